@@ -1,0 +1,1 @@
+//! Coral's API types (group stvz.io/v1) and the reading of YAML documents.

@@ -1,0 +1,38 @@
+//! Where an image lands in a mirror's registry: a fixed contract, with test vectors in
+//! `testdata/destinations.json`.
+
+use crate::reference::{Host, ReferenceError, Repository, RepositoryPath};
+
+/// Why a source has no name at the destination.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{repository} has no name at the destination")]
+pub struct DestinationError {
+    /// The source.
+    repository: String,
+    /// What is wrong with the name it would get.
+    #[source]
+    source: ReferenceError,
+}
+
+/// The path at the destination for `source`: its host, then its path.
+///
+/// The host is in lower case; `host:port` becomes `host_port`; an IPv6 host is written out in
+/// eight groups with dashes for colons. Too long a name is refused.
+pub fn destination_path(source: &Repository) -> Result<RepositoryPath, DestinationError> {
+    let name = format!("{}/{}", host_component(source.host()), source.path());
+    RepositoryPath::parse(&name)
+        .map_err(|error| DestinationError { repository: source.to_string(), source: error })
+}
+
+fn host_component(host: &Host) -> String {
+    let name = host.name();
+    let address = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+    let name = match address.and_then(|a| a.parse::<std::net::Ipv6Addr>().ok()) {
+        Some(v6) => v6.segments().map(|group| format!("{group:x}")).join("-"),
+        None => name.to_owned(),
+    };
+    match host.port() {
+        Some(port) => format!("{name}_{port}"),
+        None => name,
+    }
+}

@@ -1,0 +1,21 @@
+//! References, digests, tags, platforms, manifests and tag selection: pure values.
+//!
+//! Nothing here does I/O, reads a clock or knows about HTTP or Kubernetes. What comes from outside
+//! is turned into a validated value once, by the `parse` function of its type; everything after
+//! works on values that cannot be malformed. Start reading at [`ImageRef`] and [`Manifest`].
+
+mod destination;
+mod digest;
+mod manifest;
+mod platform;
+mod reference;
+
+pub mod media_type;
+
+pub use destination::{DestinationError, destination_path};
+pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use manifest::{Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestBody, ManifestError, ManifestKind};
+pub use platform::{Platform, PlatformError};
+pub use reference::{
+    Host, ImageRef, PinnedRef, ReferenceError, Repository, RepositoryPath, Tag, Version,
+};

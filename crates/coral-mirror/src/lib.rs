@@ -1,0 +1,1 @@
+//! Selection, plan, queue and copy.

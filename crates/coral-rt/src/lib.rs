@@ -1,0 +1,1 @@
+//! Process plumbing: logs, metrics and health, shutdown, shared arguments.

@@ -1,0 +1,1 @@
+//! For tests: image builders, a registry with faults.

@@ -1,0 +1,3 @@
+//! Coral: the image supply of a Kubernetes cluster.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Black-box acceptance tests: only the shipped binary and real peers.

@@ -1,0 +1,3 @@
+//! Recipes: test, generate, bench.
+
+fn main() {}
