@@ -1,1 +1,30 @@
 //! Client of the OCI distribution API, and OCI layouts.
+//!
+//! Owns: speaking to registries (authentication, manifests, blobs, uploads, tags, referrers) and
+//! reading and writing OCI image layout directories, behind one set of verbs: [`Endpoint`].
+//! Never: retries by itself, decides what to copy, or knows about Kubernetes. Every failure is an
+//! [`Error`] that answers its [`Category`] and its [`Disposition`]; the caller decides.
+//!
+//! Start reading at [`Client`] and [`RepositoryClient`].
+
+mod blob_stream;
+mod client;
+mod credentials;
+mod endpoint;
+mod error;
+mod layout;
+mod options;
+mod redacted;
+mod repository;
+mod upload;
+
+pub use blob_stream::BlobStream;
+pub use client::Client;
+pub use credentials::{Credential, Credentials, CredentialsError};
+pub use endpoint::Endpoint;
+pub use error::{Category, Disposition, Error};
+pub use layout::Layout;
+pub use options::{ClientOptions, HostOptions};
+pub use redacted::Redacted;
+pub use repository::{PutManifest, RepositoryClient};
+pub use upload::{BlobPush, Upload};

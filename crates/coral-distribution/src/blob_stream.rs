@@ -1,0 +1,35 @@
+//! The bytes of a blob, on their way.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+
+use crate::error::Error;
+
+/// The bytes of a blob as they come. It ends after exactly the promised number of bytes or with
+/// one error; the last chunk is given only after the digest has been found right, so whoever
+/// passes chunks on can never complete a wrong blob.
+pub struct BlobStream(Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>);
+
+impl BlobStream {
+    /// Wraps a stream, for instance one that counts the bytes of another.
+    pub fn new(stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
+        Self(Box::pin(stream))
+    }
+}
+
+impl Stream for BlobStream {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl std::fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BlobStream")
+    }
+}

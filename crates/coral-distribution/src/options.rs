@@ -1,0 +1,41 @@
+//! How a client speaks to hosts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use coral_image::Host;
+
+/// What is different about one host. The default is HTTPS with the system's trust anchors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct HostOptions {
+    /// Speak HTTP without TLS.
+    pub plain_http: bool,
+    /// Take any certificate.
+    pub skip_tls_verify: bool,
+    /// Trust this CA (PEM, one or more certificates) in addition to the system's.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+/// Options of a [`Client`](crate::Client).
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Hosts that need something else than the default.
+    pub hosts: BTreeMap<Host, HostOptions>,
+    /// The `User-Agent` header.
+    pub user_agent: String,
+    /// How long a connection may take to be established.
+    pub connect_timeout: Duration,
+    /// How long a request may go on without a byte moving in either direction.
+    pub stall_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            hosts: BTreeMap::new(),
+            user_agent: concat!("coral/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+        }
+    }
+}

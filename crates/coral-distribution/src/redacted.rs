@@ -1,0 +1,31 @@
+//! A value that is never printed.
+
+use std::fmt;
+
+/// Holds a secret. `Debug` and `Display` print `<redacted>`; only [`Redacted::expose`] gives it.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Redacted<T>(T);
+
+impl<T> Redacted<T> {
+    /// Takes a secret in.
+    pub fn new(secret: T) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself; to be used where it is sent, and nowhere else.
+    pub fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Redacted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+impl<T> fmt::Display for Redacted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
