@@ -1,1 +1,39 @@
-//! Coral's API types (group stvz.io/v1) and the reading of YAML documents.
+//! Coral's API types, group `stvz.io`, version `v1`, and the reading of YAML documents.
+//!
+//! The types here are what people write; nothing here talks to anything. Where typed text has a
+//! meaning of its own (references, durations, schedules), a second type holds it, and one call
+//! makes the one from the other and names every problem with its path:
+//! [`RegistryMirror::settings`]. Start reading at [`documents::read`] and [`RegistryMirror`].
+
+mod duration;
+mod meta;
+mod older;
+mod problem;
+mod registry_mirror;
+mod schedule;
+mod secret;
+mod selection;
+
+pub mod documents;
+pub mod names;
+
+pub use duration::{DurationError, GoDuration, parse_age};
+pub use meta::{LocalObjectReference, ObjectMeta};
+pub use problem::Problem;
+pub use registry_mirror::{
+    Cadence, ListSelection, MirrorRepository, MirrorSettings, Referrers, RegistryAddress,
+    RegistryMirror, RegistryMirrorSpec, RegistryTarget, RepositorySettings, Retry, RetrySettings,
+    Target,
+};
+pub use schedule::{CronSchedule, ScheduleError};
+pub use secret::{DockerConfig, Secret, SecretBytes, SecretError};
+pub use selection::{LatestOrder, TagSelect};
+
+/// Reads `null` as the type's default: Kubernetes writes it, and the older API allowed it.
+fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de> + Default,
+{
+    <Option<T> as serde::Deserialize>::deserialize(deserializer).map(Option::unwrap_or_default)
+}

@@ -20,8 +20,10 @@ pub struct DestinationError {
 /// eight groups with dashes for colons. Too long a name is refused.
 pub fn destination_path(source: &Repository) -> Result<RepositoryPath, DestinationError> {
     let name = format!("{}/{}", host_component(source.host()), source.path());
-    RepositoryPath::parse(&name)
-        .map_err(|error| DestinationError { repository: source.to_string(), source: error })
+    RepositoryPath::parse(&name).map_err(|error| DestinationError {
+        repository: source.to_string(),
+        source: error,
+    })
 }
 
 fn host_component(host: &Host) -> String {

@@ -126,13 +126,18 @@ impl Digest {
     /// Reads `algorithm:hex`.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let shown = || text.chars().take(160).collect::<String>();
-        let (name, digits) = text.split_once(':').ok_or_else(|| DigestError::Form(shown()))?;
+        let (name, digits) = text
+            .split_once(':')
+            .ok_or_else(|| DigestError::Form(shown()))?;
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
             "sha512" => Algorithm::Sha512,
             other => return Err(DigestError::Algorithm(other.chars().take(40).collect())),
         };
-        let wrong = || DigestError::Hex { digest: shown(), expected: algorithm.size() * 2 };
+        let wrong = || DigestError::Hex {
+            digest: shown(),
+            expected: algorithm.size() * 2,
+        };
         if digits.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(wrong());
         }

@@ -11,10 +11,13 @@ mod platform;
 mod reference;
 
 pub mod media_type;
+pub mod select;
 
 pub use destination::{DestinationError, destination_path};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
-pub use manifest::{Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestBody, ManifestError, ManifestKind};
+pub use manifest::{
+    Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestBody, ManifestError, ManifestKind,
+};
 pub use platform::{Platform, PlatformError};
 pub use reference::{
     Host, ImageRef, PinnedRef, ReferenceError, Repository, RepositoryPath, Tag, Version,

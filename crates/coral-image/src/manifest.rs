@@ -126,7 +126,9 @@ pub enum ManifestError {
     #[error("neither the Content-Type nor the manifest says what type it is")]
     Untyped,
     /// Docker's schema 1, signed or not.
-    #[error("Docker manifests of schema version 1 are not supported; push the image again with a current tool")]
+    #[error(
+        "Docker manifests of schema version 1 are not supported; push the image again with a current tool"
+    )]
     Schema1,
     /// A field that its type must have is missing, or one it must not have is there.
     #[error("a manifest of type {media_type:?} needs the field {field:?}")]
@@ -165,7 +167,10 @@ impl Manifest {
         }
         let actual = expected.algorithm().digest(&bytes);
         if actual != *expected {
-            return Err(ManifestError::Digest { expected: *expected, actual });
+            return Err(ManifestError::Digest {
+                expected: *expected,
+                actual,
+            });
         }
         Self::parse_with(bytes, content_type, expected.algorithm())
     }
@@ -182,7 +187,13 @@ impl Manifest {
         let media_type = agree_on_type(content_type, &body)?;
         let kind = kind_of(&media_type, &body)?;
         let digest = algorithm.digest(&bytes);
-        Ok(Self { bytes, media_type, digest, kind, body })
+        Ok(Self {
+            bytes,
+            media_type,
+            digest,
+            kind,
+            body,
+        })
     }
 
     /// The bytes, exactly as they came.
@@ -224,7 +235,10 @@ impl Manifest {
     /// matter to any client, so configuration comes first. An index needs none.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let body = &self.body;
-        body.config.iter().chain(body.layers.iter().flatten()).chain(body.blobs.iter().flatten())
+        body.config
+            .iter()
+            .chain(body.layers.iter().flatten())
+            .chain(body.blobs.iter().flatten())
     }
 
     /// The child manifests of an index.
@@ -239,7 +253,12 @@ impl Manifest {
             .artifact_type
             .as_deref()
             .filter(|t| !t.is_empty())
-            .or_else(|| self.body.config.as_ref().map(|config| config.media_type.as_str()))
+            .or_else(|| {
+                self.body
+                    .config
+                    .as_ref()
+                    .map(|config| config.media_type.as_str())
+            })
     }
 
     /// A descriptor of this manifest as it stands in a referrers list.
@@ -254,9 +273,16 @@ impl Manifest {
 
 fn agree_on_type(content_type: Option<&str>, body: &ManifestBody) -> Result<String, ManifestError> {
     let outside = content_type.map(media_type::essence).filter(|t| {
-        !matches!(t.as_str(), "" | "application/json" | "application/octet-stream" | "text/plain")
+        !matches!(
+            t.as_str(),
+            "" | "application/json" | "application/octet-stream" | "text/plain"
+        )
     });
-    let inside = body.media_type.as_deref().map(media_type::essence).filter(|t| !t.is_empty());
+    let inside = body
+        .media_type
+        .as_deref()
+        .map(media_type::essence)
+        .filter(|t| !t.is_empty());
     match (inside, outside) {
         (Some(inside), Some(outside)) if inside != outside => {
             Err(ManifestError::MediaType { inside, outside })
@@ -275,7 +301,10 @@ fn kind_of(media_type: &str, body: &ManifestBody) -> Result<ManifestKind, Manife
     }
     let needs = |there: bool, field| match there {
         true => Ok(()),
-        false => Err(ManifestError::Missing { media_type: media_type.to_owned(), field }),
+        false => Err(ManifestError::Missing {
+            media_type: media_type.to_owned(),
+            field,
+        }),
     };
     match media_type {
         media_type::OCI_INDEX | media_type::DOCKER_INDEX => {

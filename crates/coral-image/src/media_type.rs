@@ -22,10 +22,20 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// Every manifest type that Coral asks a registry for, in order of preference.
-pub const MANIFESTS: [&str; 5] =
-    [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST, OCI_ARTIFACT];
+pub const MANIFESTS: [&str; 5] = [
+    OCI_INDEX,
+    DOCKER_INDEX,
+    OCI_MANIFEST,
+    DOCKER_MANIFEST,
+    OCI_ARTIFACT,
+];
 
 /// The type without its parameters, in lower case: `a/b; charset=utf-8` is `a/b`.
 pub fn essence(value: &str) -> String {
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }

@@ -19,13 +19,19 @@ pub struct Platform {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// Version of the operating system; Windows images have it.
-    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "os.version",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub os_version: Option<String>,
 }
 
 /// Why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("platform {0:?} is not of the form os/architecture or os/architecture/variant, such as linux/amd64 or linux/arm/v7")]
+#[error(
+    "platform {0:?} is not of the form os/architecture or os/architecture/variant, such as linux/amd64 or linux/arm/v7"
+)]
 pub struct PlatformError(pub String);
 
 impl Platform {
@@ -36,7 +42,9 @@ impl Platform {
         let valid = |part: &&str| {
             !part.is_empty()
                 && part.len() <= 40
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(valid) {
             return Err(error());
@@ -82,7 +90,11 @@ impl Platform {
         if self.os == "macos" {
             "darwin".clone_into(&mut self.os);
         }
-        Self { architecture, variant, ..self }
+        Self {
+            architecture,
+            variant,
+            ..self
+        }
     }
 
     /// Whether an image for `candidate` is what was asked for with `self`. The operating system's

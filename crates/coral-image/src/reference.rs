@@ -23,10 +23,14 @@ pub enum ReferenceError {
     #[error("the image reference is empty")]
     Empty,
     /// The host part is malformed.
-    #[error("{0:?} is not a registry host: expected a name or address with an optional port, such as quay.io, localhost:5000 or [::1]:5000")]
+    #[error(
+        "{0:?} is not a registry host: expected a name or address with an optional port, such as quay.io, localhost:5000 or [::1]:5000"
+    )]
     Host(String),
     /// The path has a letter or separator that the grammar does not have.
-    #[error("{0:?} is not a repository name: lower-case letters, digits and single separators (. _ __ - /) between them")]
+    #[error(
+        "{0:?} is not a repository name: lower-case letters, digits and single separators (. _ __ - /) between them"
+    )]
     Path(String),
     /// The path has upper-case letters, the most frequent mistake.
     #[error("repository name {0:?} must be in lower case")]
@@ -35,7 +39,9 @@ pub enum ReferenceError {
     #[error("repository name is {0} letters long, at most {MAX_PATH} are allowed")]
     TooLong(usize),
     /// The tag is malformed.
-    #[error("{0:?} is not a tag: at most {MAX_TAG} letters, digits, underscores, dots and dashes, not beginning with a dot or a dash")]
+    #[error(
+        "{0:?} is not a tag: at most {MAX_TAG} letters, digits, underscores, dots and dashes, not beginning with a dot or a dash"
+    )]
     Tag(String),
     /// The digest is malformed.
     #[error(transparent)]
@@ -66,7 +72,9 @@ impl Host {
         let error = || ReferenceError::Host(shown(text));
         let (name, port) = split_port(text).ok_or_else(error)?;
         let valid_port = port.is_none_or(|p| {
-            p.len() <= 5 && p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n > 0)
+            p.len() <= 5
+                && p.bytes().all(|b| b.is_ascii_digit())
+                && p.parse::<u16>().is_ok_and(|n| n > 0)
         });
         if text.len() > MAX_HOST || !valid_port || !valid_host_name(name) {
             return Err(error());
@@ -102,7 +110,9 @@ impl Host {
     pub fn is_loopback(&self) -> bool {
         let name = self.name().trim_matches(['[', ']']);
         name == "localhost"
-            || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            || name
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     }
 }
 
@@ -126,11 +136,15 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
 
 fn valid_host_name(name: &str) -> bool {
     if let Some(inner) = name.strip_prefix('[') {
-        return inner.strip_suffix(']').is_some_and(|a| a.parse::<Ipv6Addr>().is_ok());
+        return inner
+            .strip_suffix(']')
+            .is_some_and(|a| a.parse::<Ipv6Addr>().is_ok());
     }
     let label = |label: &str| {
         !label.is_empty()
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -173,13 +187,17 @@ impl RepositoryPath {
 fn valid_component(component: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = component.as_bytes();
-    let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return false };
+    let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
     if !alphanumeric(first) || !alphanumeric(last) {
         return false;
     }
-    component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
-        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-    })
+    component
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .all(|separator| {
+            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
 }
 
 impl fmt::Display for RepositoryPath {
@@ -213,7 +231,11 @@ impl Repository {
         if text.contains("://") {
             return Err(ReferenceError::Scheme(shown(text)));
         }
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) {
+        if text.len() == 64
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+        {
             return Err(ReferenceError::ImageId(text.to_owned()));
         }
         let (host, path) = split_host(text);
@@ -238,12 +260,19 @@ impl Repository {
 
     /// The reference of one tag of this repository.
     pub fn tagged(&self, tag: Tag) -> ImageRef {
-        ImageRef { repository: self.clone(), tag: Some(tag), digest: None }
+        ImageRef {
+            repository: self.clone(),
+            tag: Some(tag),
+            digest: None,
+        }
     }
 
     /// The reference of one digest of this repository.
     pub fn pinned(&self, digest: Digest) -> PinnedRef {
-        PinnedRef { repository: self.clone(), digest }
+        PinnedRef {
+            repository: self.clone(),
+            digest,
+        }
     }
 }
 
@@ -287,7 +316,11 @@ impl Tag {
         let valid = text.len() <= MAX_TAG
             && text.bytes().next().is_some_and(word)
             && text.bytes().all(|b| word(b) || b == b'.' || b == b'-');
-        if valid { Ok(Self(text.to_owned())) } else { Err(ReferenceError::Tag(shown(text))) }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ReferenceError::Tag(shown(text)))
+        }
     }
 
     /// What a reference without tag or digest means.
@@ -382,7 +415,11 @@ impl ImageRef {
         };
         let repository = Repository::parse(name)?;
         let tag = tag.or_else(|| digest.is_none().then(Tag::latest));
-        Ok(Self { repository, tag, digest })
+        Ok(Self {
+            repository,
+            tag,
+            digest,
+        })
     }
 
     /// The repository.
@@ -419,7 +456,9 @@ impl fmt::Display for ImageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.repository)?;
         self.tag.iter().try_for_each(|tag| write!(f, ":{tag}"))?;
-        self.digest.iter().try_for_each(|digest| write!(f, "@{digest}"))
+        self.digest
+            .iter()
+            .try_for_each(|digest| write!(f, "@{digest}"))
     }
 }
 
@@ -442,8 +481,13 @@ impl PinnedRef {
     /// Reads `[host/]path[:tag]@digest`; the tag is dropped.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let image = ImageRef::parse(text)?;
-        let digest = image.digest.ok_or_else(|| ReferenceError::NotPinned(shown(text)))?;
-        Ok(Self { repository: image.repository, digest })
+        let digest = image
+            .digest
+            .ok_or_else(|| ReferenceError::NotPinned(shown(text)))?;
+        Ok(Self {
+            repository: image.repository,
+            digest,
+        })
     }
 
     /// The repository.
@@ -488,4 +532,12 @@ macro_rules! text_serde {
     )+};
 }
 
-text_serde!(Host, RepositoryPath, Repository, Tag, Version, ImageRef, PinnedRef);
+text_serde!(
+    Host,
+    RepositoryPath,
+    Repository,
+    Tag,
+    Version,
+    ImageRef,
+    PinnedRef
+);

@@ -1,0 +1,1 @@
+//! The older `kind: Mirror`, read as a RegistryMirror.

@@ -1,0 +1,102 @@
+//! Secrets, as far as Coral needs them: Docker credentials.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::meta::ObjectMeta;
+
+/// Type of a Secret with a Docker `config.json`.
+const DOCKER_CONFIG_JSON: &str = "kubernetes.io/dockerconfigjson";
+/// Type of a Secret with the older `.dockercfg`.
+const DOCKER_CFG: &str = "kubernetes.io/dockercfg";
+
+/// A Secret. Its values cannot be printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Name and namespace.
+    pub metadata: ObjectMeta,
+    /// What kind of Secret it says it is.
+    pub secret_type: Option<String>,
+    /// Values by key, base64 already undone; `stringData` wins over `data`.
+    pub values: BTreeMap<String, SecretBytes>,
+}
+
+/// Bytes that nothing prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    /// Takes the bytes in.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes themselves.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// The Docker credentials of a Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerConfig {
+    /// The key they stand under: `.dockerconfigjson` or `.dockercfg`.
+    pub key: &'static str,
+    /// The JSON text.
+    pub json: SecretBytes,
+}
+
+/// Why a Secret holds no Docker credentials. No value is ever quoted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// Not of a type that registries need.
+    #[error(
+        "secret {name:?} has type {found:?}: a pull secret is of type {DOCKER_CONFIG_JSON} with the key .dockerconfigjson (kubectl create secret docker-registry makes one)"
+    )]
+    Type {
+        /// The secret.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// The key is not there.
+    #[error("secret {name:?} has no key {key}")]
+    Missing {
+        /// The secret.
+        name: String,
+        /// The key.
+        key: &'static str,
+    },
+}
+
+impl Secret {
+    /// The Docker credentials it holds.
+    pub fn docker_config(&self) -> Result<DockerConfig, SecretError> {
+        let key = match self.secret_type.as_deref() {
+            Some(DOCKER_CONFIG_JSON) => ".dockerconfigjson",
+            Some(DOCKER_CFG) => ".dockercfg",
+            None | Some("" | "Opaque") if self.values.contains_key(".dockerconfigjson") => {
+                ".dockerconfigjson"
+            }
+            other => {
+                let found = other.unwrap_or("Opaque").to_owned();
+                return Err(SecretError::Type {
+                    name: self.metadata.name.clone(),
+                    found,
+                });
+            }
+        };
+        let missing = || SecretError::Missing {
+            name: self.metadata.name.clone(),
+            key,
+        };
+        let json = self.values.get(key).cloned().ok_or_else(missing)?;
+        Ok(DockerConfig { key, json })
+    }
+}

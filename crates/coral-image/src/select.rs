@@ -1,0 +1,364 @@
+//! Which tags of a repository: filters, then exclusions, then the newest N. Pure: the tags, their
+//! times of creation and the present are arguments.
+//!
+//! ```
+//! use coral_image::select::{TagFilter, TagSelection};
+//! use coral_image::Tag;
+//!
+//! let filter = TagFilter::compile(&TagSelection {
+//!     semver: Some(">=1.2 <2".into()),
+//!     latest: Some(2),
+//!     ..TagSelection::default()
+//! })?;
+//! let tags = ["1.1", "v1.2", "1.3.1", "1.4", "2.0", "edge"].map(|t| Tag::parse(t).unwrap());
+//! let chosen = filter.select(&tags, jiff::Timestamp::UNIX_EPOCH, |_| None);
+//! assert_eq!(chosen.iter().map(Tag::as_str).collect::<Vec<_>>(), ["1.4", "1.3.1"]);
+//! # Ok::<(), Vec<coral_image::select::SelectError>>(())
+//! ```
+
+mod version;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use jiff::Timestamp;
+use regex::Regex;
+
+use crate::reference::Tag;
+
+pub use version::{VersionRange, lenient_version};
+
+/// Longest pattern or range that is compiled, in bytes.
+pub const MAX_PATTERN: usize = 1000;
+/// Most patterns to exclude.
+pub const MAX_EXCLUDES: usize = 100;
+/// Largest compiled regular expression, in bytes of memory; the time to match is linear anyway.
+const REGEX_SIZE: usize = 1 << 20;
+
+/// What to select, as plain values. An empty one selects nothing and is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TagSelection {
+    /// Begin with every tag. Filters beside it still hold.
+    pub all: bool,
+    /// The whole tag matches this regular expression.
+    pub regex: Option<String>,
+    /// The whole tag matches this shell pattern.
+    pub glob: Option<String>,
+    /// The tag is a version in this range.
+    pub semver: Option<String>,
+    /// The image was created after this.
+    pub newer_than: Option<NewerThan>,
+    /// Shell patterns of tags to leave out.
+    pub exclude: Vec<String>,
+    /// Keep this many, the newest first.
+    pub latest: Option<usize>,
+    /// What makes a tag newer.
+    pub latest_by: LatestBy,
+}
+
+/// A bound on the time of creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewerThan {
+    /// At most this old.
+    Age(Duration),
+    /// Created later than this.
+    Time(Timestamp),
+}
+
+impl NewerThan {
+    /// The bound itself, as of `now`.
+    fn bound(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Time(time) => time,
+            Self::Age(age) => jiff::SignedDuration::try_from(age)
+                .ok()
+                .and_then(|age| now.checked_sub(age).ok())
+                .unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+/// What makes one tag newer than another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LatestBy {
+    /// The higher version.
+    #[default]
+    Semver,
+    /// The later time of creation.
+    Creation,
+}
+
+/// Why a selection cannot be used. [`field`](Self::field) names the part that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// Nothing that selects anything.
+    #[error(
+        "nothing is selected: give regex, glob, semver, newerThan or latest, or all: true for every tag"
+    )]
+    Empty,
+    /// A pattern is too long.
+    #[error("is {length} bytes long, at most {MAX_PATTERN} are allowed")]
+    TooLong {
+        /// Which part.
+        field: &'static str,
+        /// Which element, where it is a list.
+        index: Option<usize>,
+        /// Its length.
+        length: usize,
+    },
+    /// More exclusions than are taken.
+    #[error("has {0} patterns, at most {MAX_EXCLUDES} are allowed")]
+    TooMany(usize),
+    /// The regular expression does not compile.
+    #[error("{pattern:?} is not a regular expression: {reason}")]
+    Regex {
+        /// As written.
+        pattern: String,
+        /// What the compiler said, on one line.
+        reason: String,
+    },
+    /// A shell pattern does not compile.
+    #[error("{pattern:?} is not a shell pattern: {reason}")]
+    Glob {
+        /// Which part.
+        field: &'static str,
+        /// Which element, where it is a list.
+        index: Option<usize>,
+        /// As written.
+        pattern: String,
+        /// What the compiler said.
+        reason: String,
+    },
+    /// The range of versions does not parse.
+    #[error(
+        "{range:?} is not a range of versions such as \">=1.2 <2\", \"^1.4\", \"~1.2.3\" or \"1.x\": {reason}"
+    )]
+    Semver {
+        /// As written.
+        range: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Keeping none is a mistake.
+    #[error("must be at least 1")]
+    LatestZero,
+}
+
+impl SelectError {
+    /// The part that is wrong, as it is written in YAML: `exclude[2]`. Empty for the whole.
+    pub fn field(&self) -> String {
+        match self {
+            Self::Empty => String::new(),
+            Self::TooLong { field, index, .. } | Self::Glob { field, index, .. } => match index {
+                Some(index) => format!("{field}[{index}]"),
+                None => (*field).to_owned(),
+            },
+            Self::TooMany(_) => "exclude".to_owned(),
+            Self::Regex { .. } => "regex".to_owned(),
+            Self::Semver { .. } => "semver".to_owned(),
+            Self::LatestZero => "latest".to_owned(),
+        }
+    }
+}
+
+/// A compiled selection.
+#[derive(Debug, Clone)]
+pub struct TagFilter {
+    regex: Option<Regex>,
+    glob: Option<GlobMatcher>,
+    semver: Option<VersionRange>,
+    newer_than: Option<NewerThan>,
+    exclude: GlobSet,
+    latest: Option<usize>,
+    latest_by: LatestBy,
+}
+
+impl TagFilter {
+    /// Compiles a selection; every part that is wrong is reported.
+    pub fn compile(selection: &TagSelection) -> Result<Self, Vec<SelectError>> {
+        let mut errors = Vec::new();
+        let s = selection;
+        let selects = s.all
+            || s.regex.is_some()
+            || s.glob.is_some()
+            || s.semver.is_some()
+            || s.newer_than.is_some()
+            || s.latest.is_some();
+        if !selects {
+            errors.push(SelectError::Empty);
+        }
+        if s.latest == Some(0) {
+            errors.push(SelectError::LatestZero);
+        }
+        let mut keep = |error| errors.push(error);
+        let regex = s
+            .regex
+            .as_deref()
+            .and_then(|r| regex(r).map_err(&mut keep).ok());
+        let glob = s
+            .glob
+            .as_deref()
+            .and_then(|g| glob("glob", None, g).map_err(&mut keep).ok());
+        let semver = s
+            .semver
+            .as_deref()
+            .and_then(|r| range(r).map_err(&mut keep).ok());
+        let exclude = exclusions(&s.exclude, &mut keep);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Self {
+            regex,
+            glob: glob.map(|g| g.compile_matcher()),
+            semver,
+            newer_than: s.newer_than,
+            exclude,
+            latest: s.latest,
+            latest_by: s.latest_by,
+        })
+    }
+
+    /// Whether [`select`](Self::select) asks for times of creation. They cost a request per tag:
+    /// fetch them for the [`candidates`](Self::candidates) only.
+    pub fn needs_creation(&self) -> bool {
+        self.newer_than.is_some() || (self.latest.is_some() && self.latest_by == LatestBy::Creation)
+    }
+
+    /// The tags that the filters on names let through: each once, sorted by name. What
+    /// [`select`](Self::select) takes is always among them.
+    pub fn candidates(&self, tags: &[Tag]) -> Vec<Tag> {
+        let unique: BTreeSet<&Tag> = tags.iter().collect();
+        unique
+            .into_iter()
+            .filter(|tag| self.admits(tag.as_str()))
+            .cloned()
+            .collect()
+    }
+
+    /// The selected tags: newest first where `latest` is given, else sorted by name. The same
+    /// tags give the same result in whatever order they come.
+    ///
+    /// `created` is asked once per candidate, and only where [`needs_creation`](Self::needs_creation).
+    /// An image whose time of creation is not known is not newer than anything.
+    pub fn select(
+        &self,
+        tags: &[Tag],
+        now: Timestamp,
+        created: impl Fn(&Tag) -> Option<Timestamp>,
+    ) -> Vec<Tag> {
+        let needs_creation = self.needs_creation();
+        let dated = self.candidates(tags).into_iter().map(|tag| {
+            let time = if needs_creation { created(&tag) } else { None };
+            (tag, time)
+        });
+        let bound = self.newer_than.map(|newer| newer.bound(now));
+        let kept = dated.filter(|(_, time)| bound.is_none_or(|b| time.is_some_and(|t| t > b)));
+        match (self.latest, self.latest_by) {
+            (None, _) => kept.map(|(tag, _)| tag).collect(),
+            (Some(count), LatestBy::Creation) => newest_by_creation(kept.collect(), count),
+            (Some(count), LatestBy::Semver) => {
+                let names_pre = self
+                    .semver
+                    .as_ref()
+                    .is_some_and(VersionRange::names_pre_release);
+                version::newest(kept.map(|(tag, _)| tag).collect(), names_pre, count)
+            }
+        }
+    }
+
+    fn admits(&self, tag: &str) -> bool {
+        self.regex.as_ref().is_none_or(|regex| regex.is_match(tag))
+            && self.glob.as_ref().is_none_or(|glob| glob.is_match(tag))
+            && self.semver.as_ref().is_none_or(|range| range.contains(tag))
+            && !self.exclude.is_match(tag)
+    }
+}
+
+fn newest_by_creation(mut dated: Vec<(Tag, Option<Timestamp>)>, count: usize) -> Vec<Tag> {
+    dated.sort_by(|(a, a_time), (b, b_time)| b_time.cmp(a_time).then_with(|| a.cmp(b)));
+    dated.into_iter().map(|(tag, _)| tag).take(count).collect()
+}
+
+fn bounded(field: &'static str, index: Option<usize>, text: &str) -> Result<(), SelectError> {
+    match text.len() {
+        length if length > MAX_PATTERN => Err(SelectError::TooLong {
+            field,
+            index,
+            length,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn regex(pattern: &str) -> Result<Regex, SelectError> {
+    bounded("regex", None, pattern)?;
+    let wrong = |reason: String| SelectError::Regex {
+        pattern: pattern.to_owned(),
+        reason,
+    };
+    // Compiled alone first: what is not whole by itself must not become so in the group.
+    let build = |text: &str| {
+        regex::RegexBuilder::new(text)
+            .size_limit(REGEX_SIZE)
+            .dfa_size_limit(REGEX_SIZE)
+            .build()
+    };
+    build(pattern)
+        .and_then(|_| build(&format!("^(?:{pattern})$")))
+        .map_err(|error| wrong(last_line(&error.to_string())))
+}
+
+/// The regex crate draws the pattern over several lines; its last line says what is wrong.
+fn last_line(text: &str) -> String {
+    let line = text.lines().last().unwrap_or_default().trim();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+fn glob(
+    field: &'static str,
+    index: Option<usize>,
+    pattern: &str,
+) -> Result<globset::Glob, SelectError> {
+    bounded(field, index, pattern)?;
+    GlobBuilder::new(pattern)
+        .empty_alternates(true)
+        .build()
+        .map_err(|error| SelectError::Glob {
+            field,
+            index,
+            pattern: pattern.to_owned(),
+            reason: error.kind().to_string(),
+        })
+}
+
+fn exclusions(patterns: &[String], keep: &mut impl FnMut(SelectError)) -> GlobSet {
+    if patterns.len() > MAX_EXCLUDES {
+        keep(SelectError::TooMany(patterns.len()));
+        return GlobSet::empty();
+    }
+    let mut set = GlobSetBuilder::new();
+    for (index, pattern) in patterns.iter().enumerate() {
+        match glob("exclude", Some(index), pattern) {
+            Ok(glob) => drop(set.add(glob)),
+            Err(error) => keep(error),
+        }
+    }
+    set.build().unwrap_or_else(|error| {
+        keep(SelectError::Glob {
+            field: "exclude",
+            index: None,
+            pattern: patterns.join(" "),
+            reason: error.kind().to_string(),
+        });
+        GlobSet::empty()
+    })
+}
+
+fn range(text: &str) -> Result<VersionRange, SelectError> {
+    bounded("semver", None, text)?;
+    VersionRange::parse(text).map_err(|reason| SelectError::Semver {
+        range: text.to_owned(),
+        reason,
+    })
+}
