@@ -1,1 +1,35 @@
-//! Black-box acceptance tests: only the shipped binary and real peers.
+//! The harness of the black-box acceptance tests: only the shipped binary and real peers.
+//!
+//! Nothing here knows a crate of Coral's; a test sees what a user sees. `cargo xtask test` builds
+//! the binary, sets `CORAL_BIN` and puts the peers on `PATH`; by hand it is
+//! `CORAL_BIN=target/release/coral cargo test -p e2e --test quickstart -- --ignored`.
+//!
+//! Start reading at [`run`] (a command that ends), [`Process`] (one that stays) and [`until`] (the
+//! only place that waits).
+
+#![allow(
+    clippy::print_stdout,
+    reason = "tests report to the recipe that runs them by lines"
+)]
+
+mod binary;
+mod pending;
+mod port;
+mod process;
+mod run;
+mod wait;
+
+pub use binary::{coral, faults};
+pub use pending::pending;
+pub use port::free_port;
+pub use process::Process;
+pub use run::{Finished, run, scratch};
+pub use wait::until;
+
+/// Prints a line that the table of `cargo xtask test` repeats, such as totals and figures.
+#[macro_export]
+macro_rules! report {
+    ($($argument:tt)*) => {
+        println!("\nreport: {}", format_args!($($argument)*))
+    };
+}

@@ -1,3 +1,53 @@
-//! Recipes: test, generate, bench.
+//! Recipes: what continuous integration runs and what a developer types.
+//!
+//! `cargo xtask test` is a list of stages (`test.rs`), each a plain function over a [`Workspace`].
+//! Nothing here is part of the product.
 
-fn main() {}
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a recipe talks to the person who typed it"
+)]
+
+mod command;
+mod generate;
+mod stage;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Recipes of the project")]
+struct Arguments {
+    #[command(subcommand)]
+    recipe: Recipe,
+}
+
+#[derive(Subcommand)]
+enum Recipe {
+    /// Run every check and test; the last line counts the stages.
+    Test(test::TestArguments),
+    /// Write the files that are made from the code, or check that they are current.
+    Generate(generate::GenerateArguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = Workspace::find().and_then(|workspace| match arguments.recipe {
+        Recipe::Test(arguments) => test::run(&workspace, &arguments),
+        Recipe::Generate(arguments) => generate::run(&workspace, &arguments),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

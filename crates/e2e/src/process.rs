@@ -1,0 +1,241 @@
+//! Processes that stay: their output is captured, and they are killed when dropped.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::wait::until;
+
+/// A running program in a process group of its own.
+pub struct Process {
+    child: Child,
+    name: String,
+    captured: Arc<Mutex<Captured>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Captured {
+    stdout: String,
+    stderr: String,
+}
+
+#[derive(Clone, Copy)]
+enum Stream {
+    Out,
+    Err,
+}
+
+impl Process {
+    /// Starts a program with captured output and no input.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(command: &mut Command) -> Self {
+        let name = name_of(command);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("cannot start `{name}`: {error} (`cargo xtask test --install` gets peers)")
+            });
+        let captured = Arc::default();
+        let stdout = child
+            .stdout
+            .take()
+            .map(|pipe| read(pipe, &captured, Stream::Out));
+        let stderr = child
+            .stderr
+            .take()
+            .map(|pipe| read(pipe, &captured, Stream::Err));
+        let readers = stdout.into_iter().chain(stderr).collect();
+        Self {
+            child,
+            name,
+            captured,
+            readers,
+        }
+    }
+
+    /// The command line.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written so far: standard output, standard error.
+    pub fn output(&self) -> (String, String) {
+        let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        (captured.stdout.clone(), captured.stderr.clone())
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.output().1
+    }
+
+    /// Waits for a line on either stream that holds `text`, and returns the first.
+    ///
+    /// # Panics
+    /// If none comes in time, or the program ends without having written it.
+    pub fn wait_for_line(&mut self, text: &str, timeout: Duration) -> String {
+        let what = format!("a line with `{text}` from `{}`", self.name);
+        let mut ended = false;
+        until_or_show(self, &what, timeout, |process| {
+            let found = process.line_with(text);
+            assert!(
+                found.is_some() || !ended,
+                "`{}` ended without a line with `{text}`:\n{}",
+                process.name,
+                process.shown()
+            );
+            // One more look after the end: its last words may not have been read yet.
+            ended = process.readers.iter().all(JoinHandle::is_finished);
+            found
+        })
+    }
+
+    fn line_with(&self, text: &str) -> Option<String> {
+        let (stdout, stderr) = self.output();
+        let mut lines = stderr.lines().chain(stdout.lines());
+        lines.find(|line| line.contains(text)).map(str::to_owned)
+    }
+
+    /// Everything it has written, for a failure's message.
+    pub fn shown(&self) -> String {
+        let (stdout, stderr) = self.output();
+        format!("-- stdout --\n{stdout}\n-- stderr --\n{stderr}")
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.ended().is_none()
+    }
+
+    /// Sends a signal by name (`INT`, `TERM`, `KILL`, `STOP`, `CONT`).
+    ///
+    /// # Panics
+    /// If the process is gone already.
+    pub fn signal(&self, signal: &str) {
+        let sent = send(signal, &self.pid().to_string());
+        assert!(sent, "`{}` was gone before SIG{signal}", self.name);
+    }
+
+    /// Waits for its end, and returns the exit code (128 and the signal's number after a signal).
+    ///
+    /// # Panics
+    /// If it does not end in time; it is killed then.
+    pub fn wait(&mut self, timeout: Duration) -> i32 {
+        let what = format!("end of `{}`", self.name);
+        let status = until_or_show(self, &what, timeout, Self::ended);
+        for reader in self.readers.drain(..) {
+            reader.join().expect("readers do not panic");
+        }
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // The group, so that nothing which the program started stays behind.
+            send("KILL", &format!("-{}", self.pid()));
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn send(signal: &str, target: &str) -> bool {
+    let arguments = ["-s", signal, "--", target];
+    let status = Command::new("/bin/kill")
+        .args(arguments)
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// As [`until`], but a timeout's message shows what the program has written.
+fn until_or_show<T>(
+    process: &mut Process,
+    what: &str,
+    timeout: Duration,
+    mut ask: impl FnMut(&mut Process) -> Option<T>,
+) -> T {
+    let deadline = std::time::Instant::now() + timeout;
+    until(what, timeout + Duration::from_secs(5), || {
+        let answer = ask(process);
+        let late = answer.is_none() && std::time::Instant::now() > deadline;
+        assert!(!late, "not within {timeout:?}: {what}\n{}", process.shown());
+        answer
+    })
+}
+
+fn read(
+    pipe: impl Read + Send + 'static,
+    captured: &Arc<Mutex<Captured>>,
+    stream: Stream,
+) -> JoinHandle<()> {
+    let captured = Arc::clone(captured);
+    thread::spawn(move || {
+        let mut reader = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+            let mut captured = captured.lock().unwrap_or_else(PoisonError::into_inner);
+            let text = match stream {
+                Stream::Out => &mut captured.stdout,
+                Stream::Err => &mut captured.stderr,
+            };
+            text.push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    })
+}
+
+fn name_of(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_line_is_awaited_and_a_signal_ends_the_process() {
+        let script = "echo ready on 1>&2; exec tail -f /dev/null";
+        let mut process = Process::start(Command::new("bash").args(["-c", script]));
+        assert_eq!(process.wait_for_line("ready", SOON), "ready on");
+        assert!(process.is_running());
+        process.signal("TERM");
+        assert_eq!(process.wait(SOON), 128 + 15);
+    }
+
+    #[test]
+    #[should_panic(expected = "ended without a line with `ready`")]
+    fn a_process_that_ends_without_the_awaited_line_fails_at_once() {
+        let mut process = Process::start(Command::new("sh").args(["-c", "echo no"]));
+        process.wait_for_line("ready", Duration::from_mins(10));
+    }
+}

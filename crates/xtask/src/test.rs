@@ -1,0 +1,90 @@
+//! `cargo xtask test`: every check and test, in stages.
+
+mod checks;
+mod groups;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::stage::{Budget, Stage, choose, run_all};
+use crate::tools::{self, OnMissing};
+use crate::workspace::Workspace;
+
+#[derive(Args)]
+pub(crate) struct TestArguments {
+    /// Install what is missing: Debian packages as root, tools into the cache
+    #[arg(long)]
+    install: bool,
+    /// The full counts (100 kill rounds) instead of those that fit into every change
+    #[arg(long)]
+    long: bool,
+    /// Run only this stage and what it needs; may be repeated (`e2e` means all that begin so)
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Print the names of the stages and stop
+    #[arg(long)]
+    list: bool,
+}
+
+/// How many rounds and minutes the repeating tests take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// What every change is tested with.
+    Quick,
+    /// What a finished piece of work is tested with.
+    Long,
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &TestArguments) -> Result<()> {
+    let tier = if arguments.long {
+        Tier::Long
+    } else {
+        Tier::Quick
+    };
+    let on_missing = if arguments.install {
+        OnMissing::Install
+    } else {
+        OnMissing::List
+    };
+    let stages = choose(stages(workspace, tier, on_missing)?, &arguments.only)?;
+    if arguments.list {
+        for stage in stages {
+            println!("{}", stage.name);
+        }
+        return Ok(());
+    }
+    run_all(workspace, stages, budget(workspace, tier))
+}
+
+fn stages(workspace: &Workspace, tier: Tier, on_missing: OnMissing) -> Result<Vec<Stage>> {
+    let mut stages = vec![
+        Stage::new("tools", &[], move |workspace| {
+            tools::check(workspace, on_missing)
+        }),
+        Stage::new("fmt", &["tools"], checks::format),
+        Stage::new("clippy", &["tools"], checks::clippy),
+        Stage::new("build", &[], checks::build),
+        Stage::new("unit", &[], checks::unit),
+        Stage::new("doc", &[], checks::doc),
+        Stage::new("generate", &["build"], checks::generated),
+        Stage::new("deny", &["tools"], checks::deny),
+        Stage::new("actionlint", &["tools"], checks::actionlint),
+    ];
+    stages.extend(groups::stages(workspace, tier)?);
+    Ok(stages)
+}
+
+/// Warm means that a build was there before; `--long` has no budget worth the name but a day's.
+fn budget(workspace: &Workspace, tier: Tier) -> Budget {
+    let (kind, minutes) = match tier {
+        Tier::Long => ("long", 8 * 60),
+        Tier::Quick if workspace.coral().is_file() => ("warm", 40),
+        Tier::Quick => ("cold", 75),
+    };
+    Budget {
+        kind,
+        limit: Duration::from_secs(minutes * 60),
+    }
+}

@@ -1,0 +1,96 @@
+//! The stages that need no registry: formatting, lints, builds, unit tests and generated files.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+
+use crate::command::{Said, cargo, program, run};
+use crate::generate;
+use crate::workspace::Workspace;
+
+pub(crate) fn format(workspace: &Workspace) -> Result<Said> {
+    run(&mut cargo(workspace, &["fmt", "--all", "--check"])?)
+}
+
+pub(crate) fn clippy(workspace: &Workspace) -> Result<Said> {
+    let arguments = [
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    run(&mut cargo(workspace, &arguments)?)
+}
+
+/// The one release build that quickstart, acceptance tests and images share, and the registry
+/// with faults.
+pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
+    run(&mut cargo(
+        workspace,
+        &["build", "--locked", "--release", "--bin", "coral"],
+    )?)?;
+    let faults = workspace
+        .root
+        .join("crates/coral-testkit/examples/faults.rs");
+    if !faults.is_file() {
+        bail!("{} is missing", faults.display());
+    }
+    run(&mut cargo(
+        workspace,
+        &[
+            "build",
+            "--locked",
+            "-p",
+            "coral-testkit",
+            "--example",
+            "faults",
+        ],
+    )?)
+}
+
+pub(crate) fn unit(workspace: &Workspace) -> Result<Said> {
+    run(&mut cargo(
+        workspace,
+        &["test", "--locked", "--workspace", "--quiet"],
+    )?)
+}
+
+pub(crate) fn doc(workspace: &Workspace) -> Result<Said> {
+    let arguments = [
+        "doc",
+        "--locked",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ];
+    run(cargo(workspace, &arguments)?.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+pub(crate) fn generated(workspace: &Workspace) -> Result<Said> {
+    generate::check(workspace)?;
+    Ok(Said::default())
+}
+
+pub(crate) fn deny(workspace: &Workspace) -> Result<Said> {
+    let mut command = program(workspace, "cargo-deny")?;
+    command.args(["--offline", "--locked", "--all-features"]);
+    run(command.args([
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
+}
+
+pub(crate) fn actionlint(workspace: &Workspace) -> Result<Said> {
+    let folder = workspace.root.join(".github/workflows");
+    let mut command = program(workspace, "actionlint")?;
+    for entry in fs::read_dir(&folder)? {
+        command.arg(entry?.path());
+    }
+    run(&mut command)
+}
