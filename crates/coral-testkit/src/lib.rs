@@ -1,1 +1,21 @@
-//! For tests: image builders, a registry with faults.
+//! For tests: image builders, and a registry with faults.
+//!
+//! [`ImageBuilder`] and [`IndexBuilder`] make images from a seed, with the odd fields and odd
+//! whitespace that show whether bytes are kept. [`FaultRegistry`] is a whole OCI registry in
+//! memory, on loopback, that lies, cuts, throttles and stalls as its list of [`Fault`]s says, and
+//! remembers every request. `examples/faults.rs` is the same registry as a process, steered over
+//! HTTP ([`control`]), and a [`CountingProxy`] to look at what goes over a wire.
+//!
+//! The fakes have state and behave like the thing itself; nothing here is scripted call by call.
+
+mod image;
+//mod proxy;
+mod registry;
+
+//pub mod control;
+
+pub use image::{Built, BuiltManifest, ImageBuilder, IndexBuilder, pseudo_random};
+//pub use proxy::CountingProxy;
+pub use registry::{
+    Auth, Bearer, Effect, Fault, FaultRegistry, Match, Options, Recorded, Throttle, Times,
+};

@@ -1,0 +1,228 @@
+//! A whole registry in memory, on loopback, with faults.
+
+mod api;
+mod auth;
+mod exchange;
+mod fault;
+mod listen;
+mod reply;
+mod route;
+mod store;
+mod tamper;
+mod tls;
+
+pub(crate) mod log;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use coral_image::Digest;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::image::Built;
+use api::Features;
+use exchange::{Settings, Shared, lock};
+
+pub use auth::{Auth, Bearer};
+pub use fault::{Effect, Fault, Match, Throttle, Times};
+pub use log::Recorded;
+
+/// How a registry starts.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens; port 0 picks one.
+    pub listen: SocketAddr,
+    /// HTTPS with a CA of its own.
+    pub tls: bool,
+    /// What it asks of clients.
+    pub auth: Auth,
+    /// Whether the referrers API is there.
+    pub referrers: bool,
+    /// Most tags in one page.
+    pub page_size: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            tls: false,
+            auth: Auth::None,
+            referrers: true,
+            page_size: 100,
+        }
+    }
+}
+
+/// The registry. It ends, with every connection, when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct FaultRegistry {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+    ca_pem: Option<String>,
+    _guard: Arc<DropGuard>,
+}
+
+impl FaultRegistry {
+    /// Plain HTTP, no authorization, an address of its own on loopback.
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await.expect("loopback has a free port")
+    }
+
+    /// The same over TLS; [`FaultRegistry::ca_pem`] is what clients have to trust.
+    pub async fn start_tls() -> Self {
+        let options = Options { tls: true, ..Options::default() };
+        Self::start_with(options).await.expect("loopback has a free port")
+    }
+
+    /// The same over plain HTTP, asking for this.
+    pub async fn start_with_auth(auth: Auth) -> Self {
+        let options = Options { auth, ..Options::default() };
+        Self::start_with(options).await.expect("loopback has a free port")
+    }
+
+    /// Starts as it is told.
+    pub async fn start_with(options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let addr = listener.local_addr()?;
+        let (acceptor, ca_pem) = match options.tls {
+            true => tls::acceptor().map(|(acceptor, pem)| (Some(acceptor), Some(pem)))?,
+            false => (None, None),
+        };
+        let scheme = if options.tls { "https" } else { "http" };
+        let features = Features { referrers: options.referrers, page_size: options.page_size };
+        let shared = Arc::new(Shared {
+            url: format!("{scheme}://{addr}"),
+            store: Mutex::default(),
+            settings: Mutex::new(Settings { auth: options.auth, features }),
+            tokens: Mutex::default(),
+            faults: fault::FaultList::default(),
+            log: log::RequestLog::default(),
+            gates: Mutex::default(),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(listen::accept(listener, acceptor, Arc::clone(&shared), stop.clone()));
+        Ok(Self { shared, addr, ca_pem, _guard: Arc::new(stop.drop_guard()) })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `127.0.0.1:port`, as it stands in references.
+    pub fn host(&self) -> String {
+        self.addr.to_string()
+    }
+
+    /// Scheme and host.
+    pub fn url(&self) -> &str {
+        &self.shared.url
+    }
+
+    /// The certificate of its CA, if it speaks TLS.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
+    }
+
+    /// Puts an image into a repository.
+    pub fn load(&self, path: &str, built: &Built) {
+        lock(&self.shared.store).load(path, built);
+    }
+
+    /// Adds a fault to the end of the list.
+    pub fn fault(&self, fault: Fault) {
+        self.shared.faults.add(fault);
+    }
+
+    /// Takes every fault away.
+    pub fn clear_faults(&self) {
+        self.shared.faults.clear();
+    }
+
+    /// Opens a gate of [`Effect::Hold`], for all who wait there and all who come.
+    pub fn release(&self, gate: &str) {
+        self.shared.gate(gate).close();
+    }
+
+    /// Changes what it asks of clients; tokens that are out stay valid.
+    pub fn set_auth(&self, auth: Auth) {
+        lock(&self.shared.settings).auth = auth;
+    }
+
+    /// Switches the referrers API on or off.
+    pub fn set_referrers(&self, there: bool) {
+        lock(&self.shared.settings).features.referrers = there;
+    }
+
+    /// Tokens given out.
+    pub fn tokens_issued(&self) -> u64 {
+        lock(&self.shared.tokens).count
+    }
+
+    /// Every request since the start, or since they were cleared.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.log.snapshot()
+    }
+
+    /// How many requests are like this.
+    pub fn count(&self, like: impl Fn(&Recorded) -> bool) -> usize {
+        self.requests().iter().filter(|request| like(request)).count()
+    }
+
+    /// Forgets the requests.
+    pub fn clear_requests(&self) {
+        self.shared.log.clear();
+    }
+
+    /// Waits until the requests are as `condition` wants them.
+    pub async fn wait_for(&self, condition: impl Fn(&[Recorded]) -> bool) {
+        self.shared.log.wait_for(condition).await;
+    }
+
+    /// A manifest by tag or digest: its type and its bytes.
+    pub fn manifest(&self, path: &str, reference: &str) -> Option<(String, Bytes)> {
+        let store = lock(&self.shared.store);
+        let repository = store.repository(path)?;
+        let stored = repository.manifests.get(&repository.resolve(reference)?)?;
+        Some((stored.media_type.clone(), stored.bytes.clone()))
+    }
+
+    /// A blob of a repository.
+    pub fn blob(&self, path: &str, digest: &Digest) -> Option<Bytes> {
+        lock(&self.shared.store).repository(path)?.blobs.get(digest).cloned()
+    }
+
+    /// The tags of a repository, and what they name.
+    pub fn tags(&self, path: &str) -> BTreeMap<String, Digest> {
+        lock(&self.shared.store).repository(path).map(|r| r.tags.clone()).unwrap_or_default()
+    }
+
+    /// The repositories that anything was put into.
+    pub fn repositories(&self) -> Vec<String> {
+        lock(&self.shared.store).repositories.keys().cloned().collect()
+    }
+
+    /// The first thing of `built` that is missing here or differs: none if all of it is here,
+    /// byte for byte.
+    pub fn difference(&self, path: &str, built: &Built) -> Option<String> {
+        let blob = built.blobs.iter().find(|(d, bytes)| self.blob(path, d).as_ref() != Some(*bytes));
+        if let Some((digest, _)) = blob {
+            return Some(format!("blob {digest}"));
+        }
+        let manifest = built.manifests.iter().find(|m| {
+            let want = (m.media_type.clone(), m.bytes.clone());
+            self.manifest(path, &m.digest.to_string()) != Some(want)
+        });
+        if let Some(manifest) = manifest {
+            return Some(format!("manifest {}", manifest.digest));
+        }
+        let tags = self.tags(path);
+        let tag = built.tags.iter().find(|(tag, digest)| tags.get(*tag) != Some(*digest));
+        tag.map(|(tag, _)| format!("tag {tag}"))
+    }
+}

@@ -1,0 +1,75 @@
+//! Manifests by tag and by digest.
+
+use coral_image::{Algorithm, Digest};
+use serde_json::Value;
+
+use super::{Ask, Features};
+use crate::registry::reply::Reply;
+use crate::registry::store::{Store, Stored};
+
+pub(super) fn get(store: &Store, path: &str, reference: &str) -> Reply {
+    let Some(repository) = store.repository(path) else {
+        return Reply::error(404, "NAME_UNKNOWN", "repository name not known to registry");
+    };
+    let found = repository.resolve(reference);
+    let Some((digest, stored)) = found.and_then(|d| Some((d, repository.manifests.get(&d)?)))
+    else {
+        return Reply::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
+    };
+    Reply::new(200)
+        .header("content-type", &stored.media_type)
+        .header("docker-content-digest", digest.to_string())
+        .body(stored.bytes.clone())
+}
+
+pub(super) fn put(
+    store: &mut Store,
+    features: Features,
+    path: &str,
+    reference: &str,
+    ask: &Ask,
+) -> Reply {
+    let Ok(manifest) = serde_json::from_slice::<Value>(&ask.body) else {
+        return Reply::error(400, "MANIFEST_INVALID", "manifest is not JSON");
+    };
+    let named = Digest::parse(reference).ok();
+    let digest = named.map_or(Algorithm::Sha256, |d| d.algorithm()).digest(&ask.body);
+    if named.is_some_and(|named| named != digest) {
+        return Reply::error(400, "DIGEST_INVALID", "provided digest did not match content");
+    }
+    let repository = store.make(path);
+    if let Some(missing) = repository.missing_for(&manifest) {
+        return Reply::error(404, "MANIFEST_BLOB_UNKNOWN", &format!("{missing} is not known here"));
+    }
+    let media_type = ask.header("content-type").or(manifest["mediaType"].as_str());
+    let stored = Stored {
+        media_type: media_type.unwrap_or("application/octet-stream").to_owned(),
+        bytes: ask.body.clone(),
+    };
+    repository.manifests.insert(digest, stored);
+    if named.is_none() {
+        repository.tags.insert(reference.to_owned(), digest);
+    }
+    let mut reply = Reply::new(201)
+        .header("location", format!("/v2/{path}/manifests/{digest}"))
+        .header("docker-content-digest", digest.to_string());
+    if let (true, Some(subject)) = (features.referrers, manifest["subject"]["digest"].as_str()) {
+        reply.set_header("oci-subject", subject);
+    }
+    reply
+}
+
+pub(super) fn delete(store: &mut Store, path: &str, reference: &str) -> Reply {
+    let repository = store.make(path);
+    let gone = match Digest::parse(reference) {
+        Ok(digest) => {
+            repository.tags.retain(|_, named| *named != digest);
+            repository.manifests.remove(&digest).is_some()
+        }
+        Err(_) => repository.tags.remove(reference).is_some(),
+    };
+    if gone {
+        return Reply::new(202);
+    }
+    Reply::error(404, "MANIFEST_UNKNOWN", "manifest unknown")
+}
