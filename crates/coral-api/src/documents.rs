@@ -1,12 +1,23 @@
 //! YAML documents from files: what `coral up` reads is what a cluster takes.
 
+mod check;
+mod chunk;
+mod node;
+mod object;
+
+use std::collections::BTreeMap;
 use std::fmt;
+
+use check::Findings;
+use node::Node;
 
 use crate::registry_mirror::RegistryMirror;
 use crate::secret::Secret;
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_SIZE: usize = 4 * 1024 * 1024;
+/// Most errors that are reported of one file.
+const MAX_ERRORS: usize = 100;
 
 /// One document of a file.
 #[derive(Debug, Clone)]
@@ -32,11 +43,31 @@ pub enum Object {
     Skipped {
         /// Its kind.
         kind: String,
-        /// Its name, if it has one.
+        /// Its name; empty if it has none.
         name: String,
         /// Why it is skipped.
         reason: String,
     },
+}
+
+impl Object {
+    /// Kind, namespace and name, by which objects are told apart.
+    pub fn key(&self) -> (&str, &str, &str) {
+        fn of(meta: &crate::ObjectMeta) -> (&str, &str) {
+            (meta.namespace.as_deref().unwrap_or_default(), &meta.name)
+        }
+        match self {
+            Self::RegistryMirror(mirror) => {
+                let (namespace, name) = of(&mirror.metadata);
+                (crate::names::kind::REGISTRY_MIRROR, namespace, name)
+            }
+            Self::Secret(secret) => {
+                let (namespace, name) = of(&secret.metadata);
+                ("Secret", namespace, name)
+            }
+            Self::Skipped { kind, name, .. } => (kind, "", name),
+        }
+    }
 }
 
 /// Something wrong in a file.
@@ -70,6 +101,119 @@ impl std::error::Error for DocumentError {}
 /// Reads every document of a file; `origin` is its name in messages. Every error that can be
 /// found is reported, in the order of the lines.
 pub fn read(origin: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError>> {
-    let _ = (origin, text);
-    Ok(Vec::new())
+    let mut reading = Reading {
+        origin,
+        documents: Vec::new(),
+        errors: Vec::new(),
+    };
+    if text.len() > MAX_FILE_SIZE {
+        let message = format!(
+            "the file has {} bytes, at most {MAX_FILE_SIZE} are read",
+            text.len()
+        );
+        return Err(vec![reading.error(0, None, message)]);
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for chunk in chunk::chunks(text) {
+        match Node::parse(chunk.text, chunk.lines_before) {
+            Ok(node) => reading.root(&node),
+            Err(error) => {
+                let error = reading.error(error.line, None, format!("not YAML: {}", error.message));
+                reading.errors.push(error);
+            }
+        }
+    }
+    reading.finish()
+}
+
+/// Objects of one kind, namespace and name that stand in more than one document. [`read`] looks
+/// inside its one file; call this for the documents of many.
+pub fn duplicates(documents: &[Document]) -> Vec<DocumentError> {
+    let mut seen: BTreeMap<(&str, &str, &str), &Document> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for document in documents {
+        if matches!(document.object, Object::Skipped { .. }) {
+            continue;
+        }
+        let key = document.object.key();
+        let Some(first) = seen.get(&key) else {
+            seen.insert(key, document);
+            continue;
+        };
+        errors.push(DocumentError {
+            origin: document.origin.clone(),
+            line: document.line,
+            object: Some(format!("{} {:?}", key.0, key.2)),
+            message: format!(
+                "is there twice, first at {}:{}: rename one of them",
+                first.origin, first.line
+            ),
+        });
+    }
+    errors
+}
+
+/// What was found in a file so far.
+struct Reading<'a> {
+    origin: &'a str,
+    documents: Vec<Document>,
+    errors: Vec<DocumentError>,
+}
+
+impl Reading<'_> {
+    fn error(&self, line: usize, object: Option<String>, message: String) -> DocumentError {
+        DocumentError {
+            origin: self.origin.to_owned(),
+            line,
+            object,
+            message,
+        }
+    }
+
+    /// Takes in one document; the items of a `kind: List` are objects of their own.
+    fn root(&mut self, node: &Node) {
+        if node.is_null() {
+            return;
+        }
+        let is_list = node.get("kind").and_then(Node::text) == Some("List")
+            && node.get("apiVersion").and_then(Node::text) == Some("v1");
+        match node.get("items").map(|items| &items.value) {
+            Some(node::Value::List(items)) if is_list => items.iter().for_each(|n| self.object(n)),
+            _ => self.object(node),
+        }
+    }
+
+    fn object(&mut self, node: &Node) {
+        let mut findings = Findings::default();
+        let mut warnings = Vec::new();
+        let object = object::read(node, &mut findings, &mut warnings);
+        if let (Some(object), true) = (object, findings.0.is_empty()) {
+            let origin = self.origin.to_owned();
+            self.documents.push(Document {
+                origin,
+                line: node.line,
+                object,
+                warnings,
+            });
+        }
+        let title = object::title(node);
+        for finding in findings.0 {
+            self.errors
+                .push(self.error(finding.line, title.clone(), finding.message));
+        }
+    }
+
+    fn finish(mut self) -> Result<Vec<Document>, Vec<DocumentError>> {
+        self.errors.extend(duplicates(&self.documents));
+        if self.errors.is_empty() {
+            return Ok(self.documents);
+        }
+        self.errors.sort_by_key(|error| error.line);
+        if let Some(more) = self.errors.len().checked_sub(MAX_ERRORS).filter(|n| *n > 0) {
+            self.errors.truncate(MAX_ERRORS);
+            let error = self.error(0, None, format!("and {more} more errors"));
+            self.errors.push(error);
+        }
+        Err(self.errors)
+    }
 }

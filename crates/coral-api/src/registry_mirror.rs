@@ -12,6 +12,7 @@ use crate::meta::{LocalObjectReference, ObjectMeta};
 use crate::nullable;
 use crate::selection::TagSelect;
 
+pub(crate) use settings::object_name;
 pub use settings::{
     Cadence, MirrorSettings, RegistryAddress, RepositorySettings, RetrySettings, Target,
 };
@@ -82,6 +83,7 @@ pub struct RegistryTarget {
     pub host: Option<String>,
     /// Port of the registry: 1 to 65535, 5000 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
     /// Whether the registry's certificate is verified: `true` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -76,6 +76,16 @@ pub enum SecretError {
 }
 
 impl Secret {
+    /// The key that the type asks for, if it is not there.
+    pub(crate) fn missing_key(&self) -> Option<&'static str> {
+        let key = match self.secret_type.as_deref() {
+            Some(DOCKER_CONFIG_JSON) => ".dockerconfigjson",
+            Some(DOCKER_CFG) => ".dockercfg",
+            _ => return None,
+        };
+        (!self.values.contains_key(key)).then_some(key)
+    }
+
     /// The Docker credentials it holds.
     pub fn docker_config(&self) -> Result<DockerConfig, SecretError> {
         let key = match self.secret_type.as_deref() {

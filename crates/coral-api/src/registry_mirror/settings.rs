@@ -475,7 +475,7 @@ fn listed<T: Ord + Clone, E: std::error::Error>(
         );
     }
     let mut seen = Vec::with_capacity(texts.len().min(max));
-    for (i, text) in texts.iter().enumerate() {
+    for (i, text) in texts.iter().take(max).enumerate() {
         let Some(value) = problems.check(format!("{path}[{i}]"), parse(text)) else {
             continue;
         };

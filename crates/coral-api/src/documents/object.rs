@@ -1,0 +1,279 @@
+//! One object: what it is, and the reading of it.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::Value as Json;
+
+use super::Object;
+use super::check::{Findings, check, duplicates, shown, suggestion, unknown};
+use super::node::{Node, Value};
+use crate::meta::{IGNORED_META, ObjectMeta};
+use crate::names::{API_VERSION, GROUP, kind};
+use crate::older;
+use crate::registry_mirror::{RegistryMirror, RegistryMirrorSpec};
+use crate::secret::{Secret, SecretBytes};
+
+/// What an object of ours says at its top.
+const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+const SECRET_TOP: [&str; 7] = [
+    "apiVersion",
+    "kind",
+    "metadata",
+    "type",
+    "data",
+    "stringData",
+    "immutable",
+];
+
+static META: LazyLock<Json> = LazyLock::new(schema::<ObjectMeta>);
+static MIRROR_SPEC: LazyLock<Json> = LazyLock::new(schema::<RegistryMirrorSpec>);
+
+fn schema<T: JsonSchema>() -> Json {
+    let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+/// Kind and name, as far as they are there: `RegistryMirror "web"`.
+pub(super) fn title(node: &Node) -> Option<String> {
+    let kind = node.get("kind").and_then(Node::text)?;
+    let name = node
+        .get("metadata")
+        .and_then(|meta| meta.get("name"))
+        .and_then(Node::text);
+    Some(match name {
+        Some(name) => format!("{} {:?}", shown(kind), shown(name)),
+        None => shown(kind),
+    })
+}
+
+/// Reads an object; `None` only with a finding.
+pub(super) fn read(
+    node: &Node,
+    findings: &mut Findings,
+    warnings: &mut Vec<String>,
+) -> Option<Object> {
+    if !matches!(node.value, Value::Map(_)) {
+        findings.add(
+            node.line,
+            "not an object: a document begins with apiVersion and kind, such as \
+             \"apiVersion: stvz.io/v1\" and \"kind: RegistryMirror\"",
+        );
+        return None;
+    }
+    let kind_given = header(node, "kind", "kind: RegistryMirror", findings);
+    let example = match kind_given {
+        Some(known) if !kind::ALL.contains(&known) => "apiVersion: v1",
+        _ => "apiVersion: stvz.io/v1",
+    };
+    let version = header(node, "apiVersion", example, findings);
+    let (kind_given, version) = (kind_given?, version?);
+    match (version, kind_given) {
+        (API_VERSION, kind::REGISTRY_MIRROR) => mirror(node, findings),
+        (API_VERSION, kind::MIRROR) => {
+            let object = mirror(node, findings)?;
+            Some(older::converted(object, warnings))
+        }
+        ("v1", "Secret") => secret(node, findings).map(Object::Secret),
+        (API_VERSION, known) if kind::ALL.contains(&known) => Some(skipped(
+            node,
+            known,
+            format!("{known} objects need a cluster"),
+        )),
+        (API_VERSION, other) => {
+            let hint = suggestion(other, &kind::ALL);
+            let message = format!("unknown kind {:?} of {GROUP}{hint}", shown(other));
+            findings.add(node.line_of("kind"), message);
+            None
+        }
+        (version, kind) => foreign(node, version, kind, findings),
+    }
+}
+
+/// The text of `apiVersion` or `kind`, which every object has.
+fn header<'a>(
+    node: &'a Node,
+    field: &str,
+    example: &str,
+    findings: &mut Findings,
+) -> Option<&'a str> {
+    match node.get(field).map(|value| (value, value.text())) {
+        Some((_, Some(text))) if !text.is_empty() => return Some(text),
+        Some((value, _)) if !value.is_null() => {
+            findings.add(
+                value.line,
+                format!("{field} must be text, such as {example:?}"),
+            );
+        }
+        _ => findings.add(node.line, format!("{field} is missing: write {example:?}")),
+    }
+    None
+}
+
+/// An object of another group is none of our business, unless it looks like a slip.
+fn foreign(node: &Node, version: &str, kind: &str, findings: &mut Findings) -> Option<Object> {
+    let (group, _) = version.split_once('/').unwrap_or(("", version));
+    let ours_alone =
+        kind::ALL.contains(&kind) && !matches!(kind, kind::IMAGE | kind::REGISTRY | kind::MIRROR);
+    let near = strsim::damerau_levenshtein(&shown(group).to_lowercase(), GROUP) <= 2;
+    let wanted = match kind {
+        "Secret" if group.is_empty() || near => "v1",
+        _ if near || ours_alone => API_VERSION,
+        _ => return Some(skipped(node, kind, "not one of Coral's kinds".to_owned())),
+    };
+    let message = format!(
+        "apiVersion {:?} is not known for kind {kind}: write {wanted}",
+        shown(version)
+    );
+    findings.add(node.line_of("apiVersion"), message);
+    None
+}
+
+fn skipped(node: &Node, kind: &str, reason: String) -> Object {
+    let name = node
+        .get("metadata")
+        .and_then(|meta| meta.get("name"))
+        .and_then(Node::text);
+    Object::Skipped {
+        kind: shown(kind),
+        name: shown(name.unwrap_or_default()),
+        reason,
+    }
+}
+
+fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {
+    top(node, &TOP, findings);
+    let metadata = metadata(node, findings);
+    let spec = part::<RegistryMirrorSpec>(node, "spec", &MIRROR_SPEC, findings);
+    let mirror = RegistryMirror {
+        metadata: metadata?,
+        spec: spec?,
+    };
+    for problem in mirror.validate() {
+        findings.at(node.line_of(&problem.path), &problem.path, &problem.message);
+    }
+    Some(Object::RegistryMirror(Box::new(mirror)))
+}
+
+fn top(node: &Node, known: &[&str], findings: &mut Findings) {
+    duplicates(node.entries(), "", findings);
+    for entry in node
+        .entries()
+        .iter()
+        .filter(|entry| !known.contains(&entry.key.as_str()))
+    {
+        unknown(entry, "", known, findings);
+    }
+}
+
+/// A part of an object as its type, if it is without fault.
+fn part<T: serde::de::DeserializeOwned>(
+    node: &Node,
+    field: &str,
+    schema: &Json,
+    findings: &mut Findings,
+) -> Option<T> {
+    let Some(part) = node.get(field).filter(|part| !part.is_null()) else {
+        findings.add(node.line_of(field), format!("field {field:?} is missing"));
+        return None;
+    };
+    let before = findings.0.len();
+    check(part, schema, field, findings);
+    if findings.0.len() > before {
+        return None;
+    }
+    // What the schema does not see is rare, and serde's words for it will do.
+    serde_json::from_value(part.to_json())
+        .map_err(|error| findings.at(part.line, field, error))
+        .ok()
+}
+
+fn metadata(node: &Node, findings: &mut Findings) -> Option<ObjectMeta> {
+    const KNOWN: [&str; 4] = ["name", "namespace", "labels", "annotations"];
+    let metadata = part::<ObjectMeta>(node, "metadata", &META, findings);
+    let entries = node.get("metadata").map(Node::entries).unwrap_or_default();
+    for entry in entries {
+        let key = entry.key.as_str();
+        if !KNOWN.contains(&key) && !IGNORED_META.contains(&key) {
+            unknown(entry, "metadata", &KNOWN, findings);
+        }
+    }
+    metadata
+}
+
+fn secret(node: &Node, findings: &mut Findings) -> Option<Secret> {
+    top(node, &SECRET_TOP, findings);
+    let metadata = metadata(node, findings)?;
+    let mut problems = crate::problem::Problems::default();
+    crate::registry_mirror::object_name(&mut problems, "metadata.name", &metadata.name);
+    for problem in problems.into_result(None::<()>).err().unwrap_or_default() {
+        findings.at(node.line_of(&problem.path), &problem.path, &problem.message);
+    }
+    let secret_type = node.get("type").filter(|t| !t.is_null()).and_then(|node| {
+        let text = node.text().map(ToOwned::to_owned);
+        if text.is_none() {
+            findings.at(node.line, "type", "must be text");
+        }
+        text
+    });
+    let mut values = BTreeMap::new();
+    secret_values(node, "data", &mut values, findings);
+    secret_values(node, "stringData", &mut values, findings);
+    let secret = Secret {
+        metadata,
+        secret_type,
+        values,
+    };
+    if let Some(key) = secret.missing_key() {
+        let line = node.line_of("type");
+        findings.add(
+            line,
+            format!("type asks for the key {key:?} in data or stringData"),
+        );
+    }
+    Some(secret)
+}
+
+/// Reads the values of one field into `values`. What is there is never part of a message.
+fn secret_values(
+    node: &Node,
+    field: &str,
+    values: &mut BTreeMap<String, SecretBytes>,
+    findings: &mut Findings,
+) {
+    let Some(part) = node.get(field).filter(|part| !part.is_null()) else {
+        return;
+    };
+    let Value::Map(entries) = &part.value else {
+        return findings.at(part.line, field, "must be a mapping");
+    };
+    duplicates(entries, field, findings);
+    for entry in entries {
+        let path = format!("{field}[{:?}]", shown(&entry.key));
+        let value = match (&entry.value.value, field) {
+            (Value::Null, _) => Vec::new(),
+            (Value::Text(text), "stringData") => text.clone().into_bytes(),
+            (Value::Text(text), _) => {
+                let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+                let Ok(bytes) = STANDARD.decode(text) else {
+                    let hint = "is not base64: put plain text under stringData";
+                    findings.at(entry.line, &path, hint);
+                    continue;
+                };
+                bytes
+            }
+            _ => {
+                findings.at(entry.line, &path, "must be text");
+                continue;
+            }
+        };
+        values.insert(entry.key.clone(), SecretBytes::new(value));
+    }
+}

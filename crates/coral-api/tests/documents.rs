@@ -1,0 +1,1 @@
+//! What `documents::read` says, word for word: messages are what people meet.
