@@ -3,6 +3,7 @@
 mod builder;
 mod index;
 mod json;
+mod seed;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use coral_image::Digest;
 
 pub use builder::ImageBuilder;
 pub use index::IndexBuilder;
+pub use seed::{Kind, Seed};
 
 /// A manifest of a [`Built`], as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

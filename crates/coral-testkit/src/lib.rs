@@ -9,13 +9,13 @@
 //! The fakes have state and behave like the thing itself; nothing here is scripted call by call.
 
 mod image;
-//mod proxy;
+mod proxy;
 mod registry;
 
-//pub mod control;
-
-pub use image::{Built, BuiltManifest, ImageBuilder, IndexBuilder, pseudo_random};
-//pub use proxy::CountingProxy;
+pub use image::{
+    Built, BuiltManifest, ImageBuilder, IndexBuilder, Kind, Seed, pseudo_random,
+};
+pub use proxy::CountingProxy;
 pub use registry::{
     Auth, Bearer, Effect, Fault, FaultRegistry, Match, Options, Recorded, Throttle, Times,
 };

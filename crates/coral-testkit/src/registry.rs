@@ -2,6 +2,7 @@
 
 mod api;
 mod auth;
+mod control;
 mod exchange;
 mod fault;
 mod listen;
@@ -44,6 +45,8 @@ pub struct Options {
     pub referrers: bool,
     /// Most tags in one page.
     pub page_size: usize,
+    /// Whether it can be steered over HTTP, under `/_control/`.
+    pub control: bool,
 }
 
 impl Default for Options {
@@ -54,6 +57,7 @@ impl Default for Options {
             auth: Auth::None,
             referrers: true,
             page_size: 100,
+            control: false,
         }
     }
 }
@@ -97,6 +101,7 @@ impl FaultRegistry {
         let features = Features { referrers: options.referrers, page_size: options.page_size };
         let shared = Arc::new(Shared {
             url: format!("{scheme}://{addr}"),
+            control: options.control,
             store: Mutex::default(),
             settings: Mutex::new(Settings { auth: options.auth, features }),
             tokens: Mutex::default(),
@@ -210,19 +215,6 @@ impl FaultRegistry {
     /// The first thing of `built` that is missing here or differs: none if all of it is here,
     /// byte for byte.
     pub fn difference(&self, path: &str, built: &Built) -> Option<String> {
-        let blob = built.blobs.iter().find(|(d, bytes)| self.blob(path, d).as_ref() != Some(*bytes));
-        if let Some((digest, _)) = blob {
-            return Some(format!("blob {digest}"));
-        }
-        let manifest = built.manifests.iter().find(|m| {
-            let want = (m.media_type.clone(), m.bytes.clone());
-            self.manifest(path, &m.digest.to_string()) != Some(want)
-        });
-        if let Some(manifest) = manifest {
-            return Some(format!("manifest {}", manifest.digest));
-        }
-        let tags = self.tags(path);
-        let tag = built.tags.iter().find(|(tag, digest)| tags.get(*tag) != Some(*digest));
-        tag.map(|(tag, _)| format!("tag {tag}"))
+        lock(&self.shared.store).difference(path, built)
     }
 }

@@ -89,11 +89,11 @@ async fn blobs_are_pushed_whole_in_chunks_and_by_mount() {
     let end = http().put(format!("{at}?digest={digest}")).body("world").send().await.unwrap();
     assert_eq!(end.status(), 201);
     assert_eq!(registry.blob("x", &digest).unwrap(), "hello, world");
-    let mount = ask(&registry, "POST", &format!("/v2/y/blobs/uploads/?mount={digest}&from=x"));
-    assert_eq!(mount.await.status(), 201);
+    let mount = |from| format!("/v2/y/blobs/uploads/?mount={digest}&from={from}");
+    assert_eq!(ask(&registry, "POST", &mount("x")).await.status(), 201);
     assert!(registry.blob("y", &digest).is_some());
-    let mount = ask(&registry, "POST", &format!("/v2/y/blobs/uploads/?mount={digest}&from=z"));
-    assert_eq!(mount.await.status(), 202, "nothing to mount is an upload");
+    let unknown = ask(&registry, "POST", &mount("z")).await;
+    assert_eq!(unknown.status(), 202, "nothing to mount is an upload");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::api::{self, Ask, Features};
 use super::auth::{Auth, Gate, Tokens, scopes_needed};
+use super::control;
 use super::fault::{Effect, FaultList, Phase};
 use super::listen::Wire;
 use super::log::{RequestLog, Traffic};
@@ -25,6 +26,7 @@ use super::tamper;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) url: String,
+    pub(super) control: bool,
     pub(super) store: Mutex<Store>,
     pub(super) settings: Mutex<Settings>,
     pub(super) tokens: Mutex<Tokens>,
@@ -66,6 +68,11 @@ impl Shared {
         wire: &Wire,
     ) -> Result<Response<Body>, Interrupted> {
         let (head, body) = request.into_parts();
+        if let (true, Some(what)) = (self.control, head.uri.path().strip_prefix(control::PREFIX)) {
+            let body = body.collect().await.map_err(Interrupted::other)?.to_bytes();
+            let reply = control::answer(self, &head.method, what, &body);
+            return Ok(reply.into_response(&head.method, Arc::default()));
+        }
         let traffic = self.log.begin(&head);
         let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
         let route = Route::of(head.uri.path());

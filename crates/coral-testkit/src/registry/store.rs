@@ -49,6 +49,26 @@ impl Store {
         }
         repository.tags.extend(built.tags.clone());
     }
+
+    /// The first thing of `built` that is missing in the repository, or is not the same there.
+    pub(super) fn difference(&self, path: &str, built: &Built) -> Option<String> {
+        let nothing = Repository::default();
+        let here = self.repository(path).unwrap_or(&nothing);
+        let blob = built.blobs.iter().find(|(digest, bytes)| here.blobs.get(digest) != Some(bytes));
+        if let Some((digest, _)) = blob {
+            return Some(format!("blob {digest}"));
+        }
+        let manifest = built.manifests.iter().find(|wanted| {
+            here.manifests.get(&wanted.digest).is_none_or(|stored| {
+                stored.media_type != wanted.media_type || stored.bytes != wanted.bytes
+            })
+        });
+        if let Some(manifest) = manifest {
+            return Some(format!("manifest {}", manifest.digest));
+        }
+        let tag = built.tags.iter().find(|(tag, digest)| here.tags.get(*tag) != Some(*digest));
+        tag.map(|(tag, _)| format!("tag {tag}"))
+    }
 }
 
 impl Repository {

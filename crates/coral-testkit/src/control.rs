@@ -1,1 +1,0 @@
-//! Steering the registry over HTTP.
