@@ -13,16 +13,26 @@
 )]
 
 mod binary;
+mod containerd;
+mod layout;
 mod pending;
 mod port;
 mod process;
+mod registry;
 mod run;
 mod wait;
 
+pub mod http;
+pub mod image;
+pub mod peers;
+
 pub use binary::{coral, faults};
+pub use containerd::Containerd;
+pub use layout::{Layout, sha256};
 pub use pending::pending;
 pub use port::free_port;
 pub use process::Process;
+pub use registry::{Kind, RegistryServer, User};
 pub use run::{Finished, run, scratch};
 pub use wait::until;
 

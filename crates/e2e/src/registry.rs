@@ -1,0 +1,126 @@
+//! Real registries as sources: Debian's docker-registry and distribution 3.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::http::get;
+use crate::port::free_port;
+use crate::process::Process;
+use crate::run::{run, scratch};
+use crate::wait::until;
+
+/// Which registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `docker-registry` 2.8 of Debian.
+    DockerRegistry,
+    /// distribution 3.
+    Distribution,
+}
+
+/// A user that a registry asks for.
+#[derive(Clone, Copy)]
+pub struct User {
+    /// The name.
+    pub name: &'static str,
+    /// The password.
+    pub password: &'static str,
+}
+
+/// A running registry on loopback, on plain HTTP, empty at first.
+pub struct RegistryServer {
+    process: Process,
+    port: u16,
+    folder: TempDir,
+}
+
+impl RegistryServer {
+    /// Starts one that lets everybody read and write.
+    pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, None)
+    }
+
+    /// Starts one that asks for a user.
+    pub fn start_for(kind: Kind, user: User) -> Self {
+        Self::start_with(kind, Some(user))
+    }
+
+    fn start_with(kind: Kind, user: Option<User>) -> Self {
+        let folder = scratch();
+        let port = free_port();
+        let config = folder.path().join("config.yml");
+        fs::write(&config, configuration(folder.path(), port, user)).expect("scratch is writable");
+        let program = match kind {
+            Kind::DockerRegistry => "docker-registry",
+            Kind::Distribution => "registry",
+        };
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .arg(&config)
+            .env("OTEL_TRACES_EXPORTER", "none");
+        let mut process = Process::start(&mut command);
+        until(
+            &format!("{program} answers on port {port}"),
+            Duration::from_secs(20),
+            || {
+                assert!(
+                    process.is_running(),
+                    "{program} ended:\n{}",
+                    process.shown()
+                );
+                let expected = if user.is_some() { 401 } else { 200 };
+                (get(&format!("http://127.0.0.1:{port}/v2/")).status == expected).then_some(())
+            },
+        );
+        Self {
+            process,
+            port,
+            folder,
+        }
+    }
+
+    /// `127.0.0.1:PORT`, as in references.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The name of the host as a folder of the mirror: `127.0.0.1_PORT`.
+    pub fn folder_name(&self) -> String {
+        format!("127.0.0.1_{}", self.port)
+    }
+
+    /// Where it keeps its data.
+    pub fn storage(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The process, for its output and for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+fn configuration(folder: &Path, port: u16, user: Option<User>) -> String {
+    let auth = user.map(|user| {
+        let file = folder.join("htpasswd");
+        let arguments = ["-Bbn", user.name, user.password];
+        let line = run(Command::new("htpasswd").args(arguments)).succeeded();
+        fs::write(&file, line.stdout).expect("scratch is writable");
+        format!(
+            "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+            file.display()
+        )
+    });
+    format!(
+        "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
+         storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+         http: {{addr: \"127.0.0.1:{port}\"}}\n{}",
+        folder.join("data").display(),
+        auth.unwrap_or_default()
+    )
+}
