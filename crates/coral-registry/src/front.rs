@@ -1,0 +1,195 @@
+//! The HTTP front: OCI distribution API, versions 1.1 and the coming one.
+//!
+//! A request is read into a [`route::Route`] of validated values, handled by the file named after
+//! its noun, and every refusal is an [`error::Refusal`] in the form that the specification gives.
+
+mod blobs;
+mod body;
+mod error;
+mod listings;
+mod manifests;
+mod query;
+mod range;
+mod route;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::routing::any;
+use http::header::{ALLOW, EXPECT};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use self::error::{Code, Refusal};
+use self::route::Route;
+pub(crate) use self::route::RouteClass;
+use crate::metrics::Metrics;
+use crate::store::{FileStore, Store};
+
+type Response = axum::response::Response;
+
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A registry over a store.
+#[derive(Clone)]
+pub struct Registry {
+    context: Arc<Context>,
+}
+
+/// What every handler has.
+pub(crate) struct Context {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) metrics: Metrics,
+}
+
+/// What a handler needs of a request, but for its body.
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) query: query::Query,
+}
+
+impl Registry {
+    /// A registry over `store`, whose metrics are added to `metrics`.
+    pub fn new(store: FileStore, metrics: &mut prometheus_client::registry::Registry) -> Self {
+        let metrics = Metrics::register(metrics);
+        metrics.open_uploads(store.open_uploads());
+        Self {
+            context: Arc::new(Context {
+                store: Arc::new(store),
+                metrics,
+            }),
+        }
+    }
+
+    /// The routes below `/v2/`, to be merged with those of health and metrics.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/v2", any(handle))
+            .route("/v2/", any(handle))
+            .route("/v2/{*rest}", any(handle))
+            .with_state(Arc::clone(&self.context))
+    }
+}
+
+async fn handle(State(context): State<Arc<Context>>, request: Request) -> Response {
+    let started = Instant::now();
+    let (parts, mut body) = request.into_parts();
+    let route = Route::parse(parts.uri.path());
+    let class = route.as_ref().map_or(RouteClass::Unknown, Route::class);
+    let head = Head {
+        query: query::Query::parse(parts.uri.query()),
+        method: parts.method,
+        headers: parts.headers,
+    };
+    let answer = match route {
+        Ok(route) => dispatch(&context, route, &head, &mut body).await,
+        Err(refusal) => Err(refusal),
+    };
+    let response = match answer {
+        Ok(response) => response,
+        Err(refusal) => refuse(refusal, &head, body).await,
+    };
+    context
+        .metrics
+        .request(&head.method, class, response.status(), started.elapsed());
+    response
+}
+
+/// A client that is still sending would not read the answer; so what it sends is taken in first,
+/// within bounds, unless it waits to be told to send.
+async fn refuse(refusal: Refusal, head: &Head, body: Body) -> Response {
+    if !head.headers.contains_key(EXPECT) {
+        body::drain(body).await;
+    }
+    refusal.log(&head.method);
+    refusal.into_response()
+}
+
+async fn dispatch(
+    context: &Context,
+    route: Route,
+    head: &Head,
+    body: &mut Body,
+) -> Result<Response, Refusal> {
+    let read = matches!(head.method, Method::GET | Method::HEAD);
+    match (route, &head.method) {
+        (Route::Base, _) if read => Ok(base()),
+        (Route::Catalog, _) if read => listings::catalog(context, head).await,
+        (Route::Tags(name), _) if read => listings::tags(context, head, &name).await,
+        (Route::Referrers(name, subject), _) if read => {
+            listings::referrers(context, head, &name, &subject).await
+        }
+        (Route::Blob(name, digest), _) if read => blobs::get(context, head, &name, &digest).await,
+        (Route::Blob(name, digest), &Method::DELETE) => {
+            blobs::delete(context, &name, &digest).await
+        }
+        (Route::Manifest(name, version), _) if read => {
+            manifests::get(context, head, &name, &version).await
+        }
+        (Route::Manifest(name, version), &Method::PUT) => {
+            manifests::put(context, head, body, &name, &version).await
+        }
+        (Route::Manifest(name, version), &Method::DELETE) => {
+            manifests::delete(context, &name, &version).await
+        }
+        (Route::Uploads(name), &Method::POST) => uploads::begin(context, head, body, &name).await,
+        (Route::Upload(name, id), _) if read => uploads::status(context, &name, id).await,
+        (Route::Upload(name, id), &Method::PATCH) => {
+            uploads::append(context, head, body, &name, id).await
+        }
+        (Route::Upload(name, id), &Method::PUT) => {
+            uploads::finish(context, head, body, &name, id).await
+        }
+        (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(context, &name, id).await,
+        (route, method) => Err(not_allowed(&route, method)),
+    }
+}
+
+/// `GET /v2/`: yes, this is a registry.
+fn base() -> Response {
+    let mut response = json(StatusCode::OK, &serde_json::json!({}));
+    let version = HeaderValue::from_static("registry/2.0");
+    response.headers_mut().insert(
+        HeaderName::from_static("docker-distribution-api-version"),
+        version,
+    );
+    response
+}
+
+fn not_allowed(route: &Route, method: &Method) -> Refusal {
+    let allowed = route.methods();
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        Code::Unsupported,
+        format!("{method} is not supported here; {allowed} is"),
+    )
+    .with_header(ALLOW, HeaderValue::from_static(allowed))
+}
+
+pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
+    let bytes = serde_json::to_vec(value).expect("answers have only text keys");
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A header value made of validated text.
+pub(crate) fn header(text: impl std::fmt::Display) -> HeaderValue {
+    HeaderValue::try_from(text.to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("unprintable"))
+}

@@ -1,0 +1,301 @@
+//! Bodies: blobs on their way out, uploads and manifests on their way in.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use prometheus_client::metrics::counter::Counter;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use tokio::task::JoinHandle;
+
+use super::error::{Code, Refusal};
+use super::range::{Span, number};
+use crate::store::{BlobContent, UploadWriter};
+
+/// How much of a file is read at once.
+const PIECE: usize = 256 * 1024;
+/// Uploads are written and hashed in batches of about this size, one while the next comes in.
+const BATCH: usize = 512 * 1024;
+/// A batch of many small frames costs more memory than its bytes.
+const MOST_FRAMES: usize = 512;
+/// A client that sends nothing for so long is gone.
+const STALLED: Duration = Duration::from_secs(120);
+/// What is read of a body that is not wanted.
+const MOST_DRAINED: u64 = 16 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// A range of a blob as the body of a response.
+///
+/// Pieces that are in the page cache are read at once; for others a thread of the blocking pool
+/// waits. Buffers come back when the connection has sent them.
+pub(super) struct RangeBody {
+    file: Arc<File>,
+    rest: Span,
+    sent: Counter,
+    buffers: Arc<Buffers>,
+    reading: Option<JoinHandle<io::Result<(Vec<u8>, usize)>>>,
+}
+
+impl RangeBody {
+    pub(super) fn new(content: BlobContent, span: Span, sent: Counter) -> Self {
+        let BlobContent::File(file) = content;
+        Self {
+            file,
+            rest: span,
+            sent,
+            buffers: Arc::default(),
+            reading: None,
+        }
+    }
+
+    fn piece(&mut self, buffer: Vec<u8>, length: usize) -> io::Result<Frame<Bytes>> {
+        if length == 0 {
+            // Only if somebody cuts a file of the store; the client sees the connection end.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.rest.start += length as u64;
+        self.rest.length -= length as u64;
+        self.sent.inc_by(length as u64);
+        let buffers = Arc::clone(&self.buffers);
+        Ok(Frame::data(Bytes::from_owner(Filled {
+            buffer,
+            length,
+            buffers,
+        })))
+    }
+
+    fn wanted(&self) -> usize {
+        usize::try_from(self.rest.length).map_or(PIECE, |rest| rest.min(PIECE))
+    }
+}
+
+impl http_body::Body for RangeBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.rest.length == 0 {
+            return Poll::Ready(None);
+        }
+        if self.reading.is_none() {
+            let (start, wanted) = (self.rest.start, self.wanted());
+            let mut buffer = self.buffers.take(wanted);
+            match read_cached(&self.file, &mut buffer[..wanted], start) {
+                Some(Ok(length)) => return Poll::Ready(Some(self.piece(buffer, length))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    let file = Arc::clone(&self.file);
+                    self.reading = Some(tokio::task::spawn_blocking(move || {
+                        let length = file.read_at(&mut buffer[..wanted], start)?;
+                        Ok((buffer, length))
+                    }));
+                }
+            }
+        }
+        let Some(reading) = self.reading.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let read = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        let read = read.map_err(io::Error::other).and_then(|read| read);
+        Poll::Ready(Some(
+            read.and_then(|(buffer, length)| self.piece(buffer, length)),
+        ))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.length == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.length)
+    }
+}
+
+/// Reads what is in the page cache; `None` if the disk would have to be waited for.
+fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
+    match preadv2(
+        file,
+        &mut [IoSliceMut::new(buffer)],
+        offset,
+        ReadWriteFlags::NOWAIT,
+    ) {
+        Ok(length) => Some(Ok(length)),
+        // The last ones: a file system or kernel that cannot tell.
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => None,
+        Err(Errno::INTR) => None,
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+/// Buffers of one response, to be filled again.
+#[derive(Debug, Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self, size: usize) -> Vec<u8> {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.filter(|buffer| buffer.len() >= size)
+            .unwrap_or_else(|| vec![0; size])
+    }
+}
+
+/// A buffer on its way out.
+struct Filled {
+    buffer: Vec<u8>,
+    length: usize,
+    buffers: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffers
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(buffer);
+    }
+}
+
+/// Takes a body into an upload. `limit` is the length that was announced, where one was.
+///
+/// While one batch is written and hashed, the next one is received. Whatever came before an error
+/// is kept, so the client can go on from there.
+pub(super) async fn receive(
+    body: &mut Body,
+    limit: Option<u64>,
+    writer: &mut dyn UploadWriter,
+    received: Counter,
+) -> Result<(), Refusal> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut batch = next_batch(body, &mut left).await;
+    loop {
+        let (frames, end) = batch;
+        if frames.is_empty() {
+            return end.unwrap_or(Ok(()));
+        }
+        received.inc_by(frames.iter().map(|frame| frame.len() as u64).sum());
+        let Some(end) = end else {
+            let (written, next) =
+                futures::join!(writer.append(frames), next_batch(body, &mut left));
+            written?;
+            batch = next;
+            continue;
+        };
+        writer.append(frames).await?;
+        return end;
+    }
+}
+
+/// Frames of about one batch, and how the body ended, if it did.
+async fn next_batch(body: &mut Body, left: &mut u64) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
+    let mut frames = Vec::new();
+    let mut size = 0;
+    while size < BATCH && frames.len() < MOST_FRAMES {
+        match next_data(body).await {
+            Ok(Some(data)) if data.len() as u64 > *left => {
+                return (frames, Some(Err(too_long())));
+            }
+            Ok(Some(data)) => {
+                *left -= data.len() as u64;
+                size += data.len();
+                frames.push(data);
+            }
+            Ok(None) => return (frames, Some(Ok(()))),
+            Err(refusal) => return (frames, Some(Err(refusal))),
+        }
+    }
+    (frames, None)
+}
+
+fn too_long() -> Refusal {
+    Refusal::invalid(Code::SizeInvalid, "the body is longer than was announced")
+}
+
+/// Reads a small body as a whole.
+pub(super) async fn read_whole(
+    body: &mut Body,
+    headers: &HeaderMap,
+    most: usize,
+) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        let message = format!("the body is larger than {most} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
+    };
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| number(value.to_str().ok()?));
+    if announced.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::new();
+    while let Some(data) = next_data(body).await? {
+        if whole.len() + data.len() > most {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+async fn next_data(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        let frame = tokio::time::timeout(STALLED, body.frame())
+            .await
+            .map_err(|_| {
+                Refusal::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    Code::BlobUploadInvalid,
+                    format!("nothing came for {} seconds", STALLED.as_secs()),
+                )
+            })?;
+        match frame {
+            None => return Ok(None),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Some(Err(error)) => {
+                let message = format!("the body was cut off: {error}");
+                return Err(Refusal::invalid(Code::BlobUploadInvalid, message));
+            }
+        }
+    }
+}
+
+/// Reads and forgets, within bounds.
+pub(super) async fn drain(mut body: Body) {
+    let all = async {
+        let mut left = MOST_DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+}

@@ -1,0 +1,214 @@
+//! Refusals, in the form of the OCI distribution-spec, "Error Codes".
+
+use axum::body::Body;
+use coral_image::ManifestError;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::Response;
+use crate::store::{PutManifestError, StoreError, UploadError};
+
+/// The codes of the specification, and those of its predecessor for what it has no code for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    PaginationNumberInvalid,
+    RangeInvalid,
+    SizeInvalid,
+    TagInvalid,
+    Unknown,
+    Unsupported,
+    InsufficientStorage,
+}
+
+impl Code {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
+            Self::RangeInvalid => "RANGE_INVALID",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::TagInvalid => "TAG_INVALID",
+            Self::Unknown => "UNKNOWN",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::InsufficientStorage => "INSUFFICIENT_STORAGE",
+        }
+    }
+}
+
+/// A request that is not done, and why.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    code: Code,
+    message: String,
+    /// One error each; a single one without detail when empty.
+    details: Vec<Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// For the log only: what happened inside.
+    cause: Option<StoreError>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            headers: Vec::new(),
+            cause: None,
+        }
+    }
+
+    pub(crate) fn invalid(code: Code, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub(crate) fn not_found(code: Code, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    pub(crate) fn with_detail(mut self, detail: Value) -> Self {
+        self.details.push(detail);
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// What a person who runs the registry must know; what a client did wrong is not news.
+    pub(crate) fn log(&self, method: &Method) {
+        if let Some(cause) = &self.cause {
+            let reason = std::error::Error::source(cause).map(ToString::to_string);
+            let category = cause.category();
+            tracing::error!(%method, status = self.status.as_u16(), category, reason, "{cause}");
+        }
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        let (code, message) = (self.code.as_str(), self.message);
+        let errors: Vec<Value> = match self.details.is_empty() {
+            true => vec![json!({"code": code, "message": message})],
+            false => self
+                .details
+                .into_iter()
+                .map(|detail| json!({"code": code, "message": message, "detail": detail}))
+                .collect(),
+        };
+        let mut response = super::json(self.status, &json!({ "errors": errors }));
+        response.headers_mut().extend(self.headers);
+        response
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl axum::response::IntoResponse for Refusal {
+    fn into_response(self) -> axum::response::Response<Body> {
+        Self::into_response(self)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let mut refusal = match &error {
+            StoreError::Full { .. } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                Code::InsufficientStorage,
+                "the registry's storage is full; nothing was lost, try again when space was freed",
+            ),
+            StoreError::Closed => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unknown,
+                "the registry is shutting down; try again",
+            ),
+            _ => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Code::Unknown,
+                "the registry's storage failed; its log says why",
+            ),
+        };
+        refusal.cause = Some(error);
+        refusal
+    }
+}
+
+impl From<UploadError> for Refusal {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Unknown => Self::not_found(
+                Code::BlobUploadUnknown,
+                "there is no such upload in this repository; begin a new one",
+            ),
+            UploadError::Busy => Self::new(
+                StatusCode::CONFLICT,
+                Code::BlobUploadInvalid,
+                "another request is still writing to this upload",
+            ),
+            UploadError::Digest { expected, actual } => {
+                Self::invalid(Code::DigestInvalid, error.to_string())
+                    .with_detail(json!({"expected": expected, "actual": actual}))
+            }
+            UploadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PutManifestError> for Refusal {
+    fn from(error: PutManifestError) -> Self {
+        match error {
+            PutManifestError::MissingBlobs(missing) => {
+                // An image has at most a few hundred blobs, a hostile manifest any number.
+                let mut refusal = Self::invalid(
+                    Code::ManifestBlobUnknown,
+                    "a blob that the manifest names is not in this repository; push or mount it first",
+                );
+                refusal.details = missing
+                    .iter()
+                    .take(100)
+                    .map(|digest| json!({"digest": digest}))
+                    .collect();
+                refusal
+            }
+            PutManifestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ManifestError> for Refusal {
+    fn from(error: ManifestError) -> Self {
+        let reason = std::error::Error::source(&error).map(ToString::to_string);
+        let (status, code) = match &error {
+            ManifestError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
+            ManifestError::Digest { .. } => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
+            _ => (StatusCode::BAD_REQUEST, Code::ManifestInvalid),
+        };
+        let refusal = Self::new(status, code, error.to_string());
+        match reason {
+            Some(reason) => refusal.with_detail(json!({"reason": reason})),
+            None => refusal,
+        }
+    }
+}

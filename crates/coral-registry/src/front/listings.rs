@@ -1,0 +1,160 @@
+//! Lists: repositories, tags, referrers. All can be read page by page (`n`, `last`, and the header
+//! `Link`).
+
+use axum::body::Body;
+use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, RepositoryPath, media_type};
+use http::header::{CONTENT_TYPE, LINK};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+
+use super::error::{Code, Refusal};
+use super::query::{Query, encode};
+use super::range::number;
+use super::{Context, Head, Response, header};
+
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+/// Clients read an index of at most 4 MiB; a page of referrers stays below.
+const MOST_REFERRER_BYTES: usize = MAX_MANIFEST_SIZE - 64 * 1024;
+/// Repositories on one page when the client does not say.
+const CATALOG_PAGE: usize = 1000;
+
+pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, Refusal> {
+    let repositories = context.store.repositories().await?;
+    let names: Vec<&str> = repositories.iter().map(RepositoryPath::as_str).collect();
+    let page = Page::of(&names, &head.query, Some(CATALOG_PAGE))?;
+    let response = super::json(StatusCode::OK, &json!({ "repositories": page.entries }));
+    Ok(page.link(response, "/v2/_catalog", ""))
+}
+
+pub(super) async fn tags(
+    context: &Context,
+    head: &Head,
+    name: &RepositoryPath,
+) -> Result<Response, Refusal> {
+    let tags = context.store.tags(name).await?.ok_or_else(|| {
+        Refusal::not_found(
+            Code::NameUnknown,
+            "nothing was ever pushed to this repository",
+        )
+        .with_detail(json!({ "name": name }))
+    })?;
+    let names: Vec<&str> = tags.iter().map(coral_image::Tag::as_str).collect();
+    let page = Page::of(&names, &head.query, None)?;
+    let response = super::json(
+        StatusCode::OK,
+        &json!({ "name": name, "tags": page.entries }),
+    );
+    Ok(page.link(response, &format!("/v2/{name}/tags/list"), ""))
+}
+
+pub(super) async fn referrers(
+    context: &Context,
+    head: &Head,
+    name: &RepositoryPath,
+    subject: &Digest,
+) -> Result<Response, Refusal> {
+    let mut referrers = context.store.referrers(name, subject).await?;
+    let filter = head
+        .query
+        .get("artifactType")
+        .filter(|kind| !kind.is_empty());
+    if let Some(kind) = filter {
+        referrers.retain(|referrer| referrer.artifact_type.as_deref() == Some(kind));
+    }
+    if let Some(last) = head.query.get("last") {
+        referrers.retain(|referrer| referrer.digest.to_string().as_str() > last);
+    }
+    let more = cut(&mut referrers);
+    let mut response = index_of(&referrers);
+    let mut parameters = String::new();
+    if let Some(kind) = filter {
+        response
+            .headers_mut()
+            .insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+        parameters = format!("&artifactType={}", encode(kind));
+    }
+    if let Some(last) = more.then(|| referrers.last()).flatten() {
+        let last = encode(&last.digest.to_string());
+        let link =
+            format!("</v2/{name}/referrers/{subject}?last={last}{parameters}>; rel=\"next\"");
+        response.headers_mut().insert(LINK, header(link));
+    }
+    Ok(response)
+}
+
+/// Cuts the list to what fits into one answer, but keeps at least one; whether something was cut.
+fn cut(referrers: &mut Vec<Descriptor>) -> bool {
+    let mut bytes = 0;
+    let fits = referrers
+        .iter()
+        .take_while(|referrer| {
+            bytes += serde_json::to_vec(referrer).map_or(0, |json| json.len() + 1);
+            bytes <= MOST_REFERRER_BYTES
+        })
+        .count()
+        .max(1);
+    let more = fits < referrers.len();
+    referrers.truncate(fits);
+    more
+}
+
+fn index_of(referrers: &[Descriptor]) -> Response {
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_INDEX,
+        "manifests": referrers,
+    });
+    let mut response = Response::new(Body::from(index.to_string()));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(media_type::OCI_INDEX),
+    );
+    response
+}
+
+/// A stretch of a sorted list.
+#[derive(Debug, PartialEq, Eq)]
+struct Page<'a> {
+    entries: &'a [&'a str],
+    size: usize,
+    more: bool,
+}
+
+impl<'a> Page<'a> {
+    /// The entries after `last`, which need not exist, and at most `n` of them.
+    fn of(names: &'a [&'a str], query: &Query, default: Option<usize>) -> Result<Self, Refusal> {
+        let size = match query.get("n") {
+            None | Some("") => default.unwrap_or(usize::MAX),
+            Some(text) => number(text)
+                .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+                .ok_or_else(|| bad_number(text))?,
+        };
+        let last = query.get("last").unwrap_or_default();
+        let begin = names.partition_point(|name| !last.is_empty() && *name <= last);
+        let rest = &names[begin..];
+        let entries = &rest[..size.min(rest.len())];
+        Ok(Self {
+            entries,
+            size,
+            more: !entries.is_empty() && entries.len() < rest.len(),
+        })
+    }
+
+    /// Says where the next page is, if there is one.
+    fn link(&self, mut response: Response, path: &str, parameters: &str) -> Response {
+        if let Some(last) = self.entries.last().filter(|_| self.more) {
+            let (n, last) = (self.size, encode(last));
+            let link = format!("<{path}?n={n}&last={last}{parameters}>; rel=\"next\"");
+            response.headers_mut().insert(LINK, header(link));
+        }
+        response
+    }
+}
+
+fn bad_number(text: &str) -> Refusal {
+    let text: String = text.chars().take(40).collect();
+    Refusal::invalid(
+        Code::PaginationNumberInvalid,
+        format!("n is the number of entries to list, {text:?} is not a number"),
+    )
+}

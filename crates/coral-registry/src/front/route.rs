@@ -1,0 +1,162 @@
+//! Paths below `/v2/`, read into validated values.
+
+use coral_image::{Digest, ReferenceError, RepositoryPath, Tag, Version};
+
+use super::error::{Code, Refusal};
+use crate::store::UploadId;
+
+/// What a path names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Base,
+    Catalog,
+    Tags(RepositoryPath),
+    Referrers(RepositoryPath, Digest),
+    Blob(RepositoryPath, Digest),
+    Manifest(RepositoryPath, Version),
+    Uploads(RepositoryPath),
+    Upload(RepositoryPath, UploadId),
+}
+
+/// The kind of route, for metrics: a bounded set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum RouteClass {
+    Base,
+    Catalog,
+    Tags,
+    Referrers,
+    Blob,
+    Manifest,
+    Upload,
+    Unknown,
+}
+
+impl RouteClass {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Catalog => "catalog",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+            Self::Blob => "blob",
+            Self::Manifest => "manifest",
+            Self::Upload => "upload",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Route {
+    /// Reads the path of a URL. It is read from its end, since a repository's name may have
+    /// components such as `blobs` itself.
+    pub(crate) fn parse(path: &str) -> Result<Self, Refusal> {
+        let path = decode(path).ok_or_else(|| {
+            Refusal::invalid(
+                Code::NameInvalid,
+                "the path has a malformed percent-encoding",
+            )
+        })?;
+        let path = path.strip_prefix("/v2").unwrap_or(&path);
+        let path = path.strip_prefix('/').unwrap_or(path);
+        match path {
+            "" => return Ok(Self::Base),
+            "_catalog" => return Ok(Self::Catalog),
+            _ => {}
+        }
+        let (rest, last) = path.rsplit_once('/').unwrap_or(("", path));
+        match rest.rsplit_once('/') {
+            Some((name, "tags")) if last == "list" => Ok(Self::Tags(repository(name)?)),
+            Some((name, "blobs")) if last == "uploads" => Ok(Self::Uploads(repository(name)?)),
+            Some((rest, "uploads")) if rest.ends_with("/blobs") => {
+                let name = repository(rest.trim_end_matches("/blobs"))?;
+                match last {
+                    "" => Ok(Self::Uploads(name)),
+                    id => Ok(Self::Upload(name, upload(id)?)),
+                }
+            }
+            Some((name, "blobs")) => Ok(Self::Blob(repository(name)?, digest(last)?)),
+            Some((name, "manifests")) => Ok(Self::Manifest(repository(name)?, version(last)?)),
+            Some((name, "referrers")) => Ok(Self::Referrers(repository(name)?, digest(last)?)),
+            _ => Err(Refusal::not_found(
+                Code::Unsupported,
+                "there is nothing at this path; the API has /v2/<name>/manifests/<reference>, \
+                 /v2/<name>/blobs/<digest>, /v2/<name>/blobs/uploads/, /v2/<name>/tags/list and \
+                 /v2/<name>/referrers/<digest>",
+            )),
+        }
+    }
+
+    pub(crate) fn class(&self) -> RouteClass {
+        match self {
+            Self::Base => RouteClass::Base,
+            Self::Catalog => RouteClass::Catalog,
+            Self::Tags(_) => RouteClass::Tags,
+            Self::Referrers(..) => RouteClass::Referrers,
+            Self::Blob(..) => RouteClass::Blob,
+            Self::Manifest(..) => RouteClass::Manifest,
+            Self::Uploads(_) | Self::Upload(..) => RouteClass::Upload,
+        }
+    }
+
+    /// The methods it has, as in the header `Allow`.
+    pub(crate) fn methods(&self) -> &'static str {
+        match self {
+            Self::Base | Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET, HEAD",
+            Self::Blob(..) => "GET, HEAD, DELETE",
+            Self::Manifest(..) => "GET, HEAD, PUT, DELETE",
+            Self::Uploads(_) => "POST",
+            Self::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+        }
+    }
+}
+
+fn repository(name: &str) -> Result<RepositoryPath, Refusal> {
+    RepositoryPath::parse(name)
+        .map_err(|error| Refusal::invalid(Code::NameInvalid, error.to_string()))
+}
+
+pub(crate) fn digest(text: &str) -> Result<Digest, Refusal> {
+    Digest::parse(text).map_err(|error| Refusal::invalid(Code::DigestInvalid, error.to_string()))
+}
+
+pub(crate) fn tag(text: &str) -> Result<Tag, Refusal> {
+    Tag::parse(text).map_err(|error| Refusal::invalid(Code::TagInvalid, error.to_string()))
+}
+
+fn version(text: &str) -> Result<Version, Refusal> {
+    Version::parse(text).map_err(|error| {
+        let code = match &error {
+            ReferenceError::Digest(_) => Code::DigestInvalid,
+            _ => Code::TagInvalid,
+        };
+        Refusal::invalid(code, error.to_string())
+    })
+}
+
+fn upload(id: &str) -> Result<UploadId, Refusal> {
+    UploadId::parse(id).ok_or_else(|| {
+        Refusal::not_found(Code::BlobUploadUnknown, "this is not the name of an upload")
+    })
+}
+
+/// Percent-decoding (RFC 3986, section 2.1); `None` if it is malformed or not UTF-8.
+fn decode(path: &str) -> Option<String> {
+    if !path.contains('%') {
+        return Some(path.to_owned());
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?,
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
+}

@@ -1,0 +1,261 @@
+//! `/v2/<name>/blobs/uploads/`: pushing blobs, whole, in chunks or by mount.
+
+use axum::body::Body;
+use coral_image::{Algorithm, Digest, RepositoryPath};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::body;
+use super::error::{Code, Refusal};
+use super::range::{self, Span};
+use super::route;
+use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
+use crate::store::{UploadError, UploadId, UploadWriter};
+
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// `POST`: begins an upload, or mounts a blob (`?mount=`), or takes one whole (`?digest=`).
+pub(super) async fn begin(
+    context: &Context,
+    head: &Head,
+    body: &mut Body,
+    name: &RepositoryPath,
+) -> Result<Response, Refusal> {
+    if let Some(text) = head.query.get("mount") {
+        let digest = route::digest(text)?;
+        let from = source_of(head)?;
+        if context.store.mount(name, &digest, from.as_ref()).await? {
+            return Ok(created(name, &digest));
+        }
+        return open(context, name, digest.algorithm()).await;
+    }
+    let Some(text) = head.query.get("digest") else {
+        return open(context, name, algorithm_of(head)?).await;
+    };
+    let digest = route::digest(text)?;
+    let id = context.store.begin_upload(name, digest.algorithm()).await?;
+    let writer = context.store.write_upload(name, id).await?;
+    let taken = take_whole(context, head, body, name, writer, digest).await;
+    if taken.is_err() {
+        // Nobody was told its name, so nobody can go on with it.
+        discard(context, name, id).await;
+    }
+    context.metrics.open_uploads(context.store.open_uploads());
+    taken
+}
+
+async fn open(
+    context: &Context,
+    name: &RepositoryPath,
+    algorithm: Algorithm,
+) -> Result<Response, Refusal> {
+    let id = context.store.begin_upload(name, algorithm).await?;
+    context.metrics.open_uploads(context.store.open_uploads());
+    Ok(describe(StatusCode::ACCEPTED, name, id, 0))
+}
+
+async fn discard(context: &Context, name: &RepositoryPath, id: UploadId) {
+    if let Ok(writer) = context.store.write_upload(name, id).await {
+        let _ = writer.cancel().await;
+    }
+}
+
+fn source_of(head: &Head) -> Result<Option<RepositoryPath>, Refusal> {
+    head.query
+        .get("from")
+        .filter(|from| !from.is_empty())
+        .map_or(Ok(None), |from| {
+            RepositoryPath::parse(from)
+                .map(Some)
+                .map_err(|error| Refusal::invalid(Code::NameInvalid, error.to_string()))
+        })
+}
+
+/// `?digest-algorithm=`, in the coming version of the specification.
+fn algorithm_of(head: &Head) -> Result<Algorithm, Refusal> {
+    match head.query.get("digest-algorithm") {
+        None | Some("" | "sha256") => Ok(Algorithm::Sha256),
+        Some("sha512") => Ok(Algorithm::Sha512),
+        Some(other) => {
+            let other: String = other.chars().take(40).collect();
+            Err(Refusal::invalid(
+                Code::DigestInvalid,
+                format!("digest algorithm {other:?} is not supported (sha256 and sha512 are)"),
+            ))
+        }
+    }
+}
+
+/// `GET`: how far the upload is.
+pub(super) async fn status(
+    context: &Context,
+    name: &RepositoryPath,
+    id: UploadId,
+) -> Result<Response, Refusal> {
+    let offset = context
+        .store
+        .upload_offset(name, id)
+        .await?
+        .ok_or(UploadError::Unknown)?;
+    Ok(describe(StatusCode::NO_CONTENT, name, id, offset))
+}
+
+/// `PATCH`: one more piece.
+pub(super) async fn append(
+    context: &Context,
+    head: &Head,
+    body: &mut Body,
+    name: &RepositoryPath,
+    id: UploadId,
+) -> Result<Response, Refusal> {
+    let mut writer = context.store.write_upload(name, id).await?;
+    receive(context, head, body, name, id, writer.as_mut()).await?;
+    Ok(describe(StatusCode::ACCEPTED, name, id, writer.offset()))
+}
+
+/// `PUT`: the last piece, which may be all or nothing, and the digest of the whole.
+pub(super) async fn finish(
+    context: &Context,
+    head: &Head,
+    body: &mut Body,
+    name: &RepositoryPath,
+    id: UploadId,
+) -> Result<Response, Refusal> {
+    let digest = match head.query.get("digest") {
+        Some(text) => route::digest(text)?,
+        None => {
+            let message = "an upload is finished with ?digest=<digest of the whole blob>";
+            return Err(Refusal::invalid(Code::DigestInvalid, message));
+        }
+    };
+    let mut writer = context.store.write_upload(name, id).await?;
+    writer.expect(digest.algorithm());
+    receive(context, head, body, name, id, writer.as_mut()).await?;
+    let committed = writer.commit(digest).await;
+    context.metrics.open_uploads(context.store.open_uploads());
+    committed?;
+    Ok(created(name, &digest))
+}
+
+/// `DELETE`: never mind.
+pub(super) async fn cancel(
+    context: &Context,
+    name: &RepositoryPath,
+    id: UploadId,
+) -> Result<Response, Refusal> {
+    context.store.write_upload(name, id).await?.cancel().await?;
+    context.metrics.open_uploads(context.store.open_uploads());
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+async fn take_whole(
+    context: &Context,
+    head: &Head,
+    body: &mut Body,
+    name: &RepositoryPath,
+    mut writer: Box<dyn UploadWriter>,
+    digest: Digest,
+) -> Result<Response, Refusal> {
+    let limit = length_of(&head.headers);
+    body::receive(body, limit, writer.as_mut(), context.metrics.bytes_in()).await?;
+    writer.commit(digest).await?;
+    Ok(created(name, &digest))
+}
+
+/// Takes a piece in, where the client says that it belongs.
+async fn receive(
+    context: &Context,
+    head: &Head,
+    body: &mut Body,
+    name: &RepositoryPath,
+    id: UploadId,
+    writer: &mut dyn UploadWriter,
+) -> Result<(), Refusal> {
+    let offset = writer.offset();
+    let span = announced(&head.headers)?;
+    if span.is_some_and(|span| span.start != offset) {
+        return Err(out_of_order(name, id, offset));
+    }
+    let limit = span
+        .map(|span| span.length)
+        .or_else(|| length_of(&head.headers));
+    body::receive(body, limit, writer, context.metrics.bytes_in()).await?;
+    match span {
+        Some(span) if writer.offset() - offset < span.length => Err(Refusal::invalid(
+            Code::SizeInvalid,
+            "the body is shorter than the Content-Range says; what came was kept",
+        )
+        .with_header(RANGE, range_header(writer.offset()))),
+        _ => Ok(()),
+    }
+}
+
+/// The `Content-Range`, which must agree with the `Content-Length`.
+fn announced(headers: &HeaderMap) -> Result<Option<Span>, Refusal> {
+    let Some(value) = headers.get(CONTENT_RANGE) else {
+        return Ok(None);
+    };
+    let span = value
+        .to_str()
+        .ok()
+        .and_then(range::content_range)
+        .ok_or_else(|| {
+            let message = "the Content-Range is not of the form <first byte>-<last byte>";
+            Refusal::invalid(Code::BlobUploadInvalid, message)
+        })?;
+    match length_of(headers) {
+        Some(length) if length != span.length => Err(Refusal::invalid(
+            Code::SizeInvalid,
+            format!(
+                "the Content-Range has {} bytes, the body {length}",
+                span.length
+            ),
+        )),
+        _ => Ok(Some(span)),
+    }
+}
+
+fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()
+        .and_then(range::number)
+}
+
+fn out_of_order(name: &RepositoryPath, id: UploadId, offset: u64) -> Refusal {
+    Refusal::new(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        Code::BlobUploadInvalid,
+        format!("the upload has {offset} bytes, the next piece must begin there"),
+    )
+    .with_header(LOCATION, location(name, id))
+    .with_header(RANGE, range_header(offset))
+    .with_header(UPLOAD_UUID, header(id))
+}
+
+fn describe(status: StatusCode, name: &RepositoryPath, id: UploadId, offset: u64) -> Response {
+    let mut response = empty(status);
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, location(name, id));
+    headers.insert(RANGE, range_header(offset));
+    headers.insert(UPLOAD_UUID, header(id));
+    response
+}
+
+fn location(name: &RepositoryPath, id: UploadId) -> http::HeaderValue {
+    header(format!("/v2/{name}/blobs/uploads/{id}"))
+}
+
+/// `0-<last byte>`. An empty upload is `0-0` too, as it always was in this API.
+fn range_header(offset: u64) -> http::HeaderValue {
+    header(format!("0-{}", offset.saturating_sub(1)))
+}
+
+fn created(name: &RepositoryPath, digest: &Digest) -> Response {
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, header(format!("/v2/{name}/blobs/{digest}")));
+    headers.insert(CONTENT_DIGEST, header(digest));
+    response
+}

@@ -1,0 +1,114 @@
+//! What the registry counts. Every label has a bounded set of values.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::front::RouteClass;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    method: &'static str,
+    route: &'static str,
+}
+
+/// The registry's metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RouteLabels, Histogram>,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    open_uploads: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            // 0.25 ms to 65 s, in steps of four.
+            seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_25, 4.0, 10))
+            }),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            open_uploads: Gauge::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("coral_registry");
+        registry.register("requests", "Requests answered", metrics.requests.clone());
+        registry.register(
+            "request_duration_seconds",
+            "Time until the head of the answer was ready",
+            metrics.seconds.clone(),
+        );
+        let received = metrics.bytes_in.clone();
+        registry.register(
+            "received_bytes",
+            "Bytes of blobs and manifests received",
+            received,
+        );
+        let sent = metrics.bytes_out.clone();
+        registry.register("sent_bytes", "Bytes of blobs and manifests sent", sent);
+        let open = metrics.open_uploads.clone();
+        registry.register("open_uploads", "Uploads begun and not ended", open);
+        metrics
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: &Method,
+        route: RouteClass,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let (method, route) = (name_of(method), route.as_str());
+        let labels = RequestLabels {
+            method,
+            route,
+            status: status.as_u16(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds
+            .get_or_create(&RouteLabels { method, route })
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn bytes_in(&self) -> Counter {
+        self.bytes_in.clone()
+    }
+
+    pub(crate) fn bytes_out(&self) -> Counter {
+        self.bytes_out.clone()
+    }
+
+    pub(crate) fn open_uploads(&self, count: u64) {
+        self.open_uploads
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+/// Anybody can send any method.
+fn name_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}

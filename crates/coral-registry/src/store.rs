@@ -1,0 +1,202 @@
+//! What the front needs of a store: a side to read and a side to write.
+
+mod error;
+mod file;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coral_image::{Algorithm, Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+pub use error::{PutManifestError, StoreError, UploadError};
+pub use file::FileStore;
+
+/// What a repository says of one manifest without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestRecord {
+    /// What the bytes hash to, in the algorithm it was pushed with.
+    pub digest: Digest,
+    /// The media type it was pushed as.
+    pub media_type: String,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// A manifest with its bytes, which were held against the digest.
+#[derive(Debug, Clone)]
+pub struct StoredManifest {
+    /// What it is.
+    pub record: ManifestRecord,
+    /// The bytes as they were pushed.
+    pub bytes: Bytes,
+}
+
+/// Where the bytes of a blob come from.
+#[derive(Debug, Clone)]
+pub enum BlobContent {
+    /// A file, whose ranges can be read at any offset. Its content never changes.
+    File(Arc<File>),
+}
+
+/// A blob opened for reading.
+#[derive(Debug, Clone)]
+pub struct BlobHandle {
+    /// Length in bytes.
+    pub size: u64,
+    /// The bytes.
+    pub content: BlobContent,
+}
+
+/// The name of an upload, given out by the store and not to be guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UploadId(Uuid);
+
+impl UploadId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Reads one back; `None` if this cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        // Only the form that is given out: a uuid can be written in several ways, a file name not.
+        Uuid::try_parse(text)
+            .ok()
+            .filter(|id| id.to_string() == text)
+            .map(Self)
+    }
+}
+
+impl std::fmt::Display for UploadId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What can be read. Absence is `None`, never an error.
+pub trait Source: Send + Sync + 'static {
+    /// What a tag or digest stands for in a repository.
+    fn resolve<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<ManifestRecord>, StoreError>>;
+
+    /// The same with the bytes.
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<StoredManifest>, StoreError>>;
+
+    /// Length of a blob that the repository has.
+    fn stat_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<u64>, StoreError>>;
+
+    /// Opens a blob that the repository has.
+    fn open_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<BlobHandle>, StoreError>>;
+
+    /// All tags in the order of their bytes; `None` for a repository that was never pushed to.
+    fn tags<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+    ) -> BoxFuture<'a, Result<Option<Vec<Tag>>, StoreError>>;
+
+    /// The manifests that name `subject`, in the order of their digests.
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        subject: &'a Digest,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>, StoreError>>;
+
+    /// All repositories with at least one manifest, in the order of their bytes.
+    fn repositories(&self) -> BoxFuture<'_, Result<Vec<RepositoryPath>, StoreError>>;
+}
+
+/// What can be written. Everything is durable when its future resolves with `Ok`, but for the
+/// bytes of an upload that is not committed yet.
+pub trait Store: Source {
+    /// Starts an upload. `algorithm` is a hint which digest it will be committed under.
+    fn begin_upload<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        algorithm: Algorithm,
+    ) -> BoxFuture<'a, Result<UploadId, StoreError>>;
+
+    /// How many bytes an upload has; `None` if there is no such upload in the repository.
+    fn upload_offset<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        id: UploadId,
+    ) -> BoxFuture<'a, Result<Option<u64>, StoreError>>;
+
+    /// Takes hold of an upload; one at a time has it.
+    fn write_upload<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        id: UploadId,
+    ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>, UploadError>>;
+
+    /// Number of uploads that were begun and neither committed nor cancelled.
+    fn open_uploads(&self) -> u64;
+
+    /// Makes a blob visible in a repository without copying: the one that `from` has, or, without
+    /// `from`, the one that any repository has. `false` if there is none.
+    fn mount<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+        from: Option<&'a RepositoryPath>,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Takes a manifest in, makes it a referrer of its subject, and then points `tags` at it.
+    fn put_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        manifest: Manifest,
+        tags: Vec<Tag>,
+    ) -> BoxFuture<'a, Result<(), PutManifestError>>;
+
+    /// Deletes a tag, or a manifest together with the tags that point at it. `false` if there was
+    /// none.
+    fn delete_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Takes a blob out of a repository. `false` if it was not there.
+    fn delete_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+}
+
+/// An upload that the holder may append to. Dropping it keeps what was appended.
+pub trait UploadWriter: Send {
+    /// How many bytes the upload has.
+    fn offset(&self) -> u64;
+
+    /// Hashes with `algorithm` from here on, if nothing was hashed yet.
+    fn expect(&mut self, algorithm: Algorithm);
+
+    /// Appends. On an error, what was appended before is kept.
+    fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>>;
+
+    /// Publishes the upload as a blob of its repository. With a wrong digest, the upload is gone.
+    fn commit(self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>>;
+
+    /// Throws the upload away.
+    fn cancel(self: Box<Self>) -> BoxFuture<'static, Result<(), UploadError>>;
+}

@@ -1,0 +1,129 @@
+//! What can go wrong in a store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use coral_image::Digest;
+
+/// Why a store could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system said no.
+    #[error("cannot {action} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No space, or no quota.
+    #[error("no space left to {action} {path}; nothing was lost, free some space and try again", path = path.display())]
+    Full {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+    },
+    /// The folder cannot be written.
+    #[error("storage folder {path} is not writable by this user; choose another folder or change its owner", path = path.display())]
+    NotWritable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has the folder.
+    #[error("storage folder {path} is in use by another registry process; stop that one or choose another folder", path = path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A newer Coral wrote it.
+    #[error("storage folder {path} has layout version {found}, this release knows up to {known}; use the release that wrote it, or a newer one", path = path.display())]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// The version in its mark.
+        found: u64,
+        /// The newest version known here.
+        known: u64,
+    },
+    /// A record or content is not what it must be.
+    #[error("{path} is damaged: {reason}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A task of the store ended early; only during shutdown.
+    #[error("the store is shutting down")]
+    Closed,
+}
+
+impl StoreError {
+    /// Gives an input or output error its place, and sees whether it means a full disk.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { action, path }
+            }
+            _ => Self::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// A bounded word for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::Full { .. } => "full",
+            Self::NotWritable { .. } => "not_writable",
+            Self::InUse { .. } => "in_use",
+            Self::Newer { .. } => "newer",
+            Self::Damaged { .. } => "damaged",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Why a manifest was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum PutManifestError {
+    /// Blobs that it names are not in the repository.
+    #[error("{} of the blobs that the manifest names are not in the repository", .0.len())]
+    MissingBlobs(Vec<Digest>),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an upload could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// There is none of that name in the repository, or it has ended.
+    #[error("there is no such upload")]
+    Unknown,
+    /// Another request has held it for longer than one waits.
+    #[error("another request is writing to this upload")]
+    Busy,
+    /// The content is not what was announced; the upload is gone.
+    #[error("the content hashes to {actual}, not to {expected}")]
+    Digest {
+        /// What was announced.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

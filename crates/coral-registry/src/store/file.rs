@@ -1,0 +1,213 @@
+//! The store on a file system.
+//!
+//! Every operation is one closure on the blocking pool: it runs to its end even if the client goes
+//! away in the middle, so no operation is ever abandoned half-way by a dropped connection.
+
+mod durable;
+mod layout;
+mod locks;
+mod lookup;
+mod open;
+mod publish;
+mod records;
+mod uploads;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use coral_image::{Algorithm, Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use futures::future::BoxFuture;
+
+use self::durable::Durable;
+use self::layout::Layout;
+use self::locks::{KeyLocks, SharedLocks};
+use self::uploads::Uploads;
+use super::{
+    BlobHandle, ManifestRecord, PutManifestError, Source, Store, StoreError, StoredManifest,
+    UploadError, UploadId, UploadWriter,
+};
+
+/// A store in a folder. One process at a time has it.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    files: Arc<Files>,
+    uploads: Arc<Uploads>,
+}
+
+/// The synchronous part: paths, locks, and the rules of writing.
+#[derive(Debug)]
+struct Files {
+    layout: Layout,
+    durable: Durable,
+    /// By repository: shared by those who add to it, owned by who takes a manifest out.
+    repositories: SharedLocks,
+    /// By digest: who publishes content.
+    contents: KeyLocks,
+    /// By repository and digest or tag: who publishes a record.
+    records: KeyLocks,
+    /// Held as long as the store is open.
+    _lock: std::fs::File,
+}
+
+impl FileStore {
+    /// Opens the store in `dir`, and makes it if there is none.
+    ///
+    /// Temporary files of an earlier run are swept, its open uploads stay.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let files = Arc::new(open::open(dir)?);
+        let uploads = Arc::new(Uploads::open(&files)?);
+        Ok(Self { files, uploads })
+    }
+
+    fn run<T, E>(
+        &self,
+        operation: impl FnOnce(&Files) -> Result<T, E> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let files = Arc::clone(&self.files);
+        let task = tokio::task::spawn_blocking(move || operation(&files));
+        Box::pin(async move { task.await.map_err(|_| StoreError::Closed)? })
+    }
+}
+
+impl Source for FileStore {
+    fn resolve<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<ManifestRecord>, StoreError>> {
+        let (repository, version) = (repository.clone(), version.clone());
+        self.run(move |files| files.resolve(&repository, &version))
+    }
+
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<StoredManifest>, StoreError>> {
+        let (repository, version) = (repository.clone(), version.clone());
+        self.run(move |files| files.manifest(&repository, &version))
+    }
+
+    fn stat_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<u64>, StoreError>> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |files| files.stat_blob(&repository, &digest))
+    }
+
+    fn open_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<BlobHandle>, StoreError>> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |files| files.open_blob(&repository, &digest))
+    }
+
+    fn tags<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+    ) -> BoxFuture<'a, Result<Option<Vec<Tag>>, StoreError>> {
+        let repository = repository.clone();
+        self.run(move |files| files.tags(&repository))
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        subject: &'a Digest,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>, StoreError>> {
+        let (repository, subject) = (repository.clone(), *subject);
+        self.run(move |files| files.referrers(&repository, &subject))
+    }
+
+    fn repositories(&self) -> BoxFuture<'_, Result<Vec<RepositoryPath>, StoreError>> {
+        self.run(Files::repositories)
+    }
+}
+
+impl Store for FileStore {
+    fn begin_upload<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        algorithm: Algorithm,
+    ) -> BoxFuture<'a, Result<UploadId, StoreError>> {
+        let (repository, uploads) = (repository.clone(), Arc::clone(&self.uploads));
+        self.run(move |files| uploads.begin(files, &repository, algorithm))
+    }
+
+    fn upload_offset<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        id: UploadId,
+    ) -> BoxFuture<'a, Result<Option<u64>, StoreError>> {
+        let (repository, uploads) = (repository.clone(), Arc::clone(&self.uploads));
+        self.run(move |files| {
+            Ok(uploads
+                .find(files, &repository, id)?
+                .map(|upload| upload.offset()))
+        })
+    }
+
+    fn write_upload<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        id: UploadId,
+    ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>, UploadError>> {
+        Box::pin(async move {
+            let writer = uploads::write(self, repository, id).await?;
+            Ok(Box::new(writer) as Box<dyn UploadWriter>)
+        })
+    }
+
+    fn open_uploads(&self) -> u64 {
+        self.uploads.count()
+    }
+
+    fn mount<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+        from: Option<&'a RepositoryPath>,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let (repository, digest, from) = (repository.clone(), *digest, from.cloned());
+        self.run(move |files| files.mount(&repository, &digest, from.as_ref()))
+    }
+
+    fn put_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        manifest: Manifest,
+        tags: Vec<Tag>,
+    ) -> BoxFuture<'a, Result<(), PutManifestError>> {
+        let repository = repository.clone();
+        self.run(move |files| files.put_manifest(&repository, &manifest, &tags))
+    }
+
+    fn delete_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let (repository, version) = (repository.clone(), version.clone());
+        self.run(move |files| match &version {
+            Version::Tag(tag) => files.delete_tag(&repository, tag),
+            Version::Digest(digest) => files.delete_manifest(&repository, digest),
+        })
+    }
+
+    fn delete_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |files| files.delete_blob(&repository, &digest))
+    }
+}

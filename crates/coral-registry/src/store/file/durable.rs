@@ -1,0 +1,156 @@
+//! Writing so that what was acknowledged survives a power cut.
+//!
+//! The rules, which hold for every function here:
+//! - content is written under a temporary name, synced, renamed, and then the folder that got the
+//!   name is synced; only then the function returns;
+//! - a folder that was made is itself an entry of its parent, so the parent is synced too, before
+//!   anything is put into it;
+//! - what is deleted is gone for good when the function returns, so a deleted tag does not come
+//!   back.
+//!
+//! Nothing partial ever has its final name, at any moment.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use uuid::Uuid;
+
+use crate::store::StoreError;
+
+/// How many folders are remembered; after that all are forgotten, which costs one sync each.
+const MOST_FOLDERS: usize = 16_384;
+
+/// Files and folders that survive.
+#[derive(Debug)]
+pub(super) struct Durable {
+    root: PathBuf,
+    tmp: PathBuf,
+    /// Folders whose own entry is known to be on disk. One that merely exists may have been made
+    /// by a process that ended before it synced the parent.
+    folders: Mutex<HashSet<PathBuf>>,
+}
+
+impl Durable {
+    /// Works below `root`, which exists and is on disk; temporary files go into `tmp`.
+    pub(super) fn new(root: &Path, tmp: PathBuf) -> Self {
+        let folders = Mutex::new(HashSet::from([root.to_owned()]));
+        Self {
+            root: root.to_owned(),
+            tmp,
+            folders,
+        }
+    }
+
+    /// Makes a folder and those above it.
+    pub(super) fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
+        if self.known(path) {
+            return Ok(());
+        }
+        let parent = path
+            .parent()
+            .expect("every folder of a store is below its root");
+        self.make_folder(parent)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("make folder", path, error));
+            }
+            _ => {}
+        }
+        sync_folder(parent)?;
+        let mut folders = self.folders();
+        if folders.len() >= MOST_FOLDERS {
+            folders.clear();
+            folders.insert(self.root.clone());
+        }
+        folders.insert(path.to_owned());
+        Ok(())
+    }
+
+    /// Writes a small file as a whole, replacing the one that may be there.
+    pub(super) fn write(&self, target: &Path, content: &[u8]) -> Result<(), StoreError> {
+        let temporary = self.tmp.join(Uuid::new_v4().to_string());
+        let written = self
+            .write_synced(&temporary, content)
+            .and_then(|()| self.publish(&temporary, target));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    /// Makes an empty file, or makes sure that the one that is there is on disk. Having no
+    /// content, it can be made under its final name.
+    pub(super) fn mark(&self, target: &Path) -> Result<(), StoreError> {
+        let folder = folder_of(target);
+        self.make_folder(folder)?;
+        match File::options().write(true).create_new(true).open(target) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(StoreError::io("create", target, error))
+            }
+            _ => sync_folder(folder),
+        }
+    }
+
+    /// Makes sure that an existing file's name is on disk.
+    pub(super) fn settle(&self, target: &Path) -> Result<(), StoreError> {
+        let folder = folder_of(target);
+        self.make_folder(folder)?;
+        sync_folder(folder)
+    }
+
+    /// Deletes a file; `false` if there was none.
+    pub(super) fn remove(&self, target: &Path) -> Result<bool, StoreError> {
+        match fs::remove_file(target) {
+            Ok(()) => sync_folder(folder_of(target)).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("delete", target, error)),
+        }
+    }
+
+    fn write_synced(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+        let write = || {
+            let mut file = File::options().write(true).create_new(true).open(path)?;
+            file.write_all(content)?;
+            file.sync_data()
+        };
+        write().map_err(|error| StoreError::io("write", path, error))
+    }
+
+    /// Gives a file its final name. Its content was synced before.
+    pub(super) fn publish(&self, source: &Path, target: &Path) -> Result<(), StoreError> {
+        let folder = folder_of(target);
+        self.make_folder(folder)?;
+        fs::rename(source, target).map_err(|error| StoreError::io("name", target, error))?;
+        sync_folder(folder)
+    }
+
+    fn known(&self, path: &Path) -> bool {
+        self.folders().contains(path)
+    }
+
+    fn folders(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .expect("every file of a store is below its root")
+}
+
+/// Makes the content of a file survive.
+pub(super) fn sync_content(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|file| file.sync_data())
+        .map_err(|error| StoreError::io("sync", path, error))
+}
+
+/// Makes the entries of a folder survive.
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| StoreError::io("sync folder", path, error))
+}

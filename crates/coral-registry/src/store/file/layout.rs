@@ -1,0 +1,119 @@
+//! Where things lie in the storage folder.
+//!
+//! ```text
+//! coral-store.json                               version mark
+//! lock                                           held by the process that has the store
+//! blobs/<alg>/<2 hex>/<hex>                      all content, once for all repositories
+//! repositories/<path>/_blobs/<alg>/<hex>         empty: this repository has the blob
+//! repositories/<path>/_manifests/<alg>/<hex>     record: media type, size, subject
+//! repositories/<path>/_tags/<tag>                record: digest, media type, size
+//! repositories/<path>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of a referrer
+//! uploads/<uuid>/{repository,data}               what is on its way in
+//! tmp/<uuid>                                     files before they get their name
+//! ```
+//!
+//! Only validated values become paths, so none can leave the folder; the components of a
+//! repository's name begin with a letter or digit, so none is `_tags`.
+
+use std::path::{Path, PathBuf};
+
+use coral_image::{Digest, RepositoryPath, Tag};
+
+use crate::store::UploadId;
+
+pub(super) const MARK: &str = "coral-store.json";
+pub(super) const LOCK: &str = "lock";
+pub(super) const MANIFESTS: &str = "_manifests";
+
+/// The paths of one store.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn mark(&self) -> PathBuf {
+        self.root.join(MARK)
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join(LOCK)
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let mut path = self.blobs();
+        path.extend([digest.algorithm().name(), &hex[..2], &hex]);
+        path
+    }
+
+    pub(super) fn repositories(&self) -> PathBuf {
+        self.root.join("repositories")
+    }
+
+    pub(super) fn repository(&self, repository: &RepositoryPath) -> PathBuf {
+        self.repositories().join(repository.as_str())
+    }
+
+    pub(super) fn blob_link(&self, repository: &RepositoryPath, digest: &Digest) -> PathBuf {
+        let mut path = self.repository(repository);
+        path.extend(["_blobs", digest.algorithm().name(), &digest.hex()]);
+        path
+    }
+
+    pub(super) fn manifest(&self, repository: &RepositoryPath, digest: &Digest) -> PathBuf {
+        let mut path = self.repository(repository);
+        path.extend([MANIFESTS, digest.algorithm().name(), &digest.hex()]);
+        path
+    }
+
+    pub(super) fn tags(&self, repository: &RepositoryPath) -> PathBuf {
+        self.repository(repository).join("_tags")
+    }
+
+    pub(super) fn tag(&self, repository: &RepositoryPath, tag: &Tag) -> PathBuf {
+        self.tags(repository).join(tag.as_str())
+    }
+
+    pub(super) fn referrers(&self, repository: &RepositoryPath, subject: &Digest) -> PathBuf {
+        let mut path = self.repository(repository);
+        path.extend(["_referrers", subject.algorithm().name(), &subject.hex()]);
+        path
+    }
+
+    pub(super) fn referrer(
+        &self,
+        repository: &RepositoryPath,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> PathBuf {
+        let name = format!("{}-{}", referrer.algorithm(), referrer.hex());
+        self.referrers(repository, subject).join(name)
+    }
+
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    pub(super) fn upload(&self, id: UploadId) -> PathBuf {
+        self.uploads().join(id.to_string())
+    }
+}

@@ -1,0 +1,185 @@
+//! The read side.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coral_image::{Descriptor, Digest, RepositoryPath, Tag, Version};
+
+use super::Files;
+use super::layout::MANIFESTS;
+use super::records::{self, ManifestEntry, TagEntry, absent};
+use crate::store::{BlobContent, BlobHandle, ManifestRecord, StoreError, StoredManifest};
+
+impl Files {
+    pub(super) fn resolve(
+        &self,
+        repository: &RepositoryPath,
+        version: &Version,
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        match version {
+            Version::Tag(tag) => {
+                let entry: Option<TagEntry> = records::read(&self.layout.tag(repository, tag))?;
+                Ok(entry.map(TagEntry::record))
+            }
+            Version::Digest(digest) => {
+                let entry: Option<ManifestEntry> =
+                    records::read(&self.layout.manifest(repository, digest))?;
+                Ok(entry.map(|entry| entry.record(*digest)))
+            }
+        }
+    }
+
+    pub(super) fn manifest(
+        &self,
+        repository: &RepositoryPath,
+        version: &Version,
+    ) -> Result<Option<StoredManifest>, StoreError> {
+        let Some(record) = self.resolve(repository, version)? else {
+            return Ok(None);
+        };
+        let path = self.layout.blob(&record.digest);
+        let bytes = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        if !record.digest.matches(&bytes) {
+            let reason = format!("its bytes do not hash to {}", record.digest);
+            return Err(StoreError::Damaged { path, reason });
+        }
+        Ok(Some(StoredManifest {
+            record,
+            bytes: Bytes::from(bytes),
+        }))
+    }
+
+    pub(super) fn stat_blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<Option<u64>, StoreError> {
+        if !self.has_blob(repository, digest)? {
+            return Ok(None);
+        }
+        let path = self.layout.blob(digest);
+        let metadata = fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        Ok(Some(metadata.len()))
+    }
+
+    pub(super) fn open_blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<Option<BlobHandle>, StoreError> {
+        if !self.has_blob(repository, digest)? {
+            return Ok(None);
+        }
+        let path = self.layout.blob(digest);
+        let open = || {
+            let file = File::open(&path)?;
+            let size = file.metadata()?.len();
+            Ok(BlobHandle {
+                size,
+                content: BlobContent::File(Arc::new(file)),
+            })
+        };
+        open()
+            .map(Some)
+            .map_err(|error| StoreError::io("open", &path, error))
+    }
+
+    pub(super) fn has_blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        exists(&self.layout.blob_link(repository, digest))
+    }
+
+    pub(super) fn tags(&self, repository: &RepositoryPath) -> Result<Option<Vec<Tag>>, StoreError> {
+        let manifests = self.layout.repository(repository).join(MANIFESTS);
+        if !exists(&manifests)? {
+            return Ok(None);
+        }
+        let mut tags = Vec::new();
+        for name in names_in(&self.layout.tags(repository))? {
+            tags.extend(Tag::parse(&name));
+        }
+        tags.sort_unstable();
+        Ok(Some(tags))
+    }
+
+    pub(super) fn referrers(
+        &self,
+        repository: &RepositoryPath,
+        subject: &Digest,
+    ) -> Result<Vec<Descriptor>, StoreError> {
+        let folder = self.layout.referrers(repository, subject);
+        let mut descriptors = Vec::new();
+        for name in names_in(&folder)? {
+            // One that was deleted since the listing is simply gone.
+            let descriptor: Option<Descriptor> = records::read(&folder.join(name))?;
+            descriptors.extend(descriptor);
+        }
+        descriptors.sort_unstable_by_key(|descriptor| descriptor.digest);
+        Ok(descriptors)
+    }
+
+    pub(super) fn repositories(&self) -> Result<Vec<RepositoryPath>, StoreError> {
+        let mut found = Vec::new();
+        self.walk(&self.layout.repositories(), "", &mut found)?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn walk(
+        &self,
+        folder: &Path,
+        prefix: &str,
+        found: &mut Vec<RepositoryPath>,
+    ) -> Result<(), StoreError> {
+        for name in names_in(folder)? {
+            let path = format!("{prefix}{name}");
+            // The folders of a repository itself begin with an underscore, which no name does.
+            let Ok(repository) = RepositoryPath::parse(&path) else {
+                continue;
+            };
+            if self.has_manifests(&repository)? {
+                found.push(repository);
+            }
+            self.walk(&folder.join(&name), &format!("{path}/"), found)?;
+        }
+        Ok(())
+    }
+
+    fn has_manifests(&self, repository: &RepositoryPath) -> Result<bool, StoreError> {
+        let folder = self.layout.repository(repository).join(MANIFESTS);
+        for algorithm in names_in(&folder)? {
+            if !names_in(&folder.join(algorithm))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn exists(path: &Path) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if absent(&error) => Ok(false),
+        Err(error) => Err(StoreError::io("read", path, error)),
+    }
+}
+
+/// The names in a folder; none if there is no such folder. Names that are not text are not ours.
+pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if absent(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("list", folder, error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io("list", folder, error))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}

@@ -1,0 +1,190 @@
+//! The write side, but for uploads. The order is always content → reference → manifest →
+//! referrer → tag, and backwards when deleting, so a crash leaves only states that a slower
+//! client could have left too.
+
+use std::fs;
+use std::path::Path;
+
+use coral_image::{Digest, Manifest, RepositoryPath, Tag};
+
+use super::Files;
+use super::durable;
+use super::lookup::names_in;
+use super::records::{self, ManifestEntry, TagEntry};
+use crate::store::{PutManifestError, StoreError};
+
+impl Files {
+    /// Publishes a file as the content of `digest`, which it was seen to hash to.
+    pub(super) fn adopt_content(
+        &self,
+        digest: &Digest,
+        source: &Path,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        let target = self.layout.blob(digest);
+        if !has_size(&target, size) {
+            // Long for a large blob, so others need not wait for it.
+            durable::sync_content(source)?;
+            let _turn = self.contents.lock(digest);
+            if !has_size(&target, size) {
+                return self.durable.publish(source, &target);
+            }
+        }
+        let _turn = self.contents.lock(digest);
+        self.durable.settle(&target)
+    }
+
+    fn write_content(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let target = self.layout.blob(digest);
+        let _turn = self.contents.lock(digest);
+        match has_size(&target, bytes.len() as u64) {
+            true => self.durable.settle(&target),
+            false => self.durable.write(&target, bytes),
+        }
+    }
+
+    /// Makes content visible in a repository.
+    pub(super) fn link(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let _turn = self.records.lock(&(repository, digest));
+        self.durable
+            .mark(&self.layout.blob_link(repository, digest))
+    }
+
+    pub(super) fn mount(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        from: Option<&RepositoryPath>,
+    ) -> Result<bool, StoreError> {
+        let content = self.layout.blob(digest);
+        let known = match from {
+            Some(from) => self.has_blob(from, digest)?,
+            None => true,
+        };
+        if !known || !content.exists() {
+            return Ok(false);
+        }
+        {
+            let _turn = self.contents.lock(digest);
+            self.durable.settle(&content)?;
+        }
+        self.link(repository, digest).map(|()| true)
+    }
+
+    pub(super) fn put_manifest(
+        &self,
+        repository: &RepositoryPath,
+        manifest: &Manifest,
+        tags: &[Tag],
+    ) -> Result<(), PutManifestError> {
+        let _shared = self.repositories.share(repository);
+        self.check_blobs(repository, manifest)?;
+        let digest = manifest.digest();
+        self.write_content(&digest, manifest.bytes())?;
+        self.write_manifest_record(repository, manifest)?;
+        if let Some(subject) = manifest.subject() {
+            let path = self.layout.referrer(repository, &subject.digest, &digest);
+            self.durable
+                .write(&path, &records::write(&manifest.descriptor()))?;
+        }
+        let entry = records::write(&TagEntry::of(manifest));
+        for tag in tags {
+            let _turn = self.records.lock(&(repository, tag));
+            self.durable
+                .write(&self.layout.tag(repository, tag), &entry)?;
+        }
+        Ok(())
+    }
+
+    fn write_manifest_record(
+        &self,
+        repository: &RepositoryPath,
+        manifest: &Manifest,
+    ) -> Result<(), StoreError> {
+        let digest = manifest.digest();
+        let _turn = self.records.lock(&(repository, &digest));
+        let path = self.layout.manifest(repository, &digest);
+        self.durable
+            .write(&path, &records::write(&ManifestEntry::of(manifest)))
+    }
+
+    /// Layers that carry URLs are fetched from there and need not be pushed. Children of an index
+    /// may be missing: a copy of some platforms keeps the index as it is, byte for byte.
+    fn check_blobs(
+        &self,
+        repository: &RepositoryPath,
+        manifest: &Manifest,
+    ) -> Result<(), PutManifestError> {
+        let mut missing = Vec::new();
+        for descriptor in manifest.blobs() {
+            let foreign = descriptor
+                .urls
+                .as_ref()
+                .is_some_and(|urls| !urls.is_empty());
+            // The lock waits for a push of this blob that is visible but not yet on disk.
+            let turn = self.records.lock(&(repository, &descriptor.digest));
+            drop(turn);
+            if !foreign && !self.has_blob(repository, &descriptor.digest)? {
+                missing.push(descriptor.digest);
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(PutManifestError::MissingBlobs(missing)),
+        }
+    }
+
+    pub(super) fn delete_tag(
+        &self,
+        repository: &RepositoryPath,
+        tag: &Tag,
+    ) -> Result<bool, StoreError> {
+        let _turn = self.records.lock(&(repository, tag));
+        self.durable.remove(&self.layout.tag(repository, tag))
+    }
+
+    pub(super) fn delete_manifest(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        // Nobody adds a tag between the look at the tags and the end of the manifest.
+        let _owned = self.repositories.own(repository);
+        let path = self.layout.manifest(repository, digest);
+        let Some(entry) = records::read::<ManifestEntry>(&path)? else {
+            return Ok(false);
+        };
+        let tags = self.layout.tags(repository);
+        for name in names_in(&tags)? {
+            let tag = tags.join(name);
+            let entry: Option<TagEntry> = records::read(&tag)?;
+            if entry.is_some_and(|entry| entry.digest == *digest) {
+                self.durable.remove(&tag)?;
+            }
+        }
+        if let Some(subject) = entry.subject {
+            self.durable
+                .remove(&self.layout.referrer(repository, &subject, digest))?;
+        }
+        self.durable.remove(&path)
+    }
+
+    pub(super) fn delete_blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let _turn = self.records.lock(&(repository, digest));
+        self.durable
+            .remove(&self.layout.blob_link(repository, digest))
+    }
+}
+
+/// A file of another length under a digest is damaged, and is replaced.
+fn has_size(path: &Path, size: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.len() == size)
+}

@@ -1,0 +1,411 @@
+//! Uploads: what they have on disk, and who writes to them.
+//!
+//! An upload is `uploads/<uuid>/{repository,data}`. It survives a restart of the process, since
+//! its offset is the length of its data; the running digest does not, and is made again from the
+//! data. Its bytes are not synced before the commit: after a power cut an upload may be shorter
+//! than it was, which its status says truthfully, or damaged, which the digest at the end finds.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf as _, Bytes};
+use coral_image::{Algorithm, Digest, Hasher, RepositoryPath};
+use futures::future::BoxFuture;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::lookup::names_in;
+use super::records::absent;
+use super::{FileStore, Files};
+use crate::store::{StoreError, UploadError, UploadId, UploadWriter};
+
+/// How long a request waits for another one that writes to the same upload.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Uploads that nobody touched for so long are swept when the store is opened.
+const ABANDONED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How many uploads are kept in memory; idle ones above that are found again on disk.
+const MOST_IN_MEMORY: usize = 1024;
+const REHASH_PIECE: usize = 256 * 1024;
+
+/// The uploads of a store.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    sessions: Mutex<HashMap<UploadId, Arc<Upload>>>,
+    open: AtomicU64,
+}
+
+/// One upload.
+#[derive(Debug)]
+pub(super) struct Upload {
+    repository: RepositoryPath,
+    /// A copy of the session's, readable while somebody writes.
+    offset: AtomicU64,
+    session: Arc<AsyncMutex<Session>>,
+}
+
+/// What only the writer touches.
+#[derive(Debug)]
+struct Session {
+    folder: PathBuf,
+    offset: u64,
+    /// `None`: to be made from the data.
+    hasher: Option<Hasher>,
+    ended: bool,
+}
+
+impl Upload {
+    pub(super) fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Acquire)
+    }
+}
+
+impl Uploads {
+    /// Counts what is there, and sweeps what was abandoned.
+    pub(super) fn open(files: &Files) -> Result<Self, StoreError> {
+        let uploads = Self::default();
+        let folder = files.layout.uploads();
+        for name in names_in(&folder)? {
+            let path = folder.join(name);
+            if abandoned(&path) {
+                let _ = fs::remove_dir_all(&path);
+            } else {
+                uploads.open.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(uploads)
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin(
+        &self,
+        files: &Files,
+        repository: &RepositoryPath,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, StoreError> {
+        let id = UploadId::random();
+        let folder = files.layout.upload(id);
+        let make = || {
+            fs::create_dir(&folder)?;
+            fs::write(folder.join("repository"), repository.as_str())?;
+            File::create_new(folder.join("data"))
+        };
+        if let Err(error) = make() {
+            let _ = fs::remove_dir_all(&folder);
+            return Err(StoreError::io("begin upload in", &folder, error));
+        }
+        let session = Session {
+            folder,
+            offset: 0,
+            hasher: Some(algorithm.hasher()),
+            ended: false,
+        };
+        self.remember(id, repository.clone(), session);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(id)
+    }
+
+    /// An upload of this repository, from memory or as an earlier run left it.
+    pub(super) fn find(
+        &self,
+        files: &Files,
+        repository: &RepositoryPath,
+        id: UploadId,
+    ) -> Result<Option<Arc<Upload>>, StoreError> {
+        let known = self.sessions().get(&id).cloned();
+        let upload = match known {
+            Some(upload) => upload,
+            None => match load(files, id)? {
+                Some((repository, session)) => self.remember(id, repository, session),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(upload).filter(|upload| upload.repository == *repository))
+    }
+
+    /// Puts a session into memory; if another request was quicker, its one counts.
+    fn remember(&self, id: UploadId, repository: RepositoryPath, session: Session) -> Arc<Upload> {
+        let mut sessions = self.sessions();
+        if sessions.len() >= MOST_IN_MEMORY {
+            sessions.retain(|_, upload| {
+                Arc::strong_count(upload) > 1 || Arc::strong_count(&upload.session) > 1
+            });
+        }
+        let upload = sessions.entry(id).or_insert_with(|| {
+            Arc::new(Upload {
+                repository,
+                offset: AtomicU64::new(session.offset),
+                session: Arc::new(AsyncMutex::new(session)),
+            })
+        });
+        Arc::clone(upload)
+    }
+
+    fn end(&self, id: UploadId, session: &mut Session) {
+        session.ended = true;
+        // The data may be gone already, by rename. What cannot be deleted now is swept later.
+        if let Err(error) = fs::remove_dir_all(&session.folder)
+            && !absent(&error)
+        {
+            tracing::warn!(folder = %session.folder.display(), %error, "cannot delete an upload");
+        }
+        if self.sessions().remove(&id).is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<UploadId, Arc<Upload>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn abandoned(folder: &Path) -> bool {
+    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    // Without data it was never given out.
+    let Ok(touched) = modified(&folder.join("data")) else {
+        return true;
+    };
+    SystemTime::now()
+        .duration_since(touched)
+        .is_ok_and(|age| age > ABANDONED)
+}
+
+fn load(files: &Files, id: UploadId) -> Result<Option<(RepositoryPath, Session)>, StoreError> {
+    let folder = files.layout.upload(id);
+    let read = || {
+        let repository = fs::read_to_string(folder.join("repository"))?;
+        let data = fs::metadata(folder.join("data"))?;
+        Ok((repository, data.len()))
+    };
+    match read() {
+        Ok((repository, offset)) => Ok(RepositoryPath::parse(&repository).ok().map(|repository| {
+            (
+                repository,
+                Session {
+                    folder,
+                    offset,
+                    hasher: None,
+                    ended: false,
+                },
+            )
+        })),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(StoreError::io("read upload in", &folder, error)),
+    }
+}
+
+/// Waits for the upload and takes hold of it.
+pub(super) async fn write(
+    store: &FileStore,
+    repository: &RepositoryPath,
+    id: UploadId,
+) -> Result<FileUpload, UploadError> {
+    let (uploads, named) = (Arc::clone(&store.uploads), repository.clone());
+    let upload = store
+        .run::<_, StoreError>(move |files| uploads.find(files, &named, id))
+        .await?
+        .ok_or(UploadError::Unknown)?;
+    let session = Arc::clone(&upload.session).lock_owned();
+    let held = tokio::time::timeout(PATIENCE, session)
+        .await
+        .map_err(|_| UploadError::Busy)?;
+    if held.ended {
+        return Err(UploadError::Unknown);
+    }
+    let held = Held {
+        store: store.clone(),
+        id,
+        upload,
+        session: held,
+        file: None,
+    };
+    Ok(FileUpload { held: Some(held) })
+}
+
+/// The hold on an upload.
+///
+/// While a closure on the blocking pool works, the hold is with the closure. So when the client
+/// goes away in the middle, the next one waits until what was begun has ended.
+pub(super) struct FileUpload {
+    held: Option<Held>,
+}
+
+struct Held {
+    store: FileStore,
+    id: UploadId,
+    upload: Arc<Upload>,
+    session: OwnedMutexGuard<Session>,
+    file: Option<File>,
+}
+
+impl FileUpload {
+    async fn work<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Held) -> Result<T, UploadError> + Send + 'static,
+    ) -> Result<T, UploadError> {
+        let mut held = self.held.take().ok_or(StoreError::Closed)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let result = work(&mut held);
+            (held, result)
+        });
+        let (held, result) = task.await.map_err(|_| StoreError::Closed)?;
+        self.held = Some(held);
+        result
+    }
+}
+
+impl UploadWriter for FileUpload {
+    fn offset(&self) -> u64 {
+        self.held.as_ref().map_or(0, |held| held.session.offset)
+    }
+
+    fn expect(&mut self, algorithm: Algorithm) {
+        if let Some(held) = &mut self.held
+            && held.session.offset == 0
+        {
+            held.session.hasher = Some(algorithm.hasher());
+        }
+    }
+
+    fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>> {
+        Box::pin(self.work(move |held| held.append(batch)))
+    }
+
+    fn commit(mut self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>> {
+        Box::pin(async move { self.work(move |held| held.commit(&digest)).await })
+    }
+
+    fn cancel(mut self: Box<Self>) -> BoxFuture<'static, Result<(), UploadError>> {
+        let end = |held: &mut Held| {
+            held.end();
+            Ok(())
+        };
+        Box::pin(async move { self.work(end).await })
+    }
+}
+
+impl Held {
+    fn append(&mut self, batch: Vec<Bytes>) -> Result<(), UploadError> {
+        let path = self.session.folder.join("data");
+        let failed = |error| StoreError::io("write", &path, error);
+        let offset = self.session.offset;
+        let file = match &mut self.file {
+            Some(file) => file,
+            empty => empty.insert(open_at(&path, offset).map_err(failed)?),
+        };
+        if let Err(error) = write_all(file, &batch) {
+            // Back to what is hashed and told; a full disk gets the piece back.
+            let _ = file.set_len(offset);
+            self.file = None;
+            return Err(failed(error).into());
+        }
+        let session = &mut *self.session;
+        for piece in &batch {
+            session.offset += piece.len() as u64;
+            session
+                .hasher
+                .iter_mut()
+                .for_each(|hasher| hasher.update(piece));
+        }
+        self.upload.offset.store(session.offset, Ordering::Release);
+        Ok(())
+    }
+
+    fn commit(&mut self, expected: &Digest) -> Result<u64, UploadError> {
+        let path = self.session.folder.join("data");
+        let size = self.session.offset;
+        cut_to(&path, size).map_err(|error| StoreError::io("cut", &path, error))?;
+        let actual = match self.session.hasher.clone().map(Hasher::finish) {
+            Some(digest) if digest.algorithm() == expected.algorithm() => digest,
+            _ => hash_file(&path, expected.algorithm())
+                .map_err(|error| StoreError::io("read", &path, error))?,
+        };
+        if actual != *expected {
+            self.end();
+            return Err(UploadError::Digest {
+                expected: *expected,
+                actual,
+            });
+        }
+        self.file = None;
+        let files = &self.store.files;
+        files.adopt_content(expected, &path, size)?;
+        files.link(&self.upload.repository, expected)?;
+        self.end();
+        Ok(size)
+    }
+
+    fn end(&mut self) {
+        self.file = None;
+        self.store.uploads.end(self.id, &mut self.session);
+    }
+}
+
+fn open_at(path: &Path, offset: u64) -> io::Result<File> {
+    let mut file = File::options().write(true).open(path)?;
+    // Longer than told: an append that was cut off by the end of the process.
+    file.set_len(offset)?;
+    file.seek(SeekFrom::Start(offset))?;
+    Ok(file)
+}
+
+/// What a failed append left behind its end must not become part of a blob. The data may have its
+/// final name already, when an earlier commit came half-way.
+fn cut_to(path: &Path, size: u64) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() == size => Ok(()),
+        Err(error) if absent(&error) => Ok(()),
+        Ok(_) => File::options().write(true).open(path)?.set_len(size),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
+    let mut rest: Vec<Bytes> = batch
+        .iter()
+        .filter(|piece| !piece.is_empty())
+        .cloned()
+        .collect();
+    let mut first = 0;
+    while first < rest.len() {
+        let slices: Vec<IoSlice<'_>> = rest[first..]
+            .iter()
+            .take(64)
+            .map(|piece| IoSlice::new(piece))
+            .collect();
+        let mut written = file.write_vectored(&slices)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while written > 0 {
+            let piece = &mut rest[first];
+            let step = written.min(piece.len());
+            piece.advance(step);
+            written -= step;
+            if piece.is_empty() {
+                first += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = algorithm.hasher();
+    let mut piece = vec![0; REHASH_PIECE];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => hasher.update(&piece[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
