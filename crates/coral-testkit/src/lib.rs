@@ -12,9 +12,7 @@ mod image;
 mod proxy;
 mod registry;
 
-pub use image::{
-    Built, BuiltManifest, ImageBuilder, IndexBuilder, Kind, Seed, pseudo_random,
-};
+pub use image::{Built, BuiltManifest, ImageBuilder, IndexBuilder, Kind, Seed, pseudo_random};
 pub use proxy::CountingProxy;
 pub use registry::{
     Auth, Bearer, Effect, Fault, FaultRegistry, Match, Options, Recorded, Throttle, Times,

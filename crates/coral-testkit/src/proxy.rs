@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::registry::Recorded;
-use crate::registry::log::RequestLog;
+use crate::registry::log::{RequestLog, Traffic};
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
 
@@ -35,7 +35,7 @@ pub struct CountingProxy {
 struct Line {
     upstream: Arc<str>,
     log: Arc<RequestLog>,
-    sender: Mutex<Option<SendRequest<Incoming>>>,
+    sender: Mutex<Option<SendRequest<Body>>>,
 }
 
 impl CountingProxy {
@@ -50,8 +50,17 @@ impl CountingProxy {
         let addr = listener.local_addr()?;
         let log = Arc::new(RequestLog::default());
         let stop = CancellationToken::new();
-        tokio::spawn(accept(listener, Arc::from(upstream), Arc::clone(&log), stop.clone()));
-        Ok(Self { log, addr, _guard: Arc::new(stop.drop_guard()) })
+        tokio::spawn(accept(
+            listener,
+            Arc::from(upstream),
+            Arc::clone(&log),
+            stop.clone(),
+        ));
+        Ok(Self {
+            log,
+            addr,
+            _guard: Arc::new(stop.drop_guard()),
+        })
     }
 
     /// Where it listens.
@@ -66,13 +75,26 @@ impl CountingProxy {
 
     /// How many requests are like this.
     pub fn count(&self, like: impl Fn(&Recorded) -> bool) -> usize {
-        self.requests().iter().filter(|request| like(request)).count()
+        self.requests()
+            .iter()
+            .filter(|request| like(request))
+            .count()
     }
 
     /// Forgets the requests.
     pub fn clear_requests(&self) {
         self.log.clear();
     }
+}
+
+/// A body as it is, its bytes added to one of the counters as they pass.
+fn counted(body: Incoming, traffic: Arc<Traffic>, which: fn(&Traffic) -> &AtomicU64) -> Body {
+    body.map_frame(move |frame| {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        which(&traffic).fetch_add(bytes as u64, Ordering::Relaxed);
+        frame
+    })
+    .boxed_unsync()
 }
 
 async fn accept(
@@ -89,7 +111,11 @@ async fn accept(
         let Ok((stream, _)) = accepted else { continue };
         let _ = stream.set_nodelay(true);
         let (upstream, log) = (Arc::clone(&upstream), Arc::clone(&log));
-        let line = Arc::new(Line { upstream, log, sender: Mutex::default() });
+        let line = Arc::new(Line {
+            upstream,
+            log,
+            sender: Mutex::default(),
+        });
         let stop = stop.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
@@ -119,25 +145,25 @@ impl Line {
         };
         let connected = sender.insert(connected);
         connected.ready().await.map_err(io::Error::other)?;
-        let request = Request::from_parts(head, body);
-        let response = connected.send_request(request).await.map_err(io::Error::other)?;
-        traffic.status.store(response.status().as_u16().into(), Ordering::Relaxed);
+        let request =
+            Request::from_parts(head, counted(body, Arc::clone(&traffic), |t| &t.received));
+        let response = connected
+            .send_request(request)
+            .await
+            .map_err(io::Error::other)?;
+        traffic
+            .status
+            .store(response.status().as_u16().into(), Ordering::Relaxed);
         self.log.changed();
-        Ok(response.map(|body| {
-            body.map_frame(move |frame| {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-                frame
-            })
-            .boxed_unsync()
-        }))
+        Ok(response.map(|body| counted(body, traffic, |t| &t.sent)))
     }
 
-    async fn connect(&self) -> io::Result<SendRequest<Incoming>> {
+    async fn connect(&self) -> io::Result<SendRequest<Body>> {
         let stream = TcpStream::connect(&*self.upstream).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
         tokio::spawn(connection);
         Ok(sender)
     }
@@ -147,7 +173,9 @@ impl Line {
             self.log.clear();
         }
         let body = serde_json::to_vec(&self.log.snapshot()).expect("a list of plain values");
-        let body = Full::from(body).map_err(|never| match never {}).boxed_unsync();
+        let body = Full::from(body)
+            .map_err(|never| match never {})
+            .boxed_unsync();
         Response::new(body)
     }
 }

@@ -74,44 +74,73 @@ pub struct FaultRegistry {
 impl FaultRegistry {
     /// Plain HTTP, no authorization, an address of its own on loopback.
     pub async fn start() -> Self {
-        Self::start_with(Options::default()).await.expect("loopback has a free port")
+        Self::start_with(Options::default())
+            .await
+            .expect("loopback has a free port")
     }
 
     /// The same over TLS; [`FaultRegistry::ca_pem`] is what clients have to trust.
     pub async fn start_tls() -> Self {
-        let options = Options { tls: true, ..Options::default() };
-        Self::start_with(options).await.expect("loopback has a free port")
+        let options = Options {
+            tls: true,
+            ..Options::default()
+        };
+        Self::start_with(options)
+            .await
+            .expect("loopback has a free port")
     }
 
     /// The same over plain HTTP, asking for this.
     pub async fn start_with_auth(auth: Auth) -> Self {
-        let options = Options { auth, ..Options::default() };
-        Self::start_with(options).await.expect("loopback has a free port")
+        let options = Options {
+            auth,
+            ..Options::default()
+        };
+        Self::start_with(options)
+            .await
+            .expect("loopback has a free port")
     }
 
     /// Starts as it is told.
     pub async fn start_with(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let addr = listener.local_addr()?;
-        let (acceptor, ca_pem) = match options.tls {
-            true => tls::acceptor().map(|(acceptor, pem)| (Some(acceptor), Some(pem)))?,
-            false => (None, None),
+        let (acceptor, ca_pem) = if options.tls {
+            tls::acceptor().map(|(acceptor, pem)| (Some(acceptor), Some(pem)))?
+        } else {
+            (None, None)
         };
         let scheme = if options.tls { "https" } else { "http" };
-        let features = Features { referrers: options.referrers, page_size: options.page_size };
+        let features = Features {
+            referrers: options.referrers,
+            page_size: options.page_size,
+        };
         let shared = Arc::new(Shared {
             url: format!("{scheme}://{addr}"),
             control: options.control,
             store: Mutex::default(),
-            settings: Mutex::new(Settings { auth: options.auth, features }),
+            settings: Mutex::new(Settings {
+                auth: options.auth,
+                features,
+            }),
             tokens: Mutex::default(),
             faults: fault::FaultList::default(),
             log: log::RequestLog::default(),
             gates: Mutex::default(),
         });
         let stop = CancellationToken::new();
-        tokio::spawn(listen::accept(listener, acceptor, Arc::clone(&shared), stop.clone()));
-        Ok(Self { shared, addr, ca_pem, _guard: Arc::new(stop.drop_guard()) })
+        tokio::spawn(listen::accept(
+            listener,
+            acceptor,
+            Arc::clone(&shared),
+            stop.clone(),
+        ));
+        Ok(Self {
+            shared,
+            addr,
+            ca_pem,
+            _guard: Arc::new(stop.drop_guard()),
+        })
     }
 
     /// Where it listens.
@@ -176,7 +205,10 @@ impl FaultRegistry {
 
     /// How many requests are like this.
     pub fn count(&self, like: impl Fn(&Recorded) -> bool) -> usize {
-        self.requests().iter().filter(|request| like(request)).count()
+        self.requests()
+            .iter()
+            .filter(|request| like(request))
+            .count()
     }
 
     /// Forgets the requests.
@@ -199,17 +231,28 @@ impl FaultRegistry {
 
     /// A blob of a repository.
     pub fn blob(&self, path: &str, digest: &Digest) -> Option<Bytes> {
-        lock(&self.shared.store).repository(path)?.blobs.get(digest).cloned()
+        lock(&self.shared.store)
+            .repository(path)?
+            .blobs
+            .get(digest)
+            .cloned()
     }
 
     /// The tags of a repository, and what they name.
     pub fn tags(&self, path: &str) -> BTreeMap<String, Digest> {
-        lock(&self.shared.store).repository(path).map(|r| r.tags.clone()).unwrap_or_default()
+        lock(&self.shared.store)
+            .repository(path)
+            .map(|r| r.tags.clone())
+            .unwrap_or_default()
     }
 
     /// The repositories that anything was put into.
     pub fn repositories(&self) -> Vec<String> {
-        lock(&self.shared.store).repositories.keys().cloned().collect()
+        lock(&self.shared.store)
+            .repositories
+            .keys()
+            .cloned()
+            .collect()
     }
 
     /// The first thing of `built` that is missing here or differs: none if all of it is here,

@@ -47,7 +47,10 @@ impl ImageBuilder {
     /// Adds a layer of this many bytes, following from the seed and the layer's place.
     #[must_use]
     pub fn layer_of(self, size: usize) -> Self {
-        let seed = self.seed.wrapping_mul(1000).wrapping_add(self.layers.len() as u64);
+        let seed = self
+            .seed
+            .wrapping_mul(1000)
+            .wrapping_add(self.layers.len() as u64);
         self.layer(pseudo_random(seed, size))
     }
 
@@ -135,7 +138,11 @@ impl ImageBuilder {
         let bytes = odd_bytes(manifest);
         let digest = self.algorithm.digest(&bytes);
         let media_type = self.manifest_type().to_owned();
-        built.manifests.push(BuiltManifest { media_type, digest, bytes });
+        built.manifests.push(BuiltManifest {
+            media_type,
+            digest,
+            bytes,
+        });
         self.tags.iter().fold(built, |built, tag| built.tagged(tag))
     }
 
@@ -178,7 +185,11 @@ impl ImageBuilder {
     }
 
     fn manifest_type(&self) -> &'static str {
-        if self.docker { media_type::DOCKER_MANIFEST } else { media_type::OCI_MANIFEST }
+        if self.docker {
+            media_type::DOCKER_MANIFEST
+        } else {
+            media_type::OCI_MANIFEST
+        }
     }
 
     fn config_type(&self) -> &'static str {

@@ -24,10 +24,13 @@ impl IndexBuilder {
 
     /// An index of one image a platform, each with layers of the given sizes.
     pub fn of_platforms(seed: u64, platforms: &[&str], layers: &[usize]) -> Self {
-        platforms.iter().zip(0..).fold(Self::new(), |index, (platform, place)| {
-            let image = ImageBuilder::new(seed.wrapping_mul(100) + place).platform(platform);
-            index.image(image.layers_of(layers).build(), platform)
-        })
+        platforms
+            .iter()
+            .zip(0..)
+            .fold(Self::new(), |index, (platform, place)| {
+                let image = ImageBuilder::new(seed.wrapping_mul(100) + place).platform(platform);
+                index.image(image.layers_of(layers).build(), platform)
+            })
     }
 
     /// Adds an image for a platform, `os/architecture[/variant]`.
@@ -56,9 +59,11 @@ impl IndexBuilder {
     pub fn attestation(self) -> Self {
         let about = self.children.last().expect("a child to attest")["digest"].clone();
         let place = self.children.len() as u64;
-        let image = ImageBuilder::new(0xA77E57 + place)
+        let image = ImageBuilder::new(1_000_003 + place)
             .platform("unknown/unknown")
-            .layer(format!("{{\"predicateType\":\"https://slsa.dev/provenance/v0.2\",\"of\":{about}}}"))
+            .layer(format!(
+                "{{\"predicateType\":\"https://slsa.dev/provenance/v0.2\",\"of\":{about}}}"
+            ))
             .build();
         self.child(
             image,
@@ -88,8 +93,12 @@ impl IndexBuilder {
 
     /// Builds it.
     pub fn build(self) -> Built {
-        let media_type =
-            if self.docker { media_type::DOCKER_INDEX } else { media_type::OCI_INDEX }.to_owned();
+        let media_type = if self.docker {
+            media_type::DOCKER_INDEX
+        } else {
+            media_type::OCI_INDEX
+        }
+        .to_owned();
         let bytes = odd_bytes(json!({
             "manifests": self.children,
             "mediaType": media_type,
@@ -97,7 +106,11 @@ impl IndexBuilder {
         }));
         let digest = Algorithm::Sha256.digest(&bytes);
         let mut built = self.content;
-        built.manifests.push(BuiltManifest { media_type, digest, bytes });
+        built.manifests.push(BuiltManifest {
+            media_type,
+            digest,
+            bytes,
+        });
         self.tags.iter().fold(built, |built, tag| built.tagged(tag))
     }
 

@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 struct Odd;
 
 impl Formatter for Odd {
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         writer.write_all(if first { b"\n\t" } else { b" ,\n\t" })
     }
 

@@ -62,7 +62,9 @@ fn default_layers() -> Vec<usize> {
 }
 
 fn default_platforms() -> Vec<String> {
-    ["linux/amd64", "linux/arm64/v8"].map(ToOwned::to_owned).into()
+    ["linux/amd64", "linux/arm64/v8"]
+        .map(ToOwned::to_owned)
+        .into()
 }
 
 impl Seed {
@@ -79,7 +81,9 @@ impl Seed {
         }
         if self.referrer {
             let sbom = ImageBuilder::new(self.seed).artifact("application/spdx+json");
-            let sbom = sbom.layer("{\"spdxVersion\":\"SPDX-2.3\"}").annotation("k", "v");
+            let sbom = sbom
+                .layer("{\"spdxVersion\":\"SPDX-2.3\"}")
+                .annotation("k", "v");
             built = sbom.subject(&root).build().with(built);
         }
         built
@@ -91,7 +95,10 @@ impl Seed {
             Kind::Image => image.layers_of(&self.layers).build(),
             Kind::Sha512 => image.sha512().layers_of(&self.layers).build(),
             Kind::Docker => image.docker().layers_of(&self.layers).build(),
-            Kind::Artifact => image.artifact("application/x-coral").layers_of(&self.layers).build(),
+            Kind::Artifact => image
+                .artifact("application/x-coral")
+                .layers_of(&self.layers)
+                .build(),
             Kind::Index => self.index().build(),
             Kind::DockerList => self.docker_list(),
             Kind::Nested => IndexBuilder::new().nested(self.index().build()).build(),
@@ -101,14 +108,21 @@ impl Seed {
     fn index(&self) -> IndexBuilder {
         let platforms: Vec<&str> = self.platforms.iter().map(String::as_str).collect();
         let index = IndexBuilder::of_platforms(self.seed, &platforms, &self.layers);
-        if self.attestation { index.attestation() } else { index }
+        if self.attestation {
+            index.attestation()
+        } else {
+            index
+        }
     }
 
     fn docker_list(&self) -> Built {
         let images = self.platforms.iter().zip(0..);
         let list = images.fold(IndexBuilder::new().docker(), |list, (platform, place)| {
             let image = ImageBuilder::new(self.seed.wrapping_mul(100) + place).docker();
-            list.image(image.platform(platform).layers_of(&self.layers).build(), platform)
+            list.image(
+                image.platform(platform).layers_of(&self.layers).build(),
+                platform,
+            )
         });
         list.build()
     }

@@ -30,7 +30,10 @@ pub(super) struct Features {
 
 impl Ask {
     pub(super) fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -57,9 +60,9 @@ pub(super) fn answer(store: &mut Store, features: Features, route: &Route, ask: 
         Route::Referrers { path, digest } if ask.reads() && features.referrers => {
             listing::referrers(store, path, digest, ask)
         }
-        Route::Referrers { .. } | Route::Unknown | Route::Token => {
-            Reply::new(404).header("content-type", "text/plain").body("404 page not found\n")
-        }
+        Route::Referrers { .. } | Route::Unknown | Route::Token => Reply::new(404)
+            .header("content-type", "text/plain")
+            .body("404 page not found\n"),
         _ => Reply::error(405, "UNSUPPORTED", "the operation is unsupported"),
     }
 }

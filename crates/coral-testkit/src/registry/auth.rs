@@ -12,6 +12,9 @@ use serde_json::json;
 use super::reply::Reply;
 use super::route::Route;
 
+/// The name under which the token endpoint knows the registry.
+const SERVICE: &str = "service=\"fault-registry\"";
+
 /// What a registry asks of its clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,28 +74,28 @@ pub(super) struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// Lets a request through, or answers it with a challenge. `mount_from` is a second
-    /// repository that it wants to read.
-    pub(super) fn check(
+    /// The challenge that a request is answered with, unless it is let through. `mount_from` is a
+    /// second repository that it wants to read.
+    pub(super) fn refusal(
         &self,
         tokens: &mut Tokens,
         method: &Method,
         route: &Route,
         mount_from: Option<&str>,
         headers: &HeaderMap,
-    ) -> Result<(), Reply> {
+    ) -> Option<Reply> {
         match self.auth {
-            Auth::None => Ok(()),
-            Auth::Basic { username, password } => match basic(headers) {
-                Some(given) if given == (username.clone(), password.clone()) => Ok(()),
-                _ => Err(unauthorized().header("www-authenticate", "Basic realm=\"fault registry\"")),
-            },
+            Auth::None => None,
+            Auth::Basic { username, password } => {
+                let given = basic(headers);
+                let right = given.is_some_and(|(u, p)| u == *username && p == *password);
+                let challenge = "Basic realm=\"fault registry\"";
+                (!right).then(|| unauthorized().header("www-authenticate", challenge))
+            }
             Auth::Bearer(bearer) => {
                 let needed = scopes_needed(method, route, mount_from);
-                match tokens.admit(bearer, headers, &needed) {
-                    Ok(()) => Ok(()),
-                    Err(why) => Err(self.challenge(&needed, why)),
-                }
+                let admitted = tokens.admit(bearer, headers, &needed);
+                admitted.err().map(|why| self.challenge(&needed, why))
             }
         }
     }
@@ -101,17 +104,17 @@ impl Gate<'_> {
     pub(super) fn challenge(&self, scopes: &[String], why: Option<&str>) -> Reply {
         let own = format!("{}/token", self.url);
         let realm = match self.auth {
-            Auth::Bearer(Bearer { realm: Some(realm), .. }) => realm,
+            Auth::Bearer(Bearer {
+                realm: Some(realm), ..
+            }) => realm,
             _ => &own,
         };
-        let mut value = format!("Bearer realm=\"{realm}\",service=\"fault-registry\"");
+        let mut fields = vec![format!("Bearer realm=\"{realm}\""), SERVICE.to_owned()];
         if !scopes.is_empty() {
-            value.push_str(&format!(",scope=\"{}\"", scopes.join(" ")));
+            fields.push(format!("scope=\"{}\"", scopes.join(" ")));
         }
-        if let Some(why) = why {
-            value.push_str(&format!(",error=\"{why}\""));
-        }
-        unauthorized().header("www-authenticate", value)
+        fields.extend(why.map(|why| format!("error=\"{why}\"")));
+        unauthorized().header("www-authenticate", fields.join(","))
     }
 }
 
@@ -122,12 +125,18 @@ impl Tokens {
         headers: &HeaderMap,
         needed: &[String],
     ) -> Result<(), Option<&'static str>> {
-        let value = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let Some(token) = value.and_then(|v| v.strip_prefix("Bearer ")) else { return Err(None) };
+        let value = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|v| v.to_str().ok());
+        let Some(token) = value.and_then(|v| v.strip_prefix("Bearer ")) else {
+            return Err(None);
+        };
         let issued = self.issued.get_mut(token).ok_or(Some("invalid_token"))?;
         issued.used += 1;
         let age = issued.since.elapsed();
-        let expired = bearer.real_seconds.is_some_and(|s| age >= Duration::from_secs(s));
+        let expired = bearer
+            .real_seconds
+            .is_some_and(|s| age >= Duration::from_secs(s));
         if expired || bearer.uses.is_some_and(|uses| issued.used > uses) {
             return Err(Some("invalid_token"));
         }
@@ -159,11 +168,24 @@ impl Tokens {
             .iter()
             .filter(|(name, _)| name == "scope")
             .flat_map(|(_, value)| value.split(' '))
-            .map(|scope| if known { scope.to_owned() } else { only_pull(scope) })
+            .map(|scope| {
+                if known {
+                    scope.to_owned()
+                } else {
+                    only_pull(scope)
+                }
+            })
             .collect();
         self.count += 1;
         let token = format!("token-{}-{}", self.count, uuid::Uuid::new_v4());
-        self.issued.insert(token.clone(), Issued { scopes, since: Instant::now(), used: 0 });
+        self.issued.insert(
+            token.clone(),
+            Issued {
+                scopes,
+                since: Instant::now(),
+                used: 0,
+            },
+        );
         let mut answer = json!({ "token": token, "access_token": token });
         if let Some(seconds) = bearer.announced_seconds {
             answer["expires_in"] = seconds.into();
@@ -187,20 +209,31 @@ fn unauthorized() -> Reply {
 }
 
 fn basic(headers: &HeaderMap) -> Option<(String, String)> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let value = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Basic ")?;
     let text = String::from_utf8(STANDARD.decode(value).ok()?).ok()?;
     let (username, password) = text.split_once(':')?;
     Some((username.to_owned(), password.to_owned()))
 }
 
 fn form_credential(fields: &[(String, String)]) -> Option<(String, String)> {
-    let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, v)| v.clone());
+    let field = |name: &str| {
+        fields
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, v)| v.clone())
+    };
     Some((field("username")?, field("password")?))
 }
 
 /// The scopes of a request, as they stand in a challenge.
 pub(super) fn scopes_needed(method: &Method, route: &Route, mount: Option<&str>) -> Vec<String> {
-    let Some(path) = route.repository() else { return Vec::new() };
+    let Some(path) = route.repository() else {
+        return Vec::new();
+    };
     let actions = match *method {
         Method::GET | Method::HEAD => "pull",
         Method::DELETE if matches!(route, Route::Upload { .. }) => "pull,push",
@@ -214,7 +247,9 @@ pub(super) fn scopes_needed(method: &Method, route: &Route, mount: Option<&str>)
 
 /// Whether what was granted includes every action of `needed`.
 fn covers(granted: &[String], needed: &str) -> bool {
-    let Some((resource, actions)) = needed.rsplit_once(':') else { return false };
+    let Some((resource, actions)) = needed.rsplit_once(':') else {
+        return false;
+    };
     actions.split(',').all(|action| {
         granted.iter().any(|scope| {
             scope.rsplit_once(':').is_some_and(|(r, granted)| {

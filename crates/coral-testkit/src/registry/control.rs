@@ -27,38 +27,61 @@ pub(super) const PREFIX: &str = "/_control/";
 
 /// Answers a request to the control endpoint.
 pub(super) fn answer(shared: &Shared, method: &Method, what: &str, body: &[u8]) -> Reply {
-    let outcome = match (method.as_str(), what) {
-        ("POST", "faults") => parse(body).map(|faults: Vec<Fault>| {
-            faults.into_iter().for_each(|fault| shared.faults.add(fault));
-            Value::Null
-        }),
-        ("DELETE", "faults") => Ok(done(shared.faults.clear())),
-        ("GET", "requests") => Ok(json!(shared.log.snapshot())),
-        ("DELETE", "requests") => Ok(done(shared.log.clear())),
-        ("POST", "load") => parse(body).map(|seed: Seed| {
-            let built = seed.build();
-            lock(&shared.store).load(&seed.path, &built);
-            digests(&built)
-        }),
-        ("POST", "difference") => parse(body).map(|seed: Seed| {
-            json!(lock(&shared.store).difference(&seed.path, &seed.build()))
-        }),
-        ("POST", "release") => parse(body).map(|gate: String| done(shared.gate(&gate).close())),
-        ("POST", "auth") => parse(body).map(|auth| done(lock(&shared.settings).auth = auth)),
-        ("POST", "referrers") => {
-            parse(body).map(|there| done(lock(&shared.settings).features.referrers = there))
-        }
-        ("GET", "state") => Ok(state(shared)),
-        _ => Err(format!("nothing is known about {method} {what:?}")),
+    let outcome = match *method {
+        Method::GET => read(shared, what),
+        Method::DELETE => forget(shared, what),
+        Method::POST => change(shared, what, body),
+        _ => Err(format!("{method} is not known here")),
     };
     match outcome {
         Ok(value) => Reply::json(&value),
-        Err(message) => Reply::new(400).header("content-type", "text/plain").body(message + "\n"),
+        Err(message) => Reply::new(400)
+            .header("content-type", "text/plain")
+            .body(message + "\n"),
     }
 }
 
-fn done((): ()) -> Value {
-    Value::Null
+fn read(shared: &Shared, what: &str) -> Result<Value, String> {
+    match what {
+        "requests" => Ok(json!(shared.log.snapshot())),
+        "state" => Ok(state(shared)),
+        _ => Err(format!("there is no {what:?} to read")),
+    }
+}
+
+fn forget(shared: &Shared, what: &str) -> Result<Value, String> {
+    match what {
+        "faults" => shared.faults.clear(),
+        "requests" => shared.log.clear(),
+        _ => return Err(format!("there are no {what:?} to forget")),
+    }
+    Ok(Value::Null)
+}
+
+fn change(shared: &Shared, what: &str, body: &[u8]) -> Result<Value, String> {
+    match what {
+        "faults" => {
+            for fault in parse::<Vec<Fault>>(body)? {
+                shared.faults.add(fault);
+            }
+        }
+        "load" => {
+            let seed: Seed = parse(body)?;
+            let built = seed.build();
+            lock(&shared.store).load(&seed.path, &built);
+            return Ok(digests(&built));
+        }
+        "difference" => {
+            let seed: Seed = parse(body)?;
+            let difference = lock(&shared.store).difference(&seed.path, &seed.build());
+            return Ok(json!(difference));
+        }
+        "release" => shared.gate(&parse::<String>(body)?).close(),
+        "auth" => lock(&shared.settings).auth = parse(body)?,
+        "referrers" => lock(&shared.settings).features.referrers = parse(body)?,
+        _ => return Err(format!("there is no {what:?} to change")),
+    }
+    Ok(Value::Null)
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
@@ -66,9 +89,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 }
 
 fn digests(built: &Built) -> Value {
-    let manifest = |m: &crate::image::BuiltManifest| {
-        json!({ "digest": m.digest, "mediaType": m.media_type, "size": m.bytes.len() })
-    };
+    let manifest = |m: &crate::image::BuiltManifest| json!({ "digest": m.digest, "mediaType": m.media_type, "size": m.bytes.len() });
     json!({
         "digest": built.digest(),
         "mediaType": built.root().media_type,

@@ -74,9 +74,19 @@ impl Shared {
             return Ok(reply.into_response(&head.method, Arc::default()));
         }
         let traffic = self.log.begin(&head);
-        let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        let path = head
+            .uri
+            .path_and_query()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let route = Route::of(head.uri.path());
-        let exchange = Exchange { shared: self, head, path, route, traffic };
+        let exchange = Exchange {
+            shared: self,
+            head,
+            path,
+            route,
+            traffic,
+        };
         let reply = exchange.reply(body).await?;
         let reply = exchange.tampered(reply, wire);
         let response = reply.into_response(&exchange.head.method, Arc::clone(&exchange.traffic));
@@ -87,7 +97,11 @@ impl Shared {
     /// The gate of this name, closed until it is released.
     pub(super) fn gate(&self, name: &str) -> Arc<Semaphore> {
         let mut gates = lock(&self.gates);
-        Arc::clone(gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(0))))
+        Arc::clone(
+            gates
+                .entry(name.to_owned())
+                .or_insert_with(|| Arc::new(Semaphore::new(0))),
+        )
     }
 }
 
@@ -98,7 +112,7 @@ impl Exchange<'_> {
         }
         let settings = lock(&self.shared.settings).clone();
         let mut ask = self.ask();
-        if let Err(refused) = self.admit(&settings.auth, &ask) {
+        if let Some(refused) = self.refusal(&settings.auth, &ask) {
             return Ok(refused);
         }
         ask.body = self.read(body, &mut ask).await?;
@@ -109,7 +123,12 @@ impl Exchange<'_> {
             return Ok(tokens.issue(&settings.auth, &ask.headers, &ask.fields));
         }
         let mut store = lock(&self.shared.store);
-        Ok(api::answer(&mut store, settings.features, &self.route, &ask))
+        Ok(api::answer(
+            &mut store,
+            settings.features,
+            &self.route,
+            &ask,
+        ))
     }
 
     /// Waits where it is told to, and returns the answer of a fault that is one.
@@ -128,7 +147,10 @@ impl Exchange<'_> {
                 Effect::Stall => std::future::pending().await,
                 Effect::Unauthorized => {
                     let auth = lock(&self.shared.settings).auth.clone();
-                    let gate = Gate { auth: &auth, url: &self.shared.url };
+                    let gate = Gate {
+                        auth: &auth,
+                        url: &self.shared.url,
+                    };
                     let scopes = scopes_needed(&self.head.method, &self.route, None);
                     return Ok(Some(gate.challenge(&scopes, Some("invalid_token"))));
                 }
@@ -143,24 +165,39 @@ impl Exchange<'_> {
         Ask {
             method: self.head.method.clone(),
             headers: self.head.headers.clone(),
-            fields: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            fields: url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
             body: Bytes::new(),
         }
     }
 
-    fn admit(&self, auth: &Auth, ask: &Ask) -> Result<(), Reply> {
+    fn refusal(&self, auth: &Auth, ask: &Ask) -> Option<Reply> {
         if self.route == Route::Token {
-            return Ok(());
+            return None;
         }
-        let gate = Gate { auth, url: &self.shared.url };
+        let gate = Gate {
+            auth,
+            url: &self.shared.url,
+        };
         let mut tokens = lock(&self.shared.tokens);
-        gate.check(&mut tokens, &ask.method, &self.route, ask.field("from"), &ask.headers)
+        gate.refusal(
+            &mut tokens,
+            &ask.method,
+            &self.route,
+            ask.field("from"),
+            &ask.headers,
+        )
     }
 
     /// Reads the body, as far as the faults of this phase let it.
     async fn read(&self, mut body: Incoming, ask: &mut Ask) -> Result<Bytes, Interrupted> {
         let mut end = None;
-        for effect in self.shared.faults.take(Phase::Request, ask.method.as_str(), &self.path) {
+        for effect in self
+            .shared
+            .faults
+            .take(Phase::Request, ask.method.as_str(), &self.path)
+        {
             match effect {
                 Effect::IgnoreRange => {
                     ask.headers.remove("range");
@@ -179,9 +216,13 @@ impl Exchange<'_> {
                 bytes.truncate(after);
                 return self.abandon(bytes.freeze(), ask, cut).await;
             }
-            let Some(frame) = body.frame().await else { return Ok(bytes.freeze()) };
+            let Some(frame) = body.frame().await else {
+                return Ok(bytes.freeze());
+            };
             if let Ok(data) = frame.map_err(Interrupted::other)?.into_data() {
-                self.traffic.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                self.traffic
+                    .received
+                    .fetch_add(data.len() as u64, Ordering::Relaxed);
                 self.shared.log.changed();
                 bytes.extend_from_slice(&data);
             }

@@ -237,7 +237,11 @@ impl Effect {
 impl Fault {
     /// This effect, on every request.
     pub fn new(effect: Effect) -> Self {
-        Self { on: Match::default(), times: Times::Always, effect }
+        Self {
+            on: Match::default(),
+            times: Times::Always,
+            effect,
+        }
     }
 
     /// Only for this method.
@@ -325,11 +329,23 @@ mod tests {
     #[test]
     fn a_fault_is_met_as_often_as_it_says_and_only_where_it_says() {
         let list = FaultList::default();
-        list.add(Fault::new(Effect::Close).method("GET").path("/blobs/").first(2));
+        list.add(
+            Fault::new(Effect::Close)
+                .method("GET")
+                .path("/blobs/")
+                .first(2),
+        );
         let get = |path| list.take(Phase::Answer, "GET", path).len();
         assert_eq!(get("/v2/a/manifests/1"), 0);
         assert!(list.take(Phase::Answer, "HEAD", "/v2/a/blobs/x").is_empty());
-        assert_eq!([get("/v2/a/blobs/x"), get("/v2/a/blobs/y"), get("/v2/a/blobs/z")], [1, 1, 0]);
+        assert_eq!(
+            [
+                get("/v2/a/blobs/x"),
+                get("/v2/a/blobs/y"),
+                get("/v2/a/blobs/z")
+            ],
+            [1, 1, 0]
+        );
     }
 
     #[test]
@@ -345,9 +361,15 @@ mod tests {
 
     #[test]
     fn faults_read_from_json_are_what_the_builder_makes() {
-        let text = r#"{"on":{"method":"GET"},"times":{"after":1},"effect":{"cut_body":{"after":7}}}"#;
+        let text =
+            r#"{"on":{"method":"GET"},"times":{"after":1},"effect":{"cut_body":{"after":7}}}"#;
         let fault: Fault = serde_json::from_str(text).unwrap();
-        assert_eq!(fault, Fault::new(Effect::CutBody { after: 7 }).method("GET").after(1));
+        assert_eq!(
+            fault,
+            Fault::new(Effect::CutBody { after: 7 })
+                .method("GET")
+                .after(1)
+        );
         let text = r#"{"effect":{"throttle":{"seconds":2}}}"#;
         let fault: Fault = serde_json::from_str(text).unwrap();
         assert_eq!(fault, Fault::new(Effect::Throttle(Throttle::Seconds(2))));

@@ -26,7 +26,8 @@ impl Wire {
     }
 
     pub(super) fn cut_after(&self, bytes: usize) {
-        self.0.store(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.0
+            .store(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -112,7 +113,10 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Sha
 
 async fn http<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T, shared: Arc<Shared>) {
     let wire = Wire::whole();
-    let io = TokioIo::new(Cuttable { io, wire: wire.clone() });
+    let io = TokioIo::new(Cuttable {
+        io,
+        wire: wire.clone(),
+    });
     let service = service_fn(move |request| {
         let (shared, wire) = (Arc::clone(&shared), wire.clone());
         async move { shared.serve(request, &wire).await }

@@ -47,13 +47,21 @@ impl RequestLog {
     /// Notes a request; what becomes of it is counted in what is returned.
     pub(crate) fn begin(&self, request: &Parts) -> Arc<Traffic> {
         let header = |name| {
-            request.headers.get(name).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned)
+            request
+                .headers
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .map(ToOwned::to_owned)
         };
         let scheme = header("authorization")
             .map(|value| value.split(' ').next().unwrap_or_default().to_owned());
         let recorded = Recorded {
             method: request.method.to_string(),
-            path: request.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+            path: request
+                .uri
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             status: 0,
             authorization: scheme,
             range: header("range"),

@@ -58,11 +58,15 @@ impl Reply {
     /// An error as the distribution API words it.
     pub(super) fn error(status: u16, code: &str, message: &str) -> Self {
         let body = json!({ "errors": [{ "code": code, "message": message, "detail": null }] });
-        Self::new(status).header("content-type", "application/json").body(body.to_string())
+        Self::new(status)
+            .header("content-type", "application/json")
+            .body(body.to_string())
     }
 
     pub(super) fn json(value: &serde_json::Value) -> Self {
-        Self::new(200).header("content-type", "application/json").body(value.to_string())
+        Self::new(200)
+            .header("content-type", "application/json")
+            .body(value.to_string())
     }
 
     pub(super) fn header(mut self, name: &str, value: impl AsRef<str>) -> Self {
@@ -84,18 +88,25 @@ impl Reply {
 
     /// What goes to the server; the bytes that leave are counted in `traffic`.
     pub(super) fn into_response(self, method: &Method, traffic: Arc<Traffic>) -> Response<Body> {
-        traffic.status.store(self.status.as_u16().into(), Ordering::Relaxed);
+        traffic
+            .status
+            .store(self.status.as_u16().into(), Ordering::Relaxed);
         let mut headers = self.headers;
-        let lengthless = self.status == StatusCode::NO_CONTENT || self.delivery == Delivery::Endless;
+        let lengthless =
+            self.status == StatusCode::NO_CONTENT || self.delivery == Delivery::Endless;
         if !lengthless && !headers.contains_key(header::CONTENT_LENGTH) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
         let body = if method == Method::HEAD {
-            http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+            http_body_util::Empty::new()
+                .map_err(|never| match never {})
+                .boxed_unsync()
         } else {
             let counted = delivered(self.body, self.delivery).inspect(move |piece| {
                 if let Ok(bytes) = piece {
-                    traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    traffic
+                        .sent
+                        .fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 }
             });
             StreamBody::new(counted.map(|piece| piece.map(Frame::data))).boxed_unsync()
@@ -120,9 +131,9 @@ fn delivered(body: Bytes, delivery: Delivery) -> Pieces {
             });
             pieces(up_to(&body, after), PIECE).chain(cut).boxed()
         }
-        Delivery::Stall(after) => {
-            pieces(up_to(&body, after), PIECE).chain(stream::pending()).boxed()
-        }
+        Delivery::Stall(after) => pieces(up_to(&body, after), PIECE)
+            .chain(stream::pending())
+            .boxed(),
         Delivery::Drip(chunk, every) => pieces(body, chunk.max(1))
             .then(move |piece| async move {
                 tokio::time::sleep(every).await;

@@ -30,19 +30,29 @@ impl Route {
             "/token" => return Self::Token,
             _ => {}
         }
-        let Some(rest) = path.strip_prefix("/v2/") else { return Self::Unknown };
+        let Some(rest) = path.strip_prefix("/v2/") else {
+            return Self::Unknown;
+        };
         let split = |marker| {
             let (path, last) = rest.rsplit_once(marker)?;
             Some((path.to_owned(), last.to_owned()))
         };
         if let Some((path, id)) = split("/blobs/uploads/") {
-            return if id.is_empty() { Self::Uploads { path } } else { Self::Upload { path, id } };
+            return if id.is_empty() {
+                Self::Uploads { path }
+            } else {
+                Self::Upload { path, id }
+            };
         }
         if let Some(path) = rest.strip_suffix("/blobs/uploads") {
-            return Self::Uploads { path: path.to_owned() };
+            return Self::Uploads {
+                path: path.to_owned(),
+            };
         }
         if let Some(path) = rest.strip_suffix("/tags/list") {
-            return Self::Tags { path: path.to_owned() };
+            return Self::Tags {
+                path: path.to_owned(),
+            };
         }
         if let Some((path, reference)) = split("/manifests/") {
             return Self::Manifest { path, reference };
@@ -79,14 +89,26 @@ mod tests {
         let path = || "a/blobs/b".to_owned();
         assert_eq!(
             Route::of("/v2/a/blobs/b/manifests/1"),
-            Route::Manifest { path: path(), reference: "1".into() }
+            Route::Manifest {
+                path: path(),
+                reference: "1".into()
+            }
         );
-        assert_eq!(Route::of("/v2/a/blobs/b/blobs/uploads/"), Route::Uploads { path: path() });
+        assert_eq!(
+            Route::of("/v2/a/blobs/b/blobs/uploads/"),
+            Route::Uploads { path: path() }
+        );
         assert_eq!(
             Route::of("/v2/a/blobs/b/blobs/uploads/7"),
-            Route::Upload { path: path(), id: "7".into() }
+            Route::Upload {
+                path: path(),
+                id: "7".into()
+            }
         );
-        assert_eq!(Route::of("/v2/a/blobs/b/tags/list"), Route::Tags { path: path() });
+        assert_eq!(
+            Route::of("/v2/a/blobs/b/tags/list"),
+            Route::Tags { path: path() }
+        );
         assert_eq!(Route::of("/else"), Route::Unknown);
     }
 }

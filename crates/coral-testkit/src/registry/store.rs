@@ -44,7 +44,10 @@ impl Store {
         repository.blobs.extend(built.blobs.clone());
         for manifest in &built.manifests {
             let media_type = manifest.media_type.clone();
-            let stored = Stored { media_type, bytes: manifest.bytes.clone() };
+            let stored = Stored {
+                media_type,
+                bytes: manifest.bytes.clone(),
+            };
             repository.manifests.insert(manifest.digest, stored);
         }
         repository.tags.extend(built.tags.clone());
@@ -54,7 +57,10 @@ impl Store {
     pub(super) fn difference(&self, path: &str, built: &Built) -> Option<String> {
         let nothing = Repository::default();
         let here = self.repository(path).unwrap_or(&nothing);
-        let blob = built.blobs.iter().find(|(digest, bytes)| here.blobs.get(digest) != Some(bytes));
+        let blob = built
+            .blobs
+            .iter()
+            .find(|(digest, bytes)| here.blobs.get(digest) != Some(bytes));
         if let Some((digest, _)) = blob {
             return Some(format!("blob {digest}"));
         }
@@ -66,7 +72,10 @@ impl Store {
         if let Some(manifest) = manifest {
             return Some(format!("manifest {}", manifest.digest));
         }
-        let tag = built.tags.iter().find(|(tag, digest)| here.tags.get(*tag) != Some(*digest));
+        let tag = built
+            .tags
+            .iter()
+            .find(|(tag, digest)| here.tags.get(*tag) != Some(*digest));
         tag.map(|(tag, _)| format!("tag {tag}"))
     }
 }
@@ -82,13 +91,18 @@ impl Repository {
 
     /// Descriptors of the manifests whose subject is `digest`.
     pub(super) fn referrers(&self, digest: &str) -> Vec<Value> {
-        self.manifests.iter().filter_map(|(own, stored)| referrer(own, stored, digest)).collect()
+        self.manifests
+            .iter()
+            .filter_map(|(own, stored)| referrer(own, stored, digest))
+            .collect()
     }
 
     /// The first thing that a manifest needs and that is not here.
     pub(super) fn missing_for(&self, manifest: &Value) -> Option<String> {
         let needed = |field: &str| manifest[field].as_array().cloned().unwrap_or_default();
-        let blobs = needed("layers").into_iter().chain([manifest["config"].clone()]);
+        let blobs = needed("layers")
+            .into_iter()
+            .chain([manifest["config"].clone()]);
         let blob_is_here = |d: &Digest| self.blobs.contains_key(d);
         let child_is_here = |d: &Digest| self.manifests.contains_key(d);
         let absent = |descriptor: &Value, here: &dyn Fn(&Digest) -> bool| {
@@ -99,7 +113,11 @@ impl Repository {
         blobs
             .into_iter()
             .find_map(|d| absent(&d, &blob_is_here))
-            .or_else(|| needed("manifests").iter().find_map(|d| absent(d, &child_is_here)))
+            .or_else(|| {
+                needed("manifests")
+                    .iter()
+                    .find_map(|d| absent(d, &child_is_here))
+            })
     }
 }
 

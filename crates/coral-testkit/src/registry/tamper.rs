@@ -16,14 +16,20 @@ const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Sign in to the guest net
 /// The answer that an effect of the answer phase is, where it is a plain one.
 pub(super) fn answer(effect: &Effect, path: &str) -> Option<Reply> {
     Some(match effect {
-        Effect::Status { status, headers, body } => headers
+        Effect::Status {
+            status,
+            headers,
+            body,
+        } => headers
             .iter()
-            .fold(Reply::new(*status), |reply, (name, value)| reply.header(name, value))
+            .fold(Reply::new(*status), |reply, (name, value)| {
+                reply.header(name, value)
+            })
             .body(body.clone()),
         Effect::Throttle(throttle) => throttled(throttle),
-        Effect::Html { status } => {
-            Reply::new(*status).header("content-type", "text/html; charset=utf-8").body(HTML)
-        }
+        Effect::Html { status } => Reply::new(*status)
+            .header("content-type", "text/html; charset=utf-8")
+            .body(HTML),
         Effect::Garbage { status } => Reply::new(*status)
             .header("content-type", "application/json")
             .body("{\"schemaVersion\": 2, \"manifests\": [ {\"digest\": \u{fffd}"),
@@ -34,7 +40,11 @@ pub(super) fn answer(effect: &Effect, path: &str) -> Option<Reply> {
 }
 
 fn throttled(throttle: &Throttle) -> Reply {
-    let plain = || Reply::new(429).header("content-type", "text/plain").body("slow down\n");
+    let plain = || {
+        Reply::new(429)
+            .header("content-type", "text/plain")
+            .body("slow down\n")
+    };
     match throttle {
         Throttle::Seconds(seconds) => plain().header("retry-after", seconds.to_string()),
         Throttle::Date(seconds) => {
@@ -138,7 +148,11 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 }
+            if crc & 1 == 1 {
+                (crc >> 1) ^ 0xEDB8_8320
+            } else {
+                crc >> 1
+            }
         })
     };
     !bytes.iter().fold(!0, step)

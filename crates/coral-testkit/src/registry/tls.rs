@@ -22,7 +22,9 @@ pub(super) fn acceptor() -> io::Result<(TlsAcceptor, String)> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|config| {
-            config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key)
+            config
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key)
         })
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -33,6 +35,8 @@ fn authority() -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.distinguished_name.push(DnType::CommonName, "coral fault registry CA");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "coral fault registry CA");
     CertifiedIssuer::self_signed(params, KeyPair::generate()?)
 }

@@ -18,7 +18,10 @@ pub(super) fn get(store: &Store, path: &str, digest: &str, ask: &Ask) -> Reply {
         .header("docker-content-digest", digest.to_string())
         .header("accept-ranges", "bytes")
         .body(blob.clone());
-    match ask.header("range").map(|range| parse_range(range, blob.len())) {
+    match ask
+        .header("range")
+        .map(|range| parse_range(range, blob.len()))
+    {
         None | Some(None) => reply,
         Some(Some((start, end))) if start < end => {
             let range = format!("bytes {start}-{}/{}", end - 1, blob.len());
@@ -47,7 +50,11 @@ fn parse_range(text: &str, length: usize) -> Option<(usize, usize)> {
         return Some((length.saturating_sub(end.parse().ok()?), length));
     }
     let start: usize = start.parse().ok()?;
-    let end = if end.is_empty() { length } else { end.parse::<usize>().ok()?.saturating_add(1) };
+    let end = if end.is_empty() {
+        length
+    } else {
+        end.parse::<usize>().ok()?.saturating_add(1)
+    };
     Some((start.min(length), end.min(length)))
 }
 

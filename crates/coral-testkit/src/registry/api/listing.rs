@@ -12,9 +12,16 @@ pub(super) fn tags(store: &Store, features: Features, path: &str, ask: &Ask) -> 
         return Reply::error(404, "NAME_UNKNOWN", "repository name not known to registry");
     };
     let last = ask.field("last").unwrap_or_default();
-    let wished = ask.field("n").and_then(|n| n.parse().ok()).unwrap_or(features.page_size);
+    let wished = ask
+        .field("n")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(features.page_size);
     let size = wished.min(features.page_size);
-    let rest: Vec<&String> = repository.tags.keys().filter(|tag| tag.as_str() > last).collect();
+    let rest: Vec<&String> = repository
+        .tags
+        .keys()
+        .filter(|tag| tag.as_str() > last)
+        .collect();
     let page = &rest[..size.min(rest.len())];
     let mut reply = Reply::json(&json!({ "name": path, "tags": page }));
     if let (true, Some(last)) = (page.len() < rest.len(), page.last()) {
@@ -25,7 +32,10 @@ pub(super) fn tags(store: &Store, features: Features, path: &str, ask: &Ask) -> 
 }
 
 pub(super) fn referrers(store: &Store, path: &str, digest: &str, ask: &Ask) -> Reply {
-    let mut found = store.repository(path).map(|r| r.referrers(digest)).unwrap_or_default();
+    let mut found = store
+        .repository(path)
+        .map(|r| r.referrers(digest))
+        .unwrap_or_default();
     let mut reply = Reply::new(200).header("content-type", media_type::OCI_INDEX);
     if let Some(wanted) = ask.field("artifactType") {
         found.retain(|descriptor| descriptor["artifactType"] == wanted);

@@ -33,15 +33,27 @@ pub(super) fn put(
         return Reply::error(400, "MANIFEST_INVALID", "manifest is not JSON");
     };
     let named = Digest::parse(reference).ok();
-    let digest = named.map_or(Algorithm::Sha256, |d| d.algorithm()).digest(&ask.body);
+    let digest = named
+        .map_or(Algorithm::Sha256, |d| d.algorithm())
+        .digest(&ask.body);
     if named.is_some_and(|named| named != digest) {
-        return Reply::error(400, "DIGEST_INVALID", "provided digest did not match content");
+        return Reply::error(
+            400,
+            "DIGEST_INVALID",
+            "provided digest did not match content",
+        );
     }
     let repository = store.make(path);
     if let Some(missing) = repository.missing_for(&manifest) {
-        return Reply::error(404, "MANIFEST_BLOB_UNKNOWN", &format!("{missing} is not known here"));
+        return Reply::error(
+            404,
+            "MANIFEST_BLOB_UNKNOWN",
+            &format!("{missing} is not known here"),
+        );
     }
-    let media_type = ask.header("content-type").or(manifest["mediaType"].as_str());
+    let media_type = ask
+        .header("content-type")
+        .or(manifest["mediaType"].as_str());
     let stored = Stored {
         media_type: media_type.unwrap_or("application/octet-stream").to_owned(),
         bytes: ask.body.clone(),

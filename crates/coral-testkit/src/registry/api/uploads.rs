@@ -27,10 +27,16 @@ pub(super) fn begin(store: &mut Store, path: &str, ask: &Ask) -> Reply {
 pub(super) fn go_on(store: &mut Store, path: &str, id: &str, ask: &Ask) -> Reply {
     let repository = store.make(path);
     let Some(so_far) = repository.uploads.get_mut(id) else {
-        return Reply::error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry");
+        return Reply::error(
+            404,
+            "BLOB_UPLOAD_UNKNOWN",
+            "blob upload unknown to registry",
+        );
     };
     let length = so_far.len();
-    let in_order = ask.header("content-range").is_none_or(|range| starts_at(range) == Some(length));
+    let in_order = ask
+        .header("content-range")
+        .is_none_or(|range| starts_at(range) == Some(length));
     match ask.method {
         Method::PATCH | Method::PUT if !in_order => accepted(416, path, id, length),
         Method::PATCH => {
@@ -51,12 +57,23 @@ pub(super) fn go_on(store: &mut Store, path: &str, id: &str, ask: &Ask) -> Reply
 }
 
 fn finish(store: &mut Store, path: &str, mut bytes: Vec<u8>, ask: &Ask) -> Reply {
-    let Some(digest) = ask.field("digest").and_then(|text| Digest::parse(text).ok()) else {
-        return Reply::error(400, "DIGEST_INVALID", "the digest parameter is missing or malformed");
+    let Some(digest) = ask
+        .field("digest")
+        .and_then(|text| Digest::parse(text).ok())
+    else {
+        return Reply::error(
+            400,
+            "DIGEST_INVALID",
+            "the digest parameter is missing or malformed",
+        );
     };
     bytes.extend_from_slice(&ask.body);
     if !digest.matches(&bytes) {
-        return Reply::error(400, "DIGEST_INVALID", "provided digest did not match content");
+        return Reply::error(
+            400,
+            "DIGEST_INVALID",
+            "provided digest did not match content",
+        );
     }
     store.make(path).blobs.insert(digest, Bytes::from(bytes));
     created(path, &digest)
@@ -81,6 +98,8 @@ fn accepted(status: u16, path: &str, id: &str, length: usize) -> Reply {
 
 /// The first number of `Content-Range: 0-99`, with or without a unit before it.
 fn starts_at(range: &str) -> Option<usize> {
-    let range = range.trim_start_matches("bytes").trim_start_matches([' ', '=']);
+    let range = range
+        .trim_start_matches("bytes")
+        .trim_start_matches([' ', '=']);
     range.split_once('-')?.0.parse().ok()
 }
