@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Longest duration that is taken: 100 years. Nothing in the API waits longer.
-const MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A duration as Go writes it: `1h30m`, `90s`, `1.5h`, `300ms`. Never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,10 +79,10 @@ fn parse(text: &str, with_days: bool) -> Result<Duration, DurationError> {
         nanos = nanos.saturating_add(part);
         rest = after;
     }
-    match nanos > MAX.as_nanos() {
-        true => Err(DurationError::TooLong(shown)),
-        false => Ok(duration(nanos)),
+    if nanos > MAX.as_nanos() {
+        return Err(DurationError::TooLong(shown));
     }
+    Ok(duration(nanos))
 }
 
 fn duration(nanos: u128) -> Duration {

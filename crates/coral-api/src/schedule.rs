@@ -13,7 +13,8 @@ use jiff::tz::TimeZone;
 #[derive(Debug, Clone)]
 pub struct CronSchedule {
     text: String,
-    cron: Cron,
+    /// Boxed for its size.
+    cron: Box<Cron>,
 }
 
 /// Why a text is not a schedule.
@@ -71,7 +72,7 @@ impl CronSchedule {
             .map_err(|error| form(lowered(&error.to_string())))?;
         let schedule = Self {
             text: text.to_owned(),
-            cron,
+            cron: Box::new(cron),
         };
         match schedule.next_after(Timestamp::UNIX_EPOCH) {
             Some(_) => Ok(schedule),

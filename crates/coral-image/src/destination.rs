@@ -1,5 +1,5 @@
 //! Where an image lands in a mirror's registry: a fixed contract, with test vectors in
-//! `testdata/destinations.json`.
+//! `testdata/vectors.json`.
 
 use crate::reference::{Host, ReferenceError, Repository, RepositoryPath};
 

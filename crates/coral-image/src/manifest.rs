@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::{Algorithm, Digest};
 use crate::media_type;
@@ -18,7 +18,7 @@ pub const MAX_MANIFEST_SIZE: usize = 4 * 1024 * 1024;
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the content is.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub media_type: String,
     /// What it hashes to.
     pub digest: Digest,
@@ -31,7 +31,11 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// Free text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "texts",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub annotations: Option<BTreeMap<String, String>>,
     /// Where else the content is; foreign layers have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,14 +79,14 @@ pub struct ManifestBody {
     /// The configuration of an image.
     #[serde(default)]
     pub config: Option<Descriptor>,
-    /// The layers of an image.
-    #[serde(default)]
+    /// The layers of an image. `null`, which Go writes for an empty list, is one.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub layers: Option<Vec<Descriptor>>,
     /// The content of an artifact manifest.
     #[serde(default)]
     pub blobs: Option<Vec<Descriptor>>,
-    /// The children of an index.
-    #[serde(default)]
+    /// The children of an index. `null` is an empty list here too.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub manifests: Option<Vec<Descriptor>>,
     /// What this manifest is about; it makes the manifest a referrer.
     #[serde(default)]
@@ -91,7 +95,7 @@ pub struct ManifestBody {
     #[serde(default)]
     pub artifact_type: Option<String>,
     /// Free text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -130,9 +134,18 @@ pub enum ManifestError {
         "Docker manifests of schema version 1 are not supported; push the image again with a current tool"
     )]
     Schema1,
-    /// A field that its type must have is missing, or one it must not have is there.
+    /// A field that its type must have is missing.
     #[error("a manifest of type {media_type:?} needs the field {field:?}")]
     Missing {
+        /// The manifest's type.
+        media_type: String,
+        /// The field.
+        field: &'static str,
+    },
+    /// Parts of an image and of an index in one document: readers would disagree about what it is
+    /// (CVE-2021-41190).
+    #[error("a manifest of type {media_type:?} must not have the field {field:?}")]
+    Ambiguous {
         /// The manifest's type.
         media_type: String,
         /// The field.
@@ -142,9 +155,9 @@ pub enum ManifestError {
     #[error("the manifest hashes to {actual}, not to {expected}")]
     Digest {
         /// What was asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What came.
-        actual: Digest,
+        actual: Box<Digest>,
     },
 }
 
@@ -167,10 +180,8 @@ impl Manifest {
         }
         let actual = expected.algorithm().digest(&bytes);
         if actual != *expected {
-            return Err(ManifestError::Digest {
-                expected: *expected,
-                actual,
-            });
+            let (expected, actual) = (Box::new(*expected), Box::new(actual));
+            return Err(ManifestError::Digest { expected, actual });
         }
         Self::parse_with(bytes, content_type, expected.algorithm())
     }
@@ -259,6 +270,7 @@ impl Manifest {
                     .as_ref()
                     .map(|config| config.media_type.as_str())
             })
+            .filter(|t| !t.is_empty())
     }
 
     /// A descriptor of this manifest as it stands in a referrers list.
@@ -289,8 +301,8 @@ fn agree_on_type(content_type: Option<&str>, body: &ManifestBody) -> Result<Stri
         }
         (Some(known), _) | (None, Some(known)) => Ok(known),
         (None, None) if body.schema_version == Some(1) => Err(ManifestError::Schema1),
-        (None, None) if body.manifests.is_some() => Ok(media_type::OCI_INDEX.to_owned()),
         (None, None) if body.config.is_some() => Ok(media_type::OCI_MANIFEST.to_owned()),
+        (None, None) if body.manifests.is_some() => Ok(media_type::OCI_INDEX.to_owned()),
         (None, None) => Err(ManifestError::Untyped),
     }
 }
@@ -299,24 +311,60 @@ fn kind_of(media_type: &str, body: &ManifestBody) -> Result<ManifestKind, Manife
     if body.schema_version == Some(1) || media_type.contains("distribution.manifest.v1") {
         return Err(ManifestError::Schema1);
     }
-    let needs = |there: bool, field| match there {
-        true => Ok(()),
-        false => Err(ManifestError::Missing {
-            media_type: media_type.to_owned(),
-            field,
-        }),
+    let kind = match media_type {
+        media_type::OCI_INDEX | media_type::DOCKER_INDEX => ManifestKind::Index,
+        media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => ManifestKind::Image,
+        _ if has_any(body.manifests.as_ref()) => ManifestKind::Index,
+        _ => return Ok(ManifestKind::Image),
     };
-    match media_type {
-        media_type::OCI_INDEX | media_type::DOCKER_INDEX => {
-            needs(body.manifests.is_some(), "manifests")?;
-            Ok(ManifestKind::Index)
-        }
-        media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
-            needs(body.config.is_some(), "config")?;
-            needs(body.layers.is_some(), "layers")?;
-            Ok(ManifestKind::Image)
-        }
-        _ if body.manifests.is_some() => Ok(ManifestKind::Index),
-        _ => Ok(ManifestKind::Image),
+    let media_type = || media_type.to_owned();
+    let missing = |field| ManifestError::Missing {
+        media_type: media_type(),
+        field,
+    };
+    let ambiguous = |field| ManifestError::Ambiguous {
+        media_type: media_type(),
+        field,
+    };
+    match kind {
+        ManifestKind::Index if body.manifests.is_none() => Err(missing("manifests")),
+        ManifestKind::Index if body.config.is_some() => Err(ambiguous("config")),
+        ManifestKind::Index if has_any(body.layers.as_ref()) => Err(ambiguous("layers")),
+        ManifestKind::Image if has_any(body.manifests.as_ref()) => Err(ambiguous("manifests")),
+        ManifestKind::Image if body.config.is_none() => Err(missing("config")),
+        ManifestKind::Image if body.layers.is_none() => Err(missing("layers")),
+        kind => Ok(kind),
     }
+}
+
+fn has_any(list: Option<&Vec<Descriptor>>) -> bool {
+    list.is_some_and(|list| !list.is_empty())
+}
+
+/// Go writes `null` for an empty text.
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Go writes `null` for an empty list; a field that is not there stays `None`.
+fn null_as_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Descriptor>>, D::Error> {
+    null_as_default(deserializer).map(Some)
+}
+
+/// Annotations are texts; what is not one is left out rather than held against the image.
+fn texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    let values = Option::<BTreeMap<String, serde_json::Value>>::deserialize(deserializer)?;
+    let text = |(key, value)| match value {
+        serde_json::Value::String(text) => Some((key, text)),
+        _ => None,
+    };
+    Ok(values.map(|values| values.into_iter().filter_map(text).collect()))
 }

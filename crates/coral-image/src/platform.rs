@@ -5,15 +5,17 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::null_as_default;
+
 /// A platform as it stands in an index (OCI image-spec, `image-index.md`). Fields that Coral does
 /// not use are not kept here: the manifest's own bytes are what is copied.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// Operating system, as Go's `GOOS`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub os: String,
     /// Architecture, as Go's `GOARCH`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub architecture: String,
     /// Variant of the architecture, such as `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

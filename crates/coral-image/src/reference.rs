@@ -15,6 +15,9 @@ const MAX_TAG: usize = 128;
 /// Longest host with port: a DNS name has at most 253 letters.
 const MAX_HOST: usize = 260;
 const DOCKER_HUB: &str = "docker.io";
+const LEGACY_DOCKER_HUB: &str = "index.docker.io";
+/// Where Docker Hub keeps what is named by one component.
+const OFFICIAL: &str = "library/";
 
 /// Why a text is not a reference. The text is given back as it was, cut to a printable length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,23 +70,21 @@ fn shown(text: &str) -> String {
 pub struct Host(String);
 
 impl Host {
-    /// Reads a host; `index.docker.io` becomes `docker.io`.
+    /// Reads a host; `index.docker.io` becomes `docker.io`. Letters become lower case, an IPv6
+    /// address and a port get their one usual spelling.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let error = || ReferenceError::Host(shown(text));
-        let (name, port) = split_port(text).ok_or_else(error)?;
-        let valid_port = port.is_none_or(|p| {
-            p.len() <= 5
-                && p.bytes().all(|b| b.is_ascii_digit())
-                && p.parse::<u16>().is_ok_and(|n| n > 0)
-        });
-        if text.len() > MAX_HOST || !valid_port || !valid_host_name(name) {
+        if text.len() > MAX_HOST {
             return Err(error());
         }
-        let host = text.to_ascii_lowercase();
-        Ok(Self(match host.as_str() {
-            "index.docker.io" => DOCKER_HUB.to_owned(),
-            _ => host,
-        }))
+        let (name, port) = split_port(text).ok_or_else(error)?;
+        let name = normal_host_name(name).ok_or_else(error)?;
+        let host = match port {
+            Some(port) => format!("{name}:{}", port_number(port).ok_or_else(error)?),
+            None if name == LEGACY_DOCKER_HUB => DOCKER_HUB.to_owned(),
+            None => name,
+        };
+        Ok(Self(host))
     }
 
     /// The host as written, port included.
@@ -134,11 +135,16 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-fn valid_host_name(name: &str) -> bool {
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0)
+}
+
+/// A DNS name, an IPv4 address or an IPv6 address in brackets.
+fn normal_host_name(name: &str) -> Option<String> {
     if let Some(inner) = name.strip_prefix('[') {
-        return inner
-            .strip_suffix(']')
-            .is_some_and(|a| a.parse::<Ipv6Addr>().is_ok());
+        let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]"));
     }
     let label = |label: &str| {
         !label.is_empty()
@@ -148,7 +154,9 @@ fn valid_host_name(name: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    name.split('.').all(label)
+    name.split('.')
+        .all(label)
+        .then(|| name.to_ascii_lowercase())
 }
 
 impl fmt::Display for Host {
@@ -216,8 +224,11 @@ pub struct Repository {
 impl Repository {
     /// Puts host and path together; a single-component path on Docker Hub gets `library/`.
     pub fn new(host: Host, path: RepositoryPath) -> Self {
-        if host.is_docker_hub() && !path.as_str().contains('/') {
-            let path = RepositoryPath(format!("library/{path}"));
+        let official = host.is_docker_hub()
+            && !path.as_str().contains('/')
+            && path.as_str().len() + OFFICIAL.len() <= MAX_PATH;
+        if official {
+            let path = RepositoryPath(format!("{OFFICIAL}{path}"));
             return Self { host, path };
         }
         Self { host, path }
@@ -225,27 +236,29 @@ impl Repository {
 
     /// Reads a repository name without tag or digest, with Docker's normalisation.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        if is_image_id(text) {
+            return Err(ReferenceError::ImageId(text.to_owned()));
+        }
+        Self::parse_name(text)
+    }
+
+    fn parse_name(text: &str) -> Result<Self, ReferenceError> {
         if text.is_empty() {
             return Err(ReferenceError::Empty);
         }
         if text.contains("://") {
             return Err(ReferenceError::Scheme(shown(text)));
         }
-        if text.len() == 64
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
-        {
-            return Err(ReferenceError::ImageId(text.to_owned()));
-        }
         let (host, path) = split_host(text);
         let host = Host::parse(host.unwrap_or(DOCKER_HUB))?;
         let path = RepositoryPath::parse(path)?;
         let repository = Self::new(host, path);
-        match repository.path.0.len() {
-            n if n > MAX_PATH => Err(ReferenceError::TooLong(n)),
-            _ => Ok(repository),
+        if repository.host.is_docker_hub() && !repository.path.0.contains('/') {
+            return Err(ReferenceError::TooLong(
+                repository.path.0.len() + OFFICIAL.len(),
+            ));
         }
+        Ok(repository)
     }
 
     /// The host.
@@ -274,6 +287,14 @@ impl Repository {
             digest,
         }
     }
+}
+
+/// 64 hexadecimal digits and nothing else: Docker's `image ls --no-trunc` prints them.
+fn is_image_id(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
 }
 
 /// The first component is a host when it has a dot, a colon or an upper-case letter, or is
@@ -400,6 +421,9 @@ pub struct ImageRef {
 impl ImageRef {
     /// Reads `[host/]path[:tag][@digest]`.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        if is_image_id(text) {
+            return Err(ReferenceError::ImageId(text.to_owned()));
+        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(Digest::parse(digest)?)),
             None => (text, None),
@@ -413,7 +437,7 @@ impl ImageRef {
             }
             _ => (rest, None),
         };
-        let repository = Repository::parse(name)?;
+        let repository = Repository::parse_name(name)?;
         let tag = tag.or_else(|| digest.is_none().then(Tag::latest));
         Ok(Self {
             repository,

@@ -17,12 +17,12 @@ use crate::selection::{LatestOrder, TagSelect};
 
 /// Port of a registry that is given by host alone; the older API's default.
 const DEFAULT_PORT: u16 = 5000;
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(3600);
+const DEFAULT_INTERVAL: Duration = Duration::from_hours(1);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_RETRY_LIMIT: u32 = 5;
 const MAX_RETRY_LIMIT: u32 = 100;
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(600);
+const MAX_BACKOFF: Duration = Duration::from_mins(10);
 const MAX_REPOSITORIES: usize = 1000;
 const MAX_LISTED: usize = 100;
 const MAX_PLATFORMS: usize = 32;
