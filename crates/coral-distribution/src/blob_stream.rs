@@ -1,10 +1,16 @@
 //! The bytes of a blob, on their way.
 
+mod checked;
+mod incoming;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
+
+pub(crate) use checked::{Checked, Promise};
+pub(crate) use incoming::Incoming;
 
 use crate::error::Error;
 

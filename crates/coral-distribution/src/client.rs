@@ -3,21 +3,34 @@
 use std::sync::Arc;
 
 use coral_image::{Host, Repository};
+use http::{HeaderMap, Method};
+use url::Url;
 
+use crate::auth::{Ask, Auth, Session};
 use crate::credentials::Credentials;
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::options::ClientOptions;
-use crate::repository::RepositoryClient;
+use crate::repository::{ReferrersLocks, RepositoryClient};
+use crate::transport::{Body, Transport, refusal};
 
 /// One pool of connections and one cache of tokens; cloning shares them.
 #[derive(Debug, Clone)]
-pub struct Client {}
+pub struct Client {
+    transport: Arc<Transport>,
+    auth: Arc<Auth>,
+    referrers: Arc<ReferrersLocks>,
+}
 
 impl Client {
-    /// A client with these options. Nothing is connected yet.
+    /// A client with these options. Nothing is connected yet; a CA that cannot be read is refused.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
-        let _ = options;
-        todo!()
+        // Another part of the process may have done so already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Ok(Self {
+            transport: Arc::new(Transport::new(options)?),
+            auth: Arc::default(),
+            referrers: Arc::default(),
+        })
     }
 
     /// The verbs on one repository, with what may be used to authenticate.
@@ -26,13 +39,66 @@ impl Client {
         repository: &Repository,
         credentials: Arc<Credentials>,
     ) -> RepositoryClient {
-        let _ = (repository, credentials);
-        todo!()
+        let fitting = credentials
+            .for_repository(repository)
+            .into_iter()
+            .cloned()
+            .collect();
+        let session = self.session(fitting, credentials.hint_for(repository));
+        let base = self.base(repository.host());
+        RepositoryClient::new(
+            repository.clone(),
+            base,
+            session,
+            Arc::clone(&self.referrers),
+        )
     }
 
     /// Asks `GET /v2/`: whether a registry answers at `host` and takes the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
-        let _ = (host, credentials);
-        todo!()
+        let fitting = credentials.for_host(host).into_iter().cloned().collect();
+        let session = self.session(fitting, None);
+        let url = self
+            .base(host)
+            .map_err(|problem| Error::new(host, "asking /v2/", problem))?;
+        let ask = Ask {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            scopes: Vec::new(),
+            asked: "asking /v2/".to_owned(),
+        };
+        let response = session.send(ask).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        let asked = response.asked.clone();
+        Err(Error::new(host, asked, refusal(response).await))
+    }
+
+    fn session(
+        &self,
+        credentials: Vec<crate::credentials::Credential>,
+        hint: Option<String>,
+    ) -> Arc<Session> {
+        let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
+        Arc::new(Session::new(transport, auth, credentials, hint))
+    }
+
+    /// Where the API of a host begins. Docker Hub's registry has a name of its own.
+    fn base(&self, host: &Host) -> Result<Url, Problem> {
+        let scheme = if self.transport.plain_http_host(host) {
+            "http"
+        } else {
+            "https"
+        };
+        let authority = if host.is_docker_hub() {
+            "registry-1.docker.io"
+        } else {
+            host.as_str()
+        };
+        Url::parse(&format!("{scheme}://{authority}/v2/"))
+            .map_err(|_| Problem::Options(format!("{host} cannot be written as a URL")))
     }
 }

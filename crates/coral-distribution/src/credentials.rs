@@ -1,8 +1,11 @@
 //! Who we are to whom.
 
+mod docker_config;
+mod files;
+
 use std::path::Path;
 
-use coral_image::Repository;
+use coral_image::{Host, Repository};
 
 use crate::redacted::Redacted;
 
@@ -13,16 +16,82 @@ pub struct Credential {
     pub username: String,
     /// The password or access token.
     pub password: Redacted<String>,
+    /// Where it was given, for messages: file and entry. Holds nothing secret.
+    pub origin: String,
 }
 
 /// Why credentials could not be read. Never tells a secret.
 #[derive(Debug, thiserror::Error)]
-#[error("todo")]
-pub struct CredentialsError {}
+pub enum CredentialsError {
+    /// The file cannot be read.
+    #[error("cannot read the credentials in {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Larger than any such file.
+    #[error("the credentials in {origin} are larger than {limit} bytes")]
+    TooLarge {
+        /// File or object.
+        origin: String,
+        /// Most that is read.
+        limit: usize,
+    },
+    /// Not JSON, or not of this shape. The parser's own message may quote secrets.
+    #[error("{origin} is not a Docker configuration: {problem} (line {line}, column {column})")]
+    Form {
+        /// File or object.
+        origin: String,
+        /// What kind of mistake.
+        problem: &'static str,
+        /// Where, from 1.
+        line: usize,
+        /// Where, from 1.
+        column: usize,
+    },
+    /// One entry is wrong.
+    #[error("entry {entry:?} of {origin}: {problem}")]
+    Entry {
+        /// File or object.
+        origin: String,
+        /// The entry's key.
+        entry: String,
+        /// What is wrong, and what is right.
+        problem: &'static str,
+    },
+}
+
+/// Which registries and repositories an entry is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Scope {
+    /// A host, or one with `*` in its labels as Kubernetes has it.
+    host: HostPattern,
+    /// Leading components of the path; empty fits all.
+    path: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HostPattern {
+    Exact(Host),
+    Glob(String),
+}
+
+/// What an entry gives.
+#[derive(Debug, Clone)]
+enum Grant {
+    Credential(Credential),
+    /// Something that Coral cannot use, and why.
+    Unusable(String),
+}
 
 /// A set of credentials, each for a host and an optional path prefix.
 #[derive(Debug, Clone, Default)]
-pub struct Credentials {}
+pub struct Credentials {
+    entries: Vec<(Scope, Grant)>,
+}
 
 impl Credentials {
     /// No credential at all.
@@ -30,36 +99,152 @@ impl Credentials {
         Self::default()
     }
 
+    /// One credential for all of a host. `origin` says where it was given.
+    pub fn for_one_host(host: Host, username: &str, password: &str, origin: &str) -> Self {
+        let credential = Credential {
+            username: username.to_owned(),
+            password: Redacted::new(password.to_owned()),
+            origin: origin.to_owned(),
+        };
+        let scope = Scope {
+            host: HostPattern::Exact(host),
+            path: String::new(),
+        };
+        Self {
+            entries: vec![(scope, Grant::Credential(credential))],
+        }
+    }
+
     /// Reads a Docker `config.json`, a Kubernetes `.dockerconfigjson` or the legacy `.dockercfg`.
     /// `origin` names it in messages.
     pub fn from_docker_config(json: &[u8], origin: &str) -> Result<Self, CredentialsError> {
-        let _ = (json, origin);
-        todo!()
+        docker_config::read(json, origin).map(|entries| Self { entries })
     }
 
-    /// The user's own: `explicit`, else `$REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG/config.json`,
-    /// `~/.docker/config.json`, `$XDG_RUNTIME_DIR/containers/auth.json`; none of them is no
-    /// error.
+    /// The user's own: `explicit`, else `$REGISTRY_AUTH_FILE`, else what is in
+    /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) and then in
+    /// `$XDG_RUNTIME_DIR/containers/auth.json`. None of the latter is no error.
     pub fn load_user(explicit: Option<&Path>) -> Result<Self, CredentialsError> {
-        let _ = explicit;
-        todo!()
+        files::load(explicit, |name| std::env::var_os(name))
     }
 
     /// Both; entries of `self` come first where they are equally specific.
     #[must_use]
-    pub fn merged_with(self, other: Self) -> Self {
-        let _ = other;
-        todo!()
+    pub fn merged_with(mut self, other: Self) -> Self {
+        self.entries.extend(other.entries);
+        self
     }
 
     /// The credentials that fit a repository, most specific first.
     pub fn for_repository(&self, repository: &Repository) -> Vec<&Credential> {
-        let _ = repository;
-        todo!()
+        let path = repository.path().as_str();
+        credentials(self.fitting(repository.host(), Some(path)))
+    }
+
+    /// The credentials that fit a host as a whole.
+    pub(crate) fn for_host(&self, host: &Host) -> Vec<&Credential> {
+        credentials(self.fitting(host, None))
+    }
+
+    /// Why an entry that fits cannot be used, if there is such a one and no usable one.
+    pub(crate) fn hint_for(&self, repository: &Repository) -> Option<String> {
+        let path = repository.path().as_str();
+        let hint = self
+            .fitting(repository.host(), Some(path))
+            .find_map(|grant| match grant {
+                Grant::Unusable(why) => Some(why.clone()),
+                Grant::Credential(_) => None,
+            });
+        hint.filter(|_| self.for_repository(repository).is_empty())
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        todo!()
+        !self
+            .entries
+            .iter()
+            .any(|(_, grant)| matches!(grant, Grant::Credential(_)))
     }
+
+    /// What fits, longest path first, exact hosts before patterns, then in order.
+    fn fitting<'a>(&'a self, host: &Host, path: Option<&str>) -> impl Iterator<Item = &'a Grant> {
+        let mut fitting: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(scope, _)| scope.fits(host, path))
+            .collect();
+        fitting.sort_by_key(|(scope, _)| {
+            (
+                std::cmp::Reverse(scope.path.len()),
+                matches!(scope.host, HostPattern::Glob(_)),
+            )
+        });
+        fitting.into_iter().map(|(_, grant)| grant)
+    }
+}
+
+fn credentials<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<&'a Credential> {
+    let mut found: Vec<&Credential> = Vec::new();
+    for grant in grants {
+        if let Grant::Credential(credential) = grant
+            && !found.iter().any(|known| {
+                known.username == credential.username && known.password == credential.password
+            })
+        {
+            found.push(credential);
+        }
+    }
+    found
+}
+
+impl Scope {
+    fn fits(&self, host: &Host, path: Option<&str>) -> bool {
+        let host_fits = match &self.host {
+            HostPattern::Exact(own) => own == host,
+            HostPattern::Glob(pattern) => glob_host(pattern, host),
+        };
+        host_fits
+            && match path {
+                _ if self.path.is_empty() => true,
+                None => false,
+                Some(path) => path
+                    .strip_prefix(&self.path)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            }
+    }
+}
+
+/// Kubernetes' rule: as many labels on both sides, `*` stands for letters inside one label.
+fn glob_host(pattern: &str, host: &Host) -> bool {
+    let (name, port) = match pattern.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse::<u16>().ok()),
+        None => (pattern, None),
+    };
+    let labels: Vec<_> = name.split('.').collect();
+    let host_labels: Vec<_> = host.name().split('.').collect();
+    port == host.port()
+        && labels.len() == host_labels.len()
+        && labels
+            .iter()
+            .zip(&host_labels)
+            .all(|(pattern, label)| glob_label(pattern, label))
+}
+
+fn glob_label(pattern: &str, label: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == label;
+    };
+    let Some(mut label) = label.strip_prefix(first) else {
+        return false;
+    };
+    let Some((middle, last)) = rest.rsplit_once('*') else {
+        return label.ends_with(rest);
+    };
+    for part in middle.split('*') {
+        let Some(at) = label.find(part) else {
+            return false;
+        };
+        label = &label[at + part.len()..];
+    }
+    label.ends_with(last)
 }

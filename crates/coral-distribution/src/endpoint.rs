@@ -32,12 +32,18 @@ impl From<Layout> for Endpoint {
 impl Endpoint {
     /// What a tag or digest points at, by `HEAD`; `None` if it is not there.
     pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
-        todo!("{version}")
+        match self {
+            Self::Registry(repository) => repository.head(version).await,
+            Self::Layout(layout) => layout.head(version).await,
+        }
     }
 
     /// The manifest, verified; one that is not there is an error of category `not_found`.
     pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
-        todo!("{version}")
+        match self {
+            Self::Registry(repository) => repository.manifest(version).await,
+            Self::Layout(layout) => layout.manifest(version).await,
+        }
     }
 
     /// Writes a manifest under a tag or its digest.
@@ -46,18 +52,27 @@ impl Endpoint {
         version: &Version,
         manifest: &Manifest,
     ) -> Result<PutManifest, Error> {
-        todo!("{version} {manifest:?}")
+        match self {
+            Self::Registry(repository) => repository.put_manifest(version, manifest).await,
+            Self::Layout(layout) => layout.put_manifest(version, manifest).await,
+        }
     }
 
     /// The length of a blob; `None` if it is not there.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        todo!("{digest}")
+        match self {
+            Self::Registry(repository) => repository.blob_size(digest).await,
+            Self::Layout(layout) => layout.blob_size(digest).await,
+        }
     }
 
     /// The blob from `offset` on. From 0 the digest is verified; from elsewhere only the length,
     /// see [`Self::blob_from`].
     pub async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
-        todo!("{blob:?} {offset}")
+        match self {
+            Self::Registry(repository) => repository.blob(blob, offset).await,
+            Self::Layout(layout) => layout.blob(blob, offset).await,
+        }
     }
 
     /// The blob from `offset` on, verified: `hasher` has taken in everything before it.
@@ -67,7 +82,10 @@ impl Endpoint {
         offset: u64,
         hasher: Hasher,
     ) -> Result<BlobStream, Error> {
-        todo!("{blob:?} {offset} {hasher:?}")
+        match self {
+            Self::Registry(repository) => repository.blob_from(blob, offset, hasher).await,
+            Self::Layout(layout) => layout.blob_from(blob, offset, hasher).await,
+        }
     }
 
     /// Starts to push a blob, or has it mounted from another repository of the same registry.
@@ -76,21 +94,33 @@ impl Endpoint {
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
-        todo!("{digest} {mount_from:?}")
+        match self {
+            Self::Registry(repository) => repository.begin_blob(digest, mount_from).await,
+            Self::Layout(layout) => layout.begin_blob(digest, mount_from).await,
+        }
     }
 
     /// All tags, sorted by the other side; a repository that is not there is an error.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
-        todo!()
+        match self {
+            Self::Registry(repository) => repository.tags().await,
+            Self::Layout(layout) => layout.tags().await,
+        }
     }
 
     /// The manifests that refer to this one; none is an empty list.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        todo!("{subject}")
+        match self {
+            Self::Registry(repository) => repository.referrers(subject).await,
+            Self::Layout(layout) => layout.referrers(subject).await,
+        }
     }
 
     /// Deletes a tag, or a manifest with all its tags.
     pub async fn delete(&self, version: &Version) -> Result<(), Error> {
-        todo!("{version}")
+        match self {
+            Self::Registry(repository) => repository.delete(version).await,
+            Self::Layout(layout) => layout.delete(version).await,
+        }
     }
 }

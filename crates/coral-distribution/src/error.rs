@@ -1,7 +1,11 @@
 //! What can go wrong with a registry or a layout.
 
+mod problem;
+
 use std::fmt;
 use std::time::Duration;
+
+pub(crate) use problem::{Answer, Problem};
 
 /// The kind of failure; a bounded metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +30,7 @@ pub enum Category {
     Server,
     /// Any other refusal (4xx).
     Refused,
-    /// The bytes are not those of the digest.
+    /// The bytes are not those of the digest, in content or in length.
     Digest,
     /// An answer that the protocol does not have.
     Protocol,
@@ -36,6 +40,8 @@ pub enum Category {
     Cut,
     /// The local file system failed.
     Storage,
+    /// An option of the client makes no sense.
+    Options,
 }
 
 impl Category {
@@ -57,6 +63,7 @@ impl Category {
             Self::TooLarge => "too_large",
             Self::Cut => "cut",
             Self::Storage => "storage",
+            Self::Options => "options",
         }
     }
 }
@@ -78,29 +85,83 @@ pub enum Disposition {
     WaitForChange,
 }
 
-/// A failure, with the host, what was asked, what came, and what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("todo")]
-pub struct Error {}
+/// A failure: at which host or directory, what was asked, what came, and what to do.
+pub struct Error(Box<Inner>);
+
+/// Boxed, so that a `Result` stays small.
+#[derive(Debug)]
+struct Inner {
+    place: String,
+    asked: String,
+    problem: Problem,
+}
 
 impl Error {
+    pub(crate) fn new(
+        place: impl fmt::Display,
+        asked: impl fmt::Display,
+        problem: impl Into<Problem>,
+    ) -> Self {
+        Self(Box::new(Inner {
+            place: place.to_string(),
+            asked: asked.to_string(),
+            problem: problem.into(),
+        }))
+    }
+
+    /// Adds to a refusal what would help.
+    pub(crate) fn advised(mut self, advice: String) -> Self {
+        if let Problem::Answer(answer) = &mut self.0.problem {
+            answer.advice = advice;
+        }
+        self
+    }
+
+    /// The host or directory that failed.
+    pub fn place(&self) -> &str {
+        &self.0.place
+    }
+
     /// The kind of failure.
     pub fn category(&self) -> Category {
-        todo!()
+        self.0.problem.category()
     }
 
     /// What to do about it.
     pub fn disposition(&self) -> Disposition {
-        todo!()
+        self.0.problem.disposition()
     }
 
     /// How long the other side asked to wait.
     pub fn retry_after(&self) -> Option<Duration> {
-        todo!()
+        self.0.problem.answer()?.retry_after
     }
 
-    /// The HTTP status of the answer, if one came.
+    /// The HTTP status of the answer, if it was one that told of a failure.
     pub fn status(&self) -> Option<u16> {
-        todo!()
+        Some(self.0.problem.answer()?.status.as_u16())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            place,
+            asked,
+            problem,
+        } = &*self.0;
+        write!(f, "{place}: {asked}: {problem}")
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.0.problem)
     }
 }

@@ -1,13 +1,25 @@
 //! OCI image layout directories (OCI image-spec, `image-layout.md`).
+//!
+//! Blobs are written to a file of their own, synced and renamed; `index.json` is written anew in
+//! the same way, by one writer of this process at a time. Nothing partial is ever visible.
+
+mod files;
+mod index;
+mod upload;
 
 use std::path::{Path, PathBuf};
 
-use coral_image::{Descriptor, Digest, Hasher, Manifest, RepositoryPath, Tag, Version};
+use bytes::Bytes;
+use coral_image::{
+    Descriptor, Digest, Hasher, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag, Version,
+};
 
-use crate::blob_stream::BlobStream;
-use crate::error::Error;
+use crate::blob_stream::{BlobStream, Checked, Promise};
+use crate::error::{Error, Problem};
 use crate::repository::PutManifest;
-use crate::upload::BlobPush;
+use crate::upload::{BlobPush, Upload};
+
+pub(crate) use upload::LayoutUpload;
 
 /// An OCI image layout directory; cheap to clone. Made on the first write.
 #[derive(Debug, Clone)]
@@ -26,34 +38,88 @@ impl Layout {
         &self.dir
     }
 
-    /// What a tag or digest points at, by `HEAD`; `None` if it is not there.
+    /// What a tag or digest points at; `None` if it is not there.
     pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
-        todo!("{version}")
+        let asked = format!("looking up {version}");
+        let found = index::read(&self.dir)
+            .await
+            .map_err(|p| self.error(&asked, p))?;
+        let found = found.find(version);
+        match (found, version) {
+            (Some(descriptor), _) => Ok(self
+                .blob_size(&descriptor.digest)
+                .await?
+                .map(|_| descriptor)),
+            // A child of an index has no entry of its own.
+            (None, Version::Digest(digest)) => {
+                let there = self.blob_size(digest).await?;
+                if there.is_none_or(|size| size > MAX_MANIFEST_SIZE as u64) {
+                    return Ok(None);
+                }
+                let manifest = self.read_manifest(&asked, digest, None).await?;
+                Ok(Some(manifest.descriptor()))
+            }
+            (None, Version::Tag(_)) => Ok(None),
+        }
     }
 
     /// The manifest, verified; one that is not there is an error of category `not_found`.
     pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
-        todo!("{version}")
+        let asked = format!("reading manifest {version}");
+        let found = index::read(&self.dir)
+            .await
+            .map_err(|p| self.error(&asked, p))?;
+        match (found.find(version), version) {
+            (Some(descriptor), _) => {
+                let media_type = Some(descriptor.media_type.as_str());
+                self.read_manifest(&asked, &descriptor.digest, media_type)
+                    .await
+            }
+            (None, Version::Digest(digest)) => self.read_manifest(&asked, digest, None).await,
+            (None, Version::Tag(_)) => Err(self.error(&asked, Problem::Missing)),
+        }
     }
 
-    /// Writes a manifest under a tag or its digest.
+    async fn read_manifest(
+        &self,
+        asked: &str,
+        digest: &Digest,
+        media_type: Option<&str>,
+    ) -> Result<Manifest, Error> {
+        let path = files::blob_path(&self.dir, digest);
+        let bytes = files::read_bounded(&path, MAX_MANIFEST_SIZE).await;
+        let bytes: Bytes = bytes.map_err(|problem| self.error(asked, problem))?;
+        let media_type = media_type.filter(|media_type| !media_type.is_empty());
+        Manifest::parse_pinned(bytes, media_type, digest).map_err(|e| self.error(asked, e))
+    }
+
+    /// Writes a manifest and its entry in `index.json`. By digest, a manifest that some index of
+    /// the layout already holds gets no entry of its own unless it refers to another.
     pub async fn put_manifest(
         &self,
         version: &Version,
         manifest: &Manifest,
     ) -> Result<PutManifest, Error> {
-        todo!("{version} {manifest:?}")
+        let asked = format!("writing manifest {version}");
+        index::put(&self.dir, version, manifest)
+            .await
+            .map_err(|p| self.error(&asked, p))?;
+        Ok(PutManifest {
+            subject_recorded: true,
+        })
     }
 
     /// The length of a blob; `None` if it is not there.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        todo!("{digest}")
+        let size = files::size(&files::blob_path(&self.dir, digest)).await;
+        size.map_err(|problem| self.error(format_args!("looking up blob {digest}"), problem))
     }
 
     /// The blob from `offset` on. From 0 the digest is verified; from elsewhere only the length,
     /// see [`Self::blob_from`].
     pub async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
-        todo!("{blob:?} {offset}")
+        let hasher = (offset == 0).then(|| blob.digest.algorithm().hasher());
+        self.open(Promise::new(blob, offset, hasher)).await
     }
 
     /// The blob from `offset` on, verified: `hasher` has taken in everything before it.
@@ -63,30 +129,62 @@ impl Layout {
         offset: u64,
         hasher: Hasher,
     ) -> Result<BlobStream, Error> {
-        todo!("{blob:?} {offset} {hasher:?}")
+        self.open(Promise::new(blob, offset, Some(hasher))).await
     }
 
-    /// Starts to push a blob, or has it mounted from another repository of the same registry.
+    async fn open(&self, promise: Promise) -> Result<BlobStream, Error> {
+        let asked = format!("reading blob {}", promise.digest);
+        let path = files::blob_path(&self.dir, &promise.digest);
+        let file = files::open_at(&path, &promise).await;
+        let file = file.map_err(|problem| self.error(&asked, problem))?;
+        let place = self.dir.display().to_string();
+        let bytes = files::stream(file, path, place.clone(), asked.clone());
+        Ok(BlobStream::new(Checked::new(
+            bytes, promise, 0, place, asked,
+        )))
+    }
+
+    /// Starts to write a blob. A layout holds each blob once: one that is there needs no upload,
+    /// wherever it was to be mounted from.
     pub async fn begin_blob(
         &self,
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
-        todo!("{digest} {mount_from:?}")
+        let _ = mount_from;
+        if self.blob_size(digest).await?.is_some() {
+            return Ok(BlobPush::Mounted);
+        }
+        Ok(BlobPush::Upload(Upload::from(LayoutUpload::new(
+            self.dir.clone(),
+            *digest,
+        ))))
     }
 
-    /// All tags, sorted by the other side; a repository that is not there is an error.
+    /// All tags.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
-        todo!()
+        let found = index::read(&self.dir).await;
+        Ok(found
+            .map_err(|problem| self.error("listing the tags", problem))?
+            .tags())
     }
 
     /// The manifests that refer to this one; none is an empty list.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        todo!("{subject}")
+        let asked = format!("listing the referrers of {subject}");
+        let found = index::referrers(&self.dir, subject).await;
+        found.map_err(|problem| self.error(asked, problem))
     }
 
-    /// Deletes a tag, or a manifest with all its tags.
+    /// Takes a tag, or a manifest with all its tags, out of `index.json`. Blobs stay.
     pub async fn delete(&self, version: &Version) -> Result<(), Error> {
-        todo!("{version}")
+        let asked = format!("deleting {version}");
+        index::remove(&self.dir, version)
+            .await
+            .map_err(|problem| self.error(asked, problem))
+    }
+
+    fn error(&self, asked: impl std::fmt::Display, problem: impl Into<Problem>) -> Error {
+        Error::new(self.dir.display(), asked, problem)
     }
 }

@@ -7,15 +7,18 @@
 //!
 //! Start reading at [`Client`] and [`RepositoryClient`].
 
+mod auth;
 mod blob_stream;
 mod client;
 mod credentials;
 mod endpoint;
 mod error;
 mod layout;
+mod location;
 mod options;
 mod redacted;
 mod repository;
+mod transport;
 mod upload;
 
 pub use blob_stream::BlobStream;

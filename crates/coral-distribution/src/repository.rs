@@ -1,90 +1,144 @@
 //! The verbs on one repository of a registry.
 
-use coral_image::{Descriptor, Digest, Hasher, Manifest, Repository, RepositoryPath, Tag, Version};
+mod blobs;
+mod listing;
+mod manifests;
+mod referrers;
+mod uploads;
 
-use crate::blob_stream::BlobStream;
-use crate::error::Error;
-use crate::upload::BlobPush;
+use std::fmt;
+use std::sync::Arc;
+
+use coral_image::{Repository, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use url::Url;
+
+use crate::auth::{Ask, Session};
+use crate::error::{Error, Problem};
+use crate::transport::{Body, Response, refusal};
+
+pub(crate) use referrers::ReferrersLocks;
+pub(crate) use uploads::RegistryUpload;
 
 /// What became of a manifest that was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutManifest {
-    /// Whether the registry said that it recorded the subject (`OCI-Subject`); where it did not,
-    /// the client has written the referrers tag.
+    /// Whether the registry keeps the list of referrers itself: it said so (`OCI-Subject`), or
+    /// the manifest has no subject. Where this is false the client has written the referrers tag.
     pub subject_recorded: bool,
+}
+
+/// What a token must allow.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    Pull,
+    Push,
+    Delete,
+}
+
+impl Access {
+    fn actions(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// One repository of a registry; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct RepositoryClient {}
+pub struct RepositoryClient {
+    repository: Arc<Repository>,
+    base: Result<Url, String>,
+    session: Arc<Session>,
+    referrers: Arc<ReferrersLocks>,
+}
+
+/// A request on this repository, with what most have in common.
+struct Call<'a> {
+    method: Method,
+    /// After `/v2/<name>/`.
+    path: String,
+    access: Access,
+    asked: fmt::Arguments<'a>,
+}
 
 impl RepositoryClient {
+    pub(crate) fn new(
+        repository: Repository,
+        base: Result<Url, Problem>,
+        session: Arc<Session>,
+        referrers: Arc<ReferrersLocks>,
+    ) -> Self {
+        let base = base.map_err(|problem| problem.to_string());
+        Self {
+            repository: Arc::new(repository),
+            base,
+            session,
+            referrers,
+        }
+    }
+
     /// Which repository it is.
     pub fn repository(&self) -> &Repository {
-        todo!()
+        &self.repository
     }
 
-    /// What a tag or digest points at, by `HEAD`; `None` if it is not there.
-    pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
-        todo!("{version}")
+    fn scope(&self, access: Access) -> String {
+        format!("repository:{}:{}", self.repository.path(), access.actions())
     }
 
-    /// The manifest, verified; one that is not there is an error of category `not_found`.
-    pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
-        todo!("{version}")
+    fn url(&self, path: &str, asked: fmt::Arguments<'_>) -> Result<Url, Error> {
+        let fail = |text: String| Error::new(self.repository.host(), asked, Problem::Options(text));
+        let base = self.base.as_ref().map_err(|text| fail(text.clone()))?;
+        base.join(&format!("{}/{path}", self.repository.path()))
+            .map_err(|_| fail(format!("{path} cannot be written as a URL")))
     }
 
-    /// Writes a manifest under a tag or its digest.
-    pub async fn put_manifest(
-        &self,
-        version: &Version,
-        manifest: &Manifest,
-    ) -> Result<PutManifest, Error> {
-        todo!("{version} {manifest:?}")
+    fn ask(&self, call: Call<'_>) -> Result<Ask, Error> {
+        Ok(Ask {
+            method: call.method,
+            url: self.url(&call.path, call.asked)?,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            scopes: vec![self.scope(call.access)],
+            asked: call.asked.to_string(),
+        })
     }
 
-    /// The length of a blob; `None` if it is not there.
-    pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        todo!("{digest}")
+    /// `path:tag` or `path@digest`, for messages.
+    fn named(&self, version: &Version) -> String {
+        let path = self.repository.path();
+        match version {
+            Version::Tag(tag) => format!("{path}:{tag}"),
+            Version::Digest(digest) => format!("{path}@{digest}"),
+        }
     }
+}
 
-    /// The blob from `offset` on. From 0 the digest is verified; from elsewhere only the length,
-    /// see [`Self::blob_from`].
-    pub async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
-        todo!("{blob:?} {offset}")
+/// The answer if it has one of these statuses, else what it says as an error.
+async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error> {
+    if statuses.contains(&response.status().as_u16()) {
+        return Ok(response);
     }
+    let (host, asked) = (response.host.clone(), response.asked.clone());
+    if response.status().is_success() {
+        let text = format!("answered {} where that makes no sense", response.status());
+        return Err(Error::new(host, asked, Problem::Protocol(text)));
+    }
+    Err(Error::new(host, asked, refusal(response).await))
+}
 
-    /// The blob from `offset` on, verified: `hasher` has taken in everything before it.
-    pub async fn blob_from(
-        &self,
-        blob: &Descriptor,
-        offset: u64,
-        hasher: Hasher,
-    ) -> Result<BlobStream, Error> {
-        todo!("{blob:?} {offset} {hasher:?}")
-    }
-
-    /// Starts to push a blob, or has it mounted from another repository of the same registry.
-    pub async fn begin_blob(
-        &self,
-        digest: &Digest,
-        mount_from: Option<&RepositoryPath>,
-    ) -> Result<BlobPush, Error> {
-        todo!("{digest} {mount_from:?}")
-    }
-
-    /// All tags, sorted by the other side; a repository that is not there is an error.
-    pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
-        todo!()
-    }
-
-    /// The manifests that refer to this one; none is an empty list.
-    pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        todo!("{subject}")
-    }
-
-    /// Deletes a tag, or a manifest with all its tags.
-    pub async fn delete(&self, version: &Version) -> Result<(), Error> {
-        todo!("{version}")
-    }
+fn header(ask: &mut Ask, name: HeaderName, value: &str) -> Result<(), Error> {
+    let value = HeaderValue::from_str(value).map_err(|_| {
+        let text = format!("{value:?} cannot stand in the header {name}");
+        Error::new(
+            ask.url.host_str().unwrap_or_default(),
+            &ask.asked,
+            Problem::Protocol(text),
+        )
+    })?;
+    ask.headers.insert(name, value);
+    Ok(())
 }

@@ -1,0 +1,82 @@
+//! How we say who we are: what each host asks for is learnt once and remembered.
+//!
+//! Where a credential may go:
+//! - to the registry it was given for, at exactly its scheme, host and port;
+//! - to the token server that this registry names in its challenge, which is on another host by
+//!   design. It must be HTTPS, unless the registry itself is spoken to in plain HTTP (then whoever
+//!   could read the credential there can read it anyway) or plain HTTP was asked for that host;
+//! - nowhere else: not across a redirect to another origin, not to a `Location` elsewhere, and a
+//!   challenge that comes from a redirect's target teaches nothing.
+
+mod challenge;
+mod session;
+mod token;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use url::Url;
+
+pub(crate) use challenge::{Challenge, parse_challenges};
+pub(crate) use session::{Ask, Session};
+pub(crate) use token::Tokens;
+
+/// What a host asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// Nothing so far.
+    Open,
+    Basic,
+    Bearer {
+        realm: Url,
+        service: Option<String>,
+    },
+}
+
+/// What is known about one host.
+#[derive(Debug, Default)]
+pub(crate) struct HostState {
+    scheme: Mutex<Option<Scheme>>,
+    first_request: tokio::sync::Mutex<()>,
+}
+
+impl HostState {
+    fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, scheme: Scheme) {
+        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+    }
+
+    /// Lets the first request to a host go ahead alone, so that of many only one is answered
+    /// with a challenge. The others wait for its answer, whatever it is, and then go at once.
+    async fn wait_for_first(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if self.scheme().is_some() {
+            return None;
+        }
+        if let Ok(first) = self.first_request.try_lock() {
+            return Some(first);
+        }
+        drop(self.first_request.lock().await);
+        None
+    }
+}
+
+/// What is known about all hosts, and all tokens.
+#[derive(Debug, Default)]
+pub(crate) struct Auth {
+    hosts: Mutex<HashMap<String, Arc<HostState>>>,
+    tokens: Tokens,
+}
+
+impl Auth {
+    fn host(&self, origin: &Url) -> Arc<HostState> {
+        let key = origin.origin().ascii_serialization();
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(key).or_default())
+    }
+}

@@ -1,0 +1,100 @@
+//! `WWW-Authenticate` (RFC 9110, section 11.6.1), read leniently.
+
+/// Nobody sends more than this.
+const MAX_CHALLENGES: usize = 16;
+const MAX_PARAMETERS: usize = 32;
+
+/// One challenge: a scheme and its parameters, names in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Challenge {
+    pub(crate) scheme: String,
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+impl Challenge {
+    /// A parameter's value, if it is there and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.parameters.iter().find(|(known, _)| known == name);
+        found
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+}
+
+/// Reads all challenges of all headers; what cannot be read is passed over.
+pub(crate) fn parse_challenges<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Challenge> {
+    let mut found = Vec::new();
+    for header in headers {
+        Reader { rest: header }.read_into(&mut found);
+    }
+    found
+}
+
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn read_into(&mut self, found: &mut Vec<Challenge>) {
+        // Parameters before any scheme of this header belong to nothing.
+        let mut own = false;
+        loop {
+            self.rest = self.rest.trim_start_matches([' ', '\t', ',', '=', '"']);
+            let word = self.word();
+            if word.is_empty() {
+                return;
+            }
+            self.rest = self.rest.trim_start();
+            if let Some(after) = self.rest.strip_prefix('=') {
+                self.rest = after.trim_start();
+                let value = self.value();
+                if let Some(challenge) = found.last_mut().filter(|_| own)
+                    && challenge.parameters.len() < MAX_PARAMETERS
+                {
+                    challenge
+                        .parameters
+                        .push((word.to_ascii_lowercase(), value));
+                }
+            } else if found.len() < MAX_CHALLENGES {
+                own = true;
+                found.push(Challenge {
+                    scheme: word.to_ascii_lowercase(),
+                    parameters: Vec::new(),
+                });
+            }
+        }
+    }
+
+    fn word(&mut self) -> &'a str {
+        let end = self
+            .rest
+            .find([' ', '\t', ',', '=', '"'])
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word
+    }
+
+    fn value(&mut self) -> String {
+        let Some(quoted) = self.rest.strip_prefix('"') else {
+            let end = self.rest.find([' ', '\t', ',']).unwrap_or(self.rest.len());
+            let (value, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            return value.to_owned();
+        };
+        let mut value = String::new();
+        let mut chars = quoted.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.rest = &quoted[at + 1..];
+                    return value;
+                }
+                '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
+                c => value.push(c),
+            }
+        }
+        self.rest = "";
+        value
+    }
+}

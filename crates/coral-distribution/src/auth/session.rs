@@ -1,0 +1,315 @@
+//! Requests to one registry on behalf of one repository, with the right `Authorization`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use url::Url;
+
+use super::token::{Freshness, TokenKey, basic};
+use super::{Auth, Challenge, HostState, Scheme, parse_challenges};
+use crate::credentials::Credential;
+use crate::error::{Answer, Category, Error, Problem};
+use crate::location;
+use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
+
+/// A request that may need authentication.
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+    /// What a token must allow: `repository:library/debian:pull`.
+    pub(crate) scopes: Vec<String>,
+    pub(crate) asked: String,
+}
+
+/// Who we may be at one repository.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) transport: Arc<Transport>,
+    auth: Arc<Auth>,
+    /// In the order in which they are tried; `None` is nobody.
+    candidates: Vec<Option<Arc<Credential>>>,
+    /// The one that worked last.
+    good: AtomicUsize,
+    /// Added to refusals: why a credential that is configured cannot be used.
+    hint: Option<String>,
+}
+
+/// What one try with one candidate came to.
+enum Tried {
+    Answered(Response),
+    Refused(Error),
+}
+
+impl Session {
+    pub(crate) fn new(
+        transport: Arc<Transport>,
+        auth: Arc<Auth>,
+        credentials: Vec<Credential>,
+        hint: Option<String>,
+    ) -> Self {
+        let known = credentials.into_iter().map(|c| Some(Arc::new(c)));
+        let candidates = known.chain([None]).collect();
+        Self {
+            transport,
+            auth,
+            candidates,
+            good: AtomicUsize::new(0),
+            hint,
+        }
+    }
+
+    /// Sends a request with the credential that fits; a refusal (401, 403) is an error, every
+    /// other answer is returned as it is.
+    pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
+        let host = self.auth.host(&ask.url);
+        let first = host.wait_for_first().await;
+        let result = self.try_candidates(&host, &mut ask).await;
+        drop(first);
+        result
+    }
+
+    async fn try_candidates(&self, host: &HostState, ask: &mut Ask) -> Result<Response, Error> {
+        let good = self.good.load(Ordering::Relaxed);
+        let mut refused: Option<Error> = None;
+        for step in 0..self.candidates.len() {
+            let index = (good + step) % self.candidates.len();
+            let candidate = self.candidates[index].as_ref();
+            // Nobody can do nothing that somebody may not, but for reading.
+            if candidate.is_none() && refused.is_some() && !is_reading(&ask.method) {
+                continue;
+            }
+            match self.try_one(host, ask, candidate).await? {
+                Tried::Answered(response) => {
+                    self.remember(index, refused.as_ref());
+                    return Ok(response);
+                }
+                Tried::Refused(error) if matches!(ask.body, Body::Stream(..)) => return Err(error),
+                Tried::Refused(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.expect("there is always a candidate, and each was refused"))
+    }
+
+    fn remember(&self, index: usize, refused: Option<&Error>) {
+        if let Some(error) = refused {
+            tracing::warn!(%error, "a credential was refused, another one works");
+        }
+        self.good.store(index, Ordering::Relaxed);
+    }
+
+    /// One candidate: as the host is known, and once or twice more as its challenge says.
+    async fn try_one(
+        &self,
+        host: &HostState,
+        ask: &mut Ask,
+        candidate: Option<&Arc<Credential>>,
+    ) -> Result<Tried, Error> {
+        let mut scopes = ask.scopes.clone();
+        for round in 0.. {
+            let known = host.scheme();
+            let (header, key) = match self.header(&known, ask, candidate, &scopes).await {
+                Ok(found) => found,
+                Err(error) => return self.token_refused(error, candidate),
+            };
+            let repeatable = !matches!(ask.body, Body::Stream(..));
+            let response = self.transport.send(request(ask, header.clone())).await?;
+            if !matches!(
+                response.status(),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+            ) {
+                if known.is_none() {
+                    host.set(Scheme::Open);
+                }
+                return Ok(Tried::Answered(response));
+            }
+            let again = response.status() == StatusCode::UNAUTHORIZED
+                && location::same_origin(response.url(), &ask.url)
+                && self.learn(host, &known, &response, key.as_ref(), &mut scopes)?;
+            if again && repeatable && round < 3 {
+                continue;
+            }
+            return Ok(Tried::Refused(
+                self.refused(response, candidate, again && !repeatable)
+                    .await,
+            ));
+        }
+        unreachable!("each round returns or goes on")
+    }
+
+    /// Takes in a challenge. Whether it gives a reason to try the same candidate again.
+    fn learn(
+        &self,
+        host: &HostState,
+        known: &Option<Scheme>,
+        response: &Response,
+        used: Option<&(TokenKey, Freshness)>,
+        scopes: &mut Vec<String>,
+    ) -> Result<bool, Error> {
+        let headers = response.inner.headers().get_all(WWW_AUTHENTICATE);
+        let challenges = parse_challenges(headers.iter().filter_map(|value| value.to_str().ok()));
+        let Some((scheme, challenge)) = choose(&challenges, response)? else {
+            return Ok(false);
+        };
+        let changed = known.as_ref() != Some(&scheme);
+        host.set(scheme);
+        let Some((key, freshness)) = used.filter(|_| !changed) else {
+            return Ok(changed);
+        };
+        self.auth.tokens.forget(key);
+        if *freshness == Freshness::Kept {
+            return Ok(true);
+        }
+        // Some registries name scopes of their own.
+        let named: Vec<_> = challenge
+            .get("scope")
+            .map(ToOwned::to_owned)
+            .into_iter()
+            .collect();
+        let other = !named.is_empty() && named != *scopes;
+        if other {
+            *scopes = named;
+        }
+        Ok(other)
+    }
+
+    /// The `Authorization` for what the host asks for.
+    async fn header(
+        &self,
+        scheme: &Option<Scheme>,
+        ask: &Ask,
+        candidate: Option<&Arc<Credential>>,
+        scopes: &[String],
+    ) -> Result<(Option<HeaderValue>, Option<(TokenKey, Freshness)>), Error> {
+        match scheme {
+            None | Some(Scheme::Open) => Ok((None, None)),
+            Some(Scheme::Basic) => Ok((candidate.map(|c| basic(c)), None)),
+            Some(Scheme::Bearer { realm, service }) => {
+                self.check_realm(&ask.url, realm)
+                    .map_err(|problem| Error::new(authority_of(&ask.url), &ask.asked, problem))?;
+                let key = TokenKey {
+                    credential: candidate.cloned(),
+                    realm: realm.clone(),
+                    service: service.clone(),
+                    scopes: scopes.to_vec(),
+                };
+                let (header, freshness) = self.auth.tokens.get(&self.transport, &key).await?;
+                Ok((Some(header), Some((key, freshness))))
+            }
+        }
+    }
+
+    /// See the rule at the head of [`crate::auth`].
+    fn check_realm(&self, registry: &Url, realm: &Url) -> Result<(), Problem> {
+        let safe = realm.scheme() == "https"
+            || registry.scheme() == "http"
+            || self.transport.allows_plain_http(realm);
+        if safe {
+            return Ok(());
+        }
+        let server = authority_of(realm);
+        Err(Problem::Unsafe(format!(
+            "its token server {server} speaks plain HTTP, where nothing secret is sent; allow \
+             that with --plain-http {server}"
+        )))
+    }
+
+    fn token_refused(
+        &self,
+        error: Error,
+        candidate: Option<&Arc<Credential>>,
+    ) -> Result<Tried, Error> {
+        match error.category() {
+            Category::Unauthorized | Category::Forbidden => {
+                let advice = self.advice(candidate);
+                Ok(Tried::Refused(error.advised(advice)))
+            }
+            _ => Err(error),
+        }
+    }
+
+    async fn refused(
+        &self,
+        response: Response,
+        candidate: Option<&Arc<Credential>>,
+        expired: bool,
+    ) -> Error {
+        let (host, asked) = (response.host.clone(), response.asked.clone());
+        let mut answer: Answer = refusal(response).await;
+        answer.advice = self.advice(candidate);
+        let problem = match expired {
+            true => Problem::TokenExpired(answer),
+            false => Problem::Answer(answer),
+        };
+        Error::new(host, asked, problem)
+    }
+
+    fn advice(&self, candidate: Option<&Arc<Credential>>) -> String {
+        let used = match candidate {
+            Some(credential) => format!("asked with the credential of {}", credential.origin),
+            None => "asked without a credential: none is configured for it".to_owned(),
+        };
+        self.hint
+            .iter()
+            .fold(used, |text, hint| format!("{text}; {hint}"))
+    }
+}
+
+fn is_reading(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// A request for this round; the body stays for the next unless it can be sent only once.
+fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
+    let body = match &mut ask.body {
+        Body::Empty => Body::Empty,
+        Body::Bytes(bytes) => Body::Bytes(bytes.clone()),
+        Body::Stream(size, stream) => {
+            let empty = crate::blob_stream::BlobStream::new(futures::stream::empty());
+            Body::Stream(*size, std::mem::replace(stream, empty))
+        }
+    };
+    Request {
+        method: ask.method.clone(),
+        url: ask.url.clone(),
+        headers: ask.headers.clone(),
+        authorization,
+        body,
+        asked: ask.asked.clone(),
+    }
+}
+
+/// The challenge that we can answer best.
+fn choose<'a>(
+    challenges: &'a [Challenge],
+    response: &Response,
+) -> Result<Option<(Scheme, &'a Challenge)>, Error> {
+    let find = |name: &str| challenges.iter().find(|challenge| challenge.scheme == name);
+    if let Some(bearer) = find("bearer") {
+        let realm = bearer.get("realm").unwrap_or_default();
+        let realm = location::join(response.url(), realm)
+            .ok()
+            .filter(|url| bearer.get("realm").is_some_and(|r| r.contains("://")) && url.has_host())
+            .ok_or_else(|| {
+                response.error(Problem::protocol(
+                    "its challenge names no usable token server",
+                ))
+            })?;
+        let service = bearer.get("service").map(ToOwned::to_owned);
+        return Ok(Some((Scheme::Bearer { realm, service }, bearer)));
+    }
+    if let Some(basic) = find("basic") {
+        return Ok(Some((Scheme::Basic, basic)));
+    }
+    match challenges.first() {
+        Some(unknown) => {
+            let scheme = crate::transport::clean(&unknown.scheme);
+            let text = format!("it asks for authentication by {scheme:?}, which is not supported");
+            Err(response.error(Problem::Unsafe(text)))
+        }
+        None => Ok(None),
+    }
+}

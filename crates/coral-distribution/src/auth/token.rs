@@ -1,0 +1,194 @@
+//! Bearer tokens: fetched, kept until shortly before they expire.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use http::{HeaderMap, HeaderValue, Method};
+use serde::Deserialize;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::credentials::Credential;
+use crate::error::{Error, Problem};
+use crate::transport::{Body, Request, Transport, read_bounded, refusal};
+
+/// Some token servers list all of an account's groups in the token; none needs more than this.
+const MAX_TOKEN_ANSWER: usize = 256 * 1024;
+/// What the token specification gives a token that does not say.
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// A token that lives longer is asked for again anyway.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A token is renewed this long before its end, or at three quarters of a short life.
+const MARGIN: Duration = Duration::from_secs(15);
+/// Above this many tokens the expired ones are thrown away.
+const MANY_TOKENS: usize = 4096;
+
+/// What a token is good for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct TokenKey {
+    pub(crate) credential: Option<Arc<Credential>>,
+    pub(crate) realm: Url,
+    pub(crate) service: Option<String>,
+    pub(crate) scopes: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Token {
+    header: HeaderValue,
+    renew_at: Instant,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
+
+/// All tokens of a client.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens(Mutex<HashMap<TokenKey, Slot>>);
+
+/// The answer of a token server.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<f64>,
+}
+
+impl Tokens {
+    /// The `Authorization` header for a key, and whether it was already there. Of many who ask at
+    /// once one fetches; if that fails, each of the others tries for itself.
+    pub(crate) async fn get(
+        &self,
+        transport: &Transport,
+        key: &TokenKey,
+    ) -> Result<(HeaderValue, Freshness), Error> {
+        let slot = self.slot(key);
+        if let Ok(mut first) = slot.try_lock() {
+            if let Some(header) = valid(first.as_ref()) {
+                return Ok((header, Freshness::Kept));
+            }
+            let token = fetch(transport, key).await?;
+            let header = token.header.clone();
+            *first = Some(token);
+            return Ok((header, Freshness::New));
+        }
+        let kept = valid(slot.lock().await.as_ref());
+        if let Some(header) = kept {
+            return Ok((header, Freshness::New));
+        }
+        let token = fetch(transport, key).await?;
+        let header = token.header.clone();
+        *slot.lock().await = Some(token);
+        Ok((header, Freshness::New))
+    }
+
+    /// Throws a token away that was refused.
+    pub(crate) fn forget(&self, key: &TokenKey) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+    }
+
+    fn slot(&self, key: &TokenKey) -> Slot {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() > MANY_TOKENS {
+            slots.retain(|_, slot| {
+                slot.try_lock()
+                    .map_or(true, |t| valid(t.as_ref()).is_some())
+            });
+        }
+        Arc::clone(slots.entry(key.clone()).or_default())
+    }
+}
+
+/// Whether a token has been used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    New,
+    Kept,
+}
+
+fn valid(token: Option<&Token>) -> Option<HeaderValue> {
+    token
+        .filter(|token| Instant::now() < token.renew_at)
+        .map(|token| token.header.clone())
+}
+
+/// `Basic` with user and password (RFC 7617).
+pub(crate) fn basic(credential: &Credential) -> HeaderValue {
+    let pair = format!("{}:{}", credential.username, credential.password.expose());
+    let text = format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(pair)
+    );
+    let mut header =
+        HeaderValue::from_str(&text).expect("base64 has only letters that a header takes");
+    header.set_sensitive(true);
+    header
+}
+
+async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
+    let asked_at = Instant::now();
+    let request = Request {
+        method: Method::GET,
+        url: token_url(key),
+        headers: HeaderMap::new(),
+        authorization: key.credential.as_deref().map(basic),
+        body: Body::Empty,
+        asked: format!("getting a token for {}", key.scopes.join(" ")),
+    };
+    let response = transport.send(request).await?;
+    if !response.status().is_success() {
+        let (host, asked) = (response.host.clone(), response.asked.clone());
+        return Err(Error::new(host, asked, refusal(response).await));
+    }
+    let (host, asked) = (response.host.clone(), response.asked.clone());
+    let fail = |text: &str| Error::new(&host, &asked, Problem::protocol(text));
+    let body = read_bounded(response, MAX_TOKEN_ANSWER).await?;
+    // The parser's own message may quote the token.
+    let answer: TokenAnswer =
+        serde_json::from_slice(&body).map_err(|_| fail("the answer is not a token in JSON"))?;
+    let life = life_of(answer.expires_in);
+    let token = [answer.token, answer.access_token]
+        .into_iter()
+        .flatten()
+        .find(|t| !t.is_empty());
+    let token = token.ok_or_else(|| fail("the answer has no token in it"))?;
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| fail("the token cannot stand in a header"))?;
+    header.set_sensitive(true);
+    Ok(Token {
+        header,
+        renew_at: asked_at + life.saturating_sub(MARGIN.min(life / 4)),
+    })
+}
+
+fn life_of(expires_in: Option<f64>) -> Duration {
+    expires_in
+        .filter(|seconds| *seconds > 0.0)
+        .map_or(DEFAULT_LIFE, |s| {
+            Duration::try_from_secs_f64(s)
+                .unwrap_or(MAX_LIFE)
+                .min(MAX_LIFE)
+        })
+}
+
+fn token_url(key: &TokenKey) -> Url {
+    let mut url = key.realm.clone();
+    let mut query = url.query_pairs_mut();
+    if let Some(service) = &key.service {
+        query.append_pair("service", service);
+    }
+    for scope in &key.scopes {
+        query.append_pair("scope", scope);
+    }
+    if let Some(credential) = &key.credential {
+        query.append_pair("account", &credential.username);
+    }
+    drop(query);
+    url
+}

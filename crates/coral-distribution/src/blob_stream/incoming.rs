@@ -1,0 +1,77 @@
+//! The body of an answer as it comes over the network.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::time::{Instant, Sleep};
+use url::Url;
+
+use crate::error::{Error, Problem};
+use crate::transport::{Response, classify};
+
+type Body = Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error>> + Send>>;
+
+/// Chunks of a body. Waiting for one longer than the stall limit is an error; time in which
+/// nobody asks for a chunk does not count.
+pub(crate) struct Incoming {
+    body: Body,
+    stall: Duration,
+    alarm: Pin<Box<Sleep>>,
+    waiting: bool,
+    received: u64,
+    url: Url,
+    place: String,
+    asked: String,
+}
+
+impl Incoming {
+    pub(crate) fn new(response: Response) -> Self {
+        let stall = response.stall;
+        Self {
+            stall,
+            alarm: Box::pin(tokio::time::sleep(stall)),
+            waiting: false,
+            received: 0,
+            url: response.url().clone(),
+            place: response.host,
+            asked: response.asked,
+            body: Box::pin(response.inner.bytes_stream()),
+        }
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if !self.waiting {
+            self.waiting = true;
+            let deadline = Instant::now() + self.stall;
+            self.alarm.as_mut().reset(deadline);
+        }
+        self.alarm
+            .as_mut()
+            .poll(cx)
+            .map(|()| Error::new(&self.place, &self.asked, Problem::Stalled(self.stall)))
+    }
+}
+
+impl Stream for Incoming {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.body.poll_next_unpin(cx) {
+            Poll::Ready(Some(Ok(chunk))) => {
+                self.waiting = false;
+                self.received += chunk.len() as u64;
+                Poll::Ready(Some(Ok(chunk)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let problem = classify(&error, &self.url, self.stall, self.received);
+                Poll::Ready(Some(Err(Error::new(&self.place, &self.asked, problem))))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => self.poll_alarm(cx).map(|error| Some(Err(error))),
+        }
+    }
+}

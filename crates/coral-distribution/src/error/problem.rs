@@ -1,0 +1,197 @@
+//! What came instead of what was asked for.
+
+use std::fmt;
+use std::time::Duration;
+
+use coral_image::{Digest, MAX_MANIFEST_SIZE, ManifestError};
+use http::StatusCode;
+
+use super::{Category, Disposition};
+
+/// An answer that tells of a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// What the other side said, cleaned and cut.
+    pub(crate) message: String,
+    /// Whether it said so in HTML, as proxies and portals do.
+    pub(crate) html: bool,
+    /// Whether it is a rate limit, whatever its status.
+    pub(crate) rate_limited: bool,
+    pub(crate) retry_after: Option<Duration>,
+    /// What we can add: which credential was used, which flag would help.
+    pub(crate) advice: String,
+}
+
+impl Answer {
+    fn category(&self) -> Category {
+        match self.status {
+            _ if self.rate_limited => Category::RateLimited,
+            StatusCode::UNAUTHORIZED => Category::Unauthorized,
+            StatusCode::FORBIDDEN => Category::Forbidden,
+            StatusCode::NOT_FOUND | StatusCode::GONE => Category::NotFound,
+            StatusCode::REQUEST_TIMEOUT => Category::Timeout,
+            StatusCode::PAYLOAD_TOO_LARGE => Category::TooLarge,
+            status if status.is_server_error() => Category::Server,
+            status if status.is_client_error() => Category::Refused,
+            _ => Category::Protocol,
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "answered {}", self.status)?;
+        if self.rate_limited && self.status != StatusCode::TOO_MANY_REQUESTS {
+            f.write_str(" for a rate limit")?;
+        }
+        if self.html {
+            f.write_str(" with an HTML page (not a registry, or a proxy in between)")?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        if let Some(wait) = self.retry_after {
+            write!(f, "; it asks to wait {} s", wait.as_secs())?;
+        }
+        if !self.advice.is_empty() {
+            write!(f, "; {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+/// What came instead of what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("the name does not resolve: {cause}; check the host's spelling and DNS")]
+    Dns { cause: String },
+    #[error("cannot connect: {cause}")]
+    Connect { cause: String },
+    #[error("TLS failed: {cause}; {advice}")]
+    Tls { cause: String, advice: String },
+    #[error("no connection within {} s", .0.as_secs_f32())]
+    ConnectTimeout(Duration),
+    #[error("no byte moved for {} s", .0.as_secs_f32())]
+    Stalled(Duration),
+    #[error("{0}")]
+    Answer(Answer),
+    /// A streamed body cannot be sent a second time with a new token.
+    #[error("{0}; the upload cannot be repeated from the middle and must begin again")]
+    TokenExpired(Answer),
+    #[error("nothing is there under this name")]
+    Missing,
+    #[error("the bytes hash to {actual}, not to {expected}")]
+    Digest {
+        expected: Box<Digest>,
+        actual: Box<Digest>,
+    },
+    #[error("{actual} bytes came, not {expected}")]
+    Length { expected: u64, actual: u64 },
+    #[error("more than the {limit} bytes that were to come")]
+    TooLarge { limit: u64 },
+    #[error("the connection was cut after {received} bytes{}", cause_suffix(.cause))]
+    Cut { received: u64, cause: String },
+    #[error("an HTML page came (not a registry, or a proxy in between)")]
+    Html,
+    #[error("not a manifest")]
+    Manifest(#[source] ManifestError),
+    #[error("{0}")]
+    Protocol(String),
+    /// Something that may not be done, whoever asks for it.
+    #[error("{0}")]
+    Unsafe(String),
+    #[error("{what} {path}")]
+    Storage {
+        what: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Options(String),
+}
+
+fn cause_suffix(cause: &str) -> String {
+    if cause.is_empty() {
+        String::new()
+    } else {
+        format!(": {cause}")
+    }
+}
+
+impl Problem {
+    pub(crate) fn protocol(text: impl fmt::Display) -> Self {
+        Self::Protocol(text.to_string())
+    }
+
+    pub(crate) fn digest(expected: Digest, actual: Digest) -> Self {
+        Self::Digest {
+            expected: Box::new(expected),
+            actual: Box::new(actual),
+        }
+    }
+
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        match self {
+            Self::Answer(answer) | Self::TokenExpired(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn category(&self) -> Category {
+        match self {
+            Self::Dns { .. } => Category::Dns,
+            Self::Connect { .. } => Category::Connect,
+            Self::Tls { .. } => Category::Tls,
+            Self::ConnectTimeout(_) | Self::Stalled(_) => Category::Timeout,
+            Self::Answer(answer) | Self::TokenExpired(answer) => answer.category(),
+            Self::Missing => Category::NotFound,
+            Self::Digest { .. } | Self::Length { .. } => Category::Digest,
+            Self::TooLarge { .. } => Category::TooLarge,
+            Self::Cut { .. } => Category::Cut,
+            Self::Html | Self::Manifest(_) | Self::Protocol(_) | Self::Unsafe(_) => {
+                Category::Protocol
+            }
+            Self::Storage { .. } => Category::Storage,
+            Self::Options(_) => Category::Options,
+        }
+    }
+
+    pub(crate) fn disposition(&self) -> Disposition {
+        if let Some(wait) = self.answer().and_then(|answer| answer.retry_after) {
+            return Disposition::RetryAfter(wait);
+        }
+        match self {
+            Self::TokenExpired(_) => Disposition::Retry,
+            Self::Unsafe(_) => Disposition::WaitForChange,
+            _ => match self.category() {
+                Category::Unauthorized
+                | Category::Forbidden
+                | Category::NotFound
+                | Category::Refused
+                | Category::TooLarge
+                | Category::Options => Disposition::WaitForChange,
+                _ => Disposition::Retry,
+            },
+        }
+    }
+}
+
+impl From<ManifestError> for Problem {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Digest { expected, actual } => Self::Digest { expected, actual },
+            ManifestError::TooLarge => Self::TooLarge {
+                limit: MAX_MANIFEST_SIZE as u64,
+            },
+            other => Self::Manifest(other),
+        }
+    }
+}
+
+impl From<Answer> for Problem {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}

@@ -1,0 +1,98 @@
+//! `Location` and `Link` headers: where the other side sends us.
+
+use url::Url;
+
+/// Longest URL that is followed.
+const MAX_URL: usize = 16 * 1024;
+
+/// Whether scheme, host and port are the same.
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme()
+        && a.host_str() == b.host_str()
+        && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// Where `text` leads from `base`. Only HTTP URLs without user information come out.
+///
+/// A registry behind a proxy that ends TLS often writes its own address with `http://`; at the
+/// same host and port, or both at their scheme's default port, the scheme of `base` is kept.
+pub(crate) fn join(base: &Url, text: &str) -> Result<Url, String> {
+    if text.len() > MAX_URL {
+        return Err(format!(
+            "the address it leads to is longer than {MAX_URL} bytes"
+        ));
+    }
+    let wrong = || format!("it leads to {:?}, which is not an HTTP address", cut(text));
+    let mut target = base.join(text.trim()).map_err(|_| wrong())?;
+    if !matches!(target.scheme(), "http" | "https") || target.host_str().is_none() {
+        return Err(wrong());
+    }
+    if !target.username().is_empty() || target.password().is_some() {
+        return Err("it leads to an address with a user name in it".to_owned());
+    }
+    if base.scheme() == "https"
+        && target.scheme() == "http"
+        && target.host_str() == base.host_str()
+        && target.port() == base.port()
+    {
+        // Cannot fail: both are special schemes.
+        let _ = target.set_scheme("https");
+    }
+    target.set_fragment(None);
+    Ok(target)
+}
+
+/// A URL fit to be shown: without its query, which may hold a signature.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    cut(url.as_str())
+}
+
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// The target of the link with `rel="next"` in a `Link` header (RFC 8288).
+pub(crate) fn next_link(header: &str) -> Option<&str> {
+    let mut rest = header;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (target, after) = after.split_once('>')?;
+        let (parameters, following) = until_next_link(after);
+        if is_next(parameters) {
+            return Some(target.trim());
+        }
+        rest = following;
+    }
+    None
+}
+
+/// Cuts at the comma that ends a link, minding quoted strings.
+fn until_next_link(text: &str) -> (&str, &str) {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => return text.split_at(at),
+            _ => {}
+        }
+    }
+    (text, "")
+}
+
+fn is_next(parameters: &str) -> bool {
+    parameters
+        .split(';')
+        .filter_map(|parameter| parameter.split_once('='))
+        .any(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("rel")
+                && value
+                    .trim()
+                    .trim_matches('"')
+                    .split_ascii_whitespace()
+                    .any(|relation| relation.eq_ignore_ascii_case("next"))
+        })
+}

@@ -1,0 +1,149 @@
+//! Reading blobs of a registry.
+
+use coral_image::{Descriptor, Digest, Hasher};
+use http::header::{CONTENT_ENCODING, CONTENT_RANGE, RANGE};
+use http::{Method, StatusCode};
+
+use super::{Access, Call, RepositoryClient, expect, header};
+use crate::blob_stream::{BlobStream, Checked, Incoming, Promise};
+use crate::error::{Error, Problem};
+use crate::transport::{Response, is_html};
+
+impl RepositoryClient {
+    /// The length of a blob, by `HEAD`; `None` if it is not there.
+    pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let response = self.ask_blob(Method::HEAD, digest, 0).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = expect(response, &[200]).await?;
+        if is_html(&response) {
+            return Err(response.error(Problem::Html));
+        }
+        match response.content_length() {
+            Some(length) => Ok(Some(length)),
+            None => Err(response.error(Problem::protocol("the answer has no Content-Length"))),
+        }
+    }
+
+    /// The blob from `offset` on. From 0 the digest is verified; from elsewhere only the length,
+    /// see [`Self::blob_from`].
+    pub async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
+        let hasher = (offset == 0).then(|| blob.digest.algorithm().hasher());
+        self.open(Promise::new(blob, offset, hasher)).await
+    }
+
+    /// The blob from `offset` on, verified: `hasher` has taken in everything before it.
+    pub async fn blob_from(
+        &self,
+        blob: &Descriptor,
+        offset: u64,
+        hasher: Hasher,
+    ) -> Result<BlobStream, Error> {
+        self.open(Promise::new(blob, offset, Some(hasher))).await
+    }
+
+    async fn open(&self, promise: Promise) -> Result<BlobStream, Error> {
+        let asked = self.reading(&promise.digest);
+        let host = self.repository.host().as_str();
+        let Promise { offset, size, .. } = promise;
+        if offset > size {
+            let text = format!("the offset {offset} is beyond the {size} bytes of the blob");
+            return Err(Error::new(host, asked, Problem::Options(text)));
+        }
+        if offset == size {
+            let nothing = BlobStream::new(futures::stream::empty());
+            return Ok(BlobStream::new(Checked::new(
+                nothing, promise, 0, host, asked,
+            )));
+        }
+        let response = self.ask_blob(Method::GET, &promise.digest, offset).await?;
+        let response = expect(response, if offset > 0 { &[200, 206] } else { &[200] }).await?;
+        let skip = skipped(&response, offset, size).map_err(|problem| response.error(problem))?;
+        let place = response.host.clone();
+        let incoming = BlobStream::new(Incoming::new(response));
+        Ok(BlobStream::new(Checked::new(
+            incoming, promise, skip, place, asked,
+        )))
+    }
+
+    async fn ask_blob(
+        &self,
+        method: Method,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<Response, Error> {
+        let mut ask = self.ask(Call {
+            method,
+            path: format!("blobs/{digest}"),
+            access: Access::Pull,
+            asked: format_args!("{}", self.reading(digest)),
+        })?;
+        if offset > 0 {
+            header(&mut ask, RANGE, &format!("bytes={offset}-"))?;
+        }
+        self.session.send(ask).await
+    }
+
+    fn reading(&self, digest: &Digest) -> String {
+        format!("reading blob {digest} of {}", self.repository.path())
+    }
+}
+
+/// Checks what the headers promise; how many bytes to skip, where the offset was ignored.
+fn skipped(response: &Response, offset: u64, size: u64) -> Result<u64, Problem> {
+    if is_html(response) {
+        return Err(Problem::Html);
+    }
+    if let Some(encoding) = response
+        .header(CONTENT_ENCODING)
+        .filter(|e| *e != "identity")
+    {
+        let text = format!(
+            "the blob came encoded as {:?}",
+            crate::transport::clean(encoding)
+        );
+        return Err(Problem::Protocol(text));
+    }
+    let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+    if partial {
+        check_range(
+            response.header(CONTENT_RANGE).unwrap_or_default(),
+            offset,
+            size,
+        )?;
+    }
+    let skip = if partial { 0 } else { offset };
+    let expected = size - offset + skip;
+    match response.content_length() {
+        Some(actual) if actual > expected => Err(Problem::TooLarge { limit: expected }),
+        Some(actual) if actual < expected => Err(Problem::Length { expected, actual }),
+        _ => Ok(skip),
+    }
+}
+
+/// `Content-Range: bytes 5-99/100` (RFC 9110, section 14.4) must be what was asked for.
+fn check_range(text: &str, offset: u64, size: u64) -> Result<(), Problem> {
+    let wrong = || {
+        let shown = crate::transport::clean(text);
+        Problem::Protocol(format!(
+            "asked for bytes {offset}-{}/{size}, got {shown:?}",
+            size - 1
+        ))
+    };
+    let (range, total) = parse_content_range(text).ok_or_else(wrong)?;
+    let fits = range == (offset, size - 1) && total.is_none_or(|total| total == size);
+    if fits { Ok(()) } else { Err(wrong()) }
+}
+
+fn parse_content_range(text: &str) -> Option<((u64, u64), Option<u64>)> {
+    let (unit, rest) = text.trim().split_once(' ')?;
+    let (range, total) = rest.split_once('/')?;
+    let (start, end) = range.trim().split_once('-')?;
+    let total = match total.trim() {
+        "*" => None,
+        number => Some(number.parse().ok()?),
+    };
+    unit.eq_ignore_ascii_case("bytes").then_some(())?;
+    Some(((start.parse().ok()?, end.parse().ok()?), total))
+}

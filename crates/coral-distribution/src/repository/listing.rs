@@ -1,0 +1,130 @@
+//! Lists that come in pages.
+
+use std::collections::HashSet;
+
+use coral_image::Tag;
+use http::Method;
+use http::header::{ACCEPT, LINK};
+use serde::Deserialize;
+use url::Url;
+
+use super::{Access, Call, RepositoryClient, expect, header};
+use crate::auth::Ask;
+use crate::error::{Error, Problem};
+use crate::location;
+use crate::transport::{Response, is_html, read_bounded};
+
+/// Tags asked for at a time; registries give as many as they like.
+const PAGE: &str = "1000";
+const MAX_PAGE_SIZE: usize = 32 * 1024 * 1024;
+const MAX_PAGES: usize = 10_000;
+const MAX_TAGS: usize = 1_000_000;
+
+#[derive(Deserialize)]
+struct TagPage {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+impl RepositoryClient {
+    /// All tags, as the registry orders them; a repository that is not there is an error.
+    pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
+        let asked = format!("listing the tags of {}", self.repository.path());
+        let mut url = self.url("tags/list", format_args!("{asked}"))?;
+        url.query_pairs_mut().append_pair("n", PAGE);
+        let mut pages = Pages::new(url);
+        let mut tags = Vec::new();
+        while let Some(url) = pages.next() {
+            let response = expect(
+                self.ask_page(url, &asked, "application/json").await?,
+                &[200],
+            )
+            .await?;
+            if is_html(&response) {
+                return Err(response.error(Problem::Html));
+            }
+            pages.follow(&response)?;
+            let host = response.host.clone();
+            let body = read_bounded(response, MAX_PAGE_SIZE).await?;
+            let fail = |text: String| Error::new(&host, &asked, Problem::Protocol(text));
+            let page: TagPage = serde_json::from_slice(&body)
+                .map_err(|error| fail(format!("the answer is not a list of tags: {error}")))?;
+            for name in page.tags.unwrap_or_default() {
+                tags.push(Tag::parse(&name).map_err(|error| fail(error.to_string()))?);
+            }
+            if tags.len() > MAX_TAGS {
+                return Err(fail(format!("more than {MAX_TAGS} tags")));
+            }
+        }
+        Ok(tags)
+    }
+
+    pub(super) async fn ask_page(
+        &self,
+        url: Url,
+        asked: &str,
+        accept: &str,
+    ) -> Result<Response, Error> {
+        let first = self.ask(Call {
+            method: Method::GET,
+            path: String::new(),
+            access: Access::Pull,
+            asked: format_args!("{asked}"),
+        })?;
+        let mut ask = Ask { url, ..first };
+        header(&mut ask, ACCEPT, accept)?;
+        self.session.send(ask).await
+    }
+}
+
+/// Follows `Link` headers from page to page, at most so far and never in a circle.
+pub(super) struct Pages {
+    next: Option<Url>,
+    seen: HashSet<Url>,
+}
+
+impl Pages {
+    pub(super) fn new(first: Url) -> Self {
+        Self {
+            next: Some(first),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// The next page to ask for.
+    pub(super) fn next(&mut self) -> Option<Url> {
+        let next = self.next.take()?;
+        self.seen.insert(next.clone());
+        Some(next)
+    }
+
+    /// Takes the next page from an answer.
+    pub(super) fn follow(&mut self, response: &Response) -> Result<(), Error> {
+        let links = response.inner.headers().get_all(LINK);
+        let link = links
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .find_map(location::next_link);
+        let Some(text) = link else { return Ok(()) };
+        let fail = |text: String| response.error(Problem::Protocol(text));
+        let next = location::join(response.url(), text).map_err(fail)?;
+        if !location::same_origin(response.url(), &next) {
+            let text = format!(
+                "the next page is at another host: {}",
+                location::shown(&next)
+            );
+            return Err(response.error(Problem::Unsafe(text)));
+        }
+        if self.seen.contains(&next) {
+            return Err(fail(format!(
+                "its pages go in a circle at {}",
+                location::shown(&next)
+            )));
+        }
+        if self.seen.len() >= MAX_PAGES {
+            return Err(fail(format!("more than {MAX_PAGES} pages")));
+        }
+        self.next = Some(next);
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Manifests of a registry.
+
+use bytes::Bytes;
+use coral_image::{
+    Descriptor, Digest, DigestError, MAX_MANIFEST_SIZE, Manifest, Version, media_type,
+};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{Method, StatusCode};
+
+use super::{Access, Call, PutManifest, RepositoryClient, expect, header};
+use crate::error::{Error, Problem};
+use crate::transport::{Body, Response, is_html, read_bounded};
+
+const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
+const OCI_SUBJECT: &str = "oci-subject";
+
+impl RepositoryClient {
+    /// What a tag or digest points at, by `HEAD`; `None` if it is not there. Where the answer
+    /// lacks the digest or the length, the manifest is read.
+    pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
+        let asked = format!("looking up {}", self.named(version));
+        let response = self.ask_manifest(Method::HEAD, version, &asked).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = expect(response, &[200]).await?;
+        if is_html(&response) {
+            return Err(response.error(Problem::Html));
+        }
+        let digest = sent_digest(&response)?;
+        if let (Some(actual), Some(expected)) = (digest, version.digest())
+            && actual != *expected
+            && actual.algorithm() == expected.algorithm()
+        {
+            return Err(response.error(Problem::digest(*expected, actual)));
+        }
+        let known = version.digest().copied().or(digest);
+        let (Some(digest), Some(size)) = (known, response.content_length()) else {
+            return Ok(Some(self.manifest(version).await?.descriptor()));
+        };
+        if size > MAX_MANIFEST_SIZE as u64 {
+            return Err(response.error(Problem::TooLarge {
+                limit: MAX_MANIFEST_SIZE as u64,
+            }));
+        }
+        let media_type = response.header(CONTENT_TYPE).map(media_type::essence);
+        Ok(Some(Descriptor::new(
+            media_type.unwrap_or_default(),
+            digest,
+            size,
+        )))
+    }
+
+    /// The manifest, verified; one that is not there is an error of category `not_found`.
+    pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
+        let asked = format!("reading manifest {}", self.named(version));
+        let response = expect(
+            self.ask_manifest(Method::GET, version, &asked).await?,
+            &[200],
+        )
+        .await?;
+        if is_html(&response) {
+            return Err(response.error(Problem::Html));
+        }
+        let expected = match version.digest() {
+            Some(digest) => Some(*digest),
+            None => sent_digest(&response)?,
+        };
+        let content_type = response.header(CONTENT_TYPE).map(ToOwned::to_owned);
+        let host = response.host.clone();
+        let body = read_bounded(response, MAX_MANIFEST_SIZE).await?;
+        parse(body, content_type.as_deref(), expected.as_ref())
+            .map_err(|problem| Error::new(host, asked, problem))
+    }
+
+    /// Writes a manifest under a tag or its digest.
+    pub async fn put_manifest(
+        &self,
+        version: &Version,
+        manifest: &Manifest,
+    ) -> Result<PutManifest, Error> {
+        let recorded = self.put_bytes(version, manifest).await?;
+        let Some(subject) = manifest.subject() else {
+            return Ok(PutManifest {
+                subject_recorded: true,
+            });
+        };
+        if !recorded {
+            self.add_referrer(&subject.digest, manifest.descriptor())
+                .await?;
+        }
+        Ok(PutManifest {
+            subject_recorded: recorded,
+        })
+    }
+
+    /// Writes a manifest; whether the registry said that it recorded the subject.
+    pub(super) async fn put_bytes(
+        &self,
+        version: &Version,
+        manifest: &Manifest,
+    ) -> Result<bool, Error> {
+        let mut ask = self.ask(Call {
+            method: Method::PUT,
+            path: format!("manifests/{version}"),
+            access: Access::Push,
+            asked: format_args!("writing manifest {}", self.named(version)),
+        })?;
+        header(&mut ask, CONTENT_TYPE, manifest.media_type())?;
+        ask.body = Body::Bytes(manifest.bytes().clone());
+        let response = expect(self.session.send(ask).await?, &[200, 201, 202, 204]).await?;
+        let (expected, sent) = (manifest.digest(), sent_digest(&response)?);
+        if let Some(actual) = sent.filter(|d| d.algorithm() == expected.algorithm())
+            && actual != expected
+        {
+            return Err(response.error(Problem::digest(expected, actual)));
+        }
+        Ok(response.header(OCI_SUBJECT).is_some())
+    }
+
+    /// Deletes a tag, or a manifest with all its tags. One that is not there is an error.
+    pub async fn delete(&self, version: &Version) -> Result<(), Error> {
+        let ask = self.ask(Call {
+            method: Method::DELETE,
+            path: format!("manifests/{version}"),
+            access: Access::Delete,
+            asked: format_args!("deleting {}", self.named(version)),
+        })?;
+        expect(self.session.send(ask).await?, &[200, 202, 204])
+            .await
+            .map(drop)
+    }
+
+    async fn ask_manifest(
+        &self,
+        method: Method,
+        version: &Version,
+        asked: &str,
+    ) -> Result<Response, Error> {
+        let mut ask = self.ask(Call {
+            method,
+            path: format!("manifests/{version}"),
+            access: Access::Pull,
+            asked: format_args!("{asked}"),
+        })?;
+        header(&mut ask, ACCEPT, &media_type::MANIFESTS.join(", "))?;
+        self.session.send(ask).await
+    }
+}
+
+fn parse(
+    body: Bytes,
+    content_type: Option<&str>,
+    expected: Option<&Digest>,
+) -> Result<Manifest, Problem> {
+    Ok(match expected {
+        Some(digest) => Manifest::parse_pinned(body, content_type, digest)?,
+        None => Manifest::parse(body, content_type)?,
+    })
+}
+
+/// `Docker-Content-Digest`, if there is one of an algorithm that can be checked.
+fn sent_digest(response: &Response) -> Result<Option<Digest>, Error> {
+    let Some(text) = response
+        .header(DOCKER_CONTENT_DIGEST)
+        .filter(|text| !text.is_empty())
+    else {
+        return Ok(None);
+    };
+    match Digest::parse(text.trim()) {
+        Ok(digest) => Ok(Some(digest)),
+        Err(DigestError::Algorithm(_)) => Ok(None),
+        Err(error) => Err(response.error(Problem::protocol(format_args!(
+            "Docker-Content-Digest: {error}"
+        )))),
+    }
+}

@@ -1,0 +1,183 @@
+//! Referrers: the API, and the tag that stands in for it (OCI distribution-spec, "Listing
+//! Referrers" and "Referrers Tag Schema").
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Tag, Version, media_type};
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use super::RepositoryClient;
+use super::listing::Pages;
+use crate::error::{Category, Error, Problem};
+use crate::transport::{Response, read_bounded, refusal};
+
+/// Times the tag is written before another writer is given way for good.
+const MAX_ATTEMPTS: usize = 5;
+/// More referrers of one manifest than anybody has.
+const MAX_REFERRERS: usize = 100_000;
+
+/// One lock for each referrers tag that is being written by this client.
+#[derive(Debug, Default)]
+pub(crate) struct ReferrersLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl ReferrersLocks {
+    fn lock_for(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(&name).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        locks.insert(name, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+impl RepositoryClient {
+    /// The manifests that refer to this one, by the referrers API, else by the tag that stands in
+    /// for it; none is an empty list.
+    pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        match self.referrers_by_api(subject).await? {
+            Some(found) => Ok(found),
+            None => Ok(self
+                .referrers_index(subject)
+                .await?
+                .map_or_else(Vec::new, |index| index.children().to_vec())),
+        }
+    }
+
+    /// `None` where the registry does not have the API.
+    async fn referrers_by_api(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
+        let asked = format!(
+            "listing the referrers of {}@{subject}",
+            self.repository.path()
+        );
+        let mut pages =
+            Pages::new(self.url(&format!("referrers/{subject}"), format_args!("{asked}"))?);
+        let mut found = Vec::new();
+        while let Some(url) = pages.next() {
+            let response = self.ask_page(url, &asked, media_type::OCI_INDEX).await?;
+            if has_no_api(&response) {
+                return Ok(None);
+            }
+            let (host, asked) = (response.host.clone(), response.asked.clone());
+            if response.status() != 200 {
+                return Err(Error::new(host, asked, refusal(response).await));
+            }
+            pages.follow(&response)?;
+            let body = read_bounded(response, MAX_MANIFEST_SIZE).await?;
+            let index = Manifest::parse(body, Some(media_type::OCI_INDEX))
+                .map_err(|error| Error::new(&host, &asked, error))?;
+            found.extend_from_slice(index.children());
+            if found.len() > MAX_REFERRERS {
+                let text = format!("more than {MAX_REFERRERS} referrers");
+                return Err(Error::new(&host, &asked, Problem::Protocol(text)));
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// What the referrers tag of a manifest holds.
+    async fn referrers_index(&self, subject: &Digest) -> Result<Option<Manifest>, Error> {
+        match self.manifest(&Version::Tag(fallback_tag(subject))).await {
+            Ok(index) => Ok(Some(index)),
+            Err(error) if error.category() == Category::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds a manifest to the referrers tag of its subject. Writers of this client take turns;
+    /// that no other one came between is checked afterwards, as far as a registry lets one.
+    pub(super) async fn add_referrer(
+        &self,
+        subject: &Digest,
+        referrer: Descriptor,
+    ) -> Result<(), Error> {
+        let tag = Version::Tag(fallback_tag(subject));
+        let lock = self
+            .referrers
+            .lock_for(format!("{}:{tag}", self.repository));
+        let _turn = lock.lock().await;
+        for _ in 0..MAX_ATTEMPTS {
+            let before = self.referrers_index(subject).await?;
+            let changed = with_referrer(before.as_ref(), &referrer).map_err(|problem| {
+                Error::new(
+                    self.repository.host(),
+                    format_args!("adding to {tag}"),
+                    problem,
+                )
+            })?;
+            let Some(index) = changed else { return Ok(()) };
+            self.put_bytes(&tag, &index).await?;
+            let now = self.head(&tag).await?;
+            if now.is_some_and(|descriptor| descriptor.digest == index.digest()) {
+                return Ok(());
+            }
+        }
+        let text = format!("others kept overwriting it, {MAX_ATTEMPTS} times in a row");
+        let asked = format!("adding a referrer to {}", self.named(&tag));
+        Err(Error::new(
+            self.repository.host(),
+            asked,
+            Problem::Protocol(text),
+        ))
+    }
+}
+
+/// Whether the answer is that of a registry from before the referrers API. Some answer unknown
+/// paths with a page of their web interface.
+fn has_no_api(response: &Response) -> bool {
+    let json = |value: &str| media_type::essence(value).ends_with("json");
+    match response.status().as_u16() {
+        400 | 404 | 405 | 501 => true,
+        200 => !response.header(CONTENT_TYPE).is_some_and(json),
+        _ => false,
+    }
+}
+
+/// The tag that lists the referrers of a manifest. Of a long digest only 64 digits fit.
+pub(crate) fn fallback_tag(subject: &Digest) -> Tag {
+    let digits: String = subject.hex().chars().take(64).collect();
+    Tag::parse(&format!("{}-{digits}", subject.algorithm()))
+        .expect("an algorithm's name and hexadecimal digits make a tag")
+}
+
+/// The index with one more referrer; `None` if it is there already. What else the index says is
+/// kept.
+pub(crate) fn with_referrer(
+    before: Option<&Manifest>,
+    referrer: &Descriptor,
+) -> Result<Option<Manifest>, Problem> {
+    let mut index = match before {
+        Some(index)
+            if index
+                .children()
+                .iter()
+                .any(|child| child.digest == referrer.digest) =>
+        {
+            return Ok(None);
+        }
+        Some(index) => serde_json::from_slice(index.bytes()).map_err(|error| {
+            Problem::Protocol(format!("the referrers tag is not JSON: {error}"))
+        })?,
+        None => json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [],
+        }),
+    };
+    let entry = serde_json::to_value(referrer).expect("a descriptor is plain JSON");
+    match index.get_mut("manifests") {
+        Some(Value::Array(manifests)) => manifests.push(entry),
+        _ => {
+            return Err(Problem::protocol(
+                "the referrers tag does not point at an index",
+            ));
+        }
+    }
+    let bytes = serde_json::to_vec(&index).expect("JSON that was read can be written");
+    Ok(Some(Manifest::parse(
+        bytes.into(),
+        Some(media_type::OCI_INDEX),
+    )?))
+}

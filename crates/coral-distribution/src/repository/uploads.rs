@@ -1,0 +1,243 @@
+//! Pushing blobs to a registry.
+
+use bytes::{Bytes, BytesMut};
+use coral_image::{Digest, RepositoryPath};
+use futures::StreamExt;
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use http::{HeaderMap, HeaderValue, Method};
+use url::Url;
+
+use super::{Access, Call, RepositoryClient, expect};
+use crate::auth::Ask;
+use crate::blob_stream::BlobStream;
+use crate::error::{Category, Error, Problem};
+use crate::location;
+use crate::transport::{Body, Request, Response};
+use crate::upload::{BlobPush, Upload};
+
+const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
+/// A registry that asks for larger chunks than this is not obeyed: chunks are held in memory.
+const MAX_CHUNK: usize = 64 * 1024 * 1024;
+
+/// An upload that a registry has accepted.
+#[derive(Debug)]
+pub(crate) struct RegistryUpload {
+    client: RepositoryClient,
+    digest: Digest,
+    location: Url,
+    min_chunk: usize,
+}
+
+impl RepositoryClient {
+    /// Starts to push a blob, or has it mounted from another repository of the same registry. A
+    /// registry that refuses to mount is asked again for a plain upload.
+    pub async fn begin_blob(
+        &self,
+        digest: &Digest,
+        mount_from: Option<&RepositoryPath>,
+    ) -> Result<BlobPush, Error> {
+        match self.post_upload(digest, mount_from).await {
+            Err(error) if mount_from.is_some() && is_refusal(&error) => {
+                self.post_upload(digest, None).await
+            }
+            other => other,
+        }
+    }
+
+    async fn post_upload(
+        &self,
+        digest: &Digest,
+        mount_from: Option<&RepositoryPath>,
+    ) -> Result<BlobPush, Error> {
+        let mut ask = self.ask(Call {
+            method: Method::POST,
+            path: "blobs/uploads/".to_owned(),
+            access: Access::Push,
+            asked: format_args!("{}", self.pushing(digest)),
+        })?;
+        ask.url
+            .query_pairs_mut()
+            .append_pair("mount", &digest.to_string());
+        if let Some(from) = mount_from {
+            ask.url.query_pairs_mut().append_pair("from", from.as_str());
+            ask.scopes.push(format!("repository:{from}:pull"));
+        }
+        let response = expect(self.session.send(ask).await?, &[201, 202]).await?;
+        if response.status() == 201 {
+            return Ok(BlobPush::Mounted);
+        }
+        let min_chunk = response
+            .header(OCI_CHUNK_MIN_LENGTH)
+            .and_then(|v| v.trim().parse().ok());
+        let location = self.next_location(&response, response.url())?;
+        Ok(BlobPush::Upload(Upload::from(RegistryUpload {
+            client: self.clone(),
+            digest: *digest,
+            location: location.ok_or_else(|| no_location(&response))?,
+            min_chunk: min_chunk.unwrap_or(0).min(MAX_CHUNK),
+        })))
+    }
+
+    fn next_location(&self, response: &Response, base: &Url) -> Result<Option<Url>, Error> {
+        let Some(text) = response.header(LOCATION) else {
+            return Ok(None);
+        };
+        let target =
+            location::join(base, text).map_err(|text| response.error(Problem::Protocol(text)))?;
+        self.session
+            .transport
+            .check_downgrade(base, &target)
+            .map_err(|problem| response.error(problem))?;
+        Ok(Some(target))
+    }
+
+    fn pushing(&self, digest: &Digest) -> String {
+        format!("pushing blob {digest} to {}", self.repository.path())
+    }
+}
+
+fn no_location(response: &Response) -> Error {
+    response.error(Problem::protocol(
+        "the upload was accepted without a Location",
+    ))
+}
+
+/// A registry may refuse to mount in any of these ways; none says that an upload is refused.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.category(),
+        Category::Unauthorized | Category::Forbidden | Category::NotFound | Category::Refused
+    )
+}
+
+impl RegistryUpload {
+    /// Sends everything in one request and ends the upload.
+    pub(crate) async fn put(self, size: u64, body: BlobStream) -> Result<(), Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        self.finish(headers, Body::Stream(size, body)).await
+    }
+
+    /// Sends pieces of `chunk` bytes, more if the registry asks for more, and ends the upload.
+    pub(crate) async fn put_chunked(
+        mut self,
+        chunk: usize,
+        mut body: BlobStream,
+    ) -> Result<(), Error> {
+        let chunk = chunk.clamp(1, MAX_CHUNK).max(self.min_chunk);
+        let mut waiting = BytesMut::new();
+        let mut sent = 0;
+        while let Some(bytes) = body.next().await {
+            waiting.extend_from_slice(&bytes?);
+            while waiting.len() >= chunk {
+                sent = self.patch(sent, waiting.split_to(chunk).freeze()).await?;
+            }
+        }
+        if !waiting.is_empty() {
+            self.patch(sent, waiting.freeze()).await?;
+        }
+        self.finish(HeaderMap::new(), Body::Empty).await
+    }
+
+    /// Gives the upload up. One that is already gone is no error.
+    pub(crate) async fn cancel(self) -> Result<(), Error> {
+        let response = self.send(
+            Method::DELETE,
+            self.location.clone(),
+            HeaderMap::new(),
+            Body::Empty,
+        );
+        expect(response.await?, &[200, 202, 204, 404])
+            .await
+            .map(drop)
+    }
+
+    /// Sends one piece; how many bytes are there now.
+    async fn patch(&mut self, start: u64, bytes: Bytes) -> Result<u64, Error> {
+        let next = start + bytes.len() as u64;
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        let range = HeaderValue::from_str(&format!("{start}-{}", next - 1));
+        headers.insert(
+            CONTENT_RANGE,
+            range.expect("digits and a dash can stand in a header"),
+        );
+        let sent = self.send(
+            Method::PATCH,
+            self.location.clone(),
+            headers,
+            Body::Bytes(bytes),
+        );
+        let response = expect(sent.await?, &[202, 204]).await?;
+        if let Some(there) = response.header(RANGE).and_then(stored)
+            && there != next
+        {
+            let text = format!("{next} bytes were sent, but it says that it has {there}");
+            return Err(response.error(Problem::Protocol(text)));
+        }
+        if let Some(location) = self.client.next_location(&response, &self.location)? {
+            self.location = location;
+        }
+        Ok(next)
+    }
+
+    async fn finish(self, headers: HeaderMap, body: Body) -> Result<(), Error> {
+        let mut url = self.location.clone();
+        url.query_pairs_mut()
+            .append_pair("digest", &self.digest.to_string());
+        let response = self.send(Method::PUT, url, headers, body).await?;
+        expect(response, &[200, 201, 204]).await.map(drop)
+    }
+
+    /// With the registry's credentials at its own origin; with none where the upload has been
+    /// sent elsewhere.
+    async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Response, Error> {
+        let client = &self.client;
+        let asked = client.pushing(&self.digest);
+        let own = client.url("", format_args!("{asked}"))?;
+        if location::same_origin(&own, &url) {
+            let scopes = vec![client.scope(Access::Push)];
+            return client
+                .session
+                .send(Ask {
+                    method,
+                    url,
+                    headers,
+                    body,
+                    scopes,
+                    asked,
+                })
+                .await;
+        }
+        let request = Request {
+            method,
+            url,
+            headers,
+            authorization: None,
+            body,
+            asked,
+        };
+        client.session.transport.send(request).await
+    }
+}
+
+/// `Range: 0-99` or `bytes=0-99`: 100 bytes are there.
+fn stored(text: &str) -> Option<u64> {
+    let range = text.trim().trim_start_matches("bytes=");
+    let (start, end) = range.split_once('-')?;
+    let end: u64 = end.trim().parse().ok()?;
+    // Nothing stored is written as 0-0 by some, which cannot be told from one byte.
+    (start.trim() == "0" && end > 0).then(|| end + 1)
+}

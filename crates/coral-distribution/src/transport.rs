@@ -1,0 +1,224 @@
+//! One request and its answer, redirects followed: no authentication, no retries.
+
+mod activity;
+mod answer;
+mod connections;
+mod failure;
+mod retry_after;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coral_image::Host;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use url::Url;
+
+pub(crate) use activity::Activity;
+pub(crate) use answer::{clean, is_html, read_bounded, refusal};
+use connections::Connections;
+pub(crate) use connections::authority_of;
+pub(crate) use failure::classify;
+
+use crate::blob_stream::BlobStream;
+use crate::error::{Error, Problem};
+use crate::location;
+use crate::options::ClientOptions;
+
+/// More hops than any registry needs.
+const MAX_REDIRECTS: usize = 10;
+
+/// What is sent along.
+pub(crate) enum Body {
+    Empty,
+    Bytes(Bytes),
+    /// A body of known length that can be sent only once.
+    Stream(u64, BlobStream),
+}
+
+/// A request, ready to be sent.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    /// Sent to the URL's own origin only, never across a redirect to another.
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) body: Body,
+    /// What it is for, for messages: `reading manifest library/debian:12`.
+    pub(crate) asked: String,
+}
+
+/// An answer whose body has not been read.
+pub(crate) struct Response {
+    pub(crate) inner: reqwest::Response,
+    /// Host and port that gave it in the end.
+    pub(crate) host: String,
+    pub(crate) asked: String,
+    pub(crate) stall: Duration,
+}
+
+impl Response {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.inner.headers().get(name)?.to_str().ok()
+    }
+
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        self.header(CONTENT_LENGTH)?.trim().parse().ok()
+    }
+
+    pub(crate) fn url(&self) -> &Url {
+        self.inner.url()
+    }
+
+    pub(crate) fn error(&self, problem: impl Into<Problem>) -> Error {
+        Error::new(&self.host, &self.asked, problem)
+    }
+}
+
+/// Sends requests over pooled connections.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    connections: Connections,
+    pub(crate) stall: Duration,
+    connect_timeout: Duration,
+}
+
+impl Transport {
+    pub(crate) fn new(options: ClientOptions) -> Result<Self, Error> {
+        Ok(Self {
+            stall: options.stall_timeout,
+            connect_timeout: options.connect_timeout,
+            connections: Connections::new(options)?,
+        })
+    }
+
+    /// Whether plain HTTP was asked for a registry.
+    pub(crate) fn plain_http_host(&self, host: &Host) -> bool {
+        self.connections
+            .options_of(host)
+            .is_some_and(|options| options.plain_http)
+    }
+
+    /// Whether plain HTTP was asked for this host (name and port as in a URL).
+    pub(crate) fn allows_plain_http(&self, url: &Url) -> bool {
+        self.connections.options_for(url).plain_http
+    }
+
+    /// Sends a request and follows redirects.
+    pub(crate) async fn send(&self, mut request: Request) -> Result<Response, Error> {
+        let mut seen = HashSet::new();
+        loop {
+            let sent = self.send_once(&mut request).await?;
+            let Some(target) = self.redirect_target(&request, &sent)? else {
+                return Ok(sent);
+            };
+            if !seen.insert(target.clone()) {
+                let text = format!("redirects go in a circle at {}", location::shown(&target));
+                return Err(sent.error(Problem::Protocol(text)));
+            }
+            if seen.len() > MAX_REDIRECTS {
+                let text = format!("more than {MAX_REDIRECTS} redirects");
+                return Err(sent.error(Problem::Protocol(text)));
+            }
+            if !location::same_origin(&request.url, &target) {
+                request.authorization = None;
+            }
+            request.url = target;
+        }
+    }
+
+    /// Where a redirect leads, if the answer is one that may be followed.
+    fn redirect_target(&self, request: &Request, sent: &Response) -> Result<Option<Url>, Error> {
+        let reading = matches!(request.method, Method::GET | Method::HEAD);
+        match sent.status().as_u16() {
+            301 | 302 | 303 if reading => {}
+            307 | 308 if reading || !matches!(request.body, Body::Stream(..)) => {}
+            301 | 302 | 303 | 307 | 308 => {
+                return Err(sent.error(Problem::protocol(
+                    "a redirect came where none can be followed",
+                )));
+            }
+            _ => return Ok(None),
+        }
+        let Some(text) = sent.header(LOCATION) else {
+            return Err(sent.error(Problem::protocol("a redirect came without a Location")));
+        };
+        let target = location::join(&request.url, text)
+            .map_err(|text| sent.error(Problem::Protocol(text)))?;
+        self.check_downgrade(&request.url, &target)
+            .map_err(|problem| sent.error(problem))?;
+        Ok(Some(target))
+    }
+
+    /// HTTPS leads to plain HTTP only where plain HTTP was asked for.
+    pub(crate) fn check_downgrade(&self, from: &Url, to: &Url) -> Result<(), Problem> {
+        if from.scheme() == "https" && to.scheme() == "http" && !self.allows_plain_http(to) {
+            let host = authority_of(to);
+            return Err(Problem::Unsafe(format!(
+                "it leads from HTTPS to plain HTTP at {host}; allow that with --plain-http {host}"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn send_once(&self, request: &mut Request) -> Result<Response, Error> {
+        let host = authority_of(&request.url);
+        let fail = |problem| Error::new(&host, &request.asked, problem);
+        let client = self.connections.client_for(&request.url).map_err(fail)?;
+        let activity = Activity::default();
+        let source_error = Arc::new(std::sync::Mutex::new(None));
+        let mut builder = client
+            .request(request.method.clone(), request.url.clone())
+            .headers(request.headers.clone());
+        if let Some(value) = &request.authorization {
+            builder = builder.header(AUTHORIZATION, value.clone());
+        }
+        builder = match std::mem::replace(&mut request.body, Body::Empty) {
+            // A body without length would be sent chunked, which some servers refuse.
+            Body::Empty if request.method == Method::GET || request.method == Method::HEAD => {
+                builder
+            }
+            Body::Empty => builder.header(CONTENT_LENGTH, 0),
+            Body::Bytes(bytes) => {
+                request.body = Body::Bytes(bytes.clone());
+                builder.body(bytes)
+            }
+            Body::Stream(size, stream) => {
+                request.body = Body::Stream(size, BlobStream::new(futures::stream::empty()));
+                let body = activity.watch(stream, Arc::clone(&source_error));
+                builder
+                    .header(CONTENT_LENGTH, size)
+                    .body(reqwest::Body::wrap_stream(body))
+            }
+        };
+        let sent = activity.guard(self.stall, builder.send()).await;
+        // What broke at the source explains the failure better than what it did to the request.
+        if let Some(error) = source_error.lock().ok().and_then(|mut slot| slot.take()) {
+            return Err(error);
+        }
+        let host = authority_of(&request.url);
+        match sent {
+            Some(Ok(inner)) => Ok(Response {
+                inner,
+                host,
+                asked: request.asked.clone(),
+                stall: self.stall,
+            }),
+            Some(Err(error)) => {
+                let problem = classify(&error, &request.url, self.connect_timeout, 0);
+                Err(Error::new(&host, &request.asked, problem))
+            }
+            None => Err(Error::new(
+                &host,
+                &request.asked,
+                Problem::Stalled(self.stall),
+            )),
+        }
+    }
+}

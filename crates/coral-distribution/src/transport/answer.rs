@@ -1,0 +1,145 @@
+//! Answers that tell of a failure, read with bounds.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use serde::Deserialize;
+
+use super::retry_after::wait_asked_for;
+use super::{Response, classify};
+use crate::error::{Answer, Error, Problem};
+
+/// As much of an error's body as is looked at.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+/// As much of what the other side says as is shown.
+const MAX_MESSAGE: usize = 300;
+
+/// The error list of the distribution specification ("Error Codes").
+#[derive(Deserialize)]
+struct ErrorBody {
+    errors: Vec<ErrorEntry>,
+}
+
+#[derive(Deserialize)]
+struct ErrorEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    detail: serde_json::Value,
+}
+
+/// Whether the answer is a web page.
+pub(crate) fn is_html(response: &Response) -> bool {
+    response
+        .header(CONTENT_TYPE)
+        .is_some_and(|value| coral_image::media_type::essence(value) == "text/html")
+}
+
+/// Reads an answer's body; more than `limit` bytes is an error.
+pub(crate) async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes, Error> {
+    let too_large = Problem::TooLarge {
+        limit: limit as u64,
+    };
+    if response
+        .content_length()
+        .is_some_and(|length| length > limit as u64)
+    {
+        return Err(response.error(too_large));
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = next_chunk(&mut response, body.len() as u64).await? {
+        if body.len() + chunk.len() > limit {
+            return Err(response.error(too_large));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+async fn next_chunk(response: &mut Response, received: u64) -> Result<Option<Bytes>, Error> {
+    let stall = response.stall;
+    match tokio::time::timeout(stall, response.inner.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) => Err(response.error(classify(&error, response.url(), stall, received))),
+        Err(_) => Err(response.error(Problem::Stalled(stall))),
+    }
+}
+
+/// What an answer that is no success says. Its body is read as far as it goes.
+pub(crate) async fn refusal(mut response: Response) -> Answer {
+    let status = response.status();
+    let html = is_html(&response);
+    let retry_after = wait_asked_for(response.inner.headers(), jiff::Timestamp::now());
+    let mut body = Vec::new();
+    // A body that stalls or breaks takes nothing away from the status.
+    while let Ok(Some(chunk)) = next_chunk(&mut response, 0).await {
+        body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
+        if body.len() >= MAX_ERROR_BODY {
+            break;
+        }
+    }
+    let (message, codes) = if html {
+        Default::default()
+    } else {
+        said(&body)
+    };
+    let rate_limited = status.as_u16() == 429 || codes.iter().any(|code| code == "TOOMANYREQUESTS");
+    let worth_waiting = rate_limited || status.is_server_error() || status.as_u16() == 408;
+    Answer {
+        status,
+        message,
+        html,
+        rate_limited,
+        retry_after: retry_after.filter(|wait| worth_waiting && *wait > Duration::ZERO),
+        advice: String::new(),
+    }
+}
+
+/// The message of an error's body and the codes in it.
+fn said(body: &[u8]) -> (String, Vec<String>) {
+    let Ok(parsed) = serde_json::from_slice::<ErrorBody>(body) else {
+        return (clean(&String::from_utf8_lossy(body)), Vec::new());
+    };
+    let message = parsed
+        .errors
+        .iter()
+        .map(entry_text)
+        .collect::<Vec<_>>()
+        .join("; ");
+    (
+        clean(&message),
+        parsed.errors.into_iter().map(|entry| entry.code).collect(),
+    )
+}
+
+fn entry_text(entry: &ErrorEntry) -> String {
+    let mut text = entry.code.clone();
+    let detail = entry.detail.as_str().unwrap_or_default();
+    for part in [entry.message.as_str(), detail] {
+        if !part.is_empty() {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+/// Text from outside, fit to be shown: one line, no control characters, cut.
+pub(crate) fn clean(text: &str) -> String {
+    let mut cleaned: String = text
+        .split_whitespace()
+        .flat_map(|word| [" ", word])
+        .skip(1)
+        .flat_map(str::chars)
+        .filter(|c| !c.is_control())
+        .take(MAX_MESSAGE + 1)
+        .collect();
+    if let Some((end, _)) = cleaned.char_indices().nth(MAX_MESSAGE) {
+        cleaned.truncate(end);
+        cleaned.push('…');
+    }
+    cleaned
+}

@@ -1,0 +1,178 @@
+//! Pools of connections: one for each distinct set of options.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use coral_image::Host;
+use url::Url;
+
+use crate::error::{Error, Problem};
+use crate::options::{ClientOptions, HostOptions};
+
+/// Idle connections are given up before common servers and load balancers do so (60 s).
+const IDLE: Duration = Duration::from_secs(50);
+
+/// What a pool is made for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum PoolKey {
+    /// HTTP without TLS: needs no certificate on this system.
+    Plain { direct: bool },
+    /// HTTPS with these options.
+    Tls {
+        skip_verify: bool,
+        ca_pem: Option<Vec<u8>>,
+        direct: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Connections {
+    options: ClientOptions,
+    pools: Mutex<HashMap<PoolKey, reqwest::Client>>,
+}
+
+impl Connections {
+    /// Refuses certificates that cannot be read; connects nowhere.
+    pub(super) fn new(options: ClientOptions) -> Result<Self, Error> {
+        for (host, of_host) in &options.hosts {
+            let Some(pem) = &of_host.ca_pem else { continue };
+            let refuse = |text: String| {
+                Error::new(host, "reading its CA certificate", Problem::Options(text))
+            };
+            let roots = certificates(pem).map_err(refuse)?;
+            builder(&options, true)
+                .tls_certs_only(roots)
+                .build()
+                .map_err(|e| {
+                    refuse(format!(
+                        "not a usable certificate: {}",
+                        super::failure::root(&e)
+                    ))
+                })?;
+        }
+        Ok(Self {
+            options,
+            pools: Mutex::default(),
+        })
+    }
+
+    pub(super) fn options_of(&self, host: &Host) -> Option<&HostOptions> {
+        self.options.hosts.get(host)
+    }
+
+    /// The options of a URL's host, with or without its port written.
+    pub(super) fn options_for(&self, url: &Url) -> HostOptions {
+        let find = |name: &str| self.options.hosts.get(&Host::parse(name).ok()?);
+        let name = host_of(url);
+        let port = url.port_or_known_default().unwrap_or(443);
+        find(&authority_of(url))
+            .or_else(|| find(&format!("{name}:{port}")))
+            .or_else(|| is_hub(&name).then(|| find("docker.io")).flatten())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The pool for a URL; made when first needed.
+    pub(super) fn client_for(&self, url: &Url) -> Result<reqwest::Client, Problem> {
+        let key = self.key_for(url);
+        let mut pools = self
+            .pools
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(client) = pools.get(&key) {
+            return Ok(client.clone());
+        }
+        let client = self.build(&key)?;
+        pools.insert(key, client.clone());
+        Ok(client)
+    }
+
+    fn key_for(&self, url: &Url) -> PoolKey {
+        let direct = is_loopback(url);
+        if url.scheme() == "http" {
+            return PoolKey::Plain { direct };
+        }
+        let options = self.options_for(url);
+        PoolKey::Tls {
+            skip_verify: options.skip_tls_verify,
+            ca_pem: options.ca_pem,
+            direct,
+        }
+    }
+
+    fn build(&self, key: &PoolKey) -> Result<reqwest::Client, Problem> {
+        let built = match key {
+            PoolKey::Plain { direct } => builder(&self.options, *direct).tls_certs_only([]).build(),
+            PoolKey::Tls {
+                skip_verify: true,
+                direct,
+                ..
+            } => builder(&self.options, *direct)
+                .tls_certs_only([])
+                .tls_danger_accept_invalid_certs(true)
+                .build(),
+            PoolKey::Tls { ca_pem, direct, .. } => {
+                let extra = ca_pem.as_deref().map(certificates).transpose();
+                let extra = extra.map_err(Problem::Options)?.unwrap_or_default();
+                builder(&self.options, *direct)
+                    .tls_certs_merge(extra)
+                    .build()
+            }
+        };
+        built.map_err(|error| Problem::Tls {
+            cause: super::failure::root(&error),
+            advice: "install the system's CA certificates (package ca-certificates), or name \
+                     one with --ca HOST=FILE"
+                .to_owned(),
+        })
+    }
+}
+
+fn builder(options: &ClientOptions, direct: bool) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .user_agent(options.user_agent.clone())
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(options.connect_timeout)
+        .pool_idle_timeout(IDLE)
+        .tcp_nodelay(true);
+    if direct { builder.no_proxy() } else { builder }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, String> {
+    let found = reqwest::Certificate::from_pem_bundle(pem)
+        .map_err(|error| format!("not PEM: {}", super::failure::root(&error)))?;
+    if found.is_empty() {
+        return Err("no certificate in it (expected PEM: -----BEGIN CERTIFICATE-----)".to_owned());
+    }
+    Ok(found)
+}
+
+/// Host and, where one is written, port.
+pub(crate) fn authority_of(url: &Url) -> String {
+    match url.port() {
+        Some(port) => format!("{}:{port}", host_of(url)),
+        None => host_of(url),
+    }
+}
+
+fn host_of(url: &Url) -> String {
+    url.host_str().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// The names behind which Docker Hub's registry is.
+fn is_hub(name: &str) -> bool {
+    name == "registry-1.docker.io"
+}
+
+/// A proxy never stands between this machine and itself.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

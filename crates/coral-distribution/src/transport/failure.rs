@@ -1,0 +1,99 @@
+//! From an error of the HTTP library to what it means.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use url::Url;
+
+use super::authority_of;
+use crate::error::Problem;
+
+/// The innermost cause, as text; the layers above it say nothing more.
+pub(crate) fn root(error: &(dyn StdError + 'static)) -> String {
+    chain(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| inner(*error))
+}
+
+/// The next cause; an `io::Error` made from another error hides that one from `source`.
+fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    if let Some(wrapped) = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        return Some(wrapped);
+    }
+    error.source()
+}
+
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    chain(error).find_map(|cause| cause.downcast_ref::<T>())
+}
+
+/// What a failed request means. `received` counts the bytes of the answer's body so far.
+pub(crate) fn classify(
+    error: &reqwest::Error,
+    url: &Url,
+    connect_timeout: Duration,
+    received: u64,
+) -> Problem {
+    let cause = root(error);
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return tls_problem(tls, url);
+    }
+    if error.is_dns() || chain(error).any(|cause| cause.to_string().starts_with("dns error")) {
+        return Problem::Dns { cause };
+    }
+    if error.is_connect() {
+        return match error.is_timeout() {
+            true => Problem::ConnectTimeout(connect_timeout),
+            false => Problem::Connect { cause },
+        };
+    }
+    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+        return not_http(url, &cause);
+    }
+    Problem::Cut { received, cause }
+}
+
+fn not_http(url: &Url, cause: &str) -> Problem {
+    let host = authority_of(url);
+    match url.scheme() {
+        "http" => Problem::Protocol(format!(
+            "the answer is not HTTP ({cause}): if {host} speaks TLS, leave --plain-http {host} out"
+        )),
+        _ => Problem::Protocol(format!("the answer is not HTTP ({cause})")),
+    }
+}
+
+fn tls_problem(error: &rustls::Error, url: &Url) -> Problem {
+    use rustls::{CertificateError, Error as Tls};
+    let host = authority_of(url);
+    let advice = match error {
+        Tls::InvalidMessage(_) => {
+            format!("if {host} speaks plain HTTP, say so with --plain-http {host}")
+        }
+        Tls::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => format!("if its CA is your own, name it with --ca {host}=FILE"),
+        Tls::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "use a name that the certificate has".to_owned(),
+        Tls::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "the certificate must be renewed there; check this machine's clock too".to_owned(),
+        _ => "check what stands between here and there".to_owned(),
+    };
+    Problem::Tls {
+        cause: error.to_string(),
+        advice,
+    }
+}
