@@ -4,6 +4,7 @@ mod checked;
 mod incoming;
 
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,12 +18,16 @@ use crate::error::Error;
 /// The bytes of a blob as they come. It ends after exactly the promised number of bytes or with
 /// one error; the last chunk is given only after the digest has been found right, so whoever
 /// passes chunks on can never complete a wrong blob.
-pub struct BlobStream(Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>);
+///
+/// The lock is never taken: it makes the stream `Sync`, so that futures that hold one are `Send`.
+pub struct BlobStream(Mutex<Pin<Box<Inner>>>);
+
+type Inner = dyn Stream<Item = Result<Bytes, Error>> + Send;
 
 impl BlobStream {
     /// Wraps a stream, for instance one that counts the bytes of another.
     pub fn new(stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
-        Self(Box::pin(stream))
+        Self(Mutex::new(Box::pin(stream)))
     }
 }
 
@@ -30,7 +35,8 @@ impl Stream for BlobStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        let inner = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        inner.as_mut().poll_next(cx)
     }
 }
 
