@@ -13,13 +13,16 @@
 )]
 
 mod binary;
+mod compare;
 mod containerd;
+mod fault_server;
 mod layout;
 mod pending;
 mod port;
 mod process;
 mod registry;
 mod run;
+mod up;
 mod wait;
 
 pub mod http;
@@ -27,13 +30,16 @@ pub mod image;
 pub mod peers;
 
 pub use binary::{coral, faults};
+pub use compare::{Compared, Place, assert_same};
 pub use containerd::Containerd;
+pub use fault_server::{FaultServer, Request};
 pub use layout::{Layout, sha256};
 pub use pending::pending;
 pub use port::free_port;
 pub use process::Process;
 pub use registry::{Kind, RegistryServer, User};
 pub use run::{Finished, run, scratch};
+pub use up::{Up, mirror_yaml, write_yaml};
 pub use wait::until;
 
 /// Prints a line that the table of `cargo xtask test` repeats, such as totals and figures.
