@@ -194,7 +194,7 @@ impl Manifest {
         if bytes.len() > MAX_MANIFEST_SIZE {
             return Err(ManifestError::TooLarge);
         }
-        let body: ManifestBody = serde_json::from_slice(&bytes).map_err(ManifestError::Json)?;
+        let body = body(&bytes).map_err(ManifestError::Json)?;
         let media_type = agree_on_type(content_type, &body)?;
         let kind = kind_of(&media_type, &body)?;
         let digest = algorithm.digest(&bytes);
@@ -281,6 +281,14 @@ impl Manifest {
             ..Descriptor::new(self.media_type.clone(), self.digest, self.size())
         }
     }
+}
+
+fn body(bytes: &[u8]) -> Result<ManifestBody, serde_json::Error> {
+    // serde would read a list as the fields in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(serde::de::Error::custom("a list in place of an object"));
+    }
+    serde_json::from_slice(bytes)
 }
 
 fn agree_on_type(content_type: Option<&str>, body: &ManifestBody) -> Result<String, ManifestError> {

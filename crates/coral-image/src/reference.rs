@@ -297,14 +297,14 @@ fn is_image_id(text: &str) -> bool {
             .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
 }
 
-/// The first component is a host when it has a dot, a colon or an upper-case letter, or is
-/// `localhost` (distribution's `splitDockerDomain`).
+/// The first component is a host when it has a dot or a colon, or is `localhost` (distribution's
+/// `splitDockerDomain`). There an upper-case letter makes a host too; here such a name is refused
+/// for its letters, for hosts are in lower case and `Team/app` would come to be read as `team/app`
+/// on Docker Hub.
 fn split_host(text: &str) -> (Option<&str>, &str) {
     match text.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':', '['])
-                || first == "localhost"
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            if first.contains(['.', ':', '[']) || first.eq_ignore_ascii_case("localhost") =>
         {
             (Some(first), rest)
         }

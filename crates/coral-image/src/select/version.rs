@@ -85,6 +85,14 @@ impl VersionRange {
 
 fn alternative(text: &str) -> Result<VersionReq, String> {
     if let Some((from, to)) = text.split_once(" - ") {
+        let plain = |v: &str| {
+            v.trim()
+                .starts_with(|c: char| c.is_ascii_digit() || c == 'v')
+        };
+        let word = |v: &str| !v.trim().contains([' ', ',', '\t']);
+        if ![from, to].into_iter().all(|v| plain(v) && word(v)) {
+            return Err("a dash stands between two plain versions".to_owned());
+        }
         return parse_comparators(&format!(">={} <={}", from.trim(), to.trim()));
     }
     parse_comparators(text)
