@@ -1,7 +1,7 @@
 //! OCI image layout directories (OCI image-spec, `image-layout.md`).
 //!
 //! Blobs are written to a file of their own, synced and renamed; `index.json` is written anew in
-//! the same way, by one writer of this process at a time. Nothing partial is ever visible.
+//! the same way, by one writer at a time. Nothing partial is ever visible.
 
 mod files;
 mod index;
@@ -93,8 +93,8 @@ impl Layout {
         Manifest::parse_pinned(bytes, media_type, digest).map_err(|e| self.error(asked, e))
     }
 
-    /// Writes a manifest and its entry in `index.json`. By digest, a manifest that some index of
-    /// the layout already holds gets no entry of its own unless it refers to another.
+    /// Writes a manifest and its entry in `index.json`: under the tag, or without a name when it
+    /// is put by its digest. Entries without a name go when an index that holds them is put.
     pub async fn put_manifest(
         &self,
         version: &Version,
@@ -159,6 +159,16 @@ impl Layout {
             self.dir.clone(),
             *digest,
         ))))
+    }
+
+    /// The entries of `index.json` as they are; a tag is the annotation
+    /// `org.opencontainers.image.ref.name`. A layout that is not there has none.
+    pub async fn entries(&self) -> Result<Vec<Descriptor>, Error> {
+        let found = index::read(&self.dir).await;
+        Ok(found
+            .map_err(|problem| self.error("listing the manifests", problem))?
+            .entries()
+            .collect())
     }
 
     /// All tags.

@@ -76,6 +76,15 @@ impl Response {
         self.inner.url()
     }
 
+    /// Reads a short body to its end, so that the connection can be used again.
+    async fn discard(self) {
+        const SHORT: u64 = 16 * 1024;
+        if self.content_length().is_some_and(|length| length <= SHORT) {
+            // A body that breaks costs the connection and nothing else.
+            let _ = tokio::time::timeout(self.stall, self.inner.bytes()).await;
+        }
+    }
+
     pub(crate) fn error(&self, problem: impl Into<Problem>) -> Error {
         Error::new(&self.host, &self.asked, problem)
     }
@@ -130,6 +139,7 @@ impl Transport {
                 request.authorization = None;
             }
             request.url = target;
+            sent.discard().await;
         }
     }
 

@@ -14,6 +14,9 @@ use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
 use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
 
+/// Without a scheme, with it, with a new token, with other scopes.
+const MAX_ROUNDS: usize = 4;
+
 /// A request that may need authentication.
 pub(crate) struct Ask {
     pub(crate) method: Method,
@@ -87,7 +90,7 @@ impl Session {
                     self.remember(index, refused.as_ref());
                     return Ok(response);
                 }
-                Tried::Refused(error) if matches!(ask.body, Body::Stream(..)) => return Err(error),
+                Tried::Refused(error) if !another_may_help(&error, ask) => return Err(error),
                 Tried::Refused(error) => refused = refused.or(Some(error)),
             }
         }
@@ -109,18 +112,16 @@ impl Session {
         candidate: Option<&Arc<Credential>>,
     ) -> Result<Tried, Error> {
         let mut scopes = ask.scopes.clone();
-        for round in 0.. {
+        let mut round = 0;
+        loop {
+            round += 1;
             let known = host.scheme();
-            let (header, key) = match self.header(&known, ask, candidate, &scopes).await {
+            let (header, used) = match self.header(known.as_ref(), ask, candidate, &scopes).await {
                 Ok(found) => found,
                 Err(error) => return self.token_refused(error, candidate),
             };
-            let repeatable = !matches!(ask.body, Body::Stream(..));
-            let response = self.transport.send(request(ask, header.clone())).await?;
-            if !matches!(
-                response.status(),
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-            ) {
+            let response = self.transport.send(request(ask, header)).await?;
+            if !is_refusal(&response) {
                 if known.is_none() {
                     host.set(Scheme::Open);
                 }
@@ -128,23 +129,20 @@ impl Session {
             }
             let again = response.status() == StatusCode::UNAUTHORIZED
                 && location::same_origin(response.url(), &ask.url)
-                && self.learn(host, &known, &response, key.as_ref(), &mut scopes)?;
-            if again && repeatable && round < 3 {
-                continue;
+                && self.learn(host, known.as_ref(), &response, used.as_ref(), &mut scopes)?;
+            let once = matches!(ask.body, Body::Stream(..));
+            let error = self.refused(response, candidate, again && once).await;
+            if once || !again || round == MAX_ROUNDS {
+                return Ok(Tried::Refused(error));
             }
-            return Ok(Tried::Refused(
-                self.refused(response, candidate, again && !repeatable)
-                    .await,
-            ));
         }
-        unreachable!("each round returns or goes on")
     }
 
     /// Takes in a challenge. Whether it gives a reason to try the same candidate again.
     fn learn(
         &self,
         host: &HostState,
-        known: &Option<Scheme>,
+        known: Option<&Scheme>,
         response: &Response,
         used: Option<&(TokenKey, Freshness)>,
         scopes: &mut Vec<String>,
@@ -154,7 +152,7 @@ impl Session {
         let Some((scheme, challenge)) = choose(&challenges, response)? else {
             return Ok(false);
         };
-        let changed = known.as_ref() != Some(&scheme);
+        let changed = known != Some(&scheme);
         host.set(scheme);
         let Some((key, freshness)) = used.filter(|_| !changed) else {
             return Ok(changed);
@@ -179,7 +177,7 @@ impl Session {
     /// The `Authorization` for what the host asks for.
     async fn header(
         &self,
-        scheme: &Option<Scheme>,
+        scheme: Option<&Scheme>,
         ask: &Ask,
         candidate: Option<&Arc<Credential>>,
         scopes: &[String],
@@ -250,12 +248,30 @@ impl Session {
     fn advice(&self, candidate: Option<&Arc<Credential>>) -> String {
         let used = match candidate {
             Some(credential) => format!("asked with the credential of {}", credential.origin),
-            None => "asked without a credential: none is configured for it".to_owned(),
+            None => {
+                "asked without a credential (the repository is private, or is not there)".to_owned()
+            }
         };
         self.hint
             .iter()
             .fold(used, |text, hint| format!("{text}; {hint}"))
     }
+}
+
+fn is_refusal(response: &Response) -> bool {
+    matches!(
+        response.status(),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+    )
+}
+
+/// Another credential changes nothing about a rate limit, and a body that is gone cannot be sent
+/// again.
+fn another_may_help(error: &Error, ask: &Ask) -> bool {
+    matches!(
+        error.category(),
+        Category::Unauthorized | Category::Forbidden
+    ) && !matches!(ask.body, Body::Stream(..))
 }
 
 fn is_reading(method: &Method) -> bool {

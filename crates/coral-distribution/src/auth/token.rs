@@ -139,7 +139,10 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
         headers: HeaderMap::new(),
         authorization: key.credential.as_deref().map(basic),
         body: Body::Empty,
-        asked: format!("getting a token for {}", key.scopes.join(" ")),
+        asked: match key.scopes.as_slice() {
+            [] => "getting a token".to_owned(),
+            scopes => format!("getting a token for {}", scopes.join(" ")),
+        },
     };
     let response = transport.send(request).await?;
     if !response.status().is_success() {

@@ -1,10 +1,10 @@
 //! `index.json` of a layout: what is in it, and under which names.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 
 use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Tag, Version, media_type};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::files;
@@ -40,30 +40,28 @@ impl Index {
         Self(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }))
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&Value, Descriptor)> {
-        self.0["manifests"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|value| {
-                let descriptor = serde_json::from_value(value.clone()).ok()?;
-                Some((value, descriptor))
-            })
+    /// All entries that can be read.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Descriptor> {
+        let manifests = self.0["manifests"].as_array().into_iter().flatten();
+        manifests.filter_map(|value| Descriptor::deserialize(value).ok())
     }
 
-    /// The entry of a tag or digest. An index with one nameless entry has it under every tag that
-    /// nothing else has? No: a name must be written to be found.
+    /// The entry of a tag or digest.
     pub(super) fn find(&self, version: &Version) -> Option<Descriptor> {
-        self.entries()
-            .find(|(_, entry)| is(entry, version))
-            .map(|(_, entry)| entry)
+        self.entries().find(|entry| is(entry, version))
+    }
+
+    fn push(&mut self, entry: &Descriptor) {
+        if let Some(Value::Array(manifests)) = self.0.get_mut("manifests") {
+            manifests.push(serde_json::to_value(entry).expect("a descriptor is plain JSON"));
+        }
     }
 
     /// Names that are tags, each once, sorted.
     pub(super) fn tags(&self) -> Vec<Tag> {
         let names: BTreeSet<Tag> = self
             .entries()
-            .filter_map(|(_, entry)| Tag::parse(name(&entry)?).ok())
+            .filter_map(|entry| Tag::parse(name(&entry)?).ok())
             .collect();
         names.into_iter().collect()
     }
@@ -84,53 +82,62 @@ fn is(entry: &Descriptor, version: &Version) -> bool {
     }
 }
 
-/// One writer at a time for each directory, in this process.
-fn lock_for(dir: &Path) -> Arc<tokio::sync::Mutex<()>> {
-    type Locks = Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>;
-    static LOCKS: LazyLock<Locks> = LazyLock::new(Mutex::default);
-    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-    let mut locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
-    locks.retain(|_, lock| lock.strong_count() > 0);
-    if let Some(lock) = locks.get(&dir).and_then(Weak::upgrade) {
-        return lock;
-    }
-    let lock = Arc::default();
-    locks.insert(dir, Arc::downgrade(&lock));
-    lock
+/// The directory, held by this writer alone: other tasks and other processes wait.
+struct Turn {
+    _directory: std::fs::File,
 }
 
-/// Writes a manifest's bytes, then its entry.
+/// Waits for the turn to change the index. The lock is on the directory itself and leaves no
+/// file behind.
+async fn turn(dir: &Path) -> Result<Turn, Problem> {
+    let dir = dir.to_owned();
+    let locking = tokio::task::spawn_blocking(move || {
+        let fail = |error| files::problem("cannot lock", &dir, error);
+        std::fs::create_dir_all(&dir).map_err(fail)?;
+        let directory = std::fs::File::open(&dir).map_err(fail)?;
+        directory.lock().map_err(fail)?;
+        Ok(Turn {
+            _directory: directory,
+        })
+    });
+    locking.await.expect("taking a lock does not panic")
+}
+
+/// Writes a manifest's bytes, then its entry. One put by its digest gets an entry without a name,
+/// which goes again when an index that holds it is put.
 pub(super) async fn put(dir: &Path, version: &Version, manifest: &Manifest) -> Result<(), Problem> {
     let digest = manifest.digest();
+    let _turn = turn(dir).await?;
     files::write_whole(&files::blob_path(dir, &digest), manifest.bytes()).await?;
-    let lock = lock_for(dir);
-    let _turn = lock.lock().await;
     let mut index = read(dir).await?;
-    if matches!(version, Version::Digest(_)) && index.find(version).is_some() {
-        return Ok(());
-    }
-    let mut entry = Descriptor::new(manifest.media_type(), digest, manifest.size());
-    entry
-        .artifact_type
-        .clone_from(&manifest.body().artifact_type);
-    if let Version::Tag(tag) = version {
-        entry.annotations = Some([(REF_NAME.to_owned(), tag.to_string())].into());
-    }
-    edit(&mut index, |known| !is_replaced(known, version, &digest));
-    if let Some(Value::Array(manifests)) = index.0.get_mut("manifests") {
-        manifests.push(serde_json::to_value(entry).expect("a descriptor is plain JSON"));
+    let children: BTreeSet<_> = manifest
+        .children()
+        .iter()
+        .map(|child| child.digest)
+        .collect();
+    edit(&mut index, |known| {
+        let nameless = name(known).is_none();
+        let same = is(known, version) && !matches!(version, Version::Digest(_));
+        !same && !(nameless && (known.digest == digest || children.contains(&known.digest)))
+    });
+    if matches!(version, Version::Tag(_)) || index.find(version).is_none() {
+        let mut entry = Descriptor::new(manifest.media_type(), digest, manifest.size());
+        entry
+            .artifact_type
+            .clone_from(&manifest.body().artifact_type);
+        if let Version::Tag(tag) = version {
+            entry.annotations = Some([(REF_NAME.to_owned(), tag.to_string())].into());
+        }
+        index.push(&entry);
     }
     write(dir, &index).await
 }
 
-/// A tag's old entry gives way, and so does a nameless one of the same manifest.
-fn is_replaced(known: &Descriptor, version: &Version, digest: &Digest) -> bool {
-    is(known, version) || (name(known).is_none() && known.digest == *digest)
-}
-
 pub(super) async fn remove(dir: &Path, version: &Version) -> Result<(), Problem> {
-    let lock = lock_for(dir);
-    let _turn = lock.lock().await;
+    if files::size(&dir.join("index.json")).await?.is_none() {
+        return Err(Problem::Missing);
+    }
+    let _turn = turn(dir).await?;
     let mut index = read(dir).await?;
     if index.find(version).is_none() {
         return Err(Problem::Missing);
@@ -139,11 +146,10 @@ pub(super) async fn remove(dir: &Path, version: &Version) -> Result<(), Problem>
     write(dir, &index).await
 }
 
-/// Keeps the entries that can be read and are wanted, and those that cannot be read.
+/// Keeps the entries that are wanted, and those that cannot be read.
 fn edit(index: &mut Index, wanted: impl Fn(&Descriptor) -> bool) {
     if let Some(Value::Array(manifests)) = index.0.get_mut("manifests") {
-        manifests
-            .retain(|value| serde_json::from_value(value.clone()).map_or(true, |d| wanted(&d)));
+        manifests.retain(|value| Descriptor::deserialize(value).map_or(true, |d| wanted(&d)));
     }
 }
 
@@ -159,7 +165,7 @@ async fn write(dir: &Path, index: &Index) -> Result<(), Problem> {
 /// All manifests of the layout that have this subject.
 pub(super) async fn referrers(dir: &Path, subject: &Digest) -> Result<Vec<Descriptor>, Problem> {
     let index = read(dir).await?;
-    let mut waiting: VecDeque<Descriptor> = index.entries().map(|(_, entry)| entry).collect();
+    let mut waiting: VecDeque<Descriptor> = index.entries().collect();
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     while let Some(entry) = waiting.pop_front() {

@@ -8,7 +8,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
 use super::{Access, Call, PutManifest, RepositoryClient, expect, header};
-use crate::error::{Error, Problem};
+use crate::error::{Category, Error, Problem};
 use crate::transport::{Body, Response, is_html, read_bounded};
 
 const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
@@ -23,6 +23,9 @@ impl RepositoryClient {
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
+        if matches!(response.status().as_u16(), 405 | 501) {
+            return self.head_by_get(version).await;
+        }
         let response = expect(response, &[200]).await?;
         if is_html(&response) {
             return Err(response.error(Problem::Html));
@@ -36,7 +39,7 @@ impl RepositoryClient {
         }
         let known = version.digest().copied().or(digest);
         let (Some(digest), Some(size)) = (known, response.content_length()) else {
-            return Ok(Some(self.manifest(version).await?.descriptor()));
+            return self.head_by_get(version).await;
         };
         if size > MAX_MANIFEST_SIZE as u64 {
             return Err(response.error(Problem::TooLarge {
@@ -49,6 +52,21 @@ impl RepositoryClient {
             digest,
             size,
         )))
+    }
+
+    async fn head_by_get(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
+        match self.manifest(version).await {
+            Ok(manifest) => {
+                let size = manifest.size();
+                Ok(Some(Descriptor::new(
+                    manifest.media_type(),
+                    manifest.digest(),
+                    size,
+                )))
+            }
+            Err(error) if error.category() == Category::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The manifest, verified; one that is not there is an error of category `not_found`.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
@@ -68,34 +69,55 @@ async fn next_chunk(response: &mut Response, received: u64) -> Result<Option<Byt
     }
 }
 
-/// What an answer that is no success says. Its body is read as far as it goes.
+/// What an answer that is no success says. Its body is read as far as it is short and comes soon.
 pub(crate) async fn refusal(mut response: Response) -> Answer {
     let status = response.status();
     let html = is_html(&response);
     let retry_after = wait_asked_for(response.inner.headers(), jiff::Timestamp::now());
-    let mut body = Vec::new();
-    // A body that stalls or breaks takes nothing away from the status.
-    while let Ok(Some(chunk)) = next_chunk(&mut response, 0).await {
-        body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
-        if body.len() >= MAX_ERROR_BODY {
-            break;
-        }
-    }
+    let over_http = response.url().scheme() == "http";
+    let host = response.host.clone();
+    let body = error_body(&mut response).await;
     let (message, codes) = if html {
-        Default::default()
+        (String::new(), Vec::new())
     } else {
         said(&body)
     };
-    let rate_limited = status.as_u16() == 429 || codes.iter().any(|code| code == "TOOMANYREQUESTS");
+    let rate_limited = status == StatusCode::TOO_MANY_REQUESTS
+        || codes
+            .iter()
+            .any(|code| code.eq_ignore_ascii_case("TOOMANYREQUESTS"));
     let worth_waiting = rate_limited || status.is_server_error() || status.as_u16() == 408;
+    let speaks_tls = status == StatusCode::BAD_REQUEST
+        && over_http
+        && String::from_utf8_lossy(&body).contains("HTTPS");
     Answer {
         status,
         message,
         html,
         rate_limited,
         retry_after: retry_after.filter(|wait| worth_waiting && *wait > Duration::ZERO),
-        advice: String::new(),
+        advice: match speaks_tls {
+            true => format!("{host} speaks TLS: leave --plain-http {host} out"),
+            false => String::new(),
+        },
     }
+}
+
+/// The beginning of an error's body. One that stalls, breaks or drips takes nothing away from
+/// the status.
+async fn error_body(response: &mut Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let stall = response.stall;
+    let reading = async {
+        while let Ok(Some(chunk)) = response.inner.chunk().await {
+            body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
+            if body.len() == MAX_ERROR_BODY {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(stall, reading).await;
+    body
 }
 
 /// The message of an error's body and the codes in it.

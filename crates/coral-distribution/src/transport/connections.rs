@@ -133,7 +133,6 @@ fn builder(options: &ClientOptions, direct: bool) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(options.user_agent.clone())
         .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(options.connect_timeout)
         .pool_idle_timeout(IDLE)
