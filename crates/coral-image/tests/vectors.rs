@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 
 fn vectors<T: DeserializeOwned>(part: &str) -> Vec<T> {
     let all: serde_json::Value =
-        serde_json::from_str(include_str!("../testdata/vectors.json")).unwrap();
-    let vectors: Vec<T> = serde_json::from_value(all[part].clone()).unwrap();
+        serde_json::from_str(include_str!("../testdata/vectors.json")).expect("the file is JSON");
+    let vectors: Vec<T> =
+        serde_json::from_value(all[part].clone()).expect("the part has its shape");
     assert!(vectors.len() > 10, "{part}: the vectors are there");
     vectors
 }
