@@ -1,0 +1,21 @@
+//! What Coral does when the world around it fails: registries that lie, cut, throttle and refuse,
+//! ports, folders and disks that cannot be had, and people who mistype.
+
+#[path = "faults/cuts.rs"]
+mod cuts;
+#[path = "faults/destinations.rs"]
+mod destinations;
+#[path = "faults/identity.rs"]
+mod identity;
+#[path = "faults/input.rs"]
+mod input;
+#[path = "faults/lies.rs"]
+mod lies;
+#[path = "faults/mirrors.rs"]
+mod mirrors;
+#[path = "faults/places.rs"]
+mod places;
+#[path = "faults/refusals.rs"]
+mod refusals;
+#[path = "faults/rig.rs"]
+mod rig;
