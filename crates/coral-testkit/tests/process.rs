@@ -12,7 +12,8 @@ async fn send(method: Method, url: String, body: &Value) -> Response {
 async fn control(registry: &FaultRegistry, method: Method, what: &str, body: Value) -> Value {
     let response = send(method, format!("{}/_control/{what}", registry.url()), &body).await;
     assert_eq!(response.status(), 200, "{what}");
-    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+    let body = response.bytes().await.expect("a body");
+    serde_json::from_slice(&body).expect("JSON")
 }
 
 async fn steered() -> FaultRegistry {
@@ -20,7 +21,9 @@ async fn steered() -> FaultRegistry {
         control: true,
         ..Options::default()
     };
-    FaultRegistry::start_with(options).await.unwrap()
+    FaultRegistry::start_with(options)
+        .await
+        .expect("a free port")
 }
 
 fn seed() -> Value {
@@ -33,7 +36,7 @@ async fn an_image_described_in_json_is_made_and_compared() {
     let before = control(&registry, Method::POST, "difference", seed()).await;
     assert!(before.is_string(), "an empty registry differs");
     let made = control(&registry, Method::POST, "load", seed()).await;
-    let digest = made["digest"].as_str().unwrap();
+    let digest = made["digest"].as_str().expect("it works");
     assert_eq!(registry.tags("a/b")["1"].to_string(), digest);
     assert_eq!(registry.tags("a/b").len(), 2, "the tag and the signature's");
     assert_eq!(
@@ -57,7 +60,7 @@ async fn faults_come_and_go_and_requests_are_listed_without_the_steering() {
     control(&registry, Method::DELETE, "faults", Value::Null).await;
     assert_eq!(send(Method::GET, base, &Value::Null).await.status(), 200);
     let listed = control(&registry, Method::GET, "requests", Value::Null).await;
-    let listed: Vec<Recorded> = serde_json::from_value(listed).unwrap();
+    let listed: Vec<Recorded> = serde_json::from_value(listed).expect("it works");
     assert_eq!(
         listed.iter().map(|r| r.status).collect::<Vec<_>>(),
         [502, 200]
@@ -73,7 +76,7 @@ async fn steering_that_makes_no_sense_is_refused_with_a_reason() {
     let wrong = json!([{ "effect": "explode" }]);
     let answer = send(Method::POST, url("faults"), &wrong).await;
     assert_eq!(answer.status(), 400);
-    assert!(answer.text().await.unwrap().contains("explode"));
+    assert!(answer.text().await.expect("it works").contains("explode"));
     assert_eq!(
         send(Method::POST, url("nothing"), &wrong).await.status(),
         400
@@ -91,12 +94,14 @@ async fn a_registry_that_is_not_to_be_steered_has_no_such_path() {
 async fn the_proxy_changes_nothing_and_counts_bytes_both_ways() {
     let registry = steered().await;
     control(&registry, Method::POST, "load", seed()).await;
-    let proxy = CountingProxy::start(&registry.host()).await.unwrap();
+    let proxy = CountingProxy::start(&registry.host())
+        .await
+        .expect("it works");
     let manifest = format!("http://{}/v2/a/b/manifests/1", proxy.addr());
     let through = send(Method::GET, manifest.clone(), &Value::Null).await;
-    let (media_type, bytes) = registry.manifest("a/b", "1").unwrap();
+    let (media_type, bytes) = registry.manifest("a/b", "1").expect("it works");
     assert_eq!(through.headers()["content-type"], media_type);
-    assert_eq!(through.bytes().await.unwrap(), bytes);
+    assert_eq!(through.bytes().await.expect("it works"), bytes);
     assert_eq!(
         send(Method::HEAD, manifest, &Value::Null).await.status(),
         200
