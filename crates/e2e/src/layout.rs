@@ -65,14 +65,21 @@ impl Layout {
 
     /// An image of one layer that holds these bytes (a tar or not: nobody unpacks it).
     pub fn add_image(&self, architecture: &str, layer: &[u8]) -> Value {
+        self.add_layered_image(architecture, &[layer])
+    }
+
+    /// An image of several layers, as [`Layout::add_image`].
+    pub fn add_layered_image(&self, architecture: &str, layers: &[impl AsRef<[u8]>]) -> Value {
+        let ids: Vec<String> = layers.iter().map(|layer| sha256(layer.as_ref())).collect();
         let config = json!({
             "architecture": architecture, "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]},
+            "rootfs": {"type": "layers", "diff_ids": ids},
         });
+        let layers: Vec<Value> = layers.iter().map(|l| self.add(LAYER, l.as_ref())).collect();
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": self.add(CONFIG, config.to_string().as_bytes()),
-            "layers": [self.add(LAYER, layer)],
+            "layers": layers,
         });
         self.add(MANIFEST, manifest.to_string().as_bytes())
     }

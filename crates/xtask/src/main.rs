@@ -9,6 +9,7 @@
     reason = "a recipe talks to the person who typed it"
 )]
 
+mod bench;
 mod command;
 mod generate;
 mod stage;
@@ -33,6 +34,8 @@ struct Arguments {
 enum Recipe {
     /// Run every check and test; the last line counts the stages.
     Test(test::TestArguments),
+    /// Measure Coral beside its peers, and write docs/benchmarks.md.
+    Bench(bench::BenchArguments),
     /// Write the files that are made from the code, or check that they are current.
     Generate(generate::GenerateArguments),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = Workspace::find().and_then(|workspace| match arguments.recipe {
         Recipe::Test(arguments) => test::run(&workspace, &arguments),
+        Recipe::Bench(arguments) => bench::bench(&workspace, &arguments),
         Recipe::Generate(arguments) => generate::run(&workspace, &arguments),
     });
     match result {

@@ -96,7 +96,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "xtask",
-        uses: &["e2e"],
+        uses: &[],
         never: RUNTIMES_AND_HTTP,
     },
 ];

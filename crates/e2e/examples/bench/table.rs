@@ -1,0 +1,80 @@
+//! Rows of the result, and the page they are written to.
+
+/// Which way is better.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
+
+/// One measured thing: Coral, and one peer beside it.
+pub(crate) struct Row {
+    pub(crate) work: String,
+    pub(crate) unit: &'static str,
+    pub(crate) better: Better,
+    pub(crate) coral: f64,
+    pub(crate) peer: f64,
+    pub(crate) peer_name: &'static str,
+}
+
+impl Row {
+    /// How much better Coral is: above one is better, below is worse.
+    fn ratio(&self) -> f64 {
+        match self.better {
+            Better::Higher => self.coral / self.peer,
+            Better::Lower => self.peer / self.coral,
+        }
+    }
+
+    /// A line of the table.
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "| {} | {} | {} {} | {} {} | {} |",
+            self.work,
+            self.peer_name,
+            shown(self.coral),
+            self.unit,
+            shown(self.peer),
+            self.unit,
+            if self.peer == 0.0 {
+                "–".to_owned()
+            } else {
+                format!("{:.2}", self.ratio())
+            },
+        )
+    }
+}
+
+/// Three figures that matter, whatever the size.
+fn shown(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        v if v < 1.0 => format!("{value:.3}"),
+        v if v < 100.0 => format!("{value:.2}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// The middle of some measurements.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+pub(crate) fn page(machine: &str, rows: &[Row]) -> String {
+    let lines: Vec<String> = rows.iter().map(Row::line).collect();
+    format!(
+        "# Benchmarks\n\n\
+         <!-- Made by `cargo xtask bench`; run it to have the figures of your own machine. -->\n\n\
+         Measured side by side in one run on one machine, over loopback, medians; Coral as it is \
+         shipped (`dist` profile). A ratio above 1 means that Coral is better. Figures depend on \
+         the machine, ratios less so.\n\n\
+         {machine}\n\n\
+         | work | peer | Coral | peer | ratio |\n|---|---|---|---|---|\n{}\n\n\
+         \"256 MB\" is 268,435,456 random bytes; a megabyte (MB) of a rate is 10^6 bytes. Pushes are \
+         whole requests by curl, answered with 201. Mirrored are 10 images with 90 layers of 465 MB \
+         in all, from distribution into an empty distribution, unless said otherwise. Server CPU is \
+         user and system time of the registry's process.\n",
+        lines.join("\n")
+    )
+}
