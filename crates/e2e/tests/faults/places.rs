@@ -143,6 +143,7 @@ fn one_message(finished: &Finished) {
 }
 
 const SMALL: &str = "team/small:1";
+const OTHER: &str = "team/other:1";
 const BIG: &str = "team/big:1";
 
 fn small() -> serde_json::Value {
@@ -174,6 +175,7 @@ fn a_full_disk_is_named_and_nothing_is_lost_and_room_helps() {
     let source = Faulty::start();
     source.load(&small());
     source.load(&big());
+    source.load(&json!({ "path": "team/other", "tag": "1", "layers": [2_000_000], "seed": 4 }));
     let disk = SmallDisk::of("8m");
     let mut registry = Served::start(disk.path());
     let _ = fill(&source, &registry.host, SMALL).succeeded();
@@ -188,6 +190,8 @@ fn a_full_disk_is_named_and_nothing_is_lost_and_room_helps() {
     );
     let tag = http(&registry.host, "GET", "/v2/team/big/manifests/1", b"");
     assert_eq!(tag.status, 404, "a tag without its blobs");
+    // What did not fit is not left lying about: something smaller fits again.
+    let _ = fill(&source, &registry.host, OTHER).succeeded();
     holds(&registry.host, &small(), SMALL);
     disk.mount("remount,size=64m");
     let _ = fill(&source, &registry.host, BIG).succeeded();
