@@ -96,3 +96,81 @@ fn is_next(parameters: &str) -> bool {
                     .any(|relation| relation.eq_ignore_ascii_case("next"))
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check_join(base: &str, text: &str, expected: Result<&str, &str>) {
+        let joined = join(&Url::parse(base).unwrap(), text);
+        match expected {
+            Ok(url) => assert_eq!(joined.as_ref().map(Url::as_str), Ok(url), "{text}"),
+            Err(part) => {
+                let message = joined.unwrap_err();
+                assert!(message.contains(part), "{text}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_location_may_be_relative_or_absolute() {
+        let base = "https://reg.example:5000/v2/a/blobs/uploads/";
+        check_join(base, "/v2/a/blobs/uploads/1?s=2", Ok("https://reg.example:5000/v2/a/blobs/uploads/1?s=2"));
+        check_join(base, "1?s=2#x", Ok("https://reg.example:5000/v2/a/blobs/uploads/1?s=2"));
+        check_join(base, "https://s3.example/x", Ok("https://s3.example/x"));
+        check_join(base, "//s3.example/x", Ok("https://s3.example/x"));
+        check_join(base, "file:///etc/passwd", Err("not an HTTP address"));
+        check_join(base, "ftp://x/", Err("not an HTTP address"));
+        check_join(base, "https://user:secret@s3.example/x", Err("user name"));
+        check_join(base, &"x".repeat(MAX_URL + 1), Err("longer than"));
+    }
+
+    #[test]
+    fn a_registry_behind_a_proxy_that_ends_tls_stays_on_https() {
+        check_join("https://reg.example/v2/", "http://reg.example/v2/x", Ok("https://reg.example/v2/x"));
+        check_join("https://reg.example:5000/", "http://reg.example:5000/x", Ok("https://reg.example:5000/x"));
+        check_join("https://reg.example/", "http://reg.example:5000/x", Ok("http://reg.example:5000/x"));
+        check_join("https://reg.example/", "http://other.example/x", Ok("http://other.example/x"));
+    }
+
+    #[test]
+    fn the_next_link_is_found_among_others() {
+        let cases = [
+            (r#"</v2/a/tags/list?n=2&last=b>; rel="next""#, Some("/v2/a/tags/list?n=2&last=b")),
+            ("</x>;rel=next", Some("/x")),
+            (r#"</a>; rel="prev", </b>; title="x, \"<y>\""; REL="last NEXT""#, Some("/b")),
+            (r#"</a>; rel="prev""#, None),
+            (r#"</a>; title="rel=next""#, None),
+            ("</a", None),
+            ("", None),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(next_link(header), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_has_no_signature() {
+        let url = Url::parse("https://s3.example/x?X-Amz-Signature=secret").unwrap();
+        assert_eq!(shown(&url), "https://s3.example/x");
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_breaks_the_readers(text in "\\PC{0,200}") {
+            let _ = next_link(&text);
+            if let Ok(url) = join(&Url::parse("https://reg.example/v2/").unwrap(), &text) {
+                prop_assert!(matches!(url.scheme(), "http" | "https"));
+                prop_assert!(url.username().is_empty() && url.password().is_none());
+            }
+        }
+
+        #[test]
+        fn a_link_comes_back(target in "/[a-z0-9/?&=._~-]{0,60}", title in "[ -!#-\\[\\]-~]{0,20}") {
+            let header = format!("</first>; rel=\"prev\"; title=\"{title}\", <{target}>; rel=\"next\"");
+            prop_assert_eq!(next_link(&header), Some(target.as_str()));
+        }
+    }
+}

@@ -98,3 +98,84 @@ impl<'a> Reader<'a> {
         value
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(header: &str, expected: &[(&str, &[(&str, &str)])]) {
+        let found = parse_challenges([header]);
+        let found: Vec<_> = found
+            .iter()
+            .map(|challenge| {
+                let parameters = challenge.parameters.iter();
+                let parameters: Vec<_> =
+                    parameters.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                (challenge.scheme.as_str(), parameters)
+            })
+            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(scheme, parameters)| (*scheme, parameters.to_vec())).collect();
+        assert_eq!(found, expected, "{header}");
+    }
+
+    #[test]
+    fn challenges_are_read_in_every_shape_that_is_in_use() {
+        check(
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
+            &[(
+                "bearer",
+                &[
+                    ("realm", "https://auth.docker.io/token"),
+                    ("service", "registry.docker.io"),
+                    ("scope", "repository:a/b:pull,push"),
+                ],
+            )],
+        );
+        check("BASIC Realm=plain", &[("basic", &[("realm", "plain")])]);
+        check(r#"Basic realm="a, \"b\" = c""#, &[("basic", &[("realm", r#"a, "b" = c"#)])]);
+        check(
+            r#"Negotiate, Basic realm="x" , Bearer realm = "y" ,service=z"#,
+            &[
+                ("negotiate", &[]),
+                ("basic", &[("realm", "x")]),
+                ("bearer", &[("realm", "y"), ("service", "z")]),
+            ],
+        );
+        check(r#"Bearer realm="never closed"#, &[("bearer", &[("realm", "never closed")])]);
+        check("realm=\"of nothing\"", &[]);
+        check("", &[]);
+        check(",,, =", &[]);
+    }
+
+    #[test]
+    fn several_headers_are_several_challenges() {
+        let found = parse_challenges(["Basic realm=a", "Bearer realm=b"]);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[1].get("realm"), Some("b"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_breaks_the_reader(header in "\\PC{0,200}") {
+            prop_assert!(parse_challenges([header.as_str()]).len() <= MAX_CHALLENGES);
+        }
+
+        #[test]
+        fn what_is_quoted_comes_back(
+            scheme in "[A-Za-z][A-Za-z0-9-]{0,10}",
+            parameters in proptest::collection::vec(("[a-z]{1,8}", "[ -~]{0,30}"), 1..6),
+        ) {
+            let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
+            let written: Vec<_> =
+                parameters.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).collect();
+            let header = format!("{scheme} {}", written.join(", "));
+            let found = parse_challenges([header.as_str()]);
+            prop_assert_eq!(found.len(), 1);
+            prop_assert_eq!(&found[0].scheme, &scheme.to_ascii_lowercase());
+            prop_assert_eq!(&found[0].parameters, &parameters);
+        }
+    }
+}

@@ -195,3 +195,31 @@ fn token_url(key: &TokenKey) -> Url {
     drop(query);
     url
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokens_life_is_bounded_on_both_sides() {
+        assert_eq!(life_of(None), DEFAULT_LIFE);
+        assert_eq!(life_of(Some(300.0)), Duration::from_secs(300));
+        assert_eq!(life_of(Some(0.0)), DEFAULT_LIFE);
+        assert_eq!(life_of(Some(-5.0)), DEFAULT_LIFE);
+        assert_eq!(life_of(Some(f64::NAN)), DEFAULT_LIFE);
+        assert_eq!(life_of(Some(1e300)), MAX_LIFE);
+    }
+
+    #[test]
+    fn the_realms_own_query_is_kept() {
+        let key = TokenKey {
+            credential: None,
+            realm: Url::parse("https://auth.example/token?tenant=1").unwrap(),
+            service: Some("reg".to_owned()),
+            scopes: vec!["repository:a/b:pull".to_owned(), "repository:c:pull".to_owned()],
+        };
+        let expected = "https://auth.example/token?tenant=1&service=reg\
+                        &scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ac%3Apull";
+        assert_eq!(token_url(&key).as_str(), expected);
+    }
+}

@@ -164,3 +164,89 @@ impl Stream for Checked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use coral_image::Algorithm;
+    use futures::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Category;
+
+    /// What comes out when `sent` comes in for a blob that is `promised`, in chunks of these sizes.
+    fn read(
+        promised: &[u8],
+        offset: usize,
+        skip: usize,
+        sent: &[u8],
+        chunk: usize,
+    ) -> (Vec<u8>, Option<Category>) {
+        let mut hasher = Algorithm::Sha256.hasher();
+        hasher.update(&promised[..offset]);
+        let promise = Promise {
+            digest: Digest::sha256(promised),
+            size: promised.len() as u64,
+            offset: offset as u64,
+            hasher: Some(hasher),
+        };
+        let chunks: Vec<_> =
+            sent.chunks(chunk.max(1)).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        let inner = BlobStream::new(futures::stream::iter(chunks));
+        let checked = Checked::new(inner, promise, skip as u64, "here", "testing");
+        let items: Vec<_> = checked.collect().now_or_never().unwrap();
+        let mut bytes = Vec::new();
+        let mut failure = None;
+        for item in items {
+            assert!(failure.is_none(), "nothing comes after an error");
+            match item {
+                Ok(chunk) => bytes.extend_from_slice(&chunk),
+                Err(error) => failure = Some(error.category()),
+            }
+        }
+        (bytes, failure)
+    }
+
+    proptest! {
+        #[test]
+        fn the_promised_bytes_come_through(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            at in any::<proptest::sample::Index>(),
+            chunk in 1..50_usize,
+            ignored: bool,
+        ) {
+            let offset = at.index(bytes.len() + 1);
+            let (skip, sent) = if ignored { (offset, &bytes[..]) } else { (0, &bytes[offset..]) };
+            // Nothing is asked for when nothing is missing.
+            prop_assume!(offset < bytes.len() || !ignored);
+            let (got, failure) = read(&bytes, offset, skip, sent, chunk);
+            prop_assert_eq!(failure, None);
+            prop_assert_eq!(&got[..], &bytes[offset..]);
+        }
+
+        #[test]
+        fn wrong_bytes_are_never_completed(
+            bytes in proptest::collection::vec(any::<u8>(), 1..200),
+            at in any::<proptest::sample::Index>(),
+            chunk in 1..50_usize,
+        ) {
+            let mut sent = bytes.clone();
+            sent[at.index(bytes.len())] ^= 1;
+            let (got, failure) = read(&bytes, 0, 0, &sent, chunk);
+            prop_assert_eq!(failure, Some(Category::Digest));
+            prop_assert!(got.len() < bytes.len());
+        }
+
+        #[test]
+        fn a_short_body_is_cut_and_a_long_one_too_large(
+            bytes in proptest::collection::vec(any::<u8>(), 1..200),
+            chunk in 1..50_usize,
+        ) {
+            let (_, failure) = read(&bytes, 0, 0, &bytes[1..], chunk);
+            prop_assert_eq!(failure, Some(Category::Cut));
+            let longer = [&bytes[..], b"x"].concat();
+            let (_, failure) = read(&bytes, 0, 0, &longer, chunk);
+            prop_assert_eq!(failure, Some(Category::TooLarge));
+        }
+    }
+}

@@ -197,3 +197,6 @@ fn scope(key: &str) -> Option<Scope> {
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(120).collect()
 }
+
+#[cfg(test)]
+mod tests;

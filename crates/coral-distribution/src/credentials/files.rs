@@ -57,3 +57,70 @@ fn read(path: &Path) -> Result<Credentials, CredentialsError> {
         .map_err(fail)?;
     Credentials::from_docker_config(&json, &origin)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use coral_image::Repository;
+
+    use super::*;
+
+    struct Home {
+        dir: tempfile::TempDir,
+        env: HashMap<&'static str, OsString>,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let env = HashMap::from([("HOME", dir.path().as_os_str().to_owned())]);
+            Self { dir, env }
+        }
+
+        fn write(&self, path: &str, user: &str) -> PathBuf {
+            let path = self.dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let entry = format!(r#"{{"username": "{user}", "password": "x"}}"#);
+            std::fs::write(&path, format!(r#"{{"auths": {{"reg.example": {entry}}}}}"#)).unwrap();
+            path
+        }
+
+        fn users(&self, explicit: Option<&Path>) -> Vec<String> {
+            let found = load(explicit, |name| self.env.get(name).cloned()).unwrap();
+            let repository = Repository::parse("reg.example/a").unwrap();
+            found.for_repository(&repository).iter().map(|c| c.username.clone()).collect()
+        }
+    }
+
+    #[test]
+    fn none_of_the_usual_files_is_no_error() {
+        assert!(Home::new().users(None).is_empty());
+    }
+
+    #[test]
+    fn the_usual_files_are_read_in_their_order() {
+        let mut home = Home::new();
+        home.write(".docker/config.json", "docker");
+        home.write("run/containers/auth.json", "podman");
+        home.env.insert("XDG_RUNTIME_DIR", home.dir.path().join("run").into());
+        assert_eq!(home.users(None), ["docker", "podman"]);
+        home.write("elsewhere/config.json", "moved");
+        home.env.insert("DOCKER_CONFIG", home.dir.path().join("elsewhere").into());
+        assert_eq!(home.users(None), ["moved", "podman"]);
+    }
+
+    #[test]
+    fn a_file_that_is_named_is_the_only_one() {
+        let mut home = Home::new();
+        home.write(".docker/config.json", "docker");
+        let named = home.write("named.json", "named");
+        home.env.insert("REGISTRY_AUTH_FILE", named.into());
+        assert_eq!(home.users(None), ["named"]);
+        let explicit = home.write("explicit.json", "explicit");
+        assert_eq!(home.users(Some(&explicit)), ["explicit"]);
+        let missing = home.dir.path().join("missing.json");
+        let error = load(Some(&missing), |_| None).unwrap_err();
+        assert!(error.to_string().contains("missing.json"), "{error}");
+    }
+}

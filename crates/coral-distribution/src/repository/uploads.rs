@@ -241,3 +241,17 @@ fn stored(text: &str) -> Option<u64> {
     // Nothing stored is written as 0-0 by some, which cannot be told from one byte.
     (start.trim() == "0" && end > 0).then(|| end + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_range_is_read_leniently() {
+        assert_eq!(stored("0-99"), Some(100));
+        assert_eq!(stored("bytes=0-99"), Some(100));
+        for unclear in ["0-0", "0--1", "5-99", "", "99"] {
+            assert_eq!(stored(unclear), None, "{unclear}");
+        }
+    }
+}

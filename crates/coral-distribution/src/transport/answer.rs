@@ -165,3 +165,21 @@ pub(crate) fn clean(text: &str) -> String {
     }
     cleaned
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_other_side_says_is_one_clean_short_line() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m\n access"},{"code":"X"}]}"#;
+        let (message, codes) = said(body);
+        assert_eq!(message, "DENIED: no[31m access; X");
+        assert_eq!(codes, ["DENIED", "X"]);
+        assert_eq!(said(b"upstream\tconnect error").0, "upstream connect error");
+        assert_eq!(said(&[0xff, 0x00, b'a']).0, "\u{fffd}a");
+        let long = clean(&"é".repeat(1000));
+        assert_eq!(long.chars().count(), MAX_MESSAGE + 1);
+        assert!(long.ends_with('…'));
+    }
+}

@@ -45,3 +45,67 @@ fn reset_at(value: &str, now: Timestamp) -> Option<Duration> {
         _ => Some(number),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 1994-11-06T08:49:37Z, the example of RFC 9110.
+    const NOW: i64 = 784_111_777;
+
+    fn wait(headers: &[(&str, &str)]) -> Option<u64> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::try_from(*name).unwrap();
+            map.insert(name, HeaderValue::try_from(*value).unwrap());
+        }
+        let now = Timestamp::from_second(NOW).unwrap();
+        wait_asked_for(&map, now).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn each_shape_of_a_wait_is_understood() {
+        assert_eq!(wait(&[("retry-after", "120")]), Some(120));
+        assert_eq!(wait(&[("retry-after", " 7 ")]), Some(7));
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT")]), Some(60));
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0));
+        assert_eq!(wait(&[("ratelimit-reset", "30")]), Some(30));
+        assert_eq!(wait(&[("x-ratelimit-reset", "15")]), Some(15));
+        assert_eq!(wait(&[("retry-after", "5"), ("ratelimit-reset", "30")]), Some(5));
+        assert_eq!(wait(&[("retry-after", "soon"), ("ratelimit-reset", "30")]), Some(30));
+    }
+
+    #[test]
+    fn a_reset_may_be_a_moment() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-ratelimit-reset", HeaderValue::from_static("1700000030"));
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        assert_eq!(wait_asked_for(&headers, now), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_says_no_time_asks_for_no_wait() {
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&[("retry-after", "")]), None);
+        assert_eq!(wait(&[("retry-after", "-1")]), None);
+        assert_eq!(wait(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "0")]), None);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_longer_than_a_day() {
+        assert_eq!(wait(&[("retry-after", "99999999999999999999999999")]), Some(86_400));
+        assert_eq!(wait(&[("retry-after", "Tue, 06 Nov 2040 08:49:37 GMT")]), Some(86_400));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_breaks_the_reader(name in 0..3_usize, value in "[ -~]{0,60}") {
+            let name = ["retry-after", "ratelimit-reset", "x-ratelimit-reset"][name];
+            let wait = wait(&[(name, &value)]);
+            prop_assert!(wait.is_none_or(|seconds| seconds <= 86_400));
+        }
+    }
+}
