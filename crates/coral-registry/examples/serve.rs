@@ -1,14 +1,20 @@
-//! For trying the registry before the binary has it: `serve ADDR DIR`.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+//! For trying the registry before the binary has it: `serve --listen ADDR --storage DIR`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "goes away with the binary"
+)]
 
 #[tokio::main]
 async fn main() {
-    let mut args = std::env::args().skip(1);
-    let (addr, dir) = (args.next().unwrap(), args.next().unwrap());
-    let store = coral_registry::FileStore::open(dir.as_ref()).unwrap();
+    let args: Vec<String> = std::env::args().collect();
+    let after = |flag: &str| args[args.iter().position(|arg| arg == flag).unwrap() + 1].clone();
+    let store = coral_registry::FileStore::open(after("--storage").as_ref()).unwrap();
     let mut metrics = prometheus_client::registry::Registry::default();
     let registry = coral_registry::Registry::new(store, &mut metrics);
-    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+    let listener = tokio::net::TcpListener::bind(after("--listen"))
+        .await
+        .unwrap();
     eprintln!(
         "registry listening on http://{}",
         listener.local_addr().unwrap()

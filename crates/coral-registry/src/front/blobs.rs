@@ -61,10 +61,10 @@ pub(super) async fn delete(
     name: &RepositoryPath,
     digest: &Digest,
 ) -> Result<Response, Refusal> {
-    match context.store.delete_blob(name, digest).await? {
-        true => Ok(empty(StatusCode::ACCEPTED)),
-        false => Err(unknown(digest)),
+    if context.store.delete_blob(name, digest).await? {
+        return Ok(empty(StatusCode::ACCEPTED));
     }
+    Err(unknown(digest))
 }
 
 fn describe(mut response: Response, digest: &Digest, length: u64) -> Response {
@@ -116,7 +116,7 @@ pub(super) fn has_it(headers: &HeaderMap, digest: &Digest) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(|tag| tag.trim())
+        .map(str::trim)
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == quoted)
 }
 

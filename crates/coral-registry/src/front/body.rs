@@ -30,10 +30,13 @@ const BATCH: usize = 512 * 1024;
 /// A batch of many small frames costs more memory than its bytes.
 const MOST_FRAMES: usize = 512;
 /// A client that sends nothing for so long is gone.
-const STALLED: Duration = Duration::from_secs(120);
+const STALLED: Duration = Duration::from_mins(2);
 /// What is read of a body that is not wanted.
 const MOST_DRAINED: u64 = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// A read on the blocking pool: the buffer, and how much of it is filled.
+type Reading = JoinHandle<io::Result<(Vec<u8>, usize)>>;
 
 /// A range of a blob as the body of a response.
 ///
@@ -44,7 +47,7 @@ pub(super) struct RangeBody {
     rest: Span,
     sent: Counter,
     buffers: Arc<Buffers>,
-    reading: Option<JoinHandle<io::Result<(Vec<u8>, usize)>>>,
+    reading: Option<Reading>,
 }
 
 impl RangeBody {
@@ -135,9 +138,8 @@ fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<io::Result
         ReadWriteFlags::NOWAIT,
     ) {
         Ok(length) => Some(Ok(length)),
-        // The last ones: a file system or kernel that cannot tell.
-        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => None,
-        Err(Errno::INTR) => None,
+        // All but the first and the last: a file system or kernel that cannot tell.
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => None,
         Err(error) => Some(Err(error.into())),
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Refusal {
     details: Vec<Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// For the log only: what happened inside.
-    cause: Option<StoreError>,
+    cause: Option<Box<StoreError>>,
 }
 
 impl Refusal {
@@ -98,7 +98,7 @@ impl Refusal {
     /// What a person who runs the registry must know; what a client did wrong is not news.
     pub(crate) fn log(&self, method: &Method) {
         if let Some(cause) = &self.cause {
-            let reason = std::error::Error::source(cause).map(ToString::to_string);
+            let reason = std::error::Error::source(cause.as_ref()).map(ToString::to_string);
             let category = cause.category();
             tracing::error!(%method, status = self.status.as_u16(), category, reason, "{cause}");
         }
@@ -106,22 +106,17 @@ impl Refusal {
 
     pub(crate) fn into_response(self) -> Response {
         let (code, message) = (self.code.as_str(), self.message);
-        let errors: Vec<Value> = match self.details.is_empty() {
-            true => vec![json!({"code": code, "message": message})],
-            false => self
-                .details
-                .into_iter()
-                .map(|detail| json!({"code": code, "message": message, "detail": detail}))
-                .collect(),
-        };
+        let mut errors: Vec<Value> = self
+            .details
+            .into_iter()
+            .map(|detail| json!({"code": code, "message": message, "detail": detail}))
+            .collect();
+        if errors.is_empty() {
+            errors.push(json!({"code": code, "message": message}));
+        }
         let mut response = super::json(self.status, &json!({ "errors": errors }));
         response.headers_mut().extend(self.headers);
         response
-    }
-
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
     }
 }
 
@@ -150,7 +145,7 @@ impl From<StoreError> for Refusal {
                 "the registry's storage failed; its log says why",
             ),
         };
-        refusal.cause = Some(error);
+        refusal.cause = Some(Box::new(error));
         refusal
     }
 }
@@ -167,9 +162,9 @@ impl From<UploadError> for Refusal {
                 Code::BlobUploadInvalid,
                 "another request is still writing to this upload",
             ),
-            UploadError::Digest { expected, actual } => {
-                Self::invalid(Code::DigestInvalid, error.to_string())
-                    .with_detail(json!({"expected": expected, "actual": actual}))
+            UploadError::Digest { actual } => {
+                let message = format!("{error}, not to what was announced; begin again");
+                Self::invalid(Code::DigestInvalid, message).with_detail(json!({"actual": actual}))
             }
             UploadError::Store(error) => error.into(),
         }

@@ -89,13 +89,11 @@ fn tags_of(head: &Head, version: &Version) -> Result<Vec<Tag>, Refusal> {
             tags.push(tag);
         }
     }
-    match tags.len() > MOST_TAGS {
-        true => Err(Refusal::invalid(
-            Code::TagInvalid,
-            format!("one push can set at most {MOST_TAGS} tags"),
-        )),
-        false => Ok(tags),
+    if tags.len() > MOST_TAGS {
+        let message = format!("one push can set at most {MOST_TAGS} tags");
+        return Err(Refusal::invalid(Code::TagInvalid, message));
     }
+    Ok(tags)
 }
 
 fn parse(bytes: Bytes, head: &Head, version: &Version) -> Result<Manifest, Refusal> {
@@ -148,10 +146,10 @@ pub(super) async fn delete(
     name: &RepositoryPath,
     version: &Version,
 ) -> Result<Response, Refusal> {
-    match context.store.delete_manifest(name, version).await? {
-        true => Ok(empty(StatusCode::ACCEPTED)),
-        false => Err(unknown(version)),
+    if context.store.delete_manifest(name, version).await? {
+        return Ok(empty(StatusCode::ACCEPTED));
     }
+    Err(unknown(version))
 }
 
 fn unknown(version: &Version) -> Refusal {

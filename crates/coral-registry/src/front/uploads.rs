@@ -121,13 +121,11 @@ pub(super) async fn finish(
     name: &RepositoryPath,
     id: UploadId,
 ) -> Result<Response, Refusal> {
-    let digest = match head.query.get("digest") {
-        Some(text) => route::digest(text)?,
-        None => {
-            let message = "an upload is finished with ?digest=<digest of the whole blob>";
-            return Err(Refusal::invalid(Code::DigestInvalid, message));
-        }
+    let Some(text) = head.query.get("digest") else {
+        let message = "an upload is finished with ?digest=<digest of the whole blob>";
+        return Err(Refusal::invalid(Code::DigestInvalid, message));
     };
+    let digest = route::digest(text)?;
     let mut writer = context.store.write_upload(name, id).await?;
     writer.expect(digest.algorithm());
     receive(context, head, body, name, id, writer.as_mut()).await?;

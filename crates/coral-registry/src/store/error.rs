@@ -116,10 +116,8 @@ pub enum UploadError {
     #[error("another request is writing to this upload")]
     Busy,
     /// The content is not what was announced; the upload is gone.
-    #[error("the content hashes to {actual}, not to {expected}")]
+    #[error("the content hashes to {actual}")]
     Digest {
-        /// What was announced.
-        expected: Digest,
         /// What came.
         actual: Digest,
     },

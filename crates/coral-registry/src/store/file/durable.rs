@@ -72,9 +72,8 @@ impl Durable {
     /// Writes a small file as a whole, replacing the one that may be there.
     pub(super) fn write(&self, target: &Path, content: &[u8]) -> Result<(), StoreError> {
         let temporary = self.tmp.join(Uuid::new_v4().to_string());
-        let written = self
-            .write_synced(&temporary, content)
-            .and_then(|()| self.publish(&temporary, target));
+        let written =
+            write_synced(&temporary, content).and_then(|()| self.publish(&temporary, target));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -101,24 +100,6 @@ impl Durable {
         sync_folder(folder)
     }
 
-    /// Deletes a file; `false` if there was none.
-    pub(super) fn remove(&self, target: &Path) -> Result<bool, StoreError> {
-        match fs::remove_file(target) {
-            Ok(()) => sync_folder(folder_of(target)).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(StoreError::io("delete", target, error)),
-        }
-    }
-
-    fn write_synced(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
-        let write = || {
-            let mut file = File::options().write(true).create_new(true).open(path)?;
-            file.write_all(content)?;
-            file.sync_data()
-        };
-        write().map_err(|error| StoreError::io("write", path, error))
-    }
-
     /// Gives a file its final name. Its content was synced before.
     pub(super) fn publish(&self, source: &Path, target: &Path) -> Result<(), StoreError> {
         let folder = folder_of(target);
@@ -134,6 +115,24 @@ impl Durable {
     fn folders(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Deletes a file; `false` if there was none.
+pub(super) fn remove(target: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(target) {
+        Ok(()) => sync_folder(folder_of(target)).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("delete", target, error)),
+    }
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).open(path)?;
+        file.write_all(content)?;
+        file.sync_data()
+    };
+    write().map_err(|error| StoreError::io("write", path, error))
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -1,6 +1,7 @@
 //! The read side.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,7 +41,9 @@ impl Files {
             return Ok(None);
         };
         let path = self.layout.blob(&record.digest);
-        let bytes = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        let Some(bytes) = content("read", &path, fs::read(&path))? else {
+            return Ok(None);
+        };
         if !record.digest.matches(&bytes) {
             let reason = format!("its bytes do not hash to {}", record.digest);
             return Err(StoreError::Damaged { path, reason });
@@ -60,8 +63,8 @@ impl Files {
             return Ok(None);
         }
         let path = self.layout.blob(digest);
-        let metadata = fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
-        Ok(Some(metadata.len()))
+        let metadata = content("read", &path, fs::metadata(&path))?;
+        Ok(metadata.map(|metadata| metadata.len()))
     }
 
     pub(super) fn open_blob(
@@ -81,9 +84,7 @@ impl Files {
                 content: BlobContent::File(Arc::new(file)),
             })
         };
-        open()
-            .map(Some)
-            .map_err(|error| StoreError::io("open", &path, error))
+        content("open", &path, open())
     }
 
     pub(super) fn has_blob(
@@ -158,6 +159,23 @@ impl Files {
             }
         }
         Ok(false)
+    }
+}
+
+/// Content that a repository refers to. Where it is gone, somebody has been at the folder; as a
+/// blob that is not there, the next push puts it back.
+fn content<T>(
+    action: &'static str,
+    path: &Path,
+    found: io::Result<T>,
+) -> Result<Option<T>, StoreError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if absent(&error) => {
+            tracing::error!(path = %path.display(), "content is missing; push it again");
+            Ok(None)
+        }
+        Err(error) => Err(StoreError::io(action, path, error)),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::store::{StoreError, UploadError, UploadId, UploadWriter};
 /// How long a request waits for another one that writes to the same upload.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Uploads that nobody touched for so long are swept when the store is opened.
-const ABANDONED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How many uploads are kept in memory; idle ones above that are found again on disk.
 const MOST_IN_MEMORY: usize = 1024;
 const REHASH_PIECE: usize = 256 * 1024;
@@ -274,7 +274,7 @@ impl UploadWriter for FileUpload {
     }
 
     fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>> {
-        Box::pin(self.work(move |held| held.append(batch)))
+        Box::pin(self.work(move |held| held.append(&batch)))
     }
 
     fn commit(mut self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>> {
@@ -291,7 +291,7 @@ impl UploadWriter for FileUpload {
 }
 
 impl Held {
-    fn append(&mut self, batch: Vec<Bytes>) -> Result<(), UploadError> {
+    fn append(&mut self, batch: &[Bytes]) -> Result<(), UploadError> {
         let path = self.session.folder.join("data");
         let failed = |error| StoreError::io("write", &path, error);
         let offset = self.session.offset;
@@ -299,14 +299,14 @@ impl Held {
             Some(file) => file,
             empty => empty.insert(open_at(&path, offset).map_err(failed)?),
         };
-        if let Err(error) = write_all(file, &batch) {
+        if let Err(error) = write_all(file, batch) {
             // Back to what is hashed and told; a full disk gets the piece back.
             let _ = file.set_len(offset);
             self.file = None;
             return Err(failed(error).into());
         }
         let session = &mut *self.session;
-        for piece in &batch {
+        for piece in batch {
             session.offset += piece.len() as u64;
             session
                 .hasher
@@ -328,10 +328,7 @@ impl Held {
         };
         if actual != *expected {
             self.end();
-            return Err(UploadError::Digest {
-                expected: *expected,
-                actual,
-            });
+            return Err(UploadError::Digest { actual });
         }
         self.file = None;
         let files = &self.store.files;
