@@ -1,6 +1,6 @@
 //! Manifests by tag and by digest.
 
-use coral_image::{Algorithm, Digest};
+use coral_image::Digest;
 use serde_json::Value;
 
 use super::{Ask, Features};
@@ -32,17 +32,10 @@ pub(super) fn put(
     let Ok(manifest) = serde_json::from_slice::<Value>(&ask.body) else {
         return Reply::error(400, "MANIFEST_INVALID", "manifest is not JSON");
     };
-    let named = Digest::parse(reference).ok();
-    let digest = named
-        .map_or(Algorithm::Sha256, |d| d.algorithm())
-        .digest(&ask.body);
-    if named.is_some_and(|named| named != digest) {
-        return Reply::error(
-            400,
-            "DIGEST_INVALID",
-            "provided digest did not match content",
-        );
-    }
+    let Some(digest) = digest_of(reference, ask) else {
+        let message = "provided digest is malformed or did not match content";
+        return Reply::error(400, "DIGEST_INVALID", message);
+    };
     let repository = store.make(path);
     if let Some(missing) = repository.missing_for(&manifest) {
         return Reply::error(
@@ -59,16 +52,45 @@ pub(super) fn put(
         bytes: ask.body.clone(),
     };
     repository.manifests.insert(digest, stored);
-    if named.is_none() {
-        repository.tags.insert(reference.to_owned(), digest);
+    let tags = tags_of(reference, ask);
+    for tag in &tags {
+        repository.tags.insert((*tag).to_owned(), digest);
     }
     let mut reply = Reply::new(201)
         .header("location", format!("/v2/{path}/manifests/{digest}"))
         .header("docker-content-digest", digest.to_string());
+    if reference.contains(':') && !tags.is_empty() {
+        reply.set_header("oci-tag", &tags.join(", "));
+    }
     if let (true, Some(subject)) = (features.referrers, manifest["subject"]["digest"].as_str()) {
         reply.set_header("oci-subject", subject);
     }
     reply
+}
+
+/// The digest that a manifest is put under; none where one is named that is not its own.
+fn digest_of(reference: &str, ask: &Ask) -> Option<Digest> {
+    // A colon cannot be in a tag: what has one and is no digest is refused.
+    let named = if reference.contains(':') {
+        Some(reference)
+    } else {
+        ask.field("digest")
+    };
+    let Some(named) = named else {
+        return Some(Digest::sha256(&ask.body));
+    };
+    Digest::parse(named)
+        .ok()
+        .filter(|named| named.matches(&ask.body))
+}
+
+/// The tags it gets: its own name, or those beside the digest.
+fn tags_of<'a>(reference: &'a str, ask: &'a Ask) -> Vec<&'a str> {
+    if !reference.contains(':') {
+        return vec![reference];
+    }
+    let more = ask.fields.iter().filter(|(key, _)| key == "tag");
+    more.map(|(_, tag)| tag.as_str()).collect()
 }
 
 pub(super) fn delete(store: &mut Store, path: &str, reference: &str) -> Reply {
