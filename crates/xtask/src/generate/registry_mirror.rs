@@ -57,7 +57,7 @@ fn section(name: &str, definition: &Value, definitions: &Value) -> String {
         let mark = if is_required { " **Required.**" } else { "" };
         let row = format!(
             "| `{field}` | {} | {}{mark} |\n",
-            type_of(schema),
+            type_of(schema, definitions),
             described(schema)
         );
         text.push_str(&row);
