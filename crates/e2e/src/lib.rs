@@ -4,7 +4,7 @@
 //! the binary, sets `CORAL_BIN` and puts the peers on `PATH`; by hand it is
 //! `CORAL_BIN=target/release/coral cargo test -p e2e --test quickstart -- --ignored`.
 //!
-//! Start reading at [`run`] (a command that ends), [`Process`] (one that stays) and [`until`] (the
+//! Start reading at [`run()`] (a command that ends), [`Process`] (one that stays) and [`until()`] (the
 //! only place that waits).
 
 #![allow(
