@@ -2,13 +2,15 @@
 
 mod check;
 mod chunk;
+mod finding;
 mod node;
 mod object;
+mod suggestion;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use check::Findings;
+use finding::Findings;
 use node::Node;
 
 use crate::registry_mirror::RegistryMirror;
@@ -16,6 +18,8 @@ use crate::secret::Secret;
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_SIZE: usize = 4 * 1024 * 1024;
+/// Stack to read with: several times what an unoptimised build takes at the deepest nesting.
+const STACK_SIZE: usize = 16 * 1024 * 1024;
 /// Most errors that are reported of one file.
 const MAX_ERRORS: usize = 100;
 
@@ -100,30 +104,22 @@ impl std::error::Error for DocumentError {}
 
 /// Reads every document of a file; `origin` is its name in messages. Every error that can be
 /// found is reported, in the order of the lines.
+///
+/// It takes a thread of its own while it reads: the reader of YAML recurses, and what it needs at
+/// the deepest nesting that is read is more than some threads have.
 pub fn read(origin: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError>> {
-    let mut reading = Reading {
-        origin,
-        documents: Vec::new(),
-        errors: Vec::new(),
-    };
-    if text.len() > MAX_FILE_SIZE {
-        let message = format!(
-            "the file has {} bytes, at most {MAX_FILE_SIZE} are read",
-            text.len()
-        );
-        return Err(vec![reading.error(0, None, message)]);
-    }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    for chunk in chunk::chunks(text) {
-        match Node::parse(chunk.text, chunk.lines_before) {
-            Ok(node) => reading.root(&node),
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
+        match thread.spawn_scoped(scope, || Reading::new(origin).read(text)) {
+            Ok(thread) => thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             Err(error) => {
-                let error = reading.error(error.line, None, format!("not YAML: {}", error.message));
-                reading.errors.push(error);
+                let message = format!("cannot start a thread to read it: {error}");
+                Err(vec![Reading::new(origin).error(0, None, message)])
             }
         }
-    }
-    reading.finish()
+    })
 }
 
 /// Objects of one kind, namespace and name that stand in more than one document. [`read`] looks
@@ -160,7 +156,37 @@ struct Reading<'a> {
     errors: Vec<DocumentError>,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn new(origin: &'a str) -> Self {
+        Self {
+            origin,
+            documents: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    fn read(mut self, text: &str) -> Result<Vec<Document>, Vec<DocumentError>> {
+        if text.len() > MAX_FILE_SIZE {
+            let message = format!(
+                "the file has {} bytes, at most {MAX_FILE_SIZE} are read",
+                text.len()
+            );
+            return Err(vec![self.error(0, None, message)]);
+        }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        for chunk in chunk::chunks(text) {
+            match Node::parse(chunk.text, chunk.lines_before) {
+                Ok(node) => self.root(&node),
+                Err(error) => {
+                    let message = format!("not YAML: {}", error.message);
+                    let error = self.error(error.line, None, message);
+                    self.errors.push(error);
+                }
+            }
+        }
+        self.finish()
+    }
+
     fn error(&self, line: usize, object: Option<String>, message: String) -> DocumentError {
         DocumentError {
             origin: self.origin.to_owned(),
@@ -187,7 +213,7 @@ impl Reading<'_> {
         let mut findings = Findings::default();
         let mut warnings = Vec::new();
         let object = object::read(node, &mut findings, &mut warnings);
-        if let (Some(object), true) = (object, findings.0.is_empty()) {
+        if let (Some(object), true) = (object, findings.list.is_empty()) {
             let origin = self.origin.to_owned();
             self.documents.push(Document {
                 origin,
@@ -197,7 +223,7 @@ impl Reading<'_> {
             });
         }
         let title = object::title(node);
-        for finding in findings.0 {
+        for finding in findings.list {
             self.errors
                 .push(self.error(finding.line, title.clone(), finding.message));
         }

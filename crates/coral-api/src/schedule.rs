@@ -17,6 +17,10 @@ pub struct CronSchedule {
     cron: Box<Cron>,
 }
 
+const NICKNAMES: [&str; 7] = [
+    "hourly", "daily", "midnight", "weekly", "monthly", "yearly", "annually",
+];
+
 /// Why a text is not a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
@@ -67,6 +71,10 @@ impl CronSchedule {
         if text.len() > 100 {
             return Err(form("it is longer than 100 letters".to_owned()));
         }
+        let nickname = text.trim().strip_prefix('@');
+        if nickname.is_some_and(|name| !NICKNAMES.contains(&name.to_ascii_lowercase().as_str())) {
+            return Err(form(format!("@{} are known", NICKNAMES.join(", @"))));
+        }
         let cron = parser
             .parse(text)
             .map_err(|error| form(lowered(&error.to_string())))?;
@@ -90,8 +98,18 @@ impl CronSchedule {
     }
 }
 
+/// What the parser says, in our own case and without the name of its error.
 fn lowered(text: &str) -> String {
     let text = text.trim_end_matches('.');
+    let known = [
+        "Component error: ",
+        "Invalid pattern: ",
+        "Pattern contains illegal characters: ",
+    ];
+    let text = known
+        .iter()
+        .find_map(|name| text.strip_prefix(name))
+        .unwrap_or(text);
     let mut letters = text.chars();
     let first = letters.next().map(|c| c.to_ascii_lowercase());
     first.into_iter().chain(letters).collect()

@@ -18,13 +18,18 @@ fn yaml_files(dir: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_example_is_read_without_error_or_warning() {
     let mut files = Vec::new();
-    yaml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples"), &mut files);
+    yaml_files(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples"),
+        &mut files,
+    );
     assert!(files.len() >= 4, "{files:?}");
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a readable file");
         let documents = documents::read(&file.display().to_string(), &text);
         let documents = documents.unwrap_or_else(|errors| panic!("{}", errors[0]));
-        let mirrors = documents.iter().filter(|d| matches!(d.object, Object::RegistryMirror(_)));
+        let mirrors = documents
+            .iter()
+            .filter(|d| matches!(d.object, Object::RegistryMirror(_)));
         assert!(mirrors.count() >= 1, "{}: holds a mirror", file.display());
         for document in &documents {
             assert_eq!(document.warnings, [""; 0], "{}", file.display());

@@ -2,33 +2,17 @@
 //! found with its line, where serde would stop at the first. The schema comes from the type
 //! itself, so that there is one truth; of JSON Schema only what schemars writes for our types is
 //! understood.
+//!
+//! The result is the tree as JSON, mended so that the type can be read from it all the same: then
+//! the meaning of what is well-formed can be checked in the same go.
 
-use serde_json::Value as Json;
+use std::collections::BTreeMap;
 
+use serde_json::{Map, Value as Json, json};
+
+use super::finding::Findings;
 use super::node::{Entry, Node, Value};
-
-/// Something found, before it is known which object it belongs to.
-pub(super) struct Finding {
-    pub(super) line: usize,
-    pub(super) message: String,
-}
-
-/// Findings of one object.
-#[derive(Default)]
-pub(super) struct Findings(pub(super) Vec<Finding>);
-
-impl Findings {
-    pub(super) fn add(&mut self, line: usize, message: impl Into<String>) {
-        self.0.push(Finding {
-            line,
-            message: message.into(),
-        });
-    }
-
-    pub(super) fn at(&mut self, line: usize, path: &str, message: impl std::fmt::Display) {
-        self.add(line, format!("{path}: {message}"));
-    }
-}
+use super::suggestion::{hint, nearest, shown};
 
 /// Fields that the design has but that do not work yet, with the path of what they belong to.
 const NOT_YET: [(&str, &str); 5] = [
@@ -39,33 +23,42 @@ const NOT_YET: [(&str, &str); 5] = [
     ("spec", "allowFrom"),
 ];
 
-/// Checks `node`, which stands at `path`, against `schema`.
-pub(super) fn check(node: &Node, schema: &Json, path: &str, findings: &mut Findings) {
+/// Checks `node`, which stands at `path`, against `schema`. `None` if it cannot be mended.
+pub(super) fn check(
+    node: &Node,
+    schema: &Json,
+    path: &str,
+    findings: &mut Findings,
+) -> Option<Json> {
     let schema = without_null(schema);
     if let Some(allowed) = variants(schema) {
         return check_variant(node, &allowed, path, findings);
     }
-    match schema.get("type").map(first_type) {
-        Some("object") => check_object(node, schema, path, findings),
-        Some("array") => check_list(node, schema, path, findings),
-        Some("string") => check_text(node, path, findings),
-        Some("boolean") => check_bool(node, path, findings),
-        Some("integer") => check_integer(node, schema, path, findings),
-        _ => {}
+    match type_of(schema) {
+        "object" => check_object(node, schema, path, findings),
+        "array" => check_list(node, schema, path, findings),
+        "string" => check_text(node, path, findings),
+        "boolean" => check_bool(node, path, findings),
+        "integer" => check_integer(node, schema, path, findings),
+        _ => Some(node.to_json()),
     }
 }
 
 /// An optional field's schema is `anyOf: [it, null]`; null is looked at by [`check_object`].
 fn without_null(schema: &Json) -> &Json {
-    let Some(alternatives) = schema.get("anyOf").and_then(Json::as_array) else {
-        return schema;
-    };
-    let is_null = |s: &&Json| s.get("type").and_then(Json::as_str) == Some("null");
-    alternatives.iter().find(|s| !is_null(s)).unwrap_or(schema)
+    let alternatives = schema.get("anyOf").and_then(Json::as_array);
+    let mut values = alternatives
+        .into_iter()
+        .flatten()
+        .filter(|s| type_of(s) != "null");
+    values.next().unwrap_or(schema)
 }
 
 /// `"string"`, or the first of `["string", "null"]`.
-fn first_type(value: &Json) -> &str {
+fn type_of(schema: &Json) -> &str {
+    let Some(value) = schema.get("type") else {
+        return "";
+    };
     let first = value
         .as_array()
         .and_then(|types| types.first())
@@ -83,66 +76,103 @@ fn variants(schema: &Json) -> Option<Vec<&str>> {
     Some(alternatives.iter().filter_map(texts).flatten().collect())
 }
 
-fn check_variant(node: &Node, allowed: &[&str], path: &str, findings: &mut Findings) {
-    let list = allowed.join(", ");
+/// What stands in for a value that is needed and cannot be used. It is never looked at: what is
+/// found about it is held back.
+fn stand_in(schema: &Json) -> Json {
+    let schema = without_null(schema);
+    if let Some(allowed) = variants(schema) {
+        return json!(allowed.first());
+    }
+    match type_of(schema) {
+        "object" => {
+            let of = |name: &str| Some((name.to_owned(), stand_in(property(schema, name)?)));
+            Json::Object(required(schema).into_iter().filter_map(of).collect())
+        }
+        "array" => json!([]),
+        "string" => json!(""),
+        "boolean" => json!(false),
+        "integer" => schema.get("minimum").cloned().unwrap_or(json!(0)),
+        _ => Json::Null,
+    }
+}
+
+fn property<'a>(schema: &'a Json, name: &str) -> Option<&'a Json> {
+    schema.get("properties")?.get(name)
+}
+
+fn check_variant(
+    node: &Node,
+    allowed: &[&str],
+    path: &str,
+    findings: &mut Findings,
+) -> Option<Json> {
+    let text = node.text();
+    if let Some(text) = text.filter(|text| allowed.contains(text)) {
+        return Some(json!(text));
+    }
     let must = if allowed.len() == 1 {
         "must be"
     } else {
         "must be one of"
     };
-    match node.text() {
-        Some(text) if allowed.contains(&text) => {}
-        Some(text) => {
-            let found = shown(text);
-            let hint = suggestion(text, allowed);
-            findings.at(
-                node.line,
-                path,
-                format_args!("{must} {list}, not {found:?}{hint}"),
-            );
-        }
-        None => findings.at(
-            node.line,
-            path,
-            format_args!("{must} {list}, not {}", described(node)),
-        ),
-    }
+    let (list, found) = (allowed.join(", "), described(node));
+    let hint = hint(text.and_then(|text| nearest(text, allowed)));
+    findings.at(
+        node.line,
+        path,
+        format_args!("{must} {list}, not {found}{hint}"),
+    );
+    None
 }
 
-fn check_object(node: &Node, schema: &Json, path: &str, findings: &mut Findings) {
+fn check_object(node: &Node, schema: &Json, path: &str, findings: &mut Findings) -> Option<Json> {
     let Value::Map(entries) = &node.value else {
         let found = described(node);
-        return findings.at(
+        findings.at(
             node.line,
             path,
             format_args!("must be a mapping, not {found}"),
         );
+        return None;
     };
     duplicates(entries, path, findings);
-    let required = required(schema);
-    for name in &required {
-        if !entries.iter().any(|entry| entry.key == *name) {
-            findings.at(node.line, path, format_args!("field {name:?} is missing"));
-        }
-    }
-    let properties = schema.get("properties").and_then(Json::as_object);
+    let needed = required(schema);
     let further = schema.get("additionalProperties").filter(|s| s.is_object());
     let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
+    let known: Vec<&str> = schema
+        .get("properties")
+        .and_then(Json::as_object)
+        .map(|properties| properties.keys().map(String::as_str).collect())
+        .unwrap_or_default();
+    let mut meant = Vec::new();
+    let mut mended = Map::new();
     for entry in entries {
-        let known = properties.and_then(|p| p.get(&entry.key)).or(further);
-        match known {
-            Some(_) if entry.value.is_null() && !required.contains(&entry.key.as_str()) => {}
-            Some(schema) => check(&entry.value, schema, &joined(path, &entry.key), findings),
+        let key = entry.key.as_str();
+        match property(schema, key).or(further) {
+            Some(_) if entry.value.is_null() && !needed.contains(&key) => {}
+            Some(schema) => {
+                let value = check(&entry.value, schema, &joined(path, key), findings);
+                mended.extend(value.map(|value| (key.to_owned(), value)));
+            }
             None if closed => {
-                let known = properties
-                    .into_iter()
-                    .flat_map(|p| p.keys().map(String::as_str));
-                let known: Vec<&str> = known.collect();
-                unknown(entry, path, &known, findings);
+                if let Some(name) = unknown(entry, path, &known, findings) {
+                    meant.push(name);
+                    findings.mean(joined(path, name));
+                }
             }
             None => {}
         }
     }
+    for name in needed {
+        if !meant.contains(&name) && !entries.iter().any(|entry| entry.key == name) {
+            let message = format!("{path}: field {name:?} is missing");
+            findings.add(node.line, &joined(path, name), message);
+        }
+        if let Some(schema) = property(schema, name) {
+            mended.entry(name).or_insert_with(|| stand_in(schema));
+        }
+    }
+    Some(Json::Object(mended))
 }
 
 fn required(schema: &Json) -> Vec<&str> {
@@ -163,57 +193,69 @@ fn joined(path: &str, key: &str) -> String {
 
 /// Reports keys that stand twice in one mapping.
 pub(super) fn duplicates(entries: &[Entry], path: &str, findings: &mut Findings) {
-    let mut seen = std::collections::BTreeMap::new();
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in entries {
-        if let Some(first) = seen.insert(&entry.key, entry.line) {
-            let field = shown(&joined(path, &entry.key));
-            findings.add(
-                entry.line,
-                format!("field {field:?} is there twice, first at line {first}"),
-            );
-        }
+        let Some(first) = seen.get(entry.key.as_str()) else {
+            seen.insert(&entry.key, entry.line);
+            continue;
+        };
+        let field = joined(path, &entry.key);
+        let message = format!(
+            "field {:?} is there twice, first at line {first}",
+            shown(&field)
+        );
+        findings.add(entry.line, &field, message);
     }
 }
 
-/// Reports a field that the type does not have.
-pub(super) fn unknown(entry: &Entry, path: &str, known: &[&str], findings: &mut Findings) {
+/// Reports a field that the type does not have; gives the one that was meant.
+pub(super) fn unknown<'a>(
+    entry: &Entry,
+    path: &str,
+    known: &[&'a str],
+    findings: &mut Findings,
+) -> Option<&'a str> {
     let key = entry.key.as_str();
+    let whole = joined(path, key);
     if NOT_YET.contains(&(path, key)) {
-        return findings.add(entry.line, format!("field {key:?} is not supported yet"));
+        findings.add(
+            entry.line,
+            &whole,
+            format_args!("field {key:?} is not supported yet"),
+        );
+        return None;
     }
-    let hint = suggestion(key, known);
-    let hint = if hint.is_empty() {
-        format!(" (known here: {})", known.join(", "))
-    } else {
-        hint
+    let meant = nearest(key, known);
+    let hint = match meant {
+        Some(_) => hint(meant),
+        None => format!(" (known here: {})", known.join(", ")),
     };
     let place = if path.is_empty() {
         String::new()
     } else {
         format!("{path}: ")
     };
-    findings.add(
-        entry.line,
-        format!("{place}unknown field {:?}{hint}", shown(key)),
-    );
+    let message = format!("{place}unknown field {:?}{hint}", shown(key));
+    findings.add(entry.line, &whole, message);
+    meant
 }
 
-fn check_list(node: &Node, schema: &Json, path: &str, findings: &mut Findings) {
+fn check_list(node: &Node, schema: &Json, path: &str, findings: &mut Findings) -> Option<Json> {
     let Value::List(items) = &node.value else {
         let found = described(node);
-        return findings.at(node.line, path, format_args!("must be a list, not {found}"));
+        findings.at(node.line, path, format_args!("must be a list, not {found}"));
+        return None;
     };
-    let Some(schema) = schema.get("items") else {
-        return;
+    let schema = schema.get("items").unwrap_or(&Json::Null);
+    let mut item = |(i, item)| {
+        check(item, schema, &format!("{path}[{i}]"), findings).unwrap_or_else(|| stand_in(schema))
     };
-    for (i, item) in items.iter().enumerate() {
-        check(item, schema, &format!("{path}[{i}]"), findings);
-    }
+    Some(items.iter().enumerate().map(&mut item).collect())
 }
 
-fn check_text(node: &Node, path: &str, findings: &mut Findings) {
+fn check_text(node: &Node, path: &str, findings: &mut Findings) -> Option<Json> {
     let quoted = match &node.value {
-        Value::Text(_) => return,
+        Value::Text(text) => return Some(json!(text)),
         Value::Number(_, Some(written)) => format!(": write it in quotes, \"{written}\""),
         Value::Bool(value) => format!(": write it in quotes, \"{value}\""),
         _ => String::new(),
@@ -224,31 +266,34 @@ fn check_text(node: &Node, path: &str, findings: &mut Findings) {
         path,
         format_args!("must be text, not {found}{quoted}"),
     );
+    None
 }
 
-fn check_bool(node: &Node, path: &str, findings: &mut Findings) {
-    if !matches!(node.value, Value::Bool(_)) {
-        let found = described(node);
-        findings.at(
-            node.line,
-            path,
-            format_args!("must be true or false, not {found}"),
-        );
+fn check_bool(node: &Node, path: &str, findings: &mut Findings) -> Option<Json> {
+    if let Value::Bool(value) = node.value {
+        return Some(json!(value));
     }
+    let found = described(node);
+    findings.at(
+        node.line,
+        path,
+        format_args!("must be true or false, not {found}"),
+    );
+    None
 }
 
-fn check_integer(node: &Node, schema: &Json, path: &str, findings: &mut Findings) {
+fn check_integer(node: &Node, schema: &Json, path: &str, findings: &mut Findings) -> Option<Json> {
     let bound = |name| schema.get(name).and_then(Json::as_i64);
+    let (min, max) = (bound("minimum"), bound("maximum"));
     let number = match &node.value {
         Value::Number(number, _) => number.as_i64(),
         _ => None,
     };
-    let fits =
-        |n: i64| bound("minimum").is_none_or(|m| n >= m) && bound("maximum").is_none_or(|m| n <= m);
-    if number.is_some_and(fits) {
-        return;
+    let fits = |n: &i64| min.is_none_or(|min| *n >= min) && max.is_none_or(|max| *n <= max);
+    if let Some(number) = number.filter(fits) {
+        return Some(json!(number));
     }
-    let range = match (bound("minimum"), bound("maximum")) {
+    let range = match (min, max) {
         (Some(min), Some(max)) => format!(" from {min} to {max}"),
         (Some(min), None) => format!(" of at least {min}"),
         _ => String::new(),
@@ -259,6 +304,7 @@ fn check_integer(node: &Node, schema: &Json, path: &str, findings: &mut Findings
         path,
         format_args!("must be a whole number{range}, not {found}"),
     );
+    None
 }
 
 /// What a value is, for a message. Texts are shown, shortened.
@@ -276,35 +322,4 @@ fn described(node: &Node) -> String {
         Value::List(_) => "a list".to_owned(),
         Value::Map(_) => "a mapping".to_owned(),
     }
-}
-
-pub(super) fn shown(text: &str) -> String {
-    const MAX: usize = 80;
-    match text.char_indices().nth(MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// `, did you mean "x"?`, if one of `known` is near to `text`.
-pub(super) fn suggestion(text: &str, known: &[&str]) -> String {
-    if text.len() > 100 {
-        return String::new();
-    }
-    let folded = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
-    let wanted = folded(text);
-    let distance = |candidate: &&&str| strsim::damerau_levenshtein(&wanted, &folded(candidate));
-    let best = known.iter().min_by_key(distance);
-    // One mistake in four letters, or the beginning of the word.
-    let near = |candidate: &&&str| {
-        let begun = wanted.len() >= 4 && folded(candidate).starts_with(&wanted);
-        begun || distance(candidate) <= (candidate.len().max(3) / 3).min(3)
-    };
-    best.filter(near)
-        .or_else(|| {
-            known
-                .iter()
-                .find(|k| wanted.len() >= 4 && folded(k).starts_with(&wanted))
-        })
-        .map_or_else(String::new, |best| format!(", did you mean {best:?}?"))
 }

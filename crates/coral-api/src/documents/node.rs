@@ -147,8 +147,17 @@ fn syntax_error(error: &serde_saphyr::Error, lines_before: usize) -> SyntaxError
         .map_or(0, |location| line(location, lines_before));
     SyntaxError {
         line,
-        message: error.to_string(),
+        message: without_place(&error.to_string()),
     }
+}
+
+/// The parser puts places inside the document into its messages, alone or in brackets; ours is
+/// the line in the file.
+fn without_place(message: &str) -> String {
+    let place = [" at line ", " (defined at line ", " (used at line "];
+    let ends = place.iter().filter_map(|place| message.find(place));
+    let end = ends.min().unwrap_or(message.len());
+    message[..end].trim_end_matches([',', ':']).to_owned()
 }
 
 fn line(location: Location, lines_before: usize) -> usize {

@@ -10,11 +10,14 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value as Json;
 
 use super::Object;
-use super::check::{Findings, check, duplicates, shown, suggestion, unknown};
+use super::check::{check, duplicates, unknown};
+use super::finding::Findings;
 use super::node::{Node, Value};
+use super::suggestion::{hint, nearest, shown};
 use crate::meta::{IGNORED_META, ObjectMeta};
 use crate::names::{API_VERSION, GROUP, kind};
 use crate::older;
+use crate::problem::{Problem, Problems};
 use crate::registry_mirror::{RegistryMirror, RegistryMirrorSpec};
 use crate::secret::{Secret, SecretBytes};
 
@@ -63,6 +66,7 @@ pub(super) fn read(
     if !matches!(node.value, Value::Map(_)) {
         findings.add(
             node.line,
+            "",
             "not an object: a document begins with apiVersion and kind, such as \
              \"apiVersion: stvz.io/v1\" and \"kind: RegistryMirror\"",
         );
@@ -88,9 +92,13 @@ pub(super) fn read(
             format!("{known} objects need a cluster"),
         )),
         (API_VERSION, other) => {
-            let hint = suggestion(other, &kind::ALL);
+            let hint = match nearest(other, &kind::ALL) {
+                None if other == "Secret" => ": a Secret has apiVersion v1".to_owned(),
+                None => format!(" (known: {})", kind::ALL.join(", ")),
+                meant => hint(meant),
+            };
             let message = format!("unknown kind {:?} of {GROUP}{hint}", shown(other));
-            findings.add(node.line_of("kind"), message);
+            findings.add(node.line_of("kind"), "kind", message);
             None
         }
         (version, kind) => foreign(node, version, kind, findings),
@@ -109,10 +117,22 @@ fn header<'a>(
         Some((value, _)) if !value.is_null() => {
             findings.add(
                 value.line,
-                format!("{field} must be text, such as {example:?}"),
+                field,
+                format_args!("{field} must be text, such as {example:?}"),
             );
         }
-        _ => findings.add(node.line, format!("{field} is missing: write {example:?}")),
+        _ => {
+            let slip = node
+                .entries()
+                .iter()
+                .find(|e| nearest(&e.key, &TOP) == Some(field));
+            if let Some(slip) = slip.filter(|slip| slip.key != field) {
+                unknown(slip, "", &TOP, findings);
+            } else {
+                let message = format!("{field} is missing: write {example:?}");
+                findings.add(node.line, field, message);
+            }
+        }
     }
     None
 }
@@ -132,7 +152,7 @@ fn foreign(node: &Node, version: &str, kind: &str, findings: &mut Findings) -> O
         "apiVersion {:?} is not known for kind {kind}: write {wanted}",
         shown(version)
     );
-    findings.add(node.line_of("apiVersion"), message);
+    findings.add(node.line_of("apiVersion"), "apiVersion", message);
     None
 }
 
@@ -153,13 +173,22 @@ fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {
     let metadata = metadata(node, findings);
     let spec = part::<RegistryMirrorSpec>(node, "spec", &MIRROR_SPEC, findings);
     let mirror = RegistryMirror {
-        metadata: metadata?,
+        metadata: metadata.unwrap_or_default(),
         spec: spec?,
     };
-    for problem in mirror.validate() {
+    report(node, mirror.validate(), findings);
+    Some(Object::RegistryMirror(Box::new(mirror)))
+}
+
+/// Takes in problems of meaning, but for those that may only follow from what was found before.
+fn report(node: &Node, problems: Vec<Problem>, findings: &mut Findings) {
+    let news: Vec<_> = problems
+        .into_iter()
+        .filter(|p| !findings.touch(&p.path))
+        .collect();
+    for problem in news {
         findings.at(node.line_of(&problem.path), &problem.path, &problem.message);
     }
-    Some(Object::RegistryMirror(Box::new(mirror)))
 }
 
 fn top(node: &Node, known: &[&str], findings: &mut Findings) {
@@ -173,7 +202,8 @@ fn top(node: &Node, known: &[&str], findings: &mut Findings) {
     }
 }
 
-/// A part of an object as its type, if it is without fault.
+/// A part of an object as its type. Where something is wrong with it, it is noted, and the type
+/// is made from the rest.
 fn part<T: serde::de::DeserializeOwned>(
     node: &Node,
     field: &str,
@@ -181,18 +211,27 @@ fn part<T: serde::de::DeserializeOwned>(
     findings: &mut Findings,
 ) -> Option<T> {
     let Some(part) = node.get(field).filter(|part| !part.is_null()) else {
-        findings.add(node.line_of(field), format!("field {field:?} is missing"));
+        let meant = node
+            .entries()
+            .iter()
+            .any(|e| nearest(&e.key, &TOP) == Some(field));
+        if !meant || node.get(field).is_some() {
+            findings.add(
+                node.line_of(field),
+                field,
+                format_args!("field {field:?} is missing"),
+            );
+        }
         return None;
     };
-    let before = findings.0.len();
-    check(part, schema, field, findings);
-    if findings.0.len() > before {
-        return None;
+    let found_before = findings.list.len();
+    let mended = check(part, schema, field, findings)?;
+    let read = serde_json::from_value(mended);
+    if let (Err(error), true) = (&read, findings.list.len() == found_before) {
+        // What the schema does not see is rare, and serde's words for it will do.
+        findings.at(part.line, field, error);
     }
-    // What the schema does not see is rare, and serde's words for it will do.
-    serde_json::from_value(part.to_json())
-        .map_err(|error| findings.at(part.line, field, error))
-        .ok()
+    read.ok()
 }
 
 fn metadata(node: &Node, findings: &mut Findings) -> Option<ObjectMeta> {
@@ -205,17 +244,25 @@ fn metadata(node: &Node, findings: &mut Findings) -> Option<ObjectMeta> {
             unknown(entry, "metadata", &KNOWN, findings);
         }
     }
-    metadata
+    metadata.map(|mut metadata| {
+        // kubectl keeps the whole object there, a Secret's values included.
+        metadata
+            .annotations
+            .remove("kubectl.kubernetes.io/last-applied-configuration");
+        metadata
+    })
 }
 
 fn secret(node: &Node, findings: &mut Findings) -> Option<Secret> {
     top(node, &SECRET_TOP, findings);
     let metadata = metadata(node, findings)?;
-    let mut problems = crate::problem::Problems::default();
+    let mut problems = Problems::default();
     crate::registry_mirror::object_name(&mut problems, "metadata.name", &metadata.name);
-    for problem in problems.into_result(None::<()>).err().unwrap_or_default() {
-        findings.at(node.line_of(&problem.path), &problem.path, &problem.message);
-    }
+    report(
+        node,
+        problems.into_result(None::<()>).err().unwrap_or_default(),
+        findings,
+    );
     let secret_type = node.get("type").filter(|t| !t.is_null()).and_then(|node| {
         let text = node.text().map(ToOwned::to_owned);
         if text.is_none() {
@@ -232,11 +279,8 @@ fn secret(node: &Node, findings: &mut Findings) -> Option<Secret> {
         values,
     };
     if let Some(key) = secret.missing_key() {
-        let line = node.line_of("type");
-        findings.add(
-            line,
-            format!("type asks for the key {key:?} in data or stringData"),
-        );
+        let message = format!("type asks for the key {key:?} in data or stringData");
+        findings.add(node.line_of("type"), "type", message);
     }
     Some(secret)
 }

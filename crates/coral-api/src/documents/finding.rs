@@ -1,0 +1,57 @@
+//! What is found wrong in one object.
+
+use std::fmt::Display;
+
+/// Something found, before it is known which object it belongs to.
+pub(super) struct Finding {
+    pub(super) line: usize,
+    /// Where in the object: `spec.repositories[2].name`; empty for the whole.
+    pub(super) path: String,
+    /// What is wrong, with the path where it helps.
+    pub(super) message: String,
+}
+
+/// Findings of one object.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) list: Vec<Finding>,
+    /// Paths that a finding speaks of without being at them.
+    meant: Vec<String>,
+}
+
+impl Findings {
+    /// Notes what is wrong in words that say where it is themselves.
+    pub(super) fn add(&mut self, line: usize, path: &str, message: impl Display) {
+        self.list.push(Finding {
+            line,
+            path: path.to_owned(),
+            message: message.to_string(),
+        });
+    }
+
+    /// Notes what is wrong with what stands at `path`.
+    pub(super) fn at(&mut self, line: usize, path: &str, message: impl Display) {
+        self.add(line, path, format_args!("{path}: {message}"));
+    }
+
+    /// Notes that a finding speaks of `path`: nothing more is to be said about it.
+    pub(super) fn mean(&mut self, path: String) {
+        self.meant.push(path);
+    }
+
+    /// Whether something was found in, or around, what stands at `path`: then what else is found
+    /// there may only follow from it.
+    pub(super) fn touch(&self, path: &str) -> bool {
+        let found = self.list.iter().map(|finding| &finding.path);
+        found
+            .chain(&self.meant)
+            .any(|found| within(found, path) || within(path, found))
+    }
+}
+
+/// Whether `inner` is `outer` or a part of it.
+fn within(inner: &str, outer: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
+}
