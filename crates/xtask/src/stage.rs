@@ -157,11 +157,8 @@ fn conclude(rows: &[Row], took: Duration, budget: Budget) -> Result<()> {
         clock(budget.limit),
         budget.kind
     );
-    println!(
-        "stages: {} passed, {failed} failed; {} tests pending",
-        rows.len() - failed,
-        pending.len()
-    );
+    println!("tests pending: {}", pending.len());
+    println!("stages: {} passed, {failed} failed", rows.len() - failed);
     if failed > 0 {
         bail!("{failed} of {} stages failed", rows.len());
     }

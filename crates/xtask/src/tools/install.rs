@@ -16,7 +16,10 @@ pub(crate) fn install(workspace: &Workspace, missing: &Missing) -> Result<()> {
         bail!("{reason}");
     }
     if !missing.debian.is_empty() {
-        run(&mut as_root(&["apt-get", "update", "--quiet=2"])?)?;
+        // One broken source of the machine's own must not stop what the others have.
+        if let Err(error) = run(&mut as_root(&["apt-get", "update", "--quiet=2"])?) {
+            println!("going on with the package lists as they are: {error:#}");
+        }
         let mut install = as_root(&["apt-get", "install", "--yes", "--quiet=2"])?;
         run(install.arg("--no-install-recommends").args(&missing.debian))?;
     }
