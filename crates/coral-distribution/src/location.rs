@@ -117,8 +117,16 @@ mod tests {
     #[test]
     fn a_location_may_be_relative_or_absolute() {
         let base = "https://reg.example:5000/v2/a/blobs/uploads/";
-        check_join(base, "/v2/a/blobs/uploads/1?s=2", Ok("https://reg.example:5000/v2/a/blobs/uploads/1?s=2"));
-        check_join(base, "1?s=2#x", Ok("https://reg.example:5000/v2/a/blobs/uploads/1?s=2"));
+        check_join(
+            base,
+            "/v2/a/blobs/uploads/1?s=2",
+            Ok("https://reg.example:5000/v2/a/blobs/uploads/1?s=2"),
+        );
+        check_join(
+            base,
+            "1?s=2#x",
+            Ok("https://reg.example:5000/v2/a/blobs/uploads/1?s=2"),
+        );
         check_join(base, "https://s3.example/x", Ok("https://s3.example/x"));
         check_join(base, "//s3.example/x", Ok("https://s3.example/x"));
         check_join(base, "file:///etc/passwd", Err("not an HTTP address"));
@@ -129,18 +137,40 @@ mod tests {
 
     #[test]
     fn a_registry_behind_a_proxy_that_ends_tls_stays_on_https() {
-        check_join("https://reg.example/v2/", "http://reg.example/v2/x", Ok("https://reg.example/v2/x"));
-        check_join("https://reg.example:5000/", "http://reg.example:5000/x", Ok("https://reg.example:5000/x"));
-        check_join("https://reg.example/", "http://reg.example:5000/x", Ok("http://reg.example:5000/x"));
-        check_join("https://reg.example/", "http://other.example/x", Ok("http://other.example/x"));
+        check_join(
+            "https://reg.example/v2/",
+            "http://reg.example/v2/x",
+            Ok("https://reg.example/v2/x"),
+        );
+        check_join(
+            "https://reg.example:5000/",
+            "http://reg.example:5000/x",
+            Ok("https://reg.example:5000/x"),
+        );
+        check_join(
+            "https://reg.example/",
+            "http://reg.example:5000/x",
+            Ok("http://reg.example:5000/x"),
+        );
+        check_join(
+            "https://reg.example/",
+            "http://other.example/x",
+            Ok("http://other.example/x"),
+        );
     }
 
     #[test]
     fn the_next_link_is_found_among_others() {
         let cases = [
-            (r#"</v2/a/tags/list?n=2&last=b>; rel="next""#, Some("/v2/a/tags/list?n=2&last=b")),
+            (
+                r#"</v2/a/tags/list?n=2&last=b>; rel="next""#,
+                Some("/v2/a/tags/list?n=2&last=b"),
+            ),
             ("</x>;rel=next", Some("/x")),
-            (r#"</a>; rel="prev", </b>; title="x, \"<y>\""; REL="last NEXT""#, Some("/b")),
+            (
+                r#"</a>; rel="prev", </b>; title="x, \"<y>\""; REL="last NEXT""#,
+                Some("/b"),
+            ),
             (r#"</a>; rel="prev""#, None),
             (r#"</a>; title="rel=next""#, None),
             ("</a", None),

@@ -111,13 +111,16 @@ mod tests {
             .iter()
             .map(|challenge| {
                 let parameters = challenge.parameters.iter();
-                let parameters: Vec<_> =
-                    parameters.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                let parameters: Vec<_> = parameters
+                    .map(|(name, value)| (name.as_str(), value.as_str()))
+                    .collect();
                 (challenge.scheme.as_str(), parameters)
             })
             .collect();
-        let expected: Vec<_> =
-            expected.iter().map(|(scheme, parameters)| (*scheme, parameters.to_vec())).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(scheme, parameters)| (*scheme, parameters.to_vec()))
+            .collect();
         assert_eq!(found, expected, "{header}");
     }
 
@@ -135,7 +138,10 @@ mod tests {
             )],
         );
         check("BASIC Realm=plain", &[("basic", &[("realm", "plain")])]);
-        check(r#"Basic realm="a, \"b\" = c""#, &[("basic", &[("realm", r#"a, "b" = c"#)])]);
+        check(
+            r#"Basic realm="a, \"b\" = c""#,
+            &[("basic", &[("realm", r#"a, "b" = c"#)])],
+        );
         check(
             r#"Negotiate, Basic realm="x" , Bearer realm = "y" ,service=z"#,
             &[
@@ -144,7 +150,10 @@ mod tests {
                 ("bearer", &[("realm", "y"), ("service", "z")]),
             ],
         );
-        check(r#"Bearer realm="never closed"#, &[("bearer", &[("realm", "never closed")])]);
+        check(
+            r#"Bearer realm="never closed"#,
+            &[("bearer", &[("realm", "never closed")])],
+        );
         check("realm=\"of nothing\"", &[]);
         check("", &[]);
         check(",,, =", &[]);

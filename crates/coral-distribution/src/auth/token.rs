@@ -216,7 +216,10 @@ mod tests {
             credential: None,
             realm: Url::parse("https://auth.example/token?tenant=1").unwrap(),
             service: Some("reg".to_owned()),
-            scopes: vec!["repository:a/b:pull".to_owned(), "repository:c:pull".to_owned()],
+            scopes: vec![
+                "repository:a/b:pull".to_owned(),
+                "repository:c:pull".to_owned(),
+            ],
         };
         let expected = "https://auth.example/token?tenant=1&service=reg\
                         &scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ac%3Apull";

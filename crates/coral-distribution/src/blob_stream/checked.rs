@@ -190,8 +190,10 @@ mod tests {
             offset: offset as u64,
             hasher: Some(hasher),
         };
-        let chunks: Vec<_> =
-            sent.chunks(chunk.max(1)).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        let chunks: Vec<_> = sent
+            .chunks(chunk.max(1))
+            .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+            .collect();
         let inner = BlobStream::new(futures::stream::iter(chunks));
         let checked = Checked::new(inner, promise, skip as u64, "here", "testing");
         let items: Vec<_> = checked.collect().now_or_never().unwrap();

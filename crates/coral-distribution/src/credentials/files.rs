@@ -89,7 +89,11 @@ mod tests {
         fn users(&self, explicit: Option<&Path>) -> Vec<String> {
             let found = load(explicit, |name| self.env.get(name).cloned()).unwrap();
             let repository = Repository::parse("reg.example/a").unwrap();
-            found.for_repository(&repository).iter().map(|c| c.username.clone()).collect()
+            found
+                .for_repository(&repository)
+                .iter()
+                .map(|c| c.username.clone())
+                .collect()
         }
     }
 
@@ -103,10 +107,12 @@ mod tests {
         let mut home = Home::new();
         home.write(".docker/config.json", "docker");
         home.write("run/containers/auth.json", "podman");
-        home.env.insert("XDG_RUNTIME_DIR", home.dir.path().join("run").into());
+        home.env
+            .insert("XDG_RUNTIME_DIR", home.dir.path().join("run").into());
         assert_eq!(home.users(None), ["docker", "podman"]);
         home.write("elsewhere/config.json", "moved");
-        home.env.insert("DOCKER_CONFIG", home.dir.path().join("elsewhere").into());
+        home.env
+            .insert("DOCKER_CONFIG", home.dir.path().join("elsewhere").into());
         assert_eq!(home.users(None), ["moved", "podman"]);
     }
 

@@ -156,7 +156,14 @@ mod tests {
     fn a_range_must_be_the_one_that_was_asked_for() {
         assert!(check_range("bytes 5-9/10", 5, 10).is_ok());
         assert!(check_range("Bytes 5-9/*", 5, 10).is_ok());
-        for wrong in ["bytes 4-9/10", "bytes 5-8/10", "bytes 5-9/11", "5-9/10", "bytes */10", ""] {
+        for wrong in [
+            "bytes 4-9/10",
+            "bytes 5-8/10",
+            "bytes 5-9/11",
+            "5-9/10",
+            "bytes */10",
+            "",
+        ] {
             assert!(check_range(wrong, 5, 10).is_err(), "{wrong}");
         }
     }

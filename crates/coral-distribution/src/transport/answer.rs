@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn what_the_other_side_says_is_one_clean_short_line() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m\n access"},{"code":"X"}]}"#;
+        let body =
+            br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m\n access"},{"code":"X"}]}"#;
         let (message, codes) = said(body);
         assert_eq!(message, "DENIED: no[31m access; X");
         assert_eq!(codes, ["DENIED", "X"]);

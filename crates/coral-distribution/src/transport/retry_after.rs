@@ -70,12 +70,24 @@ mod tests {
     fn each_shape_of_a_wait_is_understood() {
         assert_eq!(wait(&[("retry-after", "120")]), Some(120));
         assert_eq!(wait(&[("retry-after", " 7 ")]), Some(7));
-        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT")]), Some(60));
-        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0));
+        assert_eq!(
+            wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT")]),
+            Some(60)
+        );
+        assert_eq!(
+            wait(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]),
+            Some(0)
+        );
         assert_eq!(wait(&[("ratelimit-reset", "30")]), Some(30));
         assert_eq!(wait(&[("x-ratelimit-reset", "15")]), Some(15));
-        assert_eq!(wait(&[("retry-after", "5"), ("ratelimit-reset", "30")]), Some(5));
-        assert_eq!(wait(&[("retry-after", "soon"), ("ratelimit-reset", "30")]), Some(30));
+        assert_eq!(
+            wait(&[("retry-after", "5"), ("ratelimit-reset", "30")]),
+            Some(5)
+        );
+        assert_eq!(
+            wait(&[("retry-after", "soon"), ("ratelimit-reset", "30")]),
+            Some(30)
+        );
     }
 
     #[test]
@@ -91,13 +103,25 @@ mod tests {
         assert_eq!(wait(&[]), None);
         assert_eq!(wait(&[("retry-after", "")]), None);
         assert_eq!(wait(&[("retry-after", "-1")]), None);
-        assert_eq!(wait(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "0")]), None);
+        assert_eq!(
+            wait(&[
+                ("ratelimit-limit", "100;w=21600"),
+                ("ratelimit-remaining", "0")
+            ]),
+            None
+        );
     }
 
     #[test]
     fn nobody_is_waited_for_longer_than_a_day() {
-        assert_eq!(wait(&[("retry-after", "99999999999999999999999999")]), Some(86_400));
-        assert_eq!(wait(&[("retry-after", "Tue, 06 Nov 2040 08:49:37 GMT")]), Some(86_400));
+        assert_eq!(
+            wait(&[("retry-after", "99999999999999999999999999")]),
+            Some(86_400)
+        );
+        assert_eq!(
+            wait(&[("retry-after", "Tue, 06 Nov 2040 08:49:37 GMT")]),
+            Some(86_400)
+        );
     }
 
     proptest! {

@@ -14,7 +14,10 @@ fn users(config: &str, repository: &str) -> Vec<String> {
     let credentials = Credentials::from_docker_config(config.as_bytes(), "config.json").unwrap();
     let repository = Repository::parse(repository).unwrap();
     let found = credentials.for_repository(&repository);
-    found.iter().map(|credential| credential.username.clone()).collect()
+    found
+        .iter()
+        .map(|credential| credential.username.clone())
+        .collect()
 }
 
 fn message(config: &str) -> String {
@@ -36,7 +39,10 @@ fn the_longest_path_comes_first() {
         auth("org"),
         auth("other")
     );
-    assert_eq!(users(&config, "quay.io/org/team/app"), ["team", "org", "host"]);
+    assert_eq!(
+        users(&config, "quay.io/org/team/app"),
+        ["team", "org", "host"]
+    );
     assert_eq!(users(&config, "quay.io/org/team"), ["team", "org", "host"]);
     assert_eq!(users(&config, "quay.io/org/teams"), ["org", "host"]);
     assert_eq!(users(&config, "quay.io/other"), ["host"]);
@@ -80,7 +86,10 @@ fn kubernetes_patterns_stand_for_one_label() {
 
 #[test]
 fn the_legacy_format_and_plain_fields_are_read() {
-    let legacy = format!(r#"{{"https://index.docker.io/v1/": {{"auth": "{}", "email": ""}}}}"#, auth("old"));
+    let legacy = format!(
+        r#"{{"https://index.docker.io/v1/": {{"auth": "{}", "email": ""}}}}"#,
+        auth("old")
+    );
     assert_eq!(users(&legacy, "debian"), ["old"]);
     let plain = format!(
         r#"{{"auths": {{"reg.example:5000": {{"username": "u", "password": "{SECRET}"}}}}}}"#
@@ -97,7 +106,10 @@ fn passwords_may_hold_colons_and_lack_padding() {
     let config = format!(r#"{{"auths": {{"reg.example": {{"auth": "{auth}"}}}}}}"#);
     let credentials = Credentials::from_docker_config(config.as_bytes(), "x").unwrap();
     let repository = Repository::parse("reg.example/a").unwrap();
-    assert_eq!(credentials.for_repository(&repository)[0].password.expose(), "a:b:c");
+    assert_eq!(
+        credentials.for_repository(&repository)[0].password.expose(),
+        "a:b:c"
+    );
 }
 
 #[test]
@@ -112,36 +124,69 @@ fn helpers_and_identity_tokens_are_named_when_they_would_be_needed() {
     assert!(hint("gcr.io/a/b").unwrap().contains("gcloud"));
     assert!(hint("quay.io/a/b").unwrap().contains("desktop"));
     let identity = hint("ghcr.io/a/b").unwrap();
-    assert!(identity.contains("identity token") && !identity.contains(SECRET), "{identity}");
+    assert!(
+        identity.contains("identity token") && !identity.contains(SECRET),
+        "{identity}"
+    );
     assert_eq!(hint("docker.io/a/b"), None);
 }
 
 #[test]
 fn messages_name_file_and_entry_and_never_a_secret() {
     let cases = [
-        (r#"{"auths": {"reg.example": {"auth": "hunter2-secret!"}}}"#.to_owned(), "not base64"),
-        (r#"{"auths": {"reg.example": {"auth": 7}}}"#.to_owned(), "must be an object"),
-        (r#"{"auths": {"reg.example": "hunter2-secret"}}"#.to_owned(), "must be an object"),
-        (r#"{"auths": {"reg.example": {"username": "u"}}}"#.to_owned(), "without a \"password\""),
-        (format!(r#"{{"auths": {{"reg.example": {{"auth": "{}"}}}}}}"#, base64::engine::general_purpose::STANDARD.encode(SECRET)), "user:password"),
+        (
+            r#"{"auths": {"reg.example": {"auth": "hunter2-secret!"}}}"#.to_owned(),
+            "not base64",
+        ),
+        (
+            r#"{"auths": {"reg.example": {"auth": 7}}}"#.to_owned(),
+            "must be an object",
+        ),
+        (
+            r#"{"auths": {"reg.example": "hunter2-secret"}}"#.to_owned(),
+            "must be an object",
+        ),
+        (
+            r#"{"auths": {"reg.example": {"username": "u"}}}"#.to_owned(),
+            "without a \"password\"",
+        ),
+        (
+            format!(
+                r#"{{"auths": {{"reg.example": {{"auth": "{}"}}}}}}"#,
+                base64::engine::general_purpose::STANDARD.encode(SECRET)
+            ),
+            "user:password",
+        ),
     ];
     for (config, expected) in cases {
         let message = message(&config);
         assert!(message.contains(expected), "{message}");
-        assert!(message.contains("config.json") && message.contains("reg.example"), "{message}");
+        assert!(
+            message.contains("config.json") && message.contains("reg.example"),
+            "{message}"
+        );
         assert!(!message.contains(SECRET), "{message}");
     }
     let broken = message("{\"auths\": {\n \"a\": hunter2-secret");
-    assert!(broken.contains("line 2") && !broken.contains(SECRET), "{broken}");
+    assert!(
+        broken.contains("line 2") && !broken.contains(SECRET),
+        "{broken}"
+    );
     assert!(message("[]").contains("object"));
     assert!(message(r#"{"auths": {"not a host": {"auth": "dTpw"}}}"#).contains("HOST"));
-    let huge = format!("{{\"auths\": {{}}, \"x\": \"{}\"}}", "x".repeat(super::MAX_CONFIG));
+    let huge = format!(
+        "{{\"auths\": {{}}, \"x\": \"{}\"}}",
+        "x".repeat(super::MAX_CONFIG)
+    );
     assert!(message(&huge).contains("larger than"));
 }
 
 #[test]
 fn a_credential_prints_without_its_secret() {
-    let config = format!(r#"{{"auths": {{"reg.example": {{"auth": "{}"}}}}}}"#, auth("u"));
+    let config = format!(
+        r#"{{"auths": {{"reg.example": {{"auth": "{}"}}}}}}"#,
+        auth("u")
+    );
     let credentials = Credentials::from_docker_config(config.as_bytes(), "x").unwrap();
     assert!(!format!("{credentials:?}").contains(SECRET));
 }
@@ -149,13 +194,22 @@ fn a_credential_prints_without_its_secret() {
 #[test]
 fn of_equally_specific_entries_the_first_set_wins() {
     let of = |user: &str| {
-        let config = format!(r#"{{"auths": {{"reg.example": {{"auth": "{}"}}}}}}"#, auth(user));
+        let config = format!(
+            r#"{{"auths": {{"reg.example": {{"auth": "{}"}}}}}}"#,
+            auth(user)
+        );
         Credentials::from_docker_config(config.as_bytes(), user).unwrap()
     };
     let merged = of("first").merged_with(of("second"));
     let repository = Repository::parse("reg.example/a").unwrap();
     let found = merged.for_repository(&repository);
-    assert_eq!(found.iter().map(|c| c.username.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+    assert_eq!(
+        found
+            .iter()
+            .map(|c| c.username.as_str())
+            .collect::<Vec<_>>(),
+        ["first", "second"]
+    );
 }
 
 proptest! {

@@ -1,0 +1,175 @@
+//! Blobs are what was promised, to the last byte, or an error.
+
+use std::time::Duration;
+
+use coral_distribution::{Category, Credentials, Error};
+use coral_image::{Algorithm, Descriptor, Digest};
+use coral_testkit::{Effect, Fault};
+
+use crate::fixture::*;
+
+/// What reading a blob comes to under this fault.
+async fn under(effect: Effect) -> Result<Vec<u8>, Error> {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(effect).path("/blobs/"));
+    let client = with(&registry, impatient(&registry), Credentials::none());
+    read(client.blob(&large_blob(&built).0, 0).await).await
+}
+
+#[tokio::test]
+async fn a_blob_comes_whole() {
+    let (registry, built) = registry_with_image().await;
+    let client = anonymous(&registry);
+    let (blob, bytes) = large_blob(&built);
+    assert_eq!(
+        client.blob_size(&blob.digest).await.unwrap(),
+        Some(blob.size)
+    );
+    assert!(read(client.blob(&blob, 0).await).await.unwrap() == bytes);
+    let missing = Digest::sha256(b"missing");
+    assert_eq!(client.blob_size(&missing).await.unwrap(), None);
+    let error = client
+        .blob(&Descriptor::new("", missing, 7), 0)
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::NotFound);
+}
+
+#[tokio::test]
+async fn each_lie_about_a_blob_is_named() {
+    let cases = [
+        (Effect::FlipByte { at: 5 }, Category::Digest),
+        (Effect::Shorten { bytes: 1 }, Category::Digest),
+        (Effect::Lengthen { bytes: 1 }, Category::TooLarge),
+        (Effect::CutBody { after: 50_000 }, Category::Cut),
+        (Effect::CutWire { after: 50_000 }, Category::Cut),
+        (Effect::StallBody { after: 50_000 }, Category::Timeout),
+        (Effect::Gzip, Category::Protocol),
+        (Effect::Html { status: 200 }, Category::Protocol),
+        (
+            status(200, &[("content-type", "application/octet-stream")], ""),
+            Category::Digest,
+        ),
+    ];
+    for (effect, expected) in cases {
+        let error = under(effect.clone())
+            .await
+            .map(|bytes| bytes.len())
+            .unwrap_err();
+        assert_eq!(error.category(), expected, "{effect:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_does_end() {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(Effect::Endless).path("/blobs/"));
+    let (blob, bytes) = large_blob(&built);
+    // What follows the promised bytes is an error where it is seen, and never a part of the blob.
+    match read(anonymous(&registry).blob(&blob, 0).await).await {
+        Ok(got) => assert!(got == bytes),
+        Err(error) => assert_eq!(error.category(), Category::TooLarge, "{error}"),
+    }
+    let shorter = Descriptor {
+        size: blob.size - 1,
+        ..blob
+    };
+    let error = read(anonymous(&registry).blob(&shorter, 0).await).await;
+    let error = error.map(|bytes| bytes.len()).unwrap_err();
+    assert!(
+        matches!(error.category(), Category::TooLarge | Category::Digest),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_slow_blob_is_not_a_stalled_one() {
+    let (registry, built) = registry_with_image().await;
+    // In all longer than the stall limit, with no single wait as long.
+    registry.fault(Fault::new(Effect::Drip {
+        chunk: 4_000,
+        every_ms: 20,
+    }));
+    let client = with(&registry, impatient(&registry), Credentials::none());
+    let started = std::time::Instant::now();
+    let (blob, bytes) = large_blob(&built);
+    assert!(read(client.blob(&blob, 0).await).await.unwrap() == bytes);
+    assert!(started.elapsed() > Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_blob_goes_on_at_an_offset() {
+    let (registry, built) = registry_with_image().await;
+    let client = anonymous(&registry);
+    let (blob, bytes) = large_blob(&built);
+    for offset in [1, 50_000, bytes.len() - 1, bytes.len()] {
+        let mut hasher = Algorithm::Sha256.hasher();
+        hasher.update(&bytes[..offset]);
+        let rest = client.blob_from(&blob, offset as u64, hasher).await;
+        assert_eq!(read(rest).await.unwrap(), &bytes[offset..]);
+        let rest = client.blob(&blob, offset as u64).await;
+        assert_eq!(read(rest).await.unwrap(), &bytes[offset..]);
+    }
+    assert!(
+        registry
+            .requests()
+            .iter()
+            .all(|r| r.range.is_some() && r.status == 206)
+    );
+    assert!(client.blob(&blob, blob.size + 1).await.is_err());
+}
+
+#[tokio::test]
+async fn what_came_before_the_offset_counts() {
+    let (registry, built) = registry_with_image().await;
+    let client = anonymous(&registry);
+    let (blob, _) = large_blob(&built);
+    let mut hasher = Algorithm::Sha256.hasher();
+    hasher.update(&[0; 50_000]);
+    let error = read(client.blob_from(&blob, 50_000, hasher).await)
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::Digest);
+}
+
+#[tokio::test]
+async fn a_range_that_is_ignored_costs_bytes_and_nothing_else() {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(Effect::IgnoreRange));
+    let client = anonymous(&registry);
+    let (blob, bytes) = large_blob(&built);
+    let mut hasher = Algorithm::Sha256.hasher();
+    hasher.update(&bytes[..70_000]);
+    let rest = client.blob_from(&blob, 70_000, hasher).await;
+    assert_eq!(read(rest).await.unwrap(), &bytes[70_000..]);
+}
+
+#[tokio::test]
+async fn another_range_than_the_one_asked_for_is_named() {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(set_header(
+        "content-range",
+        "bytes 0-99999/100000",
+    )));
+    let error = anonymous(&registry)
+        .blob(&large_blob(&built).0, 5)
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::Protocol, "{error}");
+}
+
+#[tokio::test]
+async fn a_blob_that_nobody_reads_for_a_while_is_not_stalled() {
+    use futures::StreamExt;
+    let (registry, built) = registry_with_image().await;
+    let client = with(&registry, impatient(&registry), Credentials::none());
+    let (blob, bytes) = large_blob(&built);
+    let mut stream = client.blob(&blob, 0).await.unwrap();
+    let first = stream.next().await.unwrap().unwrap();
+    // The reader is busy elsewhere for longer than the limit.
+    tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(400)))
+        .await
+        .unwrap();
+    let rest = read(Ok(stream)).await.unwrap();
+    assert_eq!([&first[..], &rest].concat(), bytes);
+}

@@ -1,0 +1,186 @@
+//! Every kind of failure has its category, its disposition and a message to go by.
+
+use std::time::Duration;
+
+use coral_distribution::{Category, Credentials, Disposition, Error};
+use coral_testkit::{Effect, Fault, FaultRegistry, Throttle};
+
+use crate::fixture::*;
+
+/// What reading a manifest fails with under this fault.
+async fn failure(effect: Effect) -> Error {
+    let (registry, _) = registry_with_image().await;
+    registry.fault(Fault::new(effect));
+    let client = with(&registry, impatient(&registry), Credentials::none());
+    client.manifest(&tag("1")).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn every_status_has_its_category_and_disposition() {
+    use Category as C;
+    use Disposition::{Retry, WaitForChange};
+    let cases = [
+        (401, C::Unauthorized, WaitForChange),
+        (403, C::Forbidden, WaitForChange),
+        (404, C::NotFound, WaitForChange),
+        (400, C::Refused, WaitForChange),
+        (408, C::Timeout, Retry),
+        (429, C::RateLimited, Retry),
+        (500, C::Server, Retry),
+        (502, C::Server, Retry),
+        (503, C::Server, Retry),
+        (299, C::Protocol, Retry),
+        (304, C::Protocol, Retry),
+    ];
+    for (code, category, disposition) in cases {
+        let error = failure(status(code, &[], "because")).await;
+        assert_eq!(error.category(), category, "{code}: {error}");
+        assert_eq!(error.disposition(), disposition, "{code}: {error}");
+        assert!(error.to_string().contains("127.0.0.1"), "{error}");
+        assert!(error.to_string().contains("team/app:1"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_one_in_every_shape() {
+    let seconds = |s| Disposition::RetryAfter(Duration::from_secs(s));
+    let cases = [
+        (Throttle::Seconds(9), seconds(9)),
+        (Throttle::Bare, Disposition::Retry),
+        (
+            Throttle::RateLimit {
+                limit: 100,
+                window: 21_600,
+            },
+            Disposition::Retry,
+        ),
+        (Throttle::Body, Disposition::Retry),
+        (
+            Throttle::Forbidden { retry_after: None },
+            Disposition::Retry,
+        ),
+        (
+            Throttle::Forbidden {
+                retry_after: Some(9),
+            },
+            seconds(9),
+        ),
+    ];
+    for (shape, disposition) in cases {
+        let error = failure(Effect::Throttle(shape.clone())).await;
+        assert_eq!(
+            error.category(),
+            Category::RateLimited,
+            "{shape:?}: {error}"
+        );
+        assert_eq!(error.disposition(), disposition, "{shape:?}: {error}");
+    }
+    let error = failure(Effect::Throttle(Throttle::Date(100))).await;
+    let wait = error.retry_after().unwrap().as_secs();
+    assert!((90..=100).contains(&wait), "{wait}");
+    let error = failure(status(429, &[("ratelimit-reset", "30")], "")).await;
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
+    let error = failure(status(503, &[("retry-after", "30")], "")).await;
+    assert_eq!(error.disposition(), seconds(30));
+}
+
+#[tokio::test]
+async fn what_the_registry_says_is_shown_clean_and_short() {
+    let body = r#"{"errors":[{"code":"DENIED","message":"pay \u001b[31mup\r\nnow"}]}"#;
+    let error = failure(status(403, &[], body)).await;
+    assert!(
+        error.to_string().contains("DENIED: pay [31mup now"),
+        "{error}"
+    );
+    let error = failure(status(500, &[], &"x".repeat(1_000_000))).await;
+    assert!(error.to_string().len() < 600);
+}
+
+#[tokio::test]
+async fn a_web_page_is_named() {
+    for code in [200, 404, 502] {
+        let error = failure(Effect::Html { status: code }).await;
+        assert!(error.to_string().contains("HTML"), "{error}");
+        assert!(!error.to_string().contains("guest network"), "{error}");
+    }
+    assert_eq!(
+        failure(Effect::Html { status: 200 }).await.category(),
+        Category::Protocol
+    );
+}
+
+#[tokio::test]
+async fn nothing_moving_is_a_timeout() {
+    for effect in [Effect::Stall, Effect::StallBody { after: 10 }] {
+        let error = failure(effect).await;
+        assert_eq!(error.category(), Category::Timeout, "{error}");
+        assert_eq!(error.disposition(), Disposition::Retry);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_named() {
+    let effects = [
+        Effect::Close,
+        Effect::CutWire { after: 20 },
+        Effect::CutWire { after: 300 },
+        Effect::CutBody { after: 10 },
+    ];
+    for effect in effects {
+        let error = failure(effect.clone()).await;
+        assert_eq!(error.category(), Category::Cut, "{effect:?}: {error}");
+        assert_eq!(error.disposition(), Disposition::Retry);
+    }
+}
+
+#[tokio::test]
+async fn redirects_in_a_circle_are_named() {
+    let error = failure(Effect::RedirectLoop).await;
+    assert_eq!(error.category(), Category::Protocol);
+    assert!(error.to_string().contains("circle"), "{error}");
+    let error = failure(status(302, &[], "")).await;
+    assert!(error.to_string().contains("Location"), "{error}");
+    let error = failure(status(307, &[("location", "file:///etc/passwd")], "")).await;
+    assert!(error.to_string().contains("not an HTTP address"), "{error}");
+}
+
+#[tokio::test]
+async fn a_chain_of_redirects_ends() {
+    let mut chain = vec![registry_with_image().await.0];
+    for _ in 0..12 {
+        let registry = FaultRegistry::start().await;
+        let to = chain.last().unwrap().url().to_owned();
+        registry.fault(Fault::new(Effect::Redirect { to }));
+        chain.push(registry);
+    }
+    let error = anonymous(&chain[12]).manifest(&tag("1")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("more than 10 redirects"),
+        "{error}"
+    );
+    anonymous(&chain[10]).manifest(&tag("1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_there_is_told_apart_from_a_name_that_is_not() {
+    let (registry, _) = registry_with_image().await;
+    let repository = |name: &str| {
+        let client = coral_distribution::Client::new(plain(&[&registry])).unwrap();
+        let repository = coral_image::Repository::parse(name).unwrap();
+        client.repository(&repository, std::sync::Arc::new(Credentials::none()))
+    };
+    let error = repository("127.0.0.1:1/a")
+        .head(&tag("1"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::Connect, "{error}");
+    let error = repository("no-such-host.invalid/a")
+        .head(&tag("1"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::Dns, "{error}");
+    assert!(
+        error.to_string().contains("no-such-host.invalid"),
+        "{error}"
+    );
+}

@@ -1,0 +1,233 @@
+//! OCI layout directories as source and destination.
+
+use coral_distribution::{BlobPush, Category, Endpoint, Layout};
+use coral_image::{Manifest, ManifestKind, Version};
+use coral_testkit::{Built, Effect, Fault, ImageBuilder, IndexBuilder};
+
+use crate::fixture::*;
+
+fn manifest(built: &Built, at: usize) -> Manifest {
+    let manifest = &built.manifests[at];
+    let parsed = Manifest::parse_pinned(
+        manifest.bytes.clone(),
+        Some(&manifest.media_type),
+        &manifest.digest,
+    );
+    parsed.unwrap()
+}
+
+/// Pushes all of an image, children by digest, the root under the tag.
+async fn push(to: &Endpoint, built: &Built, name: &str) {
+    for (digest, bytes) in &built.blobs {
+        if let BlobPush::Upload(upload) = to.begin_blob(digest, None).await.unwrap() {
+            upload
+                .put(bytes.len() as u64, stream_of(bytes))
+                .await
+                .unwrap();
+        }
+    }
+    for at in 0..built.manifests.len() - 1 {
+        let child = manifest(built, at);
+        to.put_manifest(&child.digest().into(), &child)
+            .await
+            .unwrap();
+    }
+    let root = manifest(built, built.manifests.len() - 1);
+    to.put_manifest(&tag(name), &root).await.unwrap();
+}
+
+fn platforms() -> Built {
+    IndexBuilder::of_platforms(4, &["linux/amd64", "linux/arm64/v8"], &[5000, 700]).build()
+}
+
+#[tokio::test]
+async fn an_image_comes_back_out_as_it_went_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path().join("new/layout")));
+    let built = platforms();
+    push(&layout, &built, "1").await;
+    let root = layout.manifest(&tag("1")).await.unwrap();
+    assert_eq!(root.bytes(), &built.root().bytes);
+    assert_eq!(root.kind(), ManifestKind::Index);
+    for child in &built.manifests {
+        let version = Version::Digest(child.digest);
+        assert_eq!(
+            layout.manifest(&version).await.unwrap().bytes(),
+            &child.bytes
+        );
+        let head = layout.head(&version).await.unwrap().unwrap();
+        assert_eq!(
+            (head.digest, head.media_type),
+            (child.digest, child.media_type.clone())
+        );
+    }
+    let (blob, bytes) = large_blob(&built);
+    assert_eq!(read(layout.blob(&blob, 0).await).await.unwrap(), bytes);
+    assert_eq!(
+        read(layout.blob(&blob, 100).await).await.unwrap(),
+        &bytes[100..]
+    );
+    assert_eq!(
+        layout.tags().await.unwrap(),
+        [coral_image::Tag::parse("1").unwrap()]
+    );
+}
+
+#[tokio::test]
+async fn the_index_names_roots_and_not_their_children() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let endpoint = Endpoint::from(layout.clone());
+    push(&endpoint, &platforms(), "1").await;
+    push(&endpoint, &platforms(), "2").await;
+    push(&endpoint, &image(), "2").await;
+    let entries = layout.entries().await.unwrap();
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    let marker = std::fs::read_to_string(dir.path().join("oci-layout")).unwrap();
+    assert_eq!(marker, r#"{"imageLayoutVersion":"1.0.0"}"#);
+    assert_eq!(
+        endpoint.head(&tag("2")).await.unwrap().unwrap().digest,
+        image().digest()
+    );
+}
+
+#[tokio::test]
+async fn writers_at_once_lose_no_tag() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path()));
+    let root = manifest(&image(), 0);
+    let versions: Vec<_> = (0..30).map(|n| tag(&format!("v{n}"))).collect();
+    let puts = versions
+        .iter()
+        .map(|version| layout.put_manifest(version, &root));
+    futures::future::try_join_all(puts).await.unwrap();
+    assert_eq!(layout.tags().await.unwrap().len(), 30);
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn referrers_are_found_at_the_top_and_inside_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path()));
+    let subject = image();
+    push(&layout, &subject, "1").await;
+    let artifact = ImageBuilder::new(9)
+        .artifact("application/vnd.example.sbom")
+        .subject(&subject);
+    let artifact = artifact.build();
+    assert!(
+        layout
+            .referrers(&subject.digest())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let top = manifest(&artifact, 0);
+    layout
+        .put_manifest(&top.digest().into(), &top)
+        .await
+        .unwrap();
+    let found = layout.referrers(&subject.digest()).await.unwrap();
+    assert_eq!(
+        found.iter().map(|d| d.digest).collect::<Vec<_>>(),
+        [artifact.digest()]
+    );
+    assert_eq!(
+        found[0].artifact_type.as_deref(),
+        Some("application/vnd.example.sbom")
+    );
+    // Once an index holds it, it is found there.
+    let index = IndexBuilder::new()
+        .image(artifact.clone(), "linux/amd64")
+        .build();
+    push(&layout, &index, "list").await;
+    assert_eq!(layout.referrers(&subject.digest()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_there_is_none_or_not_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path().join("missing")));
+    let (blob, _) = large_blob(&image());
+    assert_eq!(layout.head(&tag("1")).await.unwrap(), None);
+    assert_eq!(layout.blob_size(&blob.digest).await.unwrap(), None);
+    assert!(layout.tags().await.unwrap().is_empty());
+    for error in [
+        layout.manifest(&tag("1")).await.unwrap_err(),
+        layout.blob(&blob, 0).await.unwrap_err(),
+        layout.delete(&tag("1")).await.unwrap_err(),
+    ] {
+        assert_eq!(error.category(), Category::NotFound, "{error}");
+        assert!(error.to_string().contains("missing"), "{error}");
+    }
+    assert!(!dir.path().join("missing").exists(), "reading made nothing");
+}
+
+#[tokio::test]
+async fn broken_files_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path()));
+    let built = image();
+    push(&layout, &built, "1").await;
+    let (blob, mut bytes) = {
+        let (blob, bytes) = large_blob(&built);
+        (blob, bytes.to_vec())
+    };
+    let path = dir.path().join("blobs/sha256").join(blob.digest.hex());
+    bytes[77] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = read(layout.blob(&blob, 0).await).await.unwrap_err();
+    assert_eq!(error.category(), Category::Digest);
+    std::fs::write(&path, &bytes[1..]).unwrap();
+    assert_eq!(
+        layout.blob(&blob, 0).await.unwrap_err().category(),
+        Category::Digest
+    );
+    for index in ["{", "[]", "{}", r#"{"manifests": 7}"#] {
+        std::fs::write(dir.path().join("index.json"), index).unwrap();
+        let error = layout.manifest(&tag("1")).await.unwrap_err();
+        assert!(error.to_string().contains("index.json"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_leaves_nothing_behind() {
+    let (source, built) = registry_with_image().await;
+    source.fault(Fault::new(Effect::FlipByte { at: 3 }).path("/blobs/"));
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path()));
+    let (blob, _) = large_blob(&built);
+    let BlobPush::Upload(upload) = layout.begin_blob(&blob.digest, None).await.unwrap() else {
+        panic!("nothing is there yet");
+    };
+    let body = anonymous(&source).blob(&blob, 0).await.unwrap();
+    let error = upload.put(blob.size, body).await.unwrap_err();
+    assert_eq!(error.category(), Category::Digest);
+    let files = std::fs::read_dir(dir.path().join("blobs/sha256"))
+        .unwrap()
+        .count();
+    assert_eq!(files, 0);
+    assert_eq!(layout.blob_size(&blob.digest).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_coral_does_not_know_in_the_index_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path()));
+    push(&layout, &image(), "1").await;
+    let path = dir.path().join("index.json");
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    index["x-own"] = "kept".into();
+    index["manifests"][0]["x-too"] = "kept".into();
+    std::fs::write(&path, index.to_string()).unwrap();
+    push(&layout, &platforms(), "2").await;
+    layout.delete(&tag("2")).await.unwrap();
+    let after: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(after, index);
+}

@@ -1,0 +1,179 @@
+//! Tags and referrers.
+
+use coral_distribution::Category;
+use coral_image::{Manifest, Version};
+use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, Options};
+
+use crate::fixture::*;
+
+async fn registry_with_tags(count: usize, page_size: usize) -> FaultRegistry {
+    let options = Options {
+        page_size,
+        ..Options::default()
+    };
+    let registry = FaultRegistry::start_with(options).await.unwrap();
+    let built = (0..count).fold(image(), |built, n| built.tagged(&format!("v{n}")));
+    registry.load(PATH, &built);
+    registry
+}
+
+#[tokio::test]
+async fn all_pages_of_tags_are_read() {
+    let registry = registry_with_tags(25, 10).await;
+    let tags = anonymous(&registry).tags().await.unwrap();
+    assert_eq!(tags.len(), 26);
+    assert_eq!(registry.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn pages_that_go_in_a_circle_or_elsewhere_are_named() {
+    let cases = [
+        (Effect::LoopingLink, "circle"),
+        (
+            set_header("link", "<https://elsewhere.example/v2/>; rel=\"next\""),
+            "another host",
+        ),
+        (
+            set_header("link", "<file:///etc>; rel=\"next\""),
+            "not an HTTP address",
+        ),
+    ];
+    for (effect, expected) in cases {
+        let registry = registry_with_tags(5, 10).await;
+        registry.fault(Fault::new(effect));
+        let error = anonymous(&registry).tags().await.unwrap_err();
+        assert_eq!(error.category(), Category::Protocol);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_list_is_named() {
+    let cases = [
+        (Effect::Html { status: 200 }, Category::Protocol),
+        (Effect::Garbage { status: 200 }, Category::Protocol),
+        (Effect::Endless, Category::TooLarge),
+        (
+            status(200, &[], r#"{"tags": ["not a tag"]}"#),
+            Category::Protocol,
+        ),
+        (status(404, &[], ""), Category::NotFound),
+    ];
+    for (effect, expected) in cases {
+        let registry = registry_with_tags(5, 10).await;
+        registry.fault(Fault::new(effect.clone()));
+        let error = anonymous(&registry).tags().await.unwrap_err();
+        assert_eq!(error.category(), expected, "{effect:?}: {error}");
+    }
+    let registry = registry_with_tags(5, 10).await;
+    registry.fault(Fault::new(status(
+        200,
+        &[],
+        r#"{"name": "x", "tags": null}"#,
+    )));
+    assert!(anonymous(&registry).tags().await.unwrap().is_empty());
+}
+
+fn manifest(built: &Built) -> Manifest {
+    let root = built.root();
+    Manifest::parse(root.bytes.clone(), Some(&root.media_type)).unwrap()
+}
+
+fn referrer(seed: u64, of: &Built) -> Built {
+    ImageBuilder::new(seed)
+        .artifact("application/vnd.example.sbom")
+        .annotation("seed", &seed.to_string())
+        .subject(of)
+        .build()
+}
+
+#[tokio::test]
+async fn referrers_are_found_by_the_api_and_by_the_tag_that_stands_for_it() {
+    for api in [true, false] {
+        let (registry, built) = registry_with_image().await;
+        registry.set_referrers(api);
+        let client = anonymous(&registry);
+        assert!(client.referrers(&built.digest()).await.unwrap().is_empty());
+        for seed in [10, 11] {
+            let referrer = referrer(seed, &built);
+            load_blobs(&registry, &referrer);
+            let referrer = manifest(&referrer);
+            let put = client
+                .put_manifest(&referrer.digest().into(), &referrer)
+                .await
+                .unwrap();
+            assert_eq!(put.subject_recorded, api);
+            // Again: there is still one entry of it.
+            client
+                .put_manifest(&referrer.digest().into(), &referrer)
+                .await
+                .unwrap();
+        }
+        let found = client.referrers(&built.digest()).await.unwrap();
+        assert_eq!(found.len(), 2, "api: {api}");
+        assert_eq!(
+            found[0].artifact_type.as_deref(),
+            Some("application/vnd.example.sbom")
+        );
+        let tags = registry.tags(PATH);
+        assert_eq!(tags.contains_key(&built.fallback_tag()), !api);
+    }
+}
+
+#[tokio::test]
+async fn writers_of_one_client_lose_no_referrer() {
+    let (registry, built) = registry_with_image().await;
+    registry.set_referrers(false);
+    let client = anonymous(&registry);
+    let referrers: Vec<_> = (0..20).map(|seed| referrer(seed + 100, &built)).collect();
+    referrers
+        .iter()
+        .for_each(|referrer| load_blobs(&registry, referrer));
+    let manifests: Vec<_> = referrers.iter().map(manifest).collect();
+    let versions: Vec<Version> = manifests.iter().map(|m| m.digest().into()).collect();
+    let puts = versions
+        .iter()
+        .zip(&manifests)
+        .map(|(v, m)| client.put_manifest(v, m));
+    futures::future::try_join_all(puts).await.unwrap();
+    assert_eq!(client.referrers(&built.digest()).await.unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_know_the_api_is_not_an_error() {
+    for effect in [
+        status(405, &[], ""),
+        status(400, &[], ""),
+        Effect::Html { status: 200 },
+    ] {
+        let (registry, built) = registry_with_image().await;
+        registry.fault(Fault::new(effect).path("/referrers/"));
+        assert!(
+            anonymous(&registry)
+                .referrers(&built.digest())
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(status(503, &[], "")).path("/referrers/"));
+    let error = anonymous(&registry)
+        .referrers(&built.digest())
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::Server);
+}
+
+#[tokio::test]
+async fn the_tag_for_a_long_digest_is_cut_to_what_fits() {
+    let registry = FaultRegistry::start().await;
+    let digest = coral_image::Algorithm::Sha512.digest(b"x");
+    registry.fault(Fault::new(status(404, &[], "")).path("/referrers/"));
+    anonymous(&registry).referrers(&digest).await.unwrap();
+    let asked = registry.requests().pop().unwrap().path;
+    assert_eq!(
+        asked,
+        format!("/v2/{PATH}/manifests/sha512-{}", &digest.hex()[..64])
+    );
+}

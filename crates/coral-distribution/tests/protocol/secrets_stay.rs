@@ -1,0 +1,136 @@
+//! Credentials never leave their host.
+
+use coral_distribution::{Category, Disposition};
+use coral_testkit::{Auth, Bearer, Effect, Fault, FaultRegistry, Options};
+
+use crate::fixture::*;
+
+/// Whether any request to this registry carried an `Authorization`.
+fn was_told(registry: &FaultRegistry) -> bool {
+    registry.count(|request| request.authorization.is_some()) > 0
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_takes_no_credential_along() {
+    for auth in [basic(), Auth::Bearer(bearer())] {
+        let registry = FaultRegistry::start_with_auth(auth).await;
+        let elsewhere = FaultRegistry::start().await;
+        let built = image();
+        registry.load(PATH, &built);
+        elsewhere.load(PATH, &built);
+        let client = somebody(&registry);
+        client.head(&tag("1")).await.unwrap();
+        assert!(was_told(&registry));
+        let to = elsewhere.url().to_owned();
+        registry.fault(Fault::new(Effect::Redirect { to }).path("/v2/"));
+        let (blob, bytes) = large_blob(&built);
+        assert_eq!(read(client.blob(&blob, 0).await).await.unwrap(), bytes);
+        client.manifest(&tag("1")).await.unwrap();
+        assert_eq!(elsewhere.requests().len(), 2);
+        assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_from_a_redirects_target_gets_no_answer() {
+    let registry = FaultRegistry::start_with_auth(basic()).await;
+    let elsewhere = FaultRegistry::start_with_auth(basic()).await;
+    registry.load(PATH, &image());
+    let to = elsewhere.url().to_owned();
+    let client = somebody(&registry);
+    client.head(&tag("1")).await.unwrap();
+    registry.fault(Fault::new(Effect::Redirect { to }));
+    let error = client.head(&tag("1")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Unauthorized);
+    assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
+}
+
+#[tokio::test]
+async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
+    let registry = FaultRegistry::start_with_auth(basic()).await;
+    let elsewhere = FaultRegistry::start().await;
+    let (blob, bytes) = large_blob(&image());
+    // The other registry knows the upload, so the fault is only in the answer's Location.
+    let there = begin(&anonymous(&elsewhere), &blob.digest).await;
+    drop(there);
+    let location = format!("{}/v2/{PATH}/blobs/uploads/x", elsewhere.url());
+    registry.fault(Fault::new(set_header("location", &location)).method("POST"));
+    let client = somebody(&registry);
+    for chunked in [false, true] {
+        let upload = begin(&client, &blob.digest).await.unwrap();
+        let sent = match chunked {
+            false => upload.put(blob.size, stream_of(&bytes)).await,
+            true => upload.put_chunked(30_000, stream_of(&bytes)).await,
+        };
+        assert_eq!(sent.unwrap_err().category(), Category::NotFound);
+    }
+    assert!(
+        elsewhere.count(|r| r.method == "PUT") == 1,
+        "{:?}",
+        elsewhere.requests()
+    );
+    assert!(elsewhere.count(|r| r.method == "PATCH") == 1);
+    assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
+}
+
+#[tokio::test]
+async fn a_registry_over_https_cannot_lead_to_plain_http() {
+    let registry = FaultRegistry::start_tls().await;
+    let elsewhere = FaultRegistry::start().await;
+    let mut options = plain(&[]);
+    let ca_pem = registry.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    let trusting = coral_distribution::HostOptions {
+        ca_pem,
+        ..Default::default()
+    };
+    options.hosts.insert(host(&registry), trusting);
+    let to = elsewhere.url().to_owned();
+    registry.fault(Fault::new(Effect::Redirect { to }));
+    let client = with(&registry, options, credentials(&registry));
+    let error = client.head(&tag("1")).await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::WaitForChange);
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("--plain-http {}", elsewhere.host())),
+        "{error}"
+    );
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_over_https_cannot_send_passwords_to_a_plain_token_server() {
+    let tokens = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
+    let realm = format!("{}/token", tokens.url());
+    let options = Options {
+        tls: true,
+        auth: Auth::Bearer(Bearer {
+            realm: Some(realm),
+            ..bearer()
+        }),
+        ..Options::default()
+    };
+    let registry = FaultRegistry::start_with(options).await.unwrap();
+    let mut options = plain(&[]);
+    let ca_pem = registry.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    let trusting = coral_distribution::HostOptions {
+        ca_pem,
+        ..Default::default()
+    };
+    options.hosts.insert(host(&registry), trusting);
+    let client = with(&registry, options, credentials(&registry));
+    let error = client.head(&tag("1")).await.unwrap_err();
+    assert!(error.to_string().contains("token server"), "{error}");
+    assert_eq!(error.disposition(), Disposition::WaitForChange);
+    assert!(tokens.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_credential_of_one_registry_is_not_shown_to_another() {
+    let registry = FaultRegistry::start().await;
+    let other = FaultRegistry::start_with_auth(basic()).await;
+    let client = with(&other, plain(&[&registry, &other]), credentials(&registry));
+    let error = client.head(&tag("1")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Unauthorized);
+    assert!(!was_told(&other));
+}

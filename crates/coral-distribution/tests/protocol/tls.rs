@@ -1,0 +1,112 @@
+//! TLS: who is trusted, and what is said when somebody is not.
+
+use coral_distribution::{Category, Client, ClientOptions, Credentials, Error, HostOptions};
+use coral_testkit::FaultRegistry;
+
+use crate::fixture::*;
+
+fn options(registry: &FaultRegistry, of_host: HostOptions) -> ClientOptions {
+    let mut options = ClientOptions::default();
+    options.hosts.insert(host(registry), of_host);
+    options
+}
+
+/// What asking for a tag comes to.
+async fn ask(registry: &FaultRegistry, of_host: HostOptions) -> Result<(), Error> {
+    let client = with(registry, options(registry, of_host), Credentials::none());
+    client.head(&tag("1")).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_ca_of_its_own_is_trusted_where_it_is_named() {
+    let registry = FaultRegistry::start_tls().await;
+    let ca_pem = registry.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    ask(
+        &registry,
+        HostOptions {
+            ca_pem,
+            ..HostOptions::default()
+        },
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_ca_that_nobody_named_is_not_trusted() {
+    let registry = FaultRegistry::start_tls().await;
+    let other = FaultRegistry::start_tls().await;
+    let others = other.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    for ca_pem in [None, others] {
+        let of_host = HostOptions {
+            ca_pem,
+            ..HostOptions::default()
+        };
+        let error = ask(&registry, of_host).await.unwrap_err();
+        assert_eq!(error.category(), Category::Tls, "{error}");
+        assert!(error.to_string().contains("--ca "), "{error}");
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[tokio::test]
+async fn verification_is_skipped_only_where_it_is_asked_for() {
+    let registry = FaultRegistry::start_tls().await;
+    let other = FaultRegistry::start_tls().await;
+    let skipping = HostOptions {
+        skip_tls_verify: true,
+        ..HostOptions::default()
+    };
+    ask(&registry, skipping.clone()).await.unwrap();
+    let client = with(&other, options(&registry, skipping), Credentials::none());
+    assert_eq!(
+        client.head(&tag("1")).await.unwrap_err().category(),
+        Category::Tls
+    );
+}
+
+#[tokio::test]
+async fn plain_http_is_never_assumed_and_the_message_says_what_to_do() {
+    let registry = FaultRegistry::start().await;
+    let error = ask(&registry, HostOptions::default()).await.unwrap_err();
+    assert_eq!(error.category(), Category::Tls, "{error}");
+    let advice = format!("--plain-http {}", registry.host());
+    assert!(error.to_string().contains(&advice), "{error}");
+    assert!(registry.requests().is_empty());
+}
+
+#[tokio::test]
+async fn plain_http_to_a_tls_server_is_named() {
+    let registry = FaultRegistry::start_tls().await;
+    let plain = HostOptions {
+        plain_http: true,
+        ..HostOptions::default()
+    };
+    let error = ask(&registry, plain).await.unwrap_err();
+    assert!(
+        error.to_string().contains("TLS"),
+        "{}: {error}",
+        error.category()
+    );
+}
+
+#[test]
+fn a_ca_that_cannot_be_read_is_refused_at_once() {
+    for pem in [
+        "",
+        "nonsense",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        let of_host = HostOptions {
+            ca_pem: Some(pem.into()),
+            ..HostOptions::default()
+        };
+        let mut options = ClientOptions::default();
+        options
+            .hosts
+            .insert(coral_image::Host::parse("reg.example").unwrap(), of_host);
+        let error = Client::new(options).unwrap_err();
+        assert_eq!(error.category(), Category::Options, "{error}");
+        assert!(error.to_string().contains("reg.example"), "{error}");
+    }
+}
