@@ -78,3 +78,83 @@ pub(crate) fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(header: &str, size: u64, expected: Option<(u64, u64)>) {
+        let expected = expected.map_or(Wanted::Unsatisfiable, |(start, length)| {
+            Wanted::Part(Span { start, length })
+        });
+        assert_eq!(
+            Wanted::parse(Some(header), size),
+            expected,
+            "{header} of {size}"
+        );
+    }
+
+    #[test]
+    fn one_range_inside_the_content_is_a_part() {
+        check("bytes=0-0", 10, Some((0, 1)));
+        check("bytes=3-5", 10, Some((3, 3)));
+        check("bytes=3-", 10, Some((3, 7)));
+        check("bytes=-4", 10, Some((6, 4)));
+        check("bytes=-40", 10, Some((0, 10)));
+        check("bytes=5-99", 10, Some((5, 5)));
+        check("bytes=0-18446744073709551615", 10, Some((0, 10)));
+    }
+
+    #[test]
+    fn what_is_outside_or_malformed_or_several_cannot_be_satisfied() {
+        for header in [
+            "bytes=10-",
+            "bytes=5-4",
+            "bytes=",
+            "bytes=-",
+            "bytes=-0",
+            "bytes=0-1,3-4",
+            "bytes=a-",
+            "bytes=+1-2",
+            "bytes=99999999999999999999-",
+        ] {
+            check(header, 10, None);
+        }
+        check("bytes=0-", 0, None);
+    }
+
+    #[test]
+    fn no_range_and_other_units_mean_everything() {
+        assert_eq!(Wanted::parse(None, 10), Wanted::All);
+        assert_eq!(Wanted::parse(Some("lines=1-2"), 10), Wanted::All);
+    }
+
+    #[test]
+    fn the_range_of_a_piece_is_read_in_both_spellings() {
+        let span = Some(Span {
+            start: 5,
+            length: 3,
+        });
+        assert_eq!(content_range("5-7"), span);
+        assert_eq!(content_range("bytes 5-7/*"), span);
+        for malformed in ["", "5", "7-5", "-7", "5-", "a-b", "0-18446744073709551615"] {
+            assert_eq!(content_range(malformed), None, "{malformed}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_is_never_outside_the_content(header in "bytes=[-0-9,]{0,24}", size in 0u64..100) {
+            if let Wanted::Part(span) = Wanted::parse(Some(&header), size) {
+                prop_assert!(span.length > 0 && span.last() < size);
+            }
+        }
+
+        #[test]
+        fn no_header_is_too_strange(header in ".*") {
+            let _ = (Wanted::parse(Some(&header), 7), content_range(&header));
+        }
+    }
+}

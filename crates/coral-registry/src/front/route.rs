@@ -160,3 +160,82 @@ fn hex_digit(byte: u8) -> Option<u8> {
         .to_digit(16)
         .and_then(|digit| u8::try_from(digit).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> RepositoryPath {
+        RepositoryPath::parse(text).unwrap()
+    }
+
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "so the table below reads as one"
+    )]
+    fn check(path: &str, expected: Route) {
+        assert_eq!(Route::parse(path).unwrap(), expected, "{path}");
+    }
+
+    #[test]
+    fn every_kind_of_path_is_found() {
+        let blob = Digest::sha256(b"x");
+        let id = UploadId::random();
+        check("/v2", Route::Base);
+        check("/v2/", Route::Base);
+        check("/v2/_catalog", Route::Catalog);
+        check("/v2/a/b/tags/list", Route::Tags(name("a/b")));
+        check(&format!("/v2/a/blobs/{blob}"), Route::Blob(name("a"), blob));
+        check(
+            &format!("/v2/a/referrers/{blob}"),
+            Route::Referrers(name("a"), blob),
+        );
+        check("/v2/a/blobs/uploads", Route::Uploads(name("a")));
+        check("/v2/a/blobs/uploads/", Route::Uploads(name("a")));
+        check(
+            &format!("/v2/a/blobs/uploads/{id}"),
+            Route::Upload(name("a"), id),
+        );
+        let version = Version::parse("latest").unwrap();
+        check(
+            "/v2/a/manifests/latest",
+            Route::Manifest(name("a"), version),
+        );
+    }
+
+    #[test]
+    fn a_repository_may_be_named_like_a_part_of_the_api() {
+        let version = Version::parse("list").unwrap();
+        check(
+            "/v2/tags/list/manifests/list",
+            Route::Manifest(name("tags/list"), version),
+        );
+        check(
+            "/v2/blobs/uploads/tags/list",
+            Route::Tags(name("blobs/uploads")),
+        );
+        check(
+            "/v2/blobs/uploads/blobs/uploads/",
+            Route::Uploads(name("blobs/uploads")),
+        );
+    }
+
+    #[test]
+    fn percent_encoding_is_undone_before_anything_is_read() {
+        let blob = Digest::sha256(b"x");
+        let path = format!("/v2/a%2Fb/blobs/{}", blob.to_string().replace(':', "%3a"));
+        check(&path, Route::Blob(name("a/b"), blob));
+        assert!(Route::parse("/v2/a%2f..%2fb/tags/list").is_err());
+        assert!(Route::parse("/v2/a%zz/tags/list").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_is_too_strange(path in ".*") {
+            let _ = Route::parse(&path);
+            let _ = Route::parse(&format!("/v2/{path}/blobs/uploads/{path}"));
+        }
+    }
+}

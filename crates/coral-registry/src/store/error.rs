@@ -36,6 +36,14 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// The folder is somebody's, and no store.
+    #[error("{path} is not empty and no registry storage (it has {name:?}); choose an empty folder, or one that does not exist yet", path = path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// Something that is in it.
+        name: String,
+    },
     /// Another process has the folder.
     #[error("storage folder {path} is in use by another registry process; stop that one or choose another folder", path = path.display())]
     InUse {
@@ -87,6 +95,7 @@ impl StoreError {
             Self::Io { .. } => "io",
             Self::Full { .. } => "full",
             Self::NotWritable { .. } => "not_writable",
+            Self::NotEmpty { .. } => "not_empty",
             Self::InUse { .. } => "in_use",
             Self::Newer { .. } => "newer",
             Self::Damaged { .. } => "damaged",

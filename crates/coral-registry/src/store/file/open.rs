@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Files;
 use super::durable::{self, Durable};
-use super::layout::Layout;
+use super::layout::{LOCK, Layout};
 use super::locks::{KeyLocks, SharedLocks};
+use super::lookup::names_in;
 use super::records;
 use crate::store::StoreError;
 
@@ -23,12 +24,17 @@ struct Mark {
     layout_version: u64,
 }
 
+/// What a folder may hold that is not a store yet: what an earlier start got to before it ended,
+/// and what file systems put into their roots.
+const NOT_FOREIGN: [&str; 3] = [LOCK, NEW_MARK, "lost+found"];
+const NEW_MARK: &str = "coral-store.json.new";
+
 pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     let dir = make_root(dir)?;
     let layout = Layout::new(&dir);
+    check_ours(&layout)?;
     let lock = take_lock(&layout)?;
-    check_version(&layout)?;
-    settle_leftovers(&layout)?;
+    write_mark(&layout)?;
     let durable = Durable::new(&dir, layout.tmp());
     for folder in [
         layout.tmp(),
@@ -38,12 +44,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     ] {
         durable.make_folder(&folder)?;
     }
-    durable.write(
-        &layout.mark(),
-        &records::write(&Mark {
-            layout_version: LAYOUT_VERSION,
-        }),
-    )?;
+    settle_leftovers(&layout)?;
     Ok(Files {
         layout,
         durable,
@@ -100,27 +101,54 @@ fn take_lock(layout: &Layout) -> Result<File, StoreError> {
     }
 }
 
-fn check_version(layout: &Layout) -> Result<(), StoreError> {
-    let mark: Option<Mark> = records::read(&layout.mark())?;
-    match mark {
+/// A store of a version that is known here, or an empty folder: nobody's own files may be taken
+/// for a store's.
+fn check_ours(layout: &Layout) -> Result<(), StoreError> {
+    let root = layout.root();
+    match records::read::<Mark>(&layout.mark())? {
         Some(mark) if mark.layout_version > LAYOUT_VERSION => Err(StoreError::Newer {
-            path: layout.root().to_owned(),
+            path: root.to_owned(),
             found: mark.layout_version,
             known: LAYOUT_VERSION,
         }),
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => match names_in(root)?
+            .iter()
+            .find(|name| !NOT_FOREIGN.contains(&name.as_str()))
+        {
+            Some(name) => Err(StoreError::NotEmpty {
+                path: root.to_owned(),
+                name: name.clone(),
+            }),
+            None => Ok(()),
+        },
     }
+}
+
+/// Comes before everything else that is made, so that the next start knows its own folder.
+fn write_mark(layout: &Layout) -> Result<(), StoreError> {
+    let (new, mark) = (layout.root().join(NEW_MARK), layout.mark());
+    let write = || {
+        fs::write(
+            &new,
+            records::write(&Mark {
+                layout_version: LAYOUT_VERSION,
+            }),
+        )?;
+        File::open(&new)?.sync_data()?;
+        fs::rename(&new, &mark)
+    };
+    write().map_err(|error| refused(layout.root(), "write", error))?;
+    durable::sync_folder(layout.root())
 }
 
 /// Sweeps temporary files, and makes everything else that an earlier run renamed but had no time
 /// to sync survive: from here on, what is visible is durable.
 fn settle_leftovers(layout: &Layout) -> Result<(), StoreError> {
     let tmp = layout.tmp();
-    match fs::remove_dir_all(&tmp) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(StoreError::io("sweep", &tmp, error));
-        }
-        _ => {}
+    for name in names_in(&tmp)? {
+        let path = tmp.join(name);
+        fs::remove_file(&path).map_err(|error| StoreError::io("sweep", &path, error))?;
     }
     let root = layout.root();
     File::open(root)

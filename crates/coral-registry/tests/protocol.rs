@@ -1,0 +1,20 @@
+//! The registry as its clients see it, request by request, over a store in a scratch folder.
+
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the message")]
+
+#[path = "protocol/blobs.rs"]
+mod blobs;
+#[path = "protocol/client.rs"]
+mod client;
+#[path = "protocol/concurrent.rs"]
+mod concurrent;
+#[path = "protocol/listings.rs"]
+mod listings;
+#[path = "protocol/manifests.rs"]
+mod manifests;
+#[path = "protocol/serving.rs"]
+mod serving;
+#[path = "protocol/storage.rs"]
+mod storage;
+#[path = "protocol/uploads.rs"]
+mod uploads;

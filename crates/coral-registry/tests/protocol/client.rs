@@ -1,0 +1,178 @@
+//! A registry over a scratch folder, and one way to ask it.
+
+use std::path::Path;
+
+use axum::Router;
+use axum::body::Body;
+use coral_image::Digest;
+use coral_registry::{FileStore, Registry};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A registry, and the folder it stores to.
+pub(crate) struct Served {
+    router: Router,
+    pub(crate) metrics: prometheus_client::registry::Registry,
+    pub(crate) folder: TempDir,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The code of the first error.
+    pub(crate) fn code(&self) -> String {
+        self.json()["errors"][0]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+impl Served {
+    pub(crate) fn new() -> Self {
+        Self::over(TempDir::new().unwrap())
+    }
+
+    pub(crate) fn over(folder: TempDir) -> Self {
+        let mut metrics = prometheus_client::registry::Registry::default();
+        let router = router(folder.path(), &mut metrics);
+        Self {
+            router,
+            metrics,
+            folder,
+        }
+    }
+
+    /// Ends this registry, and starts another one over the same folder.
+    pub(crate) fn restarted(self) -> Self {
+        let Self { router, folder, .. } = self;
+        drop(router);
+        Self::over(folder)
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
+        let service = TowerToHyperService::new(self.router.clone());
+        let (parts, body) = service.call(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Answer {
+        self.ask(request("GET", target, &[], b"")).await
+    }
+
+    pub(crate) async fn send(&self, method: &str, target: &str, body: &[u8]) -> Answer {
+        self.ask(request(method, target, &[], body)).await
+    }
+
+    /// Pushes a blob in one request.
+    pub(crate) async fn push(&self, name: &str, content: &[u8]) -> Digest {
+        let digest = Digest::sha256(content);
+        let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
+        let pushed = self.send("POST", &target, content).await;
+        assert_eq!(pushed.status, StatusCode::CREATED);
+        digest
+    }
+
+    /// Begins an upload, and returns its path.
+    pub(crate) async fn begin(&self, name: &str) -> String {
+        let begun = self
+            .send("POST", &format!("/v2/{name}/blobs/uploads/"), b"")
+            .await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED);
+        begun.header("location").to_owned()
+    }
+
+    pub(crate) async fn put(&self, name: &str, reference: &str, manifest: &Value) -> Answer {
+        let kind = manifest["mediaType"].as_str().unwrap().to_owned();
+        let target = format!("/v2/{name}/manifests/{reference}");
+        let headers = [("content-type", kind.as_str())];
+        self.ask(request(
+            "PUT",
+            &target,
+            &headers,
+            manifest.to_string().as_bytes(),
+        ))
+        .await
+    }
+
+    /// Pushes an image of one layer under a tag, and returns its digest.
+    pub(crate) async fn push_image(&self, name: &str, tag: &str, layer: &[u8]) -> Digest {
+        let image = self.image(name, layer).await;
+        assert_eq!(
+            self.put(name, tag, &image).await.status,
+            StatusCode::CREATED
+        );
+        digest_of(&image)
+    }
+
+    /// An image whose blobs are pushed, but not its manifest.
+    pub(crate) async fn image(&self, name: &str, layer: &[u8]) -> Value {
+        self.push(name, b"{}").await;
+        self.push(name, layer).await;
+        image_of(b"{}", layer)
+    }
+}
+
+fn router(folder: &Path, metrics: &mut prometheus_client::registry::Registry) -> Router {
+    let store = FileStore::open(&folder.join("store")).unwrap();
+    Registry::new(store, metrics).router()
+}
+
+pub(crate) fn request(
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::from(body.to_vec())).unwrap()
+}
+
+pub(crate) fn digest_of(manifest: &Value) -> Digest {
+    Digest::sha256(manifest.to_string().as_bytes())
+}
+
+pub(crate) fn image_of(config: &[u8], layer: &[u8]) -> Value {
+    let descriptor = |bytes: &[u8]| json!({"mediaType": "a/b", "digest": Digest::sha256(bytes), "size": bytes.len()});
+    json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor(config),
+        "layers": [descriptor(layer)],
+    })
+}

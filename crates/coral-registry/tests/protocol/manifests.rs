@@ -1,0 +1,212 @@
+use coral_image::{Algorithm, Digest};
+use http::StatusCode;
+use serde_json::json;
+
+use crate::client::{INDEX, MANIFEST, Served, digest_of, image_of, request};
+
+#[tokio::test]
+async fn a_pushed_manifest_comes_back_by_tag_and_by_digest_with_all_its_headers() {
+    let registry = Served::new();
+    let image = registry.image("a", b"layer").await;
+    let digest = digest_of(&image);
+    let pushed = registry.put("a", "v1", &image).await;
+    assert_eq!(pushed.status, StatusCode::CREATED);
+    assert_eq!(
+        pushed.header("location"),
+        format!("/v2/a/manifests/{digest}")
+    );
+    for reference in ["v1".to_owned(), digest.to_string()] {
+        for method in ["GET", "HEAD"] {
+            let answer = registry
+                .send(method, &format!("/v2/a/manifests/{reference}"), b"")
+                .await;
+            assert_eq!(answer.status, StatusCode::OK);
+            assert_eq!(answer.header("content-type"), MANIFEST);
+            assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+            assert_eq!(
+                answer.header("content-length"),
+                image.to_string().len().to_string()
+            );
+            let body = if method == "GET" {
+                image.to_string()
+            } else {
+                String::new()
+            };
+            assert_eq!(String::from_utf8(answer.body).unwrap(), body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_whose_blobs_are_missing_is_refused_with_their_digests() {
+    let registry = Served::new();
+    registry.push("a", b"{}").await;
+    let refused = registry.put("a", "v1", &image_of(b"{}", b"missing")).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.code(), "MANIFEST_BLOB_UNKNOWN");
+    let named = refused.json()["errors"][0]["detail"]["digest"].clone();
+    assert_eq!(named, json!(Digest::sha256(b"missing")));
+    assert_eq!(
+        registry.get("/v2/a/manifests/v1").await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn a_layer_that_is_fetched_from_elsewhere_need_not_be_there() {
+    let registry = Served::new();
+    registry.push("a", b"{}").await;
+    let mut image = image_of(b"{}", b"foreign");
+    image["layers"][0]["urls"] = json!(["https://example.com/layer"]);
+    assert_eq!(
+        registry.put("a", "v1", &image).await.status,
+        StatusCode::CREATED
+    );
+}
+
+#[tokio::test]
+async fn an_index_may_be_pushed_without_some_of_its_children() {
+    let registry = Served::new();
+    let child = json!({"mediaType": MANIFEST, "digest": Digest::sha256(b"other"), "size": 5});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [child]});
+    assert_eq!(
+        registry.put("a", "v1", &index).await.status,
+        StatusCode::CREATED
+    );
+}
+
+#[tokio::test]
+async fn a_manifest_under_a_wrong_digest_is_refused() {
+    let registry = Served::new();
+    let image = registry.image("a", b"layer").await;
+    let wrong = Digest::sha256(b"wrong").to_string();
+    let refused = registry.put("a", &wrong, &image).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (StatusCode::BAD_REQUEST, "DIGEST_INVALID")
+    );
+}
+
+#[tokio::test]
+async fn a_manifest_pushed_by_sha512_is_known_by_sha512_also_under_its_tags() {
+    let registry = Served::new();
+    let image = registry.image("a", b"layer").await;
+    let digest = Algorithm::Sha512.digest(image.to_string().as_bytes());
+    let pushed = registry
+        .put("a", &format!("{digest}?tag=x&tag=y&tag=x"), &image)
+        .await;
+    assert_eq!(pushed.status, StatusCode::CREATED);
+    let tags: Vec<_> = pushed.headers.get_all("oci-tag").iter().collect();
+    assert_eq!(tags, ["x", "y"]);
+    for reference in ["x".to_owned(), "y".to_owned(), digest.to_string()] {
+        let answer = registry.get(&format!("/v2/a/manifests/{reference}")).await;
+        assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_larger_than_clients_read_is_refused() {
+    let registry = Served::new();
+    let body = vec![b' '; coral_image::MAX_MANIFEST_SIZE + 1];
+    let refused = registry.send("PUT", "/v2/a/manifests/x", &body).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID")
+    );
+    let length = body.len().to_string();
+    let announced = [("content-length", length.as_str())];
+    let refused = registry
+        .ask(request("PUT", "/v2/a/manifests/x", &announced, b""))
+        .await;
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_moved_tag_points_at_the_new_image_and_the_old_one_stays() {
+    let registry = Served::new();
+    let old = registry.push_image("a", "v1", b"old").await;
+    let new = registry.push_image("a", "v1", b"new").await;
+    let answer = registry.get("/v2/a/manifests/v1").await;
+    assert_eq!(answer.header("docker-content-digest"), new.to_string());
+    let answer = registry.get(&format!("/v2/a/manifests/{old}")).await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn deleting_a_tag_leaves_the_image() {
+    let registry = Served::new();
+    let digest = registry.push_image("a", "v1", b"layer").await;
+    let deleted = registry.send("DELETE", "/v2/a/manifests/v1", b"").await;
+    assert_eq!(deleted.status, StatusCode::ACCEPTED);
+    assert_eq!(
+        registry.get("/v2/a/manifests/v1").await.status,
+        StatusCode::NOT_FOUND
+    );
+    let answer = registry.get(&format!("/v2/a/manifests/{digest}")).await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn deleting_an_image_takes_its_tags_and_no_others() {
+    let registry = Served::new();
+    let digest = registry.push_image("a", "v1", b"layer").await;
+    registry.push_image("a", "v2", b"layer").await;
+    registry.push_image("a", "other", b"other").await;
+    let target = format!("/v2/a/manifests/{digest}");
+    assert_eq!(
+        registry.send("DELETE", &target, b"").await.status,
+        StatusCode::ACCEPTED
+    );
+    assert_eq!(
+        registry.send("DELETE", &target, b"").await.status,
+        StatusCode::NOT_FOUND
+    );
+    let tags = registry.get("/v2/a/tags/list").await.json();
+    assert_eq!(tags["tags"], json!(["other"]));
+}
+
+#[tokio::test]
+async fn a_manifest_whose_bytes_were_damaged_is_not_served_and_a_push_heals_it() {
+    let registry = Served::new();
+    let image = registry.image("a", b"layer").await;
+    registry.put("a", "v1", &image).await;
+    let hex = digest_of(&image).hex();
+    let stored = registry
+        .folder
+        .path()
+        .join("store/blobs/sha256")
+        .join(&hex[..2])
+        .join(&hex);
+    std::fs::write(&stored, image.to_string().replace("layers", "lay3rs")).unwrap();
+    let answer = registry.get("/v2/a/manifests/v1").await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(
+        registry.put("a", "v1", &image).await.status,
+        StatusCode::CREATED
+    );
+    let answer = registry.get("/v2/a/manifests/v1").await;
+    assert_eq!(answer.body, image.to_string().as_bytes());
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let registry = Served::new();
+    let digest = registry.push_image("a/b", "v1", b"layer").await;
+    let registry = registry.restarted();
+    let answer = registry.get("/v2/a/b/manifests/v1").await;
+    assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+    let layer = Digest::sha256(b"layer");
+    assert_eq!(
+        registry.get(&format!("/v2/a/b/blobs/{layer}")).await.body,
+        b"layer"
+    );
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_named_with_those_it_has() {
+    let registry = Served::new();
+    let refused = registry.send("POST", "/v2/a/manifests/x", b"").await;
+    assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(refused.header("allow"), "GET, HEAD, PUT, DELETE");
+    assert_eq!(refused.code(), "UNSUPPORTED");
+}

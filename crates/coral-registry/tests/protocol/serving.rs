@@ -1,0 +1,86 @@
+//! Over a real connection.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Served;
+
+async fn serve(registry: &Served) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let (router, token) = (registry.router(), shutdown.clone());
+    let server = tokio::spawn(async move {
+        coral_registry::serve(listener, router, token)
+            .await
+            .unwrap();
+    });
+    (TcpStream::connect(address).await.unwrap(), shutdown, server)
+}
+
+async fn status_line(stream: &mut TcpStream) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        line.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(line).unwrap()
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_idle_connections_at_once() {
+    let registry = Served::new();
+    let (mut stream, shutdown, server) = serve(&registry).await;
+    stream
+        .write_all(b"HEAD /v2/ HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(status_line(&mut stream).await, "HTTP/1.1 200 OK\r\n");
+    shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(5), server)
+        .await
+        .unwrap()
+        .unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_a_running_request_end() {
+    let registry = Served::new();
+    let location = registry.begin("a").await;
+    let (mut stream, shutdown, server) = serve(&registry).await;
+    let head = format!(
+        "PATCH {location} HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\
+         expect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The handler is running when it asks for the body.
+    assert_eq!(status_line(&mut stream).await, "HTTP/1.1 100 Continue\r\n");
+    shutdown.cancel();
+    stream.write_all(b"body").await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(
+        String::from_utf8(rest)
+            .unwrap()
+            .contains("HTTP/1.1 202 Accepted")
+    );
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_is_read_by_a_client_that_is_still_sending() {
+    let registry = Served::new();
+    let (mut stream, _shutdown, _server) = serve(&registry).await;
+    let body = vec![0; 3_000_000];
+    let head = format!(
+        "PUT /v2/a/blobs/uploads/none HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    assert_eq!(status_line(&mut stream).await, "HTTP/1.1 404 Not Found\r\n");
+}
