@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::command::{cargo, run};
+use crate::command::{Said, cargo, run};
 use crate::tools::{self, OnMissing};
 use crate::workspace::Workspace;
 
@@ -14,8 +14,24 @@ pub(crate) struct BenchArguments {
     dry_run: bool,
 }
 
+/// Whether the page of the documentation is written anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    Write,
+    Leave,
+}
+
 pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArguments) -> Result<()> {
     tools::check(workspace, OnMissing::List)?;
+    let pages = if arguments.dry_run {
+        Pages::Leave
+    } else {
+        Pages::Write
+    };
+    measure(workspace, pages).map(drop)
+}
+
+pub(crate) fn measure(workspace: &Workspace, pages: Pages) -> Result<Said> {
     let build = ["build", "--locked", "--profile", "dist", "--bin", "coral"];
     run(&mut cargo(workspace, &build)?)?;
     // The proxy that counts requests must not be what is measured: an optimised one, too.
@@ -47,11 +63,10 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArguments) -> Result
         workspace.target.join("release/examples/faults"),
     );
     command.env("CORAL_CACHE", &workspace.cache);
-    if !arguments.dry_run {
+    if pages == Pages::Write {
         command
             .arg("--")
             .arg(workspace.root.join("docs/benchmarks.md"));
     }
-    run(&mut command)?;
-    Ok(())
+    run(&mut command)
 }

@@ -1,4 +1,6 @@
-//! Stages of a run: in order, each timed, a table at the end, a budget over all.
+//! Stages of a run: in order, each timed, a budget over all.
+
+mod outcome;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,6 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::command::Said;
 use crate::workspace::Workspace;
+pub(crate) use outcome::{Outcome, Row};
 
 /// The work of a stage.
 pub(crate) type Work = Box<dyn Fn(&Workspace) -> Result<Said>>;
@@ -31,13 +34,6 @@ impl Stage {
             work: Box::new(work),
         }
     }
-}
-
-/// How one stage ended.
-struct Row {
-    name: String,
-    took: Duration,
-    outcome: Result<Said, String>,
 }
 
 /// How long the whole run may take.
@@ -85,107 +81,34 @@ fn is_named(stage: &str, name: &str) -> bool {
             .is_some_and(|rest| rest.starts_with(':'))
 }
 
-/// Runs all stages, also after a failure (but not those that need the failed one), and says how
-/// each ended.
-pub(crate) fn run_all(workspace: &Workspace, stages: Vec<Stage>, budget: Budget) -> Result<()> {
+/// Runs all stages, also after a failure (but not those that need the failed one).
+pub(crate) fn run_all(workspace: &Workspace, stages: Vec<Stage>, budget: Budget) -> Outcome {
     let started = Instant::now();
     let mut rows: Vec<Row> = Vec::new();
     for stage in stages {
         println!("\n==> {}", stage.name);
         let began = Instant::now();
-        let outcome = attempt(workspace, &stage, &rows);
-        if let Err(error) = &outcome {
+        let result = attempt(workspace, &stage, &rows);
+        if let Err(error) = &result {
             println!("{} failed: {error}", stage.name);
         }
         rows.push(Row {
             name: stage.name,
             took: began.elapsed(),
-            outcome,
+            result,
         });
     }
-    let took = started.elapsed();
-    if took > budget.limit {
-        let outcome = Err(over_budget(took, budget));
-        rows.push(Row {
-            name: "budget".to_owned(),
-            took,
-            outcome,
-        });
-    }
-    conclude(&rows, took, budget)
+    Outcome::new(rows, started.elapsed(), budget)
 }
 
 fn attempt(workspace: &Workspace, stage: &Stage, before: &[Row]) -> Result<Said, String> {
     let failed = before
         .iter()
-        .find(|row| stage.needs.contains(&&*row.name) && row.outcome.is_err());
+        .find(|row| stage.needs.contains(&&*row.name) && row.result.is_err());
     if let Some(row) = failed {
         return Err(format!("not run, since {} failed", row.name));
     }
     (stage.work)(workspace).map_err(|error| format!("{error:#}"))
-}
-
-fn over_budget(took: Duration, budget: Budget) -> String {
-    format!(
-        "took {} where a {} run may take {}: cut counts down or make a stage quicker",
-        clock(took),
-        budget.kind,
-        clock(budget.limit)
-    )
-}
-
-fn conclude(rows: &[Row], took: Duration, budget: Budget) -> Result<()> {
-    println!();
-    for row in rows {
-        println!("{:<24} {:>8}  {}", row.name, clock(row.took), verdict(row));
-        for report in row.outcome.iter().flat_map(|said| &said.reports) {
-            println!("{:<24} {:>8}    {report}", "", "");
-        }
-    }
-    let pending: Vec<&String> = rows
-        .iter()
-        .filter_map(|row| row.outcome.as_ref().ok())
-        .flat_map(|s| &s.pending)
-        .collect();
-    for reason in &pending {
-        println!("pending: {reason}");
-    }
-    let failed = rows.iter().filter(|row| row.outcome.is_err()).count();
-    println!(
-        "\n{} of {} for a {} run",
-        clock(took),
-        clock(budget.limit),
-        budget.kind
-    );
-    println!("tests pending: {}", pending.len());
-    println!("stages: {} passed, {failed} failed", rows.len() - failed);
-    if failed > 0 {
-        bail!("{failed} of {} stages failed", rows.len());
-    }
-    Ok(())
-}
-
-fn verdict(row: &Row) -> String {
-    match &row.outcome {
-        Err(error) => format!("FAILED: {}", error.lines().next().unwrap_or_default()),
-        Ok(said) if said.tests.passed + said.pending.len() > 0 => format!(
-            "passed: {} tests, {} pending, {} left for other stages",
-            said.tests.passed - said.pending.len().min(said.tests.passed),
-            said.pending.len(),
-            said.tests.ignored
-        ),
-        Ok(_) => "passed".to_owned(),
-    }
-}
-
-/// Minutes and seconds, `3m07s`; below ten seconds with a tenth, `4.2s`.
-fn clock(took: Duration) -> String {
-    let seconds = took.as_secs();
-    match seconds {
-        0..10 => format!("{:.1}s", took.as_secs_f64()),
-        10..60 => format!("{seconds}s"),
-        _ => format!("{}m{:02}s", seconds / 60, seconds % 60),
-    }
 }
 
 #[cfg(test)]
@@ -232,12 +155,5 @@ mod tests {
             error.to_string(),
             "no stage is named `units`; the stages are: unit"
         );
-    }
-
-    #[test]
-    fn times_are_short_to_read() {
-        assert_eq!(clock(Duration::from_millis(4210)), "4.2s");
-        assert_eq!(clock(Duration::from_secs(42)), "42s");
-        assert_eq!(clock(Duration::from_secs(187)), "3m07s");
     }
 }

@@ -3,21 +3,26 @@
 mod checks;
 mod groups;
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::bench::{self, Pages};
 use crate::stage::{Budget, Stage, choose, run_all};
 use crate::tools::{self, OnMissing};
 use crate::workspace::Workspace;
+
+/// Where the table of a long run goes.
+const LONG_RUN: &str = "docs/long-run.md";
 
 #[derive(Args)]
 pub(crate) struct TestArguments {
     /// Install what is missing: Debian packages as root, tools into the cache
     #[arg(long)]
     install: bool,
-    /// The full counts (100 kill rounds) instead of those that fit into every change
+    /// The full counts (100 kill rounds) and the benchmarks; the table goes into docs/long-run.md
     #[arg(long)]
     long: bool,
     /// Run only this stage and what it needs; may be repeated (`e2e` means all that begin so)
@@ -55,7 +60,18 @@ pub(crate) fn run(workspace: &Workspace, arguments: &TestArguments) -> Result<()
         }
         return Ok(());
     }
-    run_all(workspace, stages, budget(workspace, tier))
+    let budget = budget(workspace, tier);
+    let outcome = run_all(workspace, stages, budget);
+    print!("\n{}", outcome.table());
+    if tier == Tier::Long && arguments.only.is_empty() {
+        let page = workspace.root.join(LONG_RUN);
+        fs::write(&page, outcome.page())
+            .with_context(|| format!("cannot write {}", page.display()))?;
+    }
+    if outcome.failed() > 0 {
+        bail!("{} stages failed", outcome.failed());
+    }
+    Ok(())
 }
 
 fn stages(workspace: &Workspace, tier: Tier, on_missing: OnMissing) -> Result<Vec<Stage>> {
@@ -73,6 +89,11 @@ fn stages(workspace: &Workspace, tier: Tier, on_missing: OnMissing) -> Result<Ve
         Stage::new("actionlint", &["tools"], checks::actionlint),
     ];
     stages.extend(groups::stages(workspace, tier)?);
+    if tier == Tier::Long {
+        stages.push(Stage::new("bench", &["tools", "build"], |workspace| {
+            bench::measure(workspace, Pages::Write)
+        }));
+    }
     Ok(stages)
 }
 
