@@ -34,6 +34,10 @@ impl Client {
     }
 
     /// The verbs on one repository, with what may be used to authenticate.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "credential helpers will be asked while requests run, from the shared set"
+    )]
     pub fn repository(
         &self,
         repository: &Repository,

@@ -35,7 +35,7 @@ impl Default for ClientOptions {
             hosts: BTreeMap::new(),
             user_agent: concat!("coral/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_mins(1),
         }
     }
 }

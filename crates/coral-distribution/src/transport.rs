@@ -147,7 +147,7 @@ impl Transport {
     fn redirect_target(&self, request: &Request, sent: &Response) -> Result<Option<Url>, Error> {
         let reading = matches!(request.method, Method::GET | Method::HEAD);
         match sent.status().as_u16() {
-            301 | 302 | 303 if reading => {}
+            301..=303 if reading => {}
             307 | 308 if reading || !matches!(request.body, Body::Stream(..)) => {}
             301 | 302 | 303 | 307 | 308 => {
                 return Err(sent.error(Problem::protocol(

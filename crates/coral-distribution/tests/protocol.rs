@@ -1,5 +1,10 @@
 //! The client against a registry that lies, cuts, throttles and stalls, on loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "what a test cannot go on without fails it"
+)]
+
 #[path = "protocol/authentication.rs"]
 mod authentication;
 #[path = "protocol/blobs.rs"]

@@ -238,9 +238,10 @@ impl Session {
         let (host, asked) = (response.host.clone(), response.asked.clone());
         let mut answer: Answer = refusal(response).await;
         answer.advice = self.advice(candidate);
-        let problem = match expired {
-            true => Problem::TokenExpired(answer),
-            false => Problem::Answer(answer),
+        let problem = if expired {
+            Problem::TokenExpired(answer)
+        } else {
+            Problem::Answer(answer)
         };
         Error::new(host, asked, problem)
     }

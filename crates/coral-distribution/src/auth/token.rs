@@ -17,9 +17,9 @@ use crate::transport::{Body, Request, Transport, read_bounded, refusal};
 /// Some token servers list all of an account's groups in the token; none needs more than this.
 const MAX_TOKEN_ANSWER: usize = 256 * 1024;
 /// What the token specification gives a token that does not say.
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_LIFE: Duration = Duration::from_mins(1);
 /// A token that lives longer is asked for again anyway.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_LIFE: Duration = Duration::from_hours(24);
 /// A token is renewed this long before its end, or at three quarters of a short life.
 const MARGIN: Duration = Duration::from_secs(15);
 /// Above this many tokens the expired ones are thrown away.
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_tokens_life_is_bounded_on_both_sides() {
         assert_eq!(life_of(None), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(300.0)), Duration::from_secs(300));
+        assert_eq!(life_of(Some(300.0)), Duration::from_mins(5));
         assert_eq!(life_of(Some(0.0)), DEFAULT_LIFE);
         assert_eq!(life_of(Some(-5.0)), DEFAULT_LIFE);
         assert_eq!(life_of(Some(f64::NAN)), DEFAULT_LIFE);

@@ -101,9 +101,10 @@ impl Checked {
             return Ok(());
         };
         let actual = hasher.finish();
-        match actual == self.promise.digest {
-            true => Ok(()),
-            false => Err(self.fail(Problem::digest(self.promise.digest, actual))),
+        if actual == self.promise.digest {
+            Ok(())
+        } else {
+            Err(self.fail(Problem::digest(self.promise.digest, actual)))
         }
     }
 

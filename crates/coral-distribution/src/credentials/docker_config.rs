@@ -76,9 +76,10 @@ fn auths(root: &Map<String, Value>) -> Vec<(&String, &Value)> {
             .iter()
             .any(|field| value.get(field).is_some())
     };
-    match root.values().all(is_entry) {
-        true => root.iter().collect(),
-        false => Vec::new(),
+    if root.values().all(is_entry) {
+        root.iter().collect()
+    } else {
+        Vec::new()
     }
 }
 
@@ -175,9 +176,10 @@ fn scope(key: &str) -> Option<Scope> {
         "v1" | "v2" => "",
         path => path,
     };
-    let host = match host.contains('*') {
-        true => HostPattern::Glob(host.to_ascii_lowercase()),
-        false => HostPattern::Exact(match Host::parse(host).ok()? {
+    let host = if host.contains('*') {
+        HostPattern::Glob(host.to_ascii_lowercase())
+    } else {
+        HostPattern::Exact(match Host::parse(host).ok()? {
             hub if matches!(
                 hub.as_str(),
                 "registry-1.docker.io" | "registry.hub.docker.com"
@@ -186,7 +188,7 @@ fn scope(key: &str) -> Option<Scope> {
                 Host::parse("docker.io").ok()?
             }
             host => host,
-        }),
+        })
     };
     Some(Scope {
         host,

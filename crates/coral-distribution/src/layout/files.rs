@@ -50,11 +50,12 @@ pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Pro
     let mut bytes = BytesMut::new();
     let mut file = file.take(limit as u64 + 1);
     while file.read_buf(&mut bytes).await.map_err(fail)? > 0 {}
-    match bytes.len() > limit {
-        true => Err(Problem::TooLarge {
+    if bytes.len() > limit {
+        Err(Problem::TooLarge {
             limit: limit as u64,
-        }),
-        false => Ok(bytes.freeze()),
+        })
+    } else {
+        Ok(bytes.freeze())
     }
 }
 

@@ -96,9 +96,10 @@ pub(crate) async fn refusal(mut response: Response) -> Answer {
         html,
         rate_limited,
         retry_after: retry_after.filter(|wait| worth_waiting && *wait > Duration::ZERO),
-        advice: match speaks_tls {
-            true => format!("{host} speaks TLS: leave --plain-http {host} out"),
-            false => String::new(),
+        advice: if speaks_tls {
+            format!("{host} speaks TLS: leave --plain-http {host} out")
+        } else {
+            String::new()
         },
     }
 }

@@ -53,9 +53,10 @@ pub(crate) fn classify(
         return Problem::Dns { cause };
     }
     if error.is_connect() {
-        return match error.is_timeout() {
-            true => Problem::ConnectTimeout(connect_timeout),
-            false => Problem::Connect { cause },
+        return if error.is_timeout() {
+            Problem::ConnectTimeout(connect_timeout)
+        } else {
+            Problem::Connect { cause }
         };
     }
     if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 
 /// Nobody is waited for longer than this on one answer.
-const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_WAIT: Duration = Duration::from_hours(24);
 
 /// `Retry-After` in seconds or as a date, else `ratelimit-reset` (seconds), else
 /// `x-ratelimit-reset` (seconds since 1970).
@@ -21,9 +21,10 @@ pub(super) fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Dura
 
 fn seconds(value: &str) -> Option<Duration> {
     // More digits than fit mean "very long", not "unreadable".
-    match value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
-        true => None,
-        false => Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX))),
+    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
+        None
+    } else {
+        Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)))
     }
 }
 

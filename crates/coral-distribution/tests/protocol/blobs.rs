@@ -125,7 +125,7 @@ async fn what_came_before_the_offset_counts() {
     let client = anonymous(&registry);
     let (blob, _) = large_blob(&built);
     let mut hasher = Algorithm::Sha256.hasher();
-    hasher.update(&[0; 50_000]);
+    hasher.update(&vec![0; 50_000]);
     let error = read(client.blob_from(&blob, 50_000, hasher).await)
         .await
         .unwrap_err();
@@ -167,9 +167,9 @@ async fn a_blob_that_nobody_reads_for_a_while_is_not_stalled() {
     let mut stream = client.blob(&blob, 0).await.unwrap();
     let first = stream.next().await.unwrap().unwrap();
     // The reader is busy elsewhere for longer than the limit.
-    tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(400)))
-        .await
-        .unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
     let rest = read(Ok(stream)).await.unwrap();
     assert_eq!([&first[..], &rest].concat(), bytes);
 }

@@ -126,9 +126,9 @@ async fn writers_of_one_client_lose_no_referrer() {
     registry.set_referrers(false);
     let client = anonymous(&registry);
     let referrers: Vec<_> = (0..20).map(|seed| referrer(seed + 100, &built)).collect();
-    referrers
-        .iter()
-        .for_each(|referrer| load_blobs(&registry, referrer));
+    for referrer in &referrers {
+        load_blobs(&registry, referrer);
+    }
     let manifests: Vec<_> = referrers.iter().map(manifest).collect();
     let versions: Vec<Version> = manifests.iter().map(|m| m.digest().into()).collect();
     let puts = versions

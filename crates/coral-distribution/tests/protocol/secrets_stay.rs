@@ -46,31 +46,45 @@ async fn a_challenge_from_a_redirects_target_gets_no_answer() {
 }
 
 #[tokio::test]
+async fn a_redirects_target_cannot_name_a_token_server() {
+    let registry = FaultRegistry::start().await;
+    let elsewhere = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
+    let to = elsewhere.url().to_owned();
+    registry.fault(Fault::new(Effect::Redirect { to }));
+    let client = somebody(&registry);
+    for _ in 0..2 {
+        let error = client.head(&tag("1")).await.unwrap_err();
+        assert_eq!(error.category(), Category::Unauthorized, "{error}");
+    }
+    assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
+    assert_eq!(elsewhere.count(|r| r.path.starts_with("/token")), 0);
+}
+
+#[tokio::test]
 async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
     let registry = FaultRegistry::start_with_auth(basic()).await;
-    let elsewhere = FaultRegistry::start().await;
     let (blob, bytes) = large_blob(&image());
-    // The other registry knows the upload, so the fault is only in the answer's Location.
-    let there = begin(&anonymous(&elsewhere), &blob.digest).await;
-    drop(there);
-    let location = format!("{}/v2/{PATH}/blobs/uploads/x", elsewhere.url());
-    registry.fault(Fault::new(set_header("location", &location)).method("POST"));
     let client = somebody(&registry);
-    for chunked in [false, true] {
+    // One host asks for no credential, the other for the very one that we have.
+    let open = FaultRegistry::start().await;
+    let greedy = FaultRegistry::start_with_auth(basic()).await;
+    for (elsewhere, category) in [(open, Category::NotFound), (greedy, Category::Unauthorized)] {
+        registry.clear_faults();
+        let location = format!("{}/v2/{PATH}/blobs/uploads/x", elsewhere.url());
+        registry.fault(Fault::new(set_header("location", &location)).method("POST"));
         let upload = begin(&client, &blob.digest).await.unwrap();
-        let sent = match chunked {
-            false => upload.put(blob.size, stream_of(&bytes)).await,
-            true => upload.put_chunked(30_000, stream_of(&bytes)).await,
-        };
-        assert_eq!(sent.unwrap_err().category(), Category::NotFound);
+        let error = upload.put(blob.size, stream_of(&bytes)).await.unwrap_err();
+        assert_eq!(error.category(), category, "{error}");
+        let upload = begin(&client, &blob.digest).await.unwrap();
+        let error = upload
+            .put_chunked(30_000, stream_of(&bytes))
+            .await
+            .unwrap_err();
+        assert_eq!(error.category(), category, "{error}");
+        let methods: Vec<_> = elsewhere.requests().into_iter().map(|r| r.method).collect();
+        assert_eq!(methods, ["PUT", "PATCH"]);
+        assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
     }
-    assert!(
-        elsewhere.count(|r| r.method == "PUT") == 1,
-        "{:?}",
-        elsewhere.requests()
-    );
-    assert!(elsewhere.count(|r| r.method == "PATCH") == 1);
-    assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
 }
 
 #[tokio::test]
