@@ -75,7 +75,7 @@ async fn a_shutdown_lets_a_running_request_end() {
 async fn a_refusal_is_read_by_a_client_that_is_still_sending() {
     let registry = Served::new();
     let (mut stream, _shutdown, _server) = serve(&registry).await;
-    let body = vec![0; 3_000_000];
+    let body = vec![0; 12_000_000];
     let head = format!(
         "PUT /v2/a/blobs/uploads/none HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
         body.len()
