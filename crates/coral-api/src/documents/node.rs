@@ -123,8 +123,6 @@ fn options() -> Options {
             flow_nesting_limit: MAX_DEPTH,
             max_nodes: MAX_NODES,
             max_documents: 1,
-            // A block of commented-out YAML is common and harmless.
-            max_buffered_comment_events: 1_000_000,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_NODES,
