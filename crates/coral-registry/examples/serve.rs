@@ -9,7 +9,11 @@
 async fn main() {
     let args: Vec<String> = std::env::args().collect();
     let after = |flag: &str| args[args.iter().position(|arg| arg == flag).unwrap() + 1].clone();
-    let store = coral_registry::FileStore::open(after("--storage").as_ref()).unwrap();
+    let store =
+        coral_registry::FileStore::open(after("--storage").as_ref()).unwrap_or_else(|error| {
+            eprintln!("error: {error}");
+            std::process::exit(1)
+        });
     let mut metrics = prometheus_client::registry::Registry::default();
     let registry = coral_registry::Registry::new(store, &mut metrics);
     let listener = tokio::net::TcpListener::bind(after("--listen"))
