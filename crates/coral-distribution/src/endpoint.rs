@@ -1,5 +1,7 @@
 //! Where images come from and go to: one set of verbs for registries and layouts.
 
+use std::fmt;
+
 use coral_image::{Descriptor, Digest, Hasher, Manifest, RepositoryPath, Tag, Version};
 
 use crate::blob_stream::BlobStream;
@@ -26,6 +28,16 @@ impl From<RepositoryClient> for Endpoint {
 impl From<Layout> for Endpoint {
     fn from(layout: Layout) -> Self {
         Self::Layout(layout)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    /// As it is written on a command line: `host/path`, or `oci:DIR`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(repository) => repository.repository().fmt(f),
+            Self::Layout(layout) => write!(f, "oci:{}", layout.dir().display()),
+        }
     }
 }
 

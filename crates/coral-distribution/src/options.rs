@@ -19,7 +19,9 @@ pub struct HostOptions {
 /// Options of a [`Client`](crate::Client).
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Hosts that need something else than the default.
+    /// Hosts that need something else than the default. A host is found as it stands in a URL
+    /// (also that of a redirect, an upload or a token server), with or without a default port;
+    /// what is said of `docker.io` holds for Docker Hub's registry.
     pub hosts: BTreeMap<Host, HostOptions>,
     /// The `User-Agent` header.
     pub user_agent: String,

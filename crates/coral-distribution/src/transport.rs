@@ -23,7 +23,7 @@ pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;
 
 use crate::blob_stream::BlobStream;
-use crate::error::{Error, Problem};
+use crate::error::{Category, Error, Problem};
 use crate::location;
 use crate::options::ClientOptions;
 
@@ -123,7 +123,7 @@ impl Transport {
     pub(crate) async fn send(&self, mut request: Request) -> Result<Response, Error> {
         let mut seen = HashSet::new();
         loop {
-            let sent = self.send_once(&mut request).await?;
+            let sent = self.send_reading_twice(&mut request).await?;
             let Some(target) = self.redirect_target(&request, &sent)? else {
                 return Ok(sent);
             };
@@ -175,6 +175,18 @@ impl Transport {
             )));
         }
         Ok(())
+    }
+
+    /// Sends a request; one that only reads and was cut before its answer began goes out once
+    /// more, because the other side may just have closed an idle connection.
+    async fn send_reading_twice(&self, request: &mut Request) -> Result<Response, Error> {
+        let reading = matches!(request.method, Method::GET | Method::HEAD);
+        match self.send_once(request).await {
+            Err(error) if reading && error.category() == Category::Cut => {
+                self.send_once(request).await
+            }
+            other => other,
+        }
     }
 
     async fn send_once(&self, request: &mut Request) -> Result<Response, Error> {

@@ -27,7 +27,8 @@ struct TagPage {
 }
 
 impl RepositoryClient {
-    /// All tags, as the registry orders them; a repository that is not there is an error.
+    /// All tags, as the registry orders them; a repository that is not there is an error. Names
+    /// that are no tags are left out with a warning.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
         let asked = format!("listing the tags of {}", self.repository.path());
         let mut url = self.url("tags/list", format_args!("{asked}"))?;
@@ -50,7 +51,11 @@ impl RepositoryClient {
             let page: TagPage = serde_json::from_slice(&body)
                 .map_err(|error| fail(format!("the answer is not a list of tags: {error}")))?;
             for name in page.tags.unwrap_or_default() {
-                tags.push(Tag::parse(&name).map_err(|error| fail(error.to_string()))?);
+                match Tag::parse(&name) {
+                    Ok(tag) => tags.push(tag),
+                    // One such name must not hide all others.
+                    Err(error) => tracing::warn!(%host, %asked, %error, "a tag is left out"),
+                }
             }
             if tags.len() > MAX_TAGS {
                 return Err(fail(format!("more than {MAX_TAGS} tags")));

@@ -161,7 +161,12 @@ impl RepositoryClient {
             access: Access::Pull,
             asked: format_args!("{asked}"),
         })?;
-        header(&mut ask, ACCEPT, &media_type::MANIFESTS.join(", "))?;
+        // Artifacts may have types of their own.
+        header(
+            &mut ask,
+            ACCEPT,
+            &format!("{}, */*", media_type::MANIFESTS.join(", ")),
+        )?;
         self.session.send(ask).await
     }
 }

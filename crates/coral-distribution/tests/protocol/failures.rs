@@ -1,8 +1,9 @@
 //! Every kind of failure has its category, its disposition and a message to go by.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use coral_distribution::{Category, Credentials, Disposition, Error};
+use coral_distribution::{Category, Client, ClientOptions, Credentials, Disposition, Error};
 use coral_testkit::{Effect, Fault, FaultRegistry, Throttle};
 
 use crate::fixture::*;
@@ -116,6 +117,34 @@ async fn nothing_moving_is_a_timeout() {
         assert_eq!(error.category(), Category::Timeout, "{error}");
         assert_eq!(error.disposition(), Disposition::Retry);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_is_a_timeout() {
+    // Takes the connection, and never answers the greeting.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/a", silent.local_addr().unwrap());
+    let options = ClientOptions {
+        connect_timeout: Duration::from_millis(200),
+        ..plain(&[])
+    };
+    let repository = coral_image::Repository::parse(&name).unwrap();
+    let client = Client::new(options).unwrap();
+    let client = client.repository(&repository, Arc::new(Credentials::none()));
+    let error = client.head(&tag("1")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Timeout, "{error}");
+    assert!(
+        error.to_string().contains("no connection within 0.2 s"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_is_no_failure() {
+    let (registry, _) = registry_with_image().await;
+    let client = anonymous(&registry);
+    registry.fault(Fault::new(Effect::Close).first(1));
+    assert!(client.head(&tag("1")).await.unwrap().is_some());
 }
 
 #[tokio::test]

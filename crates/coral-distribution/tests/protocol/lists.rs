@@ -53,10 +53,6 @@ async fn what_is_no_list_is_named() {
         (Effect::Html { status: 200 }, Category::Protocol),
         (Effect::Garbage { status: 200 }, Category::Protocol),
         (Effect::Endless, Category::TooLarge),
-        (
-            status(200, &[], r#"{"tags": ["not a tag"]}"#),
-            Category::Protocol,
-        ),
         (status(404, &[], ""), Category::NotFound),
     ];
     for (effect, expected) in cases {
@@ -72,6 +68,10 @@ async fn what_is_no_list_is_named() {
         r#"{"name": "x", "tags": null}"#,
     )));
     assert!(anonymous(&registry).tags().await.unwrap().is_empty());
+    let registry = registry_with_tags(5, 10).await;
+    registry.fault(Fault::new(status(200, &[], r#"{"tags": ["no tag", "1"]}"#)));
+    let tags = anonymous(&registry).tags().await.unwrap();
+    assert_eq!(tags.len(), 1, "one name that is no tag hides no other");
 }
 
 fn manifest(built: &Built) -> Manifest {
