@@ -15,7 +15,7 @@ pub(crate) fn describe() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!(
         "Machine: {cores} cores ({cpu}), {memory} GiB of memory, Linux {}.\n\
-         Versions: {}; distribution {}; {}; curl and wrk as clients.",
+         Versions: coral {}; distribution {}; skopeo {}; curl and wrk as clients.",
         kernel.trim(),
         version(coral().arg("--version")),
         version(Command::new("registry").arg("--version")),
@@ -29,16 +29,16 @@ fn field(file: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// The last word of what a program says of its version.
 fn version(command: &mut Command) -> String {
     let finished = run(command);
-    let line = finished
+    let said = finished
         .stdout
         .lines()
         .chain(finished.stderr.lines())
         .next();
-    line.unwrap_or_default()
-        .split_whitespace()
-        .filter(|word| !word.contains('/'))
-        .collect::<Vec<_>>()
-        .join(" ")
+    let word = said
+        .and_then(|line| line.split_whitespace().last())
+        .unwrap_or("unknown");
+    word.trim_end_matches("+unknown").to_owned()
 }

@@ -16,27 +16,42 @@ const CHUNK: usize = 16 << 20;
 const ROUNDS: usize = 5;
 const MB: f64 = 1e6;
 
-/// What one registry did.
+/// What one registry did, round by round.
+#[derive(Default)]
 struct Figures {
-    get: f64,
-    get_parallel: f64,
-    cpu_per_gb: f64,
-    manifests: f64,
-    manifests_p99: f64,
-    push: f64,
-    push_chunked: f64,
+    get: Vec<f64>,
+    get_parallel: Vec<f64>,
+    cpu_per_gb: Vec<f64>,
+    manifests: Vec<f64>,
+    manifests_p99: Vec<f64>,
+    push: Vec<f64>,
+    push_chunked: Vec<f64>,
 }
+
+type Start = fn() -> Server;
 
 pub(crate) fn measure() -> Vec<Row> {
     let home = scratch();
-    let coral = figures(Server::coral, home.path());
-    let peer = figures(Server::distribution, home.path());
-    let row = |work: &str, unit, better, figure: fn(&Figures) -> f64| Row {
+    let blob = Blob::random(home.path());
+    let mut coral = Figures::default();
+    let mut peer = Figures::default();
+    // In turns, so that what else the machine does meets both.
+    for _ in 0..ROUNDS {
+        pushes(Server::coral, &blob, &mut coral);
+        pushes(Server::distribution, &blob, &mut peer);
+    }
+    let mut servers =
+        [Server::coral, Server::distribution].map(|start: Start| Filled::new(start, &blob));
+    for _ in 0..ROUNDS {
+        servers[0].round(&mut coral);
+        servers[1].round(&mut peer);
+    }
+    let row = |work: &str, unit, better, figure: fn(&Figures) -> &Vec<f64>| Row {
         work: work.to_owned(),
         unit,
         better,
-        coral: figure(&coral),
-        peer: figure(&peer),
+        coral: median(figure(&coral).clone()),
+        peer: median(figure(&peer).clone()),
         peer_name: "distribution",
     };
     vec![
@@ -44,59 +59,93 @@ pub(crate) fn measure() -> Vec<Row> {
             "256 MB blob GET, one connection (curl)",
             "MB/s",
             Better::Higher,
-            |f| f.get,
+            |f| &f.get,
         ),
         row("same, 4 connections (wrk)", "MB/s", Better::Higher, |f| {
-            f.get_parallel
+            &f.get_parallel
         }),
-        row("same, server CPU", "s/GB", Better::Lower, |f| f.cpu_per_gb),
+        row("same, server CPU", "s/GB", Better::Lower, |f| &f.cpu_per_gb),
         row(
             "manifest GET, 16 connections (wrk)",
             "/s",
             Better::Higher,
-            |f| f.manifests,
+            |f| &f.manifests,
         ),
-        row("same, p99", "ms", Better::Lower, |f| f.manifests_p99),
-        row("256 MB push, whole", "MB/s", Better::Higher, |f| f.push),
+        row("same, p99", "ms", Better::Lower, |f| &f.manifests_p99),
+        row("256 MB push, whole", "MB/s", Better::Higher, |f| &f.push),
         row(
             "256 MB push, in 16 MB chunks",
             "MB/s",
             Better::Higher,
-            |f| f.push_chunked,
+            |f| &f.push_chunked,
         ),
     ]
 }
 
-fn figures(start: fn() -> Server, home: &Path) -> Figures {
-    let blob = home.join("blob");
-    let digest = random_file(&blob, SIZE);
-    let (push, push_chunked) = pushes(start, &blob, &digest);
-    let mut server = start();
-    push_whole(&server, &blob, &digest);
-    let manifest = push_image(&server, home);
-    let url = format!("http://{}/v2/bench/blobs/{digest}", server.host());
-    let get = median((0..ROUNDS).map(|_| curl_rate(&url)).collect());
-    let before = server.cpu_seconds();
-    let parallel = Wrk::run(4, &url, None);
-    let cpu = server.cpu_seconds() - before;
-    let manifests = Wrk::run(
-        16,
-        &manifest,
-        Some("Accept: application/vnd.oci.image.manifest.v1+json"),
-    );
-    Figures {
-        get,
-        get_parallel: parallel.bytes_per_second / MB,
-        cpu_per_gb: cpu / (parallel.bytes / 1e9),
-        manifests: manifests.requests_per_second,
-        manifests_p99: manifests.p99_ms,
-        push,
-        push_chunked,
+/// What is pushed and pulled.
+struct Blob {
+    file: PathBuf,
+    chunks: Vec<PathBuf>,
+    digest: String,
+}
+
+impl Blob {
+    fn random(home: &Path) -> Self {
+        let file = home.join("blob");
+        let digest = random_file(&file, SIZE);
+        Self {
+            chunks: split(&file),
+            file,
+            digest,
+        }
+    }
+}
+
+/// Each push goes to a registry that does not have the blob yet.
+fn pushes(start: Start, blob: &Blob, figures: &mut Figures) {
+    let server = start_quietly(start);
+    figures.push.push(rate(push_whole(&server, blob)));
+    let server = start_quietly(start);
+    figures.push_chunked.push(rate(push_chunks(&server, blob)));
+}
+
+/// A registry that holds the blob and a small image.
+struct Filled {
+    server: Server,
+    blob: String,
+    manifest: String,
+}
+
+impl Filled {
+    fn new(start: Start, blob: &Blob) -> Self {
+        let server = start_quietly(start);
+        push_whole(&server, blob);
+        let home = scratch();
+        let manifest = push_image(&server, home.path());
+        let blob = format!("http://{}/v2/bench/blobs/{}", server.host(), blob.digest);
+        Self {
+            server,
+            blob,
+            manifest,
+        }
+    }
+
+    fn round(&mut self, figures: &mut Figures) {
+        figures.get.push(curl_rate(&self.blob));
+        let before = self.server.cpu_seconds();
+        let parallel = Wrk::run(4, &self.blob, None);
+        let cpu = self.server.cpu_seconds() - before;
+        figures.get_parallel.push(parallel.bytes_per_second / MB);
+        figures.cpu_per_gb.push(cpu / (parallel.bytes / 1e9));
+        let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+        let manifests = Wrk::run(16, &self.manifest, Some(accept));
+        figures.manifests.push(manifests.requests_per_second);
+        figures.manifests_p99.push(manifests.p99_ms);
     }
 }
 
 /// Fills a file with bytes that do not compress, and returns their digest.
-pub(crate) fn random_file(path: &Path, size: usize) -> String {
+fn random_file(path: &Path, size: usize) -> String {
     let mut bytes = vec![0; size];
     File::open("/dev/urandom")
         .unwrap()
@@ -108,40 +157,29 @@ pub(crate) fn random_file(path: &Path, size: usize) -> String {
     sha256(&bytes)
 }
 
-/// Each push goes to a registry that does not have the blob yet.
-fn pushes(start: fn() -> Server, blob: &Path, digest: &str) -> (f64, f64) {
-    let chunks = split(blob);
-    let (mut whole, mut chunked) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        whole.push(rate(|| push_whole(&start_quietly(start), blob, digest)));
-        chunked.push(rate(|| push_chunks(&start_quietly(start), &chunks, digest)));
-    }
-    (median(whole), median(chunked))
-}
-
 /// A fresh registry, once the disk has nothing left to write from before.
-fn start_quietly(start: fn() -> Server) -> Server {
+fn start_quietly(start: Start) -> Server {
     let _ = run(&mut Command::new("sync"));
     start()
 }
 
-/// Megabytes a second of the seconds that `push` says it took.
-fn rate(push: impl FnOnce() -> f64) -> f64 {
-    SIZE as f64 / MB / push()
+/// Megabytes a second for one blob in so many seconds.
+fn rate(seconds: f64) -> f64 {
+    SIZE as f64 / MB / seconds
 }
 
-fn push_whole(server: &Server, blob: &Path, digest: &str) -> f64 {
+fn push_whole(server: &Server, blob: &Blob) -> f64 {
     let began = Instant::now();
     let location = begin_upload(server);
-    finish(server, &location, digest, Some(blob));
+    finish(&location, &blob.digest, Some(&blob.file));
     began.elapsed().as_secs_f64()
 }
 
-fn push_chunks(server: &Server, chunks: &[PathBuf], digest: &str) -> f64 {
+fn push_chunks(server: &Server, blob: &Blob) -> f64 {
     let began = Instant::now();
     let mut location = begin_upload(server);
     let mut offset = 0;
-    for chunk in chunks {
+    for chunk in &blob.chunks {
         let size = fs::metadata(chunk).unwrap().len();
         let range = format!("Content-Range: {offset}-{}", offset + size - 1);
         let body = format!("@{}", chunk.display());
@@ -169,7 +207,7 @@ fn push_chunks(server: &Server, chunks: &[PathBuf], digest: &str) -> f64 {
         location = absolute(server, answer.header("location").unwrap());
         offset += size;
     }
-    finish(server, &location, digest, None);
+    finish(&location, &blob.digest, None);
     began.elapsed().as_secs_f64()
 }
 
@@ -180,7 +218,7 @@ fn begin_upload(server: &Server) -> String {
     absolute(server, answer.header("location").unwrap())
 }
 
-fn finish(server: &Server, location: &str, digest: &str, body: Option<&Path>) {
+fn finish(location: &str, digest: &str, body: Option<&Path>) {
     let joint = if location.contains('?') { '&' } else { '?' };
     let url = format!("{location}{joint}digest={digest}");
     let answer = match body {
@@ -193,7 +231,6 @@ fn finish(server: &Server, location: &str, digest: &str, body: Option<&Path>) {
         "{}",
         String::from_utf8_lossy(&answer.body)
     );
-    let _ = server;
 }
 
 fn absolute(server: &Server, location: &str) -> String {
@@ -236,7 +273,7 @@ fn curl_rate(url: &str) -> f64 {
     run(&mut curl).succeeded().text().parse::<f64>().unwrap() / MB
 }
 
-/// What wrk says of five seconds.
+/// What wrk says of three seconds.
 struct Wrk {
     requests_per_second: f64,
     bytes_per_second: f64,
@@ -251,7 +288,7 @@ impl Wrk {
             "-t",
             "2",
             "-d",
-            "5s",
+            "3s",
             "--latency",
             "-c",
             &connections.to_string(),
