@@ -20,6 +20,8 @@ use crate::secret::Secret;
 pub const MAX_FILE_SIZE: usize = 4 * 1024 * 1024;
 /// Stack to read with: several times what an unoptimised build takes at the deepest nesting.
 const STACK_SIZE: usize = 16 * 1024 * 1024;
+/// Most documents that are read of one file.
+const MAX_DOCUMENTS: usize = 10_000;
 /// Most errors that are reported of one file.
 const MAX_ERRORS: usize = 100;
 
@@ -167,14 +169,19 @@ impl<'a> Reading<'a> {
 
     fn read(mut self, text: &str) -> Result<Vec<Document>, Vec<DocumentError>> {
         if text.len() > MAX_FILE_SIZE {
-            let message = format!(
-                "the file has {} bytes, at most {MAX_FILE_SIZE} are read",
-                text.len()
-            );
+            let message = format!("has {} bytes, at most {MAX_FILE_SIZE} are read", text.len());
             return Err(vec![self.error(0, None, message)]);
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        for chunk in chunk::chunks(text) {
+        let chunks = chunk::chunks(text);
+        if chunks.len() > MAX_DOCUMENTS {
+            let message = format!(
+                "has {} documents, at most {MAX_DOCUMENTS} are read",
+                chunks.len()
+            );
+            return Err(vec![self.error(0, None, message)]);
+        }
+        for chunk in chunks {
             match Node::parse(chunk.text, chunk.lines_before) {
                 Ok(node) => self.root(&node),
                 Err(error) => {

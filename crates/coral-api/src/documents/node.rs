@@ -145,8 +145,30 @@ fn syntax_error(error: &serde_saphyr::Error, lines_before: usize) -> SyntaxError
         .map_or(0, |location| line(location, lines_before));
     SyntaxError {
         line,
-        message: without_place(&error.to_string()),
+        message: message(error),
     }
+}
+
+fn message(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error as E;
+    match error {
+        E::AliasError { error, .. } => message(error),
+        E::Budget { .. }
+        | E::AliasReplayLimitExceeded { .. }
+        | E::AliasExpansionLimitExceeded { .. }
+        | E::AliasReplayStackDepthExceeded { .. } => limits(),
+        E::RecursiveReferencesRequireWeakTypes { .. } => {
+            "an alias stands inside of what it names".to_owned()
+        }
+        _ => match error.to_string() {
+            text if text.starts_with("recursion limit exceeded") => limits(),
+            text => without_place(&text),
+        },
+    }
+}
+
+fn limits() -> String {
+    format!("more than {MAX_NODES} values or {MAX_DEPTH} levels in one document, aliases counted")
 }
 
 /// The parser puts places inside the document into its messages, alone or in brackets; ours is
