@@ -29,6 +29,11 @@ impl BlobStream {
     pub fn new(stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
         Self(Mutex::new(Box::pin(stream)))
     }
+
+    /// No bytes at all; what is left where a body has been taken out.
+    pub(crate) fn empty() -> Self {
+        Self::new(futures::stream::empty())
+    }
 }
 
 impl Stream for BlobStream {

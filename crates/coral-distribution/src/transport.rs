@@ -16,7 +16,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
-pub(crate) use activity::Activity;
+use activity::{Activity, SourceError};
 pub(crate) use answer::{clean, is_html, read_bounded, refusal};
 use connections::Connections;
 pub(crate) use connections::authority_of;
@@ -191,56 +191,59 @@ impl Transport {
 
     async fn send_once(&self, request: &mut Request) -> Result<Response, Error> {
         let host = authority_of(&request.url);
-        let fail = |problem| Error::new(&host, &request.asked, problem);
-        let client = self.connections.client_for(&request.url).map_err(fail)?;
         let activity = Activity::default();
-        let source_error = Arc::new(std::sync::Mutex::new(None));
+        let source_error = SourceError::default();
+        let builder = self.prepare(request, &activity, &source_error);
+        let builder = builder.map_err(|problem| Error::new(&host, &request.asked, problem))?;
+        let sent = activity.guard(self.stall, builder.send()).await;
+        // What broke at the source explains the failure better than what it did to the request.
+        let broken = source_error.lock().ok().and_then(|mut slot| slot.take());
+        if let Some(error) = broken {
+            return Err(error);
+        }
+        let problem = match sent {
+            Some(Ok(inner)) => {
+                let asked = request.asked.clone();
+                return Ok(Response {
+                    inner,
+                    host,
+                    asked,
+                    stall: self.stall,
+                });
+            }
+            Some(Err(error)) => classify(&error, &request.url, self.connect_timeout, 0),
+            None => Problem::Stalled(self.stall),
+        };
+        Err(Error::new(host, &request.asked, problem))
+    }
+
+    /// The request as the HTTP library wants it. A body that can be sent only once is taken out.
+    fn prepare(
+        &self,
+        request: &mut Request,
+        activity: &Activity,
+        source_error: &SourceError,
+    ) -> Result<reqwest::RequestBuilder, Problem> {
+        let client = self.connections.client_for(&request.url)?;
         let mut builder = client
             .request(request.method.clone(), request.url.clone())
             .headers(request.headers.clone());
         if let Some(value) = &request.authorization {
             builder = builder.header(AUTHORIZATION, value.clone());
         }
-        builder = match std::mem::replace(&mut request.body, Body::Empty) {
-            // A body without length would be sent chunked, which some servers refuse.
-            Body::Empty if request.method == Method::GET || request.method == Method::HEAD => {
-                builder
-            }
+        let reading = matches!(request.method, Method::GET | Method::HEAD);
+        Ok(match &mut request.body {
+            Body::Empty if reading => builder,
+            // Without a length some servers wait for a body.
             Body::Empty => builder.header(CONTENT_LENGTH, 0),
-            Body::Bytes(bytes) => {
-                request.body = Body::Bytes(bytes.clone());
-                builder.body(bytes)
-            }
+            Body::Bytes(bytes) => builder.body(bytes.clone()),
             Body::Stream(size, stream) => {
-                request.body = Body::Stream(size, BlobStream::new(futures::stream::empty()));
-                let body = activity.watch(stream, Arc::clone(&source_error));
+                let stream = std::mem::replace(stream, BlobStream::empty());
+                let body = activity.watch(stream, Arc::clone(source_error));
                 builder
-                    .header(CONTENT_LENGTH, size)
+                    .header(CONTENT_LENGTH, *size)
                     .body(reqwest::Body::wrap_stream(body))
             }
-        };
-        let sent = activity.guard(self.stall, builder.send()).await;
-        // What broke at the source explains the failure better than what it did to the request.
-        if let Some(error) = source_error.lock().ok().and_then(|mut slot| slot.take()) {
-            return Err(error);
-        }
-        let host = authority_of(&request.url);
-        match sent {
-            Some(Ok(inner)) => Ok(Response {
-                inner,
-                host,
-                asked: request.asked.clone(),
-                stall: self.stall,
-            }),
-            Some(Err(error)) => {
-                let problem = classify(&error, &request.url, self.connect_timeout, 0);
-                Err(Error::new(&host, &request.asked, problem))
-            }
-            None => Err(Error::new(
-                &host,
-                &request.asked,
-                Problem::Stalled(self.stall),
-            )),
-        }
+        })
     }
 }

@@ -25,3 +25,32 @@ mod secrets_stay;
 mod tls;
 #[path = "protocol/uploads.rs"]
 mod uploads;
+
+#[test]
+fn every_verb_can_be_spawned_and_every_error_sent() {
+    fn send<T: Send>(_: &T) {}
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<coral_distribution::Endpoint>();
+    shared::<coral_distribution::Client>();
+    shared::<coral_distribution::Error>();
+    shared::<coral_distribution::BlobStream>();
+    let layout = coral_distribution::Layout::new("nowhere");
+    let endpoint = coral_distribution::Endpoint::from(layout);
+    let (version, digest) = (fixture::tag("1"), coral_image::Digest::sha256(b""));
+    let (blob, _) = fixture::large_blob(&fixture::image());
+    send(&endpoint.head(&version));
+    send(&endpoint.manifest(&version));
+    send(&endpoint.blob_size(&digest));
+    send(&endpoint.blob(&blob, 0));
+    send(&endpoint.begin_blob(&digest, None));
+    send(&endpoint.tags());
+    send(&endpoint.referrers(&digest));
+    send(&endpoint.delete(&version));
+    let put = |upload: coral_distribution::Upload| {
+        send(&upload.put(0, fixture::stream_of(&bytes::Bytes::new())));
+    };
+    let put_chunked = |upload: coral_distribution::Upload| {
+        send(&upload.put_chunked(1, fixture::stream_of(&bytes::Bytes::new())));
+    };
+    let _ = (put, put_chunked);
+}

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::token::{Freshness, TokenKey, basic};
 use super::{Auth, Challenge, HostState, Scheme, parse_challenges};
+use crate::blob_stream::BlobStream;
 use crate::credentials::Credential;
 use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
@@ -285,8 +286,7 @@ fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
         Body::Empty => Body::Empty,
         Body::Bytes(bytes) => Body::Bytes(bytes.clone()),
         Body::Stream(size, stream) => {
-            let empty = crate::blob_stream::BlobStream::new(futures::stream::empty());
-            Body::Stream(*size, std::mem::replace(stream, empty))
+            Body::Stream(*size, std::mem::replace(stream, BlobStream::empty()))
         }
     };
     Request {

@@ -43,7 +43,7 @@ pub(super) fn read(json: &[u8], origin: &str) -> Result<Vec<(Scope, Grant)>, Cre
     let root: Map<String, Value> =
         serde_json::from_slice(json).map_err(|error| form(origin, &error))?;
     let mut entries = Vec::new();
-    for (key, value) in auths(&root) {
+    for (key, value) in auths(&root, origin)? {
         entries.extend(entry(key, value, origin)?);
     }
     entries.extend(helpers(&root, origin));
@@ -65,21 +65,26 @@ fn form(origin: &str, error: &serde_json::Error) -> CredentialsError {
     }
 }
 
-/// The entries under `auths`. The legacy format has them at the top, which shows in that every
-/// value there is an object with one of an entry's fields.
-fn auths(root: &Map<String, Value>) -> Vec<(&String, &Value)> {
-    if let Some(Value::Object(auths)) = root.get("auths") {
-        return auths.iter().collect();
-    }
+/// The entries under `auths`. The legacy format has them at the top, where they are known by
+/// their fields.
+fn auths<'a>(
+    root: &'a Map<String, Value>,
+    origin: &str,
+) -> Result<Vec<(&'a String, &'a Value)>, CredentialsError> {
     let is_entry = |value: &Value| {
         ["auth", "username", "password"]
             .iter()
             .any(|field| value.get(field).is_some())
     };
-    if root.values().all(is_entry) {
-        root.iter().collect()
-    } else {
-        Vec::new()
+    match root.get("auths") {
+        Some(Value::Object(auths)) => Ok(auths.iter().collect()),
+        Some(Value::Null) => Ok(Vec::new()),
+        Some(_) => Err(CredentialsError::Entry {
+            origin: origin.to_owned(),
+            entry: "auths".to_owned(),
+            problem: "it must be an object with an entry for each registry",
+        }),
+        None => Ok(root.iter().filter(|(_, value)| is_entry(value)).collect()),
     }
 }
 

@@ -52,7 +52,7 @@ impl RepositoryClient {
             return Err(Error::new(host, asked, Problem::Options(text)));
         }
         if offset == size {
-            let nothing = BlobStream::new(futures::stream::empty());
+            let nothing = BlobStream::empty();
             return Ok(BlobStream::new(Checked::new(
                 nothing, promise, 0, host, asked,
             )));

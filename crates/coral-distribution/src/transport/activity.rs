@@ -13,14 +13,14 @@ use crate::error::Error;
 
 /// Counts the chunks of a request's body that have been taken.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Activity(Arc<AtomicU64>);
+pub(super) struct Activity(Arc<AtomicU64>);
 
 /// Where the error that ended a request's body is left for whoever sent it.
-pub(crate) type SourceError = Arc<Mutex<Option<Error>>>;
+pub(super) type SourceError = Arc<Mutex<Option<Error>>>;
 
 impl Activity {
     /// Passes a body on, counted. Its error goes to `slot`; the request sees only that it ended.
-    pub(crate) fn watch(
+    pub(super) fn watch(
         &self,
         body: BlobStream,
         slot: SourceError,
@@ -38,7 +38,7 @@ impl Activity {
     }
 
     /// Waits for `future`; `None` when nothing has moved for `limit`.
-    pub(crate) async fn guard<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+    pub(super) async fn guard<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {

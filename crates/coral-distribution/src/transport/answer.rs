@@ -74,6 +74,7 @@ pub(crate) async fn refusal(mut response: Response) -> Answer {
     let status = response.status();
     let html = is_html(&response);
     let retry_after = wait_asked_for(response.inner.headers(), jiff::Timestamp::now());
+    let limit = response.header("ratelimit-limit").map(clean);
     let over_http = response.url().scheme() == "http";
     let host = response.host.clone();
     let body = error_body(&mut response).await;
@@ -96,11 +97,19 @@ pub(crate) async fn refusal(mut response: Response) -> Answer {
         html,
         rate_limited,
         retry_after: retry_after.filter(|wait| worth_waiting && *wait > Duration::ZERO),
-        advice: if speaks_tls {
-            format!("{host} speaks TLS: leave --plain-http {host} out")
-        } else {
-            String::new()
+        advice: match limit {
+            _ if speaks_tls => format!("{host} speaks TLS: leave --plain-http {host} out"),
+            Some(limit) if rate_limited => format!("its limit is {}", readable_limit(&limit)),
+            _ => String::new(),
         },
+    }
+}
+
+/// `100;w=21600` is 100 requests in 21600 s.
+fn readable_limit(limit: &str) -> String {
+    match limit.split_once(";w=") {
+        Some((requests, seconds)) => format!("{requests} requests in {seconds} s"),
+        None => limit.to_owned(),
     }
 }
 

@@ -175,3 +175,66 @@ fn is_loopback(url: &Url) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_proxy_never_stands_between_this_machine_and_itself() {
+        for own in [
+            "http://localhost:5000/",
+            "http://127.8.9.1/",
+            "https://[::1]:5000/",
+        ] {
+            assert!(is_loopback(&url(own)), "{own}");
+        }
+        for other in [
+            "https://docker.io/",
+            "http://10.0.0.1/",
+            "http://localhost.example/",
+        ] {
+            assert!(!is_loopback(&url(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn options_are_found_with_and_without_a_default_port() {
+        let mut options = ClientOptions::default();
+        for host in [
+            "reg.example:443",
+            "other.example",
+            "docker.io",
+            "[::1]:5000",
+        ] {
+            let plain = HostOptions {
+                plain_http: true,
+                ..HostOptions::default()
+            };
+            options.hosts.insert(Host::parse(host).unwrap(), plain);
+        }
+        let connections = Connections::new(options).unwrap();
+        let plain = |text: &str| connections.options_for(&url(text)).plain_http;
+        for known in [
+            "https://reg.example/v2/",
+            "https://other.example:443/",
+            "http://other.example:80/",
+            "https://registry-1.docker.io/v2/",
+            "http://[::1]:5000/",
+        ] {
+            assert!(plain(known), "{known}");
+        }
+        for unknown in [
+            "http://reg.example/",
+            "https://other.example:5000/",
+            "https://x.docker.io/",
+            "http://[::1]/",
+        ] {
+            assert!(!plain(unknown), "{unknown}");
+        }
+    }
+}

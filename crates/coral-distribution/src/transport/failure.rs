@@ -91,6 +91,10 @@ fn tls_problem(error: &rustls::Error, url: &Url) -> Problem {
         Tls::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         ) => "the certificate must be renewed there; check this machine's clock too".to_owned(),
+        Tls::InvalidCertificate(_) => format!(
+            "give {host} a certificate that is made for a server, or, where you know the risk, \
+             pass --skip-tls-verify {host}"
+        ),
         _ => "check what stands between here and there".to_owned(),
     };
     Problem::Tls {

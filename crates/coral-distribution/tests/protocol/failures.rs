@@ -76,6 +76,15 @@ async fn a_rate_limit_is_one_in_every_shape() {
         );
         assert_eq!(error.disposition(), disposition, "{shape:?}: {error}");
     }
+    let limited = Throttle::RateLimit {
+        limit: 100,
+        window: 21_600,
+    };
+    let error = failure(Effect::Throttle(limited)).await;
+    assert!(
+        error.to_string().contains("100 requests in 21600 s"),
+        "{error}"
+    );
     let error = failure(Effect::Throttle(Throttle::Date(100))).await;
     let wait = error.retry_after().unwrap().as_secs();
     assert!((90..=100).contains(&wait), "{wait}");

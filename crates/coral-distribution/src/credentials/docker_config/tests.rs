@@ -173,6 +173,7 @@ fn messages_name_file_and_entry_and_never_a_secret() {
         "{broken}"
     );
     assert!(message("[]").contains("object"));
+    assert!(message(r#"{"auths": []}"#).contains("\"auths\" of config.json"));
     assert!(message(r#"{"auths": {"not a host": {"auth": "dTpw"}}}"#).contains("HOST"));
     let huge = format!(
         "{{\"auths\": {{}}, \"x\": \"{}\"}}",
