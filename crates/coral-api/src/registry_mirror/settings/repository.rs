@@ -1,0 +1,237 @@
+//! What of which repositories is copied.
+
+use std::collections::BTreeMap;
+
+use coral_image::select::{LatestBy, NewerThan, SelectError, TagFilter, TagSelection};
+use coral_image::{Digest, ImageRef, Platform, ReferenceError, Repository, Tag, destination_path};
+
+use super::{MAX_LISTED, RepositorySettings, shown};
+use crate::duration::parse_age;
+use crate::problem::Problems;
+use crate::registry_mirror::{ListSelection, MirrorRepository};
+use crate::selection::{LatestOrder, TagSelect};
+
+const MAX_REPOSITORIES: usize = 1000;
+const MAX_PLATFORMS: usize = 32;
+
+/// Reads the whole list; what can be used of it, with every problem noted.
+pub(super) fn repositories(
+    problems: &mut Problems,
+    repositories: &[MirrorRepository],
+) -> Vec<RepositorySettings> {
+    match repositories.len() {
+        0 => problems.add(
+            "spec.repositories",
+            "is empty: name at least one repository",
+        ),
+        n if n > MAX_REPOSITORIES => problems.add(
+            "spec.repositories",
+            format_args!(
+                "has {n} repositories, at most {MAX_REPOSITORIES} are allowed in one mirror"
+            ),
+        ),
+        _ => {}
+    }
+    let settings: Vec<_> = repositories
+        .iter()
+        .enumerate()
+        .map(|(i, r)| repository(problems, &format!("spec.repositories[{i}]"), r))
+        .collect();
+    conflicts(problems, &settings);
+    settings.into_iter().flatten().collect()
+}
+
+/// One repository may stand in the list more than once, but one place at the destination cannot
+/// hold two different selections of platforms: they would overwrite each other for ever.
+fn conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
+    let mut first: BTreeMap<&Repository, (usize, &RepositorySettings)> = BTreeMap::new();
+    for (i, repository) in settings.iter().enumerate() {
+        let Some(repository) = repository else {
+            continue;
+        };
+        let (before, other) = *first
+            .entry(&repository.repository)
+            .or_insert((i, repository));
+        if other.platforms != repository.platforms {
+            problems.add(
+                format!("spec.repositories[{i}].platforms"),
+                format_args!(
+                    "{} is listed at spec.repositories[{before}] too, with other platforms: \
+                     give both entries the same ones",
+                    repository.repository
+                ),
+            );
+        }
+    }
+}
+
+fn repository(
+    problems: &mut Problems,
+    path: &str,
+    typed: &MirrorRepository,
+) -> Option<RepositorySettings> {
+    let name = repository_name(problems, &format!("{path}.name"), &typed.name);
+    let all = typed.list_selection == Some(ListSelection::All);
+    if typed.tags.is_empty() && typed.digests.is_empty() && typed.select.is_none() && !all {
+        problems.add(path, "names nothing to copy: give tags, digests or select");
+    }
+    let tags = listed(
+        problems,
+        &format!("{path}.tags"),
+        &typed.tags,
+        MAX_LISTED,
+        Tag::parse,
+    );
+    let digests = listed(
+        problems,
+        &format!("{path}.digests"),
+        &typed.digests,
+        MAX_LISTED,
+        Digest::parse,
+    );
+    let platforms = listed(
+        problems,
+        &format!("{path}.platforms"),
+        &typed.platforms,
+        MAX_PLATFORMS,
+        Platform::parse,
+    );
+    let filter = match &typed.select {
+        Some(select) => filter(problems, &format!("{path}.select"), select, all),
+        None if all => filter(
+            problems,
+            path,
+            &TagSelect {
+                all,
+                ..TagSelect::default()
+            },
+            all,
+        ),
+        None => None,
+    };
+    let referrers = typed.referrers.unwrap_or_default();
+    Some(RepositorySettings {
+        repository: name?,
+        tags,
+        digests,
+        filter,
+        platforms,
+        referrers,
+    })
+}
+
+fn repository_name(problems: &mut Problems, path: &str, name: &str) -> Option<Repository> {
+    let error = match Repository::parse(name) {
+        Ok(repository) => {
+            return problems
+                .check(path, destination_path(&repository))
+                .map(|_| repository);
+        }
+        Err(error) => error,
+    };
+    let tagged = ImageRef::parse(name)
+        .ok()
+        .filter(|_| !matches!(error, ReferenceError::Empty));
+    match tagged {
+        Some(image) => problems.add(
+            path,
+            format_args!(
+                "{:?} has a tag or digest: write name: {}, and the rest under tags or digests",
+                shown(name),
+                image.repository()
+            ),
+        ),
+        None => problems.add(path, error),
+    }
+    None
+}
+
+/// Parses the elements of a list; each that is wrong, or there twice, is a problem of its own.
+fn listed<T: Ord + Clone, E: std::error::Error>(
+    problems: &mut Problems,
+    path: &str,
+    texts: &[String],
+    max: usize,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Vec<T> {
+    if texts.len() > max {
+        problems.add(
+            path,
+            format_args!("has {} elements, at most {max} are allowed", texts.len()),
+        );
+    }
+    let mut seen = Vec::with_capacity(texts.len().min(max));
+    for (i, text) in texts.iter().take(max).enumerate() {
+        let Some(value) = problems.check(format!("{path}[{i}]"), parse(text)) else {
+            continue;
+        };
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+    }
+    seen
+}
+
+fn filter(problems: &mut Problems, path: &str, typed: &TagSelect, all: bool) -> Option<TagFilter> {
+    let newer_than = typed
+        .newer_than
+        .as_deref()
+        .and_then(|text| newer_than(problems, &format!("{path}.newerThan"), text));
+    let selection = TagSelection {
+        // A bound that did not parse is a problem already, not an empty selection too.
+        all: typed.all || all || typed.newer_than.is_some(),
+        regex: typed.regex.clone(),
+        glob: typed.glob.clone(),
+        semver: typed.semver.clone(),
+        newer_than,
+        exclude: typed.exclude.clone(),
+        latest: typed
+            .latest
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        latest_by: match typed.latest_by.unwrap_or_default() {
+            LatestOrder::Semver => LatestBy::Semver,
+            LatestOrder::Creation => LatestBy::Creation,
+        },
+    };
+    if typed.latest_by.is_some() && typed.latest.is_none() {
+        problems.add(format!("{path}.latestBy"), "has no effect without latest");
+    }
+    let errors = match TagFilter::compile(&selection) {
+        Ok(filter) => return Some(filter),
+        Err(errors) => errors,
+    };
+    for error in errors {
+        problems.add(select_path(path, &error), &error);
+    }
+    None
+}
+
+fn select_path(path: &str, error: &SelectError) -> String {
+    match error.field().as_str() {
+        "" => path.to_owned(),
+        field => format!("{path}.{field}"),
+    }
+}
+
+fn newer_than(problems: &mut Problems, path: &str, text: &str) -> Option<NewerThan> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(NewerThan::Time(time));
+    }
+    if let Ok(date) = text.parse::<jiff::civil::Date>() {
+        let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        return Some(NewerThan::Time(midnight.timestamp()));
+    }
+    match parse_age(text) {
+        Ok(age) if !age.is_zero() => Some(NewerThan::Age(age)),
+        _ => {
+            problems.add(
+                path,
+                format_args!(
+                    "{:?} is neither a date such as 2026-01-31 nor an age such as 720h, 30d or 4w",
+                    shown(text)
+                ),
+            );
+            None
+        }
+    }
+}
