@@ -93,9 +93,9 @@ async fn handle(State(context): State<Arc<Context>>, request: Request) -> Respon
         Ok(response) => response,
         Err(refusal) => refuse(refusal, &head, body).await,
     };
-    context
-        .metrics
-        .request(&head.method, class, response.status(), started.elapsed());
+    let (status, took) = (response.status(), started.elapsed());
+    tracing::debug!(method = %head.method, path = parts.uri.path(), %status, ?took, "answered");
+    context.metrics.request(&head.method, class, status, took);
     response
 }
 

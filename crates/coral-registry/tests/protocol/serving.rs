@@ -84,3 +84,28 @@ async fn a_refusal_is_read_by_a_client_that_is_still_sending() {
     stream.write_all(&body).await.unwrap();
     assert_eq!(status_line(&mut stream).await, "HTTP/1.1 404 Not Found\r\n");
 }
+
+#[tokio::test]
+async fn what_strangers_send_makes_no_new_labels() {
+    let registry = Served::new();
+    for (method, target) in [
+        ("BREW", "/v2/"),
+        ("PURR", "/v2/"),
+        ("GET", "/v2/some/where"),
+        ("GET", "/v2/else/where"),
+    ] {
+        registry.send(method, target, b"").await;
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry.metrics).unwrap();
+    let mut counted: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("coral_registry_requests_total"))
+        .collect();
+    counted.sort_unstable();
+    let expected = [
+        "coral_registry_requests_total{method=\"GET\",route=\"unknown\",status=\"404\"} 2",
+        "coral_registry_requests_total{method=\"other\",route=\"base\",status=\"405\"} 2",
+    ];
+    assert_eq!(counted, expected);
+}
