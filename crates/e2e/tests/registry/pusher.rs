@@ -1,5 +1,6 @@
 //! Clients that push until the registry is gone.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,27 +14,35 @@ use crate::wire::Wire;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const TAGS: u64 = 5;
+/// Uploads that one client has open.
+const AT_ONCE: usize = 3;
 
 /// What a client does all the time.
 #[derive(Clone, Copy)]
 pub(crate) enum Role {
     /// Blobs in one piece.
     Whole,
-    /// Blobs in many small pieces, so that some upload is nearly always open.
+    /// Blobs in many small pieces, several at once.
     Chunked,
     /// Images with a tag that moves, and referrers.
     Images,
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Whole,
-        Self::Chunked,
         Self::Chunked,
         Self::Chunked,
         Self::Images,
         Self::Images,
     ];
+}
+
+/// An upload that a client works on.
+struct Open {
+    location: String,
+    content: Vec<u8>,
+    sent: usize,
 }
 
 pub(crate) struct Pusher {
@@ -51,10 +60,11 @@ impl Pusher {
             return;
         };
         let mut previous = None;
+        let mut open = VecDeque::new();
         loop {
             let done = match role {
                 Role::Whole => self.whole(&mut wire).map(|_| ()),
-                Role::Chunked => self.chunked(&mut wire),
+                Role::Chunked => self.chunked(&mut wire, &mut open),
                 Role::Images => self.image(&mut wire, &mut previous),
             };
             if done.is_err() {
@@ -101,9 +111,24 @@ impl Pusher {
         Ok((digest, content.len()))
     }
 
-    fn chunked(&mut self, wire: &mut Wire) -> io::Result<()> {
-        let content = self.seed.content(100_000..800_000);
-        let place = (self.name.clone(), sha256(&content));
+    /// One step of several uploads, of which there are always some.
+    fn chunked(&mut self, wire: &mut Wire, open: &mut VecDeque<Open>) -> io::Result<()> {
+        while open.len() < AT_ONCE {
+            open.push_back(self.open(wire)?);
+        }
+        let Some(mut upload) = open.pop_front() else {
+            return Ok(());
+        };
+        if upload.sent == upload.content.len() {
+            return self.finish(wire, &upload);
+        }
+        self.append(wire, &mut upload)?;
+        open.push_back(upload);
+        Ok(())
+    }
+
+    fn open(&mut self, wire: &mut Wire) -> io::Result<Open> {
+        let content = self.seed.content(100_000..400_000);
         let location = self.begin(wire)?;
         let upload = Upload {
             name: self.name.clone(),
@@ -111,24 +136,35 @@ impl Pusher {
             acknowledged: 0,
         };
         self.ledger().uploads.insert(location.clone(), upload);
-        let mut sent = 0;
-        while sent < content.len() {
-            let length = usize::try_from(self.seed.within(2_000..40_000)).expect("small");
-            let end = content.len().min(sent + length);
-            let range = format!("{sent}-{}", end - 1);
-            let headers = [("Content-Range", range.as_str())];
-            self.ask(wire, 202, "PATCH", &location, &headers, &content[sent..end])?;
-            sent = end;
-            if let Some(upload) = self.ledger().uploads.get_mut(&location) {
-                upload.acknowledged = end as u64;
-            }
+        Ok(Open {
+            location,
+            content,
+            sent: 0,
+        })
+    }
+
+    fn append(&mut self, wire: &mut Wire, upload: &mut Open) -> io::Result<()> {
+        let length = usize::try_from(self.seed.within(2_000..60_000)).expect("small");
+        let (begin, end) = (upload.sent, upload.content.len().min(upload.sent + length));
+        let range = format!("{begin}-{}", end - 1);
+        let headers = [("Content-Range", range.as_str())];
+        let piece = &upload.content[begin..end];
+        self.ask(wire, 202, "PATCH", &upload.location, &headers, piece)?;
+        upload.sent = end;
+        if let Some(upload) = self.ledger().uploads.get_mut(&upload.location) {
+            upload.acknowledged = end as u64;
         }
+        Ok(())
+    }
+
+    fn finish(&mut self, wire: &mut Wire, upload: &Open) -> io::Result<()> {
+        let place = (self.name.clone(), sha256(&upload.content));
         // From here on it is open or published, whichever the registry got to.
         let mut ledger = self.ledger();
-        ledger.uploads.remove(&location);
+        ledger.uploads.remove(&upload.location);
         ledger.doubtful.insert(place.clone());
         drop(ledger);
-        let target = format!("{location}?digest={}", place.1);
+        let target = format!("{}?digest={}", upload.location, place.1);
         self.ask(wire, 201, "PUT", &target, &[], b"")?;
         self.acknowledge(&place);
         Ok(())
