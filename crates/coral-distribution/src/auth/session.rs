@@ -42,6 +42,13 @@ pub(crate) struct Session {
     hint: Option<String>,
 }
 
+/// A token that a request carried.
+struct Used {
+    key: TokenKey,
+    header: HeaderValue,
+    freshness: Freshness,
+}
+
 /// What one try with one candidate came to.
 enum Tried {
     Answered(Response),
@@ -130,7 +137,9 @@ impl Session {
             }
             let again = response.status() == StatusCode::UNAUTHORIZED
                 && location::same_origin(response.url(), &ask.url)
-                && self.learn(host, known.as_ref(), &response, used.as_ref(), &mut scopes)?;
+                && self
+                    .learn(host, known.as_ref(), &response, used.as_ref(), &mut scopes)
+                    .await?;
             let once = matches!(ask.body, Body::Stream(..));
             let error = self.refused(response, candidate, again && once).await;
             if once || !again || round == MAX_ROUNDS {
@@ -140,12 +149,12 @@ impl Session {
     }
 
     /// Takes in a challenge. Whether it gives a reason to try the same candidate again.
-    fn learn(
+    async fn learn(
         &self,
         host: &HostState,
         known: Option<&Scheme>,
         response: &Response,
-        used: Option<&(TokenKey, Freshness)>,
+        used: Option<&Used>,
         scopes: &mut Vec<String>,
     ) -> Result<bool, Error> {
         let headers = response.inner.headers().get_all(WWW_AUTHENTICATE);
@@ -155,19 +164,19 @@ impl Session {
         };
         let changed = known != Some(&scheme);
         host.set(scheme);
-        let Some((key, freshness)) = used.filter(|_| !changed) else {
+        let Some(used) = used.filter(|_| !changed) else {
             return Ok(changed);
         };
-        self.auth.tokens.forget(key);
-        if *freshness == Freshness::Kept {
+        self.auth.tokens.forget(&used.key, &used.header).await;
+        if used.freshness == Freshness::Kept {
             return Ok(true);
         }
         // Some registries name scopes of their own.
-        let named: Vec<_> = challenge
+        let named = challenge
             .get("scope")
-            .map(ToOwned::to_owned)
-            .into_iter()
-            .collect();
+            .unwrap_or_default()
+            .split_whitespace();
+        let named: Vec<_> = named.map(ToOwned::to_owned).collect();
         let other = !named.is_empty() && named != *scopes;
         if other {
             *scopes = named;
@@ -182,7 +191,7 @@ impl Session {
         ask: &Ask,
         candidate: Option<&Arc<Credential>>,
         scopes: &[String],
-    ) -> Result<(Option<HeaderValue>, Option<(TokenKey, Freshness)>), Error> {
+    ) -> Result<(Option<HeaderValue>, Option<Used>), Error> {
         match scheme {
             None | Some(Scheme::Open) => Ok((None, None)),
             Some(Scheme::Basic) => Ok((candidate.map(|c| basic(c)), None)),
@@ -196,7 +205,12 @@ impl Session {
                     scopes: scopes.to_vec(),
                 };
                 let (header, freshness) = self.auth.tokens.get(&self.transport, &key).await?;
-                Ok((Some(header), Some((key, freshness))))
+                let used = Used {
+                    key,
+                    header: header.clone(),
+                    freshness,
+                };
+                Ok((Some(header), Some(used)))
             }
         }
     }

@@ -85,12 +85,14 @@ impl Tokens {
         Ok((header, Freshness::New))
     }
 
-    /// Throws a token away that was refused.
-    pub(crate) fn forget(&self, key: &TokenKey) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+    /// Throws a token away that was refused, unless another request has put a new one in its
+    /// place.
+    pub(crate) async fn forget(&self, key: &TokenKey, refused: &HeaderValue) {
+        let slot = self.slot(key);
+        let mut token = slot.lock().await;
+        if token.as_ref().is_some_and(|token| token.header == refused) {
+            *token = None;
+        }
     }
 
     fn slot(&self, key: &TokenKey) -> Slot {

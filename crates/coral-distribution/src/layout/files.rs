@@ -21,15 +21,19 @@ pub(super) fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
         .join(digest.hex())
 }
 
-/// A file that is not there is missing content; everything else is the storage's fault.
 pub(super) fn problem(what: &'static str, path: &Path, source: std::io::Error) -> Problem {
+    Problem::Storage {
+        what,
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+/// A file that is not there is missing content; everything else is the storage's fault.
+fn reading(path: &Path, source: std::io::Error) -> Problem {
     match source.kind() {
-        ErrorKind::NotFound if what.starts_with("cannot read") => Problem::Missing,
-        _ => Problem::Storage {
-            what,
-            path: path.display().to_string(),
-            source,
-        },
+        ErrorKind::NotFound => Problem::Missing,
+        _ => problem("cannot read", path, source),
     }
 }
 
@@ -45,7 +49,7 @@ pub(super) async fn size(path: &Path) -> Result<Option<u64>, Problem> {
 }
 
 pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Problem> {
-    let fail = |error| problem("cannot read", path, error);
+    let fail = |error| reading(path, error);
     let file = File::open(path).await.map_err(fail)?;
     let mut bytes = BytesMut::new();
     let mut file = file.take(limit as u64 + 1);
@@ -61,7 +65,7 @@ pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Pro
 
 /// Opens a blob at the offset, its length checked first.
 pub(super) async fn open_at(path: &Path, promise: &Promise) -> Result<File, Problem> {
-    let fail = |error| problem("cannot read", path, error);
+    let fail = |error| reading(path, error);
     let mut file = File::open(path).await.map_err(fail)?;
     let actual = file.metadata().await.map_err(fail)?.len();
     if actual != promise.size {
@@ -83,7 +87,7 @@ pub(super) async fn open_at(path: &Path, promise: &Promise) -> Result<File, Prob
 pub(super) fn stream(file: File, path: PathBuf, place: String, asked: String) -> BlobStream {
     BlobStream::new(
         ReaderStream::with_capacity(file, READ_SIZE).map(move |item| {
-            item.map_err(|error| Error::new(&place, &asked, problem("cannot read", &path, error)))
+            item.map_err(|error| Error::new(&place, &asked, reading(&path, error)))
         }),
     )
 }

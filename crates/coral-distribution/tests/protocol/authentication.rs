@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coral_distribution::{BlobPush, Category, Client, Credentials, Disposition};
 use coral_image::{Digest, RepositoryPath};
-use coral_testkit::{Auth, Bearer, Effect, Fault, FaultRegistry, ImageBuilder};
+use coral_testkit::{Auth, Bearer, Effect, Fault, FaultRegistry, ImageBuilder, Recorded};
 use futures::StreamExt;
 
 use crate::fixture::*;
@@ -160,6 +160,39 @@ async fn a_token_that_ran_out_is_fetched_again() {
         assert!(client.head(&tag("1")).await.unwrap().is_some());
     }
     assert_eq!(registry.tokens_issued(), 3);
+}
+
+#[tokio::test]
+async fn of_many_requests_with_a_refused_token_one_fetches_a_new_one() {
+    let registry = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
+    registry.load(PATH, &image());
+    let client = somebody(&registry);
+    let version = tag("1");
+    client.head(&version).await.unwrap();
+    registry.clear_requests();
+    // No new token is given before all have been refused with the old one.
+    let gate = "new token".to_owned();
+    registry.fault(Fault::new(Effect::Hold { gate: gate.clone() }).path("/token"));
+    registry.fault(
+        Fault::new(Effect::Unauthorized)
+            .path("/manifests/")
+            .first(20),
+    );
+    let heads = futures::future::join_all((0..20).map(|_| client.head(&version)));
+    let release = async {
+        let refused = |r: &Recorded| r.status == 401;
+        registry
+            .wait_for(|all| all.iter().filter(|r| refused(r)).count() == 20)
+            .await;
+        registry.release(&gate);
+    };
+    let (found, ()) = tokio::join!(heads, release);
+    assert!(
+        found
+            .iter()
+            .all(|found| found.as_ref().is_ok_and(Option::is_some))
+    );
+    assert_eq!(registry.tokens_issued(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coral_distribution::{Category, Credentials, Error};
+use coral_distribution::{Category, ClientOptions, Credentials, Error};
 use coral_image::{Algorithm, Descriptor, Digest};
 use coral_testkit::{Effect, Fault};
 
@@ -11,8 +11,9 @@ use crate::fixture::*;
 /// What reading a blob comes to under this fault.
 async fn under(effect: Effect) -> Result<Vec<u8>, Error> {
     let (registry, built) = registry_with_image().await;
+    let options = patient_enough(&registry, &effect);
     registry.fault(Fault::new(effect).path("/blobs/"));
-    let client = with(&registry, impatient(&registry), Credentials::none());
+    let client = with(&registry, options, Credentials::none());
     read(client.blob(&large_blob(&built).0, 0).await).await
 }
 
@@ -86,15 +87,20 @@ async fn a_body_that_never_ends_does_end() {
 async fn a_slow_blob_is_not_a_stalled_one() {
     let (registry, built) = registry_with_image().await;
     // In all longer than the stall limit, with no single wait as long.
+    let limit = Duration::from_secs(1);
     registry.fault(Fault::new(Effect::Drip {
-        chunk: 4_000,
-        every_ms: 20,
+        chunk: 2_000,
+        every_ms: 25,
     }));
-    let client = with(&registry, impatient(&registry), Credentials::none());
+    let options = ClientOptions {
+        stall_timeout: limit,
+        ..plain(&[&registry])
+    };
+    let client = with(&registry, options, Credentials::none());
     let started = std::time::Instant::now();
     let (blob, bytes) = large_blob(&built);
     assert!(read(client.blob(&blob, 0).await).await.unwrap() == bytes);
-    assert!(started.elapsed() > Duration::from_millis(300));
+    assert!(started.elapsed() > limit);
 }
 
 #[tokio::test]
@@ -162,13 +168,13 @@ async fn another_range_than_the_one_asked_for_is_named() {
 async fn a_blob_that_nobody_reads_for_a_while_is_not_stalled() {
     use futures::StreamExt;
     let (registry, built) = registry_with_image().await;
-    let client = with(&registry, impatient(&registry), Credentials::none());
+    let client = with(&registry, plain(&[&registry]), Credentials::none());
     let (blob, bytes) = large_blob(&built);
     let mut stream = client.blob(&blob, 0).await.unwrap();
     let first = stream.next().await.unwrap().unwrap();
     // The reader is busy elsewhere for longer than the limit.
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::advance(Duration::from_mins(2)).await;
     tokio::time::resume();
     let rest = read(Ok(stream)).await.unwrap();
     assert_eq!([&first[..], &rest].concat(), bytes);

@@ -11,8 +11,9 @@ use crate::fixture::*;
 /// What reading a manifest fails with under this fault.
 async fn failure(effect: Effect) -> Error {
     let (registry, _) = registry_with_image().await;
+    let options = patient_enough(&registry, &effect);
     registry.fault(Fault::new(effect));
-    let client = with(&registry, impatient(&registry), Credentials::none());
+    let client = with(&registry, options, Credentials::none());
     client.manifest(&tag("1")).await.unwrap_err()
 }
 

@@ -30,12 +30,17 @@ pub(crate) fn plain(registries: &[&FaultRegistry]) -> ClientOptions {
     options
 }
 
-/// The same, giving up soon where nothing moves.
-pub(crate) fn impatient(registry: &FaultRegistry) -> ClientOptions {
-    ClientOptions {
-        stall_timeout: Duration::from_millis(300),
-        ..plain(&[registry])
+/// The same for one registry under this fault, giving up soon where nothing will ever move.
+pub(crate) fn patient_enough(registry: &FaultRegistry, effect: &Effect) -> ClientOptions {
+    let for_ever = matches!(
+        effect,
+        Effect::Stall | Effect::StallBody { .. } | Effect::StallUpload { .. }
+    );
+    let mut options = plain(&[registry]);
+    if for_ever {
+        options.stall_timeout = Duration::from_millis(300);
     }
+    options
 }
 
 pub(crate) fn host(registry: &FaultRegistry) -> Host {

@@ -145,7 +145,8 @@ async fn an_upload_that_is_cut_or_stalls_is_named() {
         for (method, chunk) in [("PUT", None), ("PATCH", Some(50_000))] {
             let registry = FaultRegistry::start().await;
             registry.fault(Fault::new(effect.clone()).method(method));
-            let client = with(&registry, impatient(&registry), Credentials::none());
+            let options = patient_enough(&registry, &effect);
+            let client = with(&registry, options, Credentials::none());
             let error = push(&client, chunk).await.unwrap_err();
             assert_eq!(error.category(), expected, "{effect:?} {method}: {error}");
         }
