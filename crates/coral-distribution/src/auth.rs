@@ -52,6 +52,12 @@ impl HostState {
         *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
     }
 
+    /// Notes that a request went through as it was, unless a challenge came meanwhile.
+    fn set_open(&self) {
+        let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        scheme.get_or_insert(Scheme::Open);
+    }
+
     /// Lets the first request to a host go ahead alone, so that of many only one is answered
     /// with a challenge. The others wait for its answer, whatever it is, and then go at once.
     async fn wait_for_first(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {

@@ -130,9 +130,7 @@ impl Session {
             };
             let response = self.transport.send(request(ask, header)).await?;
             if !is_refusal(&response) {
-                if known.is_none() {
-                    host.set(Scheme::Open);
-                }
+                host.set_open();
                 return Ok(Tried::Answered(response));
             }
             let again = response.status() == StatusCode::UNAUTHORIZED
