@@ -14,7 +14,13 @@ use super::records::{self, ManifestEntry, TagEntry};
 use crate::store::{PutManifestError, StoreError};
 
 impl Files {
-    /// Publishes a file as the content of `digest`, which it was seen to hash to.
+    /// Whether the content of `digest` is there.
+    pub(super) fn has_content(&self, digest: &Digest, size: u64) -> bool {
+        has_size(&self.layout.blob(digest), size)
+    }
+
+    /// Publishes a file, synced, as the content of `digest`, which it was seen to hash to. Where
+    /// another one was quicker, the file is left.
     pub(super) fn adopt_content(
         &self,
         digest: &Digest,
@@ -22,16 +28,13 @@ impl Files {
         size: u64,
     ) -> Result<(), StoreError> {
         let target = self.layout.blob(digest);
-        if !has_size(&target, size) {
-            // Long for a large blob, so others need not wait for it.
-            durable::sync_content(source)?;
-            let _turn = self.contents.lock(digest);
-            if !has_size(&target, size) {
-                return self.durable.publish(source, &target);
-            }
-        }
         let _turn = self.contents.lock(digest);
-        self.durable.settle(&target)
+        if has_size(&target, size) {
+            return self.durable.settle(&target);
+        }
+        // Costs nothing when it is synced already, as it is unless the content was just deleted.
+        durable::sync_content(source)?;
+        self.durable.publish(source, &target)
     }
 
     fn write_content(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {

@@ -18,6 +18,7 @@ use coral_image::{Algorithm, Digest, Hasher, RepositoryPath};
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+use super::durable;
 use super::lookup::names_in;
 use super::records::absent;
 use super::{FileStore, Files};
@@ -331,6 +332,13 @@ impl Held {
             return Err(UploadError::Digest { actual });
         }
         self.file = None;
+        if !self.store.files.has_content(expected, size)
+            && let Err(error) = durable::sync_content(&path)
+        {
+            // What the system could not write it forgets, and a second sync would not say so.
+            self.end();
+            return Err(error.into());
+        }
         let files = &self.store.files;
         files.adopt_content(expected, &path, size)?;
         files.link(&self.upload.repository, expected)?;
