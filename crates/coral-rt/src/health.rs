@@ -37,7 +37,7 @@ struct Shared {
     metrics: Arc<Registry>,
 }
 
-/// `/healthz` (the process runs), `/readyz` (it can work), `/metrics` (OpenMetrics text).
+/// `/healthz` (the process runs), `/readyz` (it can work), `/metrics` (`OpenMetrics` text).
 pub fn health_router(health: Health, metrics: Arc<Registry>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -57,7 +57,11 @@ async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
 async fn metrics_text(State(shared): State<Shared>) -> axum::response::Response {
     let mut text = String::new();
     if prometheus_client::encoding::text::encode(&mut text, &shared.metrics).is_err() {
-        return (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written\n").into_response();
+        return (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "metrics could not be written\n",
+        )
+            .into_response();
     }
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text).into_response()

@@ -18,10 +18,24 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
     /// What to log: error, warn, info, debug, trace, or a filter such as `warn,coral_mirror=debug`
-    #[arg(long, env = "CORAL_LOG", default_value = "warn", global = true, value_name = "LEVEL", help_heading = "Logging")]
+    #[arg(
+        long,
+        env = "CORAL_LOG",
+        default_value = "warn",
+        global = true,
+        value_name = "LEVEL",
+        help_heading = "Logging"
+    )]
     pub log: String,
     /// Form of the log lines
-    #[arg(long, env = "CORAL_LOG_FORMAT", default_value = "text", global = true, value_name = "FORMAT", help_heading = "Logging")]
+    #[arg(
+        long,
+        env = "CORAL_LOG_FORMAT",
+        default_value = "text",
+        global = true,
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -38,9 +52,13 @@ pub fn init_logging<W>(args: &LogArgs, writer: W) -> Result<(), LogFilterError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&args.log)
-        .map_err(|source| LogFilterError { filter: args.log.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let filter = EnvFilter::try_new(&args.log).map_err(|source| LogFilterError {
+        filter: args.log.clone(),
+        source,
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     match args.log_format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),

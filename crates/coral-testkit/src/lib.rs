@@ -4,7 +4,7 @@
 //! whitespace that show whether bytes are kept. [`FaultRegistry`] is a whole OCI registry in
 //! memory, on loopback, that lies, cuts, throttles and stalls as its list of [`Fault`]s says, and
 //! remembers every request. `examples/faults.rs` is the same registry as a process, steered over
-//! HTTP ([`control`]), and a [`CountingProxy`] to look at what goes over a wire.
+//! HTTP (`/_control/`), and a [`CountingProxy`] to look at what goes over a wire.
 //!
 //! The fakes have state and behave like the thing itself; nothing here is scripted call by call.
 

@@ -2,7 +2,7 @@
 //!
 //! | request | does |
 //! |---|---|
-//! | `POST faults`, a list of [`Fault`](super::Fault) | adds them |
+//! | `POST faults`, a list of [`Fault`] | adds them |
 //! | `DELETE faults` | takes all away |
 //! | `GET requests` | the requests so far, as a list of [`Recorded`](super::Recorded) |
 //! | `DELETE requests` | forgets them |
