@@ -44,6 +44,22 @@ impl Durable {
         }
     }
 
+    /// Makes folders in one that exists or is made, with one sync for all of them.
+    pub(super) fn make_folders(
+        &self,
+        parent: &Path,
+        names: impl Iterator<Item = String>,
+    ) -> Result<(), StoreError> {
+        self.make_folder(parent)?;
+        let folders: Vec<PathBuf> = names.map(|name| parent.join(name)).collect();
+        for folder in &folders {
+            create(folder)?;
+        }
+        sync_folder(parent)?;
+        self.folders().extend(folders);
+        Ok(())
+    }
+
     /// Makes a folder and those above it.
     pub(super) fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
         if self.known(path) {
@@ -53,12 +69,7 @@ impl Durable {
             .parent()
             .expect("every folder of a store is below its root");
         self.make_folder(parent)?;
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::io("make folder", path, error));
-            }
-            _ => {}
-        }
+        create(path)?;
         sync_folder(parent)?;
         let mut folders = self.folders();
         if folders.len() >= MOST_FOLDERS {
@@ -133,6 +144,15 @@ fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         file.sync_data()
     };
     write().map_err(|error| StoreError::io("write", path, error))
+}
+
+fn create(folder: &Path) -> Result<(), StoreError> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StoreError::io("make folder", folder, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -17,7 +17,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coral_image::{Digest, RepositoryPath, Tag};
+use coral_image::{Algorithm, Digest, RepositoryPath, Tag};
 
 use crate::store::UploadId;
 
@@ -58,10 +58,15 @@ impl Layout {
         self.root.join("blobs")
     }
 
+    /// The contents of one algorithm, on shelves by the first byte of their digests.
+    pub(super) fn contents(&self, algorithm: Algorithm) -> PathBuf {
+        self.blobs().join(algorithm.name())
+    }
+
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
-        let mut path = self.blobs();
-        path.extend([digest.algorithm().name(), &hex[..2], &hex]);
+        let mut path = self.contents(digest.algorithm());
+        path.extend([&hex[..2], &hex]);
         path
     }
 

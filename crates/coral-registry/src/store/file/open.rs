@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use coral_image::Algorithm;
 use rustix::fs::{FlockOperation, flock, syncfs};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,9 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     ] {
         durable.make_folder(&folder)?;
     }
+    // Made one by one, nearly every blob of a young store would wait for one more sync.
+    let shelves = (0..=u8::MAX).map(|byte| format!("{byte:02x}"));
+    durable.make_folders(&layout.contents(Algorithm::Sha256), shelves)?;
     settle_leftovers(&layout)?;
     Ok(Files {
         layout,
