@@ -49,14 +49,13 @@ fn an_upload_out_of_step_once_is_put_right() {
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_full_destination_is_named() {
+    let pair = Pair::start();
     for method in ["PUT", "PATCH"] {
-        check(
-            method,
-            "/blobs/uploads/",
-            status(507),
-            &["507", "space", "storage"],
-        );
+        let full = fault(method, "/blobs/uploads/", status(507));
+        pair.destination.fault(full);
     }
+    let host = pair.destination.host.clone();
+    pair.fails_then_recovers(&host, &["507", "space", "storage"]);
 }
 
 #[test]

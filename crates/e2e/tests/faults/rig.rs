@@ -138,6 +138,12 @@ impl Faulty {
         difference.as_str().map(ToOwned::to_owned)
     }
 
+    /// Tokens given out.
+    pub(crate) fn tokens(&self) -> u64 {
+        let state = self.control("GET", "state", &Value::Null);
+        state["tokens"].as_u64().expect("a count")
+    }
+
     /// The tags of a repository.
     pub(crate) fn tags(&self, path: &str) -> Vec<String> {
         let state = self.control("GET", "state", &Value::Null);
