@@ -117,6 +117,17 @@ impl Error {
         self
     }
 
+    /// Of an answer to a request about an open upload: an upload that is not known, or whose
+    /// bytes are counted otherwise, is nobody's refusal and can begin again.
+    pub(crate) fn of_open_upload(mut self) -> Self {
+        if let Problem::Answer(answer) = &self.0.problem
+            && matches!(answer.status.as_u16(), 404 | 410 | 416)
+        {
+            self.0.problem = Problem::UploadLost(answer.clone());
+        }
+        self
+    }
+
     /// The host or directory that failed.
     pub fn place(&self) -> &str {
         &self.0.place

@@ -79,6 +79,9 @@ pub(crate) enum Problem {
     /// A streamed body cannot be sent a second time with a new token.
     #[error("{0}; the upload cannot be repeated from the middle and must begin again")]
     TokenExpired(Answer),
+    /// The other side has forgotten an upload, or counts its bytes otherwise.
+    #[error("{0}; the upload is lost there and must begin again")]
+    UploadLost(Answer),
     #[error("nothing is there under this name")]
     Missing,
     #[error("the bytes hash to {actual}, not to {expected}")]
@@ -88,7 +91,7 @@ pub(crate) enum Problem {
     },
     #[error("{actual} bytes came, not {expected}")]
     Length { expected: u64, actual: u64 },
-    #[error("more than the {limit} bytes that were to come")]
+    #[error("more than {limit} bytes came, and no more are taken")]
     TooLarge { limit: u64 },
     #[error("the connection was cut after {received} bytes{}", cause_suffix(.cause))]
     Cut { received: u64, cause: String },
@@ -134,7 +137,9 @@ impl Problem {
 
     pub(crate) fn answer(&self) -> Option<&Answer> {
         match self {
-            Self::Answer(answer) | Self::TokenExpired(answer) => Some(answer),
+            Self::Answer(answer) | Self::TokenExpired(answer) | Self::UploadLost(answer) => {
+                Some(answer)
+            }
             _ => None,
         }
     }
@@ -145,7 +150,9 @@ impl Problem {
             Self::Connect { .. } => Category::Connect,
             Self::Tls { .. } => Category::Tls,
             Self::ConnectTimeout(_) | Self::Stalled(_) => Category::Timeout,
-            Self::Answer(answer) | Self::TokenExpired(answer) => answer.category(),
+            Self::Answer(answer) | Self::TokenExpired(answer) | Self::UploadLost(answer) => {
+                answer.category()
+            }
             Self::Missing => Category::NotFound,
             Self::Digest { .. } | Self::Length { .. } => Category::Digest,
             Self::TooLarge { .. } => Category::TooLarge,
@@ -163,7 +170,7 @@ impl Problem {
             return Disposition::RetryAfter(wait);
         }
         match self {
-            Self::TokenExpired(_) => Disposition::Retry,
+            Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
             Self::Unsafe(_) => Disposition::WaitForChange,
             _ => match self.category() {
                 Category::Unauthorized

@@ -1,5 +1,7 @@
 //! Pushing blobs to a registry.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use coral_image::{Digest, RepositoryPath};
 use futures::StreamExt;
@@ -15,6 +17,8 @@ use crate::location;
 use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
 
+/// How long a failed upload may take to be given up.
+const CLEANING_UP: Duration = Duration::from_secs(5);
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 /// A registry that asks for larger chunks than this is not obeyed: chunks are held in memory.
 const MAX_CHUNK: usize = 64 * 1024 * 1024;
@@ -118,15 +122,17 @@ impl RegistryUpload {
             CONTENT_TYPE,
             HeaderValue::from_static("application/octet-stream"),
         );
-        self.finish(headers, Body::Stream(size, body)).await
+        let ended = self.finish(headers, Body::Stream(size, body)).await;
+        self.clean_up_after(ended).await
     }
 
     /// Sends pieces of `chunk` bytes, more if the registry asks for more, and ends the upload.
-    pub(crate) async fn put_chunked(
-        mut self,
-        chunk: usize,
-        mut body: BlobStream,
-    ) -> Result<(), Error> {
+    pub(crate) async fn put_chunked(mut self, chunk: usize, body: BlobStream) -> Result<(), Error> {
+        let ended = self.send_chunks(chunk, body).await;
+        self.clean_up_after(ended).await
+    }
+
+    async fn send_chunks(&mut self, chunk: usize, mut body: BlobStream) -> Result<(), Error> {
         let chunk = chunk.clamp(1, MAX_CHUNK).max(self.min_chunk);
         let mut waiting = BytesMut::new();
         let mut sent = 0;
@@ -140,6 +146,19 @@ impl RegistryUpload {
             self.patch(sent, waiting.freeze()).await?;
         }
         self.finish(HeaderMap::new(), Body::Empty).await
+    }
+
+    /// Gives a failed upload up, so that it takes no room over there until it is cleaned away.
+    async fn clean_up_after(self, ended: Result<(), Error>) -> Result<(), Error> {
+        let worth_it = |error: &Error| {
+            use Category::{Connect, Dns, NotFound, Timeout, Tls};
+            !matches!(error.category(), Dns | Connect | Tls | Timeout | NotFound)
+        };
+        if ended.as_ref().is_err_and(worth_it) {
+            // What matters is the failure; most often the other side has cleaned up already.
+            let _ = tokio::time::timeout(CLEANING_UP, self.cancel()).await;
+        }
+        ended
     }
 
     /// Gives the upload up. One that is already gone is no error.
@@ -174,7 +193,9 @@ impl RegistryUpload {
             headers,
             Body::Bytes(bytes),
         );
-        let response = expect(sent.await?, &[202, 204]).await?;
+        let response = expect(sent.await?, &[202, 204])
+            .await
+            .map_err(Error::of_open_upload)?;
         if let Some(there) = response.header(RANGE).and_then(stored)
             && there != next
         {
@@ -187,12 +208,13 @@ impl RegistryUpload {
         Ok(next)
     }
 
-    async fn finish(self, headers: HeaderMap, body: Body) -> Result<(), Error> {
+    async fn finish(&self, headers: HeaderMap, body: Body) -> Result<(), Error> {
         let mut url = self.location.clone();
         url.query_pairs_mut()
             .append_pair("digest", &self.digest.to_string());
         let response = self.send(Method::PUT, url, headers, body).await?;
-        expect(response, &[200, 201, 204]).await.map(drop)
+        let ended = expect(response, &[200, 201, 204]).await.map(drop);
+        ended.map_err(Error::of_open_upload)
     }
 
     /// With the registry's credentials at its own origin; with none where the upload has been

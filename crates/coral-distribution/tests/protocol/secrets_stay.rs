@@ -81,7 +81,9 @@ async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
             .await
             .unwrap_err();
         assert_eq!(error.category(), category, "{error}");
-        let methods: Vec<_> = elsewhere.requests().into_iter().map(|r| r.method).collect();
+        let mut methods: Vec<_> = elsewhere.requests().into_iter().map(|r| r.method).collect();
+        // What failed may be given up there as well.
+        methods.retain(|method| method != "DELETE");
         assert_eq!(methods, ["PUT", "PATCH"]);
         assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
     }

@@ -170,6 +170,33 @@ async fn a_token_that_ends_with_the_upload_open_makes_it_begin_again() {
 }
 
 #[tokio::test]
+async fn an_upload_that_the_other_side_has_lost_may_begin_again() {
+    for lost in [404, 410, 416] {
+        for (method, chunk) in [("PUT", None), ("PATCH", Some(50_000))] {
+            let registry = FaultRegistry::start().await;
+            registry.fault(Fault::new(status(lost, &[], "")).method(method).first(1));
+            let client = anonymous(&registry);
+            let error = push(&client, chunk).await.unwrap_err();
+            assert_eq!(error.disposition(), Disposition::Retry, "{error}");
+            push(&client, chunk).await.unwrap();
+            assert!(arrived(&registry));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_given_up_and_takes_no_room() {
+    for (method, chunk) in [("PUT", None), ("PATCH", Some(50_000))] {
+        let registry = FaultRegistry::start().await;
+        registry.fault(Fault::new(status(507, &[], "full")).method(method));
+        let error = push(&anonymous(&registry), chunk).await.unwrap_err();
+        assert_eq!(error.status(), Some(507));
+        let given_up = registry.count(|r| r.method == "DELETE" && r.status == 204);
+        assert_eq!(given_up, 1, "{:?}", registry.requests());
+    }
+}
+
+#[tokio::test]
 async fn an_upload_can_be_given_up() {
     let registry = FaultRegistry::start().await;
     let upload = begin(&anonymous(&registry), &Digest::sha256(b"x"))
