@@ -539,6 +539,16 @@ impl FromStr for PinnedRef {
     }
 }
 
+impl From<PinnedRef> for ImageRef {
+    fn from(pinned: PinnedRef) -> Self {
+        Self {
+            repository: pinned.repository,
+            tag: None,
+            digest: Some(pinned.digest),
+        }
+    }
+}
+
 macro_rules! text_serde {
     ($($name:ty),+) => {$(
         impl Serialize for $name {

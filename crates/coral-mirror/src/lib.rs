@@ -1,1 +1,29 @@
-//! Selection, plan, queue and copy.
+//! Mirroring: which images are wanted (selection), which of them are missing (plan), who copies
+//! them (queue), and how (copy).
+//!
+//! A pass over one mirror reads: `expand` what its spec selects, `compare` source and destination
+//! by digest, put what differs into the `queue`, let the workers of the `engine` `copy` it, and
+//! fold the results into `state`. `state` and the choices in `sync::ledger` are plain values
+//! driven by an explicit `now`; the rest does I/O through `coral-distribution` only. Nothing here
+//! knows Kubernetes. Start reading at [`Mirror`] and [`Copier`].
+
+mod access;
+mod compare;
+mod copy;
+mod engine;
+mod expand;
+mod plan;
+mod progress;
+mod queue;
+mod state;
+mod sync;
+
+pub use access::Access;
+pub use copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Report, Site};
+pub use engine::{Engine, EngineLimits};
+pub use expand::{Wanted, expand};
+pub use plan::{Planned, PlannedAction, plan};
+pub use progress::{Event, Key, Observer, chain};
+pub use queue::{Delivery, Enqueued, InProcess, Job, Queue};
+pub use state::{Cause, ImageState, ImageStatus, RetryPolicy};
+pub use sync::{Mirror, Summary, Until};

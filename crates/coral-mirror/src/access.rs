@@ -1,0 +1,36 @@
+//! How a mirror reaches its sources and its destination: the one place where credentials are.
+
+use std::sync::Arc;
+
+use coral_distribution::{Client, Credentials, Endpoint};
+use coral_image::{Host, Repository};
+
+use crate::copy::Site;
+
+/// What a mirror reads and writes through. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Connections and tokens.
+    pub client: Client,
+    /// The registry that images are copied to.
+    pub destination: Host,
+    /// Sent to sources only.
+    pub source_credentials: Arc<Credentials>,
+    /// Sent to the destination only.
+    pub destination_credentials: Arc<Credentials>,
+}
+
+impl Access {
+    pub(crate) fn source(&self, repository: &Repository) -> Site {
+        self.site(repository, &self.source_credentials)
+    }
+
+    pub(crate) fn destination(&self, repository: &Repository) -> Site {
+        self.site(repository, &self.destination_credentials)
+    }
+
+    fn site(&self, repository: &Repository, credentials: &Arc<Credentials>) -> Site {
+        let endpoint = Endpoint::from(self.client.repository(repository, credentials.clone()));
+        Site::new(endpoint, repository)
+    }
+}

@@ -1,0 +1,102 @@
+//! Source and destination, compared by digest, cheapest way first.
+
+use coral_distribution::{Endpoint, Error};
+use coral_image::{Digest, Platform, Version};
+use futures::{StreamExt, stream};
+
+use crate::copy::{cause_of, choose_children};
+use crate::state::Cause;
+
+/// Children of a sparse index asked for at the same time.
+const AT_ONCE: usize = 8;
+
+/// What comparing found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// The destination has what the source has.
+    None(Digest),
+    /// Something is to be copied.
+    Missing,
+}
+
+/// Why nothing could be found out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompareError {
+    #[error("{place} has no {version}")]
+    NotThere { place: String, version: Version },
+    #[error("asking the source")]
+    Source(#[source] Error),
+    #[error("asking the destination")]
+    Destination(#[source] Error),
+}
+
+impl CompareError {
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::NotThere { .. } => Cause::Refusal,
+            Self::Source(error) | Self::Destination(error) => cause_of(error),
+        }
+    }
+}
+
+/// How far to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// One `HEAD` per side; a digest is only looked for at the destination.
+    Head,
+    /// The children of an index at the destination too: with named platforms, equal digests do
+    /// not say that the children are there.
+    Children,
+}
+
+pub(crate) async fn compare(
+    source: &Endpoint,
+    destination: &Endpoint,
+    version: &Version,
+    platforms: &[Platform],
+    depth: Depth,
+) -> Result<Difference, CompareError> {
+    let there = async { destination.head(version).await.map_err(CompareError::Destination) };
+    let digest = match version {
+        Version::Digest(digest) => match there.await? {
+            Some(_) => *digest,
+            None => return Ok(Difference::Missing),
+        },
+        Version::Tag(_) => {
+            let wanted = async { source.head(version).await.map_err(CompareError::Source) };
+            let (wanted, there) = futures::try_join!(wanted, there)?;
+            let not_there =
+                || CompareError::NotThere { place: source.to_string(), version: version.clone() };
+            let wanted = wanted.ok_or_else(not_there)?.digest;
+            if there.map(|d| d.digest) != Some(wanted) {
+                return Ok(Difference::Missing);
+            }
+            wanted
+        }
+    };
+    match depth {
+        Depth::Head => Ok(Difference::None(digest)),
+        Depth::Children => compare_children(destination, digest, platforms).await,
+    }
+}
+
+async fn compare_children(
+    destination: &Endpoint,
+    digest: Digest,
+    platforms: &[Platform],
+) -> Result<Difference, CompareError> {
+    let version = Version::Digest(digest);
+    let index = destination.manifest(&version).await.map_err(CompareError::Destination)?;
+    let Ok(children) = choose_children(&index, platforms) else { return Ok(Difference::Missing) };
+    let questions = children.into_iter().map(|child| {
+        let version = Version::Digest(child.digest);
+        async move { destination.head(&version).await.map_err(CompareError::Destination) }
+    });
+    let mut found = stream::iter(questions.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+    while let Some(child) = found.next().await {
+        if child?.is_none() {
+            return Ok(Difference::Missing);
+        }
+    }
+    Ok(Difference::None(digest))
+}

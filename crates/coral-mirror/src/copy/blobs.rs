@@ -1,0 +1,161 @@
+//! Blobs, deduplicated across all running copies.
+
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use coral_distribution::{BlobPush, BlobStream, Error};
+use coral_image::{Descriptor, Digest, RepositoryPath};
+use futures::Stream;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+
+use super::error::Step;
+use super::{Bytes, CopyError, CopyRequest, Report};
+use crate::progress::Event;
+
+/// Blobs remembered per process; past it, memory is given back and the destination is asked.
+const MAX_REMEMBERED: usize = 100_000;
+
+type Place = (String, Digest);
+
+/// Which blobs are on their way, and where they have arrived.
+#[derive(Debug)]
+pub(super) struct Blobs {
+    transfers: Semaphore,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// One turn per blob and destination registry: others wait, and then mount.
+    turns: HashMap<Place, Arc<AsyncMutex<()>>>,
+    /// Paths of the registry where the blob was seen or put by this process.
+    arrived: HashMap<Place, BTreeSet<RepositoryPath>>,
+}
+
+impl Blobs {
+    pub(super) fn new(transfers: usize) -> Self {
+        Self { transfers: Semaphore::new(transfers.max(1)), known: Mutex::default() }
+    }
+
+    /// Forgets what was believed to be at a registry.
+    pub(super) fn forget(&self, registry: &str) {
+        self.known().arrived.retain(|(place, _), _| place != registry);
+    }
+
+    /// Brings one blob to the destination, unless it is there.
+    pub(super) async fn ensure(
+        &self,
+        request: &CopyRequest,
+        blob: &Descriptor,
+    ) -> Result<Bytes, CopyError> {
+        let place = (request.destination.registry.clone(), blob.digest);
+        let turn = self.turn(&place);
+        let guard = turn.lock().await;
+        let result = self.ensure_in_turn(request, blob, &place).await;
+        drop(guard);
+        self.end_turn(&place, turn);
+        let bytes = result?;
+        if bytes.spared > 0 {
+            (request.report)(&Event::Spared { bytes: bytes.spared });
+        }
+        Ok(bytes)
+    }
+
+    async fn ensure_in_turn(
+        &self,
+        request: &CopyRequest,
+        blob: &Descriptor,
+        place: &Place,
+    ) -> Result<Bytes, CopyError> {
+        let spared = Bytes { moved: 0, spared: blob.size };
+        let path = request.destination.path.as_ref();
+        let mount_from = match self.where_is(place, path) {
+            Whereabouts::Here => return Ok(spared),
+            Whereabouts::At(other) => Some(other),
+            // Asking to mount a blob from its own repository finds it without a request more.
+            Whereabouts::Unknown => path.cloned(),
+        };
+        let failed = |e| CopyError::at(Step::WriteBlob(blob.digest), e);
+        let Ok(_permit) = self.transfers.acquire().await else {
+            unreachable!("the semaphore is never closed")
+        };
+        let endpoint = &request.destination.endpoint;
+        let push = endpoint.begin_blob(&blob.digest, mount_from.as_ref()).await.map_err(failed)?;
+        let bytes = match push {
+            BlobPush::Mounted => spared,
+            BlobPush::Upload(upload) => {
+                let read = |e| CopyError::at(Step::ReadBlob(blob.digest), e);
+                let body = request.source.endpoint.blob(blob, 0).await.map_err(read)?;
+                let body = Counted { inner: body, report: request.report.clone() };
+                upload.put(blob.size, BlobStream::new(body)).await.map_err(failed)?;
+                Bytes { moved: blob.size, spared: 0 }
+            }
+        };
+        self.remember(place, path);
+        Ok(bytes)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // A forgotten or remembered place too many costs one request, so a panic elsewhere does
+        // not spoil the maps.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, place: &Place) -> Arc<AsyncMutex<()>> {
+        self.known().turns.entry(place.clone()).or_default().clone()
+    }
+
+    fn end_turn(&self, place: &Place, turn: Arc<AsyncMutex<()>>) {
+        let mut known = self.known();
+        drop(turn);
+        if known.turns.get(place).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            known.turns.remove(place);
+        }
+    }
+
+    fn where_is(&self, place: &Place, path: Option<&RepositoryPath>) -> Whereabouts {
+        let known = self.known();
+        match (known.arrived.get(place), path) {
+            (None, _) => Whereabouts::Unknown,
+            (Some(_), None) => Whereabouts::Here,
+            (Some(paths), Some(path)) if paths.contains(path) => Whereabouts::Here,
+            (Some(paths), Some(_)) => {
+                paths.first().map_or(Whereabouts::Unknown, |other| Whereabouts::At(other.clone()))
+            }
+        }
+    }
+
+    fn remember(&self, place: &Place, path: Option<&RepositoryPath>) {
+        let mut known = self.known();
+        if known.arrived.len() >= MAX_REMEMBERED {
+            known.arrived.clear();
+        }
+        known.arrived.entry(place.clone()).or_default().extend(path.cloned());
+    }
+}
+
+enum Whereabouts {
+    Here,
+    At(RepositoryPath),
+    Unknown,
+}
+
+/// A blob's bytes, counted for the progress.
+struct Counted {
+    inner: BlobStream,
+    report: Report,
+}
+
+impl Stream for Counted {
+    type Item = Result<bytes::Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(Pin::new(&mut self.inner).poll_next(cx));
+        if let Some(Ok(chunk)) = &next {
+            (self.report)(&Event::Moved { bytes: chunk.len() as u64 });
+        }
+        Poll::Ready(next)
+    }
+}

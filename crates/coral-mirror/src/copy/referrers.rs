@@ -1,0 +1,93 @@
+//! What belongs to an image without being part of it: referrers (OCI distribution-spec, "Listing
+//! Referrers") and the tags by which cosign finds its signatures.
+
+use std::collections::HashSet;
+
+use coral_image::{Digest, Tag, Version};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::error::Step;
+use super::tree::Tree;
+use super::{CopyError, CopyOptions, CopyRequest};
+
+/// Signatures of attestations of images; nothing known goes deeper.
+const MAX_DEPTH: u8 = 3;
+/// Referrers of one image; beyond, somebody is filling disks.
+const MAX_REFERRERS: usize = 10_000;
+/// Questions asked at the same time.
+const AT_ONCE: usize = 8;
+/// Suffixes of cosign's tags `sha256-<hex>.<suffix>`.
+const COSIGN_SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
+
+/// A manifest to copy along, under the name it has at the source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Referrer(Version);
+
+impl Referrer {
+    /// The copy of this referrer that goes with the copy of its subject.
+    pub(super) fn request(&self, subject: &CopyRequest) -> CopyRequest {
+        CopyRequest {
+            source_version: self.0.clone(),
+            destination_version: self.0.clone(),
+            // What refers to an image is not itself for a platform.
+            options: CopyOptions { platforms: vec![], ..subject.options.clone() },
+            ..subject.clone()
+        }
+    }
+}
+
+/// What refers to any manifest of the tree and is not at the destination.
+pub(super) async fn find(
+    request: &CopyRequest,
+    tree: &Tree,
+    depth: u8,
+) -> Result<Vec<Referrer>, CopyError> {
+    if request.options.without_referrers || depth >= MAX_DEPTH {
+        return Ok(vec![]);
+    }
+    let questions = tree.digests().iter().map(|digest| find_for(request, *digest));
+    let found: Vec<Vec<Referrer>> = stream::iter(questions.collect::<Vec<_>>())
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let mut seen = HashSet::new();
+    let distinct = found.into_iter().flatten().filter(|r| seen.insert(r.clone()));
+    Ok(distinct.take(MAX_REFERRERS).collect())
+}
+
+async fn find_for(request: &CopyRequest, subject: Digest) -> Result<Vec<Referrer>, CopyError> {
+    let source = &request.source.endpoint;
+    let failed = |e| CopyError::at(Step::FindReferrers(subject), e);
+    let descriptors = source.referrers(&subject).await.map_err(failed)?;
+    let mut versions: Vec<Version> =
+        descriptors.iter().map(|d| Version::Digest(d.digest)).collect();
+    versions.extend(cosign_tags(&subject));
+    let questions = versions.into_iter().map(|version| missing(request, version));
+    let missing: Vec<Option<Referrer>> = stream::iter(questions.collect::<Vec<_>>())
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(missing.into_iter().flatten().collect())
+}
+
+fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
+    let stem = format!("{}-{}", subject.algorithm(), subject.hex());
+    // A sha512 digest makes a tag too long to exist.
+    COSIGN_SUFFIXES.into_iter().filter_map(move |s| Tag::parse(&format!("{stem}.{s}")).ok()).map(Version::Tag)
+}
+
+/// A referrer that the source has and the destination has not, or not at the same digest.
+async fn missing(request: &CopyRequest, version: Version) -> Result<Option<Referrer>, CopyError> {
+    let (source, destination) = (&request.source.endpoint, &request.destination.endpoint);
+    let find = |e| CopyError::at(Step::FindManifest(version.clone()), e);
+    let wanted = match &version {
+        Version::Digest(digest) => Some(*digest),
+        Version::Tag(_) => {
+            let read = |e| CopyError::at(Step::ReadManifest(version.clone()), e);
+            source.head(&version).await.map_err(read)?.map(|d| d.digest)
+        }
+    };
+    let Some(wanted) = wanted else { return Ok(None) };
+    let there = destination.head(&version).await.map_err(find)?;
+    Ok((there.map(|d| d.digest) != Some(wanted)).then_some(Referrer(version)))
+}

@@ -1,0 +1,185 @@
+//! The manifests of an image: an index with everything below it, or one manifest alone.
+
+use std::collections::{HashMap, HashSet};
+
+use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, Version};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::error::{Kind, Step};
+use super::{CopyError, CopyRequest};
+
+/// Indexes of indexes of indexes; nobody is known to nest deeper than two.
+const MAX_DEPTH: usize = 8;
+/// Manifests of one image; the largest known indexes have some hundred.
+const MAX_MANIFESTS: usize = 10_000;
+/// Bytes of manifests of one image held in memory at a time.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Docker's annotation on attestation manifests: the digest of the image they are about.
+const ATTESTATION_SUBJECT: &str = "vnd.docker.reference.digest";
+
+/// What is to be written to the destination, children before parents, the root last; and what it
+/// already has.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    manifests: Vec<Manifest>,
+    /// Every image and index of the tree, those that the destination has included.
+    digests: Vec<Digest>,
+    sparse: bool,
+}
+
+impl Tree {
+    pub(super) fn root(&self) -> &Manifest {
+        self.manifests.last().expect("a tree is made from its root")
+    }
+
+    pub(super) fn children(&self) -> impl Iterator<Item = &Manifest> {
+        self.manifests[..self.manifests.len() - 1].iter()
+    }
+
+    pub(super) fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+
+    pub(super) fn is_sparse(&self) -> bool {
+        self.sparse
+    }
+
+    /// All distinct blobs. Layers that may not be distributed stay where their URLs say.
+    pub(crate) fn blobs(&self) -> Vec<&Descriptor> {
+        let mut seen = HashSet::new();
+        let all = self.manifests.iter().flat_map(Manifest::blobs);
+        all.filter(|b| !is_foreign(b) && seen.insert(b.digest)).collect()
+    }
+
+    pub(super) fn blob_bytes(&self) -> u64 {
+        self.blobs().iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
+    }
+}
+
+fn is_foreign(blob: &Descriptor) -> bool {
+    let kind = &blob.media_type;
+    blob.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+        && (kind.contains("nondistributable") || kind.contains("foreign"))
+}
+
+/// Reads the tree of a request's image, level by level.
+pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, CopyError> {
+    let root = read_manifest(request, &request.source_version).await?;
+    let mut levels = Levels::default();
+    let mut next = levels.take_in(vec![root], &request.options.platforms)?;
+    while !next.is_empty() {
+        let children = next.into_iter().map(|child| read_child(request, child.digest));
+        let found: Vec<Option<Manifest>> = stream::iter(children.collect::<Vec<_>>())
+            .buffered(at_once.max(1))
+            .try_collect()
+            .await?;
+        let level = found.into_iter().flatten().collect();
+        next = levels.take_in(level, &request.options.platforms)?;
+    }
+    Ok(levels.into_tree())
+}
+
+async fn read_manifest(request: &CopyRequest, version: &Version) -> Result<Manifest, CopyError> {
+    let read = request.source.endpoint.manifest(version).await;
+    read.map_err(|e| CopyError::at(Step::ReadManifest(version.clone()), e))
+}
+
+/// A child that the destination has is complete there, with everything below it.
+async fn read_child(request: &CopyRequest, digest: Digest) -> Result<Option<Manifest>, CopyError> {
+    let version = Version::Digest(digest);
+    let there = request.destination.endpoint.head(&version).await;
+    match there.map_err(|e| CopyError::at(Step::FindManifest(version.clone()), e))? {
+        Some(_) => Ok(None),
+        None => read_manifest(request, &version).await.map(Some),
+    }
+}
+
+#[derive(Default)]
+struct Levels {
+    levels: Vec<Vec<Manifest>>,
+    digests: HashSet<Digest>,
+    order: Vec<Digest>,
+    bytes: usize,
+    sparse: bool,
+}
+
+impl Levels {
+    /// Adds a level and gives the children that were not seen before.
+    fn take_in(
+        &mut self,
+        level: Vec<Manifest>,
+        platforms: &[Platform],
+    ) -> Result<Vec<Descriptor>, CopyError> {
+        if self.levels.len() > MAX_DEPTH {
+            return Err(Kind::TooDeep(MAX_DEPTH).into());
+        }
+        let mut children = vec![];
+        for manifest in &level {
+            self.bytes += manifest.bytes().len();
+            self.see(manifest.digest());
+            let chosen = choose_children(manifest, platforms)?;
+            self.sparse |= chosen.len() < manifest.children().len();
+            children.extend(chosen.into_iter().filter(|c| self.see(c.digest)).cloned());
+        }
+        if self.bytes > MAX_BYTES {
+            return Err(Kind::TooLarge(MAX_BYTES).into());
+        }
+        if self.digests.len() > MAX_MANIFESTS {
+            return Err(Kind::TooMany(MAX_MANIFESTS).into());
+        }
+        self.levels.push(level);
+        Ok(children)
+    }
+
+    fn see(&mut self, digest: Digest) -> bool {
+        let new = self.digests.insert(digest);
+        if new {
+            self.order.push(digest);
+        }
+        new
+    }
+
+    fn into_tree(self) -> Tree {
+        let manifests = self.levels.into_iter().rev().flatten().collect();
+        Tree { manifests, digests: self.order, sparse: self.sparse }
+    }
+}
+
+/// The children of `manifest` that `platforms` asks for: all when it is empty. Attestations go
+/// with the image they are about, and what has no platform is always taken.
+pub(crate) fn choose_children<'a>(
+    manifest: &'a Manifest,
+    platforms: &[Platform],
+) -> Result<Vec<&'a Descriptor>, CopyError> {
+    let children = manifest.children();
+    if platforms.is_empty() || manifest.kind() == ManifestKind::Image {
+        return Ok(children.iter().collect());
+    }
+    let known = |d: &Descriptor| d.platform.as_ref().is_some_and(|p| p.os != "unknown");
+    let asked = |d: &Descriptor| {
+        d.platform.as_ref().is_some_and(|have| platforms.iter().any(|want| want.accepts(have)))
+    };
+    let images: HashMap<String, bool> =
+        children.iter().filter(|d| known(d)).map(|d| (d.digest.to_string(), asked(d))).collect();
+    if !images.is_empty() && !images.values().any(|&asked| asked) {
+        return Err(no_platform(children, platforms).into());
+    }
+    let about = |d: &Descriptor| {
+        d.annotations.as_ref().and_then(|a| a.get(ATTESTATION_SUBJECT)).cloned()
+    };
+    let chosen = |d: &&Descriptor| match (known(d), about(d)) {
+        (true, _) => asked(d),
+        (false, Some(image)) => images.get(&image).copied().unwrap_or(true),
+        (false, None) => true,
+    };
+    Ok(children.iter().filter(chosen).collect())
+}
+
+fn no_platform(children: &[Descriptor], wanted: &[Platform]) -> Kind {
+    let names = |platforms: &mut dyn Iterator<Item = &Platform>| {
+        platforms.take(20).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let available = names(&mut children.iter().filter_map(|d| d.platform.as_ref()));
+    Kind::NoPlatform { wanted: names(&mut wanted.iter()), available }
+}
+

@@ -1,0 +1,157 @@
+//! Workers that take jobs from the queue and copy, for all mirrors of a process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coral_image::Digest;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::access::Access;
+use crate::copy::{Copier, CopyOptions, CopyRequest, Limits};
+use crate::progress::{Event, Key, Observer, chain};
+use crate::queue::{InProcess, Job, Queue};
+use crate::state::Cause;
+
+/// How much a process does at once.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineLimits {
+    /// Images copied at the same time.
+    pub images: usize,
+    /// Bounds of one copy, and of all together.
+    pub copy: Limits,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self { images: 6, copy: Limits::default() }
+    }
+}
+
+/// What came of a job.
+#[derive(Debug, Clone)]
+pub(crate) struct Finished {
+    pub(crate) key: Key,
+    pub(crate) result: Result<Done, Failure>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    pub(crate) digest: Digest,
+    pub(crate) moved: u64,
+    pub(crate) sparse: bool,
+    pub(crate) elapsed: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) error: String,
+    pub(crate) cause: Cause,
+}
+
+/// Queue, workers and copier of a process. Dropping it ends the workers, in the middle of a copy
+/// if need be: what they put at the destination so far stays and is found again.
+pub struct Engine<Q: Queue = InProcess> {
+    shared: Arc<Shared<Q>>,
+    _workers: JoinSet<()>,
+}
+
+pub(crate) struct Shared<Q> {
+    pub(crate) queue: Q,
+    pub(crate) observer: Arc<dyn Observer>,
+    copier: Copier,
+    mirrors: Mutex<HashMap<String, Registered>>,
+}
+
+struct Registered {
+    access: Access,
+    results: mpsc::UnboundedSender<Arc<Finished>>,
+}
+
+impl<Q: Queue> Engine<Q> {
+    /// Starts the workers.
+    pub fn start(queue: Q, limits: EngineLimits, observer: Arc<dyn Observer>) -> Self {
+        let copier = Copier::new(limits.copy);
+        let mirrors = Mutex::default();
+        let shared = Arc::new(Shared { queue, observer, copier, mirrors });
+        let mut workers = JoinSet::new();
+        for _ in 0..limits.images.max(1) {
+            let shared = shared.clone();
+            workers.spawn(async move {
+                loop {
+                    shared.work_once().await;
+                }
+            });
+        }
+        Self { shared, _workers: workers }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared<Q>> {
+        self.shared.clone()
+    }
+}
+
+impl<Q: Queue> Shared<Q> {
+    fn mirrors(&self) -> MutexGuard<'_, HashMap<String, Registered>> {
+        // Insertions and removals are single steps, so a panic elsewhere does not spoil the map.
+        self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on jobs of `mirror` are copied with `access`; results of all jobs come out of the
+    /// receiver, since two mirrors may want the same image.
+    pub(crate) fn register(
+        &self,
+        mirror: &str,
+        access: Access,
+    ) -> mpsc::UnboundedReceiver<Arc<Finished>> {
+        let (results, receiver) = mpsc::unbounded_channel();
+        self.mirrors().insert(mirror.to_owned(), Registered { access, results });
+        receiver
+    }
+
+    pub(crate) fn unregister(&self, mirror: &str) {
+        let mut mirrors = self.mirrors();
+        if mirrors.get(mirror).is_some_and(|m| m.results.is_closed()) {
+            mirrors.remove(mirror);
+        }
+    }
+
+    async fn work_once(&self) {
+        let delivery = self.queue.take().await;
+        let access = self.mirrors().get(&delivery.job.mirror).map(|m| m.access.clone());
+        let result = match access {
+            Some(access) => self.copy(&delivery.job, &access).await,
+            None => Err(Failure { error: "its mirror was removed".into(), cause: Cause::Transient }),
+        };
+        let key = delivery.job.key.clone();
+        // The key is free again before anyone hears of the result and queues it anew.
+        drop(delivery);
+        let finished = Arc::new(Finished { key, result });
+        self.mirrors().retain(|_, mirror| mirror.results.send(finished.clone()).is_ok());
+    }
+
+    async fn copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
+        let (observer, source, key) =
+            (self.observer.clone(), job.source.to_string(), job.key.clone());
+        observer.observe(&source, Some(&key), &Event::Started);
+        let request = CopyRequest {
+            source: access.source(job.source.repository()),
+            source_version: job.source.version(),
+            destination: access.destination(&job.key.repository),
+            destination_version: job.key.version.clone(),
+            options: CopyOptions {
+                platforms: job.platforms.clone(),
+                without_referrers: !job.referrers,
+            },
+            report: Arc::new(move |event| observer.observe(&source, Some(&key), event)),
+        };
+        match self.copier.copy(&request).await {
+            Ok(copied) => {
+                let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);
+                Ok(Done { digest, moved, sparse, elapsed: copied.elapsed })
+            }
+            Err(error) => Err(Failure { error: chain(&error), cause: error.cause() }),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a mirror selects: from its settings to single images.
+
+use std::collections::{BTreeSet, HashMap};
+
+use coral_api::{Referrers, RepositorySettings};
+use coral_distribution::{Endpoint, Error};
+use coral_image::{
+    Descriptor, Host, ImageRef, Manifest, Platform, Repository, Tag, Version, destination_path,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+
+use crate::access::Access;
+use crate::copy::cause_of;
+use crate::progress::Key;
+use crate::state::Cause;
+
+/// Creation times asked for at the same time.
+const AT_ONCE: usize = 8;
+/// A configuration larger than this is not read for its time of creation.
+const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+/// One image that a mirror wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where from.
+    pub source: ImageRef,
+    /// Where to.
+    pub key: Key,
+    /// Platforms to copy; empty means all.
+    pub platforms: Vec<Platform>,
+    /// Whether referrers come along.
+    pub referrers: bool,
+}
+
+/// Why the images of a repository could not be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpandError {
+    /// It has no name at the destination.
+    #[error(transparent)]
+    Destination(#[from] coral_image::DestinationError),
+    /// Its tags could not be listed.
+    #[error("its tags could not be listed")]
+    List(#[source] Error),
+    /// The time of creation of a tag could not be read.
+    #[error("the time of creation of tag {tag} could not be read")]
+    Creation {
+        /// The tag.
+        tag: Tag,
+        /// What went wrong.
+        #[source]
+        source: Error,
+    },
+}
+
+impl ExpandError {
+    /// What the failure asks for.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Destination(_) => Cause::Refusal,
+            Self::List(source) | Self::Creation { source, .. } => cause_of(source),
+        }
+    }
+}
+
+/// The images that a repository's settings select at `now`. Only a filter lists the repository.
+pub async fn expand(
+    access: &Access,
+    settings: &RepositorySettings,
+    now: Timestamp,
+) -> Result<Vec<Wanted>, ExpandError> {
+    let mut tags: BTreeSet<Tag> = settings.tags.iter().cloned().collect();
+    tags.extend(filtered(access, settings, now).await?);
+    let destination = destination_repository(&access.destination, &settings.repository)?;
+    let versions = tags
+        .into_iter()
+        .map(Version::Tag)
+        .chain(settings.digests.iter().copied().map(Version::Digest));
+    Ok(versions.map(|version| wanted(settings, &destination, version)).collect())
+}
+
+/// The repository that `source` is mirrored to.
+fn destination_repository(
+    registry: &Host,
+    source: &Repository,
+) -> Result<Repository, coral_image::DestinationError> {
+    Ok(Repository::new(registry.clone(), destination_path(source)?))
+}
+
+fn wanted(settings: &RepositorySettings, destination: &Repository, version: Version) -> Wanted {
+    let source = match &version {
+        Version::Tag(tag) => settings.repository.tagged(tag.clone()),
+        Version::Digest(digest) => settings.repository.pinned(*digest).into(),
+    };
+    Wanted {
+        source,
+        key: Key { repository: destination.clone(), version },
+        platforms: settings.platforms.clone(),
+        referrers: settings.referrers == Referrers::Copy,
+    }
+}
+
+async fn filtered(
+    access: &Access,
+    settings: &RepositorySettings,
+    now: Timestamp,
+) -> Result<Vec<Tag>, ExpandError> {
+    let Some(filter) = &settings.filter else { return Ok(vec![]) };
+    let source = access.source(&settings.repository).endpoint;
+    let tags = source.tags().await.map_err(ExpandError::List)?;
+    if !filter.needs_creation() {
+        return Ok(filter.select(&tags, now, |_| None));
+    }
+    let questions = filter.candidates(&tags).into_iter().map(|tag| dated(&source, tag));
+    let created: HashMap<Tag, Option<Timestamp>> = stream::iter(questions.collect::<Vec<_>>())
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(filter.select(&tags, now, |tag| created.get(tag).copied().flatten()))
+}
+
+async fn dated(source: &Endpoint, tag: Tag) -> Result<(Tag, Option<Timestamp>), ExpandError> {
+    match created(source, &tag).await {
+        Ok(time) => Ok((tag, time)),
+        Err(source) => Err(ExpandError::Creation { tag, source }),
+    }
+}
+
+/// When an image was created, as its configuration says; of an index, its first image. Artifacts
+/// and images that do not say have no time.
+async fn created(source: &Endpoint, tag: &Tag) -> Result<Option<Timestamp>, Error> {
+    let mut manifest = source.manifest(&Version::Tag(tag.clone())).await?;
+    if let Some(child) = first_image(&manifest) {
+        manifest = source.manifest(&Version::Digest(child.digest)).await?;
+    }
+    let Some(config) = manifest.body().config.as_ref().filter(|c| c.size <= MAX_CONFIG) else {
+        return Ok(None);
+    };
+    let chunks: Vec<bytes::Bytes> = source.blob(config, 0).await?.try_collect().await?;
+    Ok(created_in(&chunks.concat()))
+}
+
+fn first_image(manifest: &Manifest) -> Option<&Descriptor> {
+    let is_image = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.os != "unknown");
+    manifest.children().iter().find(is_image)
+}
+
+fn created_in(config: &[u8]) -> Option<Timestamp> {
+    #[derive(serde::Deserialize)]
+    struct Created {
+        created: Option<String>,
+    }
+    serde_json::from_slice::<Created>(config).ok()?.created?.parse().ok()
+}

@@ -1,0 +1,102 @@
+//! What happens while images are mirrored, as values for whoever shows it.
+
+use std::fmt;
+use std::time::Duration;
+
+use coral_image::{Digest, ImageRef, Repository, Version};
+use serde::{Deserialize, Serialize};
+
+/// One image at its destination: what a job, a state and a progress bar are about. Two sources
+/// for one key are a conflict; one source in two mirrors is sharing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// Registry and path at the destination.
+    pub repository: Repository,
+    /// Tag, or digest.
+    pub version: Version,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.version {
+            Version::Tag(tag) => write!(f, "{}:{tag}", self.repository),
+            Version::Digest(digest) => write!(f, "{}@{digest}", self.repository),
+        }
+    }
+}
+
+impl Key {
+    /// The key of an image at its destination; a reference with a digest is keyed by it.
+    pub fn of(image: &ImageRef) -> Self {
+        Self { repository: image.repository().clone(), version: image.version() }
+    }
+}
+
+/// Something that happened to an image.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// A worker began; the sizes are not known yet.
+    Started,
+    /// The manifests were read: this many bytes of blobs belong to the image.
+    Sized {
+        /// Bytes of all distinct blobs.
+        bytes: u64,
+    },
+    /// So many bytes were moved over the network.
+    Moved {
+        /// Bytes since the last event.
+        bytes: u64,
+    },
+    /// So many bytes need not be moved: the destination has them.
+    Spared {
+        /// Bytes since the last event.
+        bytes: u64,
+    },
+    /// The image is complete at the destination.
+    Mirrored {
+        /// What the key resolves to now.
+        digest: Digest,
+        /// Bytes moved over the network.
+        moved: u64,
+        /// Whether its index names platforms that were left out.
+        sparse: bool,
+        /// Time from the worker's begin.
+        elapsed: Duration,
+    },
+    /// It was there already.
+    UpToDate {
+        /// What the key resolves to.
+        digest: Digest,
+    },
+    /// It failed.
+    Failed {
+        /// The whole chain of causes, in one line.
+        error: &'a str,
+        /// How many failures in a row this was.
+        attempts: u32,
+        /// When it is tried again by itself; `None` when it waits for a change.
+        retry_in: Option<Duration>,
+    },
+}
+
+/// Shows or records events. Called from many tasks at once; must not block.
+pub trait Observer: Send + Sync {
+    /// `source` is what is copied, `key` where to; without a key the event is about a whole
+    /// repository: its tags could not be listed, for example.
+    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>);
+}
+
+/// An error with all its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

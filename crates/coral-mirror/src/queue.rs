@@ -1,0 +1,180 @@
+//! The queue of copy jobs. In process here; other engines come behind the same trait.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coral_image::{ImageRef, Platform};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::progress::Key;
+
+/// One image to copy. Holds no credential: whoever takes the job asks for them by `mirror`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Where to: at most one job in flight for each.
+    pub key: Key,
+    /// Where from.
+    pub source: ImageRef,
+    /// The mirror it belongs to, as `namespace/name`.
+    pub mirror: String,
+    /// Platforms to copy; empty means all.
+    pub platforms: Vec<Platform>,
+    /// Whether referrers and cosign's tags are copied too.
+    pub referrers: bool,
+}
+
+/// What came of an attempt to enqueue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// The job waits for a worker.
+    Queued,
+    /// One with the same key waits or is being worked on.
+    AlreadyInFlight,
+}
+
+/// Jobs between producers and workers. At most one job per key is in flight: from `enqueue`
+/// until its delivery is dropped, and then it can be queued at once again.
+pub trait Queue: Send + Sync + 'static {
+    /// Puts a job at the end.
+    fn enqueue(&self, job: Job) -> impl Future<Output = Enqueued> + Send;
+    /// Waits for the next job.
+    fn take(&self) -> impl Future<Output = Delivery> + Send;
+}
+
+/// A job in a worker's hands. Dropping it ends the job, whatever came of it.
+pub struct Delivery {
+    /// The job.
+    pub job: Job,
+    done: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Delivery {
+    /// A delivery that calls `done` when dropped.
+    pub fn new(job: Job, done: impl FnOnce() + Send + 'static) -> Self {
+        Self { job, done: Some(Box::new(done)) }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done();
+        }
+    }
+}
+
+/// The queue in this process: first in, first out; gone with the process, which is why producers
+/// look at the registries again when they start.
+#[derive(Debug, Clone, Default)]
+pub struct InProcess(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    jobs: Mutex<Jobs>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    in_flight: HashSet<Key>,
+}
+
+impl InProcess {
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Jobs> {
+        // Every critical section leaves the two collections consistent, so a panic elsewhere
+        // does not spoil them.
+        self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pop(&self) -> Option<Delivery> {
+        let job = self.jobs().waiting.pop_front()?;
+        let (queue, key) = (self.clone(), job.key.clone());
+        Some(Delivery::new(job, move || {
+            queue.jobs().in_flight.remove(&key);
+        }))
+    }
+}
+
+impl Queue for InProcess {
+    async fn enqueue(&self, job: Job) -> Enqueued {
+        let mut jobs = self.jobs();
+        if !jobs.in_flight.insert(job.key.clone()) {
+            return Enqueued::AlreadyInFlight;
+        }
+        jobs.waiting.push_back(job);
+        drop(jobs);
+        self.0.arrived.notify_one();
+        Enqueued::Queued
+    }
+
+    async fn take(&self) -> Delivery {
+        loop {
+            let arrived = self.0.arrived.notified();
+            if let Some(delivery) = self.pop() {
+                // Two arrivals may have been folded into one wake-up: pass it on.
+                self.0.arrived.notify_one();
+                return delivery;
+            }
+            arrived.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(tag: &str) -> Job {
+        let source = ImageRef::parse(&format!("quay.io/org/app:{tag}")).unwrap();
+        let key = Key::of(&ImageRef::parse(&format!("mirror:5000/quay.io/org/app:{tag}")).unwrap());
+        Job { key, source, mirror: "default/m".into(), platforms: vec![], referrers: true }
+    }
+
+    #[tokio::test]
+    async fn jobs_come_out_in_the_order_they_went_in() {
+        let queue = InProcess::default();
+        for tag in ["1", "2", "3"] {
+            assert_eq!(queue.enqueue(job(tag)).await, Enqueued::Queued);
+        }
+        for tag in ["1", "2", "3"] {
+            assert_eq!(queue.take().await.job, job(tag));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_in_flight_once_while_it_waits_and_while_it_is_worked_on() {
+        let queue = InProcess::default();
+        queue.enqueue(job("1")).await;
+        assert_eq!(queue.enqueue(job("1")).await, Enqueued::AlreadyInFlight);
+        let delivery = queue.take().await;
+        assert_eq!(queue.enqueue(job("1")).await, Enqueued::AlreadyInFlight);
+        drop(delivery);
+        assert_eq!(queue.enqueue(job("1")).await, Enqueued::Queued);
+    }
+
+    #[tokio::test]
+    async fn every_waiting_worker_gets_a_job() {
+        let queue = InProcess::default();
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let queue = queue.clone();
+                tokio::spawn(async move { queue.take().await.job })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        for tag in ["1", "2", "3"] {
+            queue.enqueue(job(tag)).await;
+        }
+        for worker in workers {
+            worker.await.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_job_survives_being_written_down() {
+        let text = serde_json::to_string(&job("1")).unwrap();
+        assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job("1"));
+    }
+}

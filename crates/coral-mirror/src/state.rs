@@ -1,0 +1,190 @@
+//! The state of one mirrored image, and when it is tried again: pure, `now` is an argument.
+
+use std::time::Duration;
+
+use coral_image::Digest;
+use jiff::Timestamp;
+
+/// First wait after a failure.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest wait, whatever is configured.
+const MAX_BACKOFF: Duration = Duration::from_secs(600);
+
+/// How failures are retried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// After so many failures in a row the image is in state `Error`.
+    pub limit: u32,
+    /// Longest wait between two tries, at most ten minutes.
+    pub max_backoff: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { limit: 5, max_backoff: MAX_BACKOFF }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait after the `attempts`-th failure in a row: doubling from one second, of which the
+    /// second half is scaled by `jitter` (0 to 1) so that many failures do not come back at once.
+    pub fn backoff(&self, attempts: u32, jitter: f64) -> Duration {
+        let ceiling = self.max_backoff.min(MAX_BACKOFF);
+        let exponent = attempts.saturating_sub(1).min(20);
+        let full = FIRST_BACKOFF.saturating_mul(1 << exponent).min(ceiling);
+        full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)).min(ceiling)
+    }
+}
+
+/// What a failure asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It may pass by itself.
+    Transient,
+    /// It may pass by itself, and the other side said when to ask again.
+    After(Duration),
+    /// Only a change of spec, credential or tag can mend it.
+    Refusal,
+}
+
+/// Where an image stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageState {
+    /// Not looked at yet, or waiting for its copy.
+    Pending,
+    /// Complete at the destination, at this digest.
+    Mirrored(Digest),
+    /// Failed, fewer times in a row than the limit.
+    Failing(String),
+    /// Failed as often as the limit says, or more.
+    Error(String),
+}
+
+/// State, failures in a row, and the next try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageStatus {
+    /// Where it stands.
+    pub state: ImageState,
+    /// Failures in a row.
+    pub attempts: u32,
+    /// When it is tried again by itself, before the next scheduled pass.
+    pub next_try: Option<Timestamp>,
+}
+
+impl Default for ImageStatus {
+    fn default() -> Self {
+        Self { state: ImageState::Pending, attempts: 0, next_try: None }
+    }
+}
+
+impl ImageStatus {
+    /// The image is complete at the destination.
+    pub fn succeeded(&mut self, digest: Digest) {
+        *self = Self { state: ImageState::Mirrored(digest), attempts: 0, next_try: None };
+    }
+
+    /// The image failed at `now`. Below the limit it is retried with backoff whatever the cause;
+    /// from the limit on a transient cause is still retried at the longest backoff, while a
+    /// refusal waits for a change. A wait that the other side asked for is never cut short, but
+    /// for the ten minutes that nothing exceeds.
+    pub fn failed(
+        &mut self,
+        error: String,
+        cause: Cause,
+        policy: RetryPolicy,
+        now: Timestamp,
+        jitter: f64,
+    ) {
+        self.attempts = self.attempts.saturating_add(1);
+        let at_limit = self.attempts >= policy.limit.max(1);
+        let wait = match cause {
+            Cause::Refusal if at_limit => None,
+            Cause::Transient if at_limit => Some(policy.max_backoff.min(MAX_BACKOFF)),
+            Cause::After(asked) => {
+                Some(asked.max(policy.backoff(self.attempts, jitter)).min(MAX_BACKOFF))
+            }
+            Cause::Transient | Cause::Refusal => Some(policy.backoff(self.attempts, jitter)),
+        };
+        self.next_try = wait.and_then(|w| now.checked_add(w).ok());
+        self.state = if at_limit { ImageState::Error(error) } else { ImageState::Failing(error) };
+    }
+
+    /// Whether it is to be tried at `now`.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.next_try.is_some_and(|at| at <= now)
+    }
+
+    /// Whether it is complete.
+    pub fn is_mirrored(&self) -> bool {
+        matches!(self.state, ImageState::Mirrored(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn failed_times(n: u32, cause: Cause) -> ImageStatus {
+        let policy = RetryPolicy { limit: 3, max_backoff: Duration::from_secs(60) };
+        let mut status = ImageStatus::default();
+        (0..n).for_each(|_| status.failed("broken".into(), cause, policy, at(1000), 1.0));
+        status
+    }
+
+    #[test]
+    fn waits_double_from_one_second_up_to_the_longest() {
+        let policy = RetryPolicy { limit: 5, max_backoff: Duration::from_secs(10) };
+        let waits: Vec<_> = (1..=6).map(|n| policy.backoff(n, 1.0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
+        assert_eq!(policy.backoff(3, 0.0), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_ten_minutes_whatever_is_configured_or_asked_for() {
+        let policy = RetryPolicy { limit: 5, max_backoff: Duration::from_secs(86_400) };
+        assert_eq!(policy.backoff(u32::MAX, 1.0), Duration::from_secs(600));
+        let status = failed_times(1, Cause::After(Duration::from_secs(100_000)));
+        assert_eq!(status.next_try, Some(at(1600)));
+    }
+
+    #[test]
+    fn below_the_limit_a_refusal_is_tried_again() {
+        let status = failed_times(2, Cause::Refusal);
+        assert_eq!(status.state, ImageState::Failing("broken".into()));
+        assert_eq!(status.next_try, Some(at(1002)));
+    }
+
+    #[test]
+    fn at_the_limit_a_refusal_waits_for_a_change() {
+        let status = failed_times(3, Cause::Refusal);
+        assert_eq!(status.state, ImageState::Error("broken".into()));
+        assert_eq!(status.next_try, None);
+    }
+
+    #[test]
+    fn at_the_limit_a_transient_failure_is_tried_again_at_the_longest_wait() {
+        let status = failed_times(7, Cause::Transient);
+        assert_eq!(status.state, ImageState::Error("broken".into()));
+        assert_eq!(status.next_try, Some(at(1060)));
+        assert!(!status.is_due(at(1059)));
+        assert!(status.is_due(at(1060)));
+    }
+
+    #[test]
+    fn what_the_other_side_asked_for_is_waited() {
+        let status = failed_times(1, Cause::After(Duration::from_secs(90)));
+        assert_eq!(status.next_try, Some(at(1090)));
+    }
+
+    #[test]
+    fn success_forgets_all_failures() {
+        let mut status = failed_times(5, Cause::Transient);
+        status.succeeded(Digest::sha256(b"x"));
+        assert_eq!((status.attempts, status.next_try), (0, None));
+        assert!(status.is_mirrored());
+    }
+}

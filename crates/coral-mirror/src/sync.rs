@@ -1,0 +1,285 @@
+//! One mirror, kept in step: look, compare, enqueue, fold in results, wait, again.
+
+mod ledger;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use coral_api::{Cadence, MirrorSettings};
+use coral_image::Host;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Access;
+use crate::compare::{CompareError, Depth, Difference, compare};
+use crate::engine::{Engine, Failure, Finished, Shared};
+use crate::expand::{ExpandError, Wanted, expand};
+use crate::progress::{Event, Key, chain};
+use crate::queue::{Enqueued, Job, Queue};
+use crate::state::RetryPolicy;
+use ledger::Ledger;
+
+pub use ledger::Summary;
+
+/// Questions asked to one source host at the same time: a host that does not answer holds up its
+/// own images only.
+const PER_HOST: usize = 8;
+
+/// When a mirror is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// After one pass: every image is copied, or failed for good, or as often as the limit says.
+    OnePass,
+    /// When it is told to stop.
+    Stopped,
+}
+
+/// A mirror and how it reaches its registries.
+#[derive(Clone)]
+pub struct Mirror {
+    /// `namespace/name`.
+    pub name: String,
+    /// What it wants.
+    pub settings: MirrorSettings,
+    /// How it gets it.
+    pub access: Access,
+    /// Whether its settings replace others: then equal digests do not say that every platform is
+    /// there.
+    pub changed: bool,
+}
+
+impl Mirror {
+    /// Keeps the mirror in step, and tells `summary` after each change.
+    pub async fn run<Q: Queue>(
+        self,
+        engine: &Engine<Q>,
+        until: Until,
+        stop: CancellationToken,
+        summary: impl Fn(&Summary) + Send,
+    ) -> Summary {
+        let shared = engine.shared();
+        let results = shared.register(&self.name, self.access.clone());
+        let name = self.name.clone();
+        let mut driver = Driver::new(self, until, shared.clone(), results);
+        let end = driver.drive(until, stop, summary).await;
+        drop(driver);
+        shared.unregister(&name);
+        end
+    }
+}
+
+/// Something that a question asked in the background found.
+enum Found {
+    Expanded(usize, Result<Vec<Wanted>, ExpandError>),
+    Compared(Key, Result<Difference, CompareError>),
+}
+
+struct Driver<Q: Queue> {
+    mirror: Mirror,
+    shared: Arc<Shared<Q>>,
+    results: mpsc::UnboundedReceiver<Arc<Finished>>,
+    ledger: Ledger,
+    questions: FuturesUnordered<BoxFuture<'static, Found>>,
+    hosts: HashMap<Host, Arc<Semaphore>>,
+    next_pass: Option<Timestamp>,
+    passes: u64,
+}
+
+impl<Q: Queue> Driver<Q> {
+    fn new(
+        mirror: Mirror,
+        until: Until,
+        shared: Arc<Shared<Q>>,
+        results: mpsc::UnboundedReceiver<Arc<Finished>>,
+    ) -> Self {
+        let retry = mirror.settings.retry;
+        let policy = RetryPolicy { limit: retry.limit, max_backoff: retry.max_backoff };
+        let ledger = Ledger::new(mirror.settings.repositories.len(), policy, until);
+        let next_pass = (!mirror.settings.suspend).then_some(Timestamp::MIN);
+        let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
+        Self { mirror, shared, results, ledger, questions, hosts, next_pass, passes: 0 }
+    }
+
+    async fn drive(
+        &mut self,
+        until: Until,
+        stop: CancellationToken,
+        summary: impl Fn(&Summary) + Send,
+    ) -> Summary {
+        loop {
+            let now = Timestamp::now();
+            self.ask_what_is_due(now);
+            let state = self.ledger.summary(self.next_pass);
+            summary(&state);
+            if until == Until::OnePass && (self.ledger.is_at_rest() || self.mirror.settings.suspend) {
+                return state;
+            }
+            let wake_at = self.wake_at(until);
+            tokio::select! {
+                () = stop.cancelled() => return state,
+                Some(found) = self.questions.next() => self.fold_in(found).await,
+                Some(finished) = self.results.recv() => self.fold_in_result(&finished),
+                () = sleep_until(wake_at, now) => {}
+            }
+        }
+    }
+
+    fn wake_at(&self, until: Until) -> Option<Timestamp> {
+        let pass = self.next_pass.filter(|_| until == Until::Stopped);
+        self.ledger.next_try().into_iter().chain(pass).min()
+    }
+
+    fn ask_what_is_due(&mut self, now: Timestamp) {
+        if self.next_pass.is_some_and(|at| at <= now) {
+            self.passes += 1;
+            self.next_pass = next_pass(&self.mirror.settings.cadence, now);
+            self.ledger.begin_pass();
+        }
+        for repository in self.ledger.repositories_due(now) {
+            self.ask_to_expand(repository, now);
+        }
+        for wanted in self.ledger.images_due(now) {
+            self.ask_to_compare(wanted);
+        }
+    }
+
+    fn ask_to_expand(&mut self, repository: usize, now: Timestamp) {
+        let access = self.mirror.access.clone();
+        let settings = self.mirror.settings.repositories[repository].clone();
+        let host = self.host(settings.repository.host());
+        self.questions.push(
+            async move {
+                let _turn = host.acquire().await;
+                Found::Expanded(repository, expand(&access, &settings, now).await)
+            }
+            .boxed(),
+        );
+    }
+
+    fn ask_to_compare(&mut self, wanted: Wanted) {
+        let access = self.mirror.access.clone();
+        let host = self.host(wanted.source.repository().host());
+        let first_look = self.mirror.changed && self.passes <= 1;
+        let depth = match wanted.platforms.is_empty() && !first_look {
+            true => Depth::Head,
+            false => Depth::Children,
+        };
+        self.questions.push(
+            async move {
+                let _turn = host.acquire().await;
+                let source = access.source(wanted.source.repository()).endpoint;
+                let destination = access.destination(&wanted.key.repository).endpoint;
+                let (version, platforms) = (&wanted.key.version, &wanted.platforms);
+                let found = compare(&source, &destination, version, platforms, depth).await;
+                Found::Compared(wanted.key, found)
+            }
+            .boxed(),
+        );
+    }
+
+    fn host(&mut self, host: &Host) -> Arc<Semaphore> {
+        let new = || Arc::new(Semaphore::new(PER_HOST));
+        self.hosts.entry(host.clone()).or_insert_with(new).clone()
+    }
+
+    async fn fold_in(&mut self, found: Found) {
+        match found {
+            Found::Expanded(repository, Ok(wanted)) => self.ledger.expanded(repository, wanted),
+            Found::Expanded(repository, Err(error)) => {
+                let failure = Failure { error: chain(&error), cause: error.cause() };
+                self.repository_failed(repository, failure);
+            }
+            Found::Compared(key, Ok(Difference::None(digest))) => {
+                if let Some(wanted) = self.ledger.succeeded(&key, digest, 0, false) {
+                    self.observe(&wanted, &Event::UpToDate { digest });
+                }
+            }
+            Found::Compared(key, Ok(Difference::Missing)) => self.enqueue(&key).await,
+            Found::Compared(key, Err(error)) => {
+                let failure = Failure { error: chain(&error), cause: error.cause() };
+                self.image_failed(&key, failure);
+            }
+        }
+    }
+
+    async fn enqueue(&mut self, key: &Key) {
+        let Some(wanted) = self.ledger.copying(key) else { return };
+        let job = Job {
+            key: wanted.key,
+            source: wanted.source,
+            mirror: self.mirror.name.clone(),
+            platforms: wanted.platforms,
+            referrers: wanted.referrers,
+        };
+        // When another mirror has the same image in flight, its result comes here too.
+        let (Enqueued::Queued | Enqueued::AlreadyInFlight) = self.shared.queue.enqueue(job).await;
+    }
+
+    fn fold_in_result(&mut self, finished: &Finished) {
+        if !self.ledger.is_copying(&finished.key) {
+            return;
+        }
+        match &finished.result {
+            Ok(done) => {
+                let (digest, moved) = (done.digest, done.moved);
+                let wanted = self.ledger.succeeded(&finished.key, digest, moved, done.sparse);
+                let event =
+                    Event::Mirrored { digest, moved, sparse: done.sparse, elapsed: done.elapsed };
+                if let Some(wanted) = wanted {
+                    self.observe(&wanted, &event);
+                }
+            }
+            Err(failure) => self.image_failed(&finished.key, failure.clone()),
+        }
+    }
+
+    fn image_failed(&mut self, key: &Key, failure: Failure) {
+        let now = Timestamp::now();
+        let error = failure.error.clone();
+        let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random()) else {
+            return;
+        };
+        let event = Event::Failed {
+            error: &error,
+            attempts: status.attempts,
+            retry_in: status.next_try.map(|at| at.duration_since(now).unsigned_abs()),
+        };
+        self.observe(&wanted, &event);
+    }
+
+    fn repository_failed(&mut self, repository: usize, failure: Failure) {
+        let now = Timestamp::now();
+        let error = failure.error.clone();
+        let status = self.ledger.repository_failed(repository, failure, now, rand::random());
+        let source = self.mirror.settings.repositories[repository].repository.to_string();
+        let event = Event::Failed {
+            error: &error,
+            attempts: status.attempts,
+            retry_in: status.next_try.map(|at| at.duration_since(now).unsigned_abs()),
+        };
+        self.shared.observer.observe(&source, None, &event);
+    }
+
+    fn observe(&self, wanted: &Wanted, event: &Event<'_>) {
+        self.shared.observer.observe(&wanted.source.to_string(), Some(&wanted.key), event);
+    }
+}
+
+fn next_pass(cadence: &Cadence, now: Timestamp) -> Option<Timestamp> {
+    match cadence {
+        Cadence::Every(interval) => now.checked_add(*interval).ok(),
+        Cadence::Cron(schedule) => schedule.next_after(now),
+    }
+}
+
+async fn sleep_until(at: Option<Timestamp>, now: Timestamp) {
+    match at {
+        Some(at) if at <= now => {}
+        Some(at) => tokio::time::sleep(at.duration_since(now).unsigned_abs()).await,
+        None => std::future::pending().await,
+    }
+}
