@@ -56,7 +56,12 @@ pub(crate) async fn compare(
     platforms: &[Platform],
     depth: Depth,
 ) -> Result<Difference, CompareError> {
-    let there = async { destination.head(version).await.map_err(CompareError::Destination) };
+    let there = async {
+        destination
+            .head(version)
+            .await
+            .map_err(CompareError::Destination)
+    };
     let digest = match version {
         Version::Digest(digest) => match there.await? {
             Some(_) => *digest,
@@ -65,8 +70,10 @@ pub(crate) async fn compare(
         Version::Tag(_) => {
             let wanted = async { source.head(version).await.map_err(CompareError::Source) };
             let (wanted, there) = futures::try_join!(wanted, there)?;
-            let not_there =
-                || CompareError::NotThere { place: source.to_string(), version: version.clone() };
+            let not_there = || CompareError::NotThere {
+                place: source.to_string(),
+                version: version.clone(),
+            };
             let wanted = wanted.ok_or_else(not_there)?.digest;
             if there.map(|d| d.digest) != Some(wanted) {
                 return Ok(Difference::Missing);
@@ -86,11 +93,21 @@ async fn compare_children(
     platforms: &[Platform],
 ) -> Result<Difference, CompareError> {
     let version = Version::Digest(digest);
-    let index = destination.manifest(&version).await.map_err(CompareError::Destination)?;
-    let Ok(children) = choose_children(&index, platforms) else { return Ok(Difference::Missing) };
+    let index = destination
+        .manifest(&version)
+        .await
+        .map_err(CompareError::Destination)?;
+    let Ok(children) = choose_children(&index, platforms) else {
+        return Ok(Difference::Missing);
+    };
     let questions = children.into_iter().map(|child| {
         let version = Version::Digest(child.digest);
-        async move { destination.head(&version).await.map_err(CompareError::Destination) }
+        async move {
+            destination
+                .head(&version)
+                .await
+                .map_err(CompareError::Destination)
+        }
     });
     let mut found = stream::iter(questions.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
     while let Some(child) = found.next().await {

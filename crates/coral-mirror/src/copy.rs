@@ -14,9 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coral_distribution::{Endpoint, Layout};
-use coral_image::{
-    Digest, Manifest, ManifestKind, Platform, Repository, RepositoryPath, Version,
-};
+use coral_image::{Digest, Manifest, ManifestKind, Platform, Repository, RepositoryPath, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
 pub use error::CopyError;
@@ -41,7 +39,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { transfers: 8, blobs_per_image: 6, manifests_per_image: 8 }
+        Self {
+            transfers: 8,
+            blobs_per_image: 6,
+            manifests_per_image: 8,
+        }
     }
 }
 
@@ -59,14 +61,25 @@ pub struct Site {
 impl Site {
     /// A repository of a registry.
     pub fn new(endpoint: Endpoint, repository: &Repository) -> Self {
-        let (registry, path) = (repository.host().to_string(), Some(repository.path().clone()));
-        Self { endpoint, registry, path }
+        let (registry, path) = (
+            repository.host().to_string(),
+            Some(repository.path().clone()),
+        );
+        Self {
+            endpoint,
+            registry,
+            path,
+        }
     }
 
     /// A layout's folder.
     pub fn layout(layout: Layout) -> Self {
         let registry = format!("oci:{}", layout.dir().display());
-        Self { endpoint: layout.into(), registry, path: None }
+        Self {
+            endpoint: layout.into(),
+            registry,
+            path: None,
+        }
     }
 }
 
@@ -146,7 +159,10 @@ impl Default for Copier {
 impl Copier {
     /// A copier with its own bounds.
     pub fn new(limits: Limits) -> Self {
-        Self { blobs: Arc::new(Blobs::new(limits.transfers)), limits }
+        Self {
+            blobs: Arc::new(Blobs::new(limits.transfers)),
+            limits,
+        }
     }
 
     /// Copies one image with all that belongs to it.
@@ -158,7 +174,9 @@ impl Copier {
     async fn copy_at_depth(&self, request: &CopyRequest, depth: u8) -> Result<Copied, CopyError> {
         let start = Instant::now();
         let tree = tree::read(request, self.limits.manifests_per_image).await?;
-        (request.report)(&Event::Sized { bytes: tree.blob_bytes() });
+        (request.report)(&Event::Sized {
+            bytes: tree.blob_bytes(),
+        });
         let (mut bytes, referrers) = futures::try_join!(
             self.copy_blobs(request, &tree),
             referrers::find(request, &tree, depth),
@@ -184,7 +202,10 @@ impl Copier {
     }
 
     async fn copy_blobs(&self, request: &CopyRequest, tree: &Tree) -> Result<Bytes, CopyError> {
-        let blobs = tree.blobs().into_iter().map(|blob| self.blobs.ensure(request, blob));
+        let blobs = tree
+            .blobs()
+            .into_iter()
+            .map(|blob| self.blobs.ensure(request, blob));
         stream::iter(blobs.collect::<Vec<_>>())
             .buffer_unordered(self.limits.blobs_per_image.max(1))
             .try_fold(Bytes::default(), |mut total, bytes| async move {
@@ -228,8 +249,12 @@ impl Copier {
             put(request, request.destination_version.clone(), root).await?;
         }
         for referrer in referrers {
-            let copied = Box::pin(self.copy_at_depth(&referrer.request(request), depth + 1)).await?;
-            bytes += Bytes { moved: copied.moved, spared: copied.spared };
+            let copied =
+                Box::pin(self.copy_at_depth(&referrer.request(request), depth + 1)).await?;
+            bytes += Bytes {
+                moved: copied.moved,
+                spared: copied.spared,
+            };
         }
         if !referrers.is_empty() && request.destination_version.digest().is_none() {
             put(request, request.destination_version.clone(), root).await?;
@@ -238,7 +263,11 @@ impl Copier {
     }
 }
 
-async fn put(request: &CopyRequest, version: Version, manifest: &Manifest) -> Result<(), CopyError> {
+async fn put(
+    request: &CopyRequest,
+    version: Version,
+    manifest: &Manifest,
+) -> Result<(), CopyError> {
     let endpoint = &request.destination.endpoint;
     match endpoint.put_manifest(&version, manifest).await {
         Ok(_) => Ok(()),

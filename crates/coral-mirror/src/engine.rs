@@ -25,7 +25,10 @@ pub struct EngineLimits {
 
 impl Default for EngineLimits {
     fn default() -> Self {
-        Self { images: 6, copy: Limits::default() }
+        Self {
+            images: 6,
+            copy: Limits::default(),
+        }
     }
 }
 
@@ -74,7 +77,12 @@ impl<Q: Queue> Engine<Q> {
     pub fn start(queue: Q, limits: EngineLimits, observer: Arc<dyn Observer>) -> Self {
         let copier = Copier::new(limits.copy);
         let mirrors = Mutex::default();
-        let shared = Arc::new(Shared { queue, observer, copier, mirrors });
+        let shared = Arc::new(Shared {
+            queue,
+            observer,
+            copier,
+            mirrors,
+        });
         let mut workers = JoinSet::new();
         for _ in 0..limits.images.max(1) {
             let shared = shared.clone();
@@ -84,7 +92,10 @@ impl<Q: Queue> Engine<Q> {
                 }
             });
         }
-        Self { shared, _workers: workers }
+        Self {
+            shared,
+            _workers: workers,
+        }
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared<Q>> {
@@ -106,7 +117,8 @@ impl<Q: Queue> Shared<Q> {
         access: Access,
     ) -> mpsc::UnboundedReceiver<Arc<Finished>> {
         let (results, receiver) = mpsc::unbounded_channel();
-        self.mirrors().insert(mirror.to_owned(), Registered { access, results });
+        self.mirrors()
+            .insert(mirror.to_owned(), Registered { access, results });
         receiver
     }
 
@@ -119,21 +131,31 @@ impl<Q: Queue> Shared<Q> {
 
     async fn work_once(&self) {
         let delivery = self.queue.take().await;
-        let access = self.mirrors().get(&delivery.job.mirror).map(|m| m.access.clone());
+        let access = self
+            .mirrors()
+            .get(&delivery.job.mirror)
+            .map(|m| m.access.clone());
         let result = match access {
             Some(access) => self.copy(&delivery.job, &access).await,
-            None => Err(Failure { error: "its mirror was removed".into(), cause: Cause::Transient }),
+            None => Err(Failure {
+                error: "its mirror was removed".into(),
+                cause: Cause::Transient,
+            }),
         };
         let key = delivery.job.key.clone();
         // The key is free again before anyone hears of the result and queues it anew.
         drop(delivery);
         let finished = Arc::new(Finished { key, result });
-        self.mirrors().retain(|_, mirror| mirror.results.send(finished.clone()).is_ok());
+        self.mirrors()
+            .retain(|_, mirror| mirror.results.send(finished.clone()).is_ok());
     }
 
     async fn copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
-        let (observer, source, key) =
-            (self.observer.clone(), job.source.to_string(), job.key.clone());
+        let (observer, source, key) = (
+            self.observer.clone(),
+            job.source.to_string(),
+            job.key.clone(),
+        );
         observer.observe(&source, Some(&key), &Event::Started);
         let request = CopyRequest {
             source: access.source(job.source.repository()),
@@ -149,9 +171,17 @@ impl<Q: Queue> Shared<Q> {
         match self.copier.copy(&request).await {
             Ok(copied) => {
                 let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);
-                Ok(Done { digest, moved, sparse, elapsed: copied.elapsed })
+                Ok(Done {
+                    digest,
+                    moved,
+                    sparse,
+                    elapsed: copied.elapsed,
+                })
             }
-            Err(error) => Err(Failure { error: chain(&error), cause: error.cause() }),
+            Err(error) => Err(Failure {
+                error: chain(&error),
+                cause: error.cause(),
+            }),
         }
     }
 }

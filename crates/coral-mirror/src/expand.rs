@@ -76,7 +76,9 @@ pub async fn expand(
         .into_iter()
         .map(Version::Tag)
         .chain(settings.digests.iter().copied().map(Version::Digest));
-    Ok(versions.map(|version| wanted(settings, &destination, version)).collect())
+    Ok(versions
+        .map(|version| wanted(settings, &destination, version))
+        .collect())
 }
 
 /// The repository that `source` is mirrored to.
@@ -94,7 +96,10 @@ fn wanted(settings: &RepositorySettings, destination: &Repository, version: Vers
     };
     Wanted {
         source,
-        key: Key { repository: destination.clone(), version },
+        key: Key {
+            repository: destination.clone(),
+            version,
+        },
         platforms: settings.platforms.clone(),
         referrers: settings.referrers == Referrers::Copy,
     }
@@ -105,13 +110,18 @@ async fn filtered(
     settings: &RepositorySettings,
     now: Timestamp,
 ) -> Result<Vec<Tag>, ExpandError> {
-    let Some(filter) = &settings.filter else { return Ok(vec![]) };
+    let Some(filter) = &settings.filter else {
+        return Ok(vec![]);
+    };
     let source = access.source(&settings.repository).endpoint;
     let tags = source.tags().await.map_err(ExpandError::List)?;
     if !filter.needs_creation() {
         return Ok(filter.select(&tags, now, |_| None));
     }
-    let questions = filter.candidates(&tags).into_iter().map(|tag| dated(&source, tag));
+    let questions = filter
+        .candidates(&tags)
+        .into_iter()
+        .map(|tag| dated(&source, tag));
     let created: HashMap<Tag, Option<Timestamp>> = stream::iter(questions.collect::<Vec<_>>())
         .buffer_unordered(AT_ONCE)
         .try_collect()
@@ -133,7 +143,12 @@ async fn created(source: &Endpoint, tag: &Tag) -> Result<Option<Timestamp>, Erro
     if let Some(child) = first_image(&manifest) {
         manifest = source.manifest(&Version::Digest(child.digest)).await?;
     }
-    let Some(config) = manifest.body().config.as_ref().filter(|c| c.size <= MAX_CONFIG) else {
+    let Some(config) = manifest
+        .body()
+        .config
+        .as_ref()
+        .filter(|c| c.size <= MAX_CONFIG)
+    else {
         return Ok(None);
     };
     let chunks: Vec<bytes::Bytes> = source.blob(config, 0).await?.try_collect().await?;
@@ -150,5 +165,9 @@ fn created_in(config: &[u8]) -> Option<Timestamp> {
     struct Created {
         created: Option<String>,
     }
-    serde_json::from_slice::<Created>(config).ok()?.created?.parse().ok()
+    serde_json::from_slice::<Created>(config)
+        .ok()?
+        .created?
+        .parse()
+        .ok()
 }

@@ -1,6 +1,7 @@
 //! What a pass would do, without doing it.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use coral_api::RepositorySettings;
@@ -47,11 +48,11 @@ pub enum PlannedAction {
 
 /// What a pass over these repositories would do now. `counted` remembers the blobs that were
 /// counted, over several calls for one destination.
-pub async fn plan(
+pub async fn plan<S: BuildHasher>(
     access: &Access,
     repositories: &[RepositorySettings],
     now: Timestamp,
-    counted: &mut HashSet<Digest>,
+    counted: &mut HashSet<Digest, S>,
 ) -> Vec<Planned> {
     let mut planned = vec![];
     for settings in repositories {
@@ -67,10 +68,10 @@ pub async fn plan(
     planned
 }
 
-async fn plan_images(
+async fn plan_images<S: BuildHasher>(
     access: &Access,
     wanted: Vec<Wanted>,
-    counted: &mut HashSet<Digest>,
+    counted: &mut HashSet<Digest, S>,
 ) -> Vec<Planned> {
     let looks = wanted.into_iter().map(|wanted| async move {
         let missing = missing(access, &wanted).await;
@@ -82,12 +83,22 @@ async fn plan_images(
         let action = match missing {
             Ok(Missing::Nothing(digest)) => PlannedAction::Skip(digest),
             Ok(Missing::Blobs(blobs)) => {
-                let new: Vec<_> = blobs.into_iter().filter(|(d, _)| counted.insert(*d)).collect();
-                PlannedAction::Copy { bytes: new.iter().map(|(_, n)| n).sum(), blobs: new.len() }
+                let new: Vec<_> = blobs
+                    .into_iter()
+                    .filter(|(d, _)| counted.insert(*d))
+                    .collect();
+                PlannedAction::Copy {
+                    bytes: new.iter().map(|(_, n)| n).sum(),
+                    blobs: new.len(),
+                }
             }
             Err(error) => PlannedAction::Fail(error),
         };
-        planned.push(Planned { source: wanted.source.to_string(), key: Some(wanted.key), action });
+        planned.push(Planned {
+            source: wanted.source.to_string(),
+            key: Some(wanted.key),
+            action,
+        });
     }
     planned
 }
@@ -110,7 +121,11 @@ async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
         report: Arc::new(|_| {}),
     };
     let (from, to) = (&request.source.endpoint, &request.destination.endpoint);
-    let depth = if wanted.platforms.is_empty() { Depth::Head } else { Depth::Children };
+    let depth = if wanted.platforms.is_empty() {
+        Depth::Head
+    } else {
+        Depth::Children
+    };
     let found = compare(from, to, &wanted.key.version, &wanted.platforms, depth).await;
     if let Difference::None(digest) = found.map_err(|e| chain(&e))? {
         return Ok(Missing::Nothing(digest));

@@ -28,7 +28,10 @@ impl fmt::Display for Key {
 impl Key {
     /// The key of an image at its destination; a reference with a digest is keyed by it.
     pub fn of(image: &ImageRef) -> Self {
-        Self { repository: image.repository().clone(), version: image.version() }
+        Self {
+            repository: image.repository().clone(),
+            version: image.version(),
+        }
     }
 }
 

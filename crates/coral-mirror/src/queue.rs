@@ -52,7 +52,10 @@ pub struct Delivery {
 impl Delivery {
     /// A delivery that calls `done` when dropped.
     pub fn new(job: Job, done: impl FnOnce() + Send + 'static) -> Self {
-        Self { job, done: Some(Box::new(done)) }
+        Self {
+            job,
+            done: Some(Box::new(done)),
+        }
     }
 }
 
@@ -129,7 +132,13 @@ mod tests {
     fn job(tag: &str) -> Job {
         let source = ImageRef::parse(&format!("quay.io/org/app:{tag}")).unwrap();
         let key = Key::of(&ImageRef::parse(&format!("mirror:5000/quay.io/org/app:{tag}")).unwrap());
-        Job { key, source, mirror: "default/m".into(), platforms: vec![], referrers: true }
+        Job {
+            key,
+            source,
+            mirror: "default/m".into(),
+            platforms: vec![],
+            referrers: true,
+        }
     }
 
     #[tokio::test]
@@ -160,7 +169,7 @@ mod tests {
         let workers: Vec<_> = (0..3)
             .map(|_| {
                 let queue = queue.clone();
-                tokio::spawn(async move { queue.take().await.job })
+                tokio::spawn(async move { queue.take().await.job.clone() })
             })
             .collect();
         tokio::task::yield_now().await;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 /// First wait after a failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest wait, whatever is configured.
-const MAX_BACKOFF: Duration = Duration::from_secs(600);
+const MAX_BACKOFF: Duration = Duration::from_mins(10);
 
 /// How failures are retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,10 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { limit: 5, max_backoff: MAX_BACKOFF }
+        Self {
+            limit: 5,
+            max_backoff: MAX_BACKOFF,
+        }
     }
 }
 
@@ -32,7 +35,8 @@ impl RetryPolicy {
         let ceiling = self.max_backoff.min(MAX_BACKOFF);
         let exponent = attempts.saturating_sub(1).min(20);
         let full = FIRST_BACKOFF.saturating_mul(1 << exponent).min(ceiling);
-        full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)).min(ceiling)
+        full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+            .min(ceiling)
     }
 }
 
@@ -73,14 +77,22 @@ pub struct ImageStatus {
 
 impl Default for ImageStatus {
     fn default() -> Self {
-        Self { state: ImageState::Pending, attempts: 0, next_try: None }
+        Self {
+            state: ImageState::Pending,
+            attempts: 0,
+            next_try: None,
+        }
     }
 }
 
 impl ImageStatus {
     /// The image is complete at the destination.
     pub fn succeeded(&mut self, digest: Digest) {
-        *self = Self { state: ImageState::Mirrored(digest), attempts: 0, next_try: None };
+        *self = Self {
+            state: ImageState::Mirrored(digest),
+            attempts: 0,
+            next_try: None,
+        };
     }
 
     /// The image failed at `now`. Below the limit it is retried with backoff whatever the cause;
@@ -100,13 +112,19 @@ impl ImageStatus {
         let wait = match cause {
             Cause::Refusal if at_limit => None,
             Cause::Transient if at_limit => Some(policy.max_backoff.min(MAX_BACKOFF)),
-            Cause::After(asked) => {
-                Some(asked.max(policy.backoff(self.attempts, jitter)).min(MAX_BACKOFF))
-            }
+            Cause::After(asked) => Some(
+                asked
+                    .max(policy.backoff(self.attempts, jitter))
+                    .min(MAX_BACKOFF),
+            ),
             Cause::Transient | Cause::Refusal => Some(policy.backoff(self.attempts, jitter)),
         };
         self.next_try = wait.and_then(|w| now.checked_add(w).ok());
-        self.state = if at_limit { ImageState::Error(error) } else { ImageState::Failing(error) };
+        self.state = if at_limit {
+            ImageState::Error(error)
+        } else {
+            ImageState::Failing(error)
+        };
     }
 
     /// Whether it is to be tried at `now`.
@@ -129,7 +147,10 @@ mod tests {
     }
 
     fn failed_times(n: u32, cause: Cause) -> ImageStatus {
-        let policy = RetryPolicy { limit: 3, max_backoff: Duration::from_secs(60) };
+        let policy = RetryPolicy {
+            limit: 3,
+            max_backoff: Duration::from_mins(1),
+        };
         let mut status = ImageStatus::default();
         (0..n).for_each(|_| status.failed("broken".into(), cause, policy, at(1000), 1.0));
         status
@@ -137,7 +158,10 @@ mod tests {
 
     #[test]
     fn waits_double_from_one_second_up_to_the_longest() {
-        let policy = RetryPolicy { limit: 5, max_backoff: Duration::from_secs(10) };
+        let policy = RetryPolicy {
+            limit: 5,
+            max_backoff: Duration::from_secs(10),
+        };
         let waits: Vec<_> = (1..=6).map(|n| policy.backoff(n, 1.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
         assert_eq!(policy.backoff(3, 0.0), Duration::from_secs(2));
@@ -145,8 +169,11 @@ mod tests {
 
     #[test]
     fn no_wait_is_longer_than_ten_minutes_whatever_is_configured_or_asked_for() {
-        let policy = RetryPolicy { limit: 5, max_backoff: Duration::from_secs(86_400) };
-        assert_eq!(policy.backoff(u32::MAX, 1.0), Duration::from_secs(600));
+        let policy = RetryPolicy {
+            limit: 5,
+            max_backoff: Duration::from_hours(24),
+        };
+        assert_eq!(policy.backoff(u32::MAX, 1.0), Duration::from_mins(10));
         let status = failed_times(1, Cause::After(Duration::from_secs(100_000)));
         assert_eq!(status.next_try, Some(at(1600)));
     }

@@ -97,11 +97,23 @@ impl<Q: Queue> Driver<Q> {
         results: mpsc::UnboundedReceiver<Arc<Finished>>,
     ) -> Self {
         let retry = mirror.settings.retry;
-        let policy = RetryPolicy { limit: retry.limit, max_backoff: retry.max_backoff };
+        let policy = RetryPolicy {
+            limit: retry.limit,
+            max_backoff: retry.max_backoff,
+        };
         let ledger = Ledger::new(mirror.settings.repositories.len(), policy, until);
         let next_pass = (!mirror.settings.suspend).then_some(Timestamp::MIN);
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
-        Self { mirror, shared, results, ledger, questions, hosts, next_pass, passes: 0 }
+        Self {
+            mirror,
+            shared,
+            results,
+            ledger,
+            questions,
+            hosts,
+            next_pass,
+            passes: 0,
+        }
     }
 
     async fn drive(
@@ -115,7 +127,8 @@ impl<Q: Queue> Driver<Q> {
             self.ask_what_is_due(now);
             let state = self.ledger.summary(self.next_pass);
             summary(&state);
-            if until == Until::OnePass && (self.ledger.is_at_rest() || self.mirror.settings.suspend) {
+            if until == Until::OnePass && (self.ledger.is_at_rest() || self.mirror.settings.suspend)
+            {
                 return state;
             }
             let wake_at = self.wake_at(until);
@@ -164,9 +177,10 @@ impl<Q: Queue> Driver<Q> {
         let access = self.mirror.access.clone();
         let host = self.host(wanted.source.repository().host());
         let first_look = self.mirror.changed && self.passes <= 1;
-        let depth = match wanted.platforms.is_empty() && !first_look {
-            true => Depth::Head,
-            false => Depth::Children,
+        let depth = if wanted.platforms.is_empty() && !first_look {
+            Depth::Head
+        } else {
+            Depth::Children
         };
         self.questions.push(
             async move {
@@ -190,7 +204,10 @@ impl<Q: Queue> Driver<Q> {
         match found {
             Found::Expanded(repository, Ok(wanted)) => self.ledger.expanded(repository, wanted),
             Found::Expanded(repository, Err(error)) => {
-                let failure = Failure { error: chain(&error), cause: error.cause() };
+                let failure = Failure {
+                    error: chain(&error),
+                    cause: error.cause(),
+                };
                 self.repository_failed(repository, failure);
             }
             Found::Compared(key, Ok(Difference::None(digest))) => {
@@ -200,14 +217,19 @@ impl<Q: Queue> Driver<Q> {
             }
             Found::Compared(key, Ok(Difference::Missing)) => self.enqueue(&key).await,
             Found::Compared(key, Err(error)) => {
-                let failure = Failure { error: chain(&error), cause: error.cause() };
+                let failure = Failure {
+                    error: chain(&error),
+                    cause: error.cause(),
+                };
                 self.image_failed(&key, failure);
             }
         }
     }
 
     async fn enqueue(&mut self, key: &Key) {
-        let Some(wanted) = self.ledger.copying(key) else { return };
+        let Some(wanted) = self.ledger.copying(key) else {
+            return;
+        };
         let job = Job {
             key: wanted.key,
             source: wanted.source,
@@ -226,9 +248,15 @@ impl<Q: Queue> Driver<Q> {
         match &finished.result {
             Ok(done) => {
                 let (digest, moved) = (done.digest, done.moved);
-                let wanted = self.ledger.succeeded(&finished.key, digest, moved, done.sparse);
-                let event =
-                    Event::Mirrored { digest, moved, sparse: done.sparse, elapsed: done.elapsed };
+                let wanted = self
+                    .ledger
+                    .succeeded(&finished.key, digest, moved, done.sparse);
+                let event = Event::Mirrored {
+                    digest,
+                    moved,
+                    sparse: done.sparse,
+                    elapsed: done.elapsed,
+                };
                 if let Some(wanted) = wanted {
                     self.observe(&wanted, &event);
                 }
@@ -240,13 +268,16 @@ impl<Q: Queue> Driver<Q> {
     fn image_failed(&mut self, key: &Key, failure: Failure) {
         let now = Timestamp::now();
         let error = failure.error.clone();
-        let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random()) else {
+        let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random())
+        else {
             return;
         };
         let event = Event::Failed {
             error: &error,
             attempts: status.attempts,
-            retry_in: status.next_try.map(|at| at.duration_since(now).unsigned_abs()),
+            retry_in: status
+                .next_try
+                .map(|at| at.duration_since(now).unsigned_abs()),
         };
         self.observe(&wanted, &event);
     }
@@ -254,18 +285,26 @@ impl<Q: Queue> Driver<Q> {
     fn repository_failed(&mut self, repository: usize, failure: Failure) {
         let now = Timestamp::now();
         let error = failure.error.clone();
-        let status = self.ledger.repository_failed(repository, failure, now, rand::random());
-        let source = self.mirror.settings.repositories[repository].repository.to_string();
+        let status = self
+            .ledger
+            .repository_failed(repository, failure, now, rand::random());
+        let source = self.mirror.settings.repositories[repository]
+            .repository
+            .to_string();
         let event = Event::Failed {
             error: &error,
             attempts: status.attempts,
-            retry_in: status.next_try.map(|at| at.duration_since(now).unsigned_abs()),
+            retry_in: status
+                .next_try
+                .map(|at| at.duration_since(now).unsigned_abs()),
         };
         self.shared.observer.observe(&source, None, &event);
     }
 
     fn observe(&self, wanted: &Wanted, event: &Event<'_>) {
-        self.shared.observer.observe(&wanted.source.to_string(), Some(&wanted.key), event);
+        self.shared
+            .observer
+            .observe(&wanted.source.to_string(), Some(&wanted.key), event);
     }
 }
 

@@ -36,12 +36,17 @@ struct Known {
 
 impl Blobs {
     pub(super) fn new(transfers: usize) -> Self {
-        Self { transfers: Semaphore::new(transfers.max(1)), known: Mutex::default() }
+        Self {
+            transfers: Semaphore::new(transfers.max(1)),
+            known: Mutex::default(),
+        }
     }
 
     /// Forgets what was believed to be at a registry.
     pub(super) fn forget(&self, registry: &str) {
-        self.known().arrived.retain(|(place, _), _| place != registry);
+        self.known()
+            .arrived
+            .retain(|(place, _), _| place != registry);
     }
 
     /// Brings one blob to the destination, unless it is there.
@@ -58,7 +63,9 @@ impl Blobs {
         self.end_turn(&place, turn);
         let bytes = result?;
         if bytes.spared > 0 {
-            (request.report)(&Event::Spared { bytes: bytes.spared });
+            (request.report)(&Event::Spared {
+                bytes: bytes.spared,
+            });
         }
         Ok(bytes)
     }
@@ -69,7 +76,10 @@ impl Blobs {
         blob: &Descriptor,
         place: &Place,
     ) -> Result<Bytes, CopyError> {
-        let spared = Bytes { moved: 0, spared: blob.size };
+        let spared = Bytes {
+            moved: 0,
+            spared: blob.size,
+        };
         let path = request.destination.path.as_ref();
         let mount_from = match self.where_is(place, path) {
             Whereabouts::Here => return Ok(spared),
@@ -82,15 +92,27 @@ impl Blobs {
             unreachable!("the semaphore is never closed")
         };
         let endpoint = &request.destination.endpoint;
-        let push = endpoint.begin_blob(&blob.digest, mount_from.as_ref()).await.map_err(failed)?;
+        let push = endpoint
+            .begin_blob(&blob.digest, mount_from.as_ref())
+            .await
+            .map_err(failed)?;
         let bytes = match push {
             BlobPush::Mounted => spared,
             BlobPush::Upload(upload) => {
                 let read = |e| CopyError::at(Step::ReadBlob(blob.digest), e);
                 let body = request.source.endpoint.blob(blob, 0).await.map_err(read)?;
-                let body = Counted { inner: body, report: request.report.clone() };
-                upload.put(blob.size, BlobStream::new(body)).await.map_err(failed)?;
-                Bytes { moved: blob.size, spared: 0 }
+                let body = Counted {
+                    inner: body,
+                    report: request.report.clone(),
+                };
+                upload
+                    .put(blob.size, BlobStream::new(body))
+                    .await
+                    .map_err(failed)?;
+                Bytes {
+                    moved: blob.size,
+                    spared: 0,
+                }
             }
         };
         self.remember(place, path);
@@ -110,7 +132,11 @@ impl Blobs {
     fn end_turn(&self, place: &Place, turn: Arc<AsyncMutex<()>>) {
         let mut known = self.known();
         drop(turn);
-        if known.turns.get(place).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+        if known
+            .turns
+            .get(place)
+            .is_some_and(|turn| Arc::strong_count(turn) == 1)
+        {
             known.turns.remove(place);
         }
     }
@@ -121,9 +147,9 @@ impl Blobs {
             (None, _) => Whereabouts::Unknown,
             (Some(_), None) => Whereabouts::Here,
             (Some(paths), Some(path)) if paths.contains(path) => Whereabouts::Here,
-            (Some(paths), Some(_)) => {
-                paths.first().map_or(Whereabouts::Unknown, |other| Whereabouts::At(other.clone()))
-            }
+            (Some(paths), Some(_)) => paths
+                .first()
+                .map_or(Whereabouts::Unknown, |other| Whereabouts::At(other.clone())),
         }
     }
 
@@ -132,7 +158,11 @@ impl Blobs {
         if known.arrived.len() >= MAX_REMEMBERED {
             known.arrived.clear();
         }
-        known.arrived.entry(place.clone()).or_default().extend(path.cloned());
+        known
+            .arrived
+            .entry(place.clone())
+            .or_default()
+            .extend(path.cloned());
     }
 }
 
@@ -154,7 +184,9 @@ impl Stream for Counted {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = std::task::ready!(Pin::new(&mut self.inner).poll_next(cx));
         if let Some(Ok(chunk)) = &next {
-            (self.report)(&Event::Moved { bytes: chunk.len() as u64 });
+            (self.report)(&Event::Moved {
+                bytes: chunk.len() as u64,
+            });
         }
         Poll::Ready(next)
     }

@@ -30,7 +30,10 @@ impl Referrer {
             source_version: self.0.clone(),
             destination_version: self.0.clone(),
             // What refers to an image is not itself for a platform.
-            options: CopyOptions { platforms: vec![], ..subject.options.clone() },
+            options: CopyOptions {
+                platforms: vec![],
+                ..subject.options.clone()
+            },
             ..subject.clone()
         }
     }
@@ -45,13 +48,19 @@ pub(super) async fn find(
     if request.options.without_referrers || depth >= MAX_DEPTH {
         return Ok(vec![]);
     }
-    let questions = tree.digests().iter().map(|digest| find_for(request, *digest));
+    let questions = tree
+        .digests()
+        .iter()
+        .map(|digest| find_for(request, *digest));
     let found: Vec<Vec<Referrer>> = stream::iter(questions.collect::<Vec<_>>())
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
     let mut seen = HashSet::new();
-    let distinct = found.into_iter().flatten().filter(|r| seen.insert(r.clone()));
+    let distinct = found
+        .into_iter()
+        .flatten()
+        .filter(|r| seen.insert(r.clone()));
     Ok(distinct.take(MAX_REFERRERS).collect())
 }
 
@@ -59,10 +68,14 @@ async fn find_for(request: &CopyRequest, subject: Digest) -> Result<Vec<Referrer
     let source = &request.source.endpoint;
     let failed = |e| CopyError::at(Step::FindReferrers(subject), e);
     let descriptors = source.referrers(&subject).await.map_err(failed)?;
-    let mut versions: Vec<Version> =
-        descriptors.iter().map(|d| Version::Digest(d.digest)).collect();
+    let mut versions: Vec<Version> = descriptors
+        .iter()
+        .map(|d| Version::Digest(d.digest))
+        .collect();
     versions.extend(cosign_tags(&subject));
-    let questions = versions.into_iter().map(|version| missing(request, version));
+    let questions = versions
+        .into_iter()
+        .map(|version| missing(request, version));
     let missing: Vec<Option<Referrer>> = stream::iter(questions.collect::<Vec<_>>())
         .buffered(AT_ONCE)
         .try_collect()
@@ -73,7 +86,10 @@ async fn find_for(request: &CopyRequest, subject: Digest) -> Result<Vec<Referrer
 fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
     let stem = format!("{}-{}", subject.algorithm(), subject.hex());
     // A sha512 digest makes a tag too long to exist.
-    COSIGN_SUFFIXES.into_iter().filter_map(move |s| Tag::parse(&format!("{stem}.{s}")).ok()).map(Version::Tag)
+    COSIGN_SUFFIXES
+        .into_iter()
+        .filter_map(move |s| Tag::parse(&format!("{stem}.{s}")).ok())
+        .map(Version::Tag)
 }
 
 /// A referrer that the source has and the destination has not, or not at the same digest.
@@ -87,7 +103,9 @@ async fn missing(request: &CopyRequest, version: Version) -> Result<Option<Refer
             source.head(&version).await.map_err(read)?.map(|d| d.digest)
         }
     };
-    let Some(wanted) = wanted else { return Ok(None) };
+    let Some(wanted) = wanted else {
+        return Ok(None);
+    };
     let there = destination.head(&version).await.map_err(find)?;
     Ok((there.map(|d| d.digest) != Some(wanted)).then_some(Referrer(version)))
 }

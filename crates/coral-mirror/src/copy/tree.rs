@@ -48,11 +48,14 @@ impl Tree {
     pub(crate) fn blobs(&self) -> Vec<&Descriptor> {
         let mut seen = HashSet::new();
         let all = self.manifests.iter().flat_map(Manifest::blobs);
-        all.filter(|b| !is_foreign(b) && seen.insert(b.digest)).collect()
+        all.filter(|b| !is_foreign(b) && seen.insert(b.digest))
+            .collect()
     }
 
     pub(super) fn blob_bytes(&self) -> u64 {
-        self.blobs().iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
+        self.blobs()
+            .iter()
+            .fold(0, |sum, blob| sum.saturating_add(blob.size))
     }
 }
 
@@ -68,7 +71,9 @@ pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, 
     let mut levels = Levels::default();
     let mut next = levels.take_in(vec![root], &request.options.platforms)?;
     while !next.is_empty() {
-        let children = next.into_iter().map(|child| read_child(request, child.digest));
+        let children = next
+            .into_iter()
+            .map(|child| read_child(request, child.digest));
         let found: Vec<Option<Manifest>> = stream::iter(children.collect::<Vec<_>>())
             .buffered(at_once.max(1))
             .try_collect()
@@ -96,7 +101,7 @@ async fn read_child(request: &CopyRequest, digest: Digest) -> Result<Option<Mani
 
 #[derive(Default)]
 struct Levels {
-    levels: Vec<Vec<Manifest>>,
+    manifests: Vec<Vec<Manifest>>,
     digests: HashSet<Digest>,
     order: Vec<Digest>,
     bytes: usize,
@@ -110,7 +115,7 @@ impl Levels {
         level: Vec<Manifest>,
         platforms: &[Platform],
     ) -> Result<Vec<Descriptor>, CopyError> {
-        if self.levels.len() > MAX_DEPTH {
+        if self.manifests.len() > MAX_DEPTH {
             return Err(Kind::TooDeep(MAX_DEPTH).into());
         }
         let mut children = vec![];
@@ -127,7 +132,7 @@ impl Levels {
         if self.digests.len() > MAX_MANIFESTS {
             return Err(Kind::TooMany(MAX_MANIFESTS).into());
         }
-        self.levels.push(level);
+        self.manifests.push(level);
         Ok(children)
     }
 
@@ -140,8 +145,12 @@ impl Levels {
     }
 
     fn into_tree(self) -> Tree {
-        let manifests = self.levels.into_iter().rev().flatten().collect();
-        Tree { manifests, digests: self.order, sparse: self.sparse }
+        let manifests = self.manifests.into_iter().rev().flatten().collect();
+        Tree {
+            manifests,
+            digests: self.order,
+            sparse: self.sparse,
+        }
     }
 }
 
@@ -157,15 +166,23 @@ pub(crate) fn choose_children<'a>(
     }
     let known = |d: &Descriptor| d.platform.as_ref().is_some_and(|p| p.os != "unknown");
     let asked = |d: &Descriptor| {
-        d.platform.as_ref().is_some_and(|have| platforms.iter().any(|want| want.accepts(have)))
+        d.platform
+            .as_ref()
+            .is_some_and(|have| platforms.iter().any(|want| want.accepts(have)))
     };
-    let images: HashMap<String, bool> =
-        children.iter().filter(|d| known(d)).map(|d| (d.digest.to_string(), asked(d))).collect();
+    let images: HashMap<String, bool> = children
+        .iter()
+        .filter(|d| known(d))
+        .map(|d| (d.digest.to_string(), asked(d)))
+        .collect();
     if !images.is_empty() && !images.values().any(|&asked| asked) {
         return Err(no_platform(children, platforms).into());
     }
     let about = |d: &Descriptor| {
-        d.annotations.as_ref().and_then(|a| a.get(ATTESTATION_SUBJECT)).cloned()
+        d.annotations
+            .as_ref()
+            .and_then(|a| a.get(ATTESTATION_SUBJECT))
+            .cloned()
     };
     let chosen = |d: &&Descriptor| match (known(d), about(d)) {
         (true, _) => asked(d),
@@ -177,9 +194,15 @@ pub(crate) fn choose_children<'a>(
 
 fn no_platform(children: &[Descriptor], wanted: &[Platform]) -> Kind {
     let names = |platforms: &mut dyn Iterator<Item = &Platform>| {
-        platforms.take(20).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        platforms
+            .take(20)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let available = names(&mut children.iter().filter_map(|d| d.platform.as_ref()));
-    Kind::NoPlatform { wanted: names(&mut wanted.iter()), available }
+    Kind::NoPlatform {
+        wanted: names(&mut wanted.iter()),
+        available,
+    }
 }
-

@@ -76,14 +76,26 @@ pub struct Summary {
 
 impl Ledger {
     pub(super) fn new(repositories: usize, policy: RetryPolicy, until: Until) -> Self {
-        let resting = || Repository { status: ImageStatus::default(), phase: Phase::Resting };
+        let resting = || Repository {
+            status: ImageStatus::default(),
+            phase: Phase::Resting,
+        };
         let repositories = std::iter::repeat_with(resting).take(repositories).collect();
-        Self { policy, until, repositories, images: BTreeMap::new(), moved: 0 }
+        Self {
+            policy,
+            until,
+            repositories,
+            images: BTreeMap::new(),
+            moved: 0,
+        }
     }
 
     /// Everything that rests is to be looked at again.
     pub(super) fn begin_pass(&mut self) {
-        let resting = self.repositories.iter_mut().filter(|r| r.phase == Phase::Resting);
+        let resting = self
+            .repositories
+            .iter_mut()
+            .filter(|r| r.phase == Phase::Resting);
         resting.for_each(|repository| repository.phase = Phase::Due);
     }
 
@@ -115,8 +127,10 @@ impl Ledger {
 
     /// A repository's images are known: new ones join, those no longer wanted leave, all are due.
     pub(super) fn expanded(&mut self, repository: usize, wanted: Vec<Wanted>) {
-        self.repositories[repository] =
-            Repository { status: ImageStatus::default(), phase: Phase::Resting };
+        self.repositories[repository] = Repository {
+            status: ImageStatus::default(),
+            phase: Phase::Resting,
+        };
         let mut known: BTreeMap<Key, Image> = std::mem::take(&mut self.images);
         for wanted in wanted {
             let mut image = known.remove(&wanted.key).unwrap_or_else(|| Image {
@@ -129,7 +143,8 @@ impl Ledger {
             if image.phase == Phase::Resting {
                 image.phase = Phase::Due;
             }
-            self.images.insert(wanted.key.clone(), Image { wanted, ..image });
+            self.images
+                .insert(wanted.key.clone(), Image { wanted, ..image });
         }
         known.retain(|_, image| image.repository != repository);
         self.images.extend(known);
@@ -143,7 +158,9 @@ impl Ledger {
     }
 
     pub(super) fn is_copying(&self, key: &Key) -> bool {
-        self.images.get(key).is_some_and(|image| image.phase == Phase::Copying)
+        self.images
+            .get(key)
+            .is_some_and(|image| image.phase == Phase::Copying)
     }
 
     pub(super) fn succeeded(
@@ -171,7 +188,9 @@ impl Ledger {
         let policy = self.policy_for(failure.cause);
         let image = self.images.get_mut(key)?;
         image.phase = Phase::Resting;
-        image.status.failed(failure.error, failure.cause, policy, now, jitter);
+        image
+            .status
+            .failed(failure.error, failure.cause, policy, now, jitter);
         Some((image.wanted.clone(), image.status.clone()))
     }
 
@@ -185,41 +204,63 @@ impl Ledger {
         let policy = self.policy_for(failure.cause);
         let repository = &mut self.repositories[repository];
         repository.phase = Phase::Resting;
-        repository.status.failed(failure.error, failure.cause, policy, now, jitter);
+        repository
+            .status
+            .failed(failure.error, failure.cause, policy, now, jitter);
         repository.status.clone()
     }
 
     /// A single pass does not wait for somebody to mend what was refused.
     fn policy_for(&self, cause: Cause) -> RetryPolicy {
         match (self.until, cause) {
-            (Until::OnePass, Cause::Refusal) => RetryPolicy { limit: 1, ..self.policy },
+            (Until::OnePass, Cause::Refusal) => RetryPolicy {
+                limit: 1,
+                ..self.policy
+            },
             _ => self.policy,
         }
     }
 
     fn statuses(&self) -> impl Iterator<Item = &ImageStatus> {
-        let repositories = self.repositories.iter().map(|repository| &repository.status);
+        let repositories = self
+            .repositories
+            .iter()
+            .map(|repository| &repository.status);
         repositories.chain(self.images.values().map(|image| &image.status))
     }
 
     /// The earliest next try of anything that rests.
     pub(super) fn next_try(&self) -> Option<Timestamp> {
-        let repositories = self.repositories.iter().map(|r| (r.phase, r.status.next_try));
-        let images = self.images.values().map(|image| (image.phase, image.status.next_try));
-        let resting = repositories.chain(images).filter(|(phase, _)| *phase == Phase::Resting);
+        let repositories = self
+            .repositories
+            .iter()
+            .map(|r| (r.phase, r.status.next_try));
+        let images = self
+            .images
+            .values()
+            .map(|image| (image.phase, image.status.next_try));
+        let resting = repositories
+            .chain(images)
+            .filter(|(phase, _)| *phase == Phase::Resting);
         resting.filter_map(|(_, at)| at).min()
     }
 
     /// Whether nothing is being looked at or copied.
     fn is_quiet(&self) -> bool {
         self.repositories.iter().all(|r| r.phase == Phase::Resting)
-            && self.images.values().all(|image| image.phase == Phase::Resting)
+            && self
+                .images
+                .values()
+                .all(|image| image.phase == Phase::Resting)
     }
 
     /// Whether nothing more will happen in this pass: everything rests, and what failed did so as
     /// often as the limit says.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.is_quiet() && !self.statuses().any(|s| matches!(s.state, ImageState::Failing(_)))
+        self.is_quiet()
+            && !self
+                .statuses()
+                .any(|s| matches!(s.state, ImageState::Failing(_)))
     }
 
     pub(super) fn summary(&self, next_pass: Option<Timestamp>) -> Summary {
