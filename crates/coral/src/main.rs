@@ -1,3 +1,65 @@
 //! Coral: the image supply of a Kubernetes cluster.
+//!
+//! What is here: arguments, wiring, and what a person sees on the terminal. Each subcommand is a
+//! module of its own; what they do is in the crates below. Exit codes: 0 done, 1 something failed,
+//! 2 wrong input.
 
-fn main() {}
+mod arguments;
+mod client;
+mod copy;
+mod failure;
+mod load;
+mod mirror;
+mod registry;
+mod terminal;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command, MirrorCommand, RegistryCommand};
+use failure::Failure;
+use terminal::Terminal;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let terminal = Terminal::new();
+    match run(arguments, &terminal) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure
+                .lines()
+                .for_each(|line| terminal.line(&format!("error: {line}")));
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    coral_rt::init_logging(&arguments.log, terminal.clone()).map_err(Failure::input)?;
+    // Several libraries ask for the process-wide provider; the first installation wins.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("the async runtime cannot start", &error))?;
+    let code = runtime.block_on(async {
+        match arguments.command {
+            Command::Up(up) => up::run(up, terminal).await,
+            Command::Registry {
+                command: RegistryCommand::Serve(serve),
+            } => registry::serve(serve, terminal).await,
+            Command::Mirror {
+                command: MirrorCommand::Plan(plan),
+            } => mirror::plan(plan, terminal).await,
+            Command::Mirror {
+                command: MirrorCommand::Run(run),
+            } => mirror::run(run, terminal).await,
+            Command::Copy(copy) => copy::run(copy, terminal).await,
+        }
+    });
+    // Blocking reads of the file system that nobody waits for any more do not hold the exit.
+    runtime.shutdown_background();
+    code
+}

@@ -1,0 +1,157 @@
+//! What was typed.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use coral_image::{Host, Platform};
+use coral_rt::LogArgs;
+
+use crate::client::ClientArguments;
+
+/// The image supply of a Kubernetes cluster: mirrors images into a registry and serves them there.
+#[derive(Debug, Parser)]
+#[command(
+    name = "coral",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a registry and the mirrors that YAML files describe, on this machine
+    Up(UpArguments),
+    /// Run a registry
+    Registry {
+        #[command(subcommand)]
+        command: RegistryCommand,
+    },
+    /// Look at mirrors, or run them once
+    Mirror {
+        #[command(subcommand)]
+        command: MirrorCommand,
+    },
+    /// Copy one image between registries and OCI layouts
+    Copy(CopyArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Serve the OCI distribution API from a folder
+    Serve(ServeArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MirrorCommand {
+    /// Say what would be copied and what is there already, with bytes
+    Plan(MirrorArguments),
+    /// Make one pass over all mirrors; exit code 1 if an image failed
+    Run(MirrorArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Files, or folders of *.yaml and *.yml files; they are followed while Coral runs
+    #[arg(
+        value_name = "DIR|FILE",
+        default_value = ".",
+        env = "CORAL_FILES",
+        value_delimiter = ','
+    )]
+    pub(crate) files: Vec<PathBuf>,
+    /// Address of the registry; port 0 picks a free one
+    #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
+    pub(crate) listen: SocketAddr,
+    /// Folder for the registry's content [default: ~/.local/share/coral]
+    #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Loopback address of a source with Coral's own image (ADDR/coral:latest), made from the
+    /// running program; served only while a mirror names it
+    #[arg(long = "self", env = "CORAL_SELF", default_value = "127.0.0.1:5051", value_name = "ADDR", value_parser = address)]
+    pub(crate) own: SocketAddr,
+    #[command(flatten)]
+    pub(crate) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
+    pub(crate) listen: SocketAddr,
+    /// Folder for the content; made if it is not there
+    #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
+    pub(crate) storage: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MirrorArguments {
+    /// Files, or folders of *.yaml and *.yml files
+    #[arg(value_name = "DIR|FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The registry that mirrors mean by `registry: {name: …}`: that of a running `coral up` or
+    /// `coral registry serve`, spoken to over plain HTTP
+    #[arg(long, env = "CORAL_REGISTRY", default_value = "127.0.0.1:5000", value_name = "HOST[:PORT]", value_parser = host)]
+    pub(crate) registry: Host,
+    /// Form of the output
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArguments {
+    /// What to copy: HOST/PATH:TAG, HOST/PATH@DIGEST, or oci:DIR[:TAG]
+    #[arg(value_name = "SRC")]
+    pub(crate) source: String,
+    /// Where to: HOST/PATH[:TAG], or oci:DIR[:TAG]; without a tag, the source's
+    #[arg(value_name = "DST")]
+    pub(crate) destination: String,
+    /// Copy only these platforms of an index, such as linux/amd64; the index itself stays as it is
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_parser = platform, value_delimiter = ',')]
+    pub(crate) platforms: Vec<Platform>,
+    /// Leave signatures, attestations and other referrers behind
+    #[arg(long)]
+    pub(crate) no_referrers: bool,
+    /// Form of the output
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) client: ClientArguments,
+}
+
+/// Form of what goes to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For machines
+    Json,
+}
+
+pub(crate) fn host(text: &str) -> Result<Host, String> {
+    Host::parse(text).map_err(|error| error.to_string())
+}
+
+fn platform(text: &str) -> Result<Platform, String> {
+    Platform::parse(text).map_err(|error| error.to_string())
+}
+
+/// `IP:PORT`, or a name of this machine such as `localhost:5000`.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong =
+        || "expected ADDRESS:PORT, such as 127.0.0.1:5000, [::1]:5000 or 0.0.0.0:0".to_owned();
+    text.parse().or_else(|_| {
+        text.to_socket_addrs()
+            .ok()
+            .and_then(|mut a| a.next())
+            .ok_or_else(wrong)
+    })
+}

@@ -1,0 +1,90 @@
+//! How registries are reached: the flags, and the client made from them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use coral_distribution::{Client, ClientOptions, Credentials, HostOptions};
+use coral_image::Host;
+
+use crate::arguments::host;
+use crate::failure::Failure;
+
+/// Largest file with CA certificates that is read.
+const MAX_CA: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Reaching registries")]
+pub(crate) struct ClientArguments {
+    /// Speak plain HTTP to this host; without it HTTPS is spoken to every host, loopback included
+    #[arg(long, env = "CORAL_PLAIN_HTTP", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
+    plain_http: Vec<Host>,
+    /// Take any certificate from this host
+    #[arg(long, env = "CORAL_SKIP_TLS_VERIFY", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
+    skip_tls_verify: Vec<Host>,
+    /// Trust the CA certificates of a PEM file for this host, beside the system's
+    #[arg(long, env = "CORAL_CA", value_name = "HOST[:PORT]=FILE", value_parser = host_file, value_delimiter = ',')]
+    ca: Vec<(Host, PathBuf)>,
+    /// Docker configuration with credentials [default: $`REGISTRY_AUTH_FILE`, else Docker's own
+    /// config.json and Podman's auth.json]
+    #[arg(long, env = "CORAL_DOCKER_CONFIG", value_name = "FILE")]
+    docker_config: Option<PathBuf>,
+}
+
+fn host_file(text: &str) -> Result<(Host, PathBuf), String> {
+    let (name, file) = text
+        .split_once('=')
+        .ok_or("expected HOST=FILE, such as registry.corp:5000=ca.pem")?;
+    Ok((host(name)?, PathBuf::from(file)))
+}
+
+impl ClientArguments {
+    /// What the flags say of single hosts.
+    pub(crate) fn host_options(&self) -> Result<BTreeMap<Host, HostOptions>, Failure> {
+        let mut hosts: BTreeMap<Host, HostOptions> = BTreeMap::new();
+        for host in &self.plain_http {
+            hosts.entry(host.clone()).or_default().plain_http = true;
+        }
+        for host in &self.skip_tls_verify {
+            hosts.entry(host.clone()).or_default().skip_tls_verify = true;
+        }
+        for (host, file) in &self.ca {
+            let pem = read_ca(file).map_err(|error| {
+                Failure::input(format!("--ca {host}={}: {error}", file.display()))
+            })?;
+            hosts
+                .entry(host.clone())
+                .or_default()
+                .ca_pem
+                .get_or_insert_default()
+                .extend(pem);
+        }
+        Ok(hosts)
+    }
+
+    /// The user's own credentials.
+    pub(crate) fn user_credentials(&self) -> Result<Arc<Credentials>, Failure> {
+        let found = Credentials::load_user(self.docker_config.as_deref());
+        found
+            .map(Arc::new)
+            .map_err(|error| Failure::input(coral_mirror::chain(&error)))
+    }
+}
+
+fn read_ca(file: &Path) -> std::io::Result<Vec<u8>> {
+    let size = std::fs::metadata(file)?.len();
+    if size > MAX_CA {
+        return Err(std::io::Error::other(format!("larger than {MAX_CA} bytes")));
+    }
+    std::fs::read(file)
+}
+
+/// A client that treats hosts as said.
+pub(crate) fn client(hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failure> {
+    Client::new(ClientOptions {
+        hosts,
+        ..ClientOptions::default()
+    })
+    .map_err(|error| Failure::input(coral_mirror::chain(&error)))
+}

@@ -1,0 +1,167 @@
+//! `coral copy`: one image, between registries and OCI layouts.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use coral_distribution::{Client, Credentials, Layout};
+use coral_image::{ImageRef, Tag, Version};
+use coral_mirror::{Copied, Copier, CopyOptions, CopyRequest, Event, Key, Observer, Site};
+use serde_json::json;
+
+use crate::arguments::{CopyArguments, Output};
+use crate::client::client;
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// One end of a copy, as typed.
+enum Place {
+    Image(ImageRef, bool),
+    Layout(Layout, Option<Version>),
+}
+
+impl Place {
+    /// `oci:DIR[:TAG]` or `oci:DIR[@DIGEST]`, else an image reference.
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let Some(rest) = text.strip_prefix("oci:") else {
+            let image = ImageRef::parse(text);
+            let image = image.map_err(|e| Failure::input(format!("{text}: {e}")))?;
+            let last = text.rsplit('/').next().unwrap_or_default();
+            return Ok(Self::Image(image, last.contains([':', '@'])));
+        };
+        let wrong = |e| Failure::input(format!("{text}: {e}"));
+        let (dir, version) = if let Some((dir, digest)) = rest.split_once('@') {
+            (dir, Some(Version::parse(digest).map_err(wrong)?))
+        } else {
+            match rest.rsplit_once(':') {
+                Some((dir, tag)) if !tag.contains('/') => {
+                    (dir, Some(Version::Tag(Tag::parse(tag).map_err(wrong)?)))
+                }
+                _ => (rest, None),
+            }
+        };
+        if dir.is_empty() {
+            return Err(Failure::input(format!("{text}: expected oci:DIR[:TAG]")));
+        }
+        Ok(Self::Layout(Layout::new(dir), version))
+    }
+
+    fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
+        match self {
+            Self::Image(image, _) => {
+                let repository = image.repository();
+                Site::new(
+                    client.repository(repository, credentials.clone()).into(),
+                    repository,
+                )
+            }
+            Self::Layout(layout, _) => Site::layout(layout.clone()),
+        }
+    }
+
+    /// The version that was typed.
+    fn version(&self) -> Option<Version> {
+        match self {
+            Self::Image(image, true) => Some(image.version()),
+            Self::Image(_, false) => None,
+            Self::Layout(_, version) => version.clone(),
+        }
+    }
+
+    fn key(&self) -> Option<Key> {
+        match self {
+            Self::Image(image, _) => Some(Key::of(image)),
+            Self::Layout(..) => None,
+        }
+    }
+}
+
+pub(crate) async fn run(
+    arguments: CopyArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let source = Place::parse(&arguments.source)?;
+    let destination = Place::parse(&arguments.destination)?;
+    let client = client(arguments.client.host_options()?)?;
+    let credentials = arguments.client.user_credentials()?;
+    let source_version = source_version(&source, &arguments.source).await?;
+    let destination_version = destination
+        .version()
+        .unwrap_or_else(|| source_version.clone());
+    let (bars, name, key) = (
+        terminal.clone(),
+        arguments.source.clone(),
+        destination.key(),
+    );
+    let request = CopyRequest {
+        source: source.site(&client, &credentials),
+        source_version,
+        destination: destination.site(&client, &credentials),
+        destination_version,
+        options: CopyOptions {
+            platforms: arguments.platforms.clone(),
+            without_referrers: arguments.no_referrers,
+        },
+        report: Arc::new(move |event| bars.observe(&name, key.as_ref(), event)),
+    };
+    terminal.observe(&arguments.source, None, &Event::Started);
+    let copied = Copier::default().copy(&request).await;
+    terminal.forget(&arguments.source);
+    let failed = |e| Failure::failed(format!("{} was not copied", arguments.source), &e);
+    print(&arguments, &copied.map_err(failed)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is copied: what was typed; of a layout without a tag, the only thing in it.
+async fn source_version(source: &Place, typed: &str) -> Result<Version, Failure> {
+    let Place::Layout(layout, None) = source else {
+        return Ok(source
+            .version()
+            .unwrap_or_else(|| Version::Tag(Tag::latest())));
+    };
+    let entries = layout
+        .entries()
+        .await
+        .map_err(|error| Failure::error(&error))?;
+    match entries.as_slice() {
+        [only] => Ok(Version::Digest(only.digest)),
+        several => Err(Failure::input(format!(
+            "{typed}: the layout holds {} images; name one with {typed}:TAG",
+            several.len()
+        ))),
+    }
+}
+
+fn print(arguments: &CopyArguments, copied: &Copied) {
+    let text = match arguments.output {
+        Output::Table => format!(
+            "{} -> {} {} ({} moved, {} already there{}{})",
+            arguments.source,
+            arguments.destination,
+            copied.digest,
+            indicatif::HumanBytes(copied.moved),
+            indicatif::HumanBytes(copied.spared),
+            if copied.referrers > 0 {
+                format!(", {} referrers", copied.referrers)
+            } else {
+                String::new()
+            },
+            if copied.sparse {
+                ", only the platforms asked for"
+            } else {
+                ""
+            },
+        ),
+        Output::Json => json!({
+            "source": arguments.source,
+            "destination": arguments.destination,
+            "digest": copied.digest,
+            "bytesMoved": copied.moved,
+            "bytesSpared": copied.spared,
+            "referrers": copied.referrers,
+            "sparse": copied.sparse,
+            "seconds": copied.elapsed.as_secs_f64(),
+        })
+        .to_string(),
+    };
+    crate::terminal::print(&text);
+}

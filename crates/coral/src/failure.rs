@@ -1,0 +1,56 @@
+//! Why a command ends without success.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use coral_mirror::chain;
+
+/// Why a command ends: what a person reads, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    lines: Vec<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// Wrong input: a flag, a file, a reference. Exit code 2.
+    pub(crate) fn input(problem: impl Display) -> Self {
+        Self {
+            lines: vec![problem.to_string()],
+            code: 2,
+        }
+    }
+
+    /// Several things are wrong with the input.
+    pub(crate) fn inputs(problems: impl IntoIterator<Item = impl Display>) -> Self {
+        Self {
+            lines: problems.into_iter().map(|p| p.to_string()).collect(),
+            code: 2,
+        }
+    }
+
+    /// Something did not work. Exit code 1.
+    pub(crate) fn failed(what: impl Display, error: &dyn Error) -> Self {
+        Self {
+            lines: vec![format!("{what}: {}", chain(error))],
+            code: 1,
+        }
+    }
+
+    /// Something did not work, and the message says it all.
+    pub(crate) fn error(error: &dyn Error) -> Self {
+        Self {
+            lines: vec![chain(error)],
+            code: 1,
+        }
+    }
+
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}

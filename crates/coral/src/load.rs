@@ -1,0 +1,250 @@
+//! From files to mirrors that can run: what `coral up` and `coral mirror` read.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coral_api::documents::{self, Document, Object};
+use coral_api::{MirrorSettings, RegistryMirror, Secret, Target};
+use coral_distribution::{Credentials, HostOptions};
+use coral_image::{Digest, Host};
+use coral_mirror::chain;
+
+use crate::failure::Failure;
+
+/// Largest file that is read; the reader of documents says so too.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// What a set of files says.
+pub(crate) struct Loaded {
+    /// The mirrors, by name.
+    pub(crate) mirrors: Vec<LoadedMirror>,
+    /// What a person should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A mirror with everything it names.
+pub(crate) struct LoadedMirror {
+    /// `namespace/name`.
+    pub(crate) name: String,
+    pub(crate) settings: MirrorSettings,
+    /// Changes whenever the mirror or a Secret that it names does.
+    pub(crate) fingerprint: Digest,
+    pub(crate) destination: Host,
+    pub(crate) source_credentials: Arc<Credentials>,
+    pub(crate) destination_credentials: Arc<Credentials>,
+    /// How its destination is to be reached.
+    pub(crate) host_options: Option<(Host, HostOptions)>,
+}
+
+/// What mirrors get from outside their files.
+pub(crate) struct Surroundings {
+    /// What `registry: {name: …}` means.
+    pub(crate) embedded: Host,
+    /// Used where a mirror names no Secret.
+    pub(crate) user_credentials: Arc<Credentials>,
+}
+
+/// Reads files and folders; everything that is wrong is reported at once.
+pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loaded, Failure> {
+    let mut documents = vec![];
+    let mut problems = vec![];
+    for file in files(paths)? {
+        match documents::read(&file.display().to_string(), &read(&file)?) {
+            Ok(found) => documents.extend(found),
+            Err(errors) => problems.extend(errors.iter().map(ToString::to_string)),
+        }
+    }
+    problems.extend(
+        documents::duplicates(&documents)
+            .iter()
+            .map(ToString::to_string),
+    );
+    let secrets: BTreeMap<_, _> = documents.iter().filter_map(secret_of).collect();
+    let mut mirrors = vec![];
+    for document in &documents {
+        let Object::RegistryMirror(mirror) = &document.object else {
+            continue;
+        };
+        match load_mirror(mirror, &secrets, surroundings) {
+            Ok(mirror) => mirrors.push(mirror),
+            Err(found) => problems.extend(found.into_iter().map(|p| placed(document, mirror, &p))),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Failure::inputs(problems));
+    }
+    let warnings = documents.iter().flat_map(warnings_of).collect();
+    Ok(Loaded { mirrors, warnings })
+}
+
+/// The files that `paths` name: files as they are, of folders those that end in .yaml or .yml.
+pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = vec![];
+    for path in paths {
+        let failed = |error| Failure::input(format!("{}: {error}", path.display()));
+        if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let before = files.len();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            if is_yaml(&file) && file.is_file() {
+                files.push(file);
+            }
+        }
+        if files.len() == before {
+            let problem = format!("{}: no *.yaml or *.yml file in this folder", path.display());
+            return Err(Failure::input(problem));
+        }
+        files[before..].sort();
+    }
+    Ok(files)
+}
+
+fn is_yaml(file: &Path) -> bool {
+    let hidden = file
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && file.extension().is_some_and(|e| e == "yaml" || e == "yml")
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::input(format!("{}: {error}", file.display()));
+    let mut bytes = vec![];
+    let open = std::fs::File::open(file).map_err(failed)?;
+    open.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let problem = format!("{}: larger than {MAX_FILE} bytes", file.display());
+        return Err(Failure::input(problem));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::input(format!("{}: is not UTF-8 text", file.display())))
+}
+
+fn secret_of(document: &Document) -> Option<((String, String), &Secret)> {
+    let Object::Secret(secret) = &document.object else {
+        return None;
+    };
+    let namespace = secret
+        .metadata
+        .namespace
+        .as_deref()
+        .unwrap_or(DEFAULT_NAMESPACE);
+    Some(((namespace.to_owned(), secret.metadata.name.clone()), secret))
+}
+
+fn placed(document: &Document, mirror: &RegistryMirror, problem: &str) -> String {
+    let (origin, line, name) = (&document.origin, document.line, &mirror.metadata.name);
+    format!("{origin}:{line}: RegistryMirror {name:?}: {problem}")
+}
+
+fn warnings_of(document: &Document) -> Vec<String> {
+    let mut warnings = document.warnings.clone();
+    if let Object::Skipped { kind, name, reason } = &document.object {
+        warnings.push(format!("{kind} {name:?} is skipped: {reason}"));
+    }
+    let place = |w: &String| format!("{}:{}: {w}", document.origin, document.line);
+    warnings.iter().map(place).collect()
+}
+
+type Secrets<'a> = BTreeMap<(String, String), &'a Secret>;
+
+fn load_mirror(
+    mirror: &RegistryMirror,
+    secrets: &Secrets<'_>,
+    surroundings: &Surroundings,
+) -> Result<LoadedMirror, Vec<String>> {
+    let settings = mirror.settings().map_err(|problems| texts(&problems))?;
+    let namespace = mirror
+        .metadata
+        .namespace
+        .as_deref()
+        .unwrap_or(DEFAULT_NAMESPACE);
+    let mut named = Named {
+        namespace,
+        secrets,
+        seen: format!("{mirror:?}").into_bytes(),
+    };
+    let source_credentials = named.credentials(
+        "spec.imagePullSecrets",
+        &settings.pull_secrets,
+        surroundings,
+    )?;
+    let (destination, destination_credentials, host_options) = match &settings.target {
+        Target::Named(_) => (
+            surroundings.embedded.clone(),
+            Arc::new(Credentials::none()),
+            None,
+        ),
+        Target::Address(address) => {
+            let wanted: Vec<String> = address.secret.iter().cloned().collect();
+            let credentials =
+                named.credentials("spec.registry.secretRef", &wanted, surroundings)?;
+            let options = HostOptions {
+                plain_http: false,
+                skip_tls_verify: !address.tls_verify,
+                ca_pem: address.ca.as_ref().map(|pem| pem.clone().into_bytes()),
+            };
+            let options = (options != HostOptions::default()).then_some(options);
+            let host_options = options.map(|options| (address.host.clone(), options));
+            (address.host.clone(), credentials, host_options)
+        }
+    };
+    Ok(LoadedMirror {
+        name: format!("{namespace}/{}", mirror.metadata.name),
+        fingerprint: Digest::sha256(&named.seen),
+        settings,
+        destination,
+        source_credentials,
+        destination_credentials,
+        host_options,
+    })
+}
+
+fn texts(problems: &[impl ToString]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// The Secrets that a mirror names.
+struct Named<'a> {
+    namespace: &'a str,
+    secrets: &'a Secrets<'a>,
+    /// Everything the mirror depends on, for its fingerprint.
+    seen: Vec<u8>,
+}
+
+impl Named<'_> {
+    fn credentials(
+        &mut self,
+        field: &str,
+        names: &[String],
+        surroundings: &Surroundings,
+    ) -> Result<Arc<Credentials>, Vec<String>> {
+        if names.is_empty() {
+            return Ok(surroundings.user_credentials.clone());
+        }
+        let mut all = Credentials::none();
+        for name in names {
+            let key = (self.namespace.to_owned(), name.clone());
+            let Some(secret) = self.secrets.get(&key) else {
+                return Err(vec![format!(
+                    "{field}: there is no Secret {name:?} in namespace {:?} among the files",
+                    self.namespace
+                )]);
+            };
+            let wrong = |e: &dyn std::error::Error| vec![format!("{field}: {}", chain(e))];
+            let config = secret.docker_config().map_err(|e| wrong(&e))?;
+            self.seen.extend_from_slice(config.json.expose());
+            let origin = format!("Secret {name:?}");
+            let found = Credentials::from_docker_config(config.json.expose(), &origin);
+            all = all.merged_with(found.map_err(|e| wrong(&e))?);
+        }
+        Ok(Arc::new(all))
+    }
+}

@@ -1,0 +1,290 @@
+//! `coral mirror plan` and `coral mirror run`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coral_distribution::{Client, HostOptions};
+use coral_image::Host;
+use coral_mirror::{
+    Access, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Planned, PlannedAction,
+    Summary, Until, plan as plan_mirror,
+};
+use coral_rt::shutdown_on_signal;
+use indicatif::HumanBytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::arguments::{MirrorArguments, Output};
+use crate::client::{ClientArguments, client};
+use crate::failure::Failure;
+use crate::load::{Loaded, LoadedMirror, Surroundings, load};
+use crate::terminal::{Terminal, print};
+
+/// Reads the files and says what is odd about them.
+fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<Loaded, Failure> {
+    let surroundings = Surroundings {
+        embedded: arguments.registry.clone(),
+        user_credentials: arguments.client.user_credentials()?,
+    };
+    let loaded = load(&arguments.files, &surroundings)?;
+    loaded
+        .warnings
+        .iter()
+        .for_each(|warning| terminal.line(&format!("warning: {warning}")));
+    if loaded.mirrors.is_empty() {
+        let files: Vec<_> = arguments
+            .files
+            .iter()
+            .map(|f| f.display().to_string())
+            .collect();
+        return Err(Failure::input(format!(
+            "{}: no RegistryMirror in there",
+            files.join(", ")
+        )));
+    }
+    Ok(loaded)
+}
+
+/// One client for all mirrors. `plain` are hosts that Coral itself runs.
+pub(crate) fn client_for(
+    arguments: &ClientArguments,
+    mirrors: &[LoadedMirror],
+    plain: &[Host],
+) -> Result<Client, Failure> {
+    let mut hosts: BTreeMap<Host, HostOptions> = arguments.host_options()?;
+    for (host, options) in mirrors
+        .iter()
+        .filter_map(|mirror| mirror.host_options.as_ref())
+    {
+        let known = hosts.entry(host.clone()).or_default();
+        known.skip_tls_verify |= options.skip_tls_verify;
+        if let Some(pem) = &options.ca_pem {
+            known.ca_pem.get_or_insert_default().extend(pem);
+        }
+    }
+    for host in plain {
+        hosts.entry(host.clone()).or_default().plain_http = true;
+    }
+    client(hosts)
+}
+
+pub(crate) fn access(mirror: &LoadedMirror, client: &Client) -> Access {
+    Access {
+        client: client.clone(),
+        destination: mirror.destination.clone(),
+        source_credentials: mirror.source_credentials.clone(),
+        destination_credentials: mirror.destination_credentials.clone(),
+    }
+}
+
+pub(crate) async fn plan(
+    arguments: MirrorArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let loaded = read(&arguments, terminal)?;
+    let client = client_for(
+        &arguments.client,
+        &loaded.mirrors,
+        std::slice::from_ref(&arguments.registry),
+    )?;
+    let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
+    let mut planned = vec![];
+    for mirror in &loaded.mirrors {
+        let counted = counted.entry(mirror.destination.clone()).or_default();
+        let access = access(mirror, &client);
+        let images = plan_mirror(
+            &access,
+            &mirror.settings.repositories,
+            Timestamp::now(),
+            counted,
+        )
+        .await;
+        planned.extend(
+            images
+                .into_iter()
+                .map(|image| (mirror.name.as_str(), image)),
+        );
+    }
+    match arguments.output {
+        Output::Table => print_plan(&planned),
+        Output::Json => {
+            let images: Vec<Value> = planned.iter().map(|(m, p)| planned_json(m, p)).collect();
+            print(&json!({ "images": images }).to_string());
+        }
+    }
+    let failed = planned
+        .iter()
+        .any(|(_, p)| matches!(p.action, PlannedAction::Fail(_)));
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn print_plan(planned: &[(&str, Planned)]) {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["ACTION", "BYTES", "SOURCE", "DESTINATION"]);
+    let mut total = 0;
+    for (_, image) in planned {
+        let destination = image
+            .key
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let (action, bytes, note) = match &image.action {
+            PlannedAction::Copy { bytes, .. } => {
+                total += bytes;
+                ("copy", HumanBytes(*bytes).to_string(), destination)
+            }
+            PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
+            PlannedAction::Fail(error) => ("fail", "?".to_owned(), error.clone()),
+        };
+        table.add_row([action.to_owned(), bytes, image.source.clone(), note]);
+    }
+    for line in table.lines() {
+        print(line.trim_end());
+    }
+    print(&format!("{} to copy", HumanBytes(total)));
+}
+
+fn planned_json(mirror: &str, image: &Planned) -> Value {
+    let mut value = json!({
+        "mirror": mirror,
+        "source": image.source,
+        "destination": image.key.as_ref().map(ToString::to_string),
+    });
+    let more = match &image.action {
+        PlannedAction::Copy { bytes, blobs } => {
+            json!({"action": "copy", "bytes": bytes, "blobs": blobs})
+        }
+        PlannedAction::Skip(digest) => json!({"action": "skip", "digest": digest}),
+        PlannedAction::Fail(error) => json!({"action": "fail", "error": error}),
+    };
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    value
+}
+
+/// What became of every image, for the output at the end.
+struct Record {
+    terminal: Terminal,
+    images: Mutex<BTreeMap<String, Value>>,
+}
+
+impl Observer for Record {
+    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
+        self.terminal.observe(source, key, event);
+        let outcome = match event {
+            Event::Mirrored {
+                digest,
+                moved,
+                sparse,
+                elapsed,
+            } => json!({
+                "state": "mirrored", "digest": digest, "bytesMoved": moved, "sparse": sparse,
+                "seconds": elapsed.as_secs_f64(),
+            }),
+            Event::UpToDate { digest } => json!({"state": "upToDate", "digest": digest}),
+            Event::Failed {
+                error, attempts, ..
+            } => {
+                json!({"state": "failed", "error": error, "attempts": attempts})
+            }
+            _ => return,
+        };
+        let mut image = json!({"source": source, "destination": key.map(ToString::to_string)});
+        if let (Value::Object(image), Value::Object(outcome)) = (&mut image, outcome) {
+            image.extend(outcome);
+        }
+        let name = key.map_or_else(|| source.to_owned(), ToString::to_string);
+        self.images
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, image);
+    }
+}
+
+pub(crate) async fn run(
+    arguments: MirrorArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let loaded = read(&arguments, terminal)?;
+    let client = client_for(
+        &arguments.client,
+        &loaded.mirrors,
+        std::slice::from_ref(&arguments.registry),
+    )?;
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let record = Arc::new(Record {
+        terminal: terminal.clone(),
+        images: Mutex::default(),
+    });
+    let engine = Engine::start(
+        InProcess::default(),
+        EngineLimits::default(),
+        record.clone(),
+    );
+    let passes = loaded.mirrors.iter().map(|loaded| {
+        let mirror = Mirror {
+            name: loaded.name.clone(),
+            settings: loaded.settings.clone(),
+            access: access(loaded, &client),
+            changed: false,
+        };
+        mirror.run(&engine, Until::OnePass, stop.clone(), |_| {})
+    });
+    let summaries = futures::future::join_all(passes.collect::<Vec<_>>()).await;
+    let total = total(&summaries);
+    let images = record.images.lock().unwrap_or_else(PoisonError::into_inner);
+    match arguments.output {
+        Output::Table => print(&in_words(&total)),
+        Output::Json => {
+            let images: Vec<&Value> = images.values().collect();
+            let summary = json!({
+                "desired": total.desired, "mirrored": total.mirrored,
+                "failed": total.failing + total.errors, "bytesMoved": total.moved,
+            });
+            print(&json!({"summary": summary, "images": images}).to_string());
+        }
+    }
+    let incomplete = total.errors + total.failing + total.pending > 0 || stop.is_cancelled();
+    Ok(ExitCode::from(u8::from(incomplete)))
+}
+
+/// The counts of several mirrors together.
+pub(crate) fn total<'a>(summaries: impl IntoIterator<Item = &'a Summary>) -> Summary {
+    let start = Summary {
+        quiet: true,
+        ..Summary::default()
+    };
+    summaries.into_iter().fold(start, |sum, one| Summary {
+        desired: sum.desired + one.desired,
+        mirrored: sum.mirrored + one.mirrored,
+        sparse: sum.sparse + one.sparse,
+        pending: sum.pending + one.pending,
+        failing: sum.failing + one.failing,
+        errors: sum.errors + one.errors,
+        moved: sum.moved.saturating_add(one.moved),
+        next_try: sum.next_try.into_iter().chain(one.next_try).min(),
+        next_pass: sum.next_pass.into_iter().chain(one.next_pass).min(),
+        quiet: sum.quiet && one.quiet,
+    })
+}
+
+/// The counts in one line: `3 of 5 images mirrored, 1 failing, 1 in error`.
+pub(crate) fn in_words(total: &Summary) -> String {
+    let mut text = format!("{} of {} images mirrored", total.mirrored, total.desired);
+    for (count, what) in [
+        (total.sparse, "of them sparse"),
+        (total.pending, "pending"),
+        (total.failing, "failing"),
+        (total.errors, "in error"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text.push_str(&format!(", {} moved", HumanBytes(total.moved)));
+    text
+}

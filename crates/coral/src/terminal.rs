@@ -1,0 +1,216 @@
+//! What a person sees on standard error: lines, and on a terminal a bar for each running copy.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coral_image::Digest;
+use coral_mirror::{Event, Key, Observer};
+use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Failures remembered so that none is told twice; past it, they may be.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// Standard error, shared by lines, logs and bars. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Terminal(Arc<Inner>);
+
+struct Inner {
+    /// Draws nothing when standard error is not a terminal.
+    bars: MultiProgress,
+    is_terminal: bool,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    running: HashMap<String, ProgressBar>,
+    /// What was last said of an image.
+    said: HashMap<String, String>,
+}
+
+impl Terminal {
+    pub(crate) fn new() -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        let bars = MultiProgress::new();
+        Self(Arc::new(Inner {
+            bars,
+            is_terminal,
+            shown: Mutex::default(),
+        }))
+    }
+
+    /// Prints a line above the bars. When nobody reads standard error any more, there is nobody
+    /// to tell that either.
+    pub(crate) fn line(&self, text: &str) {
+        self.0.bars.suspend(|| {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        });
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        // Worst a panic elsewhere can leave behind is a bar too many.
+        self.0.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_bar(&self, name: &str) {
+        if !self.0.is_terminal {
+            return;
+        }
+        let bar = self.0.bars.add(ProgressBar::new(0));
+        let template =
+            "{msg:40!} {bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(name.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        self.shown().running.insert(name.to_owned(), bar);
+    }
+
+    fn with_bar(&self, name: &str, change: impl FnOnce(&ProgressBar)) {
+        if self.0.is_terminal
+            && let Some(bar) = self.shown().running.get(name)
+        {
+            change(bar);
+        }
+    }
+
+    /// Takes the bar of a copy away.
+    pub(crate) fn forget(&self, name: &str) {
+        if let Some(bar) = self.shown().running.remove(name) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Says something of an image, unless that was the last thing said of it.
+    fn say(&self, name: &str, gist: &str, line: &str) {
+        let mut shown = self.shown();
+        if shown.said.len() >= MAX_REMEMBERED {
+            shown.said.clear();
+        }
+        let before = shown.said.insert(name.to_owned(), gist.to_owned());
+        drop(shown);
+        if before.as_deref() != Some(gist) {
+            self.line(line);
+        }
+    }
+}
+
+impl Observer for Terminal {
+    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
+        match event {
+            Event::Started => self.begin_bar(source),
+            Event::Sized { bytes } => self.with_bar(source, |bar| bar.inc_length(*bytes)),
+            Event::Moved { bytes } | Event::Spared { bytes } => {
+                self.with_bar(source, |bar| bar.inc(*bytes));
+            }
+            Event::Mirrored { .. } | Event::UpToDate { .. } | Event::Failed { .. } => {
+                self.forget(source);
+                let (gist, line) = told(source, key, event);
+                self.say(source, &gist, &line);
+            }
+        }
+    }
+}
+
+/// What is said of an event: the gist, by which two are the same, and the line.
+fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) {
+    let to = key.map(|key| format!(" -> {key}")).unwrap_or_default();
+    match event {
+        Event::Mirrored {
+            digest,
+            moved,
+            sparse,
+            elapsed,
+        } => {
+            let sparse = if *sparse {
+                ", only the platforms asked for"
+            } else {
+                ""
+            };
+            let (bytes, time) = (HumanBytes(*moved), seconds(*elapsed));
+            let line = format!(
+                "mirrored {source}{to} ({}, {bytes} in {time}{sparse})",
+                digest.short()
+            );
+            (gist_of(digest), line)
+        }
+        Event::UpToDate { digest } => (
+            gist_of(digest),
+            format!("up to date {source}{to} ({})", digest.short()),
+        ),
+        Event::Failed {
+            error,
+            retry_in,
+            attempts,
+        } => {
+            let next = match retry_in {
+                Some(wait) => format!("retry in {}", seconds(*wait)),
+                None => format!("no retry before the next pass, after {attempts} failures"),
+            };
+            let gist = format!("{error} {}", retry_in.is_some());
+            (gist, format!("failed {source}: {error}; {next}"))
+        }
+        Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
+            Default::default()
+        }
+    }
+}
+
+fn gist_of(digest: &Digest) -> String {
+    digest.to_string()
+}
+
+/// A time for people: tenths of a second below ten seconds, then whole units.
+pub(crate) fn seconds(time: Duration) -> String {
+    if time < Duration::from_secs(10) {
+        format!("{:.1} s", time.as_secs_f64())
+    } else if time < Duration::from_secs(120) {
+        format!("{} s", time.as_secs())
+    } else {
+        HumanDuration(time).to_string()
+    }
+}
+
+impl<'a> MakeWriter<'a> for Terminal {
+    type Writer = LogLine<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        LogLine {
+            terminal: self,
+            line: vec![],
+        }
+    }
+}
+
+/// One log event, written above the bars when it is whole.
+pub(crate) struct LogLine<'a> {
+    terminal: &'a Terminal,
+    line: Vec<u8>,
+}
+
+impl Write for LogLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for LogLine<'_> {
+    fn drop(&mut self) {
+        self.terminal
+            .line(String::from_utf8_lossy(&self.line).trim_end());
+    }
+}
+
+/// Prints data to standard output. A reader that went away early wanted no more.
+pub(crate) fn print(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}

@@ -1,0 +1,172 @@
+//! The mirrors that run, and what is told of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coral_image::{Digest, Host};
+use coral_mirror::{Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Summary, Until};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::ClientArguments;
+use crate::failure::Failure;
+use crate::load::LoadedMirror;
+use crate::mirror::{access, client_for};
+use crate::terminal::Terminal;
+use crate::up::status::Status;
+
+/// Every mirror of the files, each in a task of its own.
+pub(crate) struct Mirrors {
+    client: ClientArguments,
+    /// Hosts that Coral runs itself, without TLS.
+    plain: [Host; 2],
+    engine: Arc<Engine>,
+    there: Arc<There>,
+    running: BTreeMap<String, Running>,
+    status: Status,
+}
+
+struct Running {
+    fingerprint: Digest,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    summary: Arc<Mutex<Summary>>,
+}
+
+/// Which images are in a registry, beside what the terminal shows.
+struct There {
+    terminal: Terminal,
+    keys: Mutex<BTreeSet<Key>>,
+}
+
+impl Observer for There {
+    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
+        if let (Some(key), Event::Mirrored { .. } | Event::UpToDate { .. }) = (key, event) {
+            self.keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(key.clone());
+        }
+        self.terminal.observe(source, key, event);
+    }
+}
+
+impl Mirrors {
+    pub(crate) fn start(
+        client: &ClientArguments,
+        embedded: &Host,
+        own: Host,
+        terminal: &Terminal,
+    ) -> Self {
+        let there = Arc::new(There {
+            terminal: terminal.clone(),
+            keys: Mutex::default(),
+        });
+        let engine = Engine::start(InProcess::default(), EngineLimits::default(), there.clone());
+        Self {
+            client: client.clone(),
+            plain: [embedded.clone(), own],
+            engine: Arc::new(engine),
+            there,
+            running: BTreeMap::new(),
+            status: Status::default(),
+        }
+    }
+
+    /// Starts what is new, restarts what is different, stops what is gone.
+    pub(crate) fn apply(&mut self, wanted: Vec<LoadedMirror>) -> Result<(), Failure> {
+        let client = client_for(&self.client, &wanted, &self.plain)?;
+        let names: BTreeSet<_> = wanted.iter().map(|mirror| mirror.name.clone()).collect();
+        let gone = |name: &String| !names.contains(name);
+        for name in self
+            .running
+            .keys()
+            .filter(|n| gone(n))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            self.end(&name);
+        }
+        for loaded in wanted {
+            let before = self
+                .running
+                .get(&loaded.name)
+                .map(|running| running.fingerprint);
+            if before == Some(loaded.fingerprint) {
+                continue;
+            }
+            self.end(&loaded.name);
+            let mirror = Mirror {
+                name: loaded.name.clone(),
+                access: access(&loaded, &client),
+                changed: before.is_some(),
+                settings: loaded.settings,
+            };
+            let running = self.begin(mirror, loaded.fingerprint);
+            self.running.insert(loaded.name, running);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, mirror: Mirror, fingerprint: Digest) -> Running {
+        let stop = CancellationToken::new();
+        let summary = Arc::new(Mutex::new(Summary::default()));
+        let (engine, token, told) = (self.engine.clone(), stop.clone(), summary.clone());
+        let task = tokio::spawn(async move {
+            let tell = move |now: &Summary| {
+                told.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone_from(now);
+            };
+            mirror.run(&engine, Until::Stopped, token, tell).await;
+        });
+        Running {
+            fingerprint,
+            stop,
+            task,
+            summary,
+        }
+    }
+
+    fn end(&mut self, name: &str) {
+        if let Some(running) = self.running.remove(name) {
+            running.stop.cancel();
+        }
+    }
+
+    /// Says how things stand, when there is something to say.
+    pub(crate) fn tell(&mut self, terminal: &Terminal, data: &Path) {
+        let summaries: Vec<Summary> = self
+            .running
+            .values()
+            .map(|r| {
+                r.summary
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            })
+            .collect();
+        if summaries.is_empty() {
+            return;
+        }
+        let total = crate::mirror::total(&summaries);
+        let first = self
+            .there
+            .keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .first()
+            .cloned();
+        self.status.tell(&total, first.as_ref(), terminal, data);
+    }
+
+    /// Ends every mirror, in the middle of a copy if need be.
+    pub(crate) async fn stop(self) {
+        for running in self.running.into_values() {
+            running.stop.cancel();
+            // A mirror that panicked has told so itself.
+            let _ = running.task.await;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A loopback source with one image in it, Coral's own, for trying things without a network.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use coral_distribution::{Credentials, Endpoint, HostOptions};
+use coral_image::{Host, ImageRef};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::registry;
+use crate::terminal::Terminal;
+use crate::up::own_image::OwnImage;
+
+/// The source, served once a mirror names it.
+pub(crate) struct OwnSource {
+    address: SocketAddr,
+    folder: PathBuf,
+    stop: CancellationToken,
+    running: bool,
+}
+
+impl OwnSource {
+    pub(crate) fn new(address: SocketAddr, folder: PathBuf, stop: CancellationToken) -> Self {
+        Self {
+            address,
+            folder,
+            stop,
+            running: false,
+        }
+    }
+
+    /// The host by which mirrors name it.
+    pub(crate) fn host(&self) -> Result<Host, Failure> {
+        if !self.address.ip().is_loopback() || self.address.port() == 0 {
+            let problem = format!(
+                "--self {}: expected a loopback address and a port",
+                self.address
+            );
+            return Err(Failure::input(problem));
+        }
+        Host::parse(&self.address.to_string()).map_err(Failure::input)
+    }
+
+    /// Makes the image from the running program and serves it, read-only, until told to stop.
+    pub(crate) async fn ensure_running(&mut self, terminal: &Terminal) -> Result<(), Failure> {
+        if self.running {
+            return Ok(());
+        }
+        let listener = registry::listen(self.address, "--self").await?;
+        let folder = self.folder.clone();
+        let fresh = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        let failed = |error: &dyn std::error::Error| {
+            Failure::failed(
+                format!("the folder {} cannot be emptied", self.folder.display()),
+                error,
+            )
+        };
+        fresh
+            .await
+            .map_err(|e| failed(&e))?
+            .map_err(|e| failed(&e))?;
+        let (router, health) = registry::open(&self.folder).await?;
+        fill(router.clone(), self.host()?).await?;
+        let read_only = router.layer(from_fn(refuse_writes));
+        tokio::spawn(registry::serve_until(
+            listener,
+            read_only,
+            health,
+            self.stop.clone(),
+        ));
+        terminal.line(&format!(
+            "Coral's own image is at {}/coral:latest",
+            self.address
+        ));
+        self.running = true;
+        Ok(())
+    }
+}
+
+async fn refuse_writes(request: Request, next: Next) -> Response {
+    match *request.method() {
+        Method::GET | Method::HEAD => next.run(request).await,
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "this source is read-only\n").into_response(),
+    }
+}
+
+/// Pushes the image through a door of its own, closed again before anybody is let in.
+async fn fill(router: axum::Router, host: Host) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        Failure::failed("Coral's own image could not be made", error)
+    };
+    let image = tokio::task::spawn_blocking(OwnImage::of_this_program);
+    let image = image
+        .await
+        .map_err(|e| failed(&e))?
+        .map_err(|e| failed(&e))?;
+    let door = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(|e| failed(&e))?;
+    let door_host = Host::parse(&registry::local_address(&door)?.to_string());
+    let door_host = door_host.map_err(Failure::input)?;
+    let closed = CancellationToken::new();
+    let serving = tokio::spawn(coral_registry::serve(door, router, closed.clone()));
+    let plain = HostOptions {
+        plain_http: true,
+        ..HostOptions::default()
+    };
+    let client = crate::client::client([(door_host.clone(), plain)].into())?;
+    let name = ImageRef::parse(&format!("{door_host}/coral:latest")).map_err(Failure::input)?;
+    let endpoint = client.repository(name.repository(), Arc::new(Credentials::none()));
+    let pushed = image.push(&Endpoint::from(endpoint), &name.version()).await;
+    drop(client);
+    closed.cancel();
+    serving
+        .await
+        .map_err(|e| failed(&e))?
+        .map_err(|e| failed(&e))?;
+    tracing::debug!(%host, "own image made");
+    pushed.map_err(|e| failed(&e))
+}
