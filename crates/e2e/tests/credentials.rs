@@ -8,9 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::peers::skopeo_copy;
-use e2e::{
-    Kind, Layout, RegistryServer, Up, User, coral, mirror_yaml, pending, run, scratch, write_yaml,
-};
+use e2e::{Kind, Layout, RegistryServer, Up, User, coral, mirror_yaml, run, scratch, write_yaml};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -71,13 +69,13 @@ fn mirrored_with_a_secret(kind: Kind) {
 #[test]
 #[ignore = "needs docker-registry, htpasswd, skopeo; run by cargo xtask test"]
 fn a_secret_opens_docker_registry() {
-    pending("coral up", || mirrored_with_a_secret(Kind::DockerRegistry));
+    mirrored_with_a_secret(Kind::DockerRegistry);
 }
 
 #[test]
 #[ignore = "needs distribution, htpasswd, skopeo; run by cargo xtask test"]
 fn a_secret_opens_distribution() {
-    pending("coral up", || mirrored_with_a_secret(Kind::Distribution));
+    mirrored_with_a_secret(Kind::Distribution);
 }
 
 /// `coral copy` of the private image into a layout.
@@ -97,39 +95,35 @@ fn copy(source: &RegistryServer, home: &Path) -> (Command, PathBuf) {
 #[test]
 #[ignore = "needs distribution, htpasswd, skopeo; run by cargo xtask test"]
 fn dockers_configuration_opens_it_by_flag_and_from_the_home_folder() {
-    pending("coral copy", || {
-        let home = scratch();
-        let (source, digest) = private(Kind::Distribution, home.path());
-        let config = docker_config(&source.host(), USER.password);
-        let file = home.path().join("elsewhere.json");
-        fs::write(&file, &config).unwrap();
-        let (mut command, folder) = copy(&source, home.path());
-        let _ = run(command.arg("--docker-config").arg(&file)).succeeded();
-        assert_eq!(Layout::open(&folder).tagged("1")["digest"], digest.as_str());
-        fs::remove_dir_all(&folder).unwrap();
-        fs::create_dir(home.path().join(".docker")).unwrap();
-        fs::write(home.path().join(".docker/config.json"), &config).unwrap();
-        let _ = run(&mut copy(&source, home.path()).0).succeeded();
-        assert_eq!(Layout::open(&folder).tagged("1")["digest"], digest.as_str());
-    });
+    let home = scratch();
+    let (source, digest) = private(Kind::Distribution, home.path());
+    let config = docker_config(&source.host(), USER.password);
+    let file = home.path().join("elsewhere.json");
+    fs::write(&file, &config).unwrap();
+    let (mut command, folder) = copy(&source, home.path());
+    let _ = run(command.arg("--docker-config").arg(&file)).succeeded();
+    assert_eq!(Layout::open(&folder).tagged("1")["digest"], digest.as_str());
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(home.path().join(".docker")).unwrap();
+    fs::write(home.path().join(".docker/config.json"), &config).unwrap();
+    let _ = run(&mut copy(&source, home.path()).0).succeeded();
+    assert_eq!(Layout::open(&folder).tagged("1")["digest"], digest.as_str());
 }
 
 #[test]
 #[ignore = "needs distribution, htpasswd, skopeo; run by cargo xtask test"]
 fn a_wrong_password_is_named_without_being_shown() {
-    pending("coral copy", || {
-        let home = scratch();
-        let (source, _) = private(Kind::Distribution, home.path());
-        let file = home.path().join("wrong.json");
-        fs::write(&file, docker_config(&source.host(), "wrong-password")).unwrap();
-        let (mut command, _) = copy(&source, home.path());
-        let failed = run(command.arg("--docker-config").arg(&file)).exited(1);
-        let failed = failed.saying(&source.host()).saying("401");
-        assert!(
-            !failed.stderr.contains("wrong-password"),
-            "the password is in {failed}"
-        );
-        let (mut anonymous, _) = copy(&source, home.path());
-        let _ = run(&mut anonymous).exited(1).saying(&source.host());
-    });
+    let home = scratch();
+    let (source, _) = private(Kind::Distribution, home.path());
+    let file = home.path().join("wrong.json");
+    fs::write(&file, docker_config(&source.host(), "wrong-password")).unwrap();
+    let (mut command, _) = copy(&source, home.path());
+    let failed = run(command.arg("--docker-config").arg(&file)).exited(1);
+    let failed = failed.saying(&source.host()).saying("401");
+    assert!(
+        !failed.stderr.contains("wrong-password"),
+        "the password is in {failed}"
+    );
+    let (mut anonymous, _) = copy(&source, home.path());
+    let _ = run(&mut anonymous).exited(1).saying(&source.host());
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{coral, pending, run, scratch};
+use e2e::{coral, run, scratch};
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -44,39 +44,35 @@ fn plan_offline(home: &Path, file: &Path) -> e2e::Finished {
 #[test]
 #[ignore = "needs root for a network of its own; run by cargo xtask test"]
 fn every_mirror_in_the_documentation_is_understood() {
-    pending("coral mirror plan", || {
-        let home = scratch();
-        let mut seen = 0;
-        for page in pages() {
-            let text = fs::read_to_string(&page).unwrap();
-            for block in blocks(&text, "yaml") {
-                let file = home.path().join("shown.yaml");
-                fs::write(&file, block).unwrap();
-                let planned = plan_offline(home.path(), &file);
-                let is_mirror = block.contains("kind: RegistryMirror");
-                let expected = if is_mirror { 1 } else { 2 };
-                assert_eq!(planned.code, expected, "of {}: {planned}", page.display());
-                seen += usize::from(is_mirror);
-            }
+    let home = scratch();
+    let mut seen = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in blocks(&text, "yaml") {
+            let file = home.path().join("shown.yaml");
+            fs::write(&file, block).unwrap();
+            let planned = plan_offline(home.path(), &file);
+            let is_mirror = block.contains("kind: RegistryMirror");
+            let expected = if is_mirror { 1 } else { 2 };
+            assert_eq!(planned.code, expected, "of {}: {planned}", page.display());
+            seen += usize::from(is_mirror);
         }
-        assert!(seen >= 2, "the documentation shows no mirrors any more?");
-    });
+    }
+    assert!(seen >= 2, "the documentation shows no mirrors any more?");
 }
 
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn every_flag_in_the_documentation_is_known() {
-    pending("the command line", || {
-        for page in pages() {
-            let text = fs::read_to_string(&page).unwrap();
-            for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()) {
-                let Some(words) = line.trim().strip_prefix("coral ") else {
-                    continue;
-                };
-                let words: Vec<&str> = words.split(' ').collect();
-                // With --help after them, words are read but nothing is done.
-                let _ = run(coral().args(&words).arg("--help")).succeeded();
-            }
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()) {
+            let Some(words) = line.trim().strip_prefix("coral ") else {
+                continue;
+            };
+            let words: Vec<&str> = words.split(' ').collect();
+            // With --help after them, words are read but nothing is done.
+            let _ = run(coral().args(&words).arg("--help")).succeeded();
         }
-    });
+    }
 }

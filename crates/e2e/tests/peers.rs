@@ -10,8 +10,8 @@ use std::time::Duration;
 use e2e::image::{GREETING, add_three_layers, busybox_root, debian_root};
 use e2e::peers::{crane, regctl, skopeo_copy};
 use e2e::{
-    Containerd, Kind, Layout, Place, RegistryServer, Up, assert_same, mirror_yaml, pending, run,
-    scratch, write_yaml,
+    Containerd, Kind, Layout, Place, RegistryServer, Up, assert_same, mirror_yaml, run, scratch,
+    write_yaml,
 };
 use tempfile::TempDir;
 
@@ -175,40 +175,38 @@ fn peers_pull_the_same_bytes(stand: &Stand) {
 #[test]
 #[ignore = "needs docker-registry, skopeo, crane, regctl, umoci; run by cargo xtask test"]
 fn odd_images_survive_the_way_from_docker_registry() {
-    pending("coral up", || odd_images_survive(Kind::DockerRegistry));
+    odd_images_survive(Kind::DockerRegistry);
 }
 
 #[test]
 #[ignore = "needs distribution, skopeo, crane, regctl, umoci; run by cargo xtask test"]
 fn odd_images_survive_the_way_from_distribution() {
-    pending("coral up", || odd_images_survive(Kind::Distribution));
+    odd_images_survive(Kind::Distribution);
 }
 
 #[test]
 #[ignore = "needs root, containerd, runc, debootstrap, umoci; run by cargo xtask test"]
 fn containerd_runs_a_mirrored_debian() {
-    pending("coral up", || {
-        let mut stand = Stand::new(Kind::Distribution, debian_root);
-        let app = stand.mirrored("team/app");
-        stand.up.wait_for(&app, "1", LONG);
-        let image = format!("{}/{app}:1", stand.up.host());
-        let containerd = Containerd::start();
-        let _ = containerd
-            .ctr(&["images", "pull", "--plain-http", &image])
-            .succeeded();
-        let said = containerd
-            .ctr(&["run", "--rm", &image, "greeter"])
-            .succeeded();
-        assert_eq!(said.text(), GREETING);
-        let shell = [
-            "run",
-            "--rm",
-            &image,
-            "shell",
-            "sh",
-            "-c",
-            ". /etc/os-release; echo $ID",
-        ];
-        assert_eq!(containerd.ctr(&shell).succeeded().text(), "debian");
-    });
+    let mut stand = Stand::new(Kind::Distribution, debian_root);
+    let app = stand.mirrored("team/app");
+    stand.up.wait_for(&app, "1", LONG);
+    let image = format!("{}/{app}:1", stand.up.host());
+    let containerd = Containerd::start();
+    let _ = containerd
+        .ctr(&["images", "pull", "--plain-http", &image])
+        .succeeded();
+    let said = containerd
+        .ctr(&["run", "--rm", &image, "greeter"])
+        .succeeded();
+    assert_eq!(said.text(), GREETING);
+    let shell = [
+        "run",
+        "--rm",
+        &image,
+        "shell",
+        "sh",
+        "-c",
+        ". /etc/os-release; echo $ID",
+    ];
+    assert_eq!(containerd.ctr(&shell).succeeded().text(), "debian");
 }

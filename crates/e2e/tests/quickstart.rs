@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Finished, Process, coral, pending, run, scratch, until};
+use e2e::{Finished, Process, coral, run, scratch, until};
 
 /// What the README's command does after the build; the release binary is built already.
 const README_COMMAND: &str = "cargo run --release -- up examples/quickstart";
@@ -27,16 +27,14 @@ fn checkout() -> PathBuf {
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn help_names_every_subcommand() {
-    pending("the command line", || {
-        let help = run(coral().arg("--help")).succeeded();
-        for word in ["up", "registry", "mirror", "copy"] {
-            let listed = help
-                .stdout
-                .lines()
-                .any(|line| line.trim_start().starts_with(word));
-            assert!(listed, "no subcommand {word} in:\n{}", help.stdout);
-        }
-    });
+    let help = run(coral().arg("--help")).succeeded();
+    for word in ["up", "registry", "mirror", "copy"] {
+        let listed = help
+            .stdout
+            .lines()
+            .any(|line| line.trim_start().starts_with(word));
+        assert!(listed, "no subcommand {word} in:\n{}", help.stdout);
+    }
 }
 
 /// The words after `--` in the README's first command, with the examples of this checkout.
@@ -106,19 +104,17 @@ fn last_line_with(text: &str, words: &[&str]) -> Option<String> {
 #[test]
 #[ignore = "needs root for a network of its own, skopeo; run by cargo xtask test"]
 fn the_quickstart_works_without_network() {
-    pending("coral up and examples/quickstart", || {
-        let mut offline = Offline::quickstart();
-        offline
-            .process
-            .wait_for_line("registry listening on http://127.0.0.1:5000", SOON);
-        let typed = until("a line that says what to type next", SOON, || {
-            last_line_with(&offline.process.shown(), &["skopeo", OWN_IMAGE])
-        });
-        let _ = offline.shell(&typed).succeeded();
-        unreachable_images_are_named_and_retried(&mut offline);
-        offline.process.signal("INT");
-        assert_eq!(offline.process.wait(Duration::from_secs(10)), 0);
+    let mut offline = Offline::quickstart();
+    offline
+        .process
+        .wait_for_line("registry listening on http://127.0.0.1:5000", SOON);
+    let typed = until("a line that says what to type next", SOON, || {
+        last_line_with(&offline.process.shown(), &["skopeo", OWN_IMAGE])
     });
+    let _ = offline.shell(&typed).succeeded();
+    unreachable_images_are_named_and_retried(&mut offline);
+    offline.process.signal("INT");
+    assert_eq!(offline.process.wait(Duration::from_secs(10)), 0);
 }
 
 fn unreachable_images_are_named_and_retried(offline: &mut Offline) {
