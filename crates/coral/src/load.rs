@@ -1,11 +1,11 @@
 //! From files to mirrors that can run: what `coral up` and `coral mirror` read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coral_api::documents::{self, Document, Object};
+use coral_api::documents::{self, Document, DocumentError, Object};
 use coral_api::{MirrorSettings, RegistryMirror, Secret, Target};
 use coral_distribution::{Credentials, HostOptions};
 use coral_image::{Digest, Host};
@@ -19,16 +19,33 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a set of files says.
 pub(crate) struct Loaded {
-    /// The mirrors, by name.
+    /// The mirrors in which nothing is wrong.
     pub(crate) mirrors: Vec<LoadedMirror>,
     /// What a person should know.
     pub(crate) warnings: Vec<String>,
+    /// What is wrong.
+    pub(crate) problems: Vec<String>,
+    /// Files in which something is wrong: nothing is known of what else they hold.
+    pub(crate) broken: BTreeSet<String>,
+}
+
+impl Loaded {
+    /// What the files say, or everything that is wrong with them.
+    pub(crate) fn flawless(self) -> Result<Self, Failure> {
+        if self.problems.is_empty() {
+            Ok(self)
+        } else {
+            Err(Failure::inputs(self.problems))
+        }
+    }
 }
 
 /// A mirror with everything it names.
 pub(crate) struct LoadedMirror {
     /// `namespace/name`.
     pub(crate) name: String,
+    /// The file it stands in.
+    pub(crate) origin: String,
     pub(crate) settings: MirrorSettings,
     /// Changes whenever the mirror or a Secret that it names does.
     pub(crate) fingerprint: Digest,
@@ -50,34 +67,42 @@ pub(crate) struct Surroundings {
 /// Reads files and folders; everything that is wrong is reported at once.
 pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loaded, Failure> {
     let mut documents = vec![];
-    let mut problems = vec![];
+    let mut loaded = Loaded {
+        mirrors: vec![],
+        warnings: vec![],
+        problems: vec![],
+        broken: BTreeSet::new(),
+    };
     for file in files(paths)? {
         match documents::read(&file.display().to_string(), &read(&file)?) {
             Ok(found) => documents.extend(found),
-            Err(errors) => problems.extend(errors.iter().map(ToString::to_string)),
+            Err(errors) => loaded.blame(errors),
         }
     }
-    problems.extend(
-        documents::duplicates(&documents)
-            .iter()
-            .map(ToString::to_string),
-    );
+    loaded.blame(documents::duplicates(&documents));
     let secrets: BTreeMap<_, _> = documents.iter().filter_map(secret_of).collect();
-    let mut mirrors = vec![];
     for document in &documents {
+        loaded.warnings.extend(warnings_of(document));
         let Object::RegistryMirror(mirror) = &document.object else {
             continue;
         };
-        match load_mirror(mirror, &secrets, surroundings) {
-            Ok(mirror) => mirrors.push(mirror),
-            Err(found) => problems.extend(found.into_iter().map(|p| placed(document, mirror, &p))),
+        match load_mirror(document, mirror, &secrets, surroundings) {
+            Ok(mirror) => loaded.mirrors.push(mirror),
+            Err(errors) => loaded.blame(errors),
         }
     }
-    if !problems.is_empty() {
-        return Err(Failure::inputs(problems));
+    loaded
+        .mirrors
+        .retain(|mirror| !loaded.broken.contains(&mirror.origin));
+    Ok(loaded)
+}
+
+impl Loaded {
+    fn blame(&mut self, errors: Vec<DocumentError>) {
+        self.problems.extend(errors.iter().map(ToString::to_string));
+        self.broken
+            .extend(errors.into_iter().map(|error| error.origin));
     }
-    let warnings = documents.iter().flat_map(warnings_of).collect();
-    Ok(Loaded { mirrors, warnings })
 }
 
 /// The files that `paths` name: files as they are, of folders those that end in .yaml or .yml.
@@ -139,9 +164,18 @@ fn secret_of(document: &Document) -> Option<((String, String), &Secret)> {
     Some(((namespace.to_owned(), secret.metadata.name.clone()), secret))
 }
 
-fn placed(document: &Document, mirror: &RegistryMirror, problem: &str) -> String {
-    let (origin, line, name) = (&document.origin, document.line, &mirror.metadata.name);
-    format!("{origin}:{line}: RegistryMirror {name:?}: {problem}")
+fn placed(
+    document: &Document,
+    mirror: &RegistryMirror,
+    problems: Vec<String>,
+) -> Vec<DocumentError> {
+    let error = |message| DocumentError {
+        origin: document.origin.clone(),
+        line: document.line,
+        object: Some(format!("RegistryMirror {:?}", mirror.metadata.name)),
+        message,
+    };
+    problems.into_iter().map(error).collect()
 }
 
 fn warnings_of(document: &Document) -> Vec<String> {
@@ -156,11 +190,15 @@ fn warnings_of(document: &Document) -> Vec<String> {
 type Secrets<'a> = BTreeMap<(String, String), &'a Secret>;
 
 fn load_mirror(
+    document: &Document,
     mirror: &RegistryMirror,
     secrets: &Secrets<'_>,
     surroundings: &Surroundings,
-) -> Result<LoadedMirror, Vec<String>> {
-    let settings = mirror.settings().map_err(|problems| texts(&problems))?;
+) -> Result<LoadedMirror, Vec<DocumentError>> {
+    let wrong = |problems| placed(document, mirror, problems);
+    let settings = mirror
+        .settings()
+        .map_err(|problems| wrong(texts(&problems)))?;
     let namespace = mirror
         .metadata
         .namespace
@@ -171,11 +209,13 @@ fn load_mirror(
         secrets,
         seen: format!("{mirror:?}").into_bytes(),
     };
-    let source_credentials = named.credentials(
-        "spec.imagePullSecrets",
-        &settings.pull_secrets,
-        surroundings,
-    )?;
+    let source_credentials = named
+        .credentials(
+            "spec.imagePullSecrets",
+            &settings.pull_secrets,
+            surroundings,
+        )
+        .map_err(wrong)?;
     let (destination, destination_credentials, host_options) = match &settings.target {
         Target::Named(_) => (
             surroundings.embedded.clone(),
@@ -184,8 +224,9 @@ fn load_mirror(
         ),
         Target::Address(address) => {
             let wanted: Vec<String> = address.secret.iter().cloned().collect();
-            let credentials =
-                named.credentials("spec.registry.secretRef", &wanted, surroundings)?;
+            let credentials = named
+                .credentials("spec.registry.secretRef", &wanted, surroundings)
+                .map_err(wrong)?;
             let options = HostOptions {
                 plain_http: false,
                 skip_tls_verify: !address.tls_verify,
@@ -198,6 +239,7 @@ fn load_mirror(
     };
     Ok(LoadedMirror {
         name: format!("{namespace}/{}", mirror.metadata.name),
+        origin: document.origin.clone(),
         fingerprint: Digest::sha256(&named.seen),
         settings,
         destination,

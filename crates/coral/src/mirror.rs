@@ -27,7 +27,7 @@ fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<Loaded, Fail
         embedded: arguments.registry.clone(),
         user_credentials: arguments.client.user_credentials()?,
     };
-    let loaded = load(&arguments.files, &surroundings)?;
+    let loaded = load(&arguments.files, &surroundings)?.flawless()?;
     loaded
         .warnings
         .iter()

@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     // The files first: a typo is told before a port is taken or a folder made.
     let provisional = surroundings(&arguments, arguments.listen)?;
-    load(&arguments.files, &provisional)?;
+    load(&arguments.files, &provisional)?.flawless()?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let data = data_folder(arguments.data.as_deref())?;
@@ -40,10 +40,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         health,
         stop.clone(),
     ));
-    terminal.line(&format!(
-        "registry listening on http://{address}, content in {}",
-        data.display()
-    ));
+    terminal.line(&format!("registry listening on http://{address}"));
 
     let surroundings = surroundings(&arguments, address)?;
     let mut own = OwnSource::new(arguments.own, data.join("own"), stop.clone());
@@ -72,7 +69,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     }
 }
 
-/// Takes in what the files say now. A mistake in them leaves everything as it was.
+/// Takes in what the files say now. The mirrors of a file with a mistake in it stay as they were.
 async fn follow(
     arguments: &UpArguments,
     surroundings: &Surroundings,
@@ -83,16 +80,25 @@ async fn follow(
     let result = async {
         let loaded = load(&arguments.files, surroundings)?;
         loaded
+            .problems
+            .iter()
+            .for_each(|problem| terminal.line(&format!("error: {problem}")));
+        loaded
             .warnings
             .iter()
             .for_each(|warning| terminal.line(&format!("warning: {warning}")));
-        if loaded.mirrors.is_empty() {
+        for file in &loaded.broken {
+            terminal.line(&format!(
+                "{file}: its mirrors stay as they were until it is mended"
+            ));
+        }
+        if loaded.mirrors.is_empty() && loaded.broken.is_empty() {
             terminal.line("warning: no RegistryMirror in the files: nothing is mirrored");
         }
         if names_host(&loaded, &own.host()?) {
             own.ensure_running(terminal).await?;
         }
-        mirrors.apply(loaded.mirrors)
+        mirrors.apply(loaded.mirrors, &loaded.broken)
     };
     if let Err(failure) = result.await {
         failure

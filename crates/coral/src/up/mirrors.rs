@@ -29,6 +29,7 @@ pub(crate) struct Mirrors {
 
 struct Running {
     fingerprint: Digest,
+    origin: String,
     stop: CancellationToken,
     task: JoinHandle<()>,
     summary: Arc<Mutex<Summary>>,
@@ -74,18 +75,24 @@ impl Mirrors {
         }
     }
 
-    /// Starts what is new, restarts what is different, stops what is gone.
-    pub(crate) fn apply(&mut self, wanted: Vec<LoadedMirror>) -> Result<(), Failure> {
+    /// Starts what is new, restarts what is different, stops what is gone; what stands in a
+    /// `broken` file goes on as it was.
+    pub(crate) fn apply(
+        &mut self,
+        wanted: Vec<LoadedMirror>,
+        broken: &BTreeSet<String>,
+    ) -> Result<(), Failure> {
         let client = client_for(&self.client, &wanted, &self.plain)?;
         let names: BTreeSet<_> = wanted.iter().map(|mirror| mirror.name.clone()).collect();
-        let gone = |name: &String| !names.contains(name);
-        for name in self
+        let gone = |(name, running): &(&String, &Running)| {
+            !names.contains(*name) && !broken.contains(&running.origin)
+        };
+        let gone = self
             .running
-            .keys()
-            .filter(|n| gone(n))
-            .cloned()
-            .collect::<Vec<_>>()
-        {
+            .iter()
+            .filter(gone)
+            .map(|(name, _)| name.clone());
+        for name in gone.collect::<Vec<_>>() {
             self.end(&name);
         }
         for loaded in wanted {
@@ -103,13 +110,13 @@ impl Mirrors {
                 changed: before.is_some(),
                 settings: loaded.settings,
             };
-            let running = self.begin(mirror, loaded.fingerprint);
+            let running = self.begin(mirror, loaded.fingerprint, loaded.origin);
             self.running.insert(loaded.name, running);
         }
         Ok(())
     }
 
-    fn begin(&self, mirror: Mirror, fingerprint: Digest) -> Running {
+    fn begin(&self, mirror: Mirror, fingerprint: Digest, origin: String) -> Running {
         let stop = CancellationToken::new();
         let summary = Arc::new(Mutex::new(Summary::default()));
         let (engine, token, told) = (self.engine.clone(), stop.clone(), summary.clone());
@@ -123,6 +130,7 @@ impl Mirrors {
         });
         Running {
             fingerprint,
+            origin,
             stop,
             task,
             summary,
