@@ -1,6 +1,6 @@
 //! Source and destination, compared by digest, cheapest way first.
 
-use coral_distribution::{Endpoint, Error};
+use coral_distribution::{Category, Endpoint, Error};
 use coral_image::{Digest, Platform, Version};
 use futures::{StreamExt, stream};
 
@@ -22,15 +22,30 @@ pub(crate) enum Difference {
 /// Why nothing could be found out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompareError {
-    #[error("{place} has no {version}")]
+    #[error("source: {place} has no {}", named(.version))]
     NotThere { place: String, version: Version },
-    #[error("asking the source")]
+    #[error("source")]
     Source(#[source] Error),
-    #[error("asking the destination")]
+    #[error("destination")]
     Destination(#[source] Error),
 }
 
+fn named(version: &Version) -> String {
+    match version {
+        Version::Tag(tag) => format!("tag {tag}"),
+        Version::Digest(digest) => format!("manifest {digest}"),
+    }
+}
+
 impl CompareError {
+    /// A bounded label for metrics and machines.
+    pub(crate) fn category(&self) -> &'static str {
+        match self {
+            Self::NotThere { .. } => Category::NotFound.as_str(),
+            Self::Source(error) | Self::Destination(error) => error.category().as_str(),
+        }
+    }
+
     pub(crate) fn cause(&self) -> Cause {
         match self {
             Self::NotThere { .. } => Cause::Refusal,

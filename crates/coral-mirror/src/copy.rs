@@ -18,7 +18,7 @@ use coral_image::{Digest, Manifest, ManifestKind, Platform, Repository, Reposito
 use futures::{StreamExt, TryStreamExt, stream};
 
 pub use error::CopyError;
-pub(crate) use error::{Step, cause_of};
+pub(crate) use error::{Side, cause_of};
 pub(crate) use tree::choose_children;
 
 use crate::progress::Event;
@@ -271,7 +271,7 @@ async fn put(
     let endpoint = &request.destination.endpoint;
     match endpoint.put_manifest(&version, manifest).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(CopyError::at(Step::WriteManifest(version), error)),
+        Err(error) => Err(CopyError::at(Side::Destination, error)),
     }
 }
 

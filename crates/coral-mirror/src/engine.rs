@@ -50,6 +50,7 @@ pub(crate) struct Done {
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) error: String,
+    pub(crate) category: &'static str,
     pub(crate) cause: Cause,
 }
 
@@ -139,6 +140,7 @@ impl<Q: Queue> Shared<Q> {
             Some(access) => self.copy(&delivery.job, &access).await,
             None => Err(Failure {
                 error: "its mirror was removed".into(),
+                category: "removed",
                 cause: Cause::Transient,
             }),
         };
@@ -180,6 +182,7 @@ impl<Q: Queue> Shared<Q> {
             }
             Err(error) => Err(Failure {
                 error: chain(&error),
+                category: error.category(),
                 cause: error.cause(),
             }),
         }

@@ -54,6 +54,14 @@ pub enum ExpandError {
 }
 
 impl ExpandError {
+    /// A bounded label for metrics and machines.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Destination(_) => "name",
+            Self::List(source) | Self::Creation { source, .. } => source.category().as_str(),
+        }
+    }
+
     /// What the failure asks for.
     pub fn cause(&self) -> Cause {
         match self {

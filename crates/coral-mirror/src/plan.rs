@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::access::Access;
 use crate::compare::{Depth, Difference, compare};
-use crate::copy::{CopyOptions, CopyRequest, Step, read_tree};
+use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
 use crate::expand::{Wanted, expand};
 use crate::progress::{Key, chain};
 
@@ -134,7 +134,7 @@ async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
     let mut blobs = vec![];
     for blob in tree.blobs() {
         let there = to.blob_size(&blob.digest).await;
-        let failed = |e| chain(&crate::copy::CopyError::at(Step::FindBlob(blob.digest), e));
+        let failed = |e| chain(&crate::copy::CopyError::at(Side::Destination, e));
         if there.map_err(failed)?.is_none() {
             blobs.push((blob.digest, blob.size));
         }

@@ -75,6 +75,8 @@ pub enum Event<'a> {
     Failed {
         /// The whole chain of causes, in one line.
         error: &'a str,
+        /// A bounded label: `not_found`, `dns`, `rate_limited` and so on.
+        category: &'static str,
         /// How many failures in a row this was.
         attempts: u32,
         /// When it is tried again by itself; `None` when it waits for a change.

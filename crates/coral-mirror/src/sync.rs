@@ -206,6 +206,7 @@ impl<Q: Queue> Driver<Q> {
             Found::Expanded(repository, Err(error)) => {
                 let failure = Failure {
                     error: chain(&error),
+                    category: error.category(),
                     cause: error.cause(),
                 };
                 self.repository_failed(repository, failure);
@@ -219,6 +220,7 @@ impl<Q: Queue> Driver<Q> {
             Found::Compared(key, Err(error)) => {
                 let failure = Failure {
                     error: chain(&error),
+                    category: error.category(),
                     cause: error.cause(),
                 };
                 self.image_failed(&key, failure);
@@ -267,13 +269,14 @@ impl<Q: Queue> Driver<Q> {
 
     fn image_failed(&mut self, key: &Key, failure: Failure) {
         let now = Timestamp::now();
-        let error = failure.error.clone();
+        let (error, category) = (failure.error.clone(), failure.category);
         let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random())
         else {
             return;
         };
         let event = Event::Failed {
             error: &error,
+            category,
             attempts: status.attempts,
             retry_in: status
                 .next_try
@@ -284,7 +287,7 @@ impl<Q: Queue> Driver<Q> {
 
     fn repository_failed(&mut self, repository: usize, failure: Failure) {
         let now = Timestamp::now();
-        let error = failure.error.clone();
+        let (error, category) = (failure.error.clone(), failure.category);
         let status = self
             .ledger
             .repository_failed(repository, failure, now, rand::random());
@@ -293,6 +296,7 @@ impl<Q: Queue> Driver<Q> {
             .to_string();
         let event = Event::Failed {
             error: &error,
+            category,
             attempts: status.attempts,
             retry_in: status
                 .next_try

@@ -1,9 +1,11 @@
 //! What was typed.
 
+use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use coral_image::{Host, Platform};
 use coral_rt::LogArgs;
 
@@ -154,4 +156,43 @@ fn address(text: &str) -> Result<SocketAddr, String> {
             .and_then(|mut a| a.next())
             .ok_or_else(wrong)
     })
+}
+
+/// Reads the command line; wrong input ends the process with exit code 2.
+pub(crate) fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let note = variable_of(&error);
+        // Nobody is left to tell when the error itself cannot be printed.
+        let _ = error.print();
+        if let Some(variable) = note {
+            let _ = writeln!(
+                io::stderr(),
+                "note: the value comes from the environment variable {variable}"
+            );
+        }
+        std::process::exit(error.exit_code());
+    })
+}
+
+/// The environment variable that a wrong value came from, if it was not typed.
+fn variable_of(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = shown.split_whitespace().next()?;
+    if std::env::args().any(|word| word.split('=').next() == Some(flag)) {
+        return None;
+    }
+    let variable = variable_in(&Arguments::command(), flag.strip_prefix("--")?)?;
+    std::env::var_os(&variable).map(|_| variable)
+}
+
+fn variable_in(command: &clap::Command, long: &str) -> Option<String> {
+    let mut own = command
+        .get_arguments()
+        .filter(|a| a.get_long() == Some(long));
+    let own = own
+        .find_map(|a| a.get_env())
+        .map(|name| name.to_string_lossy().into_owned());
+    own.or_else(|| command.get_subcommands().find_map(|c| variable_in(c, long)))
 }

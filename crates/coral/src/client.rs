@@ -74,10 +74,21 @@ impl ClientArguments {
 
 fn read_ca(file: &Path) -> std::io::Result<Vec<u8>> {
     let size = std::fs::metadata(file)?.len();
+    let is_pem = |bytes: &[u8]| {
+        bytes
+            .windows(27)
+            .any(|w| w == b"-----BEGIN CERTIFICATE-----")
+    };
     if size > MAX_CA {
         return Err(std::io::Error::other(format!("larger than {MAX_CA} bytes")));
     }
-    std::fs::read(file)
+    let pem = std::fs::read(file)?;
+    if !is_pem(&pem) {
+        return Err(std::io::Error::other(
+            "no certificate in it (expected PEM: -----BEGIN CERTIFICATE-----)",
+        ));
+    }
+    Ok(pem)
 }
 
 /// A client that treats hosts as said.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use coral_distribution::{Client, Credentials, Layout};
 use coral_image::{ImageRef, Tag, Version};
-use coral_mirror::{Copied, Copier, CopyOptions, CopyRequest, Event, Key, Observer, Site};
+use coral_mirror::{
+    Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
+    Site, chain,
+};
 use serde_json::json;
 
 use crate::arguments::{CopyArguments, Output};
@@ -104,11 +107,42 @@ pub(crate) async fn run(
         report: Arc::new(move |event| bars.observe(&name, key.as_ref(), event)),
     };
     terminal.observe(&arguments.source, None, &Event::Started);
-    let copied = Copier::default().copy(&request).await;
+    let copied = copy_with_retries(&request, &arguments.source, terminal).await;
     terminal.forget(&arguments.source);
     let failed = |e| Failure::failed(format!("{} was not copied", arguments.source), &e);
     print(&arguments, &copied.map_err(failed)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What may pass by itself is tried again with the waits of a mirror, as often as a mirror's limit
+/// says.
+async fn copy_with_retries(
+    request: &CopyRequest,
+    source: &str,
+    terminal: &Terminal,
+) -> Result<Copied, CopyError> {
+    let engine = Copier::default();
+    let policy = RetryPolicy::default();
+    for attempt in 1.. {
+        let error = match engine.copy(request).await {
+            Ok(copied) => return Ok(copied),
+            Err(error) => error,
+        };
+        let wait = policy.backoff(attempt, rand::random());
+        let wait = match error.cause() {
+            Cause::Refusal => return Err(error),
+            _ if attempt >= policy.limit => return Err(error),
+            Cause::Transient => wait,
+            Cause::After(asked) => asked.max(wait).min(policy.max_backoff),
+        };
+        let next = crate::terminal::seconds(wait);
+        terminal.line(&format!(
+            "failed {source}: {}; retry in {next}",
+            chain(&error)
+        ));
+        tokio::time::sleep(wait).await;
+    }
+    unreachable!("the loop ends at the limit")
 }
 
 /// What is copied: what was typed; of a layout without a tag, the only thing in it.

@@ -16,14 +16,12 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use arguments::{Arguments, Command, MirrorCommand, RegistryCommand};
 use failure::Failure;
 use terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments::parse();
     let terminal = Terminal::new();
     match run(arguments, &terminal) {
         Ok(code) => code,

@@ -186,9 +186,12 @@ impl Observer for Record {
             }),
             Event::UpToDate { digest } => json!({"state": "upToDate", "digest": digest}),
             Event::Failed {
-                error, attempts, ..
+                error,
+                category,
+                attempts,
+                ..
             } => {
-                json!({"state": "failed", "error": error, "attempts": attempts})
+                json!({"state": "failed", "error": error, "category": category, "attempts": attempts})
             }
             _ => return,
         };
@@ -272,19 +275,21 @@ pub(crate) fn total<'a>(summaries: impl IntoIterator<Item = &'a Summary>) -> Sum
     })
 }
 
-/// The counts in one line: `3 of 5 images mirrored, 1 failing, 1 in error`.
+/// The counts in one line: `3 of 5 images mirrored, 1 failing, 1 in error, 2 MiB moved`.
 pub(crate) fn in_words(total: &Summary) -> String {
-    let mut text = format!("{} of {} images mirrored", total.mirrored, total.desired);
-    for (count, what) in [
+    let counts = [
         (total.sparse, "of them sparse"),
         (total.pending, "pending"),
         (total.failing, "failing"),
         (total.errors, "in error"),
-    ] {
-        if count > 0 {
-            text.push_str(&format!(", {count} {what}"));
-        }
-    }
-    text.push_str(&format!(", {} moved", HumanBytes(total.moved)));
-    text
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts: String = counts
+        .map(|(count, what)| format!(", {count} {what}"))
+        .collect();
+    let (mirrored, desired) = (total.mirrored, total.desired);
+    format!(
+        "{mirrored} of {desired} images mirrored{counts}, {} moved",
+        HumanBytes(total.moved)
+    )
 }

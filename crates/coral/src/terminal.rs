@@ -143,13 +143,11 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
             format!("up to date {source}{to} ({})", digest.short()),
         ),
         Event::Failed {
-            error,
-            retry_in,
-            attempts,
+            error, retry_in, ..
         } => {
             let next = match retry_in {
                 Some(wait) => format!("retry in {}", seconds(*wait)),
-                None => format!("no retry before the next pass, after {attempts} failures"),
+                None => "not retried before the next pass".to_owned(),
             };
             let gist = format!("{error} {}", retry_in.is_some());
             (gist, format!("failed {source}: {error}; {next}"))
@@ -168,7 +166,7 @@ fn gist_of(digest: &Digest) -> String {
 pub(crate) fn seconds(time: Duration) -> String {
     if time < Duration::from_secs(10) {
         format!("{:.1} s", time.as_secs_f64())
-    } else if time < Duration::from_secs(120) {
+    } else if time < Duration::from_mins(2) {
         format!("{} s", time.as_secs())
     } else {
         HumanDuration(time).to_string()

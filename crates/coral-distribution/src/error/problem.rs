@@ -84,7 +84,7 @@ pub(crate) enum Problem {
     UploadLost(Answer),
     #[error("nothing is there under this name")]
     Missing,
-    #[error("the bytes hash to {actual}, not to {expected}")]
+    #[error("wrong digest: the bytes hash to {actual}, not to {expected}")]
     Digest {
         expected: Box<Digest>,
         actual: Box<Digest>,

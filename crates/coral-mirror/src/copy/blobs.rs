@@ -10,7 +10,7 @@ use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-use super::error::Step;
+use super::error::Side;
 use super::{Bytes, CopyError, CopyRequest, Report};
 use crate::progress::Event;
 
@@ -87,7 +87,7 @@ impl Blobs {
             // Asking to mount a blob from its own repository finds it without a request more.
             Whereabouts::Unknown => path.cloned(),
         };
-        let failed = |e| CopyError::at(Step::WriteBlob(blob.digest), e);
+        let failed = |e| CopyError::at(Side::Destination, e);
         let Ok(_permit) = self.transfers.acquire().await else {
             unreachable!("the semaphore is never closed")
         };
@@ -99,8 +99,16 @@ impl Blobs {
         let bytes = match push {
             BlobPush::Mounted => spared,
             BlobPush::Upload(upload) => {
-                let read = |e| CopyError::at(Step::ReadBlob(blob.digest), e);
+                let read = |e| CopyError::at(Side::Source, e);
                 let body = request.source.endpoint.blob(blob, 0).await.map_err(read)?;
+                // A source that breaks off ends the upload with its own error.
+                let blame = |error: Error| {
+                    if error.place() == request.source.registry {
+                        read(error)
+                    } else {
+                        failed(error)
+                    }
+                };
                 let body = Counted {
                     inner: body,
                     report: request.report.clone(),
@@ -108,7 +116,7 @@ impl Blobs {
                 upload
                     .put(blob.size, BlobStream::new(body))
                     .await
-                    .map_err(failed)?;
+                    .map_err(blame)?;
                 Bytes {
                     moved: blob.size,
                     spared: 0,

@@ -1,27 +1,25 @@
 //! Why a copy failed.
 
+use std::fmt;
+
 use coral_distribution::{Category, Disposition, Error};
-use coral_image::{Digest, Version};
 
 use crate::state::Cause;
 
-/// What was being done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Step {
-    #[error("reading manifest {0} at the source")]
-    ReadManifest(Version),
-    #[error("looking for manifest {0} at the destination")]
-    FindManifest(Version),
-    #[error("listing what refers to {0} at the source")]
-    FindReferrers(Digest),
-    #[error("looking for blob {0} at the destination")]
-    FindBlob(Digest),
-    #[error("reading blob {0} at the source")]
-    ReadBlob(Digest),
-    #[error("writing blob {0} to the destination")]
-    WriteBlob(Digest),
-    #[error("writing manifest {0} to the destination")]
-    WriteManifest(Version),
+/// Where a request went. What was asked for, the client's error says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        })
+    }
 }
 
 /// Why a copy failed.
@@ -31,8 +29,8 @@ pub struct CopyError(#[from] Kind);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
-    #[error("{step}")]
-    Distribution { step: Step, source: Error },
+    #[error("{side}")]
+    Distribution { side: Side, source: Error },
     #[error("none of its platforms was asked for ({wanted}); it has {available}")]
     NoPlatform { wanted: String, available: String },
     #[error("its indexes are nested more than {0} deep")]
@@ -44,8 +42,8 @@ pub(crate) enum Kind {
 }
 
 impl CopyError {
-    pub(crate) fn at(step: Step, source: Error) -> Self {
-        Self(Kind::Distribution { step, source })
+    pub(crate) fn at(side: Side, source: Error) -> Self {
+        Self(Kind::Distribution { side, source })
     }
 
     /// What the failure asks for.

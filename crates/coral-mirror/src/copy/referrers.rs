@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use coral_image::{Digest, Tag, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::error::Step;
+use super::error::Side;
 use super::tree::Tree;
 use super::{CopyError, CopyOptions, CopyRequest};
 
@@ -66,7 +66,7 @@ pub(super) async fn find(
 
 async fn find_for(request: &CopyRequest, subject: Digest) -> Result<Vec<Referrer>, CopyError> {
     let source = &request.source.endpoint;
-    let failed = |e| CopyError::at(Step::FindReferrers(subject), e);
+    let failed = |e| CopyError::at(Side::Source, e);
     let descriptors = source.referrers(&subject).await.map_err(failed)?;
     let mut versions: Vec<Version> = descriptors
         .iter()
@@ -95,11 +95,11 @@ fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
 /// A referrer that the source has and the destination has not, or not at the same digest.
 async fn missing(request: &CopyRequest, version: Version) -> Result<Option<Referrer>, CopyError> {
     let (source, destination) = (&request.source.endpoint, &request.destination.endpoint);
-    let find = |e| CopyError::at(Step::FindManifest(version.clone()), e);
+    let find = |e| CopyError::at(Side::Destination, e);
     let wanted = match &version {
         Version::Digest(digest) => Some(*digest),
         Version::Tag(_) => {
-            let read = |e| CopyError::at(Step::ReadManifest(version.clone()), e);
+            let read = |e| CopyError::at(Side::Source, e);
             source.head(&version).await.map_err(read)?.map(|d| d.digest)
         }
     };

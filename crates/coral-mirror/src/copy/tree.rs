@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::error::{Kind, Step};
+use super::error::{Kind, Side};
 use super::{CopyError, CopyRequest};
 
 /// Indexes of indexes of indexes; nobody is known to nest deeper than two.
@@ -86,14 +86,14 @@ pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, 
 
 async fn read_manifest(request: &CopyRequest, version: &Version) -> Result<Manifest, CopyError> {
     let read = request.source.endpoint.manifest(version).await;
-    read.map_err(|e| CopyError::at(Step::ReadManifest(version.clone()), e))
+    read.map_err(|e| CopyError::at(Side::Source, e))
 }
 
 /// A child that the destination has is complete there, with everything below it.
 async fn read_child(request: &CopyRequest, digest: Digest) -> Result<Option<Manifest>, CopyError> {
     let version = Version::Digest(digest);
     let there = request.destination.endpoint.head(&version).await;
-    match there.map_err(|e| CopyError::at(Step::FindManifest(version.clone()), e))? {
+    match there.map_err(|e| CopyError::at(Side::Destination, e))? {
         Some(_) => Ok(None),
         None => read_manifest(request, &version).await.map(Some),
     }

@@ -9,7 +9,7 @@ use crate::mirror::in_words;
 use crate::terminal::Terminal;
 
 /// Shortest time between two lines once everything was looked at.
-const LINE_EVERY: Duration = Duration::from_secs(60);
+const LINE_EVERY: Duration = Duration::from_mins(1);
 
 /// When what was told last.
 #[derive(Default)]
@@ -31,10 +31,9 @@ impl Status {
         let first_time = self.told.is_none();
         match &self.told {
             None if !total.quiet || total.desired + total.failing + total.errors == 0 => return,
-            None => {}
             Some((_, before)) if *before == words => return,
             Some((at, _)) if at.elapsed() < LINE_EVERY => return,
-            Some(_) => {}
+            None | Some(_) => {}
         }
         terminal.line(&words);
         if first_time {
