@@ -284,9 +284,10 @@ pub(crate) fn in_words(total: &Summary) -> String {
         (total.errors, "in error"),
     ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
-    let counts: String = counts
+    let counts: Vec<String> = counts
         .map(|(count, what)| format!(", {count} {what}"))
         .collect();
+    let counts = counts.concat();
     let (mirrored, desired) = (total.mirrored, total.desired);
     format!(
         "{mirrored} of {desired} images mirrored{counts}, {} moved",

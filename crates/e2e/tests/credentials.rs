@@ -25,7 +25,11 @@ fn private(kind: Kind, home: &Path) -> (RegistryServer, String) {
     layout.tag("1", &image);
     let to = format!("docker://{}/team/private:1", source.host());
     let mut copy = skopeo_copy(home, &layout.reference("1"), &to);
-    copy.args(["--preserve-digests", "--dest-creds", &format!("{}:{}", USER.name, USER.password)]);
+    copy.args([
+        "--preserve-digests",
+        "--dest-creds",
+        &format!("{}:{}", USER.name, USER.password),
+    ]);
     let _ = run(&mut copy).succeeded();
     (source, image["digest"].as_str().unwrap().to_owned())
 }

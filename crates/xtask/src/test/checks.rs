@@ -54,7 +54,13 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
 pub(crate) fn unit(workspace: &Workspace) -> Result<Said> {
     run(&mut cargo(
         workspace,
-        &["test", "--locked", "--workspace", "--quiet", "--no-fail-fast"],
+        &[
+            "test",
+            "--locked",
+            "--workspace",
+            "--quiet",
+            "--no-fail-fast",
+        ],
     )?)
 }
 
