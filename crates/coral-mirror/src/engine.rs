@@ -1,16 +1,18 @@
 //! Workers that take jobs from the queue and copy, for all mirrors of a process.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coral_image::Digest;
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::access::Access;
 use crate::copy::{Copier, CopyOptions, CopyRequest, Limits};
-use crate::progress::{Event, Key, Observer, chain};
+use crate::progress::{Event, Observer, chain};
 use crate::queue::{InProcess, Job, Queue};
 use crate::state::Cause;
 
@@ -35,7 +37,7 @@ impl Default for EngineLimits {
 /// What came of a job.
 #[derive(Debug, Clone)]
 pub(crate) struct Finished {
-    pub(crate) key: Key,
+    pub(crate) job: Job,
     pub(crate) result: Result<Done, Failure>,
 }
 
@@ -71,6 +73,16 @@ pub(crate) struct Shared<Q> {
 struct Registered {
     access: Access,
     results: mpsc::UnboundedSender<Arc<Finished>>,
+}
+
+impl Failure {
+    fn transient(error: &str, category: &'static str) -> Self {
+        Self {
+            error: error.to_owned(),
+            category,
+            cause: Cause::Transient,
+        }
+    }
 }
 
 impl<Q: Queue> Engine<Q> {
@@ -137,17 +149,17 @@ impl<Q: Queue> Shared<Q> {
             .get(&delivery.job.mirror)
             .map(|m| m.access.clone());
         let result = match access {
-            Some(access) => self.copy(&delivery.job, &access).await,
-            None => Err(Failure {
-                error: "its mirror was removed".into(),
-                category: "removed",
-                cause: Cause::Transient,
-            }),
+            // A worker outlives a job that panics, and the job is known to have failed.
+            Some(access) => AssertUnwindSafe(self.copy(&delivery.job, &access))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Err(Failure::transient("the copy panicked", "panic"))),
+            None => Err(Failure::transient("its mirror was removed", "removed")),
         };
-        let key = delivery.job.key.clone();
+        let job = delivery.job.clone();
         // The key is free again before anyone hears of the result and queues it anew.
         drop(delivery);
-        let finished = Arc::new(Finished { key, result });
+        let finished = Arc::new(Finished { job, result });
         self.mirrors()
             .retain(|_, mirror| mirror.results.send(finished.clone()).is_ok());
     }

@@ -156,7 +156,8 @@ impl<Q: Queue> Driver<Q> {
             self.ask_to_expand(repository, now);
         }
         for wanted in self.ledger.images_due(now) {
-            self.ask_to_compare(wanted);
+            let depth = self.depth_for(&wanted);
+            self.ask_to_compare(wanted, depth);
         }
     }
 
@@ -173,15 +174,20 @@ impl<Q: Queue> Driver<Q> {
         );
     }
 
-    fn ask_to_compare(&mut self, wanted: Wanted) {
-        let access = self.mirror.access.clone();
-        let host = self.host(wanted.source.repository().host());
+    /// With named platforms, or when the settings replace others, equal digests do not say that
+    /// every child is there.
+    fn depth_for(&self, wanted: &Wanted) -> Depth {
         let first_look = self.mirror.changed && self.passes <= 1;
-        let depth = if wanted.platforms.is_empty() && !first_look {
+        if wanted.platforms.is_empty() && !first_look {
             Depth::Head
         } else {
             Depth::Children
-        };
+        }
+    }
+
+    fn ask_to_compare(&mut self, wanted: Wanted, depth: Depth) {
+        let access = self.mirror.access.clone();
+        let host = self.host(wanted.source.repository().host());
         self.questions.push(
             async move {
                 let _turn = host.acquire().await;
@@ -244,26 +250,27 @@ impl<Q: Queue> Driver<Q> {
     }
 
     fn fold_in_result(&mut self, finished: &Finished) {
-        if !self.ledger.is_copying(&finished.key) {
+        let job = &finished.job;
+        let Some(wanted) = self.ledger.being_copied(&job.key) else {
             return;
-        }
+        };
         match &finished.result {
+            Ok(_) if job.platforms != wanted.platforms || job.referrers != wanted.referrers => {
+                // Another mirror's copy, or one begun before a change: look at what it made.
+                self.ask_to_compare(wanted, Depth::Children);
+            }
             Ok(done) => {
-                let (digest, moved) = (done.digest, done.moved);
-                let wanted = self
-                    .ledger
-                    .succeeded(&finished.key, digest, moved, done.sparse);
+                let (digest, moved, sparse) = (done.digest, done.moved, done.sparse);
+                self.ledger.succeeded(&job.key, digest, moved, sparse);
                 let event = Event::Mirrored {
                     digest,
                     moved,
-                    sparse: done.sparse,
+                    sparse,
                     elapsed: done.elapsed,
                 };
-                if let Some(wanted) = wanted {
-                    self.observe(&wanted, &event);
-                }
+                self.observe(&wanted, &event);
             }
-            Err(failure) => self.image_failed(&finished.key, failure.clone()),
+            Err(failure) => self.image_failed(&job.key, failure.clone()),
         }
     }
 

@@ -157,10 +157,10 @@ impl Ledger {
         Some(image.wanted.clone())
     }
 
-    pub(super) fn is_copying(&self, key: &Key) -> bool {
-        self.images
-            .get(key)
-            .is_some_and(|image| image.phase == Phase::Copying)
+    /// What is wanted of an image that is being copied; `None` if it is not.
+    pub(super) fn being_copied(&self, key: &Key) -> Option<Wanted> {
+        let image = self.images.get(key)?;
+        (image.phase == Phase::Copying).then(|| image.wanted.clone())
     }
 
     pub(super) fn succeeded(
