@@ -9,9 +9,11 @@ use coral_image::Digest;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::access::Access;
 use crate::copy::{Copier, CopyOptions, CopyRequest, Limits};
+use crate::inspect::{self, ImagePage, ImageQuery, Look};
 use crate::progress::{Event, Observer, chain};
 use crate::queue::{InProcess, Job, Queue};
 use crate::state::Cause;
@@ -73,6 +75,15 @@ pub(crate) struct Shared<Q> {
 struct Registered {
     access: Access,
     results: mpsc::UnboundedSender<Arc<Finished>>,
+    looks: mpsc::Sender<Look>,
+}
+
+/// What a mirror hears from the engine.
+pub(crate) struct Ears {
+    /// Results of all jobs, since two mirrors may want the same image.
+    pub(crate) results: mpsc::UnboundedReceiver<Arc<Finished>>,
+    /// Questions about its images.
+    pub(crate) looks: mpsc::Receiver<Look>,
 }
 
 impl Failure {
@@ -114,6 +125,12 @@ impl<Q: Queue> Engine<Q> {
     pub(crate) fn shared(&self) -> Arc<Shared<Q>> {
         self.shared.clone()
     }
+
+    /// What the running mirror of this name knows of its images; `None` if there is none.
+    pub async fn look(&self, mirror: &str, query: ImageQuery) -> Option<ImagePage> {
+        let looks = self.shared.mirrors().get(mirror)?.looks.clone();
+        inspect::ask(&looks, query).await
+    }
 }
 
 impl<Q: Queue> Shared<Q> {
@@ -122,17 +139,20 @@ impl<Q: Queue> Shared<Q> {
         self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on jobs of `mirror` are copied with `access`; results of all jobs come out of the
-    /// receiver, since two mirrors may want the same image.
-    pub(crate) fn register(
-        &self,
-        mirror: &str,
-        access: Access,
-    ) -> mpsc::UnboundedReceiver<Arc<Finished>> {
-        let (results, receiver) = mpsc::unbounded_channel();
-        self.mirrors()
-            .insert(mirror.to_owned(), Registered { access, results });
-        receiver
+    /// From now on jobs of `mirror` are copied with `access`, and it hears what concerns it.
+    pub(crate) fn register(&self, mirror: &str, access: Access) -> Ears {
+        let (results, results_out) = mpsc::unbounded_channel();
+        let (looks, looks_out) = inspect::channel();
+        let registered = Registered {
+            access,
+            results,
+            looks,
+        };
+        self.mirrors().insert(mirror.to_owned(), registered);
+        Ears {
+            results: results_out,
+            looks: looks_out,
+        }
     }
 
     pub(crate) fn unregister(&self, mirror: &str) {
@@ -150,7 +170,7 @@ impl<Q: Queue> Shared<Q> {
             .map(|m| m.access.clone());
         let result = match access {
             // A worker outlives a job that panics, and the job is known to have failed.
-            Some(access) => AssertUnwindSafe(self.copy(&delivery.job, &access))
+            Some(access) => AssertUnwindSafe(self.logged_copy(&delivery.job, &access))
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| Err(Failure::transient("the copy panicked", "panic"))),
@@ -162,6 +182,28 @@ impl<Q: Queue> Shared<Q> {
         let finished = Arc::new(Finished { job, result });
         self.mirrors()
             .retain(|_, mirror| mirror.results.send(finished.clone()).is_ok());
+    }
+
+    /// Every line that is logged on the way names the mirror and the image.
+    async fn logged_copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
+        let (mirror, image, to) = (&job.mirror, &job.source, &job.key);
+        let span = tracing::error_span!("copy", %mirror, %image, %to);
+        async {
+            tracing::debug!("begins");
+            let result = self.copy(job, access).await;
+            match &result {
+                Ok(done) => {
+                    let (digest, bytes, took) = (done.digest, done.moved, done.elapsed);
+                    tracing::info!(%digest, bytes, ?took, "copied");
+                }
+                Err(Failure {
+                    error, category, ..
+                }) => tracing::info!(error, category, "not copied"),
+            }
+            result
+        }
+        .instrument(span)
+        .await
     }
 
     async fn copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {

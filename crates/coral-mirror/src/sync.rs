@@ -11,12 +11,13 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::access::Access;
 use crate::compare::{CompareError, Depth, Difference, compare};
-use crate::engine::{Engine, Failure, Finished, Shared};
+use crate::engine::{Ears, Engine, Failure, Finished, Shared};
 use crate::expand::{ExpandError, Wanted, expand};
 use crate::progress::{Event, Key, chain};
 use crate::queue::{Enqueued, Job, Queue};
@@ -62,10 +63,12 @@ impl Mirror {
         summary: impl Fn(&Summary) + Send,
     ) -> Summary {
         let shared = engine.shared();
-        let results = shared.register(&self.name, self.access.clone());
+        let ears = shared.register(&self.name, self.access.clone());
         let name = self.name.clone();
-        let mut driver = Driver::new(self, until, shared.clone(), results);
-        let end = driver.drive(until, stop, summary).await;
+        let mut driver = Driver::new(self, until, shared.clone(), ears);
+        // Every line that is logged on the way names the mirror.
+        let span = tracing::error_span!("mirror", mirror = %name);
+        let end = driver.drive(until, stop, summary).instrument(span).await;
         drop(driver);
         shared.unregister(&name);
         end
@@ -81,7 +84,7 @@ enum Found {
 struct Driver<Q: Queue> {
     mirror: Mirror,
     shared: Arc<Shared<Q>>,
-    results: mpsc::UnboundedReceiver<Arc<Finished>>,
+    ears: Ears,
     ledger: Ledger,
     questions: FuturesUnordered<BoxFuture<'static, Found>>,
     hosts: HashMap<Host, Arc<Semaphore>>,
@@ -90,12 +93,7 @@ struct Driver<Q: Queue> {
 }
 
 impl<Q: Queue> Driver<Q> {
-    fn new(
-        mirror: Mirror,
-        until: Until,
-        shared: Arc<Shared<Q>>,
-        results: mpsc::UnboundedReceiver<Arc<Finished>>,
-    ) -> Self {
+    fn new(mirror: Mirror, until: Until, shared: Arc<Shared<Q>>, ears: Ears) -> Self {
         let retry = mirror.settings.retry;
         let policy = RetryPolicy {
             limit: retry.limit,
@@ -107,7 +105,7 @@ impl<Q: Queue> Driver<Q> {
         Self {
             mirror,
             shared,
-            results,
+            ears,
             ledger,
             questions,
             hosts,
@@ -135,7 +133,12 @@ impl<Q: Queue> Driver<Q> {
             tokio::select! {
                 () = stop.cancelled() => return state,
                 Some(found) = self.questions.next() => self.fold_in(found).await,
-                Some(finished) = self.results.recv() => self.fold_in_result(&finished),
+                Some(finished) = self.ears.results.recv() => self.fold_in_result(&finished),
+                Some(look) = self.ears.looks.recv() => {
+                    let page = self.ledger.page(&look.query, &self.mirror.settings.repositories);
+                    // Who asked may have gone away.
+                    let _ = look.answer.send(page);
+                }
                 () = sleep_until(wake_at, now) => {}
             }
         }
@@ -218,7 +221,10 @@ impl<Q: Queue> Driver<Q> {
                 self.repository_failed(repository, failure);
             }
             Found::Compared(key, Ok(Difference::None(digest))) => {
-                if let Some(wanted) = self.ledger.succeeded(&key, digest, 0, false) {
+                if let Some(wanted) =
+                    self.ledger
+                        .succeeded(&key, digest, 0, false, Timestamp::now())
+                {
                     self.observe(&wanted, &Event::UpToDate { digest });
                 }
             }
@@ -261,7 +267,8 @@ impl<Q: Queue> Driver<Q> {
             }
             Ok(done) => {
                 let (digest, moved, sparse) = (done.digest, done.moved, done.sparse);
-                self.ledger.succeeded(&job.key, digest, moved, sparse);
+                self.ledger
+                    .succeeded(&job.key, digest, moved, sparse, Timestamp::now());
                 let event = Event::Mirrored {
                     digest,
                     moved,

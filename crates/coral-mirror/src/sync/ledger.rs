@@ -1,5 +1,7 @@
 //! What a mirror knows of its images: pure, `now` and jitter are arguments.
 
+mod page;
+
 use std::collections::BTreeMap;
 
 use coral_image::Digest;
@@ -31,6 +33,8 @@ struct Image {
     status: ImageStatus,
     phase: Phase,
     sparse: bool,
+    /// When it last succeeded or failed.
+    looked: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -139,6 +143,7 @@ impl Ledger {
                 status: ImageStatus::default(),
                 phase: Phase::Due,
                 sparse: false,
+                looked: None,
             });
             if image.phase == Phase::Resting {
                 image.phase = Phase::Due;
@@ -169,11 +174,13 @@ impl Ledger {
         digest: Digest,
         moved: u64,
         sparse: bool,
+        now: Timestamp,
     ) -> Option<Wanted> {
         self.moved = self.moved.saturating_add(moved);
         let image = self.images.get_mut(key)?;
         image.phase = Phase::Resting;
         image.sparse = sparse;
+        image.looked = Some(now);
         image.status.succeeded(digest);
         Some(image.wanted.clone())
     }
@@ -188,6 +195,7 @@ impl Ledger {
         let policy = self.policy_for(failure.cause);
         let image = self.images.get_mut(key)?;
         image.phase = Phase::Resting;
+        image.looked = Some(now);
         image
             .status
             .failed(failure.error, failure.cause, policy, now, jitter);

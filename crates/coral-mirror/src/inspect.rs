@@ -1,0 +1,102 @@
+//! Looking at a running mirror from outside: what it knows of its images, page by page.
+//!
+//! A mirror answers between two steps of its own, from the state it decides by; nothing is copied
+//! while nobody looks.
+
+use coral_image::{ImageRef, Repository};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::progress::Key;
+use crate::state::ImageStatus;
+
+/// Questions that may wait for one mirror.
+pub(crate) const MOST_WAITING: usize = 16;
+
+/// Which images are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Which {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that are not mirrored: failing, in error, or not there yet.
+    Missing,
+    /// Those that failed and were not mirrored since.
+    Failed,
+}
+
+/// A page of a mirror's images, in the order of their destinations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageQuery {
+    /// Which images.
+    pub which: Which,
+    /// How many of these to leave out at the beginning.
+    pub skip: usize,
+    /// How many to tell of at most.
+    pub limit: usize,
+}
+
+/// What a mirror is doing about an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Source and destination are being compared, or are about to be.
+    Comparing,
+    /// In the queue, or being copied.
+    Copying,
+    /// Nothing, until the next try or the next pass.
+    Resting,
+}
+
+/// What a mirror knows of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageView {
+    /// Where from.
+    pub source: ImageRef,
+    /// Where to.
+    pub key: Key,
+    /// State, failures in a row, next try.
+    pub status: ImageStatus,
+    /// What is being done about it.
+    pub activity: Activity,
+    /// Whether its index names platforms that were left out.
+    pub sparse: bool,
+    /// When source and destination were last found equal or made so, or when that last failed.
+    pub looked: Option<Timestamp>,
+}
+
+/// What a mirror knows of a repository whose tags could not be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryView {
+    /// The source.
+    pub source: Repository,
+    /// State, failures in a row, next try.
+    pub status: ImageStatus,
+}
+
+/// The answer to an [`ImageQuery`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImagePage {
+    /// The images of this page.
+    pub images: Vec<ImageView>,
+    /// How many there are on all pages.
+    pub total: usize,
+    /// Repositories that could not be listed; not paged, since a mirror names only so many.
+    pub repositories: Vec<RepositoryView>,
+}
+
+/// A query and who waits for its answer.
+pub(crate) struct Look {
+    pub(crate) query: ImageQuery,
+    pub(crate) answer: oneshot::Sender<ImagePage>,
+}
+
+pub(crate) fn channel() -> (mpsc::Sender<Look>, mpsc::Receiver<Look>) {
+    mpsc::channel(MOST_WAITING)
+}
+
+/// Asks a mirror; `None` if it has ended.
+pub(crate) async fn ask(mirror: &mpsc::Sender<Look>, query: ImageQuery) -> Option<ImagePage> {
+    let (answer, page) = oneshot::channel();
+    mirror.send(Look { query, answer }).await.ok()?;
+    page.await.ok()
+}

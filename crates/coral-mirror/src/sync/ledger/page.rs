@@ -1,0 +1,148 @@
+//! What the ledger tells of its images, page by page.
+
+use coral_api::RepositorySettings;
+
+use super::{Image, Ledger, Phase};
+use crate::inspect::{Activity, ImagePage, ImageQuery, ImageView, RepositoryView, Which};
+use crate::progress::Key;
+use crate::state::ImageState;
+
+impl Ledger {
+    /// A page of images; `settings` are those of the repositories it was made for.
+    pub(in crate::sync) fn page(
+        &self,
+        query: &ImageQuery,
+        settings: &[RepositorySettings],
+    ) -> ImagePage {
+        let asked = |(_, image): &(&Key, &Image)| is_asked_for(query.which, &image.status.state);
+        let images = self.images.iter().filter(asked);
+        let total = images.clone().count();
+        let images = images.skip(query.skip).take(query.limit);
+        let failed = self.repositories.iter().zip(settings);
+        let failed = failed.filter(|(repository, _)| has_failed(&repository.status.state));
+        ImagePage {
+            images: images.map(|(key, image)| image.view(key)).collect(),
+            total,
+            repositories: failed
+                .map(|(repository, settings)| RepositoryView {
+                    source: settings.repository.clone(),
+                    status: repository.status.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Image {
+    fn view(&self, key: &Key) -> ImageView {
+        ImageView {
+            source: self.wanted.source.clone(),
+            key: key.clone(),
+            status: self.status.clone(),
+            activity: match self.phase {
+                Phase::Due | Phase::Looking => Activity::Comparing,
+                Phase::Copying => Activity::Copying,
+                Phase::Resting => Activity::Resting,
+            },
+            sparse: self.sparse,
+            looked: self.looked,
+        }
+    }
+}
+
+fn is_asked_for(which: Which, state: &ImageState) -> bool {
+    match which {
+        Which::All => true,
+        Which::Missing => !matches!(state, ImageState::Mirrored(_)),
+        Which::Failed => has_failed(state),
+    }
+}
+
+fn has_failed(state: &ImageState) -> bool {
+    matches!(state, ImageState::Failing(_) | ImageState::Error(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_image::{Digest, ImageRef};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::engine::Failure;
+    use crate::expand::Wanted;
+    use crate::state::{Cause, RetryPolicy};
+    use crate::sync::Until;
+
+    fn key(tag: &str) -> Key {
+        Key::of(&ImageRef::parse(&format!("localhost:5000/a:{tag}")).unwrap())
+    }
+
+    fn wanted(tag: &str) -> Wanted {
+        Wanted {
+            source: ImageRef::parse(&format!("quay.io/a:{tag}")).unwrap(),
+            key: key(tag),
+            platforms: vec![],
+            referrers: true,
+        }
+    }
+
+    /// Tags 0 to 9: even ones are mirrored, 1 has failed, the others were not looked at yet.
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::new(1, RetryPolicy::default(), Until::Stopped);
+        ledger.expanded(0, (0..10).map(|n| wanted(&n.to_string())).collect());
+        let now = Timestamp::from_second(1000).unwrap();
+        for n in (0..10).step_by(2) {
+            ledger.succeeded(&key(&n.to_string()), Digest::sha256(b"x"), 5, false, now);
+        }
+        let failure = Failure {
+            error: "broken".to_owned(),
+            category: "cut",
+            cause: Cause::Transient,
+        };
+        ledger.image_failed(&key("1"), failure, now, 0.0);
+        ledger
+    }
+
+    fn tags(which: Which, skip: usize, limit: usize) -> (usize, Vec<String>) {
+        let query = ImageQuery { which, skip, limit };
+        let page = ledger().page(&query, &[]);
+        let names = page
+            .images
+            .iter()
+            .map(|image| image.key.version.to_string());
+        (page.total, names.collect())
+    }
+
+    #[test]
+    fn a_page_has_its_part_of_what_is_asked_for_and_the_number_of_all() {
+        assert_eq!(
+            tags(Which::All, 2, 3),
+            (10, vec!["2".into(), "3".into(), "4".into()])
+        );
+        assert_eq!(tags(Which::Failed, 0, 9), (1, vec!["1".into()]));
+        assert_eq!(
+            tags(Which::Missing, 1, 2),
+            (5, vec!["3".into(), "5".into()])
+        );
+        assert_eq!(tags(Which::All, 10, 3), (10, vec![]));
+    }
+
+    #[test]
+    fn an_image_says_when_it_was_looked_at_and_what_came_of_it() {
+        let query = ImageQuery {
+            which: Which::All,
+            skip: 0,
+            limit: 4,
+        };
+        let page = ledger().page(&query, &[]);
+        let [mirrored, failed, ..] = page.images.as_slice() else {
+            panic!("{page:?}");
+        };
+        assert!(mirrored.status.is_mirrored());
+        assert_eq!(mirrored.looked, Timestamp::from_second(1000).ok());
+        assert_eq!(failed.status.state, ImageState::Failing("broken".into()));
+        assert_eq!(failed.looked, Timestamp::from_second(1000).ok());
+        assert_eq!(page.images[3].looked, None);
+        assert_eq!(page.images[3].activity, Activity::Comparing);
+    }
+}
