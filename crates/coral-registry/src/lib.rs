@@ -16,6 +16,6 @@ mod store;
 pub use front::Registry;
 pub use serve::serve;
 pub use store::{
-    BlobContent, BlobHandle, FileStore, ManifestRecord, PutManifestError, Source, Store,
-    StoreError, StoredManifest, UploadError, UploadId, UploadWriter,
+    BlobContent, BlobHandle, FileStore, ManifestRecord, Page, PutManifestError, Source, Store,
+    StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };

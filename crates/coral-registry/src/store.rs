@@ -34,6 +34,24 @@ pub struct StoredManifest {
     pub bytes: Bytes,
 }
 
+/// Which names of a sorted list are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Only those behind this one, which need not exist.
+    pub after: Option<String>,
+    /// How many at most.
+    pub most: usize,
+}
+
+/// What is on a page of a sorted list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stretch<T> {
+    /// In the order of their bytes.
+    pub entries: Vec<T>,
+    /// Whether others come behind them.
+    pub more: bool,
+}
+
 /// Where the bytes of a blob come from.
 #[derive(Debug, Clone)]
 pub enum BlobContent {
@@ -106,11 +124,12 @@ pub trait Source: Send + Sync + 'static {
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<Option<BlobHandle>, StoreError>>;
 
-    /// All tags in the order of their bytes; `None` for a repository that was never pushed to.
+    /// A page of the tags; `None` for a repository that was never pushed to.
     fn tags<'a>(
         &'a self,
         repository: &'a RepositoryPath,
-    ) -> BoxFuture<'a, Result<Option<Vec<Tag>>, StoreError>>;
+        page: Page,
+    ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>>;
 
     /// The manifests that name `subject`, in the order of their digests.
     fn referrers<'a>(
@@ -119,8 +138,11 @@ pub trait Source: Send + Sync + 'static {
         subject: &'a Digest,
     ) -> BoxFuture<'a, Result<Vec<Descriptor>, StoreError>>;
 
-    /// All repositories with at least one manifest, in the order of their bytes.
-    fn repositories(&self) -> BoxFuture<'_, Result<Vec<RepositoryPath>, StoreError>>;
+    /// A page of the repositories with at least one manifest.
+    fn repositories(
+        &self,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>>;
 }
 
 /// What can be written. Everything is durable when its future resolves with `Ok`, but for the

@@ -2,7 +2,7 @@
 //! `Link`).
 
 use axum::body::Body;
-use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, RepositoryPath, media_type};
+use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, RepositoryPath, Tag, media_type};
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
@@ -11,6 +11,7 @@ use super::error::{Code, Refusal};
 use super::query::{Query, encode};
 use super::range::number;
 use super::{Context, Head, Response, header};
+use crate::store::Page;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Clients read an index of at most 4 MiB; a page of referrers stays below.
@@ -19,11 +20,13 @@ const MOST_REFERRER_BYTES: usize = MAX_MANIFEST_SIZE - 64 * 1024;
 const CATALOG_PAGE: usize = 1000;
 
 pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, Refusal> {
-    let repositories = context.store.repositories().await?;
-    let names: Vec<&str> = repositories.iter().map(RepositoryPath::as_str).collect();
-    let page = Page::of(&names, &head.query, Some(CATALOG_PAGE))?;
-    let response = super::json(StatusCode::OK, &json!({ "repositories": page.entries }));
-    Ok(page.link(response, "/v2/_catalog", ""))
+    let page = page(&head.query, CATALOG_PAGE)?;
+    let most = page.most;
+    let found = context.store.repositories(page).await?;
+    let names: Vec<&str> = found.entries.iter().map(RepositoryPath::as_str).collect();
+    let response = super::json(StatusCode::OK, &json!({ "repositories": names }));
+    let last = names.last().filter(|_| found.more);
+    Ok(link(response, "/v2/_catalog", most, last.copied()))
 }
 
 pub(super) async fn tags(
@@ -31,20 +34,20 @@ pub(super) async fn tags(
     head: &Head,
     name: &RepositoryPath,
 ) -> Result<Response, Refusal> {
-    let tags = context.store.tags(name).await?.ok_or_else(|| {
+    let page = page(&head.query, usize::MAX)?;
+    let most = page.most;
+    let found = context.store.tags(name, page).await?.ok_or_else(|| {
         Refusal::not_found(
             Code::NameUnknown,
             "nothing was ever pushed to this repository",
         )
         .with_detail(json!({ "name": name }))
     })?;
-    let names: Vec<&str> = tags.iter().map(coral_image::Tag::as_str).collect();
-    let page = Page::of(&names, &head.query, None)?;
-    let response = super::json(
-        StatusCode::OK,
-        &json!({ "name": name, "tags": page.entries }),
-    );
-    Ok(page.link(response, &format!("/v2/{name}/tags/list"), ""))
+    let names: Vec<&str> = found.entries.iter().map(Tag::as_str).collect();
+    let response = super::json(StatusCode::OK, &json!({ "name": name, "tags": names }));
+    let last = names.last().filter(|_| found.more);
+    let path = format!("/v2/{name}/tags/list");
+    Ok(link(response, &path, most, last.copied()))
 }
 
 pub(super) async fn referrers(
@@ -112,43 +115,29 @@ fn index_of(referrers: &[Descriptor]) -> Response {
     response
 }
 
-/// A stretch of a sorted list.
-#[derive(Debug, PartialEq, Eq)]
-struct Page<'a> {
-    entries: &'a [&'a str],
-    size: usize,
-    more: bool,
+/// The names after `last`, which need not exist, and at most `n` of them, or else `default`.
+fn page(query: &Query, default: usize) -> Result<Page, Refusal> {
+    let most = match query.get("n") {
+        None | Some("") => default,
+        Some(text) => number(text)
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+            .ok_or_else(|| bad_number(text))?,
+    };
+    let after = query.get("last").filter(|last| !last.is_empty());
+    Ok(Page {
+        after: after.map(str::to_owned),
+        most,
+    })
 }
 
-impl<'a> Page<'a> {
-    /// The entries after `last`, which need not exist, and at most `n` of them.
-    fn of(names: &'a [&'a str], query: &Query, default: Option<usize>) -> Result<Self, Refusal> {
-        let size = match query.get("n") {
-            None | Some("") => default.unwrap_or(usize::MAX),
-            Some(text) => number(text)
-                .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
-                .ok_or_else(|| bad_number(text))?,
-        };
-        let last = query.get("last").unwrap_or_default();
-        let begin = names.partition_point(|name| !last.is_empty() && *name <= last);
-        let rest = &names[begin..];
-        let entries = &rest[..size.min(rest.len())];
-        Ok(Self {
-            entries,
-            size,
-            more: !entries.is_empty() && entries.len() < rest.len(),
-        })
+/// Says where the next page is, if one comes behind `last`. After an empty page there is none:
+/// the client would ask for it for ever.
+fn link(mut response: Response, path: &str, most: usize, last: Option<&str>) -> Response {
+    if let Some(last) = last.map(encode) {
+        let link = format!("<{path}?n={most}&last={last}>; rel=\"next\"");
+        response.headers_mut().insert(LINK, header(link));
     }
-
-    /// Says where the next page is, if there is one.
-    fn link(&self, mut response: Response, path: &str, parameters: &str) -> Response {
-        if let Some(last) = self.entries.last().filter(|_| self.more) {
-            let (n, last) = (self.size, encode(last));
-            let link = format!("<{path}?n={n}&last={last}{parameters}>; rel=\"next\"");
-            response.headers_mut().insert(LINK, header(link));
-        }
-        response
-    }
+    response
 }
 
 fn bad_number(text: &str) -> Refusal {

@@ -7,6 +7,7 @@ mod durable;
 mod layout;
 mod locks;
 mod lookup;
+mod names;
 mod open;
 mod publish;
 mod records;
@@ -21,10 +22,11 @@ use futures::future::BoxFuture;
 use self::durable::Durable;
 use self::layout::Layout;
 use self::locks::{KeyLocks, SharedLocks};
+use self::names::Names;
 use self::uploads::Uploads;
 use super::{
-    BlobHandle, ManifestRecord, PutManifestError, Source, Store, StoreError, StoredManifest,
-    UploadError, UploadId, UploadWriter,
+    BlobHandle, ManifestRecord, Page, PutManifestError, Source, Store, StoreError, StoredManifest,
+    Stretch, UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -45,6 +47,10 @@ struct Files {
     contents: KeyLocks,
     /// By repository and digest or tag: who publishes a record.
     records: KeyLocks,
+    /// Tags by repository.
+    tags: Names,
+    /// Repositories with a manifest; there is one such list.
+    catalog: Names,
     /// Held as long as the store is open.
     _lock: std::fs::File,
 }
@@ -113,9 +119,10 @@ impl Source for FileStore {
     fn tags<'a>(
         &'a self,
         repository: &'a RepositoryPath,
-    ) -> BoxFuture<'a, Result<Option<Vec<Tag>>, StoreError>> {
+        page: Page,
+    ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>> {
         let repository = repository.clone();
-        self.run(move |files| files.tags(&repository))
+        self.run(move |files| files.tags(&repository, &page))
     }
 
     fn referrers<'a>(
@@ -127,8 +134,11 @@ impl Source for FileStore {
         self.run(move |files| files.referrers(&repository, &subject))
     }
 
-    fn repositories(&self) -> BoxFuture<'_, Result<Vec<RepositoryPath>, StoreError>> {
-        self.run(Files::repositories)
+    fn repositories(
+        &self,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>> {
+        self.run(move |files| files.repositories(&page))
     }
 }
 

@@ -178,3 +178,30 @@ async fn more_referrers_than_clients_read_at_once_come_in_pages() {
     }
     assert_eq!(found, expected);
 }
+
+#[tokio::test]
+async fn a_list_that_was_read_before_follows_what_is_pushed_and_deleted() {
+    let registry = Served::new();
+    let first = registry.push_image("a", "one", b"first").await;
+    registry.push_image("b", "one", b"second").await;
+    let tags = async || registry.get("/v2/a/tags/list").await.json()["tags"].clone();
+    let names = async || registry.get("/v2/_catalog").await.json()["repositories"].clone();
+    assert_eq!(
+        (tags().await, names().await),
+        (json!(["one"]), json!(["a", "b"]))
+    );
+    registry.push_image("a", "two", b"third").await;
+    registry.push_image("c", "one", b"first").await;
+    assert_eq!(
+        (tags().await, names().await),
+        (json!(["one", "two"]), json!(["a", "b", "c"]))
+    );
+    registry.send("DELETE", "/v2/a/manifests/two", b"").await;
+    assert_eq!(tags().await, json!(["one"]));
+    let target = format!("/v2/a/manifests/{first}");
+    registry.send("DELETE", &target, b"").await;
+    assert_eq!(tags().await, json!([]));
+    let target = format!("/v2/c/manifests/{first}");
+    registry.send("DELETE", &target, b"").await;
+    assert_eq!(names().await, json!(["a", "b"]));
+}

@@ -11,7 +11,22 @@ use coral_image::{Descriptor, Digest, RepositoryPath, Tag, Version};
 use super::Files;
 use super::layout::MANIFESTS;
 use super::records::{self, ManifestEntry, TagEntry, absent};
-use crate::store::{BlobContent, BlobHandle, ManifestRecord, StoreError, StoredManifest};
+use crate::store::{
+    BlobContent, BlobHandle, ManifestRecord, Page, StoreError, StoredManifest, Stretch,
+};
+
+/// The one list of repositories.
+pub(super) const CATALOG: &str = "";
+
+impl Stretch<Box<str>> {
+    /// Names that were read as what they are.
+    fn parsed<T>(self, parse: impl Fn(&str) -> Option<T>) -> Stretch<T> {
+        Stretch {
+            entries: self.entries.iter().filter_map(|name| parse(name)).collect(),
+            more: self.more,
+        }
+    }
+}
 
 impl Files {
     pub(super) fn resolve(
@@ -95,17 +110,24 @@ impl Files {
         exists(&self.layout.blob_link(repository, digest))
     }
 
-    pub(super) fn tags(&self, repository: &RepositoryPath) -> Result<Option<Vec<Tag>>, StoreError> {
+    pub(super) fn tags(
+        &self,
+        repository: &RepositoryPath,
+        page: &Page,
+    ) -> Result<Option<Stretch<Tag>>, StoreError> {
+        let read = || self.read_tags(repository);
+        let found = self.tags.page(repository.as_str(), page, read)?;
+        Ok(found.map(|found| found.parsed(|name| Tag::parse(name).ok())))
+    }
+
+    fn read_tags(&self, repository: &RepositoryPath) -> Result<Option<Vec<String>>, StoreError> {
         let manifests = self.layout.repository(repository).join(MANIFESTS);
         if !exists(&manifests)? {
             return Ok(None);
         }
-        let mut tags = Vec::new();
-        for name in names_in(&self.layout.tags(repository))? {
-            tags.extend(Tag::parse(&name));
-        }
-        tags.sort_unstable();
-        Ok(Some(tags))
+        let mut names = names_in(&self.layout.tags(repository))?;
+        names.retain(|name| Tag::parse(name).is_ok());
+        Ok(Some(names))
     }
 
     pub(super) fn referrers(
@@ -124,19 +146,17 @@ impl Files {
         Ok(descriptors)
     }
 
-    pub(super) fn repositories(&self) -> Result<Vec<RepositoryPath>, StoreError> {
-        let mut found = Vec::new();
-        self.walk(&self.layout.repositories(), "", &mut found)?;
-        found.sort_unstable();
-        Ok(found)
+    pub(super) fn repositories(&self, page: &Page) -> Result<Stretch<RepositoryPath>, StoreError> {
+        let read = || {
+            let mut found = Vec::new();
+            self.walk(&self.layout.repositories(), "", &mut found)?;
+            Ok(Some(found))
+        };
+        let found = self.catalog.page(CATALOG, page, read)?.unwrap_or_default();
+        Ok(found.parsed(|name| RepositoryPath::parse(name).ok()))
     }
 
-    fn walk(
-        &self,
-        folder: &Path,
-        prefix: &str,
-        found: &mut Vec<RepositoryPath>,
-    ) -> Result<(), StoreError> {
+    fn walk(&self, folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<(), StoreError> {
         for name in names_in(folder)? {
             let path = format!("{prefix}{name}");
             // The folders of a repository itself begin with an underscore, which no name does.
@@ -144,17 +164,17 @@ impl Files {
                 continue;
             };
             if self.has_manifests(&repository)? {
-                found.push(repository);
+                found.push(path.clone());
             }
             self.walk(&folder.join(&name), &format!("{path}/"), found)?;
         }
         Ok(())
     }
 
-    fn has_manifests(&self, repository: &RepositoryPath) -> Result<bool, StoreError> {
+    pub(super) fn has_manifests(&self, repository: &RepositoryPath) -> Result<bool, StoreError> {
         let folder = self.layout.repository(repository).join(MANIFESTS);
         for algorithm in names_in(&folder)? {
-            if !names_in(&folder.join(algorithm))?.is_empty() {
+            if !is_empty(&folder.join(algorithm))? {
                 return Ok(true);
             }
         }
@@ -184,6 +204,15 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
         Ok(_) => Ok(true),
         Err(error) if absent(&error) => Ok(false),
         Err(error) => Err(StoreError::io("read", path, error)),
+    }
+}
+
+/// Looks at the first entry only.
+fn is_empty(folder: &Path) -> Result<bool, StoreError> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if absent(&error) => Ok(true),
+        Err(error) => Err(StoreError::io("list", folder, error)),
     }
 }
 

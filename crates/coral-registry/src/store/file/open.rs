@@ -13,11 +13,15 @@ use super::durable::{self, Durable};
 use super::layout::{LOCK, Layout};
 use super::locks::{KeyLocks, SharedLocks};
 use super::lookup::names_in;
+use super::names::Names;
 use super::records;
 use crate::store::StoreError;
 
 /// The layout version that this release writes, and the newest it reads.
 const LAYOUT_VERSION: u64 = 1;
+
+/// How many tags, and how many repositories, are kept in memory; each takes some 60 bytes.
+const MOST_NAMES: usize = 100_000;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +59,8 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         repositories: SharedLocks::new(),
         contents: KeyLocks::new(),
         records: KeyLocks::new(),
+        tags: Names::keeping(MOST_NAMES),
+        catalog: Names::keeping(MOST_NAMES),
         _lock: lock,
     })
 }

@@ -9,7 +9,8 @@ use coral_image::{Digest, Manifest, RepositoryPath, Tag};
 
 use super::Files;
 use super::durable;
-use super::lookup::names_in;
+use super::lookup::{CATALOG, names_in};
+use super::names::Change;
 use super::records::{self, ManifestEntry, TagEntry};
 use crate::store::{PutManifestError, StoreError};
 
@@ -98,8 +99,11 @@ impl Files {
         let entry = records::write(&TagEntry::of(manifest));
         for tag in tags {
             let _turn = self.records.lock(&(repository, tag));
-            self.durable
-                .write(&self.layout.tag(repository, tag), &entry)?;
+            let written = self
+                .durable
+                .write(&self.layout.tag(repository, tag), &entry);
+            self.list_tag(repository, Change::Added, tag, &written);
+            written?;
         }
         Ok(())
     }
@@ -112,8 +116,16 @@ impl Files {
         let digest = manifest.digest();
         let _turn = self.records.lock(&(repository, &digest));
         let path = self.layout.manifest(repository, &digest);
-        self.durable
-            .write(&path, &records::write(&ManifestEntry::of(manifest)))
+        let written = self
+            .durable
+            .write(&path, &records::write(&ManifestEntry::of(manifest)));
+        match written {
+            Ok(()) => self
+                .catalog
+                .changed(CATALOG, Change::Added, repository.as_str()),
+            Err(_) => self.catalog.forget(CATALOG),
+        }
+        written
     }
 
     /// Layers that carry URLs are fetched from there and need not be pushed. Children of an index
@@ -148,7 +160,28 @@ impl Files {
         tag: &Tag,
     ) -> Result<bool, StoreError> {
         let _turn = self.records.lock(&(repository, tag));
-        durable::remove(&self.layout.tag(repository, tag))
+        self.remove_tag(repository, tag)
+    }
+
+    /// For who has the tag's lock, or owns the repository's.
+    fn remove_tag(&self, repository: &RepositoryPath, tag: &Tag) -> Result<bool, StoreError> {
+        let removed = durable::remove(&self.layout.tag(repository, tag));
+        self.list_tag(repository, Change::Removed, tag, &removed);
+        removed
+    }
+
+    /// Keeps the list of tags up with what was tried on disk.
+    fn list_tag<T>(
+        &self,
+        repository: &RepositoryPath,
+        change: Change,
+        tag: &Tag,
+        tried: &Result<T, StoreError>,
+    ) {
+        match tried {
+            Ok(_) => self.tags.changed(repository.as_str(), change, tag.as_str()),
+            Err(_) => self.tags.forget(repository.as_str()),
+        }
     }
 
     pub(super) fn delete_manifest(
@@ -163,17 +196,27 @@ impl Files {
             return Ok(false);
         };
         let tags = self.layout.tags(repository);
-        for name in names_in(&tags)? {
-            let tag = tags.join(name);
-            let entry: Option<TagEntry> = records::read(&tag)?;
+        for tag in names_in(&tags)?
+            .iter()
+            .filter_map(|name| Tag::parse(name).ok())
+        {
+            let entry: Option<TagEntry> = records::read(&self.layout.tag(repository, &tag))?;
             if entry.is_some_and(|entry| entry.digest == *digest) {
-                durable::remove(&tag)?;
+                self.remove_tag(repository, &tag)?;
             }
         }
         if let Some(subject) = entry.subject {
             durable::remove(&self.layout.referrer(repository, &subject, digest))?;
         }
-        durable::remove(&path)
+        let removed = durable::remove(&path);
+        match self.has_manifests(repository) {
+            Ok(true) => {}
+            Ok(false) => self
+                .catalog
+                .changed(CATALOG, Change::Removed, repository.as_str()),
+            Err(_) => self.catalog.forget(CATALOG),
+        }
+        removed
     }
 
     pub(super) fn delete_blob(

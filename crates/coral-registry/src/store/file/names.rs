@@ -1,0 +1,306 @@
+//! Sorted names in memory, so that a page of a list costs what is on the page and not what is in
+//! the folder.
+//!
+//! A list is read from its folder when it is first asked for. From then on it is kept up by those
+//! who change the folder: one process has the store, so nobody else does. What is kept is bounded;
+//! the list that was not asked for the longest goes first.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::locks::KeyLocks;
+use crate::store::{Page, StoreError, Stretch};
+
+/// Lists by key.
+#[derive(Debug)]
+pub(super) struct Names {
+    kept: Mutex<Kept>,
+    /// One at a time reads a folder.
+    reading: KeyLocks,
+}
+
+#[derive(Debug)]
+struct Kept {
+    lists: HashMap<Box<str>, List>,
+    /// Names in all lists, and how many there may be.
+    count: usize,
+    most: usize,
+    /// Goes up with each use.
+    clock: u64,
+}
+
+#[derive(Debug)]
+enum List {
+    /// Somebody reads the folder. Whether what was changed meanwhile was seen is not known, so it
+    /// is done again on what was read.
+    Reading(Vec<(Change, Box<str>)>),
+    Ready {
+        names: BTreeSet<Box<str>>,
+        used: u64,
+    },
+}
+
+/// What was done to a name, on disk, before the list is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Added,
+    Removed,
+}
+
+impl Names {
+    /// Keeps up to `most` names.
+    pub(super) fn keeping(most: usize) -> Self {
+        Self {
+            kept: Mutex::new(Kept {
+                lists: HashMap::new(),
+                count: 0,
+                most,
+                clock: 0,
+            }),
+            reading: KeyLocks::new(),
+        }
+    }
+
+    /// A page of a list, if it is in memory.
+    pub(super) fn remembered(&self, key: &str, page: &Page) -> Option<Stretch<Box<str>>> {
+        self.kept().page(key, page)
+    }
+
+    /// A page of a list, which `read` reads where it is not in memory. `None` if `read` says that
+    /// there is no such list.
+    pub(super) fn page(
+        &self,
+        key: &str,
+        page: &Page,
+        read: impl FnOnce() -> Result<Option<Vec<String>>, StoreError>,
+    ) -> Result<Option<Stretch<Box<str>>>, StoreError> {
+        if let Some(found) = self.remembered(key, page) {
+            return Ok(Some(found));
+        }
+        let _turn = self.reading.lock(&key);
+        if let Some(found) = self.remembered(key, page) {
+            return Ok(Some(found));
+        }
+        self.kept()
+            .lists
+            .insert(key.into(), List::Reading(Vec::new()));
+        let read = read();
+        let mut kept = self.kept();
+        let changes = match kept.lists.remove(key) {
+            Some(List::Reading(changes)) => Some(changes),
+            _ => None,
+        };
+        let Some(read) = read? else { return Ok(None) };
+        let mut names: BTreeSet<Box<str>> = read.into_iter().map(Into::into).collect();
+        for (change, name) in changes.iter().flatten() {
+            change.apply(&mut names, name);
+        }
+        let found = stretch(&names, page);
+        // Forgotten while it was read: what is in the folder is not certain.
+        if changes.is_some() {
+            kept.keep(key, names);
+        }
+        Ok(Some(found))
+    }
+
+    /// Tells a list of a change to its folder. For one name, changes are told in their order.
+    pub(super) fn changed(&self, key: &str, change: Change, name: &str) {
+        let mut kept = self.kept();
+        let kept = &mut *kept;
+        match kept.lists.get_mut(key) {
+            None => {}
+            Some(List::Reading(changes)) => changes.push((change, name.into())),
+            Some(List::Ready { names, .. }) => {
+                let before = names.len();
+                change.apply(names, name);
+                kept.count = kept.count + names.len() - before;
+                if kept.count > kept.most {
+                    kept.make_room();
+                }
+            }
+        }
+    }
+
+    /// Reads the folder again when the list is next asked for: after a change that failed, it is
+    /// not known what is in there.
+    pub(super) fn forget(&self, key: &str) {
+        let mut kept = self.kept();
+        if let Some(List::Ready { names, .. }) = kept.lists.remove(key) {
+            kept.count -= names.len();
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn page(&mut self, key: &str, page: &Page) -> Option<Stretch<Box<str>>> {
+        self.clock += 1;
+        match self.lists.get_mut(key)? {
+            List::Reading(_) => None,
+            List::Ready { names, used } => {
+                *used = self.clock;
+                Some(stretch(names, page))
+            }
+        }
+    }
+
+    fn keep(&mut self, key: &str, names: BTreeSet<Box<str>>) {
+        self.count += names.len();
+        let used = self.clock;
+        self.lists.insert(key.into(), List::Ready { names, used });
+        self.make_room();
+    }
+
+    /// Forgets lists until the rest is within bounds; a list that is beyond them by itself, too.
+    fn make_room(&mut self) {
+        while self.count > self.most {
+            let oldest = self
+                .lists
+                .iter()
+                .filter_map(|(key, list)| match list {
+                    List::Ready { used, .. } => Some((*used, key)),
+                    List::Reading(_) => None,
+                })
+                .min();
+            let Some(key) = oldest.map(|(_, key)| key.clone()) else {
+                return;
+            };
+            if let Some(List::Ready { names, .. }) = self.lists.remove(&key) {
+                self.count -= names.len();
+            }
+        }
+    }
+}
+
+impl Change {
+    fn apply(self, names: &mut BTreeSet<Box<str>>, name: &str) {
+        match self {
+            Self::Added if names.contains(name) => {}
+            Self::Added => {
+                names.insert(name.into());
+            }
+            Self::Removed => {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+fn stretch(names: &BTreeSet<Box<str>>, page: &Page) -> Stretch<Box<str>> {
+    let after = page
+        .after
+        .as_deref()
+        .map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rest = names.range::<str, _>((after, Bound::Unbounded)).cloned();
+    let entries: Vec<Box<str>> = rest.by_ref().take(page.most).collect();
+    let more = rest.next().is_some();
+    Stretch { entries, more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(after: &str, most: usize) -> Page {
+        Page {
+            after: Some(after.to_owned()).filter(|after| !after.is_empty()),
+            most,
+        }
+    }
+
+    fn listed(names: &Names, key: &str, folder: &[&str]) -> Vec<String> {
+        let read = || Ok(Some(folder.iter().map(|&name| name.to_owned()).collect()));
+        let all = names.page(key, &page("", usize::MAX), read).unwrap();
+        all.unwrap().entries.into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn pages_are_sorted_and_say_whether_more_comes() {
+        let names = Names::keeping(10);
+        listed(&names, "a", &["c", "a", "b"]);
+        let check = |after, most, expected: &[&str], more| {
+            let found = names.remembered("a", &page(after, most)).unwrap();
+            let entries: Vec<&str> = found.entries.iter().map(AsRef::as_ref).collect();
+            assert_eq!((entries.as_slice(), found.more), (expected, more));
+        };
+        check("", 2, &["a", "b"], true);
+        check("b", 2, &["c"], false);
+        check("aa", 1, &["b"], true);
+        check("", 3, &["a", "b", "c"], false);
+        check("z", 3, &[], false);
+        check("", 0, &[], true);
+    }
+
+    #[test]
+    fn what_changes_while_the_folder_is_read_is_not_lost() {
+        let names = Names::keeping(10);
+        let read = || {
+            names.changed("a", Change::Added, "new");
+            names.changed("a", Change::Removed, "old");
+            names.changed("a", Change::Added, "twice");
+            names.changed("a", Change::Removed, "twice");
+            Ok(Some(vec!["old".to_owned(), "twice".to_owned()]))
+        };
+        let all = names.page("a", &page("", 10), read).unwrap().unwrap();
+        assert_eq!(all.entries, [Box::from("new")]);
+        assert_eq!(listed(&names, "a", &["not read again"]), ["new"]);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_read_again() {
+        let names = Names::keeping(10);
+        listed(&names, "a", &["1"]);
+        names.forget("a");
+        assert_eq!(names.kept().count, 0);
+        let read = || {
+            names.forget("a");
+            Ok(Some(vec!["2".to_owned()]))
+        };
+        let all = names.page("a", &page("", 10), read).unwrap().unwrap();
+        assert_eq!(all.entries, [Box::from("2")]);
+        assert_eq!(listed(&names, "a", &["3"]), ["3"]);
+    }
+
+    #[test]
+    fn changes_reach_a_list_that_is_kept() {
+        let names = Names::keeping(10);
+        listed(&names, "a", &["b"]);
+        names.changed("a", Change::Added, "a");
+        names.changed("a", Change::Added, "a");
+        names.changed("a", Change::Removed, "b");
+        names.changed("other", Change::Added, "x");
+        assert_eq!(listed(&names, "a", &[]), ["a"]);
+        assert_eq!(names.kept().count, 1);
+    }
+
+    #[test]
+    fn what_was_not_asked_for_the_longest_is_forgotten_first() {
+        let names = Names::keeping(4);
+        listed(&names, "a", &["1", "2"]);
+        listed(&names, "b", &["1", "2"]);
+        listed(&names, "a", &[]);
+        listed(&names, "c", &["1"]);
+        assert!(names.remembered("b", &page("", 1)).is_none());
+        assert!(names.remembered("a", &page("", 1)).is_some());
+        names.changed("a", Change::Added, "3");
+        names.changed("a", Change::Added, "4");
+        assert!(names.remembered("c", &page("", 1)).is_none());
+        assert_eq!(names.kept().count, 4);
+        listed(&names, "d", &["1", "2", "3", "4", "5"]);
+        assert_eq!(names.kept().count, 0);
+    }
+
+    #[test]
+    fn a_list_that_could_not_be_read_is_read_again() {
+        let names = Names::keeping(4);
+        let failed = names.page("a", &page("", 1), || Err(StoreError::Closed));
+        assert!(failed.is_err());
+        let absent = names.page("a", &page("", 1), || Ok(None)).unwrap();
+        assert!(absent.is_none());
+        assert_eq!(listed(&names, "a", &["1"]), ["1"]);
+    }
+}
