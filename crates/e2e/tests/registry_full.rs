@@ -2,6 +2,8 @@
 
 #[path = "registry/server.rs"]
 mod server;
+#[path = "registry/small_disk.rs"]
+mod small_disk;
 #[path = "registry/wire.rs"]
 mod wire;
 
@@ -11,29 +13,11 @@ use std::process::Command;
 
 use e2e::{Process, coral, report, run, scratch, sha256};
 use server::{Server, arguments};
+use small_disk::SmallDisk;
 use wire::{Reply, Wire};
 
-const SIZE: usize = 8 * 1024 * 1024;
+const SIZE: u64 = 8 * 1024 * 1024;
 const PIECE: usize = 1024 * 1024;
-
-/// A file system of a few MiB, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(folder: &Path) -> Self {
-        fs::create_dir(folder).expect("scratch is writable");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={SIZE}"), "none"]);
-        let _ = run(mount.arg(folder)).succeeded();
-        Self(folder.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
 
 fn ask(wire: &mut Wire, method: &str, target: &str, body: &[u8]) -> Reply {
     wire.call(method, target, &[], body).expect("an answer")
@@ -66,8 +50,8 @@ fn files_in(folder: &Path) -> usize {
 #[ignore = "needs the release binary and root for a small file system; run by cargo xtask test"]
 fn a_full_disk_is_said_clearly_and_nothing_is_lost() {
     let folder = scratch();
-    let disk = SmallDisk::mount(&folder.path().join("disk"));
-    let storage = disk.0.join("storage");
+    let disk = SmallDisk::mount(&folder.path().join("disk"), SIZE);
+    let storage = disk.folder().join("storage");
     let mut registry = Server::start(&storage);
     let mut wire = Wire::connect(&registry.address).expect("it listens");
     let upload = ask(&mut wire, "POST", "/v2/a/blobs/uploads/", b"");
