@@ -2,6 +2,7 @@
 
 mod checked;
 mod incoming;
+mod skip;
 
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,7 @@ use futures::Stream;
 
 pub(crate) use checked::{Checked, Promise};
 pub(crate) use incoming::Incoming;
+pub(crate) use skip::Skip;
 
 use crate::error::Error;
 

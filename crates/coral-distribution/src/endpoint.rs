@@ -4,7 +4,7 @@ use std::fmt;
 
 use coral_image::{Descriptor, Digest, Hasher, Manifest, RepositoryPath, Tag, Version};
 
-use crate::blob_stream::BlobStream;
+use crate::blob_stream::{BlobStream, Promise};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::repository::{PutManifest, RepositoryClient};
@@ -97,6 +97,22 @@ impl Endpoint {
         match self {
             Self::Registry(repository) => repository.blob_from(blob, offset, hasher).await,
             Self::Layout(layout) => layout.blob_from(blob, offset, hasher).await,
+        }
+    }
+
+    /// The bytes that are promised, as they come.
+    pub(crate) async fn open_blob(&self, promise: Promise) -> Result<BlobStream, Error> {
+        match self {
+            Self::Registry(repository) => repository.open(promise).await,
+            Self::Layout(layout) => layout.open(promise).await,
+        }
+    }
+
+    /// Where it is, for messages.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Registry(repository) => repository.repository().host().to_string(),
+            Self::Layout(layout) => layout.dir().display().to_string(),
         }
     }
 

@@ -132,7 +132,7 @@ impl Layout {
         self.open(Promise::new(blob, offset, Some(hasher))).await
     }
 
-    async fn open(&self, promise: Promise) -> Result<BlobStream, Error> {
+    pub(crate) async fn open(&self, promise: Promise) -> Result<BlobStream, Error> {
         let asked = format!("reading blob {}", promise.digest);
         let path = files::blob_path(&self.dir, &promise.digest);
         let file = files::open_at(&path, &promise).await;

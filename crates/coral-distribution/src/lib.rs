@@ -2,12 +2,14 @@
 //!
 //! Owns: speaking to registries (authentication, manifests, blobs, uploads, tags, referrers) and
 //! reading and writing OCI image layout directories, behind one set of verbs: [`Endpoint`].
-//! Never: retries by itself, decides what to copy, or knows about Kubernetes. Every failure is an
+//! Never: retries by itself (but that a [`BlobSource`] goes on after a cut), decides what to copy,
+//! or knows about Kubernetes. Every failure is an
 //! [`Error`] that answers its [`Category`] and its [`Disposition`]; the caller decides.
 //!
 //! Start reading at [`Client`] and [`RepositoryClient`].
 
 mod auth;
+mod blob_source;
 mod blob_stream;
 mod client;
 mod credentials;
@@ -18,9 +20,11 @@ mod location;
 mod options;
 mod redacted;
 mod repository;
+mod resume;
 mod transport;
 mod upload;
 
+pub use blob_source::BlobSource;
 pub use blob_stream::BlobStream;
 pub use client::Client;
 pub use credentials::{Credential, Credentials, CredentialsError};
@@ -30,4 +34,4 @@ pub use layout::Layout;
 pub use options::{ClientOptions, HostOptions};
 pub use redacted::Redacted;
 pub use repository::{PutManifest, RepositoryClient};
-pub use upload::{BlobPush, Upload};
+pub use upload::{BlobPush, PushError, Upload};

@@ -1,5 +1,11 @@
 //! Pushing one blob.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::StreamExt as _;
+
+use crate::blob_source::BlobSource;
 use crate::blob_stream::BlobStream;
 use crate::error::Error;
 use crate::layout::LayoutUpload;
@@ -12,6 +18,15 @@ pub enum BlobPush {
     Mounted,
     /// The bytes are wanted.
     Upload(Upload),
+}
+
+/// Which side of a push failed.
+#[derive(Debug)]
+pub enum PushError {
+    /// The bytes could not be read.
+    Source(Error),
+    /// The bytes could not be written.
+    Destination(Error),
 }
 
 /// An upload that has begun. Dropped without an end, it is left to the other side's cleaning.
@@ -37,6 +52,19 @@ impl From<LayoutUpload> for Upload {
 }
 
 impl Upload {
+    /// Sends a blob in one request and ends the upload. What was cut on either side goes on where
+    /// it ended, as long as that gets anywhere.
+    pub async fn put_from(self, source: &BlobSource) -> Result<(), PushError> {
+        match self.0 {
+            Target::Registry(upload) => upload.put_from(source).await,
+            Target::Layout(upload) => {
+                let tail = Tail::open(source, 0).await?;
+                let (body, end) = tail.watched();
+                upload.put(body).await.map_err(|error| end.blame(error))
+            }
+        }
+    }
+
     /// Sends all `size` bytes in one request and ends the upload. An error of `body` is returned
     /// as it is.
     pub async fn put(self, size: u64, body: BlobStream) -> Result<(), Error> {
@@ -60,6 +88,45 @@ impl Upload {
         match self.0 {
             Target::Registry(upload) => upload.cancel().await,
             Target::Layout(_) => Ok(()),
+        }
+    }
+}
+
+/// What is left of a blob, and whether reading it failed.
+pub(crate) struct Tail(BlobStream);
+
+/// Whose fault the end of a push is.
+pub(crate) struct End(Arc<AtomicBool>);
+
+impl Tail {
+    pub(crate) async fn open(source: &BlobSource, offset: u64) -> Result<Self, PushError> {
+        let stream = source.read_from(offset).await;
+        stream.map(Self).map_err(PushError::Source)
+    }
+
+    pub(crate) fn watched(self) -> (BlobStream, End) {
+        let failed = Arc::new(AtomicBool::new(false));
+        let end = End(Arc::clone(&failed));
+        let body = self.0.inspect(move |item| {
+            if item.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+        });
+        (BlobStream::new(body), end)
+    }
+}
+
+impl End {
+    /// Whether the bytes could not be read.
+    pub(crate) fn is_of_source(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn blame(&self, error: Error) -> PushError {
+        if self.is_of_source() {
+            PushError::Source(error)
+        } else {
+            PushError::Destination(error)
         }
     }
 }

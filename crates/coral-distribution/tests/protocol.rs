@@ -19,6 +19,8 @@ mod layouts;
 mod lists;
 #[path = "protocol/manifests.rs"]
 mod manifests;
+#[path = "protocol/resume.rs"]
+mod resume;
 #[path = "protocol/secrets_stay.rs"]
 mod secrets_stay;
 #[path = "protocol/tls.rs"]
@@ -52,5 +54,9 @@ fn every_verb_can_be_spawned_and_every_error_sent() {
     let put_chunked = |upload: coral_distribution::Upload| {
         send(&upload.put_chunked(1, fixture::stream_of(&bytes::Bytes::new())));
     };
-    let _ = (put, put_chunked);
+    let put_from = |upload: coral_distribution::Upload, from: &coral_distribution::BlobSource| {
+        send(&upload.put_from(from));
+        send(&from.read());
+    };
+    let _ = (put, put_chunked, put_from);
 }

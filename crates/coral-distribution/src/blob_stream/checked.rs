@@ -1,6 +1,7 @@
 //! Holds a stream of bytes against what a descriptor promises.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -8,6 +9,7 @@ use coral_image::{Descriptor, Digest, Hasher};
 use futures::{Stream, StreamExt};
 
 use super::BlobStream;
+use crate::blob_source::Checkpoints;
 use crate::error::{Error, Problem};
 
 /// What is to come.
@@ -49,6 +51,7 @@ pub(crate) struct Checked {
     skip: u64,
     received: u64,
     state: State,
+    checkpoints: Option<Arc<Mutex<Checkpoints>>>,
     place: String,
     asked: String,
 }
@@ -67,9 +70,16 @@ impl Checked {
             promise,
             skip,
             state: State::Reading,
+            checkpoints: None,
             place: place.into(),
             asked: asked.into(),
         }
+    }
+
+    /// Keeps states of the digest on the way.
+    pub(crate) fn noting(mut self, checkpoints: Arc<Mutex<Checkpoints>>) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
     }
 
     fn fail(&mut self, problem: Problem) -> Error {
@@ -90,6 +100,10 @@ impl Checked {
         self.received += chunk.len() as u64;
         if let Some(hasher) = &mut self.promise.hasher {
             hasher.update(&chunk);
+            if let Some(checkpoints) = &self.checkpoints {
+                let mut checkpoints = checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+                checkpoints.note(self.received, hasher);
+            }
         }
         Ok(chunk)
     }

@@ -43,7 +43,7 @@ impl RepositoryClient {
         self.open(Promise::new(blob, offset, Some(hasher))).await
     }
 
-    async fn open(&self, promise: Promise) -> Result<BlobStream, Error> {
+    pub(crate) async fn open(&self, promise: Promise) -> Result<BlobStream, Error> {
         let asked = self.reading(&promise.digest);
         let host = self.repository.host().as_str();
         let Promise { offset, size, .. } = promise;

@@ -1,5 +1,7 @@
 //! Pushing blobs to a registry.
 
+mod resume;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -40,19 +42,23 @@ impl RepositoryClient {
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
-        match self.post_upload(digest, mount_from).await {
+        let begun = match self.post_upload(digest, mount_from).await {
             Err(error) if mount_from.is_some() && is_refusal(&error) => {
                 self.post_upload(digest, None).await
             }
             other => other,
-        }
+        };
+        Ok(begun?.map_or(BlobPush::Mounted, |upload| {
+            BlobPush::Upload(Upload::from(upload))
+        }))
     }
 
+    /// An upload, or none where the blob is there already.
     async fn post_upload(
         &self,
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
-    ) -> Result<BlobPush, Error> {
+    ) -> Result<Option<RegistryUpload>, Error> {
         let mut ask = self.ask(Call {
             method: Method::POST,
             path: "blobs/uploads/".to_owned(),
@@ -68,18 +74,18 @@ impl RepositoryClient {
         }
         let response = expect(self.session.send(ask).await?, &[201, 202]).await?;
         if response.status() == 201 {
-            return Ok(BlobPush::Mounted);
+            return Ok(None);
         }
         let min_chunk = response
             .header(OCI_CHUNK_MIN_LENGTH)
             .and_then(|v| v.trim().parse().ok());
         let location = self.next_location(&response, response.url())?;
-        Ok(BlobPush::Upload(Upload::from(RegistryUpload {
+        Ok(Some(RegistryUpload {
             client: self.clone(),
             digest: *digest,
             location: location.ok_or_else(|| no_location(&response))?,
             min_chunk: min_chunk.unwrap_or(0).min(MAX_CHUNK),
-        })))
+        }))
     }
 
     fn next_location(&self, response: &Response, base: &Url) -> Result<Option<Url>, Error> {
@@ -148,17 +154,20 @@ impl RegistryUpload {
         self.finish(HeaderMap::new(), Body::Empty).await
     }
 
-    /// Gives a failed upload up, so that it takes no room over there until it is cleaned away.
     async fn clean_up_after(self, ended: Result<(), Error>) -> Result<(), Error> {
-        let worth_it = |error: &Error| {
-            use Category::{Connect, Dns, NotFound, Timeout, Tls};
-            !matches!(error.category(), Dns | Connect | Tls | Timeout | NotFound)
-        };
-        if ended.as_ref().is_err_and(worth_it) {
+        if let Err(error) = &ended {
+            self.clean_up(error).await;
+        }
+        ended
+    }
+
+    /// Gives a failed upload up, so that it takes no room over there until it is cleaned away.
+    async fn clean_up(self, error: &Error) {
+        use Category::{Connect, Dns, NotFound, Timeout, Tls};
+        if !matches!(error.category(), Dns | Connect | Tls | Timeout | NotFound) {
             // What matters is the failure; most often the other side has cleaned up already.
             let _ = tokio::time::timeout(CLEANING_UP, self.cancel()).await;
         }
-        ended
     }
 
     /// Gives the upload up. One that is already gone is no error.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use coral_distribution::{BlobPush, BlobStream, Error};
+use coral_distribution::{BlobPush, BlobSource, BlobStream, Error, PushError};
 use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
@@ -99,24 +99,19 @@ impl Blobs {
         let bytes = match push {
             BlobPush::Mounted => spared,
             BlobPush::Upload(upload) => {
-                let read = |e| CopyError::at(Side::Source, e);
-                let body = request.source.endpoint.blob(blob, 0).await.map_err(read)?;
-                // A source that breaks off ends the upload with its own error.
-                let blame = |error: Error| {
-                    if error.place() == request.source.registry {
-                        read(error)
-                    } else {
-                        failed(error)
-                    }
-                };
-                let body = Counted {
-                    inner: body,
-                    report: request.report.clone(),
-                };
+                let source = BlobSource::new(request.source.endpoint.clone(), blob.clone());
+                let report = request.report.clone();
+                let source = source.through(move |inner| {
+                    let report = report.clone();
+                    BlobStream::new(Counted { inner, report })
+                });
                 upload
-                    .put(blob.size, BlobStream::new(body))
+                    .put_from(&source)
                     .await
-                    .map_err(blame)?;
+                    .map_err(|error| match error {
+                        PushError::Source(error) => CopyError::at(Side::Source, error),
+                        PushError::Destination(error) => failed(error),
+                    })?;
                 Bytes {
                     moved: blob.size,
                     spared: 0,

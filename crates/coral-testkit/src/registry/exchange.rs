@@ -229,9 +229,10 @@ impl Exchange<'_> {
         }
     }
 
-    /// Stops in the middle of a body; what came by PATCH is kept.
+    /// Stops in the middle of a body; what came of an upload is kept.
     async fn abandon(&self, bytes: Bytes, ask: &mut Ask, cut: bool) -> Result<Bytes, Interrupted> {
-        if ask.method == Method::PATCH {
+        if matches!(ask.method, Method::PATCH | Method::PUT) {
+            ask.method = Method::PATCH;
             ask.body = bytes;
             let features = lock(&self.shared.settings).features;
             api::answer(&mut lock(&self.shared.store), features, &self.route, ask);

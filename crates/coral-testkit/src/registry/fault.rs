@@ -95,8 +95,8 @@ pub enum Effect {
     },
 
     // While the request is read.
-    /// The connection is closed after so many bytes of the request's body; what came is kept, as
-    /// registries do, if it came by PATCH.
+    /// The connection is closed after so many bytes of the request's body; what came of an upload
+    /// is kept, as registries do.
     CutUpload {
         /// Bytes that are read.
         after: usize,

@@ -1,6 +1,5 @@
 //! Connections that end, stall or drip.
 
-use e2e::pending;
 use serde_json::json;
 
 use crate::rig::{Pair, fault, first};
@@ -15,20 +14,13 @@ fn check_once(method: &str, path: &str, effect: serde_json::Value) {
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_blob_that_is_cut_is_read_on_where_it_ended() {
-    let cut = || {
-        let pair = Pair::start();
-        let cut = json!({ "cut_body": { "after": 150_000 } });
-        pair.source.fault(first(2, fault("GET", "/blobs/", cut)));
-        pair.survives();
-        pair.source.requests()
-    };
-    let ranges = cut().iter().filter(|r| r["range"].is_string()).count();
-    pending(
-        "a blob that was cut is read again from its beginning",
-        || {
-            assert!(ranges > 0, "nothing was read on at the offset");
-        },
-    );
+    let pair = Pair::start();
+    let cut = json!({ "cut_body": { "after": 150_000 } });
+    pair.source.fault(first(2, fault("GET", "/blobs/", cut)));
+    pair.survives();
+    let requests = pair.source.requests();
+    let ranges = requests.iter().filter(|r| r["range"].is_string()).count();
+    assert!(ranges > 0, "nothing was read on at the offset");
 }
 
 #[test]

@@ -1,0 +1,180 @@
+//! A blob that can be read more than once: on where a read was cut, and again from where the
+//! other side of a copy stands.
+
+mod checkpoints;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use coral_image::{Descriptor, Hasher};
+use futures::{Stream, StreamExt};
+
+use crate::blob_stream::{BlobStream, Checked, Promise, Skip};
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::resume::{Resumes, may_resume};
+
+pub(crate) use checkpoints::Checkpoints;
+
+type Wrap = dyn Fn(BlobStream) -> BlobStream + Send + Sync;
+type Opening = Pin<Box<dyn Future<Output = Result<BlobStream, Error>> + Send>>;
+
+/// One blob of one place. Reads go on at their offset after a cut, as long as that gets anywhere.
+#[derive(Clone)]
+pub struct BlobSource {
+    endpoint: Endpoint,
+    blob: Descriptor,
+    wrap: Option<Arc<Wrap>>,
+    checkpoints: Arc<Mutex<Checkpoints>>,
+}
+
+impl std::fmt::Debug for BlobSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlobSource({} of {})", self.blob.digest, self.endpoint)
+    }
+}
+
+impl BlobSource {
+    /// This blob of this place.
+    pub fn new(endpoint: Endpoint, blob: Descriptor) -> Self {
+        Self {
+            endpoint,
+            blob,
+            wrap: None,
+            checkpoints: Arc::default(),
+        }
+    }
+
+    /// Passes every byte that comes from the place through `wrap`, for instance to count or to
+    /// slow down. After a cut it is called again, for the bytes that were missing.
+    #[must_use]
+    pub fn through(
+        mut self,
+        wrap: impl Fn(BlobStream) -> BlobStream + Send + Sync + 'static,
+    ) -> Self {
+        self.wrap = Some(Arc::new(wrap));
+        self
+    }
+
+    /// What is read.
+    pub fn blob(&self) -> &Descriptor {
+        &self.blob
+    }
+
+    /// The whole blob, verified.
+    pub async fn read(&self) -> Result<BlobStream, Error> {
+        self.read_from(0).await
+    }
+
+    /// The blob from `offset` on, verified: what was read before counts, and where that is not
+    /// known any more a little is read again.
+    pub(crate) async fn read_from(&self, offset: u64) -> Result<BlobStream, Error> {
+        let (start, hasher) = self.resume_point(offset);
+        let promise = Promise::new(&self.blob, start, Some(hasher));
+        let first = self.open(start).await?;
+        let on = GoingOn {
+            source: self.clone(),
+            state: State::Reading(first),
+            offset: start,
+            resumes: Resumes::default(),
+        };
+        let (place, asked) = (
+            self.endpoint.place(),
+            format!("reading blob {}", self.blob.digest),
+        );
+        let checked = Checked::new(BlobStream::new(on), promise, 0, place, asked)
+            .noting(Arc::clone(&self.checkpoints));
+        if start == offset {
+            return Ok(BlobStream::new(checked));
+        }
+        Ok(BlobStream::new(Skip::new(checked, offset - start)))
+    }
+
+    /// The last known state of the digest at or before `offset`.
+    fn resume_point(&self, offset: u64) -> (u64, Hasher) {
+        let known = self
+            .checkpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known
+            .before(offset)
+            .unwrap_or_else(|| (0, self.blob.digest.algorithm().hasher()))
+    }
+
+    /// The bytes from `offset` on, of the right length, not yet verified.
+    async fn open(&self, offset: u64) -> Result<BlobStream, Error> {
+        let promise = Promise::new(&self.blob, offset, None);
+        let stream = self.endpoint.open_blob(promise).await?;
+        Ok(match &self.wrap {
+            Some(wrap) => wrap(stream),
+            None => stream,
+        })
+    }
+}
+
+enum State {
+    Reading(BlobStream),
+    Opening(Opening),
+    Ended,
+}
+
+/// Bytes that go on after a cut.
+struct GoingOn {
+    source: BlobSource,
+    state: State,
+    offset: u64,
+    resumes: Resumes,
+}
+
+impl GoingOn {
+    /// Opens the blob again after a wait, or gives the error back.
+    fn after(&mut self, error: Error) -> Result<(), Error> {
+        self.state = State::Ended;
+        if !may_resume(&error) {
+            return Err(error);
+        }
+        let Some(wait) = self.resumes.next(self.offset) else {
+            return Err(error);
+        };
+        tracing::info!(%error, offset = self.offset, "a read was cut and goes on");
+        let (source, offset) = (self.source.clone(), self.offset);
+        self.state = State::Opening(Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            source.open(offset).await
+        }));
+        Ok(())
+    }
+}
+
+impl Stream for GoingOn {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let failed = match &mut self.state {
+                State::Reading(stream) => match ready!(stream.poll_next_unpin(cx)) {
+                    Some(Ok(chunk)) => {
+                        self.offset += chunk.len() as u64;
+                        return Poll::Ready(Some(Ok(chunk)));
+                    }
+                    Some(Err(error)) => Some(error),
+                    None => return Poll::Ready(None),
+                },
+                State::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                    Ok(stream) => {
+                        self.state = State::Reading(stream);
+                        None
+                    }
+                    Err(error) => Some(error),
+                },
+                State::Ended => return Poll::Ready(None),
+            };
+            if let Some(Err(error)) = failed.map(|error| self.after(error)) {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}

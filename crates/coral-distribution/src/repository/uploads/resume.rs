@@ -1,0 +1,118 @@
+//! Going on with an upload that was cut, from where the registry stands.
+
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::{RegistryUpload, stored};
+use crate::blob_source::BlobSource;
+use crate::error::{Category, Disposition, Error};
+use crate::resume::Resumes;
+use crate::transport::Body;
+use crate::upload::{PushError, Tail};
+
+/// Where a cut upload stands.
+enum Standing {
+    /// So many bytes are there.
+    At(u64),
+    /// The whole blob is there: only the answer that said so was lost.
+    Done,
+}
+
+impl RegistryUpload {
+    /// Sends a blob in one request, and after a cut what is missing in another.
+    pub(crate) async fn put_from(mut self, source: &BlobSource) -> Result<(), PushError> {
+        let failed = match self.try_to_put(source).await {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
+        };
+        let (PushError::Source(error) | PushError::Destination(error)) = &failed;
+        self.clean_up(error).await;
+        Err(failed)
+    }
+
+    async fn try_to_put(&mut self, source: &BlobSource) -> Result<(), PushError> {
+        let mut resumes = Resumes::default();
+        let mut offset = 0;
+        loop {
+            let failed = match self.put_rest(source, offset).await {
+                Err(PushError::Destination(error)) if may_go_on(&error) => error,
+                other => return other,
+            };
+            let Some(wait) = resumes.next(offset) else {
+                return Err(PushError::Destination(failed));
+            };
+            tracing::info!(error = %failed, "an upload was cut and goes on");
+            tokio::time::sleep(wait).await;
+            offset = match self.standing(source.blob().size).await {
+                Ok(Standing::At(there)) => there,
+                Ok(Standing::Done) => return Ok(()),
+                // What cut the upload says more than what came of asking about it.
+                Err(_) => return Err(PushError::Destination(failed)),
+            };
+        }
+    }
+
+    async fn put_rest(&self, source: &BlobSource, offset: u64) -> Result<(), PushError> {
+        let size = source.blob().size;
+        let (body, end) = Tail::open(source, offset).await?.watched();
+        let body = Body::Stream(size - offset, body);
+        let ended = self.finish(headers(offset, size), body).await;
+        ended.map_err(|error| end.blame(error))
+    }
+
+    /// Asks where the upload stands. One that has nothing, or is not known, begins anew.
+    async fn standing(&mut self, size: u64) -> Result<Standing, Error> {
+        let url = self.location.clone();
+        let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);
+        let response = response.await?;
+        if response.status().is_success()
+            && let Some(there) = response.header(RANGE).and_then(stored)
+            && there <= size
+        {
+            if let Some(location) = self.client.next_location(&response, &self.location)? {
+                self.location = location;
+            }
+            return Ok(Standing::At(there));
+        }
+        let unknown = matches!(response.status().as_u16(), 404 | 410);
+        if unknown && self.client.blob_size(&self.digest).await? == Some(size) {
+            return Ok(Standing::Done);
+        }
+        match self.client.post_upload(&self.digest, None).await? {
+            None => Ok(Standing::Done),
+            Some(new) => {
+                *self = new;
+                Ok(Standing::At(0))
+            }
+        }
+    }
+}
+
+/// A part says where it belongs, so that bytes of a request that was believed dead cannot be
+/// counted twice.
+fn headers(offset: u64, size: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let octets = HeaderValue::from_static("application/octet-stream");
+    headers.insert(CONTENT_TYPE, octets);
+    if offset > 0 && offset < size {
+        let range = HeaderValue::from_str(&format!("{offset}-{}", size - 1));
+        headers.insert(
+            CONTENT_RANGE,
+            range.expect("digits and a dash can stand in a header"),
+        );
+    }
+    headers
+}
+
+/// No answer, an answer of a gateway in between, or one that says to begin again. What a registry
+/// itself says is for whoever decides about whole copies.
+fn may_go_on(error: &Error) -> bool {
+    use Category::{Connect, Cut, Dns, NotFound, Refused, Timeout, Unauthorized};
+    let again = error.disposition() == Disposition::Retry;
+    again
+        && (matches!(error.status(), Some(502 | 504))
+            || matches!(
+                error.category(),
+                Connect | Cut | Dns | Timeout | NotFound | Refused | Unauthorized
+            ))
+}

@@ -1,0 +1,82 @@
+//! How often a cut transfer is gone on with, and after which wait.
+
+use std::time::Duration;
+
+use crate::error::{Category, Disposition, Error};
+
+/// Tries without enough progress in between.
+const TRIES: u32 = 5;
+/// Bytes that make a try worth as much as the first.
+const PROGRESS: u64 = 1024 * 1024;
+/// The wait before the second try without progress; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The tries that are left. A transfer that moves on between two cuts has all of them again, so
+/// the number of cuts that a large blob survives is not bounded by anything but its size.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Resumes {
+    tried: u32,
+    since: u64,
+}
+
+impl Resumes {
+    /// The wait before going on at `offset`; `None` when it is time to give up.
+    pub(crate) fn next(&mut self, offset: u64) -> Option<Duration> {
+        if offset.saturating_sub(self.since) >= PROGRESS {
+            self.tried = 0;
+        }
+        if self.tried == 0 {
+            self.since = offset;
+        }
+        if self.tried == TRIES {
+            return None;
+        }
+        self.tried += 1;
+        Some(match self.tried {
+            1 => Duration::ZERO,
+            tried => FIRST_WAIT * 2_u32.pow(tried - 2),
+        })
+    }
+}
+
+/// Whether going on at the offset may help at once. What asks for patience (a rate limit, a wait)
+/// is for whoever decides about whole copies.
+pub(crate) fn may_resume(error: &Error) -> bool {
+    use Category::{Connect, Cut, Dns, Server, Timeout};
+    error.disposition() == Disposition::Retry
+        && matches!(error.category(), Connect | Cut | Dns | Server | Timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_that_stands_still_is_given_up_after_growing_waits() {
+        let mut resumes = Resumes::default();
+        let waits: Vec<_> = std::iter::from_fn(|| resumes.next(100)).collect();
+        assert_eq!(
+            waits.iter().map(Duration::as_millis).collect::<Vec<_>>(),
+            [0, 100, 200, 400, 800]
+        );
+    }
+
+    #[test]
+    fn a_trickle_between_cuts_is_no_progress() {
+        let mut resumes = Resumes::default();
+        assert_eq!(
+            (0..100)
+                .take_while(|n| resumes.next(n * 1000).is_some())
+                .count(),
+            5
+        );
+    }
+
+    #[test]
+    fn a_transfer_that_moves_on_may_be_cut_any_number_of_times() {
+        let mut resumes = Resumes::default();
+        for cut in 1..1000 {
+            assert_eq!(resumes.next(cut * PROGRESS), Some(Duration::ZERO), "{cut}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What was cut goes on where it ended, on both sides of a copy.
+
+use coral_distribution::{
+    BlobSource, BlobStream, Category, Credentials, Endpoint, Error, Layout, PushError,
+};
+use coral_testkit::{Auth, Bearer, Built, Effect, Fault, FaultRegistry, ImageBuilder};
+use futures::StreamExt;
+
+use crate::fixture::*;
+
+fn source_of(registry: &FaultRegistry, built: &Built) -> BlobSource {
+    BlobSource::new(anonymous(registry).into(), large_blob(built).0)
+}
+
+fn ranges(registry: &FaultRegistry) -> Vec<String> {
+    registry
+        .requests()
+        .into_iter()
+        .filter_map(|request| request.range)
+        .collect()
+}
+
+/// Pushes the large blob of an image from one registry to the other.
+async fn copy(from: &FaultRegistry, to: &FaultRegistry, built: &Built) -> Result<(), PushError> {
+    let to = anonymous(to);
+    let upload = begin(&to, &large_blob(built).0.digest).await.unwrap();
+    upload.put_from(&source_of(from, built)).await
+}
+
+fn arrived(registry: &FaultRegistry, built: &Built) -> bool {
+    let (blob, bytes) = large_blob(built);
+    registry.blob(PATH, &blob.digest) == Some(bytes)
+}
+
+/// Two registries, the first with an image.
+async fn pair() -> (FaultRegistry, FaultRegistry, Built) {
+    let (from, built) = registry_with_image().await;
+    (from, FaultRegistry::start().await, built)
+}
+
+#[tokio::test]
+async fn a_read_goes_on_at_its_offset_after_each_kind_of_cut() {
+    for effect in [
+        Effect::CutBody { after: 60_000 },
+        Effect::CutWire { after: 60_000 },
+        Effect::StallBody { after: 60_000 },
+    ] {
+        let (registry, built) = registry_with_image().await;
+        registry.fault(Fault::new(effect.clone()).path("/blobs/").first(1));
+        let client = with(
+            &registry,
+            patient_enough(&registry, &effect),
+            Credentials::none(),
+        );
+        let (blob, bytes) = large_blob(&built);
+        let source = BlobSource::new(client.into(), blob);
+        assert!(
+            read(source.read().await).await.unwrap() == bytes,
+            "{effect:?}"
+        );
+        let ranges = ranges(&registry);
+        assert_eq!(ranges.len(), 1, "{effect:?} {ranges:?}");
+        assert_ne!(ranges[0], "bytes=0-");
+        let sent: u64 = registry.requests().iter().map(|r| r.sent).sum();
+        assert!(sent < 170_000, "read on, not again: {sent}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_gets_nowhere_ends_with_what_cut_it() {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(Effect::CutBody { after: 100 }).path("/blobs/"));
+    let source = source_of(&registry, &built);
+    let error = read(source.read().await).await.unwrap_err();
+    assert_eq!(error.category(), Category::Cut, "{error}");
+    assert_eq!(registry.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_not_read_again() {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(Effect::FlipByte { at: 9 }).path("/blobs/"));
+    let error = read(source_of(&registry, &built).read().await)
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::Digest, "{error}");
+    assert_eq!(registry.requests().len(), 1);
+    // A flip after the cut is found as well: both parts count.
+    registry.clear_faults();
+    registry.clear_requests();
+    registry.fault(Fault::new(Effect::CutBody { after: 50_000 }).first(1));
+    registry.fault(Fault::new(Effect::FlipByte { at: 9 }).after(1));
+    let error = read(source_of(&registry, &built).read().await)
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), Category::Digest, "{error}");
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_the_registry_stands() {
+    let (from, to, built) = pair().await;
+    to.fault(
+        Fault::new(Effect::CutUpload { after: 60_000 })
+            .method("PUT")
+            .first(1),
+    );
+    copy(&from, &to, &built).await.unwrap();
+    assert!(arrived(&to, &built));
+    let methods: Vec<_> = to.requests().into_iter().map(|r| r.method).collect();
+    assert_eq!(methods, ["POST", "PUT", "GET", "PUT"]);
+    let last = to.requests().pop().unwrap();
+    assert_eq!(last.received, 40_000, "only what was missing");
+}
+
+#[tokio::test]
+async fn an_upload_that_was_dropped_begins_anew() {
+    for dropped in [
+        Effect::CutUpload { after: 0 },
+        Effect::Close,
+        status(404, &[], ""),
+    ] {
+        let (from, to, built) = pair().await;
+        to.fault(Fault::new(dropped).method("PUT").first(1));
+        to.fault(
+            Fault::new(status(404, &[], ""))
+                .method("GET")
+                .path("/uploads/"),
+        );
+        copy(&from, &to, &built).await.unwrap();
+        assert!(arrived(&to, &built));
+        assert_eq!(to.count(|r| r.method == "POST"), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_finished_upload_is_no_failure() {
+    let (from, to, built) = pair().await;
+    to.fault(
+        Fault::new(Effect::CutWire { after: 0 })
+            .method("PUT")
+            .first(1),
+    );
+    copy(&from, &to, &built).await.unwrap();
+    assert!(arrived(&to, &built));
+    assert_eq!(to.count(|r| r.method == "PUT"), 1);
+    assert_eq!(to.count(|r| r.method == "POST"), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_with_the_upload_open_is_renewed_and_the_upload_goes_on() {
+    let (from, built) = registry_with_image().await;
+    let auth = Bearer {
+        uses: Some(2),
+        ..bearer()
+    };
+    let to = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
+    let client = somebody(&to);
+    client.head(&tag("1")).await.unwrap();
+    let upload = begin(&client, &large_blob(&built).0.digest).await.unwrap();
+    upload.put_from(&source_of(&from, &built)).await.unwrap();
+    assert!(arrived(&to, &built));
+}
+
+#[tokio::test]
+async fn an_upload_that_always_ends_is_given_up_and_blamed_on_the_right_side() {
+    let (from, to, built) = pair().await;
+    to.fault(Fault::new(Effect::CutUpload { after: 10 }).method("PUT"));
+    let failed = copy(&from, &to, &built).await.unwrap_err();
+    assert!(
+        matches!(&failed, PushError::Destination(e) if e.place() == to.host()),
+        "{failed:?}"
+    );
+    let (from, to, built) = pair().await;
+    from.fault(Fault::new(Effect::CutBody { after: 10 }).method("GET"));
+    let failed = copy(&from, &to, &built).await.unwrap_err();
+    assert!(
+        matches!(&failed, PushError::Source(e) if e.place() == from.host()),
+        "{failed:?}"
+    );
+    assert_eq!(to.count(|r| r.method == "DELETE" && r.status == 204), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_pushed_against() {
+    for code in [400, 403, 413, 429, 500, 507] {
+        let (from, to, built) = pair().await;
+        to.fault(Fault::new(status(code, &[], "")).method("PUT"));
+        let failed = copy(&from, &to, &built).await.unwrap_err();
+        assert!(
+            matches!(&failed, PushError::Destination(e) if e.status() == Some(code)),
+            "{failed:?}"
+        );
+        assert_eq!(to.count(|r| r.method == "PUT"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_large_blob_is_read_again_only_from_near_the_cut() {
+    const MIB: usize = 1024 * 1024;
+    let built = ImageBuilder::new(3).layers_of(&[9 * MIB]).tag("1").build();
+    let (from, to) = (FaultRegistry::start().await, FaultRegistry::start().await);
+    from.load(PATH, &built);
+    to.fault(
+        Fault::new(Effect::CutUpload { after: 8 * MIB + 5 })
+            .method("PUT")
+            .first(1),
+    );
+    copy(&from, &to, &built).await.unwrap();
+    assert!(arrived(&to, &built));
+    let ranges = ranges(&from);
+    let start: usize = ranges[0]
+        .trim_start_matches("bytes=")
+        .trim_end_matches('-')
+        .parse()
+        .unwrap();
+    assert!((4 * MIB..=8 * MIB + 5).contains(&start), "{ranges:?}");
+}
+
+#[tokio::test]
+async fn every_byte_passes_through_what_counts_it() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let (registry, built) = registry_with_image().await;
+    registry.fault(
+        Fault::new(Effect::CutBody { after: 60_000 })
+            .path("/blobs/")
+            .first(1),
+    );
+    let counter = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&counter);
+    let source = source_of(&registry, &built).through(move |stream| {
+        let counter = Arc::clone(&counter);
+        BlobStream::new(stream.inspect(move |item: &Result<_, Error>| {
+            if let Ok(bytes) = item as &Result<bytes::Bytes, Error> {
+                counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+        }))
+    });
+    read(source.read().await).await.unwrap();
+    assert_eq!(seen.load(Ordering::Relaxed), source.blob().size);
+}
+
+#[tokio::test]
+async fn a_cut_download_into_a_layout_goes_on_too() {
+    let (from, built) = registry_with_image().await;
+    from.fault(
+        Fault::new(Effect::CutBody { after: 60_000 })
+            .path("/blobs/")
+            .first(1),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path()));
+    let (blob, bytes) = large_blob(&built);
+    let push = layout.begin_blob(&blob.digest, None).await.unwrap();
+    let coral_distribution::BlobPush::Upload(upload) = push else {
+        panic!("nothing is there yet");
+    };
+    upload.put_from(&source_of(&from, &built)).await.unwrap();
+    assert_eq!(ranges(&from).len(), 1);
+    assert!(read(layout.blob(&blob, 0).await).await.unwrap() == bytes);
+}
