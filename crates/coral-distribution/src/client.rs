@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use coral_image::{Host, Repository};
 use http::{HeaderMap, Method};
+use tokio::sync::watch;
 use url::Url;
 
 use crate::auth::{Ask, Auth, Session};
 use crate::credentials::Credentials;
 use crate::error::{Error, Problem};
 use crate::options::ClientOptions;
+use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient};
-use crate::transport::{Body, Transport, refusal};
+use crate::transport::{Body, Transport, authority_of, refusal};
 
 /// One pool of connections and one cache of tokens; cloning shares them.
 #[derive(Debug, Clone)]
@@ -79,6 +81,16 @@ impl Client {
         }
         let asked = response.asked.clone();
         Err(Error::new(host, asked, refusal(response).await))
+    }
+
+    /// What a registry says of its rate limit: the last word now, and each new one from now on.
+    /// `None` until it has said something.
+    pub fn rate_limit(&self, host: &Host) -> watch::Receiver<Option<RateLimit>> {
+        let name = match self.base(host) {
+            Ok(url) => authority_of(&url),
+            Err(_) => host.to_string(),
+        };
+        self.transport.rate_limits.watch(&name)
     }
 
     fn session(

@@ -26,6 +26,7 @@ use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
 use crate::options::ClientOptions;
+use crate::rate_limit::RateLimits;
 
 /// More hops than any registry needs.
 const MAX_REDIRECTS: usize = 10;
@@ -94,6 +95,7 @@ impl Response {
 #[derive(Debug)]
 pub(crate) struct Transport {
     connections: Connections,
+    pub(crate) rate_limits: RateLimits,
     pub(crate) stall: Duration,
     connect_timeout: Duration,
 }
@@ -103,6 +105,7 @@ impl Transport {
         Ok(Self {
             stall: options.stall_timeout,
             connect_timeout: options.connect_timeout,
+            rate_limits: RateLimits::default(),
             connections: Connections::new(options)?,
         })
     }
@@ -203,6 +206,7 @@ impl Transport {
         }
         let problem = match sent {
             Some(Ok(inner)) => {
+                self.rate_limits.note(&host, inner.headers());
                 let asked = request.asked.clone();
                 return Ok(Response {
                     inner,
