@@ -11,6 +11,7 @@ mod failure;
 mod load;
 mod mirror;
 mod registry;
+mod status_page;
 mod terminal;
 mod up;
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::ServeArguments;
 use crate::failure::Failure;
+use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
 
 pub(crate) async fn serve(
@@ -23,6 +24,7 @@ pub(crate) async fn serve(
     let listener = listen(arguments.listen, "--listen").await?;
     let address = local_address(&listener)?;
     let (router, health) = open(&arguments.storage).await?;
+    let router = status_page::beside(router, Site::new(address, Board::default())?);
     terminal.line(&format!("registry listening on http://{address}"));
     serve_until(listener, router, health, stop).await?;
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Failures remembered so that none is told twice; past it, they may be.
 const MAX_REMEMBERED: usize = 10_000;
 
+/// A bar once the sizes are known.
+const SIZED: &str =
+    "{msg:40!} {bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
+
 /// Standard error, shared by lines, logs and bars. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Terminal(Arc<Inner>);
@@ -60,11 +64,7 @@ impl Terminal {
             return;
         }
         let bar = self.0.bars.add(ProgressBar::new(0));
-        let template =
-            "{msg:40!} {bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        set_style(&bar, "{msg:40!} reading its manifests");
         bar.set_message(name.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         self.shown().running.insert(name.to_owned(), bar);
@@ -103,7 +103,10 @@ impl Observer for Terminal {
     fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
         match event {
             Event::Started => self.begin_bar(source),
-            Event::Sized { bytes } => self.with_bar(source, |bar| bar.inc_length(*bytes)),
+            Event::Sized { bytes } => self.with_bar(source, |bar| {
+                set_style(bar, SIZED);
+                bar.inc_length(*bytes);
+            }),
             Event::Moved { bytes } | Event::Spared { bytes } => {
                 self.with_bar(source, |bar| bar.inc(*bytes));
             }
@@ -113,6 +116,12 @@ impl Observer for Terminal {
                 self.say(source, &gist, &line);
             }
         }
+    }
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::arguments::UpArguments;
 use crate::failure::Failure;
 use crate::load::{Loaded, Surroundings, load};
 use crate::registry;
+use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
 use mirrors::Mirrors;
 use own_source::OwnSource;
@@ -34,6 +35,8 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let listener = registry::listen(arguments.listen, "--listen").await?;
     let address = registry::local_address(&listener)?;
     let (router, health) = registry::open(&data.join("registry")).await?;
+    let board = Board::default();
+    let router = status_page::beside(router, Site::new(address, board.clone())?);
     let serving = tokio::spawn(registry::serve_until(
         listener,
         router,
@@ -41,6 +44,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         stop.clone(),
     ));
     terminal.line(&format!("registry listening on http://{address}"));
+    terminal.line(&format!("status page at http://{}/", host_of(address)?));
 
     let surroundings = surroundings(&arguments, address)?;
     let mut own = OwnSource::new(arguments.own, data.join("own"), stop.clone());
@@ -48,6 +52,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         &arguments.client,
         &surroundings.embedded,
         own.host()?,
+        board,
         terminal,
     );
     let mut seen = Seen::default();
@@ -121,7 +126,7 @@ fn surroundings(arguments: &UpArguments, address: SocketAddr) -> Result<Surround
 }
 
 /// The host by which this machine reaches an address it listens on.
-fn host_of(mut address: SocketAddr) -> Result<Host, Failure> {
+pub(crate) fn host_of(mut address: SocketAddr) -> Result<Host, Failure> {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -13,6 +13,7 @@
 )]
 
 mod binary;
+pub mod browser;
 mod compare;
 mod containerd;
 mod fault_server;

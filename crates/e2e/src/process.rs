@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::wait::until;
 
 /// A running program in a process group of its own.
@@ -16,6 +18,7 @@ pub struct Process {
     name: String,
     captured: Arc<Mutex<Captured>>,
     readers: Vec<JoinHandle<()>>,
+    kept: Vec<TempDir>,
 }
 
 #[derive(Default)]
@@ -61,7 +64,13 @@ impl Process {
             name,
             captured,
             readers,
+            kept: Vec::new(),
         }
+    }
+
+    /// Keeps a folder as long as the process is watched.
+    pub fn keep(&mut self, folder: TempDir) {
+        self.kept.push(folder);
     }
 
     /// The command line.

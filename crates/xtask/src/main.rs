@@ -12,6 +12,7 @@
 mod bench;
 mod command;
 mod generate;
+mod screenshots;
 mod stage;
 mod test;
 mod tools;
@@ -38,6 +39,8 @@ enum Recipe {
     Bench(bench::BenchArguments),
     /// Write the files that are made from the code, or check that they are current.
     Generate(generate::GenerateArguments),
+    /// Take the pictures of the documentation from the running program.
+    Screenshots,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Recipe::Test(arguments) => test::run(&workspace, &arguments),
         Recipe::Bench(arguments) => bench::bench(&workspace, &arguments),
         Recipe::Generate(arguments) => generate::run(&workspace, &arguments),
+        Recipe::Screenshots => screenshots::take(&workspace),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,8 @@
 mod checks;
 mod groups;
 
+pub(crate) use checks::build;
+
 use std::fs;
 use std::time::Duration;
 

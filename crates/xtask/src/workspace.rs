@@ -45,7 +45,12 @@ impl Workspace {
 
     /// The registry with fault switches, as a process of its own.
     pub(crate) fn faults(&self) -> PathBuf {
-        self.target.join("debug/examples/faults")
+        self.example("faults")
+    }
+
+    /// An example, as a process of its own.
+    pub(crate) fn example(&self, name: &str) -> PathBuf {
+        self.target.join("debug/examples").join(name)
     }
 
     /// `PATH` with the cached tools first, and the folders where Debian keeps root's programs last.

@@ -15,6 +15,7 @@ pub struct ImageBuilder {
     platform: String,
     algorithm: Algorithm,
     docker: bool,
+    created: Option<String>,
     artifact_type: Option<String>,
     subject: Option<Value>,
     annotations: Map<String, Value>,
@@ -30,6 +31,7 @@ impl ImageBuilder {
             platform: "linux/amd64".to_owned(),
             algorithm: Algorithm::Sha256,
             docker: false,
+            created: None,
             artifact_type: None,
             subject: None,
             annotations: Map::new(),
@@ -58,6 +60,13 @@ impl ImageBuilder {
     #[must_use]
     pub fn layers_of(self, sizes: &[usize]) -> Self {
         sizes.iter().fold(self, |image, size| image.layer_of(*size))
+    }
+
+    /// When the configuration says that it was made.
+    #[must_use]
+    pub fn created(mut self, time: &str) -> Self {
+        self.created = Some(time.to_owned());
+        self
     }
 
     /// The platform that the configuration names: `os/architecture[/variant]`.
@@ -168,6 +177,9 @@ impl ImageBuilder {
         });
         if let Some(variant) = platform.next() {
             config["variant"] = variant.into();
+        }
+        if let Some(created) = &self.created {
+            config["created"] = created.as_str().into();
         }
         odd_bytes(config)
     }

@@ -22,6 +22,9 @@ pub struct Seed {
     /// What the content follows from.
     #[serde(default)]
     pub seed: u64,
+    /// When the image, or each of an index, says that it was made.
+    #[serde(default)]
+    pub created: Option<String>,
     /// Platforms of an index.
     #[serde(default = "default_platforms")]
     pub platforms: Vec<String>,
@@ -92,7 +95,7 @@ impl Seed {
     fn image(&self) -> Built {
         let image = ImageBuilder::new(self.seed);
         match self.kind {
-            Kind::Image => image.layers_of(&self.layers).build(),
+            Kind::Image => self.dated(image).layers_of(&self.layers).build(),
             Kind::Sha512 => image.sha512().layers_of(&self.layers).build(),
             Kind::Docker => image.docker().layers_of(&self.layers).build(),
             Kind::Artifact => image
@@ -105,9 +108,20 @@ impl Seed {
         }
     }
 
+    fn dated(&self, image: ImageBuilder) -> ImageBuilder {
+        match &self.created {
+            Some(time) => image.created(time),
+            None => image,
+        }
+    }
+
     fn index(&self) -> IndexBuilder {
-        let platforms: Vec<&str> = self.platforms.iter().map(String::as_str).collect();
-        let index = IndexBuilder::of_platforms(self.seed, &platforms, &self.layers);
+        let images = self.platforms.iter().zip(0..);
+        let index = images.fold(IndexBuilder::new(), |index, (platform, place)| {
+            let image = ImageBuilder::new(self.seed.wrapping_mul(100) + place);
+            let image = self.dated(image).platform(platform);
+            index.image(image.layers_of(&self.layers).build(), platform)
+        });
         if self.attestation {
             index.attestation()
         } else {

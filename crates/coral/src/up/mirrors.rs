@@ -13,6 +13,7 @@ use crate::client::ClientArguments;
 use crate::failure::Failure;
 use crate::load::LoadedMirror;
 use crate::mirror::{access, client_for};
+use crate::status_page::{Board, BoardMirror};
 use crate::terminal::Terminal;
 use crate::up::status::Status;
 
@@ -25,6 +26,7 @@ pub(crate) struct Mirrors {
     there: Arc<There>,
     running: BTreeMap<String, Running>,
     status: Status,
+    board: Board,
 }
 
 struct Running {
@@ -58,6 +60,7 @@ impl Mirrors {
         client: &ClientArguments,
         embedded: &Host,
         own: Host,
+        board: Board,
         terminal: &Terminal,
     ) -> Self {
         let there = Arc::new(There {
@@ -72,6 +75,7 @@ impl Mirrors {
             there,
             running: BTreeMap::new(),
             status: Status::default(),
+            board,
         }
     }
 
@@ -82,6 +86,7 @@ impl Mirrors {
         wanted: Vec<LoadedMirror>,
         broken: &BTreeSet<String>,
     ) -> Result<(), Failure> {
+        self.board.set_broken(broken);
         let client = client_for(&self.client, &wanted, &self.plain)?;
         let names: BTreeSet<_> = wanted.iter().map(|mirror| mirror.name.clone()).collect();
         let gone = |(name, running): &(&String, &Running)| {
@@ -110,15 +115,37 @@ impl Mirrors {
                 changed: before.is_some(),
                 settings: loaded.settings,
             };
-            let running = self.begin(mirror, loaded.fingerprint, loaded.origin);
+            let entry = self.entry(&mirror, &loaded.origin);
+            let running = self.begin(mirror, loaded.fingerprint, loaded.origin, &entry);
+            self.board.put(entry);
             self.running.insert(loaded.name, running);
         }
         Ok(())
     }
 
-    fn begin(&self, mirror: Mirror, fingerprint: Digest, origin: String) -> Running {
+    /// What the status page knows of a mirror.
+    fn entry(&self, mirror: &Mirror, origin: &str) -> BoardMirror {
+        let destination = mirror.access.destination.clone();
+        BoardMirror {
+            name: mirror.name.clone(),
+            origin: origin.to_owned(),
+            is_here: destination == self.plain[0],
+            destination,
+            suspended: mirror.settings.suspend,
+            summary: Arc::default(),
+            engine: self.engine.clone(),
+        }
+    }
+
+    fn begin(
+        &self,
+        mirror: Mirror,
+        fingerprint: Digest,
+        origin: String,
+        entry: &BoardMirror,
+    ) -> Running {
         let stop = CancellationToken::new();
-        let summary = Arc::new(Mutex::new(Summary::default()));
+        let summary = entry.summary.clone();
         let (engine, token, told) = (self.engine.clone(), stop.clone(), summary.clone());
         let task = tokio::spawn(async move {
             let tell = move |now: &Summary| {
@@ -140,6 +167,7 @@ impl Mirrors {
     fn end(&mut self, name: &str) {
         if let Some(running) = self.running.remove(name) {
             running.stop.cancel();
+            self.board.remove(name);
         }
     }
 

@@ -69,12 +69,15 @@ fn build(workspace: &Workspace, tool: &Tool) -> Result<()> {
                 .env("CGO_ENABLED", "0")
                 .env_remove("GOFLAGS"))?;
         }
-        Origin::Crate(name) => {
+        Origin::Crate(name) | Origin::BareCrate(name) => {
             let version = tool.version.trim_start_matches('v');
             let mut install = cargo(workspace, &["install", "--locked", "--quiet", name])?;
             install
                 .args(["--version", version, "--root"])
                 .arg(&building);
+            if matches!(tool.origin, Origin::BareCrate(_)) {
+                install.arg("--no-default-features");
+            }
             // Beside the cache, or the tool would be built into the checkout's target folder.
             run(install.arg("--target-dir").arg(building.join("target")))?;
             remove_if_there(&building.join("target"))?;

@@ -19,6 +19,8 @@ pub(crate) enum Origin {
     Go(&'static str),
     /// A crate, for `cargo install`.
     Crate(&'static str),
+    /// A crate without its default features: they are not used, and take minutes to build.
+    BareCrate(&'static str),
 }
 
 impl Tool {
@@ -39,7 +41,7 @@ impl Tool {
     pub(crate) fn source(&self) -> &'static str {
         match self.origin {
             Origin::Go(package) => package,
-            Origin::Crate(name) => name,
+            Origin::Crate(name) | Origin::BareCrate(name) => name,
         }
     }
 }
@@ -48,6 +50,7 @@ impl Tool {
 pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("apache2-utils", "htpasswd"),
     ("busybox-static", "busybox"),
+    ("chromium", "chromium"),
     ("containerd", "containerd"),
     ("curl", "curl"),
     ("debootstrap", "debootstrap"),
@@ -55,9 +58,15 @@ pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("iproute2", "ip"),
     ("jq", "jq"),
+    // What the pictures of the documentation are written with.
+    (
+        "fonts-dejavu-core",
+        "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+    ),
     ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("strace", "strace"),
+    ("tmux", "tmux"),
     ("umoci", "umoci"),
     ("wrk", "wrk"),
 ];
@@ -104,9 +113,17 @@ pub(crate) const GO_TOOLS: &[Tool] = &[
     },
 ];
 
-pub(crate) const CARGO_TOOLS: &[Tool] = &[Tool {
-    name: "cargo-deny",
-    program: "cargo-deny",
-    version: "v0.20.2",
-    origin: Origin::Crate("cargo-deny"),
-}];
+pub(crate) const CARGO_TOOLS: &[Tool] = &[
+    Tool {
+        name: "cargo-deny",
+        program: "cargo-deny",
+        version: "v0.20.2",
+        origin: Origin::Crate("cargo-deny"),
+    },
+    Tool {
+        name: "mdbook",
+        program: "mdbook",
+        version: "v0.5.4",
+        origin: Origin::BareCrate("mdbook"),
+    },
+];

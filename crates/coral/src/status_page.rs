@@ -1,0 +1,213 @@
+//! The status page beside the registry: mirrors, images, repositories, and how to pull them.
+//!
+//! It is a client of the registry like any other: what it says of repositories it asks the
+//! registry's own API, in process and with the credentials of whoever looks, so it can show nobody
+//! more than that API would. What it says of mirrors comes from the [`Board`], and an image of a
+//! mirror is shown to those who may read it at its destination. There is no script, no cookie and
+//! nothing from outside in it; everything is escaped by `maud`.
+//!
+//! Start reading at [`beside`], the one place where it is mounted.
+
+mod api;
+mod board;
+mod facts;
+mod html;
+mod images;
+mod json;
+mod query;
+mod words;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use coral_image::{Host, RepositoryPath};
+use jiff::Timestamp;
+use maud::Markup;
+
+use crate::failure::Failure;
+use api::{Api, ApiError, Reader};
+pub(crate) use board::{Board, BoardMirror};
+use facts::Facts;
+use query::PageQuery;
+
+/// Where the registry is, as its page tells it to people.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    /// Used when a request names no host.
+    pub(crate) host: Host,
+    pub(crate) scheme: Scheme,
+    /// The mirrors that fill it.
+    pub(crate) board: Board,
+}
+
+/// How the registry is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+}
+
+/// What every page has.
+#[derive(Clone)]
+struct Pages {
+    api: Api,
+    facts: Arc<Facts>,
+    site: Arc<Site>,
+}
+
+/// What a page is made for: who looks, when, and by which name of the registry.
+struct Visit {
+    pages: Pages,
+    reader: Reader,
+    host: Host,
+    now: Timestamp,
+}
+
+/// Puts the status page beside the routes of a registry. What a reader may not see is decided by
+/// `registry` alone, which is asked with the reader's own `Authorization`.
+pub(crate) fn beside(registry: Router, site: Site) -> Router {
+    let pages = Pages {
+        api: Api::new(registry.clone()),
+        facts: Arc::default(),
+        site: Arc::new(site),
+    };
+    let own = Router::new()
+        .route("/", get(overview))
+        .route("/mirrors/{namespace}/{name}", get(mirror))
+        .route("/repositories", get(repositories))
+        .route("/repositories/{*path}", get(repository))
+        .route("/status.json", get(status))
+        .with_state(pages);
+    registry.merge(own)
+}
+
+impl Site {
+    /// Of a registry that listens on `address`.
+    pub(crate) fn new(address: SocketAddr, board: Board) -> Result<Self, Failure> {
+        Ok(Self {
+            host: crate::up::host_of(address)?,
+            scheme: Scheme::Http,
+            board,
+        })
+    }
+}
+
+impl Pages {
+    fn visit(self, parts: &Parts) -> Visit {
+        let named = parts
+            .headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let host = named.and_then(|host| Host::parse(host).ok());
+        Visit {
+            reader: Reader::of(parts),
+            host: host.unwrap_or_else(|| self.site.host.clone()),
+            now: Timestamp::now(),
+            pages: self,
+        }
+    }
+}
+
+async fn overview(
+    State(pages): State<Pages>,
+    Query(query): Query<PageQuery>,
+    parts: Parts,
+) -> Response {
+    page(html::overview::page(&pages.visit(&parts), &query).await)
+}
+
+async fn mirror(
+    State(pages): State<Pages>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(query): Query<PageQuery>,
+    parts: Parts,
+) -> Response {
+    let visit = pages.visit(&parts);
+    page(html::mirror::page(&visit, &format!("{namespace}/{name}"), &query).await)
+}
+
+async fn repositories(
+    State(pages): State<Pages>,
+    Query(query): Query<PageQuery>,
+    parts: Parts,
+) -> Response {
+    page(html::repositories::page(&pages.visit(&parts), &query).await)
+}
+
+async fn repository(
+    State(pages): State<Pages>,
+    Path(path): Path<String>,
+    Query(query): Query<PageQuery>,
+    parts: Parts,
+) -> Response {
+    let visit = pages.visit(&parts);
+    match RepositoryPath::parse(&path) {
+        Ok(path) => page(html::repository::page(&visit, &path, &query).await),
+        Err(_) => page(Err(ApiError::Missing)),
+    }
+}
+
+async fn status(
+    State(pages): State<Pages>,
+    Query(query): Query<PageQuery>,
+    parts: Parts,
+) -> Response {
+    match json::status(&pages.visit(&parts), &query).await {
+        Ok(value) => guarded(axum::Json(value).into_response()),
+        Err(error) => refusal(error),
+    }
+}
+
+fn page(made: Result<Markup, ApiError>) -> Response {
+    match made {
+        Ok(markup) => html(StatusCode::OK, markup),
+        Err(error) => refusal(error),
+    }
+}
+
+fn html(status: StatusCode, markup: Markup) -> Response {
+    let content_type = HeaderValue::from_static("text/html; charset=utf-8");
+    let body = markup.into_string();
+    guarded((status, [(header::CONTENT_TYPE, content_type)], body).into_response())
+}
+
+/// What the registry refused, told in a page; its challenge makes a browser ask for a password.
+fn refusal(error: ApiError) -> Response {
+    let mut response = html(error.status(), html::refusal(&error));
+    if let ApiError::Refused { challenge, .. } = error {
+        let challenges = challenge
+            .into_iter()
+            .map(|value| (header::WWW_AUTHENTICATE, value));
+        response.headers_mut().extend(challenges);
+    }
+    response
+}
+
+/// The headers that keep a browser from doing anything but show the page.
+fn guarded(mut response: Response) -> Response {
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        html::style_digest()
+    );
+    let policy = HeaderValue::try_from(policy).expect("base64 is printable");
+    let fixed = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+    ];
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    response
+}

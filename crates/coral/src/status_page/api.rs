@@ -1,0 +1,225 @@
+//! The registry's own API, asked in process as whoever looks at the page.
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag, Version};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tower::ServiceExt;
+
+/// Everything that is shown is far smaller; a list is asked for by the page.
+const MAX_ANSWER: usize = MAX_MANIFEST_SIZE + 64 * 1024;
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v2+json, */*";
+
+/// The routes of the registry.
+#[derive(Clone)]
+pub(super) struct Api(Router);
+
+/// Who looks: the `Authorization` that came with the request, and what the server knows of the
+/// connection it came on.
+pub(super) struct Reader {
+    authorization: Option<HeaderValue>,
+    connection: Extensions,
+}
+
+impl Reader {
+    pub(super) fn of(parts: &Parts) -> Self {
+        Self {
+            authorization: parts.headers.get(header::AUTHORIZATION).cloned(),
+            connection: parts.extensions.clone(),
+        }
+    }
+}
+
+/// Why something cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    /// It is not there.
+    #[error("nothing is here under this name")]
+    Missing,
+    /// The reader may not see it.
+    #[error("you may not read this")]
+    Refused {
+        status: StatusCode,
+        challenge: Vec<HeaderValue>,
+    },
+    /// The registry could not answer.
+    #[error("the registry cannot answer now; its log says why")]
+    Failed,
+}
+
+impl ApiError {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Missing => StatusCode::NOT_FOUND,
+            Self::Refused { status, .. } => *status,
+            Self::Failed => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// One page of names, and whether there are more.
+#[derive(Debug)]
+pub(super) struct Listed<T> {
+    pub(super) names: Vec<T>,
+    pub(super) more: bool,
+}
+
+impl<T> Listed<T> {
+    /// The name to go on after.
+    pub(super) fn next(&self) -> Option<&T> {
+        self.names.last().filter(|_| self.more)
+    }
+}
+
+struct Answer {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Api {
+    pub(super) fn new(router: Router) -> Self {
+        Self(router)
+    }
+
+    /// A page of the repositories that the reader may see.
+    pub(super) async fn repositories(
+        &self,
+        reader: &Reader,
+        last: Option<&RepositoryPath>,
+        limit: usize,
+    ) -> Result<Listed<RepositoryPath>, ApiError> {
+        #[derive(Deserialize)]
+        struct Catalog {
+            #[serde(default)]
+            repositories: Option<Vec<String>>,
+        }
+        let path = listing("/v2/_catalog", last.map(RepositoryPath::as_str), limit);
+        let (catalog, more): (Catalog, bool) = self.list(reader, &path).await?;
+        let names = catalog.repositories.into_iter().flatten();
+        let names = names.filter_map(|name| RepositoryPath::parse(&name).ok());
+        Ok(Listed {
+            names: names.collect(),
+            more,
+        })
+    }
+
+    /// A page of a repository's tags.
+    pub(super) async fn tags(
+        &self,
+        reader: &Reader,
+        repository: &RepositoryPath,
+        last: Option<&Tag>,
+        limit: usize,
+    ) -> Result<Listed<Tag>, ApiError> {
+        #[derive(Deserialize)]
+        struct Tags {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let path = format!("/v2/{repository}/tags/list");
+        let path = listing(&path, last.map(Tag::as_str), limit);
+        let (tags, more): (Tags, bool) = self.list(reader, &path).await?;
+        let names = tags.tags.into_iter().flatten();
+        let names = names.filter_map(|name| Tag::parse(&name).ok());
+        Ok(Listed {
+            names: names.collect(),
+            more,
+        })
+    }
+
+    /// What a version is at now.
+    pub(super) async fn digest(
+        &self,
+        reader: &Reader,
+        repository: &RepositoryPath,
+        version: &Version,
+    ) -> Result<Digest, ApiError> {
+        let path = format!("/v2/{repository}/manifests/{version}");
+        let answer = self.ask(reader, Method::HEAD, &path).await?;
+        let digest = answer.headers.get("docker-content-digest");
+        let digest = digest.and_then(|value| Digest::parse(value.to_str().ok()?).ok());
+        digest.ok_or(ApiError::Failed)
+    }
+
+    /// A manifest by its digest.
+    pub(super) async fn manifest(
+        &self,
+        reader: &Reader,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<Manifest, ApiError> {
+        let path = format!("/v2/{repository}/manifests/{digest}");
+        let answer = self.ask(reader, Method::GET, &path).await?;
+        let content_type = answer.headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        Manifest::parse_pinned(answer.body, content_type, digest).map_err(|_| ApiError::Failed)
+    }
+
+    /// A small blob, as JSON.
+    pub(super) async fn json_blob<T: DeserializeOwned>(
+        &self,
+        reader: &Reader,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<T, ApiError> {
+        let path = format!("/v2/{repository}/blobs/{digest}");
+        let answer = self.ask(reader, Method::GET, &path).await?;
+        serde_json::from_slice(&answer.body).map_err(|_| ApiError::Failed)
+    }
+
+    async fn list<T: DeserializeOwned>(
+        &self,
+        reader: &Reader,
+        path: &str,
+    ) -> Result<(T, bool), ApiError> {
+        let answer = self.ask(reader, Method::GET, path).await?;
+        let more = answer.headers.contains_key(header::LINK);
+        let list = serde_json::from_slice(&answer.body).map_err(|_| ApiError::Failed)?;
+        Ok((list, more))
+    }
+
+    async fn ask(&self, reader: &Reader, method: Method, path: &str) -> Result<Answer, ApiError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ACCEPT, MANIFESTS);
+        if let Some(authorization) = &reader.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let mut request = request.body(Body::empty()).map_err(|_| ApiError::Missing)?;
+        request.extensions_mut().extend(reader.connection.clone());
+        let Ok(response) = self.0.clone().oneshot(request).await;
+        let (head, body) = response.into_parts();
+        match head.status {
+            StatusCode::OK => Ok(Answer {
+                body: to_bytes(body, MAX_ANSWER)
+                    .await
+                    .map_err(|_| ApiError::Failed)?,
+                headers: head.headers,
+            }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ApiError::Refused {
+                status: head.status,
+                challenge: head
+                    .headers
+                    .get_all(header::WWW_AUTHENTICATE)
+                    .into_iter()
+                    .cloned()
+                    .collect(),
+            }),
+            StatusCode::NOT_FOUND => Err(ApiError::Missing),
+            _ => Err(ApiError::Failed),
+        }
+    }
+}
+
+fn listing(path: &str, last: Option<&str>, limit: usize) -> String {
+    // The letters of names and tags need no escape in a query.
+    let last = last.map(|last| format!("&last={last}")).unwrap_or_default();
+    format!("{path}?n={limit}{last}")
+}

@@ -1,0 +1,201 @@
+//! What an image in the registry is: its size, its platforms, when it was made. All of it follows
+//! from the digest, so it is found out once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, RepositoryPath};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::api::{Api, ApiError, Reader};
+
+/// Images remembered.
+const MOST_REMEMBERED: usize = 4096;
+/// Children of an index that are looked at; more than any image on Docker Hub has.
+const MOST_CHILDREN: usize = 64;
+/// Largest configuration that is read.
+const MAX_CONFIG: u64 = 1024 * 1024;
+
+/// What is known of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct ImageFacts {
+    /// Bytes of all that belongs to it and is here, each once.
+    pub(super) size: u64,
+    /// Whom it is for; empty for what is no image of a system.
+    pub(super) platforms: Vec<Platform>,
+    /// Platforms that its index names and that are not here.
+    pub(super) absent: Vec<Platform>,
+    /// The kind of artifact, where it is no image.
+    pub(super) artifact: Option<String>,
+    /// When it was made, as it says itself.
+    pub(super) created: Option<Timestamp>,
+}
+
+/// What was found out so far.
+#[derive(Default)]
+pub(super) struct Facts(Mutex<HashMap<Digest, Arc<ImageFacts>>>);
+
+#[derive(Default, Deserialize)]
+struct Config {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
+    #[serde(default)]
+    created: Option<Timestamp>,
+}
+
+impl Facts {
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Arc<ImageFacts>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of an image that the reader may read.
+    pub(super) async fn of(
+        &self,
+        api: &Api,
+        reader: &Reader,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<Arc<ImageFacts>, ApiError> {
+        if let Some(known) = self.known().get(digest) {
+            return Ok(known.clone());
+        }
+        let look = Look {
+            api,
+            reader,
+            repository,
+        };
+        let facts = Arc::new(look.facts(digest).await?);
+        // A child that is not here yet may come.
+        if facts.absent.is_empty() {
+            let mut known = self.known();
+            if known.len() >= MOST_REMEMBERED {
+                known.clear();
+            }
+            known.insert(*digest, facts.clone());
+        }
+        Ok(facts)
+    }
+}
+
+struct Look<'a> {
+    api: &'a Api,
+    reader: &'a Reader,
+    repository: &'a RepositoryPath,
+}
+
+impl Look<'_> {
+    async fn facts(&self, digest: &Digest) -> Result<ImageFacts, ApiError> {
+        let manifest = self.manifest(digest).await?;
+        match manifest.kind() {
+            ManifestKind::Image => self.image(&manifest).await,
+            ManifestKind::Index => self.index(&manifest).await,
+        }
+    }
+
+    async fn manifest(&self, digest: &Digest) -> Result<Manifest, ApiError> {
+        self.api
+            .manifest(self.reader, self.repository, digest)
+            .await
+    }
+
+    async fn image(&self, manifest: &Manifest) -> Result<ImageFacts, ApiError> {
+        let mut parts = Parts::default();
+        parts.add(manifest);
+        let config = self.config(manifest).await;
+        let platform = Platform::parse(&config.text()).ok();
+        let artifact = manifest.artifact_type().filter(|_| platform.is_none());
+        Ok(ImageFacts {
+            size: parts.size(),
+            platforms: platform.into_iter().collect(),
+            absent: vec![],
+            artifact: artifact.map(str::to_owned),
+            created: config.created.filter(|time| is_a_time(*time)),
+        })
+    }
+
+    async fn index(&self, index: &Manifest) -> Result<ImageFacts, ApiError> {
+        let mut parts = Parts::default();
+        parts.add(index);
+        let mut facts = ImageFacts {
+            artifact: index.artifact_type().map(str::to_owned),
+            ..ImageFacts::default()
+        };
+        for child in index.children().iter().take(MOST_CHILDREN) {
+            let platform = child.platform.clone().filter(is_of_a_system);
+            match self.manifest(&child.digest).await {
+                Ok(manifest) => {
+                    parts.add(&manifest);
+                    if platform.is_some() && facts.created.is_none() {
+                        let created = self.config(&manifest).await.created;
+                        facts.created = created.filter(|time| is_a_time(*time));
+                    }
+                    facts.platforms.extend(platform);
+                }
+                Err(_) => facts.absent.extend(platform),
+            }
+        }
+        facts.size = parts.size();
+        Ok(facts)
+    }
+
+    /// The configuration; an empty one where there is none that can be read.
+    async fn config(&self, manifest: &Manifest) -> Config {
+        let Some(config) = &manifest.body().config else {
+            return Config::default();
+        };
+        if config.size > MAX_CONFIG {
+            return Config::default();
+        }
+        let read = self
+            .api
+            .json_blob(self.reader, self.repository, &config.digest);
+        read.await.unwrap_or_default()
+    }
+}
+
+impl Config {
+    fn text(&self) -> String {
+        let variant = self
+            .variant
+            .as_deref()
+            .filter(|variant| !variant.is_empty());
+        let variant = variant
+            .map(|variant| format!("/{variant}"))
+            .unwrap_or_default();
+        format!("{}/{}{variant}", self.os, self.architecture)
+    }
+}
+
+/// Attestations stand in an index with a platform that is none.
+fn is_of_a_system(platform: &Platform) -> bool {
+    platform.to_string() != "unknown/unknown"
+}
+
+/// Reproducible builds say 1970, or 1980, or year 0, and mean nothing by it.
+fn is_a_time(time: Timestamp) -> bool {
+    let first_container: i64 = 1_300_000_000;
+    time.as_second() > first_container
+}
+
+/// Sizes by digest: what several children share counts once.
+#[derive(Default)]
+struct Parts(BTreeMap<Digest, u64>);
+
+impl Parts {
+    fn add(&mut self, manifest: &Manifest) {
+        self.0.insert(manifest.digest(), manifest.size());
+        let blob = |blob: &Descriptor| (blob.digest, blob.size);
+        self.0.extend(manifest.blobs().map(blob));
+    }
+
+    fn size(&self) -> u64 {
+        self.0
+            .values()
+            .fold(0, |sum, size| sum.saturating_add(*size))
+    }
+}

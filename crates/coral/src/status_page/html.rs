@@ -1,0 +1,162 @@
+//! The pages: the frame around each of them, and the parts that several have.
+
+pub(super) mod mirror;
+pub(super) mod overview;
+pub(super) mod repositories;
+pub(super) mod repository;
+
+use std::sync::LazyLock;
+
+use coral_image::Digest;
+use coral_mirror::ImageState;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::api::ApiError;
+use super::{Visit, words};
+
+const STYLE: &str = include_str!("html/style.css");
+/// A small picture for the tab, in the page itself.
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
+     viewBox='0 0 16 16'%3E%3Cpath fill='none' stroke='%23e2604a' stroke-width='2' \
+     stroke-linecap='round' d='M8 15V8M8 10 4 6V2M8 8l4-3V2M8 8V3'/%3E%3C/svg%3E";
+
+static STYLE_DIGEST: LazyLock<String> = LazyLock::new(|| {
+    use base64::Engine as _;
+    let digest = Digest::sha256(STYLE.as_bytes()).hex();
+    let bytes = hex::decode(digest).expect("hexadecimal as it was written");
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+});
+
+/// What the policy of the pages lets through as their one style sheet.
+pub(super) fn style_digest() -> &'static str {
+    &STYLE_DIGEST
+}
+
+/// A whole page. `here` is what comes after the start page in the trail.
+fn frame(visit: &Visit, here: Option<&str>, content: &Markup) -> Markup {
+    let host = visit.host.as_str();
+    let title = here.map_or_else(|| host.to_owned(), |here| format!("{here} · {host}"));
+    let footer = html! {
+        p {
+            "As of " (clock(visit.now)) " · " a href="" { "Reload" } " · "
+            a href="/status.json" { "JSON" } " · " a href="/metrics" { "Metrics" }
+            " · Coral " (env!("CARGO_PKG_VERSION"))
+        }
+    };
+    let trail = html! {
+        nav aria-label="Trail" {
+            a.brand href="/" { "Coral" }
+            @if let Some(here) = here {
+                span aria-hidden="true" { "/" }
+                span aria-current="page" { (here) }
+            }
+        }
+    };
+    document(&title, &trail, content, &footer)
+}
+
+fn document(title: &str, trail: &Markup, content: &Markup, footer: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) " – Coral" }
+                link rel="icon" href=(ICON);
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                a.skip href="#content" { "To the content" }
+                header { (trail) }
+                main id="content" { (content) }
+                footer { (footer) }
+            }
+        }
+    }
+}
+
+/// The page for what cannot be shown.
+pub(super) fn refusal(error: &ApiError) -> Markup {
+    let trail = html! { nav aria-label="Trail" { a.brand href="/" { "Coral" } } };
+    let content = html! {
+        h1 { (error.status().canonical_reason().unwrap_or("Not shown")) }
+        p { (error.to_string()) "." }
+        p { a href="/" { "To the start page" } }
+    };
+    document("Not shown", &trail, &content, &html! {})
+}
+
+/// A point in time as `2026-11-24 22:05:31 UTC`.
+fn clock(time: Timestamp) -> Markup {
+    let shown = time
+        .to_zoned(TimeZone::UTC)
+        .strftime("%Y-%m-%d %H:%M:%S UTC")
+        .to_string();
+    html! { time datetime=(time.to_string()) { (shown) } }
+}
+
+/// A point in time by its distance from now.
+fn time(now: Timestamp, time: Timestamp) -> Markup {
+    let exact = time
+        .to_zoned(TimeZone::UTC)
+        .strftime("%Y-%m-%d %H:%M:%S UTC")
+        .to_string();
+    html! { time datetime=(time.to_string()) title=(exact) { (words::relative(now, time)) } }
+}
+
+fn maybe_time(now: Timestamp, at: Option<Timestamp>) -> Markup {
+    match at {
+        Some(at) => time(now, at),
+        None => none(),
+    }
+}
+
+/// For a cell without anything to say.
+fn none() -> Markup {
+    html! { span.none title="not known, or none" { "–" } }
+}
+
+/// The digest, shortened; the whole of it when pointed at.
+fn digest(digest: &Digest) -> Markup {
+    html! { code.digest title=(digest.to_string()) { (digest.short()) } }
+}
+
+/// A state by word and sign, so that colour is not needed.
+fn badge(state: &str) -> Markup {
+    let sign = match state {
+        "mirrored" => "✓",
+        "failing" => "↻",
+        "error" => "✕",
+        "copying" => "↓",
+        _ => "…",
+    };
+    html! { span class={ "badge " (state) } { span aria-hidden="true" { (sign) " " } (state) } }
+}
+
+/// What is told of a failure: the error, and what comes next.
+fn failure(now: Timestamp, status: &coral_mirror::ImageStatus) -> Markup {
+    let (ImageState::Failing(error) | ImageState::Error(error)) = &status.state else {
+        return html! {};
+    };
+    let times = if status.attempts == 1 { "try" } else { "tries" };
+    html! {
+        p.error { (error) }
+        p.next {
+            (status.attempts) " " (times) "; "
+            @match status.next_try {
+                Some(at) => { "next " (time(now, at)) }
+                None => { "waits for a change, or for the next pass" }
+            }
+        }
+    }
+}
+
+/// A line of shell that can be marked with one click.
+fn command(line: &str) -> Markup {
+    html! { pre { code { (line) } } }
+}

@@ -1,0 +1,161 @@
+//! The page of one mirror: its images.
+
+use coral_mirror::{Summary, Which};
+use maud::{Markup, html};
+
+use super::{badge, digest, failure, frame, maybe_time, none};
+use crate::status_page::Visit;
+use crate::status_page::api::ApiError;
+use crate::status_page::board::BoardMirror;
+use crate::status_page::images::{PER_PAGE, Shown, ShownImage};
+use crate::status_page::query::{PageQuery, word};
+use crate::status_page::words::bytes;
+
+pub(in crate::status_page) async fn page(
+    visit: &Visit,
+    name: &str,
+    query: &PageQuery,
+) -> Result<Markup, ApiError> {
+    let mirror = visit
+        .pages
+        .site
+        .board
+        .mirror(name)
+        .ok_or(ApiError::Missing)?;
+    let which = query.which();
+    let shown = visit.images(&mirror, which, query.page(), PER_PAGE).await;
+    let content = html! {
+        h1 { "Mirror " (mirror.name) }
+        (about(visit, &mirror))
+        @if !shown.repositories.is_empty() { (unlisted(visit, &shown)) }
+        section aria-labelledby="images" {
+            h2 id="images" { "Images" }
+            (choices(&mirror, which))
+            @if shown.images.is_empty() { p { (nothing(which)) } }
+            @else { (table(visit, &mirror, &shown)) }
+            @if shown.hidden > 0 { p { (shown.hidden) " images on this page are not yours to read." } }
+            (pages(&mirror, &shown, which))
+        }
+    };
+    Ok(frame(visit, Some(&mirror.name), &content))
+}
+
+fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
+    let Summary {
+        desired,
+        mirrored,
+        sparse,
+        failing,
+        errors,
+        next_pass,
+        ..
+    } = mirror.summary();
+    html! {
+        dl.counts {
+            div { dt { "Images mirrored" } dd { (mirrored) span.of { " of " (desired) } } }
+            div class=@if failing + errors > 0 { "bad" } { dt { "Failing" } dd { (failing + errors) } }
+            @if sparse > 0 { div { dt { "Sparse" } dd { (sparse) } } }
+            div { dt { "Next look" } dd.small {
+                @if mirror.suspended { "suspended" } @else { (maybe_time(visit.now, next_pass)) }
+            } }
+            div { dt { "To" } dd.small { code { (mirror.destination) } } }
+            div { dt { "File" } dd.small { code { (mirror.origin) } } }
+        }
+    }
+}
+
+/// Repositories whose tags could not be listed: what they would select is not known.
+fn unlisted(visit: &Visit, shown: &Shown) -> Markup {
+    html! {
+        section aria-labelledby="unlisted" {
+            h2 id="unlisted" { "Repositories that could not be listed" }
+            ul.failures { @for repository in &shown.repositories {
+                li {
+                    p { (badge("failing")) " " code { (repository.source) } }
+                    (failure(visit.now, &repository.status))
+                }
+            } }
+        }
+    }
+}
+
+const fn nothing(which: Which) -> &'static str {
+    match which {
+        Which::All => "None yet: tags are being listed, or none is selected.",
+        Which::Missing => "Every image is mirrored.",
+        Which::Failed => "No image is failing.",
+    }
+}
+
+fn address(mirror: &BoardMirror, which: Which, page: usize) -> String {
+    format!("/mirrors/{}?show={}&page={page}", mirror.name, word(which))
+}
+
+fn choices(mirror: &BoardMirror, chosen: Which) -> Markup {
+    let choices = [
+        (Which::All, "All"),
+        (Which::Missing, "Not mirrored"),
+        (Which::Failed, "Failing"),
+    ];
+    html! {
+        nav.choices aria-label="Which images" { @for (which, name) in choices {
+            @if which == chosen { a aria-current="true" href=(address(mirror, which, 1)) { (name) } }
+            @else { a href=(address(mirror, which, 1)) { (name) } }
+        } }
+    }
+}
+
+fn table(visit: &Visit, mirror: &BoardMirror, shown: &Shown) -> Markup {
+    html! {
+        div.scroll role="region" aria-labelledby="images" tabindex="0" { table {
+            thead { tr {
+                th scope="col" { "Image" }
+                th scope="col" { "State" }
+                th scope="col" { "Digest" }
+                th.number scope="col" { "Size" }
+                th scope="col" { abbr title="since it was built, as it says itself" { "Age" } }
+                th scope="col" { "Checked" }
+            } }
+            tbody { @for image in &shown.images { (row(visit, mirror, image)) } }
+        } }
+    }
+}
+
+fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
+    let facts = image.facts.as_deref();
+    html! {
+        tr {
+            th scope="row" { (name(mirror, image)) (failure(visit.now, &image.view.status)) }
+            td { (badge(image.state())) @if image.view.sparse { " " span.badge title="its index names platforms that were left out" { "sparse" } } }
+            td { @if let Some(found) = image.digest() { (digest(&found)) } @else { (none()) } }
+            td.number { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
+            td { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
+            td { (maybe_time(visit.now, image.view.looked)) }
+        }
+    }
+}
+
+/// The source; where the image is in the registry beside the page, it leads there.
+fn name(mirror: &BoardMirror, image: &ShownImage) -> Markup {
+    let source = image.view.source.to_string();
+    let (path, version) = (image.view.key.repository.path(), &image.view.key.version);
+    html! {
+        @if mirror.is_here && image.facts.is_some() {
+            a href={ "/repositories/" (path) "#" (version) } { code { (source) } }
+        } @else {
+            code { (source) }
+        }
+    }
+}
+
+fn pages(mirror: &BoardMirror, shown: &Shown, which: Which) -> Markup {
+    html! {
+        @if shown.pages > 1 {
+            nav.pages aria-label="Pages" {
+                @if shown.page > 1 { a rel="prev" href=(address(mirror, which, shown.page - 1)) { "Before" } }
+                span { "Page " (shown.page) " of " (shown.pages) ", " (shown.total) " images" }
+                @if shown.page < shown.pages { a rel="next" href=(address(mirror, which, shown.page + 1)) { "Next" } }
+            }
+        }
+    }
+}

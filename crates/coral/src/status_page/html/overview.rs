@@ -1,0 +1,165 @@
+//! The start page.
+
+use std::sync::Arc;
+
+use coral_mirror::{Summary, Which};
+use maud::{Markup, html};
+
+use super::{badge, failure, frame, maybe_time, none, repositories};
+use crate::status_page::Visit;
+use crate::status_page::api::ApiError;
+use crate::status_page::board::BoardMirror;
+use crate::status_page::images::{Shown, ShownImage};
+use crate::status_page::query::PageQuery;
+use crate::status_page::words::bytes;
+
+/// Failures of one mirror that are told here; its own page has all.
+const FAILURES: usize = 5;
+/// Mirrors whose failures are told here.
+const TROUBLED: usize = 10;
+
+pub(in crate::status_page) async fn page(
+    visit: &Visit,
+    query: &PageQuery,
+) -> Result<Markup, ApiError> {
+    let listed = repositories::list(visit, query).await?;
+    let mirrors = visit.pages.site.board.mirrors();
+    let failures = failures(visit, &mirrors).await;
+    let content = html! {
+        h1 { "Registry " code { (visit.host) } }
+        @if !visit.pages.site.board.broken().is_empty() { (broken(visit)) }
+        @if !mirrors.is_empty() {
+            (counts(&mirrors))
+            @if !failures.is_empty() { (attention(visit, &failures)) }
+            (table(visit, &mirrors))
+        }
+        section aria-labelledby="repositories" {
+            h2 id="repositories" { "Repositories" }
+            (listed)
+        }
+    };
+    Ok(frame(visit, None, &content))
+}
+
+fn broken(visit: &Visit) -> Markup {
+    html! {
+        section.notice aria-label="Mistakes in files" {
+            p { "There are mistakes in these files; their mirrors stay as they were until they are mended. \
+                 The terminal, or the log, says what and where." }
+            ul { @for file in visit.pages.site.board.broken() { li { code { (file) } } } }
+        }
+    }
+}
+
+/// The sums over all mirrors.
+fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
+    let summaries: Vec<Summary> = mirrors.iter().map(|mirror| mirror.summary()).collect();
+    let total = crate::mirror::total(&summaries);
+    let troubled = total.failing + total.errors;
+    html! {
+        dl.counts {
+            div { dt { "Mirrors" } dd { (mirrors.len()) } }
+            div { dt { "Images mirrored" } dd { (total.mirrored) span.of { " of " (total.desired) } } }
+            div { dt { "Pending" } dd { (total.pending) } }
+            div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (troubled) } }
+            div { dt { "Moved since the start" } dd { (bytes(total.moved)) } }
+        }
+    }
+}
+
+struct Failures {
+    mirror: Arc<BoardMirror>,
+    shown: Shown,
+}
+
+async fn failures(visit: &Visit, mirrors: &[Arc<BoardMirror>]) -> Vec<Failures> {
+    let mut found = vec![];
+    for mirror in mirrors {
+        let summary = mirror.summary();
+        if summary.failing + summary.errors > 0 && found.len() < TROUBLED {
+            let shown = visit.images(mirror, Which::Failed, 1, FAILURES).await;
+            let mirror = mirror.clone();
+            found.push(Failures { mirror, shown });
+        }
+    }
+    found
+}
+
+fn attention(visit: &Visit, failures: &[Failures]) -> Markup {
+    html! {
+        section aria-labelledby="attention" {
+            h2 id="attention" { "Needs attention" }
+            ul.failures {
+                @for Failures { mirror, shown } in failures {
+                    @for repository in shown.repositories.iter().take(FAILURES) {
+                        li {
+                            p { (badge("failing")) " " code { (repository.source) } " of " (link(mirror)) }
+                            (failure(visit.now, &repository.status))
+                        }
+                    }
+                    @for image in &shown.images { (failed(visit, mirror, image)) }
+                    @if shown.total > FAILURES {
+                        li { a href={ (address(mirror)) "?show=failed" } {
+                            "All " (shown.total) " failures of " (mirror.name)
+                        } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn failed(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
+    html! {
+        li {
+            p { (badge(image.state())) " " code { (image.view.source) } " of " (link(mirror)) }
+            (failure(visit.now, &image.view.status))
+        }
+    }
+}
+
+fn address(mirror: &BoardMirror) -> String {
+    format!("/mirrors/{}", mirror.name)
+}
+
+fn link(mirror: &BoardMirror) -> Markup {
+    html! { a href=(address(mirror)) { (mirror.name) } }
+}
+
+fn table(visit: &Visit, mirrors: &[Arc<BoardMirror>]) -> Markup {
+    html! {
+        section aria-labelledby="mirrors" {
+            h2 id="mirrors" { "Mirrors" }
+            div.scroll role="region" aria-labelledby="mirrors" tabindex="0" { table {
+                thead { tr {
+                    th scope="col" { "Name" }
+                    th scope="col" { "To" }
+                    th.number scope="col" { "Mirrored" }
+                    th.number scope="col" { "Pending" }
+                    th.number scope="col" { "Failing" }
+                    th scope="col" { "Next look" }
+                    th scope="col" { "File" }
+                } }
+                tbody { @for mirror in mirrors { (row(visit, mirror)) } }
+            } }
+        }
+    }
+}
+
+fn row(visit: &Visit, mirror: &BoardMirror) -> Markup {
+    let summary = mirror.summary();
+    html! {
+        tr {
+            th scope="row" { (link(mirror)) }
+            td { @if mirror.is_here { "this registry" } @else { code { (mirror.destination) } } }
+            td.number { (summary.mirrored) " of " (summary.desired) }
+            td.number { (summary.pending) }
+            td.number { (summary.failing + summary.errors) }
+            td {
+                @if mirror.suspended { "suspended" }
+                @else { (maybe_time(visit.now, summary.next_pass)) }
+            }
+            td { @if mirror.origin.is_empty() { (none()) } @else { code { (mirror.origin) } } }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The images of a mirror as a reader may see them.
+
+use std::sync::Arc;
+
+use coral_image::Digest;
+use coral_mirror::{Activity, ImagePage, ImageQuery, ImageState, ImageView, Which};
+use futures::{StreamExt, stream};
+
+use super::Visit;
+use super::api::ApiError;
+use super::board::BoardMirror;
+use super::facts::ImageFacts;
+
+/// Images on one page.
+pub(super) const PER_PAGE: usize = 50;
+/// Images looked up at the same time.
+const AT_ONCE: usize = 8;
+
+/// One page of a mirror's images.
+pub(super) struct Shown {
+    pub(super) images: Vec<ShownImage>,
+    /// Images on this page that the reader may not see.
+    pub(super) hidden: usize,
+    pub(super) page: usize,
+    pub(super) pages: usize,
+    pub(super) total: usize,
+    pub(super) repositories: Vec<coral_mirror::RepositoryView>,
+}
+
+/// One image, with what the registry beside the page knows of it.
+pub(super) struct ShownImage {
+    pub(super) view: ImageView,
+    pub(super) facts: Option<Arc<ImageFacts>>,
+}
+
+impl ShownImage {
+    pub(super) fn digest(&self) -> Option<Digest> {
+        match self.view.status.state {
+            ImageState::Mirrored(digest) => Some(digest),
+            _ => None,
+        }
+    }
+
+    pub(super) fn error(&self) -> Option<&str> {
+        match &self.view.status.state {
+            ImageState::Failing(error) | ImageState::Error(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The state in one word, the same in the page and in JSON.
+    pub(super) fn state(&self) -> &'static str {
+        match (&self.view.status.state, self.view.activity) {
+            (_, Activity::Copying) => "copying",
+            (ImageState::Pending, _) => "pending",
+            (ImageState::Mirrored(_), _) => "mirrored",
+            (ImageState::Failing(_), _) => "failing",
+            (ImageState::Error(_), _) => "error",
+        }
+    }
+}
+
+impl Visit {
+    /// A page of a mirror's images.
+    pub(super) async fn images(
+        &self,
+        mirror: &BoardMirror,
+        which: Which,
+        page: usize,
+        per_page: usize,
+    ) -> Shown {
+        let query = ImageQuery {
+            which,
+            skip: (page - 1).saturating_mul(per_page),
+            limit: per_page,
+        };
+        let ImagePage {
+            images,
+            total,
+            repositories,
+        } = mirror.images(query).await;
+        let on_page = images.len();
+        let looked = stream::iter(images)
+            .map(|view| self.seen(mirror, view))
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await;
+        let images: Vec<ShownImage> = looked.into_iter().flatten().collect();
+        Shown {
+            hidden: on_page - images.len(),
+            images,
+            page,
+            pages: total.div_ceil(per_page).max(1),
+            total,
+            repositories,
+        }
+    }
+
+    /// An image with what is known of it; `None` if the reader may not read its repository.
+    async fn seen(&self, mirror: &BoardMirror, view: ImageView) -> Option<ShownImage> {
+        if !mirror.is_here {
+            return Some(ShownImage { view, facts: None });
+        }
+        let (api, reader) = (&self.pages.api, &self.reader);
+        let path = view.key.repository.path();
+        let facts = match api.digest(reader, path, &view.key.version).await {
+            Ok(digest) => self.pages.facts.of(api, reader, path, &digest).await.ok(),
+            Err(ApiError::Refused { .. }) => return None,
+            Err(ApiError::Missing | ApiError::Failed) => None,
+        };
+        Some(ShownImage { view, facts })
+    }
+}

@@ -1,0 +1,74 @@
+//! What a page is asked for in its address. Nothing in there is an error: what cannot be read is
+//! as if it were not there.
+
+use coral_mirror::Which;
+use serde::Deserialize;
+
+/// Pages past this one are not counted on.
+const LAST_PAGE: usize = 1_000_000;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct PageQuery {
+    page: Option<String>,
+    show: Option<String>,
+    last: Option<String>,
+}
+
+impl PageQuery {
+    /// The page of images, from 1.
+    pub(super) fn page(&self) -> usize {
+        let number = self.page.as_deref().and_then(|text| text.parse().ok());
+        number.unwrap_or(1).clamp(1, LAST_PAGE)
+    }
+
+    /// Which images.
+    pub(super) fn which(&self) -> Which {
+        match self.show.as_deref() {
+            Some("failed") => Which::Failed,
+            Some("missing") => Which::Missing,
+            _ => Which::All,
+        }
+    }
+
+    /// The name after which a list goes on, if it is one.
+    pub(super) fn last<T, E>(&self, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+        self.last.as_deref().and_then(|text| parse(text).ok())
+    }
+}
+
+/// The word for a choice of images in an address.
+pub(super) const fn word(which: Which) -> &'static str {
+    match which {
+        Which::All => "all",
+        Which::Missing => "missing",
+        Which::Failed => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_as_if_it_were_not_there() {
+        let query = PageQuery {
+            page: Some("-3".into()),
+            show: Some("<b>".into()),
+            last: Some("UPPER".into()),
+        };
+        assert_eq!(query.page(), 1);
+        assert_eq!(query.which(), Which::All);
+        assert_eq!(query.last(coral_image::RepositoryPath::parse), None);
+    }
+
+    #[test]
+    fn every_choice_is_read_back_from_its_word() {
+        for which in [Which::All, Which::Missing, Which::Failed] {
+            let query = PageQuery {
+                show: Some(word(which).into()),
+                ..PageQuery::default()
+            };
+            assert_eq!(query.which(), which);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The status page beside the registry, seen by a real browser with JavaScript off.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::time::Duration;
+
+use e2e::browser::{self, Colours};
+use e2e::{FaultServer, Up, mirror_yaml, scratch, until, write_yaml};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A registry with a mirrored index, a mirrored image and one that is missing at its source.
+struct Scene {
+    up: Up,
+    source: FaultServer,
+    _home: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let home = scratch();
+        let source = FaultServer::registry(&[]);
+        source.load(&json!({"path": "team/app", "tag": "1.0", "kind": "index"}));
+        source.load(&json!({"path": "team/tool", "tag": "latest"}));
+        let app = format!("{}/team/app", source.host());
+        let tool = format!("{}/team/tool", source.host());
+        let gone = format!("{}/team/gone", source.host());
+        let list = [(app.as_str(), "1.0"), (&tool, "latest"), (&gone, "2")];
+        let yaml = write_yaml(home.path(), &mirror_yaml("web", &list, ""));
+        let mut up = Up::start(
+            &yaml,
+            &home.path().join("data"),
+            &["--plain-http", source.host()],
+        );
+        let folder = source.folder_name();
+        up.wait_for(&format!("{folder}/team/app"), "1.0", SOON);
+        up.wait_for(&format!("{folder}/team/tool"), "latest", SOON);
+        up.process().wait_for_line("failed", SOON);
+        Self {
+            up,
+            source,
+            _home: home,
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.up.host())
+    }
+
+    fn status(&self) -> Value {
+        e2e::http::get(&self.url("/status.json")).json()
+    }
+}
+
+fn has(html: &str, text: &str) {
+    assert!(html.contains(text), "no {text:?} in:\n{html}");
+}
+
+/// The browser shows the page as it is: nothing of it was kept back by its policy, and it says so
+/// of nothing.
+fn clean(dom: &browser::Dom) {
+    for word in ["Content Security Policy", "Refused to", "ERROR:CONSOLE"] {
+        assert!(!dom.log.contains(word), "{word} in:\n{}", dom.log);
+    }
+    assert!(!dom.html.contains("<script"), "{}", dom.html);
+}
+
+#[test]
+#[ignore = "needs chromium, the release binary; run by cargo xtask test"]
+fn the_start_page_tells_of_mirrors_failures_and_repositories() {
+    let scene = Scene::new();
+    let page = browser::dom(&scene.url("/"));
+    clean(&page);
+    has(&page.html, "default/web");
+    has(&page.html, "Needs attention");
+    has(&page.html, &format!("{}/team/gone:2", scene.source.host()));
+    has(&page.html, "has no tag 2");
+    has(&page.html, "next <time");
+    let repository = format!("/repositories/{}/team/app", scene.source.folder_name());
+    has(&page.html, &format!("href=\"{repository}\""));
+}
+
+#[test]
+#[ignore = "needs chromium, the release binary; run by cargo xtask test"]
+fn a_mirrors_page_tells_of_each_image() {
+    let scene = Scene::new();
+    let page = browser::dom(&scene.url("/mirrors/default/web"));
+    clean(&page);
+    has(&page.html, &format!("{}/team/app:1.0", scene.source.host()));
+    has(&page.html, "mirrored</span>");
+    let shown = scene.status();
+    let images = shown["mirrors"][0]["images"].as_array().unwrap();
+    let app = images.iter().find(|image| {
+        let source = image["source"].as_str().unwrap_or_default();
+        source.ends_with("team/app:1.0")
+    });
+    let digest = app.unwrap()["digest"].as_str().unwrap();
+    has(&page.html, digest);
+    let failing = browser::dom(&scene.url("/mirrors/default/web?show=failed"));
+    has(&failing.html, "team/gone:2");
+    assert!(!failing.html.contains("team/app:1.0"), "{}", failing.html);
+}
+
+#[test]
+#[ignore = "needs chromium, the release binary; run by cargo xtask test"]
+fn a_repositorys_page_has_platforms_and_commands_that_work() {
+    let scene = Scene::new();
+    let path = format!("{}/team/app", scene.source.folder_name());
+    let page = browser::dom(&scene.url(&format!("/repositories/{path}")));
+    clean(&page);
+    has(&page.html, "linux/amd64");
+    has(&page.html, "linux/arm64");
+    let reference = format!("{}/{path}:1.0", scene.up.host());
+    has(&page.html, &format!("docker pull {reference}"));
+    let line = page.html.split("<code>").find_map(|part| {
+        let line = part.split('<').next()?;
+        line.starts_with("skopeo copy").then(|| line.to_owned())
+    });
+    let home = scratch();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &line.unwrap()]).current_dir(home.path());
+    let _ = e2e::run(shell.env("HOME", home.path())).succeeded();
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn machines_read_the_same_as_json() {
+    let scene = Scene::new();
+    let status = until("an image in error or failing", SOON, || {
+        let status = scene.status();
+        let mirror = &status["mirrors"][0];
+        let failed = mirror["failing"].as_u64()? + mirror["errors"].as_u64()?;
+        (mirror["mirrored"] == 2 && failed == 1).then_some(status)
+    });
+    let mirror = &status["mirrors"][0];
+    assert_eq!(mirror["name"], "default/web", "{status}");
+    assert_eq!(mirror["desired"], 3, "{status}");
+    let images = mirror["images"].as_array().unwrap();
+    let gone = images.iter().find(|image| image["error"].is_string());
+    let gone = gone.unwrap();
+    assert!(
+        gone["error"].as_str().unwrap().contains("has no tag 2"),
+        "{gone}"
+    );
+    assert!(gone["attempts"].as_u64().unwrap() >= 1, "{gone}");
+    let app = images
+        .iter()
+        .find(|image| image["platforms"][1].is_string());
+    assert!(app.unwrap()["size"].as_u64().unwrap() > 1000, "{status}");
+    let names = status["repositories"]["names"].as_array().unwrap();
+    assert_eq!(names.len(), 2, "{status}");
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn every_page_is_guarded_and_lets_nothing_in() {
+    let scene = Scene::new();
+    for path in [
+        "/",
+        "/mirrors/default/web",
+        "/repositories",
+        "/status.json",
+        "/repositories/no/such",
+    ] {
+        let answer = e2e::http::get(&scene.url(path));
+        let policy = answer.header("content-security-policy").unwrap();
+        has(policy, "default-src 'none'");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    let hostile = [
+        "/?last=%3Cscript%3E",
+        "/mirrors/a/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        "/repositories/%3Cimg%20src=x%3E",
+        "/mirrors/default/web?show=%22%3E%3Cscript%3E&page=99999999999999999999",
+    ];
+    for path in hostile {
+        let answer = e2e::http::request(&["--header", "Host: \"><script>", &scene.url(path)]);
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(
+            !body.contains("<script") && !body.contains("<img"),
+            "{path}: {body}"
+        );
+        assert!(answer.status < 500, "{path}: {}", answer.status);
+    }
+    let answer = e2e::http::request(&["--request", "POST", &scene.url("/")]);
+    assert_eq!(answer.status, 405);
+    assert_eq!(e2e::http::get(&scene.url("/v2/")).status, 200);
+}
+
+#[test]
+#[ignore = "needs chromium, the release binary; run by cargo xtask test"]
+fn it_is_light_or_dark_as_the_reader_likes() {
+    let scene = Scene::new();
+    let home = scratch();
+    let picture = |name: &str, colours| {
+        let file = home.path().join(name);
+        browser::screenshot(&scene.url("/"), &file, (1200, 900), colours);
+        std::fs::read(&file).unwrap()
+    };
+    let light = picture("light.png", Colours::Light);
+    let dark = picture("dark.png", Colours::Dark);
+    assert!(light.starts_with(b"\x89PNG") && dark.starts_with(b"\x89PNG"));
+    assert_ne!(light, dark, "the page looks the same in light and in dark");
+}
