@@ -9,6 +9,7 @@ mod duration;
 mod meta;
 mod older;
 mod problem;
+mod quantity;
 mod registry_mirror;
 mod schedule;
 mod secret;
@@ -20,6 +21,7 @@ pub mod names;
 pub use duration::{DurationError, GoDuration, parse_age};
 pub use meta::{LocalObjectReference, ObjectMeta};
 pub use problem::Problem;
+pub use quantity::{Quantity, QuantityError};
 pub use registry_mirror::{
     Cadence, ListSelection, MirrorRepository, MirrorSettings, Referrers, RegistryAddress,
     RegistryMirror, RegistryMirrorSpec, RegistryTarget, RepositorySettings, Retry, RetrySettings,

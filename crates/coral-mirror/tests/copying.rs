@@ -247,7 +247,12 @@ async fn own_registry(dir: &std::path::Path) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let forever = CancellationToken::new();
-    tokio::spawn(coral_registry::serve(listener, registry.router(), forever));
+    tokio::spawn(coral_registry::serve(
+        listener,
+        registry.router(),
+        coral_registry::Serving::default(),
+        forever,
+    ));
     host
 }
 

@@ -6,27 +6,34 @@
 mod blobs;
 mod body;
 mod error;
+mod gate;
 mod listings;
 mod manifests;
+mod progress;
 mod query;
 mod range;
 mod route;
+mod upkeep;
 mod uploads;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::routing::any;
-use http::header::{ALLOW, EXPECT};
+use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use self::error::{Code, Refusal};
+pub(crate) use self::gate::Peer;
+use self::gate::Visitor;
 use self::route::Route;
 pub(crate) use self::route::RouteClass;
+use crate::access::{InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
+use crate::settings::Settings;
 use crate::store::{FileStore, Store};
 
 type Response = axum::response::Response;
@@ -43,10 +50,25 @@ pub struct Registry {
 pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Metrics,
+    settings: RwLock<Arc<Settings>>,
+    verifier: Verifier,
+    internal: Option<InternalUser>,
+}
+
+impl Context {
+    fn settings(&self) -> Arc<Settings> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&settings)
+    }
+
+    fn is_internal(&self, login: &Login) -> bool {
+        self.internal.as_ref().is_some_and(|user| user.is(login))
+    }
 }
 
 /// What a handler needs of a request, but for its body.
 pub(crate) struct Head {
+    pub(crate) visitor: Visitor,
     pub(crate) method: Method,
     pub(crate) headers: http::HeaderMap,
     pub(crate) query: query::Query,
@@ -55,14 +77,36 @@ pub(crate) struct Head {
 impl Registry {
     /// A registry over `store`, whose metrics are added to `metrics`.
     pub fn new(store: FileStore, metrics: &mut prometheus_client::registry::Registry) -> Self {
+        Self::with_internal_user(store, metrics, None)
+    }
+
+    /// The same, and the program that it runs in may do everything as that user.
+    pub fn with_internal_user(
+        store: FileStore,
+        metrics: &mut prometheus_client::registry::Registry,
+        internal: Option<InternalUser>,
+    ) -> Self {
         let metrics = Metrics::register(metrics);
         metrics.open_uploads(store.open_uploads());
         Self {
             context: Arc::new(Context {
                 store: Arc::new(store),
                 metrics,
+                settings: RwLock::default(),
+                verifier: Verifier::new(),
+                internal,
             }),
         }
+    }
+
+    /// From now on these settings hold; a request that runs ends under those it began with.
+    pub fn configure(&self, settings: Settings) {
+        let mut slot = self
+            .context
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *slot = Arc::new(settings);
     }
 
     /// The routes below `/v2/`, to be merged with those of health and metrics.
@@ -80,32 +124,45 @@ async fn handle(State(context): State<Arc<Context>>, request: Request) -> Respon
     let (parts, mut body) = request.into_parts();
     let route = Route::parse(parts.uri.path());
     let class = route.as_ref().map_or(RouteClass::Unknown, Route::class);
+    let (method, uri) = (parts.method.clone(), parts.uri.clone());
+    let is_waiting = parts.headers.contains_key(EXPECT);
+    let response = match answer(&context, route, parts, &mut body).await {
+        Ok(response) => response,
+        Err(refusal) => refuse(refusal, &method, is_waiting, body).await,
+    };
+    let (status, took) = (response.status(), started.elapsed());
+    tracing::debug!(%method, path = uri.path(), %status, ?took, "answered");
+    context.metrics.request(&method, class, status, took);
+    response
+}
+
+async fn answer(
+    context: &Context,
+    route: Result<Route, Refusal>,
+    parts: http::request::Parts,
+    body: &mut Body,
+) -> Result<Response, Refusal> {
+    gate::bounded(&parts)?;
+    let peer = parts.extensions.get().copied().unwrap_or(Peer::UNKNOWN);
+    let visitor = gate::admit(context, &parts.headers, peer).await?;
+    let route = route?;
+    gate::allow(&visitor, &route, &parts.method)?;
     let head = Head {
+        visitor,
         query: query::Query::parse(parts.uri.query()),
         method: parts.method,
         headers: parts.headers,
     };
-    let answer = match route {
-        Ok(route) => dispatch(&context, route, &head, &mut body).await,
-        Err(refusal) => Err(refusal),
-    };
-    let response = match answer {
-        Ok(response) => response,
-        Err(refusal) => refuse(refusal, &head, body).await,
-    };
-    let (status, took) = (response.status(), started.elapsed());
-    tracing::debug!(method = %head.method, path = parts.uri.path(), %status, ?took, "answered");
-    context.metrics.request(&head.method, class, status, took);
-    response
+    dispatch(context, route, &head, body).await
 }
 
 /// A client that is still sending would not read the answer; so what it sends is taken in first,
 /// within bounds, unless it waits to be told to send.
-async fn refuse(refusal: Refusal, head: &Head, body: Body) -> Response {
-    if !head.headers.contains_key(EXPECT) {
+async fn refuse(refusal: Refusal, method: &Method, is_waiting: bool, body: Body) -> Response {
+    if !is_waiting {
         body::drain(body).await;
     }
-    refusal.log(&head.method);
+    refusal.log(method);
     refusal.into_response()
 }
 
@@ -117,7 +174,7 @@ async fn dispatch(
 ) -> Result<Response, Refusal> {
     let read = matches!(head.method, Method::GET | Method::HEAD);
     match (route, &head.method) {
-        (Route::Base, _) if read => Ok(base()),
+        (Route::Base, _) if read => Ok(base(&head.visitor)),
         (Route::Catalog, _) if read => listings::catalog(context, head).await,
         (Route::Tags(name), _) if read => listings::tags(context, head, &name).await,
         (Route::Referrers(name, subject), _) if read => {
@@ -150,13 +207,17 @@ async fn dispatch(
 }
 
 /// `GET /v2/`: yes, this is a registry.
-fn base() -> Response {
+fn base(visitor: &Visitor) -> Response {
     let mut response = json(StatusCode::OK, &serde_json::json!({}));
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(
         HeaderName::from_static("docker-distribution-api-version"),
         version,
     );
+    // Where there is something for everybody, some clients ask here whether to log in at all.
+    if let Some(challenge) = visitor.invitation() {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     response
 }
 

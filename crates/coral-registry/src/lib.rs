@@ -8,14 +8,22 @@
 //! Start reading at `front.rs` for the protocol, and at `store/file/durable.rs` for what
 //! "durable" means here.
 
+mod access;
 mod front;
 mod metrics;
 mod serve;
+mod settings;
 mod store;
+mod tls;
 
+pub use access::{
+    Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
+};
 pub use front::Registry;
-pub use serve::serve;
+pub use serve::{Connections, Serving, serve};
+pub use settings::{Limits, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, FileStore, ManifestRecord, Page, PutManifestError, Source, Store,
     StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };
+pub use tls::{CertificateError, CertificatePair, Tls};

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::access::Rejected;
 use crate::front::RouteClass;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -25,6 +26,11 @@ struct RouteLabels {
     route: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoginLabels {
+    result: &'static str,
+}
+
 /// The registry's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -33,6 +39,7 @@ pub(crate) struct Metrics {
     bytes_in: Counter,
     bytes_out: Counter,
     open_uploads: Gauge,
+    logins: Family<LoginLabels, Counter>,
 }
 
 impl Metrics {
@@ -46,6 +53,7 @@ impl Metrics {
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             open_uploads: Gauge::default(),
+            logins: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("coral_registry");
         registry.register("requests", "Requests answered", metrics.requests.clone());
@@ -64,7 +72,18 @@ impl Metrics {
         registry.register("sent_bytes", "Bytes of blobs and manifests sent", sent);
         let open = metrics.open_uploads.clone();
         registry.register("open_uploads", "Uploads begun and not ended", open);
+        let logins = metrics.logins.clone();
+        registry.register("logins", "Requests with a name and a password", logins);
         metrics
+    }
+
+    pub(crate) fn login(&self, rejected: Option<&Rejected>) {
+        let result = match rejected {
+            None => "taken",
+            Some(Rejected::Wrong) => "wrong",
+            Some(Rejected::Later(_)) => "limited",
+        };
+        self.logins.get_or_create(&LoginLabels { result }).inc();
     }
 
     pub(crate) fn request(

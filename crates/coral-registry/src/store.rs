@@ -5,6 +5,7 @@ mod file;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coral_image::{Algorithm, Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
@@ -171,6 +172,10 @@ pub trait Store: Source {
 
     /// Number of uploads that were begun and neither committed nor cancelled.
     fn open_uploads(&self) -> u64;
+
+    /// Ends uploads to which nothing was added for `idle`, but for those that somebody writes to.
+    /// How many there were.
+    fn end_abandoned(&self, idle: Duration) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Makes a blob visible in a repository without copying: the one that `from` has, or, without
     /// `from`, the one that any repository has. `false` if there is none.

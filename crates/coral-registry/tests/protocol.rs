@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the message")]
 
+#[path = "protocol/access.rs"]
+mod access;
 #[path = "protocol/blobs.rs"]
 mod blobs;
 #[path = "protocol/client.rs"]

@@ -10,6 +10,7 @@ use coral_image::{Host, Platform};
 use coral_rt::LogArgs;
 
 use crate::client::ClientArguments;
+use crate::registry::RegistryArguments;
 
 /// The image supply of a Kubernetes cluster: mirrors images into a registry and serves them there.
 #[derive(Debug, Parser)]
@@ -90,6 +91,8 @@ pub(crate) struct ServeArguments {
     /// Folder for the content; made if it is not there
     #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
     pub(crate) storage: PathBuf,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,14 @@
 //! `coral registry serve`, and the registry inside `coral up`.
 
+mod follow;
+mod options;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use coral_registry::{FileStore, Registry};
+use coral_registry::{Connections, FileStore, InternalUser, Registry, Serving, Tls};
 use coral_rt::{Health, health_router, shutdown_on_signal};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -14,20 +17,99 @@ use crate::arguments::ServeArguments;
 use crate::failure::Failure;
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
+use follow::Followed;
+pub(crate) use options::RegistryArguments;
 
 pub(crate) async fn serve(
     arguments: ServeArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
+    let options = arguments.registry;
+    let files = (users_file(&options), certificate_files(&options));
+    let (settings, certificate) = (options.settings()?, options.certificate()?);
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let listener = listen(arguments.listen, "--listen").await?;
     let address = local_address(&listener)?;
-    let (router, health) = open(&arguments.storage).await?;
-    let router = status_page::beside(router, Site::new(address, Board::default())?);
-    terminal.line(&format!("registry listening on http://{address}"));
-    serve_until(listener, router, health, stop).await?;
+    let mut opened = open(&arguments.storage, None).await?;
+    opened.registry.configure(settings);
+    let serving = Serving {
+        tls: Tls::off(),
+        connections: Connections::at_most(options.connections()),
+    };
+    serving.tls.set(certificate);
+    let site = Site::new(address, &serving.tls, Board::default())?;
+    opened.router = status_page::beside(opened.router, site);
+    terminal.line(&format!(
+        "registry listening on {}://{address}",
+        scheme(&serving.tls)
+    ));
+    let options = Arc::new(options);
+    follow_users(files.0, &options, &opened.registry, terminal, &stop);
+    follow_certificate(files.1, &options, &serving.tls, terminal, &stop);
+    serve_until(listener, opened, serving, stop).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn scheme(tls: &Tls) -> &'static str {
+    if tls.is_on() { "https" } else { "http" }
+}
+
+/// The files as they are before they are read: a change in between is seen as one.
+fn users_file(options: &RegistryArguments) -> Option<Followed> {
+    let file = options.users_file()?;
+    Some(Followed::from_now(vec![file.to_owned()]))
+}
+
+fn certificate_files(options: &RegistryArguments) -> Option<Followed> {
+    let files = options.certificate_files()?;
+    Some(Followed::from_now(files.map(Path::to_owned).to_vec()))
+}
+
+fn follow_users(
+    files: Option<Followed>,
+    options: &Arc<RegistryArguments>,
+    registry: &Registry,
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) {
+    let Some(files) = files else { return };
+    let (options, registry) = (options.clone(), registry.clone());
+    let (told, terminal) = (terminal.clone(), terminal.clone());
+    let take = move || {
+        registry.configure(options.settings()?);
+        told.line("the users were read again");
+        Ok(())
+    };
+    let complain = move |failure: Failure| {
+        failure
+            .lines()
+            .for_each(|line| terminal.line(&format!("error: {line}; the users stay as they were")));
+    };
+    tokio::spawn(files.follow(take, complain, stop.clone()));
+}
+
+fn follow_certificate(
+    files: Option<Followed>,
+    options: &Arc<RegistryArguments>,
+    tls: &Tls,
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) {
+    let Some(files) = files else { return };
+    let (options, tls) = (options.clone(), tls.clone());
+    let (told, terminal) = (terminal.clone(), terminal.clone());
+    let take = move || {
+        tls.set(options.certificate()?);
+        told.line("the certificate was read again");
+        Ok(())
+    };
+    let complain = move |failure: Failure| {
+        failure.lines().for_each(|line| {
+            terminal.line(&format!("error: {line}; the certificate stays as it was"));
+        });
+    };
+    tokio::spawn(files.follow(take, complain, stop.clone()));
 }
 
 /// Binds; the flag is named when it does not work.
@@ -51,8 +133,18 @@ pub(crate) fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failur
         .map_err(|error| Failure::failed("the listener has no address", &error))
 }
 
+/// A registry over its store, and everything that is served beside it.
+pub(crate) struct Opened {
+    pub(crate) registry: Registry,
+    pub(crate) router: axum::Router,
+    pub(crate) health: Health,
+}
+
 /// Opens the store and puts the registry's front, health and metrics on one router.
-pub(crate) async fn open(storage: &Path) -> Result<(axum::Router, Health), Failure> {
+pub(crate) async fn open(
+    storage: &Path,
+    internal: Option<InternalUser>,
+) -> Result<Opened, Failure> {
     let folder: PathBuf = storage.to_owned();
     // Opening sweeps what a crash left behind, on the file system.
     let store = tokio::task::spawn_blocking(move || FileStore::open(&folder))
@@ -60,29 +152,38 @@ pub(crate) async fn open(storage: &Path) -> Result<(axum::Router, Health), Failu
         .map_err(|error| Failure::failed("the store could not be opened", &error))?
         .map_err(|error| Failure::error(&error))?;
     let mut metrics = prometheus_client::registry::Registry::default();
-    let registry = Registry::new(store, &mut metrics);
+    let registry = Registry::with_internal_user(store, &mut metrics, internal);
     let health = Health::default();
     let router = registry
         .router()
         .merge(health_router(health.clone(), Arc::new(metrics)));
-    Ok((router, health))
+    Ok(Opened {
+        registry,
+        router,
+        health,
+    })
 }
 
 /// Serves until told to stop, and then lets running requests end.
 pub(crate) async fn serve_until(
     listener: TcpListener,
-    router: axum::Router,
-    health: Health,
+    opened: Opened,
+    serving: Serving,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
+    let Opened {
+        registry,
+        router,
+        health,
+    } = opened;
     health.set_ready();
-    let unready = health.clone();
     let early = stop.clone();
     tokio::spawn(async move {
         early.cancelled().await;
-        unready.set_not_ready();
+        health.set_not_ready();
     });
-    coral_registry::serve(listener, router, stop)
+    tokio::spawn(registry.keep_clean(stop.clone()));
+    coral_registry::serve(listener, router, serving, stop)
         .await
         .map_err(|error| Failure::failed("the registry ended", &error))
 }

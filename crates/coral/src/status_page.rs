@@ -27,6 +27,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use coral_image::{Host, RepositoryPath};
+use coral_registry::Tls;
 use jiff::Timestamp;
 use maud::Markup;
 
@@ -41,7 +42,8 @@ use query::PageQuery;
 pub(crate) struct Site {
     /// Used when a request names no host.
     pub(crate) host: Host,
-    pub(crate) scheme: Scheme,
+    /// Whether it is encrypted now.
+    tls: Tls,
     /// The mirrors that fill it.
     pub(crate) board: Board,
 }
@@ -50,6 +52,7 @@ pub(crate) struct Site {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
+    Https,
 }
 
 /// What every page has.
@@ -88,12 +91,20 @@ pub(crate) fn beside(registry: Router, site: Site) -> Router {
 
 impl Site {
     /// Of a registry that listens on `address`.
-    pub(crate) fn new(address: SocketAddr, board: Board) -> Result<Self, Failure> {
+    pub(crate) fn new(address: SocketAddr, tls: &Tls, board: Board) -> Result<Self, Failure> {
         Ok(Self {
             host: crate::up::host_of(address)?,
-            scheme: Scheme::Http,
+            tls: tls.clone(),
             board,
         })
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.tls.is_on() {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        }
     }
 }
 

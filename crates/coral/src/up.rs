@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use coral_image::Host;
+use coral_registry::Serving;
 use coral_rt::shutdown_on_signal;
 
 use crate::arguments::UpArguments;
@@ -34,13 +35,15 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let data = data_folder(arguments.data.as_deref())?;
     let listener = registry::listen(arguments.listen, "--listen").await?;
     let address = registry::local_address(&listener)?;
-    let (router, health) = registry::open(&data.join("registry")).await?;
+    let serving = Serving::default();
+    let mut opened = registry::open(&data.join("registry"), None).await?;
     let board = Board::default();
-    let router = status_page::beside(router, Site::new(address, board.clone())?);
+    let site = Site::new(address, &serving.tls, board.clone())?;
+    opened.router = status_page::beside(opened.router, site);
     let serving = tokio::spawn(registry::serve_until(
         listener,
-        router,
-        health,
+        opened,
+        serving,
         stop.clone(),
     ));
     terminal.line(&format!("registry listening on http://{address}"));

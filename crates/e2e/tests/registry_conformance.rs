@@ -2,16 +2,33 @@
 
 #[path = "registry/server.rs"]
 mod server;
+#[path = "registry/users.rs"]
+mod users;
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use e2e::{report, run, scratch};
-use server::Server;
+use e2e::{coral, report, run, scratch};
+use server::{Server, arguments};
+use users::CI;
 
-fn check(version: &str) {
+/// Who the suite is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum As {
+    Anybody,
+    User,
+}
+
+fn check(version: &str, who: As) {
     let folder = scratch();
-    let registry = Server::start(&folder.path().join("storage"));
+    let mut command = coral();
+    command.args(arguments(&folder.path().join("storage")));
+    if who == As::User {
+        let users = users::file(folder.path(), &[CI]);
+        command.arg("--htpasswd").arg(users);
+        command.args(["--allow-push", "ci=**"]);
+    }
+    let registry = Server::start_with(&mut command);
     let results = folder.path().join("results");
     let mut suite = Command::new("conformance");
     // It reads a configuration file from where it is started.
@@ -21,11 +38,15 @@ fn check(version: &str) {
         .env("OCI_REGISTRY", &registry.address)
         .env("OCI_TLS", "disabled")
         .env("OCI_RESULTS_DIR", &results);
+    if who == As::User {
+        suite.env("OCI_USERNAME", CI.0).env("OCI_PASSWORD", CI.1);
+    }
     let finished = run(&mut suite);
     let totals = totals(&finished.stdout);
     let count = |name: &str| totals.get(name).copied();
     let shown = format!(
-        "conformance {version}: {} passed, {} failed, {} errors, {} skipped, {} disabled",
+        "conformance {version}{}: {} passed, {} failed, {} errors, {} skipped, {} disabled",
+        if who == As::User { " with a login" } else { "" },
         count("Pass").unwrap_or(0),
         count("FAIL").unwrap_or(0),
         count("Error").unwrap_or(0),
@@ -62,13 +83,19 @@ fn totals(report: &str) -> BTreeMap<String, u64> {
 #[test]
 #[ignore = "needs the release binary and the conformance suite; run by cargo xtask test"]
 fn the_released_version_of_the_specification_is_met() {
-    check("1.1");
+    check("1.1", As::Anybody);
 }
 
 #[test]
 #[ignore = "needs the release binary and the conformance suite; run by cargo xtask test"]
 fn the_coming_version_of_the_specification_is_met() {
-    check("dev");
+    check("dev", As::Anybody);
+}
+
+#[test]
+#[ignore = "needs the release binary, the conformance suite and htpasswd; run by cargo xtask test"]
+fn the_coming_version_is_met_with_a_login_too() {
+    check("dev", As::User);
 }
 
 #[test]

@@ -18,8 +18,10 @@ use http_body_util::BodyExt as _;
 use prometheus_client::metrics::counter::Counter;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::error::{Code, Refusal};
+use super::progress::{Progress, too_slow};
 use super::range::{Span, number};
 use crate::store::{BlobContent, UploadWriter};
 
@@ -29,8 +31,6 @@ const PIECE: usize = 256 * 1024;
 const BATCH: usize = 512 * 1024;
 /// A batch of many small frames costs more memory than its bytes.
 const MOST_FRAMES: usize = 512;
-/// A client that sends nothing for so long is gone.
-const STALLED: Duration = Duration::from_mins(2);
 /// What is read of a body that is not wanted.
 const MOST_DRAINED: u64 = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -191,7 +191,8 @@ pub(super) async fn receive(
     received: Counter,
 ) -> Result<(), Refusal> {
     let mut left = limit.unwrap_or(u64::MAX);
-    let mut batch = next_batch(body, &mut left).await;
+    let mut progress = Progress::new(Instant::now());
+    let mut batch = next_batch(body, &mut left, &mut progress).await;
     loop {
         let (frames, end) = batch;
         if frames.is_empty() {
@@ -199,8 +200,10 @@ pub(super) async fn receive(
         }
         received.inc_by(frames.iter().map(|frame| frame.len() as u64).sum());
         let Some(end) = end else {
-            let (written, next) =
-                futures::join!(writer.append(frames), next_batch(body, &mut left));
+            let (written, next) = futures::join!(
+                writer.append(frames),
+                next_batch(body, &mut left, &mut progress)
+            );
             written?;
             batch = next;
             continue;
@@ -211,11 +214,15 @@ pub(super) async fn receive(
 }
 
 /// Frames of about one batch, and how the body ended, if it did.
-async fn next_batch(body: &mut Body, left: &mut u64) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
+async fn next_batch(
+    body: &mut Body,
+    left: &mut u64,
+    progress: &mut Progress,
+) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
     let mut frames = Vec::new();
     let mut size = 0;
     while size < BATCH && frames.len() < MOST_FRAMES {
-        match next_data(body).await {
+        match next_data(body, progress).await {
             Ok(Some(data)) if data.len() as u64 > *left => {
                 return (frames, Some(Err(too_long())));
             }
@@ -252,7 +259,8 @@ pub(super) async fn read_whole(
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
-    while let Some(data) = next_data(body).await? {
+    let mut progress = Progress::new(Instant::now());
+    while let Some(data) = next_data(body, &mut progress).await? {
         if whole.len() + data.len() > most {
             return Err(too_large());
         }
@@ -261,21 +269,16 @@ pub(super) async fn read_whole(
     Ok(whole.freeze())
 }
 
-async fn next_data(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+async fn next_data(body: &mut Body, progress: &mut Progress) -> Result<Option<Bytes>, Refusal> {
     loop {
-        let frame = tokio::time::timeout(STALLED, body.frame())
+        let frame = tokio::time::timeout_at(progress.deadline(), body.frame())
             .await
-            .map_err(|_| {
-                Refusal::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    Code::BlobUploadInvalid,
-                    format!("nothing came for {} seconds", STALLED.as_secs()),
-                )
-            })?;
+            .map_err(|_| too_slow())?;
         match frame {
             None => return Ok(None),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
+                    progress.came(data.len(), Instant::now())?;
                     return Ok(Some(data));
                 }
             }

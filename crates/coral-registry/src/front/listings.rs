@@ -11,7 +11,8 @@ use super::error::{Code, Refusal};
 use super::query::{Query, encode};
 use super::range::number;
 use super::{Context, Head, Response, header};
-use crate::store::Page;
+use crate::access::{Right, Session};
+use crate::store::{Page, StoreError, Stretch};
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Clients read an index of at most 4 MiB; a page of referrers stays below.
@@ -22,11 +23,41 @@ const CATALOG_PAGE: usize = 1000;
 pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, Refusal> {
     let page = page(&head.query, CATALOG_PAGE)?;
     let most = page.most;
-    let found = context.store.repositories(page).await?;
+    let found = readable(context, head.visitor.session(), page).await?;
     let names: Vec<&str> = found.entries.iter().map(RepositoryPath::as_str).collect();
     let response = super::json(StatusCode::OK, &json!({ "repositories": names }));
     let last = names.last().filter(|_| found.more);
     Ok(link(response, "/v2/_catalog", most, last.copied()))
+}
+
+/// A page of the repositories that the visitor may read: others are not even named.
+async fn readable(
+    context: &Context,
+    session: Session<'_>,
+    wanted: Page,
+) -> Result<Stretch<RepositoryPath>, StoreError> {
+    if session.may_pull_everything() {
+        return context.store.repositories(wanted).await;
+    }
+    let mut found = Stretch {
+        entries: Vec::new(),
+        more: false,
+    };
+    let mut after = wanted.after;
+    loop {
+        let most = CATALOG_PAGE;
+        let part = context.store.repositories(Page { after, most }).await?;
+        after = part.entries.last().map(ToString::to_string);
+        let mine = part.entries.into_iter();
+        found
+            .entries
+            .extend(mine.filter(|path| session.may(Right::Pull, path)));
+        found.more = found.entries.len() > wanted.most;
+        if found.more || !part.more {
+            found.entries.truncate(wanted.most);
+            return Ok(found);
+        }
+    }
 }
 
 pub(super) async fn tags(

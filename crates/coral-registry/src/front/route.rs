@@ -98,6 +98,19 @@ impl Route {
         }
     }
 
+    /// The repository it is about, if it is about one.
+    pub(crate) fn repository(&self) -> Option<&RepositoryPath> {
+        match self {
+            Self::Base | Self::Catalog => None,
+            Self::Tags(name)
+            | Self::Referrers(name, _)
+            | Self::Blob(name, _)
+            | Self::Manifest(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _) => Some(name),
+        }
+    }
+
     /// The methods it has, as in the header `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {

@@ -1,5 +1,7 @@
 //! `/v2/<name>/blobs/uploads/`: pushing blobs, whole, in chunks or by mount.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use coral_image::{Algorithm, Digest, RepositoryPath};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
@@ -7,11 +9,15 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::body;
 use super::error::{Code, Refusal};
+use super::gate;
 use super::range::{self, Span};
 use super::route;
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
+use crate::access::Right;
 use crate::store::{UploadError, UploadId, UploadWriter};
 
+/// What clients are told to wait when too many uploads are open.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// `POST`: begins an upload, or mounts a blob (`?mount=`), or takes one whole (`?digest=`).
@@ -24,15 +30,18 @@ pub(super) async fn begin(
     if let Some(text) = head.query.get("mount") {
         let digest = route::digest(text)?;
         let from = source_of(head)?;
-        if context.store.mount(name, &digest, from.as_ref()).await? {
+        if may_mount(head, from.as_ref())
+            && context.store.mount(name, &digest, from.as_ref()).await?
+        {
             return Ok(created(name, &digest));
         }
-        return open(context, name, digest.algorithm()).await;
+        return open(context, head, name, digest.algorithm()).await;
     }
     let Some(text) = head.query.get("digest") else {
-        return open(context, name, algorithm_of(head)?).await;
+        return open(context, head, name, algorithm_of(head)?).await;
     };
     let digest = route::digest(text)?;
+    has_room(context, head)?;
     let id = context.store.begin_upload(name, digest.algorithm()).await?;
     let writer = context.store.write_upload(name, id).await?;
     let taken = take_whole(context, head, body, name, writer, digest).await;
@@ -46,12 +55,23 @@ pub(super) async fn begin(
 
 async fn open(
     context: &Context,
+    head: &Head,
     name: &RepositoryPath,
     algorithm: Algorithm,
 ) -> Result<Response, Refusal> {
+    has_room(context, head)?;
     let id = context.store.begin_upload(name, algorithm).await?;
     context.metrics.open_uploads(context.store.open_uploads());
     Ok(describe(StatusCode::ACCEPTED, name, id, 0))
+}
+
+fn has_room(context: &Context, head: &Head) -> Result<(), Refusal> {
+    let most = head.visitor.settings.limits.open_uploads;
+    if context.store.open_uploads() < most {
+        return Ok(());
+    }
+    let why = format!("{most} uploads are open, which is the most there may be; try again later");
+    Err(gate::later(WAIT_FOR_ROOM, &why))
 }
 
 async fn discard(context: &Context, name: &RepositoryPath, id: UploadId) {
@@ -69,6 +89,15 @@ fn source_of(head: &Head) -> Result<Option<RepositoryPath>, Refusal> {
                 .map(Some)
                 .map_err(|error| Refusal::invalid(Code::NameInvalid, error.to_string()))
         })
+}
+
+/// A blob is not had by knowing its digest: one must be allowed to read where it is.
+fn may_mount(head: &Head, from: Option<&RepositoryPath>) -> bool {
+    let session = head.visitor.session();
+    match from {
+        Some(from) => session.may(Right::Pull, from),
+        None => session.may_pull_everything(),
+    }
 }
 
 /// `?digest-algorithm=`, in the coming version of the specification.
@@ -155,7 +184,7 @@ async fn take_whole(
     digest: Digest,
 ) -> Result<Response, Refusal> {
     let limit = length_of(&head.headers);
-    body::receive(body, limit, writer.as_mut(), context.metrics.bytes_in()).await?;
+    receive_bounded(context, head, body, limit, writer.as_mut()).await?;
     writer.commit(digest).await?;
     Ok(created(name, &digest))
 }
@@ -177,7 +206,7 @@ async fn receive(
     let limit = span
         .map(|span| span.length)
         .or_else(|| length_of(&head.headers));
-    body::receive(body, limit, writer, context.metrics.bytes_in()).await?;
+    receive_bounded(context, head, body, limit, writer).await?;
     match span {
         Some(span) if writer.offset() - offset < span.length => Err(Refusal::invalid(
             Code::SizeInvalid,
@@ -186,6 +215,37 @@ async fn receive(
         .with_header(RANGE, range_header(writer.offset()))),
         _ => Ok(()),
     }
+}
+
+/// Takes a body in, as far as a blob may be large.
+async fn receive_bounded(
+    context: &Context,
+    head: &Head,
+    body: &mut Body,
+    announced: Option<u64>,
+    writer: &mut dyn UploadWriter,
+) -> Result<(), Refusal> {
+    let Some(most) = head.visitor.settings.limits.blob_bytes else {
+        return body::receive(body, announced, writer, context.metrics.bytes_in()).await;
+    };
+    let room = most.saturating_sub(writer.offset());
+    if announced.is_some_and(|length| length > room) {
+        return Err(too_large(most));
+    }
+    let limit = announced.unwrap_or(room);
+    let received = body::receive(body, Some(limit), writer, context.metrics.bytes_in()).await;
+    received.map_err(|refusal| match refusal.code() {
+        Code::SizeInvalid if announced.is_none() => too_large(most),
+        _ => refusal,
+    })
+}
+
+fn too_large(most: u64) -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        Code::SizeInvalid,
+        format!("a blob may have at most {most} bytes here"),
+    )
 }
 
 /// The `Content-Range`, which must agree with the `Content-Length`.

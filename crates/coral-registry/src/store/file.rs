@@ -15,6 +15,7 @@ mod uploads;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coral_image::{Algorithm, Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::BoxFuture;
@@ -178,6 +179,11 @@ impl Store for FileStore {
 
     fn open_uploads(&self) -> u64 {
         self.uploads.count()
+    }
+
+    fn end_abandoned(&self, idle: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let uploads = Arc::clone(&self.uploads);
+        self.run(move |files| uploads.end_abandoned(files, idle))
     }
 
     fn mount<'a>(

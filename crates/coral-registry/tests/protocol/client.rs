@@ -1,11 +1,9 @@
 //! A registry over a scratch folder, and one way to ask it.
 
-use std::path::Path;
-
 use axum::Router;
 use axum::body::Body;
 use coral_image::Digest;
-use coral_registry::{FileStore, Registry};
+use coral_registry::{FileStore, InternalUser, Registry};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
@@ -19,6 +17,7 @@ pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// A registry, and the folder it stores to.
 pub(crate) struct Served {
     router: Router,
+    pub(crate) registry: Registry,
     pub(crate) metrics: prometheus_client::registry::Registry,
     pub(crate) folder: TempDir,
 }
@@ -57,10 +56,20 @@ impl Served {
     }
 
     pub(crate) fn over(folder: TempDir) -> Self {
+        Self::build(folder, None)
+    }
+
+    pub(crate) fn with_internal_user(user: InternalUser) -> Self {
+        Self::build(TempDir::new().unwrap(), Some(user))
+    }
+
+    fn build(folder: TempDir, user: Option<InternalUser>) -> Self {
         let mut metrics = prometheus_client::registry::Registry::default();
-        let router = router(folder.path(), &mut metrics);
+        let store = FileStore::open(&folder.path().join("store")).unwrap();
+        let registry = Registry::with_internal_user(store, &mut metrics, user);
         Self {
-            router,
+            router: registry.router(),
+            registry,
             metrics,
             folder,
         }
@@ -68,8 +77,13 @@ impl Served {
 
     /// Ends this registry, and starts another one over the same folder.
     pub(crate) fn restarted(self) -> Self {
-        let Self { router, folder, .. } = self;
-        drop(router);
+        let Self {
+            router,
+            registry,
+            folder,
+            ..
+        } = self;
+        drop((router, registry));
         Self::over(folder)
     }
 
@@ -143,11 +157,6 @@ impl Served {
         self.push(name, layer).await;
         image_of(b"{}", layer)
     }
-}
-
-fn router(folder: &Path, metrics: &mut prometheus_client::registry::Registry) -> Router {
-    let store = FileStore::open(&folder.join("store")).unwrap();
-    Registry::new(store, metrics).router()
 }
 
 pub(crate) fn request(

@@ -14,7 +14,7 @@ async fn serve(registry: &Served) -> (TcpStream, CancellationToken, tokio::task:
     let shutdown = CancellationToken::new();
     let (router, token) = (registry.router(), shutdown.clone());
     let server = tokio::spawn(async move {
-        coral_registry::serve(listener, router, token)
+        coral_registry::serve(listener, router, coral_registry::Serving::default(), token)
             .await
             .unwrap();
     });

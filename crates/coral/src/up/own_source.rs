@@ -4,12 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::Request;
-use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse, Response};
 use coral_distribution::{Credentials, Endpoint, HostOptions};
 use coral_image::{Host, ImageRef};
+use coral_registry::{Serving, Settings, Writes};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -69,13 +66,16 @@ impl OwnSource {
             .await
             .map_err(|e| failed(&e))?
             .map_err(|e| failed(&e))?;
-        let (router, health) = registry::open(&self.folder).await?;
-        fill(router.clone(), self.host()?).await?;
-        let read_only = router.layer(from_fn(refuse_writes));
+        let opened = registry::open(&self.folder, None).await?;
+        fill(opened.router.clone(), self.host()?).await?;
+        opened.registry.configure(Settings {
+            writes: Writes::Refused,
+            ..Settings::default()
+        });
         tokio::spawn(registry::serve_until(
             listener,
-            read_only,
-            health,
+            opened,
+            Serving::default(),
             self.stop.clone(),
         ));
         terminal.line(&format!(
@@ -84,13 +84,6 @@ impl OwnSource {
         ));
         self.running = true;
         Ok(())
-    }
-}
-
-async fn refuse_writes(request: Request, next: Next) -> Response {
-    match *request.method() {
-        Method::GET | Method::HEAD => next.run(request).await,
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "this source is read-only\n").into_response(),
     }
 }
 
@@ -110,7 +103,12 @@ async fn fill(router: axum::Router, host: Host) -> Result<(), Failure> {
     let door_host = Host::parse(&registry::local_address(&door)?.to_string());
     let door_host = door_host.map_err(Failure::input)?;
     let closed = CancellationToken::new();
-    let serving = tokio::spawn(coral_registry::serve(door, router, closed.clone()));
+    let serving = tokio::spawn(coral_registry::serve(
+        door,
+        router,
+        Serving::default(),
+        closed.clone(),
+    ));
     let plain = HostOptions {
         plain_http: true,
         ..HostOptions::default()

@@ -9,11 +9,13 @@ use std::time::Duration;
 use e2e::{Process, coral};
 
 const SOON: Duration = Duration::from_secs(30);
-const READY: &str = "registry listening on http://";
+const READY: &str = "registry listening on ";
 
 /// A running `coral registry serve`.
 pub(crate) struct Server {
     pub(crate) process: Process,
+    /// `http` or `https`.
+    pub(crate) scheme: String,
     /// Host and port.
     pub(crate) address: String,
 }
@@ -31,7 +33,9 @@ impl Server {
         let line = process.wait_for_line(READY, SOON);
         let address = line.split(READY).nth(1).expect("the awaited line has it");
         let address = address.split_whitespace().next().unwrap_or_default();
+        let (scheme, address) = address.split_once("://").expect("a URL");
         Self {
+            scheme: scheme.to_owned(),
             address: address.trim_end_matches('/').to_owned(),
             process,
         }

@@ -84,6 +84,34 @@ impl Uploads {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Ends what was left alone for so long, unless somebody writes to it just now.
+    pub(super) fn end_abandoned(&self, files: &Files, idle: Duration) -> Result<u64, StoreError> {
+        let mut ended = 0;
+        for name in names_in(&files.layout.uploads())? {
+            let Some(id) = UploadId::parse(&name) else {
+                continue;
+            };
+            if !left_alone(&files.layout.upload(id), idle) {
+                continue;
+            }
+            let known = self.sessions().get(&id).cloned();
+            let upload = match known {
+                Some(upload) => upload,
+                None => match load(files, id)? {
+                    Some((repository, session)) => self.remember(id, repository, session),
+                    None => continue,
+                },
+            };
+            if let Ok(mut session) = Arc::clone(&upload.session).try_lock_owned()
+                && !session.ended
+            {
+                self.end(id, &mut session);
+                ended += 1;
+            }
+        }
+        Ok(ended)
+    }
+
     pub(super) fn begin(
         &self,
         files: &Files,
@@ -166,15 +194,19 @@ impl Uploads {
     }
 }
 
+/// At the start, whatever has no data was never given out.
 fn abandoned(folder: &Path) -> bool {
-    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    // Without data it was never given out.
-    let Ok(touched) = modified(&folder.join("data")) else {
-        return true;
-    };
-    SystemTime::now()
-        .duration_since(touched)
-        .is_ok_and(|age| age > ABANDONED)
+    !folder.join("data").exists() || left_alone(folder, ABANDONED)
+}
+
+/// Whether nothing was added for so long. Without data it is just being begun.
+fn left_alone(folder: &Path, idle: Duration) -> bool {
+    let touched = fs::metadata(folder.join("data")).and_then(|metadata| metadata.modified());
+    touched.is_ok_and(|touched| {
+        SystemTime::now()
+            .duration_since(touched)
+            .is_ok_and(|age| age > idle)
+    })
 }
 
 fn load(files: &Files, id: UploadId) -> Result<Option<(RepositoryPath, Session)>, StoreError> {

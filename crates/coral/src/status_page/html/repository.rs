@@ -114,7 +114,7 @@ fn pull(visit: &Visit, path: &RepositoryPath, row: &Row, place: usize) -> Markup
         code.reference { (reference) }
         details open[place == 0] {
             summary { "Commands" span.hidden { " to pull " (tag) } }
-            @for line in commands(visit.pages.site.scheme, host.as_str(), &reference) { (command(&line)) }
+            @for line in commands(visit.pages.site.scheme(), host.as_str(), &reference) { (command(&line)) }
             @if let Some(pinned) = pinned { p { "By digest, which never changes:" } (command(&pinned)) }
         }
     }
@@ -128,6 +128,13 @@ fn commands(scheme: Scheme, host: &str, reference: &str) -> [String; 5] {
             format!("skopeo copy --src-tls-verify=false docker://{reference} oci:image:latest"),
             format!("ctr images pull --plain-http {reference}"),
             format!("coral copy --plain-http {host} {reference} oci:image:latest"),
+        ],
+        Scheme::Https => [
+            format!("docker pull {reference}"),
+            format!("podman pull {reference}"),
+            format!("skopeo copy docker://{reference} oci:image:latest"),
+            format!("ctr images pull {reference}"),
+            format!("coral copy {reference} oci:image:latest"),
         ],
     }
 }

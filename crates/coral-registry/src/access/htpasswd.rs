@@ -1,0 +1,194 @@
+//! Files of users and bcrypt hashes, as `htpasswd -B` writes them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bcrypt::HashParts;
+
+/// Most users of one file.
+const MOST_USERS: usize = 10_000;
+/// Longest name of a user, in bytes.
+const MOST_NAME: usize = 255;
+/// A hash of a higher cost takes more than about ten seconds to be checked.
+const MOST_COST: u32 = 17;
+
+/// Users and the hashes of their passwords.
+#[derive(Clone, Default)]
+pub struct Htpasswd {
+    users: BTreeMap<Arc<str>, String>,
+    /// Checked for unknown users, so that they take as long as known ones.
+    stand_in: String,
+}
+
+/// Why a file of users cannot be used. It never quotes a hash.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HtpasswdError {
+    /// A line is not `name:hash`.
+    #[error("line {line} is not of the form user:hash")]
+    Form {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The hash is of another kind.
+    #[error(
+        "line {line}: the password of {user:?} is not a bcrypt hash; make one with `htpasswd -nB {user}`"
+    )]
+    NotBcrypt {
+        /// The line, from 1.
+        line: usize,
+        /// Whose.
+        user: String,
+    },
+    /// Checking the password would take too long.
+    #[error(
+        "line {line}: the hash of {user:?} has cost {cost}, which takes too long to check; use 4 to {MOST_COST}, `htpasswd -nBC 10 {user}` makes one of cost 10"
+    )]
+    Cost {
+        /// The line, from 1.
+        line: usize,
+        /// Whose.
+        user: String,
+        /// The cost: each step doubles the time.
+        cost: u32,
+    },
+    /// One name stands in two lines.
+    #[error("line {line}: {user:?} is there already; each user has one line")]
+    Twice {
+        /// The second line, from 1.
+        line: usize,
+        /// Who.
+        user: String,
+    },
+    /// More users than are kept.
+    #[error("there are more than {MOST_USERS} users")]
+    TooMany,
+    /// No user at all.
+    #[error("there is no user; `htpasswd -nB NAME` prints a line for one")]
+    Empty,
+}
+
+impl Htpasswd {
+    /// Reads a file's text. Empty lines and those that begin with `#` are left out.
+    pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
+        let mut users = BTreeMap::new();
+        let mut cost = 4;
+        for (line, text) in (1..).zip(text.lines()) {
+            let text = text.trim();
+            if text.is_empty() || text.starts_with('#') {
+                continue;
+            }
+            let (user, hash) = text.split_once(':').ok_or(HtpasswdError::Form { line })?;
+            let hash = hash.trim_end();
+            if user.is_empty() || user.len() > MOST_NAME {
+                return Err(HtpasswdError::Form { line });
+            }
+            cost = cost_of(line, user, hash)?.max(cost);
+            if users.insert(Arc::from(user), hash.to_owned()).is_some() {
+                let user = user.to_owned();
+                return Err(HtpasswdError::Twice { line, user });
+            }
+            if users.len() > MOST_USERS {
+                return Err(HtpasswdError::TooMany);
+            }
+        }
+        if users.is_empty() {
+            return Err(HtpasswdError::Empty);
+        }
+        let stand_in = stand_in(cost);
+        Ok(Self { users, stand_in })
+    }
+
+    /// The names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(AsRef::as_ref)
+    }
+
+    /// Whether there is a user of that name.
+    pub fn has(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// The hash of a user; for one who is unknown, a hash that no password has.
+    pub(super) fn hash_of(&self, user: &str) -> (Option<Arc<str>>, &str) {
+        match self.users.get_key_value(user) {
+            Some((name, hash)) => (Some(Arc::clone(name)), hash),
+            None => (None, &self.stand_in),
+        }
+    }
+}
+
+fn cost_of(line: usize, user: &str, hash: &str) -> Result<u32, HtpasswdError> {
+    let user = || user.chars().take(80).collect::<String>();
+    let parts: HashParts = hash
+        .parse()
+        .map_err(|_| HtpasswdError::NotBcrypt { line, user: user() })?;
+    let cost = parts.get_cost();
+    if (4..=MOST_COST).contains(&cost) {
+        return Ok(cost);
+    }
+    let user = user();
+    Err(HtpasswdError::Cost { line, user, cost })
+}
+
+/// A hash of that cost. Which password it would fit does not matter: the user is not known.
+fn stand_in(cost: u32) -> String {
+    bcrypt::hash_with_salt("", 4, [0; 16])
+        .map(|parts| parts.to_string())
+        .unwrap_or_default()
+        .replacen("$04$", &format!("${cost:02}$"), 1)
+}
+
+impl fmt::Debug for Htpasswd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.users.keys()).finish()
+    }
+}
+
+impl PartialEq for Htpasswd {
+    fn eq(&self, other: &Self) -> bool {
+        self.users == other.users
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC";
+
+    #[test]
+    fn users_are_read_and_their_hashes_not_shown() {
+        let text = format!("# people\n\nanna:{HASH}\n  ci:{HASH} \n");
+        let users = Htpasswd::parse(&text).unwrap();
+        assert_eq!(users.names().collect::<Vec<_>>(), ["anna", "ci"]);
+        assert!(!format!("{users:?}").contains("2y"), "{users:?}");
+        let (known, stand_in) = users.hash_of("nobody");
+        assert!(known.is_none());
+        assert_eq!(stand_in.parse::<HashParts>().unwrap().get_cost(), 5);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line_and_without_the_hash() {
+        let high = HASH.replace("$05$", "$30$");
+        for (text, expected) in [
+            ("anna".to_owned(), "line 1 is not of the form"),
+            (format!(":{HASH}"), "line 1 is not of the form"),
+            (
+                "\nanna:secret".to_owned(),
+                "line 2: the password of \"anna\" is not a bcrypt",
+            ),
+            ("anna:$apr1$x$y".to_owned(), "htpasswd -nB anna"),
+            (format!("a:{high}"), "has cost 30"),
+            (
+                format!("a:{HASH}\na:{HASH}"),
+                "line 2: \"a\" is there already",
+            ),
+            (String::new(), "there is no user"),
+        ] {
+            let error = Htpasswd::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

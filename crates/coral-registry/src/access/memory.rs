@@ -1,0 +1,66 @@
+//! What came of passwords that were checked, for a while.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// A keyed hash over a user, the stored hash and the password that was offered. So nothing is
+/// found again once the stored hash is another, and the password itself is nowhere kept.
+pub(super) type Key = [u8; 32];
+
+/// Results of one kind, bounded in time and number.
+#[derive(Debug)]
+pub(super) struct Memory {
+    until: HashMap<Key, Instant>,
+    most: usize,
+    keep: Duration,
+}
+
+impl Memory {
+    pub(super) fn new(most: usize, keep: Duration) -> Self {
+        Self {
+            until: HashMap::new(),
+            most,
+            keep,
+        }
+    }
+
+    pub(super) fn has(&self, key: &Key, now: Instant) -> bool {
+        self.until.get(key).is_some_and(|until| now < *until)
+    }
+
+    pub(super) fn put(&mut self, key: Key, now: Instant) {
+        if self.until.len() >= self.most {
+            self.until.retain(|_, until| now < *until);
+        }
+        if self.until.len() >= self.most {
+            // All of them are in use; who is forgotten is checked once more.
+            self.until.clear();
+        }
+        self.until.insert(key, now + self.keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_checked_is_known_until_its_time_is_over() {
+        let (start, keep) = (Instant::now(), Duration::from_mins(1));
+        let mut memory = Memory::new(10, keep);
+        memory.put([1; 32], start);
+        assert!(memory.has(&[1; 32], start + keep / 2));
+        assert!(!memory.has(&[2; 32], start));
+        assert!(!memory.has(&[1; 32], start + keep));
+    }
+
+    #[test]
+    fn no_more_than_the_given_number_is_kept() {
+        let start = Instant::now();
+        let mut memory = Memory::new(10, Duration::from_mins(1));
+        for n in 0..100 {
+            memory.put([n; 32], start);
+            assert!(memory.until.len() <= 10 && memory.has(&[n; 32], start));
+        }
+    }
+}

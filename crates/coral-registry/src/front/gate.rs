@@ -1,0 +1,171 @@
+//! Who is let in, and what they may do.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::error::{Code, Refusal};
+use super::route::Route;
+use super::{Context, header};
+use crate::access::{Caller, Offered, Rejected, Right, Session};
+use crate::settings::{Settings, Writes};
+
+/// What every client of the API understands (RFC 7617).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"coral\"");
+/// Most bytes of a request's line and headers together.
+const MOST_HEAD: usize = 32 * 1024;
+
+/// Where a request comes from; put into its extensions by the server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+impl Peer {
+    pub(crate) const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+}
+
+/// Who asks, and the settings that hold for the whole request.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    caller: Caller,
+    pub(crate) settings: Arc<Settings>,
+}
+
+impl Visitor {
+    pub(crate) fn session(&self) -> Session<'_> {
+        Session {
+            caller: &self.caller,
+            access: &self.settings.access,
+        }
+    }
+
+    /// What tells those without a login that there are logins.
+    pub(super) fn invitation(&self) -> Option<HeaderValue> {
+        let is_stranger = self.caller == Caller::Anonymous;
+        (is_stranger && self.settings.access.users().is_some()).then_some(CHALLENGE)
+    }
+}
+
+/// Finds out who asks.
+pub(super) async fn admit(
+    context: &Context,
+    headers: &HeaderMap,
+    from: Peer,
+) -> Result<Visitor, Refusal> {
+    let settings = context.settings();
+    let caller = match (settings.access.users(), headers.get(AUTHORIZATION)) {
+        (Some(users), Some(header)) => match Offered::of(Some(header)) {
+            Offered::Nothing => Caller::Anonymous,
+            Offered::Other => return Err(wrong_login()),
+            Offered::Login(login) if context.is_internal(&login) => Caller::Internal,
+            Offered::Login(login) => {
+                let verified = context.verifier.verify(users, login, from.0).await;
+                context.metrics.login(verified.as_ref().err());
+                verified.map_err(rejected)?
+            }
+        },
+        // Without users, only the program itself is somebody.
+        (None, header @ Some(_)) => match Offered::of(header) {
+            Offered::Login(login) if context.is_internal(&login) => Caller::Internal,
+            _ => Caller::Anonymous,
+        },
+        (_, None) => Caller::Anonymous,
+    };
+    Ok(Visitor { caller, settings })
+}
+
+/// Whether the visitor may do this.
+pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result<(), Refusal> {
+    let session = visitor.session();
+    let right = match *method {
+        Method::GET | Method::HEAD if !matches!(route, Route::Upload(..)) => Right::Pull,
+        _ => Right::Push,
+    };
+    let allowed = match route.repository() {
+        Some(path) => session.may(right, path),
+        None => session.may_enter(),
+    };
+    if !allowed {
+        return Err(match visitor.invitation() {
+            Some(challenge) => login_needed(challenge),
+            None => denied(right),
+        });
+    }
+    let refused = visitor.settings.writes == Writes::Refused && visitor.caller != Caller::Internal;
+    if refused && right == Right::Push {
+        return Err(read_only("the registry is read-only"));
+    }
+    Ok(())
+}
+
+/// Whether a request's line and headers are within bounds.
+pub(super) fn bounded(parts: &http::request::Parts) -> Result<(), Refusal> {
+    let line = parts.uri.path().len() + parts.uri.query().map_or(0, str::len);
+    let of_headers = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        // With the colon, the space and the line's end.
+        name.as_str().len() + value.len() + 4
+    };
+    let size = line + parts.headers.iter().map(of_headers).sum::<usize>();
+    if size <= MOST_HEAD {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Code::SizeInvalid,
+        format!("the head of the request has {size} bytes, at most {MOST_HEAD} are read"),
+    ))
+}
+
+pub(super) fn read_only(why: &str) -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        Code::Unsupported,
+        format!("{why}: nothing can be pushed or deleted here"),
+    )
+    .with_header(ALLOW, HeaderValue::from_static("GET, HEAD"))
+}
+
+fn login_needed(challenge: HeaderValue) -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        "this needs a login",
+    )
+    .with_header(WWW_AUTHENTICATE, challenge)
+}
+
+fn wrong_login() -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        "the user name or the password is wrong",
+    )
+    .with_header(WWW_AUTHENTICATE, CHALLENGE)
+}
+
+fn denied(right: Right) -> Refusal {
+    let verb = match right {
+        Right::Pull => "read",
+        Right::Push => "write",
+    };
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        format!("this user may not {verb} in this repository"),
+    )
+}
+
+fn rejected(rejected: Rejected) -> Refusal {
+    match rejected {
+        Rejected::Wrong => wrong_login(),
+        Rejected::Later(wait) => later(wait, "too many logins failed or wait; try again later"),
+    }
+}
+
+pub(super) fn later(wait: Duration, why: &str) -> Refusal {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, why)
+        .with_header(RETRY_AFTER, header(seconds))
+}

@@ -1,0 +1,75 @@
+//! Whether a body comes fast enough.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::error::{Code, Refusal};
+
+/// How long a client may take for the least amount.
+pub(super) const WINDOW: Duration = Duration::from_mins(2);
+/// What has to come in that time: a line of a few kilobits a second will do.
+const LEAST: usize = 32 * 1024;
+
+/// What came lately. It is the progress that counts, not how long a body takes in all.
+#[derive(Debug)]
+pub(super) struct Progress {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Progress {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            bytes: 0,
+        }
+    }
+
+    /// When the body is given up if nothing more comes.
+    pub(super) fn deadline(&self) -> Instant {
+        self.since + WINDOW
+    }
+
+    /// More came. An error, when it was too little for the time.
+    pub(super) fn came(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes >= LEAST {
+            *self = Self::new(now);
+            return Ok(());
+        }
+        if now >= self.deadline() {
+            return Err(too_slow());
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn too_slow() -> Refusal {
+    Refusal::new(
+        StatusCode::REQUEST_TIMEOUT,
+        Code::BlobUploadInvalid,
+        format!(
+            "less than {LEAST} bytes came in {} seconds; what came was kept",
+            WINDOW.as_secs()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drip_ends_and_a_slow_line_does_not() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut drip = Progress::new(start);
+        let ended = (1..600).find(|n| drip.came(1, start + second * *n).is_err());
+        assert_eq!(ended, Some(120));
+        let mut slow = Progress::new(start);
+        let ended = (1..6000).find(|n| slow.came(300, start + second * *n).is_err());
+        assert_eq!(ended, None);
+    }
+}

@@ -1,0 +1,31 @@
+//! What has to be done from time to time.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Registry;
+
+const AT_LEAST_EVERY: Duration = Duration::from_mins(10);
+const AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+impl Registry {
+    /// Ends uploads that were abandoned, until `stop`.
+    pub async fn keep_clean(self, stop: CancellationToken) {
+        loop {
+            let expiry = self.context.settings().limits.upload_expiry;
+            match self.context.store.end_abandoned(expiry).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "ended abandoned uploads"),
+                Err(error) => tracing::warn!(%error, "abandoned uploads cannot be looked for"),
+            }
+            let open = self.context.store.open_uploads();
+            self.context.metrics.open_uploads(open);
+            let pause = (expiry / 4).clamp(AT_MOST_EVERY, AT_LEAST_EVERY);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How a registry treats its clients.
+
+use std::time::Duration;
+
+use crate::access::Access;
+
+/// How a registry treats its clients; can be replaced while it serves.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Who may read and write.
+    pub access: Access,
+    /// Whether anything can be written at all.
+    pub writes: Writes,
+    /// Bounds for what clients do.
+    pub limits: Limits,
+}
+
+/// Whether anything can be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Writes {
+    /// By those who may.
+    #[default]
+    Allowed,
+    /// By the program itself alone: everybody else reads.
+    Refused,
+}
+
+/// Bounds for what clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest blob, in bytes; none: as large as the storage.
+    pub blob_bytes: Option<u64>,
+    /// How many uploads may be open at once.
+    pub open_uploads: u64,
+    /// How long an upload is kept to which nothing is added.
+    pub upload_expiry: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            blob_bytes: None,
+            open_uploads: 10_000,
+            upload_expiry: Duration::from_hours(24),
+        }
+    }
+}

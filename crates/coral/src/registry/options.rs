@@ -1,0 +1,237 @@
+//! What is typed of a registry by itself, and what it means.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use coral_api::{GoDuration, Quantity};
+use coral_mirror::chain;
+use coral_registry::{
+    Access, CertificatePair, Grant, Grants, Htpasswd, Limits, PathPatterns, Settings, Who, Writes,
+};
+
+use crate::failure::Failure;
+
+/// Largest file of users, certificates or keys that is read.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RegistryArguments {
+    /// File of users and bcrypt hashes, as `htpasswd -B` writes it; read again when it changes.
+    /// Without it everybody may do everything
+    #[arg(
+        long,
+        env = "CORAL_HTPASSWD",
+        value_name = "FILE",
+        help_heading = "Access"
+    )]
+    htpasswd: Option<PathBuf>,
+    /// Let everybody read without a login: everything, or what the patterns match
+    #[arg(
+        long,
+        env = "CORAL_ANONYMOUS_READ",
+        value_name = "PATTERN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_delimiter = ',',
+        requires = "htpasswd",
+        help_heading = "Access"
+    )]
+    anonymous_read: Vec<String>,
+    /// Let a user read what a pattern matches (`team/app`, `team/*`, `team/**`); `*` is every
+    /// user. Without it every user may read everything
+    #[arg(long, env = "CORAL_ALLOW_PULL", value_name = "USER=PATTERN", value_parser = rule, value_delimiter = ',', requires = "htpasswd", help_heading = "Access")]
+    allow_pull: Vec<Rule>,
+    /// Let a user read, write and delete what a pattern matches; `*` is every user. Without it
+    /// every user may write everywhere
+    #[arg(long, env = "CORAL_ALLOW_PUSH", value_name = "USER=PATTERN", value_parser = rule, value_delimiter = ',', requires = "htpasswd", help_heading = "Access")]
+    allow_push: Vec<Rule>,
+    /// Refuse everything that writes
+    #[arg(long, env = "CORAL_READ_ONLY", value_parser = BoolishValueParser::new(), help_heading = "Access")]
+    read_only: bool,
+    /// Certificate with its chain, as PEM: HTTPS is spoken; read again when it changes
+    #[arg(
+        long,
+        env = "CORAL_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key",
+        help_heading = "TLS"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, as PEM
+    #[arg(
+        long,
+        env = "CORAL_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "TLS"
+    )]
+    tls_key: Option<PathBuf>,
+    /// Largest blob, such as 10Gi; none: as large as the storage
+    #[arg(long, env = "CORAL_MAX_BLOB_SIZE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
+    max_blob_size: Option<u64>,
+    /// How many uploads may be open at once
+    #[arg(
+        long,
+        env = "CORAL_MAX_OPEN_UPLOADS",
+        value_name = "N",
+        default_value_t = Limits::default().open_uploads,
+        help_heading = "Limits"
+    )]
+    max_open_uploads: u64,
+    /// How long an upload is kept to which nothing is added
+    #[arg(long, env = "CORAL_UPLOAD_EXPIRY", value_name = "DURATION", default_value = "24h", value_parser = duration, help_heading = "Limits")]
+    upload_expiry: Duration,
+    /// How many connections are served at once; others wait
+    #[arg(
+        long,
+        env = "CORAL_MAX_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 4096,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Limits"
+    )]
+    max_connections: u32,
+}
+
+/// `USER=PATTERN`.
+#[derive(Debug, Clone)]
+struct Rule {
+    user: String,
+    pattern: String,
+}
+
+fn rule(text: &str) -> Result<Rule, String> {
+    let (user, pattern) = text
+        .split_once('=')
+        .filter(|(user, _)| !user.is_empty())
+        .ok_or("expected USER=PATTERN, such as ci=team/**")?;
+    PathPatterns::parse([pattern]).map_err(|error| error.to_string())?;
+    Ok(Rule {
+        user: user.to_owned(),
+        pattern: pattern.to_owned(),
+    })
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let size = Quantity::parse(text).map_err(|error| error.to_string())?;
+    Ok(size.get())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = GoDuration::parse(text).map_err(|error| error.to_string())?;
+    Ok(duration.get())
+}
+
+impl RegistryArguments {
+    /// What the flags and the files they name say now.
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        Ok(Settings {
+            access: self.access()?,
+            writes: if self.read_only {
+                Writes::Refused
+            } else {
+                Writes::Allowed
+            },
+            limits: Limits {
+                blob_bytes: self.max_blob_size,
+                open_uploads: self.max_open_uploads,
+                upload_expiry: self.upload_expiry,
+            },
+        })
+    }
+
+    /// The certificate, if TLS is wanted.
+    pub(super) fn certificate(&self) -> Result<Option<CertificatePair>, Failure> {
+        let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else {
+            return Ok(None);
+        };
+        let pair =
+            CertificatePair::from_pem(&read("--tls-cert", certificate)?, &read("--tls-key", key)?);
+        pair.map(Some).map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            let error = chain(&error);
+            Failure::input(format!("--tls-cert {certificate} --tls-key {key}: {error}"))
+        })
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        usize::try_from(self.max_connections).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn users_file(&self) -> Option<&Path> {
+        self.htpasswd.as_deref()
+    }
+
+    pub(super) fn certificate_files(&self) -> Option<[&Path; 2]> {
+        Some([self.tls_cert.as_deref()?, self.tls_key.as_deref()?])
+    }
+
+    fn access(&self) -> Result<Access, Failure> {
+        let Some(file) = &self.htpasswd else {
+            return Ok(Access::Open);
+        };
+        let wrong = |error: &dyn std::fmt::Display| {
+            Failure::input(format!("--htpasswd {}: {error}", file.display()))
+        };
+        let text = String::from_utf8(read("--htpasswd", file)?)
+            .map_err(|_| wrong(&"is not UTF-8 text"))?;
+        let users = Htpasswd::parse(&text).map_err(|error| wrong(&error))?;
+        let mut pull = self.anonymous()?;
+        pull.extend(grants("--allow-pull", &self.allow_pull, &users)?);
+        let push = grants("--allow-push", &self.allow_push, &users)?;
+        Ok(Access::Granted(Grants { users, pull, push }))
+    }
+
+    fn anonymous(&self) -> Result<Vec<Grant>, Failure> {
+        let paths = match self.anonymous_read.as_slice() {
+            [] => return Ok(vec![]),
+            [word] if word == "false" => return Ok(vec![]),
+            [word] if word == "true" => PathPatterns::everything(),
+            patterns => PathPatterns::parse(patterns)
+                .map_err(|error| Failure::input(format!("--anonymous-read: {error}")))?,
+        };
+        let who = Who::Anybody;
+        Ok(vec![Grant { who, paths }])
+    }
+}
+
+/// What the rules grant; without rules, everything to every user.
+fn grants(flag: &str, rules: &[Rule], users: &Htpasswd) -> Result<Vec<Grant>, Failure> {
+    if rules.is_empty() {
+        return Ok(vec![Grant {
+            who: Who::EveryUser,
+            paths: PathPatterns::everything(),
+        }]);
+    }
+    let grant = |rule: &Rule| {
+        let (user, pattern) = (&rule.user, &rule.pattern);
+        let wrong = |error: String| Failure::input(format!("{flag} {user}={pattern}: {error}"));
+        let who = match user.as_str() {
+            "*" => Who::EveryUser,
+            name if users.has(name) => Who::Users([name.to_owned()].into()),
+            name => return Err(wrong(format!("there is no user {name:?} in --htpasswd"))),
+        };
+        let paths = PathPatterns::parse([pattern]).map_err(|error| wrong(error.to_string()))?;
+        Ok(Grant { who, paths })
+    };
+    rules.iter().map(grant).collect()
+}
+
+fn read(flag: &str, file: &Path) -> Result<Vec<u8>, Failure> {
+    let wrong =
+        |error: std::io::Error| Failure::input(format!("{flag} {}: {error}", file.display()));
+    let mut bytes = vec![];
+    let open = std::fs::File::open(file).map_err(wrong)?;
+    open.take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(wrong)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let large = std::io::Error::other(format!("larger than {MOST_BYTES} bytes"));
+        return Err(wrong(large));
+    }
+    Ok(bytes)
+}

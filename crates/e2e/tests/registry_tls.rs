@@ -1,0 +1,166 @@
+//! HTTPS: other people's clients, and certificates that change under load.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "registry/certificates.rs"]
+mod certificates;
+#[path = "registry/server.rs"]
+mod server;
+#[path = "registry/users.rs"]
+mod users;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use certificates::{Certificates, shown_by};
+use e2e::http;
+use e2e::peers::{crane, skopeo};
+use e2e::{Containerd, Layout, coral, report, run, scratch, until};
+use server::{Server, arguments};
+use users::ANNA;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn serve(home: &Path, tls: &Certificates, more: &[&str]) -> Server {
+    let mut command = coral();
+    command.args(arguments(&home.join("storage")));
+    command.args(["--tls-cert", &tls.certificate(), "--tls-key", &tls.key()]);
+    let server = Server::start_with(command.args(more));
+    assert_eq!(server.scheme, "https");
+    server
+}
+
+#[test]
+#[ignore = "needs openssl, htpasswd, skopeo, crane, containerd and root; run by cargo xtask test"]
+fn skopeo_crane_and_containerd_verify_the_certificate_and_log_in() {
+    let home = scratch();
+    let tls = Certificates::new(home.path());
+    let users = users::file(home.path(), &[ANNA]).display().to_string();
+    let server = serve(home.path(), &tls, &["--htpasswd", &users]);
+    let layout = Layout::open(home.path().join("image"));
+    layout.tag("1", &layout.add_image("amd64", b"a layer"));
+    let name = format!("{}/team/app:1", server.address);
+    let login = format!("{}:{}", ANNA.0, ANNA.1);
+    let mut push = skopeo(home.path());
+    push.args([
+        "copy",
+        "--quiet",
+        "--preserve-digests",
+        "--dest-creds",
+        &login,
+    ]);
+    push.args([&layout.reference("1"), &format!("docker://{name}")]);
+    let refused = run(&mut push);
+    assert!(refused.stderr.contains("x509"), "{refused}");
+    push.env("SSL_CERT_FILE", tls.ca());
+    let _ = run(&mut push).succeeded();
+    let with_ca = |words: &[&str]| {
+        let mut command = e2e::peers::crane(home.path());
+        run(command.env("SSL_CERT_FILE", tls.ca()).args(words))
+    };
+    let _ = with_ca(&["auth", "login", &server.address, "-u", ANNA.0, "-p", ANNA.1]).succeeded();
+    let digest = with_ca(&["digest", &name]).succeeded();
+    assert_eq!(digest.text(), layout.tagged("1")["digest"]);
+    assert_ne!(
+        run(crane(home.path()).args(["digest", "--insecure=false", &name])).code,
+        0
+    );
+    // containerd takes loopback for plain HTTP unless it is told.
+    let hosts = home.path().join("hosts");
+    let host = hosts.join(&server.address);
+    fs::create_dir_all(&host).unwrap();
+    let table = format!(
+        "server = \"https://{}\"\nca = {:?}\n[host]\n",
+        server.address,
+        tls.ca()
+    );
+    fs::write(host.join("hosts.toml"), table).unwrap();
+    let containerd = Containerd::start();
+    let hosts = hosts.display().to_string();
+    let fetch = [
+        "content",
+        "fetch",
+        "--hosts-dir",
+        &hosts,
+        "--user",
+        &login,
+        &name,
+    ];
+    let _ = containerd.ctr(&fetch).succeeded();
+}
+
+#[test]
+#[ignore = "needs openssl and curl with HTTP/2; run by cargo xtask test"]
+fn http_2_is_spoken_to_those_who_ask_for_it() {
+    let home = scratch();
+    let tls = Certificates::new(home.path());
+    let server = serve(home.path(), &tls, &[]);
+    let url = format!("https://{}/v2/", server.address);
+    for (wish, line) in [("--http2", "HTTP/2 200"), ("--http1.1", "HTTP/1.1 200 OK")] {
+        let ca = tls.ca();
+        let words = ["--silent", "--include", wish, "--cacert", &ca, &url];
+        let finished = run(std::process::Command::new("curl").args(words)).succeeded();
+        assert!(finished.stdout.starts_with(line), "{finished}");
+    }
+}
+
+#[test]
+#[ignore = "needs openssl and curl; run by cargo xtask test"]
+fn a_certificate_is_replaced_under_load_without_a_failed_request() {
+    let home = scratch();
+    let tls = Certificates::new(home.path());
+    let server = serve(home.path(), &tls, &[]);
+    let (url, ca) = (format!("https://{}/v2/", server.address), tls.ca());
+    let (done, asked) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let answer = http::request(&["--cacert", &ca, &url]);
+                        assert_eq!(answer.status, 200, "after {asked:?} requests");
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for name in ["second", "third", "fourth"] {
+            tls.renew(name);
+            until(&format!("the {name} certificate is shown"), SOON, || {
+                (shown_by(&server.address) == name).then_some(())
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    let count = asked.into_inner();
+    assert!(count > 20, "only {count} requests were made");
+    report!("certificate replaced 3 times under load: {count} requests, none failed");
+}
+
+#[test]
+#[ignore = "needs openssl and curl; run by cargo xtask test"]
+fn a_broken_pair_is_told_and_the_one_before_stays() {
+    let home = scratch();
+    let tls = Certificates::new(home.path());
+    let mut server = serve(home.path(), &tls, &[]);
+    let good = fs::read(tls.key()).unwrap();
+    fs::write(tls.key(), "-----BEGIN PRIVATE KEY-----\nbroken\n").unwrap();
+    let line = server
+        .process
+        .wait_for_line("the certificate stays as it was", SOON);
+    assert!(line.contains(&tls.key()), "{line}");
+    assert_eq!(shown_by(&server.address), "first");
+    fs::write(tls.key(), good).unwrap();
+    tls.renew("second");
+    until("the next certificate is shown", SOON, || {
+        (shown_by(&server.address) == "second").then_some(())
+    });
+    let told = server.process.stderr().matches("stays as it was").count();
+    assert_eq!(told, 1, "{}", server.process.shown());
+}
