@@ -3,7 +3,7 @@
 mod docker_config;
 mod files;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coral_image::{Host, Repository};
 
@@ -125,7 +125,12 @@ impl Credentials {
     /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) and then in
     /// `$XDG_RUNTIME_DIR/containers/auth.json`. None of the latter is no error.
     pub fn load_user(explicit: Option<&Path>) -> Result<Self, CredentialsError> {
-        files::load(explicit, |name| std::env::var_os(name))
+        files::load(files::Places::find(explicit, |name| std::env::var_os(name)))
+    }
+
+    /// The files that [`Credentials::load_user`] looks at, whether they are there or not.
+    pub fn user_files(explicit: Option<&Path>) -> Vec<PathBuf> {
+        files::Places::find(explicit, |name| std::env::var_os(name)).into_paths()
     }
 
     /// Both; entries of `self` come first where they are equally specific.

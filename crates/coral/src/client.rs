@@ -63,6 +63,11 @@ impl ClientArguments {
         Ok(hosts)
     }
 
+    /// The files with the user's own credentials, whether they are there or not.
+    pub(crate) fn credential_files(&self) -> Vec<PathBuf> {
+        Credentials::user_files(self.docker_config.as_deref())
+    }
+
     /// The user's own credentials.
     pub(crate) fn user_credentials(&self) -> Result<Arc<Credentials>, Failure> {
         let found = Credentials::load_user(self.docker_config.as_deref());

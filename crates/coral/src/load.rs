@@ -62,6 +62,8 @@ pub(crate) struct Surroundings {
     pub(crate) embedded: Host,
     /// Used where a mirror names no Secret.
     pub(crate) user_credentials: Arc<Credentials>,
+    /// Another number whenever these are others than before.
+    pub(crate) credentials_version: u64,
 }
 
 /// Reads files and folders; everything that is wrong is reported at once.
@@ -74,9 +76,14 @@ pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loa
         broken: BTreeSet::new(),
     };
     for file in files(paths)? {
-        match documents::read(&file.display().to_string(), &read(&file)?) {
-            Ok(found) => documents.extend(found),
-            Err(errors) => loaded.blame(errors),
+        let origin = file.display().to_string();
+        match read(&file).map(|text| documents::read(&origin, &text)) {
+            Ok(Ok(found)) => documents.extend(found),
+            Ok(Err(errors)) => loaded.blame(errors),
+            Err(problem) => {
+                loaded.problems.push(format!("{origin}: {problem}"));
+                loaded.broken.insert(origin);
+            }
         }
     }
     loaded.blame(documents::duplicates(&documents));
@@ -137,19 +144,18 @@ fn is_yaml(file: &Path) -> bool {
     !hidden && file.extension().is_some_and(|e| e == "yaml" || e == "yml")
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::input(format!("{}: {error}", file.display()));
+/// The text of a file, or what is wrong with it.
+fn read(file: &Path) -> Result<String, String> {
+    let failed = |error: std::io::Error| error.to_string();
     let mut bytes = vec![];
     let open = std::fs::File::open(file).map_err(failed)?;
     open.take(MAX_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE {
-        let problem = format!("{}: larger than {MAX_FILE} bytes", file.display());
-        return Err(Failure::input(problem));
+        return Err(format!("larger than {MAX_FILE} bytes"));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Failure::input(format!("{}: is not UTF-8 text", file.display())))
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
 fn secret_of(document: &Document) -> Option<((String, String), &Secret)> {
@@ -269,6 +275,8 @@ impl Named<'_> {
         surroundings: &Surroundings,
     ) -> Result<Arc<Credentials>, Vec<String>> {
         if names.is_empty() {
+            let version = surroundings.credentials_version.to_le_bytes();
+            self.seen.extend_from_slice(&version);
             return Ok(surroundings.user_credentials.clone());
         }
         let mut all = Credentials::none();

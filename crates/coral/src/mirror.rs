@@ -26,6 +26,7 @@ fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<Loaded, Fail
     let surroundings = Surroundings {
         embedded: arguments.registry.clone(),
         user_credentials: arguments.client.user_credentials()?,
+        credentials_version: 0,
     };
     let loaded = load(&arguments.files, &surroundings)?.flawless()?;
     loaded

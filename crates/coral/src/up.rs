@@ -4,11 +4,12 @@ mod mirrors;
 mod own_image;
 mod own_source;
 mod status;
+mod watch;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coral_image::Host;
 use coral_registry::Serving;
@@ -22,6 +23,7 @@ use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
 use mirrors::Mirrors;
 use own_source::OwnSource;
+use watch::Watch;
 
 /// How often the files are looked at for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let data = data_folder(arguments.data.as_deref())?;
+    let mut own = OwnSource::new(arguments.own, data.join("own"), stop.clone());
+    let own_host = own.host()?;
     let listener = registry::listen(arguments.listen, "--listen").await?;
     let address = registry::local_address(&listener)?;
     let serving = Serving::default();
@@ -49,19 +53,29 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     terminal.line(&format!("registry listening on http://{address}"));
     terminal.line(&format!("status page at http://{}/", host_of(address)?));
 
-    let surroundings = surroundings(&arguments, address)?;
-    let mut own = OwnSource::new(arguments.own, data.join("own"), stop.clone());
+    let mut surroundings = surroundings(&arguments, address)?;
     let mut mirrors = Mirrors::start(
         &arguments.client,
         &surroundings.embedded,
-        own.host()?,
+        own_host,
         board,
         terminal,
     );
-    let mut seen = Seen::default();
+    let mut watch = Watch::new(&arguments.client);
     while !stop.is_cancelled() {
-        if seen.changed(&arguments.files) {
-            follow(&arguments, &surroundings, &mut own, &mut mirrors, terminal).await;
+        let due = watch.look(&arguments.files, Instant::now());
+        if due.credentials {
+            renew_credentials(&mut surroundings, &arguments, terminal);
+        }
+        if due.files || due.again || due.credentials {
+            let loaded = load(&arguments.files, &surroundings);
+            if let (true, Ok(loaded)) = (due.files, &loaded) {
+                tell_of(loaded, terminal);
+            }
+            let problems = follow(loaded, &mut own, &mut mirrors, terminal).await;
+            for news in watch.followed(problems, Instant::now()) {
+                terminal.line(&format!("error: {news}"));
+            }
         }
         mirrors.tell(terminal, &data);
         tokio::select! {
@@ -77,42 +91,63 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     }
 }
 
-/// Takes in what the files say now. The mirrors of a file with a mistake in it stay as they were.
+/// Takes in what the files say now, as far as it can be: the mirrors of a file with a mistake in
+/// it stay as they were. Gives what did not work and may work when tried again.
 async fn follow(
-    arguments: &UpArguments,
-    surroundings: &Surroundings,
+    loaded: Result<Loaded, Failure>,
     own: &mut OwnSource,
     mirrors: &mut Mirrors,
     terminal: &Terminal,
-) {
-    let result = async {
-        let loaded = load(&arguments.files, surroundings)?;
-        loaded
-            .problems
-            .iter()
-            .for_each(|problem| terminal.line(&format!("error: {problem}")));
-        loaded
-            .warnings
-            .iter()
-            .for_each(|warning| terminal.line(&format!("warning: {warning}")));
-        for file in &loaded.broken {
-            terminal.line(&format!(
-                "{file}: its mirrors stay as they were until it is mended"
-            ));
-        }
-        if loaded.mirrors.is_empty() && loaded.broken.is_empty() {
-            terminal.line("warning: no RegistryMirror in the files: nothing is mirrored");
-        }
-        if names_host(&loaded, &own.host()?) {
-            own.ensure_running(terminal).await?;
-        }
-        mirrors.apply(loaded.mirrors, &loaded.broken)
+) -> Vec<String> {
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(failure) => return failure.lines().map(str::to_owned).collect(),
     };
-    if let Err(failure) = result.await {
-        failure
+    let mut failures = vec![];
+    match own.host() {
+        Ok(host) if names_host(&loaded, &host) => {
+            failures.extend(own.ensure_running(terminal).await.err());
+        }
+        Ok(_) => {}
+        Err(failure) => failures.push(failure),
+    }
+    failures.extend(mirrors.apply(loaded.mirrors, &loaded.broken).err());
+    let lines = failures.iter().flat_map(Failure::lines);
+    lines.map(str::to_owned).collect()
+}
+
+fn tell_of(loaded: &Loaded, terminal: &Terminal) {
+    for problem in &loaded.problems {
+        terminal.line(&format!("error: {problem}"));
+    }
+    for warning in &loaded.warnings {
+        terminal.line(&format!("warning: {warning}"));
+    }
+    for file in &loaded.broken {
+        terminal.line(&format!(
+            "{file}: its mirrors stay as they were until it is mended"
+        ));
+    }
+    if loaded.mirrors.is_empty() && loaded.broken.is_empty() {
+        terminal.line("warning: no RegistryMirror in the files: nothing is mirrored");
+    }
+}
+
+/// Reads the user's credentials again; those that cannot be read leave the earlier ones in force.
+fn renew_credentials(
+    surroundings: &mut Surroundings,
+    arguments: &UpArguments,
+    terminal: &Terminal,
+) {
+    match arguments.client.user_credentials() {
+        Ok(credentials) => {
+            surroundings.user_credentials = credentials;
+            surroundings.credentials_version += 1;
+            terminal.line("credentials changed; the mirrors that use them begin anew");
+        }
+        Err(failure) => failure
             .lines()
-            .for_each(|line| terminal.line(&format!("error: {line}")));
-        terminal.line("the files are not followed until this is mended");
+            .for_each(|line| terminal.line(&format!("error: {line}; the earlier ones stay"))),
     }
 }
 
@@ -125,6 +160,7 @@ fn surroundings(arguments: &UpArguments, address: SocketAddr) -> Result<Surround
     Ok(Surroundings {
         embedded: host_of(address)?,
         user_credentials: arguments.client.user_credentials()?,
+        credentials_version: 0,
     })
 }
 
@@ -156,24 +192,4 @@ fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
     base.map(|base| base.join("coral")).ok_or_else(|| {
         Failure::input("there is no home folder for the content: give one with --data")
     })
-}
-
-/// What the files looked like when they were last read.
-#[derive(Default)]
-struct Seen(Option<Vec<(PathBuf, Option<std::time::SystemTime>, u64)>>);
-
-impl Seen {
-    /// Whether anything is different from the last call. The first call is a change.
-    fn changed(&mut self, paths: &[PathBuf]) -> bool {
-        let files = crate::load::files(paths).unwrap_or_default();
-        let look = |file: PathBuf| {
-            let metadata = std::fs::metadata(&file).ok();
-            let modified = metadata.as_ref().and_then(|m| m.modified().ok());
-            (file, modified, metadata.map_or(0, |m| m.len()))
-        };
-        let now = Some(files.into_iter().map(look).collect());
-        let changed = self.0 != now;
-        self.0 = now;
-        changed
-    }
 }

@@ -8,29 +8,49 @@ use std::path::{Path, PathBuf};
 use super::docker_config::MAX_CONFIG;
 use super::{Credentials, CredentialsError};
 
-/// See [`Credentials::load_user`].
-pub(super) fn load(
-    explicit: Option<&Path>,
-    env: impl Fn(&str) -> Option<OsString>,
-) -> Result<Credentials, CredentialsError> {
-    let env = |name: &str| {
-        env(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    if let Some(path) = explicit
-        .map(Path::to_owned)
-        .or_else(|| env("REGISTRY_AUTH_FILE"))
-    {
-        return read(&path);
+/// Which files a user's credentials are in.
+pub(super) enum Places {
+    /// The one that was named, which must be there.
+    Named(PathBuf),
+    /// The usual ones, each of which may be there.
+    Usual(Vec<PathBuf>),
+}
+
+impl Places {
+    pub(super) fn find(explicit: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Self {
+        let env = |name: &str| {
+            env(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let named = explicit.map(Path::to_owned);
+        if let Some(path) = named.or_else(|| env("REGISTRY_AUTH_FILE")) {
+            return Self::Named(path);
+        }
+        let docker = env("DOCKER_CONFIG").or_else(|| Some(env("HOME")?.join(".docker")));
+        let places = [
+            docker.map(|dir| dir.join("config.json")),
+            env("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+        ];
+        Self::Usual(places.into_iter().flatten().collect())
     }
-    let docker = env("DOCKER_CONFIG").or_else(|| Some(env("HOME")?.join(".docker")));
-    let places = [
-        docker.map(|dir| dir.join("config.json")),
-        env("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
-    ];
+
+    pub(super) fn into_paths(self) -> Vec<PathBuf> {
+        match self {
+            Self::Named(path) => vec![path],
+            Self::Usual(paths) => paths,
+        }
+    }
+}
+
+/// See [`Credentials::load_user`].
+pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
+    let paths = match places {
+        Places::Named(path) => return read(&path),
+        Places::Usual(paths) => paths,
+    };
     let mut all = Credentials::none();
-    for path in places.into_iter().flatten() {
+    for path in paths {
         match read(&path) {
             Ok(found) => all = all.merged_with(found),
             Err(CredentialsError::Read { source, .. })
@@ -87,7 +107,7 @@ mod tests {
         }
 
         fn users(&self, explicit: Option<&Path>) -> Vec<String> {
-            let found = load(explicit, |name| self.env.get(name).cloned()).unwrap();
+            let found = load(Places::find(explicit, |name| self.env.get(name).cloned())).unwrap();
             let repository = Repository::parse("reg.example/a").unwrap();
             found
                 .for_repository(&repository)
@@ -126,7 +146,7 @@ mod tests {
         let explicit = home.write("explicit.json", "explicit");
         assert_eq!(home.users(Some(&explicit)), ["explicit"]);
         let missing = home.dir.path().join("missing.json");
-        let error = load(Some(&missing), |_| None).unwrap_err();
+        let error = load(Places::find(Some(&missing), |_| None)).unwrap_err();
         assert!(error.to_string().contains("missing.json"), "{error}");
     }
 }

@@ -97,8 +97,10 @@ impl Mirrors {
             .iter()
             .filter(gone)
             .map(|(name, _)| name.clone());
+        let first_time = self.running.is_empty();
         for name in gone.collect::<Vec<_>>() {
             self.end(&name);
+            self.say(&format!("mirror {name} removed; what it copied stays"));
         }
         for loaded in wanted {
             let before = self
@@ -109,6 +111,11 @@ impl Mirrors {
                 continue;
             }
             self.end(&loaded.name);
+            match before {
+                Some(_) => self.say(&format!("mirror {} changed", loaded.name)),
+                None if first_time => {}
+                None => self.say(&format!("mirror {} added", loaded.name)),
+            }
             let mirror = Mirror {
                 name: loaded.name.clone(),
                 access: access(&loaded, &client),
@@ -162,6 +169,10 @@ impl Mirrors {
             task,
             summary,
         }
+    }
+
+    fn say(&self, line: &str) {
+        self.there.terminal.line(line);
     }
 
     fn end(&mut self, name: &str) {

@@ -1,0 +1,100 @@
+//! `coral up` over hours: ports that others hold, files that cannot be read, logins that come late.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use e2e::{FaultServer, Up, mirror_yaml, scratch};
+use serde_json::json;
+
+const AUTH: &str = r#"{"basic": {"username": "me", "password": "late-secret"}}"#;
+const SOON: Duration = Duration::from_secs(30);
+
+/// A folder with one mirror of tag 1 of each repository.
+fn mirrors(home: &Path, names: &[(&str, &str)]) -> std::path::PathBuf {
+    let folder = home.join("mirrors");
+    fs::create_dir_all(&folder).unwrap();
+    for (name, repository) in names {
+        let yaml = mirror_yaml(name, &[(repository, "1")], "");
+        fs::write(folder.join(format!("{name}.yaml")), yaml).unwrap();
+    }
+    folder
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_busy_port_for_the_own_image_holds_nothing_else_up_and_is_tried_again() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    source.load(&json!({"path": "team/app", "tag": "1"}));
+    let squatter = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = squatter.local_addr().unwrap().to_string();
+    let folder = mirrors(
+        home.path(),
+        &[("other", &format!("{}/team/app", source.host()))],
+    );
+    let yaml = mirror_yaml("own", &[(&format!("{own}/coral"), "latest")], "");
+    fs::write(folder.join("own.yaml"), yaml).unwrap();
+    let flags = ["--plain-http", source.host(), "--self", &own];
+    let mut up = Up::start(&folder, &home.path().join("data"), &flags);
+    up.process()
+        .wait_for_line("is in use by another program", SOON);
+    up.wait_for(&format!("{}/team/app", source.folder_name()), "1", SOON);
+    drop(squatter);
+    up.wait_for(&format!("{}/coral", own.replace(':', "_")), "latest", SOON);
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_file_that_cannot_be_read_holds_no_other_up() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    for path in ["team/one", "team/two"] {
+        source.load(&json!({"path": path, "tag": "1"}));
+    }
+    let name = |path: &str| format!("{}/{path}", source.host());
+    let folder = mirrors(home.path(), &[("one", &name("team/one"))]);
+    let mut up = Up::start(
+        &folder,
+        &home.path().join("data"),
+        &["--plain-http", source.host()],
+    );
+    up.wait_for(&format!("{}/team/one", source.folder_name()), "1", SOON);
+    fs::write(folder.join("bad.yaml"), b"\xff\xfe").unwrap();
+    let line = up.process().wait_for_line("is not UTF-8 text", SOON);
+    assert!(line.contains("bad.yaml"), "{line}");
+    mirrors(home.path(), &[("two", &name("team/two"))]);
+    up.process().wait_for_line("mirror default/two added", SOON);
+    up.wait_for(&format!("{}/team/two", source.folder_name()), "1", SOON);
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_login_while_it_runs_is_used_at_once() {
+    let home = scratch();
+    let source = FaultServer::registry(&["--auth", AUTH]);
+    source.load(&json!({"path": "team/app", "tag": "1"}));
+    let folder = mirrors(
+        home.path(),
+        &[("private", &format!("{}/team/app", source.host()))],
+    );
+    let config = home.path().join("config.json");
+    fs::write(&config, "{}").unwrap();
+    let config_flag = config.display().to_string();
+    let flags = [
+        "--plain-http",
+        source.host(),
+        "--docker-config",
+        &config_flag,
+    ];
+    let mut up = Up::start(&folder, &home.path().join("data"), &flags);
+    up.process().wait_for_line("401", SOON);
+    let login = json!({"username": "me", "password": "late-secret"});
+    let auths = json!({"auths": {source.host(): login}});
+    fs::write(&config, auths.to_string()).unwrap();
+    up.wait_for(&format!("{}/team/app", source.folder_name()), "1", SOON);
+    assert!(!up.process().shown().contains("late-secret"));
+}
