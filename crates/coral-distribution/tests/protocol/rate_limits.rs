@@ -26,7 +26,7 @@ async fn the_last_word_of_each_registry_is_seen_by_whoever_watches() {
     assert!(watching.has_changed().unwrap());
     let said = watching.borrow_and_update().unwrap();
     assert_eq!((said.limit, said.remaining), (Some(100), Some(76)));
-    assert_eq!(said.window, Some(Duration::from_secs(21_600)));
+    assert_eq!(said.window, Some(Duration::from_hours(6)));
     // A refusal says it too, and silence takes nothing back.
     let limited = Throttle::RateLimit {
         limit: 100,
