@@ -24,8 +24,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::routing::any;
 use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
+pub(crate) use self::body::Wire;
 use self::error::{Code, Refusal};
 pub(crate) use self::gate::Peer;
 use self::gate::Visitor;
@@ -72,6 +74,7 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) headers: http::HeaderMap,
     pub(crate) query: query::Query,
+    pub(crate) wire: Wire,
 }
 
 impl Registry {
@@ -139,7 +142,7 @@ async fn handle(State(context): State<Arc<Context>>, request: Request) -> Respon
 async fn answer(
     context: &Context,
     route: Result<Route, Refusal>,
-    parts: http::request::Parts,
+    parts: Parts,
     body: &mut Body,
 ) -> Result<Response, Refusal> {
     gate::bounded(&parts)?;
@@ -150,10 +153,19 @@ async fn answer(
     let head = Head {
         visitor,
         query: query::Query::parse(parts.uri.query()),
+        wire: wire(&parts),
         method: parts.method,
         headers: parts.headers,
     };
     dispatch(context, route, &head, body).await
+}
+
+/// Who serves the connection puts it into the extensions of each request.
+fn wire(parts: &Parts) -> Wire {
+    match parts.extensions.get() {
+        Some(wire) if parts.version <= Version::HTTP_11 => *wire,
+        _ => Wire::Processed,
+    }
 }
 
 /// A client that is still sending would not read the answer; so what it sends is taken in first,

@@ -10,6 +10,7 @@
 
 mod access;
 mod front;
+mod kernel;
 mod metrics;
 mod serve;
 mod settings;

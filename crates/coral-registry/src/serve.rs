@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::connections::Connections;
 use self::connections::Place;
-use crate::front::Peer;
+use crate::front::{Peer, Wire};
 use crate::tls::Tls;
 
 /// A client that takes longer to send the head of a request is cut off; also how long an idle
@@ -57,11 +57,15 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     while let Some((stream, peer, place)) = next(&listener, &serving.connections, &shutdown).await {
         let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
+        let acceptor = serving.tls.acceptor();
         let service = Served {
             router: TowerToHyperService::new(router.clone()),
             peer: Peer(peer.ip()),
+            wire: match acceptor {
+                Some(_) => Wire::Processed,
+                None => Wire::Untouched,
+            },
         };
-        let acceptor = serving.tls.acceptor();
         tokio::spawn(async move {
             // Without `TCP_NODELAY`, small answers wait 40 ms for the client's acknowledgement.
             let ended = match (stream.set_nodelay(true), acceptor) {
@@ -128,11 +132,12 @@ async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     watcher.watch(connection.into_owned()).await
 }
 
-/// The router, which is told who asks.
+/// The router, which is told who asks, and over what.
 #[derive(Clone)]
 struct Served {
     router: TowerToHyperService<Router>,
     peer: Peer,
+    wire: Wire,
 }
 
 impl Service<Request<Incoming>> for Served {
@@ -142,6 +147,7 @@ impl Service<Request<Incoming>> for Served {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.wire);
         self.router.call(request)
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn get(
         Wanted::Part(span) => (StatusCode::PARTIAL_CONTENT, span),
         Wanted::Unsatisfiable => return Err(unsatisfiable(blob.size)),
     };
-    let body = RangeBody::new(blob.content, span, context.metrics.bytes_out());
+    let body = RangeBody::new(blob.content, span, head.wire, context.metrics.bytes_out());
     let mut response = describe(Response::new(Body::new(body)), digest, span.length);
     *response.status_mut() = status;
     if status == StatusCode::PARTIAL_CONTENT {

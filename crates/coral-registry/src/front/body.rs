@@ -23,10 +23,15 @@ use tokio::time::Instant;
 use super::error::{Code, Refusal};
 use super::progress::{Progress, too_slow};
 use super::range::{Span, number};
+use crate::kernel::Mapped;
 use crate::store::{BlobContent, UploadWriter};
 
 /// How much of a file is read at once.
 const PIECE: usize = 256 * 1024;
+/// How much of a mapped file is sent at once.
+const MAPPED_PIECE: usize = 1024 * 1024;
+/// Less is not worth a mapping.
+const LEAST_MAPPED: u64 = 64 * 1024;
 /// Uploads are written and hashed in batches of about this size, one while the next comes in.
 const BATCH: usize = 512 * 1024;
 /// A batch of many small frames costs more memory than its bytes.
@@ -35,15 +40,26 @@ const MOST_FRAMES: usize = 512;
 const MOST_DRAINED: u64 = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
+/// What becomes of the bytes of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// The kernel takes them as they are.
+    Untouched,
+    /// They are encrypted, or copied into frames.
+    Processed,
+}
+
 /// A read on the blocking pool: the buffer, and how much of it is filled.
 type Reading = JoinHandle<io::Result<(Vec<u8>, usize)>>;
 
 /// A range of a blob as the body of a response.
 ///
-/// Pieces that are in the page cache are read at once; for others a thread of the blocking pool
-/// waits. Buffers come back when the connection has sent them.
+/// Pieces that are in the page cache are sent as they are there, or read at once where the
+/// connection wants to look at the bytes; for others a thread of the blocking pool waits. Buffers
+/// come back when the connection has sent them.
 pub(super) struct RangeBody {
     file: Arc<File>,
+    mapped: Option<Mapped>,
     rest: Span,
     sent: Counter,
     buffers: Arc<Buffers>,
@@ -51,10 +67,14 @@ pub(super) struct RangeBody {
 }
 
 impl RangeBody {
-    pub(super) fn new(content: BlobContent, span: Span, sent: Counter) -> Self {
+    pub(super) fn new(content: BlobContent, span: Span, wire: Wire, sent: Counter) -> Self {
         let BlobContent::File(file) = content;
+        let mapped = (wire == Wire::Untouched && span.length >= LEAST_MAPPED)
+            .then(|| Mapped::of(&file, span.start, span.length))
+            .flatten();
         Self {
             file,
+            mapped,
             rest: span,
             sent,
             buffers: Arc::default(),
@@ -67,15 +87,20 @@ impl RangeBody {
             // Only if somebody cuts a file of the store; the client sees the connection end.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.rest.start += length as u64;
-        self.rest.length -= length as u64;
-        self.sent.inc_by(length as u64);
         let buffers = Arc::clone(&self.buffers);
-        Ok(Frame::data(Bytes::from_owner(Filled {
+        Ok(self.hand_out(Bytes::from_owner(Filled {
             buffer,
             length,
             buffers,
         })))
+    }
+
+    fn hand_out(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        let length = bytes.len() as u64;
+        self.rest.start += length;
+        self.rest.length -= length;
+        self.sent.inc_by(length);
+        Frame::data(bytes)
     }
 
     fn wanted(&self) -> usize {
@@ -95,6 +120,12 @@ impl http_body::Body for RangeBody {
             return Poll::Ready(None);
         }
         if self.reading.is_none() {
+            let mapped = self.mapped.as_ref();
+            if let Some(bytes) =
+                mapped.and_then(|mapped| mapped.piece(self.rest.start, MAPPED_PIECE))
+            {
+                return Poll::Ready(Some(Ok(self.hand_out(bytes))));
+            }
             let (start, wanted) = (self.rest.start, self.wanted());
             let mut buffer = self.buffers.take(wanted);
             match read_cached(&self.file, &mut buffer[..wanted], start) {

@@ -1,15 +1,18 @@
 //! The store on a file system.
 //!
-//! Every operation is one closure on the blocking pool: it runs to its end even if the client goes
+//! What was read lately is answered from memory. Every other operation is one closure on the
+//! blocking pool: it runs to its end even if the client goes
 //! away in the middle, so no operation is ever abandoned half-way by a dropped connection.
 
 mod durable;
+mod group;
 mod layout;
 mod locks;
 mod lookup;
 mod names;
 mod open;
 mod publish;
+mod recent;
 mod records;
 mod uploads;
 
@@ -17,13 +20,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coral_image::{Algorithm, Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 
 use self::durable::Durable;
 use self::layout::Layout;
 use self::locks::{KeyLocks, SharedLocks};
 use self::names::Names;
+use self::recent::Recent;
 use self::uploads::Uploads;
 use super::{
     BlobHandle, ManifestRecord, Page, PutManifestError, Source, Store, StoreError, StoredManifest,
@@ -52,6 +57,10 @@ struct Files {
     tags: Names,
     /// Repositories with a manifest; there is one such list.
     catalog: Names,
+    /// What tags and digests stand for, by repository.
+    resolved: Recent<(RepositoryPath, Version), ManifestRecord>,
+    /// Bytes of manifests, seen to hash to their digest.
+    manifests: Recent<Digest, Bytes>,
     /// Held as long as the store is open.
     _lock: std::fs::File,
 }
@@ -86,8 +95,11 @@ impl Source for FileStore {
         repository: &'a RepositoryPath,
         version: &'a Version,
     ) -> BoxFuture<'a, Result<Option<ManifestRecord>, StoreError>> {
-        let (repository, version) = (repository.clone(), version.clone());
-        self.run(move |files| files.resolve(&repository, &version))
+        let wanted = (repository.clone(), version.clone());
+        match self.files.resolved.get(&wanted) {
+            Some(record) => Box::pin(ready(Ok(Some(record)))),
+            None => self.run(move |files| files.resolve(wanted)),
+        }
     }
 
     fn manifest<'a>(
@@ -95,8 +107,11 @@ impl Source for FileStore {
         repository: &'a RepositoryPath,
         version: &'a Version,
     ) -> BoxFuture<'a, Result<Option<StoredManifest>, StoreError>> {
-        let (repository, version) = (repository.clone(), version.clone());
-        self.run(move |files| files.manifest(&repository, &version))
+        let wanted = (repository.clone(), version.clone());
+        match self.files.remembered_manifest(&wanted) {
+            Some(manifest) => Box::pin(ready(Ok(Some(manifest)))),
+            None => self.run(move |files| files.manifest(wanted)),
+        }
     }
 
     fn stat_blob<'a>(

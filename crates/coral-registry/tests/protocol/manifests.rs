@@ -210,3 +210,33 @@ async fn a_method_that_a_path_does_not_have_is_named_with_those_it_has() {
     assert_eq!(refused.header("allow"), "GET, HEAD, PUT, DELETE");
     assert_eq!(refused.code(), "UNSUPPORTED");
 }
+
+#[tokio::test]
+async fn what_was_read_before_is_not_remembered_past_a_change() {
+    let registry = Served::new();
+    let (one, two) = ("/v2/a/manifests/v1", "/v2/a/manifests/v2");
+    let first = registry.image("a", b"first").await;
+    let second = registry.image("a", b"second").await;
+    let by_digest = format!("/v2/a/manifests/{}", digest_of(&second));
+    let body = async |target: &str| registry.get(target).await.body;
+    let head = async |target: &str| {
+        let answer = registry.send("HEAD", target, b"").await;
+        answer.header("docker-content-digest").to_owned()
+    };
+    registry.put("a", "v1", &first).await;
+    assert_eq!(body(one).await, first.to_string().as_bytes());
+    assert_eq!(head(one).await, digest_of(&first).to_string());
+    registry.put("a", "v1", &second).await;
+    registry.put("a", "v2", &second).await;
+    assert_eq!(head(one).await, digest_of(&second).to_string());
+    for target in [one, two, by_digest.as_str()] {
+        assert_eq!(body(target).await, second.to_string().as_bytes());
+    }
+    registry.send("DELETE", one, b"").await;
+    assert_eq!(registry.get(one).await.status, StatusCode::NOT_FOUND);
+    registry.send("DELETE", &by_digest, b"").await;
+    for target in [two, by_digest.as_str()] {
+        assert_eq!(registry.get(target).await.status, StatusCode::NOT_FOUND);
+        assert_eq!(head(target).await, "");
+    }
+}

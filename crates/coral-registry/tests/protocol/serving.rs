@@ -109,3 +109,57 @@ async fn what_strangers_send_makes_no_new_labels() {
     ];
     assert_eq!(counted, expected);
 }
+
+/// Reads until the server closes: the head as text, and what came of the body.
+async fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut all = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut all).await;
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let body = all.split_off(end + 4);
+    (String::from_utf8(all).unwrap(), body)
+}
+
+async fn ask(stream: &mut TcpStream, target: &str, headers: &str) {
+    let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_blob_and_a_range_of_it_come_over_a_connection_byte_for_byte() {
+    let registry = Served::new();
+    let content: Vec<u8> = (0..=252).cycle().take(5_000_000).collect();
+    let target = format!("/v2/a/blobs/{}", registry.push("a", &content).await);
+    let (mut stream, _shutdown, _server) = serve(&registry).await;
+    ask(&mut stream, &target, "").await;
+    let (head, body) = answer(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    assert!(body == content);
+    let (mut stream, _shutdown, _server) = serve(&registry).await;
+    ask(&mut stream, &target, "range: bytes=4097-3000000\r\n").await;
+    let (head, body) = answer(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 206 Partial Content"), "{head}");
+    assert!(body == content[4097..=3_000_000]);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_cut_while_it_is_sent_ends_its_connection_and_nothing_else() {
+    let registry = Served::new();
+    let content = vec![7; 40_000_000];
+    let digest = registry.push("a", &content).await;
+    let target = format!("/v2/a/blobs/{digest}");
+    let (mut stream, _shutdown, _server) = serve(&registry).await;
+    ask(&mut stream, &target, "").await;
+    assert_eq!(status_line(&mut stream).await, "HTTP/1.1 200 OK\r\n");
+    let hex = digest.hex();
+    let stored = registry.folder.path().join("store/blobs/sha256");
+    let stored = stored.join(&hex[..2]).join(&hex);
+    let file = std::fs::File::options().write(true).open(stored).unwrap();
+    file.set_len(1000).unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.len() < content.len());
+    let (mut stream, _shutdown, _server) = serve(&registry).await;
+    ask(&mut stream, "/v2/", "").await;
+    assert!(answer(&mut stream).await.0.starts_with("HTTP/1.1 200 OK"));
+}

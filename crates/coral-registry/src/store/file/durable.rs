@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
+use super::group::GroupSync;
 use crate::store::StoreError;
 
 /// How many folders are remembered; after that all are forgotten, which costs one sync each.
@@ -31,6 +32,7 @@ pub(super) struct Durable {
     /// Folders whose own entry is known to be on disk. One that merely exists may have been made
     /// by a process that ended before it synced the parent.
     folders: Mutex<HashSet<PathBuf>>,
+    syncs: GroupSync,
 }
 
 impl Durable {
@@ -41,6 +43,7 @@ impl Durable {
             root: root.to_owned(),
             tmp,
             folders,
+            syncs: GroupSync::default(),
         }
     }
 
@@ -55,7 +58,7 @@ impl Durable {
         for folder in &folders {
             create(folder)?;
         }
-        sync_folder(parent)?;
+        self.sync_folder(parent)?;
         self.folders().extend(folders);
         Ok(())
     }
@@ -70,7 +73,7 @@ impl Durable {
             .expect("every folder of a store is below its root");
         self.make_folder(parent)?;
         create(path)?;
-        sync_folder(parent)?;
+        self.sync_folder(parent)?;
         let mut folders = self.folders();
         if folders.len() >= MOST_FOLDERS {
             folders.clear();
@@ -100,7 +103,7 @@ impl Durable {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(StoreError::io("create", target, error))
             }
-            _ => sync_folder(folder),
+            _ => self.sync_folder(folder),
         }
     }
 
@@ -108,7 +111,7 @@ impl Durable {
     pub(super) fn settle(&self, target: &Path) -> Result<(), StoreError> {
         let folder = folder_of(target);
         self.make_folder(folder)?;
-        sync_folder(folder)
+        self.sync_folder(folder)
     }
 
     /// Gives a file its final name. Its content was synced before.
@@ -116,7 +119,23 @@ impl Durable {
         let folder = folder_of(target);
         self.make_folder(folder)?;
         fs::rename(source, target).map_err(|error| StoreError::io("name", target, error))?;
-        sync_folder(folder)
+        self.sync_folder(folder)
+    }
+
+    /// Deletes a file; `false` if there was none.
+    pub(super) fn remove(&self, target: &Path) -> Result<bool, StoreError> {
+        match fs::remove_file(target) {
+            Ok(()) => self.sync_folder(folder_of(target)).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("delete", target, error)),
+        }
+    }
+
+    /// Makes what was done to the entries of a folder survive, together with what others did.
+    fn sync_folder(&self, path: &Path) -> Result<(), StoreError> {
+        self.syncs
+            .sync(path, |path| File::open(path)?.sync_all())
+            .map_err(|error| StoreError::io("sync folder", path, error))
     }
 
     fn known(&self, path: &Path) -> bool {
@@ -125,15 +144,6 @@ impl Durable {
 
     fn folders(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Deletes a file; `false` if there was none.
-pub(super) fn remove(target: &Path) -> Result<bool, StoreError> {
-    match fs::remove_file(target) {
-        Ok(()) => sync_folder(folder_of(target)).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(StoreError::io("delete", target, error)),
     }
 }
 

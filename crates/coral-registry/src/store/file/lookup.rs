@@ -15,6 +15,9 @@ use crate::store::{
     BlobContent, BlobHandle, ManifestRecord, Page, StoreError, StoredManifest, Stretch,
 };
 
+/// What an entry of a map takes in memory, beside its text.
+const ENTRY: usize = 256;
+
 /// The one list of repositories.
 pub(super) const CATALOG: &str = "";
 
@@ -30,6 +33,19 @@ impl Stretch<Box<str>> {
 
 impl Files {
     pub(super) fn resolve(
+        &self,
+        wanted: (RepositoryPath, Version),
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        let began = self.resolved.begin(&wanted);
+        let record = self.read_record(&wanted.0, &wanted.1)?;
+        if let Some(record) = &record {
+            let weight = record_weight(&wanted, record);
+            self.resolved.keep(began, wanted, record.clone(), weight);
+        }
+        Ok(record)
+    }
+
+    fn read_record(
         &self,
         repository: &RepositoryPath,
         version: &Version,
@@ -47,12 +63,21 @@ impl Files {
         }
     }
 
+    /// What is in memory, without a look at the disk.
+    pub(super) fn remembered_manifest(
+        &self,
+        wanted: &(RepositoryPath, Version),
+    ) -> Option<StoredManifest> {
+        let record = self.resolved.get(wanted)?;
+        let bytes = self.manifests.get(&record.digest)?;
+        Some(StoredManifest { record, bytes })
+    }
+
     pub(super) fn manifest(
         &self,
-        repository: &RepositoryPath,
-        version: &Version,
+        wanted: (RepositoryPath, Version),
     ) -> Result<Option<StoredManifest>, StoreError> {
-        let Some(record) = self.resolve(repository, version)? else {
+        let Some(record) = self.resolve(wanted)? else {
             return Ok(None);
         };
         let path = self.layout.blob(&record.digest);
@@ -63,10 +88,12 @@ impl Files {
             let reason = format!("its bytes do not hash to {}", record.digest);
             return Err(StoreError::Damaged { path, reason });
         }
-        Ok(Some(StoredManifest {
-            record,
-            bytes: Bytes::from(bytes),
-        }))
+        let bytes = Bytes::from(bytes);
+        let began = self.manifests.begin(&record.digest);
+        let weight = bytes.len() + ENTRY;
+        self.manifests
+            .keep(began, record.digest, bytes.clone(), weight);
+        Ok(Some(StoredManifest { record, bytes }))
     }
 
     pub(super) fn stat_blob(
@@ -180,6 +207,14 @@ impl Files {
         }
         Ok(false)
     }
+}
+
+fn record_weight(wanted: &(RepositoryPath, Version), record: &ManifestRecord) -> usize {
+    let version = match &wanted.1 {
+        Version::Tag(tag) => tag.as_str().len(),
+        Version::Digest(_) => 0,
+    };
+    ENTRY + wanted.0.as_str().len() + version + record.media_type.len()
 }
 
 /// Content that a repository refers to. Where it is gone, somebody has been at the folder; as a

@@ -14,6 +14,7 @@ use super::layout::{LOCK, Layout};
 use super::locks::{KeyLocks, SharedLocks};
 use super::lookup::names_in;
 use super::names::Names;
+use super::recent::Recent;
 use super::records;
 use crate::store::StoreError;
 
@@ -22,6 +23,10 @@ const LAYOUT_VERSION: u64 = 1;
 
 /// How many tags, and how many repositories, are kept in memory; each takes some 60 bytes.
 const MOST_NAMES: usize = 100_000;
+
+/// Bytes of memory for what tags and digests stand for, and for manifests.
+const MOST_RECORDS: usize = 4 * 1024 * 1024;
+const MOST_MANIFESTS: usize = 8 * 1024 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,6 +66,8 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         records: KeyLocks::new(),
         tags: Names::keeping(MOST_NAMES),
         catalog: Names::keeping(MOST_NAMES),
+        resolved: Recent::keeping(MOST_RECORDS),
+        manifests: Recent::keeping(MOST_MANIFESTS),
         _lock: lock,
     })
 }

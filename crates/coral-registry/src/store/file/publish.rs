@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use coral_image::{Digest, Manifest, RepositoryPath, Tag};
+use coral_image::{Digest, Manifest, RepositoryPath, Tag, Version};
 
 use super::Files;
 use super::durable;
@@ -14,27 +14,37 @@ use super::names::Change;
 use super::records::{self, ManifestEntry, TagEntry};
 use crate::store::{PutManifestError, StoreError};
 
+/// Whether a file's bytes are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    Synced,
+    Unsynced,
+}
+
 impl Files {
     /// Whether the content of `digest` is there.
     pub(super) fn has_content(&self, digest: &Digest, size: u64) -> bool {
         has_size(&self.layout.blob(digest), size)
     }
 
-    /// Publishes a file, synced, as the content of `digest`, which it was seen to hash to. Where
+    /// Publishes a file as the content of `digest`, which it was seen to hash to. Where
     /// another one was quicker, the file is left.
     pub(super) fn adopt_content(
         &self,
         digest: &Digest,
         source: &Path,
         size: u64,
+        content: Content,
     ) -> Result<(), StoreError> {
         let target = self.layout.blob(digest);
         let _turn = self.contents.lock(digest);
         if has_size(&target, size) {
             return self.durable.settle(&target);
         }
-        // Costs nothing when it is synced already, as it is unless the content was just deleted.
-        durable::sync_content(source)?;
+        // It was there a moment ago, and was just deleted.
+        if content == Content::Unsynced {
+            durable::sync_content(source)?;
+        }
         self.durable.publish(source, &target)
     }
 
@@ -102,7 +112,7 @@ impl Files {
             let written = self
                 .durable
                 .write(&self.layout.tag(repository, tag), &entry);
-            self.list_tag(repository, Change::Added, tag, &written);
+            self.tag_changed(repository, Change::Added, tag, &written);
             written?;
         }
         Ok(())
@@ -119,6 +129,8 @@ impl Files {
         let written = self
             .durable
             .write(&path, &records::write(&ManifestEntry::of(manifest)));
+        self.resolved
+            .forget(&(repository.clone(), Version::Digest(digest)));
         match written {
             Ok(()) => self
                 .catalog
@@ -165,19 +177,21 @@ impl Files {
 
     /// For who has the tag's lock, or owns the repository's.
     fn remove_tag(&self, repository: &RepositoryPath, tag: &Tag) -> Result<bool, StoreError> {
-        let removed = durable::remove(&self.layout.tag(repository, tag));
-        self.list_tag(repository, Change::Removed, tag, &removed);
+        let removed = self.durable.remove(&self.layout.tag(repository, tag));
+        self.tag_changed(repository, Change::Removed, tag, &removed);
         removed
     }
 
-    /// Keeps the list of tags up with what was tried on disk.
-    fn list_tag<T>(
+    /// Keeps what is in memory of a tag up with what was tried on disk.
+    fn tag_changed<T>(
         &self,
         repository: &RepositoryPath,
         change: Change,
         tag: &Tag,
         tried: &Result<T, StoreError>,
     ) {
+        self.resolved
+            .forget(&(repository.clone(), Version::Tag(tag.clone())));
         match tried {
             Ok(_) => self.tags.changed(repository.as_str(), change, tag.as_str()),
             Err(_) => self.tags.forget(repository.as_str()),
@@ -206,9 +220,12 @@ impl Files {
             }
         }
         if let Some(subject) = entry.subject {
-            durable::remove(&self.layout.referrer(repository, &subject, digest))?;
+            self.durable
+                .remove(&self.layout.referrer(repository, &subject, digest))?;
         }
-        let removed = durable::remove(&path);
+        let removed = self.durable.remove(&path);
+        self.resolved
+            .forget(&(repository.clone(), Version::Digest(*digest)));
         match self.has_manifests(repository) {
             Ok(true) => {}
             Ok(false) => self
@@ -225,7 +242,8 @@ impl Files {
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         let _turn = self.records.lock(&(repository, digest));
-        durable::remove(&self.layout.blob_link(repository, digest))
+        self.durable
+            .remove(&self.layout.blob_link(repository, digest))
     }
 }
 

@@ -17,11 +17,14 @@ use bytes::{Buf as _, Bytes};
 use coral_image::{Algorithm, Digest, Hasher, RepositoryPath};
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
 
 use super::durable;
 use super::lookup::names_in;
+use super::publish::Content;
 use super::records::absent;
 use super::{FileStore, Files};
+use crate::kernel;
 use crate::store::{StoreError, UploadError, UploadId, UploadWriter};
 
 /// How long a request waits for another one that writes to the same upload.
@@ -31,6 +34,8 @@ const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How many uploads are kept in memory; idle ones above that are found again on disk.
 const MOST_IN_MEMORY: usize = 1024;
 const REHASH_PIECE: usize = 256 * 1024;
+/// How much of an upload is given to the disk at once.
+const STRETCH: u64 = 8 * 1024 * 1024;
 
 /// The uploads of a store.
 #[derive(Debug, Default)]
@@ -53,9 +58,49 @@ pub(super) struct Upload {
 struct Session {
     folder: PathBuf,
     offset: u64,
-    /// `None`: to be made from the data.
-    hasher: Option<Hasher>,
+    hashing: Hashing,
     ended: bool,
+}
+
+/// How far the digest of an upload is. It is made beside the writing, one batch behind.
+#[derive(Debug)]
+enum Hashing {
+    /// To be made from the data.
+    Unknown,
+    /// Of all that came.
+    Ready(Hasher),
+    /// The last batch is being taken in.
+    Running(JoinHandle<Hasher>),
+}
+
+impl Hashing {
+    /// Waits until all that came is taken in.
+    async fn settle(&mut self) {
+        if let Self::Running(task) = self {
+            // A task that ended early has hashed nothing that could be relied on.
+            *self = task.await.map_or(Self::Unknown, Self::Ready);
+        }
+    }
+
+    /// Takes in a batch on another thread. Everything before it was taken in.
+    fn begin(&mut self, batch: Vec<Bytes>) {
+        *self = match std::mem::replace(self, Self::Unknown) {
+            Self::Ready(mut hasher) => Self::Running(tokio::task::spawn_blocking(move || {
+                for piece in &batch {
+                    hasher.update(piece);
+                }
+                hasher
+            })),
+            Self::Unknown | Self::Running(_) => Self::Unknown,
+        };
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Ready(hasher) => Some(hasher.clone().finish()),
+            Self::Unknown | Self::Running(_) => None,
+        }
+    }
 }
 
 impl Upload {
@@ -132,7 +177,7 @@ impl Uploads {
         let session = Session {
             folder,
             offset: 0,
-            hasher: Some(algorithm.hasher()),
+            hashing: Hashing::Ready(algorithm.hasher()),
             ended: false,
         };
         self.remember(id, repository.clone(), session);
@@ -223,7 +268,7 @@ fn load(files: &Files, id: UploadId) -> Result<Option<(RepositoryPath, Session)>
                 Session {
                     folder,
                     offset,
-                    hasher: None,
+                    hashing: Hashing::Unknown,
                     ended: false,
                 },
             )
@@ -278,6 +323,19 @@ struct Held {
 }
 
 impl FileUpload {
+    /// Waits for the digest of all that came before.
+    async fn hashed(&mut self) -> Result<&mut Hashing, UploadError> {
+        let held = self.held.as_mut().ok_or(StoreError::Closed)?;
+        held.session.hashing.settle().await;
+        Ok(&mut held.session.hashing)
+    }
+
+    /// Begins to hash a batch.
+    async fn hash(&mut self, batch: Vec<Bytes>) -> Result<(), UploadError> {
+        self.hashed().await?.begin(batch);
+        Ok(())
+    }
+
     async fn work<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Held) -> Result<T, UploadError> + Send + 'static,
@@ -302,16 +360,22 @@ impl UploadWriter for FileUpload {
         if let Some(held) = &mut self.held
             && held.session.offset == 0
         {
-            held.session.hasher = Some(algorithm.hasher());
+            held.session.hashing = Hashing::Ready(algorithm.hasher());
         }
     }
 
     fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>> {
-        Box::pin(self.work(move |held| held.append(&batch)))
+        Box::pin(async move {
+            self.hash(batch.clone()).await?;
+            self.work(move |held| held.append(&batch)).await
+        })
     }
 
     fn commit(mut self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>> {
-        Box::pin(async move { self.work(move |held| held.commit(&digest)).await })
+        Box::pin(async move {
+            self.hashed().await?;
+            self.work(move |held| held.commit(&digest)).await
+        })
     }
 
     fn cancel(mut self: Box<Self>) -> BoxFuture<'static, Result<(), UploadError>> {
@@ -333,20 +397,18 @@ impl Held {
             empty => empty.insert(open_at(&path, offset).map_err(failed)?),
         };
         if let Err(error) = write_all(file, batch) {
-            // Back to what is hashed and told; a full disk gets the piece back.
+            // Back to what is told; a full disk gets the piece back. The batch is hashed already.
             let _ = file.set_len(offset);
             self.file = None;
+            self.session.hashing = Hashing::Unknown;
             return Err(failed(error).into());
         }
-        let session = &mut *self.session;
-        for piece in batch {
-            session.offset += piece.len() as u64;
-            session
-                .hasher
-                .iter_mut()
-                .for_each(|hasher| hasher.update(piece));
-        }
-        self.upload.offset.store(session.offset, Ordering::Release);
+        let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
+        self.session.offset = offset + written;
+        start_writing(file, offset, self.session.offset);
+        self.upload
+            .offset
+            .store(self.session.offset, Ordering::Release);
         Ok(())
     }
 
@@ -354,7 +416,7 @@ impl Held {
         let path = self.session.folder.join("data");
         let size = self.session.offset;
         cut_to(&path, size).map_err(|error| StoreError::io("cut", &path, error))?;
-        let actual = match self.session.hasher.clone().map(Hasher::finish) {
+        let actual = match self.session.hashing.digest() {
             Some(digest) if digest.algorithm() == expected.algorithm() => digest,
             _ => hash_file(&path, expected.algorithm())
                 .map_err(|error| StoreError::io("read", &path, error))?,
@@ -364,15 +426,17 @@ impl Held {
             return Err(UploadError::Digest { actual });
         }
         self.file = None;
-        if !self.store.files.has_content(expected, size)
-            && let Err(error) = durable::sync_content(&path)
-        {
-            // What the system could not write it forgets, and a second sync would not say so.
-            self.end();
-            return Err(error.into());
+        let mut content = Content::Unsynced;
+        if !self.store.files.has_content(expected, size) {
+            if let Err(error) = durable::sync_content(&path) {
+                // What the system could not write it forgets, and a second sync would not say so.
+                self.end();
+                return Err(error.into());
+            }
+            content = Content::Synced;
         }
         let files = &self.store.files;
-        files.adopt_content(expected, &path, size)?;
+        files.adopt_content(expected, &path, size, content)?;
         files.link(&self.upload.repository, expected)?;
         self.end();
         Ok(size)
@@ -381,6 +445,15 @@ impl Held {
     fn end(&mut self) {
         self.file = None;
         self.store.uploads.end(self.id, &mut self.session);
+    }
+}
+
+/// Lets the disk begin with what is complete of each stretch, so that the sync at the end has
+/// little left to wait for. Nothing relies on it.
+fn start_writing(file: &File, before: u64, now: u64) {
+    let (begin, end) = (before / STRETCH * STRETCH, now / STRETCH * STRETCH);
+    if begin < end {
+        kernel::start_writing(file, begin, end - begin);
     }
 }
 

@@ -1,0 +1,167 @@
+//! What was read not long ago, in memory and within bounds.
+//!
+//! One process has the store, so what is kept stays true until somebody here changes it. Whoever
+//! changes something on disk then says so with [`Recent::forget`]; and what a reader read while
+//! that was said is not kept, for it may be what was there before.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const SHARDS: usize = 16;
+
+/// Values by key, within a bound of weight. What was not used for some time goes first.
+#[derive(Debug)]
+pub(super) struct Recent<K, V> {
+    hasher: RandomState,
+    shards: Vec<Mutex<Shard<K, V>>>,
+}
+
+/// Two generations: what is used moves to the young one; when that is full, it becomes the old
+/// one, and what is left in the old one is dropped.
+#[derive(Debug)]
+struct Shard<K, V> {
+    young: HashMap<K, (V, usize)>,
+    old: HashMap<K, (V, usize)>,
+    /// Of the young ones.
+    weight: usize,
+    most: usize,
+    /// Goes up whenever something is forgotten.
+    changes: u64,
+}
+
+/// When a reader began to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began(u64);
+
+impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
+    /// Keeps values of up to `most` weight.
+    pub(super) fn keeping(most: usize) -> Self {
+        let most = most / SHARDS / 2;
+        let shard = || {
+            Mutex::new(Shard {
+                young: HashMap::new(),
+                old: HashMap::new(),
+                weight: 0,
+                most,
+                changes: 0,
+            })
+        };
+        Self {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+        }
+    }
+
+    /// What is known of `key`.
+    pub(super) fn get(&self, key: &K) -> Option<V> {
+        let mut shard = self.shard(key);
+        if let Some((value, _)) = shard.young.get(key) {
+            return Some(value.clone());
+        }
+        let (value, weight) = shard.old.remove(key)?;
+        shard.put(key.clone(), value.clone(), weight);
+        Some(value)
+    }
+
+    /// To be called before the disk is read for `key`.
+    pub(super) fn begin(&self, key: &K) -> Began {
+        Began(self.shard(key).changes)
+    }
+
+    /// Keeps what was read, unless something was forgotten since. What weighs more than its share
+    /// is not kept.
+    pub(super) fn keep(&self, began: Began, key: K, value: V, weight: usize) {
+        let mut shard = self.shard(&key);
+        if shard.changes == began.0 && weight <= shard.most {
+            shard.put(key, value, weight);
+        }
+    }
+
+    /// To be called after `key` was changed on disk, also when that may have failed.
+    pub(super) fn forget(&self, key: &K) {
+        let mut shard = self.shard(key);
+        shard.changes += 1;
+        shard.old.remove(key);
+        if let Some((_, weight)) = shard.young.remove(key) {
+            shard.weight -= weight;
+        }
+    }
+
+    fn shard(&self, key: &K) -> MutexGuard<'_, Shard<K, V>> {
+        let number = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        self.shards[number]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq, V> Shard<K, V> {
+    fn put(&mut self, key: K, value: V, weight: usize) {
+        if self.weight + weight > self.most {
+            self.old = std::mem::take(&mut self.young);
+            self.weight = 0;
+        }
+        self.weight += weight;
+        if let Some((_, before)) = self.young.insert(key, (value, weight)) {
+            self.weight -= before;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(recent: &Recent<u32, u32>, key: u32, weight: usize) {
+        recent.keep(recent.begin(&key), key, key * 10, weight);
+    }
+
+    fn weight(recent: &Recent<u32, u32>) -> usize {
+        let of = |shard: &Mutex<Shard<u32, u32>>| {
+            let shard = shard.lock().unwrap();
+            let young: usize = shard.young.values().map(|(_, weight)| weight).sum();
+            assert_eq!(young, shard.weight);
+            young + shard.old.values().map(|(_, weight)| weight).sum::<usize>()
+        };
+        recent.shards.iter().map(of).sum()
+    }
+
+    #[test]
+    fn what_is_kept_is_known_until_it_is_forgotten() {
+        let recent = Recent::keeping(32_000);
+        assert_eq!(recent.get(&1), None);
+        keep(&recent, 1, 1);
+        keep(&recent, 1, 1);
+        assert_eq!(recent.get(&1), Some(10));
+        recent.forget(&1);
+        assert_eq!((recent.get(&1), weight(&recent)), (None, 0));
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_kept_after_it() {
+        let recent = Recent::keeping(32_000);
+        let began = recent.begin(&1);
+        recent.forget(&1);
+        recent.keep(began, 1, 10, 1);
+        assert_eq!(recent.get(&1), None);
+        keep(&recent, 1, 1);
+        assert_eq!(recent.get(&1), Some(10));
+    }
+
+    #[test]
+    fn the_weight_stays_within_the_bound_and_what_is_used_stays() {
+        let recent = Recent::keeping(3_200);
+        for key in 0..10_000 {
+            keep(&recent, key, 7);
+            if key % 3 == 0 {
+                keep(&recent, 77_777, 7);
+                assert_eq!(recent.get(&77_777), Some(777_770));
+            }
+            assert!(weight(&recent) <= 3_200, "{key}");
+        }
+        assert!(weight(&recent) > 1_000);
+        keep(&recent, 5, 3_000);
+        assert!(weight(&recent) <= 3_200);
+    }
+}
