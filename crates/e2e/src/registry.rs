@@ -33,6 +33,7 @@ pub struct User {
 
 /// A running registry on loopback, on plain HTTP, empty at first.
 pub struct RegistryServer {
+    kind: Kind,
     process: Process,
     port: u16,
     folder: TempDir,
@@ -54,16 +55,8 @@ impl RegistryServer {
         let port = free_port();
         let config = folder.path().join("config.yml");
         fs::write(&config, configuration(folder.path(), port, user)).expect("scratch is writable");
-        let program = match kind {
-            Kind::DockerRegistry => "docker-registry",
-            Kind::Distribution => "registry",
-        };
-        let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .arg(&config)
-            .env("OTEL_TRACES_EXPORTER", "none");
-        let mut process = Process::start(&mut command);
+        let program = kind.program();
+        let mut process = launch(kind, folder.path());
         until(
             &format!("{program} answers on port {port}"),
             Duration::from_secs(20),
@@ -78,10 +71,18 @@ impl RegistryServer {
             },
         );
         Self {
+            kind,
             process,
             port,
             folder,
         }
+    }
+
+    /// Kills it and starts it again over what it stored; it answers a little later.
+    pub fn relaunch(&mut self) {
+        self.process.signal("KILL");
+        self.process.wait(Duration::from_secs(20));
+        self.process = launch(self.kind, self.folder.path());
     }
 
     /// `127.0.0.1:PORT`, as in references.
@@ -103,6 +104,24 @@ impl RegistryServer {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+impl Kind {
+    fn program(self) -> &'static str {
+        match self {
+            Self::DockerRegistry => "docker-registry",
+            Self::Distribution => "registry",
+        }
+    }
+}
+
+fn launch(kind: Kind, folder: &Path) -> Process {
+    let mut command = Command::new(kind.program());
+    command
+        .arg("serve")
+        .arg(folder.join("config.yml"))
+        .env("OTEL_TRACES_EXPORTER", "none");
+    Process::start(&mut command)
 }
 
 fn configuration(folder: &Path, port: u16, user: Option<User>) -> String {

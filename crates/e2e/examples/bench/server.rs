@@ -1,17 +1,20 @@
 //! The registries that are measured, and what they cost.
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use e2e::{Kind, Process, RegistryServer, coral, scratch};
 use tempfile::TempDir;
+
+use crate::wire::Wire;
 
 /// A registry under measurement.
 pub(crate) enum Server {
     Coral {
         process: Process,
         host: String,
-        _folder: TempDir,
+        folder: TempDir,
     },
     Distribution(RegistryServer),
 }
@@ -20,10 +23,7 @@ impl Server {
     /// `coral registry serve` on an empty folder.
     pub(crate) fn coral() -> Self {
         let folder = scratch();
-        let mut command = coral();
-        command.args(["registry", "serve", "--listen", "127.0.0.1:0", "--storage"]);
-        command.arg(folder.path().join("storage"));
-        let mut process = Process::start(&mut command);
+        let mut process = launch("127.0.0.1:0", folder.path());
         let line = process.wait_for_line("listening on http://", Duration::from_secs(20));
         let host = line
             .rsplit('/')
@@ -34,7 +34,7 @@ impl Server {
         Self::Coral {
             process,
             host,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -48,6 +48,40 @@ impl Server {
             Self::Coral { host, .. } => host.clone(),
             Self::Distribution(server) => server.host(),
         }
+    }
+
+    /// Kills it and starts it again over what it stored; seconds until it answers.
+    pub(crate) fn restart(&mut self) -> f64 {
+        let host = self.host();
+        let began = match self {
+            Self::Coral {
+                process, folder, ..
+            } => {
+                process.signal("KILL");
+                process.wait(Duration::from_secs(20));
+                let began = Instant::now();
+                *process = launch(&host, folder.path());
+                began
+            }
+            Self::Distribution(server) => {
+                let began = Instant::now();
+                server.relaunch();
+                began
+            }
+        };
+        let answers = || Wire::connect(&host)?.call("GET", "/v2/", &[], b"");
+        while !answers().is_ok_and(|reply| reply.status == 200) {
+            std::thread::yield_now();
+        }
+        began.elapsed().as_secs_f64()
+    }
+
+    /// Anonymous memory at this moment, in megabytes.
+    pub(crate) fn anonymous_megabytes(&mut self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+        kib.unwrap() * 1024.0 / 1e6
     }
 
     /// User and system time so far, in seconds.
@@ -71,4 +105,11 @@ impl Server {
             Self::Distribution(server) => server.process().pid(),
         }
     }
+}
+
+fn launch(listen: &str, folder: &Path) -> Process {
+    let mut command = coral();
+    command.args(["registry", "serve", "--listen", listen, "--storage"]);
+    command.arg(folder.join("storage"));
+    Process::start(&mut command)
 }

@@ -26,6 +26,7 @@ struct Figures {
     manifests_p99: Vec<f64>,
     push: Vec<f64>,
     push_chunked: Vec<f64>,
+    memory: Vec<f64>,
 }
 
 type Start = fn() -> Server;
@@ -78,6 +79,12 @@ pub(crate) fn measure() -> Vec<Row> {
             "MB/s",
             Better::Higher,
             |f| &f.push_chunked,
+        ),
+        row(
+            "anonymous memory after all that",
+            "MB",
+            Better::Lower,
+            |f| &f.memory,
         ),
     ]
 }
@@ -141,6 +148,7 @@ impl Filled {
         let manifests = Wrk::run(16, &self.manifest, Some(accept));
         figures.manifests.push(manifests.requests_per_second);
         figures.manifests_p99.push(manifests.p99_ms);
+        figures.memory.push(self.server.anonymous_megabytes());
     }
 }
 

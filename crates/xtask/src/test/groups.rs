@@ -59,6 +59,10 @@ fn group_command(workspace: &Workspace, group: &str, tier: Tier) -> Result<Comma
         "CORAL_KILL_ROUNDS",
         if tier == Tier::Long { "100" } else { "20" },
     );
+    command.env(
+        "CORAL_WRITER_ROUNDS",
+        if tier == Tier::Long { "50" } else { "10" },
+    );
     // What a developer has set for their own registries must not reach the tests.
     for name in [
         "CORAL_LISTEN",
