@@ -39,12 +39,51 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
+/// Levels a person can type.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// Libraries that say more than anybody asked for: what matters of it is in Coral's own errors.
+/// Whoever names one gets it.
+const QUIET: [(&str, &str); 5] = [
+    ("h2", "warn"),
+    ("hyper_util", "warn"),
+    ("reqwest", "warn"),
+    ("rustls", "warn"),
+    ("rustls_platform_verifier", "off"),
+];
+
 /// A log filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("--log {filter:?} is not a log level or filter: use error, warn, info, debug or trace")]
+#[error(
+    "--log {filter:?} is not a log level or filter: use off, error, warn, info, debug or trace, \
+     for single parts as in warn,coral_mirror=debug"
+)]
 pub struct LogFilterError {
     filter: String,
-    source: tracing_subscriber::filter::ParseError,
+}
+
+/// The filter that is meant: a word alone is a level, and a mistyped one is not a part's name.
+fn filter_of(typed: &str) -> Result<EnvFilter, LogFilterError> {
+    let wrong = || LogFilterError {
+        filter: typed.to_owned(),
+    };
+    let parts: Vec<&str> = typed.split(',').map(str::trim).collect();
+    let is_level = |part: &str| LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level));
+    if parts
+        .iter()
+        .any(|part| !part.contains(['=', '[']) && !is_level(part))
+    {
+        return Err(wrong());
+    }
+    let named = |library: &str| {
+        let names = |part: &&str| part.split(['=', '[', ':']).next() == Some(library);
+        parts.iter().any(names)
+    };
+    let quiet = QUIET.iter().filter(|(library, _)| !named(library));
+    let quiet = quiet.map(|(library, level)| format!("{library}={level}"));
+    let all: Vec<String> = quiet
+        .chain(parts.iter().map(|&part| part.to_owned()))
+        .collect();
+    EnvFilter::try_new(all.join(",")).map_err(|_| wrong())
 }
 
 /// Sends all log events of the process to `writer`. To be called once.
@@ -52,10 +91,7 @@ pub fn init_logging<W>(args: &LogArgs, writer: W) -> Result<(), LogFilterError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&args.log).map_err(|source| LogFilterError {
-        filter: args.log.clone(),
-        source,
-    })?;
+    let filter = filter_of(&args.log)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer);
@@ -64,4 +100,25 @@ where
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_refused_and_not_taken_for_a_part() {
+        for typed in ["inof", "foo", "", "warn,debgu", "coral=loud"] {
+            assert!(filter_of(typed).is_err(), "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn libraries_are_quiet_until_they_are_named() {
+        let text = |typed: &str| filter_of(typed).unwrap().to_string();
+        assert!(text("debug").contains("hyper_util=warn"));
+        assert!(text("DEBUG, coral_mirror=trace").contains("coral_mirror=trace"));
+        let named = text("warn,hyper_util=trace");
+        assert!(named.contains("hyper_util=trace") && !named.contains("hyper_util=warn"));
+    }
 }

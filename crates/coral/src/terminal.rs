@@ -35,6 +35,15 @@ struct Shown {
     said: HashMap<String, String>,
 }
 
+/// Columns of a bar besides the name, blanks between them included.
+const BESIDE_THE_NAME: u16 = 47;
+
+/// Columns that are there for the name.
+fn name_width() -> usize {
+    let columns = console::Term::stderr().size().1;
+    usize::from(columns.saturating_sub(BESIDE_THE_NAME)).clamp(20, 80)
+}
+
 impl Terminal {
     pub(crate) fn new() -> Self {
         let is_terminal = io::stderr().is_terminal();
@@ -65,7 +74,7 @@ impl Terminal {
         }
         let bar = self.0.bars.add(ProgressBar::new(0));
         set_style(&bar, "{msg:40!} reading its manifests");
-        bar.set_message(name.to_owned());
+        bar.set_message(cut_in_the_middle(name, name_width()));
         bar.enable_steady_tick(Duration::from_millis(200));
         self.shown().running.insert(name.to_owned(), bar);
     }
@@ -152,19 +161,45 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
             format!("up to date {source}{to} ({})", digest.short()),
         ),
         Event::Failed {
-            error, retry_in, ..
+            error,
+            retry_in,
+            attempts,
+            ..
         } => {
             let next = match retry_in {
                 Some(wait) => format!("retry in {}", seconds(*wait)),
                 None => "not retried before the next pass".to_owned(),
             };
-            let gist = format!("{error} {}", retry_in.is_some());
-            (gist, format!("failed {source}: {error}; {next}"))
+            let times = match attempts {
+                0 | 1 => String::new(),
+                n => format!(" ({n} times in a row)"),
+            };
+            // Told at the first, second, fourth, eighth … time, so that the wait on the terminal
+            // is never older than half of the real one.
+            let gist = format!(
+                "{error} {} {}",
+                retry_in.is_some(),
+                attempts.max(&1).ilog2()
+            );
+            (gist, format!("failed {source}{times}: {error}; {next}"))
         }
         Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
             Default::default()
         }
     }
+}
+
+/// Keeps both ends of a name: the host it begins with and the tag it ends with.
+fn cut_in_the_middle(name: &str, width: usize) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= width.max(3) {
+        return name.to_owned();
+    }
+    let kept = width.max(3) - 1;
+    let (head, tail) = (kept / 2, kept - kept / 2);
+    let start: String = letters[..head].iter().collect();
+    let end: String = letters[letters.len() - tail..].iter().collect();
+    format!("{start}…{end}")
 }
 
 fn gist_of(digest: &Digest) -> String {

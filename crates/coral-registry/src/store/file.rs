@@ -75,6 +75,11 @@ impl FileStore {
         Ok(Self { files, uploads })
     }
 
+    /// Whether a folder holds a store, opened or not.
+    pub fn is_store(dir: &Path) -> bool {
+        Layout::new(dir).mark().is_file()
+    }
+
     fn run<T, E>(
         &self,
         operation: impl FnOnce(&Files) -> Result<T, E> + Send + 'static,

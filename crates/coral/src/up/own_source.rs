@@ -1,7 +1,7 @@
 //! A loopback source with one image in it, Coral's own, for trying things without a network.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coral_distribution::{Credentials, Endpoint, HostOptions};
@@ -52,10 +52,7 @@ impl OwnSource {
         }
         let listener = registry::listen(self.address, "--self").await?;
         let folder = self.folder.clone();
-        let fresh = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
+        let fresh = tokio::task::spawn_blocking(move || remove_store(&folder));
         let failed = |error: &dyn std::error::Error| {
             Failure::failed(
                 format!("the folder {} cannot be emptied", self.folder.display()),
@@ -85,6 +82,15 @@ impl OwnSource {
         self.running = true;
         Ok(())
     }
+}
+
+/// Removes what an earlier start left behind. A folder that is no store is somebody else's: it
+/// stays, and is refused when it is opened.
+fn remove_store(folder: &Path) -> std::io::Result<()> {
+    if coral_registry::FileStore::is_store(folder) {
+        std::fs::remove_dir_all(folder)?;
+    }
+    Ok(())
 }
 
 /// Pushes the image through a door of its own, closed again before anybody is let in.
@@ -125,4 +131,23 @@ async fn fill(router: axum::Router, host: Host) -> Result<(), Failure> {
         .map_err(|e| failed(&e))?;
     tracing::debug!(%host, "own image made");
     pushed.map_err(|e| failed(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_store_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, precious) = (dir.path().join("ours"), dir.path().join("own"));
+        drop(coral_registry::FileStore::open(&ours).unwrap());
+        std::fs::create_dir(&precious).unwrap();
+        std::fs::write(precious.join("thesis"), "years").unwrap();
+        for folder in [&ours, &precious, &dir.path().join("none")] {
+            remove_store(folder).unwrap();
+        }
+        assert!(!ours.exists());
+        assert!(precious.join("thesis").exists());
+    }
 }

@@ -4,22 +4,33 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coral_mirror::{Key, Summary};
+use jiff::Timestamp;
 
 use crate::mirror::in_words;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, seconds};
 
 /// Shortest time between two lines once everything was looked at.
 const LINE_EVERY: Duration = Duration::from_mins(1);
+/// Longest time between two lines while something fails.
+const FAILURES_EVERY: Duration = Duration::from_mins(10);
 
 /// When what was told last.
 #[derive(Default)]
 pub(crate) struct Status {
-    told: Option<(Instant, String)>,
+    told: Option<Told>,
+}
+
+struct Told {
+    at: Instant,
+    words: String,
+    /// How long nothing is said while nothing changes but something fails.
+    silence: Duration,
 }
 
 impl Status {
     /// Says it at once when everything was looked at for the first time, with what to type next;
-    /// after that one line a minute at most, and only when there is something new.
+    /// after that one line a minute at most, when there is something new, and now and then as long
+    /// as something fails.
     pub(crate) fn tell(
         &mut self,
         total: &Summary,
@@ -27,19 +38,55 @@ impl Status {
         terminal: &Terminal,
         data: &Path,
     ) {
-        let words = in_words(total);
         let first_time = self.told.is_none();
-        match &self.told {
-            None if !total.quiet || total.desired + total.failing + total.errors == 0 => return,
-            Some((_, before)) if *before == words => return,
-            Some((at, _)) if at.elapsed() < LINE_EVERY => return,
-            None | Some(_) => {}
+        if self.is_due(total, Instant::now()) {
+            terminal.line(&format!(
+                "{}{}",
+                in_words(total),
+                what_next(total, Timestamp::now())
+            ));
+            if first_time {
+                next_steps(first, terminal, data);
+            }
         }
-        terminal.line(&words);
-        if first_time {
-            next_steps(first, terminal, data);
-        }
-        self.told = Some((Instant::now(), words));
+    }
+
+    fn is_due(&mut self, total: &Summary, now: Instant) -> bool {
+        let words = in_words(total);
+        let fails = total.failing + total.errors > 0;
+        let silence = match &self.told {
+            None if !total.quiet || total.desired + total.failing + total.errors == 0 => {
+                return false;
+            }
+            Some(told) if told.words == words => {
+                if !fails || now.duration_since(told.at) < told.silence {
+                    return false;
+                }
+                (told.silence * 2).min(FAILURES_EVERY)
+            }
+            Some(told) if now.duration_since(told.at) < LINE_EVERY => return false,
+            None | Some(_) => LINE_EVERY,
+        };
+        self.told = Some(Told {
+            at: now,
+            words,
+            silence,
+        });
+        true
+    }
+}
+
+/// When something happens by itself, as long as something fails.
+fn what_next(total: &Summary, now: Timestamp) -> String {
+    let until = |at: Timestamp| seconds(at.duration_since(now).try_into().unwrap_or_default());
+    match (
+        total.failing + total.errors > 0,
+        total.next_try,
+        total.next_pass,
+    ) {
+        (true, Some(at), _) => format!("; next try in {}", until(at)),
+        (true, None, Some(at)) => format!("; looked at again in {}", until(at)),
+        _ => String::new(),
     }
 }
 
@@ -58,4 +105,58 @@ fn next_steps(first: Option<&Key>, terminal: &Terminal, data: &Path) {
     terminal.line(&format!(
         "  coral copy --plain-http {host} {key} oci:image:latest"
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failing(moved: u64) -> Summary {
+        Summary {
+            desired: 2,
+            mirrored: 1,
+            failing: 1,
+            moved,
+            quiet: true,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_again_after_longer_and_longer_silence_and_success_is_not() {
+        let (mut status, begin) = (Status::default(), Instant::now());
+        let minutes: Vec<u64> = (0..60)
+            .filter(|&minute| status.is_due(&failing(0), begin + Duration::from_mins(minute)))
+            .collect();
+        assert_eq!(minutes, [0, 1, 3, 7, 15, 25, 35, 45, 55]);
+        let well = Summary {
+            failing: 0,
+            mirrored: 2,
+            ..failing(0)
+        };
+        let later = begin + Duration::from_hours(2);
+        assert!(status.is_due(&well, later));
+        assert!(!status.is_due(&well, later + Duration::from_hours(9)));
+    }
+
+    #[test]
+    fn news_are_told_once_a_minute_at_most() {
+        let (mut status, begin) = (Status::default(), Instant::now());
+        let told = (0..180)
+            .filter(|&second| status.is_due(&failing(second), begin + Duration::from_secs(second)));
+        assert_eq!(told.count(), 3);
+    }
+
+    #[test]
+    fn what_comes_next_is_said_as_long_as_something_fails() {
+        let now = Timestamp::UNIX_EPOCH;
+        let at = |seconds| Some(Timestamp::from_second(seconds).unwrap());
+        let mut total = failing(0);
+        (total.next_try, total.next_pass) = (at(32), at(3600));
+        assert_eq!(what_next(&total, now), "; next try in 32 s");
+        total.next_try = None;
+        assert_eq!(what_next(&total, now), "; looked at again in 60 minutes");
+        total.failing = 0;
+        assert_eq!(what_next(&total, now), "");
+    }
 }
