@@ -10,8 +10,11 @@ use crate::copy::Site;
 /// What a mirror reads and writes through. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// Connections and tokens.
+    /// Connections and tokens, to sources.
     pub client: Client,
+    /// Connections and tokens, to the destination: what a mirror says of its destination's
+    /// certificate holds for nothing else.
+    pub destination_client: Client,
     /// The registry that images are copied to.
     pub destination: Host,
     /// Sent to sources only.
@@ -22,15 +25,19 @@ pub struct Access {
 
 impl Access {
     pub(crate) fn source(&self, repository: &Repository) -> Site {
-        self.site(repository, &self.source_credentials)
+        site(&self.client, repository, &self.source_credentials)
     }
 
     pub(crate) fn destination(&self, repository: &Repository) -> Site {
-        self.site(repository, &self.destination_credentials)
+        site(
+            &self.destination_client,
+            repository,
+            &self.destination_credentials,
+        )
     }
+}
 
-    fn site(&self, repository: &Repository, credentials: &Arc<Credentials>) -> Site {
-        let endpoint = Endpoint::from(self.client.repository(repository, credentials.clone()));
-        Site::new(endpoint, repository)
-    }
+fn site(client: &Client, repository: &Repository, credentials: &Arc<Credentials>) -> Site {
+    let endpoint = Endpoint::from(client.repository(repository, credentials.clone()));
+    Site::new(endpoint, repository)
 }

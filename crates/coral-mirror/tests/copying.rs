@@ -111,6 +111,7 @@ impl Pair {
             settings: mirror.settings().unwrap(),
             access: Access {
                 client: self.client.clone(),
+                destination_client: self.client.clone(),
                 destination: Host::parse(&self.destination.host()).unwrap(),
                 source_credentials: Arc::new(Credentials::none()),
                 destination_credentials: Arc::new(Credentials::none()),

@@ -104,3 +104,49 @@ pub(crate) fn client(hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failu
     })
     .map_err(|error| Failure::input(coral_mirror::chain(&error)))
 }
+
+/// The clients of all mirrors. What the flags say holds everywhere; what a mirror says of its
+/// destination holds for that mirror's destination only, never for a source or another mirror.
+pub(crate) struct Clients {
+    sources: Client,
+    /// One for each host with options of its own.
+    destinations: Vec<((Host, HostOptions), Client)>,
+}
+
+impl Clients {
+    pub(crate) fn new<'a>(
+        hosts: &BTreeMap<Host, HostOptions>,
+        destinations: impl Iterator<Item = &'a (Host, HostOptions)>,
+    ) -> Result<Self, Failure> {
+        let mut clients = Self {
+            sources: client(hosts.clone())?,
+            destinations: vec![],
+        };
+        for (host, options) in destinations {
+            let own = (host.clone(), options.clone());
+            if clients.destinations.iter().any(|(known, _)| *known == own) {
+                continue;
+            }
+            let mut hosts = hosts.clone();
+            let of_flags = hosts.entry(host.clone()).or_default();
+            of_flags.skip_tls_verify |= options.skip_tls_verify;
+            if let Some(pem) = &options.ca_pem {
+                of_flags.ca_pem.get_or_insert_default().extend(pem);
+            }
+            clients.destinations.push((own, client(hosts)?));
+        }
+        Ok(clients)
+    }
+
+    /// For what is read.
+    pub(crate) fn sources(&self) -> &Client {
+        &self.sources
+    }
+
+    /// For a destination with these options of its own.
+    pub(crate) fn destination(&self, own: Option<&(Host, HostOptions)>) -> &Client {
+        let known = |own| self.destinations.iter().find(|(known, _)| known == own);
+        own.and_then(known)
+            .map_or(&self.sources, |(_, client)| client)
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coral_distribution::{Client, HostOptions};
+use coral_distribution::HostOptions;
 use coral_image::Host;
 use coral_mirror::{
     Access, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Planned, PlannedAction,
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::arguments::{MirrorArguments, Output};
-use crate::client::{ClientArguments, client};
+use crate::client::{ClientArguments, Clients};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
 use crate::terminal::{Terminal, print};
@@ -47,32 +47,24 @@ fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<Loaded, Fail
     Ok(loaded)
 }
 
-/// One client for all mirrors. `plain` are hosts that Coral itself runs.
+/// Clients for these mirrors. `plain` are hosts that Coral itself runs.
 pub(crate) fn client_for(
     arguments: &ClientArguments,
     mirrors: &[LoadedMirror],
     plain: &[Host],
-) -> Result<Client, Failure> {
+) -> Result<Clients, Failure> {
     let mut hosts: BTreeMap<Host, HostOptions> = arguments.host_options()?;
-    for (host, options) in mirrors
-        .iter()
-        .filter_map(|mirror| mirror.host_options.as_ref())
-    {
-        let known = hosts.entry(host.clone()).or_default();
-        known.skip_tls_verify |= options.skip_tls_verify;
-        if let Some(pem) = &options.ca_pem {
-            known.ca_pem.get_or_insert_default().extend(pem);
-        }
-    }
     for host in plain {
         hosts.entry(host.clone()).or_default().plain_http = true;
     }
-    client(hosts)
+    let destinations = mirrors.iter().filter_map(|m| m.host_options.as_ref());
+    Clients::new(&hosts, destinations)
 }
 
-pub(crate) fn access(mirror: &LoadedMirror, client: &Client) -> Access {
+pub(crate) fn access(mirror: &LoadedMirror, clients: &Clients) -> Access {
     Access {
-        client: client.clone(),
+        client: clients.sources().clone(),
+        destination_client: clients.destination(mirror.host_options.as_ref()).clone(),
         destination: mirror.destination.clone(),
         source_credentials: mirror.source_credentials.clone(),
         destination_credentials: mirror.destination_credentials.clone(),

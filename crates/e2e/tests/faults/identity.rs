@@ -1,6 +1,6 @@
 //! Credentials, tokens and certificates.
 
-use e2e::run;
+use e2e::{coral, run};
 use serde_json::{Value, json};
 
 use crate::rig::{Faulty, IMAGE, Pair, copy, fault, first, folder_with, image, says_one_of};
@@ -193,6 +193,58 @@ fn a_certificate_nobody_vouches_for_is_named_and_can_be_given() {
     assert_eq!(destination.difference(&image()), None);
     let mut careless = copy(&from, &to, &[&destination]);
     let _ = run(careless.args(["--skip-tls-verify", &source.host])).succeeded();
+}
+
+/// A mirror of one image into another host, with more said of that host.
+fn mirror_into(name: &str, from: &str, into: &str, of_host: &str, more: &str) -> String {
+    let (host, port) = into.split_once(':').expect("host and port");
+    format!(
+        "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata:\n  name: {name}\nspec:\n{more}  \
+         registry: {{host: {host}, port: {port}{of_host}}}\n  repositories:\n    - name: \
+         {from}/team/app\n      tags: [\"1\"]\n"
+    )
+}
+
+/// Regression: what one mirror said of its destination held for every mirror's sources, and for
+/// other mirrors' destinations.
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_mirror_that_takes_any_certificate_from_its_destination_does_so_for_nothing_else() {
+    let seed = image().to_string();
+    let secured = Faulty::start_with(&["--tls", "--seed-image", &seed]);
+    let plain = Faulty::start();
+    plain.load(&image());
+    let careless = ", tlsVerify: false";
+    let suspended = mirror_into(
+        "a",
+        &plain.host,
+        &secured.host,
+        careless,
+        "  suspend: true\n",
+    );
+    let reading = mirror_into("b", &secured.host, &plain.host, "", "");
+    let writing = mirror_into("c", &plain.host, &secured.host, "", "");
+    let (_folder, file) = folder_with(
+        "m.yaml",
+        &format!("{suspended}---\n{reading}---\n{writing}"),
+    );
+    let pass = || {
+        let mut command = coral();
+        command.args(["mirror", "run", "--plain-http", &plain.host]);
+        command
+    };
+    let finished = run(pass().arg(&file)).exited(1);
+    says_one_of(&finished, &["certificate"]);
+    assert!(
+        finished.stdout.contains("0 of 2 images mirrored"),
+        "{finished}"
+    );
+    // It does so for its own destination.
+    let (_folder, file) = folder_with(
+        "m.yaml",
+        &mirror_into("a", &plain.host, &secured.host, careless, ""),
+    );
+    let _ = run(pass().arg(&file)).succeeded();
 }
 
 #[test]
