@@ -18,7 +18,7 @@ use crate::transport::{Body, Transport, authority_of, refusal};
 /// One pool of connections and one cache of tokens; cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Client {
-    transport: Arc<Transport>,
+    pub(crate) transport: Arc<Transport>,
     auth: Arc<Auth>,
     referrers: Arc<ReferrersLocks>,
 }
@@ -62,8 +62,10 @@ impl Client {
 
     /// Asks `GET /v2/`: whether a registry answers at `host` and takes the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
-        let fitting = credentials.for_host(host).into_iter().cloned().collect();
-        let session = self.session(fitting, None);
+        let fitting: Vec<_> = credentials.for_host(host).into_iter().cloned().collect();
+        let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
+        // Whoever asks this wants to know of the credential, not of what anybody may do.
+        let session = Session::strict(transport, auth, fitting);
         let url = self
             .base(host)
             .map_err(|problem| Error::new(host, "asking /v2/", problem))?;
@@ -103,7 +105,7 @@ impl Client {
     }
 
     /// Where the API of a host begins. Docker Hub's registry has a name of its own.
-    fn base(&self, host: &Host) -> Result<Url, Problem> {
+    pub(crate) fn base(&self, host: &Host) -> Result<Url, Problem> {
         let scheme = if self.transport.plain_http_host(host) {
             "http"
         } else {

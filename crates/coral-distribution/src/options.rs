@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use coral_image::Host;
 
+use crate::redacted::Redacted;
+
 /// What is different about one host. The default is HTTPS with the system's trust anchors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct HostOptions {
@@ -14,6 +16,8 @@ pub struct HostOptions {
     pub skip_tls_verify: bool,
     /// Trust this CA (PEM, one or more certificates) in addition to the system's.
     pub ca_pem: Option<Vec<u8>>,
+    /// Show this certificate where the host asks for one: the chain and its private key (PEM).
+    pub client_pem: Option<Redacted<Vec<u8>>>,
 }
 
 /// Options of a [`Client`](crate::Client).

@@ -4,6 +4,7 @@ mod activity;
 mod answer;
 mod connections;
 mod failure;
+mod proxy;
 mod retry_after;
 
 use std::collections::HashSet;
@@ -21,6 +22,8 @@ pub(crate) use answer::{clean, is_html, read_bounded, refusal};
 use connections::Connections;
 pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;
+use proxy::Proxies;
+pub(crate) use proxy::Proxy;
 
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
@@ -95,9 +98,10 @@ impl Response {
 #[derive(Debug)]
 pub(crate) struct Transport {
     connections: Connections,
+    proxies: Proxies,
     pub(crate) rate_limits: RateLimits,
     pub(crate) stall: Duration,
-    connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
 }
 
 impl Transport {
@@ -105,9 +109,22 @@ impl Transport {
         Ok(Self {
             stall: options.stall_timeout,
             connect_timeout: options.connect_timeout,
+            proxies: Proxies::from_environment(),
             rate_limits: RateLimits::default(),
             connections: Connections::new(options)?,
         })
+    }
+
+    /// Another one with the same options, whose answers carry the certificate.
+    pub(crate) fn probing(&self) -> Result<Self, Error> {
+        let mut transport = Self::new(self.connections.options().clone())?;
+        transport.connections.keep_certificates();
+        Ok(transport)
+    }
+
+    /// The proxy that stands before a URL, if there is one.
+    pub(crate) fn proxy_for(&self, url: &Url) -> Option<Proxy> {
+        self.proxies.of(url)
     }
 
     /// Whether plain HTTP was asked for a registry.
@@ -215,10 +232,25 @@ impl Transport {
                     stall: self.stall,
                 });
             }
-            Some(Err(error)) => classify(&error, &request.url, self.connect_timeout, 0),
+            Some(Err(error)) => self.failure(&error, &request.url),
             None => Problem::Stalled(self.stall),
         };
         Err(Error::new(host, &request.asked, problem))
+    }
+
+    /// What a request that got no answer means. Where a proxy stands in between, a connection that
+    /// did not come about is one to the proxy.
+    fn failure(&self, error: &reqwest::Error, url: &Url) -> Problem {
+        let problem = classify(error, url, self.connect_timeout, 0);
+        let to_proxy = matches!(problem.category(), Category::Connect | Category::Dns)
+            || matches!(problem, Problem::ConnectTimeout(_));
+        match self.proxy_for(url).filter(|_| to_proxy) {
+            Some(proxy) => Problem::Proxy {
+                proxy: proxy.to_string(),
+                problem: Box::new(problem),
+            },
+            None => problem,
+        }
     }
 
     /// The request as the HTTP library wants it. A body that can be sent only once is taken out.

@@ -19,6 +19,8 @@ mod layouts;
 mod lists;
 #[path = "protocol/manifests.rs"]
 mod manifests;
+#[path = "protocol/probe.rs"]
+mod probe;
 #[path = "protocol/rate_limits.rs"]
 mod rate_limits;
 #[path = "protocol/resume.rs"]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use coral_testkit::{Auth, CountingProxy, Fault, FaultRegistry, Options, Seed};
+use coral_testkit::{Auth, ConnectProxy, CountingProxy, Fault, FaultRegistry, Options, Seed};
 use serde::de::DeserializeOwned;
 
 /// A registry that lies, cuts, throttles and stalls as it is told.
@@ -23,6 +23,13 @@ struct Arguments {
     /// Write the CA's certificate to this file.
     #[arg(long, requires = "tls")]
     ca_out: Option<PathBuf>,
+    /// Ask clients for a certificate of that CA; one is written to DIR/client.pem and
+    /// DIR/client.key.
+    #[arg(long, requires = "tls", value_name = "DIR")]
+    client_auth: Option<PathBuf>,
+    /// Offer HTTP/2.
+    #[arg(long, requires = "tls")]
+    http2: bool,
     /// What to ask of clients: `{"basic": {"username": …, "password": …}}` or `{"bearer": {…}}`.
     #[arg(long, value_parser = json::<Auth>)]
     auth: Option<Auth>,
@@ -46,6 +53,13 @@ struct Arguments {
 enum Mode {
     /// Forward everything to `host:port` over plain HTTP, and count.
     Proxy { upstream: String },
+    /// Be a forward proxy that leads everything to `host:port`; says what it is asked.
+    ConnectProxy {
+        upstream: String,
+        /// Ask for this user.
+        #[arg(long, value_name = "NAME:PASSWORD")]
+        user: Option<String>,
+    },
 }
 
 fn json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
@@ -61,6 +75,14 @@ async fn main() -> anyhow::Result<()> {
             say(&format!("proxy listening on http://{}", proxy.addr()))?;
             std::future::pending().await
         }
+        Some(Mode::ConnectProxy { upstream, user }) => {
+            let proxy = ConnectProxy::start(upstream, user.as_deref()).await?;
+            say(&format!("proxy listening on http://{}", proxy.addr()))?;
+            proxy
+                .tell(|asked| drop(say(&format!("asked {asked}"))))
+                .await;
+            Ok(())
+        }
         None => {
             let registry = registry(&arguments).await?;
             say(&format!("registry listening on {}", registry.url()))?;
@@ -73,6 +95,8 @@ async fn registry(arguments: &Arguments) -> anyhow::Result<FaultRegistry> {
     let options = Options {
         listen: arguments.listen,
         tls: arguments.tls,
+        client_auth: arguments.client_auth.is_some(),
+        http2: arguments.http2,
         auth: arguments.auth.clone().unwrap_or_default(),
         referrers: !arguments.no_referrers,
         page_size: arguments.page_size,
@@ -89,6 +113,10 @@ async fn registry(arguments: &Arguments) -> anyhow::Result<FaultRegistry> {
     }
     if let (Some(file), Some(pem)) = (&arguments.ca_out, registry.ca_pem()) {
         std::fs::write(file, pem).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let (Some(dir), Some((certificate, key))) = (&arguments.client_auth, registry.client_pem()) {
+        std::fs::write(dir.join("client.pem"), certificate)?;
+        std::fs::write(dir.join("client.key"), key)?;
     }
     Ok(registry)
 }

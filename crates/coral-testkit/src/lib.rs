@@ -8,10 +8,12 @@
 //!
 //! The fakes have state and behave like the thing itself; nothing here is scripted call by call.
 
+mod connect_proxy;
 mod image;
 mod proxy;
 mod registry;
 
+pub use connect_proxy::ConnectProxy;
 pub use image::{Built, BuiltManifest, ImageBuilder, IndexBuilder, Kind, Seed, pseudo_random};
 pub use proxy::CountingProxy;
 pub use registry::{

@@ -17,6 +17,7 @@ pub(crate) mod log;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -34,11 +35,19 @@ pub use log::Recorded;
 
 /// How a registry starts.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of a server for tests"
+)]
 pub struct Options {
     /// Where it listens; port 0 picks one.
     pub listen: SocketAddr,
     /// HTTPS with a CA of its own.
     pub tls: bool,
+    /// With TLS: ask clients for a certificate of the same CA.
+    pub client_auth: bool,
+    /// With TLS: offer HTTP/2.
+    pub http2: bool,
     /// What it asks of clients.
     pub auth: Auth,
     /// Whether the referrers API is there.
@@ -54,6 +63,8 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: false,
+            client_auth: false,
+            http2: false,
             auth: Auth::None,
             referrers: true,
             page_size: 100,
@@ -68,6 +79,7 @@ pub struct FaultRegistry {
     shared: Arc<Shared>,
     addr: SocketAddr,
     ca_pem: Option<String>,
+    client_pem: Option<(String, String)>,
     _guard: Arc<DropGuard>,
 }
 
@@ -105,11 +117,11 @@ impl FaultRegistry {
     pub async fn start_with(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let addr = listener.local_addr()?;
-        let (acceptor, ca_pem) = if options.tls {
-            tls::acceptor().map(|(acceptor, pem)| (Some(acceptor), Some(pem)))?
-        } else {
-            (None, None)
+        let wanted = tls::Wanted {
+            client_auth: options.client_auth,
+            http2: options.http2,
         };
+        let tls = options.tls.then(|| tls::make(wanted)).transpose()?;
         let scheme = if options.tls { "https" } else { "http" };
         let features = Features {
             referrers: options.referrers,
@@ -127,18 +139,20 @@ impl FaultRegistry {
             faults: fault::FaultList::default(),
             log: log::RequestLog::default(),
             gates: Mutex::default(),
+            connections: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
         tokio::spawn(listen::accept(
             listener,
-            acceptor,
+            tls.as_ref().map(|tls| tls.acceptor.clone()),
             Arc::clone(&shared),
             stop.clone(),
         ));
         Ok(Self {
             shared,
             addr,
-            ca_pem,
+            ca_pem: tls.as_ref().map(|tls| tls.ca_pem.clone()),
+            client_pem: tls.map(|tls| tls.client_pem),
             _guard: Arc::new(stop.drop_guard()),
         })
     }
@@ -161,6 +175,17 @@ impl FaultRegistry {
     /// The certificate of its CA, if it speaks TLS.
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()
+    }
+
+    /// A certificate of its CA for a client, and the key, if it speaks TLS.
+    pub fn client_pem(&self) -> Option<(&str, &str)> {
+        let (certificate, key) = self.client_pem.as_ref()?;
+        Some((certificate, key))
+    }
+
+    /// Connections that were made so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// Puts an image into a repository.

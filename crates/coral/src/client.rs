@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use coral_distribution::{Client, ClientOptions, Credentials, HostOptions};
+use coral_distribution::{Client, ClientOptions, Credentials, HostOptions, Redacted};
 use coral_image::Host;
 
 use crate::arguments::host;
 use crate::failure::Failure;
 
-/// Largest file with CA certificates that is read.
-const MAX_CA: u64 = 4 * 1024 * 1024;
+/// Largest file with certificates or keys that is read.
+const MAX_PEM: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Reaching registries")]
@@ -26,6 +26,10 @@ pub(crate) struct ClientArguments {
     /// Trust the CA certificates of a PEM file for this host, beside the system's
     #[arg(long, env = "CORAL_CA", value_name = "HOST[:PORT]=FILE", value_parser = host_file, value_delimiter = ',')]
     ca: Vec<(Host, PathBuf)>,
+    /// Show this certificate where the host asks for one: files with the certificate and its
+    /// private key, PEM, not encrypted
+    #[arg(long, env = "CORAL_CLIENT_CERT", value_name = "HOST[:PORT]=CERT:KEY", value_parser = host_pair, value_delimiter = ',')]
+    client_cert: Vec<(Host, Pair)>,
     /// Docker configuration with credentials [default: $`REGISTRY_AUTH_FILE`, else Docker's own
     /// config.json and Podman's auth.json]
     #[arg(long, env = "CORAL_DOCKER_CONFIG", value_name = "FILE")]
@@ -37,6 +41,21 @@ fn host_file(text: &str) -> Result<(Host, PathBuf), String> {
         .split_once('=')
         .ok_or("expected HOST=FILE, such as registry.corp:5000=ca.pem")?;
     Ok((host(name)?, PathBuf::from(file)))
+}
+
+/// Files of a client certificate.
+#[derive(Debug, Clone)]
+struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+fn host_pair(text: &str) -> Result<(Host, Pair), String> {
+    let expected = "expected HOST=CERT:KEY, such as registry.corp:5000=me.pem:me.key";
+    let (name, files) = text.split_once('=').ok_or(expected)?;
+    let (certificate, key) = files.split_once(':').ok_or(expected)?;
+    let (certificate, key) = (PathBuf::from(certificate), PathBuf::from(key));
+    Ok((host(name)?, Pair { certificate, key }))
 }
 
 impl ClientArguments {
@@ -60,6 +79,17 @@ impl ClientArguments {
                 .get_or_insert_default()
                 .extend(pem);
         }
+        for (host, pair) in &self.client_cert {
+            let read = |file: &Path| {
+                read_pem(file).map_err(|error| {
+                    Failure::input(format!("--client-cert {host}: {}: {error}", file.display()))
+                })
+            };
+            let mut pem = read(&pair.certificate)?;
+            pem.push(b'\n');
+            pem.extend(read(&pair.key)?);
+            hosts.entry(host.clone()).or_default().client_pem = Some(Redacted::new(pem));
+        }
         Ok(hosts)
     }
 
@@ -78,22 +108,27 @@ impl ClientArguments {
 }
 
 fn read_ca(file: &Path) -> std::io::Result<Vec<u8>> {
-    let size = std::fs::metadata(file)?.len();
+    let pem = read_pem(file)?;
     let is_pem = |bytes: &[u8]| {
         bytes
             .windows(27)
             .any(|w| w == b"-----BEGIN CERTIFICATE-----")
     };
-    if size > MAX_CA {
-        return Err(std::io::Error::other(format!("larger than {MAX_CA} bytes")));
-    }
-    let pem = std::fs::read(file)?;
     if !is_pem(&pem) {
         return Err(std::io::Error::other(
             "no certificate in it (expected PEM: -----BEGIN CERTIFICATE-----)",
         ));
     }
     Ok(pem)
+}
+
+fn read_pem(file: &Path) -> std::io::Result<Vec<u8>> {
+    if std::fs::metadata(file)?.len() > MAX_PEM {
+        return Err(std::io::Error::other(format!(
+            "larger than {MAX_PEM} bytes"
+        )));
+    }
+    std::fs::read(file)
 }
 
 /// A client that treats hosts as said.

@@ -237,6 +237,7 @@ fn load_mirror(
                 plain_http: false,
                 skip_tls_verify: !address.tls_verify,
                 ca_pem: address.ca.as_ref().map(|pem| pem.clone().into_bytes()),
+                client_pem: None,
             };
             let options = (options != HostOptions::default()).then_some(options);
             let host_options = options.map(|options| (address.host.clone(), options));

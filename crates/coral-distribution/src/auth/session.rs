@@ -73,6 +73,19 @@ impl Session {
         }
     }
 
+    /// Of somebody, who is not tried as nobody when refused; of nobody where nobody is known.
+    pub(crate) fn strict(
+        transport: Arc<Transport>,
+        auth: Arc<Auth>,
+        credentials: Vec<Credential>,
+    ) -> Self {
+        let mut session = Self::new(transport, auth, credentials, None);
+        if session.candidates.len() > 1 {
+            session.candidates.pop();
+        }
+        session
+    }
+
     /// Sends a request with the credential that fits; a refusal (401, 403) is an error, every
     /// other answer is returned as it is.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {

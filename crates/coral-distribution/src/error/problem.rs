@@ -68,6 +68,12 @@ pub(crate) enum Problem {
     Dns { cause: String },
     #[error("cannot connect: {cause}")]
     Connect { cause: String },
+    /// What happened on the way to a proxy.
+    #[error("through the proxy {proxy}: {problem}; see HTTPS_PROXY, HTTP_PROXY and NO_PROXY")]
+    Proxy {
+        proxy: String,
+        problem: Box<Problem>,
+    },
     #[error("TLS failed: {cause}; {advice}")]
     Tls { cause: String, advice: String },
     #[error("no connection within {} s", .0.as_secs_f32())]
@@ -149,6 +155,7 @@ impl Problem {
             Self::Dns { .. } => Category::Dns,
             Self::Connect { .. } => Category::Connect,
             Self::Tls { .. } => Category::Tls,
+            Self::Proxy { problem, .. } => problem.category(),
             Self::ConnectTimeout(_) | Self::Stalled(_) => Category::Timeout,
             Self::Answer(answer) | Self::TokenExpired(answer) | Self::UploadLost(answer) => {
                 answer.category()

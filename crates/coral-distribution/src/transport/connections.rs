@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::error::{Error, Problem};
 use crate::options::{ClientOptions, HostOptions};
+use crate::redacted::Redacted;
 
 /// Idle connections are given up before common servers and load balancers do so (60 s).
 const IDLE: Duration = Duration::from_secs(50);
@@ -22,6 +23,7 @@ enum PoolKey {
     Tls {
         skip_verify: bool,
         ca_pem: Option<Vec<u8>>,
+        client_pem: Option<Redacted<Vec<u8>>>,
         direct: bool,
     },
 }
@@ -29,6 +31,8 @@ enum PoolKey {
 #[derive(Debug)]
 pub(super) struct Connections {
     options: ClientOptions,
+    /// Whether answers carry the certificate of the other side.
+    certificates: bool,
     pools: Mutex<HashMap<PoolKey, reqwest::Client>>,
 }
 
@@ -36,25 +40,34 @@ impl Connections {
     /// Refuses certificates that cannot be read; connects nowhere.
     pub(super) fn new(options: ClientOptions) -> Result<Self, Error> {
         for (host, of_host) in &options.hosts {
-            let Some(pem) = &of_host.ca_pem else { continue };
-            let refuse = |text: String| {
-                Error::new(host, "reading its CA certificate", Problem::Options(text))
-            };
-            let roots = certificates(pem).map_err(refuse)?;
-            builder(&options, true)
-                .tls_certs_only(roots)
-                .build()
-                .map_err(|e| {
-                    refuse(format!(
-                        "not a usable certificate: {}",
-                        super::failure::root(&e)
-                    ))
+            if let Some(pem) = &of_host.ca_pem {
+                check_ca(pem).map_err(|text| {
+                    Error::new(host, "reading its CA certificate", Problem::Options(text))
                 })?;
+            }
+            if let Some(pem) = &of_host.client_pem {
+                check_identity(pem).map_err(|text| {
+                    Error::new(
+                        host,
+                        "reading its client certificate",
+                        Problem::Options(text),
+                    )
+                })?;
+            }
         }
         Ok(Self {
             options,
+            certificates: false,
             pools: Mutex::default(),
         })
+    }
+
+    pub(super) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    pub(super) fn keep_certificates(&mut self) {
+        self.certificates = true;
     }
 
     pub(super) fn options_of(&self, host: &Host) -> Option<&HostOptions> {
@@ -97,6 +110,7 @@ impl Connections {
         PoolKey::Tls {
             skip_verify: options.skip_tls_verify,
             ca_pem: options.ca_pem,
+            client_pem: options.client_pem,
             direct,
         }
     }
@@ -105,19 +119,25 @@ impl Connections {
         let built = match key {
             PoolKey::Plain { direct } => builder(&self.options, *direct).tls_certs_only([]).build(),
             PoolKey::Tls {
-                skip_verify: true,
+                skip_verify,
+                ca_pem,
+                client_pem,
                 direct,
-                ..
-            } => builder(&self.options, *direct)
-                .tls_certs_only([])
-                .tls_danger_accept_invalid_certs(true)
-                .build(),
-            PoolKey::Tls { ca_pem, direct, .. } => {
-                let extra = ca_pem.as_deref().map(certificates).transpose();
-                let extra = extra.map_err(Problem::Options)?.unwrap_or_default();
-                builder(&self.options, *direct)
-                    .tls_certs_merge(extra)
-                    .build()
+            } => {
+                let mut builder = builder(&self.options, *direct).tls_info(self.certificates);
+                if let Some(pem) = client_pem {
+                    builder = builder.identity(identity(pem).map_err(Problem::Options)?);
+                }
+                if *skip_verify {
+                    builder
+                        .tls_certs_only([])
+                        .tls_danger_accept_invalid_certs(true)
+                        .build()
+                } else {
+                    let extra = ca_pem.as_deref().map(certificates).transpose();
+                    let extra = extra.map_err(Problem::Options)?.unwrap_or_default();
+                    builder.tls_certs_merge(extra).build()
+                }
             }
         };
         built.map_err(|error| Problem::Tls {
@@ -138,6 +158,30 @@ fn builder(options: &ClientOptions, direct: bool) -> reqwest::ClientBuilder {
         .pool_idle_timeout(IDLE)
         .tcp_nodelay(true);
     if direct { builder.no_proxy() } else { builder }
+}
+
+fn check_ca(pem: &[u8]) -> Result<(), String> {
+    let builder = reqwest::Client::builder().tls_certs_only(certificates(pem)?);
+    let built = builder.build();
+    built
+        .map(drop)
+        .map_err(|e| format!("not a usable certificate: {}", super::failure::root(&e)))
+}
+
+fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
+    let builder = reqwest::Client::builder().tls_certs_only([]);
+    let built = builder.identity(identity(pem)?).build();
+    built.map(drop).map_err(|e| {
+        let cause = super::failure::root(&e);
+        format!("certificate and key do not make a pair: {cause}")
+    })
+}
+
+fn identity(pem: &Redacted<Vec<u8>>) -> Result<reqwest::Identity, String> {
+    // The library's own message may say what it read.
+    reqwest::Identity::from_pem(pem.expose()).map_err(|_| {
+        "expected a certificate and its private key, not encrypted, both PEM".to_owned()
+    })
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, String> {
@@ -167,7 +211,7 @@ fn is_hub(name: &str) -> bool {
 }
 
 /// A proxy never stands between this machine and itself.
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),

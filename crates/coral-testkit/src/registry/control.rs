@@ -11,7 +11,9 @@
 //! | `POST release`, a name | opens a gate |
 //! | `POST auth`, an [`Auth`](super::Auth) | asks this of clients from now on |
 //! | `POST referrers`, `true` or `false` | switches the referrers API |
-//! | `GET state` | what each repository holds, and how many tokens were given out |
+//! | `GET state` | what each repository holds, how many tokens were given out, and how many connections made |
+
+use std::sync::atomic::Ordering;
 
 use http::Method;
 use serde::de::DeserializeOwned;
@@ -115,5 +117,9 @@ fn state(shared: &Shared) -> Value {
             (path.clone(), held)
         })
         .collect();
-    json!({ "repositories": repositories, "tokens": lock(&shared.tokens).count })
+    json!({
+        "repositories": repositories,
+        "tokens": lock(&shared.tokens).count,
+        "connections": shared.connections.load(Ordering::Relaxed),
+    })
 }

@@ -1,7 +1,7 @@
 //! One request from its first byte to its last: faults, authorization, body, answer.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     pub(super) faults: FaultList,
     pub(super) log: RequestLog,
     pub(super) gates: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+    pub(super) connections: AtomicU64,
 }
 
 /// What can be changed while it runs.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -88,6 +88,7 @@ pub(super) async fn accept(
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else { continue };
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         let (tls, shared, stop) = (tls.clone(), Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -122,5 +123,7 @@ async fn http<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T, shared:
         async move { shared.serve(request, &wire).await }
     });
     // A connection that ends in an error is what was asked for, or the client's doing.
-    let _ = http1::Builder::new().serve_connection(io, service).await;
+    let _ = Builder::new(TokioExecutor::new())
+        .serve_connection(io, service)
+        .await;
 }

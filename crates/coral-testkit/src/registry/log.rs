@@ -14,6 +14,9 @@ pub struct Recorded {
     pub method: String,
     /// Path and query.
     pub path: String,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    #[serde(default)]
+    pub version: String,
     /// The status; 0 while there is none, and when the connection was closed instead.
     pub status: u16,
     /// The scheme of the Authorization header, if there was one: `Bearer`, `Basic`.
@@ -62,6 +65,7 @@ impl RequestLog {
                 .path_and_query()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
+            version: format!("{:?}", request.version),
             status: 0,
             authorization: scheme,
             range: header("range"),
