@@ -23,6 +23,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::routing::any;
+use coral_image::RepositoryPath;
 use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -36,7 +37,7 @@ pub(crate) use self::route::RouteClass;
 use crate::access::{InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::store::{FileStore, Store};
+use crate::store::{FileStore, Source, Store};
 
 type Response = axum::response::Response;
 
@@ -61,6 +62,14 @@ impl Context {
     fn settings(&self) -> Arc<Settings> {
         let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&settings)
+    }
+
+    /// Where a repository is read from.
+    fn source<'a>(&'a self, head: &'a Head, path: &RepositoryPath) -> &'a dyn Source {
+        match head.visitor.settings.layout(path) {
+            Some(layout) => layout,
+            None => self.store.as_ref(),
+        }
     }
 
     fn is_internal(&self, login: &Login) -> bool {

@@ -11,6 +11,7 @@
 mod access;
 mod front;
 mod kernel;
+mod layout;
 mod metrics;
 mod serve;
 mod settings;
@@ -21,6 +22,7 @@ pub use access::{
     Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
 };
 pub use front::Registry;
+pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, serve};
 pub use settings::{Limits, Settings, Writes};
 pub use store::{

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use coral_image::RepositoryPath;
+
 use crate::access::Access;
+use crate::layout::LayoutFolder;
 
 /// How a registry treats its clients; can be replaced while it serves.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +16,17 @@ pub struct Settings {
     pub writes: Writes,
     /// Bounds for what clients do.
     pub limits: Limits,
+    /// Folders that are served as repositories, in place of what the store has there.
+    pub layouts: Vec<LayoutFolder>,
+}
+
+impl Settings {
+    /// The layout that is served as this repository, if there is one.
+    pub(crate) fn layout(&self, path: &RepositoryPath) -> Option<&LayoutFolder> {
+        self.layouts
+            .iter()
+            .find(|layout| layout.repository() == path)
+    }
 }
 
 /// Whether anything can be written.

@@ -58,6 +58,8 @@ pub struct Stretch<T> {
 pub enum BlobContent {
     /// A file, whose ranges can be read at any offset. Its content never changes.
     File(Arc<File>),
+    /// A file of somebody else, who may write to it: its bytes are copied, never mapped.
+    Foreign(Arc<File>),
 }
 
 /// A blob opened for reading.

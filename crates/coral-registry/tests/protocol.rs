@@ -10,6 +10,8 @@ mod blobs;
 mod client;
 #[path = "protocol/concurrent.rs"]
 mod concurrent;
+#[path = "protocol/layouts.rs"]
+mod layouts;
 #[path = "protocol/listings.rs"]
 mod listings;
 #[path = "protocol/manifests.rs"]

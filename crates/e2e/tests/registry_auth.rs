@@ -388,3 +388,34 @@ fn what_cannot_work_is_refused_with_the_flag_and_exit_code_2() {
         assert!(!finished.stderr.contains("{SHA}"), "{finished}");
     }
 }
+
+#[test]
+#[ignore = "needs crane; run by cargo xtask test"]
+fn a_layout_is_served_as_a_repository_and_pulled_by_crane_byte_for_byte() {
+    let home = scratch();
+    let layout = Layout::open(home.path().join("layout"));
+    let here = layout.add_image("amd64", b"a layer");
+    let there = layout.add_image("arm64", b"another layer");
+    let index = layout.add_index(&[(here, "amd64"), (there, "arm64")]);
+    layout.tag("1", &index);
+    let before = layout.blobs();
+    let mut command = coral();
+    command.args(arguments(&home.path().join("storage")));
+    command.arg("--layout");
+    let server = Server::start_with(command.arg(format!("base/app={}", layout.folder().display())));
+    let name = format!("{}/base/app:1", server.address);
+    let pulled = home.path().join("pulled");
+    let mut pull = crane(home.path());
+    pull.args(["pull", "--format", "oci", &name]).arg(&pulled);
+    let _ = run(&mut pull).succeeded();
+    let pulled = Layout::open(pulled).blobs();
+    assert!(before.len() >= 7, "{:?}", before.keys());
+    assert_eq!(pulled, before);
+    let refused = push(home.path(), &layout, &format!("docker://{name}"), None);
+    assert_ne!(refused.code, 0, "{refused}");
+    assert_eq!(layout.blobs(), before, "a layout is never written to");
+    assert_eq!(
+        code(&ask(&server, None, "DELETE", "/v2/base/app/manifests/1")),
+        "UNSUPPORTED"
+    );
+}

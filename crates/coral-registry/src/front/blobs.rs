@@ -21,14 +21,14 @@ pub(super) async fn get(
 ) -> Result<Response, Refusal> {
     if head.method == Method::HEAD {
         let size = context
-            .store
+            .source(head, name)
             .stat_blob(name, digest)
             .await?
             .ok_or_else(|| unknown(digest))?;
         return Ok(describe(empty(StatusCode::OK), digest, size));
     }
     let blob = context
-        .store
+        .source(head, name)
         .open_blob(name, digest)
         .await?
         .ok_or_else(|| unknown(digest))?;

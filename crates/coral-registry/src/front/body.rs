@@ -68,8 +68,11 @@ pub(super) struct RangeBody {
 
 impl RangeBody {
     pub(super) fn new(content: BlobContent, span: Span, wire: Wire, sent: Counter) -> Self {
-        let BlobContent::File(file) = content;
-        let mapped = (wire == Wire::Untouched && span.length >= LEAST_MAPPED)
+        let (file, is_ours) = match content {
+            BlobContent::File(file) => (file, true),
+            BlobContent::Foreign(file) => (file, false),
+        };
+        let mapped = (is_ours && wire == Wire::Untouched && span.length >= LEAST_MAPPED)
             .then(|| Mapped::of(&file, span.start, span.length))
             .flatten();
         Self {

@@ -93,6 +93,12 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
             None => denied(right),
         });
     }
+    let layout = route
+        .repository()
+        .and_then(|path| visitor.settings.layout(path));
+    if layout.is_some() && right == Right::Push {
+        return Err(read_only("this repository is an OCI layout"));
+    }
     let refused = visitor.settings.writes == Writes::Refused && visitor.caller != Caller::Internal;
     if refused && right == Right::Push {
         return Err(read_only("the registry is read-only"));

@@ -8,10 +8,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::error::{Code, Refusal};
+use super::gate::Visitor;
 use super::query::{Query, encode};
 use super::range::number;
 use super::{Context, Head, Response, header};
-use crate::access::{Right, Session};
+use crate::access::Right;
+use crate::layout::LayoutFolder;
 use crate::store::{Page, StoreError, Stretch};
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -23,7 +25,7 @@ const CATALOG_PAGE: usize = 1000;
 pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, Refusal> {
     let page = page(&head.query, CATALOG_PAGE)?;
     let most = page.most;
-    let found = readable(context, head.visitor.session(), page).await?;
+    let found = readable(context, &head.visitor, page).await?;
     let names: Vec<&str> = found.entries.iter().map(RepositoryPath::as_str).collect();
     let response = super::json(StatusCode::OK, &json!({ "repositories": names }));
     let last = names.last().filter(|_| found.more);
@@ -33,11 +35,12 @@ pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, 
 /// A page of the repositories that the visitor may read: others are not even named.
 async fn readable(
     context: &Context,
-    session: Session<'_>,
+    visitor: &Visitor,
     wanted: Page,
 ) -> Result<Stretch<RepositoryPath>, StoreError> {
+    let session = visitor.session();
     if session.may_pull_everything() {
-        return context.store.repositories(wanted).await;
+        return all(context, visitor, wanted).await;
     }
     let mut found = Stretch {
         entries: Vec::new(),
@@ -46,7 +49,7 @@ async fn readable(
     let mut after = wanted.after;
     loop {
         let most = CATALOG_PAGE;
-        let part = context.store.repositories(Page { after, most }).await?;
+        let part = all(context, visitor, Page { after, most }).await?;
         after = part.entries.last().map(ToString::to_string);
         let mine = part.entries.into_iter();
         found
@@ -60,6 +63,36 @@ async fn readable(
     }
 }
 
+/// A page of all repositories: those of the store, and the layouts between them.
+async fn all(
+    context: &Context,
+    visitor: &Visitor,
+    wanted: Page,
+) -> Result<Stretch<RepositoryPath>, StoreError> {
+    let (after, most) = (wanted.after.clone(), wanted.most);
+    let mut found = context.store.repositories(wanted).await?;
+    let end = found.entries.last().filter(|_| found.more).cloned();
+    let layouts = visitor
+        .settings
+        .layouts
+        .iter()
+        .map(LayoutFolder::repository);
+    let mut here: Vec<RepositoryPath> = layouts
+        .filter(|path| after.as_deref().is_none_or(|after| path.as_str() > after))
+        .filter(|path| end.as_ref().is_none_or(|end| path.as_str() <= end.as_str()))
+        .cloned()
+        .collect();
+    if here.is_empty() {
+        return Ok(found);
+    }
+    found.entries.append(&mut here);
+    found.entries.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    found.entries.dedup();
+    found.more |= found.entries.len() > most;
+    found.entries.truncate(most);
+    Ok(found)
+}
+
 pub(super) async fn tags(
     context: &Context,
     head: &Head,
@@ -67,13 +100,17 @@ pub(super) async fn tags(
 ) -> Result<Response, Refusal> {
     let page = page(&head.query, usize::MAX)?;
     let most = page.most;
-    let found = context.store.tags(name, page).await?.ok_or_else(|| {
-        Refusal::not_found(
-            Code::NameUnknown,
-            "nothing was ever pushed to this repository",
-        )
-        .with_detail(json!({ "name": name }))
-    })?;
+    let found = context
+        .source(head, name)
+        .tags(name, page)
+        .await?
+        .ok_or_else(|| {
+            Refusal::not_found(
+                Code::NameUnknown,
+                "nothing was ever pushed to this repository",
+            )
+            .with_detail(json!({ "name": name }))
+        })?;
     let names: Vec<&str> = found.entries.iter().map(Tag::as_str).collect();
     let response = super::json(StatusCode::OK, &json!({ "name": name, "tags": names }));
     let last = names.last().filter(|_| found.more);
@@ -87,7 +124,7 @@ pub(super) async fn referrers(
     name: &RepositoryPath,
     subject: &Digest,
 ) -> Result<Response, Refusal> {
-    let mut referrers = context.store.referrers(name, subject).await?;
+    let mut referrers = context.source(head, name).referrers(name, subject).await?;
     let filter = head
         .query
         .get("artifactType")

@@ -26,14 +26,14 @@ pub(super) async fn get(
 ) -> Result<Response, Refusal> {
     if head.method == Method::HEAD {
         let record = context
-            .store
+            .source(head, name)
             .resolve(name, version)
             .await?
             .ok_or_else(|| unknown(version))?;
         return Ok(describe(empty(StatusCode::OK), &record));
     }
     let manifest = context
-        .store
+        .source(head, name)
         .manifest(name, version)
         .await?
         .ok_or_else(|| unknown(version))?;

@@ -7,9 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use coral_api::{GoDuration, Quantity};
+use coral_image::RepositoryPath;
 use coral_mirror::chain;
 use coral_registry::{
-    Access, CertificatePair, Grant, Grants, Htpasswd, Limits, PathPatterns, Settings, Who, Writes,
+    Access, CertificatePair, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, Settings,
+    Who, Writes,
 };
 
 use crate::failure::Failure;
@@ -70,6 +72,9 @@ pub(crate) struct RegistryArguments {
         help_heading = "TLS"
     )]
     tls_key: Option<PathBuf>,
+    /// Serve the OCI image layout in a folder as a repository, read-only
+    #[arg(long, env = "CORAL_LAYOUT", value_name = "REPOSITORY=DIR", value_parser = layout, value_delimiter = ',')]
+    layout: Vec<(RepositoryPath, PathBuf)>,
     /// Largest blob, such as 10Gi; none: as large as the storage
     #[arg(long, env = "CORAL_MAX_BLOB_SIZE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     max_blob_size: Option<u64>,
@@ -116,6 +121,14 @@ fn rule(text: &str) -> Result<Rule, String> {
     })
 }
 
+fn layout(text: &str) -> Result<(RepositoryPath, PathBuf), String> {
+    let (path, folder) = text
+        .split_once('=')
+        .ok_or("expected REPOSITORY=DIR, such as base/debian=/srv/layouts/debian")?;
+    let path = RepositoryPath::parse(path).map_err(|error| error.to_string())?;
+    Ok((path, PathBuf::from(folder)))
+}
+
 fn size(text: &str) -> Result<u64, String> {
     let size = Quantity::parse(text).map_err(|error| error.to_string())?;
     Ok(size.get())
@@ -141,6 +154,7 @@ impl RegistryArguments {
                 open_uploads: self.max_open_uploads,
                 upload_expiry: self.upload_expiry,
             },
+            layouts: self.layouts()?,
         })
     }
 
@@ -168,6 +182,16 @@ impl RegistryArguments {
 
     pub(super) fn certificate_files(&self) -> Option<[&Path; 2]> {
         Some([self.tls_cert.as_deref()?, self.tls_key.as_deref()?])
+    }
+
+    fn layouts(&self) -> Result<Vec<LayoutFolder>, Failure> {
+        let open = |(path, folder): &(RepositoryPath, PathBuf)| {
+            LayoutFolder::open(path.clone(), folder).map_err(|error| {
+                let (folder, error) = (folder.display(), chain(&error));
+                Failure::input(format!("--layout {path}={folder}: {error}"))
+            })
+        };
+        self.layout.iter().map(open).collect()
     }
 
     fn access(&self) -> Result<Access, Failure> {

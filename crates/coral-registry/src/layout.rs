@@ -1,0 +1,226 @@
+//! OCI image layouts, served read-only as repositories (OCI image-spec, `image-layout.md`).
+//!
+//! A layout is somebody else's folder: it is never written to, what changes in it is seen at the
+//! next request, and nothing in it is taken on trust. A manifest is held against its digest each
+//! time it is read, a blob the first time and whenever its file has changed since.
+
+mod catalog;
+mod files;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use coral_image::{Descriptor, Digest, RepositoryPath, Tag, Version};
+use futures::future::BoxFuture;
+
+use self::catalog::Catalog;
+use self::files::Stamp;
+use crate::store::{
+    BlobContent, BlobHandle, ManifestRecord, Page, Source, StoreError, StoredManifest, Stretch,
+};
+
+/// Why a folder cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// A file cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no layout, or one of another version.
+    #[error("{path} is no OCI image layout: {reason}", path = path.display())]
+    Form {
+        /// The file that says otherwise.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A layout's folder as the one repository it is served as. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct LayoutFolder(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    repository: RepositoryPath,
+    folder: PathBuf,
+    /// What is in it, as of when `index.json` looked like this.
+    catalog: Mutex<Option<(Stamp, Arc<Catalog>)>>,
+    /// Blobs that were held against their digests, as of when their files looked like this. At
+    /// most those that the catalog has.
+    verified: Mutex<HashMap<Digest, Stamp>>,
+}
+
+impl LayoutFolder {
+    /// The layout in `folder`, as `repository`. It is read once, so that a wrong folder is known at
+    /// once. This waits for the disk.
+    pub fn open(repository: RepositoryPath, folder: &Path) -> Result<Self, LayoutError> {
+        let shared = Shared {
+            repository,
+            folder: folder.to_owned(),
+            catalog: Mutex::default(),
+            verified: Mutex::default(),
+        };
+        shared.catalog()?;
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// The repository it is served as.
+    pub fn repository(&self) -> &RepositoryPath {
+        &self.0.repository
+    }
+
+    /// Looks something up on the blocking pool.
+    fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Shared, &Catalog) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let shared = Arc::clone(&self.0);
+        let task = tokio::task::spawn_blocking(move || {
+            let catalog = shared.catalog().map_err(StoreError::from)?;
+            look(&shared, &catalog)
+        });
+        Box::pin(async move { task.await.map_err(|_| StoreError::Closed)? })
+    }
+}
+
+impl Shared {
+    /// What is in the layout now.
+    fn catalog(&self) -> Result<Arc<Catalog>, LayoutError> {
+        let stamp = files::stamp(&self.folder.join("index.json"))?;
+        let mut slot = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, catalog)) = slot.as_ref().filter(|(seen, _)| *seen == stamp) {
+            return Ok(Arc::clone(catalog));
+        }
+        let catalog = Arc::new(Catalog::read(&self.folder)?);
+        *slot = Some((stamp, Arc::clone(&catalog)));
+        drop(slot);
+        self.verified().retain(|digest, _| catalog.has_blob(digest));
+        Ok(catalog)
+    }
+
+    fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Stamp>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of a manifest, which are what they hash to.
+    fn manifest(&self, record: &ManifestRecord) -> Result<StoredManifest, StoreError> {
+        let bytes = files::read_blob(&self.folder, &record.digest)?;
+        if !record.digest.matches(&bytes) {
+            return Err(files::damaged(&self.folder, &record.digest));
+        }
+        Ok(StoredManifest {
+            record: record.clone(),
+            bytes: Bytes::from(bytes),
+        })
+    }
+
+    /// Opens a blob that the layout has; `None` if its file is missing, as in a sparse layout.
+    fn open(&self, digest: &Digest) -> Result<Option<BlobHandle>, StoreError> {
+        let Some((file, stamp)) = files::open_blob(&self.folder, digest)? else {
+            return Ok(None);
+        };
+        if self.verified().get(digest) != Some(&stamp) {
+            files::verify(&self.folder, &file, digest)?;
+            self.verified().insert(*digest, stamp);
+        }
+        Ok(Some(BlobHandle {
+            size: stamp.size(),
+            content: BlobContent::Foreign(Arc::new(file)),
+        }))
+    }
+}
+
+impl From<LayoutError> for StoreError {
+    fn from(error: LayoutError) -> Self {
+        match error {
+            LayoutError::Read { path, source } => Self::io("read", &path, source),
+            LayoutError::Form { path, reason } => Self::Damaged { path, reason },
+        }
+    }
+}
+
+impl Source for LayoutFolder {
+    fn resolve<'a>(
+        &'a self,
+        _: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<ManifestRecord>, StoreError>> {
+        let version = version.clone();
+        self.look(move |_, catalog| Ok(catalog.resolve(&version).cloned()))
+    }
+
+    fn manifest<'a>(
+        &'a self,
+        _: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<StoredManifest>, StoreError>> {
+        let version = version.clone();
+        self.look(move |shared, catalog| {
+            let record = catalog.resolve(&version);
+            record.map(|record| shared.manifest(record)).transpose()
+        })
+    }
+
+    fn stat_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<u64>, StoreError>> {
+        Box::pin(async move {
+            let opened = self.open_blob(repository, digest).await?;
+            Ok(opened.map(|blob| blob.size))
+        })
+    }
+
+    fn open_blob<'a>(
+        &'a self,
+        _: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<BlobHandle>, StoreError>> {
+        let digest = *digest;
+        self.look(move |shared, catalog| {
+            if catalog.has_blob(&digest) {
+                shared.open(&digest)
+            } else {
+                Ok(None)
+            }
+        })
+    }
+
+    fn tags<'a>(
+        &'a self,
+        _: &'a RepositoryPath,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>> {
+        self.look(move |_, catalog| Ok(Some(catalog.tags(&page))))
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        _: &'a RepositoryPath,
+        subject: &'a Digest,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>, StoreError>> {
+        let subject = *subject;
+        self.look(move |_, catalog| Ok(catalog.referrers(&subject)))
+    }
+
+    fn repositories(
+        &self,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>> {
+        let own = self.0.repository.clone();
+        let is_behind = page.after.is_none_or(|after| own.as_str() > after.as_str());
+        let entries = Vec::from_iter((is_behind && page.most > 0).then_some(own));
+        let more = false;
+        Box::pin(async move { Ok(Stretch { entries, more }) })
+    }
+}

@@ -1,0 +1,150 @@
+//! What is in a layout.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::Path;
+
+use bytes::Bytes;
+use coral_image::{Descriptor, Digest, Manifest, Tag, Version};
+use serde::Deserialize;
+
+use super::LayoutError;
+use super::files::{blob, read, read_error};
+use crate::store::{ManifestRecord, Page, Stretch};
+
+/// Most manifests of one layout.
+const MOST_MANIFESTS: usize = 10_000;
+const NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Tags, manifests and blobs, as `index.json` and the manifests below it name them.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    tags: BTreeMap<Tag, Digest>,
+    manifests: HashMap<Digest, ManifestRecord>,
+    blobs: HashSet<Digest>,
+    referrers: HashMap<Digest, Vec<Descriptor>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Marker {
+    image_layout_version: String,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Vec<Descriptor>,
+}
+
+impl Catalog {
+    pub(super) fn read(folder: &Path) -> Result<Self, LayoutError> {
+        let marker: Marker = json(&folder.join("oci-layout"))?;
+        if !marker.image_layout_version.starts_with("1.") {
+            let version: String = marker.image_layout_version.chars().take(40).collect();
+            let reason = format!("its version is {version:?}, known is 1.0.0");
+            let path = folder.join("oci-layout");
+            return Err(LayoutError::Form { path, reason });
+        }
+        let index: Index = json(&folder.join("index.json"))?;
+        let mut catalog = Self::default();
+        let mut waiting = VecDeque::new();
+        for descriptor in index.manifests {
+            if let Some(tag) = tag_of(&descriptor) {
+                catalog.tags.insert(tag, descriptor.digest);
+            }
+            waiting.push_back(descriptor);
+        }
+        while let Some(descriptor) = waiting.pop_front() {
+            if catalog.manifests.contains_key(&descriptor.digest) {
+                continue;
+            }
+            if catalog.manifests.len() == MOST_MANIFESTS {
+                let reason = format!("it has more than {MOST_MANIFESTS} manifests");
+                let path = folder.join("index.json");
+                return Err(LayoutError::Form { path, reason });
+            }
+            match manifest(folder, &descriptor) {
+                Ok(manifest) => waiting.extend(catalog.take(&manifest)),
+                // One image that is not whole does not take the others with it.
+                Err(reason) => {
+                    let digest = descriptor.digest;
+                    tracing::warn!(folder = %folder.display(), %digest, reason, "not served");
+                }
+            }
+        }
+        let manifests = &catalog.manifests;
+        catalog
+            .tags
+            .retain(|_, digest| manifests.contains_key(digest));
+        for list in catalog.referrers.values_mut() {
+            list.sort_by_key(|referrer| referrer.digest.to_string());
+        }
+        Ok(catalog)
+    }
+
+    /// Takes a manifest in; what is to be looked at next.
+    fn take(&mut self, manifest: &Manifest) -> Vec<Descriptor> {
+        let record = ManifestRecord {
+            digest: manifest.digest(),
+            media_type: manifest.media_type().to_owned(),
+            size: manifest.size(),
+        };
+        self.manifests.insert(record.digest, record);
+        self.blobs.extend(manifest.blobs().map(|blob| blob.digest));
+        if let Some(subject) = manifest.subject() {
+            let list = self.referrers.entry(subject.digest).or_default();
+            list.push(manifest.descriptor());
+        }
+        manifest.children().to_vec()
+    }
+
+    pub(super) fn resolve(&self, version: &Version) -> Option<&ManifestRecord> {
+        let digest = match version {
+            Version::Tag(tag) => self.tags.get(tag)?,
+            Version::Digest(digest) => digest,
+        };
+        self.manifests.get(digest)
+    }
+
+    pub(super) fn has_blob(&self, digest: &Digest) -> bool {
+        self.blobs.contains(digest)
+    }
+
+    pub(super) fn tags(&self, page: &Page) -> Stretch<Tag> {
+        let is_behind = |tag: &&Tag| {
+            let after = page.after.as_deref();
+            after.is_none_or(|after| tag.as_str() > after)
+        };
+        let mut behind = self.tags.keys().filter(is_behind);
+        Stretch {
+            entries: behind.by_ref().take(page.most).cloned().collect(),
+            more: behind.next().is_some(),
+        }
+    }
+
+    pub(super) fn referrers(&self, subject: &Digest) -> Vec<Descriptor> {
+        self.referrers.get(subject).cloned().unwrap_or_default()
+    }
+}
+
+/// The name of an image: a tag, or a whole reference that ends in one.
+fn tag_of(descriptor: &Descriptor) -> Option<Tag> {
+    let name = descriptor.annotations.as_ref()?.get(NAME)?;
+    let tag = name.rsplit(['/', ':']).next().unwrap_or(name);
+    Tag::parse(tag).ok()
+}
+
+fn manifest(folder: &Path, descriptor: &Descriptor) -> Result<Manifest, String> {
+    let bytes = read(&blob(folder, &descriptor.digest)).map_err(|error| error.to_string())?;
+    let media_type = Some(descriptor.media_type.as_str());
+    Manifest::parse_pinned(Bytes::from(bytes), media_type, &descriptor.digest)
+        .map_err(|error| error.to_string())
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LayoutError> {
+    let bytes = read(path).map_err(|source| read_error(path, source))?;
+    serde_json::from_slice(&bytes).map_err(|error| LayoutError::Form {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
