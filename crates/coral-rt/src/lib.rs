@@ -5,8 +5,10 @@
 
 mod health;
 mod logging;
+mod request_id;
 mod shutdown;
 
 pub use health::{Health, health_router};
 pub use logging::{LogArgs, LogFormat, init_logging};
+pub use request_id::with_request_ids;
 pub use shutdown::shutdown_on_signal;

@@ -43,6 +43,10 @@ pub(crate) enum Command {
     },
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
+    /// Print the completions for a shell
+    Completions(CompletionArguments),
+    /// Write the man pages, one for each subcommand
+    Man(ManArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,6 +134,20 @@ pub(crate) struct CopyArguments {
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArguments {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// Folder for the pages; made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 /// Form of what goes to standard output.

@@ -11,6 +11,7 @@ mod failure;
 mod load;
 mod mirror;
 mod registry;
+mod shell;
 mod status_page;
 mod terminal;
 mod up;
@@ -23,7 +24,7 @@ use terminal::Terminal;
 
 fn main() -> ExitCode {
     let arguments = arguments::parse();
-    let terminal = Terminal::new();
+    let terminal = Terminal::new(arguments.log.log_format);
     match run(arguments, &terminal) {
         Ok(code) => code,
         Err(failure) => {
@@ -56,6 +57,8 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
                 command: MirrorCommand::Run(run),
             } => mirror::run(run, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
+            Command::Completions(completions) => Ok(shell::completions(&completions)),
+            Command::Man(man) => shell::man(&man),
         }
     });
     // Blocking reads of the file system that nobody waits for any more do not hold the exit.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_registry::{Connections, FileStore, InternalUser, Registry, Serving, Tls};
-use coral_rt::{Health, health_router, shutdown_on_signal};
+use coral_rt::{Health, health_router, shutdown_on_signal, with_request_ids};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -183,6 +183,7 @@ pub(crate) async fn serve_until(
         health.set_not_ready();
     });
     tokio::spawn(registry.keep_clean(stop.clone()));
+    let router = with_request_ids(router);
     coral_registry::serve(listener, router, serving, stop)
         .await
         .map_err(|error| Failure::failed("the registry ended", &error))

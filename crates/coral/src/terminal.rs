@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use coral_image::Digest;
 use coral_mirror::{Event, Key, Observer};
+use coral_rt::LogFormat;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Failures remembered so that none is told twice; past it, they may be.
@@ -24,7 +27,9 @@ pub(crate) struct Terminal(Arc<Inner>);
 struct Inner {
     /// Draws nothing when standard error is not a terminal.
     bars: MultiProgress,
+    /// Whether bars are drawn.
     is_terminal: bool,
+    format: LogFormat,
     shown: Mutex<Shown>,
 }
 
@@ -45,12 +50,14 @@ fn name_width() -> usize {
 }
 
 impl Terminal {
-    pub(crate) fn new() -> Self {
-        let is_terminal = io::stderr().is_terminal();
+    /// With `Json`, whatever is said is one JSON object a line, like the log.
+    pub(crate) fn new(format: LogFormat) -> Self {
+        let is_terminal = io::stderr().is_terminal() && format == LogFormat::Text;
         let bars = MultiProgress::new();
         Self(Arc::new(Inner {
             bars,
             is_terminal,
+            format,
             shown: Mutex::default(),
         }))
     }
@@ -58,6 +65,18 @@ impl Terminal {
     /// Prints a line above the bars. When nobody reads standard error any more, there is nobody
     /// to tell that either.
     pub(crate) fn line(&self, text: &str) {
+        self.tell(text, Map::new());
+    }
+
+    /// Says a line; machines get `fields` beside it.
+    fn tell(&self, text: &str, fields: Map<String, Value>) {
+        match self.0.format {
+            LogFormat::Text => self.raw(text),
+            LogFormat::Json => self.raw(&object(text, fields, Timestamp::now()).to_string()),
+        }
+    }
+
+    fn raw(&self, text: &str) {
         self.0.bars.suspend(|| {
             let _ = writeln!(io::stderr().lock(), "{text}");
         });
@@ -95,7 +114,7 @@ impl Terminal {
     }
 
     /// Says something of an image, unless that was the last thing said of it.
-    fn say(&self, name: &str, gist: &str, line: &str) {
+    fn say(&self, name: &str, gist: &str, line: &str, fields: Map<String, Value>) {
         let mut shown = self.shown();
         if shown.said.len() >= MAX_REMEMBERED {
             shown.said.clear();
@@ -103,7 +122,7 @@ impl Terminal {
         let before = shown.said.insert(name.to_owned(), gist.to_owned());
         drop(shown);
         if before.as_deref() != Some(gist) {
-            self.line(line);
+            self.tell(line, fields);
         }
     }
 }
@@ -122,7 +141,7 @@ impl Observer for Terminal {
             Event::Mirrored { .. } | Event::UpToDate { .. } | Event::Failed { .. } => {
                 self.forget(source);
                 let (gist, line) = told(source, key, event);
-                self.say(source, &gist, &line);
+                self.say(source, &gist, &line, fields(source, key, event));
             }
         }
     }
@@ -202,6 +221,41 @@ fn cut_in_the_middle(name: &str, width: usize) -> String {
     format!("{start}…{end}")
 }
 
+/// A line as machines read it, in the form of the log's lines. What a person reads at the begin of
+/// a line (`error: `, `warning: `) is its level here.
+fn object(text: &str, mut fields: Map<String, Value>, now: Timestamp) -> Value {
+    let (level, message) = match text.split_once(": ") {
+        Some(("error", rest)) => ("ERROR", rest),
+        Some(("warning", rest)) => ("WARN", rest),
+        _ => ("INFO", text),
+    };
+    fields.insert("message".to_owned(), message.into());
+    json!({"timestamp": now, "level": level, "fields": fields, "target": "coral"})
+}
+
+/// What a machine gets of an event beside the line.
+fn fields(source: &str, key: Option<&Key>, event: &Event<'_>) -> Map<String, Value> {
+    let more = match event {
+        Event::Mirrored { digest, moved, .. } => json!({"digest": digest, "bytes": moved}),
+        Event::UpToDate { digest } => json!({"digest": digest}),
+        Event::Failed {
+            error,
+            category,
+            attempts,
+            ..
+        } => json!({"error": error, "category": category, "attempts": attempts}),
+        _ => Value::Null,
+    };
+    let mut fields = Map::from_iter([("image".to_owned(), source.into())]);
+    if let Some(key) = key {
+        fields.insert("destination".to_owned(), key.to_string().into());
+    }
+    if let Value::Object(more) = more {
+        fields.extend(more);
+    }
+    fields
+}
+
 fn gist_of(digest: &Digest) -> String {
     digest.to_string()
 }
@@ -248,11 +302,27 @@ impl Write for LogLine<'_> {
 impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         self.terminal
-            .line(String::from_utf8_lossy(&self.line).trim_end());
+            .raw(String::from_utf8_lossy(&self.line).trim_end());
     }
 }
 
 /// Prints data to standard output. A reader that went away early wanted no more.
 pub(crate) fn print(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_machines_has_its_level_and_what_it_is_about() {
+        let now = Timestamp::from_second(0).unwrap();
+        let fields = Map::from_iter([("image".to_owned(), "a:1".into())]);
+        let shown = object("warning: odd", fields, now);
+        assert_eq!(shown["level"], "WARN");
+        assert_eq!(shown["fields"], json!({"image": "a:1", "message": "odd"}));
+        assert_eq!(object("http: a", Map::new(), now)["level"], "INFO");
+        assert_eq!(shown["timestamp"], "1970-01-01T00:00:00Z");
+    }
 }

@@ -23,6 +23,7 @@ mod port;
 mod process;
 mod registry;
 mod run;
+mod secrets;
 mod up;
 mod wait;
 
@@ -40,6 +41,7 @@ pub use port::free_port;
 pub use process::Process;
 pub use registry::{Kind, RegistryServer, User};
 pub use run::{Finished, run, scratch};
+pub use secrets::{password, passwords_in, secret};
 pub use up::{Up, mirror_yaml, write_yaml};
 pub use wait::until;
 

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::secrets;
 use crate::wait::until;
 
 /// A running program in a process group of its own.
 pub struct Process {
     child: Child,
+    is_coral: bool,
     name: String,
     captured: Arc<Mutex<Captured>>,
     readers: Vec<JoinHandle<()>>,
@@ -61,6 +64,7 @@ impl Process {
         let readers = stdout.into_iter().chain(stderr).collect();
         Self {
             child,
+            is_coral: runs_coral(command),
             name,
             captured,
             readers,
@@ -151,9 +155,26 @@ impl Process {
         for reader in self.readers.drain(..) {
             reader.join().expect("readers do not panic");
         }
+        self.keeps_secrets();
         status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    }
+
+    /// Insists that nothing which Coral wrote holds a secret of the tests.
+    fn keeps_secrets(&self) {
+        let (stdout, stderr) = self.output();
+        let found = [stdout, stderr]
+            .iter()
+            .filter(|_| self.is_coral)
+            .find_map(|text| secrets::found_in(text));
+        if let Some(secret) = found {
+            panic!(
+                "`{}` wrote a secret ({secret}):\n{}",
+                self.name,
+                self.shown()
+            );
+        }
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
@@ -167,6 +188,10 @@ impl Drop for Process {
             // The group, so that nothing which the program started stays behind.
             send("KILL", &format!("-{}", self.pid()));
             let _ = self.child.wait();
+        }
+        // A test that fails already says why itself.
+        if !thread::panicking() {
+            self.keeps_secrets();
         }
     }
 }
@@ -217,6 +242,12 @@ fn read(
     })
 }
 
+/// Whether the program, or one that it is the wrapper of, is Coral.
+fn runs_coral(command: &Command) -> bool {
+    let mut words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.any(|word| Path::new(word).file_name() == Some(OsStr::new("coral")))
+}
+
 fn name_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
@@ -239,6 +270,39 @@ mod tests {
         assert!(process.is_running());
         process.signal("TERM");
         assert_eq!(process.wait(SOON), 128 + 15);
+    }
+
+    /// A program named as Coral is that writes what it should not.
+    fn gossip(home: &Path) -> Command {
+        let program = home.join("coral");
+        let script =
+            "#!/bin/sh\necho 'the password is gossip-gossip' >&2\nexec tail -f /dev/null\n";
+        std::fs::write(&program, script).expect("scratch is writable");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).expect("scratch is writable");
+        let mut command = Command::new("sh");
+        command.arg(program);
+        command
+    }
+
+    #[test]
+    #[should_panic(expected = "wrote a secret")]
+    fn a_process_of_corals_that_writes_a_secret_fails_when_it_ends() {
+        secrets::secret("gossip-gossip");
+        let home = crate::run::scratch();
+        let mut process = Process::start(&mut gossip(home.path()));
+        process.wait_for_line("password", SOON);
+        process.signal("TERM");
+        process.wait(SOON);
+    }
+
+    #[test]
+    #[should_panic(expected = "wrote a secret")]
+    fn and_when_it_is_dropped() {
+        secrets::secret("gossip-gossip");
+        let home = crate::run::scratch();
+        let mut process = Process::start(&mut gossip(home.path()));
+        process.wait_for_line("password", SOON);
     }
 
     #[test]

@@ -51,6 +51,9 @@ impl RegistryServer {
     }
 
     fn start_with(kind: Kind, user: Option<User>) -> Self {
+        if let Some(user) = user {
+            crate::secrets::password(user.name, user.password);
+        }
         let folder = scratch();
         let port = free_port();
         let config = folder.path().join("config.yml");

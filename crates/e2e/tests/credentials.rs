@@ -120,6 +120,7 @@ fn a_wrong_password_is_named_without_being_shown() {
     let home = scratch();
     let (source, _) = private(Kind::Distribution, home.path());
     let file = home.path().join("wrong.json");
+    e2e::password(USER.name, "wrong-password");
     fs::write(&file, docker_config(&source.host(), "wrong-password")).unwrap();
     let (mut command, _) = copy(&source, home.path());
     let failed = run(command.arg("--docker-config").arg(&file)).exited(1);

@@ -123,6 +123,7 @@ impl Faulty {
     }
 
     pub(crate) fn ask_for(&self, auth: &Value) {
+        e2e::passwords_in(auth);
         self.control("POST", "auth", auth);
     }
 
