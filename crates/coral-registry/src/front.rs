@@ -32,6 +32,7 @@ pub(crate) use self::body::Wire;
 use self::error::{Code, Refusal};
 pub(crate) use self::gate::Peer;
 use self::gate::Visitor;
+pub use self::listings::WholeCatalog;
 use self::route::Route;
 pub(crate) use self::route::RouteClass;
 use crate::access::{InternalUser, Login, Verifier};

@@ -21,7 +21,7 @@ mod tls;
 pub use access::{
     Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
 };
-pub use front::Registry;
+pub use front::{Registry, WholeCatalog};
 pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, serve};
 pub use settings::{Limits, Settings, Writes};

@@ -24,7 +24,7 @@ use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use coral_image::{Host, RepositoryPath};
 use coral_registry::Tls;
@@ -85,6 +85,7 @@ pub(crate) fn beside(registry: Router, site: Site) -> Router {
         .route("/repositories", get(repositories))
         .route("/repositories/{*path}", get(repository))
         .route("/status.json", get(status))
+        .route("/login", get(login))
         .with_state(pages);
     registry.merge(own)
 }
@@ -170,6 +171,20 @@ async fn status(
 ) -> Response {
     match json::status(&pages.visit(&parts), &query).await {
         Ok(value) => guarded(axum::Json(value).into_response()),
+        Err(error) => refusal(error),
+    }
+}
+
+/// Asks for a name and a password, and leads back to the start page; without it, a browser sends
+/// none to pages that have something for everybody.
+async fn login(State(pages): State<Pages>, parts: Parts) -> Response {
+    let visit = pages.visit(&parts);
+    if !visit.reader.has_login() {
+        return refusal(ApiError::login_needed());
+    }
+    // A wrong password is told of here, with another challenge.
+    match visit.pages.api.sees_everything(&visit.reader).await {
+        Ok(_) => guarded(Redirect::to("/").into_response()),
         Err(error) => refusal(error),
     }
 }

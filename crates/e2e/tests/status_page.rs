@@ -206,3 +206,83 @@ fn it_is_light_or_dark_as_the_reader_likes() {
     assert!(light.starts_with(b"\x89PNG") && dark.starts_with(b"\x89PNG"));
     assert_ne!(light, dark, "the page looks the same in light and in dark");
 }
+
+/// A registry with two users: `all` reads everything, `web` and everybody below `web/`.
+fn guarded(home: &std::path::Path) -> (e2e::Process, String) {
+    let mut lines = String::new();
+    for user in ["all", "web"] {
+        let password = format!("{user}-password-7");
+        e2e::password(user, &password);
+        let mut htpasswd = std::process::Command::new("htpasswd");
+        lines += &e2e::run(htpasswd.args(["-Bbn", user, &password]))
+            .succeeded()
+            .stdout;
+    }
+    let users = home.join("users");
+    std::fs::write(&users, lines).unwrap();
+    let mut command = e2e::coral();
+    command.args(["registry", "serve", "--listen", "127.0.0.1:0", "--storage"]);
+    command
+        .arg(home.join("storage"))
+        .arg("--htpasswd")
+        .arg(users);
+    command.args(["--allow-pull", "all=**", "--allow-pull", "web=web/**"]);
+    command.args(["--anonymous-read=open/**", "--allow-push", "all=**"]);
+    let mut process = e2e::Process::start(&mut command);
+    let line = process.wait_for_line("registry listening on http://", SOON);
+    let host = line.rsplit('/').next().unwrap().trim().to_owned();
+    let layout = e2e::Layout::open(home.join("image"));
+    layout.tag("1", &layout.add_image("amd64", b"a layer"));
+    for repository in ["open/a", "web/b", "hidden/c"] {
+        let to = format!("docker://{host}/{repository}:1");
+        let mut copy = e2e::peers::skopeo_copy(home, &layout.reference("1"), &to);
+        copy.args(["--dest-creds", "all:all-password-7"]);
+        let _ = e2e::run(&mut copy).succeeded();
+    }
+    (process, host)
+}
+
+#[test]
+#[ignore = "needs htpasswd, skopeo, the release binary; run by cargo xtask test"]
+fn nobody_sees_more_than_they_may_pull() {
+    let home = scratch();
+    let (_process, host) = guarded(home.path());
+    let ask = |user: &str, path: &str| {
+        let url = format!("http://{host}{path}");
+        let login = format!("{user}:{user}-password-7");
+        let words: &[&str] = if user.is_empty() {
+            &[]
+        } else {
+            &["--user", &login]
+        };
+        let answer = e2e::http::request(&[words, &[url.as_str()]].concat());
+        (
+            answer.status,
+            String::from_utf8_lossy(&answer.body).into_owned(),
+        )
+    };
+    for path in ["/", "/repositories", "/status.json"] {
+        for (user, seen) in [
+            ("", vec!["open/a"]),
+            ("web", vec!["open/a", "web/b"]),
+            ("all", vec!["open/a", "web/b", "hidden/c"]),
+        ] {
+            let (status, body) = ask(user, path);
+            assert_eq!(status, 200, "{user} at {path}: {body}");
+            for name in ["open/a", "web/b", "hidden/c"] {
+                let is_there = body.contains(name);
+                assert_eq!(
+                    is_there,
+                    seen.contains(&name),
+                    "{user} at {path}: {name} in {body}"
+                );
+            }
+        }
+    }
+    assert_eq!(ask("", "/repositories/hidden/c").0, 401);
+    assert_eq!(ask("web", "/repositories/hidden/c").0, 403);
+    assert_eq!(ask("all", "/repositories/hidden/c").0, 200);
+    assert_eq!(ask("", "/mirrors/default/web").0, 401);
+    assert_eq!(ask("", "/login").0, 401);
+    assert_eq!(ask("all", "/login").0, 303);
+}

@@ -16,6 +16,11 @@ use crate::access::Right;
 use crate::layout::LayoutFolder;
 use crate::store::{Page, StoreError, Stretch};
 
+/// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It goes
+/// over no wire; it is for what is served beside the registry, in the same process.
+#[derive(Debug, Clone, Copy)]
+pub struct WholeCatalog;
+
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Clients read an index of at most 4 MiB; a page of referrers stays below.
 const MOST_REFERRER_BYTES: usize = MAX_MANIFEST_SIZE - 64 * 1024;
@@ -27,7 +32,10 @@ pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, 
     let most = page.most;
     let found = readable(context, &head.visitor, page).await?;
     let names: Vec<&str> = found.entries.iter().map(RepositoryPath::as_str).collect();
-    let response = super::json(StatusCode::OK, &json!({ "repositories": names }));
+    let mut response = super::json(StatusCode::OK, &json!({ "repositories": names }));
+    if head.visitor.session().may_pull_everything() {
+        response.extensions_mut().insert(WholeCatalog);
+    }
     let last = names.last().filter(|_| found.more);
     Ok(link(response, "/v2/_catalog", most, last.copied()))
 }

@@ -5,6 +5,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag, Version};
+use coral_registry::WholeCatalog;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt;
@@ -34,6 +35,10 @@ impl Reader {
             connection: parts.extensions.clone(),
         }
     }
+
+    pub(super) fn has_login(&self) -> bool {
+        self.authorization.is_some()
+    }
 }
 
 /// Why something cannot be shown.
@@ -54,6 +59,14 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
+    /// What makes a browser ask for a name and a password.
+    pub(super) fn login_needed() -> Self {
+        Self::Refused {
+            status: StatusCode::UNAUTHORIZED,
+            challenge: vec![HeaderValue::from_static("Basic realm=\"coral\"")],
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Missing => StatusCode::NOT_FOUND,
@@ -68,6 +81,8 @@ impl ApiError {
 pub(super) struct Listed<T> {
     pub(super) names: Vec<T>,
     pub(super) more: bool,
+    /// Whether the reader may see all that there is.
+    pub(super) is_whole: bool,
 }
 
 impl<T> Listed<T> {
@@ -77,7 +92,15 @@ impl<T> Listed<T> {
     }
 }
 
+/// The body of a list, and what its head says.
+struct List<T> {
+    entries: T,
+    more: bool,
+    is_whole: bool,
+}
+
 struct Answer {
+    is_whole: bool,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -100,13 +123,20 @@ impl Api {
             repositories: Option<Vec<String>>,
         }
         let path = listing("/v2/_catalog", last.map(RepositoryPath::as_str), limit);
-        let (catalog, more): (Catalog, bool) = self.list(reader, &path).await?;
-        let names = catalog.repositories.into_iter().flatten();
+        let found: List<Catalog> = self.list(reader, &path).await?;
+        let names = found.entries.repositories.into_iter().flatten();
         let names = names.filter_map(|name| RepositoryPath::parse(&name).ok());
         Ok(Listed {
             names: names.collect(),
-            more,
+            more: found.more,
+            is_whole: found.is_whole,
         })
+    }
+
+    /// Whether the reader may see everything: then also what is not in the registry, such as what
+    /// mirrors want and where they fail.
+    pub(super) async fn sees_everything(&self, reader: &Reader) -> Result<bool, ApiError> {
+        Ok(self.repositories(reader, None, 1).await?.is_whole)
     }
 
     /// A page of a repository's tags.
@@ -124,12 +154,13 @@ impl Api {
         }
         let path = format!("/v2/{repository}/tags/list");
         let path = listing(&path, last.map(Tag::as_str), limit);
-        let (tags, more): (Tags, bool) = self.list(reader, &path).await?;
-        let names = tags.tags.into_iter().flatten();
+        let found: List<Tags> = self.list(reader, &path).await?;
+        let names = found.entries.tags.into_iter().flatten();
         let names = names.filter_map(|name| Tag::parse(&name).ok());
         Ok(Listed {
             names: names.collect(),
-            more,
+            more: found.more,
+            is_whole: found.is_whole,
         })
     }
 
@@ -177,11 +208,13 @@ impl Api {
         &self,
         reader: &Reader,
         path: &str,
-    ) -> Result<(T, bool), ApiError> {
+    ) -> Result<List<T>, ApiError> {
         let answer = self.ask(reader, Method::GET, path).await?;
-        let more = answer.headers.contains_key(header::LINK);
-        let list = serde_json::from_slice(&answer.body).map_err(|_| ApiError::Failed)?;
-        Ok((list, more))
+        Ok(List {
+            more: answer.headers.contains_key(header::LINK),
+            is_whole: answer.is_whole,
+            entries: serde_json::from_slice(&answer.body).map_err(|_| ApiError::Failed)?,
+        })
     }
 
     async fn ask(&self, reader: &Reader, method: Method, path: &str) -> Result<Answer, ApiError> {
@@ -198,6 +231,7 @@ impl Api {
         let (head, body) = response.into_parts();
         match head.status {
             StatusCode::OK => Ok(Answer {
+                is_whole: head.extensions.get::<WholeCatalog>().is_some(),
                 body: to_bytes(body, MAX_ANSWER)
                     .await
                     .map_err(|_| ApiError::Failed)?,

@@ -18,7 +18,14 @@ pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<Value, Ap
         .repositories(&visit.reader, last.as_ref(), REPOSITORIES)
         .await?;
     let mut mirrors = vec![];
-    for mirror in visit.pages.site.board.mirrors() {
+    let everything = repositories.is_whole;
+    let board = &visit.pages.site.board;
+    let (running, broken) = if everything {
+        (board.mirrors(), board.broken())
+    } else {
+        Default::default()
+    };
+    for mirror in running {
         let shown = visit.images(&mirror, query.which(), query.page(), PER_PAGE);
         mirrors.push(mirror_json(&mirror, &shown.await));
     }
@@ -26,7 +33,8 @@ pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<Value, Ap
         "version": env!("CARGO_PKG_VERSION"),
         "time": visit.now,
         "registry": {"host": visit.host},
-        "brokenFiles": visit.pages.site.board.broken(),
+        "everything": everything,
+        "brokenFiles": broken,
         "mirrors": mirrors,
         "repositories": {"names": repositories.names, "next": repositories.next()},
     }))

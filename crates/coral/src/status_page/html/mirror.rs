@@ -16,6 +16,9 @@ pub(in crate::status_page) async fn page(
     name: &str,
     query: &PageQuery,
 ) -> Result<Markup, ApiError> {
+    if !visit.pages.api.sees_everything(&visit.reader).await? {
+        return Err(ApiError::login_needed());
+    }
     let mirror = visit
         .pages
         .site

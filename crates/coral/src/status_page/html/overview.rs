@@ -23,11 +23,21 @@ pub(in crate::status_page) async fn page(
     query: &PageQuery,
 ) -> Result<Markup, ApiError> {
     let listed = repositories::list(visit, query).await?;
-    let mirrors = visit.pages.site.board.mirrors();
+    let sees_everything = visit.pages.api.sees_everything(&visit.reader).await?;
+    let mirrors = if sees_everything {
+        visit.pages.site.board.mirrors()
+    } else {
+        vec![]
+    };
     let failures = failures(visit, &mirrors).await;
     let content = html! {
         h1 { "Registry " code { (visit.host) } }
-        @if !visit.pages.site.board.broken().is_empty() { (broken(visit)) }
+        @if !sees_everything {
+            p {
+                "You see what you may pull. Mirrors are shown to those who may pull everything: "
+                a href="/login" { "log in" } "."
+            }
+        } @else if !visit.pages.site.board.broken().is_empty() { (broken(visit)) }
         @if !mirrors.is_empty() {
             (counts(&mirrors))
             @if !failures.is_empty() { (attention(visit, &failures)) }

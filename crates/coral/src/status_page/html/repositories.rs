@@ -61,7 +61,7 @@ fn row(name: &RepositoryPath, tags: Option<Listed<Tag>>) -> Markup {
             th scope="row" { a href={ "/repositories/" (name) } { code { (name) } } }
             td.tags {
                 @match tags {
-                    Some(Listed { names, more }) if !names.is_empty() => {
+                    Some(Listed { names, more, .. }) if !names.is_empty() => {
                         @for tag in names { a href={ "/repositories/" (name) "#" (tag) } { code { (tag) } } " " }
                         @if more { a href={ "/repositories/" (name) } { "more" } }
                     }
