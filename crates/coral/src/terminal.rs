@@ -16,9 +16,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Failures remembered so that none is told twice; past it, they may be.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// A bar once the sizes are known.
-const SIZED: &str =
-    "{msg:40!} {bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
+/// What stands beside the name of an image whose sizes are known.
+const SIZED: &str = "{bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
+/// And before that.
+const UNSIZED: &str = "reading its manifests";
 
 /// Standard error, shared by lines, logs and bars. Cheap to clone.
 #[derive(Clone)]
@@ -41,12 +42,12 @@ struct Shown {
 }
 
 /// Columns of a bar besides the name, blanks between them included.
-const BESIDE_THE_NAME: u16 = 47;
+const BESIDE_THE_NAME: u16 = 70;
 
 /// Columns that are there for the name.
 fn name_width() -> usize {
     let columns = console::Term::stderr().size().1;
-    usize::from(columns.saturating_sub(BESIDE_THE_NAME)).clamp(20, 80)
+    usize::from(columns.saturating_sub(BESIDE_THE_NAME)).clamp(20, 60)
 }
 
 impl Terminal {
@@ -92,7 +93,7 @@ impl Terminal {
             return;
         }
         let bar = self.0.bars.add(ProgressBar::new(0));
-        set_style(&bar, "{msg:40!} reading its manifests");
+        set_style(&bar, UNSIZED);
         bar.set_message(cut_in_the_middle(name, name_width()));
         bar.enable_steady_tick(Duration::from_millis(200));
         self.shown().running.insert(name.to_owned(), bar);
@@ -147,8 +148,9 @@ impl Observer for Terminal {
     }
 }
 
-fn set_style(bar: &ProgressBar, template: &str) {
-    if let Ok(style) = ProgressStyle::with_template(template) {
+fn set_style(bar: &ProgressBar, beside: &str) {
+    let template = format!("{{msg:{}!}} {beside}", name_width());
+    if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
     }
 }
