@@ -132,6 +132,11 @@ impl ImageStatus {
         self.next_try.is_some_and(|at| at <= now)
     }
 
+    /// Whether it has a next try that is not yet due.
+    pub fn waits(&self, now: Timestamp) -> bool {
+        self.next_try.is_some_and(|at| at > now)
+    }
+
     /// Whether it is complete.
     pub fn is_mirrored(&self) -> bool {
         matches!(self.state, ImageState::Mirrored(_))

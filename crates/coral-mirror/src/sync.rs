@@ -153,7 +153,7 @@ impl<Q: Queue> Driver<Q> {
         if self.next_pass.is_some_and(|at| at <= now) {
             self.passes += 1;
             self.next_pass = next_pass(&self.mirror.settings.cadence, now);
-            self.ledger.begin_pass();
+            self.ledger.begin_pass(now);
         }
         for repository in self.ledger.repositories_due(now) {
             self.ask_to_expand(repository, now);
@@ -211,7 +211,9 @@ impl<Q: Queue> Driver<Q> {
 
     async fn fold_in(&mut self, found: Found) {
         match found {
-            Found::Expanded(repository, Ok(wanted)) => self.ledger.expanded(repository, wanted),
+            Found::Expanded(repository, Ok(wanted)) => {
+                self.ledger.expanded(repository, wanted, Timestamp::now());
+            }
             Found::Expanded(repository, Err(error)) => {
                 let failure = Failure {
                     error: chain(&error),
@@ -266,7 +268,13 @@ impl<Q: Queue> Driver<Q> {
                 self.ask_to_compare(wanted, Depth::Children);
             }
             Ok(done) => {
-                let (digest, moved, sparse) = (done.digest, done.moved, done.sparse);
+                let (digest, sparse) = (done.digest, done.sparse);
+                // What another mirror's copy moved is counted there.
+                let moved = if job.mirror == self.mirror.name {
+                    done.moved
+                } else {
+                    0
+                };
                 self.ledger
                     .succeeded(&job.key, digest, moved, sparse, Timestamp::now());
                 let event = Event::Mirrored {

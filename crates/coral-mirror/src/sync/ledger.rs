@@ -1,6 +1,8 @@
 //! What a mirror knows of its images: pure, `now` and jitter are arguments.
 
 mod page;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -94,12 +96,13 @@ impl Ledger {
         }
     }
 
-    /// Everything that rests is to be looked at again.
-    pub(super) fn begin_pass(&mut self) {
+    /// Everything that rests is to be looked at again, but for what failed and has its next try
+    /// later: a pass does not shorten a wait that grew, or that the other side asked for.
+    pub(super) fn begin_pass(&mut self, now: Timestamp) {
         let resting = self
             .repositories
             .iter_mut()
-            .filter(|r| r.phase == Phase::Resting);
+            .filter(|r| r.phase == Phase::Resting && !r.status.waits(now));
         resting.for_each(|repository| repository.phase = Phase::Due);
     }
 
@@ -129,8 +132,9 @@ impl Ledger {
         due
     }
 
-    /// A repository's images are known: new ones join, those no longer wanted leave, all are due.
-    pub(super) fn expanded(&mut self, repository: usize, wanted: Vec<Wanted>) {
+    /// A repository's images are known: new ones join, those no longer wanted leave, all are due
+    /// but for those that failed and have their next try later.
+    pub(super) fn expanded(&mut self, repository: usize, wanted: Vec<Wanted>, now: Timestamp) {
         self.repositories[repository] = Repository {
             status: ImageStatus::default(),
             phase: Phase::Resting,
@@ -145,7 +149,7 @@ impl Ledger {
                 sparse: false,
                 looked: None,
             });
-            if image.phase == Phase::Resting {
+            if image.phase == Phase::Resting && !image.status.waits(now) {
                 image.phase = Phase::Due;
             }
             self.images

@@ -89,8 +89,8 @@ mod tests {
     /// Tags 0 to 9: even ones are mirrored, 1 has failed, the others were not looked at yet.
     fn ledger() -> Ledger {
         let mut ledger = Ledger::new(1, RetryPolicy::default(), Until::Stopped);
-        ledger.expanded(0, (0..10).map(|n| wanted(&n.to_string())).collect());
         let now = Timestamp::from_second(1000).unwrap();
+        ledger.expanded(0, (0..10).map(|n| wanted(&n.to_string())).collect(), now);
         for n in (0..10).step_by(2) {
             ledger.succeeded(&key(&n.to_string()), Digest::sha256(b"x"), 5, false, now);
         }
