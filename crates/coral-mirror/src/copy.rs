@@ -31,6 +31,8 @@ use tree::Tree;
 pub struct Limits {
     /// Blobs moved at the same time, over all images.
     pub transfers: usize,
+    /// Of these, so many from one source: one that hardly sends anything holds up itself only.
+    pub transfers_per_source: usize,
     /// Blobs looked at or moved at the same time for one image.
     pub blobs_per_image: usize,
     /// Manifests read or written at the same time for one image.
@@ -40,7 +42,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            transfers: 8,
+            transfers: 16,
+            transfers_per_source: 8,
             blobs_per_image: 6,
             manifests_per_image: 8,
         }
@@ -138,8 +141,9 @@ struct Bytes {
 
 impl std::ops::AddAssign for Bytes {
     fn add_assign(&mut self, other: Self) {
-        self.moved += other.moved;
-        self.spared += other.spared;
+        // Sizes are what manifests say.
+        self.moved = self.moved.saturating_add(other.moved);
+        self.spared = self.spared.saturating_add(other.spared);
     }
 }
 
@@ -160,7 +164,7 @@ impl Copier {
     /// A copier with its own bounds.
     pub fn new(limits: Limits) -> Self {
         Self {
-            blobs: Arc::new(Blobs::new(limits.transfers)),
+            blobs: Arc::new(Blobs::new(limits)),
             limits,
         }
     }

@@ -15,7 +15,7 @@ use crate::access::Access;
 use crate::copy::{Copier, CopyOptions, CopyRequest, Limits};
 use crate::inspect::{self, ImagePage, ImageQuery, Look};
 use crate::progress::{Event, Observer, chain};
-use crate::queue::{InProcess, Job, Queue};
+use crate::queue::{InProcess, Job, PER_HOST, Queue};
 use crate::state::Cause;
 
 /// How much a process does at once.
@@ -30,7 +30,8 @@ pub struct EngineLimits {
 impl Default for EngineLimits {
     fn default() -> Self {
         Self {
-            images: 6,
+            // One source host gets no more than half of them.
+            images: 2 * PER_HOST,
             copy: Limits::default(),
         }
     }

@@ -88,7 +88,8 @@ async fn plan_images<S: BuildHasher>(
                     .filter(|(d, _)| counted.insert(*d))
                     .collect();
                 PlannedAction::Copy {
-                    bytes: new.iter().map(|(_, n)| n).sum(),
+                    // Sizes are what manifests say.
+                    bytes: new.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n)),
                     blobs: new.len(),
                 }
             }

@@ -1,13 +1,17 @@
 //! The queue of copy jobs. In process here; other engines come behind the same trait.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coral_image::{ImageRef, Platform};
+use coral_image::{Host, ImageRef, Platform};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::progress::Key;
+
+/// Jobs of one source host that are worked on at the same time: one that hardly answers holds up
+/// its own images only.
+pub(crate) const PER_HOST: usize = 6;
 
 /// One image to copy. Holds no credential: whoever takes the job asks for them by `mirror`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,12 @@ pub struct Job {
     pub platforms: Vec<Platform>,
     /// Whether referrers and cosign's tags are copied too.
     pub referrers: bool,
+}
+
+impl Job {
+    fn host(&self) -> &Host {
+        self.source.repository().host()
+    }
 }
 
 /// What came of an attempt to enqueue.
@@ -67,7 +77,8 @@ impl Drop for Delivery {
     }
 }
 
-/// The queue in this process: first in, first out; gone with the process, which is why producers
+/// The queue in this process: first in, first out, but that jobs of a source host which has enough
+/// in work let others by; gone with the process, which is why producers
 /// look at the registries again when they start.
 #[derive(Debug, Clone, Default)]
 pub struct InProcess(Arc<Inner>);
@@ -82,6 +93,32 @@ struct Inner {
 struct Jobs {
     waiting: VecDeque<Job>,
     in_flight: HashSet<Key>,
+    /// How many jobs of each source host are worked on.
+    in_work: HashMap<Host, usize>,
+}
+
+impl Jobs {
+    fn next(&mut self) -> Option<Job> {
+        let in_work = &self.in_work;
+        let may_begin = |job: &Job| {
+            let of_host = in_work.get(job.host()).copied().unwrap_or(0);
+            of_host < PER_HOST
+        };
+        let first = self.waiting.iter().position(may_begin)?;
+        let job = self.waiting.remove(first)?;
+        *self.in_work.entry(job.host().clone()).or_default() += 1;
+        Some(job)
+    }
+
+    fn end(&mut self, key: &Key, host: &Host) {
+        self.in_flight.remove(key);
+        if let Some(count) = self.in_work.get_mut(host) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_work.remove(host);
+            }
+        }
+    }
 }
 
 impl InProcess {
@@ -92,10 +129,12 @@ impl InProcess {
     }
 
     fn pop(&self) -> Option<Delivery> {
-        let job = self.jobs().waiting.pop_front()?;
-        let (queue, key) = (self.clone(), job.key.clone());
+        let job = self.jobs().next()?;
+        let (queue, key, host) = (self.clone(), job.key.clone(), job.host().clone());
         Some(Delivery::new(job, move || {
-            queue.jobs().in_flight.remove(&key);
+            queue.jobs().end(&key, &host);
+            // A job of this host may have waited for this one.
+            queue.0.arrived.notify_one();
         }))
     }
 }
@@ -130,8 +169,12 @@ mod tests {
     use super::*;
 
     fn job(tag: &str) -> Job {
-        let source = ImageRef::parse(&format!("quay.io/org/app:{tag}")).unwrap();
-        let key = Key::of(&ImageRef::parse(&format!("mirror:5000/quay.io/org/app:{tag}")).unwrap());
+        job_from("quay.io", tag)
+    }
+
+    fn job_from(host: &str, tag: &str) -> Job {
+        let source = ImageRef::parse(&format!("{host}/org/app:{tag}")).unwrap();
+        let key = Key::of(&ImageRef::parse(&format!("mirror:5000/{host}/org/app:{tag}")).unwrap());
         Job {
             key,
             source,
@@ -179,6 +222,31 @@ mod tests {
         for worker in workers {
             worker.await.unwrap();
         }
+    }
+
+    /// Regression: one source that dripped held every worker of the process.
+    #[tokio::test]
+    async fn a_host_with_enough_in_work_lets_others_by() {
+        let queue = InProcess::default();
+        let slow: Vec<String> = (0..=PER_HOST).map(|n| n.to_string()).collect();
+        for tag in &slow {
+            queue.enqueue(job_from("slow.example", tag)).await;
+        }
+        queue.enqueue(job("1")).await;
+        let mut held = vec![];
+        for tag in &slow[..PER_HOST] {
+            held.push(queue.take().await);
+            assert_eq!(held.last().unwrap().job, job_from("slow.example", tag));
+        }
+        assert_eq!(queue.take().await.job, job("1"));
+        assert!(queue.pop().is_none(), "the slow host has enough in work");
+        // The end of one wakes who waits for the next.
+        let waiting = queue.clone();
+        let waiting = tokio::spawn(async move { waiting.take().await.job.clone() });
+        tokio::task::yield_now().await;
+        held.pop();
+        let next = waiting.await.unwrap();
+        assert_eq!(next, job_from("slow.example", &PER_HOST.to_string()));
     }
 
     #[test]

@@ -14,6 +14,9 @@ use coral_mirror::{
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use tokio_util::sync::CancellationToken;
 
+#[path = "copying/apart.rs"]
+mod apart;
+
 /// A source, a destination, and a client for both.
 struct Pair {
     source: FaultRegistry,
@@ -90,6 +93,12 @@ impl Pair {
             EngineLimits::default(),
             Arc::new(Deaf),
         );
+        let mirror = self.described("default/m", repositories);
+        mirror.run(&engine, until, stop, |_| {}).await
+    }
+
+    /// A mirror of these repositories' tag 1.
+    fn described(&self, name: &str, repositories: &[&str]) -> Mirror {
         let list = repositories.iter().map(|path| {
             format!(
                 "    - name: {}/{path}\n      tags: [\"1\"]\n",
@@ -106,8 +115,8 @@ impl Pair {
         let Object::RegistryMirror(mirror) = &documents[0].object else {
             panic!("a mirror")
         };
-        let mirror = Mirror {
-            name: "default/m".to_owned(),
+        Mirror {
+            name: name.to_owned(),
             settings: mirror.settings().unwrap(),
             access: Access {
                 client: self.client.clone(),
@@ -117,8 +126,7 @@ impl Pair {
                 destination_credentials: Arc::new(Credentials::none()),
             },
             changed: false,
-        };
-        mirror.run(&engine, until, stop, |_| {}).await
+        }
     }
 
     async fn pass(&self, repositories: &[&str]) -> Summary {

@@ -116,7 +116,7 @@ fn print_plan(planned: &[(&str, Planned)]) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["ACTION", "BYTES", "SOURCE", "DESTINATION"]);
-    let mut total = 0;
+    let mut total = 0_u64;
     for (_, image) in planned {
         let destination = image
             .key
@@ -125,7 +125,7 @@ fn print_plan(planned: &[(&str, Planned)]) {
             .unwrap_or_default();
         let (action, bytes, note) = match &image.action {
             PlannedAction::Copy { bytes, .. } => {
-                total += bytes;
+                total = bytes.saturating_add(total);
                 ("copy", HumanBytes(*bytes).to_string(), destination)
             }
             PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),

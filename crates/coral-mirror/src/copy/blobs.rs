@@ -11,7 +11,7 @@ use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::error::Side;
-use super::{Bytes, CopyError, CopyRequest, Report};
+use super::{Bytes, CopyError, CopyRequest, Limits, Report};
 use crate::progress::Event;
 
 /// Blobs remembered per process; past it, memory is given back and the destination is asked.
@@ -23,6 +23,7 @@ type Place = (String, Digest);
 #[derive(Debug)]
 pub(super) struct Blobs {
     transfers: Semaphore,
+    per_source: usize,
     known: Mutex<Known>,
 }
 
@@ -30,14 +31,17 @@ pub(super) struct Blobs {
 struct Known {
     /// One turn per blob and destination registry: others wait, and then mount.
     turns: HashMap<Place, Arc<AsyncMutex<()>>>,
+    /// Transfers from each source.
+    sources: HashMap<String, Arc<Semaphore>>,
     /// Paths of the registry where the blob was seen or put by this process.
     arrived: HashMap<Place, BTreeSet<RepositoryPath>>,
 }
 
 impl Blobs {
-    pub(super) fn new(transfers: usize) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
-            transfers: Semaphore::new(transfers.max(1)),
+            transfers: Semaphore::new(limits.transfers.max(1)),
+            per_source: limits.transfers_per_source.max(1),
             known: Mutex::default(),
         }
     }
@@ -83,13 +87,18 @@ impl Blobs {
         let path = request.destination.path.as_ref();
         let mount_from = match self.where_is(place, path) {
             Whereabouts::Here => return Ok(spared),
-            Whereabouts::At(other) => Some(other),
+            Whereabouts::At(other) if source_has(request, blob).await => Some(other),
+            // Nobody gets a blob of another repository by naming its digest: the source has to
+            // send it.
+            Whereabouts::At(_) => None,
             // Asking to mount a blob from its own repository finds it without a request more.
             Whereabouts::Unknown => path.cloned(),
         };
         let failed = |e| CopyError::at(Side::Destination, e);
-        let Ok(_permit) = self.transfers.acquire().await else {
-            unreachable!("the semaphore is never closed")
+        let of_source = self.of_source(&request.source.registry);
+        let (Ok(_turn), Ok(_permit)) = (of_source.acquire().await, self.transfers.acquire().await)
+        else {
+            unreachable!("the semaphores are never closed")
         };
         let endpoint = &request.destination.endpoint;
         let push = endpoint
@@ -126,6 +135,17 @@ impl Blobs {
         // A forgotten or remembered place too many costs one request, so a panic elsewhere does
         // not spoil the maps.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of_source(&self, registry: &str) -> Arc<Semaphore> {
+        let new = || Arc::new(Semaphore::new(self.per_source));
+        let mut known = self.known();
+        let sources = &mut known.sources;
+        sources.retain(|name, turns| name == registry || Arc::strong_count(turns) > 1);
+        sources
+            .entry(registry.to_owned())
+            .or_insert_with(new)
+            .clone()
     }
 
     fn turn(&self, place: &Place) -> Arc<AsyncMutex<()>> {
@@ -167,6 +187,13 @@ impl Blobs {
             .or_default()
             .extend(path.cloned());
     }
+}
+
+/// Whether the source has this blob, in this size, itself. One that cannot be asked is taken to
+/// have nothing: what it sends is verified.
+async fn source_has(request: &CopyRequest, blob: &Descriptor) -> bool {
+    let size = request.source.endpoint.blob_size(&blob.digest).await;
+    matches!(size, Ok(Some(size)) if size == blob.size)
 }
 
 enum Whereabouts {

@@ -1,0 +1,145 @@
+//! What one source does is no concern of another's: neither its slowness, nor what it names.
+
+use std::time::Duration;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn status(status: u16) -> Effect {
+    Effect::Status {
+        status,
+        headers: vec![],
+        body: String::new(),
+    }
+}
+
+fn engine() -> Engine {
+    Engine::start(
+        InProcess::default(),
+        EngineLimits::default(),
+        Arc::new(Deaf),
+    )
+}
+
+/// Regression: a source that named a digest was given the blob of another repository.
+#[tokio::test]
+async fn a_blob_that_the_source_has_not_is_not_mounted_from_elsewhere() {
+    let pair = Pair::start().await;
+    let built = image(1);
+    pair.source.load("team/one", &built);
+    pair.source.load("team/two", &built);
+    pair.source
+        .fault(Fault::new(status(404)).path("team/two/blobs/"));
+    let copier = Copier::default();
+    let mine = pair.request("team/one:1", "here/one:1");
+    copier.copy(&mine).await.unwrap();
+    let theirs = pair.request("team/two:1", "here/two:1");
+    let error = copier.copy(&theirs).await.unwrap_err();
+    assert_eq!(error.category(), "not_found");
+    assert!(error.to_string().contains("source"), "{error}");
+    assert!(pair.destination.tags("here/two").is_empty());
+    for digest in built.blobs.keys() {
+        assert_eq!(pair.destination.blob("here/two", digest), None);
+    }
+}
+
+/// Regression: one source that hardly sent anything held every worker of the process.
+#[tokio::test]
+async fn a_source_that_falls_silent_holds_up_its_own_images_only() {
+    let silent = Pair::start().await;
+    let names: Vec<String> = (0..20).map(|n| format!("slow/{n}")).collect();
+    for (seed, name) in names.iter().enumerate() {
+        silent.source.load(name, &image(100 + seed as u64));
+    }
+    let nothing = Effect::StallBody { after: 10 };
+    silent
+        .source
+        .fault(Fault::new(nothing).method("GET").path("/blobs/"));
+    let well = Pair::start().await;
+    let built = image(1);
+    well.source.load("good", &built);
+    let (engine, stop) = (engine(), CancellationToken::new());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let slow = silent.described("default/slow", &names);
+    let slow = slow.run(&engine, Until::Stopped, stop.clone(), |_| {});
+    let good = async {
+        // Everything that the silent source may hold is held.
+        let reads = |rs: &[coral_testkit::Recorded]| {
+            let read =
+                |r: &&coral_testkit::Recorded| r.method == "GET" && r.path.contains("/blobs/");
+            rs.iter().filter(read).count() >= 8
+        };
+        silent.source.wait_for(reads).await;
+        let good = well.described("default/good", &["good"]);
+        let pass = good.run(&engine, Until::OnePass, stop.clone(), |_| {});
+        let passed = tokio::time::timeout(SOON, pass).await;
+        stop.cancel();
+        passed
+    };
+    let (_, passed) = tokio::join!(slow, good);
+    assert_eq!(passed.expect("the good source is served").mirrored, 1);
+}
+
+/// Regression: what one copy moved was counted by every mirror that wanted the image.
+#[tokio::test]
+async fn two_mirrors_of_one_image_count_its_bytes_once() {
+    let pair = Pair::start().await;
+    let built = image(1);
+    pair.source.load("app", &built);
+    // The copy begins when both have asked.
+    let gate = || Effect::Hold { gate: "go".into() };
+    pair.source
+        .fault(Fault::new(gate()).method("GET").path("/manifests/"));
+    let engine = engine();
+    let run = |name: &str| {
+        let mirror = pair.described(name, &["app"]);
+        mirror.run(&engine, Until::OnePass, CancellationToken::new(), |_| {})
+    };
+    let go = async {
+        let heads = |rs: &[coral_testkit::Recorded]| {
+            let head = |r: &&coral_testkit::Recorded| r.method == "HEAD";
+            rs.iter().filter(head).count() >= 2
+        };
+        pair.source.wait_for(heads).await;
+        pair.destination.wait_for(heads).await;
+        pair.source.release("go");
+    };
+    let (one, two, ()) = tokio::join!(run("default/one"), run("default/two"), go);
+    assert_eq!((one.mirrored, two.mirrored), (1, 1));
+    assert_eq!(one.moved + two.moved, built.blob_bytes());
+}
+
+/// A destination that refuses a manifest may have lost blobs: each is asked for again.
+#[tokio::test]
+async fn after_a_refused_manifest_no_blob_is_believed_to_be_there() {
+    let pair = Pair::start().await;
+    let built = image(1);
+    pair.source.load("team/app", &built);
+    pair.destination.fault(
+        Fault::new(status(400))
+            .method("PUT")
+            .path("/manifests/")
+            .first(1),
+    );
+    let copier = Copier::default();
+    let request = pair.request("team/app:1", "here/app:1");
+    copier.copy(&request).await.unwrap_err();
+    pair.destination.clear_requests();
+    copier.copy(&request).await.unwrap();
+    let asked = pair.destination.count(|r| r.method == "POST");
+    assert_eq!(asked, built.blobs.len());
+}
+
+#[tokio::test]
+async fn indexes_nested_without_end_are_refused() {
+    let pair = Pair::start().await;
+    let nested = (0..10).fold(index(1), |inner, _| {
+        IndexBuilder::new().nested(inner).tag("1").build()
+    });
+    pair.source.load("team/app", &nested);
+    let error = pair.copy("team/app:1", "here/app:1").await.unwrap_err();
+    assert_eq!(error.category(), "too_large");
+    assert!(error.to_string().contains("nested"), "{error}");
+    assert!(pair.destination.repositories().is_empty());
+}
