@@ -68,7 +68,7 @@ impl Route {
             Some((name, "tags")) if last == "list" => Ok(Self::Tags(repository(name)?)),
             Some((name, "blobs")) if last == "uploads" => Ok(Self::Uploads(repository(name)?)),
             Some((rest, "uploads")) if rest.ends_with("/blobs") => {
-                let name = repository(rest.trim_end_matches("/blobs"))?;
+                let name = repository(rest.strip_suffix("/blobs").unwrap_or(rest))?;
                 match last {
                     "" => Ok(Self::Uploads(name)),
                     id => Ok(Self::Upload(name, upload(id)?)),
@@ -232,6 +232,12 @@ mod tests {
         check(
             "/v2/blobs/uploads/blobs/uploads/",
             Route::Uploads(name("blobs/uploads")),
+        );
+        let id = UploadId::random();
+        check("/v2/x/blobs/blobs/uploads/", Route::Uploads(name("x/blobs")));
+        check(
+            &format!("/v2/x/blobs/blobs/blobs/uploads/{id}"),
+            Route::Upload(name("x/blobs/blobs"), id),
         );
     }
 
