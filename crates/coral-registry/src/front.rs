@@ -156,6 +156,7 @@ async fn answer(
     body: &mut Body,
 ) -> Result<Response, Refusal> {
     gate::bounded(&parts)?;
+    gate::from_no_page(&parts.method, &parts.headers)?;
     let peer = parts.extensions.get().copied().unwrap_or(Peer::UNKNOWN);
     let visitor = gate::admit(context, &parts.headers, peer).await?;
     let route = route?;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::error::{Code, Refusal};
@@ -104,6 +104,20 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
         return Err(read_only("the registry is read-only"));
     }
     Ok(())
+}
+
+/// Whether a web page is behind a request that writes: browsers name the page's origin in each of
+/// them, and send some without asking the server first. Clients of the API are no pages.
+pub(super) fn from_no_page(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if reads || !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        "a web page cannot write here; a client that is none sends no Origin",
+    ))
 }
 
 /// Whether a request's line and headers are within bounds.
