@@ -43,6 +43,22 @@ fn a_folder_with_somebodys_files_is_left_alone() {
     assert!(folder.path().join("tmp/thesis.txt").exists());
 }
 
+/// Images that were fetched with a credential are not for every user of the machine.
+#[test]
+fn a_folder_that_is_made_is_for_its_owner_alone_and_one_that_is_there_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().unwrap();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let new = folder.path().join("deep/store");
+    drop(FileStore::open(&new).unwrap());
+    assert_eq!(mode(&new), 0o700);
+    let there = folder.path().join("there");
+    fs::create_dir(&there).unwrap();
+    fs::set_permissions(&there, fs::Permissions::from_mode(0o750)).unwrap();
+    drop(FileStore::open(&there).unwrap());
+    assert_eq!(mode(&there), 0o750);
+}
+
 #[test]
 fn the_root_of_a_volume_is_empty_enough() {
     let folder = TempDir::new().unwrap();

@@ -1,7 +1,8 @@
 //! Opening a storage folder: whose it is, which layout it has, and what an earlier run left.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use coral_image::Algorithm;
@@ -78,7 +79,9 @@ fn make_root(dir: &Path) -> Result<std::path::PathBuf, StoreError> {
         .ancestors()
         .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
         .collect();
-    fs::create_dir_all(dir).map_err(|error| refused(dir, "make storage folder", error))?;
+    if !new.is_empty() {
+        make_private(dir).map_err(|error| refused(dir, "make storage folder", error))?;
+    }
     for folder in new {
         let parent = folder
             .parent()
@@ -86,6 +89,15 @@ fn make_root(dir: &Path) -> Result<std::path::PathBuf, StoreError> {
         durable::sync_folder(parent.unwrap_or(Path::new(".")))?;
     }
     fs::canonicalize(dir).map_err(|error| refused(dir, "open storage folder", error))
+}
+
+/// For its owner alone: what is in it may have been fetched with a credential. A folder that is
+/// there has the mode that somebody wanted it to have.
+fn make_private(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    DirBuilder::new().mode(0o700).create(dir)
 }
 
 fn refused(dir: &Path, action: &'static str, error: io::Error) -> StoreError {
