@@ -300,6 +300,7 @@ pub(super) async fn write(
         store: store.clone(),
         id,
         upload,
+        told: held.offset,
         session: held,
         file: None,
     };
@@ -319,6 +320,8 @@ struct Held {
     id: UploadId,
     upload: Arc<Upload>,
     session: OwnedMutexGuard<Session>,
+    /// How much there was before: what the client was told that it need not send again.
+    told: u64,
     file: Option<File>,
 }
 
@@ -397,11 +400,13 @@ impl Held {
             empty => empty.insert(open_at(&path, offset).map_err(failed)?),
         };
         if let Err(error) = write_all(file, batch) {
-            // Back to what is told; a full disk gets the piece back. The batch is hashed already.
-            let _ = file.set_len(offset);
-            self.file = None;
-            self.session.hashing = Hashing::Unknown;
-            return Err(failed(error).into());
+            let error = failed(error);
+            let kept = match error {
+                StoreError::Full { .. } => self.told,
+                _ => offset,
+            };
+            self.back_to(kept);
+            return Err(error.into());
         }
         let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
         self.session.offset = offset + written;
@@ -412,7 +417,29 @@ impl Held {
         Ok(())
     }
 
+    /// Gives back what came behind `offset`. What was hashed of it cannot be taken back.
+    fn back_to(&mut self, offset: u64) {
+        let path = self.session.folder.join("data");
+        // Where that fails, the next writer cuts it.
+        let _ = open_at(&path, offset);
+        self.file = None;
+        self.session.hashing = Hashing::Unknown;
+        self.session.offset = offset;
+        self.upload.offset.store(offset, Ordering::Release);
+    }
+
+    /// On a full disk, what the client has to send again has no business there. What has its
+    /// final name already stays: only the rest of the commit is to be done again.
     fn commit(&mut self, expected: &Digest) -> Result<u64, UploadError> {
+        let committed = self.commit_all(expected);
+        let full = matches!(committed, Err(UploadError::Store(StoreError::Full { .. })));
+        if full && !self.session.ended && self.session.folder.join("data").exists() {
+            self.back_to(self.told);
+        }
+        committed
+    }
+
+    fn commit_all(&mut self, expected: &Digest) -> Result<u64, UploadError> {
         let path = self.session.folder.join("data");
         let size = self.session.offset;
         cut_to(&path, size).map_err(|error| StoreError::io("cut", &path, error))?;
@@ -506,7 +533,7 @@ fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
     Ok(())
 }
 
-fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
+pub(super) fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
     let mut file = File::open(path)?;
     let mut hasher = algorithm.hasher();
     let mut piece = vec![0; REHASH_PIECE];
