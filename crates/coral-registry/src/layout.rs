@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use coral_image::{Descriptor, Digest, RepositoryPath, Tag, Version};
+use coral_image::{Digest, RepositoryPath, Tag, Version};
 use futures::future::BoxFuture;
 
 use self::catalog::Catalog;
 use self::files::Stamp;
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, Source, StoreError, StoredManifest, Stretch,
+    BlobContent, BlobHandle, ManifestRecord, Page, Referrers, ReferrersPage, Source, StoreError,
+    StoredManifest, Stretch,
 };
 
 /// Why a folder cannot be served.
@@ -208,9 +209,16 @@ impl Source for LayoutFolder {
         &'a self,
         _: &'a RepositoryPath,
         subject: &'a Digest,
-    ) -> BoxFuture<'a, Result<Vec<Descriptor>, StoreError>> {
+        page: ReferrersPage,
+    ) -> BoxFuture<'a, Result<Referrers, StoreError>> {
         let subject = *subject;
-        self.look(move |_, catalog| Ok(catalog.referrers(&subject)))
+        self.look(move |_, catalog| {
+            let known = catalog.referrers(&subject).iter();
+            let known: HashMap<_, _> = known.map(|one| (one.digest, one)).collect();
+            page.fill(known.keys().copied(), |digest| {
+                Ok(known.get(digest).copied().cloned())
+            })
+        })
     }
 
     fn repositories(

@@ -26,7 +26,8 @@ pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, serve};
 pub use settings::{Limits, Settings, Writes};
 pub use store::{
-    BlobContent, BlobHandle, FileStore, ManifestRecord, Page, PutManifestError, Source, Store,
-    StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    BlobContent, BlobHandle, FileStore, ManifestRecord, Page, PutManifestError, Referrers,
+    ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId,
+    UploadWriter,
 };
 pub use tls::{CertificateError, CertificatePair, Tls};

@@ -2,18 +2,20 @@
 
 mod error;
 mod file;
+mod referrers;
 
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coral_image::{Algorithm, Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
 pub use error::{PutManifestError, StoreError, UploadError};
 pub use file::FileStore;
+pub use referrers::{Referrers, ReferrersPage};
 
 /// What a repository says of one manifest without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,12 +136,13 @@ pub trait Source: Send + Sync + 'static {
         page: Page,
     ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>>;
 
-    /// The manifests that name `subject`, in the order of their digests.
+    /// A page of the manifests that name `subject`.
     fn referrers<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         subject: &'a Digest,
-    ) -> BoxFuture<'a, Result<Vec<Descriptor>, StoreError>>;
+        page: ReferrersPage,
+    ) -> BoxFuture<'a, Result<Referrers, StoreError>>;
 
     /// A page of the repositories with at least one manifest.
     fn repositories(
@@ -220,7 +223,8 @@ pub trait UploadWriter: Send {
     /// Hashes with `algorithm` from here on, if nothing was hashed yet.
     fn expect(&mut self, algorithm: Algorithm);
 
-    /// Appends. On an error, what was appended before is kept.
+    /// Appends. On an error, what was appended before is kept; but where the storage is full, all
+    /// that came since this writer got hold of the upload is given back.
     fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>>;
 
     /// Publishes the upload as a blob of its repository. With a wrong digest, the upload is gone.

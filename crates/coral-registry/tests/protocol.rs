@@ -6,10 +6,14 @@
 mod access;
 #[path = "protocol/blobs.rs"]
 mod blobs;
+#[path = "protocol/browsers.rs"]
+mod browsers;
 #[path = "protocol/client.rs"]
 mod client;
 #[path = "protocol/concurrent.rs"]
 mod concurrent;
+#[path = "protocol/damage.rs"]
+mod damage;
 #[path = "protocol/layouts.rs"]
 mod layouts;
 #[path = "protocol/listings.rs"]

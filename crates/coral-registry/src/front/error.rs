@@ -197,6 +197,12 @@ impl From<PutManifestError> for Refusal {
                     .collect();
                 refusal
             }
+            PutManifestError::WrongSize {
+                digest,
+                named,
+                stored,
+            } => Self::invalid(Code::SizeInvalid, error.to_string())
+                .with_detail(json!({"digest": digest, "named": named, "stored": stored})),
             PutManifestError::Store(error) => error.into(),
         }
     }

@@ -14,7 +14,7 @@ use super::range::number;
 use super::{Context, Head, Response, header};
 use crate::access::Right;
 use crate::layout::LayoutFolder;
-use crate::store::{Page, StoreError, Stretch};
+use crate::store::{Page, ReferrersPage, StoreError, Stretch};
 
 /// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It goes
 /// over no wire; it is for what is served beside the registry, in the same process.
@@ -132,19 +132,18 @@ pub(super) async fn referrers(
     name: &RepositoryPath,
     subject: &Digest,
 ) -> Result<Response, Refusal> {
-    let mut referrers = context.source(head, name).referrers(name, subject).await?;
     let filter = head
         .query
         .get("artifactType")
         .filter(|kind| !kind.is_empty());
-    if let Some(kind) = filter {
-        referrers.retain(|referrer| referrer.artifact_type.as_deref() == Some(kind));
-    }
-    if let Some(last) = head.query.get("last") {
-        referrers.retain(|referrer| referrer.digest.to_string().as_str() > last);
-    }
-    let more = cut(&mut referrers);
-    let mut response = index_of(&referrers);
+    let page = ReferrersPage {
+        after: head.query.get("last").map(str::to_owned),
+        artifact_type: filter.map(str::to_owned),
+        most_bytes: MOST_REFERRER_BYTES,
+    };
+    let source = context.source(head, name);
+    let found = source.referrers(name, subject, page).await?;
+    let mut response = index_of(&found.descriptors);
     let mut parameters = String::new();
     if let Some(kind) = filter {
         response
@@ -152,29 +151,13 @@ pub(super) async fn referrers(
             .insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
         parameters = format!("&artifactType={}", encode(kind));
     }
-    if let Some(last) = more.then(|| referrers.last()).flatten() {
-        let last = encode(&last.digest.to_string());
+    if let Some(last) = found.next {
+        let last = encode(&last.to_string());
         let link =
             format!("</v2/{name}/referrers/{subject}?last={last}{parameters}>; rel=\"next\"");
         response.headers_mut().insert(LINK, header(link));
     }
     Ok(response)
-}
-
-/// Cuts the list to what fits into one answer, but keeps at least one; whether something was cut.
-fn cut(referrers: &mut Vec<Descriptor>) -> bool {
-    let mut bytes = 0;
-    let fits = referrers
-        .iter()
-        .take_while(|referrer| {
-            bytes += serde_json::to_vec(referrer).map_or(0, |json| json.len() + 1);
-            bytes <= MOST_REFERRER_BYTES
-        })
-        .count()
-        .max(1);
-    let more = fits < referrers.len();
-    referrers.truncate(fits);
-    more
 }
 
 fn index_of(referrers: &[Descriptor]) -> Response {

@@ -234,7 +234,10 @@ mod tests {
             Route::Uploads(name("blobs/uploads")),
         );
         let id = UploadId::random();
-        check("/v2/x/blobs/blobs/uploads/", Route::Uploads(name("x/blobs")));
+        check(
+            "/v2/x/blobs/blobs/uploads/",
+            Route::Uploads(name("x/blobs")),
+        );
         check(
             &format!("/v2/x/blobs/blobs/blobs/uploads/{id}"),
             Route::Upload(name("x/blobs/blobs"), id),

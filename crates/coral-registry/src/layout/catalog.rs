@@ -122,8 +122,8 @@ impl Catalog {
         }
     }
 
-    pub(super) fn referrers(&self, subject: &Digest) -> Vec<Descriptor> {
-        self.referrers.get(subject).cloned().unwrap_or_default()
+    pub(super) fn referrers(&self, subject: &Digest) -> &[Descriptor] {
+        self.referrers.get(subject).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -110,6 +110,16 @@ pub enum PutManifestError {
     /// Blobs that it names are not in the repository.
     #[error("{} of the blobs that the manifest names are not in the repository", .0.len())]
     MissingBlobs(Vec<Digest>),
+    /// A blob that it names has another size, and is what its digest says.
+    #[error("the manifest gives blob {digest} {named} bytes, it has {stored}")]
+    WrongSize {
+        /// The blob.
+        digest: Digest,
+        /// Its size in the manifest, in bytes.
+        named: u64,
+        /// Its size in the store, in bytes.
+        stored: u64,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

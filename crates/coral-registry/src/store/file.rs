@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coral_image::{Algorithm, Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::{BoxFuture, ready};
 
 use self::durable::Durable;
@@ -31,8 +31,8 @@ use self::names::Names;
 use self::recent::Recent;
 use self::uploads::Uploads;
 use super::{
-    BlobHandle, ManifestRecord, Page, PutManifestError, Source, Store, StoreError, StoredManifest,
-    Stretch, UploadError, UploadId, UploadWriter,
+    BlobHandle, ManifestRecord, Page, PutManifestError, Referrers, ReferrersPage, Source, Store,
+    StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -101,10 +101,7 @@ impl Source for FileStore {
         version: &'a Version,
     ) -> BoxFuture<'a, Result<Option<ManifestRecord>, StoreError>> {
         let wanted = (repository.clone(), version.clone());
-        match self.files.resolved.get(&wanted) {
-            Some(record) => Box::pin(ready(Ok(Some(record)))),
-            None => self.run(move |files| files.resolve(wanted)),
-        }
+        self.run(move |files| files.resolve(&wanted))
     }
 
     fn manifest<'a>(
@@ -115,7 +112,7 @@ impl Source for FileStore {
         let wanted = (repository.clone(), version.clone());
         match self.files.remembered_manifest(&wanted) {
             Some(manifest) => Box::pin(ready(Ok(Some(manifest)))),
-            None => self.run(move |files| files.manifest(wanted)),
+            None => self.run(move |files| files.manifest(&wanted)),
         }
     }
 
@@ -150,9 +147,10 @@ impl Source for FileStore {
         &'a self,
         repository: &'a RepositoryPath,
         subject: &'a Digest,
-    ) -> BoxFuture<'a, Result<Vec<Descriptor>, StoreError>> {
+        page: ReferrersPage,
+    ) -> BoxFuture<'a, Result<Referrers, StoreError>> {
         let (repository, subject) = (repository.clone(), *subject);
-        self.run(move |files| files.referrers(&repository, &subject))
+        self.run(move |files| files.referrers(&repository, &subject, &page))
     }
 
     fn repositories(

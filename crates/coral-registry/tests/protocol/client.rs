@@ -1,5 +1,7 @@
 //! A registry over a scratch folder, and one way to ask it.
 
+use std::path::PathBuf;
+
 use axum::Router;
 use axum::body::Body;
 use coral_image::Digest;
@@ -77,14 +79,24 @@ impl Served {
 
     /// Ends this registry, and starts another one over the same folder.
     pub(crate) fn restarted(self) -> Self {
-        let Self {
-            router,
-            registry,
-            folder,
-            ..
-        } = self;
-        drop((router, registry));
-        Self::over(folder)
+        Self::over(self.ended())
+    }
+
+    /// Ends this registry.
+    pub(crate) fn ended(self) -> TempDir {
+        self.folder
+    }
+
+    /// Where the content of a digest lies.
+    pub(crate) fn content(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let contents = self.folder.path().join("store/blobs/sha256");
+        contents.join(&hex[..2]).join(hex)
+    }
+
+    /// A file or folder of a repository.
+    pub(crate) fn stored(&self, path: &str) -> PathBuf {
+        self.folder.path().join("store/repositories").join(path)
     }
 
     pub(crate) fn router(&self) -> Router {

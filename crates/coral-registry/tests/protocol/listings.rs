@@ -1,4 +1,5 @@
-use coral_image::Digest;
+use coral_image::{Digest, RepositoryPath};
+use coral_registry::{FileStore, ReferrersPage, Source as _};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -179,6 +180,28 @@ async fn more_referrers_than_clients_read_at_once_come_in_pages() {
     assert_eq!(found, expected);
 }
 
+/// 300 referrers of 4 MB each once took 1.2 GB of memory for an answer of 4 MB.
+#[tokio::test]
+async fn referrers_that_have_no_place_on_a_page_are_not_read_for_it() {
+    let registry = Served::new();
+    let subject = Digest::sha256(b"subject");
+    for number in 0..4 {
+        let mut image = registry.image("a", b"layer").await;
+        image["subject"] = json!({"mediaType": MANIFEST, "digest": subject, "size": 1});
+        image["annotations"] = json!({"text": format!("{number}").repeat(2_000_000)});
+        registry.put("a", &format!("r{number}"), &image).await;
+    }
+    let folder = registry.stored(&format!("a/_referrers/sha256/{}", subject.hex()));
+    let names = std::fs::read_dir(&folder).unwrap();
+    let last = names.map(|name| name.unwrap().path()).max().unwrap();
+    std::fs::remove_file(&last).unwrap();
+    // To read a folder as a file fails.
+    std::fs::create_dir(&last).unwrap();
+    let first = registry.get(&format!("/v2/a/referrers/{subject}")).await;
+    assert_eq!(first.status, StatusCode::OK);
+    assert_eq!(first.json()["manifests"].as_array().unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn a_list_that_was_read_before_follows_what_is_pushed_and_deleted() {
     let registry = Served::new();
@@ -204,4 +227,35 @@ async fn a_list_that_was_read_before_follows_what_is_pushed_and_deleted() {
     let target = format!("/v2/c/manifests/{first}");
     registry.send("DELETE", &target, b"").await;
     assert_eq!(names().await, json!(["a", "b"]));
+}
+
+#[tokio::test]
+async fn referrers_of_other_types_are_passed_over_page_by_page() {
+    let registry = Served::new();
+    let subject = Digest::sha256(b"subject");
+    for number in 0..40 {
+        push_referrer(&registry, &subject, &format!("x/{number}")).await;
+    }
+    let folder = registry.ended();
+    let store = FileStore::open(&folder.path().join("store")).unwrap();
+    let name = RepositoryPath::parse("a").unwrap();
+    let mut page = ReferrersPage {
+        after: None,
+        artifact_type: Some("x/7".to_owned()),
+        most_bytes: 400,
+    };
+    let (mut found, mut pages) = (Vec::new(), 0);
+    loop {
+        let part = store
+            .referrers(&name, &subject, page.clone())
+            .await
+            .unwrap();
+        found.extend(part.descriptors);
+        pages += 1;
+        let Some(next) = part.next else { break };
+        page.after = Some(next.to_string());
+    }
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].artifact_type.as_deref(), Some("x/7"));
+    assert!((2..=10).contains(&pages), "{pages} pages");
 }

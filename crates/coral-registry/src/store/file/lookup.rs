@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coral_image::{Descriptor, Digest, RepositoryPath, Tag, Version};
+use coral_image::{Digest, RepositoryPath, Tag, Version};
 
 use super::Files;
 use super::layout::MANIFESTS;
 use super::records::{self, ManifestEntry, TagEntry, absent};
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, StoreError, StoredManifest, Stretch,
+    BlobContent, BlobHandle, ManifestRecord, Page, Referrers, ReferrersPage, StoreError,
+    StoredManifest, Stretch,
 };
 
 /// What an entry of a map takes in memory, beside its text.
@@ -32,17 +33,45 @@ impl Stretch<Box<str>> {
 }
 
 impl Files {
+    /// What could be served, by a look at the disk: what a record says of bytes that are gone or
+    /// damaged would keep a mirror from bringing them again.
     pub(super) fn resolve(
         &self,
-        wanted: (RepositoryPath, Version),
+        wanted: &(RepositoryPath, Version),
     ) -> Result<Option<ManifestRecord>, StoreError> {
-        let began = self.resolved.begin(&wanted);
+        let found = match self.record(wanted)? {
+            Some(record) if self.is_still_there(&record) => Some(record),
+            Some(record) => self.read_manifest(record)?.map(|found| found.record),
+            None => None,
+        };
+        self.forget_absent(wanted, found.as_ref());
+        Ok(found)
+    }
+
+    fn record(
+        &self,
+        wanted: &(RepositoryPath, Version),
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        let began = self.resolved.begin(wanted);
         let record = self.read_record(&wanted.0, &wanted.1)?;
         if let Some(record) = &record {
-            let weight = record_weight(&wanted, record);
-            self.resolved.keep(began, wanted, record.clone(), weight);
+            let weight = record_weight(wanted, record);
+            self.resolved
+                .keep(began, wanted.clone(), record.clone(), weight);
         }
         Ok(record)
+    }
+
+    /// Whether the bytes were read not long ago, and their file is as long as it was.
+    fn is_still_there(&self, record: &ManifestRecord) -> bool {
+        let bytes = self.manifests.get(&record.digest);
+        bytes.is_some_and(|bytes| self.has_content(&record.digest, bytes.len() as u64))
+    }
+
+    fn forget_absent<T>(&self, wanted: &(RepositoryPath, Version), found: Option<&T>) {
+        if found.is_none() {
+            self.resolved.forget(wanted);
+        }
     }
 
     fn read_record(
@@ -52,12 +81,13 @@ impl Files {
     ) -> Result<Option<ManifestRecord>, StoreError> {
         match version {
             Version::Tag(tag) => {
-                let entry: Option<TagEntry> = records::read(&self.layout.tag(repository, tag))?;
+                let entry: Option<TagEntry> =
+                    records::read_usable(&self.layout.tag(repository, tag))?;
                 Ok(entry.map(TagEntry::record))
             }
             Version::Digest(digest) => {
                 let entry: Option<ManifestEntry> =
-                    records::read(&self.layout.manifest(repository, digest))?;
+                    records::read_usable(&self.layout.manifest(repository, digest))?;
                 Ok(entry.map(|entry| entry.record(*digest)))
             }
         }
@@ -75,21 +105,25 @@ impl Files {
 
     pub(super) fn manifest(
         &self,
-        wanted: (RepositoryPath, Version),
+        wanted: &(RepositoryPath, Version),
     ) -> Result<Option<StoredManifest>, StoreError> {
-        let Some(record) = self.resolve(wanted)? else {
-            return Ok(None);
+        let found = match self.record(wanted)? {
+            Some(record) => self.read_manifest(record)?,
+            None => None,
         };
+        self.forget_absent(wanted, found.as_ref());
+        Ok(found)
+    }
+
+    fn read_manifest(&self, record: ManifestRecord) -> Result<Option<StoredManifest>, StoreError> {
         let path = self.layout.blob(&record.digest);
-        let Some(bytes) = content("read", &path, fs::read(&path))? else {
+        let began = self.manifests.begin(&record.digest);
+        let read = content("read", &path, fs::read(&path))?;
+        let Some(bytes) = read.filter(|bytes| is_whole(&path, &record.digest, bytes)) else {
+            self.manifests.forget(&record.digest);
             return Ok(None);
         };
-        if !record.digest.matches(&bytes) {
-            let reason = format!("its bytes do not hash to {}", record.digest);
-            return Err(StoreError::Damaged { path, reason });
-        }
         let bytes = Bytes::from(bytes);
-        let began = self.manifests.begin(&record.digest);
         let weight = bytes.len() + ENTRY;
         self.manifests
             .keep(began, record.digest, bytes.clone(), weight);
@@ -161,16 +195,15 @@ impl Files {
         &self,
         repository: &RepositoryPath,
         subject: &Digest,
-    ) -> Result<Vec<Descriptor>, StoreError> {
-        let folder = self.layout.referrers(repository, subject);
-        let mut descriptors = Vec::new();
-        for name in names_in(&folder)? {
-            // One that was deleted since the listing is simply gone.
-            let descriptor: Option<Descriptor> = records::read(&folder.join(name))?;
-            descriptors.extend(descriptor);
-        }
-        descriptors.sort_unstable_by_key(|descriptor| descriptor.digest);
-        Ok(descriptors)
+        page: &ReferrersPage,
+    ) -> Result<Referrers, StoreError> {
+        let names = names_in(&self.layout.referrers(repository, subject))?;
+        let digests = names
+            .iter()
+            .filter_map(|name| Digest::parse(&name.replacen('-', ":", 1)).ok());
+        page.fill(digests, |digest| {
+            records::read_usable(&self.layout.referrer(repository, subject, digest))
+        })
     }
 
     pub(super) fn repositories(&self, page: &Page) -> Result<Stretch<RepositoryPath>, StoreError> {
@@ -207,6 +240,14 @@ impl Files {
         }
         Ok(false)
     }
+}
+
+fn is_whole(path: &Path, digest: &Digest, bytes: &[u8]) -> bool {
+    let whole = digest.matches(bytes);
+    if !whole {
+        tracing::error!(path = %path.display(), "content is damaged; push it again");
+    }
+    whole
 }
 
 fn record_weight(wanted: &(RepositoryPath, Version), record: &ManifestRecord) -> usize {

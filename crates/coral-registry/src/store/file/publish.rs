@@ -5,13 +5,14 @@
 use std::fs;
 use std::path::Path;
 
-use coral_image::{Digest, Manifest, RepositoryPath, Tag, Version};
+use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
 
 use super::Files;
 use super::durable;
 use super::lookup::{CATALOG, names_in};
 use super::names::Change;
 use super::records::{self, ManifestEntry, TagEntry};
+use super::uploads::hash_file;
 use crate::store::{PutManifestError, StoreError};
 
 /// Whether a file's bytes are on disk.
@@ -156,7 +157,7 @@ impl Files {
             // The lock waits for a push of this blob that is visible but not yet on disk.
             let turn = self.records.lock(&(repository, &descriptor.digest));
             drop(turn);
-            if !foreign && !self.has_blob(repository, &descriptor.digest)? {
+            if !foreign && !self.has_whole_blob(repository, descriptor)? {
                 missing.push(descriptor.digest);
             }
         }
@@ -164,6 +165,39 @@ impl Files {
             return Ok(());
         }
         Err(PutManifestError::MissingBlobs(missing))
+    }
+
+    /// Whether the repository has a blob, of the size that a manifest gives it. Where the sizes
+    /// differ, one of the two is wrong: content that is not what it was is taken away, so that
+    /// nobody is told any more that it is there, and a push puts it back.
+    fn has_whole_blob(
+        &self,
+        repository: &RepositoryPath,
+        named: &Descriptor,
+    ) -> Result<bool, PutManifestError> {
+        match self.stat_blob(repository, &named.digest)? {
+            None => Ok(false),
+            Some(stored) if stored == named.size => Ok(true),
+            Some(_) if self.take_away_damaged(&named.digest)? => Ok(false),
+            Some(stored) => Err(PutManifestError::WrongSize {
+                digest: named.digest,
+                named: named.size,
+                stored,
+            }),
+        }
+    }
+
+    /// Takes content away if its bytes do not hash to its digest; whether it did.
+    fn take_away_damaged(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.layout.blob(digest);
+        let _turn = self.contents.lock(digest);
+        let actual = hash_file(&path, digest.algorithm())
+            .map_err(|error| StoreError::io("read", &path, error))?;
+        if actual == *digest {
+            return Ok(false);
+        }
+        tracing::error!(path = %path.display(), "content was damaged and is taken away; push it again");
+        self.durable.remove(&path)
     }
 
     pub(super) fn delete_tag(
@@ -206,7 +240,7 @@ impl Files {
         // Nobody adds a tag between the look at the tags and the end of the manifest.
         let _owned = self.repositories.own(repository);
         let path = self.layout.manifest(repository, digest);
-        let Some(entry) = records::read::<ManifestEntry>(&path)? else {
+        let Some(entry) = records::read_usable::<ManifestEntry>(&path)? else {
             return Ok(false);
         };
         let tags = self.layout.tags(repository);
@@ -214,7 +248,7 @@ impl Files {
             .iter()
             .filter_map(|name| Tag::parse(name).ok())
         {
-            let entry: Option<TagEntry> = records::read(&self.layout.tag(repository, &tag))?;
+            let entry: Option<TagEntry> = records::read_usable(&self.layout.tag(repository, &tag))?;
             if entry.is_some_and(|entry| entry.digest == *digest) {
                 self.remove_tag(repository, &tag)?;
             }

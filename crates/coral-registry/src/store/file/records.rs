@@ -81,6 +81,17 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
         })
 }
 
+/// The same, and a damaged one is as good as none: the next push writes it anew.
+pub(super) fn read_usable<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    match read(path) {
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::error!("{error}; push what it is a record of again");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 /// The bytes of a record.
 pub(super) fn write(record: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(record).expect("records have only text keys")

@@ -1,0 +1,117 @@
+//! Pages of referrers: a descriptor may have megabytes of annotations, and one subject any number of
+//! them, so no more is read than a page has.
+
+use coral_image::{Descriptor, Digest};
+
+use super::StoreError;
+
+/// How much is read for a page, in pages: those of another type are read in vain.
+const MOST_READ: usize = 8;
+
+/// Which referrers of a manifest are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferrersPage {
+    /// Only those whose digests come behind this text, which need not be one.
+    pub after: Option<String>,
+    /// Only those of this type.
+    pub artifact_type: Option<String>,
+    /// How many bytes their descriptors may have together, as JSON; the first may have more.
+    pub most_bytes: usize,
+}
+
+/// A page of the referrers of a manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Referrers {
+    /// In the order of their digests; perhaps none, although others come behind.
+    pub descriptors: Vec<Descriptor>,
+    /// Behind which digest the next page begins, if there is one.
+    pub next: Option<Digest>,
+}
+
+impl ReferrersPage {
+    /// Fills the page with what `read` finds under these digests; what it does not find is gone.
+    pub(crate) fn fill(
+        &self,
+        digests: impl Iterator<Item = Digest>,
+        read: impl Fn(&Digest) -> Result<Option<Descriptor>, StoreError>,
+    ) -> Result<Referrers, StoreError> {
+        let mut digests: Vec<Digest> = digests.filter(|digest| self.is_behind(digest)).collect();
+        digests.sort_unstable();
+        let mut filling = Filling::of(self);
+        for digest in digests {
+            if filling.has_read_enough() || filling.take(digest, read(&digest)?) == Taken::No {
+                return Ok(filling.cut());
+            }
+        }
+        Ok(filling.referrers)
+    }
+
+    fn is_behind(&self, digest: &Digest) -> bool {
+        let after = self.after.as_deref();
+        after.is_none_or(|after| digest.to_string().as_str() > after)
+    }
+
+    fn wants(&self, descriptor: &Descriptor) -> bool {
+        self.artifact_type.is_none() || self.artifact_type == descriptor.artifact_type
+    }
+}
+
+/// A page while it is being filled.
+struct Filling<'a> {
+    page: &'a ReferrersPage,
+    referrers: Referrers,
+    /// Bytes on the page, and bytes read for it.
+    bytes: usize,
+    read: usize,
+    /// The last one that need not be looked at again.
+    seen: Option<Digest>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Yes,
+    /// There is no place for it.
+    No,
+}
+
+impl<'a> Filling<'a> {
+    fn of(page: &'a ReferrersPage) -> Self {
+        Self {
+            page,
+            referrers: Referrers::default(),
+            bytes: 0,
+            read: 0,
+            seen: None,
+        }
+    }
+
+    fn has_read_enough(&self) -> bool {
+        self.read >= self.page.most_bytes.saturating_mul(MOST_READ) && self.seen.is_some()
+    }
+
+    fn take(&mut self, digest: Digest, record: Option<Descriptor>) -> Taken {
+        if let Some(descriptor) = record {
+            // With the comma behind it.
+            let length = serde_json::to_vec(&descriptor).map_or(0, |json| json.len() + 1);
+            self.read += length;
+            if self.page.wants(&descriptor) {
+                let is_first = self.referrers.descriptors.is_empty();
+                if !is_first && self.bytes + length > self.page.most_bytes {
+                    return Taken::No;
+                }
+                self.bytes += length;
+                self.referrers.descriptors.push(descriptor);
+            }
+        }
+        self.seen = Some(digest);
+        Taken::Yes
+    }
+
+    /// The page, behind which others come.
+    fn cut(self) -> Referrers {
+        Referrers {
+            next: self.seen,
+            ..self.referrers
+        }
+    }
+}
