@@ -43,6 +43,8 @@ pub(crate) enum Command {
     },
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
+    /// Check what mirrors depend on: names, TLS, logins, rate limits, clocks, disk
+    Doctor(DoctorArguments),
     /// Print the completions for a shell
     Completions(CompletionArguments),
     /// Write the man pages, one for each subcommand
@@ -134,6 +136,15 @@ pub(crate) struct CopyArguments {
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArguments,
+    /// Folder of `coral up` whose disk is looked at [default: ~/.local/share/coral]
+    #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

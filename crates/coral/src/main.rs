@@ -7,6 +7,7 @@
 mod arguments;
 mod client;
 mod copy;
+mod doctor;
 mod failure;
 mod load;
 mod mirror;
@@ -57,6 +58,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
                 command: MirrorCommand::Run(run),
             } => mirror::run(run, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
+            Command::Doctor(doctor) => doctor::run(doctor, terminal).await,
             Command::Completions(completions) => Ok(shell::completions(&completions)),
             Command::Man(man) => shell::man(&man),
         }

@@ -22,7 +22,10 @@ use crate::load::{Loaded, LoadedMirror, Surroundings, load};
 use crate::terminal::{Terminal, print};
 
 /// Reads the files and says what is odd about them.
-fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<Loaded, Failure> {
+pub(crate) fn read_files(
+    arguments: &MirrorArguments,
+    terminal: &Terminal,
+) -> Result<Loaded, Failure> {
     let surroundings = Surroundings {
         embedded: arguments.registry.clone(),
         user_credentials: arguments.client.user_credentials()?,
@@ -75,7 +78,7 @@ pub(crate) async fn plan(
     arguments: MirrorArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let loaded = read(&arguments, terminal)?;
+    let loaded = read_files(&arguments, terminal)?;
     let client = client_for(
         &arguments.client,
         &loaded.mirrors,
@@ -204,7 +207,7 @@ pub(crate) async fn run(
     arguments: MirrorArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let loaded = read(&arguments, terminal)?;
+    let loaded = read_files(&arguments, terminal)?;
     let client = client_for(
         &arguments.client,
         &loaded.mirrors,

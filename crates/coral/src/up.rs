@@ -179,7 +179,7 @@ pub(crate) fn host_of(mut address: SocketAddr) -> Result<Host, Failure> {
     Host::parse(&address.to_string()).map_err(Failure::input)
 }
 
-fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(crate) fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(folder) = given {
         return Ok(folder.to_owned());
     }

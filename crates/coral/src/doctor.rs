@@ -1,0 +1,120 @@
+//! `coral doctor`: looks at everything that the mirrors of some files depend on, and says for each
+//! part whether it is well, and what to do if not.
+//!
+//! `sites` says what to look at, the looking is here, and what a result means is decided in
+//! `verdict`, which is pure.
+
+mod finding;
+mod sites;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use coral_image::Version;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+
+use crate::arguments::{DoctorArguments, Output};
+use crate::failure::Failure;
+use crate::mirror::{client_for, read_files};
+use crate::terminal::Terminal;
+use finding::{Finding, Level};
+use sites::{Role, Site, sites};
+use verdict::Space;
+
+/// Registries looked at at the same time.
+const AT_ONCE: usize = 8;
+
+pub(crate) async fn run(
+    arguments: DoctorArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let DoctorArguments { mirrors, data } = arguments;
+    let loaded = read_files(&mirrors, terminal)?;
+    let plain = std::slice::from_ref(&mirrors.registry);
+    let clients = client_for(&mirrors.client, &loaded.mirrors, plain)?;
+    let sites = sites(&loaded.mirrors, &clients, &mirrors.registry);
+    let looks = stream::iter(sites).map(look).buffered(AT_ONCE);
+    let mut findings: Vec<Finding> = looks.concat().await;
+    if loaded
+        .mirrors
+        .iter()
+        .any(|m| m.destination == mirrors.registry)
+    {
+        findings.push(disk(&crate::up::data_folder(data.as_deref())?));
+    }
+    match mirrors.output {
+        Output::Table => finding::print_table(&findings),
+        Output::Json => finding::print_json(&findings),
+    }
+    let failed = findings.iter().any(|finding| finding.level == Level::Fail);
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Everything about one registry, in the order in which it is reached.
+async fn look(site: Site) -> Vec<Finding> {
+    let place = site.place();
+    let probe = match site.client.probe(&site.host, &site.credentials).await {
+        Ok(probe) => probe,
+        Err(error) => return vec![verdict::of_error(&place, "options", &error)],
+    };
+    let mut findings = verdict::of_probe(&place, site.role, &probe, Timestamp::now());
+    if probe.answer.as_ref().is_some_and(Result::is_ok) {
+        if site.role == Role::Source {
+            findings.extend(images(&site, &place).await);
+        }
+        let limit = *site.client.rate_limit(&site.host).borrow();
+        findings.extend(limit.map(|limit| verdict::of_rate_limit(&place, &limit)));
+    }
+    findings
+}
+
+/// Whether the credentials open the repositories, seen by one HEAD for each.
+async fn images(site: &Site, place: &str) -> Vec<Finding> {
+    let mut findings = vec![];
+    for wanted in &site.wanted {
+        let repository = site
+            .client
+            .repository(wanted.repository(), site.credentials.clone());
+        let version: Version = wanted.version();
+        let answer = repository.head(&version).await.map(|found| found.is_some());
+        findings.extend(verdict::of_image(place, wanted, answer));
+    }
+    if findings.is_empty() {
+        let count = site.wanted.len();
+        findings.push(Finding::ok(
+            place,
+            "images",
+            format!("{count} looked at, all can be read"),
+        ));
+    }
+    findings
+}
+
+fn disk(folder: &Path) -> Finding {
+    let place = folder.display().to_string();
+    let there = nearest(folder);
+    match rustix::fs::statvfs(&there) {
+        Ok(stat) => {
+            let space = Space {
+                free: stat.f_bavail.saturating_mul(stat.f_frsize),
+                total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            };
+            verdict::of_space(&place, space)
+        }
+        Err(error) => Finding::fail(
+            &place,
+            "disk",
+            error.to_string(),
+            "make the folder readable, or name another one with --data",
+        ),
+    }
+}
+
+/// The folder itself, or the closest one above it that is there already.
+fn nearest(folder: &Path) -> PathBuf {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let mut there = absolute.ancestors().filter(|folder| folder.exists());
+    there.next().unwrap_or(Path::new("/")).to_owned()
+}

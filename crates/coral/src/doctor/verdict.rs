@@ -1,0 +1,252 @@
+//! What a result means, and what to do about it: pure, `now` is an argument.
+
+use std::time::Duration;
+
+use coral_distribution::{Category, Certificate, Error, Probe, RateLimit};
+use coral_image::ImageRef;
+use coral_mirror::chain;
+use indicatif::HumanBytes;
+use jiff::{SignedDuration, Timestamp};
+
+use super::finding::Finding;
+use super::sites::Role;
+use crate::terminal::seconds;
+
+/// Clocks further apart are worth a look: tokens are given for minutes.
+const CLOCK_WARN: SignedDuration = SignedDuration::from_secs(30);
+/// Clocks further apart make tokens and certificates invalid.
+const CLOCK_FAIL: SignedDuration = SignedDuration::from_mins(5);
+/// Certificates that end sooner are worth a look.
+const CERTIFICATE_WARN: SignedDuration = SignedDuration::from_hours(14 * 24);
+/// A folder with less room takes no more images.
+const DISK_FAIL: u64 = 512 << 20;
+/// A folder with less room will soon be full.
+const DISK_WARN: u64 = 5 << 30;
+
+/// Room of a file system, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Space {
+    pub(super) free: u64,
+    pub(super) total: u64,
+}
+
+/// Name, connection, TLS, login and clock, as far as they were reached.
+pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -> Vec<Finding> {
+    let mut findings = vec![];
+    let through = probe.proxy.as_ref();
+    let through = through
+        .map(|proxy| format!(" (of the proxy {proxy})"))
+        .unwrap_or_default();
+    match &probe.addresses {
+        Ok(addresses) => {
+            let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            findings.push(Finding::ok(place, "name", shown.join(", ") + &through));
+        }
+        Err(error) => findings.push(of_error(place, "name", error)),
+    }
+    match &probe.connection {
+        Some(Ok(address)) => {
+            findings.push(Finding::ok(place, "connection", format!("to {address}")));
+        }
+        Some(Err(error)) if role == Role::Own => findings.push(Finding::warn(
+            place,
+            "connection",
+            chain(error),
+            "nothing serves the mirrors' own registry: `coral up` does, or name a running one with --registry",
+        )),
+        Some(Err(error)) => findings.push(of_error(place, "connection", error)),
+        None => {}
+    }
+    match &probe.tls {
+        Some(Ok(certificate)) => findings.push(of_certificate(place, certificate.as_ref(), now)),
+        Some(Err(error)) => findings.push(of_error(place, "tls", error)),
+        None => {}
+    }
+    match &probe.answer {
+        Some(Ok(())) => findings.push(Finding::ok(place, "login", "it answers as a registry")),
+        Some(Err(error)) => findings.push(of_error(place, "login", error)),
+        None => {}
+    }
+    findings.extend(probe.clock_ahead.map(|ahead| of_clock(place, ahead)));
+    findings
+}
+
+fn of_certificate(place: &str, certificate: Option<&Certificate>, now: Timestamp) -> Finding {
+    let Some(Certificate { issuer, expires }) = certificate else {
+        return Finding::ok(place, "tls", "none, as it was asked for");
+    };
+    let left = expires.duration_since(now);
+    let found = format!("verified, from {issuer}, until {expires}");
+    if left < CERTIFICATE_WARN {
+        let advice = format!("whoever runs {place} should renew its certificate");
+        return Finding::warn(place, "tls", found, advice);
+    }
+    Finding::ok(place, "tls", found)
+}
+
+/// A step that failed, with what helps against its kind.
+pub(super) fn of_error(place: &str, check: &'static str, error: &Error) -> Finding {
+    Finding::fail(place, check, chain(error), advice(place, error.category()))
+}
+
+fn advice(place: &str, category: Category) -> String {
+    match category {
+        Category::Dns => format!("check the spelling of {place}, /etc/resolv.conf, and whether a proxy is needed (HTTPS_PROXY)"),
+        Category::Connect | Category::Timeout => format!("check that {place} runs and that no firewall is between; a proxy is given by HTTPS_PROXY"),
+        Category::Tls => format!("trust its authority with --ca {place}=FILE; if it speaks no TLS, --plain-http {place}"),
+        Category::Unauthorized | Category::Forbidden => format!("log in (`docker login {place}`), or give a Secret for it in imagePullSecrets (a destination: registry.secretRef)"),
+        Category::RateLimited => "wait, or log in: most registries allow more to those they know".to_owned(),
+        Category::NotFound => "check the name of the repository; some registries answer this way to those who may not read it".to_owned(),
+        Category::Protocol => format!("{place} does not answer as a registry: check host and port, and whether a portal or proxy answers in its place"),
+        Category::Server => format!("{place} is ill; whoever runs it can say more"),
+        _ => "see what was found".to_owned(),
+    }
+}
+
+/// How far the clocks are apart.
+fn of_clock(place: &str, ahead: SignedDuration) -> Finding {
+    let off = ahead.abs();
+    if off < CLOCK_WARN {
+        return Finding::ok(place, "clock", "agrees with this machine's");
+    }
+    let way = if ahead.is_positive() {
+        "ahead"
+    } else {
+        "behind"
+    };
+    let found = format!("this machine's is {} {way}", seconds(off.unsigned_abs()));
+    let advice = "let this machine's clock be set from the network (`timedatectl set-ntp true`)";
+    if off < CLOCK_FAIL {
+        Finding::warn(place, "clock", found, advice)
+    } else {
+        Finding::fail(place, "clock", found, advice)
+    }
+}
+
+/// An image that could not be read, or whose tag is not there; nothing, if all is well.
+pub(super) fn of_image(
+    place: &str,
+    wanted: &ImageRef,
+    answer: Result<bool, Error>,
+) -> Option<Finding> {
+    match answer {
+        // Whether the tag is there says the plan; here it is about being let in.
+        Ok(_) => None,
+        Err(error) => {
+            let found = format!("{}: {}", wanted.repository(), chain(&error));
+            Some(Finding::fail(
+                place,
+                "images",
+                found,
+                advice(place, error.category()),
+            ))
+        }
+    }
+}
+
+pub(super) fn of_rate_limit(place: &str, limit: &RateLimit) -> Finding {
+    let Some(remaining) = limit.remaining else {
+        return Finding::ok(
+            place,
+            "rate limit",
+            "there is one, and it does not say what is left",
+        );
+    };
+    let of = limit
+        .limit
+        .map(|all| format!(" of {all}"))
+        .unwrap_or_default();
+    let window = limit.window.map(in_window).unwrap_or_default();
+    let found = format!("{remaining}{of} requests left{window}");
+    let advice = "log in to be allowed more, or mirror less often (spec.interval)";
+    let scarce = limit
+        .limit
+        .is_some_and(|all| remaining.saturating_mul(10) < all);
+    match (remaining, scarce) {
+        (0, _) => Finding::fail(place, "rate limit", found, advice),
+        (_, true) => Finding::warn(place, "rate limit", found, advice),
+        _ => Finding::ok(place, "rate limit", found),
+    }
+}
+
+fn in_window(window: Duration) -> String {
+    format!(" in {}", seconds(window))
+}
+
+pub(super) fn of_space(place: &str, space: Space) -> Finding {
+    let (free, total) = (HumanBytes(space.free), HumanBytes(space.total));
+    let found = format!("{free} of {total} free");
+    let advice = "make room, or name a folder on a larger disk with --data";
+    if space.free < DISK_FAIL {
+        Finding::fail(place, "disk", found, advice)
+    } else if space.free < DISK_WARN {
+        Finding::warn(place, "disk", found, advice)
+    } else {
+        Finding::ok(place, "disk", found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn clocks_may_differ_by_seconds_not_by_minutes() {
+        let level = |seconds| of_clock("a", SignedDuration::from_secs(seconds)).level;
+        assert_eq!(level(-2), Level::Ok);
+        assert_eq!(level(45), Level::Warn);
+        assert_eq!(level(-3600), Level::Fail);
+    }
+
+    #[test]
+    fn a_rate_limit_that_is_nearly_used_up_is_told() {
+        let level = |remaining| {
+            let limit = RateLimit {
+                limit: Some(100),
+                remaining,
+                window: None,
+                reset_after: None,
+                at: Instant::now(),
+            };
+            of_rate_limit("a", &limit).level
+        };
+        assert_eq!(level(Some(50)), Level::Ok);
+        assert_eq!(level(Some(9)), Level::Warn);
+        assert_eq!(level(Some(0)), Level::Fail);
+        assert_eq!(level(None), Level::Ok);
+    }
+
+    #[test]
+    fn a_disk_is_full_before_it_has_no_byte_left() {
+        let level = |free| {
+            of_space(
+                "a",
+                Space {
+                    free,
+                    total: 100 << 30,
+                },
+            )
+            .level
+        };
+        assert_eq!(level(100 << 20), Level::Fail);
+        assert_eq!(level(1 << 30), Level::Warn);
+        assert_eq!(level(50 << 30), Level::Ok);
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_worth_a_look() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let level = |days: i64| {
+            let certificate = Certificate {
+                issuer: "CN=x".to_owned(),
+                expires: now + SignedDuration::from_hours(days * 24),
+            };
+            of_certificate("a", Some(&certificate), now).level
+        };
+        assert_eq!(level(13), Level::Warn);
+        assert_eq!(level(60), Level::Ok);
+    }
+}
