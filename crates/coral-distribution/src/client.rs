@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::auth::{Ask, Auth, Session};
-use crate::credentials::Credentials;
+use crate::credentials::{Candidate, Credentials};
 use crate::error::{Error, Problem};
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
@@ -38,18 +38,15 @@ impl Client {
     /// The verbs on one repository, with what may be used to authenticate.
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "credential helpers will be asked while requests run, from the shared set"
+        reason = "whoever asks keeps a shared set, and the signature leaves room to keep it here"
     )]
     pub fn repository(
         &self,
         repository: &Repository,
         credentials: Arc<Credentials>,
     ) -> RepositoryClient {
-        let fitting = credentials
-            .for_repository(repository)
-            .into_iter()
-            .cloned()
-            .collect();
+        let path = Some(repository.path().as_str());
+        let fitting = credentials.candidates(repository.host(), path);
         let session = self.session(fitting, credentials.hint_for(repository));
         let base = self.base(repository.host());
         RepositoryClient::new(
@@ -62,7 +59,7 @@ impl Client {
 
     /// Asks `GET /v2/`: whether a registry answers at `host` and takes the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
-        let fitting: Vec<_> = credentials.for_host(host).into_iter().cloned().collect();
+        let fitting = credentials.candidates(host, None);
         let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
         // Whoever asks this wants to know of the credential, not of what anybody may do.
         let session = Session::strict(transport, auth, fitting);
@@ -95,13 +92,9 @@ impl Client {
         self.transport.rate_limits.watch(&name)
     }
 
-    fn session(
-        &self,
-        credentials: Vec<crate::credentials::Credential>,
-        hint: Option<String>,
-    ) -> Arc<Session> {
+    fn session(&self, candidates: Vec<Candidate>, hint: Option<String>) -> Arc<Session> {
         let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
-        Arc::new(Session::new(transport, auth, credentials, hint))
+        Arc::new(Session::new(transport, auth, candidates, hint))
     }
 
     /// Where the API of a host begins. Docker Hub's registry has a name of its own.

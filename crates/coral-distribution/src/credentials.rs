@@ -2,12 +2,16 @@
 
 mod docker_config;
 mod files;
+mod helper;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coral_image::{Host, Repository};
 
 use crate::redacted::Redacted;
+
+pub(crate) use helper::{Helper, HelperError};
 
 /// A user name and a password or token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,8 +20,59 @@ pub struct Credential {
     pub username: String,
     /// The password or access token.
     pub password: Redacted<String>,
+    /// What the secret is.
+    pub kind: Kind,
     /// Where it was given, for messages: file and entry. Holds nothing secret.
     pub origin: String,
+}
+
+/// What the secret of a credential is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Sent to whoever asks for user and password.
+    Password,
+    /// Exchanged at a token server, by OAuth 2, for tokens that end soon.
+    IdentityToken,
+}
+
+/// Who may be somebody at a host.
+#[derive(Debug, Clone)]
+pub(crate) enum Candidate {
+    Nobody,
+    Somebody(Arc<Credential>),
+    /// Whoever the helper says, once the host asks.
+    Helper(Arc<Helper>, Host),
+}
+
+impl Candidate {
+    /// The credential, if there is one.
+    pub(crate) async fn credential(&self) -> Result<Option<Arc<Credential>>, HelperError> {
+        match self {
+            Self::Nobody => Ok(None),
+            Self::Somebody(credential) => Ok(Some(Arc::clone(credential))),
+            Self::Helper(helper, host) => helper.get(host).await,
+        }
+    }
+
+    /// Whether trying both is one too many.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Somebody(a), Self::Somebody(b)) => {
+                a.username == b.username && a.password == b.password && a.kind == b.kind
+            }
+            (Self::Helper(a, _), Self::Helper(b, _)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    /// For messages.
+    pub(crate) fn described(&self) -> Option<String> {
+        match self {
+            Self::Nobody => None,
+            Self::Somebody(credential) => Some(credential.origin.clone()),
+            Self::Helper(helper, _) => Some(helper.described()),
+        }
+    }
 }
 
 /// Why credentials could not be read. Never tells a secret.
@@ -77,12 +132,22 @@ struct Scope {
 enum HostPattern {
     Exact(Host),
     Glob(String),
+    Any,
+}
+
+/// Whether programs that a configuration names are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Helpers {
+    Run,
+    Refused,
 }
 
 /// What an entry gives.
 #[derive(Debug, Clone)]
 enum Grant {
     Credential(Credential),
+    /// Asked when a host asks for a credential.
+    Helper(Arc<Helper>),
     /// Something that Coral cannot use, and why.
     Unusable(String),
 }
@@ -104,6 +169,7 @@ impl Credentials {
         let credential = Credential {
             username: username.to_owned(),
             password: Redacted::new(password.to_owned()),
+            kind: Kind::Password,
             origin: origin.to_owned(),
         };
         let scope = Scope {
@@ -116,9 +182,17 @@ impl Credentials {
     }
 
     /// Reads a Docker `config.json`, a Kubernetes `.dockerconfigjson` or the legacy `.dockercfg`.
-    /// `origin` names it in messages.
+    /// `origin` names it in messages. Credential helpers that it names are not run: what comes
+    /// from elsewhere, such as a Secret, starts no program here.
     pub fn from_docker_config(json: &[u8], origin: &str) -> Result<Self, CredentialsError> {
-        docker_config::read(json, origin).map(|entries| Self { entries })
+        let entries = docker_config::read(json, origin, Helpers::Refused)?;
+        Ok(Self { entries })
+    }
+
+    /// The same of a file of this machine, whose helpers are run when they are needed.
+    fn from_own_docker_config(json: &[u8], origin: &str) -> Result<Self, CredentialsError> {
+        let entries = docker_config::read(json, origin, Helpers::Run)?;
+        Ok(Self { entries })
     }
 
     /// The user's own: `explicit`, else `$REGISTRY_AUTH_FILE`, else what is in
@@ -140,15 +214,26 @@ impl Credentials {
         self
     }
 
-    /// The credentials that fit a repository, most specific first.
+    /// The credentials that fit a repository, most specific first, but for what helpers know.
     pub fn for_repository(&self, repository: &Repository) -> Vec<&Credential> {
         let path = repository.path().as_str();
         credentials(self.fitting(repository.host(), Some(path)))
     }
 
-    /// The credentials that fit a host as a whole.
-    pub(crate) fn for_host(&self, host: &Host) -> Vec<&Credential> {
-        credentials(self.fitting(host, None))
+    /// Who may be somebody at a host, and at one repository of it, most specific first.
+    pub(crate) fn candidates(&self, host: &Host, path: Option<&str>) -> Vec<Candidate> {
+        let mut found: Vec<Candidate> = Vec::new();
+        for grant in self.fitting(host, path) {
+            let candidate = match grant {
+                Grant::Credential(credential) => Candidate::Somebody(Arc::new(credential.clone())),
+                Grant::Helper(helper) => Candidate::Helper(Arc::clone(helper), host.clone()),
+                Grant::Unusable(_) => continue,
+            };
+            if !found.iter().any(|known| known.is_same(&candidate)) {
+                found.push(candidate);
+            }
+        }
+        found
     }
 
     /// Why an entry that fits cannot be used, if there is such a one and no usable one.
@@ -158,9 +243,9 @@ impl Credentials {
             .fitting(repository.host(), Some(path))
             .find_map(|grant| match grant {
                 Grant::Unusable(why) => Some(why.clone()),
-                Grant::Credential(_) => None,
+                Grant::Credential(_) | Grant::Helper(_) => None,
             });
-        hint.filter(|_| self.for_repository(repository).is_empty())
+        hint.filter(|_| self.candidates(repository.host(), Some(path)).is_empty())
     }
 
     /// Whether there is none.
@@ -168,7 +253,7 @@ impl Credentials {
         !self
             .entries
             .iter()
-            .any(|(_, grant)| matches!(grant, Grant::Credential(_)))
+            .any(|(_, grant)| matches!(grant, Grant::Credential(_) | Grant::Helper(_)))
     }
 
     /// What fits, longest path first, exact hosts before patterns, then in order.
@@ -181,7 +266,11 @@ impl Credentials {
         fitting.sort_by_key(|(scope, _)| {
             (
                 std::cmp::Reverse(scope.path.len()),
-                matches!(scope.host, HostPattern::Glob(_)),
+                match scope.host {
+                    HostPattern::Exact(_) => 0,
+                    HostPattern::Glob(_) => 1,
+                    HostPattern::Any => 2,
+                },
             )
         });
         fitting.into_iter().map(|(_, grant)| grant)
@@ -207,6 +296,7 @@ impl Scope {
         let host_fits = match &self.host {
             HostPattern::Exact(own) => own == host,
             HostPattern::Glob(pattern) => glob_host(pattern, host),
+            HostPattern::Any => true,
         };
         host_fits
             && match path {

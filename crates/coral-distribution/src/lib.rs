@@ -29,7 +29,7 @@ mod upload;
 pub use blob_source::BlobSource;
 pub use blob_stream::BlobStream;
 pub use client::Client;
-pub use credentials::{Credential, Credentials, CredentialsError};
+pub use credentials::{Credential, Credentials, CredentialsError, Kind};
 pub use endpoint::Endpoint;
 pub use error::{Category, Disposition, Error};
 pub use layout::Layout;

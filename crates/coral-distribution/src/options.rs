@@ -31,7 +31,8 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// How long a connection may take to be established.
     pub connect_timeout: Duration,
-    /// How long a request may go on without a byte moving in either direction.
+    /// How long a request may go on without a byte moving in either direction, and the window
+    /// in which a transfer must make 1 KiB a second on average. No transfer is too long.
     pub stall_timeout: Duration,
 }
 

@@ -4,6 +4,7 @@ mod activity;
 mod answer;
 mod connections;
 mod failure;
+mod pace;
 mod proxy;
 mod retry_after;
 
@@ -22,6 +23,7 @@ pub(crate) use answer::{clean, is_html, read_bounded, refusal};
 use connections::Connections;
 pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;
+pub(crate) use pace::{Pace, TooSlow};
 use proxy::Proxies;
 pub(crate) use proxy::Proxy;
 
@@ -38,6 +40,8 @@ const MAX_REDIRECTS: usize = 10;
 pub(crate) enum Body {
     Empty,
     Bytes(Bytes),
+    /// Sent to the URL's own origin only, like an authorization.
+    Secret(Bytes),
     /// A body of known length that can be sent only once.
     Stream(u64, BlobStream),
 }
@@ -183,6 +187,11 @@ impl Transport {
             .map_err(|text| sent.error(Problem::Protocol(text)))?;
         self.check_downgrade(&request.url, &target)
             .map_err(|problem| sent.error(problem))?;
+        if matches!(request.body, Body::Secret(_)) && !location::same_origin(&request.url, &target)
+        {
+            let text = "a redirect leads to another host, where nothing secret is sent";
+            return Err(sent.error(Problem::Unsafe(text.to_owned())));
+        }
         Ok(Some(target))
     }
 
@@ -272,7 +281,7 @@ impl Transport {
             Body::Empty if reading => builder,
             // Without a length some servers wait for a body.
             Body::Empty => builder.header(CONTENT_LENGTH, 0),
-            Body::Bytes(bytes) => builder.body(bytes.clone()),
+            Body::Bytes(bytes) | Body::Secret(bytes) => builder.body(bytes.clone()),
             Body::Stream(size, stream) => {
                 let stream = std::mem::replace(stream, BlobStream::empty());
                 let body = activity.watch(stream, Arc::clone(source_error));

@@ -26,6 +26,11 @@ impl FaultServer {
         Self::start(faults().args(["proxy", upstream]))
     }
 
+    /// A forward proxy that leads everything to `host:port`, for this `name:password` only.
+    pub fn connect_proxy(upstream: &str, user: &str) -> Self {
+        Self::start(faults().args(["connect-proxy", upstream, "--user", user]))
+    }
+
     fn start(command: &mut Command) -> Self {
         let mut process = Process::start(command);
         let line = process.wait_for_line("listening on http", Duration::from_secs(20));

@@ -10,7 +10,7 @@ use url::Url;
 use super::token::{Freshness, TokenKey, basic};
 use super::{Auth, Challenge, HostState, Scheme, parse_challenges};
 use crate::blob_stream::BlobStream;
-use crate::credentials::Credential;
+use crate::credentials::{Candidate, Credential, Kind};
 use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
 use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
@@ -34,8 +34,8 @@ pub(crate) struct Ask {
 pub(crate) struct Session {
     pub(crate) transport: Arc<Transport>,
     auth: Arc<Auth>,
-    /// In the order in which they are tried; `None` is nobody.
-    candidates: Vec<Option<Arc<Credential>>>,
+    /// In the order in which they are tried.
+    candidates: Vec<Candidate>,
     /// The one that worked last.
     good: AtomicUsize,
     /// Added to refusals: why a credential that is configured cannot be used.
@@ -59,11 +59,10 @@ impl Session {
     pub(crate) fn new(
         transport: Arc<Transport>,
         auth: Arc<Auth>,
-        credentials: Vec<Credential>,
+        mut candidates: Vec<Candidate>,
         hint: Option<String>,
     ) -> Self {
-        let known = credentials.into_iter().map(|c| Some(Arc::new(c)));
-        let candidates = known.chain([None]).collect();
+        candidates.push(Candidate::Nobody);
         Self {
             transport,
             auth,
@@ -77,9 +76,9 @@ impl Session {
     pub(crate) fn strict(
         transport: Arc<Transport>,
         auth: Arc<Auth>,
-        credentials: Vec<Credential>,
+        candidates: Vec<Candidate>,
     ) -> Self {
-        let mut session = Self::new(transport, auth, credentials, None);
+        let mut session = Self::new(transport, auth, candidates, None);
         if session.candidates.len() > 1 {
             session.candidates.pop();
         }
@@ -101,9 +100,10 @@ impl Session {
         let mut refused: Option<Error> = None;
         for step in 0..self.candidates.len() {
             let index = (good + step) % self.candidates.len();
-            let candidate = self.candidates[index].as_ref();
+            let candidate = &self.candidates[index];
             // Nobody can do nothing that somebody may not, but for reading.
-            if candidate.is_none() && refused.is_some() && !is_reading(&ask.method) {
+            let nobody = matches!(candidate, Candidate::Nobody);
+            if nobody && refused.is_some() && !is_reading(&ask.method) {
                 continue;
             }
             match self.try_one(host, ask, candidate).await? {
@@ -130,7 +130,7 @@ impl Session {
         &self,
         host: &HostState,
         ask: &mut Ask,
-        candidate: Option<&Arc<Credential>>,
+        candidate: &Candidate,
     ) -> Result<Tried, Error> {
         let mut scopes = ask.scopes.clone();
         let mut round = 0;
@@ -200,17 +200,22 @@ impl Session {
         &self,
         scheme: Option<&Scheme>,
         ask: &Ask,
-        candidate: Option<&Arc<Credential>>,
+        candidate: &Candidate,
         scopes: &[String],
     ) -> Result<(Option<HeaderValue>, Option<Used>), Error> {
         match scheme {
             None | Some(Scheme::Open) => Ok((None, None)),
-            Some(Scheme::Basic) => Ok((candidate.map(|c| basic(c)), None)),
+            Some(Scheme::Basic) => {
+                let credential = credential(ask, candidate).await?;
+                // A token server is asked for tokens, nobody else is told of this one.
+                let password = credential.filter(|c| c.kind == Kind::Password);
+                Ok((password.map(|c| basic(&c)), None))
+            }
             Some(Scheme::Bearer { realm, service }) => {
                 self.check_realm(&ask.url, realm)
                     .map_err(|problem| Error::new(authority_of(&ask.url), &ask.asked, problem))?;
                 let key = TokenKey {
-                    credential: candidate.cloned(),
+                    credential: credential(ask, candidate).await?,
                     realm: realm.clone(),
                     service: service.clone(),
                     scopes: scopes.to_vec(),
@@ -241,11 +246,7 @@ impl Session {
         )))
     }
 
-    fn token_refused(
-        &self,
-        error: Error,
-        candidate: Option<&Arc<Credential>>,
-    ) -> Result<Tried, Error> {
+    fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Tried, Error> {
         match error.category() {
             Category::Unauthorized | Category::Forbidden => {
                 let advice = self.advice(candidate);
@@ -255,12 +256,7 @@ impl Session {
         }
     }
 
-    async fn refused(
-        &self,
-        response: Response,
-        candidate: Option<&Arc<Credential>>,
-        expired: bool,
-    ) -> Error {
+    async fn refused(&self, response: Response, candidate: &Candidate, expired: bool) -> Error {
         let (host, asked) = (response.host.clone(), response.asked.clone());
         let mut answer: Answer = refusal(response).await;
         answer.advice = self.advice(candidate);
@@ -272,9 +268,9 @@ impl Session {
         Error::new(host, asked, problem)
     }
 
-    fn advice(&self, candidate: Option<&Arc<Credential>>) -> String {
-        let used = match candidate {
-            Some(credential) => format!("asked with the credential of {}", credential.origin),
+    fn advice(&self, candidate: &Candidate) -> String {
+        let used = match candidate.described() {
+            Some(origin) => format!("asked with the credential of {origin}"),
             None => {
                 "asked without a credential (the repository is private, or is not there)".to_owned()
             }
@@ -283,6 +279,11 @@ impl Session {
             .iter()
             .fold(used, |text, hint| format!("{text}; {hint}"))
     }
+}
+
+async fn credential(ask: &Ask, candidate: &Candidate) -> Result<Option<Arc<Credential>>, Error> {
+    let found = candidate.credential().await;
+    found.map_err(|error| Error::new(authority_of(&ask.url), &ask.asked, Problem::Helper(error)))
 }
 
 fn is_refusal(response: &Response) -> bool {
@@ -310,6 +311,7 @@ fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
     let body = match &mut ask.body {
         Body::Empty => Body::Empty,
         Body::Bytes(bytes) => Body::Bytes(bytes.clone()),
+        Body::Secret(bytes) => Body::Secret(bytes.clone()),
         Body::Stream(size, stream) => {
             Body::Stream(*size, std::mem::replace(stream, BlobStream::empty()))
         }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Kind};
 use crate::error::{Error, Problem};
 use crate::transport::{Body, Request, Transport, read_bounded, refusal};
 
@@ -135,15 +136,19 @@ pub(crate) fn basic(credential: &Credential) -> HeaderValue {
 
 async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
     let asked_at = Instant::now();
-    let request = Request {
-        method: Method::GET,
-        url: token_url(key),
-        headers: HeaderMap::new(),
-        authorization: key.credential.as_deref().map(basic),
-        body: Body::Empty,
-        asked: match key.scopes.as_slice() {
-            [] => "getting a token".to_owned(),
-            scopes => format!("getting a token for {}", scopes.join(" ")),
+    let asked = match key.scopes.as_slice() {
+        [] => "getting a token".to_owned(),
+        scopes => format!("getting a token for {}", scopes.join(" ")),
+    };
+    let request = match &key.credential {
+        Some(credential) if credential.kind == Kind::IdentityToken => grant(key, credential, asked),
+        _ => Request {
+            method: Method::GET,
+            url: token_url(key),
+            headers: HeaderMap::new(),
+            authorization: key.credential.as_deref().map(basic),
+            body: Body::Empty,
+            asked,
         },
     };
     let response = transport.send(request).await?;
@@ -170,6 +175,30 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
         header,
         renew_at: asked_at + life.saturating_sub(MARGIN.min(life / 4)),
     })
+}
+
+/// The exchange of an identity token (OAuth 2, RFC 6749, section 6, as the token specification of
+/// the distribution project has it).
+fn grant(key: &TokenKey, credential: &Credential, asked: String) -> Request {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token");
+    form.append_pair("client_id", "coral");
+    if let Some(service) = &key.service {
+        form.append_pair("service", service);
+    }
+    form.append_pair("scope", &key.scopes.join(" "));
+    form.append_pair("refresh_token", credential.password.expose());
+    let mut headers = HeaderMap::new();
+    let urlencoded = HeaderValue::from_static("application/x-www-form-urlencoded");
+    headers.insert(CONTENT_TYPE, urlencoded);
+    Request {
+        method: Method::POST,
+        url: key.realm.clone(),
+        headers,
+        authorization: None,
+        body: Body::Secret(form.finish().into()),
+        asked,
+    }
 }
 
 fn life_of(expires_in: Option<f64>) -> Duration {

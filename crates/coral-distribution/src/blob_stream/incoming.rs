@@ -11,17 +11,18 @@ use tokio::time::{Instant, Sleep};
 use url::Url;
 
 use crate::error::{Error, Problem};
-use crate::transport::{Response, classify};
+use crate::transport::{Pace, Response, classify};
 
 type Body = Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error>> + Send>>;
 
-/// Chunks of a body. Waiting for one longer than the stall limit is an error; time in which
-/// nobody asks for a chunk does not count.
+/// Chunks of a body. Waiting for one longer than the stall limit is an error, and so is a drip;
+/// time in which nobody asks for a chunk does not count.
 pub(crate) struct Incoming {
     body: Body,
     stall: Duration,
     alarm: Pin<Box<Sleep>>,
-    waiting: bool,
+    waiting: Option<Instant>,
+    pace: Pace,
     received: u64,
     url: Url,
     place: String,
@@ -34,7 +35,8 @@ impl Incoming {
         Self {
             stall,
             alarm: Box::pin(tokio::time::sleep(stall)),
-            waiting: false,
+            waiting: None,
+            pace: Pace::new(stall),
             received: 0,
             url: response.url().clone(),
             place: response.host,
@@ -44,9 +46,10 @@ impl Incoming {
     }
 
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if !self.waiting {
-            self.waiting = true;
-            let deadline = Instant::now() + self.stall;
+        if self.waiting.is_none() {
+            let now = Instant::now();
+            self.waiting = Some(now);
+            let deadline = now + self.stall;
             self.alarm.as_mut().reset(deadline);
         }
         self.alarm
@@ -62,9 +65,13 @@ impl Stream for Incoming {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.body.poll_next_unpin(cx) {
             Poll::Ready(Some(Ok(chunk))) => {
-                self.waiting = false;
+                let waited = self.waiting.take().map(|since| since.elapsed());
                 self.received += chunk.len() as u64;
-                Poll::Ready(Some(Ok(chunk)))
+                let paced = self
+                    .pace
+                    .moved(chunk.len() as u64, waited.unwrap_or_default());
+                let paced = paced.map_err(|slow| Error::new(&self.place, &self.asked, slow));
+                Poll::Ready(Some(paced.map(|()| chunk)))
             }
             Poll::Ready(Some(Err(error))) => {
                 let problem = classify(&error, &self.url, self.stall, self.received);

@@ -1,5 +1,7 @@
 //! Docker's `config.json` and what Kubernetes makes of it.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -7,7 +9,7 @@ use coral_image::Host;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Credential, CredentialsError, Grant, HostPattern, Scope};
+use super::{Credential, CredentialsError, Grant, Helper, Helpers, HostPattern, Kind, Scope};
 use crate::redacted::Redacted;
 
 /// A Secret holds at most 1 MiB; nobody has a larger file.
@@ -33,7 +35,11 @@ struct Entry {
     registrytoken: Option<String>,
 }
 
-pub(super) fn read(json: &[u8], origin: &str) -> Result<Vec<(Scope, Grant)>, CredentialsError> {
+pub(super) fn read(
+    json: &[u8],
+    origin: &str,
+    programs: Helpers,
+) -> Result<Vec<(Scope, Grant)>, CredentialsError> {
     if json.len() > MAX_CONFIG {
         return Err(CredentialsError::TooLarge {
             origin: origin.to_owned(),
@@ -42,11 +48,14 @@ pub(super) fn read(json: &[u8], origin: &str) -> Result<Vec<(Scope, Grant)>, Cre
     }
     let root: Map<String, Value> =
         serde_json::from_slice(json).map_err(|error| form(origin, &error))?;
-    let mut entries = Vec::new();
+    // Docker asks a helper before it looks at what the file itself holds.
+    let mut entries = match programs {
+        Helpers::Run => helpers(&root, origin)?,
+        Helpers::Refused => refused_helpers(&root, origin),
+    };
     for (key, value) in auths(&root, origin)? {
         entries.extend(entry(key, value, origin)?);
     }
-    entries.extend(helpers(&root, origin));
     Ok(entries)
 }
 
@@ -103,13 +112,22 @@ fn entry(
         wrong("it must be an object with \"auth\", or \"username\" and \"password\"")
     })?;
     let origin = format!("{:?} in {origin}", shown(key));
-    if [&entry.identitytoken, &entry.registrytoken]
-        .into_iter()
-        .flatten()
-        .any(|t| !t.is_empty())
+    if entry
+        .registrytoken
+        .as_ref()
+        .is_some_and(|text| !text.is_empty())
     {
-        let why = format!("the entry {origin} has an identity token, which is not supported yet");
+        let why = format!("the entry {origin} has a registry token, which is not supported");
         return Ok(Some((scope, Grant::Unusable(why))));
+    }
+    if let Some(token) = entry.identitytoken.clone().filter(|text| !text.is_empty()) {
+        let grant = Grant::Credential(Credential {
+            username: entry.username.unwrap_or_default(),
+            password: Redacted::new(token),
+            kind: Kind::IdentityToken,
+            origin,
+        });
+        return Ok(Some((scope, grant)));
     }
     let pair = user_and_password(entry).map_err(wrong)?;
     Ok(pair.map(|(username, password)| {
@@ -119,6 +137,7 @@ fn entry(
             Grant::Credential(Credential {
                 username,
                 password,
+                kind: Kind::Password,
                 origin,
             }),
         )
@@ -150,17 +169,70 @@ fn user_and_password(entry: Entry) -> Result<Option<(String, String)>, &'static 
     }
 }
 
-/// Credential helpers come later; they are remembered so that a refusal can name them.
-fn helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
+/// `credHelpers`, each for its host, and `credsStore` for all others.
+fn helpers(
+    root: &Map<String, Value>,
+    origin: &str,
+) -> Result<Vec<(Scope, Grant)>, CredentialsError> {
+    let wrong = |entry: &str, problem| CredentialsError::Entry {
+        origin: origin.to_owned(),
+        entry: shown(entry),
+        problem,
+    };
+    let helper = |field: &str, value: &Value| {
+        let name = value
+            .as_str()
+            .and_then(|name| Helper::new(name, format!("{field} of {origin}")));
+        let helper = name.ok_or_else(|| {
+            wrong(
+                field,
+                "it must name a helper: NAME of a program docker-credential-NAME",
+            )
+        })?;
+        Ok(Grant::Helper(Arc::new(helper)))
+    };
+    let set = |value: &Value| value.as_str() != Some("") && !value.is_null();
+    let mut found = Vec::new();
+    for (key, value) in root
+        .get("credHelpers")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        if !set(value) {
+            continue;
+        }
+        let scope =
+            scope(key).ok_or_else(|| wrong(key, "the key is not a registry: write HOST"))?;
+        found.push((scope, helper("credHelpers", value)?));
+    }
+    if let Some(store) = root.get("credsStore").filter(|value| set(value)) {
+        let scope = Scope {
+            host: HostPattern::Any,
+            path: String::new(),
+        };
+        found.push((scope, helper("credsStore", store)?));
+    }
+    Ok(found)
+}
+
+/// Helpers that are not run are remembered, so that a refusal can name them.
+fn refused_helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
     let why = |helper: &Value| {
         let name = helper.as_str().map(shown).unwrap_or_default();
-        format!("{origin} names the credential helper {name:?} for it, which is not supported yet")
+        format!(
+            "{origin} names the credential helper {name:?} for it, and helpers are run only for \
+             files of this machine"
+        )
     };
     let mut found = Vec::new();
-    if let Some(Value::Object(helpers)) = root.get("credHelpers") {
-        for (key, helper) in helpers {
-            found.extend(scope(key).map(|scope| (scope, Grant::Unusable(why(helper)))));
-        }
+    for (key, helper) in root
+        .get("credHelpers")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        found.extend(scope(key).map(|scope| (scope, Grant::Unusable(why(helper)))));
     }
     if let (Some(store), Some(Value::Object(auths))) = (root.get("credsStore"), root.get("auths")) {
         for key in auths.keys() {

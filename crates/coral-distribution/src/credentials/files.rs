@@ -75,7 +75,7 @@ fn read(path: &Path) -> Result<Credentials, CredentialsError> {
     file.take(MAX_CONFIG as u64 + 1)
         .read_to_end(&mut json)
         .map_err(fail)?;
-    Credentials::from_docker_config(&json, &origin)
+    Credentials::from_own_docker_config(&json, &origin)
 }
 
 #[cfg(test)]

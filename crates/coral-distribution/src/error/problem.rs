@@ -7,6 +7,8 @@ use coral_image::{Digest, MAX_MANIFEST_SIZE, ManifestError};
 use http::StatusCode;
 
 use super::{Category, Disposition};
+use crate::credentials::HelperError;
+use crate::transport::TooSlow;
 
 /// An answer that tells of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,8 @@ pub(crate) enum Problem {
     ConnectTimeout(Duration),
     #[error("no byte moved for {} s", .0.as_secs_f32())]
     Stalled(Duration),
+    #[error("only {moved} bytes came in {} s of waiting", .window.as_secs_f32())]
+    Slow { moved: u64, window: Duration },
     #[error("{0}")]
     Answer(Answer),
     /// A streamed body cannot be sent a second time with a new token.
@@ -88,6 +92,9 @@ pub(crate) enum Problem {
     /// The other side has forgotten an upload, or counts its bytes otherwise.
     #[error("{0}; the upload is lost there and must begin again")]
     UploadLost(Answer),
+    /// A credential helper gave no credential.
+    #[error("{}", .0.text)]
+    Helper(HelperError),
     #[error("nothing is there under this name")]
     Missing,
     #[error("wrong digest: the bytes hash to {actual}, not to {expected}")]
@@ -156,10 +163,11 @@ impl Problem {
             Self::Connect { .. } => Category::Connect,
             Self::Tls { .. } => Category::Tls,
             Self::Proxy { problem, .. } => problem.category(),
-            Self::ConnectTimeout(_) | Self::Stalled(_) => Category::Timeout,
+            Self::ConnectTimeout(_) | Self::Stalled(_) | Self::Slow { .. } => Category::Timeout,
             Self::Answer(answer) | Self::TokenExpired(answer) | Self::UploadLost(answer) => {
                 answer.category()
             }
+            Self::Helper(_) => Category::Unauthorized,
             Self::Missing => Category::NotFound,
             Self::Digest { .. } | Self::Length { .. } => Category::Digest,
             Self::TooLarge { .. } => Category::TooLarge,
@@ -178,6 +186,7 @@ impl Problem {
         }
         match self {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
+            Self::Helper(error) if error.passing => Disposition::Retry,
             Self::Unsafe(_) => Disposition::WaitForChange,
             _ => match self.category() {
                 Category::Unauthorized
@@ -188,6 +197,15 @@ impl Problem {
                 | Category::Options => Disposition::WaitForChange,
                 _ => Disposition::Retry,
             },
+        }
+    }
+}
+
+impl From<TooSlow> for Problem {
+    fn from(slow: TooSlow) -> Self {
+        Self::Slow {
+            moved: slow.moved,
+            window: slow.window,
         }
     }
 }

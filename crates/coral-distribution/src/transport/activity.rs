@@ -1,55 +1,153 @@
-//! Notices when nothing moves any more.
+//! Notices when an upload no longer moves.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
+use super::Pace;
 use crate::blob_stream::BlobStream;
 use crate::error::Error;
 
-/// Counts the chunks of a request's body that have been taken.
+/// Bytes a second at which a registry takes an upload in that has arrived: hashing, moving and
+/// syncing a large blob takes its time before the answer comes.
+const TAKING_IN: u64 = 20 * 1024 * 1024;
+
+/// What has become of a request's body.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Activity(Arc<AtomicU64>);
+pub(super) struct Activity(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes taken by the connection.
+    taken: AtomicU64,
+    /// Whether the connection waits for more of the body: then it is the source that is slow,
+    /// which has limits of its own.
+    hungry: AtomicBool,
+    ended: AtomicBool,
+}
 
 /// Where the error that ended a request's body is left for whoever sent it.
 pub(super) type SourceError = Arc<Mutex<Option<Error>>>;
 
 impl Activity {
-    /// Passes a body on, counted. Its error goes to `slot`; the request sees only that it ended.
+    /// Passes a body on, watched. Its error goes to `slot`; the request sees only that it ended.
     pub(super) fn watch(
         &self,
-        body: BlobStream,
+        mut body: BlobStream,
         slot: SourceError,
     ) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static {
-        let counter = Arc::clone(&self.0);
-        body.map(move |item| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            item.map_err(|error| {
-                if let Ok(mut slot) = slot.lock() {
-                    *slot = Some(error);
+        let state = Arc::clone(&self.0);
+        futures::stream::poll_fn(move |cx| {
+            let item = body.poll_next_unpin(cx);
+            state.hungry.store(item.is_pending(), Ordering::Relaxed);
+            match item {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    state.taken.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                    Poll::Ready(Some(Ok(chunk)))
                 }
-                std::io::Error::other("the source of the upload failed")
-            })
+                Poll::Ready(Some(Err(error))) => {
+                    if let Ok(mut slot) = slot.lock() {
+                        *slot = Some(error);
+                    }
+                    let text = "the source of the upload failed";
+                    Poll::Ready(Some(Err(std::io::Error::other(text))))
+                }
+                Poll::Ready(None) => {
+                    state.ended.store(true, Ordering::Relaxed);
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            }
         })
     }
 
-    /// Waits for `future`; `None` when nothing has moved for `limit`.
+    /// Waits for `future`; `None` when too little has moved for `limit`, or no answer has come
+    /// for as long as taking the body in may take.
     pub(super) async fn guard<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
-        let mut seen = self.0.load(Ordering::Relaxed);
+        let mut seen = self.taken();
+        let mut after_end = Duration::ZERO;
         loop {
             if let Ok(output) = tokio::time::timeout(limit, future.as_mut()).await {
                 return Some(output);
             }
-            let now = self.0.load(Ordering::Relaxed);
-            if now == seen {
+            let taken = self.taken();
+            if self.0.ended.load(Ordering::Relaxed) {
+                after_end += limit;
+                if after_end > Duration::from_secs(taken / TAKING_IN) {
+                    return None;
+                }
+            } else if taken - seen < Pace::least(limit) && !self.0.hungry.load(Ordering::Relaxed) {
                 return None;
             }
-            seen = now;
+            seen = taken;
+        }
+    }
+
+    fn taken(&self) -> u64 {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_mins(1);
+
+    /// After how many seconds a request is given up whose connection takes a chunk of this size
+    /// every 10 s from a source that always has more; 0 for one that goes on.
+    async fn given_up(size: usize) -> u64 {
+        let activity = Activity::default();
+        let chunks = futures::stream::repeat_with(move || Ok(Bytes::from(vec![0; size])));
+        let mut body = Box::pin(activity.watch(BlobStream::new(chunks), SourceError::default()));
+        let taking = async move {
+            for _ in 0..1000 {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                let _ = body.next().await;
+            }
+        };
+        let began = tokio::time::Instant::now();
+        match activity.guard(LIMIT, taking).await {
+            Some(()) => 0,
+            None => began.elapsed().as_secs(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_destination_that_drips_is_given_up_and_a_slow_one_is_not() {
+        assert_eq!(given_up(1).await, 60);
+        assert_eq!(given_up(20 * 1024).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_source_is_not_the_destinations_fault() {
+        let activity = Activity::default();
+        let source = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_mins(5)).await;
+            Some((Ok(Bytes::from_static(b"x")), ()))
+        });
+        let body = activity.watch(BlobStream::new(source.take(3)), SourceError::default());
+        let taking = body.count();
+        assert_eq!(activity.guard(LIMIT, taking).await, Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_to_a_large_upload_may_take_longer() {
+        for (bytes, patience) in [(0, 60), (20 * 1024 * 1024 * 600, 660)] {
+            let activity = Activity::default();
+            activity.0.taken.store(bytes, Ordering::Relaxed);
+            activity.0.ended.store(true, Ordering::Relaxed);
+            let began = tokio::time::Instant::now();
+            assert_eq!(activity.guard(LIMIT, pending::<()>()).await, None);
+            assert_eq!(began.elapsed().as_secs(), patience, "{bytes}");
         }
     }
 }

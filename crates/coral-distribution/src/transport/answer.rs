@@ -6,9 +6,10 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::retry_after::wait_asked_for;
-use super::{Response, classify};
+use super::{Pace, Response, classify};
 use crate::error::{Answer, Error, Problem};
 
 /// As much of an error's body as is looked at.
@@ -51,7 +52,12 @@ pub(crate) async fn read_bounded(mut response: Response, limit: usize) -> Result
         return Err(response.error(too_large));
     }
     let mut body = BytesMut::new();
+    let mut pace = Pace::new(response.stall);
+    let mut waiting = Instant::now();
     while let Some(chunk) = next_chunk(&mut response, body.len() as u64).await? {
+        let paced = pace.moved(chunk.len() as u64, waiting.elapsed());
+        paced.map_err(|slow| response.error(slow))?;
+        waiting = Instant::now();
         if body.len() + chunk.len() > limit {
             return Err(response.error(too_large));
         }

@@ -321,3 +321,81 @@ async fn a_ping_says_whether_the_credential_is_taken() {
         .unwrap_err();
     assert_eq!(error.category(), Category::Unauthorized);
 }
+
+/// Credentials with an identity token for a registry.
+fn identity(registry: &FaultRegistry, token: &str) -> Credentials {
+    let config = format!(
+        r#"{{"auths": {{"{}": {{"identitytoken": "{token}"}}}}}}"#,
+        registry.host()
+    );
+    Credentials::from_docker_config(config.as_bytes(), "the test").unwrap()
+}
+
+#[tokio::test]
+async fn an_identity_token_is_exchanged_for_tokens() {
+    let auth = Bearer {
+        identity_token: Some(PASSWORD.to_owned()),
+        ..Bearer::default()
+    };
+    let auth = Bearer {
+        username: "x".to_owned(),
+        password: "y".to_owned(),
+        ..auth
+    };
+    let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
+    registry.load(PATH, &image());
+    let client = with(
+        &registry,
+        plain(&[&registry]),
+        identity(&registry, PASSWORD),
+    );
+    client.manifest(&tag("1")).await.unwrap();
+    client.manifest(&tag("1")).await.unwrap();
+    let tokens = |r: &coral_testkit::Recorded| r.path.starts_with("/token");
+    assert_eq!(
+        registry.count(|r| tokens(r) && r.method == "POST" && r.path == "/token"),
+        1
+    );
+    assert_eq!(
+        registry.count(|r| tokens(r) && r.authorization.is_some()),
+        0
+    );
+    let wrong = with(&registry, plain(&[&registry]), identity(&registry, "wrong"));
+    let error = wrong.manifest(&tag("1")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Unauthorized, "{error}");
+}
+
+#[tokio::test]
+async fn an_identity_token_goes_to_the_token_server_and_nowhere_else() {
+    let auth = Bearer {
+        identity_token: Some(PASSWORD.to_owned()),
+        ..bearer()
+    };
+    let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
+    let elsewhere = FaultRegistry::start().await;
+    let to = elsewhere.url().to_owned();
+    registry.fault(Fault::new(Effect::Redirect { to }).path("/token"));
+    let client = with(
+        &registry,
+        plain(&[&registry, &elsewhere]),
+        identity(&registry, PASSWORD),
+    );
+    let error = client.manifest(&tag("1")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("nothing secret is sent"),
+        "{error}"
+    );
+    // Nor is it a password.
+    registry.set_auth(basic());
+    let client = with(
+        &registry,
+        plain(&[&registry]),
+        identity(&registry, PASSWORD),
+    );
+    client.manifest(&tag("1")).await.unwrap_err();
+    assert_eq!(
+        registry.count(|r| r.authorization.as_deref() == Some("Basic")),
+        0
+    );
+    assert!(elsewhere.requests().is_empty());
+}

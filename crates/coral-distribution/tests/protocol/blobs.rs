@@ -179,3 +179,23 @@ async fn a_blob_that_nobody_reads_for_a_while_is_not_stalled() {
     let rest = read(Ok(stream)).await.unwrap();
     assert_eq!([&first[..], &rest].concat(), bytes);
 }
+
+#[tokio::test]
+async fn a_blob_that_drips_is_too_slow_although_it_moves() {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(Effect::Drip {
+        chunk: 1,
+        every_ms: 300,
+    }));
+    let options = ClientOptions {
+        stall_timeout: Duration::from_secs(2),
+        ..plain(&[&registry])
+    };
+    let client = with(&registry, options, Credentials::none());
+    let error = read(client.blob(&large_blob(&built).0, 0).await).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.category(), Category::Timeout, "{error}");
+    assert!(error.to_string().contains("bytes came in"), "{error}");
+    let error = client.manifest(&tag("1")).await.unwrap_err();
+    assert!(error.to_string().contains("bytes came in"), "{error}");
+}

@@ -41,6 +41,8 @@ pub struct Bearer {
     pub username: String,
     /// With which password.
     pub password: String,
+    /// What can be exchanged for tokens in place of name and password.
+    pub identity_token: Option<String>,
     /// Whether tokens to pull are given to everybody.
     pub anonymous_pull: bool,
     /// `expires_in` of the answer, in seconds; left out, a client has to assume 60.
@@ -118,6 +120,19 @@ impl Gate<'_> {
     }
 }
 
+impl Bearer {
+    /// Whether a form is the exchange of the identity token.
+    fn knows_identity(&self, fields: &[(String, String)]) -> bool {
+        let field = |name: &str| {
+            let found = fields.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value)
+        };
+        self.identity_token.is_some()
+            && field("grant_type").is_some_and(|grant| grant == "refresh_token")
+            && field("refresh_token") == self.identity_token.as_ref()
+    }
+}
+
 impl Tokens {
     fn admit(
         &mut self,
@@ -161,6 +176,7 @@ impl Tokens {
             Some(_) => return unauthorized(),
             None => false,
         };
+        let known = known || bearer.knows_identity(fields);
         if !known && !bearer.anonymous_pull {
             return unauthorized();
         }

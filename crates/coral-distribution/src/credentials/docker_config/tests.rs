@@ -1,8 +1,8 @@
 use base64::Engine as _;
-use coral_image::Repository;
+use coral_image::{Host, Repository};
 use proptest::prelude::*;
 
-use crate::credentials::Credentials;
+use crate::credentials::{Candidate, Credentials, Kind};
 
 const SECRET: &str = "hunter2-secret";
 
@@ -112,23 +112,51 @@ fn passwords_may_hold_colons_and_lack_padding() {
     );
 }
 
+const HELPERS: &str = r#"{
+    "auths": {"quay.io": {}, "ghcr.io": {"identitytoken": "hunter2-secret"}},
+    "credHelpers": {"gcr.io": "gcloud", "unset.example": ""}, "credsStore": "desktop"
+}"#;
+
 #[test]
-fn helpers_and_identity_tokens_are_named_when_they_would_be_needed() {
-    let config = r#"{
-        "auths": {"quay.io": {}, "ghcr.io": {"identitytoken": "hunter2-secret"}},
-        "credHelpers": {"gcr.io": "gcloud"}, "credsStore": "desktop"
-    }"#;
-    let credentials = Credentials::from_docker_config(config.as_bytes(), "config.json").unwrap();
-    assert!(credentials.is_empty());
+fn a_configuration_from_elsewhere_runs_no_helper_and_says_so() {
+    let credentials = Credentials::from_docker_config(HELPERS.as_bytes(), "config.json").unwrap();
     let hint = |name: &str| credentials.hint_for(&Repository::parse(name).unwrap());
     assert!(hint("gcr.io/a/b").unwrap().contains("gcloud"));
     assert!(hint("quay.io/a/b").unwrap().contains("desktop"));
-    let identity = hint("ghcr.io/a/b").unwrap();
-    assert!(
-        identity.contains("identity token") && !identity.contains(SECRET),
-        "{identity}"
-    );
     assert_eq!(hint("docker.io/a/b"), None);
+    let nobody = Host::parse("gcr.io").unwrap();
+    assert!(credentials.candidates(&nobody, None).is_empty());
+}
+
+#[test]
+fn helpers_are_for_their_host_and_the_store_for_every_other() {
+    let own = Credentials::from_own_docker_config(HELPERS.as_bytes(), "config.json").unwrap();
+    let who = |host: &str| -> Vec<_> {
+        let found = own.candidates(&Host::parse(host).unwrap(), None);
+        found.iter().filter_map(Candidate::described).collect()
+    };
+    let store = "credential helper docker-credential-desktop, named by credsStore of config.json";
+    let gcloud = "credential helper docker-credential-gcloud, named by credHelpers of config.json";
+    assert_eq!(who("gcr.io"), [gcloud, store]);
+    assert_eq!(who("unset.example"), [store]);
+    assert_eq!(who("quay.io"), [store]);
+    assert_eq!(who("ghcr.io"), ["\"ghcr.io\" in config.json", store]);
+    for wrong in [
+        r#"{"credsStore": "../sh"}"#,
+        r#"{"credHelpers": {"quay.io": 7}}"#,
+        r#"{"credHelpers": {"not a host": "x"}}"#,
+    ] {
+        let error = Credentials::from_own_docker_config(wrong.as_bytes(), "own.json").unwrap_err();
+        assert!(error.to_string().contains("own.json"), "{error}");
+    }
+}
+
+#[test]
+fn an_identity_token_is_one() {
+    let credentials = Credentials::from_docker_config(HELPERS.as_bytes(), "config.json").unwrap();
+    let found = credentials.for_repository(&Repository::parse("ghcr.io/a/b").unwrap());
+    assert_eq!(found[0].kind, Kind::IdentityToken);
+    assert_eq!(found[0].password.expose(), SECRET);
 }
 
 #[test]

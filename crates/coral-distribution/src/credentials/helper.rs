@@ -1,0 +1,215 @@
+//! Credential helpers: programs `docker-credential-NAME` that keep credentials, asked by Docker's
+//! protocol: `get`, the server on standard input, JSON on standard output.
+
+use std::collections::HashMap;
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coral_image::Host;
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::{Credential, Kind};
+use crate::redacted::Redacted;
+use crate::transport::clean;
+
+/// How long a helper may take; some ask a cloud's API.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// More than any credential has.
+const MAX_OUTPUT: u64 = 256 * 1024;
+/// How long an answer is used: helpers keep what they know, and what they give may end.
+const KEPT: Duration = Duration::from_mins(5);
+/// How long nobody asks again after a failure.
+const PAUSE: Duration = Duration::from_secs(30);
+/// What helpers say of a server that they do not know.
+const UNKNOWN: [&str; 2] = ["credentials not found", "no credentials"];
+/// The user name that marks an identity token.
+const TOKEN_USER: &str = "<token>";
+
+/// Why a helper gave no answer. Holds nothing that the helper said on success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HelperError {
+    pub(crate) text: String,
+    /// Whether it may be otherwise the next time.
+    pub(crate) passing: bool,
+}
+
+type Answer = Result<Option<Arc<Credential>>, HelperError>;
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Answer)>>>;
+
+/// A helper that a file names.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    program: String,
+    /// The file and the field that name it.
+    origin: String,
+    patience: Duration,
+    answers: Mutex<HashMap<String, Slot>>,
+}
+
+#[derive(Deserialize)]
+struct Given {
+    #[serde(rename = "Username", default)]
+    username: String,
+    #[serde(rename = "Secret", default)]
+    secret: String,
+}
+
+impl Helper {
+    /// The helper of this name; `None` if that cannot be a part of a program's name.
+    pub(crate) fn new(name: &str, origin: String) -> Option<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || !name.bytes().all(plain) {
+            return None;
+        }
+        Some(Self {
+            program: format!("docker-credential-{name}"),
+            origin,
+            patience: PATIENCE,
+            answers: Mutex::default(),
+        })
+    }
+
+    /// For messages: which program, and who says so.
+    pub(crate) fn described(&self) -> String {
+        format!(
+            "credential helper {}, named by {}",
+            self.program, self.origin
+        )
+    }
+
+    /// What it knows for a host; `None` if nothing. Of many who ask at once one runs it.
+    pub(crate) async fn get(&self, host: &Host) -> Answer {
+        let server = server_name(host);
+        let slot = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(answers.entry(server.clone()).or_default())
+        };
+        let mut kept = slot.lock().await;
+        if let Some((until, answer)) = &*kept
+            && Instant::now() < *until
+        {
+            return answer.clone();
+        }
+        let answer = self.run(&server).await;
+        let life = if answer.is_ok() { KEPT } else { PAUSE };
+        *kept = Some((Instant::now() + life, answer.clone()));
+        answer
+    }
+
+    async fn run(&self, server: &str) -> Answer {
+        let output = tokio::time::timeout(self.patience, self.output(server)).await;
+        let output = output.map_err(|_| {
+            let text = format!("no answer within {} s", self.patience.as_secs_f32());
+            self.failed(&text, true)
+        })?;
+        let output = output.map_err(|error| self.failed(&start_problem(&error), false))?;
+        if !output.status.success() {
+            return self.refused(&output);
+        }
+        let given: Given = serde_json::from_slice(&output.stdout)
+            // The parser's own message may quote the secret.
+            .map_err(|_| self.failed("its answer is not a credential in JSON", false))?;
+        Ok(self.credential(given))
+    }
+
+    /// What a helper says when it ends in failure is a message, unless it looks like an answer.
+    fn refused(&self, output: &Output) -> Answer {
+        let said = clean(&String::from_utf8_lossy(&output.stdout));
+        if UNKNOWN
+            .iter()
+            .any(|unknown| said.to_ascii_lowercase().contains(unknown))
+        {
+            return Ok(None);
+        }
+        let mut text = format!("it ended with {}", output.status);
+        if !said.is_empty() && !said.contains('{') {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        Err(self.failed(&text, false))
+    }
+
+    fn credential(&self, given: Given) -> Option<Arc<Credential>> {
+        if given.secret.is_empty() {
+            return None;
+        }
+        let kind = if given.username == TOKEN_USER {
+            Kind::IdentityToken
+        } else {
+            Kind::Password
+        };
+        Some(Arc::new(Credential {
+            username: given.username,
+            password: Redacted::new(given.secret),
+            kind,
+            origin: self.described(),
+        }))
+    }
+
+    async fn output(&self, server: &str) -> std::io::Result<Output> {
+        let mut child = Command::new(&self.program)
+            .arg("get")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Nobody knows what it may print there.
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A helper that does not read is heard all the same.
+            let _ = stdin.write_all(server.as_bytes()).await;
+        }
+        read_output(child).await
+    }
+
+    fn failed(&self, what: &str, passing: bool) -> HelperError {
+        HelperError {
+            text: format!("{}: {what}", self.described()),
+            passing,
+        }
+    }
+}
+
+async fn read_output(mut child: Child) -> std::io::Result<Output> {
+    let mut stdout = Vec::new();
+    if let Some(pipe) = child.stdout.take() {
+        pipe.take(MAX_OUTPUT + 1).read_to_end(&mut stdout).await?;
+    }
+    if stdout.len() as u64 > MAX_OUTPUT {
+        child.start_kill()?;
+        return Err(std::io::Error::other(format!(
+            "more than {MAX_OUTPUT} bytes came"
+        )));
+    }
+    let status = child.wait().await?;
+    Ok(Output {
+        status,
+        stdout,
+        stderr: Vec::new(),
+    })
+}
+
+fn start_problem(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "it is not on PATH; install it, or take it out of that file".to_owned()
+        }
+        _ => format!("it cannot be run: {error}"),
+    }
+}
+
+/// What Docker calls the server: its own registry has a name from long ago.
+fn server_name(host: &Host) -> String {
+    if host.is_docker_hub() {
+        "https://index.docker.io/v1/".to_owned()
+    } else {
+        host.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! When slow is too slow.
+
+use std::time::Duration;
+
+/// Bytes a second that a transfer must make on average.
+const LEAST: u64 = 1024;
+
+/// A minimum rate over a window of waiting. A transfer may take as long as it likes, but one that
+/// drips holds nobody for ever. Time in which nobody waited for it does not count.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    window: Duration,
+    waited: Duration,
+    moved: u64,
+}
+
+/// Less than the least came in a window of waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooSlow {
+    pub(crate) moved: u64,
+    pub(crate) window: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(window: Duration) -> Self {
+        Self {
+            window,
+            waited: Duration::ZERO,
+            moved: 0,
+        }
+    }
+
+    /// So many bytes came after this wait.
+    pub(crate) fn moved(&mut self, bytes: u64, after: Duration) -> Result<(), TooSlow> {
+        self.waited += after;
+        self.moved += bytes;
+        if self.waited < self.window {
+            return Ok(());
+        }
+        let (moved, waited) = (self.moved, self.waited);
+        (self.moved, self.waited) = (0, Duration::ZERO);
+        if moved < Self::least(waited) {
+            return Err(TooSlow {
+                moved,
+                window: waited,
+            });
+        }
+        Ok(())
+    }
+
+    /// What must have moved in this time.
+    pub(crate) fn least(time: Duration) -> u64 {
+        LEAST.saturating_mul(time.as_secs()).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_mins(1);
+
+    /// How many pieces of this size come, one each so often, before it is too slow; at most 10,000.
+    fn pieces(size: u64, every: Duration) -> usize {
+        let mut pace = Pace::new(WINDOW);
+        (0..10_000)
+            .take_while(|_| pace.moved(size, every).is_ok())
+            .count()
+    }
+
+    #[test]
+    fn a_drip_ends_with_the_window() {
+        assert_eq!(pieces(1, Duration::from_secs(10)), 5);
+        assert_eq!(
+            pieces(1, Duration::from_millis(1)),
+            10_000,
+            "not yet a window of waiting"
+        );
+        assert!(pieces(0, Duration::from_secs(59)) < 2);
+    }
+
+    #[test]
+    fn slow_and_steady_goes_on_for_ever() {
+        assert_eq!(pieces(2_000, Duration::from_secs(1)), 10_000);
+        assert_eq!(pieces(60 * 1024, Duration::from_secs(59)), 10_000);
+    }
+}
