@@ -1,10 +1,12 @@
-//! OCI image layout directories (OCI image-spec, `image-layout.md`).
+//! OCI image layouts, directories and tars (OCI image-spec, `image-layout.md`).
 //!
 //! Blobs are written to a file of their own, synced and renamed; `index.json` is written anew in
 //! the same way, by one writer at a time. Nothing partial is ever visible.
 
+mod archive;
 mod files;
 mod index;
+mod tree;
 mod upload;
 
 use std::path::{Path, PathBuf};
@@ -19,29 +21,33 @@ use crate::error::{Error, Problem};
 use crate::repository::PutManifest;
 use crate::upload::{BlobPush, Upload};
 
+pub use archive::NewArchive;
+use tree::{Tree, blob_file};
 pub(crate) use upload::LayoutUpload;
 
-/// An OCI image layout directory; cheap to clone. Made on the first write.
+/// An OCI image layout: a directory, made on the first write, or a tar to be read. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    dir: PathBuf,
+    tree: Tree,
 }
 
 impl Layout {
     /// The layout in `dir`, which need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            tree: Tree::Dir(dir.into()),
+        }
     }
 
-    /// Where it is.
+    /// Where it is: the directory, or the tar.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.tree.path()
     }
 
     /// What a tag or digest points at; `None` if it is not there.
     pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
         let asked = format!("looking up {version}");
-        let found = index::read(&self.dir)
+        let found = index::read(&self.tree)
             .await
             .map_err(|p| self.error(&asked, p))?;
         let found = found.find(version);
@@ -66,7 +72,7 @@ impl Layout {
     /// The manifest, verified; one that is not there is an error of category `not_found`.
     pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
         let asked = format!("reading manifest {version}");
-        let found = index::read(&self.dir)
+        let found = index::read(&self.tree)
             .await
             .map_err(|p| self.error(&asked, p))?;
         match (found.find(version), version) {
@@ -86,8 +92,10 @@ impl Layout {
         digest: &Digest,
         media_type: Option<&str>,
     ) -> Result<Manifest, Error> {
-        let path = files::blob_path(&self.dir, digest);
-        let bytes = files::read_bounded(&path, MAX_MANIFEST_SIZE).await;
+        let bytes = self
+            .tree
+            .read_bounded(&blob_file(digest), MAX_MANIFEST_SIZE)
+            .await;
         let bytes: Bytes = bytes.map_err(|problem| self.error(asked, problem))?;
         let media_type = media_type.filter(|media_type| !media_type.is_empty());
         Manifest::parse_pinned(bytes, media_type, digest).map_err(|e| self.error(asked, e))
@@ -101,7 +109,7 @@ impl Layout {
         manifest: &Manifest,
     ) -> Result<PutManifest, Error> {
         let asked = format!("writing manifest {version}");
-        index::put(&self.dir, version, manifest)
+        index::put(&self.tree, version, manifest)
             .await
             .map_err(|p| self.error(&asked, p))?;
         Ok(PutManifest {
@@ -111,7 +119,7 @@ impl Layout {
 
     /// The length of a blob; `None` if it is not there.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        let size = files::size(&files::blob_path(&self.dir, digest)).await;
+        let size = self.tree.size(&blob_file(digest)).await;
         size.map_err(|problem| self.error(format_args!("looking up blob {digest}"), problem))
     }
 
@@ -134,10 +142,10 @@ impl Layout {
 
     pub(crate) async fn open(&self, promise: Promise) -> Result<BlobStream, Error> {
         let asked = format!("reading blob {}", promise.digest);
-        let path = files::blob_path(&self.dir, &promise.digest);
-        let file = files::open_at(&path, &promise).await;
+        let file = self.tree.open_blob(&promise).await;
         let file = file.map_err(|problem| self.error(&asked, problem))?;
-        let place = self.dir.display().to_string();
+        let place = self.dir().display().to_string();
+        let path = self.dir().join(blob_file(&promise.digest));
         let bytes = files::stream(file, path, place.clone(), asked.clone());
         Ok(BlobStream::new(Checked::new(
             bytes, promise, 0, place, asked,
@@ -155,16 +163,17 @@ impl Layout {
         if self.blob_size(digest).await?.is_some() {
             return Ok(BlobPush::Mounted);
         }
-        Ok(BlobPush::Upload(Upload::from(LayoutUpload::new(
-            self.dir.clone(),
-            *digest,
-        ))))
+        let dir = self.tree.writable();
+        let dir =
+            dir.map_err(|problem| self.error(format_args!("writing blob {digest}"), problem))?;
+        let upload = LayoutUpload::new(dir.to_owned(), *digest);
+        Ok(BlobPush::Upload(Upload::from(upload)))
     }
 
     /// The entries of `index.json` as they are; a tag is the annotation
     /// `org.opencontainers.image.ref.name`. A layout that is not there has none.
     pub async fn entries(&self) -> Result<Vec<Descriptor>, Error> {
-        let found = index::read(&self.dir).await;
+        let found = index::read(&self.tree).await;
         Ok(found
             .map_err(|problem| self.error("listing the manifests", problem))?
             .entries()
@@ -173,7 +182,7 @@ impl Layout {
 
     /// All tags.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
-        let found = index::read(&self.dir).await;
+        let found = index::read(&self.tree).await;
         Ok(found
             .map_err(|problem| self.error("listing the tags", problem))?
             .tags())
@@ -182,19 +191,19 @@ impl Layout {
     /// The manifests that refer to this one; none is an empty list.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         let asked = format!("listing the referrers of {subject}");
-        let found = index::referrers(&self.dir, subject).await;
+        let found = index::referrers(&self.tree, subject).await;
         found.map_err(|problem| self.error(asked, problem))
     }
 
     /// Takes a tag, or a manifest with all its tags, out of `index.json`. Blobs stay.
     pub async fn delete(&self, version: &Version) -> Result<(), Error> {
         let asked = format!("deleting {version}");
-        index::remove(&self.dir, version)
+        index::remove(&self.tree, version)
             .await
             .map_err(|problem| self.error(asked, problem))
     }
 
     fn error(&self, asked: impl std::fmt::Display, problem: impl Into<Problem>) -> Error {
-        Error::new(self.dir.display(), asked, problem)
+        Error::new(self.dir().display(), asked, problem)
     }
 }

@@ -32,7 +32,7 @@ pub use client::Client;
 pub use credentials::{Credential, Credentials, CredentialsError, Kind};
 pub use endpoint::Endpoint;
 pub use error::{Category, Disposition, Error};
-pub use layout::Layout;
+pub use layout::{Layout, NewArchive};
 pub use options::{ClientOptions, HostOptions};
 pub use probe::{Certificate, Probe};
 pub use rate_limit::RateLimit;

@@ -119,10 +119,11 @@ pub(crate) struct MirrorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CopyArguments {
-    /// What to copy: HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR or oci:DIR:TAG
+    /// What to copy: HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG]
     #[arg(value_name = "SRC")]
     pub(crate) source: String,
-    /// Where to: HOST/PATH, HOST/PATH:TAG, oci:DIR or oci:DIR:TAG; without a tag, the source's
+    /// Where to: HOST/PATH[:TAG], oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG], which is replaced;
+    /// without a tag, the source's
     #[arg(value_name = "DST")]
     pub(crate) destination: String,
     /// Copy only these platforms of an index, such as linux/amd64; the index itself stays as it is

@@ -1,9 +1,10 @@
-//! `coral copy`: one image, between registries and OCI layouts.
+//! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use coral_distribution::{Client, Credentials, Layout};
+use coral_distribution::{Client, Credentials, Layout, NewArchive};
 use coral_image::{ImageRef, Tag, Version};
 use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
@@ -20,32 +21,44 @@ use crate::terminal::Terminal;
 enum Place {
     Image(ImageRef, bool),
     Layout(Layout, Option<Version>),
+    Archive(PathBuf, Option<Version>),
 }
 
 impl Place {
-    /// `oci:DIR[:TAG]` or `oci:DIR[@DIGEST]`, else an image reference.
+    /// `oci:DIR[:TAG]`, `oci:DIR[@DIGEST]`, the same with `oci-archive:FILE.tar`, else an image
+    /// reference.
     fn parse(text: &str) -> Result<Self, Failure> {
-        let Some(rest) = text.strip_prefix("oci:") else {
-            let image = ImageRef::parse(text);
-            let image = image.map_err(|e| Failure::input(format!("{text}: {e}")))?;
-            let last = text.rsplit('/').next().unwrap_or_default();
-            return Ok(Self::Image(image, last.contains([':', '@'])));
-        };
-        let wrong = |e| Failure::input(format!("{text}: {e}"));
-        let (dir, version) = if let Some((dir, digest)) = rest.split_once('@') {
-            (dir, Some(Version::parse(digest).map_err(wrong)?))
-        } else {
-            match rest.rsplit_once(':') {
-                Some((dir, tag)) if !tag.contains('/') => {
-                    (dir, Some(Version::Tag(Tag::parse(tag).map_err(wrong)?)))
-                }
-                _ => (rest, None),
-            }
-        };
-        if dir.is_empty() {
-            return Err(Failure::input(format!("{text}: expected oci:DIR[:TAG]")));
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (dir, version) = path_and_version(text, rest, "oci:DIR[:TAG]")?;
+            return Ok(Self::Layout(Layout::new(dir), version));
         }
-        Ok(Self::Layout(Layout::new(dir), version))
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            let (file, version) = path_and_version(text, rest, "oci-archive:FILE.tar[:TAG]")?;
+            return Ok(Self::Archive(file, version));
+        }
+        let image = ImageRef::parse(text);
+        let image = image.map_err(|e| Failure::input(format!("{text}: {e}")))?;
+        let last = text.rsplit('/').next().unwrap_or_default();
+        Ok(Self::Image(image, last.contains([':', '@'])))
+    }
+
+    /// To read from: an archive becomes the layout in it.
+    async fn opened(self) -> Result<Self, Failure> {
+        let Self::Archive(file, version) = self else {
+            return Ok(self);
+        };
+        let layout = Layout::open_archive(file).await;
+        let layout = layout.map_err(|error| Failure::error(&error))?;
+        Ok(Self::Layout(layout, version))
+    }
+
+    /// To write to: an archive becomes a layout that is packed in the end.
+    fn begun(self) -> Result<(Self, Option<NewArchive>), Failure> {
+        let Self::Archive(file, version) = self else {
+            return Ok((self, None));
+        };
+        let archive = NewArchive::create(file).map_err(|error| Failure::error(&error))?;
+        Ok((Self::Layout(archive.layout(), version), Some(archive)))
     }
 
     fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
@@ -58,6 +71,7 @@ impl Place {
                 )
             }
             Self::Layout(layout, _) => Site::layout(layout.clone()),
+            Self::Archive(file, _) => Site::layout(Layout::new(file)),
         }
     }
 
@@ -66,16 +80,39 @@ impl Place {
         match self {
             Self::Image(image, true) => Some(image.version()),
             Self::Image(_, false) => None,
-            Self::Layout(_, version) => version.clone(),
+            Self::Layout(_, version) | Self::Archive(_, version) => version.clone(),
         }
     }
 
     fn key(&self) -> Option<Key> {
         match self {
             Self::Image(image, _) => Some(Key::of(image)),
-            Self::Layout(..) => None,
+            Self::Layout(..) | Self::Archive(..) => None,
         }
     }
+}
+
+/// Takes `PATH[:TAG]` or `PATH[@DIGEST]` apart.
+fn path_and_version(
+    text: &str,
+    rest: &str,
+    expected: &str,
+) -> Result<(PathBuf, Option<Version>), Failure> {
+    let wrong = |e| Failure::input(format!("{text}: {e}"));
+    let (path, version) = if let Some((path, digest)) = rest.split_once('@') {
+        (path, Some(Version::parse(digest).map_err(wrong)?))
+    } else {
+        match rest.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => {
+                (path, Some(Version::Tag(Tag::parse(tag).map_err(wrong)?)))
+            }
+            _ => (rest, None),
+        }
+    };
+    if path.is_empty() {
+        return Err(Failure::input(format!("{text}: expected {expected}")));
+    }
+    Ok((PathBuf::from(path), version))
 }
 
 pub(crate) async fn run(
@@ -86,7 +123,9 @@ pub(crate) async fn run(
     let destination = Place::parse(&arguments.destination)?;
     let client = client(arguments.client.host_options()?)?;
     let credentials = arguments.client.user_credentials()?;
+    let source = source.opened().await?;
     let source_version = source_version(&source, &arguments.source).await?;
+    let (destination, archive) = destination.begun()?;
     let destination_version = destination
         .version()
         .unwrap_or_else(|| source_version.clone());
@@ -109,8 +148,13 @@ pub(crate) async fn run(
     terminal.observe(&arguments.source, None, &Event::Started);
     let copied = copy_with_retries(&request, &arguments.source, terminal).await;
     terminal.forget(&arguments.source);
-    let failed = |e| Failure::failed(format!("{} was not copied", arguments.source), &e);
-    print(&arguments, &copied.map_err(failed)?);
+    let what = format!("{} was not copied", arguments.source);
+    let copied = copied.map_err(|error| Failure::failed(&what, &error))?;
+    if let Some(archive) = archive {
+        let finished = archive.finish().await;
+        finished.map_err(|error| Failure::failed(&what, &error))?;
+    }
+    print(&arguments, &copied);
     Ok(ExitCode::SUCCESS)
 }
 

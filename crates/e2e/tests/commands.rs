@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use e2e::peers::skopeo_copy;
 use e2e::{
     FaultServer, Finished, Kind, Layout, Place, RegistryServer, assert_same, coral, mirror_yaml,
     run, scratch, write_yaml,
@@ -64,6 +65,112 @@ fn an_image_is_copied_between_registries_and_layouts() {
             .iter()
             .all(|digest| blobs.contains_key(digest))
     );
+}
+
+/// A file that skopeo and `coral copy` call an OCI archive.
+fn archive(home: &Path, name: &str) -> String {
+    format!("oci-archive:{}", home.join(name).display())
+}
+
+#[test]
+#[ignore = "needs distribution, skopeo; run by cargo xtask test"]
+fn an_archive_is_read_by_skopeo_and_one_of_skopeo_is_read() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    source.load(&json!({"path": "team/app", "tag": "1", "kind": "index"}));
+    let target = RegistryServer::start(Kind::Distribution);
+    let plain = [
+        "--plain-http",
+        source.host(),
+        "--plain-http",
+        &target.host(),
+    ];
+    let copy = |from: &str, to: &str| {
+        let mut command = command(home.path(), &["copy", from, to]);
+        run(command.args(plain)).succeeded()
+    };
+    let skopeo = |from: &str, to: &str| {
+        let mut command = skopeo_copy(home.path(), from, to);
+        let _ = run(command.args(["--all", "--preserve-digests"])).succeeded();
+    };
+    let registry = |path: &str| format!("docker://{}/{path}:1", target.host());
+    let ours = archive(home.path(), "ours.tar:1");
+    copy(&format!("{}/team/app:1", source.host()), &ours);
+    skopeo(&ours, &registry("from/ours"));
+    let theirs = archive(home.path(), "theirs.tar:1");
+    skopeo(&registry("from/ours"), &theirs);
+    // The archive holds one image, so no tag is needed.
+    copy(
+        &archive(home.path(), "theirs.tar"),
+        &format!("{}/from/theirs:1", target.host()),
+    );
+    let original = Place {
+        host: source.host(),
+        repository: "team/app",
+    };
+    for repository in ["from/ours", "from/theirs"] {
+        let host = &target.host();
+        assert_same(original, Place { host, repository }, "1");
+    }
+    assert_eq!(files(home.path(), "ours"), ["ours.tar"]);
+}
+
+/// Files in a folder whose names contain a part, and what Coral hides there.
+fn files(folder: &Path, part: &str) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| name.contains(part) || name.starts_with(".coral-"))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_copy_that_fails_leaves_the_archive_that_was_there() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    source.load(&json!({"path": "team/app", "tag": "1"}));
+    let to = archive(home.path(), "image.tar:1");
+    let from = format!("{}/team/app:1", source.host());
+    let copy = |from: &str| {
+        run(&mut command(
+            home.path(),
+            &["copy", from, &to, "--plain-http", source.host()],
+        ))
+    };
+    let _ = copy(&from).succeeded();
+    let before = std::fs::read(home.path().join("image.tar")).unwrap();
+    let _ = copy(&format!("{}/team/gone:1", source.host())).exited(1);
+    assert_eq!(
+        std::fs::read(home.path().join("image.tar")).unwrap(),
+        before
+    );
+    let _ = copy(&from).succeeded();
+    assert_eq!(
+        std::fs::read(home.path().join("image.tar")).unwrap(),
+        before,
+        "the same image"
+    );
+    assert_eq!(files(home.path(), "image"), ["image.tar"]);
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn what_is_no_archive_is_said_to_be_none() {
+    let home = scratch();
+    std::fs::write(home.path().join("no.tar"), vec![7; 4096]).unwrap();
+    std::fs::write(home.path().join("empty.tar"), vec![0; 1024]).unwrap();
+    for (name, said) in [
+        ("no.tar", "not a tar"),
+        ("empty.tar", "no index.json"),
+        ("gone.tar", "nothing is there"),
+    ] {
+        let words = ["copy", &archive(home.path(), name), "oci:out:1"];
+        let _ = run(&mut command(home.path(), &words))
+            .exited(1)
+            .saying(said)
+            .saying(name);
+    }
 }
 
 #[test]

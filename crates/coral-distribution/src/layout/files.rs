@@ -10,6 +10,7 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
+use super::tree::Reader;
 use crate::blob_stream::{BlobStream, Promise};
 use crate::error::{Error, Problem};
 
@@ -84,7 +85,7 @@ pub(super) async fn open_at(path: &Path, promise: &Promise) -> Result<File, Prob
     Ok(file)
 }
 
-pub(super) fn stream(file: File, path: PathBuf, place: String, asked: String) -> BlobStream {
+pub(super) fn stream(file: Reader, path: PathBuf, place: String, asked: String) -> BlobStream {
     BlobStream::new(
         ReaderStream::with_capacity(file, READ_SIZE).map(move |item| {
             item.map_err(|error| Error::new(&place, &asked, reading(&path, error)))

@@ -8,6 +8,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::files;
+use super::tree::{Tree, blob_file};
 use crate::error::Problem;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -20,9 +21,8 @@ const MAX_SCANNED: usize = 100_000;
 pub(super) struct Index(Value);
 
 /// Reads the index; a layout without one is empty.
-pub(super) async fn read(dir: &Path) -> Result<Index, Problem> {
-    let path = dir.join("index.json");
-    let bytes = match files::read_bounded(&path, MAX_INDEX).await {
+pub(super) async fn read(tree: &Tree) -> Result<Index, Problem> {
+    let bytes = match tree.read_bounded(Path::new("index.json"), MAX_INDEX).await {
         Ok(bytes) => bytes,
         Err(Problem::Missing) => return Ok(Index::empty()),
         Err(problem) => return Err(problem),
@@ -105,11 +105,16 @@ async fn turn(dir: &Path) -> Result<Turn, Problem> {
 
 /// Writes a manifest's bytes, then its entry. One put by its digest gets an entry without a name,
 /// which goes again when an index that holds it is put.
-pub(super) async fn put(dir: &Path, version: &Version, manifest: &Manifest) -> Result<(), Problem> {
+pub(super) async fn put(
+    tree: &Tree,
+    version: &Version,
+    manifest: &Manifest,
+) -> Result<(), Problem> {
     let digest = manifest.digest();
+    let dir = tree.writable()?;
     let _turn = turn(dir).await?;
     files::write_whole(&files::blob_path(dir, &digest), manifest.bytes()).await?;
-    let mut index = read(dir).await?;
+    let mut index = read(tree).await?;
     let children: BTreeSet<_> = manifest
         .children()
         .iter()
@@ -133,12 +138,13 @@ pub(super) async fn put(dir: &Path, version: &Version, manifest: &Manifest) -> R
     write(dir, &index).await
 }
 
-pub(super) async fn remove(dir: &Path, version: &Version) -> Result<(), Problem> {
+pub(super) async fn remove(tree: &Tree, version: &Version) -> Result<(), Problem> {
+    let dir = tree.writable()?;
     if files::size(&dir.join("index.json")).await?.is_none() {
         return Err(Problem::Missing);
     }
     let _turn = turn(dir).await?;
-    let mut index = read(dir).await?;
+    let mut index = read(tree).await?;
     if index.find(version).is_none() {
         return Err(Problem::Missing);
     }
@@ -163,8 +169,8 @@ async fn write(dir: &Path, index: &Index) -> Result<(), Problem> {
 }
 
 /// All manifests of the layout that have this subject.
-pub(super) async fn referrers(dir: &Path, subject: &Digest) -> Result<Vec<Descriptor>, Problem> {
-    let index = read(dir).await?;
+pub(super) async fn referrers(tree: &Tree, subject: &Digest) -> Result<Vec<Descriptor>, Problem> {
+    let index = read(tree).await?;
     let mut waiting: VecDeque<Descriptor> = index.entries().collect();
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
@@ -177,8 +183,8 @@ pub(super) async fn referrers(dir: &Path, subject: &Digest) -> Result<Vec<Descri
                 "more than {MAX_SCANNED} manifests"
             )));
         }
-        let path = files::blob_path(dir, &entry.digest);
-        let bytes = match files::read_bounded(&path, MAX_MANIFEST_SIZE).await {
+        let file = blob_file(&entry.digest);
+        let bytes = match tree.read_bounded(&file, MAX_MANIFEST_SIZE).await {
             Ok(bytes) => bytes,
             Err(Problem::Missing) => continue,
             Err(problem) => return Err(problem),

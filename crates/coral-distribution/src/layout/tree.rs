@@ -1,0 +1,227 @@
+//! Where the files of a layout are: in a directory, or inside a tar that is only read.
+
+use std::collections::HashMap;
+use std::io::SeekFrom;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use coral_image::Digest;
+use tokio::fs::File;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncSeekExt as _};
+
+use super::files::{self, problem};
+use crate::blob_stream::Promise;
+use crate::error::Problem;
+
+/// More files than any layout has.
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// A file that is read from its beginning, or from where somebody left off.
+pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Where the files are.
+#[derive(Debug, Clone)]
+pub(super) enum Tree {
+    Dir(PathBuf),
+    Tar(Arc<TarIndex>),
+}
+
+/// What a tar holds.
+#[derive(Debug)]
+pub(super) struct TarIndex {
+    path: PathBuf,
+    /// Where each file's bytes begin, and how many there are.
+    files: HashMap<PathBuf, (u64, u64)>,
+}
+
+impl Tree {
+    /// The directory, or the tar.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Dir(dir) => dir,
+            Self::Tar(tar) => &tar.path,
+        }
+    }
+
+    /// The directory to write into; a tar has none.
+    pub(super) fn writable(&self) -> Result<&Path, Problem> {
+        match self {
+            Self::Dir(dir) => Ok(dir),
+            Self::Tar(_) => Err(Problem::Options(
+                "an archive is written as a whole, not changed".to_owned(),
+            )),
+        }
+    }
+
+    pub(super) async fn size(&self, file: &Path) -> Result<Option<u64>, Problem> {
+        match self {
+            Self::Dir(dir) => files::size(&dir.join(file)).await,
+            Self::Tar(tar) => Ok(tar.files.get(file).map(|(_, size)| *size)),
+        }
+    }
+
+    pub(super) async fn read_bounded(&self, file: &Path, limit: usize) -> Result<Bytes, Problem> {
+        let tar = match self {
+            Self::Dir(dir) => return files::read_bounded(&dir.join(file), limit).await,
+            Self::Tar(tar) => tar,
+        };
+        let size = tar.files.get(file).ok_or(Problem::Missing)?.1;
+        if size > limit as u64 {
+            return Err(Problem::TooLarge {
+                limit: limit as u64,
+            });
+        }
+        let fail = |error| problem("cannot read", &tar.path, error);
+        let mut reader = tar.open(file, 0).await?;
+        let mut bytes = BytesMut::new();
+        while reader.read_buf(&mut bytes).await.map_err(fail)? > 0 {}
+        Ok(bytes.freeze())
+    }
+
+    /// Opens a blob at the offset, its length checked first.
+    pub(super) async fn open_blob(&self, promise: &Promise) -> Result<Reader, Problem> {
+        let file = blob_file(&promise.digest);
+        let tar = match self {
+            Self::Dir(dir) => {
+                let file = files::open_at(&dir.join(file), promise).await?;
+                return Ok(Box::new(file));
+            }
+            Self::Tar(tar) => tar,
+        };
+        let actual = tar.files.get(&file).ok_or(Problem::Missing)?.1;
+        if actual != promise.size {
+            return Err(Problem::Length {
+                expected: promise.size,
+                actual,
+            });
+        }
+        tar.open(&file, promise.offset).await
+    }
+}
+
+/// `blobs/sha256/<hex>`.
+pub(super) fn blob_file(digest: &Digest) -> PathBuf {
+    files::blob_path(Path::new(""), digest)
+}
+
+impl TarIndex {
+    /// Reads the heads of a tar; what it holds is passed over.
+    pub(super) async fn read(path: PathBuf) -> Result<Self, Problem> {
+        let reading = tokio::task::spawn_blocking(move || Self::read_blocking(path));
+        reading.await.expect("reading a tar does not panic")
+    }
+
+    fn read_blocking(path: PathBuf) -> Result<Self, Problem> {
+        let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Problem::Missing,
+            _ => problem("cannot read", &path, error),
+        })?;
+        let fail = |error: std::io::Error| {
+            Problem::Protocol(format!("not a tar, or a broken one: {error}"))
+        };
+        let mut files = HashMap::new();
+        let mut archive = tar::Archive::new(file);
+        for entry in archive.entries_with_seek().map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            if files.len() == MAX_ENTRIES {
+                return Err(Problem::Protocol(format!("more than {MAX_ENTRIES} files")));
+            }
+            // Links and other things that are no files are nothing that a layout has.
+            if !matches!(entry.header().entry_type(), tar::EntryType::Regular) {
+                continue;
+            }
+            let name = entry.path().map_err(fail)?;
+            files.insert(plain(&name)?, (entry.raw_file_position(), entry.size()));
+        }
+        Ok(Self { path, files })
+    }
+
+    async fn open(&self, file: &Path, offset: u64) -> Result<Reader, Problem> {
+        let (start, size) = self.files.get(file).copied().ok_or(Problem::Missing)?;
+        let fail = |error| problem("cannot read", &self.path, error);
+        let left = size.checked_sub(offset).ok_or_else(|| {
+            Problem::Options(format!("the offset {offset} is beyond the blob's end"))
+        })?;
+        let mut tar = File::open(&self.path).await.map_err(fail)?;
+        tar.seek(SeekFrom::Start(start + offset))
+            .await
+            .map_err(fail)?;
+        Ok(Box::new(tar.take(left)))
+    }
+}
+
+/// A name inside the archive without `./`. One that leads out of it is refused, although nothing
+/// is ever unpacked: such an archive is not to be trusted.
+fn plain(name: &Path) -> Result<PathBuf, Problem> {
+    let mut clean = PathBuf::new();
+    for component in name.components() {
+        match component {
+            Component::Normal(part) => clean.push(part),
+            Component::CurDir => {}
+            _ => {
+                let shown = crate::transport::clean(&name.display().to_string());
+                let text = format!("it holds a file named {shown:?}, which leads out of it");
+                return Err(Problem::Unsafe(text));
+            }
+        }
+    }
+    Ok(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tar with one file of this name, whatever it is.
+    fn tar_with(name: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(4);
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_cksum();
+        let mut builder = tar::Builder::new(file.reopen().unwrap());
+        builder.append(&header, &b"text"[..]).unwrap();
+        builder.finish().unwrap();
+        file
+    }
+
+    async fn text_of(name: &str, wanted: &str) -> Result<Bytes, Problem> {
+        let file = tar_with(name);
+        let tar = TarIndex::read(file.path().to_owned()).await?;
+        Tree::Tar(Arc::new(tar))
+            .read_bounded(Path::new(wanted), 10)
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_file_is_found_under_its_plain_name() {
+        for name in ["index.json", "./index.json", ".//index.json"] {
+            assert_eq!(text_of(name, "index.json").await.unwrap(), "text", "{name}");
+        }
+        let missing = text_of("index.json", "oci-layout").await;
+        assert!(matches!(missing, Err(Problem::Missing)));
+    }
+
+    #[tokio::test]
+    async fn an_archive_with_a_name_that_leads_out_of_it_is_refused() {
+        for name in ["../index.json", "/index.json", "blobs/../../x"] {
+            let refused = text_of(name, "index.json").await.unwrap_err();
+            assert!(
+                matches!(&refused, Problem::Unsafe(text) if text.contains("leads out")),
+                "{name}: {refused}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_larger_than_the_bound_is_not_read() {
+        let file = tar_with("index.json");
+        let tar = TarIndex::read(file.path().to_owned()).await.unwrap();
+        let read = Tree::Tar(Arc::new(tar))
+            .read_bounded(Path::new("index.json"), 3)
+            .await;
+        assert!(matches!(read, Err(Problem::TooLarge { limit: 3 })));
+    }
+}
