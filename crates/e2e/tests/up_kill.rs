@@ -65,7 +65,10 @@ fn a_killed_coral_up_loses_nothing_and_its_mirror_goes_on() {
     println!("{shown}");
     let home = scratch();
     let mut source = Source::start(PIECE);
-    let yaml = write_yaml(home.path(), &source.mirror(&APPS));
+    let yaml = write_yaml(
+        home.path(),
+        &source.mirror("outside", "{name: local}", &APPS),
+    );
     let data = home.path().join("data");
     let start = |source: &Source| Up::start(&yaml, &data, &["--plain-http", source.host()]);
     let mut ledger = Ledger::default();

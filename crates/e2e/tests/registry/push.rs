@@ -80,6 +80,28 @@ impl Push {
         Ok(())
     }
 
+    /// Deletes its tag, its manifests and its blobs, and sees that they are gone.
+    pub(crate) fn delete(&self, wire: &mut Wire) {
+        let name = &self.name;
+        let mut targets = vec![format!("/v2/{name}/manifests/v1")];
+        for manifest in [&self.referrer, &self.image] {
+            targets.push(format!("/v2/{name}/manifests/{}", sha256(manifest)));
+        }
+        for blob in [&self.layer, &self.config] {
+            targets.push(format!("/v2/{name}/blobs/{}", sha256(blob)));
+        }
+        targets.push(format!(
+            "/v2/{}/blobs/{}",
+            self.other(),
+            sha256(&self.layer)
+        ));
+        for target in targets {
+            let deleted = ask(wire, 202, "DELETE", &target, b"");
+            assert!(deleted.is_ok(), "{target} could not be deleted");
+            assert_eq!(get(wire, &target).status, 404, "{target}");
+        }
+    }
+
     /// The tag is there with all that it needs, or not there at all; `true` if it is there.
     pub(crate) fn is_whole_or_absent(&self, wire: &mut Wire) -> bool {
         let tag = get(wire, &format!("/v2/{}/manifests/v1", self.name));

@@ -50,15 +50,16 @@ impl Source {
         self.history.entry(place).or_default().push(digest);
     }
 
-    /// A mirror of these repositories with all their tags, every second.
-    pub(crate) fn mirror(&self, paths: &[&str]) -> String {
+    /// A mirror of these repositories with all their tags, every second, into `registry`.
+    pub(crate) fn mirror(&self, name: &str, registry: &str, paths: &[&str]) -> String {
         let host = self.server.host();
         let repositories = paths
             .iter()
             .map(|path| format!("    - {{name: {host}/{path}, select: {{all: true}}}}\n"));
         format!(
-            "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata:\n  name: outside\nspec:\n  \
-             registry:\n    name: local\n  interval: 1s\n  repositories:\n{}",
+            "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata:\n  name: {name}\nspec:\n  \
+             registry: {registry}\n  interval: 1s\n  retry: {{maxBackoff: 1s}}\n  \
+             repositories:\n{}",
             repositories.collect::<String>()
         )
     }
@@ -74,6 +75,11 @@ impl Source {
             let requests = self.server.requests();
             requests.iter().any(e2e::Request::reads_blob).then_some(())
         });
+        self.forget();
+    }
+
+    /// Forgets what has been asked for.
+    pub(crate) fn forget(&self) {
         self.server.forget();
     }
 

@@ -1,0 +1,70 @@
+//! What a process holds of the machine, followed over time.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Memory and descriptors of a process, sample by sample.
+pub(crate) struct Usage {
+    pid: u32,
+    began: Instant,
+    samples: Vec<Sample>,
+}
+
+/// One look.
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Duration,
+    /// Memory that no file stands behind, in KiB.
+    anonymous: u64,
+    descriptors: u64,
+}
+
+/// The medians of some time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Middle {
+    /// KiB.
+    pub(crate) anonymous: u64,
+    pub(crate) descriptors: u64,
+}
+
+impl Usage {
+    pub(crate) fn of(pid: u32) -> Self {
+        Self {
+            pid,
+            began: Instant::now(),
+            samples: Vec::new(),
+        }
+    }
+
+    /// Looks once.
+    pub(crate) fn sample(&mut self) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid));
+        let status = status.expect("the process runs");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        let anonymous = number.and_then(|number| number.parse().ok());
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process runs");
+        self.samples.push(Sample {
+            at: self.began.elapsed(),
+            anonymous: anonymous.expect("the kernel tells RssAnon"),
+            descriptors: open.count() as u64,
+        });
+    }
+
+    /// The medians of the samples between two moments.
+    pub(crate) fn between(&self, begin: Duration, end: Duration) -> Middle {
+        let within = |sample: &&Sample| (begin..end).contains(&sample.at);
+        let chosen: Vec<Sample> = self.samples.iter().filter(within).copied().collect();
+        Middle {
+            anonymous: median(chosen.iter().map(|sample| sample.anonymous)),
+            descriptors: median(chosen.iter().map(|sample| sample.descriptors)),
+        }
+    }
+}
+
+fn median(values: impl Iterator<Item = u64>) -> u64 {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    let middle = values.get(values.len() / 2);
+    *middle.expect("there are samples of that time")
+}
