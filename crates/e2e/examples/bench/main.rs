@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
 #![allow(clippy::cast_precision_loss, reason = "figures of three digits")]
 
+mod beside;
 mod growth;
 mod machine;
 mod mirror;
@@ -29,8 +30,9 @@ fn main() {
     println!("{machine}");
     let mut rows: Vec<Row> = Vec::new();
     let only = std::env::var("CORAL_BENCH_ONLY").ok();
-    let parts: [(&str, Measure); 3] = [
+    let parts: [(&str, Measure); 4] = [
         ("serving", serving::measure),
+        ("beside", beside::measure),
         ("growth", growth::measure),
         ("mirror", mirror::measure),
     ];
