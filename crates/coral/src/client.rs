@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
+use coral_api::GoDuration;
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions, Redacted};
 use coral_image::Host;
 
@@ -34,6 +36,17 @@ pub(crate) struct ClientArguments {
     /// config.json and Podman's auth.json]
     #[arg(long, env = "CORAL_DOCKER_CONFIG", value_name = "FILE")]
     docker_config: Option<PathBuf>,
+    /// Give a request up, and try it again, when not a byte of it has moved for this long: 30s, 2m
+    #[arg(long, env = "CORAL_STALL_TIMEOUT", value_name = "TIME", default_value = "1m", value_parser = stall_timeout)]
+    stall_timeout: Duration,
+}
+
+fn stall_timeout(text: &str) -> Result<Duration, String> {
+    let time = GoDuration::parse(text).map_err(|error| error.to_string())?;
+    match time.get() {
+        Duration::ZERO => Err("nothing moves in no time: give a second or more".to_owned()),
+        time => Ok(time),
+    }
 }
 
 fn host_file(text: &str) -> Result<(Host, PathBuf), String> {
@@ -98,6 +111,15 @@ impl ClientArguments {
         Credentials::user_files(self.docker_config.as_deref())
     }
 
+    /// A client that treats these hosts as said.
+    pub(crate) fn client(&self, hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failure> {
+        made(ClientOptions {
+            hosts,
+            stall_timeout: self.stall_timeout,
+            ..ClientOptions::default()
+        })
+    }
+
     /// The user's own credentials.
     pub(crate) fn user_credentials(&self) -> Result<Arc<Credentials>, Failure> {
         let found = Credentials::load_user(self.docker_config.as_deref());
@@ -131,13 +153,16 @@ fn read_pem(file: &Path) -> std::io::Result<Vec<u8>> {
     std::fs::read(file)
 }
 
-/// A client that treats hosts as said.
+/// A client for hosts of Coral's own.
 pub(crate) fn client(hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failure> {
-    Client::new(ClientOptions {
+    made(ClientOptions {
         hosts,
         ..ClientOptions::default()
     })
-    .map_err(|error| Failure::input(coral_mirror::chain(&error)))
+}
+
+fn made(options: ClientOptions) -> Result<Client, Failure> {
+    Client::new(options).map_err(|error| Failure::input(coral_mirror::chain(&error)))
 }
 
 /// The clients of all mirrors. What the flags say holds everywhere; what a mirror says of its
@@ -150,11 +175,12 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(crate) fn new<'a>(
+        arguments: &ClientArguments,
         hosts: &BTreeMap<Host, HostOptions>,
         destinations: impl Iterator<Item = &'a (Host, HostOptions)>,
     ) -> Result<Self, Failure> {
         let mut clients = Self {
-            sources: client(hosts.clone())?,
+            sources: arguments.client(hosts.clone())?,
             destinations: vec![],
         };
         for (host, options) in destinations {
@@ -168,7 +194,7 @@ impl Clients {
             if let Some(pem) = &options.ca_pem {
                 of_flags.ca_pem.get_or_insert_default().extend(pem);
             }
-            clients.destinations.push((own, client(hosts)?));
+            clients.destinations.push((own, arguments.client(hosts)?));
         }
         Ok(clients)
     }

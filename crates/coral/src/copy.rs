@@ -13,7 +13,6 @@ use coral_mirror::{
 use serde_json::json;
 
 use crate::arguments::{CopyArguments, Output};
-use crate::client::client;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -121,7 +120,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let source = Place::parse(&arguments.source)?;
     let destination = Place::parse(&arguments.destination)?;
-    let client = client(arguments.client.host_options()?)?;
+    let client = arguments.client.client(arguments.client.host_options()?)?;
     let credentials = arguments.client.user_credentials()?;
     let source = source.opened().await?;
     let source_version = source_version(&source, &arguments.source).await?;

@@ -61,7 +61,7 @@ pub(crate) fn client_for(
         hosts.entry(host.clone()).or_default().plain_http = true;
     }
     let destinations = mirrors.iter().filter_map(|m| m.host_options.as_ref());
-    Clients::new(&hosts, destinations)
+    Clients::new(arguments, &hosts, destinations)
 }
 
 pub(crate) fn access(mirror: &LoadedMirror, clients: &Clients) -> Access {

@@ -16,11 +16,12 @@ fn check_once(method: &str, path: &str, effect: serde_json::Value) {
 fn a_blob_that_is_cut_is_read_on_where_it_ended() {
     let pair = Pair::start();
     let cut = json!({ "cut_body": { "after": 150_000 } });
-    pair.source.fault(first(2, fault("GET", "/blobs/", cut)));
+    // Each large layer is cut once: what is left of it is shorter than that.
+    pair.source.fault(fault("GET", "/blobs/", cut));
     pair.survives();
     let requests = pair.source.requests();
     let ranges = requests.iter().filter(|r| r["range"].is_string()).count();
-    assert!(ranges > 0, "nothing was read on at the offset");
+    assert_eq!(ranges, 2, "nothing was read on at the offset");
 }
 
 #[test]

@@ -165,10 +165,13 @@ impl Faulty {
     }
 }
 
+/// Long enough for anything local, and soon over.
+pub(crate) const STALLED: [&str; 2] = ["--stall-timeout", "3s"];
+
 /// `coral copy` with plain HTTP for these hosts.
 pub(crate) fn copy(from: &str, to: &str, plain: &[&Faulty]) -> Command {
     let mut command = coral();
-    command.args(["copy", from, to]);
+    command.args(["copy", from, to]).args(STALLED);
     for registry in plain {
         command.args(["--plain-http", &registry.host]);
     }
