@@ -15,6 +15,8 @@ mod client;
 mod credentials;
 mod endpoint;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod layout;
 mod location;
 mod options;

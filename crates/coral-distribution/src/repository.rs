@@ -1,6 +1,8 @@
 //! The verbs on one repository of a registry.
 
 mod blobs;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod listing;
 mod manifests;
 mod referrers;

@@ -26,6 +26,8 @@ pub(crate) use failure::classify;
 pub(crate) use pace::{Pace, TooSlow};
 use proxy::Proxies;
 pub(crate) use proxy::Proxy;
+#[cfg(fuzzing)]
+pub(crate) use retry_after::wait_asked_for;
 
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};

@@ -6,6 +6,8 @@
 mod blobs;
 mod body;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod listings;
 mod manifests;

@@ -21,6 +21,8 @@ mod tls;
 pub use access::{
     Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
 };
+#[cfg(fuzzing)]
+pub use front::fuzzing;
 pub use front::{Registry, WholeCatalog};
 pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, serve};

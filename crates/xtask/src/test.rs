@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and test, in stages.
 
 mod checks;
+mod fuzz;
 mod groups;
 
 pub(crate) use checks::build;
@@ -24,7 +25,7 @@ pub(crate) struct TestArguments {
     /// Install what is missing: Debian packages as root, tools into the cache
     #[arg(long)]
     install: bool,
-    /// The full counts (100 kill rounds) and the benchmarks; the table goes into docs/long-run.md
+    /// The full counts (100 kill rounds, an hour of fuzzing, a soak of 20 minutes) and the benchmarks; the table goes into docs/long-run.md
     #[arg(long)]
     long: bool,
     /// Run only this stage and what it needs; may be repeated (`e2e` means all that begin so)
@@ -90,6 +91,9 @@ fn stages(workspace: &Workspace, tier: Tier, on_missing: OnMissing) -> Result<Ve
         Stage::new("deny", &["tools"], checks::deny),
         Stage::new("actionlint", &["tools"], checks::actionlint),
     ];
+    stages.push(Stage::new("fuzz", &["tools"], move |workspace| {
+        fuzz::fuzz(workspace, tier)
+    }));
     stages.extend(groups::stages(workspace, tier)?);
     if tier == Tier::Long {
         stages.push(Stage::new("bench", &["tools", "build"], |workspace| {

@@ -123,7 +123,7 @@ fn skipped(response: &Response, offset: u64, size: u64) -> Result<u64, Problem> 
 }
 
 /// `Content-Range: bytes 5-99/100` (RFC 9110, section 14.4) must be what was asked for.
-fn check_range(text: &str, offset: u64, size: u64) -> Result<(), Problem> {
+pub(super) fn check_range(text: &str, offset: u64, size: u64) -> Result<(), Problem> {
     let wrong = || {
         let shown = crate::transport::clean(text);
         Problem::Protocol(format!(

@@ -265,12 +265,13 @@ impl RegistryUpload {
 }
 
 /// `Range: 0-99` or `bytes=0-99`: 100 bytes are there.
-fn stored(text: &str) -> Option<u64> {
+pub(super) fn stored(text: &str) -> Option<u64> {
     let range = text.trim().trim_start_matches("bytes=");
     let (start, end) = range.split_once('-')?;
     let end: u64 = end.trim().parse().ok()?;
     // Nothing stored is written as 0-0 by some, which cannot be told from one byte.
-    (start.trim() == "0" && end > 0).then(|| end + 1)
+    let stored = end.checked_add(1)?;
+    (start.trim() == "0" && end > 0).then_some(stored)
 }
 
 #[cfg(test)]
@@ -281,7 +282,7 @@ mod tests {
     fn the_stored_range_is_read_leniently() {
         assert_eq!(stored("0-99"), Some(100));
         assert_eq!(stored("bytes=0-99"), Some(100));
-        for unclear in ["0-0", "0--1", "5-99", "", "99"] {
+        for unclear in ["0-0", "0--1", "5-99", "", "99", "0-18446744073709551615"] {
             assert_eq!(stored(unclear), None, "{unclear}");
         }
     }

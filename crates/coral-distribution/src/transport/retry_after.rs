@@ -10,7 +10,7 @@ const MAX_WAIT: Duration = Duration::from_hours(24);
 
 /// `Retry-After` in seconds or as a date, else `ratelimit-reset` (seconds), else
 /// `x-ratelimit-reset` (seconds since 1970).
-pub(super) fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let wait = text("retry-after")
         .and_then(|value| seconds(value).or_else(|| until_date(value, now)))

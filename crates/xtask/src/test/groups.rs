@@ -55,14 +55,16 @@ fn group_command(workspace: &Workspace, group: &str, tier: Tier) -> Result<Comma
     command.env("CORAL_BIN", workspace.coral());
     command.env("CORAL_FAULTS_BIN", workspace.faults());
     command.env("CORAL_CACHE", &workspace.cache);
-    command.env(
+    let counts = match tier {
+        Tier::Quick => ["20", "10", "120"],
+        Tier::Long => ["100", "50", "1200"],
+    };
+    let names = [
         "CORAL_KILL_ROUNDS",
-        if tier == Tier::Long { "100" } else { "20" },
-    );
-    command.env(
         "CORAL_WRITER_ROUNDS",
-        if tier == Tier::Long { "50" } else { "10" },
-    );
+        "CORAL_SOAK_SECONDS",
+    ];
+    command.envs(names.into_iter().zip(counts));
     // What a developer has set for their own registries must not reach the tests.
     for name in [
         "CORAL_LISTEN",

@@ -56,6 +56,8 @@ pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
     // Its service is not used: tests start the program themselves.
     ("docker-registry", "docker-registry"),
+    // The fuzzer's runtime is C++.
+    ("g++", "g++"),
     ("iproute2", "ip"),
     ("jq", "jq"),
     // What the pictures of the documentation are written with.
@@ -119,6 +121,12 @@ pub(crate) const CARGO_TOOLS: &[Tool] = &[
         program: "cargo-deny",
         version: "v0.20.2",
         origin: Origin::Crate("cargo-deny"),
+    },
+    Tool {
+        name: "cargo-fuzz",
+        program: "cargo-fuzz",
+        version: "v0.13.1",
+        origin: Origin::Crate("cargo-fuzz"),
     },
     Tool {
         name: "mdbook",

@@ -1,0 +1,76 @@
+//! What the fuzz targets ask of parsers that nobody else sees. Only built with `--cfg fuzzing`.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
+use url::Url;
+
+use crate::auth::parse_challenges;
+use crate::location;
+use crate::rate_limit::RateLimits;
+use crate::repository::fuzzing as ranges;
+use crate::transport::wait_asked_for;
+
+/// What is read of `WWW-Authenticate` is read again when it is written with all values quoted.
+pub fn challenge(header: &str) {
+    let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
+    let found = parse_challenges([header]);
+    let mut written = Vec::new();
+    for challenge in &found {
+        written.push(challenge.scheme.clone());
+        let parameters = challenge.parameters.iter();
+        written.extend(parameters.map(|(name, value)| format!("{name}=\"{}\"", quoted(value))));
+    }
+    assert_eq!(parse_challenges([written.join(", ").as_str()]), found);
+}
+
+/// A link leads to HTTP addresses only, none with a user in it, and stays where it is.
+pub fn link(header: &str) {
+    let base = Url::parse("https://reg.example/v2/").expect("a good address");
+    let link = location::next_link(header);
+    for text in [Some(header), link].into_iter().flatten() {
+        let Ok(url) = location::join(&base, text) else {
+            continue;
+        };
+        assert!(matches!(url.scheme(), "http" | "https"), "{url}");
+        assert!(url.username().is_empty() && url.password().is_none());
+        assert_eq!(location::join(&base, url.as_str()), Ok(url.clone()));
+        assert!(!location::shown(&url).contains('?'), "{url}");
+    }
+}
+
+/// `Content-Range` is what was asked for or an error; the `Range` of an upload says a length.
+pub fn range(header: &str, size: u64) {
+    ranges::content_range(header, size);
+    ranges::stored_length(header);
+}
+
+/// No header makes anybody wait for longer than a day, or for a window of more than a month.
+pub fn wait(value: &str, now: i64) {
+    let (Ok(value), Ok(now)) = (HeaderValue::from_str(value), Timestamp::from_second(now)) else {
+        return;
+    };
+    for name in ["retry-after", "ratelimit-reset", "x-ratelimit-reset"] {
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::from_static(name), value.clone());
+        let wait = wait_asked_for(&headers, now);
+        assert!(wait.is_none_or(|wait| wait <= Duration::from_hours(24)));
+    }
+    let mut headers = HeaderMap::new();
+    for name in [
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
+        "ratelimit-policy",
+        "ratelimit",
+    ] {
+        headers.insert(HeaderName::from_static(name), value.clone());
+        let limits = RateLimits::default();
+        limits.note("reg.example", &headers);
+        if let Some(limit) = *limits.watch("reg.example").borrow() {
+            let times = [limit.window, limit.reset_after].into_iter().flatten();
+            assert!(times.max().unwrap_or_default() <= Duration::from_hours(24 * 31));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! `Link` and `Location`.
+
+#![no_main]
+
+use coral_distribution::fuzzing;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|header: &str| fuzzing::link(header));
