@@ -40,7 +40,7 @@ pub(crate) use self::route::RouteClass;
 use crate::access::{InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::store::{FileStore, Source, Store};
+use crate::store::{Source, Store};
 
 type Response = axum::response::Response;
 
@@ -91,21 +91,25 @@ pub(crate) struct Head {
 
 impl Registry {
     /// A registry over `store`, whose metrics are added to `metrics`.
-    pub fn new(store: FileStore, metrics: &mut prometheus_client::registry::Registry) -> Self {
+    pub fn new(
+        store: impl Into<Arc<dyn Store>>,
+        metrics: &mut prometheus_client::registry::Registry,
+    ) -> Self {
         Self::with_internal_user(store, metrics, None)
     }
 
     /// The same, and the program that it runs in may do everything as that user.
     pub fn with_internal_user(
-        store: FileStore,
+        store: impl Into<Arc<dyn Store>>,
         metrics: &mut prometheus_client::registry::Registry,
         internal: Option<InternalUser>,
     ) -> Self {
+        let store = store.into();
         let metrics = Metrics::register(metrics);
         metrics.open_uploads(store.open_uploads());
         Self {
             context: Arc::new(Context {
-                store: Arc::new(store),
+                store,
                 metrics,
                 settings: RwLock::default(),
                 verifier: Verifier::new(),

@@ -94,6 +94,12 @@ impl FileStore {
     }
 }
 
+impl From<FileStore> for Arc<dyn Store> {
+    fn from(store: FileStore) -> Self {
+        Arc::new(store)
+    }
+}
+
 impl Source for FileStore {
     fn resolve<'a>(
         &'a self,
