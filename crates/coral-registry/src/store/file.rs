@@ -14,6 +14,8 @@ mod open;
 mod publish;
 mod recent;
 mod records;
+#[cfg(test)]
+mod turns;
 mod uploads;
 
 use std::path::Path;

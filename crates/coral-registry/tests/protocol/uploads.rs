@@ -104,6 +104,26 @@ async fn a_wrong_digest_publishes_nothing_and_ends_the_upload() {
 }
 
 #[tokio::test]
+async fn what_a_failed_piece_left_behind_the_end_is_no_part_of_the_blob() {
+    let registry = Served::new();
+    let location = registry.begin("a").await;
+    registry.send("PATCH", &location, b"hello").await;
+    let id = location.rsplit('/').next().unwrap();
+    let data = registry.folder.path().join("store/uploads").join(id);
+    let file = std::fs::File::options()
+        .append(true)
+        .open(data.join("data"));
+    std::io::Write::write_all(&mut file.unwrap(), b" and more").unwrap();
+    let digest = Digest::sha256(b"hello");
+    let ended = registry
+        .send("PUT", &format!("{location}?digest={digest}"), b"")
+        .await;
+    assert_eq!(ended.status, StatusCode::CREATED);
+    let answer = registry.get(ended.header("location")).await;
+    assert_eq!(answer.body, b"hello");
+}
+
+#[tokio::test]
 async fn a_cancelled_upload_is_gone() {
     let registry = Served::new();
     let location = registry.begin("a").await;
