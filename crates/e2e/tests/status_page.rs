@@ -286,3 +286,46 @@ fn nobody_sees_more_than_they_may_pull() {
     assert_eq!(ask("", "/login").0, 401);
     assert_eq!(ask("all", "/login").0, 303);
 }
+
+/// The rows of the table on a page.
+fn rows(url: &str) -> usize {
+    let body = e2e::http::get(url).body;
+    let text = String::from_utf8_lossy(&body).into_owned();
+    text.matches("<th scope=\"row\"").count()
+        + text.matches("<th class=\"tag\" scope=\"row\"").count()
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn long_lists_come_page_by_page() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    for number in 0..60 {
+        let (tag, seed) = (format!("v{number:02}"), 7);
+        source.load(&json!({"path": "many/tags", "tag": tag, "layers": [10], "seed": seed}));
+    }
+    let spec = format!(
+        "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata:\n  name: many\nspec:\n  \
+         registry:\n    name: local\n  repositories:\n    - name: {}/many/tags\n      \
+         select:\n        all: true\n",
+        source.host()
+    );
+    let yaml = write_yaml(home.path(), &spec);
+    let data = home.path().join("data");
+    let up = Up::start(&yaml, &data, &["--plain-http", source.host()]);
+    let url = |path: &str| format!("http://{}{path}", up.host());
+    until("sixty images", SOON, || {
+        let status = e2e::http::get(&url("/status.json?mirror=default/many")).json();
+        (status["mirrors"][0]["mirrored"] == 60).then_some(())
+    });
+    assert_eq!(rows(&url("/mirrors/default/many")), 50);
+    assert_eq!(rows(&url("/mirrors/default/many?page=2")), 10);
+    assert_eq!(rows(&url("/mirrors/default/many?page=3")), 0);
+    assert_eq!(rows(&url("/mirrors/default/many?show=failed")), 0);
+    let path = format!("/repositories/{}/many/tags", source.folder_name());
+    assert_eq!(rows(&url(&path)), 50);
+    assert_eq!(rows(&url(&format!("{path}?last=v49"))), 10);
+    let status = e2e::http::get(&url("/status.json?page=2")).json();
+    assert_eq!(status["mirrors"][0]["images"].as_array().unwrap().len(), 10);
+    assert_eq!(status["mirrors"][0]["pages"], 2);
+}

@@ -11,6 +11,9 @@ use super::html::repositories::PER_PAGE as REPOSITORIES;
 use super::images::{PER_PAGE, Shown, ShownImage};
 use super::query::PageQuery;
 
+/// Mirrors told of at once; others are asked for by name.
+const MOST_MIRRORS: usize = 100;
+
 pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<Value, ApiError> {
     let last = query.last(coral_image::RepositoryPath::parse);
     let api = &visit.pages.api;
@@ -25,7 +28,12 @@ pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<Value, Ap
     } else {
         Default::default()
     };
-    for mirror in running {
+    let is_asked_for = |name: &str| query.mirror().is_none_or(|asked| asked == name);
+    let count = running.len();
+    let asked = running
+        .into_iter()
+        .filter(|mirror| is_asked_for(&mirror.name));
+    for mirror in asked.take(MOST_MIRRORS) {
         let shown = visit.images(&mirror, query.which(), query.page(), PER_PAGE);
         mirrors.push(mirror_json(&mirror, &shown.await));
     }
@@ -35,6 +43,7 @@ pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<Value, Ap
         "registry": {"host": visit.host},
         "everything": everything,
         "brokenFiles": broken,
+        "mirrorsTotal": count,
         "mirrors": mirrors,
         "repositories": {"names": repositories.names, "next": repositories.next()},
     }))

@@ -12,6 +12,7 @@ pub(super) struct PageQuery {
     page: Option<String>,
     show: Option<String>,
     last: Option<String>,
+    mirror: Option<String>,
 }
 
 impl PageQuery {
@@ -28,6 +29,11 @@ impl PageQuery {
             Some("missing") => Which::Missing,
             _ => Which::All,
         }
+    }
+
+    /// The one mirror that is asked for.
+    pub(super) fn mirror(&self) -> Option<&str> {
+        self.mirror.as_deref()
     }
 
     /// The name after which a list goes on, if it is one.
@@ -55,6 +61,7 @@ mod tests {
             page: Some("-3".into()),
             show: Some("<b>".into()),
             last: Some("UPPER".into()),
+            mirror: None,
         };
         assert_eq!(query.page(), 1);
         assert_eq!(query.which(), Which::All);

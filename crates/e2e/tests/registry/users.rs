@@ -16,6 +16,7 @@ pub(crate) const CI: Login = ("ci", "battery:staple");
 
 /// One line of a file.
 pub(crate) fn line((name, password): Login) -> String {
+    e2e::password(name, password);
     let finished = run(Command::new("htpasswd").args(["-nbB", name, password]));
     finished.succeeded().text().trim().to_owned()
 }

@@ -15,6 +15,8 @@ use crate::status_page::words::bytes;
 
 /// Failures of one mirror that are told here; its own page has all.
 const FAILURES: usize = 5;
+/// Mirrors that are listed.
+const MOST_MIRRORS: usize = 200;
 /// Mirrors whose failures are told here.
 const TROUBLED: usize = 10;
 
@@ -150,8 +152,9 @@ fn table(visit: &Visit, mirrors: &[Arc<BoardMirror>]) -> Markup {
                     th scope="col" { "Next look" }
                     th scope="col" { "File" }
                 } }
-                tbody { @for mirror in mirrors { (row(visit, mirror)) } }
+                tbody { @for mirror in mirrors.iter().take(MOST_MIRRORS) { (row(visit, mirror)) } }
             } }
+            @if mirrors.len() > MOST_MIRRORS { p { "and " (mirrors.len() - MOST_MIRRORS) " more." } }
         }
     }
 }
