@@ -13,6 +13,7 @@ use std::fmt;
 use finding::Findings;
 use node::Node;
 
+use crate::registry::Registry;
 use crate::registry_mirror::RegistryMirror;
 use crate::secret::Secret;
 
@@ -43,6 +44,8 @@ pub struct Document {
 pub enum Object {
     /// A mirror, checked: [`RegistryMirror::settings`] gives no error.
     RegistryMirror(Box<RegistryMirror>),
+    /// A registry, checked: [`Registry::settings`] gives no error.
+    Registry(Box<Registry>),
     /// A Secret.
     Secret(Secret),
     /// An object that plays no part here.
@@ -66,6 +69,10 @@ impl Object {
             Self::RegistryMirror(mirror) => {
                 let (namespace, name) = of(&mirror.metadata);
                 (crate::names::kind::REGISTRY_MIRROR, namespace, name)
+            }
+            Self::Registry(registry) => {
+                let (namespace, name) = of(&registry.metadata);
+                (crate::names::kind::REGISTRY, namespace, name)
             }
             Self::Secret(secret) => {
                 let (namespace, name) = of(&secret.metadata);

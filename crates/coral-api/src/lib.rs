@@ -10,6 +10,7 @@ mod meta;
 mod older;
 mod problem;
 mod quantity;
+mod registry;
 mod registry_mirror;
 mod schedule;
 mod secret;
@@ -22,6 +23,11 @@ pub use duration::{DurationError, GoDuration, parse_age};
 pub use meta::{LocalObjectReference, ObjectMeta};
 pub use problem::Problem;
 pub use quantity::{Quantity, QuantityError};
+pub use registry::{
+    AuthSettings, GrantSettings, Grantees, HostPath, HtpasswdSource, ImageVolume, LimitSettings,
+    PullRule, PushRule, Registry, RegistryAuth, RegistryLimits, RegistrySettings, RegistrySpec,
+    RegistryTls,
+};
 pub use registry_mirror::{
     Cadence, ListSelection, MirrorRepository, MirrorSettings, Referrers, RegistryAddress,
     RegistryMirror, RegistryMirrorSpec, RegistryTarget, RepositorySettings, Retry, RetrySettings,

@@ -69,7 +69,8 @@ pub struct RegistryMirrorSpec {
 }
 
 /// A registry to copy to: the `name` of a Registry object, or a `host` with port, TLS and
-/// credentials. With `coral up`, any `name` is the registry it runs itself.
+/// credentials. With `coral up`, a `name` is the registry it runs itself: that of the Registry
+/// document, or any name where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistryTarget {

@@ -1,4 +1,4 @@
-//! Secrets, as far as Coral needs them: Docker credentials.
+//! Secrets, as far as Coral needs them: Docker credentials, certificates, users.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +9,10 @@ use crate::meta::ObjectMeta;
 const DOCKER_CONFIG_JSON: &str = "kubernetes.io/dockerconfigjson";
 /// Type of a Secret with the older `.dockercfg`.
 const DOCKER_CFG: &str = "kubernetes.io/dockercfg";
+/// Type of a Secret with a certificate and its key.
+const TLS: &str = "kubernetes.io/tls";
+/// Their keys.
+const TLS_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 
 /// A Secret. Its values cannot be printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,9 +85,31 @@ impl Secret {
         let key = match self.secret_type.as_deref() {
             Some(DOCKER_CONFIG_JSON) => ".dockerconfigjson",
             Some(DOCKER_CFG) => ".dockercfg",
+            Some(TLS) => {
+                let is_missing = |key: &&&str| !self.values.contains_key(**key);
+                return TLS_KEYS.iter().find(is_missing).copied();
+            }
             _ => return None,
         };
         (!self.values.contains_key(key)).then_some(key)
+    }
+
+    /// Certificate and key, as PEM texts.
+    pub fn certificate(&self) -> Result<[&SecretBytes; 2], SecretError> {
+        let [certificate, key] = TLS_KEYS;
+        Ok([self.value(certificate)?, self.value(key)?])
+    }
+
+    /// The lines of users and hashes.
+    pub fn htpasswd(&self) -> Result<&SecretBytes, SecretError> {
+        self.value("htpasswd")
+    }
+
+    fn value(&self, key: &'static str) -> Result<&SecretBytes, SecretError> {
+        self.values.get(key).ok_or_else(|| SecretError::Missing {
+            name: self.metadata.name.clone(),
+            key,
+        })
     }
 
     /// The Docker credentials it holds.

@@ -80,6 +80,10 @@ pub(crate) struct Auth {
 }
 
 impl Auth {
+    pub(crate) fn expect_basic(&self, origin: &Url) {
+        self.host(origin).set(Scheme::Basic);
+    }
+
     fn host(&self, origin: &Url) -> Arc<HostState> {
         let key = origin.origin().ascii_serialization();
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);

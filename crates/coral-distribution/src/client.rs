@@ -82,6 +82,14 @@ impl Client {
         Err(Error::new(host, asked, refusal(response).await))
     }
 
+    /// From now on sends a name and a password to this host without being asked for them, where
+    /// there are any: for a registry that answers strangers too, but not with what they need.
+    pub fn expect_basic(&self, host: &Host) {
+        if let Ok(base) = self.base(host) {
+            self.auth.expect_basic(&base);
+        }
+    }
+
     /// What a registry says of its rate limit: the last word now, and each new one from now on.
     /// `None` until it has said something.
     pub fn rate_limit(&self, host: &Host) -> watch::Receiver<Option<RateLimit>> {

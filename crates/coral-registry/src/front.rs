@@ -128,6 +128,11 @@ impl Registry {
         *slot = Arc::new(settings);
     }
 
+    /// Whether there are users, so that passwords are sent.
+    pub fn has_users(&self) -> bool {
+        self.context.settings().access.users().is_some()
+    }
+
     /// The routes below `/v2/`, to be merged with those of health and metrics.
     pub fn router(&self) -> Router {
         Router::new()

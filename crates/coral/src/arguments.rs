@@ -107,7 +107,8 @@ pub(crate) struct MirrorArguments {
     #[arg(value_name = "DIR|FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// The registry that mirrors mean by `registry: {name: …}`: that of a running `coral up` or
-    /// `coral registry serve`, spoken to over plain HTTP
+    /// `coral registry serve`, spoken to over plain HTTP unless a Registry in the files has TLS, or
+    /// --ca or --skip-tls-verify names it
     #[arg(long, env = "CORAL_REGISTRY", default_value = "127.0.0.1:5000", value_name = "HOST[:PORT]", value_parser = host)]
     pub(crate) registry: Host,
     /// Form of the output

@@ -1,5 +1,7 @@
 //! From files to mirrors that can run: what `coral up` and `coral mirror` read.
 
+mod registry;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use coral_image::{Digest, Host};
 use coral_mirror::chain;
 
 use crate::failure::Failure;
+pub(crate) use registry::LoadedRegistry;
 
 /// Largest file that is read; the reader of documents says so too.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -21,6 +24,8 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub(crate) struct Loaded {
     /// The mirrors in which nothing is wrong.
     pub(crate) mirrors: Vec<LoadedMirror>,
+    /// The registry, if the files describe one.
+    pub(crate) registry: Option<LoadedRegistry>,
     /// What a person should know.
     pub(crate) warnings: Vec<String>,
     /// What is wrong.
@@ -60,6 +65,8 @@ pub(crate) struct LoadedMirror {
 pub(crate) struct Surroundings {
     /// What `registry: {name: …}` means.
     pub(crate) embedded: Host,
+    /// The credentials for that.
+    pub(crate) embedded_credentials: Arc<Credentials>,
     /// Used where a mirror names no Secret.
     pub(crate) user_credentials: Arc<Credentials>,
     /// Another number whenever these are others than before.
@@ -71,6 +78,7 @@ pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loa
     let mut documents = vec![];
     let mut loaded = Loaded {
         mirrors: vec![],
+        registry: None,
         warnings: vec![],
         problems: vec![],
         broken: BTreeSet::new(),
@@ -88,12 +96,16 @@ pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loa
     }
     loaded.blame(documents::duplicates(&documents));
     let secrets: BTreeMap<_, _> = documents.iter().filter_map(secret_of).collect();
+    let (registry, errors) = registry::load(&documents, &secrets);
+    loaded.registry = registry;
+    loaded.blame(errors);
     for document in &documents {
         loaded.warnings.extend(warnings_of(document));
         let Object::RegistryMirror(mirror) = &document.object else {
             continue;
         };
-        match load_mirror(document, mirror, &secrets, surroundings) {
+        let registry = loaded.registry.as_ref();
+        match load_mirror(document, mirror, &secrets, registry, surroundings) {
             Ok(mirror) => loaded.mirrors.push(mirror),
             Err(errors) => loaded.blame(errors),
         }
@@ -175,13 +187,18 @@ fn placed(
     mirror: &RegistryMirror,
     problems: Vec<String>,
 ) -> Vec<DocumentError> {
-    let error = |message| DocumentError {
+    let title = format!("RegistryMirror {:?}", mirror.metadata.name);
+    let error = |message| error_at(document, title.clone(), message);
+    problems.into_iter().map(error).collect()
+}
+
+fn error_at(document: &Document, title: String, message: String) -> DocumentError {
+    DocumentError {
         origin: document.origin.clone(),
         line: document.line,
-        object: Some(format!("RegistryMirror {:?}", mirror.metadata.name)),
+        object: Some(title),
         message,
-    };
-    problems.into_iter().map(error).collect()
+    }
 }
 
 fn warnings_of(document: &Document) -> Vec<String> {
@@ -199,6 +216,7 @@ fn load_mirror(
     document: &Document,
     mirror: &RegistryMirror,
     secrets: &Secrets<'_>,
+    registry: Option<&LoadedRegistry>,
     surroundings: &Surroundings,
 ) -> Result<LoadedMirror, Vec<DocumentError>> {
     let wrong = |problems| placed(document, mirror, problems);
@@ -223,11 +241,14 @@ fn load_mirror(
         )
         .map_err(wrong)?;
     let (destination, destination_credentials, host_options) = match &settings.target {
-        Target::Named(_) => (
-            surroundings.embedded.clone(),
-            Arc::new(Credentials::none()),
-            None,
-        ),
+        Target::Named(name) => {
+            is_there(namespace, name, registry).map_err(|problem| wrong(vec![problem]))?;
+            (
+                surroundings.embedded.clone(),
+                surroundings.embedded_credentials.clone(),
+                None,
+            )
+        }
         Target::Address(address) => {
             let wanted: Vec<String> = address.secret.iter().cloned().collect();
             let credentials = named
@@ -254,6 +275,19 @@ fn load_mirror(
         destination_credentials,
         host_options,
     })
+}
+
+/// Where files describe a registry, its name is the only one there is.
+fn is_there(namespace: &str, name: &str, registry: Option<&LoadedRegistry>) -> Result<(), String> {
+    match registry {
+        Some(there) if there.namespace != namespace || there.name != name => Err(format!(
+            "spec.registry.name: there is no Registry {name:?} in namespace {namespace:?}; there \
+             is {} in namespace {:?}",
+            there.place(),
+            there.namespace
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn texts(problems: &[impl ToString]) -> Vec<String> {

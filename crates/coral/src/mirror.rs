@@ -26,9 +26,11 @@ pub(crate) fn read_files(
     arguments: &MirrorArguments,
     terminal: &Terminal,
 ) -> Result<Loaded, Failure> {
+    let credentials = arguments.client.user_credentials()?;
     let surroundings = Surroundings {
         embedded: arguments.registry.clone(),
-        user_credentials: arguments.client.user_credentials()?,
+        embedded_credentials: credentials.clone(),
+        user_credentials: credentials,
         credentials_version: 0,
     };
     let loaded = load(&arguments.files, &surroundings)?.flawless()?;
@@ -64,6 +66,18 @@ pub(crate) fn client_for(
     Clients::new(arguments, &hosts, destinations)
 }
 
+/// The registry of `--registry`, unless the files or other flags say that it has TLS.
+fn plain_hosts(arguments: &MirrorArguments, loaded: &Loaded) -> Result<Vec<Host>, Failure> {
+    let registry = &arguments.registry;
+    let has_certificate = loaded
+        .registry
+        .as_ref()
+        .is_some_and(|registry| registry.certificate.is_some());
+    let is_told = arguments.client.host_options()?.contains_key(registry);
+    let plain = !has_certificate && !is_told;
+    Ok(plain.then(|| registry.clone()).into_iter().collect())
+}
+
 pub(crate) fn access(mirror: &LoadedMirror, clients: &Clients) -> Access {
     Access {
         client: clients.sources().clone(),
@@ -82,7 +96,7 @@ pub(crate) async fn plan(
     let client = client_for(
         &arguments.client,
         &loaded.mirrors,
-        std::slice::from_ref(&arguments.registry),
+        &plain_hosts(&arguments, &loaded)?,
     )?;
     let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
     let mut planned = vec![];
@@ -211,7 +225,7 @@ pub(crate) async fn run(
     let client = client_for(
         &arguments.client,
         &loaded.mirrors,
-        std::slice::from_ref(&arguments.registry),
+        &plain_hosts(&arguments, &loaded)?,
     )?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;

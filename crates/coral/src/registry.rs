@@ -44,6 +44,7 @@ pub(crate) async fn serve(
         "registry listening on {}://{address}",
         scheme(&serving.tls)
     ));
+    warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
     let options = Arc::new(options);
     follow_users(files.0, &options, &opened.registry, terminal, &stop);
     follow_certificate(files.1, &options, &serving.tls, terminal, &stop);
@@ -53,6 +54,20 @@ pub(crate) async fn serve(
 
 pub(crate) fn scheme(tls: &Tls) -> &'static str {
     if tls.is_on() { "https" } else { "http" }
+}
+
+/// Says so when passwords are sent where others may read them.
+pub(crate) fn warn_of_plain_passwords(
+    registry: &Registry,
+    tls: &Tls,
+    address: SocketAddr,
+    terminal: &Terminal,
+) {
+    if registry.has_users() && !tls.is_on() && !address.ip().is_loopback() {
+        terminal.line(&format!(
+            "warning: users send their passwords to {address} without TLS: others can read them"
+        ));
+    }
 }
 
 /// The files as they are before they are read: a change in between is seen as one.

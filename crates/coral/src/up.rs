@@ -1,5 +1,6 @@
 //! `coral up`: a registry and mirrors from YAML files, in one process.
 
+mod embedded;
 mod mirrors;
 mod own_image;
 mod own_source;
@@ -9,10 +10,12 @@ mod watch;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use coral_distribution::Credentials;
 use coral_image::Host;
-use coral_registry::Serving;
+use coral_registry::{InternalUser, Serving};
 use coral_rt::shutdown_on_signal;
 
 use crate::arguments::UpArguments;
@@ -21,6 +24,7 @@ use crate::load::{Loaded, Surroundings, load};
 use crate::registry;
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
+use embedded::Embedded;
 use mirrors::Mirrors;
 use own_source::OwnSource;
 use watch::Watch;
@@ -30,8 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     // The files first: a typo is told before a port is taken or a folder made.
-    let provisional = surroundings(&arguments, arguments.listen)?;
-    load(&arguments.files, &provisional)?.flawless()?;
+    let user = InternalUser::random();
+    let provisional = surroundings(&arguments, arguments.listen, &user)?;
+    let loaded = load(&arguments.files, &provisional)?.flawless()?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let data = data_folder(arguments.data.as_deref())?;
@@ -40,7 +45,11 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let listener = registry::listen(arguments.listen, "--listen").await?;
     let address = registry::local_address(&listener)?;
     let serving = Serving::default();
-    let mut opened = registry::open(&data.join("registry"), None).await?;
+    let mut opened = registry::open(&data.join("registry"), Some(user.clone())).await?;
+    // Before anybody is let in.
+    let mut embedded = Embedded::new(opened.registry.clone(), &serving);
+    embedded.apply(loaded.registry, &loaded.broken);
+    registry::warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
     let board = Board::default();
     let site = Site::new(address, &serving.tls, board.clone())?;
     opened.router = status_page::beside(opened.router, site);
@@ -50,10 +59,11 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         serving,
         stop.clone(),
     ));
-    terminal.line(&format!("registry listening on http://{address}"));
-    terminal.line(&format!("status page at http://{}/", host_of(address)?));
+    let scheme = registry::scheme(embedded.tls());
+    terminal.line(&format!("registry listening on {scheme}://{address}"));
+    terminal.line(&format!("status page at {scheme}://{}/", host_of(address)?));
 
-    let mut surroundings = surroundings(&arguments, address)?;
+    let mut surroundings = surroundings(&arguments, address, &user)?;
     let mut mirrors = Mirrors::start(
         &arguments.client,
         &surroundings.embedded,
@@ -72,12 +82,12 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
             if let (true, Ok(loaded)) = (due.files, &loaded) {
                 tell_of(loaded, terminal);
             }
-            let problems = follow(loaded, &mut own, &mut mirrors, terminal).await;
+            let problems = follow(loaded, &mut embedded, &mut own, &mut mirrors, terminal).await;
             for news in watch.followed(problems, Instant::now()) {
                 terminal.line(&format!("error: {news}"));
             }
         }
-        mirrors.tell(terminal, &data);
+        mirrors.tell(terminal, &data, embedded.tls());
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -95,6 +105,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
 /// it stay as they were. Gives what did not work and may work when tried again.
 async fn follow(
     loaded: Result<Loaded, Failure>,
+    embedded: &mut Embedded,
     own: &mut OwnSource,
     mirrors: &mut Mirrors,
     terminal: &Terminal,
@@ -103,6 +114,9 @@ async fn follow(
         Ok(loaded) => loaded,
         Err(failure) => return failure.lines().map(str::to_owned).collect(),
     };
+    let mut loaded = loaded;
+    let registry = loaded.registry.take();
+    embedded.apply(registry, &loaded.broken).tell(terminal);
     let mut failures = vec![];
     match own.host() {
         Ok(host) if names_host(&loaded, &host) => {
@@ -111,7 +125,8 @@ async fn follow(
         Ok(_) => {}
         Err(failure) => failures.push(failure),
     }
-    failures.extend(mirrors.apply(loaded.mirrors, &loaded.broken).err());
+    let applied = mirrors.apply(loaded.mirrors, &loaded.broken, embedded.tls());
+    failures.extend(applied.err());
     let lines = failures.iter().flat_map(Failure::lines);
     lines.map(str::to_owned).collect()
 }
@@ -125,7 +140,7 @@ fn tell_of(loaded: &Loaded, terminal: &Terminal) {
     }
     for file in &loaded.broken {
         terminal.line(&format!(
-            "{file}: its mirrors stay as they were until it is mended"
+            "{file}: what is in it stays as it was until it is mended"
         ));
     }
     if loaded.mirrors.is_empty() && loaded.broken.is_empty() {
@@ -156,9 +171,17 @@ fn names_host(loaded: &Loaded, host: &Host) -> bool {
     repositories.any(|settings| settings.repository.host() == host)
 }
 
-fn surroundings(arguments: &UpArguments, address: SocketAddr) -> Result<Surroundings, Failure> {
+fn surroundings(
+    arguments: &UpArguments,
+    address: SocketAddr,
+    user: &InternalUser,
+) -> Result<Surroundings, Failure> {
+    let embedded = host_of(address)?;
+    let (name, password) = (user.name(), user.password());
+    let own = Credentials::for_one_host(embedded.clone(), name, password, "coral up itself");
     Ok(Surroundings {
-        embedded: host_of(address)?,
+        embedded,
+        embedded_credentials: Arc::new(own),
         user_credentials: arguments.client.user_credentials()?,
         credentials_version: 0,
     })

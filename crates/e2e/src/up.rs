@@ -11,11 +11,12 @@ use crate::process::Process;
 use crate::wait::until;
 
 /// The line on standard error that says the registry is there.
-const READY: &str = "registry listening on http://";
+const READY: &str = "registry listening on ";
 
 /// One `coral up`, on a port of its own choice.
 pub struct Up {
     process: Process,
+    scheme: String,
     host: String,
 }
 
@@ -43,17 +44,23 @@ impl Up {
         let mut process = Process::start(command);
         let line = process.wait_for_line(READY, Duration::from_secs(20));
         let after = line.split_once(READY).map_or("", |(_, address)| address);
-        let host = after
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        Self { process, host }
+        let url = after.split_whitespace().next().unwrap_or_default();
+        let (scheme, host) = url.split_once("://").expect("a URL follows");
+        Self {
+            process,
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+        }
     }
 
     /// `127.0.0.1:PORT` of the registry it runs.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
     }
 
     /// The process, for its output and for signals.

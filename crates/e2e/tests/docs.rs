@@ -66,11 +66,13 @@ fn every_mirror_in_the_documentation_is_understood() {
 fn every_flag_in_the_documentation_is_known() {
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
+        // A line may go on in the next.
+        let text = text.replace("\\\n", " ");
         for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()) {
             let Some(words) = line.trim().strip_prefix("coral ") else {
                 continue;
             };
-            let words: Vec<&str> = words.split(' ').collect();
+            let words: Vec<&str> = words.split_whitespace().collect();
             // With --help after them, words are read but nothing is done.
             let _ = run(coral().args(&words).arg("--help")).succeeded();
         }

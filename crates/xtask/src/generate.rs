@@ -1,7 +1,7 @@
 //! `cargo xtask generate`: the reference pages of `docs/` that are made from the program itself.
 
 mod command_line;
-mod registry_mirror;
+mod kind;
 
 use std::fs;
 
@@ -69,7 +69,11 @@ fn pages(workspace: &Workspace) -> Result<Vec<Page>> {
         },
         Page {
             path: "docs/src/reference/registry-mirror.md",
-            text: registry_mirror::page(workspace)?,
+            text: kind::page(workspace, "RegistryMirror")?,
+        },
+        Page {
+            path: "docs/src/reference/registry.md",
+            text: kind::page(workspace, "Registry")?,
         },
     ])
 }

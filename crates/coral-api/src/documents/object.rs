@@ -18,6 +18,7 @@ use crate::meta::{IGNORED_META, ObjectMeta};
 use crate::names::{API_VERSION, GROUP, kind};
 use crate::older;
 use crate::problem::{Problem, Problems};
+use crate::registry::{Registry, RegistrySpec};
 use crate::registry_mirror::{RegistryMirror, RegistryMirrorSpec};
 use crate::secret::{Secret, SecretBytes};
 
@@ -35,6 +36,7 @@ const SECRET_TOP: [&str; 7] = [
 
 static META: LazyLock<Json> = LazyLock::new(schema::<ObjectMeta>);
 static MIRROR_SPEC: LazyLock<Json> = LazyLock::new(schema::<RegistryMirrorSpec>);
+static REGISTRY_SPEC: LazyLock<Json> = LazyLock::new(schema::<RegistrySpec>);
 
 fn schema<T: JsonSchema>() -> Json {
     let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
@@ -81,6 +83,7 @@ pub(super) fn read(
     let (kind_given, version) = (kind_given?, version?);
     match (version, kind_given) {
         (API_VERSION, kind::REGISTRY_MIRROR) => mirror(node, findings),
+        (API_VERSION, kind::REGISTRY) => registry(node, findings),
         (API_VERSION, kind::MIRROR) => {
             let object = mirror(node, findings)?;
             Some(older::converted(object, warnings))
@@ -178,6 +181,18 @@ fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {
     };
     report(node, mirror.validate(), findings);
     Some(Object::RegistryMirror(Box::new(mirror)))
+}
+
+fn registry(node: &Node, findings: &mut Findings) -> Option<Object> {
+    top(node, &TOP, findings);
+    let metadata = metadata(node, findings);
+    let spec = part::<RegistrySpec>(node, "spec", &REGISTRY_SPEC, findings);
+    let registry = Registry {
+        metadata: metadata.unwrap_or_default(),
+        spec: spec?,
+    };
+    report(node, registry.validate(), findings);
+    Some(Object::Registry(Box::new(registry)))
 }
 
 /// Takes in problems of meaning, but for those that may only follow from what was found before.

@@ -103,6 +103,25 @@ async fn basic_is_spoken_where_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_expected_is_sent_unasked_and_only_by_those_who_have_one() {
+    let registry = FaultRegistry::start().await;
+    registry.load(PATH, &image());
+    let client = Client::new(plain(&[&registry])).unwrap();
+    client.expect_basic(&host(&registry));
+    for (who, expected) in [
+        (credentials(&registry), Some("Basic")),
+        (Credentials::none(), None),
+    ] {
+        registry.clear_requests();
+        let repository = client.repository(&repository(&registry, PATH), Arc::new(who));
+        repository.manifest(&tag("1")).await.unwrap();
+        let requests = registry.requests();
+        assert_eq!(requests.len(), 1);
+        assert_eq!(requests[0].authorization.as_deref(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_a_refusal_that_names_where_it_came_from() {
     for auth in [basic(), Auth::Bearer(bearer())] {
         let registry = FaultRegistry::start_with_auth(auth).await;

@@ -22,6 +22,9 @@ struct Shared {
 pub(super) struct Place(Arc<Shared>);
 
 impl Connections {
+    /// As many as are served when nobody says.
+    pub const USUAL: usize = 4096;
+
     /// At most so many, and at least one.
     pub fn at_most(most: usize) -> Self {
         Self(Arc::new(Shared {
@@ -51,7 +54,7 @@ impl Connections {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self::at_most(4096)
+        Self::at_most(Self::USUAL)
     }
 }
 

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use coral_api::Target;
+use coral_distribution::HostOptions;
 use coral_image::{Digest, Host};
 use coral_mirror::{Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Summary, Until};
+use coral_registry::Tls;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +23,10 @@ use crate::up::status::Status;
 /// Every mirror of the files, each in a task of its own.
 pub(crate) struct Mirrors {
     client: ClientArguments,
-    /// Hosts that Coral runs itself, without TLS.
-    plain: [Host; 2],
+    /// The registry beside the mirrors.
+    embedded: Host,
+    /// The source with Coral's own image.
+    own: Host,
     engine: Arc<Engine>,
     there: Arc<There>,
     running: BTreeMap<String, Running>,
@@ -70,7 +75,8 @@ impl Mirrors {
         let engine = Engine::start(InProcess::default(), EngineLimits::default(), there.clone());
         Self {
             client: client.clone(),
-            plain: [embedded.clone(), own],
+            embedded: embedded.clone(),
+            own,
             engine: Arc::new(engine),
             there,
             running: BTreeMap::new(),
@@ -83,11 +89,20 @@ impl Mirrors {
     /// `broken` file goes on as it was.
     pub(crate) fn apply(
         &mut self,
-        wanted: Vec<LoadedMirror>,
+        mut wanted: Vec<LoadedMirror>,
         broken: &BTreeSet<String>,
+        tls: &Tls,
     ) -> Result<(), Failure> {
         self.board.set_broken(broken);
-        let client = client_for(&self.client, &wanted, &self.plain)?;
+        let mut plain = vec![self.own.clone()];
+        if tls.is_on() {
+            for mirror in &mut wanted {
+                self.reach_over_tls(mirror);
+            }
+        } else {
+            plain.push(self.embedded.clone());
+        }
+        let client = client_for(&self.client, &wanted, &plain)?;
         let names: BTreeSet<_> = wanted.iter().map(|mirror| mirror.name.clone()).collect();
         let gone = |(name, running): &(&String, &Running)| {
             !names.contains(*name) && !broken.contains(&running.origin)
@@ -116,9 +131,14 @@ impl Mirrors {
                 None if first_time => {}
                 None => self.say(&format!("mirror {} added", loaded.name)),
             }
+            let access = access(&loaded, &client);
+            if matches!(loaded.settings.target, Target::Named(_)) {
+                // A read-only registry refuses strangers without asking who they are.
+                access.destination_client.expect_basic(&self.embedded);
+            }
             let mirror = Mirror {
                 name: loaded.name.clone(),
-                access: access(&loaded, &client),
+                access,
                 changed: before.is_some(),
                 settings: loaded.settings,
             };
@@ -130,13 +150,29 @@ impl Mirrors {
         Ok(())
     }
 
+    /// The certificate of the registry beside the mirrors is for the names that others know it by,
+    /// and need not be for the address that it listens on. It is this process that listens there,
+    /// so there is nobody else to take it for.
+    fn reach_over_tls(&self, mirror: &mut LoadedMirror) {
+        if !matches!(mirror.settings.target, Target::Named(_)) {
+            return;
+        }
+        let options = HostOptions {
+            skip_tls_verify: true,
+            ..HostOptions::default()
+        };
+        mirror.host_options = Some((self.embedded.clone(), options));
+        let over_tls = format!("{} over TLS", mirror.fingerprint);
+        mirror.fingerprint = Digest::sha256(over_tls.as_bytes());
+    }
+
     /// What the status page knows of a mirror.
     fn entry(&self, mirror: &Mirror, origin: &str) -> BoardMirror {
         let destination = mirror.access.destination.clone();
         BoardMirror {
             name: mirror.name.clone(),
             origin: origin.to_owned(),
-            is_here: destination == self.plain[0],
+            is_here: destination == self.embedded,
             destination,
             suspended: mirror.settings.suspend,
             summary: Arc::default(),
@@ -183,7 +219,7 @@ impl Mirrors {
     }
 
     /// Says how things stand, when there is something to say.
-    pub(crate) fn tell(&mut self, terminal: &Terminal, data: &Path) {
+    pub(crate) fn tell(&mut self, terminal: &Terminal, data: &Path, tls: &Tls) {
         let summaries: Vec<Summary> = self
             .running
             .values()
@@ -205,7 +241,8 @@ impl Mirrors {
             .unwrap_or_else(PoisonError::into_inner)
             .first()
             .cloned();
-        self.status.tell(&total, first.as_ref(), terminal, data);
+        self.status
+            .tell(&total, first.as_ref(), terminal, data, tls);
     }
 
     /// Ends every mirror, in the middle of a copy if need be.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coral_mirror::{Key, Summary};
+use coral_registry::Tls;
 use jiff::Timestamp;
 
 use crate::mirror::in_words;
@@ -37,6 +38,7 @@ impl Status {
         first: Option<&Key>,
         terminal: &Terminal,
         data: &Path,
+        tls: &Tls,
     ) {
         let first_time = self.told.is_none();
         if self.is_due(total, Instant::now()) {
@@ -46,7 +48,7 @@ impl Status {
                 what_next(total, Timestamp::now())
             ));
             if first_time {
-                next_steps(first, terminal, data);
+                next_steps(first, terminal, data, tls);
             }
         }
     }
@@ -90,7 +92,7 @@ fn what_next(total: &Summary, now: Timestamp) -> String {
     }
 }
 
-fn next_steps(first: Option<&Key>, terminal: &Terminal, data: &Path) {
+fn next_steps(first: Option<&Key>, terminal: &Terminal, data: &Path, tls: &Tls) {
     terminal.line(&format!(
         "Ctrl-C stops; the images stay in {}",
         data.display()
@@ -98,6 +100,10 @@ fn next_steps(first: Option<&Key>, terminal: &Terminal, data: &Path) {
     let Some(key) = first else { return };
     terminal.line("Pull an image, for example:");
     terminal.line(&format!("  docker pull {key}"));
+    if tls.is_on() {
+        terminal.line(&format!("  skopeo copy docker://{key} oci:image:latest"));
+        return;
+    }
     terminal.line(&format!(
         "  skopeo copy --src-tls-verify=false docker://{key} oci:image:latest"
     ));

@@ -1,4 +1,4 @@
-//! The page of `RegistryMirror`: one table for each type of its JSON schema, in the order in which
+//! The page of a kind: one table for each type of its JSON schema, in the order in which
 //! a reader meets them.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::command::{cargo, output};
 use crate::workspace::Workspace;
 
-pub(crate) fn page(workspace: &Workspace) -> Result<String> {
+pub(crate) fn page(workspace: &Workspace, kind: &str) -> Result<String> {
     let arguments = [
         "run",
         "--quiet",
@@ -18,19 +18,21 @@ pub(crate) fn page(workspace: &Workspace) -> Result<String> {
         "coral-api",
         "--example",
         "schema",
+        "--",
+        kind,
     ];
     let printed = output(&mut cargo(workspace, &arguments)?)?;
     let schema: Value = serde_json::from_str(&printed).context("the schema is no JSON")?;
-    Ok(render(&schema))
+    Ok(render(kind, &schema))
 }
 
-fn render(schema: &Value) -> String {
-    let mut text = String::from(
-        "# RegistryMirror\n\n<!-- Made by `cargo xtask generate` from the type's schema. -->\n\n\
-         `apiVersion: stvz.io/v1`, `kind: RegistryMirror`. Unknown fields are errors.\n",
+fn render(kind: &str, schema: &Value) -> String {
+    let mut text = format!(
+        "# {kind}\n\n<!-- Made by `cargo xtask generate` from the type's schema. -->\n\n\
+         `apiVersion: stvz.io/v1`, `kind: {kind}`. Unknown fields are errors.\n",
     );
     let definitions = &schema["$defs"];
-    text.push_str(&section("RegistryMirror", schema, definitions));
+    text.push_str(&section(kind, schema, definitions));
     let mut waiting: VecDeque<String> = references(schema).into();
     let mut seen = Vec::new();
     while let Some(name) = waiting.pop_front() {
@@ -164,7 +166,7 @@ mod tests {
                 "Mode": {"oneOf": [{"const": "On"}, {"const": "Off"}]},
             },
         });
-        let page = render(&schema);
+        let page = render("RegistryMirror", &schema);
         assert!(
             page.contains("| `spec` | [Spec](#spec) |  **Required.** |\n"),
             "{page}"

@@ -1,0 +1,186 @@
+//! The kind Registry: a registry, managed.
+//!
+//! Two stages, as for mirrors: the types of this file are what was typed; [`RegistrySettings`] is
+//! what it means, made by [`Registry::settings`].
+
+mod settings;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::ObjectMeta;
+use crate::nullable;
+
+pub use settings::{AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings};
+
+/// A registry: who may use it, and how it is reached. `coral up` runs one, with or without this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Registry {
+    /// Name and namespace.
+    pub metadata: ObjectMeta,
+    /// What is wished for.
+    pub spec: RegistrySpec,
+}
+
+/// What a registry is like. Without any field it is open to everybody, without TLS.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistrySpec {
+    /// Speaks HTTPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RegistryTls>,
+    /// Who may read and write. Without it, everybody may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RegistryAuth>,
+    /// Refuses everything that writes while true, but for the mirrors that this registry is the
+    /// destination of.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub read_only: bool,
+    /// OCI image layouts that are served read-only, each as a repository; at most 100.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 100))]
+    pub image_volumes: Vec<ImageVolume>,
+    /// Bounds for what clients do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RegistryLimits>,
+}
+
+/// The certificate of a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistryTls {
+    /// Secret of type `kubernetes.io/tls` in the registry's namespace: `tls.crt`, the certificate
+    /// and those that vouch for it, and `tls.key`. A changed one is used at once.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+}
+
+/// Users, and what they may do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistryAuth {
+    /// Users and the hashes of their passwords.
+    pub htpasswd: HtpasswdSource,
+    /// Who may read what: 1 to 100 rules. Without it, every user may read everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub pull: Option<Vec<PullRule>>,
+    /// Who may write and delete what, and read it too: 1 to 100 rules. Without it, every user may
+    /// write everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub push: Option<Vec<PushRule>>,
+}
+
+/// Where users come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HtpasswdSource {
+    /// Secret in the registry's namespace with the key `htpasswd`: lines as `htpasswd -nB` prints
+    /// them, `user:hash`. Only bcrypt hashes are read.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+}
+
+/// Who may read what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PullRule {
+    /// Everybody, without a login too, while true. In place of `users`.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub anonymous: bool,
+    /// Names of users, at most 1000. None: every user.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 255)))]
+    pub users: Vec<String>,
+    /// Patterns of repository paths, at most 100: `*` stays in its component, `**` is any number of
+    /// them (`team/app`, `team/*`, `team/**`). None: every repository.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 255)))]
+    pub paths: Vec<String>,
+}
+
+/// Who may write what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PushRule {
+    /// Names of users, at most 1000. None: every user.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 255)))]
+    pub users: Vec<String>,
+    /// Patterns of repository paths, as for reading. None: every repository.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 255)))]
+    pub paths: Vec<String>,
+}
+
+/// An OCI image layout, served as a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageVolume {
+    /// The repository, such as `base/debian`. It takes the place of what the storage has there.
+    #[schemars(length(min = 1, max = 255))]
+    pub repository: String,
+    /// The layout's folder on the machine that the registry runs on.
+    pub host_path: HostPath,
+}
+
+/// A folder of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostPath {
+    /// Its absolute path.
+    #[schemars(length(min = 1, max = 4096))]
+    pub path: String,
+}
+
+/// Bounds for what clients do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistryLimits {
+    /// Largest blob, such as `10Gi` or `500M`. None: as large as the storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub blob_size: Option<String>,
+    /// How many uploads may be open at once: 1 to 1000000, 10000 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub open_uploads: Option<u32>,
+    /// How long an upload is kept to which nothing is added: `1m` to `720h`, `24h` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub upload_expiry: Option<String>,
+    /// How many connections are served at once, while others wait: 1 to 1000000, 4096 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections: Option<u32>,
+}

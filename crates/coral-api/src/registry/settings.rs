@@ -1,0 +1,260 @@
+//! What a Registry means: every text parsed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coral_image::RepositoryPath;
+
+use super::{ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits};
+use crate::duration::GoDuration;
+use crate::problem::{Problem, Problems};
+use crate::quantity::Quantity;
+use crate::registry_mirror::object_name;
+
+const MIN_EXPIRY: Duration = Duration::from_mins(1);
+const MAX_EXPIRY: Duration = Duration::from_hours(720);
+const MAX_RULES: usize = 100;
+const MAX_USERS: usize = 1000;
+const MAX_PATHS: usize = 100;
+const MAX_VOLUMES: usize = 100;
+const MAX_COUNT: u32 = 1_000_000;
+
+/// What a registry means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// Name of the Secret with the certificate; none: no TLS.
+    pub tls_secret: Option<String>,
+    /// Who may do what; none: everybody everything.
+    pub auth: Option<AuthSettings>,
+    /// Whether only its mirrors write.
+    pub read_only: bool,
+    /// Folders with OCI layouts, by the repository that they are served as.
+    pub layouts: Vec<(RepositoryPath, PathBuf)>,
+    /// Bounds for what clients do.
+    pub limits: LimitSettings,
+}
+
+/// Users, and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthSettings {
+    /// Name of the Secret with the users.
+    pub htpasswd_secret: String,
+    /// Who may read what; none: every user everything.
+    pub pull: Option<Vec<GrantSettings>>,
+    /// Who may write what; none: every user everywhere.
+    pub push: Option<Vec<GrantSettings>>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantSettings {
+    /// Where it stands: `spec.auth.push[0]`.
+    pub path: String,
+    /// For whom it is.
+    pub grantees: Grantees,
+    /// Patterns of repository paths; none: every repository.
+    pub patterns: Vec<String>,
+}
+
+/// For whom a rule is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grantees {
+    /// Everybody, without a login too.
+    Anybody,
+    /// Every user.
+    EveryUser,
+    /// These users.
+    Users(BTreeSet<String>),
+}
+
+/// Bounds for what clients do; none: the registry's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Largest blob, in bytes.
+    pub blob_bytes: Option<u64>,
+    /// Open uploads.
+    pub open_uploads: Option<u32>,
+    /// Age of an upload that nothing is added to.
+    pub upload_expiry: Option<Duration>,
+    /// Connections.
+    pub connections: Option<u32>,
+}
+
+impl Registry {
+    /// What the registry means, or everything that is wrong with it.
+    pub fn settings(&self) -> Result<RegistrySettings, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let spec = &self.spec;
+        object_name(&mut problems, "metadata.name", &self.metadata.name);
+        if let Some(namespace) = &self.metadata.namespace {
+            object_name(&mut problems, "metadata.namespace", namespace);
+        }
+        let tls_secret = spec.tls.as_ref().map(|tls| tls.secret_name.clone());
+        if let Some(name) = &tls_secret {
+            object_name(&mut problems, "spec.tls.secretName", name);
+        }
+        let settings = RegistrySettings {
+            tls_secret,
+            auth: spec.auth.as_ref().map(|auth| settings(&mut problems, auth)),
+            read_only: spec.read_only,
+            layouts: layouts(&mut problems, &spec.image_volumes),
+            limits: limits(&mut problems, spec.limits.as_ref()),
+        };
+        problems.into_result(Some(settings))
+    }
+
+    /// Everything that is wrong with the registry; nothing, if it can be used.
+    pub fn validate(&self) -> Vec<Problem> {
+        self.settings().err().unwrap_or_default()
+    }
+}
+
+fn settings(problems: &mut Problems, auth: &RegistryAuth) -> AuthSettings {
+    let secret = auth.htpasswd.secret_name.clone();
+    object_name(problems, "spec.auth.htpasswd.secretName", &secret);
+    let pull = auth.pull.as_ref().map(|rules| {
+        let path = "spec.auth.pull";
+        bounded_rules(problems, path, rules.len());
+        let rules = rules.iter().enumerate();
+        rules
+            .map(|(i, rule)| pull_grant(problems, format!("{path}[{i}]"), rule))
+            .collect()
+    });
+    let push = auth.push.as_ref().map(|rules| {
+        let path = "spec.auth.push";
+        bounded_rules(problems, path, rules.len());
+        let rules = rules.iter().enumerate();
+        rules
+            .map(|(i, rule)| push_grant(problems, format!("{path}[{i}]"), rule))
+            .collect()
+    });
+    AuthSettings {
+        htpasswd_secret: secret,
+        pull,
+        push,
+    }
+}
+
+/// An empty list could be read as nobody or as everybody.
+fn bounded_rules(problems: &mut Problems, path: &str, count: usize) {
+    if count == 0 {
+        problems.add(path, "has no rule: leave it out to let every user");
+    } else if count > MAX_RULES {
+        let message = format!("has {count} rules, at most {MAX_RULES} are allowed");
+        problems.add(path, message);
+    }
+}
+
+fn pull_grant(problems: &mut Problems, path: String, rule: &PullRule) -> GrantSettings {
+    if rule.anonymous && !rule.users.is_empty() {
+        let message = "has both anonymous and users: anonymous means everybody";
+        problems.add(path.as_str(), message);
+    }
+    let mut grant = grant(problems, path, &rule.users, &rule.paths);
+    if rule.anonymous {
+        grant.grantees = Grantees::Anybody;
+    }
+    grant
+}
+
+fn push_grant(problems: &mut Problems, path: String, rule: &PushRule) -> GrantSettings {
+    grant(problems, path, &rule.users, &rule.paths)
+}
+
+fn grant(
+    problems: &mut Problems,
+    path: String,
+    users: &[String],
+    patterns: &[String],
+) -> GrantSettings {
+    for (field, count, most) in [
+        ("users", users.len(), MAX_USERS),
+        ("paths", patterns.len(), MAX_PATHS),
+    ] {
+        if count > most {
+            let message = format!("has {count} entries, at most {most} are allowed");
+            problems.add(format!("{path}.{field}"), message);
+        }
+    }
+    for (i, user) in users.iter().enumerate() {
+        if user.is_empty() || user.contains(':') || user == "*" {
+            let message = "is not the name of a user; leave users out for every user";
+            problems.add(format!("{path}.users[{i}]"), message);
+        }
+    }
+    let grantees = if users.is_empty() {
+        Grantees::EveryUser
+    } else {
+        Grantees::Users(users.iter().cloned().collect())
+    };
+    GrantSettings {
+        path,
+        grantees,
+        patterns: patterns.to_vec(),
+    }
+}
+
+fn layouts(problems: &mut Problems, volumes: &[ImageVolume]) -> Vec<(RepositoryPath, PathBuf)> {
+    const PATH: &str = "spec.imageVolumes";
+    if volumes.len() > MAX_VOLUMES {
+        let count = volumes.len();
+        let message = format!("has {count} volumes, at most {MAX_VOLUMES} are allowed");
+        problems.add(PATH, message);
+    }
+    let mut layouts: Vec<(RepositoryPath, PathBuf)> = Vec::new();
+    for (i, volume) in volumes.iter().enumerate() {
+        let path = format!("{PATH}[{i}].repository");
+        let parsed = RepositoryPath::parse(&volume.repository);
+        let Some(repository) = problems.check(path.as_str(), parsed) else {
+            continue;
+        };
+        if layouts.iter().any(|(other, _)| *other == repository) {
+            problems.add(
+                path,
+                "is there twice: each volume has a repository of its own",
+            );
+        }
+        let folder = Path::new(&volume.host_path.path);
+        if !folder.is_absolute() {
+            let path = format!("{PATH}[{i}].hostPath.path");
+            problems.add(path, "is not an absolute path");
+        }
+        layouts.push((repository, folder.to_owned()));
+    }
+    layouts
+}
+
+fn limits(problems: &mut Problems, limits: Option<&RegistryLimits>) -> LimitSettings {
+    let Some(limits) = limits else {
+        return LimitSettings::default();
+    };
+    for (field, count) in [
+        ("openUploads", limits.open_uploads),
+        ("connections", limits.connections),
+    ] {
+        if count.is_some_and(|count| !(1..=MAX_COUNT).contains(&count)) {
+            let message = format!("must be 1 to {MAX_COUNT}");
+            problems.add(format!("spec.limits.{field}"), message);
+        }
+    }
+    let size = limits.blob_size.as_deref();
+    let blob_bytes =
+        size.and_then(|text| problems.check("spec.limits.blobSize", Quantity::parse(text)));
+    let expiry = limits.upload_expiry.as_deref();
+    LimitSettings {
+        blob_bytes: blob_bytes.map(Quantity::get),
+        open_uploads: limits.open_uploads,
+        upload_expiry: expiry.and_then(|text| upload_expiry(problems, text)),
+        connections: limits.connections,
+    }
+}
+
+fn upload_expiry(problems: &mut Problems, text: &str) -> Option<Duration> {
+    const PATH: &str = "spec.limits.uploadExpiry";
+    let expiry = problems.check(PATH, GoDuration::parse(text))?.get();
+    if !(MIN_EXPIRY..=MAX_EXPIRY).contains(&expiry) {
+        problems.add(PATH, format_args!("is {text:?}, must be 1m to 720h"));
+    }
+    Some(expiry)
+}

@@ -1,0 +1,235 @@
+//! The registry that files describe.
+
+use coral_api::documents::{Document, DocumentError, Object};
+use coral_api::{AuthSettings, GrantSettings, Grantees, LimitSettings, Registry, SecretBytes};
+use coral_image::Digest;
+use coral_mirror::chain;
+use coral_registry::{
+    Access, CertificatePair, Connections, Grant, Grants, Htpasswd, LayoutFolder, Limits,
+    PathPatterns, Settings, Who, Writes,
+};
+
+use super::{DEFAULT_NAMESPACE, Secrets, error_at, texts};
+
+/// A registry with everything it names.
+#[derive(Debug)]
+pub(crate) struct LoadedRegistry {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// The file it stands in.
+    pub(crate) origin: String,
+    pub(crate) line: usize,
+    pub(crate) settings: Settings,
+    pub(crate) certificate: Option<CertificatePair>,
+    pub(crate) connections: usize,
+    /// Changes whenever the registry or a Secret that it names does.
+    pub(crate) fingerprint: Digest,
+}
+
+impl LoadedRegistry {
+    /// Where it stands and what it is called.
+    pub(super) fn place(&self) -> String {
+        let Self {
+            name, origin, line, ..
+        } = self;
+        format!("{name:?} ({origin}:{line})")
+    }
+}
+
+/// The one registry among the documents.
+pub(super) fn load(
+    documents: &[Document],
+    secrets: &Secrets<'_>,
+) -> (Option<LoadedRegistry>, Vec<DocumentError>) {
+    let mut registries = documents.iter().filter_map(|document| {
+        let Object::Registry(registry) = &document.object else {
+            return None;
+        };
+        Some((document, registry.as_ref()))
+    });
+    let Some((document, registry)) = registries.next() else {
+        return (None, vec![]);
+    };
+    let mut errors: Vec<DocumentError> = registries
+        .map(|(second, registry)| {
+            let first = format!("{}:{}", document.origin, document.line);
+            let message = format!(
+                "there is a Registry already, at {first}, and only one is run here: remove one of \
+                 them"
+            );
+            error_at(second, title(registry), message)
+        })
+        .collect();
+    let loading = Loading {
+        registry,
+        secrets,
+        seen: format!("{registry:?}").into_bytes(),
+    };
+    match loading.load(document) {
+        Ok(loaded) => (Some(loaded), errors),
+        Err(problems) => {
+            let wrong = |problem| error_at(document, title(registry), problem);
+            errors.extend(problems.into_iter().map(wrong));
+            (None, errors)
+        }
+    }
+}
+
+fn title(registry: &Registry) -> String {
+    format!("Registry {:?}", registry.metadata.name)
+}
+
+struct Loading<'a> {
+    registry: &'a Registry,
+    secrets: &'a Secrets<'a>,
+    /// Everything the registry depends on, for its fingerprint.
+    seen: Vec<u8>,
+}
+
+impl Loading<'_> {
+    fn load(mut self, document: &Document) -> Result<LoadedRegistry, Vec<String>> {
+        let means = self
+            .registry
+            .settings()
+            .map_err(|problems| texts(&problems))?;
+        let mut problems = vec![];
+        let mut keep = |problem: String| problems.push(problem);
+        let certificate = means
+            .tls_secret
+            .as_deref()
+            .and_then(|name| self.certificate(name).map_err(&mut keep).ok());
+        let access = match &means.auth {
+            None => Some(Access::Open),
+            Some(auth) => self.access(auth).map_err(&mut keep).ok(),
+        };
+        let mut layouts = vec![];
+        for (i, (path, folder)) in means.layouts.iter().enumerate() {
+            match LayoutFolder::open(path.clone(), folder) {
+                Ok(layout) => layouts.push(layout),
+                Err(error) => {
+                    let field = format!("spec.imageVolumes[{i}].hostPath.path");
+                    keep(format!("{field}: {}", chain(&error)));
+                }
+            }
+        }
+        let Some(access) = access.filter(|_| problems.is_empty()) else {
+            return Err(problems);
+        };
+        Ok(LoadedRegistry {
+            namespace: self.namespace().to_owned(),
+            name: self.registry.metadata.name.clone(),
+            origin: document.origin.clone(),
+            line: document.line,
+            settings: Settings {
+                access,
+                writes: if means.read_only {
+                    Writes::Refused
+                } else {
+                    Writes::Allowed
+                },
+                limits: limits(&means.limits),
+                layouts,
+            },
+            certificate,
+            connections: means.limits.connections.map_or(Connections::USUAL, |most| {
+                usize::try_from(most).unwrap_or(usize::MAX)
+            }),
+            fingerprint: Digest::sha256(&self.seen),
+        })
+    }
+
+    fn namespace(&self) -> &str {
+        let namespace = self.registry.metadata.namespace.as_deref();
+        namespace.unwrap_or(DEFAULT_NAMESPACE)
+    }
+
+    /// What `take` finds in a Secret of the registry's namespace.
+    fn secret<'s, T>(
+        &'s self,
+        field: &str,
+        name: &str,
+        take: impl Fn(&'s coral_api::Secret) -> Result<T, coral_api::SecretError>,
+    ) -> Result<T, String> {
+        let namespace = self.namespace();
+        let key = (namespace.to_owned(), name.to_owned());
+        let secret = self.secrets.get(&key).ok_or_else(|| {
+            format!(
+                "{field}: there is no Secret {name:?} in namespace {namespace:?} among the files"
+            )
+        })?;
+        take(secret).map_err(|error| format!("{field}: {error}"))
+    }
+
+    fn certificate(&mut self, name: &str) -> Result<CertificatePair, String> {
+        const FIELD: &str = "spec.tls.secretName";
+        let pair = self.secret(FIELD, name, coral_api::Secret::certificate)?;
+        let [certificate, key] = pair.map(SecretBytes::expose);
+        let parsed = CertificatePair::from_pem(certificate, key)
+            .map_err(|error| format!("{FIELD}: Secret {name:?}: {}", chain(&error)))?;
+        let seen = [certificate, key].concat();
+        self.seen.extend(seen);
+        Ok(parsed)
+    }
+
+    fn access(&mut self, auth: &AuthSettings) -> Result<Access, String> {
+        const FIELD: &str = "spec.auth.htpasswd.secretName";
+        let name = &auth.htpasswd_secret;
+        let bytes = self.secret(FIELD, name, coral_api::Secret::htpasswd)?;
+        let bytes = bytes.expose().to_vec();
+        let wrong = |error: &dyn std::fmt::Display| format!("{FIELD}: Secret {name:?}: {error}");
+        let text = std::str::from_utf8(&bytes).map_err(|_| wrong(&"is not UTF-8 text"))?;
+        let users = Htpasswd::parse(text).map_err(|error| wrong(&error))?;
+        let pull = grants(auth.pull.as_deref(), &users, name)?;
+        let push = grants(auth.push.as_deref(), &users, name)?;
+        self.seen.extend(bytes);
+        Ok(Access::Granted(Grants { users, pull, push }))
+    }
+}
+
+/// What the rules grant; without rules, everything to every user.
+fn grants(
+    rules: Option<&[GrantSettings]>,
+    users: &Htpasswd,
+    secret: &str,
+) -> Result<Vec<Grant>, String> {
+    let Some(rules) = rules else {
+        let (who, paths) = (Who::EveryUser, PathPatterns::everything());
+        return Ok(vec![Grant { who, paths }]);
+    };
+    rules
+        .iter()
+        .map(|rule| grant(rule, users, secret))
+        .collect()
+}
+
+fn grant(rule: &GrantSettings, users: &Htpasswd, secret: &str) -> Result<Grant, String> {
+    let who = match &rule.grantees {
+        Grantees::Anybody => Who::Anybody,
+        Grantees::EveryUser => Who::EveryUser,
+        Grantees::Users(names) => {
+            if let Some(name) = names.iter().find(|name| !users.has(name)) {
+                let path = &rule.path;
+                return Err(format!(
+                    "{path}.users: there is no user {name:?} in Secret {secret:?}"
+                ));
+            }
+            Who::Users(names.clone())
+        }
+    };
+    let paths = if rule.patterns.is_empty() {
+        PathPatterns::everything()
+    } else {
+        PathPatterns::parse(&rule.patterns)
+            .map_err(|error| format!("{}.paths: {error}", rule.path))?
+    };
+    Ok(Grant { who, paths })
+}
+
+fn limits(means: &LimitSettings) -> Limits {
+    let usual = Limits::default();
+    Limits {
+        blob_bytes: means.blob_bytes,
+        open_uploads: means.open_uploads.map_or(usual.open_uploads, u64::from),
+        upload_expiry: means.upload_expiry.unwrap_or(usual.upload_expiry),
+    }
+}

@@ -1,0 +1,209 @@
+//! The Registry document of `coral up`: the registry does as it says, while it changes, and its
+//! mirrors log in by themselves.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "registry/certificates.rs"]
+mod certificates;
+#[path = "registry/documents.rs"]
+mod documents;
+#[path = "registry/users.rs"]
+mod users;
+
+use std::fs;
+use std::time::Duration;
+
+use certificates::{Certificates, shown_by};
+use documents::{Files, mirror, registry, secret, source};
+use e2e::http;
+use e2e::{Layout, Up, run, scratch, until};
+use users::{ANNA, CI, Login};
+
+const SOON: Duration = Duration::from_secs(40);
+const OPAQUE: &str = "Opaque";
+
+const AUTH: &str = "  auth:\n    htpasswd: {secretName: users}\n";
+const RULES: &str = "    pull:\n    - users: [anna]\n      paths: [\"127.0.0.1_*/**\"]\n    \
+                     push:\n    - users: [ci]\n      paths: [team/**]\n";
+
+fn users_secret(logins: &[Login]) -> String {
+    let lines: Vec<String> = logins.iter().copied().map(users::line).collect();
+    secret("users", OPAQUE, &[("htpasswd", &lines.join("\n"))])
+}
+
+fn status(up: &Up, login: Option<Login>, path: &str) -> u16 {
+    let url = format!("http://{}{path}", up.host());
+    let login = login.map(|(user, password)| format!("{user}:{password}"));
+    let mut words = vec!["--head", url.as_str()];
+    if let Some(login) = &login {
+        words.extend(["--user", login]);
+    }
+    http::request(&words).status
+}
+
+#[test]
+#[ignore = "needs docker-registry, skopeo, htpasswd; run by cargo xtask test"]
+fn mirrors_log_in_by_themselves_and_rights_follow_the_document() {
+    let home = scratch();
+    let (source, _) = source(home.path());
+    let files = Files::new(home.path());
+    files.write("mirror.yaml", &[&mirror(&source)]);
+    files.write("users.yaml", &[&users_secret(&[ANNA, CI])]);
+    files.write("registry.yaml", &[&registry(&format!("{AUTH}{RULES}"))]);
+    let data = home.path().join("data");
+    let mut up = Up::start(&files.0, &data, &["--plain-http", &source.host()]);
+    let image = format!("/v2/{}/team/app/manifests/1", source.folder_name());
+    until("the image is there for anna", SOON, || {
+        (status(&up, Some(ANNA), &image) == 200).then_some(())
+    });
+    assert_eq!(status(&up, None, &image), 401);
+    assert_eq!(status(&up, Some(CI), &image), 403);
+    assert_eq!(status(&up, Some(("coral-internal", "")), &image), 401);
+
+    // Anybody may read now.
+    let open = format!("{AUTH}    pull:\n    - anonymous: true\n");
+    files.write("registry.yaml", &[&registry(&open)]);
+    until("everybody reads", SOON, || {
+        (status(&up, None, &image) == 200).then_some(())
+    });
+    // A slip leaves things as they are, and is told with its line.
+    files.write(
+        "registry.yaml",
+        &[&registry(&format!("{AUTH}    pull: []\n"))],
+    );
+    let line = up.process().wait_for_line("has no rule", SOON);
+    assert!(
+        line.contains("registry.yaml:8: Registry \"local\": spec.auth.pull"),
+        "{line}"
+    );
+    assert_eq!(status(&up, None, &image), 200);
+    assert_eq!(status(&up, Some(("anna", "wrong")), &image), 401);
+    // A user less in the Secret, and the rule that names her is a mistake.
+    files.write("users.yaml", &[&users_secret(&[CI])]);
+    files.write("registry.yaml", &[&registry(&format!("{AUTH}{RULES}"))]);
+    let line = up.process().wait_for_line("no user \"anna\"", SOON);
+    assert!(line.contains("spec.auth.pull[0].users"), "{line}");
+    assert_eq!(status(&up, None, &image), 200);
+    // Without a document the registry is open again, and says so.
+    files.remove("registry.yaml");
+    up.process()
+        .wait_for_line("the registry is open to everybody", SOON);
+    assert_eq!(status(&up, Some(("anna", "wrong")), &image), 200);
+    let shown = up.process().shown();
+    for (_, password) in [ANNA, CI] {
+        assert!(!shown.contains(password), "a password is in the output");
+    }
+    assert!(!shown.contains("$2y$"), "a hash is in the output");
+}
+
+#[test]
+#[ignore = "needs docker-registry, skopeo; run by cargo xtask test"]
+fn a_read_only_registry_is_filled_by_its_mirrors_and_by_nobody_else() {
+    let home = scratch();
+    let (source, digest) = source(home.path());
+    let layout = Layout::open(home.path().join("base"));
+    layout.tag("1", &layout.add_image("amd64", b"a base"));
+    let spec = format!(
+        "  readOnly: true\n  imageVolumes:\n  - repository: base/app\n    hostPath: {{path: {}}}\n",
+        layout.folder().display()
+    );
+    let files = Files::new(home.path());
+    files.write("all.yaml", &[&registry(&spec), &mirror(&source)]);
+    let data = home.path().join("data");
+    let mut up = Up::start(&files.0, &data, &["--plain-http", &source.host()]);
+    let repository = format!("{}/team/app", source.folder_name());
+    assert_eq!(up.wait_for(&repository, "1", SOON), digest);
+    assert_eq!(status(&up, None, "/v2/base/app/manifests/1"), 200);
+    let url = format!("http://{}/v2/{repository}/blobs/uploads/", up.host());
+    let refused = http::request(&["--request", "POST", &url]);
+    assert_eq!(refused.status, 405);
+    assert_eq!(refused.json()["errors"][0]["code"], "UNSUPPORTED");
+}
+
+#[test]
+#[ignore = "needs docker-registry, skopeo, openssl; run by cargo xtask test"]
+fn a_certificate_in_a_secret_is_used_and_replaced_and_mirrors_go_on() {
+    let home = scratch();
+    let (source, digest) = source(home.path());
+    let tls = Certificates::new(home.path());
+    let files = Files::new(home.path());
+    let pair = |key: &str| {
+        let certificate = fs::read_to_string(tls.certificate()).unwrap();
+        let values = [("tls.crt", certificate.as_str()), ("tls.key", key)];
+        secret("cert", "kubernetes.io/tls", &values)
+    };
+    let key = || fs::read_to_string(tls.key()).unwrap();
+    files.write("secret.yaml", &[&pair(&key())]);
+    files.write("registry.yaml", &[&registry("  tls: {secretName: cert}\n")]);
+    files.write("mirror.yaml", &[&mirror(&source)]);
+    let data = home.path().join("data");
+    let mut up = Up::start(&files.0, &data, &["--plain-http", &source.host()]);
+    assert_eq!(up.scheme(), "https");
+    let repository = format!("{}/team/app", source.folder_name());
+    let url = format!("https://{}/v2/{repository}/manifests/1", up.host());
+    let ca = tls.ca();
+    let found = until("the image is there", SOON, || {
+        let answer = http::request(&["--head", "--cacert", &ca, &url]);
+        let digest = answer.header("docker-content-digest").map(str::to_owned);
+        digest.filter(|_| answer.status == 200)
+    });
+    assert_eq!(found, digest);
+    let old = key();
+    tls.renew("second");
+    files.write("secret.yaml", &[&pair(&old)]);
+    let line = up.process().wait_for_line("cannot be used together", SOON);
+    assert!(
+        line.contains("registry.yaml:1: Registry \"local\": spec.tls.secretName"),
+        "{line}"
+    );
+    assert_eq!(shown_by(up.host()), "first");
+    files.write("secret.yaml", &[&pair(&key())]);
+    until("the new certificate is shown", SOON, || {
+        (shown_by(up.host()) == "second").then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn what_does_not_fit_together_is_told_with_file_and_line() {
+    let home = scratch();
+    let files = Files::new(home.path());
+    let second = registry("  readOnly: true\n").replace("name: local", "name: other");
+    let elsewhere = e2e::mirror_yaml("app", &[("127.0.0.1:1/app", "1")], "");
+    let elsewhere = elsewhere.replace("name: local", "name: missing");
+    let cases: [(&[&str], &str); 6] = [
+        (
+            &[&registry("  readOnly: true\n"), &second],
+            "all.yaml:8: Registry \"other\": there is a Registry already, at",
+        ),
+        (
+            &[&registry("  readOnly: true\n"), &elsewhere],
+            "there is no Registry \"missing\" in namespace \"default\"; there is \"local\"",
+        ),
+        (
+            &[&registry("  tls: {secretName: none}\n")],
+            "spec.tls.secretName: there is no Secret \"none\"",
+        ),
+        (
+            &[
+                &registry("  auth:\n    htpasswd: {secretName: users}\n"),
+                &secret("users", OPAQUE, &[("other", "x")]),
+            ],
+            "has no key htpasswd",
+        ),
+        (&[&registry("  storage: {}\n")], "unknown field \"storage\""),
+        (
+            &[&registry(
+                "  imageVolumes:\n  - repository: a\n    hostPath: {path: /nowhere}\n",
+            )],
+            "spec.imageVolumes[0].hostPath.path: cannot read /nowhere/index.json",
+        ),
+    ];
+    for (documents, told) in cases {
+        files.write("all.yaml", documents);
+        let data = home.path().join("data");
+        let finished = run(&mut Up::command(&files.0, &data));
+        assert!(finished.stderr.contains(told), "{told}: {finished}");
+        assert_eq!(finished.code, 2, "{finished}");
+    }
+}
