@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -32,8 +33,14 @@ const PIECE: usize = 256 * 1024;
 const MAPPED_PIECE: usize = 1024 * 1024;
 /// Less is not worth a mapping.
 const LEAST_MAPPED: u64 = 64 * 1024;
-/// Uploads are written and hashed in batches of about this size, one while the next comes in.
+/// Uploads are written and hashed in batches of about this size, one while the next comes in; in
+/// smaller ones where many come in at once.
 const BATCH: usize = 512 * 1024;
+const LEAST_BATCH: usize = 32 * 1024;
+/// Memory for the batches of all uploads.
+const BATCHES: usize = 24 * 1024 * 1024;
+/// Of one upload: received, written, hashed.
+const BATCHES_OF_ONE: usize = 3;
 /// A batch of many small frames costs more memory than its bytes.
 const MOST_FRAMES: usize = 512;
 /// What is read of a body that is not wanted.
@@ -224,6 +231,7 @@ pub(super) async fn receive(
     writer: &mut dyn UploadWriter,
     received: Counter,
 ) -> Result<(), Refusal> {
+    let _counted = Counted::new();
     let mut left = limit.unwrap_or(u64::MAX);
     let mut progress = Progress::new(Instant::now());
     let mut batch = next_batch(body, &mut left, &mut progress).await;
@@ -247,6 +255,29 @@ pub(super) async fn receive(
     }
 }
 
+/// Uploads that are being received by this process, whose memory they share.
+static RECEIVING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        RECEIVING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        RECEIVING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn batch_size(uploads: usize) -> usize {
+    (BATCHES / BATCHES_OF_ONE / uploads.max(1)).clamp(LEAST_BATCH, BATCH)
+}
+
 /// Frames of about one batch, and how the body ended, if it did.
 async fn next_batch(
     body: &mut Body,
@@ -255,7 +286,8 @@ async fn next_batch(
 ) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
     let mut frames = Vec::new();
     let mut size = 0;
-    while size < BATCH && frames.len() < MOST_FRAMES {
+    let enough = batch_size(RECEIVING.load(Ordering::Relaxed));
+    while size < enough && frames.len() < MOST_FRAMES {
         match next_data(body, progress).await {
             Ok(Some(data)) if data.len() as u64 > *left => {
                 return (frames, Some(Err(too_long())));
@@ -337,4 +369,22 @@ pub(super) async fn drain(mut body: Body) {
         }
     };
     let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_batches_of_many_uploads_share_the_memory_that_there_is() {
+        assert_eq!(batch_size(0), BATCH);
+        assert_eq!(batch_size(1), BATCH);
+        for uploads in [16, 17, 64, 256] {
+            assert!(
+                batch_size(uploads) * BATCHES_OF_ONE * uploads <= BATCHES,
+                "{uploads}"
+            );
+        }
+        assert_eq!(batch_size(100_000), LEAST_BATCH);
+    }
 }

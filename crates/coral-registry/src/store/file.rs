@@ -6,6 +6,7 @@
 
 mod durable;
 mod group;
+mod hashing;
 mod layout;
 mod locks;
 mod lookup;

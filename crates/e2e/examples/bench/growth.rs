@@ -1,6 +1,7 @@
 //! Small pushes, and whether what is asked for costs more when the store has ten times as much:
 //! Coral's registry beside distribution.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -23,6 +24,8 @@ const BLOB: usize = 4096;
 /// Requests of a kind, in slices too.
 const ASKED: usize = 25;
 const SLICES: usize = 8;
+/// Tags on a page.
+const PAGE: usize = 100;
 const STARTS: usize = 5;
 const TAGGED: &str = "bench/tagged";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -30,6 +33,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// What one registry did, at one size of its store.
 #[derive(Default)]
 struct Figures {
+    /// For one of many.
     pushes: Vec<f64>,
     page: Vec<f64>,
     pull: Vec<f64>,
@@ -37,7 +41,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// Pushes as time too, so that everything is better when it is lower.
+    /// All in milliseconds.
     fn medians(&self) -> [f64; 4] {
         let of = |values: &Vec<f64>| median(values.clone());
         [
@@ -52,8 +56,9 @@ impl Figures {
 pub(crate) fn measure() -> Vec<Row> {
     let all = std::env::var("CORAL_BENCH_BLOBS").map_or(BLOBS, |text| text.parse().unwrap());
     let mut servers = [Server::coral(), Server::distribution()];
-    let few = grow(&mut servers, 0..all / TIMES);
-    let many = grow(&mut servers, all / TIMES..all);
+    let first = all / TIMES;
+    let few = grow(&mut servers, 0..first, first);
+    let many = grow(&mut servers, first..all, first);
     rows(all, &few, &many)
 }
 
@@ -97,8 +102,9 @@ fn rows(all: usize, few: &[Figures; 2], many: &[Figures; 2]) -> Vec<Row> {
     rows
 }
 
-/// Pushes blobs of these numbers and what belongs to them, and looks how everything is then.
-fn grow(servers: &mut [Server; 2], blobs: std::ops::Range<usize>) -> [Figures; 2] {
+/// Pushes blobs of these numbers and what belongs to them, and looks how everything is then that
+/// belongs to the `few` first ones.
+fn grow(servers: &mut [Server; 2], blobs: Range<usize>, few: usize) -> [Figures; 2] {
     let mut figures: [Figures; 2] = Default::default();
     let end = blobs.end;
     for begin in blobs.step_by(SLICE) {
@@ -110,23 +116,24 @@ fn grow(servers: &mut [Server; 2], blobs: std::ops::Range<usize>) -> [Figures; 2
             figures.pushes.push(seconds * 1000.0 / count);
         }
     }
+    // Before the questions, so that nothing is in memory at either size.
+    for _ in 0..STARTS {
+        for (server, figures) in servers.iter_mut().zip(&mut figures) {
+            figures.start.push(server.restart() * 1000.0);
+        }
+    }
     for slice in 0..SLICES {
         for (server, figures) in servers.iter().zip(&mut figures) {
             let mut wire = Wire::connect(&server.host()).unwrap();
             for number in 0..ASKED {
+                // The same at both sizes: what was there at first.
                 let somewhere = scattered(slice * ASKED + number);
-                figures
-                    .page
-                    .push(page(&mut wire, somewhere % (end / BLOBS_OF_ONE_TAG)));
+                let tag = somewhere % (few / BLOBS_OF_ONE_TAG - PAGE);
+                figures.page.push(page(&mut wire, tag));
                 figures
                     .pull
-                    .push(pull(&mut wire, somewhere % (end / BLOBS_OF_ONE)));
+                    .push(pull(&mut wire, somewhere % (few / BLOBS_OF_ONE)));
             }
-        }
-    }
-    for _ in 0..STARTS {
-        for (server, figures) in servers.iter_mut().zip(&mut figures) {
-            figures.start.push(server.restart() * 1000.0);
         }
     }
     figures
@@ -138,7 +145,7 @@ fn scattered(number: usize) -> usize {
 }
 
 /// Seconds for the blobs; what else belongs to them is pushed after that.
-fn push(host: &str, blobs: std::ops::Range<usize>) -> f64 {
+fn push(host: &str, blobs: Range<usize>) -> f64 {
     let began = Instant::now();
     at_once(host, blobs.clone(), |wire, number| {
         push_blob(wire, &repository(number / BLOBS_OF_ONE), &blob(number));
@@ -155,11 +162,11 @@ fn push(host: &str, blobs: std::ops::Range<usize>) -> f64 {
     seconds
 }
 
-fn tenths(range: &std::ops::Range<usize>, of: usize) -> std::ops::Range<usize> {
+fn tenths(range: &Range<usize>, of: usize) -> Range<usize> {
     range.start / of..range.end / of
 }
 
-fn at_once(host: &str, numbers: std::ops::Range<usize>, work: impl Fn(&mut Wire, usize) + Sync) {
+fn at_once(host: &str, numbers: Range<usize>, work: impl Fn(&mut Wire, usize) + Sync) {
     let next = AtomicUsize::new(numbers.start);
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -221,11 +228,13 @@ fn push_manifest(wire: &mut Wire, repository: &str, tag: &str, blob: &[u8]) {
 
 /// Milliseconds for a page of tags.
 fn page(wire: &mut Wire, last: usize) -> f64 {
-    let target = format!("/v2/{TAGGED}/tags/list?n=100&last={}", tag(last));
+    let target = format!("/v2/{TAGGED}/tags/list?n={PAGE}&last={}", tag(last));
     let began = Instant::now();
     let reply = wire.call("GET", &target, &[], b"").unwrap();
-    assert_eq!(reply.status, 200, "{target}");
-    began.elapsed().as_secs_f64() * 1000.0
+    let took = began.elapsed();
+    let listed: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(listed["tags"].as_array().map(Vec::len), Some(PAGE));
+    took.as_secs_f64() * 1000.0
 }
 
 /// Milliseconds for a manifest and its blob.

@@ -7,19 +7,19 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, IoSlice, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, Bytes};
-use coral_image::{Algorithm, Digest, Hasher, RepositoryPath};
+use coral_image::{Algorithm, Digest, RepositoryPath};
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
-use tokio::task::JoinHandle;
 
 use super::durable;
+use super::hashing::{Hashing, hash_file};
 use super::lookup::names_in;
 use super::publish::Content;
 use super::records::absent;
@@ -33,7 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How many uploads are kept in memory; idle ones above that are found again on disk.
 const MOST_IN_MEMORY: usize = 1024;
-const REHASH_PIECE: usize = 256 * 1024;
 /// How much of an upload is given to the disk at once.
 const STRETCH: u64 = 8 * 1024 * 1024;
 
@@ -60,47 +59,6 @@ struct Session {
     offset: u64,
     hashing: Hashing,
     ended: bool,
-}
-
-/// How far the digest of an upload is. It is made beside the writing, one batch behind.
-#[derive(Debug)]
-enum Hashing {
-    /// To be made from the data.
-    Unknown,
-    /// Of all that came.
-    Ready(Hasher),
-    /// The last batch is being taken in.
-    Running(JoinHandle<Hasher>),
-}
-
-impl Hashing {
-    /// Waits until all that came is taken in.
-    async fn settle(&mut self) {
-        if let Self::Running(task) = self {
-            // A task that ended early has hashed nothing that could be relied on.
-            *self = task.await.map_or(Self::Unknown, Self::Ready);
-        }
-    }
-
-    /// Takes in a batch on another thread. Everything before it was taken in.
-    fn begin(&mut self, batch: Vec<Bytes>) {
-        *self = match std::mem::replace(self, Self::Unknown) {
-            Self::Ready(mut hasher) => Self::Running(tokio::task::spawn_blocking(move || {
-                for piece in &batch {
-                    hasher.update(piece);
-                }
-                hasher
-            })),
-            Self::Unknown | Self::Running(_) => Self::Unknown,
-        };
-    }
-
-    fn digest(&self) -> Option<Digest> {
-        match self {
-            Self::Ready(hasher) => Some(hasher.clone().finish()),
-            Self::Unknown | Self::Running(_) => None,
-        }
-    }
 }
 
 impl Upload {
@@ -192,8 +150,7 @@ impl Uploads {
         repository: &RepositoryPath,
         id: UploadId,
     ) -> Result<Option<Arc<Upload>>, StoreError> {
-        let known = self.sessions().get(&id).cloned();
-        let upload = match known {
+        let upload = match self.known(id) {
             Some(upload) => upload,
             None => match load(files, id)? {
                 Some((repository, session)) => self.remember(id, repository, session),
@@ -201,6 +158,10 @@ impl Uploads {
             },
         };
         Ok(Some(upload).filter(|upload| upload.repository == *repository))
+    }
+
+    fn known(&self, id: UploadId) -> Option<Arc<Upload>> {
+        self.sessions().get(&id).cloned()
     }
 
     /// Puts a session into memory; if another request was quicker, its one counts.
@@ -278,15 +239,27 @@ fn load(files: &Files, id: UploadId) -> Result<Option<(RepositoryPath, Session)>
     }
 }
 
+/// Those in memory are found without a look at the disk.
+async fn find(
+    store: &FileStore,
+    repository: &RepositoryPath,
+    id: UploadId,
+) -> Result<Option<Arc<Upload>>, StoreError> {
+    if let Some(upload) = store.uploads.known(id) {
+        return Ok(Some(upload).filter(|upload| upload.repository == *repository));
+    }
+    let (uploads, repository) = (Arc::clone(&store.uploads), repository.clone());
+    let find = move |files: &Files| uploads.find(files, &repository, id);
+    store.run(find).await
+}
+
 /// Waits for the upload and takes hold of it.
 pub(super) async fn write(
     store: &FileStore,
     repository: &RepositoryPath,
     id: UploadId,
 ) -> Result<FileUpload, UploadError> {
-    let (uploads, named) = (Arc::clone(&store.uploads), repository.clone());
-    let upload = store
-        .run::<_, StoreError>(move |files| uploads.find(files, &named, id))
+    let upload = find(store, repository, id)
         .await?
         .ok_or(UploadError::Unknown)?;
     let session = Arc::clone(&upload.session).lock_owned();
@@ -452,10 +425,9 @@ impl Held {
             self.end();
             return Err(UploadError::Digest { actual });
         }
-        self.file = None;
         let mut content = Content::Unsynced;
         if !self.store.files.has_content(expected, size) {
-            if let Err(error) = durable::sync_content(&path) {
+            if let Err(error) = self.sync(&path) {
                 // What the system could not write it forgets, and a second sync would not say so.
                 self.end();
                 return Err(error.into());
@@ -467,6 +439,16 @@ impl Held {
         files.link(&self.upload.repository, expected)?;
         self.end();
         Ok(size)
+    }
+
+    /// By the descriptor that wrote, where it is there: that one is told of every error.
+    fn sync(&self, path: &Path) -> Result<(), StoreError> {
+        match &self.file {
+            Some(file) => file
+                .sync_data()
+                .map_err(|error| StoreError::io("sync", path, error)),
+            None => durable::sync_content(path),
+        }
     }
 
     fn end(&mut self) {
@@ -531,18 +513,4 @@ fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hasher = algorithm.hasher();
-    let mut piece = vec![0; REHASH_PIECE];
-    loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(n) => hasher.update(&piece[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
