@@ -20,13 +20,17 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
 
-/// The smallest page there is; larger ones only mean that less is asked for than could be.
-const PAGE: usize = 4096;
+/// Bytes of a page of memory, which differs between machines.
+// SAFETY: asks for a constant of the system.
+static PAGE: LazyLock<usize> = LazyLock::new(|| {
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+});
 /// The largest piece, in pages.
 const MOST_PAGES: usize = 512;
 
@@ -72,10 +76,10 @@ impl Mapped {
 
     fn cached(&self, range: Range<usize>) -> bool {
         let address = self.map.as_ptr() as usize;
-        let first = (address + range.start) / PAGE * PAGE;
+        let first = (address + range.start) / *PAGE * *PAGE;
         let length = address + range.end - first;
         let mut pages = [0_u8; MOST_PAGES + 1];
-        let count = length.div_ceil(PAGE);
+        let count = length.div_ceil(*PAGE);
         if count > pages.len() {
             return false;
         }

@@ -26,9 +26,6 @@ use self::connections::Place;
 use crate::front::{Peer, Wire};
 use crate::tls::Tls;
 
-/// What is read from a connection at once, at most: with many uploads at a time, this is what the
-/// memory goes to.
-const READ_BUFFER: usize = 128 * 1024;
 /// A client that takes longer to send the head of a request is cut off; also how long an idle
 /// connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
@@ -160,7 +157,6 @@ fn builder() -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .max_buf_size(READ_BUFFER)
         .header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()

@@ -35,7 +35,7 @@ const MAPPED_PIECE: usize = 1024 * 1024;
 const LEAST_MAPPED: u64 = 64 * 1024;
 /// Uploads are written and hashed in batches of about this size, one while the next comes in; in
 /// smaller ones where many come in at once.
-const BATCH: usize = 512 * 1024;
+const BATCH: usize = 256 * 1024;
 const LEAST_BATCH: usize = 32 * 1024;
 /// Memory for the batches of all uploads.
 const BATCHES: usize = 24 * 1024 * 1024;

@@ -9,10 +9,10 @@ use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
 
 use super::Files;
 use super::durable;
+use super::hashing::hash_file;
 use super::lookup::{CATALOG, names_in};
 use super::names::Change;
 use super::records::{self, ManifestEntry, TagEntry};
-use super::uploads::hash_file;
 use crate::store::{PutManifestError, StoreError};
 
 /// Whether a file's bytes are on disk.
