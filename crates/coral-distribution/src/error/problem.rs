@@ -26,6 +26,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Whether a manifest came too early: its blobs can be sent again.
+    fn is_of_lost_blobs(&self) -> bool {
+        self.message.contains("MANIFEST_BLOB_UNKNOWN")
+    }
+
     fn category(&self) -> Category {
         match self.status {
             _ if self.rate_limited => Category::RateLimited,
@@ -186,6 +191,7 @@ impl Problem {
         }
         match self {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
+            Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
             Self::Helper(error) if error.passing => Disposition::Retry,
             Self::Unsafe(_) => Disposition::WaitForChange,
             _ => match self.category() {

@@ -107,6 +107,15 @@ async fn what_the_registry_says_is_shown_clean_and_short() {
     assert!(error.to_string().len() < 600);
 }
 
+/// A blob may go between the look at it and the manifest: cleaned up, or found to be damaged.
+#[tokio::test]
+async fn a_blob_that_is_gone_again_is_worth_another_try() {
+    let body = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"push it first"}]}"#;
+    let error = failure(status(400, &[], body)).await;
+    assert_eq!(error.category(), Category::Refused);
+    assert_eq!(error.disposition(), Disposition::Retry);
+}
+
 #[tokio::test]
 async fn a_web_page_is_named() {
     for code in [200, 404, 502] {
