@@ -23,7 +23,7 @@ pub(crate) use tree::choose_children;
 
 use crate::progress::Event;
 use blobs::Blobs;
-use referrers::Referrer;
+use referrers::{Budget, Referrer};
 use tree::Tree;
 
 /// How much is done at once.
@@ -171,11 +171,16 @@ impl Copier {
 
     /// Copies one image with all that belongs to it.
     pub async fn copy(&self, request: &CopyRequest) -> Result<Copied, CopyError> {
-        self.copy_at_depth(request, 0).await
+        self.copy_at_depth(request, 0, &Budget::default()).await
     }
 
     /// `depth` counts from an image to its referrers to theirs.
-    async fn copy_at_depth(&self, request: &CopyRequest, depth: u8) -> Result<Copied, CopyError> {
+    async fn copy_at_depth(
+        &self,
+        request: &CopyRequest,
+        depth: u8,
+        budget: &Budget,
+    ) -> Result<Copied, CopyError> {
         let start = Instant::now();
         let tree = tree::read(request, self.limits.manifests_per_image).await?;
         (request.report)(&Event::Sized {
@@ -183,11 +188,13 @@ impl Copier {
         });
         let (mut bytes, referrers) = futures::try_join!(
             self.copy_blobs(request, &tree),
-            referrers::find(request, &tree, depth),
+            referrers::find(request, &tree, depth, budget),
         )?;
         let copied = async {
             self.put_children(request, &tree).await?;
-            bytes += self.put_root(request, &tree, &referrers, depth).await?;
+            bytes += self
+                .put_root(request, &tree, &referrers, (depth, budget))
+                .await?;
             Ok(())
         };
         if let Err(error) = copied.await {
@@ -241,7 +248,7 @@ impl Copier {
         request: &CopyRequest,
         tree: &Tree,
         referrers: &[Referrer],
-        depth: u8,
+        (depth, budget): (u8, &Budget),
     ) -> Result<Bytes, CopyError> {
         let root = tree.root();
         let by_digest = Version::Digest(root.digest());
@@ -254,7 +261,7 @@ impl Copier {
         }
         for referrer in referrers {
             let copied =
-                Box::pin(self.copy_at_depth(&referrer.request(request), depth + 1)).await?;
+                Box::pin(self.copy_at_depth(&referrer.request(request), depth + 1, budget)).await?;
             bytes += Bytes {
                 moved: copied.moved,
                 spared: copied.spared,

@@ -1,6 +1,7 @@
 //! How registries are reached: the flags, and the client made from them.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use coral_image::Host;
 
 use crate::arguments::host;
 use crate::failure::Failure;
+use crate::load::open;
 
 /// Largest file with certificates or keys that is read.
 const MAX_PEM: u64 = 4 * 1024 * 1024;
@@ -145,12 +147,14 @@ fn read_ca(file: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn read_pem(file: &Path) -> std::io::Result<Vec<u8>> {
-    if std::fs::metadata(file)?.len() > MAX_PEM {
+    let mut pem = vec![];
+    open(file)?.take(MAX_PEM + 1).read_to_end(&mut pem)?;
+    if pem.len() as u64 > MAX_PEM {
         return Err(std::io::Error::other(format!(
             "larger than {MAX_PEM} bytes"
         )));
     }
-    std::fs::read(file)
+    Ok(pem)
 }
 
 /// A client for hosts of Coral's own.

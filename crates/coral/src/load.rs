@@ -157,10 +157,19 @@ fn is_yaml(file: &Path) -> bool {
 }
 
 /// The text of a file, or what is wrong with it.
+/// Opens a file, or what the shell hands over below `/dev`. Any other pipe would be waited for,
+/// for ever.
+pub(crate) fn open(file: &Path) -> std::io::Result<std::fs::File> {
+    if !std::fs::metadata(file)?.is_file() && !file.starts_with("/dev") {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    std::fs::File::open(file)
+}
+
 fn read(file: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| error.to_string();
     let mut bytes = vec![];
-    let open = std::fs::File::open(file).map_err(failed)?;
+    let open = open(file).map_err(failed)?;
     open.take(MAX_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;

@@ -119,6 +119,9 @@ pub(crate) enum Problem {
     Manifest(#[source] ManifestError),
     #[error("{0}")]
     Protocol(String),
+    /// Another protocol than the one that we were told to speak.
+    #[error("{0}")]
+    OtherProtocol(String),
     /// Something that may not be done, whoever asks for it.
     #[error("{0}")]
     Unsafe(String),
@@ -131,6 +134,20 @@ pub(crate) enum Problem {
     },
     #[error("{0}")]
     Options(String),
+}
+
+/// Whether a file's name or rights are the trouble, and not the disk.
+fn is_of_the_name(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::AlreadyExists
+            | ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::InvalidInput
+    )
 }
 
 fn cause_suffix(cause: &str) -> String {
@@ -177,9 +194,11 @@ impl Problem {
             Self::Digest { .. } | Self::Length { .. } => Category::Digest,
             Self::TooLarge { .. } => Category::TooLarge,
             Self::Cut { .. } => Category::Cut,
-            Self::Html | Self::Manifest(_) | Self::Protocol(_) | Self::Unsafe(_) => {
-                Category::Protocol
-            }
+            Self::Html
+            | Self::Manifest(_)
+            | Self::Protocol(_)
+            | Self::OtherProtocol(_)
+            | Self::Unsafe(_) => Category::Protocol,
             Self::Storage { .. } => Category::Storage,
             Self::Options(_) => Category::Options,
         }
@@ -193,13 +212,15 @@ impl Problem {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
             Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
             Self::Helper(error) if error.passing => Disposition::Retry,
-            Self::Unsafe(_) => Disposition::WaitForChange,
+            Self::Unsafe(_) | Self::OtherProtocol(_) => Disposition::WaitForChange,
+            Self::Storage { source, .. } if is_of_the_name(source) => Disposition::WaitForChange,
             _ => match self.category() {
                 Category::Unauthorized
                 | Category::Forbidden
                 | Category::NotFound
                 | Category::Refused
                 | Category::TooLarge
+                | Category::Tls
                 | Category::Options => Disposition::WaitForChange,
                 _ => Disposition::Retry,
             },

@@ -49,9 +49,26 @@ pub(super) async fn size(path: &Path) -> Result<Option<u64>, Problem> {
     }
 }
 
+/// Opens a file, and nothing that is none: opening a pipe waits for its other end, for ever.
+async fn open(path: &Path) -> std::io::Result<File> {
+    let is_file = |metadata: &std::fs::Metadata| {
+        if metadata.is_file() {
+            return Ok(());
+        }
+        Err(std::io::Error::new(
+            ErrorKind::InvalidInput,
+            "not a regular file",
+        ))
+    };
+    is_file(&fs::metadata(path).await?)?;
+    let file = File::open(path).await?;
+    is_file(&file.metadata().await?)?;
+    Ok(file)
+}
+
 pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Problem> {
     let fail = |error| reading(path, error);
-    let file = File::open(path).await.map_err(fail)?;
+    let file = open(path).await.map_err(fail)?;
     let mut bytes = BytesMut::new();
     let mut file = file.take(limit as u64 + 1);
     while file.read_buf(&mut bytes).await.map_err(fail)? > 0 {}
@@ -67,7 +84,7 @@ pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Pro
 /// Opens a blob at the offset, its length checked first.
 pub(super) async fn open_at(path: &Path, promise: &Promise) -> Result<File, Problem> {
     let fail = |error| reading(path, error);
-    let mut file = File::open(path).await.map_err(fail)?;
+    let mut file = open(path).await.map_err(fail)?;
     let actual = file.metadata().await.map_err(fail)?.len();
     if actual != promise.size {
         return Err(Problem::Length {

@@ -12,7 +12,7 @@ use super::{Access, Call, RepositoryClient, expect, header};
 use crate::auth::Ask;
 use crate::error::{Error, Problem};
 use crate::location;
-use crate::transport::{Response, is_html, read_bounded};
+use crate::transport::{Response, clean, is_html, read_bounded};
 
 /// Tags asked for at a time; registries give as many as they like.
 const PAGE: &str = "1000";
@@ -34,7 +34,7 @@ impl RepositoryClient {
         let mut url = self.url("tags/list", format_args!("{asked}"))?;
         url.query_pairs_mut().append_pair("n", PAGE);
         let mut pages = Pages::new(url);
-        let mut tags = Vec::new();
+        let (mut tags, mut odd) = (Vec::new(), Odd::default());
         while let Some(url) = pages.next() {
             let response = expect(
                 self.ask_page(url, &asked, "application/json").await?,
@@ -54,13 +54,14 @@ impl RepositoryClient {
                 match Tag::parse(&name) {
                     Ok(tag) => tags.push(tag),
                     // One such name must not hide all others.
-                    Err(error) => tracing::warn!(%host, %asked, %error, "a tag is left out"),
+                    Err(error) => odd.take_in(&error),
                 }
             }
-            if tags.len() > MAX_TAGS {
+            if tags.len() + odd.count > MAX_TAGS {
                 return Err(fail(format!("more than {MAX_TAGS} tags")));
             }
         }
+        odd.tell(&asked);
         Ok(tags)
     }
 
@@ -79,6 +80,29 @@ impl RepositoryClient {
         let mut ask = Ask { url, ..first };
         header(&mut ask, ACCEPT, accept)?;
         self.session.send(ask).await
+    }
+}
+
+/// Names in a list that are no tags, told of once, however many they are.
+#[derive(Default)]
+struct Odd {
+    count: usize,
+    first: String,
+}
+
+impl Odd {
+    fn take_in(&mut self, error: &impl ToString) {
+        if self.count == 0 {
+            self.first = clean(&error.to_string());
+        }
+        self.count += 1;
+    }
+
+    fn tell(&self, asked: &str) {
+        let Self { count, first } = self;
+        if *count > 0 {
+            tracing::warn!(asked, count, first, "names that are no tags are left out");
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::transport::{Response, read_bounded, refusal};
 const MAX_ATTEMPTS: usize = 5;
 /// More referrers of one manifest than anybody has.
 const MAX_REFERRERS: usize = 100_000;
+/// Bytes of all pages of referrers of one manifest together.
+const MAX_REFERRERS_BYTES: usize = 64 * 1024 * 1024;
 
 /// One lock for each referrers tag that is being written by this client.
 #[derive(Debug, Default)]
@@ -37,14 +39,16 @@ impl ReferrersLocks {
 
 impl RepositoryClient {
     /// The manifests that refer to this one, by the referrers API, else by the tag that stands in
-    /// for it; none is an empty list.
+    /// for it; none is an empty list. Their annotations, which may be large, are left out.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         match self.referrers_by_api(subject).await? {
             Some(found) => Ok(found),
             None => Ok(self
                 .referrers_index(subject)
                 .await?
-                .map_or_else(Vec::new, |index| index.children().to_vec())),
+                .map_or_else(Vec::new, |index| {
+                    index.children().iter().map(essential).collect()
+                })),
         }
     }
 
@@ -56,7 +60,7 @@ impl RepositoryClient {
         );
         let mut pages =
             Pages::new(self.url(&format!("referrers/{subject}"), format_args!("{asked}"))?);
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         while let Some(url) = pages.next() {
             let response = self.ask_page(url, &asked, media_type::OCI_INDEX).await?;
             if has_no_api(&response) {
@@ -68,9 +72,14 @@ impl RepositoryClient {
             }
             pages.follow(&response)?;
             let body = read_bounded(response, MAX_MANIFEST_SIZE).await?;
+            bytes += body.len();
+            if bytes > MAX_REFERRERS_BYTES {
+                let limit = MAX_REFERRERS_BYTES as u64;
+                return Err(Error::new(&host, &asked, Problem::TooLarge { limit }));
+            }
             let index = Manifest::parse(body, Some(media_type::OCI_INDEX))
                 .map_err(|error| Error::new(&host, &asked, error))?;
-            found.extend_from_slice(index.children());
+            found.extend(index.children().iter().map(essential));
             if found.len() > MAX_REFERRERS {
                 let text = format!("more than {MAX_REFERRERS} referrers");
                 return Err(Error::new(&host, &asked, Problem::Protocol(text)));
@@ -123,6 +132,14 @@ impl RepositoryClient {
             asked,
             Problem::Protocol(text),
         ))
+    }
+}
+
+/// A referrer without what is of any length.
+fn essential(referrer: &Descriptor) -> Descriptor {
+    Descriptor {
+        artifact_type: referrer.artifact_type.clone(),
+        ..Descriptor::new(referrer.media_type.clone(), referrer.digest, referrer.size)
     }
 }
 

@@ -172,7 +172,7 @@ pub(crate) fn clean(text: &str) -> String {
         .flat_map(|word| [" ", word])
         .skip(1)
         .flat_map(str::chars)
-        .filter(|c| !c.is_control())
+        .filter(|c| !c.is_control() && !is_unseen(*c))
         .take(MAX_MESSAGE + 1)
         .collect();
     if let Some((end, _)) = cleaned.char_indices().nth(MAX_MESSAGE) {
@@ -180,6 +180,16 @@ pub(crate) fn clean(text: &str) -> String {
         cleaned.push('…');
     }
     cleaned
+}
+
+/// Letters without a shape of their own, which turn the direction of text around, join or hide
+/// (Unicode's `Default_Ignorable_Code_Point`, as far as it is used for that).
+fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -195,6 +205,9 @@ mod tests {
         assert_eq!(codes, ["DENIED", "X"]);
         assert_eq!(said(b"upstream\tconnect error").0, "upstream connect error");
         assert_eq!(said(&[0xff, 0x00, b'a']).0, "\u{fffd}a");
+        // Letters that turn text around or hide it.
+        let odd = clean("a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{e0041}f é");
+        assert_eq!(odd, "abcdef é");
         let long = clean(&"é".repeat(1000));
         assert_eq!(long.chars().count(), MAX_MESSAGE + 1);
         assert!(long.ends_with('…'));

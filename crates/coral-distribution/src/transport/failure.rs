@@ -47,6 +47,10 @@ pub(crate) fn classify(
 ) -> Problem {
     let cause = root(error);
     if let Some(tls) = find::<rustls::Error>(error) {
+        // Once bytes came, or where a record is broken, both sides had agreed: it was the way.
+        if received > 0 || matches!(tls, rustls::Error::DecryptError) {
+            return Problem::Cut { received, cause };
+        }
         return tls_problem(tls, url);
     }
     if error.is_dns() || chain(error).any(|cause| cause.to_string().starts_with("dns error")) {
@@ -59,7 +63,11 @@ pub(crate) fn classify(
             Problem::Connect { cause }
         };
     }
-    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+    let parsing = find::<hyper::Error>(error).filter(|error| error.is_parse());
+    if let Some(parsing) = parsing {
+        if parsing.is_parse_too_large() {
+            return Problem::protocol("the head of the answer is too large");
+        }
         return not_http(url, &cause);
     }
     Problem::Cut { received, cause }
@@ -68,7 +76,7 @@ pub(crate) fn classify(
 fn not_http(url: &Url, cause: &str) -> Problem {
     let host = authority_of(url);
     match url.scheme() {
-        "http" => Problem::Protocol(format!(
+        "http" => Problem::OtherProtocol(format!(
             "the answer is not HTTP ({cause}): if {host} speaks TLS, leave --plain-http {host} out"
         )),
         _ => Problem::Protocol(format!("the answer is not HTTP ({cause})")),

@@ -1,6 +1,6 @@
 //! OCI layout directories as source and destination.
 
-use coral_distribution::{BlobPush, Category, Endpoint, Layout};
+use coral_distribution::{BlobPush, Category, Disposition, Endpoint, Layout};
 use coral_image::{Manifest, ManifestKind, Version};
 use coral_testkit::{Built, Effect, Fault, ImageBuilder, IndexBuilder};
 
@@ -193,6 +193,48 @@ async fn broken_files_are_named() {
         let error = layout.manifest(&tag("1")).await.unwrap_err();
         assert!(error.to_string().contains("index.json"), "{error}");
     }
+}
+
+/// Regression: a pipe in a layout's folder was waited for, for ever.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_pipe_in_place_of_a_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Endpoint::from(Layout::new(dir.path()));
+    let built = image();
+    push(&layout, &built, "1").await;
+    let (blob, _) = large_blob(&built);
+    let blob_file = dir.path().join("blobs/sha256").join(blob.digest.hex());
+    let index = dir.path().join("index.json");
+    for path in [&blob_file, &index] {
+        std::fs::remove_file(path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    }
+    let soon = std::time::Duration::from_secs(10);
+    let waited = "nothing is waited for";
+    let read_blob = Box::pin(layout.blob(&blob, 0));
+    let read_blob = tokio::time::timeout(soon, read_blob).await.expect(waited);
+    let tag = tag("1");
+    let read_index = Box::pin(layout.manifest(&tag));
+    let read_index = tokio::time::timeout(soon, read_index).await.expect(waited);
+    for error in [read_blob.unwrap_err(), read_index.unwrap_err()] {
+        assert_eq!(error.category(), Category::Storage, "{error}");
+        assert_eq!(error.disposition(), Disposition::WaitForChange);
+    }
+}
+
+/// Regression: a folder that cannot be one was tried again and again.
+#[tokio::test]
+async fn a_file_in_place_of_the_folder_waits_for_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let layout = Endpoint::from(Layout::new(&file));
+    let built = image();
+    let root = manifest(&built, built.manifests.len() - 1);
+    let error = layout.put_manifest(&tag("1"), &root).await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
 }
 
 #[tokio::test]

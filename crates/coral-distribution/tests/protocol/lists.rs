@@ -74,6 +74,77 @@ async fn what_is_no_list_is_named() {
     assert_eq!(tags.len(), 1, "one name that is no tag hides no other");
 }
 
+/// Names that are no tags are left out, and they count: nobody makes a list longer with them.
+#[tokio::test]
+async fn names_that_are_no_tags_count_towards_the_limit() {
+    let page = |names: usize| {
+        let list = vec!["!"; names].join("\",\"");
+        let body = format!("{{\"name\":\"x\",\"tags\":[\"{list}\",\"good\"]}}");
+        Fault::new(status(200, &[("content-type", "application/json")], &body))
+    };
+    let registry = registry_with_tags(5, 10).await;
+    registry.fault(page(1000));
+    let tags = anonymous(&registry).tags().await.unwrap();
+    assert_eq!(tags.len(), 1);
+    registry.clear_faults();
+    registry.fault(page(1_000_001));
+    let error = anonymous(&registry).tags().await.unwrap_err();
+    assert!(error.to_string().contains("more than 1000000"), "{error}");
+}
+
+/// Regression: what referrers say of themselves was held, page for page, without a bound.
+#[tokio::test]
+async fn the_annotations_of_referrers_are_not_held() {
+    let (registry, built) = registry_with_image().await;
+    let noted = ImageBuilder::new(7)
+        .artifact("application/x.note")
+        .subject(&built)
+        .annotation("text", &"x".repeat(1000))
+        .build();
+    registry.load(PATH, &noted);
+    let found = anonymous(&registry).referrers(&built.digest()).await;
+    let found = found.unwrap();
+    assert_eq!(found[0].digest, noted.digest());
+    assert_eq!(
+        found[0].artifact_type.as_deref(),
+        Some("application/x.note")
+    );
+    assert_eq!(found[0].annotations, None);
+}
+
+#[tokio::test]
+async fn pages_of_referrers_without_end_are_too_large() {
+    let (registry, built) = registry_with_image().await;
+    let text = "x".repeat(3_900_000);
+    let descriptor = format!(
+        "{{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"size\":1,\"digest\":\"{}\",\
+         \"annotations\":{{\"x\":\"{text}\"}}}}",
+        built.digest()
+    );
+    let body = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\
+         \"manifests\":[{descriptor}]}}"
+    );
+    for page in 0..20 {
+        let next = format!(
+            "</v2/{PATH}/referrers/{}?page={}>; rel=\"next\"",
+            built.digest(),
+            page + 1
+        );
+        let headers = [
+            ("content-type", "application/vnd.oci.image.index.v1+json"),
+            ("link", next.as_str()),
+        ];
+        registry.fault(
+            Fault::new(status(200, &headers, &body))
+                .path("/referrers/")
+                .first(1),
+        );
+    }
+    let error = anonymous(&registry).referrers(&built.digest()).await;
+    assert_eq!(error.unwrap_err().category(), Category::TooLarge);
+}
+
 fn manifest(built: &Built) -> Manifest {
     let root = built.root();
     Manifest::parse(root.bytes.clone(), Some(&root.media_type)).unwrap()

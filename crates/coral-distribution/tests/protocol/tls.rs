@@ -1,7 +1,7 @@
 //! TLS: who is trusted, and what is said when somebody is not.
 
 use coral_distribution::{
-    Category, Client, ClientOptions, Credentials, Error, HostOptions, Redacted,
+    Category, Client, ClientOptions, Credentials, Disposition, Error, HostOptions, Redacted,
 };
 use coral_testkit::{FaultRegistry, Options};
 
@@ -47,6 +47,8 @@ async fn a_ca_that_nobody_named_is_not_trusted() {
         let error = ask(&registry, of_host).await.unwrap_err();
         assert_eq!(error.category(), Category::Tls, "{error}");
         assert!(error.to_string().contains("--ca "), "{error}");
+        // Nobody mends that by waiting.
+        assert_eq!(error.disposition(), Disposition::WaitForChange);
     }
     assert!(registry.requests().is_empty());
 }
@@ -72,6 +74,7 @@ async fn plain_http_is_never_assumed_and_the_message_says_what_to_do() {
     let registry = FaultRegistry::start().await;
     let error = ask(&registry, HostOptions::default()).await.unwrap_err();
     assert_eq!(error.category(), Category::Tls, "{error}");
+    assert_eq!(error.disposition(), Disposition::WaitForChange);
     let advice = format!("--plain-http {}", registry.host());
     assert!(error.to_string().contains(&advice), "{error}");
     assert!(registry.requests().is_empty());
@@ -90,6 +93,7 @@ async fn plain_http_to_a_tls_server_is_named() {
         "{}: {error}",
         error.category()
     );
+    assert_eq!(error.disposition(), Disposition::WaitForChange);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     TooDeep(usize),
     #[error("it has more than {0} manifests")]
     TooMany(usize),
+    #[error("it has more than {0} referrers")]
+    TooManyReferrers(usize),
     #[error("its manifests are larger than {0} bytes together")]
     TooLarge(usize),
 }
@@ -59,7 +61,9 @@ impl CopyError {
         match &self.0 {
             Kind::Distribution { source, .. } => Category::as_str(source.category()),
             Kind::NoPlatform { .. } => "no_platform",
-            Kind::TooDeep(_) | Kind::TooMany(_) | Kind::TooLarge(_) => "too_large",
+            Kind::TooDeep(_) | Kind::TooMany(_) | Kind::TooManyReferrers(_) | Kind::TooLarge(_) => {
+                "too_large"
+            }
         }
     }
 }

@@ -2,22 +2,45 @@
 //! Referrers") and the tags by which cosign finds its signatures.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coral_image::{Digest, Tag, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::error::Side;
+use super::error::{Kind, Side};
 use super::tree::Tree;
 use super::{CopyError, CopyOptions, CopyRequest};
 
 /// Signatures of attestations of images; nothing known goes deeper.
 const MAX_DEPTH: u8 = 3;
-/// Referrers of one image; beyond, somebody is filling disks.
+/// Referrers of one image with those of its referrers; beyond, somebody is filling disks.
 const MAX_REFERRERS: usize = 10_000;
 /// Questions asked at the same time.
 const AT_ONCE: usize = 8;
 /// Suffixes of cosign's tags `sha256-<hex>.<suffix>`.
 const COSIGN_SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
+
+/// What is left of the referrers that one image may have, over all levels.
+#[derive(Debug)]
+pub(super) struct Budget(AtomicUsize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(AtomicUsize::new(MAX_REFERRERS))
+    }
+}
+
+impl Budget {
+    fn spend(&self, referrers: usize) -> Result<(), CopyError> {
+        let left = |left: usize| left.checked_sub(referrers);
+        let spent = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        spent
+            .map(drop)
+            .map_err(|_| Kind::TooManyReferrers(MAX_REFERRERS).into())
+    }
+}
 
 /// A manifest to copy along, under the name it has at the source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,6 +67,7 @@ pub(super) async fn find(
     request: &CopyRequest,
     tree: &Tree,
     depth: u8,
+    budget: &Budget,
 ) -> Result<Vec<Referrer>, CopyError> {
     if request.options.without_referrers || depth >= MAX_DEPTH {
         return Ok(vec![]);
@@ -51,7 +75,7 @@ pub(super) async fn find(
     let questions = tree
         .digests()
         .iter()
-        .map(|digest| find_for(request, *digest));
+        .map(|digest| find_for(request, *digest, budget));
     let found: Vec<Vec<Referrer>> = stream::iter(questions.collect::<Vec<_>>())
         .buffered(AT_ONCE)
         .try_collect()
@@ -61,13 +85,18 @@ pub(super) async fn find(
         .into_iter()
         .flatten()
         .filter(|r| seen.insert(r.clone()));
-    Ok(distinct.take(MAX_REFERRERS).collect())
+    Ok(distinct.collect())
 }
 
-async fn find_for(request: &CopyRequest, subject: Digest) -> Result<Vec<Referrer>, CopyError> {
+async fn find_for(
+    request: &CopyRequest,
+    subject: Digest,
+    budget: &Budget,
+) -> Result<Vec<Referrer>, CopyError> {
     let source = &request.source.endpoint;
     let failed = |e| CopyError::at(Side::Source, e);
     let descriptors = source.referrers(&subject).await.map_err(failed)?;
+    budget.spend(descriptors.len())?;
     let mut versions: Vec<Version> = descriptors
         .iter()
         .map(|d| Version::Digest(d.digest))
@@ -108,4 +137,19 @@ async fn missing(request: &CopyRequest, version: Version) -> Result<Option<Refer
     };
     let there = destination.head(&version).await.map_err(find)?;
     Ok((there.map(|d| d.digest) != Some(wanted)).then_some(Referrer(version)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_one_budget_over_all_levels_and_more_is_an_error() {
+        let budget = Budget::default();
+        budget.spend(MAX_REFERRERS - 1).unwrap();
+        budget.spend(1).unwrap();
+        let error = budget.spend(1).unwrap_err();
+        assert_eq!(error.category(), "too_large");
+        assert!(error.to_string().contains("10000 referrers"), "{error}");
+    }
 }
