@@ -329,3 +329,46 @@ fn long_lists_come_page_by_page() {
     assert_eq!(status["mirrors"][0]["images"].as_array().unwrap().len(), 10);
     assert_eq!(status["mirrors"][0]["pages"], 2);
 }
+
+/// A Registry with a login, and a Secret with its users: everybody reads below `open/`.
+fn registry_yaml(user: &str, word: &str) -> String {
+    let mut htpasswd = std::process::Command::new("htpasswd");
+    let line = e2e::run(htpasswd.args(["-Bbn", user, word])).succeeded();
+    e2e::password(user, word);
+    format!(
+        "---\napiVersion: stvz.io/v1\nkind: Registry\nmetadata:\n  name: local\nspec:\n  auth:\n    \
+         htpasswd:\n      secretName: users\n    pull:\n      - anonymous: true\n        \
+         paths: [\"open/**\"]\n      - users: [{user}]\n---\napiVersion: v1\nkind: Secret\n\
+         metadata:\n  name: users\nstringData:\n  htpasswd: '{}'\n",
+        line.text()
+    )
+}
+
+#[test]
+#[ignore = "needs htpasswd, the release binary; run by cargo xtask test"]
+fn mirrors_are_shown_to_those_who_may_pull_everything() {
+    let (home, source) = (scratch(), FaultServer::registry(&[]));
+    source.load(&json!({"path": "team/app", "tag": "1"}));
+    let app = format!("{}/team/app", source.host());
+    let yaml = mirror_yaml("hush", &[(&app, "1")], "") + &registry_yaml("ada", "lace-lace-9");
+    let yaml = write_yaml(home.path(), &yaml);
+    let data = home.path().join("data");
+    let mut up = Up::start(&yaml, &data, &["--plain-http", source.host()]);
+    up.process().wait_for_line("mirrored ", SOON);
+    for path in ["/", "/status.json", "/repositories"] {
+        let url = format!("http://{}{path}", up.host());
+        let stranger = e2e::http::get(&url);
+        let text = String::from_utf8_lossy(&stranger.body).into_owned();
+        assert_eq!(stranger.status, 200, "{path}: {text}");
+        assert!(
+            !text.contains("hush") && !text.contains("team/app"),
+            "{path}: {text}"
+        );
+        let ada = e2e::http::request(&["--user", "ada:lace-lace-9", &url]);
+        has(&String::from_utf8_lossy(&ada.body), "team/app");
+    }
+    let url = format!("http://{}/mirrors/default/hush", up.host());
+    assert_eq!(e2e::http::get(&url).status, 401);
+    let ada = e2e::http::request(&["--user", "ada:lace-lace-9", &url]);
+    has(&String::from_utf8_lossy(&ada.body), "mirrored</span>");
+}
