@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check and test, in stages.
 
+mod book;
 mod checks;
 mod fuzz;
 mod groups;
@@ -88,6 +89,7 @@ fn stages(workspace: &Workspace, tier: Tier, on_missing: OnMissing) -> Result<Ve
         Stage::new("unit", &[], checks::unit),
         Stage::new("doc", &[], checks::doc),
         Stage::new("generate", &["build"], checks::generated),
+        Stage::new("book", &["tools"], book::build),
         Stage::new("deny", &["tools"], checks::deny),
         Stage::new("actionlint", &["tools"], checks::actionlint),
     ];
