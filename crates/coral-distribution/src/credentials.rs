@@ -2,7 +2,7 @@
 
 mod docker_config;
 mod files;
-mod helper;
+mod program;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use coral_image::{Host, Repository};
 
 use crate::redacted::Redacted;
 
-pub(crate) use helper::{Helper, HelperError};
+pub(crate) use program::{Helper, HelperError};
 
 /// A user name and a password or token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
