@@ -1,187 +1,192 @@
-//! Mirroring: Coral beside skopeo, cold and with nothing to do.
+//! Mirroring into Coral's own registry: Coral beside skopeo and regsync.
 
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+mod odd;
+mod stand;
+mod tools;
+mod watched;
+
 use std::process::Command;
-use std::time::Instant;
 
-use e2e::{FaultServer, Layout, coral, peers, run, scratch};
+use e2e::{FaultServer, Request};
 
 use crate::server::Server;
 use crate::table::{Better, Row, median};
+use stand::Stand;
+use tools::{Pass, Tool};
+use watched::{Watched, watch};
 
-const IMAGES: usize = 10;
-const LAYERS: usize = 9;
-const LAYER: usize = 465_000_000 / (IMAGES * LAYERS);
 const ROUNDS: usize = 5;
 
-/// Both tools' configuration for the same ten images.
-struct Bench {
-    home: tempfile::TempDir,
-    source: Server,
-}
-
-/// Seconds of the first passes, and of those after them.
-#[derive(Default)]
-struct Passes {
-    cold: Vec<f64>,
-    again: Vec<f64>,
-}
-
 pub(crate) fn measure() -> Vec<Row> {
-    let bench = Bench::new();
-    let mut passes: [Passes; 3] = Default::default();
+    let stand = Stand::new();
+    let mut figures =
+        [Tool::Coral, Tool::Skopeo, Tool::Regsync].map(|tool| (tool, Figures::default()));
     // In turns, so that what else the machine does meets all.
     for _ in 0..ROUNDS {
-        bench.pass(Server::distribution, Bench::skopeo, &mut passes[0]);
-        bench.pass(Server::distribution, Bench::coral, &mut passes[1]);
-        bench.pass(Server::coral, Bench::coral, &mut passes[2]);
+        for (tool, figures) in &mut figures {
+            figures.round(*tool, &stand);
+        }
     }
-    let [skopeo, coral, own] = passes.map(|passes| (median(passes.cold), median(passes.again)));
-    let asked = [bench.requests(Bench::coral), bench.requests(Bench::skopeo)];
-    let row = |work: &str, unit, coral: f64, peer: f64| Row {
+    let [(_, coral), peers @ ..] = figures;
+    let counts = Counts::take(Tool::Coral, &stand);
+    let mut rows = vec![];
+    for (peer, figures) in &peers {
+        rows.extend(timed_rows(&coral, figures, *peer));
+        rows.extend(counted_rows(&counts, &Counts::take(*peer, &stand), *peer));
+    }
+    rows.extend(memory_rows(&stand));
+    rows.extend(odd::measure());
+    rows
+}
+
+/// What one tool did, round by round.
+#[derive(Default)]
+struct Figures {
+    cold: Vec<f64>,
+    half: Vec<f64>,
+    again: Vec<f64>,
+    memory: Vec<f64>,
+}
+
+impl Figures {
+    fn round(&mut self, tool: Tool, stand: &Stand) {
+        let destination = Server::coral();
+        let mut cold = stand.pass(tool, stand::NEW, &stand.source.host(), &destination.host());
+        let _ = e2e::run(&mut Command::new("sync"));
+        let first = succeeded(&mut cold);
+        self.cold.push(first.seconds);
+        self.memory.push(first.megabytes);
+        self.again.push(succeeded(&mut cold).seconds);
+        let destination = Server::coral();
+        let pass = |which| stand.pass(tool, which, &stand.source.host(), &destination.host());
+        succeeded(&mut pass(stand::OLD));
+        let _ = e2e::run(&mut Command::new("sync"));
+        self.half.push(succeeded(&mut pass(stand::NEW)).seconds);
+    }
+}
+
+fn succeeded(command: &mut Command) -> Watched {
+    let watched = watch(command);
+    assert!(watched.succeeded, "{}", watched.shown);
+    watched
+}
+
+fn timed_rows(coral: &Figures, peer: &Figures, tool: Tool) -> Vec<Row> {
+    let row = |work: &str, unit, figure: fn(&Figures) -> &Vec<f64>| Row {
         work: work.to_owned(),
         unit,
         better: Better::Lower,
-        coral,
-        peer,
-        peer_name: "skopeo sync",
+        coral: median(figure(coral).clone()),
+        peer: median(figure(peer).clone()),
+        peer_name: tool.name(),
     };
     vec![
+        row("mirror 10 images, 90 layers, 465 MB, cold", "s", |f| {
+            &f.cold
+        }),
+        row("same, half of it already at the destination", "s", |f| {
+            &f.half
+        }),
+        row("same, nothing changed", "s", |f| &f.again),
+        row("same, cold, peak anonymous memory", "MB", |f| &f.memory),
+    ]
+}
+
+/// Requests, counted by proxies on both sides; not timed.
+struct Counts {
+    blobs_read: f64,
+    bytes_read: f64,
+    per_new_blob: f64,
+    again: f64,
+}
+
+impl Counts {
+    fn take(tool: Tool, stand: &Stand) -> Self {
+        let registry = Server::coral();
+        let source = FaultServer::proxy(&stand.source.host());
+        let destination = FaultServer::proxy(&registry.host());
+        let mut command = stand.pass(tool, stand::NEW, source.host(), destination.host());
+        succeeded(&mut command);
+        let read: Vec<Request> = source
+            .requests()
+            .into_iter()
+            .filter(Request::reads_blob)
+            .collect();
+        let pushed = destination
+            .requests()
+            .into_iter()
+            .filter(|r| r.path.contains("/blobs/"));
+        let pushed = pushed.count();
+        source.forget();
+        destination.forget();
+        succeeded(&mut command);
+        Self {
+            blobs_read: read.len() as f64,
+            bytes_read: read.iter().map(|r| r.sent as f64).sum::<f64>() / stand.bytes(),
+            per_new_blob: pushed as f64 / stand.blobs(),
+            again: (source.requests().len() + destination.requests().len()) as f64,
+        }
+    }
+}
+
+fn counted_rows(coral: &Counts, peer: &Counts, tool: Tool) -> Vec<Row> {
+    let row = |work: &str, unit, figure: fn(&Counts) -> f64| Row {
+        work: work.to_owned(),
+        unit,
+        better: Better::Lower,
+        coral: figure(coral),
+        peer: figure(peer),
+        peer_name: tool.name(),
+    };
+    vec![
+        row("cold, blobs read at the source", "GETs", |c| c.blobs_read),
         row(
-            "mirror 10 images, 90 layers, 465 MB, cold",
-            "s",
-            coral.0,
-            skopeo.0,
+            "cold, bytes read, each byte of the images once",
+            "×",
+            |c| c.bytes_read,
         ),
-        row("same, into Coral's own registry", "s", own.0, skopeo.0),
+        row("cold, requests per new blob at the destination", "", |c| {
+            c.per_new_blob
+        }),
         row(
-            "same, blobs read at the source",
-            "GETs",
-            asked[0].blobs,
-            asked[1].blobs,
-        ),
-        row("nothing changed", "s", coral.1, skopeo.1),
-        row(
-            "nothing changed, into Coral's own registry",
-            "s",
-            own.1,
-            skopeo.1,
-        ),
-        row(
-            "nothing changed, requests at the source",
+            "nothing changed, requests at both sides, 10 images",
             "",
-            asked[0].again,
-            asked[1].again,
+            |c| c.again,
         ),
     ]
 }
 
-/// Requests counted at the source.
-struct Asked {
-    blobs: f64,
-    again: f64,
-}
-
-type Tool = fn(&Bench, source: &str, destination: &str) -> Command;
-
-impl Bench {
-    fn new() -> Self {
-        let bench = Self {
-            home: scratch(),
-            source: Server::distribution(),
-        };
-        let layout = Layout::open(bench.home.path().join("images"));
-        for number in 0..IMAGES {
-            let layers: Vec<Vec<u8>> = (0..LAYERS).map(|_| random(LAYER)).collect();
-            layout.tag("now", &layout.add_layered_image("amd64", &layers));
-            let to = format!("docker://{}/bench/app{number}:1", bench.source.host());
-            let mut copy = peers::skopeo_copy(bench.home.path(), &layout.reference("now"), &to);
-            let _ = run(&mut copy).succeeded();
-        }
-        bench
-    }
-
-    fn pass(&self, destination: fn() -> Server, tool: Tool, passes: &mut Passes) {
-        let destination = destination();
-        let mut command = tool(self, &self.source.host(), &destination.host());
-        let _ = run(&mut Command::new("sync"));
-        passes.cold.push(seconds(&mut command));
-        passes.again.push(seconds(&mut command));
-    }
-
-    /// The same with a counting proxy before the source, not timed.
-    fn requests(&self, tool: Tool) -> Asked {
-        let destination = Server::distribution();
-        let proxy = FaultServer::proxy(&self.source.host());
-        let mut command = tool(self, proxy.host(), &destination.host());
-        let _ = run(&mut command).succeeded();
-        let blobs = proxy
-            .requests()
-            .iter()
-            .filter(|request| request.reads_blob())
-            .count();
-        proxy.forget();
-        let _ = run(&mut command).succeeded();
-        Asked {
-            blobs: blobs as f64,
-            again: proxy.requests().len() as f64,
-        }
-    }
-
-    fn skopeo(&self, source: &str, destination: &str) -> Command {
-        let images: Vec<String> = (0..IMAGES)
-            .map(|n| format!("    bench/app{n}: [\"1\"]\n"))
-            .collect();
-        let yaml = format!(
-            "\"{source}\":\n  tls-verify: false\n  images:\n{}",
-            images.concat()
+/// One image with a layer of a gigabyte: memory does not grow with it.
+fn memory_rows(stand: &Stand) -> Vec<Row> {
+    let peak = |tool: Tool| {
+        let destination = Server::coral();
+        let mut pass = stand.pass(
+            tool,
+            stand::LARGE,
+            &stand.source.host(),
+            &destination.host(),
         );
-        let file = self.file("skopeo.yaml", &yaml);
-        let mut command = peers::skopeo(self.home.path());
-        command.args(["sync", "--all", "--src", "yaml", "--dest", "docker"]);
-        command.args(["--src-tls-verify=false", "--dest-tls-verify=false"]);
-        command.arg(file).arg(format!("{destination}/mirrored"));
-        command
-    }
-
-    fn coral(&self, source: &str, destination: &str) -> Command {
-        let (host, port) = destination.split_once(':').unwrap();
-        let list =
-            (0..IMAGES).map(|n| format!("  - name: {source}/bench/app{n}\n    tags: [\"1\"]\n"));
-        let yaml = format!(
-            "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata:\n  name: bench\nspec:\n  \
-             registry:\n    host: {host}\n    port: {port}\n  repositories:\n{}",
-            list.collect::<String>()
-        );
-        let mut command = coral();
-        command
-            .args(["mirror", "run"])
-            .arg(self.file("mirror.yaml", &yaml));
-        command.args(["--plain-http", source, "--plain-http", destination]);
-        command.env("HOME", self.home.path());
-        command
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path: &Path = self.home.path();
-        fs::write(path.join(name), text).unwrap();
-        path.join(name)
-    }
+        succeeded(&mut pass).megabytes
+    };
+    let coral = peak(Tool::Coral);
+    let row = |tool: Tool| Row {
+        work: "mirror a layer of 1 GB, peak anonymous memory".to_owned(),
+        unit: "MB",
+        better: Better::Lower,
+        coral,
+        peer: peak(tool),
+        peer_name: tool.name(),
+    };
+    [Tool::Skopeo, Tool::Regsync].map(row).into()
 }
 
-fn random(size: usize) -> Vec<u8> {
-    let mut bytes = vec![0; size];
-    fs::File::open("/dev/urandom")
-        .unwrap()
-        .read_exact(&mut bytes)
-        .unwrap();
-    bytes
-}
-
-fn seconds(command: &mut Command) -> f64 {
-    let began = Instant::now();
-    let _ = run(command).succeeded();
-    began.elapsed().as_secs_f64()
+impl Stand {
+    fn pass(&self, tool: Tool, which: stand::Which, source: &str, destination: &str) -> Command {
+        let images = self.images(which, source);
+        tool.command(&Pass {
+            home: self.home.path(),
+            destination,
+            images: &images,
+        })
+    }
 }
