@@ -263,6 +263,17 @@ impl FaultRegistry {
             .cloned()
     }
 
+    /// Loses a blob of a repository, as disks do.
+    pub fn lose_blob(&self, path: &str, digest: &Digest) {
+        lock(&self.shared.store).make(path).blobs.remove(digest);
+    }
+
+    /// Puts other bytes under a blob's digest, as disks do.
+    pub fn spoil_blob(&self, path: &str, digest: &Digest, bytes: impl Into<Bytes>) {
+        let mut store = lock(&self.shared.store);
+        store.make(path).blobs.insert(*digest, bytes.into());
+    }
+
     /// The tags of a repository, and what they name.
     pub fn tags(&self, path: &str) -> BTreeMap<String, Digest> {
         lock(&self.shared.store)

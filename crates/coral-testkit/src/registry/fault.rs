@@ -1,6 +1,7 @@
 //! Faults as data: on which requests, how often, and what happens.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,19 @@ pub enum Effect {
     },
     /// Too many requests, in one of the shapes seen in the field.
     Throttle(Throttle),
+    /// Only so many requests are answered: a bucket that holds `burst` of them and is full at first
+    /// gets `per_second` new ones. Who finds it empty is refused.
+    Limit {
+        /// Requests a second.
+        per_second: f64,
+        /// Most requests at once.
+        burst: f64,
+        /// How the others are refused.
+        refusal: Throttle,
+        /// Whether answers say how many requests are left, as Docker Hub's do.
+        #[serde(default)]
+        announced: bool,
+    },
     /// A web page, as captive portals and gateways send it.
     Html {
         /// HTTP status.
@@ -214,6 +228,7 @@ impl Effect {
         match self {
             Self::Status { .. }
             | Self::Throttle(_)
+            | Self::Limit { .. }
             | Self::Html { .. }
             | Self::Garbage { .. }
             | Self::Unauthorized
@@ -282,11 +297,94 @@ impl Match {
 
 /// The list, with how often each fault was met.
 #[derive(Debug, Default)]
-pub(super) struct FaultList(Mutex<Vec<(Fault, u32)>>);
+pub(super) struct FaultList(Mutex<Vec<Listed>>);
+
+#[derive(Debug)]
+struct Listed {
+    fault: Fault,
+    met: u32,
+    bucket: Option<Bucket>,
+}
+
+/// Requests that may still be answered.
+#[derive(Debug)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    /// Whether one more request may be answered.
+    fn takes(&mut self, per_second: f64, burst: f64, now: Instant) -> bool {
+        let new = now.saturating_duration_since(self.at).as_secs_f64() * per_second;
+        self.left = (self.left + new).min(burst);
+        self.at = now;
+        let takes = self.left >= 1.0;
+        if takes {
+            self.left -= 1.0;
+        }
+        takes
+    }
+}
+
+impl Listed {
+    /// What an answer says of what is left.
+    fn announcement(&self) -> Vec<Effect> {
+        let (
+            Effect::Limit {
+                burst,
+                announced: true,
+                ..
+            },
+            Some(bucket),
+        ) = (&self.fault.effect, &self.bucket)
+        else {
+            return vec![];
+        };
+        let header = |name: &str, value: f64| Effect::SetHeader {
+            name: format!("ratelimit-{name}"),
+            value: format!("{value:.0};w=1"),
+        };
+        vec![
+            header("limit", *burst),
+            header("remaining", bucket.left.floor()),
+        ]
+    }
+
+    /// What happens to a request that matches, if it is due.
+    fn effect(&mut self, now: Instant) -> Option<Effect> {
+        self.met += 1;
+        let due = match self.fault.times {
+            Times::Always => true,
+            Times::First(times) => self.met <= times,
+            Times::After(times) => self.met > times,
+        };
+        let Effect::Limit {
+            per_second,
+            burst,
+            refusal,
+            ..
+        } = &self.fault.effect
+        else {
+            return due.then(|| self.fault.effect.clone());
+        };
+        let full = || Bucket {
+            left: *burst,
+            at: now,
+        };
+        let bucket = self.bucket.get_or_insert_with(full);
+        let refused = due && !bucket.takes(*per_second, *burst, now);
+        refused.then(|| Effect::Throttle(refusal.clone()))
+    }
+}
 
 impl FaultList {
     pub(super) fn add(&self, fault: Fault) {
-        self.lock().push((fault, 0));
+        self.lock().push(Listed {
+            fault,
+            met: 0,
+            bucket: None,
+        });
     }
 
     pub(super) fn clear(&self) {
@@ -297,19 +395,18 @@ impl FaultList {
     /// In the answer phase nothing after the first real answer is used up.
     pub(super) fn take(&self, phase: Phase, method: &str, path: &str) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for (fault, met) in self.lock().iter_mut() {
+        for listed in self.lock().iter_mut() {
+            let fault = &listed.fault;
+            if phase == Phase::Response && fault.on.takes(method, path) {
+                effects.extend(listed.announcement());
+            }
             if fault.effect.phase() != phase || !fault.on.takes(method, path) {
                 continue;
             }
-            *met += 1;
-            let due = match fault.times {
-                Times::Always => true,
-                Times::First(times) => *met <= times,
-                Times::After(times) => *met > times,
-            };
-            if due {
-                effects.push(fault.effect.clone());
-                if phase == Phase::Answer && !fault.effect.only_waits() {
+            let only_waits = fault.effect.only_waits();
+            if let Some(effect) = listed.effect(Instant::now()) {
+                effects.push(effect);
+                if phase == Phase::Answer && !only_waits {
                     break;
                 }
             }
@@ -317,7 +414,7 @@ impl FaultList {
         effects
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Fault, u32)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listed>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -357,6 +454,26 @@ mod tests {
         let take = || list.take(Phase::Answer, "GET", "/");
         assert_eq!(take(), [Effect::Delay { ms: 0 }, Effect::Close]);
         assert_eq!(take(), [Effect::Delay { ms: 0 }, Effect::Unauthorized]);
+    }
+
+    #[test]
+    fn a_bucket_gives_what_it_holds_and_what_flows_in() {
+        let begin = Instant::now();
+        let mut bucket = Bucket {
+            left: 3.0,
+            at: begin,
+        };
+        let given =
+            |bucket: &mut Bucket, now| (0..10).take_while(|_| bucket.takes(2.0, 3.0, now)).count();
+        assert_eq!(given(&mut bucket, begin), 3);
+        assert_eq!(
+            given(&mut bucket, begin + std::time::Duration::from_secs(1)),
+            2
+        );
+        assert_eq!(
+            given(&mut bucket, begin + std::time::Duration::from_mins(1)),
+            3
+        );
     }
 
     #[test]
