@@ -2,7 +2,8 @@
 //! referrer → tag, and backwards when deleting, so a crash leaves only states that a slower
 //! client could have left too.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
@@ -39,7 +40,8 @@ impl Files {
     ) -> Result<(), StoreError> {
         let target = self.layout.blob(digest);
         let _turn = self.contents.lock(digest);
-        if has_size(&target, size) {
+        // What is there may be damaged: then this is its repair.
+        if has_size(&target, size) && same_bytes(&target, source) {
             return self.durable.settle(&target);
         }
         // It was there a moment ago, and was just deleted.
@@ -278,6 +280,27 @@ impl Files {
         let _turn = self.records.lock(&(repository, digest));
         self.durable
             .remove(&self.layout.blob_link(repository, digest))
+    }
+}
+
+/// Whether two files of the same length hold the same; what cannot be read does not.
+fn same_bytes(one: &Path, other: &Path) -> bool {
+    const BLOCK: usize = 256 * 1024;
+    let open = |path| File::open(path).map(|file| BufReader::with_capacity(BLOCK, file));
+    let (Ok(mut one), Ok(mut other)) = (open(one), open(other)) else {
+        return false;
+    };
+    let (mut left, mut right) = (vec![0; BLOCK], vec![0; BLOCK]);
+    loop {
+        let Ok(read) = one.read(&mut left) else {
+            return false;
+        };
+        if other.read_exact(&mut right[..read]).is_err() || left[..read] != right[..read] {
+            return false;
+        }
+        if read == 0 {
+            return true;
+        }
     }
 }
 
