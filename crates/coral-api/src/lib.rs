@@ -29,9 +29,9 @@ pub use registry::{
     RegistryTls,
 };
 pub use registry_mirror::{
-    Cadence, ListSelection, MirrorRepository, MirrorSettings, Referrers, RegistryAddress,
-    RegistryMirror, RegistryMirrorSpec, RegistryTarget, RepositorySettings, Retry, RetrySettings,
-    Target,
+    Cadence, ListSelection, MirrorLimitSettings, MirrorLimits, MirrorRepository, MirrorSettings,
+    Prune, PruneSettings, Referrers, RegistryAddress, RegistryMirror, RegistryMirrorSpec,
+    RegistryTarget, RepositorySettings, Retry, RetrySettings, Target, VerifyBy, VerifySettings,
 };
 pub use schedule::{CronSchedule, ScheduleError};
 pub use secret::{DockerConfig, Secret, SecretBytes, SecretError};

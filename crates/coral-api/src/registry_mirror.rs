@@ -3,6 +3,7 @@
 //! Two stages: the types of this file are what was typed; [`MirrorSettings`] is what it means,
 //! made by [`RegistryMirror::settings`], with every reference parsed and every default filled in.
 
+mod quantity;
 mod settings;
 
 use schemars::JsonSchema;
@@ -14,7 +15,8 @@ use crate::selection::TagSelect;
 
 pub(crate) use settings::object_name;
 pub use settings::{
-    Cadence, MirrorSettings, RegistryAddress, RepositorySettings, RetrySettings, Target,
+    Cadence, MirrorLimitSettings, MirrorSettings, PruneSettings, RegistryAddress,
+    RepositorySettings, RetrySettings, Target, VerifySettings,
 };
 
 /// A mirror: images from outside, copied into a registry and kept fresh there.
@@ -56,9 +58,24 @@ pub struct RegistryMirrorSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub interval: Option<String>,
+    /// How often the blobs of mirrored images are looked for at the destination too, and copied
+    /// again where they are gone or broken: a duration of at least `1s`, `24h` if not given, `0`
+    /// for never. Images have their turns spread over that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub verify: Option<String>,
+    /// How `verify` looks at a blob: `Size` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_by: Option<VerifyBy>,
     /// What to do when a copy fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// What happens to tags at the destination that are no longer selected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Prune>,
+    /// How much this mirror may do at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<MirrorLimits>,
     /// Copies nothing while true.
     #[serde(
         default,
@@ -129,8 +146,9 @@ pub struct MirrorRepository {
     /// The older way to write `select: {all: true}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list_selection: Option<ListSelection>,
-    /// Platforms to copy, such as `linux/amd64` or `linux/arm/v7`, at most 32. None: all of them,
-    /// the index byte for byte.
+    /// Platforms to copy, such as `linux/amd64` or `linux/arm/v7`, or patterns of them, such as
+    /// `linux/*` or `linux/arm*`; at most 32. None: all of them. The index is copied byte for byte
+    /// in any case: an image whose index names platforms that were left out is called sparse.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -160,6 +178,57 @@ pub enum Referrers {
     Copy,
     /// They are left where they are.
     Skip,
+}
+
+/// How a blob at the destination is looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VerifyBy {
+    /// One HEAD: it is there, with the size that the manifest says.
+    #[default]
+    Size,
+    /// It is read, and its bytes hash to its digest.
+    Content,
+}
+
+/// What happens to tags at the destination that are no longer selected. Only repositories that
+/// this mirror names are looked at, and no tag goes that another mirror wants. Manifests stay
+/// under their digests; whether the registry clears those away is its own affair.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prune {
+    /// Whether such tags are deleted.
+    #[serde(default, deserialize_with = "nullable")]
+    pub enabled: bool,
+    /// Shell patterns of tags that are never deleted, such as `*-lts`; at most 100.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 100), inner(length(max = 1000)))]
+    pub keep: Vec<String>,
+    /// Only says what would be deleted.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub dry_run: bool,
+}
+
+/// How much a mirror may do at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorLimits {
+    /// Bytes of blobs a second, over all its copies, as a quantity: `500k`, `20M`, `20Mi`; at
+    /// least `64k`. No limit if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub bandwidth: Option<String>,
+    /// Images copied at the same time: 1 to 100. As many as the process has workers if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub copies: Option<u32>,
 }
 
 /// What to do when a copy fails.

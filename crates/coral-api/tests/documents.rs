@@ -216,13 +216,10 @@ fn spec_errors(lines: &str) -> String {
 
 #[test]
 fn fields_that_do_not_work_yet_are_refused_by_name() {
-    let lines = "verify: 24h\nprune: {enabled: true}\nlimits: {}\nfromPods: {}\nallowFrom: {}\n";
+    let lines = "fromPods: {}\nallowFrom: {}\n";
     insta::assert_snapshot!(spec_errors(&format!("{MINIMAL}{lines}")), @r#"
-    7: field "verify" is not supported yet
-    8: field "prune" is not supported yet
-    9: field "limits" is not supported yet
-    10: field "fromPods" is not supported yet
-    11: field "allowFrom" is not supported yet
+    7: field "fromPods" is not supported yet
+    8: field "allowFrom" is not supported yet
     "#);
 }
 

@@ -128,6 +128,14 @@ impl Endpoint {
         }
     }
 
+    /// Starts to push a blob, whether or not a registry believes that it has it.
+    pub async fn begin_upload(&self, digest: &Digest) -> Result<BlobPush, Error> {
+        match self {
+            Self::Registry(repository) => repository.begin_upload(digest).await,
+            Self::Layout(layout) => layout.begin_blob(digest, None).await,
+        }
+    }
+
     /// All tags, sorted by the other side; a repository that is not there is an error.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
         match self {

@@ -18,7 +18,7 @@ pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use manifest::{
     Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestBody, ManifestError, ManifestKind,
 };
-pub use platform::{Platform, PlatformError};
+pub use platform::{Platform, PlatformError, PlatformPattern};
 pub use reference::{
     Host, ImageRef, PinnedRef, ReferenceError, Repository, RepositoryPath, Tag, Version,
 };

@@ -1,11 +1,14 @@
 //! Platforms: operating system, architecture and variant.
 
+mod pattern;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::null_as_default;
+pub use pattern::PlatformPattern;
 
 /// A platform as it stands in an index (OCI image-spec, `image-index.md`). Fields that Coral does
 /// not use are not kept here: the manifest's own bytes are what is copied.
@@ -36,10 +39,16 @@ pub struct Platform {
 )]
 pub struct PlatformError(pub String);
 
+impl PlatformError {
+    fn of(text: &str) -> Self {
+        Self(text.chars().take(80).collect())
+    }
+}
+
 impl Platform {
     /// Reads `os/architecture[/variant]`; aliases such as `x86_64` and `aarch64` are normalised.
     pub fn parse(text: &str) -> Result<Self, PlatformError> {
-        let error = || PlatformError(text.chars().take(80).collect());
+        let error = || PlatformError::of(text);
         let parts: Vec<&str> = text.split('/').collect();
         let valid = |part: &&str| {
             !part.is_empty()

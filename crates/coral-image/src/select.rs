@@ -16,17 +16,19 @@
 //! # Ok::<(), Vec<coral_image::select::SelectError>>(())
 //! ```
 
+mod patterns;
 mod version;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use globset::{GlobBuilder, GlobMatcher};
 use jiff::Timestamp;
 use regex::Regex;
 
 use crate::reference::Tag;
 
+pub use patterns::TagPatterns;
 pub use version::{VersionRange, lenient_version};
 
 /// Longest pattern or range that is compiled, in bytes.
@@ -108,8 +110,13 @@ pub enum SelectError {
         length: usize,
     },
     /// More exclusions than are taken.
-    #[error("has {0} patterns, at most {MAX_EXCLUDES} are allowed")]
-    TooMany(usize),
+    #[error("has {count} patterns, at most {MAX_EXCLUDES} are allowed")]
+    TooMany {
+        /// Which list.
+        field: &'static str,
+        /// How many.
+        count: usize,
+    },
     /// The regular expression does not compile.
     #[error("{pattern:?} is not a regular expression: {reason}")]
     Regex {
@@ -154,7 +161,7 @@ impl SelectError {
                 Some(index) => format!("{field}[{index}]"),
                 None => (*field).to_owned(),
             },
-            Self::TooMany(_) => "exclude".to_owned(),
+            Self::TooMany { field, .. } => (*field).to_owned(),
             Self::Regex { .. } => "regex".to_owned(),
             Self::Semver { .. } => "semver".to_owned(),
             Self::LatestZero => "latest".to_owned(),
@@ -169,7 +176,7 @@ pub struct TagFilter {
     glob: Option<GlobMatcher>,
     semver: Option<VersionRange>,
     newer_than: Option<NewerThan>,
-    exclude: GlobSet,
+    exclude: TagPatterns,
     latest: Option<usize>,
     latest_by: LatestBy,
 }
@@ -204,7 +211,11 @@ impl TagFilter {
             .semver
             .as_deref()
             .and_then(|r| range(r).map_err(&mut keep).ok());
-        let exclude = exclusions(&s.exclude, &mut keep);
+        let exclude = TagPatterns::compile("exclude", &s.exclude);
+        let exclude = exclude.unwrap_or_else(|wrong| {
+            wrong.into_iter().for_each(&mut keep);
+            TagPatterns::default()
+        });
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -271,7 +282,7 @@ impl TagFilter {
         self.regex.as_ref().is_none_or(|regex| regex.is_match(tag))
             && self.glob.as_ref().is_none_or(|glob| glob.is_match(tag))
             && self.semver.as_ref().is_none_or(|range| range.contains(tag))
-            && !self.exclude.is_match(tag)
+            && !self.exclude.matches(tag)
     }
 }
 
@@ -330,29 +341,6 @@ fn glob(
             pattern: pattern.to_owned(),
             reason: error.kind().to_string(),
         })
-}
-
-fn exclusions(patterns: &[String], keep: &mut impl FnMut(SelectError)) -> GlobSet {
-    if patterns.len() > MAX_EXCLUDES {
-        keep(SelectError::TooMany(patterns.len()));
-        return GlobSet::empty();
-    }
-    let mut set = GlobSetBuilder::new();
-    for (index, pattern) in patterns.iter().enumerate() {
-        match glob("exclude", Some(index), pattern) {
-            Ok(glob) => drop(set.add(glob)),
-            Err(error) => keep(error),
-        }
-    }
-    set.build().unwrap_or_else(|error| {
-        keep(SelectError::Glob {
-            field: "exclude",
-            index: None,
-            pattern: patterns.join(" "),
-            reason: error.kind().to_string(),
-        });
-        GlobSet::empty()
-    })
 }
 
 fn range(text: &str) -> Result<VersionRange, SelectError> {

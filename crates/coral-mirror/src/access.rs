@@ -5,7 +5,10 @@ use std::sync::Arc;
 use coral_distribution::{Client, Credentials, Endpoint};
 use coral_image::{Host, Repository};
 
+use crate::bandwidth::Bandwidth;
 use crate::copy::Site;
+use crate::expand::Creations;
+use crate::pace::Paces;
 
 /// What a mirror reads and writes through. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -21,11 +24,21 @@ pub struct Access {
     pub source_credentials: Arc<Credentials>,
     /// Sent to the destination only.
     pub destination_credentials: Arc<Credentials>,
+    /// How fast each source is asked: one for all mirrors of a process.
+    pub paces: Paces,
+    /// Limit on what is read from the sources.
+    pub bandwidth: Option<Bandwidth>,
+    /// Times of creation that were read before.
+    pub creations: Creations,
 }
 
 impl Access {
     pub(crate) fn source(&self, repository: &Repository) -> Site {
-        site(&self.client, repository, &self.source_credentials)
+        let mut site = site(&self.client, repository, &self.source_credentials);
+        site.pace = Some(self.paces.of(repository.host()));
+        site.rate_limit = Some(self.client.rate_limit(repository.host()));
+        site.bandwidth.clone_from(&self.bandwidth);
+        site
     }
 
     pub(crate) fn destination(&self, repository: &Repository) -> Site {

@@ -1,10 +1,11 @@
 //! Source and destination, compared by digest, cheapest way first.
 
-use coral_distribution::{Category, Endpoint, Error};
-use coral_image::{Digest, Platform, Version};
+use coral_distribution::{Category, Error};
+use coral_image::{Digest, PlatformPattern, Version};
 use futures::{StreamExt, stream};
 
-use crate::copy::{cause_of, choose_children};
+use crate::copy::{Site, cause_of, choose_children};
+use crate::pace::AskError;
 use crate::state::Cause;
 
 /// Children of a sparse index asked for at the same time.
@@ -14,7 +15,13 @@ const AT_ONCE: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Difference {
     /// The destination has what the source has.
-    None(Digest),
+    None {
+        /// What both names resolve to.
+        digest: Digest,
+        /// Whether its index names platforms that were left out; not known from `HEAD` alone,
+        /// and then `false`.
+        sparse: bool,
+    },
     /// Something is to be copied.
     Missing,
 }
@@ -25,7 +32,7 @@ pub(crate) enum CompareError {
     #[error("source: {place} has no {}", named(.version))]
     NotThere { place: String, version: Version },
     #[error("source")]
-    Source(#[source] Error),
+    Source(#[source] AskError),
     #[error("destination")]
     Destination(#[source] Error),
 }
@@ -42,14 +49,16 @@ impl CompareError {
     pub(crate) fn category(&self) -> &'static str {
         match self {
             Self::NotThere { .. } => Category::NotFound.as_str(),
-            Self::Source(error) | Self::Destination(error) => error.category().as_str(),
+            Self::Source(error) => error.category(),
+            Self::Destination(error) => error.category().as_str(),
         }
     }
 
     pub(crate) fn cause(&self) -> Cause {
         match self {
             Self::NotThere { .. } => Cause::Refusal,
-            Self::Source(error) | Self::Destination(error) => cause_of(error),
+            Self::Source(error) => error.cause(),
+            Self::Destination(error) => cause_of(error),
         }
     }
 }
@@ -65,17 +74,15 @@ pub(crate) enum Depth {
 }
 
 pub(crate) async fn compare(
-    source: &Endpoint,
-    destination: &Endpoint,
+    source: &Site,
+    destination: &Site,
     version: &Version,
-    platforms: &[Platform],
+    platforms: &[PlatformPattern],
     depth: Depth,
 ) -> Result<Difference, CompareError> {
     let there = async {
-        destination
-            .head(version)
-            .await
-            .map_err(CompareError::Destination)
+        let there = destination.endpoint.head(version).await;
+        there.map_err(CompareError::Destination)
     };
     let digest = match version {
         Version::Digest(digest) => match there.await? {
@@ -83,10 +90,11 @@ pub(crate) async fn compare(
             None => return Ok(Difference::Missing),
         },
         Version::Tag(_) => {
-            let wanted = async { source.head(version).await.map_err(CompareError::Source) };
+            let wanted = source.check(|| source.endpoint.head(version));
+            let wanted = async { wanted.await.map_err(CompareError::Source) };
             let (wanted, there) = futures::try_join!(wanted, there)?;
             let not_there = || CompareError::NotThere {
-                place: source.to_string(),
+                place: source.endpoint.to_string(),
                 version: version.clone(),
             };
             let wanted = wanted.ok_or_else(not_there)?.digest;
@@ -97,17 +105,21 @@ pub(crate) async fn compare(
         }
     };
     match depth {
-        Depth::Head => Ok(Difference::None(digest)),
+        Depth::Head => Ok(Difference::None {
+            digest,
+            sparse: false,
+        }),
         Depth::Children => compare_children(destination, digest, platforms).await,
     }
 }
 
 async fn compare_children(
-    destination: &Endpoint,
+    destination: &Site,
     digest: Digest,
-    platforms: &[Platform],
+    platforms: &[PlatformPattern],
 ) -> Result<Difference, CompareError> {
     let version = Version::Digest(digest);
+    let destination = &destination.endpoint;
     let index = destination
         .manifest(&version)
         .await
@@ -115,6 +127,7 @@ async fn compare_children(
     let Ok(children) = choose_children(&index, platforms) else {
         return Ok(Difference::Missing);
     };
+    let sparse = children.len() < index.children().len();
     let questions = children.into_iter().map(|child| {
         let version = Version::Digest(child.digest);
         async move {
@@ -130,5 +143,5 @@ async fn compare_children(
             return Ok(Difference::Missing);
         }
     }
-    Ok(Difference::None(digest))
+    Ok(Difference::None { digest, sparse })
 }

@@ -8,18 +8,20 @@
 mod blobs;
 mod error;
 mod referrers;
+mod site;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coral_distribution::{Endpoint, Layout};
-use coral_image::{Digest, Manifest, ManifestKind, Platform, Repository, RepositoryPath, Version};
+use coral_image::{Digest, Manifest, ManifestKind, PlatformPattern, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
 pub use error::CopyError;
 pub(crate) use error::{Side, cause_of};
-pub(crate) use tree::choose_children;
+pub use site::Site;
+pub(crate) use tree::{choose_children, is_foreign};
 
 use crate::progress::Event;
 use blobs::Blobs;
@@ -50,49 +52,16 @@ impl Default for Limits {
     }
 }
 
-/// One side of a copy.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// The repository or layout.
-    pub endpoint: Endpoint,
-    /// What blobs are shared within: the registry's host, or the layout's folder.
-    pub registry: String,
-    /// The repository's path; a layout has none.
-    pub path: Option<RepositoryPath>,
-}
-
-impl Site {
-    /// A repository of a registry.
-    pub fn new(endpoint: Endpoint, repository: &Repository) -> Self {
-        let (registry, path) = (
-            repository.host().to_string(),
-            Some(repository.path().clone()),
-        );
-        Self {
-            endpoint,
-            registry,
-            path,
-        }
-    }
-
-    /// A layout's folder.
-    pub fn layout(layout: Layout) -> Self {
-        let registry = format!("oci:{}", layout.dir().display());
-        Self {
-            endpoint: layout.into(),
-            registry,
-            path: None,
-        }
-    }
-}
-
 /// What is copied besides the image itself, and which parts of it.
 #[derive(Debug, Clone, Default)]
 pub struct CopyOptions {
     /// Platforms to copy; empty means all.
-    pub platforms: Vec<Platform>,
+    pub platforms: Vec<PlatformPattern>,
     /// Leaves signatures, attestations and other referrers behind.
     pub without_referrers: bool,
+    /// Blobs and manifests that are broken at the destination, whatever it says of them: they are
+    /// sent again.
+    pub broken: BTreeSet<Digest>,
 }
 
 /// Who is told of the progress.

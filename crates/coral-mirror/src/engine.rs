@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coral_image::Digest;
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -15,8 +15,10 @@ use crate::access::Access;
 use crate::copy::{Copier, CopyOptions, CopyRequest, Limits};
 use crate::inspect::{self, ImagePage, ImageQuery, Look};
 use crate::progress::{Event, Observer, chain};
+use crate::prune::Claims;
 use crate::queue::{InProcess, Job, PER_HOST, Queue};
 use crate::state::Cause;
+use crate::sync::Mirror;
 
 /// How much a process does at once.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +37,15 @@ impl Default for EngineLimits {
             copy: Limits::default(),
         }
     }
+}
+
+/// How many of the mirrors that there are an engine knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// All of them.
+    All,
+    /// There are others, of which nothing is known.
+    Some,
 }
 
 /// What came of a job.
@@ -71,6 +82,8 @@ pub(crate) struct Shared<Q> {
     pub(crate) observer: Arc<dyn Observer>,
     copier: Copier,
     mirrors: Mutex<HashMap<String, Registered>>,
+    /// What every mirror wants, for those that delete what nobody wants.
+    pub(crate) claims: watch::Sender<Claims>,
 }
 
 struct Registered {
@@ -107,6 +120,7 @@ impl<Q: Queue> Engine<Q> {
             observer,
             copier,
             mirrors,
+            claims: watch::Sender::default(),
         });
         let mut workers = JoinSet::new();
         for _ in 0..limits.images.max(1) {
@@ -125,6 +139,30 @@ impl<Q: Queue> Engine<Q> {
 
     pub(crate) fn shared(&self) -> Arc<Shared<Q>> {
         self.shared.clone()
+    }
+
+    /// Says that a mirror is there, before any runs: what it wants is not deleted by another one.
+    pub fn announce(&self, mirror: &Mirror) {
+        let places = mirror.places();
+        self.shared
+            .claims
+            .send_modify(|claims| claims.announce(&mirror.name, places));
+    }
+
+    /// Says that a mirror is gone, and wants nothing any more.
+    pub fn withdraw(&self, mirror: &str) {
+        self.shared
+            .claims
+            .send_modify(|claims| claims.withdraw(mirror));
+    }
+
+    /// Says whether all mirrors that there are were announced. While some are not known, nothing
+    /// is deleted.
+    pub fn set_known(&self, known: Known) {
+        let incomplete = known == Known::Some;
+        self.shared
+            .claims
+            .send_modify(|claims| claims.set_incomplete(incomplete));
     }
 
     /// What the running mirror of this name knows of its images; `None` if there is none.
@@ -222,6 +260,7 @@ impl<Q: Queue> Shared<Q> {
             options: CopyOptions {
                 platforms: job.platforms.clone(),
                 without_referrers: !job.referrers,
+                broken: job.broken.clone(),
             },
             report: Arc::new(move |event| observer.observe(&source, Some(&key), event)),
         };

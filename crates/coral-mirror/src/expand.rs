@@ -1,17 +1,20 @@
 //! What a mirror selects: from its settings to single images.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coral_api::{Referrers, RepositorySettings};
-use coral_distribution::{Endpoint, Error};
+use coral_distribution::Error;
 use coral_image::{
-    Descriptor, Host, ImageRef, Manifest, Platform, Repository, Tag, Version, destination_path,
+    Descriptor, Digest, Host, ImageRef, Manifest, PlatformPattern, Repository, Tag, Version,
+    destination_path,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use crate::access::Access;
-use crate::copy::cause_of;
+use crate::copy::Site;
+use crate::pace::AskError;
 use crate::progress::Key;
 use crate::state::Cause;
 
@@ -19,6 +22,8 @@ use crate::state::Cause;
 const AT_ONCE: usize = 8;
 /// A configuration larger than this is not read for its time of creation.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+/// Times of creation that are remembered; past it, memory is given back and they are read again.
+const MAX_REMEMBERED: usize = 100_000;
 
 /// One image that a mirror wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +33,7 @@ pub struct Wanted {
     /// Where to.
     pub key: Key,
     /// Platforms to copy; empty means all.
-    pub platforms: Vec<Platform>,
+    pub platforms: Vec<PlatformPattern>,
     /// Whether referrers come along.
     pub referrers: bool,
 }
@@ -41,7 +46,7 @@ pub enum ExpandError {
     Destination(#[from] coral_image::DestinationError),
     /// Its tags could not be listed.
     #[error("its tags could not be listed")]
-    List(#[source] Error),
+    List(#[source] AskError),
     /// The time of creation of a tag could not be read.
     #[error("the time of creation of tag {tag} could not be read")]
     Creation {
@@ -49,7 +54,7 @@ pub enum ExpandError {
         tag: Tag,
         /// What went wrong.
         #[source]
-        source: Error,
+        source: AskError,
     },
 }
 
@@ -58,7 +63,7 @@ impl ExpandError {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Destination(_) => "name",
-            Self::List(source) | Self::Creation { source, .. } => source.category().as_str(),
+            Self::List(source) | Self::Creation { source, .. } => source.category(),
         }
     }
 
@@ -66,7 +71,7 @@ impl ExpandError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Destination(_) => Cause::Refusal,
-            Self::List(source) | Self::Creation { source, .. } => cause_of(source),
+            Self::List(source) | Self::Creation { source, .. } => source.cause(),
         }
     }
 }
@@ -90,7 +95,7 @@ pub async fn expand(
 }
 
 /// The repository that `source` is mirrored to.
-fn destination_repository(
+pub(crate) fn destination_repository(
     registry: &Host,
     source: &Repository,
 ) -> Result<Repository, coral_image::DestinationError> {
@@ -121,15 +126,16 @@ async fn filtered(
     let Some(filter) = &settings.filter else {
         return Ok(vec![]);
     };
-    let source = access.source(&settings.repository).endpoint;
-    let tags = source.tags().await.map_err(ExpandError::List)?;
+    let source = access.source(&settings.repository);
+    let tags = source.check(|| source.endpoint.tags()).await;
+    let tags = tags.map_err(ExpandError::List)?;
     if !filter.needs_creation() {
         return Ok(filter.select(&tags, now, |_| None));
     }
     let questions = filter
         .candidates(&tags)
         .into_iter()
-        .map(|tag| dated(&source, tag));
+        .map(|tag| dated(access, &source, &settings.repository, tag));
     let created: HashMap<Tag, Option<Timestamp>> = stream::iter(questions.collect::<Vec<_>>())
         .buffer_unordered(AT_ONCE)
         .try_collect()
@@ -137,8 +143,52 @@ async fn filtered(
     Ok(filter.select(&tags, now, |tag| created.get(tag).copied().flatten()))
 }
 
-async fn dated(source: &Endpoint, tag: Tag) -> Result<(Tag, Option<Timestamp>), ExpandError> {
-    match created(source, &tag).await {
+/// Times of creation by tag, with the digest that they belong to: what was read once costs a
+/// `HEAD` from then on, which registries do not count. Cheap to clone; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Creations(Arc<Mutex<HashMap<(Repository, Tag), Creation>>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Creation {
+    digest: Digest,
+    time: Option<Timestamp>,
+}
+
+impl Creations {
+    fn get(&self, image: &(Repository, Tag)) -> Option<Creation> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(image).copied()
+    }
+
+    fn remember(&self, image: (Repository, Tag), creation: Creation) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_REMEMBERED {
+            known.clear();
+        }
+        known.insert(image, creation);
+    }
+}
+
+async fn dated(
+    access: &Access,
+    source: &Site,
+    repository: &Repository,
+    tag: Tag,
+) -> Result<(Tag, Option<Timestamp>), ExpandError> {
+    let image = (repository.clone(), tag.clone());
+    let read = async {
+        let version = Version::Tag(tag.clone());
+        if let Some(known) = access.creations.get(&image) {
+            let now = source.check(|| source.endpoint.head(&version)).await?;
+            if now.is_some_and(|now| now.digest == known.digest) {
+                return Ok(known.time);
+            }
+        }
+        let creation = created(source, &version).await?;
+        access.creations.remember(image, creation);
+        Ok(creation.time)
+    };
+    match read.await {
         Ok(time) => Ok((tag, time)),
         Err(source) => Err(ExpandError::Creation { tag, source }),
     }
@@ -146,21 +196,27 @@ async fn dated(source: &Endpoint, tag: Tag) -> Result<(Tag, Option<Timestamp>), 
 
 /// When an image was created, as its configuration says; of an index, its first image. Artifacts
 /// and images that do not say have no time.
-async fn created(source: &Endpoint, tag: &Tag) -> Result<Option<Timestamp>, Error> {
-    let mut manifest = source.manifest(&Version::Tag(tag.clone())).await?;
+async fn created(source: &Site, version: &Version) -> Result<Creation, AskError> {
+    let mut manifest = source.check(|| source.endpoint.manifest(version)).await?;
+    let digest = manifest.digest();
     if let Some(child) = first_image(&manifest) {
-        manifest = source.manifest(&Version::Digest(child.digest)).await?;
+        let child = Version::Digest(child.digest);
+        manifest = source.check(|| source.endpoint.manifest(&child)).await?;
     }
-    let Some(config) = manifest
-        .body()
-        .config
-        .as_ref()
-        .filter(|c| c.size <= MAX_CONFIG)
-    else {
-        return Ok(None);
+    let config = manifest.body().config.as_ref();
+    let Some(config) = config.filter(|c| c.size <= MAX_CONFIG) else {
+        return Ok(Creation { digest, time: None });
     };
-    let chunks: Vec<bytes::Bytes> = source.blob(config, 0).await?.try_collect().await?;
-    Ok(created_in(&chunks.concat()))
+    let config = source.check(|| read_small(source, config)).await?;
+    Ok(Creation {
+        digest,
+        time: created_in(&config),
+    })
+}
+
+async fn read_small(source: &Site, blob: &Descriptor) -> Result<Vec<u8>, Error> {
+    let chunks: Vec<bytes::Bytes> = source.endpoint.blob(blob, 0).await?.try_collect().await?;
+    Ok(chunks.concat())
 }
 
 fn first_image(manifest: &Manifest) -> Option<&Descriptor> {

@@ -8,24 +8,30 @@
 //! knows Kubernetes. Start reading at [`Mirror`] and [`Copier`].
 
 mod access;
+mod bandwidth;
 mod compare;
 mod copy;
 mod engine;
 mod expand;
 mod inspect;
+mod pace;
 mod plan;
 mod progress;
+mod prune;
 mod queue;
 mod state;
 mod sync;
+mod verify;
 
 pub use access::Access;
+pub use bandwidth::Bandwidth;
 pub use copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Report, Site};
-pub use engine::{Engine, EngineLimits};
-pub use expand::{Wanted, expand};
+pub use engine::{Engine, EngineLimits, Known};
+pub use expand::{Creations, Wanted, expand};
 pub use inspect::{Activity, ImagePage, ImageQuery, ImageView, RepositoryView, Which};
-pub use plan::{Planned, PlannedAction, plan};
+pub use pace::{AskError, Paces};
+pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, Observer, chain};
 pub use queue::{Delivery, Enqueued, InProcess, Job, Queue};
 pub use state::{Cause, ImageState, ImageStatus, RetryPolicy};
-pub use sync::{Mirror, Summary, Until};
+pub use sync::{Mirror, Summary, Until, Verify};

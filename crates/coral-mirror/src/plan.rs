@@ -1,11 +1,11 @@
 //! What a pass would do, without doing it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use coral_api::RepositorySettings;
-use coral_image::Digest;
+use coral_api::{PruneSettings, RepositorySettings};
+use coral_image::{Digest, Repository, Tag, Version};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
@@ -14,6 +14,8 @@ use crate::compare::{Depth, Difference, compare};
 use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
 use crate::expand::{Wanted, expand};
 use crate::progress::{Key, chain};
+use crate::prune::{Claims, Wishes, doomed};
+use crate::sync::Mirror;
 
 /// Images looked at at the same time.
 const AT_ONCE: usize = 8;
@@ -42,6 +44,10 @@ pub enum PlannedAction {
     },
     /// The destination has it.
     Skip(Digest),
+    /// Its tag would be deleted at the destination: nobody selects it any more.
+    Delete,
+    /// So would it, but for `dryRun`.
+    DeleteButForDryRun,
     /// It cannot be found out.
     Fail(String),
 }
@@ -74,7 +80,7 @@ async fn plan_images<S: BuildHasher>(
     counted: &mut HashSet<Digest, S>,
 ) -> Vec<Planned> {
     let looks = wanted.into_iter().map(|wanted| async move {
-        let missing = missing(access, &wanted).await;
+        let missing = Box::pin(missing(access, &wanted)).await;
         (wanted, missing)
     });
     let mut looked = stream::iter(looks.collect::<Vec<_>>()).buffered(AT_ONCE);
@@ -104,6 +110,87 @@ async fn plan_images<S: BuildHasher>(
     planned
 }
 
+/// The tags that the mirrors would delete at their destinations, given what was planned for each
+/// of them; with the place of the mirror.
+pub async fn plan_prune(mirrors: &[Mirror], planned: &[Vec<Planned>]) -> Vec<(usize, Planned)> {
+    let mut claims = Claims::default();
+    for (mirror, planned) in mirrors.iter().zip(planned) {
+        claim(&mut claims, mirror, planned);
+    }
+    let mut deletions = vec![];
+    for (number, mirror) in mirrors.iter().enumerate() {
+        let Some(prune) = &mirror.settings.prune else {
+            continue;
+        };
+        let mut seen = BTreeSet::new();
+        for (settings, place) in mirror.settings.repositories.iter().zip(mirror.places()) {
+            let selected = planned[number]
+                .iter()
+                .any(|p| p.key.as_ref().is_some_and(|k| k.repository == place));
+            let Wishes::Known(wanted) = claims.of(&place) else {
+                continue;
+            };
+            if selected && seen.insert(place.clone()) {
+                let found = deletions_of(mirror, settings, &place, &wanted, prune).await;
+                deletions.extend(found.into_iter().map(|planned| (number, planned)));
+            }
+        }
+    }
+    deletions
+}
+
+fn claim(claims: &mut Claims, mirror: &Mirror, planned: &[Planned]) {
+    let places = mirror.places();
+    claims.announce(&mirror.name, places.clone());
+    for (number, (settings, place)) in mirror.settings.repositories.iter().zip(places).enumerate() {
+        let source = settings.repository.to_string();
+        if planned
+            .iter()
+            .any(|p| p.key.is_none() && p.source == source)
+        {
+            claims.unknown(&mirror.name, number);
+            continue;
+        }
+        let keys = planned.iter().filter_map(|p| p.key.as_ref());
+        let wanted = keys
+            .filter(|k| k.repository == place)
+            .map(|k| k.version.clone());
+        claims.known(&mirror.name, number, wanted.collect());
+    }
+}
+
+async fn deletions_of(
+    mirror: &Mirror,
+    settings: &RepositorySettings,
+    place: &Repository,
+    wanted: &BTreeSet<Version>,
+    prune: &PruneSettings,
+) -> Vec<Planned> {
+    let destination = mirror.access.destination(place).endpoint;
+    match doomed(&destination, wanted, &prune.keep).await {
+        Ok(tags) => {
+            let planned = |tag: Tag| Planned {
+                source: settings.repository.tagged(tag.clone()).to_string(),
+                key: Some(Key {
+                    repository: place.clone(),
+                    version: Version::Tag(tag),
+                }),
+                action: if prune.dry_run {
+                    PlannedAction::DeleteButForDryRun
+                } else {
+                    PlannedAction::Delete
+                },
+            };
+            tags.into_iter().map(planned).collect()
+        }
+        Err(error) => vec![Planned {
+            source: settings.repository.to_string(),
+            key: None,
+            action: PlannedAction::Fail(chain(&error)),
+        }],
+    }
+}
+
 enum Missing {
     Nothing(Digest),
     Blobs(Vec<(Digest, u64)>),
@@ -118,23 +205,24 @@ async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
         options: CopyOptions {
             platforms: wanted.platforms.clone(),
             without_referrers: !wanted.referrers,
+            broken: BTreeSet::new(),
         },
         report: Arc::new(|_| {}),
     };
-    let (from, to) = (&request.source.endpoint, &request.destination.endpoint);
+    let (from, to) = (&request.source, &request.destination);
     let depth = if wanted.platforms.is_empty() {
         Depth::Head
     } else {
         Depth::Children
     };
     let found = compare(from, to, &wanted.key.version, &wanted.platforms, depth).await;
-    if let Difference::None(digest) = found.map_err(|e| chain(&e))? {
+    if let Difference::None { digest, .. } = found.map_err(|e| chain(&e))? {
         return Ok(Missing::Nothing(digest));
     }
     let tree = read_tree(&request).await.map_err(|e| chain(&e))?;
     let mut blobs = vec![];
     for blob in tree.blobs() {
-        let there = to.blob_size(&blob.digest).await;
+        let there = to.endpoint.blob_size(&blob.digest).await;
         let failed = |e| chain(&crate::copy::CopyError::at(Side::Destination, e));
         if there.map_err(failed)?.is_none() {
             blobs.push((blob.digest, blob.size));

@@ -71,6 +71,15 @@ pub enum Event<'a> {
         /// What the key resolves to.
         digest: Digest,
     },
+    /// Some of it is gone or broken at the destination; it is copied again.
+    Damaged {
+        /// How many manifests and blobs.
+        parts: usize,
+    },
+    /// Its tag was deleted at the destination: nobody selects it any more.
+    Pruned,
+    /// Its tag would be deleted at the destination, were this not a dry run.
+    WouldPrune,
     /// It failed.
     Failed {
         /// The whole chain of causes, in one line.

@@ -1,9 +1,9 @@
 //! The queue of copy jobs. In process here; other engines come behind the same trait.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coral_image::{Host, ImageRef, Platform};
+use coral_image::{Digest, Host, ImageRef, PlatformPattern};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -23,9 +23,11 @@ pub struct Job {
     /// The mirror it belongs to, as `namespace/name`.
     pub mirror: String,
     /// Platforms to copy; empty means all.
-    pub platforms: Vec<Platform>,
+    pub platforms: Vec<PlatformPattern>,
     /// Whether referrers and cosign's tags are copied too.
     pub referrers: bool,
+    /// What is broken at the destination and sent again, whatever that says of it.
+    pub broken: BTreeSet<Digest>,
 }
 
 impl Job {
@@ -181,6 +183,7 @@ mod tests {
             mirror: "default/m".into(),
             platforms: vec![],
             referrers: true,
+            broken: BTreeSet::new(),
         }
     }
 

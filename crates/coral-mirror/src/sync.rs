@@ -1,34 +1,40 @@
 //! One mirror, kept in step: look, compare, enqueue, fold in results, wait, again.
 
 mod ledger;
+mod upkeep;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coral_api::{Cadence, MirrorSettings};
-use coral_image::Host;
+use coral_distribution::Error;
+use coral_image::{Digest, Host, Repository, Tag};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::access::Access;
 use crate::compare::{CompareError, Depth, Difference, compare};
 use crate::engine::{Ears, Engine, Failure, Finished, Shared};
-use crate::expand::{ExpandError, Wanted, expand};
+use crate::expand::{ExpandError, Wanted, destination_repository, expand};
 use crate::progress::{Event, Key, chain};
+use crate::prune::{Claims, PruneError};
 use crate::queue::{Enqueued, Job, Queue};
 use crate::state::RetryPolicy;
-use ledger::Ledger;
+use ledger::{Arrival, Ledger, Verification};
 
 pub use ledger::Summary;
 
 /// Questions asked to one source host at the same time: a host that does not answer holds up its
 /// own images only.
 const PER_HOST: usize = 8;
+/// Between two looks where only one is wanted.
+const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// When a mirror is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +57,18 @@ pub struct Mirror {
     /// Whether its settings replace others: then equal digests do not say that every platform is
     /// there.
     pub changed: bool,
+    /// When blobs at the destination are looked at.
+    pub verify: Verify,
+}
+
+/// When blobs at the destination are looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// As the mirror's settings say, while it runs.
+    #[default]
+    AsScheduled,
+    /// Of every image, at once.
+    Now,
 }
 
 impl Mirror {
@@ -63,6 +81,7 @@ impl Mirror {
         summary: impl Fn(&Summary) + Send,
     ) -> Summary {
         let shared = engine.shared();
+        engine.announce(&self);
         let ears = shared.register(&self.name, self.access.clone());
         let name = self.name.clone();
         let mut driver = Driver::new(self, until, shared.clone(), ears);
@@ -75,10 +94,36 @@ impl Mirror {
     }
 }
 
+impl Mirror {
+    /// The repositories at the destination, in the order of the settings.
+    pub(crate) fn places(&self) -> Vec<Repository> {
+        let place = |source: &Repository| destination_repository(&self.access.destination, source);
+        let settings = self
+            .settings
+            .repositories
+            .iter()
+            .map(|settings| &settings.repository);
+        // What has no name over there is refused with the settings; it claims nothing.
+        settings
+            .map(|source| place(source).unwrap_or_else(|_| source.clone()))
+            .collect()
+    }
+
+    fn verification(&self, until: Until) -> Option<Verification> {
+        let at_once = self.verify == Verify::Now;
+        let settings = self.settings.verify.as_ref();
+        let every = settings.map_or(FOR_EVER, |verify| verify.every);
+        let wanted = at_once || (settings.is_some() && until == Until::Stopped);
+        wanted.then_some(Verification { every, at_once })
+    }
+}
+
 /// Something that a question asked in the background found.
 enum Found {
     Expanded(usize, Result<Vec<Wanted>, ExpandError>),
     Compared(Key, Result<Difference, CompareError>),
+    Verified(Key, Result<BTreeSet<Digest>, Error>),
+    Pruned(usize, Result<Vec<Tag>, PruneError>),
 }
 
 struct Driver<Q: Queue> {
@@ -90,6 +135,13 @@ struct Driver<Q: Queue> {
     hosts: HashMap<Host, Arc<Semaphore>>,
     next_pass: Option<Timestamp>,
     passes: u64,
+    claims: watch::Receiver<Claims>,
+    /// Repositories to be pruned as soon as all wishes for them are known.
+    to_prune: BTreeSet<usize>,
+    pruning: BTreeSet<usize>,
+    /// Jobs in the queue or being copied, and those that wait because of the limit on copies.
+    flying: BTreeSet<Key>,
+    held: VecDeque<Key>,
 }
 
 impl<Q: Queue> Driver<Q> {
@@ -99,7 +151,10 @@ impl<Q: Queue> Driver<Q> {
             limit: retry.limit,
             max_backoff: retry.max_backoff,
         };
-        let ledger = Ledger::new(mirror.settings.repositories.len(), policy, until);
+        let verification = mirror.verification(until);
+        let repositories = mirror.settings.repositories.len();
+        let ledger = Ledger::new(repositories, policy, until, verification);
+        let claims = shared.claims.subscribe();
         let next_pass = (!mirror.settings.suspend).then_some(Timestamp::MIN);
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
         Self {
@@ -111,6 +166,11 @@ impl<Q: Queue> Driver<Q> {
             hosts,
             next_pass,
             passes: 0,
+            claims,
+            to_prune: BTreeSet::new(),
+            pruning: BTreeSet::new(),
+            flying: BTreeSet::new(),
+            held: VecDeque::new(),
         }
     }
 
@@ -120,25 +180,30 @@ impl<Q: Queue> Driver<Q> {
         stop: CancellationToken,
         summary: impl Fn(&Summary) + Send,
     ) -> Summary {
+        if self.mirror.settings.suspend {
+            self.claim_nothing_known();
+        }
         loop {
             let now = Timestamp::now();
             self.ask_what_is_due(now);
             let state = self.ledger.summary(self.next_pass);
             summary(&state);
-            if until == Until::OnePass && (self.ledger.is_at_rest() || self.mirror.settings.suspend)
-            {
+            let rests =
+                self.ledger.is_at_rest() && self.to_prune.is_empty() && self.pruning.is_empty();
+            if until == Until::OnePass && (rests || self.mirror.settings.suspend) {
                 return state;
             }
             let wake_at = self.wake_at(until);
             tokio::select! {
                 () = stop.cancelled() => return state,
                 Some(found) = self.questions.next() => self.fold_in(found).await,
-                Some(finished) = self.ears.results.recv() => self.fold_in_result(&finished),
+                Some(finished) = self.ears.results.recv() => self.fold_in_result(&finished).await,
                 Some(look) = self.ears.looks.recv() => {
                     let page = self.ledger.page(&look.query, &self.mirror.settings.repositories);
                     // Who asked may have gone away.
                     let _ = look.answer.send(page);
                 }
+                Ok(()) = self.claims.changed(), if !self.to_prune.is_empty() => {}
                 () = sleep_until(wake_at, now) => {}
             }
         }
@@ -146,7 +211,7 @@ impl<Q: Queue> Driver<Q> {
 
     fn wake_at(&self, until: Until) -> Option<Timestamp> {
         let pass = self.next_pass.filter(|_| until == Until::Stopped);
-        self.ledger.next_try().into_iter().chain(pass).min()
+        self.ledger.wake_at().into_iter().chain(pass).min()
     }
 
     fn ask_what_is_due(&mut self, now: Timestamp) {
@@ -162,6 +227,10 @@ impl<Q: Queue> Driver<Q> {
             let depth = self.depth_for(&wanted);
             self.ask_to_compare(wanted, depth);
         }
+        for (wanted, digest) in self.ledger.verifications_due(now) {
+            self.ask_to_verify(wanted, digest);
+        }
+        self.ask_to_prune();
     }
 
     fn ask_to_expand(&mut self, repository: usize, now: Timestamp) {
@@ -194,8 +263,8 @@ impl<Q: Queue> Driver<Q> {
         self.questions.push(
             async move {
                 let _turn = host.acquire().await;
-                let source = access.source(wanted.source.repository()).endpoint;
-                let destination = access.destination(&wanted.key.repository).endpoint;
+                let source = access.source(wanted.source.repository());
+                let destination = access.destination(&wanted.key.repository);
                 let (version, platforms) = (&wanted.key.version, &wanted.platforms);
                 let found = compare(&source, &destination, version, platforms, depth).await;
                 Found::Compared(wanted.key, found)
@@ -212,6 +281,7 @@ impl<Q: Queue> Driver<Q> {
     async fn fold_in(&mut self, found: Found) {
         match found {
             Found::Expanded(repository, Ok(wanted)) => {
+                self.claim(repository, &wanted);
                 self.ledger.expanded(repository, wanted, Timestamp::now());
             }
             Found::Expanded(repository, Err(error)) => {
@@ -220,12 +290,14 @@ impl<Q: Queue> Driver<Q> {
                     category: error.category(),
                     cause: error.cause(),
                 };
+                self.claim_unknown(repository);
                 self.repository_failed(repository, failure);
             }
-            Found::Compared(key, Ok(Difference::None(digest))) => {
-                if let Some(wanted) =
-                    self.ledger
-                        .succeeded(&key, digest, 0, false, Timestamp::now())
+            Found::Compared(key, Ok(Difference::None { digest, sparse })) => {
+                let arrival = Arrival::Found { sparse };
+                if let Some(wanted) = self
+                    .ledger
+                    .succeeded(&key, digest, arrival, Timestamp::now())
                 {
                     self.observe(&wanted, &Event::UpToDate { digest });
                 }
@@ -239,14 +311,24 @@ impl<Q: Queue> Driver<Q> {
                 };
                 self.image_failed(&key, failure);
             }
+            Found::Verified(key, found) => self.fold_in_verified(&key, found).await,
+            Found::Pruned(repository, pruned) => self.fold_in_pruned(repository, pruned),
         }
     }
 
+    /// Has an image copied, as soon as the limit on copies allows it.
     async fn enqueue(&mut self, key: &Key) {
+        let limit = self.mirror.settings.limits.copies.unwrap_or(usize::MAX);
         let Some(wanted) = self.ledger.copying(key) else {
             return;
         };
+        if self.flying.len() >= limit {
+            self.held.push_back(key.clone());
+            return;
+        }
+        self.flying.insert(key.clone());
         let job = Job {
+            broken: self.ledger.broken(key),
             key: wanted.key,
             source: wanted.source,
             mirror: self.mirror.name.clone(),
@@ -257,8 +339,13 @@ impl<Q: Queue> Driver<Q> {
         let (Enqueued::Queued | Enqueued::AlreadyInFlight) = self.shared.queue.enqueue(job).await;
     }
 
-    fn fold_in_result(&mut self, finished: &Finished) {
+    async fn fold_in_result(&mut self, finished: &Finished) {
         let job = &finished.job;
+        if self.flying.remove(&job.key)
+            && let Some(next) = self.held.pop_front()
+        {
+            self.enqueue(&next).await;
+        }
         let Some(wanted) = self.ledger.being_copied(&job.key) else {
             return;
         };
@@ -275,8 +362,9 @@ impl<Q: Queue> Driver<Q> {
                 } else {
                     0
                 };
+                let arrival = Arrival::Copied { moved, sparse };
                 self.ledger
-                    .succeeded(&job.key, digest, moved, sparse, Timestamp::now());
+                    .succeeded(&job.key, digest, arrival, Timestamp::now());
                 let event = Event::Mirrored {
                     digest,
                     moved,

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the message")]
 
+#[path = "copying/upkeep.rs"]
+mod upkeep;
+
 use std::sync::{Arc, Mutex};
 
 use coral_api::documents::{self, Object};
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions};
-use coral_image::{Host, ImageRef, Platform};
+use coral_image::{Host, ImageRef, PlatformPattern};
 use coral_mirror::{
-    Access, Copied, Copier, CopyError, CopyOptions, CopyRequest, Engine, EngineLimits, Event,
-    InProcess, Key, Mirror, Observer, Site, Summary, Until,
+    Access, Copied, Copier, CopyError, CopyOptions, CopyRequest, Creations, Engine, EngineLimits,
+    Event, InProcess, Key, Mirror, Observer, Paces, Site, Summary, Until, Verify,
 };
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use tokio_util::sync::CancellationToken;
@@ -124,8 +127,12 @@ impl Pair {
                 destination: Host::parse(&self.destination.host()).unwrap(),
                 source_credentials: Arc::new(Credentials::none()),
                 destination_credentials: Arc::new(Credentials::none()),
+                paces: Paces::default(),
+                bandwidth: None,
+                creations: Creations::default(),
             },
             changed: false,
+            verify: Verify::AsScheduled,
         }
     }
 
@@ -277,7 +284,7 @@ async fn named_platforms_leave_the_index_as_it_is_and_the_others_behind() {
     let endpoint = client.repository(to.repository(), Arc::new(Credentials::none()));
     let mut request = pair.request("team/app:1", "here/app:1");
     request.destination = Site::new(endpoint.into(), to.repository());
-    request.options.platforms = vec![Platform::parse("linux/arm64").unwrap()];
+    request.options.platforms = vec![PlatformPattern::parse("linux/arm*").unwrap()];
     let copied = Copier::default().copy(&request).await.unwrap();
     assert!(copied.sparse);
     assert_eq!(copied.digest, built.digest());
@@ -297,7 +304,7 @@ async fn a_platform_that_no_child_has_is_an_error_that_names_those_it_has() {
     let pair = Pair::start().await;
     pair.source.load("team/app", &index(1));
     let mut request = pair.request("team/app:1", "here/app:1");
-    request.options.platforms = vec![Platform::parse("windows/amd64").unwrap()];
+    request.options.platforms = vec![PlatformPattern::parse("windows/amd64").unwrap()];
     let error = Copier::default()
         .copy(&request)
         .await

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use coral_image::{Host, Platform};
+use coral_image::{Host, PlatformPattern};
 use coral_rt::LogArgs;
 
 use crate::client::ClientArguments;
@@ -59,10 +59,10 @@ pub(crate) enum RegistryCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
-    /// Say what would be copied and what is there already, with bytes
+    /// Say what would be copied, what is there already and what would be deleted, with bytes
     Plan(MirrorArguments),
     /// Make one pass over all mirrors; exit code 1 if an image failed
-    Run(MirrorArguments),
+    Run(RunArguments),
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +119,16 @@ pub(crate) struct MirrorArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArguments,
+    /// Look at every blob of every image at the destination too, as a mirror's `verify` does from
+    /// time to time, and copy again what is gone or broken
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CopyArguments {
     /// What to copy: HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG]
     #[arg(value_name = "SRC")]
@@ -127,9 +137,10 @@ pub(crate) struct CopyArguments {
     /// without a tag, the source's
     #[arg(value_name = "DST")]
     pub(crate) destination: String,
-    /// Copy only these platforms of an index, such as linux/amd64; the index itself stays as it is
+    /// Copy only these platforms of an index, such as linux/amd64 or linux/arm*; the index itself
+    /// stays as it is
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_parser = platform, value_delimiter = ',')]
-    pub(crate) platforms: Vec<Platform>,
+    pub(crate) platforms: Vec<PlatformPattern>,
     /// Leave signatures, attestations and other referrers behind
     #[arg(long)]
     pub(crate) no_referrers: bool,
@@ -176,8 +187,8 @@ pub(crate) fn host(text: &str) -> Result<Host, String> {
     Host::parse(text).map_err(|error| error.to_string())
 }
 
-fn platform(text: &str) -> Result<Platform, String> {
-    Platform::parse(text).map_err(|error| error.to_string())
+fn platform(text: &str) -> Result<PlatformPattern, String> {
+    PlatformPattern::parse(text).map_err(|error| error.to_string())
 }
 
 /// `IP:PORT`, or a name of this machine such as `localhost:5000`.

@@ -1,5 +1,6 @@
 //! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -141,6 +142,7 @@ pub(crate) async fn run(
         options: CopyOptions {
             platforms: arguments.platforms.clone(),
             without_referrers: arguments.no_referrers,
+            broken: BTreeSet::new(),
         },
         report: Arc::new(move |event| bars.observe(&name, key.as_ref(), event)),
     };
@@ -223,7 +225,7 @@ fn print(arguments: &CopyArguments, copied: &Copied) {
                 String::new()
             },
             if copied.sparse {
-                ", only the platforms asked for"
+                ", sparse: only the platforms asked for"
             } else {
                 ""
             },

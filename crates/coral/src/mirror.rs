@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use coral_distribution::HostOptions;
 use coral_image::Host;
 use coral_mirror::{
-    Access, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Planned, PlannedAction,
-    Summary, Until, plan as plan_mirror,
+    Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer,
+    Paces, Planned, PlannedAction, Summary, Until, Verify, plan as plan_mirror, plan_prune,
 };
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::arguments::{MirrorArguments, Output};
+use crate::arguments::{MirrorArguments, Output, RunArguments};
 use crate::client::{ClientArguments, Clients};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
@@ -78,8 +78,12 @@ fn plain_hosts(arguments: &MirrorArguments, loaded: &Loaded) -> Result<Vec<Host>
     Ok(plain.then(|| registry.clone()).into_iter().collect())
 }
 
-pub(crate) fn access(mirror: &LoadedMirror, clients: &Clients) -> Access {
+/// `paces` are those of the process.
+pub(crate) fn access(mirror: &LoadedMirror, clients: &Clients, paces: &Paces) -> Access {
     Access {
+        paces: paces.clone(),
+        bandwidth: mirror.settings.limits.bandwidth.map(Bandwidth::new),
+        creations: Creations::default(),
         client: clients.sources().clone(),
         destination_client: clients.destination(mirror.host_options.as_ref()).clone(),
         destination: mirror.destination.clone(),
@@ -98,24 +102,8 @@ pub(crate) async fn plan(
         &loaded.mirrors,
         &plain_hosts(&arguments, &loaded)?,
     )?;
-    let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
-    let mut planned = vec![];
-    for mirror in &loaded.mirrors {
-        let counted = counted.entry(mirror.destination.clone()).or_default();
-        let access = access(mirror, &client);
-        let images = plan_mirror(
-            &access,
-            &mirror.settings.repositories,
-            Timestamp::now(),
-            counted,
-        )
-        .await;
-        planned.extend(
-            images
-                .into_iter()
-                .map(|image| (mirror.name.as_str(), image)),
-        );
-    }
+    let mirrors = mirrors(&loaded, &client, Verify::AsScheduled);
+    let planned = plan_all(&mirrors).await;
     match arguments.output {
         Output::Table => print_plan(&planned),
         Output::Json => {
@@ -127,6 +115,38 @@ pub(crate) async fn plan(
         .iter()
         .any(|(_, p)| matches!(p.action, PlannedAction::Fail(_)));
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// What each mirror would do: images first, then tags that it would delete.
+async fn plan_all(mirrors: &[Mirror]) -> Vec<(&str, Planned)> {
+    let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
+    let mut images = vec![];
+    for mirror in mirrors {
+        let counted = counted
+            .entry(mirror.access.destination.clone())
+            .or_default();
+        let repositories = &mirror.settings.repositories;
+        let now = Timestamp::now();
+        images.push(plan_mirror(&mirror.access, repositories, now, counted).await);
+    }
+    let deletions = plan_prune(mirrors, &images).await;
+    let images = images.into_iter().enumerate();
+    let images = images.flat_map(|(n, images)| images.into_iter().map(move |image| (n, image)));
+    let all = images.chain(deletions);
+    all.map(|(n, planned)| (mirrors[n].name.as_str(), planned))
+        .collect()
+}
+
+fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Vec<Mirror> {
+    let paces = Paces::default();
+    let mirror = |loaded: &LoadedMirror| Mirror {
+        name: loaded.name.clone(),
+        settings: loaded.settings.clone(),
+        access: access(loaded, clients, &paces),
+        changed: false,
+        verify,
+    };
+    loaded.mirrors.iter().map(mirror).collect()
 }
 
 fn print_plan(planned: &[(&str, Planned)]) {
@@ -146,6 +166,10 @@ fn print_plan(planned: &[(&str, Planned)]) {
                 ("copy", HumanBytes(*bytes).to_string(), destination)
             }
             PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
+            PlannedAction::Delete => ("delete", "0 B".to_owned(), destination),
+            PlannedAction::DeleteButForDryRun => {
+                ("delete (dry run)", "0 B".to_owned(), destination)
+            }
             PlannedAction::Fail(error) => ("fail", "?".to_owned(), error.clone()),
         };
         table.add_row([action.to_owned(), bytes, image.source.clone(), note]);
@@ -167,6 +191,8 @@ fn planned_json(mirror: &str, image: &Planned) -> Value {
             json!({"action": "copy", "bytes": bytes, "blobs": blobs})
         }
         PlannedAction::Skip(digest) => json!({"action": "skip", "digest": digest}),
+        PlannedAction::Delete => json!({"action": "delete", "dryRun": false}),
+        PlannedAction::DeleteButForDryRun => json!({"action": "delete", "dryRun": true}),
         PlannedAction::Fail(error) => json!({"action": "fail", "error": error}),
     };
     if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
@@ -195,6 +221,9 @@ impl Observer for Record {
                 "seconds": elapsed.as_secs_f64(),
             }),
             Event::UpToDate { digest } => json!({"state": "upToDate", "digest": digest}),
+            Event::Damaged { parts } => json!({"state": "damaged", "parts": parts}),
+            Event::Pruned => json!({"state": "deleted"}),
+            Event::WouldPrune => json!({"state": "wouldBeDeleted"}),
             Event::Failed {
                 error,
                 category,
@@ -217,10 +246,13 @@ impl Observer for Record {
     }
 }
 
-pub(crate) async fn run(
-    arguments: MirrorArguments,
-    terminal: &Terminal,
-) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let verify = if arguments.verify {
+        Verify::Now
+    } else {
+        Verify::AsScheduled
+    };
+    let arguments = arguments.mirrors;
     let loaded = read_files(&arguments, terminal)?;
     let client = client_for(
         &arguments.client,
@@ -238,15 +270,12 @@ pub(crate) async fn run(
         EngineLimits::default(),
         record.clone(),
     );
-    let passes = loaded.mirrors.iter().map(|loaded| {
-        let mirror = Mirror {
-            name: loaded.name.clone(),
-            settings: loaded.settings.clone(),
-            access: access(loaded, &client),
-            changed: false,
-        };
-        mirror.run(&engine, Until::OnePass, stop.clone(), |_| {})
-    });
+    let mirrors = mirrors(&loaded, &client, verify);
+    for mirror in &mirrors {
+        engine.announce(mirror);
+    }
+    let pass = |mirror: Mirror| mirror.run(&engine, Until::OnePass, stop.clone(), |_| {});
+    let passes = mirrors.into_iter().map(pass);
     let summaries = futures::future::join_all(passes.collect::<Vec<_>>()).await;
     let total = total(&summaries);
     let images = record.images.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,6 +286,7 @@ pub(crate) async fn run(
             let summary = json!({
                 "desired": total.desired, "mirrored": total.mirrored,
                 "failed": total.failing + total.errors, "bytesMoved": total.moved,
+                "sparse": total.sparse, "deleted": total.pruned,
             });
             print(&json!({"summary": summary, "images": images}).to_string());
         }
@@ -279,6 +309,7 @@ pub(crate) fn total<'a>(summaries: impl IntoIterator<Item = &'a Summary>) -> Sum
         failing: sum.failing + one.failing,
         errors: sum.errors + one.errors,
         moved: sum.moved.saturating_add(one.moved),
+        pruned: sum.pruned + one.pruned,
         next_try: sum.next_try.into_iter().chain(one.next_try).min(),
         next_pass: sum.next_pass.into_iter().chain(one.next_pass).min(),
         quiet: sum.quiet && one.quiet,
@@ -299,8 +330,12 @@ pub(crate) fn in_words(total: &Summary) -> String {
         .collect();
     let counts = counts.concat();
     let (mirrored, desired) = (total.mirrored, total.desired);
+    let deleted = match total.pruned {
+        0 => String::new(),
+        tags => format!(", {tags} tags deleted"),
+    };
     format!(
-        "{mirrored} of {desired} images mirrored{counts}, {} moved",
+        "{mirrored} of {desired} images mirrored{counts}, {} moved{deleted}",
         HumanBytes(total.moved)
     )
 }

@@ -139,7 +139,12 @@ impl Observer for Terminal {
             Event::Moved { bytes } | Event::Spared { bytes } => {
                 self.with_bar(source, |bar| bar.inc(*bytes));
             }
-            Event::Mirrored { .. } | Event::UpToDate { .. } | Event::Failed { .. } => {
+            Event::Mirrored { .. }
+            | Event::UpToDate { .. }
+            | Event::Damaged { .. }
+            | Event::Pruned
+            | Event::WouldPrune
+            | Event::Failed { .. } => {
                 self.forget(source);
                 let (gist, line) = told(source, key, event);
                 self.say(source, &gist, &line, fields(source, key, event));
@@ -166,7 +171,7 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
             elapsed,
         } => {
             let sparse = if *sparse {
-                ", only the platforms asked for"
+                ", sparse: only the platforms asked for"
             } else {
                 ""
             };
@@ -180,6 +185,20 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
         Event::UpToDate { digest } => (
             gist_of(digest),
             format!("up to date {source}{to} ({})", digest.short()),
+        ),
+        Event::Damaged { parts } => (
+            "damaged".to_owned(),
+            format!(
+                "damaged {source}{to}: {parts} manifests or blobs gone or broken; copied again"
+            ),
+        ),
+        Event::Pruned => (
+            "deleted".to_owned(),
+            format!("deleted{to}: no longer selected"),
+        ),
+        Event::WouldPrune => (
+            "would delete".to_owned(),
+            format!("would delete{to}: no longer selected (dry run)"),
         ),
         Event::Failed {
             error,

@@ -79,6 +79,15 @@ impl FaultServer {
             .collect()
     }
 
+    /// The statuses of all answers since the start, or since the requests were forgotten.
+    pub fn statuses(&self) -> Vec<u64> {
+        let answer = self.control("GET", "requests", None).json();
+        let requests = answer.as_array().into_iter().flatten();
+        requests
+            .filter_map(|request| request["status"].as_u64())
+            .collect()
+    }
+
     /// Forgets the requests so far.
     pub fn forget(&self) {
         self.control("DELETE", "requests", None);

@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "mirror/limits.rs"]
+mod limits;
+#[path = "mirror/upkeep.rs"]
+mod upkeep;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

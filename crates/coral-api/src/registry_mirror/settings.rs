@@ -1,17 +1,20 @@
 //! What a mirror means: every text parsed, every default filled in.
 
 mod repository;
+mod upkeep;
 
 use std::time::Duration;
 
 use coral_image::select::TagFilter;
-use coral_image::{Digest, Host, Platform, Repository, Tag};
+use coral_image::{Digest, Host, PlatformPattern, Repository, Tag};
 
 use super::{Referrers, RegistryMirror, RegistryTarget, Retry};
 use crate::duration::GoDuration;
 use crate::meta::LocalObjectReference;
 use crate::problem::{Problem, Problems};
 use crate::schedule::CronSchedule;
+
+pub use upkeep::{MirrorLimitSettings, PruneSettings, VerifySettings};
 
 /// Port of a registry that is given by host alone; the older API's default.
 const DEFAULT_PORT: u16 = 5000;
@@ -36,8 +39,14 @@ pub struct MirrorSettings {
     pub pull_secrets: Vec<String>,
     /// When to look again.
     pub cadence: Cadence,
+    /// How blobs at the destination are checked; never if there is none.
+    pub verify: Option<VerifySettings>,
     /// What to do when a copy fails.
     pub retry: RetrySettings,
+    /// How tags that are no longer selected are deleted; not at all if there is none.
+    pub prune: Option<PruneSettings>,
+    /// How much may be done at once.
+    pub limits: MirrorLimitSettings,
     /// Whether nothing is to be copied for now.
     pub suspend: bool,
 }
@@ -75,8 +84,8 @@ pub struct RepositorySettings {
     pub digests: Vec<Digest>,
     /// Which of the repository's tags beside them; only then is the repository listed.
     pub filter: Option<TagFilter>,
-    /// Platforms to copy; none means all, the index byte for byte.
-    pub platforms: Vec<Platform>,
+    /// Platforms to copy; none means all.
+    pub platforms: Vec<PlatformPattern>,
     /// Whether referrers are copied.
     pub referrers: Referrers,
 }
@@ -125,14 +134,21 @@ impl RegistryMirror {
             spec.schedule.as_deref(),
             spec.interval.as_deref(),
         );
+        let verify = upkeep::verify(&mut problems, spec.verify.as_deref(), spec.verify_by);
         let retry = retry(&mut problems, spec.retry.as_ref());
+        let prune = spec.prune.as_ref();
+        let prune = prune.and_then(|typed| upkeep::prune(&mut problems, typed));
+        let limits = upkeep::limits(&mut problems, spec.limits.as_ref());
         let suspend = spec.suspend;
         problems.into_result(target.zip(cadence).map(|(target, cadence)| MirrorSettings {
             target,
             repositories,
             pull_secrets,
             cadence,
+            verify,
             retry,
+            prune,
+            limits,
             suspend,
         }))
     }

@@ -42,22 +42,25 @@ impl RepositoryClient {
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
-        let begun = match self.post_upload(digest, mount_from).await {
+        let begun = match self.post_upload(digest, Wish::Mount(mount_from)).await {
             Err(error) if mount_from.is_some() && is_refusal(&error) => {
-                self.post_upload(digest, None).await
+                self.post_upload(digest, Wish::Mount(None)).await
             }
             other => other,
         };
-        Ok(begun?.map_or(BlobPush::Mounted, |upload| {
-            BlobPush::Upload(Upload::from(upload))
-        }))
+        begun.map(push_of)
+    }
+
+    /// Starts to push a blob, whether or not the registry believes that it has it.
+    pub async fn begin_upload(&self, digest: &Digest) -> Result<BlobPush, Error> {
+        self.post_upload(digest, Wish::Upload).await.map(push_of)
     }
 
     /// An upload, or none where the blob is there already.
     async fn post_upload(
         &self,
         digest: &Digest,
-        mount_from: Option<&RepositoryPath>,
+        wish: Wish<'_>,
     ) -> Result<Option<RegistryUpload>, Error> {
         let mut ask = self.ask(Call {
             method: Method::POST,
@@ -65,10 +68,12 @@ impl RepositoryClient {
             access: Access::Push,
             asked: format_args!("{}", self.pushing(digest)),
         })?;
-        ask.url
-            .query_pairs_mut()
-            .append_pair("mount", &digest.to_string());
-        if let Some(from) = mount_from {
+        if let Wish::Mount(_) = wish {
+            ask.url
+                .query_pairs_mut()
+                .append_pair("mount", &digest.to_string());
+        }
+        if let Wish::Mount(Some(from)) = wish {
             ask.url.query_pairs_mut().append_pair("from", from.as_str());
             ask.scopes.push(format!("repository:{from}:pull"));
         }
@@ -104,6 +109,21 @@ impl RepositoryClient {
     fn pushing(&self, digest: &Digest) -> String {
         format!("pushing blob {digest} to {}", self.repository.path())
     }
+}
+
+/// What is asked for with a `POST`.
+#[derive(Clone, Copy)]
+enum Wish<'a> {
+    /// The blob from another repository if the registry has it, an upload if not.
+    Mount(Option<&'a RepositoryPath>),
+    /// An upload.
+    Upload,
+}
+
+fn push_of(upload: Option<RegistryUpload>) -> BlobPush {
+    upload.map_or(BlobPush::Mounted, |upload| {
+        BlobPush::Upload(Upload::from(upload))
+    })
 }
 
 fn no_location(response: &Response) -> Error {

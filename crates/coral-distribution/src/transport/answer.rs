@@ -92,7 +92,9 @@ pub(crate) async fn refusal(mut response: Response) -> Answer {
     let rate_limited = status == StatusCode::TOO_MANY_REQUESTS
         || codes
             .iter()
-            .any(|code| code.eq_ignore_ascii_case("TOOMANYREQUESTS"));
+            .any(|code| code.eq_ignore_ascii_case("TOOMANYREQUESTS"))
+        // An answer to HEAD has no body to say so; who is refused for good is not told to wait.
+        || (status == StatusCode::FORBIDDEN && response.header("retry-after").is_some());
     let worth_waiting = rate_limited || status.is_server_error() || status.as_u16() == 408;
     let speaks_tls = status == StatusCode::BAD_REQUEST
         && over_http

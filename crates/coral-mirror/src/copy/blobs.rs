@@ -5,17 +5,20 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use coral_distribution::{BlobPush, BlobSource, BlobStream, Error, PushError};
+use coral_distribution::{BlobPush, BlobSource, BlobStream, Error, PushError, Upload};
 use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::error::Side;
 use super::{Bytes, CopyError, CopyRequest, Limits, Report};
+use crate::pace::{Asking, Purpose};
 use crate::progress::Event;
 
 /// Blobs remembered per process; past it, memory is given back and the destination is asked.
 const MAX_REMEMBERED: usize = 100_000;
+/// Refusals of one blob that are waited out before its image counts as failed.
+const MAX_REFUSALS: u32 = 4;
 
 type Place = (String, Digest);
 
@@ -84,8 +87,15 @@ impl Blobs {
             moved: 0,
             spared: blob.size,
         };
+        let moved = Bytes {
+            moved: blob.size,
+            spared: 0,
+        };
         let path = request.destination.path.as_ref();
+        let broken = request.options.broken.contains(&blob.digest);
         let mount_from = match self.where_is(place, path) {
+            // What the destination says of it is not to be believed.
+            _ if broken => None,
             Whereabouts::Here => return Ok(spared),
             Whereabouts::At(other) if source_has(request, blob).await => Some(other),
             // Nobody gets a blob of another repository by naming its digest: the source has to
@@ -94,37 +104,30 @@ impl Blobs {
             // Asking to mount a blob from its own repository finds it without a request more.
             Whereabouts::Unknown => path.cloned(),
         };
-        let failed = |e| CopyError::at(Side::Destination, e);
         let of_source = self.of_source(&request.source.registry);
         let (Ok(_turn), Ok(_permit)) = (of_source.acquire().await, self.transfers.acquire().await)
         else {
             unreachable!("the semaphores are never closed")
         };
-        let endpoint = &request.destination.endpoint;
-        let push = endpoint
-            .begin_blob(&blob.digest, mount_from.as_ref())
-            .await
-            .map_err(failed)?;
-        let bytes = match push {
-            BlobPush::Mounted => spared,
-            BlobPush::Upload(upload) => {
-                let source = BlobSource::new(request.source.endpoint.clone(), blob.clone());
-                let report = request.report.clone();
-                let source = source.through(move |inner| {
-                    let report = report.clone();
-                    BlobStream::new(Counted { inner, report })
-                });
-                upload
-                    .put_from(&source)
-                    .await
-                    .map_err(|error| match error {
-                        PushError::Source(error) => CopyError::at(Side::Source, error),
-                        PushError::Destination(error) => failed(error),
-                    })?;
-                Bytes {
-                    moved: blob.size,
-                    spared: 0,
+        let mut refusals = 0;
+        let bytes = loop {
+            let endpoint = &request.destination.endpoint;
+            let begun = if broken {
+                endpoint.begin_upload(&blob.digest).await
+            } else {
+                endpoint.begin_blob(&blob.digest, mount_from.as_ref()).await
+            };
+            let failed = |e| CopyError::at(Side::Destination, e);
+            let BlobPush::Upload(upload) = begun.map_err(failed)? else {
+                break spared;
+            };
+            match send(request, blob, upload).await {
+                Ok(()) => break moved,
+                // The registry is left in peace for as long as it wants, then asked again.
+                Err(error) if error.is_refusal_of_source() && refusals < MAX_REFUSALS => {
+                    refusals += 1;
                 }
+                Err(error) => return Err(error),
             }
         };
         self.remember(place, path);
@@ -192,8 +195,51 @@ impl Blobs {
 /// Whether the source has this blob, in this size, itself. One that cannot be asked is taken to
 /// have nothing: what it sends is verified.
 async fn source_has(request: &CopyRequest, blob: &Descriptor) -> bool {
-    let size = request.source.endpoint.blob_size(&blob.digest).await;
+    let source = &request.source;
+    let size = source.ask(|| source.endpoint.blob_size(&blob.digest)).await;
     matches!(size, Ok(Some(size)) if size == blob.size)
+}
+
+/// Sends the bytes of one blob, at the pace of its source. The request counts as in flight until
+/// bytes come: a body that takes its time keeps nobody from asking.
+async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Result<(), CopyError> {
+    let of_source = |e| CopyError::at(Side::Source, e);
+    let site = &request.source;
+    let turn = match &site.pace {
+        Some(pace) => Some(pace.turn(Purpose::Copy).await.map_err(of_source)?),
+        None => None,
+    };
+    let asking = Arc::new(Mutex::new(turn));
+    let end = |asking: &Mutex<Option<Asking>>, error: Option<&Error>| {
+        let mut asking = asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asking) = asking.take() {
+            asking.ends(error);
+        }
+    };
+    let (report, bandwidth, answered) = (
+        request.report.clone(),
+        site.bandwidth.clone(),
+        asking.clone(),
+    );
+    let source = BlobSource::new(site.endpoint.clone(), blob.clone());
+    let source = source.through(move |inner| {
+        end(&answered, None);
+        let report = report.clone();
+        let counted = BlobStream::new(Counted { inner, report });
+        match &bandwidth {
+            Some(bandwidth) => bandwidth.limit(counted),
+            None => counted,
+        }
+    });
+    let sent = upload.put_from(&source).await;
+    site.note_rate_limit();
+    sent.map_err(|error| match error {
+        PushError::Source(error) => {
+            end(&asking, Some(&error));
+            CopyError::at(Side::Source, error)
+        }
+        PushError::Destination(error) => CopyError::at(Side::Destination, error),
+    })
 }
 
 enum Whereabouts {

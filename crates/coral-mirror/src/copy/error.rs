@@ -4,6 +4,7 @@ use std::fmt;
 
 use coral_distribution::{Category, Disposition, Error};
 
+use crate::pace::AskError;
 use crate::state::Cause;
 
 /// Where a request went. What was asked for, the client's error says itself.
@@ -30,7 +31,7 @@ pub struct CopyError(#[from] Kind);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
     #[error("{side}")]
-    Distribution { side: Side, source: Error },
+    Distribution { side: Side, source: AskError },
     #[error("none of its platforms was asked for ({wanted}); it has {available}")]
     NoPlatform { wanted: String, available: String },
     #[error("its indexes are nested more than {0} deep")]
@@ -44,14 +45,24 @@ pub(crate) enum Kind {
 }
 
 impl CopyError {
-    pub(crate) fn at(side: Side, source: Error) -> Self {
+    pub(crate) fn at(side: Side, source: impl Into<AskError>) -> Self {
+        let source = source.into();
         Self(Kind::Distribution { side, source })
+    }
+
+    /// Whether the source said that this was too much for now.
+    pub(super) fn is_refusal_of_source(&self) -> bool {
+        let Kind::Distribution { side, source } = &self.0 else {
+            return false;
+        };
+        matches!(source, AskError::Request(error) if error.category() == Category::RateLimited)
+            && *side == Side::Source
     }
 
     /// What the failure asks for.
     pub fn cause(&self) -> Cause {
         match &self.0 {
-            Kind::Distribution { source, .. } => cause_of(source),
+            Kind::Distribution { source, .. } => source.cause(),
             _ => Cause::Refusal,
         }
     }
@@ -59,7 +70,7 @@ impl CopyError {
     /// A bounded label for metrics.
     pub fn category(&self) -> &'static str {
         match &self.0 {
-            Kind::Distribution { source, .. } => Category::as_str(source.category()),
+            Kind::Distribution { source, .. } => source.category(),
             Kind::NoPlatform { .. } => "no_platform",
             Kind::TooDeep(_) | Kind::TooMany(_) | Kind::TooManyReferrers(_) | Kind::TooLarge(_) => {
                 "too_large"

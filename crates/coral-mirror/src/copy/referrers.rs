@@ -93,9 +93,10 @@ async fn find_for(
     subject: Digest,
     budget: &Budget,
 ) -> Result<Vec<Referrer>, CopyError> {
-    let source = &request.source.endpoint;
+    let source = &request.source;
     let failed = |e| CopyError::at(Side::Source, e);
-    let descriptors = source.referrers(&subject).await.map_err(failed)?;
+    let descriptors = source.ask(|| source.endpoint.referrers(&subject)).await;
+    let descriptors = descriptors.map_err(failed)?;
     budget.spend(descriptors.len())?;
     let mut versions: Vec<Version> = descriptors
         .iter()
@@ -123,18 +124,22 @@ fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
 
 /// A referrer that the source has and the destination has not, or not at the same digest.
 async fn missing(request: &CopyRequest, version: Version) -> Result<Option<Referrer>, CopyError> {
-    let (source, destination) = (&request.source.endpoint, &request.destination.endpoint);
+    let (source, destination) = (&request.source, &request.destination.endpoint);
     let find = |e| CopyError::at(Side::Destination, e);
     let wanted = match &version {
         Version::Digest(digest) => Some(*digest),
         Version::Tag(_) => {
             let read = |e| CopyError::at(Side::Source, e);
-            source.head(&version).await.map_err(read)?.map(|d| d.digest)
+            let head = source.ask(|| source.endpoint.head(&version)).await;
+            head.map_err(read)?.map(|d| d.digest)
         }
     };
     let Some(wanted) = wanted else {
         return Ok(None);
     };
+    if request.options.broken.contains(&wanted) {
+        return Ok(Some(Referrer(version)));
+    }
     let there = destination.head(&version).await.map_err(find)?;
     Ok((there.map(|d| d.digest) != Some(wanted)).then_some(Referrer(version)))
 }

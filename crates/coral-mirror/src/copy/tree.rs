@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, Version};
+use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, PlatformPattern, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::error::{Kind, Side};
@@ -59,7 +59,8 @@ impl Tree {
     }
 }
 
-fn is_foreign(blob: &Descriptor) -> bool {
+/// Layers that may not be distributed stay where their URLs say.
+pub(crate) fn is_foreign(blob: &Descriptor) -> bool {
     let kind = &blob.media_type;
     blob.urls.as_ref().is_some_and(|urls| !urls.is_empty())
         && (kind.contains("nondistributable") || kind.contains("foreign"))
@@ -85,13 +86,18 @@ pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, 
 }
 
 async fn read_manifest(request: &CopyRequest, version: &Version) -> Result<Manifest, CopyError> {
-    let read = request.source.endpoint.manifest(version).await;
+    let source = &request.source;
+    let read = source.ask(|| source.endpoint.manifest(version)).await;
     read.map_err(|e| CopyError::at(Side::Source, e))
 }
 
-/// A child that the destination has is complete there, with everything below it.
+/// A child that the destination has is complete there, with everything below it, unless something
+/// of it is known to be broken.
 async fn read_child(request: &CopyRequest, digest: Digest) -> Result<Option<Manifest>, CopyError> {
     let version = Version::Digest(digest);
+    if request.options.broken.contains(&digest) {
+        return read_manifest(request, &version).await.map(Some);
+    }
     let there = request.destination.endpoint.head(&version).await;
     match there.map_err(|e| CopyError::at(Side::Destination, e))? {
         Some(_) => Ok(None),
@@ -113,7 +119,7 @@ impl Levels {
     fn take_in(
         &mut self,
         level: Vec<Manifest>,
-        platforms: &[Platform],
+        platforms: &[PlatformPattern],
     ) -> Result<Vec<Descriptor>, CopyError> {
         if self.manifests.len() > MAX_DEPTH {
             return Err(Kind::TooDeep(MAX_DEPTH).into());
@@ -158,7 +164,7 @@ impl Levels {
 /// with the image they are about, and what has no platform is always taken.
 pub(crate) fn choose_children<'a>(
     manifest: &'a Manifest,
-    platforms: &[Platform],
+    platforms: &[PlatformPattern],
 ) -> Result<Vec<&'a Descriptor>, CopyError> {
     let children = manifest.children();
     if platforms.is_empty() || manifest.kind() == ManifestKind::Image {
@@ -192,17 +198,14 @@ pub(crate) fn choose_children<'a>(
     Ok(children.iter().filter(chosen).collect())
 }
 
-fn no_platform(children: &[Descriptor], wanted: &[Platform]) -> Kind {
-    let names = |platforms: &mut dyn Iterator<Item = &Platform>| {
-        platforms
-            .take(20)
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
+fn no_platform(children: &[Descriptor], wanted: &[PlatformPattern]) -> Kind {
+    let names = |platforms: &mut dyn Iterator<Item = String>| {
+        platforms.take(20).collect::<Vec<_>>().join(", ")
     };
-    let available = names(&mut children.iter().filter_map(|d| d.platform.as_ref()));
+    let available = children.iter().filter_map(|d| d.platform.as_ref());
+    let available = names(&mut available.map(Platform::to_string));
     Kind::NoPlatform {
-        wanted: names(&mut wanted.iter()),
+        wanted: names(&mut wanted.iter().map(PlatformPattern::to_string)),
         available,
     }
 }

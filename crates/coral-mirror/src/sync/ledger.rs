@@ -1,10 +1,12 @@
 //! What a mirror knows of its images: pure, `now` and jitter are arguments.
 
+mod agenda;
 mod page;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use coral_image::Digest;
 use jiff::Timestamp;
@@ -14,6 +16,7 @@ use crate::expand::Wanted;
 use crate::progress::Key;
 use crate::state::{Cause, ImageState, ImageStatus, RetryPolicy};
 use crate::sync::Until;
+use agenda::Agenda;
 
 /// What is being done about an image or a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,12 @@ struct Image {
     sparse: bool,
     /// When it last succeeded or failed.
     looked: Option<Timestamp>,
+    /// When its blobs at the destination are looked at next.
+    verify_at: Option<Timestamp>,
+    /// What is known to be broken at the destination.
+    broken: BTreeSet<Digest>,
+    /// How often in a row it was found broken.
+    repairs: u32,
 }
 
 #[derive(Debug)]
@@ -52,7 +61,19 @@ pub(super) struct Ledger {
     until: Until,
     repositories: Vec<Repository>,
     images: BTreeMap<Key, Image>,
+    agenda: Agenda,
+    verify: Option<Verification>,
     moved: u64,
+    pruned: usize,
+}
+
+/// When images are verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verification {
+    /// How often each has its turn.
+    pub(super) every: Duration,
+    /// Whether those that were there before are looked at at once.
+    pub(super) at_once: bool,
 }
 
 /// Counts of a mirror's images, and what comes next.
@@ -72,6 +93,8 @@ pub struct Summary {
     pub errors: usize,
     /// Bytes moved over the network.
     pub moved: u64,
+    /// Tags deleted at the destination so far.
+    pub pruned: usize,
     /// When the next failed image is tried again.
     pub next_try: Option<Timestamp>,
     /// When everything is looked at again.
@@ -81,7 +104,12 @@ pub struct Summary {
 }
 
 impl Ledger {
-    pub(super) fn new(repositories: usize, policy: RetryPolicy, until: Until) -> Self {
+    pub(super) fn new(
+        repositories: usize,
+        policy: RetryPolicy,
+        until: Until,
+        verify: Option<Verification>,
+    ) -> Self {
         let resting = || Repository {
             status: ImageStatus::default(),
             phase: Phase::Resting,
@@ -92,7 +120,10 @@ impl Ledger {
             until,
             repositories,
             images: BTreeMap::new(),
+            agenda: Agenda::default(),
+            verify,
             moved: 0,
+            pruned: 0,
         }
     }
 
@@ -121,15 +152,37 @@ impl Ledger {
 
     /// Images to compare now; from here on they are being looked at.
     pub(super) fn images_due(&mut self, now: Timestamp) -> Vec<Wanted> {
-        let mut due = vec![];
-        for image in self.images.values_mut() {
-            let again = image.phase == Phase::Resting && image.status.is_due(now);
-            if again || image.phase == Phase::Due {
-                image.phase = Phase::Looking;
-                due.push(image.wanted.clone());
-            }
-        }
-        due
+        let due = self.agenda.to_compare(now).into_iter();
+        due.filter_map(|key| self.looking(&key)).collect()
+    }
+
+    /// Images whose blobs are to be looked at now, with the digest that they are mirrored at; from
+    /// here on they are being looked at.
+    pub(super) fn verifications_due(&mut self, now: Timestamp) -> Vec<(Wanted, Digest)> {
+        let due = self.agenda.to_verify(now).into_iter();
+        let due = due.filter_map(|key| {
+            let ImageState::Mirrored(digest) = self.images.get(&key)?.status.state else {
+                return None;
+            };
+            Some((self.looking(&key)?, digest))
+        });
+        due.collect()
+    }
+
+    fn looking(&mut self, key: &Key) -> Option<Wanted> {
+        self.change(key, |image| {
+            image.phase = Phase::Looking;
+            image.wanted.clone()
+        })
+    }
+
+    /// Every change of an image goes through here, so that the agenda follows.
+    fn change<R>(&mut self, key: &Key, change: impl FnOnce(&mut Image) -> R) -> Option<R> {
+        let image = self.images.get_mut(key)?;
+        self.agenda.leaves(key, image);
+        let result = change(image);
+        self.agenda.joins(key, image);
+        Some(result)
     }
 
     /// A repository's images are known: new ones join, those no longer wanted leave, all are due
@@ -139,31 +192,73 @@ impl Ledger {
             status: ImageStatus::default(),
             phase: Phase::Resting,
         };
-        let mut known: BTreeMap<Key, Image> = std::mem::take(&mut self.images);
-        for wanted in wanted {
-            let mut image = known.remove(&wanted.key).unwrap_or_else(|| Image {
-                wanted: wanted.clone(),
-                repository,
-                status: ImageStatus::default(),
-                phase: Phase::Due,
-                sparse: false,
-                looked: None,
-            });
-            if image.phase == Phase::Resting && !image.status.waits(now) {
-                image.phase = Phase::Due;
+        let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).collect();
+        let gone =
+            |(key, image): &(&Key, &Image)| image.repository == repository && !keys.contains(*key);
+        let gone: Vec<Key> = self
+            .images
+            .iter()
+            .filter(gone)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            if let Some(image) = self.images.remove(&key) {
+                self.agenda.leaves(&key, &image);
             }
-            self.images
-                .insert(wanted.key.clone(), Image { wanted, ..image });
         }
-        known.retain(|_, image| image.repository != repository);
-        self.images.extend(known);
+        for wanted in wanted {
+            let key = wanted.key.clone();
+            let again = self.change(&key, |image| {
+                image.wanted = wanted.clone();
+                if image.phase == Phase::Resting && !image.status.waits(now) {
+                    image.phase = Phase::Due;
+                }
+            });
+            if again.is_none() {
+                let image = Image::new(wanted, repository);
+                self.agenda.joins(&key, &image);
+                self.images.insert(key, image);
+            }
+        }
     }
 
     /// The image is to be copied; gives what is wanted, unless it is wanted no more.
     pub(super) fn copying(&mut self, key: &Key) -> Option<Wanted> {
-        let image = self.images.get_mut(key)?;
-        image.phase = Phase::Copying;
-        Some(image.wanted.clone())
+        self.change(key, |image| {
+            image.phase = Phase::Copying;
+            image.wanted.clone()
+        })
+    }
+
+    /// What is known to be broken of an image at the destination.
+    pub(super) fn broken(&self, key: &Key) -> BTreeSet<Digest> {
+        self.images
+            .get(key)
+            .map(|image| image.broken.clone())
+            .unwrap_or_default()
+    }
+
+    /// An image's blobs were looked at at the destination. How often in a row something was
+    /// broken; 0 if nothing is.
+    pub(super) fn verified(&mut self, key: &Key, broken: BTreeSet<Digest>, now: Timestamp) -> u32 {
+        let every = self.verify.map(|verify| verify.every);
+        let repairs = self.change(key, |image| {
+            image.phase = Phase::Resting;
+            image.repairs = if broken.is_empty() {
+                0
+            } else {
+                image.repairs + 1
+            };
+            image.broken = broken;
+            image.verify_at = every.and_then(|every| now.checked_add(every).ok());
+            image.repairs
+        });
+        repairs.unwrap_or(0)
+    }
+
+    /// So many tags were deleted.
+    pub(super) fn pruned(&mut self, tags: usize) {
+        self.pruned += tags;
     }
 
     /// What is wanted of an image that is being copied; `None` if it is not.
@@ -172,21 +267,43 @@ impl Ledger {
         (image.phase == Phase::Copying).then(|| image.wanted.clone())
     }
 
+    /// The image is at the destination: it was there, or it has been copied now.
     pub(super) fn succeeded(
         &mut self,
         key: &Key,
         digest: Digest,
-        moved: u64,
-        sparse: bool,
+        arrival: Arrival,
         now: Timestamp,
     ) -> Option<Wanted> {
-        self.moved = self.moved.saturating_add(moved);
-        let image = self.images.get_mut(key)?;
-        image.phase = Phase::Resting;
-        image.sparse = sparse;
-        image.looked = Some(now);
-        image.status.succeeded(digest);
-        Some(image.wanted.clone())
+        let verify = self.verify;
+        if let Arrival::Copied { moved, .. } = arrival {
+            self.moved = self.moved.saturating_add(moved);
+        }
+        self.change(key, |image| {
+            image.phase = Phase::Resting;
+            image.looked = Some(now);
+            image.status.succeeded(digest);
+            let first = image.verify_at.is_none();
+            let wait = verify.and_then(|verify| match arrival {
+                // What was repaired is looked at at once: some registries keep what they have.
+                Arrival::Copied { .. } if image.repairs > 0 => Some(Duration::ZERO),
+                Arrival::Copied { .. } => Some(verify.every),
+                Arrival::Found { .. } if first && verify.at_once => Some(Duration::ZERO),
+                Arrival::Found { .. } if first => Some(verify.every.mul_f64(turn_of(key))),
+                Arrival::Found { .. } => None,
+            });
+            if let Some(wait) = wait {
+                image.verify_at = now.checked_add(wait).ok();
+            }
+            match arrival {
+                Arrival::Copied { sparse, .. } => {
+                    image.broken.clear();
+                    image.sparse = sparse;
+                }
+                Arrival::Found { sparse } => image.sparse |= sparse,
+            }
+            image.wanted.clone()
+        })
     }
 
     pub(super) fn image_failed(
@@ -197,13 +314,14 @@ impl Ledger {
         jitter: f64,
     ) -> Option<(Wanted, ImageStatus)> {
         let policy = self.policy_for(failure.cause);
-        let image = self.images.get_mut(key)?;
-        image.phase = Phase::Resting;
-        image.looked = Some(now);
-        image
-            .status
-            .failed(failure.error, failure.cause, policy, now, jitter);
-        Some((image.wanted.clone(), image.status.clone()))
+        self.change(key, |image| {
+            image.phase = Phase::Resting;
+            image.looked = Some(now);
+            image
+                .status
+                .failed(failure.error, failure.cause, policy, now, jitter);
+            (image.wanted.clone(), image.status.clone())
+        })
     }
 
     pub(super) fn repository_failed(
@@ -233,66 +351,51 @@ impl Ledger {
         }
     }
 
-    fn statuses(&self) -> impl Iterator<Item = &ImageStatus> {
-        let repositories = self
-            .repositories
-            .iter()
-            .map(|repository| &repository.status);
-        repositories.chain(self.images.values().map(|image| &image.status))
+    /// The earliest next try of anything that rests, or the next look at blobs.
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        self.next_try()
+            .into_iter()
+            .chain(self.agenda.next_check())
+            .min()
     }
 
     /// The earliest next try of anything that rests.
     pub(super) fn next_try(&self) -> Option<Timestamp> {
-        let repositories = self
+        let resting = self
             .repositories
             .iter()
-            .map(|r| (r.phase, r.status.next_try));
-        let images = self
-            .images
-            .values()
-            .map(|image| (image.phase, image.status.next_try));
-        let resting = repositories
-            .chain(images)
-            .filter(|(phase, _)| *phase == Phase::Resting);
-        resting.filter_map(|(_, at)| at).min()
+            .filter(|r| r.phase == Phase::Resting);
+        let repositories = resting.filter_map(|r| r.status.next_try).min();
+        repositories.into_iter().chain(self.agenda.next_try()).min()
     }
 
     /// Whether nothing is being looked at or copied.
     fn is_quiet(&self) -> bool {
-        self.repositories.iter().all(|r| r.phase == Phase::Resting)
-            && self
-                .images
-                .values()
-                .all(|image| image.phase == Phase::Resting)
+        self.agenda.counts.busy == 0 && self.repositories.iter().all(|r| r.phase == Phase::Resting)
     }
 
     /// Whether nothing more will happen in this pass: everything rests, and what failed did so as
     /// often as the limit says.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.is_quiet()
-            && !self
-                .statuses()
-                .any(|s| matches!(s.state, ImageState::Failing(_)))
+        let failing = |r: &Repository| matches!(r.status.state, ImageState::Failing(_));
+        self.is_quiet() && self.agenda.counts.failing == 0 && !self.repositories.iter().any(failing)
     }
 
     pub(super) fn summary(&self, next_pass: Option<Timestamp>) -> Summary {
+        let counts = self.agenda.counts;
         let mut summary = Summary {
             desired: self.images.len(),
-            sparse: self.images.values().filter(|image| image.sparse).count(),
+            mirrored: counts.mirrored,
+            sparse: counts.sparse,
+            pending: counts.pending,
+            failing: counts.failing,
+            errors: counts.errors,
             moved: self.moved,
+            pruned: self.pruned,
             next_try: self.next_try(),
             next_pass,
             quiet: self.is_quiet(),
-            ..Summary::default()
         };
-        for image in self.images.values() {
-            match image.status.state {
-                ImageState::Pending => summary.pending += 1,
-                ImageState::Mirrored(_) => summary.mirrored += 1,
-                ImageState::Failing(_) => summary.failing += 1,
-                ImageState::Error(_) => summary.errors += 1,
-            }
-        }
         for repository in &self.repositories {
             match repository.status.state {
                 ImageState::Failing(_) => summary.failing += 1,
@@ -302,4 +405,44 @@ impl Ledger {
         }
         summary
     }
+}
+
+/// How an image came to be at the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It was there.
+    Found {
+        /// Whether its index is seen to name platforms that were left out.
+        sparse: bool,
+    },
+    /// It has been copied.
+    Copied {
+        /// Bytes moved over the network.
+        moved: u64,
+        /// Whether its index names platforms that were left out.
+        sparse: bool,
+    },
+}
+
+impl Image {
+    fn new(wanted: Wanted, repository: usize) -> Self {
+        Self {
+            wanted,
+            repository,
+            status: ImageStatus::default(),
+            phase: Phase::Due,
+            sparse: false,
+            looked: None,
+            verify_at: None,
+            broken: BTreeSet::new(),
+            repairs: 0,
+        }
+    }
+}
+
+/// When in the time between two looks an image has its turn: anywhere, but always the same.
+fn turn_of(key: &Key) -> f64 {
+    let hash = Digest::sha256(key.to_string().as_bytes()).hex();
+    let number = u32::from_str_radix(&hash[..8], 16).unwrap_or_default();
+    f64::from(number) / f64::from(u32::MAX)
 }

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use coral_api::Target;
 use coral_distribution::HostOptions;
 use coral_image::{Digest, Host};
-use coral_mirror::{Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Summary, Until};
+use coral_mirror::{
+    Engine, EngineLimits, Event, InProcess, Key, Known, Mirror, Observer, Paces, Summary, Until,
+    Verify,
+};
 use coral_registry::Tls;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,7 @@ pub(crate) struct Mirrors {
     /// The source with Coral's own image.
     own: Host,
     engine: Arc<Engine>,
+    paces: Paces,
     there: Arc<There>,
     running: BTreeMap<String, Running>,
     status: Status,
@@ -50,11 +54,13 @@ struct There {
 
 impl Observer for There {
     fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
-        if let (Some(key), Event::Mirrored { .. } | Event::UpToDate { .. }) = (key, event) {
-            self.keys
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(key.clone());
+        if let Some(key) = key {
+            let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Event::Mirrored { .. } | Event::UpToDate { .. } => drop(keys.insert(key.clone())),
+                Event::Pruned => drop(keys.remove(key)),
+                _ => {}
+            }
         }
         self.terminal.observe(source, key, event);
     }
@@ -78,6 +84,7 @@ impl Mirrors {
             embedded: embedded.clone(),
             own,
             engine: Arc::new(engine),
+            paces: Paces::default(),
             there,
             running: BTreeMap::new(),
             status: Status::default(),
@@ -117,6 +124,13 @@ impl Mirrors {
             self.end(&name);
             self.say(&format!("mirror {name} removed; what it copied stays"));
         }
+        let known = if broken.is_empty() {
+            Known::All
+        } else {
+            Known::Some
+        };
+        self.engine.set_known(known);
+        let mut begun = vec![];
         for loaded in wanted {
             let before = self
                 .running
@@ -131,7 +145,7 @@ impl Mirrors {
                 None if first_time => {}
                 None => self.say(&format!("mirror {} added", loaded.name)),
             }
-            let access = access(&loaded, &client);
+            let access = access(&loaded, &client, &self.paces);
             if matches!(loaded.settings.target, Target::Named(_)) {
                 // A read-only registry refuses strangers without asking who they are.
                 access.destination_client.expect_basic(&self.embedded);
@@ -140,12 +154,19 @@ impl Mirrors {
                 name: loaded.name.clone(),
                 access,
                 changed: before.is_some(),
+                verify: Verify::AsScheduled,
                 settings: loaded.settings,
             };
-            let entry = self.entry(&mirror, &loaded.origin);
-            let running = self.begin(mirror, loaded.fingerprint, loaded.origin, &entry);
+            // All are known before one begins: none deletes what another one wants.
+            self.engine.announce(&mirror);
+            begun.push((mirror, loaded.fingerprint, loaded.origin));
+        }
+        for (mirror, fingerprint, origin) in begun {
+            let name = mirror.name.clone();
+            let entry = self.entry(&mirror, &origin);
+            let running = self.begin(mirror, fingerprint, origin, &entry);
             self.board.put(entry);
-            self.running.insert(loaded.name, running);
+            self.running.insert(name, running);
         }
         Ok(())
     }
@@ -215,6 +236,7 @@ impl Mirrors {
         if let Some(running) = self.running.remove(name) {
             running.stop.cancel();
             self.board.remove(name);
+            self.engine.withdraw(name);
         }
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use coral_image::select::{LatestBy, NewerThan, SelectError, TagFilter, TagSelection};
-use coral_image::{Digest, ImageRef, Platform, ReferenceError, Repository, Tag, destination_path};
+use coral_image::{
+    Digest, ImageRef, PlatformPattern, ReferenceError, Repository, Tag, destination_path,
+};
 
 use super::{MAX_LISTED, RepositorySettings, shown};
 use crate::duration::parse_age;
@@ -94,7 +96,7 @@ fn repository(
         &format!("{path}.platforms"),
         &typed.platforms,
         MAX_PLATFORMS,
-        Platform::parse,
+        PlatformPattern::parse,
     );
     let filter = match &typed.select {
         Some(select) => filter(problems, &format!("{path}.select"), select, all),

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{RegistryUpload, stored};
+use super::{RegistryUpload, Wish, stored};
 use crate::blob_source::BlobSource;
 use crate::error::{Category, Disposition, Error};
 use crate::resume::Resumes;
@@ -78,7 +78,11 @@ impl RegistryUpload {
         if unknown && self.client.blob_size(&self.digest).await? == Some(size) {
             return Ok(Standing::Done);
         }
-        match self.client.post_upload(&self.digest, None).await? {
+        match self
+            .client
+            .post_upload(&self.digest, Wish::Mount(None))
+            .await?
+        {
             None => Ok(Standing::Done),
             Some(new) => {
                 *self = new;

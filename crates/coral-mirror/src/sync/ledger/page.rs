@@ -67,6 +67,7 @@ mod tests {
     use coral_image::{Digest, ImageRef};
     use jiff::Timestamp;
 
+    use super::super::Arrival;
     use super::*;
     use crate::engine::Failure;
     use crate::expand::Wanted;
@@ -88,11 +89,15 @@ mod tests {
 
     /// Tags 0 to 9: even ones are mirrored, 1 has failed, the others were not looked at yet.
     fn ledger() -> Ledger {
-        let mut ledger = Ledger::new(1, RetryPolicy::default(), Until::Stopped);
+        let mut ledger = Ledger::new(1, RetryPolicy::default(), Until::Stopped, None);
         let now = Timestamp::from_second(1000).unwrap();
         ledger.expanded(0, (0..10).map(|n| wanted(&n.to_string())).collect(), now);
         for n in (0..10).step_by(2) {
-            ledger.succeeded(&key(&n.to_string()), Digest::sha256(b"x"), 5, false, now);
+            let arrival = Arrival::Copied {
+                moved: 5,
+                sparse: false,
+            };
+            ledger.succeeded(&key(&n.to_string()), Digest::sha256(b"x"), arrival, now);
         }
         let failure = Failure {
             error: "broken".to_owned(),

@@ -34,7 +34,7 @@ fn ledger(until: Until) -> Ledger {
         limit: 2,
         max_backoff: Duration::from_mins(1),
     };
-    Ledger::new(2, policy, until)
+    Ledger::new(2, policy, until, None)
 }
 
 /// The images of a ledger's first repository are known at second 0, and looked at.

@@ -1,0 +1,183 @@
+//! What keeps a mirror whole and within bounds: verification, pruning, limits.
+
+use std::time::Duration;
+
+use coral_image::select::TagPatterns;
+
+use super::MIN_INTERVAL;
+use crate::duration::GoDuration;
+use crate::problem::Problems;
+use crate::registry_mirror::quantity::parse_bytes;
+use crate::registry_mirror::{MirrorLimits, Prune, VerifyBy};
+
+const DEFAULT_VERIFY: Duration = Duration::from_hours(24);
+const MIN_BANDWIDTH: u64 = 64_000;
+const MAX_COPIES: u32 = 100;
+
+/// How blobs at the destination are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifySettings {
+    /// How often each image has its turn.
+    pub every: Duration,
+    /// How a blob is looked at.
+    pub by: VerifyBy,
+}
+
+/// How tags that are no longer selected are deleted.
+#[derive(Debug, Clone)]
+pub struct PruneSettings {
+    /// Tags that are never deleted.
+    pub keep: TagPatterns,
+    /// Whether it is only said what would be deleted.
+    pub dry_run: bool,
+}
+
+/// How much a mirror may do at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MirrorLimitSettings {
+    /// Bytes of blobs a second.
+    pub bandwidth: Option<u64>,
+    /// Images copied at the same time.
+    pub copies: Option<usize>,
+}
+
+pub(super) fn verify(
+    problems: &mut Problems,
+    every: Option<&str>,
+    by: Option<VerifyBy>,
+) -> Option<VerifySettings> {
+    let by = by.unwrap_or_default();
+    let Some(text) = every else {
+        return Some(VerifySettings {
+            every: DEFAULT_VERIFY,
+            by,
+        });
+    };
+    let every = problems
+        .check("spec.verify", GoDuration::parse(text))?
+        .get();
+    if every.is_zero() {
+        return None;
+    }
+    if every < MIN_INTERVAL {
+        problems.add(
+            "spec.verify",
+            format_args!("{text:?} is shorter than 1s; 0 is never"),
+        );
+    }
+    Some(VerifySettings { every, by })
+}
+
+pub(super) fn prune(problems: &mut Problems, typed: &Prune) -> Option<PruneSettings> {
+    let keep = match TagPatterns::compile("keep", &typed.keep) {
+        Ok(keep) => keep,
+        Err(errors) => {
+            for error in errors {
+                problems.add(format!("spec.prune.{}", error.field()), error);
+            }
+            return None;
+        }
+    };
+    if typed.dry_run && !typed.enabled {
+        problems.add("spec.prune.dryRun", "has no effect without enabled: true");
+    }
+    let dry_run = typed.dry_run;
+    typed.enabled.then_some(PruneSettings { keep, dry_run })
+}
+
+pub(super) fn limits(problems: &mut Problems, typed: Option<&MirrorLimits>) -> MirrorLimitSettings {
+    let mut settings = MirrorLimitSettings::default();
+    let Some(typed) = typed else { return settings };
+    if let Some(text) = &typed.bandwidth {
+        const PATH: &str = "spec.limits.bandwidth";
+        settings.bandwidth = problems.check(PATH, parse_bytes(text));
+        if settings
+            .bandwidth
+            .is_some_and(|bytes| bytes < MIN_BANDWIDTH)
+        {
+            problems.add(PATH, format_args!("is {text:?}, must be at least 64k"));
+        }
+    }
+    if let Some(copies) = typed.copies {
+        if !(1..=MAX_COPIES).contains(&copies) {
+            problems.add(
+                "spec.limits.copies",
+                format_args!("is {copies}, must be 1 to {MAX_COPIES}"),
+            );
+        }
+        settings.copies = usize::try_from(copies).ok();
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(check: impl FnOnce(&mut Problems)) -> String {
+        let mut problems = Problems::default();
+        check(&mut problems);
+        let found = problems.into_result(Some(())).err().unwrap_or_default();
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        found.join("\n")
+    }
+
+    #[test]
+    fn blobs_are_checked_every_day_unless_something_else_is_said() {
+        let every = |text| verify(&mut Problems::default(), text, None).map(|v| v.every);
+        assert_eq!(every(None), Some(DEFAULT_VERIFY));
+        assert_eq!(every(Some("90m")), Some(Duration::from_mins(90)));
+        assert_eq!(every(Some("0")), None);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let short = problem(|p| {
+            verify(p, Some("10ms"), None);
+        });
+        assert_eq!(
+            short,
+            "spec.verify: \"10ms\" is shorter than 1s; 0 is never"
+        );
+        let slow = MirrorLimits {
+            bandwidth: Some("999".into()),
+            copies: Some(0),
+        };
+        assert_eq!(
+            problem(|p| {
+                limits(p, Some(&slow));
+            }),
+            "spec.limits.bandwidth: is \"999\", must be at least 64k\n\
+             spec.limits.copies: is 0, must be 1 to 100"
+        );
+    }
+
+    #[test]
+    fn a_pattern_to_keep_that_is_none_is_named() {
+        let typed = Prune {
+            enabled: true,
+            keep: vec!["ok".into(), "[".into()],
+            dry_run: false,
+        };
+        let said = problem(|p| drop(prune(p, &typed)));
+        assert!(said.starts_with("spec.prune.keep[1]: "), "{said}");
+        let idle = Prune {
+            dry_run: true,
+            ..Prune::default()
+        };
+        let said = problem(|p| drop(prune(p, &idle)));
+        assert_eq!(
+            said,
+            "spec.prune.dryRun: has no effect without enabled: true"
+        );
+    }
+
+    #[test]
+    fn nothing_is_deleted_unless_it_is_asked_for() {
+        let idle = Prune {
+            keep: vec!["a".into()],
+            ..Prune::default()
+        };
+        assert!(prune(&mut Problems::default(), &idle).is_none());
+    }
+}

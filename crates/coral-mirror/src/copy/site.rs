@@ -1,0 +1,99 @@
+//! One side of a copy.
+
+use std::sync::Arc;
+
+use coral_distribution::{Endpoint, Error, Layout, RateLimit};
+use coral_image::{Repository, RepositoryPath};
+use tokio::sync::watch;
+
+use crate::bandwidth::Bandwidth;
+use crate::pace::{AskError, Pace, Purpose};
+
+/// One side of a copy.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The repository or layout.
+    pub endpoint: Endpoint,
+    /// What blobs are shared within: the registry's host, or the layout's folder.
+    pub registry: String,
+    /// The repository's path; a layout has none.
+    pub path: Option<RepositoryPath>,
+    /// How fast it is asked; without one, as fast as it goes.
+    pub(crate) pace: Option<Arc<Pace>>,
+    /// What it says of its rate limit.
+    pub(crate) rate_limit: Option<watch::Receiver<Option<RateLimit>>>,
+    /// Limit on what is read from it.
+    pub(crate) bandwidth: Option<Bandwidth>,
+}
+
+impl Site {
+    /// A repository of a registry.
+    pub fn new(endpoint: Endpoint, repository: &Repository) -> Self {
+        let (registry, path) = (
+            repository.host().to_string(),
+            Some(repository.path().clone()),
+        );
+        Self {
+            endpoint,
+            registry,
+            path,
+            pace: None,
+            rate_limit: None,
+            bandwidth: None,
+        }
+    }
+
+    /// A layout's folder.
+    pub fn layout(layout: Layout) -> Self {
+        let registry = format!("oci:{}", layout.dir().display());
+        Self {
+            endpoint: layout.into(),
+            registry,
+            path: None,
+            pace: None,
+            rate_limit: None,
+            bandwidth: None,
+        }
+    }
+
+    /// Sends a request for what is missing, at the pace of the registry.
+    pub(crate) async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, AskError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.ask_for(Purpose::Copy, request).await
+    }
+
+    /// Sends a request that only looks whether something changed.
+    pub(crate) async fn check<T, F>(&self, request: impl Fn() -> F) -> Result<T, AskError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.ask_for(Purpose::Check, request).await
+    }
+
+    /// Takes in what the registry said of its rate limit.
+    pub(crate) fn note_rate_limit(&self) {
+        if let (Some(pace), Some(rate_limit)) = (&self.pace, &self.rate_limit)
+            && let Some(said) = *rate_limit.borrow()
+        {
+            pace.observe(&said);
+        }
+    }
+
+    async fn ask_for<T, F>(&self, purpose: Purpose, request: impl Fn() -> F) -> Result<T, AskError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let Some(pace) = &self.pace else {
+            return Ok(request().await?);
+        };
+        // What it says is taken in before the next request is let out.
+        let request = || async {
+            let result = request().await;
+            self.note_rate_limit();
+            result
+        };
+        pace.ask(purpose, request).await
+    }
+}

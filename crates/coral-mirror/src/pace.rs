@@ -1,0 +1,205 @@
+//! Each source registry is asked as fast as it lets us: one pace for all mirrors of a process.
+
+mod tempo;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use coral_distribution::{Category, Error, RateLimit};
+use coral_image::Host;
+use tokio::sync::{Mutex as Queue, Notify};
+
+use crate::state::Cause;
+pub(crate) use tempo::Purpose;
+use tempo::{Budget, Tempo, Turn};
+
+/// A registry that is closed for longer is not waited for: the image is tried again later, and
+/// those of other registries have the workers until then.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A request that was refused this often is a failure of its image.
+const TRIES: u32 = 5;
+
+/// An allowance whose end is not known, or is far away, is asked about again after this long:
+/// many windows slide.
+const UNKNOWN_END: Duration = Duration::from_mins(1);
+const FARTHEST_END: Duration = Duration::from_mins(10);
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It failed.
+    #[error(transparent)]
+    Request(#[from] Error),
+    /// It was not sent: the registry wants no requests for now.
+    #[error("{host} limits requests and takes none for another {} s", wait.as_secs().max(1))]
+    Closed {
+        /// The registry.
+        host: String,
+        /// For how long.
+        wait: Duration,
+    },
+}
+
+impl AskError {
+    /// A bounded label for metrics and machines.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.category().as_str(),
+            Self::Closed { .. } => Category::RateLimited.as_str(),
+        }
+    }
+
+    /// What the failure asks for.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Request(error) => crate::copy::cause_of(error),
+            Self::Closed { wait, .. } => Cause::After(*wait),
+        }
+    }
+}
+
+/// The paces of all registries that a process asks. Cheap to clone; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Paces(Arc<Mutex<HashMap<Host, Arc<Pace>>>>);
+
+impl Paces {
+    pub(crate) fn of(&self, host: &Host) -> Arc<Pace> {
+        let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Pace::new(host.to_string()));
+        paces.entry(host.clone()).or_insert_with(new).clone()
+    }
+}
+
+/// How one registry is asked.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    host: String,
+    tempo: Mutex<Tempo>,
+    /// Only the first in each line waits for a turn: thousands may stand behind it.
+    checks: Queue<()>,
+    copies: Queue<()>,
+    changed: Notify,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pace: Arc<Pace>,
+    sent: Instant,
+}
+
+impl Pace {
+    fn new(host: String) -> Self {
+        Self {
+            host,
+            tempo: Mutex::default(),
+            checks: Queue::default(),
+            copies: Queue::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Sends a request when it is its turn, again where it was refused and the wait is short.
+    pub(crate) async fn ask<T, F>(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        request: impl Fn() -> F,
+    ) -> Result<T, AskError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut tries = 0;
+        loop {
+            let asking = self.turn(purpose).await?;
+            let result = request().await;
+            asking.ends(result.as_ref().err());
+            tries += 1;
+            match result {
+                Err(error) if is_refusal(&error) && tries < TRIES => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Waits for the turn of a request.
+    pub(crate) async fn turn(self: &Arc<Self>, purpose: Purpose) -> Result<Asking, AskError> {
+        let line = match purpose {
+            Purpose::Check => &self.checks,
+            Purpose::Copy => &self.copies,
+        };
+        let _first = line.lock().await;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let now = Instant::now();
+            let turn = self.tempo().admit(now, purpose);
+            match turn {
+                Turn::Now => {
+                    return Ok(Asking {
+                        pace: Arc::clone(self),
+                        sent: now,
+                    });
+                }
+                Turn::WhenOneEnds => changed.await,
+                Turn::At(at) if at.duration_since(now) > PATIENCE => {
+                    let (host, wait) = (self.host.clone(), at.duration_since(now));
+                    return Err(AskError::Closed { host, wait });
+                }
+                Turn::At(at) => tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep_until(at.into()) => {}
+                },
+            }
+        }
+    }
+
+    /// Takes in what the registry says of its limit.
+    pub(crate) fn observe(&self, said: &RateLimit) {
+        let Some(remaining) = said.remaining else {
+            return;
+        };
+        let wait = said.reset_after.or(said.window).unwrap_or(UNKNOWN_END);
+        self.tempo().observed(Budget {
+            limit: said.limit.unwrap_or(remaining),
+            remaining,
+            renews: said.at.into_std() + wait.min(FARTHEST_END),
+        });
+    }
+
+    fn tempo(&self) -> MutexGuard<'_, Tempo> {
+        // Every change is one step, so a panic elsewhere does not spoil it.
+        self.tempo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asking {
+    /// Says what came of it: nothing bad, or this error.
+    pub(crate) fn ends(self, error: Option<&Error>) {
+        let now = Instant::now();
+        let mut tempo = self.pace.tempo();
+        match error {
+            Some(error) if is_refusal(error) => tempo.refused(self.sent, now, error.retry_after()),
+            Some(error) if is_distress(error) => tempo.failed(self.sent, now),
+            _ => tempo.granted(),
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.pace.tempo().ended();
+        self.pace.changed.notify_waiters();
+    }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    error.category() == Category::RateLimited
+}
+
+fn is_distress(error: &Error) -> bool {
+    matches!(
+        error.category(),
+        Category::Timeout | Category::Connect | Category::Server | Category::Cut
+    )
+}

@@ -1,0 +1,281 @@
+//! Tags at the destination that nobody selects any more.
+//!
+//! What is deleted is a tag, never a digest: a manifest may have other names. Nothing is deleted
+//! while it is not known what every mirror of the process wants of the repository.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coral_api::PruneSettings;
+use coral_distribution::{Category, Endpoint, Error};
+use coral_image::select::TagPatterns;
+use coral_image::{Algorithm, Digest, Repository, Tag, Version};
+
+/// What one mirror wants of one repository at its destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Claim {
+    /// It has not looked yet.
+    NotYet,
+    /// It looked, and could not find out; or it does not look at all.
+    Unknown,
+    /// These.
+    Known(BTreeSet<Version>),
+}
+
+/// What all mirrors together want of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wishes {
+    /// Some have not looked yet.
+    NotYet,
+    /// Some could not find out: nothing may be deleted.
+    Unknown,
+    /// These.
+    Known(BTreeSet<Version>),
+}
+
+/// What every mirror of the process wants.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    mirrors: BTreeMap<String, Vec<(Repository, Claim)>>,
+    incomplete: bool,
+}
+
+impl Claims {
+    /// A mirror is there, and wants something of these repositories.
+    pub(crate) fn announce(
+        &mut self,
+        mirror: &str,
+        repositories: impl IntoIterator<Item = Repository>,
+    ) {
+        let claims = repositories
+            .into_iter()
+            .map(|repository| (repository, Claim::NotYet));
+        self.mirrors.insert(mirror.to_owned(), claims.collect());
+    }
+
+    /// Whether mirrors exist of which nothing is known.
+    pub(crate) fn set_incomplete(&mut self, incomplete: bool) {
+        self.incomplete = incomplete;
+    }
+
+    /// A mirror knows what it wants of the repository that it announced at this place.
+    pub(crate) fn known(&mut self, mirror: &str, place: usize, wanted: BTreeSet<Version>) {
+        self.set(mirror, place, Claim::Known(wanted));
+    }
+
+    /// A mirror cannot say what it wants.
+    pub(crate) fn unknown(&mut self, mirror: &str, place: usize) {
+        self.set(mirror, place, Claim::Unknown);
+    }
+
+    fn set(&mut self, mirror: &str, place: usize, claim: Claim) {
+        let claims = self.mirrors.get_mut(mirror);
+        if let Some((_, known)) = claims.and_then(|claims| claims.get_mut(place)) {
+            *known = claim;
+        }
+    }
+
+    /// A mirror is gone, and with it what it wanted.
+    pub(crate) fn withdraw(&mut self, mirror: &str) {
+        self.mirrors.remove(mirror);
+    }
+
+    /// What all of them want of a repository.
+    pub(crate) fn of(&self, repository: &Repository) -> Wishes {
+        let mut together = BTreeSet::new();
+        let mut not_yet = false;
+        let all = self.mirrors.values().flatten();
+        for (_, claim) in all.filter(|(claimed, _)| claimed == repository) {
+            match claim {
+                Claim::Unknown => return Wishes::Unknown,
+                Claim::NotYet => not_yet = true,
+                Claim::Known(wanted) => together.extend(wanted.iter().cloned()),
+            }
+        }
+        match (self.incomplete, not_yet) {
+            (true, _) => Wishes::Unknown,
+            (_, true) => Wishes::NotYet,
+            _ => Wishes::Known(together),
+        }
+    }
+}
+
+/// Why tags were not deleted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PruneError {
+    #[error("pruning: its tags at the destination could not be listed")]
+    List(#[source] Error),
+    #[error("pruning: its manifests at the destination could not be read")]
+    Read(#[source] Error),
+    #[error("pruning: tag {tag} could not be deleted at the destination")]
+    Delete {
+        tag: Tag,
+        #[source]
+        source: Error,
+    },
+}
+
+impl PruneError {
+    pub(crate) fn source_error(&self) -> &Error {
+        match self {
+            Self::List(source) | Self::Read(source) | Self::Delete { source, .. } => source,
+        }
+    }
+}
+
+/// Deletes what nobody wants, or with a dry run only finds it; which tags that are.
+pub(crate) async fn prune(
+    destination: &Endpoint,
+    wanted: &BTreeSet<Version>,
+    settings: &PruneSettings,
+) -> Result<Vec<Tag>, PruneError> {
+    let doomed = doomed(destination, wanted, &settings.keep).await?;
+    if settings.dry_run {
+        return Ok(doomed);
+    }
+    for tag in &doomed {
+        match destination.delete(&Version::Tag(tag.clone())).await {
+            Err(source) if source.category() != Category::NotFound => {
+                let tag = tag.clone();
+                return Err(PruneError::Delete { tag, source });
+            }
+            // Somebody else was quicker.
+            _ => {}
+        }
+    }
+    Ok(doomed)
+}
+
+/// The tags that go: images first, then the signatures of images that are gone with them.
+pub(crate) async fn doomed(
+    destination: &Endpoint,
+    wanted: &BTreeSet<Version>,
+    keep: &TagPatterns,
+) -> Result<Vec<Tag>, PruneError> {
+    let present = match destination.tags().await {
+        Ok(tags) => tags,
+        Err(error) if error.category() == Category::NotFound => return Ok(vec![]),
+        Err(error) => return Err(PruneError::List(error)),
+    };
+    let Sorted {
+        mut doomed,
+        kept,
+        companions,
+    } = sort(present, wanted, keep);
+    if doomed.is_empty() || companions.is_empty() {
+        return Ok(doomed);
+    }
+    let going = digests(destination, doomed.iter().cloned().map(Version::Tag)).await?;
+    let mut companions: Vec<_> = companions
+        .into_iter()
+        .filter(|(_, s)| going.contains(s))
+        .collect();
+    if !companions.is_empty() {
+        let wanted_digests = wanted.iter().filter(|v| v.digest().is_some()).cloned();
+        let staying = kept.into_iter().map(Version::Tag).chain(wanted_digests);
+        let staying = digests(destination, staying).await?;
+        companions.retain(|(_, subject)| !staying.contains(subject));
+    }
+    doomed.extend(companions.into_iter().map(|(tag, _)| tag));
+    Ok(doomed)
+}
+
+/// What a repository's tags are to a mirror.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sorted {
+    doomed: Vec<Tag>,
+    kept: Vec<Tag>,
+    /// Tags that belong to the image of a digest: signatures, lists of referrers.
+    companions: Vec<(Tag, Digest)>,
+}
+
+/// Pure: which tags go, which stay, and which depend on others.
+fn sort(present: Vec<Tag>, wanted: &BTreeSet<Version>, keep: &TagPatterns) -> Sorted {
+    let mut sorted = Sorted::default();
+    for tag in present {
+        if wanted.contains(&Version::Tag(tag.clone())) || keep.matches(tag.as_str()) {
+            sorted.kept.push(tag);
+        } else if let Some(subject) = subject_of(&tag) {
+            sorted.companions.push((tag, subject));
+        } else {
+            sorted.doomed.push(tag);
+        }
+    }
+    sorted
+}
+
+/// The digest that a tag such as `sha256-<hex>.sig` or `sha256-<hex>` is about.
+fn subject_of(tag: &Tag) -> Option<Digest> {
+    let stem = tag.as_str().split('.').next()?;
+    let (algorithm, hex) = stem.split_once('-')?;
+    let known = [Algorithm::Sha256, Algorithm::Sha512];
+    known.iter().find(|a| a.to_string() == algorithm)?;
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
+
+/// Digests of these images and of what their indexes name. What is not there has none.
+async fn digests(
+    destination: &Endpoint,
+    images: impl IntoIterator<Item = Version>,
+) -> Result<BTreeSet<Digest>, PruneError> {
+    let mut found = BTreeSet::new();
+    let mut next: Vec<Version> = images.into_iter().collect();
+    while let Some(version) = next.pop() {
+        let manifest = match destination.manifest(&version).await {
+            Ok(manifest) => manifest,
+            Err(error) if error.category() == Category::NotFound => continue,
+            Err(error) => return Err(PruneError::Read(error)),
+        };
+        if found.insert(manifest.digest()) {
+            let children = manifest.children().iter().map(|child| child.digest);
+            let new = children.filter(|digest| !found.contains(digest));
+            next.extend(new.map(Version::Digest));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(names: &[&str]) -> Vec<Tag> {
+        names.iter().map(|name| Tag::parse(name).unwrap()).collect()
+    }
+
+    fn wanted(names: &[&str]) -> BTreeSet<Version> {
+        tags(names).into_iter().map(Version::Tag).collect()
+    }
+
+    fn repository(name: &str) -> Repository {
+        Repository::parse(name).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_wants_goes_and_what_is_kept_or_belongs_to_an_image_stays() {
+        let signature = format!("sha256-{}.sig", "a".repeat(64));
+        let present = tags(&["1", "2", "2-lts", &signature, "sha256-short"]);
+        let keep = TagPatterns::compile("keep", &["*-lts".to_owned()]).unwrap();
+        let sorted = sort(present, &wanted(&["1", "3"]), &keep);
+        assert_eq!(sorted.doomed, tags(&["2", "sha256-short"]));
+        assert_eq!(sorted.kept, tags(&["1", "2-lts"]));
+        assert_eq!(sorted.companions.len(), 1);
+    }
+
+    #[test]
+    fn the_wishes_of_all_mirrors_count() {
+        let mut claims = Claims::default();
+        let app = repository("local:5000/quay.io/app");
+        claims.announce("a", [app.clone()]);
+        claims.announce("b", [repository("local:5000/quay.io/other"), app.clone()]);
+        claims.known("a", 0, wanted(&["1"]));
+        assert_eq!(claims.of(&app), Wishes::NotYet);
+        claims.known("b", 1, wanted(&["2"]));
+        assert_eq!(claims.of(&app), Wishes::Known(wanted(&["1", "2"])));
+        claims.unknown("b", 1);
+        assert_eq!(claims.of(&app), Wishes::Unknown);
+        claims.withdraw("b");
+        assert_eq!(claims.of(&app), Wishes::Known(wanted(&["1"])));
+        claims.set_incomplete(true);
+        assert_eq!(claims.of(&app), Wishes::Unknown);
+    }
+}

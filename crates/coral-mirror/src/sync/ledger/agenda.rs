@@ -1,0 +1,119 @@
+//! What is next, and how many images stand where: kept up with each change, so that a mirror of
+//! ten thousand images does not look through all of them at every step.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{Image, Phase};
+use crate::progress::Key;
+use crate::state::ImageState;
+
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    /// To be compared as soon as possible.
+    due: BTreeSet<Key>,
+    /// Failed, and tried again then.
+    tries: BTreeSet<(Timestamp, Key)>,
+    /// Mirrored, and verified then.
+    checks: BTreeSet<(Timestamp, Key)>,
+    pub(super) counts: Counts,
+}
+
+/// How many images stand where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) pending: usize,
+    pub(super) mirrored: usize,
+    pub(super) failing: usize,
+    pub(super) errors: usize,
+    pub(super) sparse: usize,
+    /// Being looked at or copied, or about to be.
+    pub(super) busy: usize,
+}
+
+impl Counts {
+    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 3] {
+        let state = match image.status.state {
+            ImageState::Pending => &mut self.pending,
+            ImageState::Mirrored(_) => &mut self.mirrored,
+            ImageState::Failing(_) => &mut self.failing,
+            ImageState::Error(_) => &mut self.errors,
+        };
+        let sparse = image.sparse.then_some(&mut self.sparse);
+        let busy = (image.phase != Phase::Resting).then_some(&mut self.busy);
+        [Some(state), sparse, busy]
+    }
+}
+
+impl Agenda {
+    /// The image is as it is now.
+    pub(super) fn joins(&mut self, key: &Key, image: &Image) {
+        self.counts
+            .of(image)
+            .into_iter()
+            .flatten()
+            .for_each(|count| *count += 1);
+        if image.phase == Phase::Due {
+            self.due.insert(key.clone());
+        }
+        if let Some(at) = image.try_at() {
+            self.tries.insert((at, key.clone()));
+        }
+        if let Some(at) = image.check_at() {
+            self.checks.insert((at, key.clone()));
+        }
+    }
+
+    /// The image is about to be something else, or to leave.
+    pub(super) fn leaves(&mut self, key: &Key, image: &Image) {
+        self.counts
+            .of(image)
+            .into_iter()
+            .flatten()
+            .for_each(|count| *count -= 1);
+        if image.phase == Phase::Due {
+            self.due.remove(key);
+        }
+        if let Some(at) = image.try_at() {
+            self.tries.remove(&(at, key.clone()));
+        }
+        if let Some(at) = image.check_at() {
+            self.checks.remove(&(at, key.clone()));
+        }
+    }
+
+    /// Images to compare now.
+    pub(super) fn to_compare(&self, now: Timestamp) -> Vec<Key> {
+        let again = self.tries.iter().take_while(|(at, _)| *at <= now);
+        let again = again.map(|(_, key)| key.clone());
+        self.due.iter().cloned().chain(again).collect()
+    }
+
+    /// Images to verify now.
+    pub(super) fn to_verify(&self, now: Timestamp) -> Vec<Key> {
+        let due = self.checks.iter().take_while(|(at, _)| *at <= now);
+        due.map(|(_, key)| key.clone()).collect()
+    }
+
+    pub(super) fn next_try(&self) -> Option<Timestamp> {
+        self.tries.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn next_check(&self) -> Option<Timestamp> {
+        self.checks.first().map(|(at, _)| *at)
+    }
+}
+
+impl Image {
+    fn try_at(&self) -> Option<Timestamp> {
+        self.status
+            .next_try
+            .filter(|_| self.phase == Phase::Resting)
+    }
+
+    fn check_at(&self) -> Option<Timestamp> {
+        let rests = self.phase == Phase::Resting && self.status.is_mirrored();
+        self.verify_at.filter(|_| rests)
+    }
+}

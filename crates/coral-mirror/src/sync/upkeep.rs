@@ -1,0 +1,188 @@
+//! What a mirror does beside copying: it looks at what it copied before, and deletes what nobody
+//! wants any more.
+
+use std::collections::BTreeSet;
+
+use coral_api::VerifyBy;
+use coral_distribution::Error;
+use coral_image::{Digest, Tag, Version};
+use futures::FutureExt;
+use jiff::Timestamp;
+
+use super::{Driver, Found};
+use crate::copy::cause_of;
+use crate::engine::Failure;
+use crate::expand::Wanted;
+use crate::progress::{Event, Key, chain};
+use crate::prune::{PruneError, Wishes, prune};
+use crate::queue::Queue;
+use crate::state::Cause;
+use crate::verify::verify;
+
+/// Found broken this often in a row: copying does not mend it.
+const HOPELESS: u32 = 3;
+
+impl<Q: Queue> Driver<Q> {
+    pub(super) fn ask_to_verify(&mut self, wanted: Wanted, digest: Digest) {
+        let access = self.mirror.access.clone();
+        let by = self
+            .mirror
+            .settings
+            .verify
+            .map_or(VerifyBy::default(), |verify| verify.by);
+        let host = self.host(wanted.key.repository.host());
+        self.questions.push(
+            async move {
+                let _turn = host.acquire().await;
+                let destination = access.destination(&wanted.key.repository).endpoint;
+                let found = verify(&destination, digest, &wanted.platforms, by).await;
+                Found::Verified(wanted.key, found)
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) async fn fold_in_verified(
+        &mut self,
+        key: &Key,
+        found: Result<BTreeSet<Digest>, Error>,
+    ) {
+        let broken = match found {
+            Ok(broken) => broken,
+            Err(error) => {
+                let failure = Failure {
+                    error: format!("destination: {}", chain(&error)),
+                    category: error.category().as_str(),
+                    cause: cause_of(&error),
+                };
+                return self.image_failed(key, failure);
+            }
+        };
+        let parts = broken.len();
+        match self.ledger.verified(key, broken, Timestamp::now()) {
+            0 => {}
+            HOPELESS.. => self.image_failed(key, hopeless(parts)),
+            _ => {
+                if let Some(wanted) = self.ledger.copying(key) {
+                    self.observe(&wanted, &Event::Damaged { parts });
+                }
+                self.enqueue(key).await;
+            }
+        }
+    }
+
+    /// What is wanted of a repository is known, for this mirror and for others.
+    pub(super) fn claim(&mut self, repository: usize, wanted: &[Wanted]) {
+        let versions: BTreeSet<Version> = wanted.iter().map(|w| w.key.version.clone()).collect();
+        if self.mirror.settings.prune.is_some() {
+            if wanted.is_empty() {
+                // A source that lists nothing any more is more often broken than empty.
+                let source = &self.mirror.settings.repositories[repository].repository;
+                tracing::warn!(repository = %source, "not pruned: nothing at all is selected");
+            } else {
+                self.to_prune.insert(repository);
+            }
+        }
+        let name = &self.mirror.name;
+        self.shared
+            .claims
+            .send_modify(|claims| claims.known(name, repository, versions));
+    }
+
+    pub(super) fn claim_unknown(&mut self, repository: usize) {
+        self.to_prune.remove(&repository);
+        let name = &self.mirror.name;
+        self.shared
+            .claims
+            .send_modify(|claims| claims.unknown(name, repository));
+    }
+
+    /// A mirror that does not look wants something all the same.
+    pub(super) fn claim_nothing_known(&mut self) {
+        for repository in 0..self.mirror.settings.repositories.len() {
+            self.claim_unknown(repository);
+        }
+    }
+
+    pub(super) fn ask_to_prune(&mut self) {
+        let Some(settings) = self.mirror.settings.prune.clone() else {
+            return;
+        };
+        let places = self.mirror.places();
+        for repository in self.to_prune.clone() {
+            let place = &places[repository];
+            let wishes = self.claims.borrow_and_update().of(place);
+            let wanted = match wishes {
+                Wishes::NotYet => continue,
+                Wishes::Unknown => {
+                    tracing::info!(repository = %place, "not pruned: not every mirror could say what it wants of it");
+                    self.to_prune.remove(&repository);
+                    continue;
+                }
+                Wishes::Known(wanted) => wanted,
+            };
+            self.to_prune.remove(&repository);
+            self.pruning.insert(repository);
+            let destination = self.mirror.access.destination(place).endpoint;
+            let settings = settings.clone();
+            self.questions.push(
+                async move {
+                    Found::Pruned(repository, prune(&destination, &wanted, &settings).await)
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    pub(super) fn fold_in_pruned(
+        &mut self,
+        repository: usize,
+        pruned: Result<Vec<Tag>, PruneError>,
+    ) {
+        self.pruning.remove(&repository);
+        let tags = match pruned {
+            Ok(tags) => tags,
+            Err(error) => {
+                let failure = Failure {
+                    error: chain(&error),
+                    category: error.source_error().category().as_str(),
+                    cause: cause_of(error.source_error()),
+                };
+                return self.repository_failed(repository, failure);
+            }
+        };
+        let dry = self
+            .mirror
+            .settings
+            .prune
+            .as_ref()
+            .is_some_and(|prune| prune.dry_run);
+        let event = if dry {
+            Event::WouldPrune
+        } else {
+            self.ledger.pruned(tags.len());
+            Event::Pruned
+        };
+        let source = &self.mirror.settings.repositories[repository].repository;
+        let place = self.mirror.places().swap_remove(repository);
+        for tag in tags {
+            let image = source.tagged(tag.clone()).to_string();
+            let key = Key {
+                repository: place.clone(),
+                version: Version::Tag(tag),
+            };
+            self.shared.observer.observe(&image, Some(&key), &event);
+        }
+    }
+}
+
+fn hopeless(parts: usize) -> Failure {
+    Failure {
+        error: format!(
+            "destination: {parts} manifests or blobs are still gone or broken after they were \
+             copied again: the registry keeps what it has; delete them there, or have it scrubbed"
+        ),
+        category: "broken",
+        cause: Cause::Refusal,
+    }
+}
