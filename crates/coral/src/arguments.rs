@@ -130,12 +130,18 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CopyArguments {
-    /// What to copy: HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG]
-    #[arg(value_name = "SRC")]
+    // Not doc comments: brackets would be links there.
+    #[arg(
+        value_name = "SRC",
+        help = "What to copy: HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG] or \
+                oci-archive:FILE.tar[:TAG]"
+    )]
     pub(crate) source: String,
-    /// Where to: HOST/PATH[:TAG], oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG], which is replaced;
-    /// without a tag, the source's
-    #[arg(value_name = "DST")]
+    #[arg(
+        value_name = "DST",
+        help = "Where to: HOST/PATH[:TAG], oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG], which is \
+                replaced; without a tag, the source's"
+    )]
     pub(crate) destination: String,
     /// Copy only these platforms of an index, such as linux/amd64 or linux/arm*; the index itself
     /// stays as it is

@@ -1,6 +1,7 @@
 //! Stages of a run: in order, each timed, a budget over all.
 
 mod outcome;
+mod page;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use anyhow::{Result, bail};
 use crate::command::Said;
 use crate::workspace::Workspace;
 pub(crate) use outcome::{Outcome, Row};
+pub(crate) use page::renewed;
 
 /// The work of a stage.
 pub(crate) type Work = Box<dyn Fn(&Workspace) -> Result<Said>>;

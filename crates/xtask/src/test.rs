@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::bench::{self, Pages};
-use crate::stage::{Budget, Stage, choose, run_all};
+use crate::command::{output, program};
+use crate::stage::{Budget, Outcome, Stage, choose, renewed, run_all};
 use crate::tools::{self, OnMissing};
 use crate::workspace::Workspace;
 
@@ -57,7 +58,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &TestArguments) -> Result<()
     } else {
         OnMissing::List
     };
-    let stages = choose(stages(workspace, tier, on_missing)?, &arguments.only)?;
+    let all = stages(workspace, tier, on_missing)?;
+    let order: Vec<String> = all.iter().map(|stage| stage.name.clone()).collect();
+    let stages = choose(all, &arguments.only)?;
     if arguments.list {
         for stage in stages {
             println!("{}", stage.name);
@@ -67,15 +70,22 @@ pub(crate) fn run(workspace: &Workspace, arguments: &TestArguments) -> Result<()
     let budget = budget(workspace, tier);
     let outcome = run_all(workspace, stages, budget);
     print!("\n{}", outcome.table());
-    if tier == Tier::Long && arguments.only.is_empty() {
-        let page = workspace.root.join(LONG_RUN);
-        fs::write(&page, outcome.page())
-            .with_context(|| format!("cannot write {}", page.display()))?;
+    if tier == Tier::Long {
+        write_page(workspace, &outcome, &order)?;
     }
     if outcome.failed() > 0 {
         bail!("{} stages failed", outcome.failed());
     }
     Ok(())
+}
+
+fn write_page(workspace: &Workspace, outcome: &Outcome, order: &[String]) -> Result<()> {
+    let mut git = program(workspace, "git")?;
+    let commit = output(git.args(["describe", "--always", "--exclude=*", "--dirty"]))?;
+    let page = workspace.root.join(LONG_RUN);
+    let before = fs::read_to_string(&page).unwrap_or_default();
+    let after = renewed(&before, outcome.entries(commit.trim()), order);
+    fs::write(&page, after).with_context(|| format!("cannot write {}", page.display()))
 }
 
 fn stages(workspace: &Workspace, tier: Tier, on_missing: OnMissing) -> Result<Vec<Stage>> {

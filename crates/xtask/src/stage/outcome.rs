@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Budget;
+use super::page::Entry;
 use crate::command::Said;
 
 /// How one stage ended.
@@ -70,26 +71,25 @@ impl Outcome {
         text
     }
 
-    /// The same as a page of the documentation.
-    pub(crate) fn page(&self) -> String {
-        let mut text = String::from(
-            "# The long test run\n\n<!-- Made by `cargo xtask test --long`. -->\n\n\
-             Every check and test with its full counts.\n\n| stage | time | |\n|---|---|---|\n",
-        );
-        for row in &self.rows {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} |",
-                row.name,
-                clock(row.took),
-                verdict(row)
-            );
-            for report in row.result.iter().flat_map(|said| &said.reports) {
-                let _ = writeln!(text, "| | | {} |", report.replace('|', "\\|"));
-            }
-        }
-        let _ = writeln!(text, "\nIn all {}.", clock(self.took));
-        text
+    /// The stages' entries in the page of long runs.
+    pub(crate) fn entries(&self, commit: &str) -> Vec<Entry> {
+        self.rows.iter().map(|row| entry(row, commit)).collect()
+    }
+}
+
+fn entry(row: &Row, commit: &str) -> Entry {
+    let mut lines = format!(
+        "| {} | {} | {} | {commit} |\n",
+        row.name,
+        clock(row.took),
+        verdict(row)
+    );
+    for report in row.result.iter().flat_map(|said| &said.reports) {
+        let _ = writeln!(lines, "| | | {} | |", report.replace('|', "\\|"));
+    }
+    Entry {
+        stage: row.name.clone(),
+        lines,
     }
 }
 
