@@ -28,10 +28,13 @@ fn seconds(value: &str) -> Option<Duration> {
     }
 }
 
-/// The HTTP date of RFC 9110, section 5.6.7, in its one current form.
+/// The HTTP date of RFC 9110, section 5.6.7, in its one current form. It has whole seconds, cut by
+/// most servers: the end of the one it names is waited for.
 fn until_date(value: &str, now: Timestamp) -> Option<Duration> {
+    const ROUNDING: Duration = Duration::from_secs(1);
     let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
+    let wait = Duration::try_from(date.duration_since(now));
+    Some(wait.map_or(Duration::ZERO, |wait| wait + ROUNDING))
 }
 
 /// Either a moment since 1970 or, as some do, plain seconds from now.
@@ -73,7 +76,7 @@ mod tests {
         assert_eq!(wait(&[("retry-after", " 7 ")]), Some(7));
         assert_eq!(
             wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT")]),
-            Some(60)
+            Some(61)
         );
         assert_eq!(
             wait(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]),

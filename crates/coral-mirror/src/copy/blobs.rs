@@ -123,8 +123,13 @@ impl Blobs {
             };
             match send(request, blob, upload).await {
                 Ok(()) => break moved,
-                // The registry is left in peace for as long as it wants, then asked again.
-                Err(error) if error.is_refusal_of_source() && refusals < MAX_REFUSALS => {
+                // The pace leaves the registry in peace for as long as it wants, then asks again.
+                // Without one, whoever wants the image has to wait.
+                Err(error)
+                    if request.source.pace.is_some()
+                        && error.is_refusal_of_source()
+                        && refusals < MAX_REFUSALS =>
+                {
                     refusals += 1;
                 }
                 Err(error) => return Err(error),

@@ -23,7 +23,7 @@ pub(super) fn watch(command: &mut Command) -> Watched {
     let mut peak = 0;
     while process.is_running() {
         peak = peak.max(anonymous_kib(process.pid()).unwrap_or_default());
-        std::thread::sleep(LOOK);
+        std::thread::park_timeout(LOOK);
     }
     let seconds = began.elapsed().as_secs_f64();
     let code = process.wait(Duration::from_secs(5));
