@@ -100,6 +100,8 @@ fn a_limited_source_is_used_well_and_left_in_peace_whatever_its_shape() {
         );
         report!("{told}");
         assert!(refused * 50 <= granted + refused, "{told}");
-        assert!(used >= 0.8, "{told}");
+        // A date has whole seconds: what is lost of a wait of one second is up to as much again.
+        let least = if shape.contains("date") { 0.6 } else { 0.8 };
+        assert!(used >= least, "{told}");
     }
 }
