@@ -12,7 +12,7 @@ use crate::server::Server;
 use crate::table::{Better, Row, median};
 use crate::wire::Wire;
 
-/// What a store grows to; a tenth of it is there at first. `CORAL_BENCH_BLOBS` makes it smaller.
+/// What a store grows to; a tenth of it is there at first. `CORAL_BENCH_BLOBS` makes it smaller, 20,000 at least.
 const BLOBS: usize = 100_000;
 const BLOBS_OF_ONE: usize = 100;
 const BLOBS_OF_ONE_TAG: usize = 10;
