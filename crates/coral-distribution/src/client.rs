@@ -1,12 +1,14 @@
 //! The client: connections and tokens shared by all repositories.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coral_image::{Host, Repository};
 use http::{HeaderMap, Method};
 use tokio::sync::watch;
 use url::Url;
 
+use crate::abandoned::Abandoned;
 use crate::auth::{Ask, Auth, Session};
 use crate::credentials::{Candidate, Credentials};
 use crate::error::{Error, Problem};
@@ -21,6 +23,7 @@ pub struct Client {
     pub(crate) transport: Arc<Transport>,
     auth: Arc<Auth>,
     referrers: Arc<ReferrersLocks>,
+    abandoned: Abandoned,
 }
 
 impl Client {
@@ -32,6 +35,7 @@ impl Client {
             transport: Arc::new(Transport::new(options)?),
             auth: Arc::default(),
             referrers: Arc::default(),
+            abandoned: Abandoned::default(),
         })
     }
 
@@ -54,6 +58,7 @@ impl Client {
             base,
             session,
             Arc::clone(&self.referrers),
+            self.abandoned.clone(),
         )
     }
 
@@ -88,6 +93,12 @@ impl Client {
         if let Ok(base) = self.base(host) {
             self.auth.expect_basic(&base);
         }
+    }
+
+    /// Waits until uploads that were dropped in the middle are given up at their registries, at
+    /// most for this long. To be called before the process ends.
+    pub async fn settle(&self, timeout: Duration) {
+        let _ = tokio::time::timeout(timeout, self.abandoned.settle()).await;
     }
 
     /// What a registry says of its rate limit: the last word now, and each new one from now on.

@@ -8,6 +8,7 @@
 //!
 //! Start reading at [`Client`] and [`RepositoryClient`].
 
+mod abandoned;
 mod auth;
 mod blob_source;
 mod blob_stream;

@@ -15,6 +15,7 @@ use coral_image::{Repository, Version};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::Url;
 
+use crate::abandoned::Abandoned;
 use crate::auth::{Ask, Session};
 use crate::error::{Error, Problem};
 use crate::transport::{Body, Response, refusal};
@@ -55,6 +56,7 @@ pub struct RepositoryClient {
     base: Result<Url, String>,
     session: Arc<Session>,
     referrers: Arc<ReferrersLocks>,
+    abandoned: Abandoned,
 }
 
 /// A request on this repository, with what most have in common.
@@ -72,6 +74,7 @@ impl RepositoryClient {
         base: Result<Url, Problem>,
         session: Arc<Session>,
         referrers: Arc<ReferrersLocks>,
+        abandoned: Abandoned,
     ) -> Self {
         let base = base.map_err(|problem| problem.to_string());
         Self {
@@ -79,6 +82,7 @@ impl RepositoryClient {
             base,
             session,
             referrers,
+            abandoned,
         }
     }
 

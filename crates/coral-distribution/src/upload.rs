@@ -29,7 +29,8 @@ pub enum PushError {
     Destination(Error),
 }
 
-/// An upload that has begun. Dropped without an end, it is left to the other side's cleaning.
+/// An upload that has begun. Dropped without an end, it is given up at the other side, which
+/// [`Client::settle`](crate::Client::settle) waits for.
 #[derive(Debug)]
 pub struct Upload(Target);
 

@@ -5,6 +5,8 @@
     reason = "what a test cannot go on without fails it"
 )]
 
+#[path = "protocol/abandoned.rs"]
+mod abandoned;
 #[path = "protocol/authentication.rs"]
 mod authentication;
 #[path = "protocol/blobs.rs"]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coral_image::Digest;
 use futures::FutureExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -70,11 +70,11 @@ pub(crate) struct Failure {
     pub(crate) cause: Cause,
 }
 
-/// Queue, workers and copier of a process. Dropping it ends the workers, in the middle of a copy
-/// if need be: what they put at the destination so far stays and is found again.
+/// Queue, workers and copier of a process. Stopping or dropping it ends the workers, in the middle
+/// of a copy if need be: what they put at the destination so far stays and is found again.
 pub struct Engine<Q: Queue = InProcess> {
     shared: Arc<Shared<Q>>,
-    _workers: JoinSet<()>,
+    workers: AsyncMutex<JoinSet<()>>,
 }
 
 pub(crate) struct Shared<Q> {
@@ -133,12 +133,18 @@ impl<Q: Queue> Engine<Q> {
         }
         Self {
             shared,
-            _workers: workers,
+            workers: AsyncMutex::new(workers),
         }
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared<Q>> {
         self.shared.clone()
+    }
+
+    /// Ends the workers. When it returns no copy runs any more, and uploads that were cut are being
+    /// given up: [`Client::settle`](coral_distribution::Client::settle) waits for that.
+    pub async fn stop(&self) {
+        self.workers.lock().await.shutdown().await;
     }
 
     /// Says that a mirror is there, before any runs: what it wants is not deleted by another one.

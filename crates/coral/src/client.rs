@@ -10,11 +10,14 @@ use clap::Args;
 use coral_api::GoDuration;
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions, Redacted};
 use coral_image::Host;
+use futures::future::join_all;
 
 use crate::arguments::host;
 use crate::failure::Failure;
 use crate::load::open;
 
+/// How long a process that ends waits until uploads that it leaves are given up.
+pub(crate) const SETTLING: Duration = Duration::from_secs(5);
 /// Largest file with certificates or keys that is read.
 const MAX_PEM: u64 = 4 * 1024 * 1024;
 
@@ -201,6 +204,13 @@ impl Clients {
             clients.destinations.push((own, arguments.client(hosts)?));
         }
         Ok(clients)
+    }
+
+    /// Waits until uploads that were cut are given up.
+    pub(crate) async fn settle(&self) {
+        let others = self.destinations.iter().map(|(_, client)| client);
+        let all = others.chain([&self.sources]);
+        join_all(all.map(|client| client.settle(SETTLING))).await;
     }
 
     /// For what is read.

@@ -1,6 +1,7 @@
 //! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
     Site, chain,
 };
+use coral_rt::shutdown_on_signal;
 use serde_json::json;
 
 use crate::arguments::{CopyArguments, Output};
+use crate::client::SETTLING;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -125,6 +128,8 @@ pub(crate) async fn run(
     let credentials = arguments.client.user_credentials()?;
     let source = source.opened().await?;
     let source_version = source_version(&source, &arguments.source).await?;
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let (destination, archive) = destination.begun()?;
     let destination_version = destination
         .version()
@@ -147,15 +152,23 @@ pub(crate) async fn run(
         report: Arc::new(move |event| bars.observe(&name, key.as_ref(), event)),
     };
     terminal.observe(&arguments.source, None, &Event::Started);
-    let copied = copy_with_retries(&request, &arguments.source, terminal).await;
-    terminal.forget(&arguments.source);
     let what = format!("{} was not copied", arguments.source);
-    let copied = copied.map_err(|error| Failure::failed(&what, &error))?;
-    if let Some(archive) = archive {
-        let finished = archive.finish().await;
-        finished.map_err(|error| Failure::failed(&what, &error))?;
-    }
-    print(&arguments, &copied);
+    let work = async {
+        let failed = |error: &dyn Error| Failure::failed(&what, error);
+        let copied = copy_with_retries(&request, &arguments.source, terminal).await;
+        let copied = copied.map_err(|error| failed(&error))?;
+        if let Some(archive) = archive {
+            archive.finish().await.map_err(|error| failed(&error))?;
+        }
+        Ok(copied)
+    };
+    let copied = tokio::select! {
+        copied = work => copied,
+        () = stop.cancelled() => Err(Failure::stopped(format!("{what}: it was stopped"))),
+    };
+    terminal.forget(&arguments.source);
+    client.settle(SETTLING).await;
+    print(&arguments, &copied?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -46,6 +46,14 @@ impl Failure {
         }
     }
 
+    /// The user wanted an end before it was done.
+    pub(crate) fn stopped(what: impl Display) -> Self {
+        Self {
+            lines: vec![what.to_string()],
+            code: 1,
+        }
+    }
+
     pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }

@@ -277,6 +277,8 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
     let pass = |mirror: Mirror| mirror.run(&engine, Until::OnePass, stop.clone(), |_| {});
     let passes = mirrors.into_iter().map(pass);
     let summaries = futures::future::join_all(passes.collect::<Vec<_>>()).await;
+    engine.stop().await;
+    client.settle().await;
     let total = total(&summaries);
     let images = record.images.lock().unwrap_or_else(PoisonError::into_inner);
     match arguments.output {

@@ -17,6 +17,7 @@ use coral_distribution::Credentials;
 use coral_image::Host;
 use coral_registry::{InternalUser, Serving};
 use coral_rt::shutdown_on_signal;
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::UpArguments;
 use crate::failure::Failure;
@@ -53,11 +54,13 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let board = Board::default();
     let site = Site::new(address, &serving.tls, board.clone())?;
     opened.router = status_page::beside(opened.router, site);
+    // The registry stops last: the mirrors give up their uploads there.
+    let mirrors_stopped = CancellationToken::new();
     let serving = tokio::spawn(registry::serve_until(
         listener,
         opened,
         serving,
-        stop.clone(),
+        mirrors_stopped.clone(),
     ));
     let scheme = registry::scheme(embedded.tls());
     terminal.line(&format!("registry listening on {scheme}://{address}"));
@@ -95,6 +98,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     }
     terminal.line("stopping; what is mirrored stays, and a cut copy goes on at the next start");
     mirrors.stop().await;
+    mirrors_stopped.cancel();
     match serving.await {
         Ok(result) => result.map(|()| ExitCode::SUCCESS),
         Err(error) => Err(Failure::failed("the registry ended", &error)),

@@ -9,6 +9,8 @@ mod destinations;
 mod identity;
 #[path = "faults/input.rs"]
 mod input;
+#[path = "faults/leftovers.rs"]
+mod leftovers;
 #[path = "faults/lies.rs"]
 mod lies;
 #[path = "faults/mirrors.rs"]

@@ -2,8 +2,6 @@
 
 mod resume;
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use coral_image::{Digest, RepositoryPath};
 use futures::StreamExt;
@@ -12,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use super::{Access, Call, RepositoryClient, expect};
+use crate::abandoned::GIVING_UP;
 use crate::auth::Ask;
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
@@ -19,19 +18,26 @@ use crate::location;
 use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
 
-/// How long a failed upload may take to be given up.
-const CLEANING_UP: Duration = Duration::from_secs(5);
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 /// A registry that asks for larger chunks than this is not obeyed: chunks are held in memory.
 const MAX_CHUNK: usize = 64 * 1024 * 1024;
 
-/// An upload that a registry has accepted.
+/// An upload that a registry has accepted. Dropped while it is open, it is given up over there.
 #[derive(Debug)]
 pub(crate) struct RegistryUpload {
     client: RepositoryClient,
     digest: Digest,
     location: Url,
     min_chunk: usize,
+    standing: Standing,
+}
+
+/// Whether an upload takes room at the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Open,
+    /// Finished, given up, or lost by the registry.
+    Ended,
 }
 
 impl RepositoryClient {
@@ -56,12 +62,20 @@ impl RepositoryClient {
         self.post_upload(digest, Wish::Upload).await.map(push_of)
     }
 
-    /// An upload, or none where the blob is there already.
+    /// An upload, or none where the blob is there already. The registry is heard out even when
+    /// nobody waits for it any more: only its answer says what there is to be given up.
     async fn post_upload(
         &self,
         digest: &Digest,
         wish: Wish<'_>,
     ) -> Result<Option<RegistryUpload>, Error> {
+        let ask = self.upload_ask(digest, wish)?;
+        let (client, digest) = (self.clone(), *digest);
+        let asking = async move { client.new_upload(digest, ask).await };
+        self.abandoned.to_its_end(asking).await
+    }
+
+    fn upload_ask(&self, digest: &Digest, wish: Wish<'_>) -> Result<Ask, Error> {
         let mut ask = self.ask(Call {
             method: Method::POST,
             path: "blobs/uploads/".to_owned(),
@@ -77,6 +91,10 @@ impl RepositoryClient {
             ask.url.query_pairs_mut().append_pair("from", from.as_str());
             ask.scopes.push(format!("repository:{from}:pull"));
         }
+        Ok(ask)
+    }
+
+    async fn new_upload(&self, digest: Digest, ask: Ask) -> Result<Option<RegistryUpload>, Error> {
         let response = expect(self.session.send(ask).await?, &[201, 202]).await?;
         if response.status() == 201 {
             return Ok(None);
@@ -87,9 +105,10 @@ impl RepositoryClient {
         let location = self.next_location(&response, response.url())?;
         Ok(Some(RegistryUpload {
             client: self.clone(),
-            digest: *digest,
+            digest,
             location: location.ok_or_else(|| no_location(&response))?,
             min_chunk: min_chunk.unwrap_or(0).min(MAX_CHUNK),
+            standing: Standing::Open,
         }))
     }
 
@@ -142,7 +161,7 @@ fn is_refusal(error: &Error) -> bool {
 
 impl RegistryUpload {
     /// Sends everything in one request and ends the upload.
-    pub(crate) async fn put(self, size: u64, body: BlobStream) -> Result<(), Error> {
+    pub(crate) async fn put(mut self, size: u64, body: BlobStream) -> Result<(), Error> {
         let mut headers = HeaderMap::new();
         headers.insert(
             CONTENT_TYPE,
@@ -174,7 +193,7 @@ impl RegistryUpload {
         self.finish(HeaderMap::new(), Body::Empty).await
     }
 
-    async fn clean_up_after(self, ended: Result<(), Error>) -> Result<(), Error> {
+    async fn clean_up_after(mut self, ended: Result<(), Error>) -> Result<(), Error> {
         if let Err(error) = &ended {
             self.clean_up(error).await;
         }
@@ -182,16 +201,28 @@ impl RegistryUpload {
     }
 
     /// Gives a failed upload up, so that it takes no room over there until it is cleaned away.
-    async fn clean_up(self, error: &Error) {
+    async fn clean_up(&mut self, error: &Error) {
         use Category::{Connect, Dns, NotFound, Timeout, Tls};
         if !matches!(error.category(), Dns | Connect | Tls | Timeout | NotFound) {
-            // What matters is the failure; most often the other side has cleaned up already.
-            let _ = tokio::time::timeout(CLEANING_UP, self.cancel()).await;
+            self.give_up().await;
         }
+        self.standing = Standing::Ended;
+    }
+
+    async fn give_up(&mut self) {
+        // What matters is the failure; most often the other side has cleaned up already.
+        let _ = tokio::time::timeout(GIVING_UP, self.delete()).await;
+        self.standing = Standing::Ended;
     }
 
     /// Gives the upload up. One that is already gone is no error.
-    pub(crate) async fn cancel(self) -> Result<(), Error> {
+    pub(crate) async fn cancel(mut self) -> Result<(), Error> {
+        let cancelled = self.delete().await;
+        self.standing = Standing::Ended;
+        cancelled
+    }
+
+    async fn delete(&self) -> Result<(), Error> {
         let response = self.send(
             Method::DELETE,
             self.location.clone(),
@@ -237,13 +268,16 @@ impl RegistryUpload {
         Ok(next)
     }
 
-    async fn finish(&self, headers: HeaderMap, body: Body) -> Result<(), Error> {
+    async fn finish(&mut self, headers: HeaderMap, body: Body) -> Result<(), Error> {
         let mut url = self.location.clone();
         url.query_pairs_mut()
             .append_pair("digest", &self.digest.to_string());
         let response = self.send(Method::PUT, url, headers, body).await?;
-        let ended = expect(response, &[200, 201, 204]).await.map(drop);
-        ended.map_err(Error::of_open_upload)
+        expect(response, &[200, 201, 204])
+            .await
+            .map_err(Error::of_open_upload)?;
+        self.standing = Standing::Ended;
+        Ok(())
     }
 
     /// With the registry's credentials at its own origin; with none where the upload has been
@@ -281,6 +315,27 @@ impl RegistryUpload {
             asked,
         };
         client.session.transport.send(request).await
+    }
+}
+
+impl Drop for RegistryUpload {
+    fn drop(&mut self) {
+        if self.standing == Standing::Ended {
+            return;
+        }
+        // The copy counts as ended: dropping it has nothing to give up.
+        let copy = Self {
+            client: self.client.clone(),
+            digest: self.digest,
+            location: self.location.clone(),
+            min_chunk: self.min_chunk,
+            standing: Standing::Ended,
+        };
+        let abandoned = &self.client.abandoned;
+        abandoned.give_up(async move {
+            // Whoever asked is gone; what is left over there is cleaned away in time.
+            let _ = copy.delete().await;
+        });
     }
 }
 

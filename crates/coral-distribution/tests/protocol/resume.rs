@@ -259,3 +259,13 @@ async fn a_cut_download_into_a_layout_goes_on_too() {
     assert_eq!(ranges(&from).len(), 1);
     assert!(read(layout.blob(&blob, 0).await).await.unwrap() == bytes);
 }
+
+#[tokio::test]
+async fn an_upload_is_given_up_when_its_source_has_nothing() {
+    let (from, to, built) = pair().await;
+    from.fault(Fault::new(status(404, &[], "")).path("/blobs/"));
+    let failed = copy(&from, &to, &built).await.unwrap_err();
+    assert!(matches!(failed, PushError::Source(_)), "{failed:?}");
+    let methods: Vec<_> = to.requests().into_iter().map(|r| r.method).collect();
+    assert_eq!(methods, ["POST", "DELETE"]);
+}

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coral_api::Target;
-use coral_distribution::HostOptions;
+use coral_distribution::{Client, HostOptions};
 use coral_image::{Digest, Host};
 use coral_mirror::{
     Engine, EngineLimits, Event, InProcess, Key, Known, Mirror, Observer, Paces, Summary, Until,
     Verify,
 };
 use coral_registry::Tls;
+use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::ClientArguments;
+use crate::client::{ClientArguments, SETTLING};
 use crate::failure::Failure;
 use crate::load::LoadedMirror;
 use crate::mirror::{access, client_for};
@@ -43,6 +44,8 @@ struct Running {
     origin: String,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// What its uploads are sent with.
+    destination: Client,
     summary: Arc<Mutex<Summary>>,
 }
 
@@ -210,6 +213,7 @@ impl Mirrors {
     ) -> Running {
         let stop = CancellationToken::new();
         let summary = entry.summary.clone();
+        let destination = mirror.access.destination_client.clone();
         let (engine, token, told) = (self.engine.clone(), stop.clone(), summary.clone());
         let task = tokio::spawn(async move {
             let tell = move |now: &Summary| {
@@ -224,6 +228,7 @@ impl Mirrors {
             origin,
             stop,
             task,
+            destination,
             summary,
         }
     }
@@ -269,10 +274,14 @@ impl Mirrors {
 
     /// Ends every mirror, in the middle of a copy if need be.
     pub(crate) async fn stop(self) {
+        let mut destinations = vec![];
         for running in self.running.into_values() {
             running.stop.cancel();
             // A mirror that panicked has told so itself.
             let _ = running.task.await;
+            destinations.push(running.destination);
         }
+        self.engine.stop().await;
+        join_all(destinations.iter().map(|client| client.settle(SETTLING))).await;
     }
 }

@@ -118,6 +118,11 @@ impl Faulty {
         self.control("POST", "faults", &Value::Array(vec![fault]));
     }
 
+    /// Opens a gate that requests are held at.
+    pub(crate) fn release(&self, gate: &str) {
+        self.control("POST", "release", &Value::from(gate));
+    }
+
     pub(crate) fn clear_faults(&self) {
         self.control("DELETE", "faults", &Value::Null);
     }

@@ -3,15 +3,15 @@
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{RegistryUpload, Wish, stored};
+use super::{RegistryUpload, Standing, Wish, stored};
 use crate::blob_source::BlobSource;
 use crate::error::{Category, Disposition, Error};
 use crate::resume::Resumes;
 use crate::transport::Body;
 use crate::upload::{PushError, Tail};
 
-/// Where a cut upload stands.
-enum Standing {
+/// How far a cut upload came.
+enum Progress {
     /// So many bytes are there.
     At(u64),
     /// The whole blob is there: only the answer that said so was lost.
@@ -25,8 +25,11 @@ impl RegistryUpload {
             Ok(()) => return Ok(()),
             Err(failed) => failed,
         };
-        let (PushError::Source(error) | PushError::Destination(error)) = &failed;
-        self.clean_up(error).await;
+        match &failed {
+            // Says nothing of the registry that has the upload.
+            PushError::Source(_) => self.give_up().await,
+            PushError::Destination(error) => self.clean_up(error).await,
+        }
         Err(failed)
     }
 
@@ -43,16 +46,19 @@ impl RegistryUpload {
             };
             tracing::info!(error = %failed, "an upload was cut and goes on");
             tokio::time::sleep(wait).await;
-            offset = match self.standing(source.blob().size).await {
-                Ok(Standing::At(there)) => there,
-                Ok(Standing::Done) => return Ok(()),
+            offset = match self.progress(source.blob().size).await {
+                Ok(Progress::At(there)) => there,
+                Ok(Progress::Done) => {
+                    self.standing = Standing::Ended;
+                    return Ok(());
+                }
                 // What cut the upload says more than what came of asking about it.
                 Err(_) => return Err(PushError::Destination(failed)),
             };
         }
     }
 
-    async fn put_rest(&self, source: &BlobSource, offset: u64) -> Result<(), PushError> {
+    async fn put_rest(&mut self, source: &BlobSource, offset: u64) -> Result<(), PushError> {
         let size = source.blob().size;
         let (body, end) = Tail::open(source, offset).await?.watched();
         let body = Body::Stream(size - offset, body);
@@ -61,7 +67,7 @@ impl RegistryUpload {
     }
 
     /// Asks where the upload stands. One that has nothing, or is not known, begins anew.
-    async fn standing(&mut self, size: u64) -> Result<Standing, Error> {
+    async fn progress(&mut self, size: u64) -> Result<Progress, Error> {
         let url = self.location.clone();
         let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);
         let response = response.await?;
@@ -72,21 +78,24 @@ impl RegistryUpload {
             if let Some(location) = self.client.next_location(&response, &self.location)? {
                 self.location = location;
             }
-            return Ok(Standing::At(there));
+            return Ok(Progress::At(there));
         }
         let unknown = matches!(response.status().as_u16(), 404 | 410);
+        if unknown {
+            self.standing = Standing::Ended;
+        }
         if unknown && self.client.blob_size(&self.digest).await? == Some(size) {
-            return Ok(Standing::Done);
+            return Ok(Progress::Done);
         }
         match self
             .client
             .post_upload(&self.digest, Wish::Mount(None))
             .await?
         {
-            None => Ok(Standing::Done),
+            None => Ok(Progress::Done),
             Some(new) => {
                 *self = new;
-                Ok(Standing::At(0))
+                Ok(Progress::At(0))
             }
         }
     }
