@@ -33,5 +33,5 @@ pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, Observer, chain};
 pub use queue::{Delivery, Enqueued, InProcess, Job, Queue};
-pub use state::{Cause, ImageState, ImageStatus, RetryPolicy};
+pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy};
 pub use sync::{Mirror, Summary, Until, Verify};

@@ -6,6 +6,8 @@ use std::time::Duration;
 use coral_image::{Digest, ImageRef, Repository, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::state::NextTry;
+
 /// One image at its destination: what a job, a state and a progress bar are about. Two sources
 /// for one key are a conflict; one source in two mirrors is sharing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,8 +90,8 @@ pub enum Event<'a> {
         category: &'static str,
         /// How many failures in a row this was.
         attempts: u32,
-        /// When it is tried again by itself; `None` when it waits for a change.
-        retry_in: Option<Duration>,
+        /// When it is tried again.
+        next: NextTry,
     },
 }
 

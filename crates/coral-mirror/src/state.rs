@@ -10,6 +10,10 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest wait, whatever is configured.
 const MAX_BACKOFF: Duration = Duration::from_mins(10);
 
+/// Longest wait that a registry may ask for of what is done once: whoever waits for it rather comes
+/// back later.
+const LONGEST_OF_ONCE: Duration = Duration::from_mins(1);
+
 /// How failures are retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -49,6 +53,40 @@ pub enum Cause {
     After(Duration),
     /// Only a change of spec, credential or tag can mend it.
     Refusal,
+}
+
+impl Cause {
+    /// Whether what is done once, such as a single pass, ends with this failure, however few there
+    /// were: nobody mends a refusal meanwhile, and a wait of more than a minute is not sat out.
+    pub fn ends_at_once(self) -> bool {
+        match self {
+            Self::Transient => false,
+            Self::After(asked) => asked > LONGEST_OF_ONCE,
+            Self::Refusal => true,
+        }
+    }
+}
+
+/// When something that failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextTry {
+    /// By itself, after this long.
+    In(Duration),
+    /// Not by itself: it is for whoever asked to come back, after this long.
+    ComeBackIn(Duration),
+    /// Not by itself, before the next pass.
+    NextPass,
+}
+
+impl NextTry {
+    /// What follows for whoever is told, after a failure of this cause at `now`.
+    pub fn of(status: &ImageStatus, cause: Cause, now: Timestamp) -> Self {
+        match (status.next_try, cause) {
+            (Some(at), _) => Self::In(at.duration_since(now).unsigned_abs()),
+            (None, Cause::After(asked)) => Self::ComeBackIn(asked),
+            (None, _) => Self::NextPass,
+        }
+    }
 }
 
 /// Where an image stands.
@@ -210,6 +248,18 @@ mod tests {
     fn what_the_other_side_asked_for_is_waited() {
         let status = failed_times(1, Cause::After(Duration::from_secs(90)));
         assert_eq!(status.next_try, Some(at(1090)));
+    }
+
+    #[test]
+    fn whoever_is_told_hears_when_it_is_tried_again_or_when_to_come_back() {
+        let hour = Cause::After(Duration::from_hours(1));
+        let mut status = failed_times(1, hour);
+        let told = |status: &ImageStatus, cause| NextTry::of(status, cause, at(1000));
+        assert_eq!(told(&status, hour), NextTry::In(Duration::from_mins(10)));
+        status.next_try = None;
+        let back = NextTry::ComeBackIn(Duration::from_hours(1));
+        assert_eq!(told(&status, hour), back);
+        assert_eq!(told(&status, Cause::Refusal), NextTry::NextPass);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::expand::{ExpandError, Wanted, destination_repository, expand};
 use crate::progress::{Event, Key, chain};
 use crate::prune::{Claims, PruneError};
 use crate::queue::{Enqueued, Job, Queue};
-use crate::state::RetryPolicy;
+use crate::state::{NextTry, RetryPolicy};
 use ledger::{Arrival, Ledger, Verification};
 
 pub use ledger::Summary;
@@ -379,7 +379,7 @@ impl<Q: Queue> Driver<Q> {
 
     fn image_failed(&mut self, key: &Key, failure: Failure) {
         let now = Timestamp::now();
-        let (error, category) = (failure.error.clone(), failure.category);
+        let (error, category, cause) = (failure.error.clone(), failure.category, failure.cause);
         let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random())
         else {
             return;
@@ -388,16 +388,14 @@ impl<Q: Queue> Driver<Q> {
             error: &error,
             category,
             attempts: status.attempts,
-            retry_in: status
-                .next_try
-                .map(|at| at.duration_since(now).unsigned_abs()),
+            next: NextTry::of(&status, cause, now),
         };
         self.observe(&wanted, &event);
     }
 
     fn repository_failed(&mut self, repository: usize, failure: Failure) {
         let now = Timestamp::now();
-        let (error, category) = (failure.error.clone(), failure.category);
+        let (error, category, cause) = (failure.error.clone(), failure.category, failure.cause);
         let status = self
             .ledger
             .repository_failed(repository, failure, now, rand::random());
@@ -408,9 +406,7 @@ impl<Q: Queue> Driver<Q> {
             error: &error,
             category,
             attempts: status.attempts,
-            retry_in: status
-                .next_try
-                .map(|at| at.duration_since(now).unsigned_abs()),
+            next: NextTry::of(&status, cause, now),
         };
         self.shared.observer.observe(&source, None, &event);
     }

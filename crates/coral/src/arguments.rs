@@ -1,11 +1,13 @@
 //! What was typed.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use coral_image::{Host, PlatformPattern};
 use coral_rt::LogArgs;
 
@@ -209,9 +211,27 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+fn try_parse() -> Result<Arguments, clap::Error> {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let mut command = without_variables(Arguments::command(), &is_empty);
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Arguments no longer know these variables. An empty one is one that is not set, as everywhere
+/// else: that is how a line of an environment file is switched off.
+fn without_variables(command: clap::Command, which: &impl Fn(&OsStr) -> bool) -> clap::Command {
+    let forget = |argument: clap::Arg| match argument.get_env() {
+        Some(name) if which(name) => argument.env(Resettable::Reset),
+        _ => argument,
+    };
+    let command = command.mut_args(forget);
+    command.mut_subcommands(|command| without_variables(command, which))
+}
+
 /// Reads the command line; wrong input ends the process with exit code 2.
 pub(crate) fn parse() -> Arguments {
-    Arguments::try_parse().unwrap_or_else(|error| {
+    try_parse().unwrap_or_else(|error| {
         let note = variable_of(&error);
         // Nobody is left to tell when the error itself cannot be printed.
         let _ = error.print();

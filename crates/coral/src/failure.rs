@@ -54,6 +54,14 @@ impl Failure {
         }
     }
 
+    /// With something that may help, at its end.
+    pub(crate) fn hinting(mut self, hint: impl Display) -> Self {
+        if let Some(last) = self.lines.last_mut() {
+            *last = format!("{last}; {hint}");
+        }
+        self
+    }
+
     pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }

@@ -1,6 +1,8 @@
 //! `coral mirror plan` and `coral mirror run`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod plan;
+
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,11 +10,10 @@ use coral_distribution::HostOptions;
 use coral_image::Host;
 use coral_mirror::{
     Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer,
-    Paces, Planned, PlannedAction, Summary, Until, Verify, plan as plan_mirror, plan_prune,
+    Paces, Summary, Until, Verify,
 };
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::arguments::{MirrorArguments, Output, RunArguments};
@@ -20,6 +21,7 @@ use crate::client::{ClientArguments, Clients};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
 use crate::terminal::{Terminal, print};
+pub(crate) use plan::plan;
 
 /// Reads the files and says what is odd about them.
 pub(crate) fn read_files(
@@ -92,51 +94,6 @@ pub(crate) fn access(mirror: &LoadedMirror, clients: &Clients, paces: &Paces) ->
     }
 }
 
-pub(crate) async fn plan(
-    arguments: MirrorArguments,
-    terminal: &Terminal,
-) -> Result<ExitCode, Failure> {
-    let loaded = read_files(&arguments, terminal)?;
-    let client = client_for(
-        &arguments.client,
-        &loaded.mirrors,
-        &plain_hosts(&arguments, &loaded)?,
-    )?;
-    let mirrors = mirrors(&loaded, &client, Verify::AsScheduled);
-    let planned = plan_all(&mirrors).await;
-    match arguments.output {
-        Output::Table => print_plan(&planned),
-        Output::Json => {
-            let images: Vec<Value> = planned.iter().map(|(m, p)| planned_json(m, p)).collect();
-            print(&json!({ "images": images }).to_string());
-        }
-    }
-    let failed = planned
-        .iter()
-        .any(|(_, p)| matches!(p.action, PlannedAction::Fail(_)));
-    Ok(ExitCode::from(u8::from(failed)))
-}
-
-/// What each mirror would do: images first, then tags that it would delete.
-async fn plan_all(mirrors: &[Mirror]) -> Vec<(&str, Planned)> {
-    let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
-    let mut images = vec![];
-    for mirror in mirrors {
-        let counted = counted
-            .entry(mirror.access.destination.clone())
-            .or_default();
-        let repositories = &mirror.settings.repositories;
-        let now = Timestamp::now();
-        images.push(plan_mirror(&mirror.access, repositories, now, counted).await);
-    }
-    let deletions = plan_prune(mirrors, &images).await;
-    let images = images.into_iter().enumerate();
-    let images = images.flat_map(|(n, images)| images.into_iter().map(move |image| (n, image)));
-    let all = images.chain(deletions);
-    all.map(|(n, planned)| (mirrors[n].name.as_str(), planned))
-        .collect()
-}
-
 fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Vec<Mirror> {
     let paces = Paces::default();
     let mirror = |loaded: &LoadedMirror| Mirror {
@@ -147,58 +104,6 @@ fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Vec<Mirror> {
         verify,
     };
     loaded.mirrors.iter().map(mirror).collect()
-}
-
-fn print_plan(planned: &[(&str, Planned)]) {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["ACTION", "BYTES", "SOURCE", "DESTINATION"]);
-    let mut total = 0_u64;
-    for (_, image) in planned {
-        let destination = image
-            .key
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let (action, bytes, note) = match &image.action {
-            PlannedAction::Copy { bytes, .. } => {
-                total = bytes.saturating_add(total);
-                ("copy", HumanBytes(*bytes).to_string(), destination)
-            }
-            PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
-            PlannedAction::Delete => ("delete", "0 B".to_owned(), destination),
-            PlannedAction::DeleteButForDryRun => {
-                ("delete (dry run)", "0 B".to_owned(), destination)
-            }
-            PlannedAction::Fail(error) => ("fail", "?".to_owned(), error.clone()),
-        };
-        table.add_row([action.to_owned(), bytes, image.source.clone(), note]);
-    }
-    for line in table.lines() {
-        print(line.trim_end());
-    }
-    print(&format!("{} to copy", HumanBytes(total)));
-}
-
-fn planned_json(mirror: &str, image: &Planned) -> Value {
-    let mut value = json!({
-        "mirror": mirror,
-        "source": image.source,
-        "destination": image.key.as_ref().map(ToString::to_string),
-    });
-    let more = match &image.action {
-        PlannedAction::Copy { bytes, blobs } => {
-            json!({"action": "copy", "bytes": bytes, "blobs": blobs})
-        }
-        PlannedAction::Skip(digest) => json!({"action": "skip", "digest": digest}),
-        PlannedAction::Delete => json!({"action": "delete", "dryRun": false}),
-        PlannedAction::DeleteButForDryRun => json!({"action": "delete", "dryRun": true}),
-        PlannedAction::Fail(error) => json!({"action": "fail", "error": error}),
-    };
-    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
-        value.extend(more);
-    }
-    value
 }
 
 /// What became of every image, for the output at the end.

@@ -20,6 +20,9 @@ use crate::terminal::Terminal;
 use follow::Followed;
 pub(crate) use options::RegistryArguments;
 
+/// The storage in a folder of `coral up`.
+pub(crate) const EMBEDDED: &str = "registry";
+
 pub(crate) async fn serve(
     arguments: ServeArguments,
     terminal: &Terminal,
@@ -31,7 +34,8 @@ pub(crate) async fn serve(
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let listener = listen(arguments.listen, "--listen").await?;
     let address = local_address(&listener)?;
-    let mut opened = open(&arguments.storage, None).await?;
+    let opened = open(&arguments.storage, None).await;
+    let mut opened = opened.map_err(|failure| hinted(failure, &arguments.storage))?;
     opened.registry.configure(settings);
     let serving = Serving {
         tls: Tls::off(),
@@ -50,6 +54,18 @@ pub(crate) async fn serve(
     follow_certificate(files.1, &options, &serving.tls, terminal, &stop);
     serve_until(listener, opened, serving, stop).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder of `coral up` has its storage in a folder inside.
+fn hinted(failure: Failure, storage: &Path) -> Failure {
+    let inside = storage.join(EMBEDDED);
+    if FileStore::is_store(storage) || !FileStore::is_store(&inside) {
+        return failure;
+    }
+    failure.hinting(format!(
+        "this one is a folder of coral up, whose registry has its storage in {}",
+        inside.display()
+    ))
 }
 
 pub(crate) fn scheme(tls: &Tls) -> &'static str {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coral_image::Digest;
-use coral_mirror::{Event, Key, Observer};
+use coral_mirror::{Event, Key, NextTry, Observer};
 use coral_rt::LogFormat;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -202,13 +202,16 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
         ),
         Event::Failed {
             error,
-            retry_in,
+            next,
             attempts,
             ..
         } => {
-            let next = match retry_in {
-                Some(wait) => format!("retry in {}", seconds(*wait)),
-                None => "not retried before the next pass".to_owned(),
+            let again = match next {
+                NextTry::In(wait) => format!("retry in {}", seconds(*wait)),
+                NextTry::ComeBackIn(wait) => {
+                    format!("not waited for: come back in {}", seconds(*wait))
+                }
+                NextTry::NextPass => "not retried before the next pass".to_owned(),
             };
             let times = match attempts {
                 0 | 1 => String::new(),
@@ -218,10 +221,10 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
             // is never older than half of the real one.
             let gist = format!(
                 "{error} {} {}",
-                retry_in.is_some(),
+                matches!(next, NextTry::In(_)),
                 attempts.max(&1).ilog2()
             );
-            (gist, format!("failed {source}{times}: {error}; {next}"))
+            (gist, format!("failed {source}{times}: {error}; {again}"))
         }
         Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
             Default::default()

@@ -313,13 +313,14 @@ impl Ledger {
         now: Timestamp,
         jitter: f64,
     ) -> Option<(Wanted, ImageStatus)> {
-        let policy = self.policy_for(failure.cause);
+        let (policy, until) = (self.policy_for(failure.cause), self.until);
         self.change(key, |image| {
             image.phase = Phase::Resting;
             image.looked = Some(now);
             image
                 .status
                 .failed(failure.error, failure.cause, policy, now, jitter);
+            until.bounds(&mut image.status);
             (image.wanted.clone(), image.status.clone())
         })
     }
@@ -337,13 +338,13 @@ impl Ledger {
         repository
             .status
             .failed(failure.error, failure.cause, policy, now, jitter);
+        self.until.bounds(&mut repository.status);
         repository.status.clone()
     }
 
-    /// A single pass does not wait for somebody to mend what was refused.
     fn policy_for(&self, cause: Cause) -> RetryPolicy {
-        match (self.until, cause) {
-            (Until::OnePass, Cause::Refusal) => RetryPolicy {
+        match self.until {
+            Until::OnePass if cause.ends_at_once() => RetryPolicy {
                 limit: 1,
                 ..self.policy
             },
@@ -404,6 +405,15 @@ impl Ledger {
             }
         }
         summary
+    }
+}
+
+impl Until {
+    /// A single pass ends with what failed as often as the limit says.
+    fn bounds(self, status: &mut ImageStatus) {
+        if self == Self::OnePass && matches!(status.state, ImageState::Error(_)) {
+            status.next_try = None;
+        }
     }
 }
 

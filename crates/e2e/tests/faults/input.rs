@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use e2e::{Finished, coral, run};
+use e2e::{Finished, Process, coral, run};
 
-use crate::rig::folder_with;
+use crate::rig::{SOON, folder_with};
 
 /// Insists on exit code 2, and a message that holds all of these and is short.
 fn refused(command: &mut Command, parts: &[&str]) -> Finished {
@@ -105,6 +105,81 @@ fn environment_variables_are_held_to_the_same() {
         .args(["registry", "serve"])
         .env("CORAL_LISTEN", "nonsense");
     refused(&mut command, &["nonsense", "CORAL_LISTEN"]);
+}
+
+/// The variables that the help of a command names.
+fn variables_of(words: &[&str]) -> Vec<String> {
+    let help = run(coral().args(words).arg("--help")).succeeded();
+    let named = help.text().split("[env: ").skip(1);
+    named
+        .filter_map(|rest| rest.split(['=', ']']).next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn an_empty_environment_variable_counts_as_unset() {
+    let folder = e2e::scratch();
+    let yaml = folder.path().join("m.yaml");
+    std::fs::write(&yaml, "").expect("scratch is writable");
+    let (yaml, data) = (
+        yaml.to_str().expect("a plain path"),
+        folder.path().join("d"),
+    );
+    let data = data.to_str().expect("a plain path");
+    let storage = ["--listen", "127.0.0.1:0", "--storage", data];
+    let serve = [&["registry", "serve"][..], &storage].concat();
+    let up = ["up", "--listen", "127.0.0.1:0", "--data", data, yaml];
+    for (words, command) in [(&["registry", "serve"][..], &serve[..]), (&["up"], &up)] {
+        let variables = variables_of(words);
+        assert!(variables.len() > 8, "{variables:?}");
+        for variable in ["HTTPS_PROXY", "DOCKER_CONFIG"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(variables)
+        {
+            let mut coral = coral();
+            coral
+                .env(&variable, "")
+                .env("HOME", folder.path())
+                .args(command);
+            let mut process = Process::start(&mut coral);
+            process.wait_for_line("registry listening on", SOON);
+            process.signal("TERM");
+            assert_eq!(process.wait(SOON), 0, "{variable}");
+        }
+    }
+    let mut plan = coral();
+    let empty = variables_of(&["mirror", "plan"])
+        .into_iter()
+        .map(|name| (name, ""));
+    // There is no mirror in the file: that is all there is to say.
+    refused(
+        plan.envs(empty).args(["mirror", "plan", yaml]),
+        &["no RegistryMirror"],
+    );
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_transport_that_is_not_supported_is_named_with_what_is() {
+    let typed = [
+        ("docker-archive:x.tar", "docker-archive:"),
+        ("docker-daemon:debian:12", "docker-daemon:"),
+        ("containers-storage:debian", "containers-storage:"),
+        ("dir:/tmp/x", "dir:"),
+        ("oci-archiv:./x.tar:1", "oci-archiv:"),
+    ];
+    for (text, name) in typed {
+        let said = [
+            text,
+            &format!("the transport {name} is not supported"),
+            "oci-archive:FILE",
+        ];
+        arguments(&["copy", text, "oci:out:1"], &said);
+        arguments(&["copy", "oci:in:1", text], &said);
+    }
+    arguments(&["copy", "docker://a/b:1", "oci:out:1"], &["write a/b:1"]);
 }
 
 #[test]

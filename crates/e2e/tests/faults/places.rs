@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Finished, Process, coral, run, scratch};
+use e2e::{Finished, Process, Up, coral, run, scratch};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::rig::{Faulty, Served, copy, folder_with, http, says_one_of};
+use crate::rig::{Faulty, SOON, Served, copy, folder_with, http, says_one_of};
 
 /// A file system in memory, of a size that can be changed; it goes away with the test.
 struct SmallDisk {
@@ -63,6 +63,26 @@ fn empty_mirror() -> (TempDir, PathBuf) {
         "m.yaml",
         &crate::mirrors::yaml("registry.invalid", "a/b", "tags: [\"1\"]"),
     )
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_folder_of_up_is_told_from_the_storage_inside_it() {
+    let home = scratch();
+    let yaml = home.path().join("m.yaml");
+    fs::write(&yaml, "").expect("scratch is writable");
+    let data = home.path().join("data");
+    let mut command = Up::command(&yaml, &data);
+    let mut running = Process::start(&mut command);
+    running.wait_for_line("registry listening on", SOON);
+    running.signal("TERM");
+    assert_eq!(running.wait(SOON), 0, "{}", running.shown());
+    let inside = data.join("registry");
+    let _ = serve("127.0.0.1:0", &data)
+        .exited(1)
+        .saying(&format!("in {}", inside.display()));
+    // And there it is.
+    let _ = Served::start(&inside);
 }
 
 #[test]

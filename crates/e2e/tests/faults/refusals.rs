@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::{coral, mirror_yaml, run, scratch, write_yaml};
 use serde_json::{Value, json};
 
 use crate::rig::{Pair, fault, first, says_one_of};
@@ -25,6 +26,29 @@ fn check_throttled(effect: Value) {
         waited > Duration::from_millis(900),
         "went on after {waited:?}"
     );
+}
+
+/// Regression: a single pass waited for ten minutes, four times.
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn what_is_done_once_does_not_wait_for_an_hour_and_says_when_to_come_back() {
+    let pair = Pair::start();
+    let hour = json!({ "throttle": { "seconds": 3600 } });
+    pair.source.fault(fault("", "/v2/team", hour));
+    let finished = pair.copy().exited(1).saying("come back in");
+    says_one_of(&finished, &["60 minutes", "1 hour"]);
+    let yaml = mirror_yaml("m", &[(&pair.source.at("team/app"), "1")], "");
+    let home = scratch();
+    let yaml = write_yaml(home.path(), &yaml);
+    let mut mirror = coral();
+    mirror.args(["mirror", "run"]).arg(yaml);
+    mirror.args(["--registry", &pair.destination.host]);
+    mirror.args(["--plain-http", &pair.source.host]);
+    let begun = Instant::now();
+    let finished = run(&mut mirror).exited(1).saying("come back in");
+    says_one_of(&finished, &["60 minutes", "1 hour"]);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 fn status(status: u16) -> Value {

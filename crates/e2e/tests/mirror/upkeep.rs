@@ -184,3 +184,24 @@ fn platforms_by_pattern_make_an_image_that_is_called_sparse() {
         8
     );
 }
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_plan_lists_an_image_of_two_mirrors_once_with_both() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    source.load(&json!({"path": "team/app", "tag": "1"}));
+    let empty = home.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    fs::write(empty.join("nothing.yaml"), "").unwrap();
+    let up = Up::start(&empty, &home.path().join("data"), &[]);
+    let name = format!("{}/team/app", source.host());
+    let mirrors = ["one", "two"].map(|mirror| mirror_yaml(mirror, &[(&name, "1")], ""));
+    let yaml = write_yaml(home.path(), &mirrors.join("---\n"));
+    let said: Value = serde_json::from_str(mirror("plan", &yaml, &up, &source).text()).unwrap();
+    let [image] = said["images"].as_array().unwrap().as_slice() else {
+        panic!("not one image: {said}");
+    };
+    assert_eq!(image["mirrors"], json!(["default/one", "default/two"]));
+    assert_eq!(image["action"], "copy");
+}

@@ -114,6 +114,34 @@ fn a_single_pass_tries_a_refusal_once_and_a_cut_as_often_as_the_limit_says() {
 }
 
 #[test]
+fn a_single_pass_waits_for_a_minute_and_ends_with_what_is_to_wait_longer() {
+    for (seconds, until, next) in [
+        (60, Until::OnePass, Some(60)),
+        (61, Until::OnePass, None),
+        (61, Until::Stopped, Some(61)),
+    ] {
+        let later = Cause::After(Duration::from_secs(seconds));
+        let mut ledger = looking_at(until, &["a/b:1"]);
+        let status = fails(&mut ledger, "a/b:1", later, 0);
+        assert_eq!(status.next_try, next.map(at), "{seconds} {until:?}");
+        assert_eq!(ledger.is_at_rest(), next.is_none(), "{seconds} {until:?}");
+        let status = ledger.repository_failed(1, failure(later), at(0), 1.0);
+        assert_eq!(status.next_try, next.map(at), "{seconds} {until:?}");
+    }
+}
+
+#[test]
+fn a_single_pass_is_over_for_what_failed_as_often_as_the_limit_says() {
+    for (until, next) in [(Until::OnePass, None), (Until::Stopped, Some(61))] {
+        let mut ledger = looking_at(until, &["a/b:1"]);
+        fails(&mut ledger, "a/b:1", Cause::Transient, 0);
+        assert_eq!(due(&mut ledger, 1), ["a/b"]);
+        let status = fails(&mut ledger, "a/b:1", Cause::Transient, 1);
+        assert_eq!(status.next_try, next.map(at), "{until:?}");
+    }
+}
+
+#[test]
 fn images_that_are_wanted_no_more_leave_and_those_of_other_repositories_stay() {
     let mut ledger = looking_at(Until::Stopped, &["a/b:1", "a/b:2"]);
     ledger.expanded(1, vec![wanted("c/d:1")], at(0));

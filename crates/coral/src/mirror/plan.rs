@@ -1,0 +1,217 @@
+//! `coral mirror plan`: what a pass would do.
+
+use std::collections::{HashMap, HashSet};
+use std::process::ExitCode;
+
+use coral_image::Host;
+use coral_mirror::{Key, Mirror, Planned, PlannedAction, Verify, plan as plan_mirror, plan_prune};
+use indicatif::HumanBytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{client_for, mirrors, plain_hosts, read_files};
+use crate::arguments::{MirrorArguments, Output};
+use crate::failure::Failure;
+use crate::terminal::{Terminal, print};
+
+/// What would happen to one image, for all mirrors that want it.
+#[derive(Debug, PartialEq, Eq)]
+struct Line<'a> {
+    mirrors: Vec<&'a str>,
+    source: String,
+    key: Option<Key>,
+    action: PlannedAction,
+}
+
+pub(crate) async fn plan(
+    arguments: MirrorArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let loaded = read_files(&arguments, terminal)?;
+    let client = client_for(
+        &arguments.client,
+        &loaded.mirrors,
+        &plain_hosts(&arguments, &loaded)?,
+    )?;
+    let mirrors = mirrors(&loaded, &client, Verify::AsScheduled);
+    let lines = merged(plan_all(&mirrors).await);
+    match arguments.output {
+        Output::Table => print_plan(&lines, mirrors.len() > 1),
+        Output::Json => {
+            let images: Vec<Value> = lines.iter().map(as_json).collect();
+            print(&json!({ "images": images }).to_string());
+        }
+    }
+    let failed = lines
+        .iter()
+        .any(|line| matches!(line.action, PlannedAction::Fail(_)));
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// What each mirror would do: images first, then tags that it would delete.
+async fn plan_all(mirrors: &[Mirror]) -> Vec<(&str, Planned)> {
+    let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
+    let mut images = vec![];
+    for mirror in mirrors {
+        let counted = counted
+            .entry(mirror.access.destination.clone())
+            .or_default();
+        let repositories = &mirror.settings.repositories;
+        let now = Timestamp::now();
+        images.push(plan_mirror(&mirror.access, repositories, now, counted).await);
+    }
+    let deletions = plan_prune(mirrors, &images).await;
+    let images = images.into_iter().enumerate();
+    let images = images.flat_map(|(n, images)| images.into_iter().map(move |image| (n, image)));
+    let all = images.chain(deletions);
+    all.map(|(n, planned)| (mirrors[n].name.as_str(), planned))
+        .collect()
+}
+
+/// An image that several mirrors want is one image, unless they would do different things to it.
+fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<Line<'a>> {
+    let mut lines: Vec<Line> = vec![];
+    let mut known: HashMap<(String, Option<Key>), Vec<usize>> = HashMap::new();
+    for (mirror, planned) in planned {
+        let same = known
+            .entry((planned.source.clone(), planned.key.clone()))
+            .or_default();
+        let sharing = same
+            .iter()
+            .find(|&&n| share(&mut lines[n].action, &planned.action));
+        if let Some(&n) = sharing {
+            lines[n].mirrors.push(mirror);
+            continue;
+        }
+        same.push(lines.len());
+        lines.push(Line {
+            mirrors: vec![mirror],
+            source: planned.source,
+            key: planned.key,
+            action: planned.action,
+        });
+    }
+    lines
+}
+
+/// Whether what another mirror would do is the same; blobs that only it would copy are added.
+fn share(action: &mut PlannedAction, other: &PlannedAction) -> bool {
+    if let (
+        PlannedAction::Copy { bytes, blobs },
+        PlannedAction::Copy {
+            bytes: more_bytes,
+            blobs: more_blobs,
+        },
+    ) = (&mut *action, other)
+    {
+        *bytes = bytes.saturating_add(*more_bytes);
+        *blobs += more_blobs;
+        return true;
+    }
+    action == other
+}
+
+fn print_plan(lines: &[Line<'_>], several: bool) {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    let mut header = vec!["ACTION", "BYTES", "SOURCE", "DESTINATION"];
+    header.extend(several.then_some("MIRRORS"));
+    table.set_header(header);
+    let mut total = 0_u64;
+    for line in lines {
+        let destination = line
+            .key
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let (action, bytes, note) = match &line.action {
+            PlannedAction::Copy { bytes, .. } => {
+                total = bytes.saturating_add(total);
+                ("copy", HumanBytes(*bytes).to_string(), destination)
+            }
+            PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
+            PlannedAction::Delete => ("delete", "0 B".to_owned(), destination),
+            PlannedAction::DeleteButForDryRun => {
+                ("delete (dry run)", "0 B".to_owned(), destination)
+            }
+            PlannedAction::Fail(error) => ("fail", "?".to_owned(), error.clone()),
+        };
+        let mut row = vec![action.to_owned(), bytes, line.source.clone(), note];
+        row.extend(several.then(|| line.mirrors.join(", ")));
+        table.add_row(row);
+    }
+    for line in table.lines() {
+        print(line.trim_end());
+    }
+    print(&format!("{} to copy", HumanBytes(total)));
+}
+
+fn as_json(line: &Line<'_>) -> Value {
+    let mut value = json!({
+        "mirrors": line.mirrors,
+        "source": line.source,
+        "destination": line.key.as_ref().map(ToString::to_string),
+    });
+    let more = match &line.action {
+        PlannedAction::Copy { bytes, blobs } => {
+            json!({"action": "copy", "bytes": bytes, "blobs": blobs})
+        }
+        PlannedAction::Skip(digest) => json!({"action": "skip", "digest": digest}),
+        PlannedAction::Delete => json!({"action": "delete", "dryRun": false}),
+        PlannedAction::DeleteButForDryRun => json!({"action": "delete", "dryRun": true}),
+        PlannedAction::Fail(error) => json!({"action": "fail", "error": error}),
+    };
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_image::{Digest, ImageRef};
+
+    use super::*;
+
+    fn planned(image: &str, action: PlannedAction) -> Planned {
+        let key = ImageRef::parse(&format!("mirror:5000/quay.io/{image}")).unwrap();
+        Planned {
+            source: format!("quay.io/{image}"),
+            key: Some(Key::of(&key)),
+            action,
+        }
+    }
+
+    /// Mirrors and action of every line.
+    fn lines(all: Vec<(&str, Planned)>) -> Vec<(String, PlannedAction)> {
+        let lines = merged(all).into_iter();
+        lines
+            .map(|line| (line.mirrors.join(" "), line.action))
+            .collect()
+    }
+
+    #[test]
+    fn an_image_of_several_mirrors_is_one_line_unless_they_do_different_things_to_it() {
+        let copy = |bytes, blobs| PlannedAction::Copy { bytes, blobs };
+        let skip = || PlannedAction::Skip(Digest::sha256(b"x"));
+        let all = vec![
+            ("one", planned("a:1", copy(10, 2))),
+            ("one", planned("b:1", skip())),
+            ("two", planned("a:1", copy(5, 1))),
+            ("two", planned("b:1", skip())),
+            ("two", planned("c:1", skip())),
+            // With platforms of its own.
+            ("three", planned("b:1", copy(7, 1))),
+        ];
+        let expected = [
+            ("one two", copy(15, 3)),
+            ("one two", skip()),
+            ("two", skip()),
+            ("three", copy(7, 1)),
+        ];
+        assert_eq!(
+            lines(all),
+            expected.map(|(mirrors, action)| (mirrors.to_owned(), action))
+        );
+    }
+}
