@@ -5,6 +5,7 @@
 //! leaves the destination with content that nothing points at, never with a name that points at
 //! something incomplete; doing it again spares what is there.
 
+mod arrived;
 mod blobs;
 mod error;
 mod referrers;

@@ -1,6 +1,6 @@
 //! Blobs, deduplicated across all running copies.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -10,13 +10,12 @@ use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
+use super::arrived::{Arrived, Whereabouts};
 use super::error::Side;
 use super::{Bytes, CopyError, CopyRequest, Limits, Report};
 use crate::pace::{Asking, Purpose};
 use crate::progress::Event;
 
-/// Blobs remembered per process; past it, memory is given back and the destination is asked.
-const MAX_REMEMBERED: usize = 100_000;
 /// Refusals of one blob that are waited out before its image counts as failed.
 const MAX_REFUSALS: u32 = 4;
 
@@ -36,8 +35,8 @@ struct Known {
     turns: HashMap<Place, Arc<AsyncMutex<()>>>,
     /// Transfers from each source.
     sources: HashMap<String, Arc<Semaphore>>,
-    /// Paths of the registry where the blob was seen or put by this process.
-    arrived: HashMap<Place, BTreeSet<RepositoryPath>>,
+    /// What was seen or put by this process, by registry.
+    arrived: HashMap<String, Arrived>,
 }
 
 impl Blobs {
@@ -51,9 +50,7 @@ impl Blobs {
 
     /// Forgets what was believed to be at a registry.
     pub(super) fn forget(&self, registry: &str) {
-        self.known()
-            .arrived
-            .retain(|(place, _), _| place != registry);
+        self.known().arrived.remove(registry);
     }
 
     /// Brings one blob to the destination, unless it is there.
@@ -173,27 +170,15 @@ impl Blobs {
     }
 
     fn where_is(&self, place: &Place, path: Option<&RepositoryPath>) -> Whereabouts {
-        let known = self.known();
-        match (known.arrived.get(place), path) {
-            (None, _) => Whereabouts::Unknown,
-            (Some(_), None) => Whereabouts::Here,
-            (Some(paths), Some(path)) if paths.contains(path) => Whereabouts::Here,
-            (Some(paths), Some(_)) => paths
-                .first()
-                .map_or(Whereabouts::Unknown, |other| Whereabouts::At(other.clone())),
-        }
+        let mut known = self.known();
+        let arrived = known.arrived.get_mut(&place.0);
+        arrived.map_or(Whereabouts::Unknown, |arrived| arrived.find(&place.1, path))
     }
 
     fn remember(&self, place: &Place, path: Option<&RepositoryPath>) {
         let mut known = self.known();
-        if known.arrived.len() >= MAX_REMEMBERED {
-            known.arrived.clear();
-        }
-        known
-            .arrived
-            .entry(place.clone())
-            .or_default()
-            .extend(path.cloned());
+        let arrived = known.arrived.entry(place.0.clone()).or_default();
+        arrived.remember(&place.1, path);
     }
 }
 
@@ -245,12 +230,6 @@ async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Resul
         }
         PushError::Destination(error) => CopyError::at(Side::Destination, error),
     })
-}
-
-enum Whereabouts {
-    Here,
-    At(RepositoryPath),
-    Unknown,
 }
 
 /// A blob's bytes, counted for the progress.
