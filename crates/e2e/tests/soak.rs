@@ -196,6 +196,7 @@ fn check(usage: &Usage, seconds: u64, done: &Done, tags: usize) {
         usage.between(at(95), at(101)),
     );
     let percent = late.anonymous * 100 / early.anonymous;
+    tell_each_minute(usage);
     report!(
         "soak of {seconds} s: {} pushes, {} pulls, {} deletions, {} tags moved outside, {} \
          restarts of the registry beside; anonymous memory {} → {} KiB ({percent} %), \
@@ -221,4 +222,15 @@ fn check(usage: &Usage, seconds: u64, done: &Done, tags: usize) {
         late.descriptors <= most,
         "descriptors: {early:?} → {late:?}"
     );
+}
+
+#[allow(clippy::print_stdout, reason = "for who looks why it grew")]
+fn tell_each_minute(usage: &Usage) {
+    for (minute, middle) in usage.by_minute().iter().enumerate() {
+        let (memory, descriptors) = (middle.anonymous, middle.descriptors);
+        println!(
+            "in minute {}: {memory} KiB, {descriptors} descriptors",
+            minute + 1
+        );
+    }
 }

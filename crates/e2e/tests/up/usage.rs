@@ -51,6 +51,16 @@ impl Usage {
         });
     }
 
+    /// The medians of each minute that has samples.
+    pub(crate) fn by_minute(&self) -> Vec<Middle> {
+        let minute = |number: u32| Duration::from_mins(1) * number;
+        let last = self.samples.last().map_or(Duration::ZERO, |last| last.at);
+        let begun = (0..).take_while(|&number| minute(number) <= last);
+        begun
+            .map(|number| self.between(minute(number), minute(number + 1)))
+            .collect()
+    }
+
     /// The medians of the samples between two moments.
     pub(crate) fn between(&self, begin: Duration, end: Duration) -> Middle {
         let within = |sample: &&Sample| (begin..end).contains(&sample.at);

@@ -14,15 +14,16 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
 use super::group::GroupSync;
 use crate::store::StoreError;
 
-/// How many folders are remembered; after that all are forgotten, which costs one sync each.
-const MOST_FOLDERS: usize = 16_384;
+/// How many folders are remembered in each of two generations, as many as a table of 4,096 places
+/// takes; one that is forgotten costs a sync.
+const MOST_FOLDERS: usize = 3584;
 
 /// Files and folders that survive.
 #[derive(Debug)]
@@ -31,18 +32,41 @@ pub(super) struct Durable {
     tmp: PathBuf,
     /// Folders whose own entry is known to be on disk. One that merely exists may have been made
     /// by a process that ended before it synced the parent.
-    folders: Mutex<HashSet<PathBuf>>,
+    folders: Mutex<Known>,
     syncs: GroupSync,
+}
+
+/// Folders in two generations: what is used moves to the young one; when that is full, it becomes
+/// the old one, and what is left in the old one is forgotten.
+#[derive(Debug, Default)]
+struct Known {
+    young: HashSet<PathBuf>,
+    old: HashSet<PathBuf>,
+}
+
+impl Known {
+    fn has(&mut self, folder: &Path) -> bool {
+        if let Some(folder) = self.old.take(folder) {
+            self.add(folder);
+        }
+        self.young.contains(folder)
+    }
+
+    fn add(&mut self, folder: PathBuf) {
+        if self.young.len() >= MOST_FOLDERS {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(folder);
+    }
 }
 
 impl Durable {
     /// Works below `root`, which exists and is on disk; temporary files go into `tmp`.
     pub(super) fn new(root: &Path, tmp: PathBuf) -> Self {
-        let folders = Mutex::new(HashSet::from([root.to_owned()]));
         Self {
             root: root.to_owned(),
             tmp,
-            folders,
+            folders: Mutex::default(),
             syncs: GroupSync::default(),
         }
     }
@@ -59,7 +83,10 @@ impl Durable {
             create(folder)?;
         }
         self.sync_folder(parent)?;
-        self.folders().extend(folders);
+        let mut known = self.folders();
+        for folder in folders {
+            known.add(folder);
+        }
         Ok(())
     }
 
@@ -74,12 +101,7 @@ impl Durable {
         self.make_folder(parent)?;
         create(path)?;
         self.sync_folder(parent)?;
-        let mut folders = self.folders();
-        if folders.len() >= MOST_FOLDERS {
-            folders.clear();
-            folders.insert(self.root.clone());
-        }
-        folders.insert(path.to_owned());
+        self.folders().add(path.to_owned());
         Ok(())
     }
 
@@ -139,10 +161,10 @@ impl Durable {
     }
 
     fn known(&self, path: &Path) -> bool {
-        self.folders().contains(path)
+        path == self.root || self.folders().has(path)
     }
 
-    fn folders(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+    fn folders(&self) -> MutexGuard<'_, Known> {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -182,4 +204,24 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| StoreError::io("sync folder", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_folders_are_made_what_is_kept_is_bounded_and_what_is_used_stays() {
+        let mut known = Known::default();
+        let folder = |number: usize| PathBuf::from(format!("/a/{number}"));
+        known.add(folder(0));
+        for number in 1..20_000 {
+            known.add(folder(number));
+            if number % 1000 == 0 {
+                assert!(known.has(&folder(0)), "{number}");
+            }
+            assert!(known.young.len() + known.old.len() <= 2 * MOST_FOLDERS);
+        }
+        assert!(!known.has(&folder(1)));
+    }
 }

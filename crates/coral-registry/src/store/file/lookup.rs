@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use coral_image::{Digest, RepositoryPath, Tag, Version};
@@ -56,15 +57,20 @@ impl Files {
         let record = self.read_record(&wanted.0, &wanted.1)?;
         if let Some(record) = &record {
             let weight = record_weight(wanted, record);
-            self.resolved
-                .keep(began, wanted.clone(), record.clone(), weight);
+            self.resolved.keep(
+                began,
+                wanted.clone(),
+                record.clone(),
+                weight,
+                Instant::now(),
+            );
         }
         Ok(record)
     }
 
     /// Whether the bytes were read not long ago, and their file is as long as it was.
     fn is_still_there(&self, record: &ManifestRecord) -> bool {
-        let bytes = self.manifests.get(&record.digest);
+        let bytes = self.manifests.get(&record.digest, Instant::now());
         bytes.is_some_and(|bytes| self.has_content(&record.digest, bytes.len() as u64))
     }
 
@@ -98,8 +104,9 @@ impl Files {
         &self,
         wanted: &(RepositoryPath, Version),
     ) -> Option<StoredManifest> {
-        let record = self.resolved.get(wanted)?;
-        let bytes = self.manifests.get(&record.digest)?;
+        let now = Instant::now();
+        let record = self.resolved.get(wanted, now)?;
+        let bytes = self.manifests.get(&record.digest, now)?;
         Some(StoredManifest { record, bytes })
     }
 
@@ -126,7 +133,7 @@ impl Files {
         let bytes = Bytes::from(bytes);
         let weight = bytes.len() + ENTRY;
         self.manifests
-            .keep(began, record.digest, bytes.clone(), weight);
+            .keep(began, record.digest, bytes.clone(), weight, Instant::now());
         Ok(Some(StoredManifest { record, bytes }))
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Names {
 #[derive(Debug)]
 struct Kept {
     lists: HashMap<Box<str>, List>,
-    /// Names in all lists, and how many there may be.
+    /// Lists and the names in them, and how many there may be.
     count: usize,
     most: usize,
     /// Goes up with each use.
@@ -49,7 +49,7 @@ pub(super) enum Change {
 }
 
 impl Names {
-    /// Keeps up to `most` names.
+    /// Keeps up to `most` names; each list counts as one more.
     pub(super) fn keeping(most: usize) -> Self {
         Self {
             kept: Mutex::new(Kept {
@@ -115,6 +115,11 @@ impl Names {
                 let before = names.len();
                 change.apply(names, name);
                 kept.count = kept.count + names.len() - before;
+                if names.is_empty() {
+                    // Most likely nobody asks for it again.
+                    kept.lists.remove(key);
+                    kept.count -= 1;
+                }
                 if kept.count > kept.most {
                     kept.make_room();
                 }
@@ -127,7 +132,7 @@ impl Names {
     pub(super) fn forget(&self, key: &str) {
         let mut kept = self.kept();
         if let Some(List::Ready { names, .. }) = kept.lists.remove(key) {
-            kept.count -= names.len();
+            kept.count -= weight(&names);
         }
     }
 
@@ -149,7 +154,7 @@ impl Kept {
     }
 
     fn keep(&mut self, key: &str, names: BTreeSet<Box<str>>) {
-        self.count += names.len();
+        self.count += weight(&names);
         let used = self.clock;
         self.lists.insert(key.into(), List::Ready { names, used });
         self.make_room();
@@ -170,7 +175,7 @@ impl Kept {
                 return;
             };
             if let Some(List::Ready { names, .. }) = self.lists.remove(&key) {
-                self.count -= names.len();
+                self.count -= weight(&names);
             }
         }
     }
@@ -188,6 +193,10 @@ impl Change {
             }
         }
     }
+}
+
+fn weight(names: &BTreeSet<Box<str>>) -> usize {
+    names.len() + 1
 }
 
 fn stretch(names: &BTreeSet<Box<str>>, page: &Page) -> Stretch<Box<str>> {
@@ -274,12 +283,26 @@ mod tests {
         names.changed("a", Change::Removed, "b");
         names.changed("other", Change::Added, "x");
         assert_eq!(listed(&names, "a", &[]), ["a"]);
-        assert_eq!(names.kept().count, 1);
+        assert_eq!(names.kept().count, 2);
+    }
+
+    #[test]
+    fn lists_of_nothing_do_not_pile_up() {
+        let names = Names::keeping(10);
+        for number in 0..100 {
+            let key = format!("team/app{number}");
+            assert_eq!(listed(&names, &key, &["v1"]), ["v1"]);
+            names.changed(&key, Change::Removed, "v1");
+            listed(&names, &format!("none{number}"), &[]);
+        }
+        let kept = names.kept();
+        assert!(kept.lists.len() <= 10, "{} lists", kept.lists.len());
+        assert_eq!(kept.count, kept.lists.len());
     }
 
     #[test]
     fn what_was_not_asked_for_the_longest_is_forgotten_first() {
-        let names = Names::keeping(4);
+        let names = Names::keeping(6);
         listed(&names, "a", &["1", "2"]);
         listed(&names, "b", &["1", "2"]);
         listed(&names, "a", &[]);
@@ -289,8 +312,8 @@ mod tests {
         names.changed("a", Change::Added, "3");
         names.changed("a", Change::Added, "4");
         assert!(names.remembered("c", &page("", 1)).is_none());
-        assert_eq!(names.kept().count, 4);
-        listed(&names, "d", &["1", "2", "3", "4", "5"]);
+        assert_eq!(names.kept().count, 5);
+        listed(&names, "d", &["1", "2", "3", "4", "5", "6"]);
         assert_eq!(names.kept().count, 0);
     }
 

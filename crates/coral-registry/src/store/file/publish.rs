@@ -262,6 +262,8 @@ impl Files {
         let removed = self.durable.remove(&path);
         self.resolved
             .forget(&(repository.clone(), Version::Digest(*digest)));
+        // Where another repository has it, it is read once more.
+        self.manifests.forget(digest);
         match self.has_manifests(repository) {
             Ok(true) => {}
             Ok(false) => self

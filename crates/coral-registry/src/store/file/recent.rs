@@ -7,8 +7,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 const SHARDS: usize = 16;
+/// What was not used for one to two times so long is dropped, even where there is room: most of
+/// what was pushed or copied is not asked for again.
+const GENERATION: Duration = Duration::from_mins(2);
 
 /// Values by key, within a bound of weight. What was not used for some time goes first.
 #[derive(Debug)]
@@ -17,12 +21,14 @@ pub(super) struct Recent<K, V> {
     shards: Vec<Mutex<Shard<K, V>>>,
 }
 
-/// Two generations: what is used moves to the young one; when that is full, it becomes the old
-/// one, and what is left in the old one is dropped.
+/// Two generations: what is used moves to the young one; when that is full or has had its time, it
+/// becomes the old one, and what is left in the old one is dropped.
 #[derive(Debug)]
 struct Shard<K, V> {
     young: HashMap<K, (V, usize)>,
     old: HashMap<K, (V, usize)>,
+    /// When the first of the young ones came.
+    since: Instant,
     /// Of the young ones.
     weight: usize,
     most: usize,
@@ -42,6 +48,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
             Mutex::new(Shard {
                 young: HashMap::new(),
                 old: HashMap::new(),
+                since: Instant::now(),
                 weight: 0,
                 most,
                 changes: 0,
@@ -54,13 +61,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
     }
 
     /// What is known of `key`.
-    pub(super) fn get(&self, key: &K) -> Option<V> {
+    pub(super) fn get(&self, key: &K, now: Instant) -> Option<V> {
         let mut shard = self.shard(key);
         if let Some((value, _)) = shard.young.get(key) {
             return Some(value.clone());
         }
         let (value, weight) = shard.old.remove(key)?;
-        shard.put(key.clone(), value.clone(), weight);
+        shard.put(key.clone(), value.clone(), weight, now);
         Some(value)
     }
 
@@ -71,10 +78,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
 
     /// Keeps what was read, unless something was forgotten since. What weighs more than its share
     /// is not kept.
-    pub(super) fn keep(&self, began: Began, key: K, value: V, weight: usize) {
+    pub(super) fn keep(&self, began: Began, key: K, value: V, weight: usize, now: Instant) {
         let mut shard = self.shard(&key);
         if shard.changes == began.0 && weight <= shard.most {
-            shard.put(key, value, weight);
+            shard.put(key, value, weight, now);
         }
     }
 
@@ -97,10 +104,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
 }
 
 impl<K: Hash + Eq, V> Shard<K, V> {
-    fn put(&mut self, key: K, value: V, weight: usize) {
-        if self.weight + weight > self.most {
+    fn put(&mut self, key: K, value: V, weight: usize, now: Instant) {
+        let is_over = now.saturating_duration_since(self.since) >= GENERATION;
+        if is_over || self.weight + weight > self.most {
             self.old = std::mem::take(&mut self.young);
             self.weight = 0;
+            self.since = now;
         }
         self.weight += weight;
         if let Some((_, before)) = self.young.insert(key, (value, weight)) {
@@ -114,7 +123,11 @@ mod tests {
     use super::*;
 
     fn keep(recent: &Recent<u32, u32>, key: u32, weight: usize) {
-        recent.keep(recent.begin(&key), key, key * 10, weight);
+        recent.keep(recent.begin(&key), key, key * 10, weight, Instant::now());
+    }
+
+    fn get(recent: &Recent<u32, u32>, key: u32) -> Option<u32> {
+        recent.get(&key, Instant::now())
     }
 
     fn weight(recent: &Recent<u32, u32>) -> usize {
@@ -130,12 +143,12 @@ mod tests {
     #[test]
     fn what_is_kept_is_known_until_it_is_forgotten() {
         let recent = Recent::keeping(32_000);
-        assert_eq!(recent.get(&1), None);
+        assert_eq!(get(&recent, 1), None);
         keep(&recent, 1, 1);
         keep(&recent, 1, 1);
-        assert_eq!(recent.get(&1), Some(10));
+        assert_eq!(get(&recent, 1), Some(10));
         recent.forget(&1);
-        assert_eq!((recent.get(&1), weight(&recent)), (None, 0));
+        assert_eq!((get(&recent, 1), weight(&recent)), (None, 0));
     }
 
     #[test]
@@ -143,10 +156,10 @@ mod tests {
         let recent = Recent::keeping(32_000);
         let began = recent.begin(&1);
         recent.forget(&1);
-        recent.keep(began, 1, 10, 1);
-        assert_eq!(recent.get(&1), None);
+        recent.keep(began, 1, 10, 1, Instant::now());
+        assert_eq!(get(&recent, 1), None);
         keep(&recent, 1, 1);
-        assert_eq!(recent.get(&1), Some(10));
+        assert_eq!(get(&recent, 1), Some(10));
     }
 
     #[test]
@@ -156,12 +169,30 @@ mod tests {
             keep(&recent, key, 7);
             if key % 3 == 0 {
                 keep(&recent, 77_777, 7);
-                assert_eq!(recent.get(&77_777), Some(777_770));
+                assert_eq!(get(&recent, 77_777), Some(777_770));
             }
             assert!(weight(&recent) <= 3_200, "{key}");
         }
         assert!(weight(&recent) > 1_000);
         keep(&recent, 5, 3_000);
         assert!(weight(&recent) <= 3_200);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_dropped_after_some_minutes() {
+        let recent = Recent::keeping(3_200_000);
+        let began = Instant::now();
+        // So many that every shard has some.
+        for minute in 0..20 {
+            let now = began + Duration::from_mins(1) * minute;
+            for number in 0..1000 {
+                let key = minute * 1000 + number;
+                recent.keep(recent.begin(&key), key, key, 1, now);
+            }
+            assert!(recent.get(&0, now).is_some(), "{minute}");
+            let kept = weight(&recent);
+            assert!(kept <= 4001, "{kept} in minute {minute}");
+        }
+        assert!(weight(&recent) >= 2000);
     }
 }
