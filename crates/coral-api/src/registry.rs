@@ -179,7 +179,8 @@ pub struct RegistryLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub upload_expiry: Option<String>,
-    /// How many connections are served at once, while others wait: 1 to 1000000, 4096 if not given.
+    /// How many connections are served at once, others being refused with 503: 1 to 1000000, 4096
+    /// if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: Option<u32>,

@@ -18,6 +18,7 @@ mod route;
 mod upkeep;
 mod uploads;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -30,11 +31,12 @@ use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
-pub(crate) use self::body::Wire;
+pub(crate) use self::body::{Wire, most_read_at_once};
 use self::error::{Code, Refusal};
 pub(crate) use self::gate::Peer;
 use self::gate::Visitor;
 pub use self::listings::WholeCatalog;
+use self::progress::Progress;
 use self::route::Route;
 pub(crate) use self::route::RouteClass;
 use crate::access::{InternalUser, Login, Verifier};
@@ -59,6 +61,8 @@ pub(crate) struct Context {
     settings: RwLock<Arc<Settings>>,
     verifier: Verifier,
     internal: Option<InternalUser>,
+    /// Whether there were requests since the last look.
+    was_asked: AtomicBool,
 }
 
 impl Context {
@@ -89,6 +93,16 @@ pub(crate) struct Head {
     pub(crate) wire: Wire,
 }
 
+impl Head {
+    /// How fast a body has to come, from now on.
+    fn progress(&self) -> Progress {
+        Progress::new(
+            self.visitor.settings.limits.body_progress,
+            tokio::time::Instant::now(),
+        )
+    }
+}
+
 impl Registry {
     /// A registry over `store`, whose metrics are added to `metrics`.
     pub fn new(
@@ -114,6 +128,7 @@ impl Registry {
                 settings: RwLock::default(),
                 verifier: Verifier::new(),
                 internal,
+                was_asked: AtomicBool::new(true),
             }),
         }
     }
@@ -145,6 +160,7 @@ impl Registry {
 
 async fn handle(State(context): State<Arc<Context>>, request: Request) -> Response {
     let started = Instant::now();
+    context.was_asked.store(true, Ordering::Relaxed);
     let (parts, mut body) = request.into_parts();
     let route = Route::parse(parts.uri.path());
     let class = route.as_ref().map_or(RouteClass::Unknown, Route::class);
@@ -191,9 +207,9 @@ fn wire(parts: &Parts) -> Wire {
 }
 
 /// A client that is still sending would not read the answer; so what it sends is taken in first,
-/// within bounds, unless it waits to be told to send.
+/// within bounds, unless it waits to be told to send, or sends nothing.
 async fn refuse(refusal: Refusal, method: &Method, is_waiting: bool, body: Body) -> Response {
-    if !is_waiting {
+    if !is_waiting && refusal.status() != StatusCode::REQUEST_TIMEOUT {
         body::drain(body).await;
     }
     refusal.log(method);

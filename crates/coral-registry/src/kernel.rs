@@ -1,6 +1,6 @@
 //! What Linux does for a registry beyond reading and writing, and what has no safe interface: blobs
 //! mapped into memory as the page cache has them, so that sending one copies its bytes once, in the
-//! kernel; and writing to the disk before anybody waits for it.
+//! kernel; writing to the disk before anybody waits for it; and giving back memory.
 //!
 //! Why mapping is sound, and why the process cannot be killed by it:
 //! - files of the store under a digest never change and are never cut; a damaged one is replaced by
@@ -112,6 +112,16 @@ pub(crate) fn start_writing(file: &File, offset: u64, length: u64) {
             length,
             libc::SYNC_FILE_RANGE_WRITE,
         );
+    }
+}
+
+/// Gives free memory back to the system. The allocator by itself only does with what lies behind
+/// all that is in use: one small thing that stays keeps all buffers that were ever before it.
+pub(crate) fn give_back_memory() {
+    // SAFETY: may be called at any time; the allocator takes its own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -25,7 +25,7 @@ pub use access::{
 pub use front::fuzzing;
 pub use front::{Registry, WholeCatalog};
 pub use layout::{LayoutError, LayoutFolder};
-pub use serve::{Connections, Serving, serve};
+pub use serve::{Connections, Serving, Timeouts, serve};
 pub use settings::{Limits, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, FileStore, ManifestRecord, Page, PutManifestError, Referrers,

@@ -1,6 +1,8 @@
 //! Serving connections.
 
 mod connections;
+mod refusal;
+mod watched;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,14 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::connections::Connections;
 use self::connections::Place;
+use self::refusal::Refusals;
+use self::watched::Watched;
 use crate::front::{Peer, Wire};
 use crate::tls::Tls;
 
-/// A client that takes longer to send the head of a request is cut off; also how long an idle
-/// connection is kept.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// A client that takes longer for the handshake of TLS is cut off.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long requests may go on after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which mostly means: too many open files.
@@ -43,6 +42,30 @@ pub struct Serving {
     pub tls: Tls,
     /// How many there may be.
     pub connections: Connections,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long clients may take until their connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the handshake of TLS.
+    pub handshake: Duration,
+    /// To send the head of a request; also how long an idle connection is kept.
+    pub head: Duration,
+    /// To take some part of the answer: what counts is that it goes on, not how long it takes in
+    /// all.
+    pub answer: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(15),
+            head: Duration::from_secs(75),
+            answer: Duration::from_mins(2),
+        }
+    }
 }
 
 /// Serves `router` on `listener` until `shutdown`, and then up to ten seconds longer for the
@@ -53,34 +76,20 @@ pub async fn serve(
     serving: Serving,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let builder = Arc::new(builder());
+    let server = Server {
+        builder: Arc::new(builder(serving.timeouts)),
+        router: TowerToHyperService::new(router),
+        tls: serving.tls,
+        timeouts: serving.timeouts,
+    };
     let graceful = GracefulShutdown::new();
-    while let Some((stream, peer, place)) = next(&listener, &serving.connections, &shutdown).await {
-        let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
-        let acceptor = serving.tls.acceptor();
-        let service = Served {
-            router: TowerToHyperService::new(router.clone()),
-            peer: Peer(peer.ip()),
-            wire: match acceptor {
-                Some(_) => Wire::Processed,
-                None => Wire::Untouched,
-            },
-        };
-        tokio::spawn(async move {
-            // Without `TCP_NODELAY`, small answers wait 40 ms for the client's acknowledgement.
-            let ended = match (stream.set_nodelay(true), acceptor) {
-                (Err(error), _) => Err(error.into()),
-                (Ok(()), None) => connection(&builder, stream, service, watcher).await,
-                (Ok(()), Some(acceptor)) => match handshake(&acceptor, stream).await {
-                    Ok(stream) => connection(&builder, stream, service, watcher).await,
-                    Err(error) => Err(error.into()),
-                },
-            };
-            if let Err(error) = ended {
-                tracing::debug!(error, "connection ended");
-            }
-            drop(place);
-        });
+    let mut refusals = Refusals::new();
+    while let Some((stream, peer)) = next(&listener, &shutdown).await {
+        if let Some(place) = serving.connections.place() {
+            server.spawn(stream, peer, graceful.watcher(), place);
+        } else {
+            refusals.refuse(stream, &server.tls, serving.connections.most());
+        }
     }
     drop(listener);
     if tokio::time::timeout(GRACE, graceful.shutdown())
@@ -95,17 +104,18 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is a place for it; `None` when it is time to end.
+/// The next connection; `None` when it is time to end.
 async fn next(
     listener: &TcpListener,
-    connections: &Connections,
     shutdown: &CancellationToken,
-) -> Option<(TcpStream, SocketAddr, Place)> {
+) -> Option<(TcpStream, SocketAddr)> {
     let accepted = async {
-        let place = connections.place().await;
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => return (stream, peer, place),
+                // Without `TCP_NODELAY`, small answers wait 40 ms for the client's acknowledgement.
+                Ok(accepted) if accepted.0.set_nodelay(true).is_ok() => return accepted,
+                // The client is gone already.
+                Ok(_) => {}
                 Err(error) => pause(&error).await,
             }
         }
@@ -116,8 +126,50 @@ async fn next(
     }
 }
 
-async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What all connections share.
+struct Server {
+    builder: Arc<Builder<TokioExecutor>>,
+    router: TowerToHyperService<Router>,
+    tls: Tls,
+    timeouts: Timeouts,
+}
+
+impl Server {
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, place: Place) {
+        let acceptor = self.tls.acceptor();
+        let service = Served {
+            router: self.router.clone(),
+            peer: Peer(peer.ip()),
+            wire: match acceptor {
+                Some(_) => Wire::Processed,
+                None => Wire::Untouched,
+            },
+        };
+        let (builder, timeouts) = (Arc::clone(&self.builder), self.timeouts);
+        tokio::spawn(async move {
+            let ended = match acceptor {
+                None => connection(&builder, stream, service, watcher, timeouts).await,
+                Some(acceptor) => match handshake(&acceptor, stream, timeouts).await {
+                    Ok(stream) => connection(&builder, stream, service, watcher, timeouts).await,
+                    Err(error) => Err(error.into()),
+                },
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    timeouts: Timeouts,
+) -> io::Result<TlsStream<TcpStream>> {
+    tokio::time::timeout(timeouts.handshake, acceptor.accept(stream))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
@@ -127,8 +179,10 @@ async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: T,
     service: Served,
     watcher: Watcher,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    timeouts: Timeouts,
+) -> Result<(), Failure> {
+    let stream = TokioIo::new(Watched::new(stream, timeouts));
+    let connection = builder.serve_connection(stream, service);
     watcher.watch(connection.into_owned()).await
 }
 
@@ -152,16 +206,16 @@ impl Service<Request<Incoming>> for Served {
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(timeouts: Timeouts) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(timeouts.head);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(HEADER_TIMEOUT);
+        .keep_alive_interval(timeouts.head);
     builder
 }
 

@@ -48,6 +48,9 @@ pub struct Limits {
     pub open_uploads: u64,
     /// How long an upload is kept to which nothing is added.
     pub upload_expiry: Duration,
+    /// How long a client may take for the least part of a body; what counts is that it goes on, not
+    /// how long it takes in all.
+    pub body_progress: Duration,
 }
 
 impl Default for Limits {
@@ -56,6 +59,7 @@ impl Default for Limits {
             blob_bytes: None,
             open_uploads: 10_000,
             upload_expiry: Duration::from_hours(24),
+            body_progress: Duration::from_mins(2),
         }
     }
 }

@@ -20,6 +20,8 @@ mod layouts;
 mod listings;
 #[path = "protocol/manifests.rs"]
 mod manifests;
+#[path = "protocol/patience.rs"]
+mod patience;
 #[path = "protocol/serving.rs"]
 mod serving;
 #[path = "protocol/storage.rs"]

@@ -40,6 +40,7 @@ pub(crate) async fn serve(
     let serving = Serving {
         tls: Tls::off(),
         connections: Connections::at_most(options.connections()),
+        ..Serving::default()
     };
     serving.tls.set(certificate);
     let site = Site::new(address, &serving.tls, Board::default())?;
@@ -213,7 +214,8 @@ pub(crate) async fn serve_until(
         early.cancelled().await;
         health.set_not_ready();
     });
-    tokio::spawn(registry.keep_clean(stop.clone()));
+    tokio::spawn(registry.clone().keep_clean(stop.clone()));
+    tokio::spawn(registry.keep_small(stop.clone()));
     let router = with_request_ids(router);
     coral_registry::serve(listener, router, serving, stop)
         .await

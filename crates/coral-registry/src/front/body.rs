@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::error::{Code, Refusal};
-use super::progress::{Progress, too_slow};
+use super::progress::Progress;
 use super::range::{Span, number};
 use crate::kernel::Mapped;
 use crate::store::{BlobContent, UploadWriter};
@@ -36,7 +36,7 @@ const LEAST_MAPPED: u64 = 64 * 1024;
 /// Uploads are written and hashed in batches of about this size, one while the next comes in; in
 /// smaller ones where many come in at once.
 const BATCH: usize = 256 * 1024;
-const LEAST_BATCH: usize = 32 * 1024;
+const LEAST_BATCH: usize = 16 * 1024;
 /// Memory for the batches of all uploads.
 const BATCHES: usize = 24 * 1024 * 1024;
 /// Of one upload: received, written, hashed.
@@ -229,11 +229,11 @@ pub(super) async fn receive(
     body: &mut Body,
     limit: Option<u64>,
     writer: &mut dyn UploadWriter,
+    mut progress: Progress,
     received: Counter,
 ) -> Result<(), Refusal> {
     let _counted = Counted::new();
     let mut left = limit.unwrap_or(u64::MAX);
-    let mut progress = Progress::new(Instant::now());
     let mut batch = next_batch(body, &mut left, &mut progress).await;
     loop {
         let (frames, end) = batch;
@@ -275,7 +275,25 @@ impl Drop for Counted {
 }
 
 fn batch_size(uploads: usize) -> usize {
-    (BATCHES / BATCHES_OF_ONE / uploads.max(1)).clamp(LEAST_BATCH, BATCH)
+    half_a_share(uploads).clamp(LEAST_BATCH, BATCH)
+}
+
+/// A batch is as large as was wanted when one byte was missing and a whole read came.
+fn half_a_share(uploads: usize) -> usize {
+    BATCHES / BATCHES_OF_ONE / uploads.max(1) / 2
+}
+
+/// How many bytes a connection may read at once. Large reads are quick, and each is a buffer that
+/// is kept until it is written and hashed.
+pub(crate) fn most_read_at_once() -> u64 {
+    read_size(RECEIVING.load(Ordering::Relaxed)) as u64
+}
+
+/// One byte less than a power of two: who reads into buffers that grow whenever they are filled
+/// does not get to the next larger one.
+fn read_size(uploads: usize) -> usize {
+    let most = half_a_share(uploads).max(LEAST_BATCH);
+    (1 << most.ilog2()) - 1
 }
 
 /// Frames of about one batch, and how the body ended, if it did.
@@ -313,6 +331,7 @@ pub(super) async fn read_whole(
     body: &mut Body,
     headers: &HeaderMap,
     most: usize,
+    mut progress: Progress,
 ) -> Result<Bytes, Refusal> {
     let too_large = || {
         let message = format!("the body is larger than {most} bytes");
@@ -325,7 +344,6 @@ pub(super) async fn read_whole(
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
-    let mut progress = Progress::new(Instant::now());
     while let Some(data) = next_data(body, &mut progress).await? {
         if whole.len() + data.len() > most {
             return Err(too_large());
@@ -339,7 +357,7 @@ async fn next_data(body: &mut Body, progress: &mut Progress) -> Result<Option<By
     loop {
         let frame = tokio::time::timeout_at(progress.deadline(), body.frame())
             .await
-            .map_err(|_| too_slow())?;
+            .map_err(|_| progress.too_slow())?;
         match frame {
             None => return Ok(None),
             Some(Ok(frame)) => {
@@ -379,12 +397,13 @@ mod tests {
     fn the_batches_of_many_uploads_share_the_memory_that_there_is() {
         assert_eq!(batch_size(0), BATCH);
         assert_eq!(batch_size(1), BATCH);
+        // More than the protocol's own largest buffer, so that it is not held back.
+        assert!(read_size(0) > 500_000 && read_size(8) > 500_000);
         for uploads in [16, 17, 64, 256] {
-            assert!(
-                batch_size(uploads) * BATCHES_OF_ONE * uploads <= BATCHES,
-                "{uploads}"
-            );
+            let one = batch_size(uploads) + read_size(uploads);
+            assert!(one * BATCHES_OF_ONE * uploads <= BATCHES, "{uploads}");
         }
         assert_eq!(batch_size(100_000), LEAST_BATCH);
+        assert_eq!(read_size(100_000), LEAST_BATCH - 1);
     }
 }

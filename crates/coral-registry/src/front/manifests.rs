@@ -64,7 +64,7 @@ pub(super) async fn put(
     version: &Version,
 ) -> Result<Response, Refusal> {
     let tags = tags_of(head, version)?;
-    let bytes = body::read_whole(body, &head.headers, MAX_MANIFEST_SIZE).await?;
+    let bytes = body::read_whole(body, &head.headers, MAX_MANIFEST_SIZE, head.progress()).await?;
     context.metrics.bytes_in().inc_by(bytes.len() as u64);
     let manifest = parse(bytes, head, version)?;
     let subject = manifest.subject().map(|subject| subject.digest);

@@ -7,21 +7,22 @@ use tokio::time::Instant;
 
 use super::error::{Code, Refusal};
 
-/// How long a client may take for the least amount.
-pub(super) const WINDOW: Duration = Duration::from_mins(2);
-/// What has to come in that time: a line of a few kilobits a second will do.
+/// What has to come in the time that is given: a line of a few kilobits a second will do.
 const LEAST: usize = 32 * 1024;
 
 /// What came lately. It is the progress that counts, not how long a body takes in all.
 #[derive(Debug)]
 pub(super) struct Progress {
+    /// How long a client may take for the least amount.
+    time: Duration,
     since: Instant,
     bytes: usize,
 }
 
 impl Progress {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(time: Duration, now: Instant) -> Self {
         Self {
+            time,
             since: now,
             bytes: 0,
         }
@@ -29,32 +30,33 @@ impl Progress {
 
     /// When the body is given up if nothing more comes.
     pub(super) fn deadline(&self) -> Instant {
-        self.since + WINDOW
+        self.since + self.time
     }
 
     /// More came. An error, when it was too little for the time.
     pub(super) fn came(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= LEAST {
-            *self = Self::new(now);
+            *self = Self::new(self.time, now);
             return Ok(());
         }
         if now >= self.deadline() {
-            return Err(too_slow());
+            return Err(self.too_slow());
         }
         Ok(())
     }
-}
 
-pub(super) fn too_slow() -> Refusal {
-    Refusal::new(
-        StatusCode::REQUEST_TIMEOUT,
-        Code::BlobUploadInvalid,
-        format!(
-            "less than {LEAST} bytes came in {} seconds; what came was kept",
-            WINDOW.as_secs()
-        ),
-    )
+    pub(super) fn too_slow(&self) -> Refusal {
+        let message = format!(
+            "less than {LEAST} bytes came in {:?}; what came was kept",
+            self.time
+        );
+        Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            Code::BlobUploadInvalid,
+            message,
+        )
+    }
 }
 
 #[cfg(test)]
@@ -64,11 +66,11 @@ mod tests {
     #[test]
     fn a_drip_ends_and_a_slow_line_does_not() {
         let start = Instant::now();
-        let second = Duration::from_secs(1);
-        let mut drip = Progress::new(start);
+        let (second, time) = (Duration::from_secs(1), Duration::from_mins(2));
+        let mut drip = Progress::new(time, start);
         let ended = (1..600).find(|n| drip.came(1, start + second * *n).is_err());
         assert_eq!(ended, Some(120));
-        let mut slow = Progress::new(start);
+        let mut slow = Progress::new(time, start);
         let ended = (1..6000).find(|n| slow.came(300, start + second * *n).is_err());
         assert_eq!(ended, None);
     }

@@ -1,13 +1,16 @@
 //! What has to be done from time to time.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::Registry;
+use crate::kernel;
 
 const AT_LEAST_EVERY: Duration = Duration::from_mins(10);
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
+const MEMORY_EVERY: Duration = Duration::from_secs(30);
 
 impl Registry {
     /// Ends uploads that were abandoned, until `stop`.
@@ -25,6 +28,20 @@ impl Registry {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Gives back the memory that requests have left behind, until `stop`. One that has nothing to
+    /// do does nothing.
+    pub async fn keep_small(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(MEMORY_EVERY) => {}
+            }
+            if self.context.was_asked.swap(false, Ordering::Relaxed) {
+                let _ = tokio::task::spawn_blocking(kernel::give_back_memory).await;
             }
         }
     }

@@ -225,15 +225,16 @@ async fn receive_bounded(
     announced: Option<u64>,
     writer: &mut dyn UploadWriter,
 ) -> Result<(), Refusal> {
+    let (progress, counter) = (head.progress(), context.metrics.bytes_in());
     let Some(most) = head.visitor.settings.limits.blob_bytes else {
-        return body::receive(body, announced, writer, context.metrics.bytes_in()).await;
+        return body::receive(body, announced, writer, progress, counter).await;
     };
     let room = most.saturating_sub(writer.offset());
     if announced.is_some_and(|length| length > room) {
         return Err(too_large(most));
     }
     let limit = announced.unwrap_or(room);
-    let received = body::receive(body, Some(limit), writer, context.metrics.bytes_in()).await;
+    let received = body::receive(body, Some(limit), writer, progress, counter).await;
     received.map_err(|refusal| match refusal.code() {
         Code::SizeInvalid if announced.is_none() => too_large(most),
         _ => refusal,

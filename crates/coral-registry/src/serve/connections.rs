@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
-
-/// The number of connections that are served at once. Others wait until they are accepted.
-/// Clones share one state.
+/// The number of connections that are served at once. Others are refused. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Connections(Arc<Shared>);
 
@@ -14,7 +11,6 @@ pub struct Connections(Arc<Shared>);
 struct Shared {
     most: AtomicUsize,
     open: AtomicUsize,
-    freed: Notify,
 }
 
 /// The place of one connection.
@@ -30,25 +26,25 @@ impl Connections {
         Self(Arc::new(Shared {
             most: AtomicUsize::new(most.max(1)),
             open: AtomicUsize::new(0),
-            freed: Notify::new(),
         }))
     }
 
     /// From now on at most so many; those that are open stay.
     pub fn limit(&self, most: usize) {
         self.0.most.store(most.max(1), Ordering::Release);
-        self.0.freed.notify_one();
     }
 
-    /// Waits for a place. One task at a time may wait.
-    pub(super) async fn place(&self) -> Place {
-        loop {
-            if self.0.open.load(Ordering::Acquire) < self.0.most.load(Ordering::Acquire) {
-                self.0.open.fetch_add(1, Ordering::AcqRel);
-                return Place(Arc::clone(&self.0));
-            }
-            self.0.freed.notified().await;
+    pub(super) fn most(&self) -> usize {
+        self.0.most.load(Ordering::Acquire)
+    }
+
+    /// A place, if there is one left. One task at a time may ask.
+    pub(super) fn place(&self) -> Option<Place> {
+        if self.0.open.load(Ordering::Acquire) >= self.most() {
+            return None;
         }
+        self.0.open.fetch_add(1, Ordering::AcqRel);
+        Some(Place(Arc::clone(&self.0)))
     }
 }
 
@@ -61,26 +57,23 @@ impl Default for Connections {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.freed.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
-
     use super::*;
 
     #[test]
-    fn one_more_waits_until_another_ends_or_the_limit_is_raised() {
+    fn there_is_no_place_until_another_connection_ends_or_the_limit_is_raised() {
         let connections = Connections::at_most(2);
-        let first = connections.place().now_or_never().unwrap();
-        let _second = connections.place().now_or_never().unwrap();
-        assert!(connections.place().now_or_never().is_none());
+        let first = connections.place().unwrap();
+        let _second = connections.place().unwrap();
+        assert!(connections.place().is_none());
         drop(first);
-        let _third = connections.place().now_or_never().unwrap();
-        assert!(connections.place().now_or_never().is_none());
+        let _third = connections.place().unwrap();
+        assert!(connections.place().is_none());
         connections.limit(3);
-        assert!(connections.place().now_or_never().is_some());
+        assert!(connections.place().is_some());
     }
 }

@@ -1,7 +1,9 @@
 //! Over a real connection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use coral_registry::Serving;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -9,19 +11,28 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Served;
 
 async fn serve(registry: &Served) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
+    let (address, shutdown, server) = serve_at(registry, Serving::default()).await;
+    (TcpStream::connect(address).await.unwrap(), shutdown, server)
+}
+
+/// Serves until the token is cancelled; where, and what ends when it has ended.
+pub(crate) async fn serve_at(
+    registry: &Served,
+    serving: Serving,
+) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let (router, token) = (registry.router(), shutdown.clone());
     let server = tokio::spawn(async move {
-        coral_registry::serve(listener, router, coral_registry::Serving::default(), token)
+        coral_registry::serve(listener, router, serving, token)
             .await
             .unwrap();
     });
-    (TcpStream::connect(address).await.unwrap(), shutdown, server)
+    (address, shutdown, server)
 }
 
-async fn status_line(stream: &mut TcpStream) -> String {
+pub(crate) async fn status_line(stream: &mut TcpStream) -> String {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
         line.push(stream.read_u8().await.unwrap());
@@ -111,7 +122,7 @@ async fn what_strangers_send_makes_no_new_labels() {
 }
 
 /// Reads until the server closes: the head as text, and what came of the body.
-async fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
+pub(crate) async fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut all = Vec::new();
     // A reset is an end, too.
     let _ = stream.read_to_end(&mut all).await;
@@ -120,7 +131,7 @@ async fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
     (String::from_utf8(all).unwrap(), body)
 }
 
-async fn ask(stream: &mut TcpStream, target: &str, headers: &str) {
+pub(crate) async fn ask(stream: &mut TcpStream, target: &str, headers: &str) {
     let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
 }

@@ -231,5 +231,6 @@ fn limits(means: &LimitSettings) -> Limits {
         blob_bytes: means.blob_bytes,
         open_uploads: means.open_uploads.map_or(usual.open_uploads, u64::from),
         upload_expiry: means.upload_expiry.unwrap_or(usual.upload_expiry),
+        ..usual
     }
 }

@@ -90,7 +90,7 @@ pub(crate) struct RegistryArguments {
     /// How long an upload is kept to which nothing is added
     #[arg(long, env = "CORAL_UPLOAD_EXPIRY", value_name = "DURATION", default_value = "24h", value_parser = duration, help_heading = "Limits")]
     upload_expiry: Duration,
-    /// How many connections are served at once; others wait
+    /// How many connections are served at once; others are refused with 503
     #[arg(
         long,
         env = "CORAL_MAX_CONNECTIONS",
@@ -153,6 +153,7 @@ impl RegistryArguments {
                 blob_bytes: self.max_blob_size,
                 open_uploads: self.max_open_uploads,
                 upload_expiry: self.upload_expiry,
+                ..Limits::default()
             },
             layouts: self.layouts()?,
         })
