@@ -6,7 +6,7 @@ use coral_api::documents::{self, Object};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let documents = match documents::read("f.yaml", text) {
+    let documents = match documents::read_here("f.yaml", text) {
         Ok(documents) => documents,
         Err(errors) => {
             assert!(!errors.is_empty());
@@ -27,7 +27,7 @@ fuzz_target!(|text: &str| {
         json["apiVersion"] = "stvz.io/v1".into();
         json["kind"] = "RegistryMirror".into();
         let json = json.to_string();
-        let again = documents::read("f.json", &json).expect("its own JSON can be read");
+        let again = documents::read_here("f.json", &json).expect("its own JSON can be read");
         let Some(Object::RegistryMirror(again)) = again.first().map(|found| &found.object) else {
             panic!("{json} is no mirror any more");
         };

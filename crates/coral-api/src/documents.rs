@@ -131,6 +131,12 @@ pub fn read(origin: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError
     })
 }
 
+/// [`read`] without the thread, whose start takes longer than the reading: for the fuzz target.
+#[cfg(fuzzing)]
+pub fn read_here(origin: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError>> {
+    Reading::new(origin).read(text)
+}
+
 /// Objects of one kind, namespace and name that stand in more than one document. [`read`] looks
 /// inside its one file; call this for the documents of many.
 pub fn duplicates(documents: &[Document]) -> Vec<DocumentError> {

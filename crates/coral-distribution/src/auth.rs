@@ -20,6 +20,8 @@ use url::Url;
 pub(crate) use challenge::{Challenge, parse_challenges};
 pub(crate) use session::{Ask, Session};
 pub(crate) use token::Tokens;
+#[cfg(fuzzing)]
+pub(crate) use token::read as read_token;
 
 /// What a host asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

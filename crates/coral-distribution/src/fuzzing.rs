@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use url::Url;
 
-use crate::auth::parse_challenges;
+use crate::auth::{parse_challenges, read_token};
+use crate::layout::fuzzing as layouts;
 use crate::location;
 use crate::rate_limit::RateLimits;
 use crate::repository::fuzzing as ranges;
@@ -73,4 +74,29 @@ pub fn wait(value: &str, now: i64) {
             assert!(times.max().unwrap_or_default() <= Duration::from_hours(24 * 31));
         }
     }
+}
+
+/// A token fits into a header, is kept out of logs, and is asked for again within a day.
+pub fn token(answer: &[u8]) {
+    match read_token(answer) {
+        Ok((header, life)) => {
+            assert!(header.is_sensitive());
+            assert!(header.as_bytes().starts_with(b"Bearer ") && header.len() > "Bearer ".len());
+            assert!(
+                life > Duration::ZERO && life <= Duration::from_hours(24),
+                "{life:?}"
+            );
+        }
+        Err(message) => assert!(!message.is_empty()),
+    }
+}
+
+/// `index.json` of a layout.
+pub fn index(json: &[u8]) {
+    layouts::index(json);
+}
+
+/// The heads of a tar that should be a layout.
+pub fn archive(tar: &[u8]) {
+    layouts::archive(tar);
 }

@@ -5,6 +5,8 @@
 
 mod archive;
 mod files;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod index;
 mod tree;
 mod upload;

@@ -5,6 +5,8 @@
 
 mod basic;
 mod failures;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod htpasswd;
 mod memory;
 mod pattern;

@@ -7,7 +7,7 @@ mod blobs;
 mod body;
 mod error;
 #[cfg(fuzzing)]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod gate;
 mod listings;
 mod manifests;

@@ -6,6 +6,8 @@
 
 mod catalog;
 mod files;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 
 use std::collections::HashMap;
 use std::io;

@@ -10,6 +10,8 @@
 
 mod access;
 mod front;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod kernel;
 mod layout;
 mod metrics;
@@ -21,8 +23,6 @@ mod tls;
 pub use access::{
     Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
 };
-#[cfg(fuzzing)]
-pub use front::fuzzing;
 pub use front::{Registry, WholeCatalog};
 pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, Timeouts, serve};

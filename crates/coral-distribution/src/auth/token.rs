@@ -159,22 +159,27 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
     let (host, asked) = (response.host.clone(), response.asked.clone());
     let fail = |text: &str| Error::new(&host, &asked, Problem::protocol(text));
     let body = read_bounded(response, MAX_TOKEN_ANSWER).await?;
-    // The parser's own message may quote the token.
-    let answer: TokenAnswer =
-        serde_json::from_slice(&body).map_err(|_| fail("the answer is not a token in JSON"))?;
-    let life = life_of(answer.expires_in);
-    let token = [answer.token, answer.access_token]
-        .into_iter()
-        .flatten()
-        .find(|t| !t.is_empty());
-    let token = token.ok_or_else(|| fail("the answer has no token in it"))?;
-    let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| fail("the token cannot stand in a header"))?;
-    header.set_sensitive(true);
+    let (header, life) = read(&body).map_err(fail)?;
     Ok(Token {
         header,
         renew_at: asked_at + life.saturating_sub(MARGIN.min(life / 4)),
     })
+}
+
+/// The header of the token that a server answered with, and its life.
+pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static str> {
+    // The parser's own message may quote the token.
+    let answer: TokenAnswer =
+        serde_json::from_slice(answer).map_err(|_| "the answer is not a token in JSON")?;
+    let token = [answer.token, answer.access_token]
+        .into_iter()
+        .flatten()
+        .find(|t| !t.is_empty());
+    let token = token.ok_or("the answer has no token in it")?;
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| "the token cannot stand in a header")?;
+    header.set_sensitive(true);
+    Ok((header, life_of(answer.expires_in)))
 }
 
 /// The exchange of an identity token (OAuth 2, RFC 6749, section 6, as the token specification of

@@ -22,20 +22,28 @@ pub(super) struct Index(Value);
 
 /// Reads the index; a layout without one is empty.
 pub(super) async fn read(tree: &Tree) -> Result<Index, Problem> {
-    let bytes = match tree.read_bounded(Path::new("index.json"), MAX_INDEX).await {
-        Ok(bytes) => bytes,
-        Err(Problem::Missing) => return Ok(Index::empty()),
-        Err(problem) => return Err(problem),
-    };
-    let value: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::Protocol(format!("index.json is not JSON: {error}")))?;
-    match value.get("manifests") {
-        Some(Value::Array(_)) => Ok(Index(value)),
-        _ => Err(Problem::protocol("index.json has no list of manifests")),
+    match tree.read_bounded(Path::new("index.json"), MAX_INDEX).await {
+        Ok(bytes) => Index::parse(&bytes),
+        Err(Problem::Missing) => Ok(Index::empty()),
+        Err(problem) => Err(problem),
     }
 }
 
 impl Index {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| Problem::Protocol(format!("index.json is not JSON: {error}")))?;
+        match value.get("manifests") {
+            Some(Value::Array(_)) => Ok(Self(value)),
+            _ => Err(Problem::protocol("index.json has no list of manifests")),
+        }
+    }
+
+    #[cfg(fuzzing)]
+    pub(super) fn value(&self) -> &Value {
+        &self.0
+    }
+
     fn empty() -> Self {
         Self(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }))
     }
@@ -115,12 +123,19 @@ pub(super) async fn put(
     let _turn = turn(dir).await?;
     files::write_whole(&files::blob_path(dir, &digest), manifest.bytes()).await?;
     let mut index = read(tree).await?;
+    enter(&mut index, version, manifest);
+    write(dir, &index).await
+}
+
+/// The entry of a manifest, in the place of those that it makes needless.
+pub(super) fn enter(index: &mut Index, version: &Version, manifest: &Manifest) {
+    let digest = manifest.digest();
     let children: BTreeSet<_> = manifest
         .children()
         .iter()
         .map(|child| child.digest)
         .collect();
-    edit(&mut index, |known| {
+    edit(index, |known| {
         let nameless = name(known).is_none();
         let same = is(known, version) && !matches!(version, Version::Digest(_));
         !same && !(nameless && (known.digest == digest || children.contains(&known.digest)))
@@ -135,7 +150,6 @@ pub(super) async fn put(
         }
         index.push(&entry);
     }
-    write(dir, &index).await
 }
 
 pub(super) async fn remove(tree: &Tree, version: &Version) -> Result<(), Problem> {

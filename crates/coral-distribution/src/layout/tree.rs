@@ -1,7 +1,7 @@
 //! Where the files of a layout are: in a directory, or inside a tar that is only read.
 
 use std::collections::HashMap;
-use std::io::SeekFrom;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,9 +31,11 @@ pub(super) enum Tree {
 #[derive(Debug)]
 pub(super) struct TarIndex {
     path: PathBuf,
-    /// Where each file's bytes begin, and how many there are.
-    files: HashMap<PathBuf, (u64, u64)>,
+    files: Files,
 }
+
+/// Where each file's bytes begin, and how many there are.
+pub(super) type Files = HashMap<PathBuf, (u64, u64)>;
 
 impl Tree {
     /// The directory, or the tar.
@@ -117,23 +119,7 @@ impl TarIndex {
             std::io::ErrorKind::NotFound => Problem::Missing,
             _ => problem("cannot read", &path, error),
         })?;
-        let fail = |error: std::io::Error| {
-            Problem::Protocol(format!("not a tar, or a broken one: {error}"))
-        };
-        let mut files = HashMap::new();
-        let mut archive = tar::Archive::new(file);
-        for entry in archive.entries_with_seek().map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            if files.len() == MAX_ENTRIES {
-                return Err(Problem::Protocol(format!("more than {MAX_ENTRIES} files")));
-            }
-            // Links and other things that are no files are nothing that a layout has.
-            if !matches!(entry.header().entry_type(), tar::EntryType::Regular) {
-                continue;
-            }
-            let name = entry.path().map_err(fail)?;
-            files.insert(plain(&name)?, (entry.raw_file_position(), entry.size()));
-        }
+        let files = files_of(file)?;
         Ok(Self { path, files })
     }
 
@@ -149,6 +135,27 @@ impl TarIndex {
             .map_err(fail)?;
         Ok(Box::new(tar.take(left)))
     }
+}
+
+/// The files of a tar.
+pub(super) fn files_of(tar: impl Read + Seek) -> Result<Files, Problem> {
+    let fail =
+        |error: std::io::Error| Problem::Protocol(format!("not a tar, or a broken one: {error}"));
+    let mut files = HashMap::new();
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries_with_seek().map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        if files.len() == MAX_ENTRIES {
+            return Err(Problem::Protocol(format!("more than {MAX_ENTRIES} files")));
+        }
+        // Links and other things that are no files are nothing that a layout has.
+        if !matches!(entry.header().entry_type(), tar::EntryType::Regular) {
+            continue;
+        }
+        let name = entry.path().map_err(fail)?;
+        files.insert(plain(&name)?, (entry.raw_file_position(), entry.size()));
+    }
+    Ok(files)
 }
 
 /// A name inside the archive without `./`. One that leads out of it is refused, although nothing

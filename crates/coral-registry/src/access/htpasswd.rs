@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bcrypt::HashParts;
 
@@ -133,10 +133,11 @@ fn cost_of(line: usize, user: &str, hash: &str) -> Result<u32, HtpasswdError> {
 
 /// A hash of that cost. Which password it would fit does not matter: the user is not known.
 fn stand_in(cost: u32) -> String {
-    bcrypt::hash_with_salt("", 4, [0; 16])
-        .map(|parts| parts.to_string())
-        .unwrap_or_default()
-        .replacen("$04$", &format!("${cost:02}$"), 1)
+    static CHEAP: LazyLock<String> = LazyLock::new(|| {
+        let parts = bcrypt::hash_with_salt("", 4, [0; 16]);
+        parts.map(|parts| parts.to_string()).unwrap_or_default()
+    });
+    CHEAP.replacen("$04$", &format!("${cost:02}$"), 1)
 }
 
 impl fmt::Debug for Htpasswd {

@@ -127,6 +127,13 @@ impl Catalog {
     }
 }
 
+/// The tags that an `index.json` names.
+#[cfg(fuzzing)]
+pub(super) fn names(json: &[u8]) -> Option<Vec<Tag>> {
+    let index: Index = serde_json::from_slice(json).ok()?;
+    Some(index.manifests.iter().filter_map(tag_of).collect())
+}
+
 /// The name of an image: a tag, or a whole reference that ends in one.
 fn tag_of(descriptor: &Descriptor) -> Option<Tag> {
     let name = descriptor.annotations.as_ref()?.get(NAME)?;

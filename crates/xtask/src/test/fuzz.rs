@@ -1,6 +1,7 @@
 //! The fuzz targets: one instrumented build for all, then each for a while, on a corpus that is
 //! seeded from test vectors and grows in the cache.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +22,8 @@ const QUICK: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_hours(1);
 /// Longest input; what goes wrong with longer ones goes wrong with these.
 const MAX_LENGTH: usize = 4096;
+/// What a tar consists of, in bytes.
+const BLOCK: usize = 512;
 /// Lines of a failed run that are repeated.
 const SHOWN: usize = 40;
 
@@ -147,9 +150,34 @@ fn seeds(workspace: &Workspace, target: &str) -> Result<Vec<String>> {
     match target {
         "reference" | "digest" | "route" => seeds.extend(vectors(&workspace.root)?),
         "documents" => seeds.extend(examples(&workspace.root)?),
+        "archive" => seeds = seeds.iter().map(|line| tar(line)).collect(),
         _ => {}
     }
     Ok(seeds)
+}
+
+/// A tar as a line has it: members with `|` between them, each a type, a name and a content. The
+/// target itself sets the sums of the heads.
+fn tar(line: &str) -> String {
+    let mut tar = String::new();
+    for member in line.split(" | ") {
+        let mut parts = member.splitn(3, ' ');
+        let mut part = || parts.next().unwrap_or_default();
+        let (kind, name, content) = (part(), part(), part());
+        let content = match kind {
+            // A record of PAX is a line.
+            "x" => format!("{content}\n"),
+            _ => content.to_owned(),
+        };
+        let (size, time, none) = (content.len(), 0, "");
+        let head = format!(
+            "{name:\0<100}0000644\x000000000\x000000000\x00{size:011o}\x00{time:011o}\x00{none:8}{kind}\
+             {none:\0<100}ustar\x0000"
+        );
+        let blocks = content.len().div_ceil(BLOCK) * BLOCK;
+        let _ = write!(tar, "{head:\0<BLOCK$}{content:\0<blocks$}");
+    }
+    tar + &"\0".repeat(2 * BLOCK)
 }
 
 /// Every text of the test vectors of references.
@@ -241,6 +269,19 @@ mod tests {
         for target in targets(&workspace).unwrap() {
             assert!(!seeds(&workspace, &target).unwrap().is_empty(), "{target}");
         }
+    }
+
+    #[test]
+    fn the_seed_of_a_tar_has_its_fields_where_they_belong() {
+        let tar = tar("5 blobs | x pax 21 path=blobs/sha256 | 0 short text");
+        assert_eq!(tar.len(), (1 + 2 + 2 + 2) * BLOCK);
+        let (head, content) = (&tar[BLOCK..2 * BLOCK], &tar[2 * BLOCK..3 * BLOCK]);
+        assert_eq!((&head[..4], &head[156..157]), ("pax\0", "x"));
+        assert_eq!(
+            (&head[124..136], &head[257..265]),
+            ("00000000025\x00", "ustar\x0000")
+        );
+        assert_eq!(content.trim_end_matches('\0'), "21 path=blobs/sha256\n");
     }
 
     #[test]

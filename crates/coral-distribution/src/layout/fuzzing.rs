@@ -1,0 +1,91 @@
+//! What a layout says of itself, for the fuzz targets.
+
+use std::io::Cursor;
+use std::path::Component;
+
+use bytes::Bytes;
+use coral_image::{Manifest, Tag, Version, media_type};
+use serde_json::{Value, json};
+
+use super::index::{Index, enter};
+use super::tree::files_of;
+
+/// What is taken of an `index.json` can be found, and nothing else of it changes when a manifest
+/// is put beside it.
+pub(crate) fn index(bytes: &[u8]) {
+    let Ok(mut index) = Index::parse(bytes) else {
+        return;
+    };
+    for tag in index.tags() {
+        let found = index.find(&Version::Tag(tag.clone()));
+        let found = found.expect("a tag that is listed is found");
+        assert!(
+            index.find(&Version::Digest(found.digest)).is_some(),
+            "{tag}"
+        );
+    }
+    let manifest =
+        json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] });
+    let manifest = Manifest::parse(Bytes::from(manifest.to_string()), None).expect("an index");
+    let tag = Version::Tag(Tag::parse("fuzzed").expect("a good tag"));
+    let before = index.tags();
+    for version in [Version::Digest(manifest.digest()), tag] {
+        enter(&mut index, &version, &manifest);
+        let found = index.find(&version).expect("what was put is found");
+        assert_eq!(found.digest, manifest.digest());
+        let written = serde_json::to_vec(index.value()).expect("JSON that was read can be written");
+        let read = Index::parse(&written).expect("what was written can be read");
+        assert_eq!(whole(read.value()), whole(index.value()));
+    }
+    let after = index.tags();
+    assert!(before.iter().all(|tag| after.contains(tag)));
+}
+
+/// The same without fractions: those are read to their last digit but one.
+fn whole(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => Value::Null,
+        Value::Array(items) => items.iter().map(whole).collect(),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), whole(value)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// The files of a tar have plain names and lie where a file can lie. The sums in its heads are set
+/// right first, or hardly any input would get behind them.
+pub(crate) fn archive(bytes: &[u8]) {
+    look(bytes);
+    let mut mended = bytes.to_vec();
+    for head in mended.chunks_exact_mut(512) {
+        if head.iter().all(|&byte| byte == 0) {
+            continue;
+        }
+        head[148..156].fill(b' ');
+        let sum: u32 = head.iter().map(|&byte| u32::from(byte)).sum();
+        head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    look(&mended);
+}
+
+fn look(tar: &[u8]) {
+    let Ok(files) = files_of(Cursor::new(tar)) else {
+        return;
+    };
+    for (name, (start, size)) in files {
+        assert!(
+            name.components()
+                .all(|part| matches!(part, Component::Normal(_))),
+            "{name:?}"
+        );
+        assert!(start <= tar.len() as u64, "{name:?} begins at {start}");
+        assert!(
+            start.checked_add(size).is_some(),
+            "{name:?} has {size} bytes"
+        );
+    }
+}
