@@ -1,5 +1,7 @@
 //! What a process holds of the machine, followed over time.
 
+#![allow(dead_code, reason = "each test binary has its own use of the figures")]
+
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -38,15 +40,10 @@ impl Usage {
 
     /// Looks once.
     pub(crate) fn sample(&mut self) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid));
-        let status = status.expect("the process runs");
-        let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-        let number = line.and_then(|line| line.split_whitespace().nth(1));
-        let anonymous = number.and_then(|number| number.parse().ok());
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process runs");
         self.samples.push(Sample {
             at: self.began.elapsed(),
-            anonymous: anonymous.expect("the kernel tells RssAnon"),
+            anonymous: anonymous(self.pid),
             descriptors: open.count() as u64,
         });
     }
@@ -70,6 +67,16 @@ impl Usage {
             descriptors: median(chosen.iter().map(|sample| sample.descriptors)),
         }
     }
+}
+
+/// Memory of a process that no file stands behind, in KiB.
+pub(crate) fn anonymous(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    let number = number.and_then(|number| number.parse().ok());
+    number.expect("the kernel tells RssAnon")
 }
 
 fn median(values: impl Iterator<Item = u64>) -> u64 {
