@@ -22,6 +22,15 @@ pub(crate) use checkpoints::Checkpoints;
 type Wrap = dyn Fn(BlobStream) -> BlobStream + Send + Sync;
 type Opening = Pin<Box<dyn Future<Output = Result<BlobStream, Error>> + Send>>;
 
+/// What a read is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Length and digest.
+    Digest,
+    /// The length only: the digest is somebody else's.
+    Length,
+}
+
 /// One blob of one place. Reads go on at their offset after a cut, as long as that gets anywhere.
 #[derive(Clone)]
 pub struct BlobSource {
@@ -66,14 +75,20 @@ impl BlobSource {
 
     /// The whole blob, verified.
     pub async fn read(&self) -> Result<BlobStream, Error> {
-        self.read_from(0).await
+        self.read_from(0, Check::Digest).await
     }
 
-    /// The blob from `offset` on, verified: what was read before counts, and where that is not
-    /// known any more a little is read again.
-    pub(crate) async fn read_from(&self, offset: u64) -> Result<BlobStream, Error> {
-        let (start, hasher) = self.resume_point(offset);
-        let promise = Promise::new(&self.blob, start, Some(hasher));
+    /// The blob from `offset` on. For its digest what was read before counts, and where that is
+    /// not known any more a little is read again.
+    pub(crate) async fn read_from(&self, offset: u64, check: Check) -> Result<BlobStream, Error> {
+        let (start, hasher) = match check {
+            Check::Digest => {
+                let (start, hasher) = self.resume_point(offset);
+                (start, Some(hasher))
+            }
+            Check::Length => (offset, None),
+        };
+        let promise = Promise::new(&self.blob, start, hasher);
         let first = self.open(start).await?;
         let on = GoingOn {
             source: self.clone(),

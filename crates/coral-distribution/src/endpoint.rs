@@ -116,7 +116,9 @@ impl Endpoint {
         }
     }
 
-    /// Starts to push a blob, or has it mounted from another repository of the same registry.
+    /// Starts to push a blob, or has it mounted from a repository of the same registry: from its
+    /// own, if it has it already. Without one, a registry is sent the blob whether or not it
+    /// believes that it has it.
     pub async fn begin_blob(
         &self,
         digest: &Digest,
@@ -124,15 +126,7 @@ impl Endpoint {
     ) -> Result<BlobPush, Error> {
         match self {
             Self::Registry(repository) => repository.begin_blob(digest, mount_from).await,
-            Self::Layout(layout) => layout.begin_blob(digest, mount_from).await,
-        }
-    }
-
-    /// Starts to push a blob, whether or not a registry believes that it has it.
-    pub async fn begin_upload(&self, digest: &Digest) -> Result<BlobPush, Error> {
-        match self {
-            Self::Registry(repository) => repository.begin_upload(digest).await,
-            Self::Layout(layout) => layout.begin_blob(digest, None).await,
+            Self::Layout(layout) => layout.begin_blob(digest).await,
         }
     }
 

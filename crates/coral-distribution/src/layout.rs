@@ -14,9 +14,7 @@ mod upload;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use coral_image::{
-    Descriptor, Digest, Hasher, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag, Version,
-};
+use coral_image::{Descriptor, Digest, Hasher, MAX_MANIFEST_SIZE, Manifest, Tag, Version};
 
 use crate::blob_stream::{BlobStream, Checked, Promise};
 use crate::error::{Error, Problem};
@@ -154,14 +152,8 @@ impl Layout {
         )))
     }
 
-    /// Starts to write a blob. A layout holds each blob once: one that is there needs no upload,
-    /// wherever it was to be mounted from.
-    pub async fn begin_blob(
-        &self,
-        digest: &Digest,
-        mount_from: Option<&RepositoryPath>,
-    ) -> Result<BlobPush, Error> {
-        let _ = mount_from;
+    /// Starts to write a blob. A layout holds each blob once: one that is there needs no upload.
+    pub async fn begin_blob(&self, digest: &Digest) -> Result<BlobPush, Error> {
         if self.blob_size(digest).await?.is_some() {
             return Ok(BlobPush::Mounted);
         }

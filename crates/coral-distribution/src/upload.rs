@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 
-use crate::blob_source::BlobSource;
+use crate::blob_source::{BlobSource, Check};
 use crate::blob_stream::BlobStream;
 use crate::error::Error;
 use crate::layout::LayoutUpload;
@@ -59,7 +59,7 @@ impl Upload {
         match self.0 {
             Target::Registry(upload) => upload.put_from(source).await,
             Target::Layout(upload) => {
-                let tail = Tail::open(source, 0).await?;
+                let tail = Tail::open(source, 0, Check::Digest).await?;
                 let (body, end) = tail.watched();
                 upload.put(body).await.map_err(|error| end.blame(error))
             }
@@ -84,6 +84,24 @@ impl Upload {
         }
     }
 
+    /// Whether the registry says that another of its repositories has the blob.
+    pub fn is_elsewhere(&self) -> bool {
+        match &self.0 {
+            Target::Registry(upload) => upload.is_elsewhere(),
+            Target::Layout(_) => false,
+        }
+    }
+
+    /// Has the blob mounted from whichever repository has it, instead of sending it; an upload
+    /// again where none has it any more. Whoever asks has made sure that the blob may be had:
+    /// nobody gets one by naming its digest.
+    pub async fn mount(self) -> Result<BlobPush, Error> {
+        match self.0 {
+            Target::Registry(upload) => upload.mount().await,
+            Target::Layout(_) => Ok(BlobPush::Upload(self)),
+        }
+    }
+
     /// Gives the upload up at the other side.
     pub async fn cancel(self) -> Result<(), Error> {
         match self.0 {
@@ -100,8 +118,12 @@ pub(crate) struct Tail(BlobStream);
 pub(crate) struct End(Arc<AtomicBool>);
 
 impl Tail {
-    pub(crate) async fn open(source: &BlobSource, offset: u64) -> Result<Self, PushError> {
-        let stream = source.read_from(offset).await;
+    pub(crate) async fn open(
+        source: &BlobSource,
+        offset: u64,
+        check: Check,
+    ) -> Result<Self, PushError> {
+        let stream = source.read_from(offset, check).await;
         stream.map(Self).map_err(PushError::Source)
     }
 

@@ -182,6 +182,9 @@ pub trait Store: Source {
     /// How many there were.
     fn end_abandoned(&self, idle: Duration) -> BoxFuture<'_, Result<u64, StoreError>>;
 
+    /// Whether any repository may have a blob that could be mounted.
+    fn has_content<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StoreError>>;
+
     /// Makes a blob visible in a repository without copying: the one that `from` has, or, without
     /// `from`, the one that any repository has. `false` if there is none.
     fn mount<'a>(

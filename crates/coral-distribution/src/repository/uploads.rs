@@ -19,6 +19,12 @@ use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
 
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
+/// Coral's registry says so with the uploads that it accepts: it holds what comes against the
+/// digest before anybody can see it.
+const CORAL_VERIFIES: &str = "coral-verifies-digest";
+/// Coral's registry says so of a blob that was not where it was to be mounted from, but in a
+/// repository that the client may read.
+const CORAL_ELSEWHERE: &str = "coral-blob-elsewhere";
 /// A registry that asks for larger chunks than this is not obeyed: chunks are held in memory.
 const MAX_CHUNK: usize = 64 * 1024 * 1024;
 
@@ -29,6 +35,10 @@ pub(crate) struct RegistryUpload {
     digest: Digest,
     location: Url,
     min_chunk: usize,
+    /// Whether the registry verifies the digest, so that nobody else has to.
+    verifies: bool,
+    /// Whether another repository of the registry has the blob.
+    elsewhere: bool,
     standing: Standing,
 }
 
@@ -41,25 +51,22 @@ enum Standing {
 }
 
 impl RepositoryClient {
-    /// Starts to push a blob, or has it mounted from another repository of the same registry. A
-    /// registry that refuses to mount is asked again for a plain upload.
+    /// Starts to push a blob, or has it mounted from a repository of the same registry: from its
+    /// own, if it has it already. Without one, the blob is sent whether or not the registry
+    /// believes that it has it. A registry that refuses to mount is asked again for an upload.
     pub async fn begin_blob(
         &self,
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
-        let begun = match self.post_upload(digest, Wish::Mount(mount_from)).await {
+        let wish = mount_from.map_or(Wish::Upload, |from| Wish::Mount { from });
+        let begun = match self.post_upload(digest, wish).await {
             Err(error) if mount_from.is_some() && is_refusal(&error) => {
-                self.post_upload(digest, Wish::Mount(None)).await
+                self.post_upload(digest, Wish::Upload).await
             }
             other => other,
         };
         begun.map(push_of)
-    }
-
-    /// Starts to push a blob, whether or not the registry believes that it has it.
-    pub async fn begin_upload(&self, digest: &Digest) -> Result<BlobPush, Error> {
-        self.post_upload(digest, Wish::Upload).await.map(push_of)
     }
 
     /// An upload, or none where the blob is there already. The registry is heard out even when
@@ -82,12 +89,12 @@ impl RepositoryClient {
             access: Access::Push,
             asked: format_args!("{}", self.pushing(digest)),
         })?;
-        if let Wish::Mount(_) = wish {
+        if let Wish::Mount { .. } | Wish::MountFromAnywhere = wish {
             ask.url
                 .query_pairs_mut()
                 .append_pair("mount", &digest.to_string());
         }
-        if let Wish::Mount(Some(from)) = wish {
+        if let Wish::Mount { from } = wish {
             ask.url.query_pairs_mut().append_pair("from", from.as_str());
             ask.scopes.push(format!("repository:{from}:pull"));
         }
@@ -108,6 +115,8 @@ impl RepositoryClient {
             digest,
             location: location.ok_or_else(|| no_location(&response))?,
             min_chunk: min_chunk.unwrap_or(0).min(MAX_CHUNK),
+            verifies: response.header(CORAL_VERIFIES).is_some(),
+            elsewhere: response.header(CORAL_ELSEWHERE).is_some(),
             standing: Standing::Open,
         }))
     }
@@ -133,8 +142,10 @@ impl RepositoryClient {
 /// What is asked for with a `POST`.
 #[derive(Clone, Copy)]
 enum Wish<'a> {
-    /// The blob from another repository if the registry has it, an upload if not.
-    Mount(Option<&'a RepositoryPath>),
+    /// The blob from this repository if it has it, an upload if not.
+    Mount { from: &'a RepositoryPath },
+    /// The blob from whichever repository has it, an upload if none has.
+    MountFromAnywhere,
     /// An upload.
     Upload,
 }
@@ -160,6 +171,20 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 impl RegistryUpload {
+    /// Whether another repository of the registry has the blob, so that it could be mounted.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// Has the blob mounted from whichever repository has it; what this upload took is given up.
+    pub(crate) async fn mount(self) -> Result<BlobPush, Error> {
+        let wish = Wish::MountFromAnywhere;
+        self.client
+            .post_upload(&self.digest, wish)
+            .await
+            .map(push_of)
+    }
+
     /// Sends everything in one request and ends the upload.
     pub(crate) async fn put(mut self, size: u64, body: BlobStream) -> Result<(), Error> {
         let mut headers = HeaderMap::new();
@@ -329,6 +354,8 @@ impl Drop for RegistryUpload {
             digest: self.digest,
             location: self.location.clone(),
             min_chunk: self.min_chunk,
+            verifies: self.verifies,
+            elsewhere: self.elsewhere,
             standing: Standing::Ended,
         };
         let abandoned = &self.client.abandoned;

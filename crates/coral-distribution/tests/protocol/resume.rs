@@ -269,3 +269,63 @@ async fn an_upload_is_given_up_when_its_source_has_nothing() {
     let methods: Vec<_> = to.requests().into_iter().map(|r| r.method).collect();
     assert_eq!(methods, ["POST", "DELETE"]);
 }
+
+/// A registry that verifies what it is sent, and says so, as Coral's does.
+async fn verifying(
+    from: Option<Effect>,
+    to: Option<Effect>,
+) -> (FaultRegistry, FaultRegistry, Built) {
+    let pair = pair().await;
+    let (name, value) = ("coral-verifies-digest".to_owned(), "true".to_owned());
+    pair.1
+        .fault(Fault::new(Effect::SetHeader { name, value }).method("POST"));
+    if let Some(effect) = from {
+        pair.0.fault(Fault::new(effect).path("/blobs/").first(1));
+    }
+    if let Some(effect) = to {
+        pair.1.fault(Fault::new(effect).method("PUT"));
+    }
+    pair
+}
+
+#[tokio::test]
+async fn where_the_registry_verifies_wrong_bytes_are_read_again_to_see_who_is_to_blame() {
+    let (from, to, built) = verifying(Some(Effect::FlipByte { at: 9 }), None).await;
+    copy(&from, &to, &built).await.unwrap();
+    assert!(
+        arrived(&to, &built),
+        "wrong once: the second read was right"
+    );
+    assert_eq!(from.requests().len(), 2);
+
+    let (from, to, built) = verifying(None, None).await;
+    from.fault(Fault::new(Effect::FlipByte { at: 9 }).path("/blobs/"));
+    let failed = copy(&from, &to, &built).await.unwrap_err();
+    let PushError::Source(error) = failed else {
+        panic!("{failed:?}")
+    };
+    assert_eq!(error.category(), Category::Digest, "{error}");
+    assert!(!arrived(&to, &built));
+
+    let refusal = Effect::Status {
+        status: 400,
+        headers: vec![],
+        body: String::new(),
+    };
+    let (from, to, built) = verifying(None, Some(refusal)).await;
+    let failed = copy(&from, &to, &built).await.unwrap_err();
+    assert!(matches!(failed, PushError::Destination(_)), "{failed:?}");
+}
+
+#[tokio::test]
+async fn where_the_registry_verifies_a_cut_read_goes_on_and_a_short_one_is_noticed() {
+    let cut = Effect::CutBody { after: 60_000 };
+    let (from, to, built) = verifying(Some(cut), None).await;
+    copy(&from, &to, &built).await.unwrap();
+    assert!(arrived(&to, &built));
+    assert_eq!(ranges(&from), ["bytes=60000-"]);
+    let (from, to, built) = verifying(None, None).await;
+    from.fault(Fault::new(Effect::Lengthen { bytes: 1 }).path("/blobs/"));
+    let failed = copy(&from, &to, &built).await.unwrap_err();
+    assert!(matches!(failed, PushError::Source(_)), "{failed:?}");
+}

@@ -108,14 +108,7 @@ impl Blobs {
         };
         let mut refusals = 0;
         let bytes = loop {
-            let endpoint = &request.destination.endpoint;
-            let begun = if broken {
-                endpoint.begin_upload(&blob.digest).await
-            } else {
-                endpoint.begin_blob(&blob.digest, mount_from.as_ref()).await
-            };
-            let failed = |e| CopyError::at(Side::Destination, e);
-            let BlobPush::Upload(upload) = begun.map_err(failed)? else {
+            let BlobPush::Upload(upload) = begin(request, blob, mount_from.as_ref()).await? else {
                 break spared;
             };
             match send(request, blob, upload).await {
@@ -179,6 +172,25 @@ impl Blobs {
         let mut known = self.known();
         let arrived = known.arrived.entry(place.0.clone()).or_default();
         arrived.remember(&place.1, path);
+    }
+}
+
+/// Asks the destination for the blob, in the cheapest way that there is.
+async fn begin(
+    request: &CopyRequest,
+    blob: &Descriptor,
+    mount_from: Option<&RepositoryPath>,
+) -> Result<BlobPush, CopyError> {
+    let failed = |e| CopyError::at(Side::Destination, e);
+    let endpoint = &request.destination.endpoint;
+    let begun = endpoint.begin_blob(&blob.digest, mount_from).await;
+    match begun.map_err(failed)? {
+        BlobPush::Upload(upload)
+            if mount_from.is_some() && upload.is_elsewhere() && source_has(request, blob).await =>
+        {
+            upload.mount().await.map_err(failed)
+        }
+        begun => Ok(begun),
     }
 }
 

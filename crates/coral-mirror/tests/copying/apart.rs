@@ -44,6 +44,44 @@ async fn a_blob_that_the_source_has_not_is_not_mounted_from_elsewhere() {
     }
 }
 
+/// What Coral's registry says of a blob that another repository has.
+fn elsewhere() -> Fault {
+    let (name, value) = ("coral-blob-elsewhere".to_owned(), "true".to_owned());
+    Fault::new(Effect::SetHeader { name, value }).method("POST")
+}
+
+#[tokio::test]
+async fn a_blob_that_any_repository_has_is_mounted_by_a_process_that_knows_of_none() {
+    let pair = Pair::start().await;
+    let built = image(1);
+    pair.source.load("team/two", &built);
+    pair.destination.load("here/one", &built);
+    pair.destination.fault(elsewhere());
+    let theirs = pair.request("team/two:1", "here/two:1");
+    let copied = Copier::default().copy(&theirs).await.unwrap();
+    assert_eq!(copied.moved, 0);
+    assert_eq!(pair.destination.difference("here/two", &built), None);
+    let read = |r: &coral_testkit::Recorded| r.method == "GET" && r.path.contains("/blobs/");
+    assert_eq!(pair.source.count(read), 0);
+}
+
+#[tokio::test]
+async fn a_blob_that_the_source_has_not_is_not_mounted_from_anywhere() {
+    let pair = Pair::start().await;
+    let built = image(1);
+    pair.source.load("team/two", &built);
+    pair.source
+        .fault(Fault::new(status(404)).path("team/two/blobs/"));
+    pair.destination.load("here/one", &built);
+    pair.destination.fault(elsewhere());
+    let theirs = pair.request("team/two:1", "here/two:1");
+    let error = Copier::default().copy(&theirs).await.unwrap_err();
+    assert_eq!(error.category(), "not_found");
+    for digest in built.blobs.keys() {
+        assert_eq!(pair.destination.blob("here/two", digest), None);
+    }
+}
+
 /// Regression: one source that hardly sent anything held every worker of the process.
 #[tokio::test]
 async fn a_source_that_falls_silent_holds_up_its_own_images_only() {

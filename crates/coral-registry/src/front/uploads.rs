@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use coral_image::{Algorithm, Digest, RepositoryPath};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::body;
 use super::error::{Code, Refusal};
@@ -18,6 +18,12 @@ use crate::store::{UploadError, UploadId, UploadWriter};
 
 /// What clients are told to wait when too many uploads are open.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+/// Tells Coral's own client that the digest is verified here, so that it need not be twice.
+const VERIFIES: HeaderName = HeaderName::from_static("coral-verifies-digest");
+/// Tells Coral's own client that a mount without `from` would succeed, where one with `from` did
+/// not. Only who may read every repository is told.
+const ELSEWHERE: HeaderName = HeaderName::from_static("coral-blob-elsewhere");
+const YES: HeaderValue = HeaderValue::from_static("true");
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// `POST`: begins an upload, or mounts a blob (`?mount=`), or takes one whole (`?digest=`).
@@ -35,7 +41,13 @@ pub(super) async fn begin(
         {
             return Ok(created(name, &digest));
         }
-        return open(context, head, name, digest.algorithm()).await;
+        let mut opened = open(context, head, name, digest.algorithm()).await?;
+        if head.visitor.session().may_pull_everything()
+            && context.store.has_content(&digest).await?
+        {
+            opened.headers_mut().insert(ELSEWHERE, YES);
+        }
+        return Ok(opened);
     }
     let Some(text) = head.query.get("digest") else {
         return open(context, head, name, algorithm_of(head)?).await;
@@ -62,7 +74,9 @@ async fn open(
     has_room(context, head)?;
     let id = context.store.begin_upload(name, algorithm).await?;
     context.metrics.open_uploads(context.store.open_uploads());
-    Ok(describe(StatusCode::ACCEPTED, name, id, 0))
+    let mut opened = describe(StatusCode::ACCEPTED, name, id, 0);
+    opened.headers_mut().insert(VERIFIES, YES);
+    Ok(opened)
 }
 
 fn has_room(context: &Context, head: &Head) -> Result<(), Refusal> {

@@ -213,6 +213,11 @@ impl Store for FileStore {
         self.run(move |files| uploads.end_abandoned(files, idle))
     }
 
+    fn has_content<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let digest = *digest;
+        self.run(move |files| Ok(files.layout.blob(&digest).exists()))
+    }
+
     fn mount<'a>(
         &'a self,
         repository: &'a RepositoryPath,

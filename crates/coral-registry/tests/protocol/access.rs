@@ -173,6 +173,8 @@ async fn a_blob_cannot_be_mounted_out_of_a_repository_that_one_may_not_read() {
         let target = format!("/v2/team/other/blobs/uploads/?mount={secret}{from}");
         let answer = ask(&served, CI, "POST", &target).await;
         assert_eq!(answer.status, expected, "{from}");
+        // Nor does one learn that it is there.
+        assert_eq!(answer.header("coral-blob-elsewhere"), "", "{from}");
     }
 }
 

@@ -123,6 +123,9 @@ async fn a_mount_of_what_is_not_there_begins_an_upload() {
             .await;
         assert_eq!(begun.status, StatusCode::ACCEPTED, "{query}");
         assert!(begun.header("location").starts_with("/v2/b/blobs/uploads/"));
+        let elsewhere = begun.header("coral-blob-elsewhere") == "true";
+        assert_eq!(elsewhere, query.contains("nobody"), "{query}");
+        assert_eq!(begun.header("coral-verifies-digest"), "true");
     }
 }
 

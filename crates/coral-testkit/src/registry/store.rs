@@ -35,6 +35,12 @@ impl Store {
         self.repositories.get(path)
     }
 
+    pub(super) fn blob_of_any(&self, digest: &Digest) -> Option<Bytes> {
+        self.repositories
+            .values()
+            .find_map(|repository| repository.blobs.get(digest).cloned())
+    }
+
     pub(super) fn make(&mut self, path: &str) -> &mut Repository {
         self.repositories.entry(path.to_owned()).or_default()
     }

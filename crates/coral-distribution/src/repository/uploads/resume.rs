@@ -4,7 +4,7 @@ use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::{RegistryUpload, Standing, Wish, stored};
-use crate::blob_source::BlobSource;
+use crate::blob_source::{BlobSource, Check};
 use crate::error::{Category, Disposition, Error};
 use crate::resume::Resumes;
 use crate::transport::Body;
@@ -33,11 +33,30 @@ impl RegistryUpload {
         Err(failed)
     }
 
+    /// What the registry holds against the digest itself is not hashed here too. Where it says
+    /// that the bytes are wrong, they are sent once more, hashed: that tells who is to blame.
     async fn try_to_put(&mut self, source: &BlobSource) -> Result<(), PushError> {
+        if !self.verifies {
+            return self.put_whole(source, Check::Digest).await;
+        }
+        let refused = match self.put_whole(source, Check::Length).await {
+            Err(PushError::Destination(error)) if error.status() == Some(400) => error,
+            other => return other,
+        };
+        tracing::info!(error = %refused, "an upload was refused and is sent again");
+        match self.client.post_upload(&self.digest, Wish::Upload).await {
+            Ok(Some(new)) => *self = new,
+            Ok(None) => return Ok(()),
+            Err(_) => return Err(PushError::Destination(refused)),
+        }
+        self.put_whole(source, Check::Digest).await
+    }
+
+    async fn put_whole(&mut self, source: &BlobSource, check: Check) -> Result<(), PushError> {
         let mut resumes = Resumes::default();
         let mut offset = 0;
         loop {
-            let failed = match self.put_rest(source, offset).await {
+            let failed = match self.put_rest(source, offset, check).await {
                 Err(PushError::Destination(error)) if may_go_on(&error) => error,
                 other => return other,
             };
@@ -58,9 +77,14 @@ impl RegistryUpload {
         }
     }
 
-    async fn put_rest(&mut self, source: &BlobSource, offset: u64) -> Result<(), PushError> {
+    async fn put_rest(
+        &mut self,
+        source: &BlobSource,
+        offset: u64,
+        check: Check,
+    ) -> Result<(), PushError> {
         let size = source.blob().size;
-        let (body, end) = Tail::open(source, offset).await?.watched();
+        let (body, end) = Tail::open(source, offset, check).await?.watched();
         let body = Body::Stream(size - offset, body);
         let ended = self.finish(headers(offset, size), body).await;
         ended.map_err(|error| end.blame(error))
@@ -87,11 +111,7 @@ impl RegistryUpload {
         if unknown && self.client.blob_size(&self.digest).await? == Some(size) {
             return Ok(Progress::Done);
         }
-        match self
-            .client
-            .post_upload(&self.digest, Wish::Mount(None))
-            .await?
-        {
+        match self.client.post_upload(&self.digest, Wish::Upload).await? {
             None => Ok(Progress::Done),
             Some(new) => {
                 *self = new;

@@ -79,8 +79,12 @@ fn finish(store: &mut Store, path: &str, mut bytes: Vec<u8>, ask: &Ask) -> Reply
     created(path, &digest)
 }
 
+/// Without `from`, whichever repository has the blob will do.
 fn mountable(store: &Store, from: Option<&str>, digest: &Digest) -> Option<Bytes> {
-    store.repository(from?)?.blobs.get(digest).cloned()
+    match from {
+        Some(from) => store.repository(from)?.blobs.get(digest).cloned(),
+        None => store.blob_of_any(digest),
+    }
 }
 
 fn created(path: &str, digest: &Digest) -> Reply {
