@@ -1,41 +1,35 @@
-//! Uploads: what they have on disk, and who writes to them.
+//! Uploads: which there are, and what they have on disk.
 //!
 //! An upload is `uploads/<uuid>/{repository,data}`. It survives a restart of the process, since
 //! its offset is the length of its data; the running digest does not, and is made again from the
 //! data. Its bytes are not synced before the commit: after a power cut an upload may be shorter
 //! than it was, which its status says truthfully, or damaged, which the digest at the end finds.
 
+mod data;
+mod writer;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Buf as _, Bytes};
-use coral_image::{Algorithm, Digest, RepositoryPath};
-use futures::future::BoxFuture;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use coral_image::{Algorithm, RepositoryPath};
+use tokio::sync::Mutex as AsyncMutex;
 
-use super::durable;
-use super::hashing::{Hashing, hash_file};
+use super::Files;
+use super::hashing::Hashing;
 use super::lookup::names_in;
-use super::publish::Content;
 use super::records::absent;
-use super::{FileStore, Files};
-use crate::kernel;
-use crate::store::{StoreError, UploadError, UploadId, UploadWriter};
+use crate::store::{StoreError, UploadId};
 
-/// How long a request waits for another one that writes to the same upload.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) use self::writer::write;
+
 /// Uploads that nobody touched for so long are swept when the store is opened.
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How many uploads are kept in memory; idle ones above that are found again on disk.
 const MOST_IN_MEMORY: usize = 1024;
-/// How much of an upload is given to the disk at once.
-const STRETCH: u64 = 8 * 1024 * 1024;
-
 /// The uploads of a store.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
@@ -237,280 +231,4 @@ fn load(files: &Files, id: UploadId) -> Result<Option<(RepositoryPath, Session)>
         Err(error) if absent(&error) => Ok(None),
         Err(error) => Err(StoreError::io("read upload in", &folder, error)),
     }
-}
-
-/// Those in memory are found without a look at the disk.
-async fn find(
-    store: &FileStore,
-    repository: &RepositoryPath,
-    id: UploadId,
-) -> Result<Option<Arc<Upload>>, StoreError> {
-    if let Some(upload) = store.uploads.known(id) {
-        return Ok(Some(upload).filter(|upload| upload.repository == *repository));
-    }
-    let (uploads, repository) = (Arc::clone(&store.uploads), repository.clone());
-    let find = move |files: &Files| uploads.find(files, &repository, id);
-    store.run(find).await
-}
-
-/// Waits for the upload and takes hold of it.
-pub(super) async fn write(
-    store: &FileStore,
-    repository: &RepositoryPath,
-    id: UploadId,
-) -> Result<FileUpload, UploadError> {
-    let upload = find(store, repository, id)
-        .await?
-        .ok_or(UploadError::Unknown)?;
-    let session = Arc::clone(&upload.session).lock_owned();
-    let held = tokio::time::timeout(PATIENCE, session)
-        .await
-        .map_err(|_| UploadError::Busy)?;
-    if held.ended {
-        return Err(UploadError::Unknown);
-    }
-    let held = Held {
-        store: store.clone(),
-        id,
-        upload,
-        told: held.offset,
-        session: held,
-        file: None,
-    };
-    Ok(FileUpload { held: Some(held) })
-}
-
-/// The hold on an upload.
-///
-/// While a closure on the blocking pool works, the hold is with the closure. So when the client
-/// goes away in the middle, the next one waits until what was begun has ended.
-pub(super) struct FileUpload {
-    held: Option<Held>,
-}
-
-struct Held {
-    store: FileStore,
-    id: UploadId,
-    upload: Arc<Upload>,
-    session: OwnedMutexGuard<Session>,
-    /// How much there was before: what the client was told that it need not send again.
-    told: u64,
-    file: Option<File>,
-}
-
-impl FileUpload {
-    /// Waits for the digest of all that came before.
-    async fn hashed(&mut self) -> Result<&mut Hashing, UploadError> {
-        let held = self.held.as_mut().ok_or(StoreError::Closed)?;
-        held.session.hashing.settle().await;
-        Ok(&mut held.session.hashing)
-    }
-
-    /// Begins to hash a batch.
-    async fn hash(&mut self, batch: Vec<Bytes>) -> Result<(), UploadError> {
-        self.hashed().await?.begin(batch);
-        Ok(())
-    }
-
-    async fn work<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Held) -> Result<T, UploadError> + Send + 'static,
-    ) -> Result<T, UploadError> {
-        let mut held = self.held.take().ok_or(StoreError::Closed)?;
-        let task = tokio::task::spawn_blocking(move || {
-            let result = work(&mut held);
-            (held, result)
-        });
-        let (held, result) = task.await.map_err(|_| StoreError::Closed)?;
-        self.held = Some(held);
-        result
-    }
-}
-
-impl UploadWriter for FileUpload {
-    fn offset(&self) -> u64 {
-        self.held.as_ref().map_or(0, |held| held.session.offset)
-    }
-
-    fn expect(&mut self, algorithm: Algorithm) {
-        if let Some(held) = &mut self.held
-            && held.session.offset == 0
-        {
-            held.session.hashing = Hashing::Ready(algorithm.hasher());
-        }
-    }
-
-    fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>> {
-        Box::pin(async move {
-            self.hash(batch.clone()).await?;
-            self.work(move |held| held.append(&batch)).await
-        })
-    }
-
-    fn commit(mut self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>> {
-        Box::pin(async move {
-            self.hashed().await?;
-            self.work(move |held| held.commit(&digest)).await
-        })
-    }
-
-    fn cancel(mut self: Box<Self>) -> BoxFuture<'static, Result<(), UploadError>> {
-        let end = |held: &mut Held| {
-            held.end();
-            Ok(())
-        };
-        Box::pin(async move { self.work(end).await })
-    }
-}
-
-impl Held {
-    fn append(&mut self, batch: &[Bytes]) -> Result<(), UploadError> {
-        let path = self.session.folder.join("data");
-        let failed = |error| StoreError::io("write", &path, error);
-        let offset = self.session.offset;
-        let file = match &mut self.file {
-            Some(file) => file,
-            empty => empty.insert(open_at(&path, offset).map_err(failed)?),
-        };
-        if let Err(error) = write_all(file, batch) {
-            let error = failed(error);
-            let kept = match error {
-                StoreError::Full { .. } => self.told,
-                _ => offset,
-            };
-            self.back_to(kept);
-            return Err(error.into());
-        }
-        let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
-        self.session.offset = offset + written;
-        start_writing(file, offset, self.session.offset);
-        self.upload
-            .offset
-            .store(self.session.offset, Ordering::Release);
-        Ok(())
-    }
-
-    /// Gives back what came behind `offset`. What was hashed of it cannot be taken back.
-    fn back_to(&mut self, offset: u64) {
-        let path = self.session.folder.join("data");
-        // Where that fails, the next writer cuts it.
-        let _ = open_at(&path, offset);
-        self.file = None;
-        self.session.hashing = Hashing::Unknown;
-        self.session.offset = offset;
-        self.upload.offset.store(offset, Ordering::Release);
-    }
-
-    /// On a full disk, what the client has to send again has no business there. What has its
-    /// final name already stays: only the rest of the commit is to be done again.
-    fn commit(&mut self, expected: &Digest) -> Result<u64, UploadError> {
-        let committed = self.commit_all(expected);
-        let full = matches!(committed, Err(UploadError::Store(StoreError::Full { .. })));
-        if full && !self.session.ended && self.session.folder.join("data").exists() {
-            self.back_to(self.told);
-        }
-        committed
-    }
-
-    fn commit_all(&mut self, expected: &Digest) -> Result<u64, UploadError> {
-        let path = self.session.folder.join("data");
-        let size = self.session.offset;
-        cut_to(&path, size).map_err(|error| StoreError::io("cut", &path, error))?;
-        let actual = match self.session.hashing.digest() {
-            Some(digest) if digest.algorithm() == expected.algorithm() => digest,
-            _ => hash_file(&path, expected.algorithm())
-                .map_err(|error| StoreError::io("read", &path, error))?,
-        };
-        if actual != *expected {
-            self.end();
-            return Err(UploadError::Digest { actual });
-        }
-        let mut content = Content::Unsynced;
-        if !self.store.files.has_content(expected, size) {
-            if let Err(error) = self.sync(&path) {
-                // What the system could not write it forgets, and a second sync would not say so.
-                self.end();
-                return Err(error.into());
-            }
-            content = Content::Synced;
-        }
-        let files = &self.store.files;
-        files.adopt_content(expected, &path, size, content)?;
-        files.link(&self.upload.repository, expected)?;
-        self.end();
-        Ok(size)
-    }
-
-    /// By the descriptor that wrote, where it is there: that one is told of every error.
-    fn sync(&self, path: &Path) -> Result<(), StoreError> {
-        match &self.file {
-            Some(file) => file
-                .sync_data()
-                .map_err(|error| StoreError::io("sync", path, error)),
-            None => durable::sync_content(path),
-        }
-    }
-
-    fn end(&mut self) {
-        self.file = None;
-        self.store.uploads.end(self.id, &mut self.session);
-    }
-}
-
-/// Lets the disk begin with what is complete of each stretch, so that the sync at the end has
-/// little left to wait for. Nothing relies on it.
-fn start_writing(file: &File, before: u64, now: u64) {
-    let (begin, end) = (before / STRETCH * STRETCH, now / STRETCH * STRETCH);
-    if begin < end {
-        kernel::start_writing(file, begin, end - begin);
-    }
-}
-
-fn open_at(path: &Path, offset: u64) -> io::Result<File> {
-    let mut file = File::options().write(true).open(path)?;
-    // Longer than told: an append that was cut off by the end of the process.
-    file.set_len(offset)?;
-    file.seek(SeekFrom::Start(offset))?;
-    Ok(file)
-}
-
-/// What a failed append left behind its end must not become part of a blob. The data may have its
-/// final name already, when an earlier commit came half-way.
-fn cut_to(path: &Path, size: u64) -> io::Result<()> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() == size => Ok(()),
-        Err(error) if absent(&error) => Ok(()),
-        Ok(_) => File::options().write(true).open(path)?.set_len(size),
-        Err(error) => Err(error),
-    }
-}
-
-fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
-    let mut rest: Vec<Bytes> = batch
-        .iter()
-        .filter(|piece| !piece.is_empty())
-        .cloned()
-        .collect();
-    let mut first = 0;
-    while first < rest.len() {
-        let slices: Vec<IoSlice<'_>> = rest[first..]
-            .iter()
-            .take(64)
-            .map(|piece| IoSlice::new(piece))
-            .collect();
-        let mut written = file.write_vectored(&slices)?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while written > 0 {
-            let piece = &mut rest[first];
-            let step = written.min(piece.len());
-            piece.advance(step);
-            written -= step;
-            if piece.is_empty() {
-                first += 1;
-            }
-        }
-    }
-    Ok(())
 }

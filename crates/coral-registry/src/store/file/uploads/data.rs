@@ -1,0 +1,71 @@
+//! The file that an upload's bytes are in.
+
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use bytes::{Buf as _, Bytes};
+
+use crate::kernel;
+use crate::store::file::records::absent;
+
+/// How much of an upload is given to the disk at once.
+const STRETCH: u64 = 8 * 1024 * 1024;
+
+/// Lets the disk begin with what is complete of each stretch, so that the sync at the end has
+/// little left to wait for. Nothing relies on it.
+pub(super) fn start_writing(file: &File, before: u64, now: u64) {
+    let (begin, end) = (before / STRETCH * STRETCH, now / STRETCH * STRETCH);
+    if begin < end {
+        kernel::start_writing(file, begin, end - begin);
+    }
+}
+
+pub(super) fn open_at(path: &Path, offset: u64) -> io::Result<File> {
+    let mut file = File::options().write(true).open(path)?;
+    // Longer than told: an append that was cut off by the end of the process.
+    file.set_len(offset)?;
+    file.seek(SeekFrom::Start(offset))?;
+    Ok(file)
+}
+
+/// What a failed append left behind its end must not become part of a blob. The data may have its
+/// final name already, when an earlier commit came half-way.
+pub(super) fn cut_to(path: &Path, size: u64) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() == size => Ok(()),
+        Err(error) if absent(&error) => Ok(()),
+        Ok(_) => File::options().write(true).open(path)?.set_len(size),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
+    let mut rest: Vec<Bytes> = batch
+        .iter()
+        .filter(|piece| !piece.is_empty())
+        .cloned()
+        .collect();
+    let mut first = 0;
+    while first < rest.len() {
+        let slices: Vec<IoSlice<'_>> = rest[first..]
+            .iter()
+            .take(64)
+            .map(|piece| IoSlice::new(piece))
+            .collect();
+        let mut written = file.write_vectored(&slices)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while written > 0 {
+            let piece = &mut rest[first];
+            let step = written.min(piece.len());
+            piece.advance(step);
+            written -= step;
+            if piece.is_empty() {
+                first += 1;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Writing to an upload, and making a blob of it.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coral_image::{Algorithm, Digest, RepositoryPath};
+use futures::future::BoxFuture;
+use tokio::sync::OwnedMutexGuard;
+
+use super::data::{cut_to, open_at, start_writing, write_all};
+use super::{Session, Upload};
+use crate::store::file::hashing::{Hashing, hash_file};
+use crate::store::file::publish::Content;
+use crate::store::file::{FileStore, Files, durable};
+use crate::store::{StoreError, UploadError, UploadId, UploadWriter};
+
+/// How long a request waits for another one that writes to the same upload.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Those in memory are found without a look at the disk.
+async fn find(
+    store: &FileStore,
+    repository: &RepositoryPath,
+    id: UploadId,
+) -> Result<Option<Arc<Upload>>, StoreError> {
+    if let Some(upload) = store.uploads.known(id) {
+        return Ok(Some(upload).filter(|upload| upload.repository == *repository));
+    }
+    let (uploads, repository) = (Arc::clone(&store.uploads), repository.clone());
+    let find = move |files: &Files| uploads.find(files, &repository, id);
+    store.run(find).await
+}
+
+/// Waits for the upload and takes hold of it.
+pub(in crate::store::file) async fn write(
+    store: &FileStore,
+    repository: &RepositoryPath,
+    id: UploadId,
+) -> Result<FileUpload, UploadError> {
+    let upload = find(store, repository, id)
+        .await?
+        .ok_or(UploadError::Unknown)?;
+    let session = Arc::clone(&upload.session).lock_owned();
+    let held = tokio::time::timeout(PATIENCE, session)
+        .await
+        .map_err(|_| UploadError::Busy)?;
+    if held.ended {
+        return Err(UploadError::Unknown);
+    }
+    let held = Held {
+        store: store.clone(),
+        id,
+        upload,
+        told: held.offset,
+        session: held,
+        file: None,
+    };
+    Ok(FileUpload { held: Some(held) })
+}
+
+/// The hold on an upload.
+///
+/// While a closure on the blocking pool works, the hold is with the closure. So when the client
+/// goes away in the middle, the next one waits until what was begun has ended.
+pub(in crate::store::file) struct FileUpload {
+    held: Option<Held>,
+}
+
+struct Held {
+    store: FileStore,
+    id: UploadId,
+    upload: Arc<Upload>,
+    session: OwnedMutexGuard<Session>,
+    /// How much there was before: what the client was told that it need not send again.
+    told: u64,
+    file: Option<File>,
+}
+
+impl FileUpload {
+    /// Waits for the digest of all that came before.
+    async fn hashed(&mut self) -> Result<&mut Hashing, UploadError> {
+        let held = self.held.as_mut().ok_or(StoreError::Closed)?;
+        held.session.hashing.settle().await;
+        Ok(&mut held.session.hashing)
+    }
+
+    /// Begins to hash a batch.
+    async fn hash(&mut self, batch: Vec<Bytes>) -> Result<(), UploadError> {
+        self.hashed().await?.begin(batch);
+        Ok(())
+    }
+
+    async fn work<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Held) -> Result<T, UploadError> + Send + 'static,
+    ) -> Result<T, UploadError> {
+        let mut held = self.held.take().ok_or(StoreError::Closed)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let result = work(&mut held);
+            (held, result)
+        });
+        let (held, result) = task.await.map_err(|_| StoreError::Closed)?;
+        self.held = Some(held);
+        result
+    }
+}
+
+impl UploadWriter for FileUpload {
+    fn offset(&self) -> u64 {
+        self.held.as_ref().map_or(0, |held| held.session.offset)
+    }
+
+    fn expect(&mut self, algorithm: Algorithm) {
+        if let Some(held) = &mut self.held
+            && held.session.offset == 0
+        {
+            held.session.hashing = Hashing::Ready(algorithm.hasher());
+        }
+    }
+
+    fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>> {
+        Box::pin(async move {
+            self.hash(batch.clone()).await?;
+            self.work(move |held| held.append(&batch)).await
+        })
+    }
+
+    fn commit(mut self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>> {
+        Box::pin(async move {
+            self.hashed().await?;
+            self.work(move |held| held.commit(&digest)).await
+        })
+    }
+
+    fn cancel(mut self: Box<Self>) -> BoxFuture<'static, Result<(), UploadError>> {
+        let end = |held: &mut Held| {
+            held.end();
+            Ok(())
+        };
+        Box::pin(async move { self.work(end).await })
+    }
+}
+
+impl Held {
+    fn append(&mut self, batch: &[Bytes]) -> Result<(), UploadError> {
+        let path = self.session.folder.join("data");
+        let failed = |error| StoreError::io("write", &path, error);
+        let offset = self.session.offset;
+        let file = match &mut self.file {
+            Some(file) => file,
+            empty => empty.insert(open_at(&path, offset).map_err(failed)?),
+        };
+        if let Err(error) = write_all(file, batch) {
+            let error = failed(error);
+            let kept = match error {
+                StoreError::Full { .. } => self.told,
+                _ => offset,
+            };
+            self.back_to(kept);
+            return Err(error.into());
+        }
+        let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
+        self.session.offset = offset + written;
+        start_writing(file, offset, self.session.offset);
+        self.upload
+            .offset
+            .store(self.session.offset, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives back what came behind `offset`. What was hashed of it cannot be taken back.
+    fn back_to(&mut self, offset: u64) {
+        let path = self.session.folder.join("data");
+        // Where that fails, the next writer cuts it.
+        let _ = open_at(&path, offset);
+        self.file = None;
+        self.session.hashing = Hashing::Unknown;
+        self.session.offset = offset;
+        self.upload.offset.store(offset, Ordering::Release);
+    }
+
+    /// On a full disk, what the client has to send again has no business there. What has its
+    /// final name already stays: only the rest of the commit is to be done again.
+    fn commit(&mut self, expected: &Digest) -> Result<u64, UploadError> {
+        let committed = self.commit_all(expected);
+        let full = matches!(committed, Err(UploadError::Store(StoreError::Full { .. })));
+        if full && !self.session.ended && self.session.folder.join("data").exists() {
+            self.back_to(self.told);
+        }
+        committed
+    }
+
+    fn commit_all(&mut self, expected: &Digest) -> Result<u64, UploadError> {
+        let path = self.session.folder.join("data");
+        let size = self.session.offset;
+        cut_to(&path, size).map_err(|error| StoreError::io("cut", &path, error))?;
+        let actual = match self.session.hashing.digest() {
+            Some(digest) if digest.algorithm() == expected.algorithm() => digest,
+            _ => hash_file(&path, expected.algorithm())
+                .map_err(|error| StoreError::io("read", &path, error))?,
+        };
+        if actual != *expected {
+            self.end();
+            return Err(UploadError::Digest { actual });
+        }
+        let mut content = Content::Unsynced;
+        if !self.store.files.has_content(expected, size) {
+            if let Err(error) = self.sync(&path) {
+                // What the system could not write it forgets, and a second sync would not say so.
+                self.end();
+                return Err(error.into());
+            }
+            content = Content::Synced;
+        }
+        let files = &self.store.files;
+        files.adopt_content(expected, &path, size, content)?;
+        files.link(&self.upload.repository, expected)?;
+        self.end();
+        Ok(size)
+    }
+
+    /// By the descriptor that wrote, where it is there: that one is told of every error.
+    fn sync(&self, path: &Path) -> Result<(), StoreError> {
+        match &self.file {
+            Some(file) => file
+                .sync_data()
+                .map_err(|error| StoreError::io("sync", path, error)),
+            None => durable::sync_content(path),
+        }
+    }
+
+    fn end(&mut self) {
+        self.file = None;
+        self.store.uploads.end(self.id, &mut self.session);
+    }
+}
