@@ -15,7 +15,7 @@ use crate::error::{Error, Problem};
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient};
-use crate::transport::{Body, Transport, authority_of, refusal};
+use crate::transport::{Body, Transport, authority_of, is_html, refusal};
 
 /// One pool of connections and one cache of tokens; cloning shares them.
 #[derive(Debug, Clone)]
@@ -81,6 +81,10 @@ impl Client {
         };
         let response = session.send(ask).await?;
         if response.status().is_success() {
+            // Portals and other sites answer whatever is asked.
+            if is_html(&response) {
+                return Err(response.error(Problem::Html));
+            }
             return Ok(());
         }
         let asked = response.asked.clone();

@@ -22,6 +22,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 pub use error::CopyError;
 pub(crate) use error::{Side, cause_of};
 pub use site::Site;
+pub use tree::check_platforms;
 pub(crate) use tree::{choose_children, is_foreign};
 
 use crate::progress::Event;

@@ -25,7 +25,9 @@ mod verify;
 
 pub use access::Access;
 pub use bandwidth::Bandwidth;
-pub use copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Report, Site};
+pub use copy::{
+    Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Report, Site, check_platforms,
+};
 pub use engine::{Engine, EngineLimits, Known};
 pub use expand::{Creations, Wanted, expand};
 pub use inspect::{Activity, ImagePage, ImageQuery, ImageView, RepositoryView, Which};

@@ -7,20 +7,20 @@
 mod finding;
 mod sites;
 mod verdict;
+mod wanted;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coral_image::Version;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
 use crate::arguments::{DoctorArguments, Output};
 use crate::failure::Failure;
-use crate::mirror::{client_for, read_files};
+use crate::mirror::{client_for, plain_hosts, read_files};
 use crate::terminal::Terminal;
 use finding::{Finding, Level};
-use sites::{Role, Site, sites};
+use sites::{Site, sites};
 use verdict::Space;
 
 /// Registries looked at at the same time.
@@ -32,8 +32,8 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let DoctorArguments { mirrors, data } = arguments;
     let loaded = read_files(&mirrors, terminal)?;
-    let plain = std::slice::from_ref(&mirrors.registry);
-    let clients = client_for(&mirrors.client, &loaded.mirrors, plain)?;
+    let plain = plain_hosts(&mirrors, &loaded)?;
+    let clients = client_for(&mirrors.client, &loaded.mirrors, &plain)?;
     let sites = sites(&loaded.mirrors, &clients, &mirrors.registry);
     let looks = stream::iter(sites).map(look).buffered(AT_ONCE);
     let mut findings: Vec<Finding> = looks.concat().await;
@@ -61,33 +61,9 @@ async fn look(site: Site) -> Vec<Finding> {
     };
     let mut findings = verdict::of_probe(&place, site.role, &probe, Timestamp::now());
     if probe.answer.as_ref().is_some_and(Result::is_ok) {
-        if site.role == Role::Source {
-            findings.extend(images(&site, &place).await);
-        }
+        findings.extend(wanted::look(&site, &place).await);
         let limit = *site.client.rate_limit(&site.host).borrow();
         findings.extend(limit.map(|limit| verdict::of_rate_limit(&place, &limit)));
-    }
-    findings
-}
-
-/// Whether the credentials open the repositories, seen by one HEAD for each.
-async fn images(site: &Site, place: &str) -> Vec<Finding> {
-    let mut findings = vec![];
-    for wanted in &site.wanted {
-        let repository = site
-            .client
-            .repository(wanted.repository(), site.credentials.clone());
-        let version: Version = wanted.version();
-        let answer = repository.head(&version).await.map(|found| found.is_some());
-        findings.extend(verdict::of_image(place, wanted, answer));
-    }
-    if findings.is_empty() {
-        let count = site.wanted.len();
-        findings.push(Finding::ok(
-            place,
-            "images",
-            format!("{count} looked at, all can be read"),
-        ));
     }
     findings
 }

@@ -69,7 +69,10 @@ pub(crate) fn client_for(
 }
 
 /// The registry of `--registry`, unless the files or other flags say that it has TLS.
-fn plain_hosts(arguments: &MirrorArguments, loaded: &Loaded) -> Result<Vec<Host>, Failure> {
+pub(crate) fn plain_hosts(
+    arguments: &MirrorArguments,
+    loaded: &Loaded,
+) -> Result<Vec<Host>, Failure> {
     let registry = &arguments.registry;
     let has_certificate = loaded
         .registry

@@ -2,9 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "registry/certificates.rs"]
+mod certificates;
+#[path = "registry/documents.rs"]
+mod documents;
+#[path = "registry/server.rs"]
+mod server;
+#[path = "registry/users.rs"]
+mod users;
+
+use std::fs;
 use std::path::Path;
 
-use e2e::{FaultServer, Finished, coral, mirror_yaml, run, scratch, write_yaml};
+use certificates::Certificates;
+use documents::{Files, registry, secret};
+use e2e::{FaultServer, Finished, Up, coral, mirror_yaml, run, scratch, write_yaml};
 use serde_json::{Value, json};
 
 /// The doctor's word on a mirror of one image of these hosts, as JSON.
@@ -15,19 +27,17 @@ fn doctor(home: &Path, hosts: &[&str], more: &[&str]) -> (Finished, Vec<Value>) 
         .collect();
     let list: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
     let yaml = write_yaml(home, &mirror_yaml("web", &list, ""));
-    let mut command = coral();
-    command
-        .arg("doctor")
-        .arg(yaml)
-        .args(["-o", "json"])
-        .args(more);
     // Nothing listens there.
-    command.args(["--registry", "127.0.0.1:1"]);
-    command
-        .arg("--data")
-        .arg(home.join("data"))
-        .env("HOME", home);
-    let finished = run(&mut command);
+    let more = [more, &["--registry", "127.0.0.1:1"]].concat();
+    doctor_of(home, &yaml, &more)
+}
+
+/// The doctor's word on these files, as JSON.
+fn doctor_of(home: &Path, yaml: &Path, more: &[&str]) -> (Finished, Vec<Value>) {
+    let mut command = coral();
+    command.arg("doctor").arg(yaml).args(["-o", "json"]);
+    command.arg("--data").arg(home.join("data"));
+    let finished = run(command.args(more).env("HOME", home));
     let value: Value =
         serde_json::from_str(finished.text()).unwrap_or_else(|error| panic!("{error}: {finished}"));
     let checks = value["checks"].as_array().unwrap().clone();
@@ -129,7 +139,8 @@ fn a_login_that_is_needed_is_said() {
     let home = scratch();
     let auth = json!({"basic": {"username": "user", "password": "needed-word"}});
     e2e::passwords_in(&auth);
-    let source = FaultServer::registry(&["--auth", &auth.to_string()]);
+    let image = json!({"path": "team/app", "tag": "1"}).to_string();
+    let source = FaultServer::registry(&["--auth", &auth.to_string(), "--seed-image", &image]);
     let host = source.host();
     let (finished, checks) = doctor(home.path(), &[host], &["--plain-http", host]);
     assert_eq!(finished.code, 1, "{finished}");
@@ -203,4 +214,137 @@ fn for_people_there_is_a_line_for_each_check() {
         told.contains("WARN  127.0.0.1:1") && told.contains("-> "),
         "{told}"
     );
+}
+
+fn is_said(finding: &Value, what: &str) -> bool {
+    finding["found"].as_str().unwrap().contains(what)
+}
+
+#[test]
+#[ignore = "needs openssl, htpasswd; run by cargo xtask test"]
+fn a_registry_document_with_tls_and_users_is_healthy_while_up_runs() {
+    let (home, source) = (scratch(), source());
+    let tls = Certificates::new(home.path());
+    let files = Files::new(home.path());
+    let read = |file: String| fs::read_to_string(file).unwrap();
+    let (certificate, key) = (read(tls.certificate()), read(tls.key()));
+    let pair = [("tls.crt", certificate.as_str()), ("tls.key", key.as_str())];
+    files.write("cert.yaml", &[&secret("cert", "kubernetes.io/tls", &pair)]);
+    let line = users::line(users::ANNA);
+    files.write(
+        "users.yaml",
+        &[&secret("users", "Opaque", &[("htpasswd", &line)])],
+    );
+    let spec = "  tls: {secretName: cert}\n  auth:\n    htpasswd: {secretName: users}\n";
+    files.write("registry.yaml", &[&registry(spec)]);
+    let name = format!("{}/team/app", source.host());
+    files.write("mirror.yaml", &[&mirror_yaml("web", &[(&name, "1")], "")]);
+    let plain = ["--plain-http", source.host()];
+    let up = Up::start(&files.0, &home.path().join("data"), &plain);
+    let ca = format!("{}={}", up.host(), tls.ca());
+    let more = [&plain[..], &["--registry", up.host(), "--ca", &ca]].concat();
+    let (finished, checks) = doctor_of(home.path(), &files.0, &more);
+    assert_eq!(finished.code, 0, "{finished}");
+    assert!(is_said(of(&checks, up.host(), "tls"), "verified, from"));
+    let login = of(&checks, up.host(), "login");
+    assert_eq!(login["level"], "warn", "{login}");
+    assert!(
+        login["do"].as_str().unwrap().contains("coral up"),
+        "{login}"
+    );
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn images_that_are_not_there_fail_one_by_one() {
+    let (home, source) = (scratch(), source());
+    let (host, index) = (
+        source.host(),
+        json!({"path": "team/index", "tag": "1", "kind": "index"}),
+    );
+    source.load(&index);
+    let name = |path: &str| format!("{host}/{path}");
+    let (app, index, none, listed) = (
+        name("team/app"),
+        name("team/index"),
+        name("team/none"),
+        name("team/gone"),
+    );
+    let yaml = mirror_yaml("web", &[(&app, r#"1", "7"#), (&none, "1")], "")
+        + &format!("    - name: {index}\n      tags: [\"1\"]\n      platforms: [linux/s390x]\n")
+        + &format!("    - name: {listed}\n      select: {{all: true}}\n");
+    let yaml = write_yaml(home.path(), &yaml);
+    let more = ["--plain-http", host, "--registry", "127.0.0.1:1"];
+    let (finished, checks) = doctor_of(home.path(), &yaml, &more);
+    assert_eq!(finished.code, 1, "{finished}");
+    let failed = |what: &str| {
+        let mut images = checks.iter().filter(|one| one["check"] == "images");
+        images.any(|one| one["level"] == "fail" && is_said(one, what))
+    };
+    assert!(failed(&format!("{app}:7 is not there")), "{finished}");
+    assert!(failed(&format!("{none}:1 is not there")), "{finished}");
+    assert!(failed("linux/s390x"), "{finished}");
+    assert!(failed(&listed), "{finished}");
+    assert!(!failed(&format!("{app}:1")), "{finished}");
+}
+
+#[test]
+#[ignore = "needs htpasswd; run by cargo xtask test"]
+fn a_destination_that_refuses_pushes_fails_and_one_that_takes_them_is_left_clean() {
+    let (home, source) = (scratch(), source());
+    let host = source.host();
+    let users = users::file(home.path(), &[users::ANNA, users::CI]);
+    let storage = home.path().join("storage");
+    let mut command = coral();
+    command.args(server::arguments(&storage)).arg("--htpasswd");
+    command
+        .arg(users)
+        .args(["--allow-push", "ci=127.0.0.1_*/**"]);
+    let destination = server::Server::start_with(&mut command);
+    let to = &destination.address;
+    let (name, port) = to.split_once(':').unwrap();
+    let yaml = mirror_yaml("web", &[(&format!("{host}/team/app"), "1")], "");
+    let yaml = yaml.replace("name: local", &format!("{{host: {name}, port: {port}}}"));
+    let yaml = yaml.replace("registry:\n    {", "registry: {");
+    let yaml = write_yaml(home.path(), &yaml);
+    let check = |(user, password): users::Login| {
+        let auths = json!({"auths": {to: {"username": user, "password": password}}});
+        let file = home.path().join("config.json");
+        fs::write(&file, auths.to_string()).unwrap();
+        let plain = format!("{host},{to}");
+        let config = file.display().to_string();
+        let more = ["--plain-http", &plain, "--docker-config", &config];
+        doctor_of(home.path(), &yaml, &more)
+    };
+    let (finished, checks) = check(users::ANNA);
+    assert_eq!(finished.code, 1, "{finished}");
+    let push = of(&checks, to, "push");
+    assert_eq!(push["level"], "fail", "{push}");
+    assert!(is_said(push, "403"), "{push}");
+    assert!(push["do"].as_str().unwrap().contains("push"), "{push}");
+    let (finished, checks) = check(users::CI);
+    assert_eq!(finished.code, 0, "{finished}");
+    assert_eq!(of(&checks, to, "push")["level"], "ok", "{finished}");
+    let metrics = e2e::http::request(&[&format!("http://{to}/metrics")]);
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    let open = metrics
+        .lines()
+        .find(|line| line.contains("open_uploads") && !line.starts_with('#'));
+    assert!(open.is_some_and(|line| line.ends_with(" 0")), "{metrics}");
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_web_page_in_place_of_a_registry_fails() {
+    let (home, source) = (scratch(), source());
+    source.fault(&json!({"effect": {"html": {"status": 200}}}));
+    let (finished, checks) = doctor(
+        home.path(),
+        &[source.host()],
+        &["--plain-http", source.host()],
+    );
+    assert_eq!(finished.code, 1, "{finished}");
+    let login = of(&checks, source.host(), "login");
+    assert_eq!(login["level"], "fail", "{login}");
+    assert!(is_said(login, "HTML page"), "{login}");
 }

@@ -160,6 +160,17 @@ impl Levels {
     }
 }
 
+/// Whether an image is for any of these platforms; all will do where none is named.
+///
+/// # Errors
+/// If it is an index for other platforms only, which the error names.
+pub fn check_platforms(
+    manifest: &Manifest,
+    platforms: &[PlatformPattern],
+) -> Result<(), CopyError> {
+    choose_children(manifest, platforms).map(drop)
+}
+
 /// The children of `manifest` that `platforms` asks for: all when it is empty. Attestations go
 /// with the image they are about, and what has no platform is always taken.
 pub(crate) fn choose_children<'a>(

@@ -1,15 +1,17 @@
 //! The registries that mirrors depend on, each once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use coral_api::RepositorySettings;
 use coral_distribution::{Client, Credentials};
-use coral_image::{Host, ImageRef, Tag};
+use coral_image::{Host, PlatformPattern, Repository, Version, destination_path};
 
 use crate::client::Clients;
 use crate::load::LoadedMirror;
 
-/// Repositories of one registry that are looked at.
-const MOST_WANTED: usize = 20;
+/// Images and repositories of one registry that are looked at.
+pub(super) const MOST_WANTED: usize = 20;
 
 /// What a registry is to the mirrors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +30,26 @@ pub(super) struct Site {
     pub(super) role: Role,
     pub(super) client: Client,
     pub(super) credentials: Arc<Credentials>,
-    /// An image of each repository that is wanted from there.
-    pub(super) wanted: Vec<ImageRef>,
+    /// What is wanted from there, or is to be written.
+    pub(super) wanted: Vec<Wanted>,
+}
+
+/// Something of a registry that a mirror needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) repository: Repository,
+    pub(super) what: What,
+}
+
+/// What of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum What {
+    /// An image, for some of these platforms; all, if none is named.
+    Image(Version, Vec<PlatformPattern>),
+    /// The list of its tags.
+    Tags,
+    /// That images can be pushed to it.
+    Push,
 }
 
 impl Site {
@@ -41,6 +61,14 @@ impl Site {
     fn is(&self, host: &Host, role: Role, credentials: &Arc<Credentials>) -> bool {
         self.host == *host && self.role == role && Arc::ptr_eq(&self.credentials, credentials)
     }
+
+    fn wants(&mut self, wanted: impl IntoIterator<Item = Wanted>) {
+        for one in wanted {
+            if !self.wanted.contains(&one) {
+                self.wanted.push(one);
+            }
+        }
+    }
 }
 
 /// All of them, in the order in which the mirrors name them; a registry that is reached with
@@ -48,39 +76,74 @@ impl Site {
 pub(super) fn sites(mirrors: &[LoadedMirror], clients: &Clients, own: &Host) -> Vec<Site> {
     let mut sites: Vec<Site> = vec![];
     for mirror in mirrors {
-        for settings in &mirror.settings.repositories {
-            let host = settings.repository.host();
-            let credentials = &mirror.source_credentials;
-            let site = of(
-                &mut sites,
-                host,
-                Role::Source,
-                clients.sources(),
-                credentials,
-            );
-            let tag = settings
-                .tags
-                .first()
-                .cloned()
-                .or_else(|| Tag::parse("latest").ok());
-            let wanted = tag.map(|tag| settings.repository.tagged(tag));
-            if site.wanted.len() < MOST_WANTED {
-                site.wanted.extend(wanted);
-            }
-        }
         let role = if mirror.destination == *own {
             Role::Own
         } else {
             Role::Destination
         };
+        for settings in &mirror.settings.repositories {
+            let host = settings.repository.host();
+            let (client, credentials) = (clients.sources(), &mirror.source_credentials);
+            let site = of(&mut sites, host, Role::Source, client, credentials);
+            site.wants(wanted(settings));
+        }
         let client = clients.destination(mirror.host_options.as_ref());
         let credentials = &mirror.destination_credentials;
-        of(&mut sites, &mirror.destination, role, client, credentials);
+        let site = of(&mut sites, &mirror.destination, role, client, credentials);
+        if role == Role::Destination {
+            site.wants(
+                mirror
+                    .settings
+                    .repositories
+                    .iter()
+                    .filter_map(pushed(&mirror.destination)),
+            );
+        }
+    }
+    for site in &mut sites {
+        spread(&mut site.wanted);
     }
     // The own registry is asked for without credentials, whoever mirrors into it.
     let mut seen_own = false;
     sites.retain(|site| site.role != Role::Own || !std::mem::replace(&mut seen_own, true));
     sites
+}
+
+/// What a mirror needs of a source.
+fn wanted(settings: &RepositorySettings) -> Vec<Wanted> {
+    let tags = settings.tags.iter().cloned().map(Version::Tag);
+    let digests = settings.digests.iter().copied().map(Version::Digest);
+    let image = |version| What::Image(version, settings.platforms.clone());
+    let images = tags.chain(digests).map(image);
+    let list = settings.filter.as_ref().map(|_| What::Tags);
+    let repository = &settings.repository;
+    let wanted = |what| Wanted {
+        repository: repository.clone(),
+        what,
+    };
+    list.into_iter().chain(images).map(wanted).collect()
+}
+
+/// Where a source's images are pushed at this destination. What has no place there is told by the
+/// plan.
+fn pushed(destination: &Host) -> impl Fn(&RepositorySettings) -> Option<Wanted> {
+    |settings| {
+        let path = destination_path(&settings.repository).ok()?;
+        Some(Wanted {
+            repository: Repository::new(destination.clone(), path),
+            what: What::Push,
+        })
+    }
+}
+
+/// The first of every repository comes first, then every second: the list is cut.
+fn spread(wanted: &mut [Wanted]) {
+    let mut seen: HashMap<Repository, usize> = HashMap::new();
+    wanted.sort_by_cached_key(|one| {
+        let rank = seen.entry(one.repository.clone()).or_default();
+        *rank += 1;
+        *rank
+    });
 }
 
 fn of<'a>(

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use coral_distribution::{Category, Certificate, Error, Probe, RateLimit};
-use coral_image::ImageRef;
+use coral_image::Version;
 use coral_mirror::chain;
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::Finding;
-use super::sites::Role;
+use super::sites::{Role, Wanted, What};
+use super::wanted::Seen;
 use crate::terminal::seconds;
 
 /// Clocks further apart are worth a look: tokens are given for minutes.
@@ -64,6 +65,17 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
     }
     match &probe.answer {
         Some(Ok(())) => findings.push(Finding::ok(place, "login", "it answers as a registry")),
+        Some(Err(error)) if role == Role::Own && error.category() == Category::Unauthorized => {
+            findings.push(Finding::warn(
+                place,
+                "login",
+                chain(error),
+                format!(
+                    "the mirrors of `coral up` log in there by themselves; for `coral mirror run`, \
+                     `docker login {place}`"
+                ),
+            ));
+        }
         Some(Err(error)) => findings.push(of_error(place, "login", error)),
         None => {}
     }
@@ -123,24 +135,53 @@ fn of_clock(place: &str, ahead: SignedDuration) -> Finding {
     }
 }
 
-/// An image that could not be read, or whose tag is not there; nothing, if all is well.
-pub(super) fn of_image(
+/// Something that could not be read or pushed to, or is not there; nothing, if all is well.
+pub(super) fn of_wanted(
     place: &str,
-    wanted: &ImageRef,
-    answer: Result<bool, Error>,
+    check: &'static str,
+    wanted: &Wanted,
+    seen: Result<Seen, Error>,
 ) -> Option<Finding> {
-    match answer {
-        // Whether the tag is there says the plan; here it is about being let in.
-        Ok(_) => None,
-        Err(error) => {
-            let found = format!("{}: {}", wanted.repository(), chain(&error));
-            Some(Finding::fail(
-                place,
-                "images",
-                found,
-                advice(place, error.category()),
-            ))
-        }
+    let Wanted { repository, what } = wanted;
+    let name = match what {
+        What::Image(Version::Tag(tag), _) => format!("{repository}:{tag}"),
+        What::Image(Version::Digest(digest), _) => format!("{repository}@{digest}"),
+        What::Tags | What::Push => repository.to_string(),
+    };
+    let (found, advice) = match seen {
+        Ok(Seen::Well) => return None,
+        Ok(Seen::NotThere) => (
+            format!("{name} is not there"),
+            format!(
+                "check repository and tag; some registries answer this way to those who may not \
+                 read it (`docker login {place}`, or imagePullSecrets)"
+            ),
+        ),
+        Ok(Seen::NoPlatform(reason)) => (
+            format!("{name}: {reason}"),
+            "name one of these in `platforms` of the mirror, or leave `platforms` out".to_owned(),
+        ),
+        Err(error) => (
+            format!("{name}: {}", chain(&error)),
+            match what {
+                What::Push => push_advice(place, error.category()),
+                _ => advice(place, error.category()),
+            },
+        ),
+    };
+    Some(Finding::fail(place, check, found, advice))
+}
+
+fn push_advice(place: &str, category: Category) -> String {
+    match category {
+        Category::Unauthorized | Category::Forbidden => format!(
+            "give a credential that may push there: a Secret in registry.secretRef, or `docker \
+             login {place}`"
+        ),
+        Category::NotFound => format!(
+            "make the repository or project at {place} first: it makes none for those who push"
+        ),
+        _ => advice(place, category),
     }
 }
 

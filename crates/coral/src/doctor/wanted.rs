@@ -1,0 +1,84 @@
+//! Whether images can be read where they come from, and pushed where they go.
+
+use coral_distribution::{BlobPush, Error, RepositoryClient};
+use coral_image::{Digest, PlatformPattern, Version};
+use coral_mirror::check_platforms;
+
+use super::finding::Finding;
+use super::sites::{MOST_WANTED, Role, Site, Wanted, What};
+use super::verdict;
+
+/// What a look at something wanted came to.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// It is as it should be.
+    Well,
+    /// The registry answers, and does not have it.
+    NotThere,
+    /// The image is for none of the platforms that are asked for, in these words.
+    NoPlatform(String),
+}
+
+/// One finding for each thing that is not well, or one that says that all is.
+pub(super) async fn look(site: &Site, place: &str) -> Vec<Finding> {
+    let (check, can) = match site.role {
+        Role::Source => ("images", "can be read"),
+        Role::Destination => ("push", "can be pushed to"),
+        Role::Own => return vec![],
+    };
+    let looked_at = site.wanted.len().min(MOST_WANTED);
+    let mut findings = vec![];
+    for wanted in &site.wanted[..looked_at] {
+        let seen = see(site, wanted).await;
+        findings.extend(verdict::of_wanted(place, check, wanted, seen));
+    }
+    if findings.is_empty() && looked_at > 0 {
+        let of = match site.wanted.len() {
+            all if all > looked_at => format!(" of {all}"),
+            _ => String::new(),
+        };
+        let found = format!("{looked_at}{of} looked at, all {can}");
+        findings.push(Finding::ok(place, check, found));
+    }
+    findings
+}
+
+async fn see(site: &Site, wanted: &Wanted) -> Result<Seen, Error> {
+    let credentials = site.credentials.clone();
+    let repository = site.client.repository(&wanted.repository, credentials);
+    match &wanted.what {
+        What::Image(version, platforms) => image(&repository, version, platforms).await,
+        What::Tags => repository.tags().await.map(|_| Seen::Well),
+        What::Push => push(&repository).await,
+    }
+}
+
+async fn image(
+    repository: &RepositoryClient,
+    version: &Version,
+    platforms: &[PlatformPattern],
+) -> Result<Seen, Error> {
+    if repository.head(version).await?.is_none() {
+        return Ok(Seen::NotThere);
+    }
+    if platforms.is_empty() {
+        return Ok(Seen::Well);
+    }
+    let manifest = repository.manifest(version).await?;
+    Ok(match check_platforms(&manifest, platforms) {
+        Ok(()) => Seen::Well,
+        Err(error) => Seen::NoPlatform(coral_mirror::chain(&error)),
+    })
+}
+
+/// Opens an upload and gives it up: only that says whether one may push.
+async fn push(repository: &RepositoryClient) -> Result<Seen, Error> {
+    // No registry has a blob that it would mount in place of an upload.
+    let nobodys = Digest::sha256(b"what nobody has: coral doctor looks whether it may push");
+    let upload = repository.begin_blob(&nobodys, None).await?;
+    if let BlobPush::Upload(upload) = upload {
+        // What cannot be given up is cleaned away over there; pushing works all the same.
+        let _ = upload.cancel().await;
+    }
+    Ok(Seen::Well)
+}
