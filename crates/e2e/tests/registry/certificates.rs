@@ -1,5 +1,7 @@
 //! Certificates of an authority of the test's own, made by openssl.
 
+#![allow(dead_code, reason = "each test binary has its own use of certificates")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
