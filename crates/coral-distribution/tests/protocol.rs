@@ -33,6 +33,8 @@ mod secrets_stay;
 mod tls;
 #[path = "protocol/uploads.rs"]
 mod uploads;
+#[path = "protocol/warnings.rs"]
+mod warnings;
 
 #[test]
 fn every_verb_can_be_spawned_and_every_error_sent() {

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 #[path = "copying/apart.rs"]
 mod apart;
+#[path = "copying/blame.rs"]
+mod blame;
 
 /// A source, a destination, and a client for both.
 struct Pair {
@@ -215,6 +217,15 @@ async fn blobs_come_before_manifests_and_the_tag_comes_last() {
         written[..root].iter().filter(child).count(),
         built.manifests.len() - 1
     );
+    // Nothing refers to what is not there: the root is there by its digest before its referrers.
+    for of_root in [&signature, &referrer] {
+        let digest = of_root.digest().to_string();
+        let signed = of_root.tags.keys().cloned();
+        let names: Vec<String> = signed.chain([digest]).collect();
+        let is_of = |r: &&coral_testkit::Recorded| names.iter().any(|n| r.path.ends_with(n));
+        assert!(written[root..].iter().any(is_of), "{names:?}");
+        assert!(!written[..root].iter().any(is_of), "{names:?}");
+    }
 }
 
 #[tokio::test]

@@ -156,7 +156,6 @@ fn is_yaml(file: &Path) -> bool {
     !hidden && file.extension().is_some_and(|e| e == "yaml" || e == "yml")
 }
 
-/// The text of a file, or what is wrong with it.
 /// Opens a file, or what the shell hands over below `/dev`. Any other pipe would be waited for,
 /// for ever.
 pub(crate) fn open(file: &Path) -> std::io::Result<std::fs::File> {
@@ -166,6 +165,7 @@ pub(crate) fn open(file: &Path) -> std::io::Result<std::fs::File> {
     std::fs::File::open(file)
 }
 
+/// The text of a file, or what is wrong with it.
 fn read(file: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| error.to_string();
     let mut bytes = vec![];

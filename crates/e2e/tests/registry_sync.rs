@@ -16,23 +16,23 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Process, coral, report, scratch, sha256, until};
+use e2e::{FaultServer, Layout, Process, coral, report, run, scratch, sha256, until};
 use model::Model;
 use server::{Server, arguments};
-use trace::events;
+use trace::{Event, events};
 use wire::{Reply, Wire};
 
 const CALLS: &str = "open,openat,creat,write,writev,pwrite64,pwritev,ftruncate,fallocate,rename,\
                      renameat,renameat2,link,linkat,mkdir,mkdirat,unlink,unlinkat,rmdir,fsync,\
                      fdatasync,syncfs,sync,sendto,sendmsg,copy_file_range,sendfile";
 
-/// `strace … coral registry serve …`
-fn traced(log: &Path, storage: &Path) -> Command {
+/// `strace … coral …`
+fn traced(log: &Path, arguments: &[String]) -> Command {
     let coral = coral();
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-s", "200", "-e", &format!("trace={CALLS}")]);
     command.arg("-o").arg(log).arg(coral.get_program());
-    command.args(arguments(storage));
+    command.args(arguments);
     for (name, value) in coral.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -152,7 +152,7 @@ fn every_acknowledgement_leaves_after_what_it_acknowledges_is_on_disk() {
     let folder = scratch();
     let root = fs::canonicalize(folder.path()).expect("scratch is there");
     let (log, storage) = (root.join("calls"), root.join("storage"));
-    let mut registry = Server::start_with(&mut traced(&log, &storage));
+    let mut registry = Server::start_with(&mut traced(&log, &arguments(&storage)));
     let mut client = Client {
         wire: Wire::connect(&registry.address).expect("it listens"),
         acknowledged: 0,
@@ -177,6 +177,63 @@ fn every_acknowledgement_leaves_after_what_it_acknowledges_is_on_disk() {
         seen.renames,
         seen.file_syncs,
         seen.folder_syncs
+    );
+}
+
+/// What was given its name below a folder without its bytes being on disk, or whose name was not
+/// put on disk after; and how many names there were.
+fn not_durable(events: &[Event], below: &str) -> (Vec<String>, usize) {
+    let (mut faults, mut names) = (vec![], 0);
+    for (at, event) in events.iter().enumerate() {
+        let Event::Named {
+            from: Some(from),
+            to,
+        } = event
+        else {
+            continue;
+        };
+        if !to.starts_with(below) {
+            continue;
+        }
+        names += 1;
+        let of_file = events[..at].iter().rev().find(|event| match event {
+            Event::Synced { path } | Event::Written { path } | Event::Made { path, .. } => {
+                path == from
+            }
+            _ => false,
+        });
+        if !matches!(of_file, Some(Event::Synced { .. })) {
+            faults.push(format!("{to}: named before its bytes were synced"));
+        }
+        let folder = Path::new(to).parent().expect("it is in a folder");
+        let synced =
+            |event: &Event| matches!(event, Event::Synced { path } if Path::new(path) == folder);
+        if !events[at..].iter().any(synced) {
+            faults.push(format!("{to}: its folder was not synced after"));
+        }
+    }
+    (faults, names)
+}
+
+#[test]
+#[ignore = "needs the release binary and strace; run by cargo xtask test"]
+fn a_layout_is_on_disk_when_copy_ends() {
+    let folder = scratch();
+    let root = fs::canonicalize(folder.path()).expect("scratch is there");
+    let (log, layout) = (root.join("calls"), root.join("layout"));
+    let source = FaultServer::registry(&[]);
+    source.load(&serde_json::json!({"path": "team/app", "tag": "1", "kind": "index"}));
+    let from = format!("{}/team/app:1", source.host());
+    let to = format!("oci:{}:1", layout.display());
+    let words = ["copy", &from, &to, "--plain-http", source.host()];
+    let _ = run(&mut traced(&log, &words.map(str::to_owned))).succeeded();
+    let calls = fs::read_to_string(&log).expect("strace wrote its log");
+    let (faults, names) = not_durable(&events(&calls), &layout.display().to_string());
+    assert!(faults.is_empty(), "not durable at the end: {faults:#?}");
+    let blobs = Layout::open(layout).blobs().len();
+    assert!(
+        names > blobs,
+        "{names} names for {blobs} blobs and the index"
     );
 }
 

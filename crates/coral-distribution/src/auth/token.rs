@@ -235,6 +235,8 @@ fn token_url(key: &TokenKey) -> Url {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Kind;
+    use crate::redacted::Redacted;
 
     #[test]
     fn a_tokens_life_is_bounded_on_both_sides() {
@@ -246,17 +248,60 @@ mod tests {
         assert_eq!(life_of(Some(1e300)), MAX_LIFE);
     }
 
-    #[test]
-    fn the_realms_own_query_is_kept() {
-        let key = TokenKey {
+    fn key(scopes: &[&str]) -> TokenKey {
+        TokenKey {
             credential: None,
             realm: Url::parse("https://auth.example/token?tenant=1").unwrap(),
             service: Some("reg".to_owned()),
-            scopes: vec![
-                "repository:a/b:pull".to_owned(),
-                "repository:c:pull".to_owned(),
-            ],
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+        }
+    }
+
+    fn token(renew_at: Instant) -> Token {
+        let header = HeaderValue::from_static("Bearer x");
+        Token { header, renew_at }
+    }
+
+    #[test]
+    fn of_too_many_tokens_those_that_are_good_or_in_use_are_kept() {
+        let tokens = Tokens::default();
+        let now = Instant::now();
+        let good = tokens.slot(&key(&["good"]));
+        *good.try_lock().unwrap() = Some(token(now + Duration::from_hours(1)));
+        let fetched = tokens.slot(&key(&["being fetched"]));
+        let fetching = fetched.try_lock().unwrap();
+        let expired = tokens.slot(&key(&["expired"]));
+        *expired.try_lock().unwrap() = Some(token(now));
+        for n in 0..MANY_TOKENS {
+            tokens.slot(&key(&[&n.to_string()]));
+        }
+        tokens.slot(&key(&["one more"]));
+        let left = tokens.0.lock().unwrap().len();
+        assert!(left < 10, "{left}");
+        for (slot, scope) in [(&good, "good"), (&fetched, "being fetched")] {
+            assert!(Arc::ptr_eq(slot, &tokens.slot(&key(&[scope]))), "{scope}");
+        }
+        assert!(!Arc::ptr_eq(&expired, &tokens.slot(&key(&["expired"]))));
+        drop(fetching);
+    }
+
+    /// HTTP/2 keeps headers in tables, and whoever logs headers shows them: but for these.
+    #[test]
+    fn a_password_in_a_header_is_marked_as_secret() {
+        let credential = Credential {
+            username: "somebody".to_owned(),
+            password: Redacted::new("hunter2-secret".to_owned()),
+            kind: Kind::Password,
+            origin: "the test".to_owned(),
         };
+        let header = basic(&credential);
+        assert!(header.is_sensitive());
+        assert_eq!(format!("{header:?}"), "Sensitive");
+    }
+
+    #[test]
+    fn the_realms_own_query_is_kept() {
+        let key = key(&["repository:a/b:pull", "repository:c:pull"]);
         let expected = "https://auth.example/token?tenant=1&service=reg\
                         &scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ac%3Apull";
         assert_eq!(token_url(&key).as_str(), expected);

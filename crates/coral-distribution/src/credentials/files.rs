@@ -71,11 +71,20 @@ fn read(path: &Path) -> Result<Credentials, CredentialsError> {
         source,
     };
     let mut json = Vec::new();
-    let file = File::open(path).map_err(fail)?;
+    let file = open(path).map_err(fail)?;
     file.take(MAX_CONFIG as u64 + 1)
         .read_to_end(&mut json)
         .map_err(fail)?;
     Credentials::from_own_docker_config(&json, &origin)
+}
+
+/// Opens a file, or what the shell hands over below `/dev`. Any other pipe would be waited for, for
+/// ever.
+fn open(path: &Path) -> std::io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() && !path.starts_with("/dev") {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    File::open(path)
 }
 
 #[cfg(test)]

@@ -51,19 +51,26 @@ pub(super) async fn size(path: &Path) -> Result<Option<u64>, Problem> {
 
 /// Opens a file, and nothing that is none: opening a pipe waits for its other end, for ever.
 async fn open(path: &Path) -> std::io::Result<File> {
-    let is_file = |metadata: &std::fs::Metadata| {
-        if metadata.is_file() {
-            return Ok(());
-        }
-        Err(std::io::Error::new(
-            ErrorKind::InvalidInput,
-            "not a regular file",
-        ))
-    };
-    is_file(&fs::metadata(path).await?)?;
+    must_be_file(&fs::metadata(path).await?)?;
     let file = File::open(path).await?;
-    is_file(&file.metadata().await?)?;
+    must_be_file(&file.metadata().await?)?;
     Ok(file)
+}
+
+/// The same, for who may wait for the file system.
+pub(super) fn open_blocking(path: &Path) -> std::io::Result<std::fs::File> {
+    must_be_file(&std::fs::metadata(path)?)?;
+    std::fs::File::open(path)
+}
+
+fn must_be_file(metadata: &std::fs::Metadata) -> std::io::Result<()> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    Err(std::io::Error::new(
+        ErrorKind::InvalidInput,
+        "not a regular file",
+    ))
 }
 
 pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Problem> {

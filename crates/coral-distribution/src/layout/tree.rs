@@ -115,7 +115,7 @@ impl TarIndex {
     }
 
     fn read_blocking(path: PathBuf) -> Result<Self, Problem> {
-        let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
+        let file = files::open_blocking(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Problem::Missing,
             _ => problem("cannot read", &path, error),
         })?;

@@ -224,6 +224,21 @@ async fn a_pipe_in_place_of_a_file_is_refused() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_pipe_in_place_of_an_archive_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.tar");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let soon = std::time::Duration::from_secs(10);
+    let opened = tokio::time::timeout(soon, Layout::open_archive(&pipe)).await;
+    // Whoever waits for the other end is let go, so that the test can end.
+    let _other_end = std::fs::File::options().read(true).write(true).open(&pipe);
+    let error = opened.expect("nothing is waited for").unwrap_err();
+    assert_eq!(error.category(), Category::Storage, "{error}");
+}
+
 /// Regression: a folder that cannot be one was tried again and again.
 #[tokio::test]
 async fn a_file_in_place_of_the_folder_waits_for_a_change() {

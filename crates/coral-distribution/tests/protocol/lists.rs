@@ -5,6 +5,7 @@ use coral_image::{Manifest, Version};
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, Options};
 
 use crate::fixture::*;
+use crate::warnings::Warnings;
 
 async fn registry_with_tags(count: usize, page_size: usize) -> FaultRegistry {
     let options = Options {
@@ -74,20 +75,32 @@ async fn what_is_no_list_is_named() {
     assert_eq!(tags.len(), 1, "one name that is no tag hides no other");
 }
 
+/// A page with so many names that are no tags, and a good one.
+fn odd_page(names: usize) -> Fault {
+    let list = vec!["!"; names].join("\",\"");
+    let body = format!("{{\"name\":\"x\",\"tags\":[\"{list}\",\"good\"]}}");
+    Fault::new(status(200, &[("content-type", "application/json")], &body))
+}
+
+/// Regression: one page of 6 MB made 300,000 lines of log.
+#[tokio::test]
+async fn names_that_are_no_tags_are_told_of_once() {
+    let registry = registry_with_tags(0, 10).await;
+    registry.fault(odd_page(300_000));
+    let (warnings, _listening) = Warnings::listen();
+    let tags = anonymous(&registry).tags().await.unwrap();
+    assert_eq!((tags.len(), warnings.count()), (1, 1));
+}
+
 /// Names that are no tags are left out, and they count: nobody makes a list longer with them.
 #[tokio::test]
 async fn names_that_are_no_tags_count_towards_the_limit() {
-    let page = |names: usize| {
-        let list = vec!["!"; names].join("\",\"");
-        let body = format!("{{\"name\":\"x\",\"tags\":[\"{list}\",\"good\"]}}");
-        Fault::new(status(200, &[("content-type", "application/json")], &body))
-    };
     let registry = registry_with_tags(5, 10).await;
-    registry.fault(page(1000));
+    registry.fault(odd_page(1000));
     let tags = anonymous(&registry).tags().await.unwrap();
     assert_eq!(tags.len(), 1);
     registry.clear_faults();
-    registry.fault(page(1_000_001));
+    registry.fault(odd_page(1_000_001));
     let error = anonymous(&registry).tags().await.unwrap_err();
     assert!(error.to_string().contains("more than 1000000"), "{error}");
 }

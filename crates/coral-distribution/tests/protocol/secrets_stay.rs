@@ -1,6 +1,6 @@
 //! Credentials never leave their host.
 
-use coral_distribution::{Category, Disposition};
+use coral_distribution::{Category, ClientOptions, Disposition, HostOptions};
 use coral_testkit::{Auth, Bearer, Effect, Fault, FaultRegistry, Options};
 
 use crate::fixture::*;
@@ -89,17 +89,53 @@ async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
     }
 }
 
+/// Options that trust this registry's certificate, and speak plain HTTP to nobody.
+fn trusting(registry: &FaultRegistry) -> ClientOptions {
+    let mut options = plain(&[]);
+    let ca_pem = registry.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    let trusting = HostOptions {
+        ca_pem,
+        ..HostOptions::default()
+    };
+    options.hosts.insert(host(registry), trusting);
+    options
+}
+
+#[tokio::test]
+async fn an_upload_over_https_cannot_be_sent_on_to_plain_http() {
+    let (blob, bytes) = large_blob(&image());
+    // Where it begins, and half way.
+    for (method, chunk) in [("POST", None), ("PATCH", Some(30_000))] {
+        let registry = FaultRegistry::start_tls().await;
+        let elsewhere = FaultRegistry::start().await;
+        let location = format!("{}/v2/{PATH}/blobs/uploads/x", elsewhere.url());
+        registry.fault(Fault::new(set_header("location", &location)).method(method));
+        let push = async |options| {
+            let client = with(&registry, options, credentials(&registry));
+            let upload = begin(&client, &blob.digest).await?;
+            match chunk {
+                None => upload.put(blob.size, stream_of(&bytes)).await,
+                Some(chunk) => upload.put_chunked(chunk, stream_of(&bytes)).await,
+            }
+        };
+        let error = push(trusting(&registry)).await.unwrap_err();
+        assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
+        let advice = format!("--plain-http {}", elsewhere.host());
+        assert!(error.to_string().contains(&advice), "{error}");
+        assert!(elsewhere.requests().is_empty(), "{method}");
+        // Where that is allowed, it goes there.
+        let mut allowing = trusting(&registry);
+        allowing.hosts.extend(plain(&[&elsewhere]).hosts);
+        push(allowing).await.unwrap_err();
+        assert!(!elsewhere.requests().is_empty(), "{method}");
+    }
+}
+
 #[tokio::test]
 async fn a_registry_over_https_cannot_lead_to_plain_http() {
     let registry = FaultRegistry::start_tls().await;
     let elsewhere = FaultRegistry::start().await;
-    let mut options = plain(&[]);
-    let ca_pem = registry.ca_pem().map(|pem| pem.as_bytes().to_vec());
-    let trusting = coral_distribution::HostOptions {
-        ca_pem,
-        ..Default::default()
-    };
-    options.hosts.insert(host(&registry), trusting);
+    let options = trusting(&registry);
     let to = elsewhere.url().to_owned();
     registry.fault(Fault::new(Effect::Redirect { to }));
     let client = with(&registry, options, credentials(&registry));
@@ -127,14 +163,7 @@ async fn a_registry_over_https_cannot_send_passwords_to_a_plain_token_server() {
         ..Options::default()
     };
     let registry = FaultRegistry::start_with(options).await.unwrap();
-    let mut options = plain(&[]);
-    let ca_pem = registry.ca_pem().map(|pem| pem.as_bytes().to_vec());
-    let trusting = coral_distribution::HostOptions {
-        ca_pem,
-        ..Default::default()
-    };
-    options.hosts.insert(host(&registry), trusting);
-    let client = with(&registry, options, credentials(&registry));
+    let client = with(&registry, trusting(&registry), credentials(&registry));
     let error = client.head(&tag("1")).await.unwrap_err();
     assert!(error.to_string().contains("token server"), "{error}");
     assert_eq!(error.disposition(), Disposition::WaitForChange);

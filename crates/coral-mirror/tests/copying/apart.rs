@@ -82,6 +82,31 @@ async fn a_blob_that_the_source_has_not_is_not_mounted_from_anywhere() {
     }
 }
 
+/// Regression: the size that a manifest names was not held against what the source has.
+#[tokio::test]
+async fn a_blob_of_another_size_than_the_source_has_is_not_mounted_from_elsewhere() {
+    let pair = Pair::start().await;
+    let built = image(1);
+    pair.source.load("team/one", &built);
+    let root = String::from_utf8(built.root().bytes.to_vec()).unwrap();
+    // The same layer, but larger than it is.
+    let bytes = bytes::Bytes::from(root.replace("60000", "60001"));
+    let mut lying = built.clone();
+    let manifest = lying.manifests.last_mut().unwrap();
+    (manifest.digest, manifest.bytes) = (coral_image::Digest::sha256(&bytes), bytes);
+    lying.tags.insert("1".to_owned(), manifest.digest);
+    pair.source.load("team/two", &lying);
+    let copier = Copier::default();
+    let mine = pair.request("team/one:1", "here/one:1");
+    copier.copy(&mine).await.unwrap();
+    let theirs = pair.request("team/two:1", "here/two:1");
+    let error = copier.copy(&theirs).await.unwrap_err().to_string();
+    assert!(error.contains("source"), "{error}");
+    assert!(pair.destination.tags("here/two").is_empty());
+    let (layer, _) = built.blobs.iter().find(|(_, b)| b.len() == 60_000).unwrap();
+    assert_eq!(pair.destination.blob("here/two", layer), None);
+}
+
 /// Regression: one source that hardly sent anything held every worker of the process.
 #[tokio::test]
 async fn a_source_that_falls_silent_holds_up_its_own_images_only() {

@@ -1,8 +1,8 @@
 //! The files of a layout.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use coral_image::{Digest, MAX_MANIFEST_SIZE};
@@ -46,10 +46,29 @@ pub(super) fn read_error(path: &Path, source: io::Error) -> LayoutError {
     LayoutError::Read { path, source }
 }
 
+/// Opens a file, and nothing that is none: opening a pipe waits for its other end, for ever. Who
+/// puts a pipe there between the look and the opening is not waited for either.
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let only_files = |metadata: Metadata| {
+        if metadata.is_file() {
+            return Ok(metadata);
+        }
+        let why = "it is not a regular file";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+    };
+    only_files(std::fs::metadata(path)?)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let metadata = only_files(file.metadata()?)?;
+    Ok((file, metadata))
+}
+
 /// Reads a small file; `InvalidData` if it is larger than any manifest.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
+    let (file, _) = open(path)?;
     file.take(MAX_MANIFEST_SIZE as u64 + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() > MAX_MANIFEST_SIZE {
@@ -74,14 +93,11 @@ pub(super) fn open_blob(
     digest: &Digest,
 ) -> Result<Option<(File, Stamp)>, StoreError> {
     let path = blob(folder, digest);
-    let failed = |error| StoreError::io("open", &path, error);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let stamp = Stamp::of(&file.metadata().map_err(failed)?);
-    Ok(Some((file, stamp)))
+    match open(&path) {
+        Ok((file, metadata)) => Ok(Some((file, Stamp::of(&metadata)))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("open", &path, error)),
+    }
 }
 
 /// Holds a file against its digest, from its beginning; where it is read from later does not

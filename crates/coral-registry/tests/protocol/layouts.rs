@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use coral_image::{Digest, RepositoryPath};
 use coral_registry::{LayoutFolder, Settings};
@@ -197,4 +198,38 @@ fn a_folder_that_is_no_layout_is_refused() {
     .unwrap();
     fs::write(folder.path().join("index.json"), "[").unwrap();
     assert!(open().contains("index.json"));
+}
+
+/// Opening a pipe waits for its other end: a few hundred requests were all threads that there are.
+#[tokio::test]
+async fn what_is_no_file_is_not_waited_for() {
+    let folder = TempDir::new().unwrap();
+    let (list, _) = layout(folder.path());
+    let served = served(folder.path());
+    let layer = Digest::sha256(b"layer");
+    pipe(&folder.path().join("blobs/sha256").join(layer.hex()));
+    let blob = format!("/v2/base/app/blobs/{layer}");
+    assert_eq!(in_time(&served, &blob).await, 500);
+    pipe(
+        &folder
+            .path()
+            .join("blobs/sha256")
+            .join(digest_of(&list).hex()),
+    );
+    let manifest = "/v2/base/app/manifests/1";
+    assert_eq!(in_time(&served, manifest).await, 500);
+    pipe(&folder.path().join("index.json"));
+    assert_eq!(in_time(&served, manifest).await, 500);
+}
+
+/// Puts a pipe in a file's place.
+fn pipe(path: &Path) {
+    fs::remove_file(path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
+async fn in_time(served: &Served, target: &str) -> StatusCode {
+    let answer = tokio::time::timeout(Duration::from_secs(10), served.get(target));
+    answer.await.expect("there is an answer").status
 }

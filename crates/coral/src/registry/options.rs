@@ -15,6 +15,7 @@ use coral_registry::{
 };
 
 use crate::failure::Failure;
+use crate::load::open;
 
 /// Largest file of users, certificates or keys that is read.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
@@ -250,7 +251,7 @@ fn read(flag: &str, file: &Path) -> Result<Vec<u8>, Failure> {
     let wrong =
         |error: std::io::Error| Failure::input(format!("{flag} {}: {error}", file.display()));
     let mut bytes = vec![];
-    let open = std::fs::File::open(file).map_err(wrong)?;
+    let open = open(file).map_err(wrong)?;
     open.take(MOST_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(wrong)?;

@@ -224,6 +224,49 @@ fn files_that_are_not_there_are_named() {
     arguments(&config, &["/no/config.json"]);
 }
 
+/// Regression: the other end of a pipe was waited for, for ever.
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_pipe_in_place_of_a_file_is_named_and_not_waited_for() {
+    let folder = e2e::scratch();
+    let pipe = folder.path().join("pipe.yaml");
+    let _ = run(Command::new("mkfifo").arg(&pipe)).succeeded();
+    let pipe = pipe.display().to_string();
+    let of_host = format!("a.invalid={pipe}");
+    let pair = format!("a.invalid={pipe}:{pipe}");
+    let copy = ["copy", "a.invalid/x:1", "b.invalid/x:1"];
+    let serve = [
+        "registry",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--storage",
+        "/no/such",
+    ];
+    let archive = format!("oci-archive:{pipe}");
+    let commands: [(&[&str], &[&str], i32); 9] = [
+        (&["mirror", "plan"], &[&pipe], 2),
+        (&["mirror", "run"], &[&pipe], 2),
+        (&["up", "--listen", "127.0.0.1:0"], &[&pipe], 2),
+        (&copy, &["--ca", &of_host], 2),
+        (&copy, &["--client-cert", &pair], 2),
+        (&copy, &["--docker-config", &pipe], 2),
+        (&["copy"], &[&archive, "oci:out:1"], 1),
+        (&serve, &["--htpasswd", &pipe], 2),
+        (&serve, &["--tls-cert", &pipe, "--tls-key", &pipe], 2),
+    ];
+    for (command, arguments, code) in commands {
+        let mut process = Process::start(coral().args(command).args(arguments));
+        let ended = process.wait(SOON);
+        assert_eq!(ended, code, "{}", process.shown());
+        let said = process.stderr();
+        assert!(
+            said.contains("pipe.yaml") && said.contains("regular file"),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_certificate_that_is_none_is_named() {
