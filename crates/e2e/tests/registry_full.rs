@@ -78,11 +78,9 @@ fn a_full_disk_is_said_clearly_and_nothing_is_lost() {
     assert_eq!(files_in(&storage.join("tmp")), 0);
     assert_eq!(files_in(&storage.join("uploads")), 1);
 
-    let upload_folder = fs::read_dir(storage.join("uploads"))
-        .expect("a folder")
-        .next();
-    let data = upload_folder.expect("one").expect("readable").path();
-    let data = fs::metadata(data.join("data")).expect("its data");
+    let mut uploads = fs::read_dir(storage.join("uploads")).expect("a folder");
+    let data = uploads.next().expect("one").expect("readable").path();
+    let data = fs::metadata(data).expect("its data");
     assert_eq!(data.len(), half.len() as u64, "bytes on the disk");
 
     // The upload goes on where it was.

@@ -175,8 +175,9 @@ fn copies_cut(data: &Path, folder: &str) -> usize {
     let uploads = fs::read_dir(data.join("registry/uploads"));
     let uploads = uploads.expect("the store has a folder for uploads");
     let repositories = uploads.filter_map(|upload| {
-        let file = upload.ok()?.path().join("repository");
-        fs::read_to_string(file).ok()
+        let name = upload.ok()?.file_name().into_string().ok()?;
+        let (_, repository) = name.split_once('@')?;
+        Some(repository.replace('+', "/"))
     });
     repositories
         .filter(|repository| repository.starts_with(folder))

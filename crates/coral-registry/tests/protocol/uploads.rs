@@ -109,10 +109,10 @@ async fn what_a_failed_piece_left_behind_the_end_is_no_part_of_the_blob() {
     let location = registry.begin("a").await;
     registry.send("PATCH", &location, b"hello").await;
     let id = location.rsplit('/').next().unwrap();
-    let data = registry.folder.path().join("store/uploads").join(id);
+    let data = registry.folder.path().join("store/uploads");
     let file = std::fs::File::options()
         .append(true)
-        .open(data.join("data"));
+        .open(data.join(format!("{id}@a")));
     std::io::Write::write_all(&mut file.unwrap(), b" and more").unwrap();
     let digest = Digest::sha256(b"hello");
     let ended = registry

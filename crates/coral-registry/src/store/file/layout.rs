@@ -8,7 +8,7 @@
 //! repositories/<path>/_manifests/<alg>/<hex>     record: media type, size, subject
 //! repositories/<path>/_tags/<tag>                record: digest, media type, size
 //! repositories/<path>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of a referrer
-//! uploads/<uuid>/{repository,data}               what is on its way in
+//! uploads/<uuid>@<repository, / as +>            what is on its way in
 //! tmp/<uuid>                                     files before they get their name
 //! ```
 //!
@@ -23,6 +23,8 @@ use crate::store::UploadId;
 
 pub(super) const MARK: &str = "coral-store.json";
 pub(super) const LOCK: &str = "lock";
+/// How much of a repository's name stands in the name of an upload's file, which has 255 bytes.
+const MOST_IN_UPLOAD: usize = 200;
 pub(super) const MANIFESTS: &str = "_manifests";
 
 /// The paths of one store.
@@ -118,7 +120,53 @@ impl Layout {
         self.root.join("uploads")
     }
 
-    pub(super) fn upload(&self, id: UploadId) -> PathBuf {
-        self.uploads().join(id.to_string())
+    pub(super) fn upload(&self, repository: &RepositoryPath, id: UploadId) -> PathBuf {
+        let mut name = repository.as_str().replace('/', "+");
+        if name.len() > MOST_IN_UPLOAD {
+            // Cut, it could be the name of several.
+            let digest = Digest::sha256(name.as_bytes()).hex();
+            name.truncate(MOST_IN_UPLOAD - 65);
+            name.push('~');
+            name.push_str(&digest);
+        }
+        self.uploads().join(format!("{id}@{name}"))
+    }
+
+    /// The upload whose file has this name.
+    pub(super) fn upload_of(name: &str) -> Option<UploadId> {
+        UploadId::parse(name.split_once('@')?.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_has_a_file_of_its_own_however_long_the_name_of_its_repository_is() {
+        let layout = Layout::new(Path::new("/s"));
+        let id = UploadId::random();
+        let long = |last: &str| {
+            let path = format!("{}{last}", "a/".repeat(120));
+            RepositoryPath::parse(&path).unwrap()
+        };
+        let names: Vec<String> = [
+            RepositoryPath::parse("team/app").unwrap(),
+            long("b"),
+            long("c"),
+        ]
+        .iter()
+        .map(|path| {
+            let file = layout.upload(path, id);
+            file.file_name().unwrap().to_str().unwrap().to_owned()
+        })
+        .collect();
+        assert_eq!(names[0], format!("{id}@team+app"));
+        assert_ne!(names[1], names[2]);
+        for name in names {
+            assert!(name.len() <= 255, "{name}");
+            assert_eq!(Layout::upload_of(&name), Some(id));
+        }
+        assert_eq!(Layout::upload_of(&id.to_string()), None);
     }
 }

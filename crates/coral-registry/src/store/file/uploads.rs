@@ -1,8 +1,8 @@
 //! Uploads: which there are, and what they have on disk.
 //!
-//! An upload is `uploads/<uuid>/{repository,data}`. It survives a restart of the process, since
-//! its offset is the length of its data; the running digest does not, and is made again from the
-//! data. Its bytes are not synced before the commit: after a power cut an upload may be shorter
+//! An upload is one file, `uploads/<uuid>@<repository>`, which becomes the blob. It survives a
+//! restart of the process, since its offset is the length of the file; the running digest does
+//! not, and is made again from it. Its bytes are not synced before the commit: after a power cut an upload may be shorter
 //! than it was, which its status says truthfully, or damaged, which the digest at the end finds.
 
 mod data;
@@ -20,6 +20,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::Files;
 use super::hashing::Hashing;
+use super::layout::Layout;
 use super::lookup::names_in;
 use super::records::absent;
 use crate::store::{StoreError, UploadId};
@@ -30,6 +31,7 @@ pub(super) use self::writer::write;
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How many uploads are kept in memory; idle ones above that are found again on disk.
 const MOST_IN_MEMORY: usize = 1024;
+
 /// The uploads of a store.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
@@ -49,7 +51,7 @@ pub(super) struct Upload {
 /// What only the writer touches.
 #[derive(Debug)]
 struct Session {
-    folder: PathBuf,
+    data: PathBuf,
     offset: u64,
     hashing: Hashing,
     ended: bool,
@@ -67,9 +69,12 @@ impl Uploads {
         let uploads = Self::default();
         let folder = files.layout.uploads();
         for name in names_in(&folder)? {
-            let path = folder.join(name);
-            if abandoned(&path) {
+            let path = folder.join(&name);
+            if Layout::upload_of(&name).is_none() {
+                // Older layouts had folders here, and nothing else has any business.
                 let _ = fs::remove_dir_all(&path);
+            } else if left_alone(&path, ABANDONED) {
+                let _ = fs::remove_file(&path);
             } else {
                 uploads.open.fetch_add(1, Ordering::Relaxed);
             }
@@ -85,19 +90,20 @@ impl Uploads {
     pub(super) fn end_abandoned(&self, files: &Files, idle: Duration) -> Result<u64, StoreError> {
         let mut ended = 0;
         for name in names_in(&files.layout.uploads())? {
-            let Some(id) = UploadId::parse(&name) else {
+            let Some(id) = Layout::upload_of(&name) else {
                 continue;
             };
-            if !left_alone(&files.layout.upload(id), idle) {
+            let data = files.layout.uploads().join(&name);
+            if !left_alone(&data, idle) {
                 continue;
             }
-            let known = self.sessions().get(&id).cloned();
-            let upload = match known {
-                Some(upload) => upload,
-                None => match load(files, id)? {
-                    Some((repository, session)) => self.remember(id, repository, session),
-                    None => continue,
-                },
+            // A writer is always in memory.
+            let Some(upload) = self.known(id) else {
+                if fs::remove_file(&data).is_ok() {
+                    self.open.fetch_sub(1, Ordering::Relaxed);
+                    ended += 1;
+                }
+                continue;
             };
             if let Ok(mut session) = Arc::clone(&upload.session).try_lock_owned()
                 && !session.ended
@@ -116,18 +122,12 @@ impl Uploads {
         algorithm: Algorithm,
     ) -> Result<UploadId, StoreError> {
         let id = UploadId::random();
-        let folder = files.layout.upload(id);
-        let make = || {
-            fs::create_dir(&folder)?;
-            fs::write(folder.join("repository"), repository.as_str())?;
-            File::create_new(folder.join("data"))
-        };
-        if let Err(error) = make() {
-            let _ = fs::remove_dir_all(&folder);
-            return Err(StoreError::io("begin upload in", &folder, error));
+        let data = files.layout.upload(repository, id);
+        if let Err(error) = File::create_new(&data) {
+            return Err(StoreError::io("begin upload in", &data, error));
         }
         let session = Session {
-            folder,
+            data,
             offset: 0,
             hashing: Hashing::Ready(algorithm.hasher()),
             ended: false,
@@ -146,8 +146,8 @@ impl Uploads {
     ) -> Result<Option<Arc<Upload>>, StoreError> {
         let upload = match self.known(id) {
             Some(upload) => upload,
-            None => match load(files, id)? {
-                Some((repository, session)) => self.remember(id, repository, session),
+            None => match load(files, repository, id)? {
+                Some(session) => self.remember(id, repository.clone(), session),
                 None => return Ok(None),
             },
         };
@@ -178,11 +178,11 @@ impl Uploads {
 
     fn end(&self, id: UploadId, session: &mut Session) {
         session.ended = true;
-        // The data may be gone already, by rename. What cannot be deleted now is swept later.
-        if let Err(error) = fs::remove_dir_all(&session.folder)
+        // It may be gone already, by rename. What cannot be deleted now is swept later.
+        if let Err(error) = fs::remove_file(&session.data)
             && !absent(&error)
         {
-            tracing::warn!(folder = %session.folder.display(), %error, "cannot delete an upload");
+            tracing::warn!(file = %session.data.display(), %error, "cannot delete an upload");
         }
         if self.sessions().remove(&id).is_some() {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -194,14 +194,9 @@ impl Uploads {
     }
 }
 
-/// At the start, whatever has no data was never given out.
-fn abandoned(folder: &Path) -> bool {
-    !folder.join("data").exists() || left_alone(folder, ABANDONED)
-}
-
-/// Whether nothing was added for so long. Without data it is just being begun.
-fn left_alone(folder: &Path, idle: Duration) -> bool {
-    let touched = fs::metadata(folder.join("data")).and_then(|metadata| metadata.modified());
+/// Whether nothing was added for so long.
+fn left_alone(data: &Path, idle: Duration) -> bool {
+    let touched = fs::metadata(data).and_then(|metadata| metadata.modified());
     touched.is_ok_and(|touched| {
         SystemTime::now()
             .duration_since(touched)
@@ -209,26 +204,20 @@ fn left_alone(folder: &Path, idle: Duration) -> bool {
     })
 }
 
-fn load(files: &Files, id: UploadId) -> Result<Option<(RepositoryPath, Session)>, StoreError> {
-    let folder = files.layout.upload(id);
-    let read = || {
-        let repository = fs::read_to_string(folder.join("repository"))?;
-        let data = fs::metadata(folder.join("data"))?;
-        Ok((repository, data.len()))
-    };
-    match read() {
-        Ok((repository, offset)) => Ok(RepositoryPath::parse(&repository).ok().map(|repository| {
-            (
-                repository,
-                Session {
-                    folder,
-                    offset,
-                    hashing: Hashing::Unknown,
-                    ended: false,
-                },
-            )
+fn load(
+    files: &Files,
+    repository: &RepositoryPath,
+    id: UploadId,
+) -> Result<Option<Session>, StoreError> {
+    let data = files.layout.upload(repository, id);
+    match fs::metadata(&data) {
+        Ok(metadata) => Ok(Some(Session {
+            data,
+            offset: metadata.len(),
+            hashing: Hashing::Unknown,
+            ended: false,
         })),
         Err(error) if absent(&error) => Ok(None),
-        Err(error) => Err(StoreError::io("read upload in", &folder, error)),
+        Err(error) => Err(StoreError::io("read upload", &data, error)),
     }
 }

@@ -147,7 +147,7 @@ impl UploadWriter for FileUpload {
 
 impl Held {
     fn append(&mut self, batch: &[Bytes]) -> Result<(), UploadError> {
-        let path = self.session.folder.join("data");
+        let path = self.session.data.clone();
         let failed = |error| StoreError::io("write", &path, error);
         let offset = self.session.offset;
         let file = match &mut self.file {
@@ -174,7 +174,7 @@ impl Held {
 
     /// Gives back what came behind `offset`. What was hashed of it cannot be taken back.
     fn back_to(&mut self, offset: u64) {
-        let path = self.session.folder.join("data");
+        let path = self.session.data.clone();
         // Where that fails, the next writer cuts it.
         let _ = open_at(&path, offset);
         self.file = None;
@@ -188,14 +188,14 @@ impl Held {
     fn commit(&mut self, expected: &Digest) -> Result<u64, UploadError> {
         let committed = self.commit_all(expected);
         let full = matches!(committed, Err(UploadError::Store(StoreError::Full { .. })));
-        if full && !self.session.ended && self.session.folder.join("data").exists() {
+        if full && !self.session.ended && self.session.data.exists() {
             self.back_to(self.told);
         }
         committed
     }
 
     fn commit_all(&mut self, expected: &Digest) -> Result<u64, UploadError> {
-        let path = self.session.folder.join("data");
+        let path = self.session.data.clone();
         let size = self.session.offset;
         cut_to(&path, size).map_err(|error| StoreError::io("cut", &path, error))?;
         let actual = match self.session.hashing.digest() {
