@@ -17,6 +17,7 @@ mod range;
 mod route;
 mod upkeep;
 mod uploads;
+mod whole;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -39,6 +40,7 @@ pub use self::listings::WholeCatalog;
 use self::progress::Progress;
 use self::route::Route;
 pub(crate) use self::route::RouteClass;
+use self::whole::Room;
 use crate::access::{InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -61,6 +63,7 @@ pub(crate) struct Context {
     settings: RwLock<Arc<Settings>>,
     verifier: Verifier,
     internal: Option<InternalUser>,
+    manifests: Room,
     /// Whether there were requests since the last look.
     was_asked: AtomicBool,
 }
@@ -128,6 +131,7 @@ impl Registry {
                 settings: RwLock::default(),
                 verifier: Verifier::new(),
                 internal,
+                manifests: Room::new(),
                 was_asked: AtomicBool::new(true),
             }),
         }

@@ -11,9 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use prometheus_client::metrics::counter::Counter;
@@ -23,7 +21,7 @@ use tokio::time::Instant;
 
 use super::error::{Code, Refusal};
 use super::progress::Progress;
-use super::range::{Span, number};
+use super::range::Span;
 use crate::kernel::Mapped;
 use crate::store::{BlobContent, UploadWriter};
 
@@ -326,34 +324,10 @@ fn too_long() -> Refusal {
     Refusal::invalid(Code::SizeInvalid, "the body is longer than was announced")
 }
 
-/// Reads a small body as a whole.
-pub(super) async fn read_whole(
+pub(super) async fn next_data(
     body: &mut Body,
-    headers: &HeaderMap,
-    most: usize,
-    mut progress: Progress,
-) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        let message = format!("the body is larger than {most} bytes");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
-    };
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| number(value.to_str().ok()?));
-    if announced.is_some_and(|length| length > most as u64) {
-        return Err(too_large());
-    }
-    let mut whole = BytesMut::new();
-    while let Some(data) = next_data(body, &mut progress).await? {
-        if whole.len() + data.len() > most {
-            return Err(too_large());
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
-}
-
-async fn next_data(body: &mut Body, progress: &mut Progress) -> Result<Option<Bytes>, Refusal> {
+    progress: &mut Progress,
+) -> Result<Option<Bytes>, Refusal> {
     loop {
         let frame = tokio::time::timeout_at(progress.deadline(), body.frame())
             .await

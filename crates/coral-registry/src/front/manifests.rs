@@ -7,7 +7,6 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::blobs::{etag, has_it, not_modified};
-use super::body;
 use super::error::{Code, Refusal};
 use super::route;
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
@@ -64,7 +63,10 @@ pub(super) async fn put(
     version: &Version,
 ) -> Result<Response, Refusal> {
     let tags = tags_of(head, version)?;
-    let bytes = body::read_whole(body, &head.headers, MAX_MANIFEST_SIZE, head.progress()).await?;
+    let read = context
+        .manifests
+        .read(body, &head.headers, MAX_MANIFEST_SIZE, head.progress());
+    let (bytes, _room) = read.await?;
     context.metrics.bytes_in().inc_by(bytes.len() as u64);
     let manifest = parse(bytes, head, version)?;
     let subject = manifest.subject().map(|subject| subject.digest);

@@ -1,5 +1,11 @@
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
 use coral_image::{Algorithm, Digest};
-use http::StatusCode;
+use futures::StreamExt as _;
+use futures::stream::{self, FuturesUnordered};
+use http::{Request, StatusCode};
 use serde_json::json;
 
 use crate::client::{INDEX, MANIFEST, Served, digest_of, image_of, request};
@@ -216,4 +222,34 @@ async fn what_was_read_before_is_not_remembered_past_a_change() {
         assert_eq!(registry.get(target).await.status, StatusCode::NOT_FOUND);
         assert_eq!(head(target).await, "");
     }
+}
+
+/// Each may have 4 MiB, and as many connections as the registry takes were as many times that.
+#[tokio::test]
+async fn large_manifests_that_do_not_end_share_a_bounded_amount_of_memory() {
+    const MANY: usize = 40;
+    const ROOM: usize = 64 << 20;
+    let registry = Served::new();
+    let image = registry.image("a", b"layer").await;
+    let most = Bytes::from(vec![b' '; (4 << 20) - 1]);
+    let endless = |_| {
+        let body = stream::iter([Ok::<_, std::io::Error>(most.clone())]).chain(stream::pending());
+        // Who waits to be told to send is refused without a drain.
+        let request = Request::put("/v2/a/manifests/large").header("expect", "100-continue");
+        registry.ask(request.body(Body::from_stream(body)).unwrap())
+    };
+    let mut asked: FuturesUnordered<_> = (0..MANY).map(endless).collect();
+    for _ in 0..MANY - ROOM / (4 << 20) {
+        let next = tokio::time::timeout(Duration::from_secs(20), asked.next()).await;
+        let refused = next.expect("there is no room for all").unwrap();
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.header("retry-after"), "5");
+    }
+    let small = registry.put("a", "v1", &image).await;
+    assert_eq!(small.status, StatusCode::CREATED);
+    drop(asked);
+    let mut large = image;
+    large["annotations"] = json!({"x": "y".repeat(3 << 20)});
+    let later = registry.put("a", "v2", &large).await;
+    assert_eq!(later.status, StatusCode::CREATED);
 }

@@ -1,0 +1,104 @@
+//! Bodies that are read as a whole, and the memory that they share.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::body::next_data;
+use super::error::{Code, Refusal};
+use super::gate;
+use super::progress::Progress;
+use super::range::number;
+
+/// Memory for all such bodies that come in at the same time.
+const MOST: usize = 64 * 1024 * 1024;
+/// What each body has besides. Nearly every manifest fits, so that a few clients with large ones
+/// keep nobody else from pushing.
+const FREE: usize = 16 * 1024;
+/// What clients are told to wait when there is no room.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+
+/// Memory for bodies that are read as a whole.
+#[derive(Debug)]
+pub(super) struct Room(Semaphore);
+
+/// What one body has of the room, as long as somebody works with it.
+pub(super) struct Share<'a> {
+    room: &'a Semaphore,
+    taken: Option<SemaphorePermit<'a>>,
+    size: usize,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(Semaphore::new(MOST))
+    }
+
+    fn share(&self) -> Share<'_> {
+        Share {
+            room: &self.0,
+            taken: None,
+            size: FREE,
+        }
+    }
+
+    /// Reads a small body as a whole. What counts is what came, not what was announced.
+    pub(super) async fn read(
+        &self,
+        body: &mut Body,
+        headers: &HeaderMap,
+        most: usize,
+        mut progress: Progress,
+    ) -> Result<(Bytes, Share<'_>), Refusal> {
+        let announced = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|value| number(value.to_str().ok()?));
+        if announced.is_some_and(|length| length > most as u64) {
+            return Err(too_large(most));
+        }
+        let (mut share, mut whole) = (self.share(), Vec::new());
+        while let Some(data) = next_data(body, &mut progress).await? {
+            let length = whole.len() + data.len();
+            if length > most {
+                return Err(too_large(most));
+            }
+            if length > whole.capacity() {
+                let size = length.max(whole.capacity() * 2).min(most);
+                share.grow(size)?;
+                whole.reserve_exact(size - whole.len());
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok((whole.into(), share))
+    }
+}
+
+impl Share<'_> {
+    /// Takes more, up to `size` in all. Who waited here would keep what it has from others who
+    /// wait, so nobody does.
+    fn grow(&mut self, size: usize) -> Result<(), Refusal> {
+        let Some(more) = size.checked_sub(self.size).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let permits = u32::try_from(more).unwrap_or(u32::MAX);
+        let Ok(more) = self.room.try_acquire_many(permits) else {
+            let why = "too many large manifests are being pushed; try again later";
+            return Err(gate::later(WAIT_FOR_ROOM, why));
+        };
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        self.size = size;
+        Ok(())
+    }
+}
+
+fn too_large(most: usize) -> Refusal {
+    let message = format!("the body is larger than {most} bytes");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
+}
