@@ -1,5 +1,7 @@
 //! Refusals, in the form of the OCI distribution-spec, "Error Codes".
 
+use std::time::Duration;
+
 use axum::body::Body;
 use coral_image::ManifestError;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -7,6 +9,9 @@ use serde_json::{Value, json};
 
 use super::Response;
 use crate::store::{PutManifestError, StoreError, UploadError};
+
+/// What clients are told to wait when content is to be read that others wait for.
+const WAIT_FOR_LOOK: Duration = Duration::from_secs(5);
 
 /// The codes of the specification, and those of its predecessor for what it has no code for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +212,9 @@ impl From<PutManifestError> for Refusal {
                 stored,
             } => Self::invalid(Code::SizeInvalid, error.to_string())
                 .with_detail(json!({"digest": digest, "named": named, "stored": stored})),
+            PutManifestError::Busy => {
+                super::gate::later(WAIT_FOR_LOOK, &format!("{error}; try again later"))
+            }
             PutManifestError::Store(error) => error.into(),
         }
     }

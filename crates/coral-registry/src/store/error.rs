@@ -120,6 +120,10 @@ pub enum PutManifestError {
         /// Its size in the store, in bytes.
         stored: u64,
     },
+    /// A blob that it names has another size, and whether that blob is damaged cannot be looked at
+    /// now.
+    #[error("a blob has another size than the manifest says, and others are being looked at")]
+    Busy,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -18,6 +18,7 @@ mod records;
 #[cfg(test)]
 mod turns;
 mod uploads;
+mod verdicts;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use self::locks::{KeyLocks, SharedLocks};
 use self::names::Names;
 use self::recent::Recent;
 use self::uploads::Uploads;
+use self::verdicts::Verdicts;
 use super::{
     BlobHandle, ManifestRecord, Page, PutManifestError, Referrers, ReferrersPage, Source, Store,
     StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
@@ -64,6 +66,8 @@ struct Files {
     resolved: Recent<(RepositoryPath, Version), ManifestRecord>,
     /// Bytes of manifests, seen to hash to their digest.
     manifests: Recent<Digest, Bytes>,
+    /// Which content was held against its digest.
+    verdicts: Verdicts,
     /// Held as long as the store is open.
     _lock: std::fs::File,
 }

@@ -63,7 +63,11 @@ impl Hashing {
 
 /// Of what is on disk.
 pub(super) fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
+    hash(File::open(path)?, algorithm)
+}
+
+/// Of an open file.
+pub(super) fn hash(mut file: File, algorithm: Algorithm) -> io::Result<Digest> {
     let mut hasher = algorithm.hasher();
     let mut piece = vec![0; REHASH_PIECE];
     loop {

@@ -17,6 +17,7 @@ use super::lookup::names_in;
 use super::names::Names;
 use super::recent::Recent;
 use super::records;
+use super::verdicts::Verdicts;
 use crate::store::StoreError;
 
 /// The layout version that this release writes, and the newest it reads.
@@ -69,6 +70,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         catalog: Names::keeping(MOST_NAMES),
         resolved: Recent::keeping(MOST_RECORDS),
         manifests: Recent::keeping(MOST_MANIFESTS),
+        verdicts: Verdicts::default(),
         _lock: lock,
     })
 }

@@ -10,10 +10,10 @@ use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
 
 use super::Files;
 use super::durable;
-use super::hashing::hash_file;
 use super::lookup::{CATALOG, names_in};
 use super::names::Change;
 use super::records::{self, ManifestEntry, TagEntry};
+use super::verdicts::Verdict;
 use crate::store::{PutManifestError, StoreError};
 
 /// Whether a file's bytes are on disk.
@@ -21,6 +21,17 @@ use crate::store::{PutManifestError, StoreError};
 pub(super) enum Content {
     Synced,
     Unsynced,
+}
+
+/// What became of content that may be damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    /// It was, and is gone.
+    Gone,
+    /// It is not, and stays.
+    Sound,
+    /// It could not be looked at now.
+    Busy,
 }
 
 impl Files {
@@ -180,26 +191,36 @@ impl Files {
         match self.stat_blob(repository, &named.digest)? {
             None => Ok(false),
             Some(stored) if stored == named.size => Ok(true),
-            Some(_) if self.take_away_damaged(&named.digest)? => Ok(false),
-            Some(stored) => Err(PutManifestError::WrongSize {
-                digest: named.digest,
-                named: named.size,
-                stored,
-            }),
+            Some(stored) => match self.take_away_damaged(&named.digest)? {
+                Removal::Gone => Ok(false),
+                Removal::Busy => Err(PutManifestError::Busy),
+                Removal::Sound => Err(PutManifestError::WrongSize {
+                    digest: named.digest,
+                    named: named.size,
+                    stored,
+                }),
+            },
         }
     }
 
-    /// Takes content away if its bytes do not hash to its digest; whether it did.
-    fn take_away_damaged(&self, digest: &Digest) -> Result<bool, StoreError> {
+    /// Takes content away if its bytes do not hash to its digest. While they are read, nobody
+    /// waits for them.
+    fn take_away_damaged(&self, digest: &Digest) -> Result<Removal, StoreError> {
         let path = self.layout.blob(digest);
+        let stamp = match self.verdicts.of(&path, digest) {
+            Ok(Verdict::Sound) => return Ok(Removal::Sound),
+            Ok(Verdict::Busy) => return Ok(Removal::Busy),
+            Ok(Verdict::Damaged(stamp)) => stamp,
+            Err(error) if records::absent(&error) => return Ok(Removal::Gone),
+            Err(error) => return Err(StoreError::io("read", &path, error)),
+        };
         let _turn = self.contents.lock(digest);
-        let actual = hash_file(&path, digest.algorithm())
-            .map_err(|error| StoreError::io("read", &path, error))?;
-        if actual == *digest {
-            return Ok(false);
+        // A push may have repaired it meanwhile: then there is another file.
+        if stamp.is_of(&path) {
+            tracing::error!(path = %path.display(), "content was damaged and is taken away; push it again");
+            self.durable.remove(&path)?;
         }
-        tracing::error!(path = %path.display(), "content was damaged and is taken away; push it again");
-        self.durable.remove(&path)
+        Ok(Removal::Gone)
     }
 
     pub(super) fn delete_tag(

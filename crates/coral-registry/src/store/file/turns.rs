@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::publish::Content;
 use super::{Files, open};
+use crate::store::PutManifestError;
 
 /// How long something that must not happen is given to happen.
 const EARLY: Duration = Duration::from_millis(200);
@@ -35,7 +36,11 @@ fn push(folder: &Path, files: &Files, repository: &RepositoryPath, content: &[u8
 }
 
 fn image(config: &[u8]) -> Manifest {
-    let (digest, size) = (Digest::sha256(config), config.len());
+    image_with(config, config.len())
+}
+
+fn image_with(config: &[u8], size: usize) -> Manifest {
+    let digest = Digest::sha256(config);
     let json = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": coral_image::media_type::OCI_MANIFEST,
@@ -102,4 +107,25 @@ fn two_pushes_of_one_tag_take_turns() {
             .put_manifest(&repository, &image(b"{}"), &tags)
             .unwrap();
     });
+}
+
+/// A file that is large takes long to read, and whoever waited for that held a thread.
+#[test]
+fn nobody_waits_for_content_that_is_held_against_its_digest() {
+    let (folder, files, repository) = store();
+    push(folder.path(), &files, &repository, b"{}");
+    let wrong = image_with(b"{}", 3);
+    let put = || files.put_manifest(&repository, &wrong, &[]).unwrap_err();
+    let turn = files.verdicts.turn.lock().unwrap();
+    assert!(matches!(put(), PutManifestError::Busy));
+    drop(turn);
+    assert!(matches!(
+        put(),
+        PutManifestError::WrongSize { stored: 2, .. }
+    ));
+    let _turn = files.verdicts.turn.lock().unwrap();
+    assert!(matches!(
+        put(),
+        PutManifestError::WrongSize { stored: 2, .. }
+    ));
 }
