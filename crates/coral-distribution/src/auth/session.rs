@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::header::WWW_AUTHENTICATE;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
@@ -141,7 +141,7 @@ impl Session {
                 Ok(found) => found,
                 Err(error) => return self.token_refused(error, candidate),
             };
-            let response = self.transport.send(request(ask, header)).await?;
+            let response = self.transport.send(request(ask, header.clone())).await?;
             if !is_refusal(&response) {
                 host.set_open();
                 return Ok(Tried::Answered(response));
@@ -152,6 +152,7 @@ impl Session {
                     .learn(host, known.as_ref(), &response, used.as_ref(), &mut scopes)
                     .await?;
             let once = matches!(ask.body, Body::Stream(..));
+            let response = self.explained(response, ask, header).await;
             let error = self.refused(response, candidate, again && once).await;
             if once || !again || round == MAX_ROUNDS {
                 return Ok(Tried::Refused(error));
@@ -256,10 +257,35 @@ impl Session {
         }
     }
 
+    /// An answer to `HEAD` has no body, and some registries say only there that a 403 is a rate
+    /// limit: the same is asked for once by `GET`.
+    async fn explained(
+        &self,
+        response: Response,
+        ask: &mut Ask,
+        authorization: Option<HeaderValue>,
+    ) -> Response {
+        let unclear = ask.method == Method::HEAD
+            && response.status() == StatusCode::FORBIDDEN
+            && response.header(RETRY_AFTER).is_none();
+        if !unclear {
+            return response;
+        }
+        let mut again = request(ask, authorization);
+        again.method = Method::GET;
+        match self.transport.send(again).await {
+            Ok(explained) if explained.status().is_client_error() => explained,
+            _ => response,
+        }
+    }
+
     async fn refused(&self, response: Response, candidate: &Candidate, expired: bool) -> Error {
         let (host, asked) = (response.host.clone(), response.asked.clone());
         let mut answer: Answer = refusal(response).await;
-        answer.advice = self.advice(candidate);
+        // Who asks too often is not told of credentials.
+        if !answer.rate_limited {
+            answer.advice = self.advice(candidate);
+        }
         let problem = if expired {
             Problem::TokenExpired(answer)
         } else {

@@ -95,6 +95,36 @@ async fn a_rate_limit_is_one_in_every_shape() {
     assert_eq!(error.disposition(), seconds(30));
 }
 
+/// Nobody looks for a wrong credential where the only trouble is that too much was asked for.
+#[tokio::test]
+async fn a_403_to_head_is_asked_about_once_and_a_rate_limit_says_nothing_of_credentials() {
+    let (registry, _) = registry_with_image().await;
+    let limited = Effect::Throttle(Throttle::Forbidden { retry_after: None });
+    registry.fault(Fault::new(limited));
+    let error = somebody(&registry).head(&tag("1")).await.unwrap_err();
+    assert_eq!(error.category(), Category::RateLimited, "{error}");
+    assert_eq!(error.disposition(), Disposition::Retry);
+    assert!(!error.to_string().contains("credential"), "{error}");
+    let asked = |registry: &FaultRegistry| -> Vec<String> {
+        registry
+            .requests()
+            .iter()
+            .map(|r| r.method.clone())
+            .collect()
+    };
+    assert_eq!(asked(&registry), ["HEAD", "GET"]);
+    // What is forbidden stays so, also where reading would be allowed.
+    let (registry, _) = registry_with_image().await;
+    registry.fault(Fault::new(status(403, &[], "")).method("HEAD"));
+    let error = anonymous(&registry).head(&tag("1")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Forbidden, "{error}");
+    assert!(
+        error.to_string().contains("without a credential"),
+        "{error}"
+    );
+    assert_eq!(asked(&registry), ["HEAD", "GET"]);
+}
+
 #[tokio::test]
 async fn what_the_registry_says_is_shown_clean_and_short() {
     let body = r#"{"errors":[{"code":"DENIED","message":"pay \u001b[31mup\r\nnow"}]}"#;
