@@ -143,6 +143,12 @@ impl Error {
         self.0.problem.disposition()
     }
 
+    /// What helps against a failure of TLS, which depends on what failed. The text of the error
+    /// ends in it.
+    pub fn tls_advice(&self) -> Option<&str> {
+        self.0.problem.tls_advice()
+    }
+
     /// How long the other side asked to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.problem.answer()?.retry_after

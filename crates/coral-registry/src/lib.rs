@@ -32,4 +32,4 @@ pub use store::{
     ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId,
     UploadWriter,
 };
-pub use tls::{CertificateError, CertificatePair, Tls};
+pub use tls::{CertificateError, CertificatePair, Tls, Validity};

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// A certificate with its chain, and the key that belongs to it.
 #[derive(Clone)]
@@ -63,6 +64,27 @@ impl CertificatePair {
         let provider = aws_lc_rs::default_provider();
         let pair = CertifiedKey::from_der(chain, key, &provider).map_err(CertificateError::Pair)?;
         Ok(Self(Arc::new(pair)))
+    }
+}
+
+/// From when until when a certificate is valid, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub from: i64,
+    /// The last one.
+    pub until: i64,
+}
+
+impl CertificatePair {
+    /// When clients take the certificate; `None` if it does not say so in a way that is known.
+    pub fn validity(&self) -> Option<Validity> {
+        let (_, certificate) = X509Certificate::from_der(self.0.cert.first()?).ok()?;
+        let said = certificate.validity();
+        Some(Validity {
+            from: said.not_before.timestamp(),
+            until: said.not_after.timestamp(),
+        })
     }
 }
 
@@ -176,6 +198,19 @@ mod tests {
         assert!(matches!(none, Err(CertificateError::NoKey)), "{none:?}");
         let cut = read(&certificate[..certificate.len() / 2], &key);
         assert!(cut.is_err(), "{cut:?}");
+    }
+
+    #[test]
+    fn a_certificate_says_when_it_is_valid() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let key = key.serialize_pem();
+        let pair = CertificatePair::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let (from, until) = (1_577_836_800, 1_609_459_200);
+        assert_eq!(pair.validity(), Some(Validity { from, until }));
     }
 
     #[test]

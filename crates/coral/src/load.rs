@@ -97,6 +97,9 @@ pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loa
     loaded.blame(documents::duplicates(&documents));
     let secrets: BTreeMap<_, _> = documents.iter().filter_map(secret_of).collect();
     let (registry, errors) = registry::load(&documents, &secrets);
+    let now = jiff::Timestamp::now();
+    let warnings = registry.iter().flat_map(|registry| registry.warnings(now));
+    loaded.warnings.extend(warnings);
     loaded.registry = registry;
     loaded.blame(errors);
     for document in &documents {

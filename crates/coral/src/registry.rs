@@ -1,5 +1,6 @@
 //! `coral registry serve`, and the registry inside `coral up`.
 
+pub(crate) mod certificate;
 mod follow;
 mod options;
 
@@ -8,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use coral_registry::{Connections, FileStore, InternalUser, Registry, Serving, Tls};
+use coral_registry::{
+    CertificatePair, Connections, FileStore, InternalUser, Registry, Serving, Tls,
+};
 use coral_rt::{Health, health_router, shutdown_on_signal, with_request_ids};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +46,7 @@ pub(crate) async fn serve(
         connections: Connections::at_most(options.connections()),
         ..Serving::default()
     };
+    warn_of_certificate(certificate.as_ref(), terminal);
     serving.tls.set(certificate);
     let site = Site::new(address, &serving.tls, Board::default())?;
     opened.router = status_page::beside(opened.router, site);
@@ -71,6 +76,13 @@ fn hinted(failure: Failure, storage: &Path) -> Failure {
 
 pub(crate) fn scheme(tls: &Tls) -> &'static str {
     if tls.is_on() { "https" } else { "http" }
+}
+
+fn warn_of_certificate(pair: Option<&CertificatePair>, terminal: &Terminal) {
+    let warning = pair.and_then(|pair| certificate::warning(pair, Timestamp::now()));
+    if let Some(warning) = warning {
+        terminal.line(&format!("warning: --tls-cert: {warning}"));
+    }
 }
 
 /// Says so when passwords are sent where others may read them.
@@ -132,8 +144,10 @@ fn follow_certificate(
     let (options, tls) = (options.clone(), tls.clone());
     let (told, terminal) = (terminal.clone(), terminal.clone());
     let take = move || {
-        tls.set(options.certificate()?);
+        let certificate = options.certificate()?;
         told.line("the certificate was read again");
+        warn_of_certificate(certificate.as_ref(), &told);
+        tls.set(certificate);
         Ok(())
     };
     let complain = move |failure: Failure| {

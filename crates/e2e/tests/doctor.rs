@@ -123,6 +123,9 @@ fn an_unknown_authority_fails_and_a_known_one_is_verified() {
             .contains(&format!("--ca {host}=FILE")),
         "{tls}"
     );
+    // It is said once, and nothing that does not help here.
+    assert!(!is_said(tls, "--ca"), "{tls}");
+    assert!(!tls.to_string().contains("--plain-http"), "{tls}");
     let with = format!("{host}={}", ca.display());
     let (finished, checks) = doctor(home.path(), &[host], &["--ca", &with]);
     assert_eq!(finished.code, 0, "{finished}");

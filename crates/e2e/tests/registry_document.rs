@@ -148,6 +148,18 @@ fn a_certificate_in_a_secret_is_used_and_replaced_and_mirrors_go_on() {
         digest.filter(|_| answer.status == 200)
     });
     assert_eq!(found, digest);
+    tls.expire();
+    files.write("secret.yaml", &[&pair(&key())]);
+    let line = up
+        .process()
+        .wait_for_line("the certificate was valid until", SOON);
+    let place = "registry.yaml:1: Registry \"local\": spec.tls.secretName: ";
+    assert!(line.contains("warning: ") && line.contains(place), "{line}");
+    tls.renew("first");
+    files.write("secret.yaml", &[&pair(&key())]);
+    until("the certificate is good again", SOON, || {
+        (shown_by(up.host()) == "first").then_some(())
+    });
     let old = key();
     tls.renew("second");
     files.write("secret.yaml", &[&pair(&old)]);

@@ -164,3 +164,27 @@ fn a_broken_pair_is_told_and_the_one_before_stays() {
     let told = server.process.stderr().matches("stays as it was").count();
     assert_eq!(told, 1, "{}", server.process.shown());
 }
+
+#[test]
+#[ignore = "needs openssl; run by cargo xtask test"]
+fn a_certificate_that_is_over_is_warned_of_when_it_is_taken() {
+    let home = scratch();
+    let tls = Certificates::new(home.path());
+    tls.expire();
+    let mut server = serve(home.path(), &tls, &[]);
+    let over = "clients refuse it; renew it";
+    let line = server.process.wait_for_line(over, SOON);
+    assert!(
+        line.contains("warning: --tls-cert: the certificate was valid until"),
+        "{line}"
+    );
+    tls.renew("good");
+    server
+        .process
+        .wait_for_line("the certificate was read again", SOON);
+    until("the new certificate is shown", SOON, || {
+        (shown_by(&server.address) == "good").then_some(())
+    });
+    let shown = server.process.shown();
+    assert_eq!(shown.matches(over).count(), 1, "{shown}");
+}

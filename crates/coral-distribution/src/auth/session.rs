@@ -273,7 +273,7 @@ impl Session {
         }
         let mut again = request(ask, authorization);
         again.method = Method::GET;
-        match self.transport.send(again).await {
+        match Box::pin(self.transport.send(again)).await {
             Ok(explained) if explained.status().is_client_error() => explained,
             _ => response,
         }

@@ -179,6 +179,13 @@ impl Problem {
         }
     }
 
+    pub(crate) fn tls_advice(&self) -> Option<&str> {
+        match self {
+            Self::Tls { advice, .. } => Some(advice),
+            _ => None,
+        }
+    }
+
     pub(crate) fn category(&self) -> Category {
         match self {
             Self::Dns { .. } => Category::Dns,

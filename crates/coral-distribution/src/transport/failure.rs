@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use url::Url;
 
 use super::authority_of;
@@ -98,7 +99,10 @@ fn tls_problem(error: &rustls::Error, url: &Url) -> Problem {
         ) => "use a name that the certificate has".to_owned(),
         Tls::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => "the certificate must be renewed there; check this machine's clock too".to_owned(),
+        ) => format!("it must be renewed at {host}; check this machine's clock too"),
+        Tls::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => format!("check this machine's clock, and then the certificate of {host}"),
         Tls::InvalidCertificate(_) => format!(
             "give {host} a certificate that is made for a server, or, where you know the risk, \
              pass --skip-tls-verify {host}"
@@ -106,7 +110,72 @@ fn tls_problem(error: &rustls::Error, url: &Url) -> Problem {
         _ => "check what stands between here and there".to_owned(),
     };
     Problem::Tls {
-        cause: error.to_string(),
+        cause: in_words(error),
         advice,
+    }
+}
+
+/// What is wrong, with times that a person can read.
+fn in_words(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error as Tls};
+    match error {
+        Tls::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => format!(
+            "the certificate was valid until {}, and this machine's clock says {}",
+            shown(*not_after),
+            shown(*time)
+        ),
+        Tls::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
+            format!(
+                "the certificate is not valid before {}, and this machine's clock says {}",
+                shown(*not_before),
+                shown(*time)
+            )
+        }
+        other => other.to_string(),
+    }
+}
+
+fn shown(time: UnixTime) -> String {
+    let seconds = time.as_secs();
+    let stamp = i64::try_from(seconds).ok();
+    let stamp = stamp.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    stamp.map_or_else(
+        || format!("second {seconds} of 1970"),
+        |time| time.to_string(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: rustls::CertificateError) -> String {
+        let url = Url::parse("https://reg.example:5000/v2/").unwrap();
+        tls_problem(&rustls::Error::InvalidCertificate(error), &url).to_string()
+    }
+
+    #[test]
+    fn a_certificate_that_is_too_old_or_too_young_is_told_in_dates_and_the_clock_is_named() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let young = told(rustls::CertificateError::NotValidYetContext {
+            time: at(1_700_000_000),
+            not_before: at(1_800_000_000),
+        });
+        assert!(
+            young.contains("not valid before 2027-01-15T08:00:00Z"),
+            "{young}"
+        );
+        assert!(young.contains("clock says 2023-11-14T22:13:20Z"), "{young}");
+        assert!(young.contains("; check this machine's clock"), "{young}");
+        assert!(!young.contains("skip-tls-verify"), "{young}");
+        let old = told(rustls::CertificateError::ExpiredContext {
+            time: at(1_800_000_000),
+            not_after: at(1_700_000_000),
+        });
+        assert!(old.contains("valid until 2023-11-14T22:13:20Z"), "{old}");
+        assert!(
+            old.contains("it must be renewed at reg.example:5000"),
+            "{old}"
+        );
     }
 }

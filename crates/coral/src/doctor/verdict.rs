@@ -98,14 +98,24 @@ fn of_certificate(place: &str, certificate: Option<&Certificate>, now: Timestamp
 
 /// A step that failed, with what helps against its kind.
 pub(super) fn of_error(place: &str, check: &'static str, error: &Error) -> Finding {
-    Finding::fail(place, check, chain(error), advice(place, error.category()))
+    let (found, advice) = told(place, error);
+    Finding::fail(place, check, found, advice)
+}
+
+/// What failed, and what to do about it: each said once.
+fn told(place: &str, error: &Error) -> (String, String) {
+    let text = chain(error);
+    let Some(of_tls) = error.tls_advice() else {
+        return (text, advice(place, error.category()));
+    };
+    let found = text.strip_suffix(of_tls).unwrap_or(&text);
+    (found.trim_end_matches("; ").to_owned(), of_tls.to_owned())
 }
 
 fn advice(place: &str, category: Category) -> String {
     match category {
         Category::Dns => format!("check the spelling of {place}, /etc/resolv.conf, and whether a proxy is needed (HTTPS_PROXY)"),
         Category::Connect | Category::Timeout => format!("check that {place} runs and that no firewall is between; a proxy is given by HTTPS_PROXY"),
-        Category::Tls => format!("trust its authority with --ca {place}=FILE; if it speaks no TLS, --plain-http {place}"),
         Category::Unauthorized | Category::Forbidden => format!("log in (`docker login {place}`), or give a Secret for it in imagePullSecrets (a destination: registry.secretRef)"),
         Category::RateLimited => "wait, or log in: most registries allow more to those they know".to_owned(),
         Category::NotFound => "check the name of the repository; some registries answer this way to those who may not read it".to_owned(),
@@ -161,13 +171,13 @@ pub(super) fn of_wanted(
             format!("{name}: {reason}"),
             "name one of these in `platforms` of the mirror, or leave `platforms` out".to_owned(),
         ),
-        Err(error) => (
-            format!("{name}: {}", chain(&error)),
-            match what {
-                What::Push => push_advice(place, error.category()),
-                _ => advice(place, error.category()),
-            },
-        ),
+        Err(error) => {
+            let (found, advice) = match what {
+                What::Push => (chain(&error), push_advice(place, error.category())),
+                _ => told(place, &error),
+            };
+            (format!("{name}: {found}"), advice)
+        }
     };
     Some(Finding::fail(place, check, found, advice))
 }

@@ -8,6 +8,7 @@ use coral_registry::{
     Access, CertificatePair, Connections, Grant, Grants, Htpasswd, LayoutFolder, Limits,
     PathPatterns, Settings, Who, Writes,
 };
+use jiff::Timestamp;
 
 use super::{DEFAULT_NAMESPACE, Secrets, error_at, texts};
 
@@ -27,6 +28,16 @@ pub(crate) struct LoadedRegistry {
 }
 
 impl LoadedRegistry {
+    /// What a person should know of it.
+    pub(super) fn warnings(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        let pair = self.certificate.as_ref();
+        let warning = pair.and_then(|pair| crate::registry::certificate::warning(pair, now));
+        let place = format!("{}:{}: Registry {:?}", self.origin, self.line, self.name);
+        warning
+            .into_iter()
+            .map(move |warning| format!("{place}: spec.tls.secretName: {warning}"))
+    }
+
     /// Where it stands and what it is called.
     pub(super) fn place(&self) -> String {
         let Self {

@@ -50,6 +50,15 @@ impl Certificates {
     /// Replaces certificate and key, one after the other as every tool does. `name` is in the
     /// certificate's subject.
     pub(crate) fn renew(&self, name: &str) {
+        self.issue(name, "2");
+    }
+
+    /// Replaces them by some that were valid until yesterday.
+    pub(crate) fn expire(&self) {
+        self.issue("old", "-1");
+    }
+
+    fn issue(&self, name: &str, days: &str) {
         let (key, request) = (self.path("new.key"), self.path("new.csr"));
         let mut command = Command::new("openssl");
         command.args(["req", "-newkey", "ec", "-nodes"]);
@@ -62,7 +71,7 @@ impl Certificates {
         let mut command = Command::new("openssl");
         command.args(["x509", "-req", "-in", &request, "-extfile", &names]);
         command.args(["-CA", &self.ca(), "-CAkey", &self.path("ca.key")]);
-        command.args(["-CAcreateserial", "-days", "2", "-out", &certificate]);
+        command.args(["-CAcreateserial", "-days", days, "-out", &certificate]);
         let _ = run(&mut command).succeeded();
         fs::rename(certificate, self.certificate()).expect("scratch is writable");
         fs::rename(key, self.key()).expect("scratch is writable");
