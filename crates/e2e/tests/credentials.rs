@@ -325,17 +325,21 @@ fn a_proxy_from_the_environment_leads_to_a_registry() {
 fn a_proxy_that_refuses_or_is_not_meant_is_said_without_its_password() {
     let home = scratch();
     let (_source, mut proxy, ca) = behind_a_proxy(home.path(), true);
+    let address = proxy.host().to_owned();
     let copy = |user: &str| {
         let mut copy = copy_with("registry.test", home.path(), &json!({}));
         copy.arg("--ca").arg(format!("registry.test={ca}"));
-        copy.env("HTTPS_PROXY", format!("http://{user}@{}", proxy.host()));
+        copy.env("HTTPS_PROXY", format!("http://{user}@{address}"));
         copy
     };
     let wrong = format!("me:{SECRET}-not");
     let refused = run(&mut copy(&wrong))
         .exited(1)
-        .saying(&format!("through the proxy {}", proxy.host()));
+        .saying(&format!("through the proxy {address}"));
     assert!(!format!("{refused}").contains(SECRET), "{refused}");
+    // It was really asked, and said no.
+    let no = proxy.process().wait_for_line("407", SOON);
+    assert!(no.contains("CONNECT registry.test:443"), "{no}");
     let right = format!("me:{SECRET}");
     let direct = run(copy(&right).env("NO_PROXY", "other.test,registry.test")).exited(1);
     let direct = direct.saying("registry.test").saying("does not resolve");
