@@ -7,7 +7,7 @@ mod node;
 mod object;
 mod suggestion;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use finding::Findings;
@@ -25,6 +25,9 @@ const STACK_SIZE: usize = 16 * 1024 * 1024;
 const MAX_DOCUMENTS: usize = 10_000;
 /// Most errors that are reported of one file.
 const MAX_ERRORS: usize = 100;
+
+/// Where an object is that names no namespace.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// One document of a file.
 #[derive(Debug, Clone)]
@@ -63,7 +66,8 @@ impl Object {
     /// Kind, namespace and name, by which objects are told apart.
     pub fn key(&self) -> (&str, &str, &str) {
         fn of(meta: &crate::ObjectMeta) -> (&str, &str) {
-            (meta.namespace.as_deref().unwrap_or_default(), &meta.name)
+            let namespace = meta.namespace.as_deref();
+            (namespace.unwrap_or(DEFAULT_NAMESPACE), &meta.name)
         }
         match self {
             Self::RegistryMirror(mirror) => {
@@ -138,9 +142,11 @@ pub fn read_here(origin: &str, text: &str) -> Result<Vec<Document>, Vec<Document
 }
 
 /// Objects of one kind, namespace and name that stand in more than one document. [`read`] looks
-/// inside its one file; call this for the documents of many.
+/// inside its one file; call this for the documents of many. Of two files both are told: which of
+/// them comes first says nothing about whose object it is.
 pub fn duplicates(documents: &[Document]) -> Vec<DocumentError> {
     let mut seen: BTreeMap<(&str, &str, &str), &Document> = BTreeMap::new();
+    let mut told = BTreeSet::new();
     let mut errors = Vec::new();
     for document in documents {
         if matches!(document.object, Object::Skipped { .. }) {
@@ -151,17 +157,23 @@ pub fn duplicates(documents: &[Document]) -> Vec<DocumentError> {
             seen.insert(key, document);
             continue;
         };
-        errors.push(DocumentError {
-            origin: document.origin.clone(),
-            line: document.line,
-            object: Some(format!("{} {:?}", key.0, key.2)),
-            message: format!(
-                "is there twice, first at {}:{}: rename one of them",
-                first.origin, first.line
-            ),
-        });
+        if first.origin != document.origin && told.insert(key) {
+            errors.push(twice(first, "and", document));
+        }
+        errors.push(twice(document, "first", first));
     }
     errors
+}
+
+fn twice(document: &Document, order: &str, other: &Document) -> DocumentError {
+    let (kind, _, name) = document.object.key();
+    let (origin, line) = (&other.origin, other.line);
+    DocumentError {
+        origin: document.origin.clone(),
+        line: document.line,
+        object: Some(format!("{kind} {name:?}")),
+        message: format!("is there twice, {order} at {origin}:{line}: rename one of them"),
+    }
 }
 
 /// What was found in a file so far.

@@ -460,6 +460,25 @@ fn objects_of_one_name_are_refused() {
 }
 
 #[test]
+fn of_two_files_with_one_object_both_are_told() {
+    let found = |origin, text: &str| documents::read(origin, text).unwrap();
+    let elsewhere = mirror(MINIMAL).replace("{name: web}", "{name: web, namespace: default}");
+    let all = [
+        found("a.yaml", &mirror(MINIMAL)),
+        found("m.yaml", &elsewhere),
+    ]
+    .concat();
+    let errors: Vec<String> = documents::duplicates(&all)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    insta::assert_snapshot!(errors.join("\n"), @r#"
+    a.yaml:1: RegistryMirror "web": is there twice, and at m.yaml:1: rename one of them
+    m.yaml:1: RegistryMirror "web": is there twice, first at a.yaml:1: rename one of them
+    "#);
+}
+
+#[test]
 fn large_files_and_many_errors_are_cut() {
     let large = "#".repeat(MAX_FILE_SIZE + 1);
     insta::assert_snapshot!(errors(&large), @"f.yaml: has 4194305 bytes, at most 4194304 are read");

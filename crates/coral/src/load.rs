@@ -1,24 +1,25 @@
 //! From files to mirrors that can run: what `coral up` and `coral mirror` read.
 
 mod registry;
+mod secrets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coral_api::documents::{self, Document, DocumentError, Object};
-use coral_api::{MirrorSettings, RegistryMirror, Secret, Target};
+use coral_api::documents::{self, DEFAULT_NAMESPACE, Document, DocumentError, Object};
+use coral_api::{MirrorSettings, RegistryMirror, Target};
 use coral_distribution::{Credentials, HostOptions};
 use coral_image::{Digest, Host};
 use coral_mirror::chain;
 
 use crate::failure::Failure;
 pub(crate) use registry::LoadedRegistry;
+use secrets::Secrets;
 
 /// Largest file that is read; the reader of documents says so too.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
-const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a set of files says.
 pub(crate) struct Loaded {
@@ -95,7 +96,8 @@ pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loa
         }
     }
     loaded.blame(documents::duplicates(&documents));
-    let secrets: BTreeMap<_, _> = documents.iter().filter_map(secret_of).collect();
+    let broken = loaded.broken.clone();
+    let secrets = Secrets::among(&documents, &broken);
     let (registry, errors) = registry::load(&documents, &secrets);
     let now = jiff::Timestamp::now();
     let warnings = registry.iter().flat_map(|registry| registry.warnings(now));
@@ -182,18 +184,6 @@ fn read(file: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
-fn secret_of(document: &Document) -> Option<((String, String), &Secret)> {
-    let Object::Secret(secret) = &document.object else {
-        return None;
-    };
-    let namespace = secret
-        .metadata
-        .namespace
-        .as_deref()
-        .unwrap_or(DEFAULT_NAMESPACE);
-    Some(((namespace.to_owned(), secret.metadata.name.clone()), secret))
-}
-
 fn placed(
     document: &Document,
     mirror: &RegistryMirror,
@@ -221,8 +211,6 @@ fn warnings_of(document: &Document) -> Vec<String> {
     let place = |w: &String| format!("{}:{}: {w}", document.origin, document.line);
     warnings.iter().map(place).collect()
 }
-
-type Secrets<'a> = BTreeMap<(String, String), &'a Secret>;
 
 fn load_mirror(
     document: &Document,
@@ -328,13 +316,10 @@ impl Named<'_> {
         }
         let mut all = Credentials::none();
         for name in names {
-            let key = (self.namespace.to_owned(), name.clone());
-            let Some(secret) = self.secrets.get(&key) else {
-                return Err(vec![format!(
-                    "{field}: there is no Secret {name:?} in namespace {:?} among the files",
-                    self.namespace
-                )]);
-            };
+            let secret = self
+                .secrets
+                .get(self.namespace, name)
+                .map_err(|problem| vec![format!("{field}: {problem}")])?;
             let wrong = |e: &dyn std::error::Error| vec![format!("{field}: {}", chain(e))];
             let config = secret.docker_config().map_err(|e| wrong(&e))?;
             self.seen.extend_from_slice(config.json.expose());

@@ -84,16 +84,79 @@ fn mirrors_log_in_by_themselves_and_rights_follow_the_document() {
     let line = up.process().wait_for_line("no user \"anna\"", SOON);
     assert!(line.contains("spec.auth.pull[0].users"), "{line}");
     assert_eq!(status(&up, None, &image), 200);
-    // Without a document the registry is open again, and says so.
+    // Without a document what it said holds, and it says for how long.
     files.remove("registry.yaml");
-    up.process()
-        .wait_for_line("the registry is open to everybody", SOON);
-    assert_eq!(status(&up, Some(("anna", "wrong")), &image), 200);
+    let told = "the Registry document is gone: what it said holds until coral is started again";
+    up.process().wait_for_line(told, SOON);
+    assert_eq!(status(&up, Some(("anna", "wrong")), &image), 401);
     let shown = up.process().shown();
     for (_, password) in [ANNA, CI] {
         assert!(!shown.contains(password), "a password is in the output");
     }
     assert!(!shown.contains("$2y$"), "a hash is in the output");
+}
+
+/// What an upload by nobody in particular is answered.
+fn anonymous_upload(up: &Up) -> u16 {
+    let url = format!("http://{}/v2/team/app/blobs/uploads/", up.host());
+    http::request(&["--request", "POST", &url]).status
+}
+
+#[test]
+#[ignore = "needs htpasswd; run by cargo xtask test"]
+fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
+    let home = scratch();
+    let files = Files::new(home.path());
+    let rules = registry(AUTH);
+    files.write("m.yaml", &[&rules, &users_secret(&[CI])]);
+    let mut up = Up::start(&files.0, &home.path().join("data"), &[]);
+    assert_eq!(anonymous_upload(&up), 401);
+    let holds = |up: &Up, told: &str| {
+        assert_eq!(anonymous_upload(up), 401, "{told}");
+        assert_eq!(status(up, Some(CI), "/v2/"), 200, "{told}");
+        assert_eq!(status(up, Some(ANNA), "/v2/"), 401, "{told}");
+    };
+    // Somebody else's Registry, whichever file comes first.
+    let open = registry("  readOnly: false\n").replace("name: local", "name: b\n  namespace: b");
+    for file in ["a.yaml", "n.yaml"] {
+        files.write(file, &[&open]);
+        for blamed in [file, "m.yaml"] {
+            let told = format!("{blamed}: what is in it stays as it was");
+            up.process().wait_for_line(&told, SOON);
+            holds(&up, &told);
+        }
+        files.remove(file);
+    }
+    // The owner's file is away for a moment, and the other one is there.
+    files.write("a.yaml", &[&open]);
+    files.remove("m.yaml");
+    let told = "the Registry document is gone, and one of another name is there";
+    up.process().wait_for_line(told, SOON);
+    holds(&up, told);
+    files.remove("a.yaml");
+    // It comes back under another name, with a slip.
+    files.write(
+        "q.yaml",
+        &[&rules.replace("auth:", "auht:"), &users_secret(&[CI])],
+    );
+    let told = "q.yaml: what is in it stays as it was";
+    up.process().wait_for_line(told, SOON);
+    holds(&up, told);
+    files.write("q.yaml", &[&rules, &users_secret(&[CI])]);
+    let told = "the registry follows its changed document";
+    up.process().wait_for_line(told, SOON);
+    holds(&up, told);
+    // A second Secret of the name of the first, with a user of its own.
+    let theirs = users_secret(&[ANNA]).replace("name: users", "name: users\n  namespace: default");
+    for file in ["c.yaml", "z.yaml"] {
+        files.write(file, &[&theirs]);
+        for blamed in [file, "q.yaml"] {
+            let told = format!("{blamed}: what is in it stays as it was");
+            up.process().wait_for_line(&told, SOON);
+            holds(&up, &told);
+        }
+        files.remove(file);
+    }
 }
 
 #[test]
@@ -186,7 +249,7 @@ fn what_does_not_fit_together_is_told_with_file_and_line() {
     let cases: [(&[&str], &str); 6] = [
         (
             &[&registry("  readOnly: true\n"), &second],
-            "all.yaml:8: Registry \"other\": there is a Registry already, at",
+            "all.yaml:8: Registry \"other\": there is another Registry, at",
         ),
         (
             &[&registry("  readOnly: true\n"), &elsewhere],

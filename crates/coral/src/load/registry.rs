@@ -1,6 +1,6 @@
 //! The registry that files describe.
 
-use coral_api::documents::{Document, DocumentError, Object};
+use coral_api::documents::{DEFAULT_NAMESPACE, Document, DocumentError, Object};
 use coral_api::{AuthSettings, GrantSettings, Grantees, LimitSettings, Registry, SecretBytes};
 use coral_image::Digest;
 use coral_mirror::chain;
@@ -10,7 +10,8 @@ use coral_registry::{
 };
 use jiff::Timestamp;
 
-use super::{DEFAULT_NAMESPACE, Secrets, error_at, texts};
+use super::secrets::Secrets;
+use super::{error_at, texts};
 
 /// A registry with everything it names.
 #[derive(Debug)]
@@ -47,43 +48,48 @@ impl LoadedRegistry {
     }
 }
 
-/// The one registry among the documents.
+/// The one registry among the documents. Of several none is taken: whose file comes first says
+/// nothing about whose registry it is.
 pub(super) fn load(
     documents: &[Document],
     secrets: &Secrets<'_>,
 ) -> (Option<LoadedRegistry>, Vec<DocumentError>) {
-    let mut registries = documents.iter().filter_map(|document| {
+    let found = documents.iter().filter_map(|document| {
         let Object::Registry(registry) = &document.object else {
             return None;
         };
         Some((document, registry.as_ref()))
     });
-    let Some((document, registry)) = registries.next() else {
-        return (None, vec![]);
+    let registries: Vec<(&Document, &Registry)> = found.collect();
+    let [(document, registry)] = registries[..] else {
+        return (None, too_many(&registries));
     };
-    let mut errors: Vec<DocumentError> = registries
-        .map(|(second, registry)| {
-            let first = format!("{}:{}", document.origin, document.line);
-            let message = format!(
-                "there is a Registry already, at {first}, and only one is run here: remove one of \
-                 them"
-            );
-            error_at(second, title(registry), message)
-        })
-        .collect();
     let loading = Loading {
         registry,
         secrets,
         seen: format!("{registry:?}").into_bytes(),
     };
     match loading.load(document) {
-        Ok(loaded) => (Some(loaded), errors),
+        Ok(loaded) => (Some(loaded), vec![]),
         Err(problems) => {
             let wrong = |problem| error_at(document, title(registry), problem);
-            errors.extend(problems.into_iter().map(wrong));
-            (None, errors)
+            (None, problems.into_iter().map(wrong).collect())
         }
     }
+}
+
+/// What is wrong with each, as there are others.
+fn too_many(registries: &[(&Document, &Registry)]) -> Vec<DocumentError> {
+    let wrong = |(i, (document, registry)): (usize, &(&Document, &Registry))| {
+        let (other, _) = registries[usize::from(i == 0)];
+        let message = format!(
+            "there is another Registry, at {}:{}, and only one is run here: remove one of them; \
+             neither is followed",
+            other.origin, other.line
+        );
+        error_at(document, title(registry), message)
+    };
+    registries.iter().enumerate().map(wrong).collect()
 }
 
 fn title(registry: &Registry) -> String {
@@ -162,12 +168,8 @@ impl Loading<'_> {
         take: impl Fn(&'s coral_api::Secret) -> Result<T, coral_api::SecretError>,
     ) -> Result<T, String> {
         let namespace = self.namespace();
-        let key = (namespace.to_owned(), name.to_owned());
-        let secret = self.secrets.get(&key).ok_or_else(|| {
-            format!(
-                "{field}: there is no Secret {name:?} in namespace {namespace:?} among the files"
-            )
-        })?;
+        let found = self.secrets.get(namespace, name);
+        let secret = found.map_err(|problem| format!("{field}: {problem}"))?;
         take(secret).map_err(|error| format!("{field}: {error}"))
     }
 

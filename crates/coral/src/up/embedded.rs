@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use coral_image::Digest;
-use coral_registry::{Connections, Registry, Serving, Settings, Tls};
+use coral_registry::{Connections, Registry, Serving, Tls};
 
 use crate::load::LoadedRegistry;
 use crate::terminal::Terminal;
@@ -13,8 +13,10 @@ pub(crate) struct Embedded {
     registry: Registry,
     tls: Tls,
     connections: Connections,
-    /// File and fingerprint of the document that holds.
-    document: Option<(String, Digest)>,
+    /// The document that holds.
+    document: Option<Followed>,
+    /// What was told last of that one.
+    told: Change,
 }
 
 impl Embedded {
@@ -25,6 +27,7 @@ impl Embedded {
             tls: serving.tls.clone(),
             connections: serving.connections.clone(),
             document: None,
+            told: Change::None,
         }
     }
 
@@ -32,39 +35,99 @@ impl Embedded {
         &self.tls
     }
 
-    /// Does as the document says, or as none says. While the file that it stood in is `broken`, the
-    /// registry stays as it was: a slip must not open it to everybody.
+    /// Does as the document says, or stays as it was: neither a slip nor somebody else's document
+    /// opens it to everybody.
     pub(crate) fn apply(
         &mut self,
         wanted: Option<LoadedRegistry>,
         broken: &BTreeSet<String>,
     ) -> Change {
-        let origin = self.document.as_ref().map(|(origin, _)| origin);
-        let is_broken = |file: &String| broken.contains(file);
-        let Some(wanted) = wanted.filter(|wanted| !is_broken(&wanted.origin)) else {
-            if origin.is_none_or(is_broken) {
-                return Change::None;
+        let named = wanted.as_ref().map(Followed::of);
+        let change = match decide(self.document.as_ref(), named.as_ref(), broken) {
+            Step::Stay => return Change::None,
+            Step::Keep(change) => change,
+            Step::Follow => {
+                let is_new = self.document != named || self.told != Change::None;
+                if let Some(wanted) = wanted {
+                    self.follow(wanted);
+                }
+                self.document = named;
+                self.told = Change::None;
+                return if is_new {
+                    Change::Changed
+                } else {
+                    Change::None
+                };
             }
-            self.registry.configure(Settings::default());
-            self.tls.set(None);
-            self.connections.limit(Connections::USUAL);
-            self.document = None;
-            return Change::Open;
         };
-        let document = (wanted.origin, wanted.fingerprint);
-        if self.document.as_ref() == Some(&document) && wanted.settings.layouts.is_empty() {
+        if self.told == change {
             return Change::None;
         }
-        let is_new = self.document.as_ref() != Some(&document);
+        self.told = change;
+        change
+    }
+
+    fn follow(&self, wanted: LoadedRegistry) {
+        // Layouts are opened anew each time, so this is done for an unchanged document too.
         self.registry.configure(wanted.settings);
         self.tls.set(wanted.certificate);
         self.connections.limit(wanted.connections);
-        self.document = Some(document);
-        if is_new {
-            Change::Changed
-        } else {
-            Change::None
+    }
+}
+
+/// A document that is, or might be, followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Followed {
+    namespace: String,
+    name: String,
+    /// The file it stands in.
+    origin: String,
+    fingerprint: Digest,
+}
+
+impl Followed {
+    fn of(registry: &LoadedRegistry) -> Self {
+        Self {
+            namespace: registry.namespace.clone(),
+            name: registry.name.clone(),
+            origin: registry.origin.clone(),
+            fingerprint: registry.fingerprint,
         }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        (&self.namespace, &self.name) == (&other.namespace, &other.name)
+    }
+}
+
+/// What is done with what the files say.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing, or nothing yet: a file with a mistake may hold the document.
+    Stay,
+    /// The document holds though the files no longer say so.
+    Keep(Change),
+    /// The registry does as they say.
+    Follow,
+}
+
+fn decide(
+    followed: Option<&Followed>,
+    wanted: Option<&Followed>,
+    broken: &BTreeSet<String>,
+) -> Step {
+    match (followed, wanted) {
+        (None, None) => Step::Stay,
+        (_, Some(wanted)) if broken.contains(&wanted.origin) => Step::Stay,
+        (None, Some(_)) => Step::Follow,
+        (Some(followed), Some(wanted))
+            if followed.is(wanted) && (followed.origin == wanted.origin || broken.is_empty()) =>
+        {
+            Step::Follow
+        }
+        (Some(_), _) if !broken.is_empty() => Step::Stay,
+        (Some(_), None) => Step::Keep(Change::Gone),
+        (Some(_), Some(_)) => Step::Keep(Change::Another),
     }
 }
 
@@ -75,7 +138,9 @@ pub(crate) enum Change {
     /// It does as its document says now.
     Changed,
     /// Its document is gone.
-    Open,
+    Gone,
+    /// Its document is gone, and there is one of another name.
+    Another,
 }
 
 impl Change {
@@ -83,10 +148,71 @@ impl Change {
         match self {
             Self::None => {}
             Self::Changed => terminal.line("the registry follows its changed document"),
-            Self::Open => terminal.line(
-                "warning: the Registry document is gone: the registry is open to everybody, \
-                 without TLS",
+            Self::Gone => terminal.line(
+                "warning: the Registry document is gone: what it said holds until coral is \
+                 started again, then the registry is open to everybody, without TLS",
+            ),
+            Self::Another => terminal.line(
+                "warning: the Registry document is gone, and one of another name is there: what \
+                 the first said holds until coral is started again, then the other is followed",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(name: &str, origin: &str, text: &[u8]) -> Followed {
+        Followed {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            origin: origin.to_owned(),
+            fingerprint: Digest::sha256(text),
+        }
+    }
+
+    fn step(followed: Option<&Followed>, wanted: Option<&Followed>, broken: &[&str]) -> Step {
+        let broken = broken.iter().copied().map(str::to_owned).collect();
+        decide(followed, wanted, &broken)
+    }
+
+    #[test]
+    fn a_changed_or_moved_document_is_followed() {
+        let old = document("local", "m.yaml", b"1");
+        let changed = document("local", "m.yaml", b"2");
+        let moved = document("local", "q.yaml", b"1");
+        assert_eq!(step(None, Some(&old), &[]), Step::Follow);
+        assert_eq!(step(None, Some(&old), &["x.yaml"]), Step::Follow);
+        assert_eq!(step(Some(&old), Some(&changed), &["x.yaml"]), Step::Follow);
+        assert_eq!(step(Some(&old), Some(&moved), &[]), Step::Follow);
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_read_or_is_gone_holds() {
+        let old = document("local", "m.yaml", b"1");
+        assert_eq!(step(None, None, &["m.yaml"]), Step::Stay);
+        assert_eq!(step(Some(&old), None, &["m.yaml"]), Step::Stay);
+        // Renamed, and broken at once.
+        assert_eq!(step(Some(&old), None, &["q.yaml"]), Step::Stay);
+        assert_eq!(step(Some(&old), None, &[]), Step::Keep(Change::Gone));
+        assert_eq!(step(Some(&old), Some(&old), &["m.yaml"]), Step::Stay);
+    }
+
+    #[test]
+    fn nobody_takes_the_place_of_a_document_that_holds() {
+        let old = document("local", "m.yaml", b"1");
+        let other = document("other", "a.yaml", b"2");
+        let same = document("local", "a.yaml", b"2");
+        let kept = Step::Keep(Change::Another);
+        assert_eq!(step(Some(&old), Some(&other), &[]), kept);
+        assert_eq!(step(Some(&old), Some(&other), &["m.yaml"]), Step::Stay);
+        assert_eq!(step(Some(&old), Some(&same), &["m.yaml"]), Step::Stay);
+        let elsewhere = Followed {
+            namespace: "tenant".to_owned(),
+            ..old.clone()
+        };
+        assert_eq!(step(Some(&old), Some(&elsewhere), &[]), kept);
     }
 }
