@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod gate;
 mod listings;
 mod manifests;
+mod places;
 mod progress;
 mod query;
 mod range;
@@ -37,6 +38,7 @@ use self::error::{Code, Refusal};
 pub(crate) use self::gate::Peer;
 use self::gate::Visitor;
 pub use self::listings::WholeCatalog;
+use self::places::Places;
 use self::progress::Progress;
 use self::route::Route;
 pub(crate) use self::route::RouteClass;
@@ -64,6 +66,7 @@ pub(crate) struct Context {
     verifier: Verifier,
     internal: Option<InternalUser>,
     manifests: Room,
+    places: Places,
     /// Whether there were requests since the last look.
     was_asked: AtomicBool,
 }
@@ -132,6 +135,7 @@ impl Registry {
                 verifier: Verifier::new(),
                 internal,
                 manifests: Room::new(),
+                places: Places::default(),
                 was_asked: AtomicBool::new(true),
             }),
         }

@@ -28,7 +28,7 @@ pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, Timeouts, serve};
 pub use settings::{Limits, Settings, Writes};
 pub use store::{
-    BlobContent, BlobHandle, FileStore, ManifestRecord, Page, PutManifestError, Referrers,
+    BlobContent, BlobHandle, FileStore, Idle, ManifestRecord, Page, PutManifestError, Referrers,
     ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId,
     UploadWriter,
 };

@@ -99,6 +99,15 @@ impl std::fmt::Display for UploadId {
     }
 }
 
+/// How long uploads are kept to which nothing is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    /// Any upload.
+    pub any: Duration,
+    /// One without a byte.
+    pub empty: Duration,
+}
+
 /// What can be read. Absence is `None`, never an error.
 pub trait Source: Send + Sync + 'static {
     /// What a tag or digest stands for in a repository.
@@ -178,9 +187,9 @@ pub trait Store: Source {
     /// Number of uploads that were begun and neither committed nor cancelled.
     fn open_uploads(&self) -> u64;
 
-    /// Ends uploads to which nothing was added for `idle`, but for those that somebody writes to.
-    /// How many there were.
-    fn end_abandoned(&self, idle: Duration) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Ends uploads to which nothing was added for so long, but for those that somebody writes to.
+    /// Which ones they were.
+    fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>>;
 
     /// Whether any repository may have a blob that could be mounted.
     fn has_content<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StoreError>>;

@@ -43,7 +43,7 @@ impl Failures {
 }
 
 /// Who has one IPv6 address has the other 2^64 of its network too.
-fn group(address: IpAddr) -> IpAddr {
+pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
         v4 @ IpAddr::V4(_) => v4,

@@ -8,9 +8,10 @@ use http::header::{ALLOW, AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::error::{Code, Refusal};
+use super::places::Owner;
 use super::route::Route;
 use super::{Context, header};
-use crate::access::{Caller, Offered, Rejected, Right, Session};
+use crate::access::{Caller, Offered, Rejected, Right, Session, group};
 use crate::settings::{Settings, Writes};
 
 /// What every client of the API understands (RFC 7617).
@@ -30,6 +31,7 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Visitor {
     caller: Caller,
+    from: Peer,
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -38,6 +40,15 @@ impl Visitor {
         Session {
             caller: &self.caller,
             access: &self.settings.access,
+        }
+    }
+
+    /// Whose uploads count together. The program's own do not.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        match &self.caller {
+            Caller::Internal => None,
+            Caller::User(name) => Some(Owner::User(Arc::clone(name))),
+            Caller::Anonymous => Some(Owner::Network(group(self.from.0))),
         }
     }
 
@@ -73,7 +84,11 @@ pub(super) async fn admit(
         },
         (_, None) => Caller::Anonymous,
     };
-    Ok(Visitor { caller, settings })
+    Ok(Visitor {
+        caller,
+        from,
+        settings,
+    })
 }
 
 /// Whether the visitor may do this.

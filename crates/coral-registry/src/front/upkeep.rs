@@ -7,8 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Registry;
 use crate::kernel;
+use crate::store::Idle;
 
-const AT_LEAST_EVERY: Duration = Duration::from_mins(10);
+/// How long an upload is kept that has nothing to go on with.
+const EMPTY: Duration = Duration::from_mins(10);
+const AT_LEAST_EVERY: Duration = Duration::from_secs(150);
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
 
@@ -17,9 +20,18 @@ impl Registry {
     pub async fn keep_clean(self, stop: CancellationToken) {
         loop {
             let expiry = self.context.settings().limits.upload_expiry;
-            match self.context.store.end_abandoned(expiry).await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "ended abandoned uploads"),
+            let idle = Idle {
+                any: expiry,
+                empty: expiry.min(EMPTY),
+            };
+            match self.context.store.end_abandoned(idle).await {
+                Ok(ended) if ended.is_empty() => {}
+                Ok(ended) => {
+                    tracing::info!(count = ended.len(), "ended abandoned uploads");
+                    for upload in ended {
+                        self.context.places.free(upload);
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "abandoned uploads cannot be looked for"),
             }
             let open = self.context.store.open_uploads();

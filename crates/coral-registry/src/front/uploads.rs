@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::body;
 use super::error::{Code, Refusal};
 use super::gate;
+use super::places::{self, Place};
 use super::range::{self, Span};
 use super::route;
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
@@ -53,7 +54,7 @@ pub(super) async fn begin(
         return open(context, head, name, algorithm_of(head)?).await;
     };
     let digest = route::digest(text)?;
-    has_room(context, head)?;
+    let _place = place(context, head)?;
     let id = context.store.begin_upload(name, digest.algorithm()).await?;
     let writer = context.store.write_upload(name, id).await?;
     let taken = take_whole(context, head, body, name, writer, digest).await;
@@ -71,21 +72,42 @@ async fn open(
     name: &RepositoryPath,
     algorithm: Algorithm,
 ) -> Result<Response, Refusal> {
-    has_room(context, head)?;
+    let place = place(context, head)?;
     let id = context.store.begin_upload(name, algorithm).await?;
+    if let Some(place) = place {
+        place.keep(id);
+    }
     context.metrics.open_uploads(context.store.open_uploads());
     let mut opened = describe(StatusCode::ACCEPTED, name, id, 0);
     opened.headers_mut().insert(VERIFIES, YES);
     Ok(opened)
 }
 
-fn has_room(context: &Context, head: &Head) -> Result<(), Refusal> {
-    let most = head.visitor.settings.limits.open_uploads;
-    if context.store.open_uploads() < most {
-        return Ok(());
+/// A place for one more upload. One client alone does not get all that there are, and some are for
+/// nobody but the program that the registry runs in, which needs none of the others.
+fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<Place<'a>>, Refusal> {
+    let all = head.visitor.settings.limits.open_uploads;
+    let owner = head.visitor.owner();
+    let most = match (&owner, &context.internal) {
+        (Some(_), Some(_)) => all - places::reserve_of(all),
+        _ => all,
+    };
+    if context.store.open_uploads() >= most {
+        let why = format!("{most} uploads are open, which is the most there may be");
+        return Err(gate::later(
+            WAIT_FOR_ROOM,
+            &format!("{why}; try again later"),
+        ));
     }
-    let why = format!("{most} uploads are open, which is the most there may be; try again later");
-    Err(gate::later(WAIT_FOR_ROOM, &why))
+    let share = places::share_of(all);
+    let taken = owner.map(|owner| context.places.take(owner, share).ok_or(share));
+    taken.transpose().map_err(|share| {
+        let why = format!("{share} uploads of this client are open, which is the most it may have");
+        gate::later(
+            WAIT_FOR_ROOM,
+            &format!("{why}; end some or try again later"),
+        )
+    })
 }
 
 async fn discard(context: &Context, name: &RepositoryPath, id: UploadId) {
@@ -173,6 +195,9 @@ pub(super) async fn finish(
     writer.expect(digest.algorithm());
     receive(context, head, body, name, id, writer.as_mut()).await?;
     let committed = writer.commit(digest).await;
+    if committed.is_ok() || context.store.upload_offset(name, id).await?.is_none() {
+        context.places.free(id);
+    }
     context.metrics.open_uploads(context.store.open_uploads());
     committed?;
     Ok(created(name, &digest))
@@ -185,6 +210,7 @@ pub(super) async fn cancel(
     id: UploadId,
 ) -> Result<Response, Refusal> {
     context.store.write_upload(name, id).await?.cancel().await?;
+    context.places.free(id);
     context.metrics.open_uploads(context.store.open_uploads());
     Ok(empty(StatusCode::NO_CONTENT))
 }

@@ -22,7 +22,6 @@ mod verdicts;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
@@ -36,8 +35,8 @@ use self::recent::Recent;
 use self::uploads::Uploads;
 use self::verdicts::Verdicts;
 use super::{
-    BlobHandle, ManifestRecord, Page, PutManifestError, Referrers, ReferrersPage, Source, Store,
-    StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    BlobHandle, Idle, ManifestRecord, Page, PutManifestError, Referrers, ReferrersPage, Source,
+    Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -212,7 +211,7 @@ impl Store for FileStore {
         self.uploads.count()
     }
 
-    fn end_abandoned(&self, idle: Duration) -> BoxFuture<'_, Result<u64, StoreError>> {
+    fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>> {
         let uploads = Arc::clone(&self.uploads);
         self.run(move |files| uploads.end_abandoned(files, idle))
     }

@@ -287,6 +287,89 @@ async fn no_more_uploads_are_open_than_there_may_be() {
     assert_eq!(answer.status, StatusCode::ACCEPTED);
 }
 
+/// `ci` may have one upload in ten, but a hundred in any case.
+#[tokio::test]
+async fn one_client_does_not_get_all_places_for_uploads() {
+    let limits = Limits {
+        open_uploads: 200,
+        ..Limits::default()
+    };
+    let served = Served::new();
+    let mut both = settings(vec![]);
+    both.limits = limits;
+    if let Access::Granted(grants) = &mut both.access {
+        grants.push.push(grant(Who::EveryUser, "**"));
+    }
+    served.registry.configure(both);
+    let post = async |login| ask(&served, login, "POST", UPLOADS).await;
+    let mut last = String::new();
+    for _ in 0..100 {
+        let begun = post(CI).await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED);
+        last = begun.header("location").to_owned();
+    }
+    let whole = format!("{UPLOADS}?digest={}", Digest::sha256(b""));
+    for target in [UPLOADS, whole.as_str()] {
+        let refused = ask(&served, CI, "POST", target).await;
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{target}");
+        assert_eq!(refused.header("retry-after"), "5");
+        let other = ask(&served, ANNA, "POST", target).await;
+        assert!(other.status.is_success(), "{target}");
+    }
+    // Ended by a digest that is right, by one that is wrong, and by the client.
+    for ending in ["", "x"] {
+        let target = format!("{last}?digest={}", Digest::sha256(ending.as_bytes()));
+        ask(&served, CI, "PUT", &target).await;
+        last = post(CI).await.header("location").to_owned();
+        assert_eq!(post(CI).await.status, StatusCode::TOO_MANY_REQUESTS);
+    }
+    ask(&served, CI, "DELETE", &last).await;
+    assert_eq!(post(CI).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn some_places_for_uploads_are_the_programs_own() {
+    let user = InternalUser::random();
+    let served = Served::with_internal_user(user.clone());
+    served.registry.configure(limited(Limits {
+        open_uploads: 10,
+        ..Limits::default()
+    }));
+    for _ in 0..9 {
+        served.begin("a").await;
+    }
+    let target = "/v2/a/blobs/uploads/";
+    let refused = served.send("POST", target, b"").await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    let login = Some((user.name(), user.password()));
+    let own = ask(&served, login, "POST", target).await;
+    assert_eq!(own.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn an_upload_without_a_byte_does_not_have_its_place_for_long() {
+    let served = Served::new();
+    served.registry.configure(limited(Limits {
+        open_uploads: 2,
+        ..Limits::default()
+    }));
+    let (empty, begun) = (served.begin("a").await, served.begin("a").await);
+    served.send("PATCH", &begun, b"x").await;
+    for upload in std::fs::read_dir(served.folder.path().join("store/uploads")).unwrap() {
+        let file = std::fs::File::options()
+            .append(true)
+            .open(upload.unwrap().path());
+        let before = std::time::SystemTime::now() - std::time::Duration::from_mins(11);
+        file.unwrap().set_modified(before).unwrap();
+    }
+    let stop = tokio_util::sync::CancellationToken::new();
+    stop.cancel();
+    served.registry.clone().keep_clean(stop).await;
+    assert_eq!(served.get(&empty).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(served.get(&begun).await.status, StatusCode::NO_CONTENT);
+    served.begin("a").await;
+}
+
 #[tokio::test]
 async fn an_oversized_head_is_refused_in_the_form_of_the_specification() {
     let served = Served::new();

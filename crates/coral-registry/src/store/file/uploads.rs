@@ -23,7 +23,7 @@ use super::hashing::Hashing;
 use super::layout::Layout;
 use super::lookup::names_in;
 use super::records::absent;
-use crate::store::{StoreError, UploadId};
+use crate::store::{Idle, StoreError, UploadId};
 
 pub(super) use self::writer::write;
 
@@ -87,21 +87,25 @@ impl Uploads {
     }
 
     /// Ends what was left alone for so long, unless somebody writes to it just now.
-    pub(super) fn end_abandoned(&self, files: &Files, idle: Duration) -> Result<u64, StoreError> {
-        let mut ended = 0;
+    pub(super) fn end_abandoned(
+        &self,
+        files: &Files,
+        idle: Idle,
+    ) -> Result<Vec<UploadId>, StoreError> {
+        let mut ended = Vec::new();
         for name in names_in(&files.layout.uploads())? {
             let Some(id) = Layout::upload_of(&name) else {
                 continue;
             };
             let data = files.layout.uploads().join(&name);
-            if !left_alone(&data, idle) {
+            if !idle.is_over(&data) {
                 continue;
             }
             // A writer is always in memory.
             let Some(upload) = self.known(id) else {
                 if fs::remove_file(&data).is_ok() {
                     self.open.fetch_sub(1, Ordering::Relaxed);
-                    ended += 1;
+                    ended.push(id);
                 }
                 continue;
             };
@@ -109,7 +113,7 @@ impl Uploads {
                 && !session.ended
             {
                 self.end(id, &mut session);
-                ended += 1;
+                ended.push(id);
             }
         }
         Ok(ended)
@@ -191,6 +195,14 @@ impl Uploads {
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<UploadId, Arc<Upload>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    /// Whether that is over for the upload in this file.
+    fn is_over(self, data: &Path) -> bool {
+        let is_empty = || fs::metadata(data).is_ok_and(|metadata| metadata.len() == 0);
+        left_alone(data, self.any) || (left_alone(data, self.empty) && is_empty())
     }
 }
 

@@ -1,0 +1,134 @@
+//! Who has how many of the places for uploads.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::store::UploadId;
+
+/// One client may have one in so many of all places,
+const SHARE: u64 = 10;
+/// but so many in any case, as far as there are.
+const LEAST: u64 = 100;
+
+/// Who an upload belongs to, where it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Owner {
+    User(Arc<str>),
+    /// Somebody without a login, by where they are.
+    Network(IpAddr),
+}
+
+/// The places that are taken since the start; uploads of an earlier run belong to nobody.
+#[derive(Debug, Default)]
+pub(super) struct Places(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    by_owner: HashMap<Owner, u64>,
+    by_upload: HashMap<UploadId, Owner>,
+}
+
+/// A place, free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    places: &'a Places,
+    owner: Option<Owner>,
+}
+
+/// How many of all places one client may have.
+pub(super) fn share_of(all: u64) -> u64 {
+    (all / SHARE).max(all.min(LEAST))
+}
+
+/// How many of all places are the program's own.
+pub(super) fn reserve_of(all: u64) -> u64 {
+    all / SHARE
+}
+
+impl Places {
+    /// A place for who has less than `most`.
+    pub(super) fn take(&self, owner: Owner, most: u64) -> Option<Place<'_>> {
+        let mut taken = self.taken();
+        let count = taken.by_owner.get(&owner).copied().unwrap_or_default();
+        if count >= most {
+            return None;
+        }
+        taken.by_owner.insert(owner.clone(), count + 1);
+        Some(Place {
+            places: self,
+            owner: Some(owner),
+        })
+    }
+
+    /// The upload has ended.
+    pub(super) fn free(&self, upload: UploadId) {
+        let mut taken = self.taken();
+        if let Some(owner) = taken.by_upload.remove(&upload) {
+            taken.free(&owner);
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn free(&mut self, owner: &Owner) {
+        if let Some(count) = self.by_owner.get_mut(owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_owner.remove(owner);
+            }
+        }
+    }
+}
+
+impl Place<'_> {
+    /// It is the upload's from now on, until that has ended.
+    pub(super) fn keep(mut self, upload: UploadId) {
+        if let Some(owner) = self.owner.take() {
+            self.places.taken().by_upload.insert(upload, owner);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(owner) = &self.owner {
+            self.places.taken().free(owner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_when_the_request_or_the_upload_has_ended() {
+        let places = Places::default();
+        let anna = || Owner::User("anna".into());
+        let (first, second) = (places.take(anna(), 2), places.take(anna(), 2));
+        assert!(places.take(anna(), 2).is_none());
+        assert!(places.take(Owner::User("ben".into()), 2).is_some());
+        drop(first);
+        let upload = UploadId::random();
+        places.take(anna(), 2).unwrap().keep(upload);
+        assert!(places.take(anna(), 2).is_none());
+        places.free(upload);
+        places.free(upload);
+        assert!(places.take(anna(), 2).is_some());
+        drop(second);
+        assert!(places.taken().by_owner.is_empty());
+    }
+
+    #[test]
+    fn a_share_is_a_tenth_unless_there_are_few() {
+        for (all, share) in [(1, 1), (3, 3), (100, 100), (999, 100), (10_000, 1_000)] {
+            assert_eq!(share_of(all), share, "{all}");
+        }
+        assert_eq!((reserve_of(5), reserve_of(10_000)), (0, 1_000));
+    }
+}
