@@ -21,6 +21,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 pub use error::CopyError;
 pub(crate) use error::{Side, cause_of};
+pub(crate) use referrers::cosign_tags;
 pub use site::Site;
 pub use tree::check_platforms;
 pub(crate) use tree::{choose_children, is_foreign};

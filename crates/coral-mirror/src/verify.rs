@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use coral_api::VerifyBy;
 use coral_distribution::{Category, Endpoint, Error};
-use coral_image::{Descriptor, Digest, Manifest, PlatformPattern, Version};
+use coral_image::{Descriptor, Digest, Manifest, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::copy::{choose_children, is_foreign};
+use crate::copy::{choose_children, cosign_tags, is_foreign};
+use crate::expand::Wanted;
 
 /// Blobs looked at at the same time.
 const AT_ONCE: usize = 4;
@@ -15,11 +16,12 @@ const AT_ONCE: usize = 4;
 const MAX_MANIFESTS: usize = 20_000;
 
 /// What is gone or broken of the image `root`: blobs, manifests, and every manifest on the way to
-/// one of them, so that a copy knows what to do again. Empty if all is well.
+/// one of them, so that a copy knows what to do again. Empty if all is well. What goes with the
+/// image, referrers and cosign's tags, belongs to it where it is wanted.
 pub(crate) async fn verify(
     destination: &Endpoint,
     root: Digest,
-    platforms: &[PlatformPattern],
+    wanted: &Wanted,
     by: VerifyBy,
 ) -> Result<BTreeSet<Digest>, Error> {
     let mut walk = Walk::default();
@@ -38,11 +40,13 @@ pub(crate) async fn verify(
             walk.blame(&path, blob);
         }
         // The index itself is checked by now; what it lacks on purpose is not looked for.
-        let children = choose_children(&manifest, platforms).unwrap_or_default();
-        let referrers = destination.referrers(&digest).await?;
-        let below = children.into_iter().chain(&referrers);
+        let children = choose_children(&manifest, &wanted.platforms).unwrap_or_default();
+        let mut below: Vec<Digest> = children.into_iter().map(|child| child.digest).collect();
+        if wanted.referrers {
+            below.extend(companions(destination, &digest).await?);
+        }
         walk.next
-            .extend(below.map(|child| (child.digest, path.clone())));
+            .extend(below.into_iter().map(|digest| (digest, path.clone())));
         if walk.seen.len() > MAX_MANIFESTS {
             break;
         }
@@ -63,6 +67,16 @@ impl Walk {
         self.broken.insert(digest);
         self.broken.extend(above);
     }
+}
+
+/// What the destination has that goes with a manifest.
+async fn companions(destination: &Endpoint, subject: &Digest) -> Result<Vec<Digest>, Error> {
+    let referrers = destination.referrers(subject).await?;
+    let mut found: Vec<Digest> = referrers.iter().map(|referrer| referrer.digest).collect();
+    for tag in cosign_tags(subject) {
+        found.extend(destination.head(&tag).await?.map(|there| there.digest));
+    }
+    Ok(found)
 }
 
 async fn broken_blobs(

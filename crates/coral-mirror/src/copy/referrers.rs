@@ -113,7 +113,8 @@ async fn find_for(
     Ok(missing.into_iter().flatten().collect())
 }
 
-fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
+/// The tags under which cosign keeps what it says of a manifest.
+pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
     let stem = format!("{}-{}", subject.algorithm(), subject.hex());
     // A sha512 digest makes a tag too long to exist.
     COSIGN_SUFFIXES

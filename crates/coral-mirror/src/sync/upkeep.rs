@@ -35,7 +35,7 @@ impl<Q: Queue> Driver<Q> {
             async move {
                 let _turn = host.acquire().await;
                 let destination = access.destination(&wanted.key.repository).endpoint;
-                let found = verify(&destination, digest, &wanted.platforms, by).await;
+                let found = verify(&destination, digest, &wanted, by).await;
                 Found::Verified(wanted.key, found)
             }
             .boxed(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use coral_api::Referrers;
 use coral_api::documents::{self, Object};
 use coral_distribution::Credentials;
 use coral_image::{Host, Version};
@@ -108,6 +109,45 @@ async fn a_blob_that_is_gone_or_broken_at_the_destination_is_copied_again_and_no
     assert_eq!((summaries[0].mirrored, summaries[0].errors), (1, 0));
     assert_eq!(summaries[0].moved, 4000);
     assert_eq!(pair.blob_reads(), 2);
+}
+
+#[tokio::test]
+async fn what_belongs_to_an_image_is_verified_with_it() {
+    let pair = Pair::start().await;
+    let image = ImageBuilder::new(1).layers_of(&[500]).build();
+    let signature = ImageBuilder::cosign_signature(&image);
+    let attestation = ImageBuilder::new(2)
+        .layers_of(&[700])
+        .subject(&image)
+        .build();
+    let spoil = [&signature, &attestation].map(|built| {
+        let mut blobs = built.blobs.keys();
+        *blobs.find(|blob| !image.blobs.contains_key(*blob)).unwrap()
+    });
+    let built = signature.with(attestation).with(image.tagged("1"));
+    pair.source.load("a/b", &built);
+    let entry = "tags: ['1']";
+    pair.passes(vec![pair.mirror_of("m", entry, "")]).await;
+    for blob in &spoil {
+        pair.destination.lose_blob(&pair.place(), blob);
+    }
+    let mirror = Mirror {
+        verify: Verify::Now,
+        ..pair.mirror_of("m", entry, "")
+    };
+    let summaries = pair.passes(vec![mirror.clone()]).await;
+    assert_eq!(pair.destination.difference(&pair.place(), &built), None);
+    assert_eq!((summaries[0].mirrored, summaries[0].errors), (1, 0));
+    // Where it is not wanted it is nobody's business, and no copy would mend it.
+    for blob in &spoil {
+        pair.destination.lose_blob(&pair.place(), blob);
+    }
+    let mut alone = mirror;
+    alone.settings.repositories[0].referrers = Referrers::Skip;
+    pair.source.clear_requests();
+    let summaries = pair.passes(vec![alone]).await;
+    assert_eq!((summaries[0].mirrored, summaries[0].errors), (1, 0));
+    assert_eq!(pair.blob_reads(), 0);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use e2e::http::{get, head};
-use e2e::{FaultServer, Up, coral, mirror_yaml, run, scratch, sha256, until};
+use e2e::http::{self, get, head};
+use e2e::{FaultServer, Kind, RegistryServer, Up, coral, mirror_yaml, run, scratch, sha256, until};
 use serde_json::{Value, json};
 
 use super::{SOON, write_yaml};
@@ -150,6 +150,68 @@ fn pruning_deletes_what_is_no_longer_selected_and_a_plan_says_so_before() {
         head(&url(loaded[1]["digest"].as_str().unwrap())).status,
         200
     );
+}
+
+/// One pass of mirrors into a registry that is not Coral's.
+fn run_into(registry: &RegistryServer, yaml: &Path, source: &str) -> Vec<(String, String)> {
+    let mut coral = coral();
+    coral.args(["mirror", "run", "-o", "json"]).arg(yaml);
+    coral.args(["--registry", &registry.host()]);
+    coral.args(["--plain-http", source, "--plain-http", &registry.host()]);
+    let finished = run(coral.env("HOME", yaml.parent().unwrap()));
+    actions(&finished.succeeded(), "state")
+}
+
+#[test]
+#[ignore = "needs the release binary and distribution; run by cargo xtask test"]
+fn what_is_gone_at_the_source_is_pruned_from_distribution_and_nothing_else() {
+    let home = scratch();
+    let (outside, there) = (
+        FaultServer::registry(&[]),
+        RegistryServer::start(Kind::Distribution),
+    );
+    let nothing = write_yaml(&home.path().join("nothing"), "");
+    let source = Up::start(&nothing, &home.path().join("data"), &[]);
+    // 2 and 2-also are one image: who deletes it by its digest deletes both.
+    for (tag, seed) in [("1", 1), ("2", 2), ("2-also", 2), ("3-lts", 3)] {
+        outside.load(&json!({"path": "team/app", "tag": tag, "seed": seed}));
+        let mut copy = coral();
+        copy.args(["copy", "--plain-http", outside.host()]);
+        copy.args(["--plain-http", source.host()]);
+        copy.arg(format!("{}/team/app:{tag}", outside.host()));
+        copy.arg(format!("{}/team/app:{tag}", source.host()));
+        let _ = run(copy.env("HOME", home.path())).succeeded();
+    }
+    let prune = "  prune:\n    enabled: true\n    keep: [\"*-lts\"]\n";
+    let name = format!("{}/team/app", source.host());
+    let all = mirror_yaml("all", &[(&name, "1")], prune);
+    let yaml = write_yaml(
+        home.path(),
+        &all.replace("tags: [\"1\"]", "select: {all: true}"),
+    );
+    let _ = run_into(&there, &yaml, source.host());
+    let folder = source.host().replace(':', "_");
+    let manifest = |host: &str, path: &str, tag: &str| {
+        let url = format!("http://{host}/v2/{path}/manifests/{tag}");
+        let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+        http::request(&["-I", "-H", accept, &url]).status
+    };
+    let tags = ["1", "2", "2-also", "3-lts"];
+    let statuses = || {
+        let path = format!("{folder}/team/app");
+        tags.map(|tag| manifest(&there.host(), &path, tag))
+    };
+    assert_eq!(statuses(), [200; 4]);
+    for tag in ["2", "3-lts"] {
+        let url = format!("http://{}/v2/team/app/manifests/{tag}", source.host());
+        assert_eq!(http::request(&["-X", "DELETE", &url]).status, 202);
+    }
+    let done = run_into(&there, &yaml, source.host());
+    assert!(
+        done.contains(&("2".to_owned(), "deleted".to_owned())),
+        "{done:?}"
+    );
+    assert_eq!(statuses(), [200, 404, 200, 200]);
 }
 
 #[test]
