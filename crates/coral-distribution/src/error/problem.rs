@@ -125,6 +125,9 @@ pub(crate) enum Problem {
     /// Something that may not be done, whoever asks for it.
     #[error("{0}")]
     Unsafe(String),
+    /// A folder or an archive is not what it must be, and stays so until somebody writes it anew.
+    #[error("{0}")]
+    Broken(String),
     #[error("{what} {path}")]
     Storage {
         what: &'static str,
@@ -205,7 +208,8 @@ impl Problem {
             | Self::Manifest(_)
             | Self::Protocol(_)
             | Self::OtherProtocol(_)
-            | Self::Unsafe(_) => Category::Protocol,
+            | Self::Unsafe(_)
+            | Self::Broken(_) => Category::Protocol,
             Self::Storage { .. } => Category::Storage,
             Self::Options(_) => Category::Options,
         }
@@ -219,7 +223,9 @@ impl Problem {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
             Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
             Self::Helper(error) if error.passing => Disposition::Retry,
-            Self::Unsafe(_) | Self::OtherProtocol(_) => Disposition::WaitForChange,
+            Self::Unsafe(_) | Self::OtherProtocol(_) | Self::Broken(_) => {
+                Disposition::WaitForChange
+            }
             Self::Storage { source, .. } if is_of_the_name(source) => Disposition::WaitForChange,
             _ => match self.category() {
                 Category::Unauthorized

@@ -126,7 +126,8 @@ impl Layout {
             .flatten()
             .is_none()
         {
-            let problem = Problem::protocol("it holds no index.json, so it is no OCI layout");
+            let problem =
+                Problem::Broken("it holds no index.json, so it is no OCI layout".to_owned());
             return Err(Error::new(&place, "reading the archive", problem));
         }
         Ok(Self { tree })

@@ -32,11 +32,12 @@ pub(super) async fn read(tree: &Tree) -> Result<Index, Problem> {
 impl Index {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Problem> {
         let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| Problem::Protocol(format!("index.json is not JSON: {error}")))?;
-        match value.get("manifests") {
-            Some(Value::Array(_)) => Ok(Self(value)),
-            _ => Err(Problem::protocol("index.json has no list of manifests")),
+            .map_err(|error| Problem::Broken(format!("index.json is not JSON: {error}")))?;
+        if value.get("manifests").is_some_and(Value::is_array) {
+            return Ok(Self(value));
         }
+        let text = "index.json has no list of manifests".to_owned();
+        Err(Problem::Broken(text))
     }
 
     #[cfg(fuzzing)]
@@ -193,7 +194,7 @@ pub(super) async fn referrers(tree: &Tree, subject: &Digest) -> Result<Vec<Descr
             continue;
         }
         if seen.len() > MAX_SCANNED {
-            return Err(Problem::Protocol(format!(
+            return Err(Problem::Broken(format!(
                 "more than {MAX_SCANNED} manifests"
             )));
         }

@@ -1,5 +1,6 @@
 //! Where the files of a layout are: in a directory, or inside a tar that is only read.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +17,10 @@ use crate::error::Problem;
 
 /// More files than any layout has.
 const MAX_ENTRIES: usize = 1_000_000;
+/// More than the head of one file has, with a long name and whatever else stands before it.
+const MAX_HEAD: usize = 256 * 1024;
+/// Longer than the name of any file of a layout; others are passed over.
+const MAX_NAME: usize = 255;
 
 /// A file that is read from its beginning, or from where somebody left off.
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -137,23 +142,56 @@ impl TarIndex {
     }
 }
 
+/// Heads, which are read into memory, of a length within bounds; what lies between them is sought
+/// over.
+struct Heads<'a, R> {
+    tar: R,
+    /// How much the next head may have yet.
+    left: &'a Cell<usize>,
+}
+
+impl<R: Read> Read for Heads<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left.get() == 0 && !buffer.is_empty() {
+            let why =
+                format!("the name of a file, or what stands before it, has over {MAX_HEAD} bytes");
+            return Err(std::io::Error::other(why));
+        }
+        let most = buffer.len().min(self.left.get());
+        let length = self.tar.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - length);
+        Ok(length)
+    }
+}
+
+impl<R: Seek> Seek for Heads<'_, R> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.tar.seek(to)
+    }
+}
+
 /// The files of a tar.
 pub(super) fn files_of(tar: impl Read + Seek) -> Result<Files, Problem> {
     let fail =
-        |error: std::io::Error| Problem::Protocol(format!("not a tar, or a broken one: {error}"));
+        |error: std::io::Error| Problem::Broken(format!("not a tar, or a broken one: {error}"));
     let mut files = HashMap::new();
-    let mut archive = tar::Archive::new(tar);
+    let left = Cell::new(MAX_HEAD);
+    let mut archive = tar::Archive::new(Heads { tar, left: &left });
     for entry in archive.entries_with_seek().map_err(fail)? {
         let entry = entry.map_err(fail)?;
+        left.set(MAX_HEAD);
         if files.len() == MAX_ENTRIES {
-            return Err(Problem::Protocol(format!("more than {MAX_ENTRIES} files")));
+            return Err(Problem::Broken(format!("more than {MAX_ENTRIES} files")));
         }
         // Links and other things that are no files are nothing that a layout has.
         if !matches!(entry.header().entry_type(), tar::EntryType::Regular) {
             continue;
         }
         let name = entry.path().map_err(fail)?;
-        files.insert(plain(&name)?, (entry.raw_file_position(), entry.size()));
+        let name = plain(&name)?;
+        if name.as_os_str().len() <= MAX_NAME {
+            files.insert(name, (entry.raw_file_position(), entry.size()));
+        }
     }
     Ok(files)
 }
@@ -179,6 +217,7 @@ fn plain(name: &Path) -> Result<PathBuf, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Disposition;
 
     /// A tar with one file of this name, whatever it is.
     fn tar_with(name: &str) -> tempfile::NamedTempFile {
@@ -230,5 +269,58 @@ mod tests {
             .read_bounded(Path::new("index.json"), 3)
             .await;
         assert!(matches!(read, Err(Problem::TooLarge { limit: 3 })));
+    }
+
+    /// The length is the archive's word, and the bytes need not be on disk.
+    #[test]
+    fn a_name_without_end_is_not_read_into_memory() {
+        for kind in [
+            tar::EntryType::GNULongName,
+            tar::EntryType::GNULongLink,
+            tar::EntryType::XHeader,
+        ] {
+            let file = tempfile::tempfile().unwrap();
+            let size = 8 << 20;
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size);
+            header.set_entry_type(kind);
+            header.set_cksum();
+            let mut builder = tar::Builder::new(&file);
+            builder
+                .append(&header, std::io::repeat(b'x').take(size))
+                .unwrap();
+            header.set_size(0);
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_cksum();
+            builder.append(&header, std::io::empty()).unwrap();
+            drop(builder);
+            (&file).seek(SeekFrom::Start(0)).unwrap();
+            let refused = files_of(&file).unwrap_err();
+            assert!(
+                refused.to_string().contains("has over 262144 bytes"),
+                "{kind:?}: {refused}"
+            );
+            assert_eq!(refused.disposition(), Disposition::WaitForChange);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_long_and_no_layout_has_is_passed_over() {
+        let file = tempfile::tempfile().unwrap();
+        let mut builder = tar::Builder::new(&file);
+        for name in ["x".repeat(10_000), "index.json".to_owned()] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(4);
+            builder
+                .append_data(&mut header, name, &b"text"[..])
+                .unwrap();
+        }
+        drop(builder);
+        (&file).seek(SeekFrom::Start(0)).unwrap();
+        let files = files_of(&file).unwrap();
+        assert_eq!(
+            files.into_keys().collect::<Vec<_>>(),
+            [Path::new("index.json")]
+        );
     }
 }

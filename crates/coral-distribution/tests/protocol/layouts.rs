@@ -192,6 +192,8 @@ async fn broken_files_are_named() {
         std::fs::write(dir.path().join("index.json"), index).unwrap();
         let error = layout.manifest(&tag("1")).await.unwrap_err();
         assert!(error.to_string().contains("index.json"), "{error}");
+        // Trying again finds the same file.
+        assert_eq!(error.disposition(), Disposition::WaitForChange);
     }
 }
 
