@@ -79,12 +79,13 @@ impl Claims {
         self.mirrors.remove(mirror);
     }
 
-    /// What all of them want of a repository.
+    /// What all of them want of a repository. Registries are taken for one whatever they are
+    /// called: a host has many names, and what is kept in vain does no harm.
     pub(crate) fn of(&self, repository: &Repository) -> Wishes {
         let mut together = BTreeSet::new();
         let mut not_yet = false;
         let all = self.mirrors.values().flatten();
-        for (_, claim) in all.filter(|(claimed, _)| claimed == repository) {
+        for (_, claim) in all.filter(|(claimed, _)| claimed.path() == repository.path()) {
             match claim {
                 Claim::Unknown => return Wishes::Unknown,
                 Claim::NotYet => not_yet = true,
@@ -273,6 +274,9 @@ mod tests {
         assert_eq!(claims.of(&app), Wishes::Known(wanted(&["1", "2"])));
         claims.unknown("b", 1);
         assert_eq!(claims.of(&app), Wishes::Unknown);
+        // The same registry by another of its names.
+        let elsewhere = repository("127.0.0.1:5000/quay.io/app");
+        assert_eq!(claims.of(&elsewhere), Wishes::Unknown);
         claims.withdraw("b");
         assert_eq!(claims.of(&app), Wishes::Known(wanted(&["1"])));
         claims.set_incomplete(true);
