@@ -4,6 +4,8 @@
 //!
 //! `CORAL_KILL_ROUNDS` is the number of rounds (20), `CORAL_KILL_SEED` repeats a run.
 
+#[path = "registry/killing.rs"]
+mod killing;
 #[path = "registry/ledger.rs"]
 mod ledger;
 #[path = "registry/pusher.rs"]
@@ -19,24 +21,18 @@ mod wire;
 
 use std::fs;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e::{Up, report, scratch, write_yaml};
+use killing::{PATIENCE, Run, push_until};
 use ledger::Ledger;
-use pusher::{Pusher, Role};
 use seed::Seed;
 use source::Source;
 
-const ROUNDS: u32 = 20;
 /// Rounds in which an upload, and in which a copy, must have been on its way when it was killed,
 /// in percent.
 const IN_THE_MIDDLE: u32 = 80;
 /// The moment of the kill, in steps of all pushers together since the first copy of the round.
 const STEPS: std::ops::Range<u64> = 1..120;
-const PATIENCE: Duration = Duration::from_mins(1);
 const APPS: [&str; 2] = ["team/app", "team/base"];
 /// Bytes of a blob every hundredth of a second: a layer takes a second.
 const PIECE: usize = 1_500;
@@ -50,18 +46,14 @@ struct Counts {
     tags_found: usize,
 }
 
-fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[test]
 #[ignore = "needs the release binary and minutes; run by cargo xtask test"]
 fn a_killed_coral_up_loses_nothing_and_its_mirror_goes_on() {
-    let rounds = from_environment("CORAL_KILL_ROUNDS").unwrap_or(ROUNDS);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(1, |now| u64::from(now.subsec_nanos()));
-    let mut seed = Seed::new(from_environment("CORAL_KILL_SEED").unwrap_or(now));
-    let shown = format!("CORAL_KILL_SEED={}", seed.shown());
+    let Run {
+        rounds,
+        mut seed,
+        shown,
+    } = Run::from_environment();
     println!("{shown}");
     let home = scratch();
     let mut source = Source::start(PIECE);
@@ -132,42 +124,13 @@ fn push_outside(source: &mut Source, round: u32) {
 /// Pushes from all sides while the mirror copies, kills, and returns what was acknowledged until
 /// then.
 fn one_round(up: &mut Up, source: &Source, ledger: Ledger, round: u32, seed: &mut Seed) -> Ledger {
-    let shared = Arc::new(Mutex::new(ledger));
-    let (step, steps) = channel();
-    let threads: Vec<_> = Role::ALL
-        .iter()
-        .enumerate()
-        .map(|(number, role)| {
-            let mut pusher = Pusher {
-                address: up.host().to_owned(),
-                name: format!("r{}/p{number}", round % 4),
-                ledger: Arc::clone(&shared),
-                seed: Seed::new(seed.next()),
-                step: step.clone(),
-            };
-            let role = *role;
-            thread::spawn(move || pusher.work(role))
-        })
-        .collect();
-    drop(step);
-    source.wait_for_a_copy();
-    // Steps taken until here were not counted.
-    while steps.try_recv().is_ok() {}
-    await_steps(&steps, seed.within(STEPS));
-    up.process().signal("KILL");
-    up.process().wait(PATIENCE);
-    for thread in threads {
-        thread.join().expect("pushers only end with the registry");
-    }
-    let shared = Arc::into_inner(shared).expect("all pushers have ended");
-    shared.into_inner().expect("no pusher panicked")
-}
-
-fn await_steps(steps: &Receiver<()>, count: u64) {
-    for _ in 0..count {
-        let step = steps.recv_timeout(PATIENCE);
-        step.expect("the registry answers while it is not killed");
-    }
+    let address = up.host().to_owned();
+    push_until(&address, ledger, round, seed, |steps, seed| {
+        source.wait_for_a_copy();
+        steps.wait_for(seed.within(STEPS));
+        up.process().signal("KILL");
+        up.process().wait(PATIENCE);
+    })
 }
 
 /// Uploads of the mirror that the kill has cut: those into its own folder.
