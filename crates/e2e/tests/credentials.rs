@@ -218,9 +218,9 @@ fn a_helper_that_is_missing_or_fails_is_named_with_its_file() {
     let source = holding_an_image(&["--auth", &auth]);
     let bin = helper(
         home.path(),
-        &format!("echo {SECRET} >&2; echo 'the vault is locked'; exit 1"),
+        &format!("echo {SECRET} >&2; echo 'no such session: {SECRET}'; exit 1"),
     );
-    for (name, said) in [("gone", "not on PATH"), ("vault", "the vault is locked")] {
+    for (name, said) in [("gone", "not on PATH"), ("vault", "exit status: 1")] {
         let mut copy = copy_with(source.host(), home.path(), &json!({"credsStore": name}));
         copy.args(["--plain-http", source.host()])
             .env("PATH", path_with(&bin));

@@ -161,6 +161,8 @@ fn user_and_password(entry: Entry) -> Result<Option<(String, String)>, &'static 
         )));
     }
     match (entry.username, entry.password) {
+        // What is behind the colon would be sent as a part of the password.
+        (Some(user), _) if user.contains(':') => Err("it has a \"username\" with a colon"),
         (Some(user), Some(password)) if !user.is_empty() => Ok(Some((user, password))),
         (Some(user), None) if !user.is_empty() => {
             Err("it has a \"username\" without a \"password\"")

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coral_image::Host;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -108,16 +109,16 @@ impl Helper {
         })?;
         let output = output.map_err(|error| self.failed(&start_problem(&error), false))?;
         if !output.status.success() {
-            return self.refused(&output);
+            return self.refused(server, &output);
         }
         let given: Given = serde_json::from_slice(&output.stdout)
             // The parser's own message may quote the secret.
             .map_err(|_| self.failed("its answer is not a credential in JSON", false))?;
-        Ok(self.credential(given))
+        self.credential(given)
     }
 
-    /// What a helper says when it ends in failure is a message, unless it looks like an answer.
-    fn refused(&self, output: &Output) -> Answer {
+    /// What a helper says when it ends in failure is not shown: it may be, or hold, the secret.
+    fn refused(&self, server: &str, output: &Output) -> Answer {
         let said = clean(&String::from_utf8_lossy(&output.stdout));
         if UNKNOWN
             .iter()
@@ -125,29 +126,32 @@ impl Helper {
         {
             return Ok(None);
         }
-        let mut text = format!("it ended with {}", output.status);
-        if !said.is_empty() && !said.contains('{') {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
+        let (status, program) = (output.status, &self.program);
+        let text =
+            format!("it ended with {status}; to see why, run: echo {server} | {program} get");
         Err(self.failed(&text, false))
     }
 
-    fn credential(&self, given: Given) -> Option<Arc<Credential>> {
+    fn credential(&self, given: Given) -> Answer {
         if given.secret.is_empty() {
-            return None;
+            return Ok(None);
+        }
+        if given.username.contains(':') {
+            // What is behind the colon would be sent as a part of the password.
+            let text = "it gives a user name with a colon, which no registry can be told";
+            return Err(self.failed(text, false));
         }
         let kind = if given.username == TOKEN_USER {
             Kind::IdentityToken
         } else {
             Kind::Password
         };
-        Some(Arc::new(Credential {
+        Ok(Some(Arc::new(Credential {
             username: given.username,
             password: Redacted::new(given.secret),
             kind,
             origin: self.described(),
-        }))
+        })))
     }
 
     async fn output(&self, server: &str) -> std::io::Result<Output> {
@@ -157,6 +161,7 @@ impl Helper {
             .stdout(Stdio::piped())
             // Nobody knows what it may print there.
             .stderr(Stdio::null())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -174,18 +179,42 @@ impl Helper {
     }
 }
 
+/// What a helper has started ends with it when it is not waited for any more.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(Pid::from_raw))
+    }
+
+    /// It has ended by itself; what it left running is meant to run.
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 async fn read_output(mut child: Child) -> std::io::Result<Output> {
+    let group = Group::of(&child);
     let mut stdout = Vec::new();
     if let Some(pipe) = child.stdout.take() {
         pipe.take(MAX_OUTPUT + 1).read_to_end(&mut stdout).await?;
     }
     if stdout.len() as u64 > MAX_OUTPUT {
-        child.start_kill()?;
         return Err(std::io::Error::other(format!(
             "more than {MAX_OUTPUT} bytes came"
         )));
     }
     let status = child.wait().await?;
+    group.leave();
     Ok(Output {
         status,
         stdout,

@@ -175,6 +175,11 @@ fn messages_name_file_and_entry_and_never_a_secret() {
             "must be an object",
         ),
         (
+            r#"{"auths": {"reg.example": {"username": "u:hunter2-secret", "password": "x"}}}"#
+                .to_owned(),
+            "with a colon",
+        ),
+        (
             r#"{"auths": {"reg.example": {"username": "u"}}}"#.to_owned(),
             "without a \"password\"",
         ),

@@ -8,8 +8,16 @@ const SECRET: &str = "hunter2-secret";
 /// A helper that is this shell script.
 fn script(dir: &Path, body: &str) -> Helper {
     let path = dir.join("docker-credential-test");
-    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = dir.join("text");
+    std::fs::write(&text, format!("#!/bin/sh\n{body}\n")).unwrap();
+    std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // A file that this process has written may be open in a child that another test just starts,
+    // and cannot be run then.
+    let copied = std::process::Command::new("cp")
+        .arg(&text)
+        .arg(&path)
+        .status();
+    assert!(copied.unwrap().success());
     let mut helper = Helper::new("test", "credsStore of config.json".to_owned()).unwrap();
     helper.program = path.display().to_string();
     helper
@@ -80,8 +88,12 @@ async fn each_failure_names_helper_and_file_and_never_a_secret() {
             "exit status: 3",
         ),
         (
-            format!("echo 'the vault is locked'; echo {SECRET} >&2; exit 1"),
-            "the vault is locked",
+            format!("echo 'no such session: {SECRET}'; echo {SECRET} >&2; exit 1"),
+            "exit status: 1; to see why, run: echo quay.io | ",
+        ),
+        (
+            format!(r#"echo '{{"Username": "me:{SECRET}", "Secret": "x"}}'"#),
+            "a user name with a colon",
         ),
         ("head -c 1000000 /dev/zero".to_owned(), "more than"),
     ];
@@ -112,6 +124,36 @@ async fn a_helper_that_hangs_is_not_waited_for() {
         error.passing && error.text.contains("no answer within 0.1 s"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn what_a_helper_has_started_ends_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("started");
+    let body = format!("sleep 1000 & echo $! > {}; wait", file.display());
+    let helper = script(dir.path(), &body);
+    let started = async {
+        loop {
+            match std::fs::read_to_string(&file) {
+                Ok(id) if id.ends_with('\n') => return id,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let id = tokio::select! {
+        answer = ask(&helper, "quay.io") => panic!("{answer:?}"),
+        id = started => id,
+    };
+    let process = format!("/proc/{}/stat", id.trim());
+    // One that nobody has waited for yet is over, too.
+    let runs = || std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z "));
+    let ended = async {
+        while runs() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    ended.expect("the process has ended");
 }
 
 #[test]
