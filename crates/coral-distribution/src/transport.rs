@@ -112,10 +112,12 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub(crate) fn new(options: ClientOptions) -> Result<Self, Error> {
+        let proxies = Proxies::from_environment()
+            .map_err(|problem| Error::new("the environment", "looking for a proxy", problem))?;
         Ok(Self {
             stall: options.stall_timeout,
             connect_timeout: options.connect_timeout,
-            proxies: Proxies::from_environment(),
+            proxies,
             rate_limits: RateLimits::default(),
             connections: Connections::new(options)?,
         })

@@ -1,11 +1,14 @@
 //! The proxy that the environment names for a host.
 
+use std::ffi::OsString;
 use std::fmt;
 
+use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
 
 use super::connections::is_loopback;
+use crate::error::Problem;
 
 /// Host and port of a proxy. What it is given to authenticate is not in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +43,38 @@ impl fmt::Debug for Proxies {
     }
 }
 
+/// In the order in which they are looked for; of two that are set, the first counts.
+const VARIABLES: [[&str; 2]; 3] = [
+    ["HTTPS_PROXY", "https_proxy"],
+    ["HTTP_PROXY", "http_proxy"],
+    ["ALL_PROXY", "all_proxy"],
+];
+
+/// A variable that names no proxy, although it was set to: who set it does not want requests to go
+/// past it.
+fn malformed(value: impl Fn(&str) -> Option<OsString>) -> Option<&'static str> {
+    let names_one = |value: &str| {
+        let any = Uri::from_static("http://registry.example/");
+        let proxy = Matcher::builder().all(value.to_owned()).build();
+        proxy.intercept(&any).is_some()
+    };
+    VARIABLES.into_iter().find_map(|names| {
+        let set = |name: &'static str| value(name).map(|value| (name, value));
+        let (name, value) = names.into_iter().find_map(set)?;
+        let is_right = value.is_empty() || value.to_str().is_some_and(names_one);
+        (!is_right).then_some(name)
+    })
+}
+
 impl Proxies {
-    pub(super) fn from_environment() -> Self {
-        Self(Matcher::from_env())
+    /// An error names the variable that is none, and not its value: that may hold a password.
+    pub(super) fn from_environment() -> Result<Self, Problem> {
+        match malformed(|name| std::env::var_os(name)) {
+            None => Ok(Self(Matcher::from_env())),
+            Some(name) => Err(Problem::Options(format!(
+                "{name} is not the URL of a proxy; write http://HOST:PORT, or unset it"
+            ))),
+        }
     }
 
     /// The proxy for a URL. None ever stands between this machine and itself.
@@ -61,5 +93,45 @@ impl Proxies {
             host: uri.host()?.to_owned(),
             port: uri.port_u16().unwrap_or(default),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(set: &[(&str, &str)], expected: Option<&str>) {
+        let value = |name: &str| {
+            let found = set.iter().find(|(set, _)| *set == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        assert_eq!(malformed(value), expected, "{set:?}");
+    }
+
+    #[test]
+    fn a_variable_that_names_no_proxy_is_known() {
+        check(&[], None);
+        for value in [
+            "",
+            "http://proxy:3128",
+            "proxy:3128",
+            "https://u:p@[::1]:1",
+            "socks5://a:1",
+        ] {
+            check(&[("HTTPS_PROXY", value)], None);
+        }
+        for value in [
+            "http://u:p@[::1",
+            "ftp://proxy:1",
+            "http://",
+            "not a proxy",
+            " ",
+        ] {
+            for name in ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"] {
+                check(&[("NO_PROXY", "a"), (name, value)], Some(name));
+            }
+        }
+        check(&[("HTTP_PROXY", "http://a:1"), ("http_proxy", "?")], None);
+        check(&[("HTTP_PROXY", ""), ("http_proxy", "?")], None);
     }
 }
