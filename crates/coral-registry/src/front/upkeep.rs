@@ -13,7 +13,7 @@ use crate::store::Idle;
 const EMPTY: Duration = Duration::from_mins(10);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(150);
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
-const MEMORY_EVERY: Duration = Duration::from_secs(30);
+const MEMORY_EVERY: Duration = Duration::from_secs(10);
 
 impl Registry {
     /// Ends uploads that were abandoned, until `stop`.
