@@ -1,7 +1,7 @@
 //! A layout as one tar file, written as a whole.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::files::problem;
@@ -10,6 +10,8 @@ use crate::error::{Error, Problem};
 
 /// Files are copied through a buffer of this size.
 const BUFFER: usize = 256 * 1024;
+/// How often the removal of the folder is tried.
+const REMOVALS: usize = 8;
 
 /// A tar that is going to be written. What it will hold is collected in a folder beside it, which
 /// goes away with this value; the file appears, synced and under its name, when
@@ -17,8 +19,12 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct NewArchive {
     target: PathBuf,
-    folder: PathBuf,
+    folder: Folder,
 }
+
+/// A folder that goes away with this value.
+#[derive(Debug)]
+struct Folder(PathBuf);
 
 impl NewArchive {
     /// Makes the folder, in the one that the tar will be in.
@@ -30,22 +36,40 @@ impl NewArchive {
             let problem = problem("cannot make the folder", &folder, error);
             return Err(Error::new(target.display(), "writing the archive", problem));
         }
-        Ok(Self { target, folder })
+        Ok(Self {
+            target,
+            folder: Folder(folder),
+        })
     }
 
     /// What is collected.
     pub fn layout(&self) -> Layout {
-        Layout::new(&self.folder)
+        Layout::new(&self.folder.0)
     }
 
-    /// Writes the tar.
+    /// Writes the tar. Dropped before that is done, no tar appears and the folder is gone: what
+    /// packs, behind the back of whoever asked, ends for want of it.
     pub async fn finish(self) -> Result<(), Error> {
-        let place = self.target.display().to_string();
-        let packing = tokio::task::spawn_blocking(move || self.pack());
-        let packed = packing.await.expect("writing a tar does not panic");
+        let Self { target, folder } = self;
+        let place = target.display().to_string();
+        let packing = Packing {
+            target,
+            folder: folder.0.clone(),
+        };
+        let packed = tokio::task::spawn_blocking(move || packing.pack()).await;
+        drop(folder);
+        let packed = packed.expect("writing a tar does not panic");
         packed.map_err(|problem| Error::new(place, "writing the archive", problem))
     }
+}
 
+/// The writing of the tar, on a thread that may wait.
+struct Packing {
+    target: PathBuf,
+    folder: PathBuf,
+}
+
+impl Packing {
     fn pack(self) -> Result<(), Problem> {
         let whole = self.folder.join("whole.tar");
         let fail = |error| problem("cannot write", &self.target, error);
@@ -96,10 +120,16 @@ impl NewArchive {
     }
 }
 
-impl Drop for NewArchive {
+impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed here is hidden by its name and nobody's content.
-        let _ = std::fs::remove_dir_all(&self.folder);
+        // Writing that nobody waits for any more may put one more file into it meanwhile. What
+        // cannot be removed then is hidden by its name and nobody's content.
+        for _ in 0..REMOVALS {
+            match std::fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+                _ => return,
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! OCI layout directories as source and destination.
 
-use coral_distribution::{BlobPush, Category, Disposition, Endpoint, Layout};
+use coral_distribution::{BlobPush, Category, Disposition, Endpoint, Layout, NewArchive};
 use coral_image::{Manifest, ManifestKind, Version};
 use coral_testkit::{Built, Effect, Fault, ImageBuilder, IndexBuilder};
 
@@ -239,6 +239,36 @@ async fn a_pipe_in_place_of_an_archive_is_refused() {
     let _other_end = std::fs::File::options().read(true).write(true).open(&pipe);
     let error = opened.expect("nothing is waited for").unwrap_err();
     assert_eq!(error.category(), Category::Storage, "{error}");
+}
+
+/// Regression: whoever stopped a copy while its tar was written was left a folder with the blobs.
+#[cfg(unix)]
+#[tokio::test]
+async fn an_archive_given_up_while_it_is_packed_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let tar = dir.path().join("x.tar");
+    let archive = NewArchive::create(&tar).unwrap();
+    let layout = archive.layout();
+    push(&Endpoint::from(layout.clone()), &image(), "1").await;
+    // Packing ends at this one until the other end is closed.
+    let pipe = layout.dir().join("blobs/sha256/pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let other_end = std::fs::File::options().read(true).write(true).open(&pipe);
+    let whole = layout.dir().join("whole.tar");
+    let packing = tokio::spawn(archive.finish());
+    let begun = async {
+        while !whole.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let soon = std::time::Duration::from_secs(10);
+    tokio::time::timeout(soon, begun).await.unwrap();
+    packing.abort();
+    assert!(packing.await.unwrap_err().is_cancelled());
+    let left = || std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(left(), 0);
+    drop(other_end);
 }
 
 /// Regression: a folder that cannot be one was tried again and again.
