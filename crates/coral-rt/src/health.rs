@@ -1,7 +1,9 @@
 //! Health, readiness and metrics over HTTP.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,24 +12,62 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 
+/// How long looking may take before it counts as a no: a file system that is gone may never answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whether the process can do its work now. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<AtomicBool>);
+pub struct Health(Arc<Readiness>);
+
+#[derive(Default)]
+struct Readiness {
+    ready: AtomicBool,
+    check: OnceLock<Box<Check>>,
+}
+
+type Check = dyn Fn() -> Result<(), String> + Send + Sync;
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ready.fmt(f)
+    }
+}
 
 impl Health {
     /// From now on `/readyz` answers 200.
     pub fn set_ready(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.ready.store(true, Ordering::Release);
     }
 
     /// From now on `/readyz` answers 503; set before connections are drained.
     pub fn set_not_ready(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.ready.store(false, Ordering::Release);
     }
 
     /// Whether the process said that it is ready.
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.ready.load(Ordering::Acquire)
+    }
+
+    /// Has `/readyz` look at something each time too; it may wait for the file system. The first
+    /// check that is given stays.
+    pub fn check_with(&self, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        let _ = self.0.check.set(Box::new(check));
+    }
+
+    /// Nothing, or why the process cannot do its work.
+    async fn trouble(self) -> Option<String> {
+        if !self.is_ready() {
+            return Some("not ready".to_owned());
+        }
+        let look = tokio::task::spawn_blocking(move || match self.0.check.get() {
+            Some(check) => check(),
+            None => Ok(()),
+        });
+        match tokio::time::timeout(PATIENCE, look).await {
+            Ok(Ok(looked)) => looked.err().map(|why| format!("not ready: {why}")),
+            Ok(Err(_)) | Err(_) => Some("not ready: its check does not end".to_owned()),
+        }
     }
 }
 
@@ -47,10 +87,9 @@ pub fn health_router(health: Health, metrics: Arc<Registry>) -> Router {
 }
 
 async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
-    if shared.health.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    match shared.health.trouble().await {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
@@ -65,4 +104,29 @@ async fn metrics_text(State(shared): State<Shared>) -> axum::response::Response 
     }
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_said_to_be_ready_is_so_as_long_as_the_check_agrees() {
+        let health = Health::default();
+        let well = Arc::new(AtomicBool::new(true));
+        let look = well.clone();
+        health.check_with(move || {
+            let well = look.load(Ordering::Relaxed);
+            well.then_some(()).ok_or("the storage is gone".to_owned())
+        });
+        let trouble = || health.clone().trouble();
+        assert_eq!(trouble().await.as_deref(), Some("not ready"));
+        health.set_ready();
+        assert_eq!(trouble().await, None);
+        well.store(false, Ordering::Relaxed);
+        let told = trouble().await.unwrap();
+        assert_eq!(told, "not ready: the storage is gone");
+        health.set_not_ready();
+        assert_eq!(trouble().await.as_deref(), Some("not ready"));
+    }
 }

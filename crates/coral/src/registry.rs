@@ -197,9 +197,11 @@ pub(crate) async fn open(
         .await
         .map_err(|error| Failure::failed("the store could not be opened", &error))?
         .map_err(|error| Failure::error(&error))?;
+    let health = Health::default();
+    let checked = store.clone();
+    health.check_with(move || checked.check().map_err(|error| error.to_string()));
     let mut metrics = prometheus_client::registry::Registry::default();
     let registry = Registry::with_internal_user(store, &mut metrics, internal);
-    let health = Health::default();
     let router = registry
         .router()
         .merge(health_router(health.clone(), Arc::new(metrics)));

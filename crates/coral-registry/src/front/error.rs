@@ -153,6 +153,11 @@ impl From<StoreError> for Refusal {
                 Code::InsufficientStorage,
                 "the registry's storage is full; nothing was lost, try again when space was freed",
             ),
+            StoreError::Replaced { .. } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unknown,
+                "the registry's storage is not there; its log says more",
+            ),
             StoreError::Closed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unknown,

@@ -50,6 +50,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder is not the one that was opened.
+    #[error("storage folder {path} is not the one that this registry opened: it was removed or replaced, or its disk is not mounted any more; nothing is written until it is back; start the registry again to use what is there now", path = path.display())]
+    Replaced {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A newer Coral wrote it.
     #[error("storage folder {path} has layout version {found}, this release knows up to {known}; use the release that wrote it, or a newer one", path = path.display())]
     Newer {
@@ -97,6 +103,7 @@ impl StoreError {
             Self::NotWritable { .. } => "not_writable",
             Self::NotEmpty { .. } => "not_empty",
             Self::InUse { .. } => "in_use",
+            Self::Replaced { .. } => "replaced",
             Self::Newer { .. } => "newer",
             Self::Damaged { .. } => "damaged",
             Self::Closed => "closed",

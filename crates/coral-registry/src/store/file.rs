@@ -68,7 +68,7 @@ struct Files {
     /// Which content was held against its digest.
     verdicts: Verdicts,
     /// Held as long as the store is open.
-    _lock: std::fs::File,
+    lock: std::fs::File,
 }
 
 impl FileStore {
@@ -84,6 +84,28 @@ impl FileStore {
     /// Whether a folder holds a store, opened or not.
     pub fn is_store(dir: &Path) -> bool {
         Layout::new(dir).mark().is_file()
+    }
+
+    /// Whether the folder is still the one that was opened: neither removed nor replaced, its
+    /// disk still mounted. Waits for the file system.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.files.check_folder()
+    }
+
+    /// As [`Self::run`], and only in the folder that was opened: whoever finds another one in its
+    /// place may hold that one's lock.
+    fn write<T, E>(
+        &self,
+        operation: impl FnOnce(&Files) -> Result<T, E> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.run(move |files| {
+            files.check_folder()?;
+            operation(files)
+        })
     }
 
     fn run<T, E>(
@@ -180,7 +202,7 @@ impl Store for FileStore {
         algorithm: Algorithm,
     ) -> BoxFuture<'a, Result<UploadId, StoreError>> {
         let (repository, uploads) = (repository.clone(), Arc::clone(&self.uploads));
-        self.run(move |files| uploads.begin(files, &repository, algorithm))
+        self.write(move |files| uploads.begin(files, &repository, algorithm))
     }
 
     fn upload_offset<'a>(
@@ -228,7 +250,7 @@ impl Store for FileStore {
         from: Option<&'a RepositoryPath>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let (repository, digest, from) = (repository.clone(), *digest, from.cloned());
-        self.run(move |files| files.mount(&repository, &digest, from.as_ref()))
+        self.write(move |files| files.mount(&repository, &digest, from.as_ref()))
     }
 
     fn put_manifest<'a>(
@@ -238,7 +260,7 @@ impl Store for FileStore {
         tags: Vec<Tag>,
     ) -> BoxFuture<'a, Result<(), PutManifestError>> {
         let repository = repository.clone();
-        self.run(move |files| files.put_manifest(&repository, &manifest, &tags))
+        self.write(move |files| files.put_manifest(&repository, &manifest, &tags))
     }
 
     fn delete_manifest<'a>(
@@ -247,7 +269,7 @@ impl Store for FileStore {
         version: &'a Version,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let (repository, version) = (repository.clone(), version.clone());
-        self.run(move |files| match &version {
+        self.write(move |files| match &version {
             Version::Tag(tag) => files.delete_tag(&repository, tag),
             Version::Digest(digest) => files.delete_manifest(&repository, digest),
         })
@@ -259,6 +281,6 @@ impl Store for FileStore {
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let (repository, digest) = (repository.clone(), *digest);
-        self.run(move |files| files.delete_blob(&repository, &digest))
+        self.write(move |files| files.delete_blob(&repository, &digest))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
 use coral_image::Algorithm;
@@ -71,7 +71,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         resolved: Recent::keeping(MOST_RECORDS),
         manifests: Recent::keeping(MOST_MANIFESTS),
         verdicts: Verdicts::default(),
-        _lock: lock,
+        lock,
     })
 }
 
@@ -111,6 +111,21 @@ fn refused(dir: &Path, action: &'static str, error: io::Error) -> StoreError {
             }
         }
         _ => StoreError::io(action, dir, error),
+    }
+}
+
+impl Files {
+    /// Whether the lock that is held is the folder's. What was removed, replaced or unmounted
+    /// has another one, or none.
+    pub(super) fn check_folder(&self) -> Result<(), StoreError> {
+        let held = self.lock.metadata().map(|held| (held.dev(), held.ino()));
+        let there = fs::metadata(self.layout.lock()).map(|there| (there.dev(), there.ino()));
+        match (held, there) {
+            (Ok(held), Ok(there)) if held == there => Ok(()),
+            _ => Err(StoreError::Replaced {
+                path: self.layout.root().to_owned(),
+            }),
+        }
     }
 }
 
