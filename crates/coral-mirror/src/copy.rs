@@ -20,7 +20,7 @@ use coral_image::{Digest, Manifest, ManifestKind, PlatformPattern, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
 pub use error::CopyError;
-pub(crate) use error::{Side, cause_of};
+pub(crate) use error::{Kind, Side, cause_of};
 pub(crate) use referrers::cosign_tags;
 pub use site::Site;
 pub use tree::check_platforms;

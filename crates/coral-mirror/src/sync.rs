@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coral_api::{Cadence, MirrorSettings};
-use coral_distribution::Error;
 use coral_image::{Digest, Host, Repository, Tag};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -20,6 +19,7 @@ use tracing::Instrument;
 
 use crate::access::Access;
 use crate::compare::{CompareError, Depth, Difference, compare};
+use crate::copy::CopyError;
 use crate::engine::{Ears, Engine, Failure, Finished, Shared};
 use crate::expand::{ExpandError, Wanted, destination_repository, expand};
 use crate::progress::{Event, Key, chain};
@@ -122,7 +122,7 @@ impl Mirror {
 enum Found {
     Expanded(usize, Result<Vec<Wanted>, ExpandError>),
     Compared(Key, Result<Difference, CompareError>),
-    Verified(Key, Result<BTreeSet<Digest>, Error>),
+    Verified(Key, Result<BTreeSet<Digest>, CopyError>),
     Pruned(usize, Result<Vec<Tag>, PruneError>),
 }
 

@@ -7,7 +7,7 @@ use coral_distribution::{Category, Endpoint, Error};
 use coral_image::{Descriptor, Digest, Manifest, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::copy::{choose_children, cosign_tags, is_foreign};
+use crate::copy::{CopyError, Kind, Side, choose_children, cosign_tags, is_foreign};
 use crate::expand::Wanted;
 
 /// Blobs looked at at the same time.
@@ -15,57 +15,114 @@ const AT_ONCE: usize = 4;
 /// Manifests of one image that are walked; more than any copy makes.
 const MAX_MANIFESTS: usize = 20_000;
 
+/// How far below its root an image goes: a copy makes trees of 8, and referrers of referrers.
+const MAX_DEPTH: usize = 32;
+/// Bytes of manifests of one image that are read; more than a copy reads.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
+
 /// What is gone or broken of the image `root`: blobs, manifests, and every manifest on the way to
 /// one of them, so that a copy knows what to do again. Empty if all is well. What goes with the
-/// image, referrers and cosign's tags, belongs to it where it is wanted.
+/// image, referrers and cosign's tags, belongs to it where it is wanted. An image larger than any
+/// copy is an error: what is left unseen would count as well.
 pub(crate) async fn verify(
     destination: &Endpoint,
     root: Digest,
     wanted: &Wanted,
     by: VerifyBy,
-) -> Result<BTreeSet<Digest>, Error> {
+) -> Result<BTreeSet<Digest>, CopyError> {
     let mut walk = Walk::default();
-    walk.next.push((root, vec![]));
-    while let Some((digest, above)) = walk.next.pop() {
-        if !walk.seen.insert(digest) {
-            continue;
-        }
+    walk.add([root], None)?;
+    while let Some(place) = walk.next.pop() {
+        let digest = walk.visits[place].digest;
         let found = destination.manifest(&Version::Digest(digest)).await;
-        let Some(manifest) = whole(found)? else {
-            walk.blame(&above, digest);
+        let Some(manifest) = whole(found).map_err(at_destination)? else {
+            walk.blame(place);
             continue;
         };
-        let path = [&above[..], &[digest]].concat();
-        for blob in broken_blobs(destination, &manifest, by).await? {
-            walk.blame(&path, blob);
+        walk.count(manifest.bytes().len())?;
+        let broken = broken_blobs(destination, &manifest, by).await;
+        let broken = broken.map_err(at_destination)?;
+        if !broken.is_empty() {
+            walk.blame(place);
+            walk.broken.extend(broken);
         }
         // The index itself is checked by now; what it lacks on purpose is not looked for.
         let children = choose_children(&manifest, &wanted.platforms).unwrap_or_default();
-        let mut below: Vec<Digest> = children.into_iter().map(|child| child.digest).collect();
+        walk.add(children.iter().map(|child| child.digest), Some(place))?;
         if wanted.referrers {
-            below.extend(companions(destination, &digest).await?);
-        }
-        walk.next
-            .extend(below.into_iter().map(|digest| (digest, path.clone())));
-        if walk.seen.len() > MAX_MANIFESTS {
-            break;
+            let companions = companions(destination, &digest).await;
+            walk.add(companions.map_err(at_destination)?, Some(place))?;
         }
     }
     Ok(walk.broken)
 }
 
+fn at_destination(error: Error) -> CopyError {
+    CopyError::at(Side::Destination, error)
+}
+
+/// A manifest that was met, and the place of the one above it.
+struct Visit {
+    digest: Digest,
+    above: Option<usize>,
+    depth: usize,
+}
+
 #[derive(Default)]
 struct Walk {
-    /// Manifests to look at, each with those above it.
-    next: Vec<(Digest, Vec<Digest>)>,
+    visits: Vec<Visit>,
     seen: BTreeSet<Digest>,
+    /// Places of those still to be looked at.
+    next: Vec<usize>,
+    bytes: usize,
     broken: BTreeSet<Digest>,
 }
 
 impl Walk {
-    fn blame(&mut self, above: &[Digest], digest: Digest) {
-        self.broken.insert(digest);
-        self.broken.extend(above);
+    /// Takes in what is below `above`. Counted here and not when it is looked at: what only waits
+    /// takes memory too.
+    fn add(
+        &mut self,
+        digests: impl IntoIterator<Item = Digest>,
+        above: Option<usize>,
+    ) -> Result<(), CopyError> {
+        let depth = above.map_or(0, |place| self.visits[place].depth + 1);
+        for digest in digests {
+            if !self.seen.insert(digest) {
+                continue;
+            }
+            if depth > MAX_DEPTH {
+                return Err(Kind::TooDeep(MAX_DEPTH).into());
+            }
+            if self.visits.len() >= MAX_MANIFESTS {
+                return Err(Kind::TooMany(MAX_MANIFESTS).into());
+            }
+            self.next.push(self.visits.len());
+            self.visits.push(Visit {
+                digest,
+                above,
+                depth,
+            });
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), CopyError> {
+        self.bytes += bytes;
+        if self.bytes > MAX_BYTES {
+            return Err(Kind::TooLarge(MAX_BYTES).into());
+        }
+        Ok(())
+    }
+
+    /// A manifest is to be copied again, and with it each one above.
+    fn blame(&mut self, place: usize) {
+        let mut next = Some(place);
+        while let Some(place) = next {
+            let visit = &self.visits[place];
+            self.broken.insert(visit.digest);
+            next = visit.above;
+        }
     }
 }
 
@@ -115,5 +172,46 @@ fn whole<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
         Ok(value) => Ok(Some(value)),
         Err(error) if damage(&error) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(n: usize) -> Digest {
+        Digest::sha256(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn what_is_above_a_broken_manifest_is_to_be_copied_again_and_nothing_beside_it() {
+        let mut walk = Walk::default();
+        walk.add([digest(0)], None).unwrap();
+        walk.add([digest(1), digest(2)], Some(0)).unwrap();
+        walk.add([digest(3), digest(1)], Some(2)).unwrap();
+        walk.blame(3);
+        let expected = [0, 2, 3].map(digest);
+        assert_eq!(walk.broken, BTreeSet::from(expected));
+        assert_eq!(walk.visits.len(), 4);
+    }
+
+    #[test]
+    fn a_chain_without_end_a_crowd_and_large_manifests_end_in_an_error() {
+        let mut chain = Walk::default();
+        chain.add([digest(0)], None).unwrap();
+        for n in 1..=MAX_DEPTH {
+            chain.add([digest(n)], Some(n - 1)).unwrap();
+        }
+        let refused = chain.add([digest(MAX_DEPTH + 1)], Some(MAX_DEPTH));
+        assert_eq!(refused.unwrap_err().category(), "too_large");
+        let mut crowd = Walk::default();
+        crowd.add([digest(0)], None).unwrap();
+        crowd.add((1..MAX_MANIFESTS).map(digest), Some(0)).unwrap();
+        // What was met before is no more than it was.
+        crowd.add((1..MAX_MANIFESTS).map(digest), Some(1)).unwrap();
+        assert!(crowd.add([digest(MAX_MANIFESTS)], Some(1)).is_err());
+        assert_eq!(crowd.next.len(), MAX_MANIFESTS);
+        crowd.count(MAX_BYTES).unwrap();
+        assert!(crowd.count(1).is_err());
     }
 }

@@ -4,13 +4,12 @@
 use std::collections::BTreeSet;
 
 use coral_api::VerifyBy;
-use coral_distribution::Error;
 use coral_image::{Digest, Tag, Version};
 use futures::FutureExt;
 use jiff::Timestamp;
 
 use super::{Driver, Found};
-use crate::copy::cause_of;
+use crate::copy::{CopyError, cause_of};
 use crate::engine::Failure;
 use crate::expand::Wanted;
 use crate::progress::{Event, Key, chain};
@@ -45,15 +44,15 @@ impl<Q: Queue> Driver<Q> {
     pub(super) async fn fold_in_verified(
         &mut self,
         key: &Key,
-        found: Result<BTreeSet<Digest>, Error>,
+        found: Result<BTreeSet<Digest>, CopyError>,
     ) {
         let broken = match found {
             Ok(broken) => broken,
             Err(error) => {
                 let failure = Failure {
-                    error: format!("destination: {}", chain(&error)),
-                    category: error.category().as_str(),
-                    cause: cause_of(&error),
+                    error: chain(&error),
+                    category: error.category(),
+                    cause: error.cause(),
                 };
                 return self.image_failed(key, failure);
             }
