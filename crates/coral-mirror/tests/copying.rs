@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 mod apart;
 #[path = "copying/blame.rs"]
 mod blame;
+#[path = "copying/keeping.rs"]
+mod keeping;
 
 /// A source, a destination, and a client for both.
 struct Pair {

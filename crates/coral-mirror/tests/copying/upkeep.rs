@@ -24,7 +24,7 @@ fn engine(observer: Arc<dyn Observer>) -> Engine {
 
 impl Pair {
     /// A mirror of `a/b`, with these lines of its entry and of the spec.
-    fn mirror_of(&self, name: &str, entry: &str, spec: &str) -> Mirror {
+    pub(super) fn mirror_of(&self, name: &str, entry: &str, spec: &str) -> Mirror {
         let source = self.source.host();
         let yaml = format!(
             "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata: {{name: {name}}}\nspec:\n  \
@@ -54,7 +54,7 @@ impl Pair {
         }
     }
 
-    async fn passes(&self, mirrors: Vec<Mirror>) -> Vec<Summary> {
+    pub(super) async fn passes(&self, mirrors: Vec<Mirror>) -> Vec<Summary> {
         let engine = engine(Arc::new(Deaf));
         for mirror in &mirrors {
             engine.announce(mirror);
@@ -69,7 +69,7 @@ impl Pair {
         format!("{}/a/b", self.source.host().replace(':', "_"))
     }
 
-    fn tags(&self) -> Vec<String> {
+    pub(super) fn tags(&self) -> Vec<String> {
         self.destination.tags(&self.place()).into_keys().collect()
     }
 }

@@ -1,0 +1,126 @@
+//! What a mirror leaves alone: tags and signatures that somebody needs, images of which it could
+//! not learn enough.
+
+use coral_mirror::{Mirror, Verify};
+use coral_testkit::{Built, Effect, Fault, ImageBuilder, IndexBuilder};
+
+use super::Pair;
+
+const PRUNE: &str = "  prune: {enabled: true}\n";
+
+fn image(seed: u64) -> Built {
+    ImageBuilder::new(seed).layers_of(&[500]).build()
+}
+
+fn status(status: u16) -> Effect {
+    Effect::Status {
+        status,
+        headers: vec![],
+        body: String::new(),
+    }
+}
+
+fn signature_of(image: &Built) -> String {
+    format!("{}.sig", image.fallback_tag())
+}
+
+/// Mirrors tags 1 and 2, then 1 alone; the tags that are left.
+async fn left_without_the_second(built: &Built) -> Vec<String> {
+    let pair = Pair::start().await;
+    pair.source.load("a/b", built);
+    pair.passes(vec![pair.mirror_of("m", "tags: ['1', '2']", "")])
+        .await;
+    assert_eq!(pair.tags(), built.tags.keys().cloned().collect::<Vec<_>>());
+    pair.passes(vec![pair.mirror_of("m", "tags: ['1']", PRUNE)])
+        .await;
+    pair.tags()
+}
+
+#[tokio::test]
+async fn a_signature_of_an_image_with_two_names_stays_while_one_of_them_does() {
+    let image = image(1);
+    let signature = ImageBuilder::cosign_signature(&image);
+    let built = signature.with(image.clone().tagged("1").tagged("2"));
+    let left = left_without_the_second(&built).await;
+    assert_eq!(left, ["1".to_owned(), signature_of(&image)]);
+}
+
+#[tokio::test]
+async fn a_signature_of_an_indexs_image_stays_while_one_of_its_indexes_does() {
+    let [shared, own] = [1, 2].map(image);
+    let index = |of: &[&Built], tag| {
+        let all = of.iter().zip(["linux/amd64", "linux/arm64"]);
+        let all = all.fold(IndexBuilder::new(), |index, (image, platform)| {
+            index.image((*image).clone(), platform)
+        });
+        all.build().tagged(tag)
+    };
+    let built = ImageBuilder::cosign_signature(&shared)
+        .with(ImageBuilder::cosign_signature(&own))
+        .with(index(&[&shared, &own], "2"))
+        .with(index(&[&shared], "1"));
+    let left = left_without_the_second(&built).await;
+    assert_eq!(left, ["1".to_owned(), signature_of(&shared)]);
+}
+
+#[tokio::test]
+async fn while_one_mirror_cannot_list_its_source_another_deletes_nothing() {
+    let pair = Pair::start().await;
+    let built = (1..=3).map(|n| image(n).tagged(&n.to_string()));
+    let built = built.fold(Built::default(), Built::with);
+    pair.source.load("a/b", &built);
+    pair.passes(vec![pair.mirror_of("all", "select: {all: true}", "")])
+        .await;
+    pair.source
+        .fault(Fault::new(status(403)).path("/tags/list"));
+    let both = || {
+        vec![
+            pair.mirror_of("one", "tags: ['1']", PRUNE),
+            pair.mirror_of("two", "select: {glob: '[12]'}", ""),
+        ]
+    };
+    let summaries = pair.passes(both()).await;
+    assert!(summaries[1].errors > 0, "{summaries:?}");
+    assert_eq!(pair.tags(), ["1", "2", "3"]);
+    pair.source.clear_faults();
+    pair.passes(both()).await;
+    assert_eq!(pair.tags(), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_taken_for_gone() {
+    for part in ["/manifests/", "/blobs/"] {
+        let pair = Pair::start().await;
+        pair.source.load("a/b", &image(1).tagged("1"));
+        pair.passes(vec![pair.mirror_of("m", "tags: ['1']", "")])
+            .await;
+        pair.destination
+            .fault(Fault::new(status(403)).method("GET").path(part));
+        pair.destination.clear_requests();
+        let mirror = Mirror {
+            verify: Verify::Now,
+            ..pair.mirror_of("m", "tags: ['1']", "  verifyBy: Content\n")
+        };
+        let summaries = pair.passes(vec![mirror]).await;
+        assert_eq!((summaries[0].errors, summaries[0].moved), (1, 0), "{part}");
+        assert_eq!(pair.destination.count(|r| r.method == "PUT"), 0, "{part}");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_is_as_old_as_what_it_names_now() {
+    let pair = Pair::start().await;
+    let of = |seed, year: &str, tag| {
+        let image = ImageBuilder::new(seed).layers_of(&[500]);
+        let image = image.created(&format!("{year}-01-01T00:00:00Z"));
+        image.build().tagged(tag)
+    };
+    pair.source.load("a/b", &of(1, "2020", "1"));
+    pair.source.load("a/b", &of(2, "2021", "2"));
+    let mirror = pair.mirror_of("m", "select: {latest: 1, latestBy: creation}", "");
+    pair.passes(vec![mirror.clone()]).await;
+    assert_eq!(pair.tags(), ["2"]);
+    pair.source.load("a/b", &of(3, "2022", "1"));
+    pair.passes(vec![mirror]).await;
+    assert_eq!(pair.tags(), ["1", "2"]);
+}
