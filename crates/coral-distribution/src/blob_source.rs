@@ -2,10 +2,11 @@
 //! other side of a copy stands.
 
 mod checkpoints;
+mod reads;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,9 +16,10 @@ use futures::{Stream, StreamExt};
 use crate::blob_stream::{BlobStream, Checked, Promise, Skip};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::resume::{Resumes, may_resume};
+use crate::resume::may_resume;
 
 pub(crate) use checkpoints::Checkpoints;
+pub(crate) use reads::Reads;
 
 type Wrap = dyn Fn(BlobStream) -> BlobStream + Send + Sync;
 type Opening = Pin<Box<dyn Future<Output = Result<BlobStream, Error>> + Send>>;
@@ -38,6 +40,8 @@ pub struct BlobSource {
     blob: Descriptor,
     wrap: Option<Arc<Wrap>>,
     checkpoints: Arc<Mutex<Checkpoints>>,
+    /// Of all reads together: an upload that goes on gives a slow source no new tries.
+    reads: Arc<Mutex<Reads>>,
 }
 
 impl std::fmt::Debug for BlobSource {
@@ -54,7 +58,18 @@ impl BlobSource {
             blob,
             wrap: None,
             checkpoints: Arc::default(),
+            reads: Arc::default(),
         }
+    }
+
+    fn reads(&self) -> MutexGuard<'_, Reads> {
+        // Every change is one step, so a panic elsewhere does not spoil it.
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What made the other side of a copy wait for bytes too long, if it was this one.
+    pub(crate) fn take_slowness(&self) -> Option<Error> {
+        self.reads().take_slowness()
     }
 
     /// Passes every byte that comes from the place through `wrap`, for instance to count or to
@@ -94,7 +109,6 @@ impl BlobSource {
             source: self.clone(),
             state: State::Reading(first),
             offset: start,
-            resumes: Resumes::default(),
         };
         let (place, asked) = (
             self.endpoint.place(),
@@ -141,7 +155,6 @@ struct GoingOn {
     source: BlobSource,
     state: State,
     offset: u64,
-    resumes: Resumes,
 }
 
 impl GoingOn {
@@ -151,10 +164,13 @@ impl GoingOn {
         if !may_resume(&error) {
             return Err(error);
         }
-        let Some(wait) = self.resumes.next(self.offset) else {
-            return Err(error);
-        };
-        tracing::info!(%error, offset = self.offset, "a read was cut and goes on");
+        let text = error.to_string();
+        let wait = self.source.reads().failed(error, self.offset)?;
+        tracing::info!(
+            error = text,
+            offset = self.offset,
+            "a read was cut and goes on"
+        );
         let (source, offset) = (self.source.clone(), self.offset);
         self.state = State::Opening(Box::pin(async move {
             tokio::time::sleep(wait).await;
@@ -173,6 +189,7 @@ impl Stream for GoingOn {
                 State::Reading(stream) => match ready!(stream.poll_next_unpin(cx)) {
                     Some(Ok(chunk)) => {
                         self.offset += chunk.len() as u64;
+                        self.source.reads().moved_to(self.offset);
                         return Poll::Ready(Some(Ok(chunk)));
                     }
                     Some(Err(error)) => Some(error),

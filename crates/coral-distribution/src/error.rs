@@ -149,6 +149,11 @@ impl Error {
         self.0.problem.tls_advice()
     }
 
+    /// Whether something moved, but too little.
+    pub(crate) fn is_drip(&self) -> bool {
+        matches!(self.0.problem, Problem::Slow { .. })
+    }
+
     /// How long the other side asked to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.problem.answer()?.retry_after

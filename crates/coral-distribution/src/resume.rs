@@ -7,7 +7,7 @@ use crate::error::{Category, Disposition, Error};
 /// Tries without enough progress in between.
 const TRIES: u32 = 5;
 /// Bytes that make a try worth as much as the first.
-const PROGRESS: u64 = 1024 * 1024;
+pub(crate) const PROGRESS: u64 = 1024 * 1024;
 /// The wait before the second try without progress; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
@@ -20,8 +20,19 @@ pub(crate) struct Resumes {
 }
 
 impl Resumes {
+    /// The wait before going on at `offset` after a drip, which took a minute to be seen: another
+    /// one helps only a transfer that moved before. `None` when it is time to give up.
+    pub(crate) fn next_after_drip(&mut self, offset: u64) -> Option<Duration> {
+        if offset.saturating_sub(self.since) < PROGRESS {
+            return None;
+        }
+        self.next(offset)
+    }
+
     /// The wait before going on at `offset`; `None` when it is time to give up.
     pub(crate) fn next(&mut self, offset: u64) -> Option<Duration> {
+        // The other side of a copy has lost what it had: the tries stay, what was moved does not.
+        self.since = self.since.min(offset);
         if offset.saturating_sub(self.since) >= PROGRESS {
             self.tried = 0;
         }
@@ -70,6 +81,22 @@ mod tests {
                 .count(),
             5
         );
+    }
+
+    #[test]
+    fn a_drip_ends_a_transfer_that_did_not_move_before() {
+        assert_eq!(Resumes::default().next_after_drip(5920), None);
+        let mut resumes = Resumes::default();
+        assert_eq!(resumes.next_after_drip(PROGRESS), Some(Duration::ZERO));
+        assert_eq!(resumes.next_after_drip(PROGRESS + 5920), None);
+    }
+
+    #[test]
+    fn a_transfer_that_begins_anew_makes_progress_from_there() {
+        let mut resumes = Resumes::default();
+        assert!(resumes.next(100 * PROGRESS).is_some());
+        assert_eq!(resumes.next(0), Some(Duration::from_millis(100)));
+        assert_eq!(resumes.next(PROGRESS), Some(Duration::ZERO));
     }
 
     #[test]

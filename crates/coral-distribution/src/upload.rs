@@ -112,10 +112,16 @@ impl Upload {
 }
 
 /// What is left of a blob, and whether reading it failed.
-pub(crate) struct Tail(BlobStream);
+pub(crate) struct Tail {
+    stream: BlobStream,
+    source: BlobSource,
+}
 
 /// Whose fault the end of a push is.
-pub(crate) struct End(Arc<AtomicBool>);
+pub(crate) struct End {
+    read_failed: Arc<AtomicBool>,
+    source: BlobSource,
+}
 
 impl Tail {
     pub(crate) async fn open(
@@ -124,13 +130,18 @@ impl Tail {
         check: Check,
     ) -> Result<Self, PushError> {
         let stream = source.read_from(offset, check).await;
-        stream.map(Self).map_err(PushError::Source)
+        let source = source.clone();
+        let tail = |stream| Self { stream, source };
+        stream.map(tail).map_err(PushError::Source)
     }
 
     pub(crate) fn watched(self) -> (BlobStream, End) {
         let failed = Arc::new(AtomicBool::new(false));
-        let end = End(Arc::clone(&failed));
-        let body = self.0.inspect(move |item| {
+        let end = End {
+            read_failed: Arc::clone(&failed),
+            source: self.source,
+        };
+        let body = self.stream.inspect(move |item| {
             if item.is_err() {
                 failed.store(true, Ordering::Relaxed);
             }
@@ -140,16 +151,15 @@ impl Tail {
 }
 
 impl End {
-    /// Whether the bytes could not be read.
-    pub(crate) fn is_of_source(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
+    /// A destination that waited for bytes too long says so of a source that just stood still.
     pub(crate) fn blame(&self, error: Error) -> PushError {
-        if self.is_of_source() {
-            PushError::Source(error)
-        } else {
-            PushError::Destination(error)
+        if self.read_failed.load(Ordering::Relaxed) {
+            return PushError::Source(error);
         }
+        let slowness = match error.status() {
+            Some(408) => self.source.take_slowness(),
+            _ => None,
+        };
+        slowness.map_or(PushError::Destination(error), PushError::Source)
     }
 }

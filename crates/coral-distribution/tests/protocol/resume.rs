@@ -1,7 +1,10 @@
 //! What was cut goes on where it ended, on both sides of a copy.
 
+use std::time::Duration;
+
 use coral_distribution::{
-    BlobSource, BlobStream, Category, Credentials, Endpoint, Error, Layout, PushError,
+    BlobSource, BlobStream, Category, ClientOptions, Credentials, Endpoint, Error, Layout,
+    PushError,
 };
 use coral_testkit::{Auth, Bearer, Built, Effect, Fault, FaultRegistry, ImageBuilder};
 use futures::StreamExt;
@@ -74,6 +77,25 @@ async fn a_read_that_gets_nowhere_ends_with_what_cut_it() {
     let error = read(source.read().await).await.unwrap_err();
     assert_eq!(error.category(), Category::Cut, "{error}");
     assert_eq!(registry.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn a_blob_that_drips_from_its_beginning_is_not_asked_for_again() {
+    let (registry, built) = registry_with_image().await;
+    let drip = Effect::Drip {
+        chunk: 1,
+        every_ms: 300,
+    };
+    registry.fault(Fault::new(drip).path("/blobs/"));
+    let options = ClientOptions {
+        stall_timeout: Duration::from_secs(2),
+        ..plain(&[&registry])
+    };
+    let client = with(&registry, options, Credentials::none());
+    let source = BlobSource::new(client.into(), large_blob(&built).0);
+    let error = read(source.read().await).await.unwrap_err();
+    assert!(error.to_string().contains("bytes came in"), "{error}");
+    assert_eq!(registry.requests().len(), 1);
 }
 
 #[tokio::test]
