@@ -35,5 +35,5 @@ pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, Observer, chain};
 pub use queue::{Delivery, Enqueued, InProcess, Job, Queue};
-pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy};
+pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing};
 pub use sync::{Mirror, Summary, Until, Verify};

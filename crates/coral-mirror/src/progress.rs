@@ -6,7 +6,7 @@ use std::time::Duration;
 use coral_image::{Digest, ImageRef, Repository, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::state::NextTry;
+use crate::state::{NextTry, Standing};
 
 /// One image at its destination: what a job, a state and a progress bar are about. Two sources
 /// for one key are a conflict; one source in two mirrors is sharing.
@@ -90,6 +90,8 @@ pub enum Event<'a> {
         category: &'static str,
         /// How many failures in a row this was.
         attempts: u32,
+        /// Whether that is as often as the limit says.
+        standing: Standing,
         /// When it is tried again.
         next: NextTry,
     },

@@ -388,6 +388,7 @@ impl<Q: Queue> Driver<Q> {
             error: &error,
             category,
             attempts: status.attempts,
+            standing: status.standing(),
             next: NextTry::of(&status, cause, now),
         };
         self.observe(&wanted, &event);
@@ -406,6 +407,7 @@ impl<Q: Queue> Driver<Q> {
             error: &error,
             category,
             attempts: status.attempts,
+            standing: status.standing(),
             next: NextTry::of(&status, cause, now),
         };
         self.shared.observer.observe(&source, None, &event);

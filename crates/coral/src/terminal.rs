@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coral_image::Digest;
-use coral_mirror::{Event, Key, NextTry, Observer};
+use coral_mirror::{Event, Key, NextTry, Observer, Standing};
 use coral_rt::LogFormat;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -204,6 +204,7 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
             error,
             next,
             attempts,
+            standing,
             ..
         } => {
             let again = match next {
@@ -213,14 +214,16 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
                 }
                 NextTry::NextPass => "not retried before the next pass".to_owned(),
             };
-            let times = match attempts {
-                0 | 1 => String::new(),
-                n => format!(" ({n} times in a row)"),
+            let times = match (attempts, standing) {
+                (0 | 1, Standing::Failing) => String::new(),
+                (0 | 1, Standing::InError) => " (in error)".to_owned(),
+                (n, Standing::Failing) => format!(" ({n} times in a row)"),
+                (n, Standing::InError) => format!(" ({n} times in a row, in error)"),
             };
             // Told at the first, second, fourth, eighth … time, so that the wait on the terminal
-            // is never older than half of the real one.
+            // is never older than half of the real one; and when it becomes an error.
             let gist = format!(
-                "{error} {} {}",
+                "{error} {standing:?} {} {}",
                 matches!(next, NextTry::In(_)),
                 attempts.max(&1).ilog2()
             );
@@ -338,6 +341,30 @@ pub(crate) fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn failed(attempts: u32, standing: Standing) -> (String, String) {
+        let event = Event::Failed {
+            error: "broken",
+            category: "server",
+            attempts,
+            standing,
+            next: NextTry::In(Duration::from_secs(16)),
+        };
+        told("a:1", None, &event)
+    }
+
+    #[test]
+    fn what_becomes_an_error_is_told_though_the_try_before_was_told() {
+        let (fourth, _) = failed(4, Standing::Failing);
+        let (fifth, line) = failed(5, Standing::InError);
+        assert_ne!(fourth, fifth);
+        assert_eq!(
+            line,
+            "failed a:1 (5 times in a row, in error): broken; retry in 16 s"
+        );
+        assert_eq!(fourth, failed(5, Standing::Failing).0);
+        assert_eq!(fifth, failed(7, Standing::InError).0);
+    }
 
     #[test]
     fn a_line_for_machines_has_its_level_and_what_it_is_about() {
