@@ -1,6 +1,7 @@
 //! What a mirror knows of its images: pure, `now` and jitter are arguments.
 
 mod agenda;
+mod image;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -17,36 +18,8 @@ use crate::progress::Key;
 use crate::state::{Cause, ImageState, ImageStatus, RetryPolicy};
 use crate::sync::Until;
 use agenda::Agenda;
-
-/// What is being done about an image or a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// To be looked at as soon as possible.
-    Due,
-    /// Being looked at.
-    Looking,
-    /// In the queue, or being copied.
-    Copying,
-    /// Nothing, until its next try or the next pass.
-    Resting,
-}
-
-#[derive(Debug)]
-struct Image {
-    wanted: Wanted,
-    repository: usize,
-    status: ImageStatus,
-    phase: Phase,
-    sparse: bool,
-    /// When it last succeeded or failed.
-    looked: Option<Timestamp>,
-    /// When its blobs at the destination are looked at next.
-    verify_at: Option<Timestamp>,
-    /// What is known to be broken at the destination.
-    broken: BTreeSet<Digest>,
-    /// How often in a row it was found broken.
-    repairs: u32,
-}
+pub(super) use image::Arrival;
+use image::{Image, Phase, turn_of};
 
 #[derive(Debug)]
 struct Repository {
@@ -415,44 +388,4 @@ impl Until {
             status.next_try = None;
         }
     }
-}
-
-/// How an image came to be at the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// It was there.
-    Found {
-        /// Whether its index is seen to name platforms that were left out.
-        sparse: bool,
-    },
-    /// It has been copied.
-    Copied {
-        /// Bytes moved over the network.
-        moved: u64,
-        /// Whether its index names platforms that were left out.
-        sparse: bool,
-    },
-}
-
-impl Image {
-    fn new(wanted: Wanted, repository: usize) -> Self {
-        Self {
-            wanted,
-            repository,
-            status: ImageStatus::default(),
-            phase: Phase::Due,
-            sparse: false,
-            looked: None,
-            verify_at: None,
-            broken: BTreeSet::new(),
-            repairs: 0,
-        }
-    }
-}
-
-/// When in the time between two looks an image has its turn: anywhere, but always the same.
-fn turn_of(key: &Key) -> f64 {
-    let hash = Digest::sha256(key.to_string().as_bytes()).hex();
-    let number = u32::from_str_radix(&hash[..8], 16).unwrap_or_default();
-    f64::from(number) / f64::from(u32::MAX)
 }

@@ -1,0 +1,112 @@
+//! A registry's host.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::{ReferenceError, shown};
+
+/// Longest host with port: a DNS name has at most 253 letters.
+const MAX_HOST: usize = 260;
+pub(super) const DOCKER_HUB: &str = "docker.io";
+const LEGACY_DOCKER_HUB: &str = "index.docker.io";
+
+/// A registry's host with optional port, in lower case: `docker.io`, `localhost:5000`,
+/// `[::1]:5000`. An IPv6 address always has brackets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(String);
+
+impl Host {
+    /// Reads a host; `index.docker.io` becomes `docker.io`. Letters become lower case, an IPv6
+    /// address and a port get their one usual spelling.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        let error = || ReferenceError::Host(shown(text));
+        if text.len() > MAX_HOST {
+            return Err(error());
+        }
+        let (name, port) = split_port(text).ok_or_else(error)?;
+        let name = normal_host_name(name).ok_or_else(error)?;
+        let host = match port {
+            Some(port) => format!("{name}:{}", port_number(port).ok_or_else(error)?),
+            None if name == LEGACY_DOCKER_HUB => DOCKER_HUB.to_owned(),
+            None => name,
+        };
+        Ok(Self(host))
+    }
+
+    /// The host as written, port included.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name or address without port; an IPv6 address keeps its brackets.
+    pub fn name(&self) -> &str {
+        split_port(&self.0).map_or(self.0.as_str(), |(name, _)| name)
+    }
+
+    /// The port, if one is written.
+    pub fn port(&self) -> Option<u16> {
+        split_port(&self.0).and_then(|(_, port)| port)?.parse().ok()
+    }
+
+    /// Whether this is Docker Hub.
+    pub fn is_docker_hub(&self) -> bool {
+        self.0 == DOCKER_HUB
+    }
+
+    /// Whether the host is this machine: `localhost` or a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        let name = self.name().trim_matches(['[', ']']);
+        name == "localhost"
+            || name
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// `name[:port]` or `[v6][:port]`; `None` when brackets or colons do not fit.
+fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
+    if text.starts_with('[') {
+        let end = text.find(']')? + 1;
+        let (name, rest) = text.split_at(end);
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((name, Some(port))),
+            None if rest.is_empty() => Some((name, None)),
+            None => None,
+        };
+    }
+    match text.split_once(':') {
+        Some((_, port)) if port.contains(':') => None,
+        Some((name, port)) => Some((name, Some(port))),
+        None => Some((text, None)),
+    }
+}
+
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0)
+}
+
+/// A DNS name, an IPv4 address or an IPv6 address in brackets.
+fn normal_host_name(name: &str) -> Option<String> {
+    if let Some(inner) = name.strip_prefix('[') {
+        let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]"));
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.split('.')
+        .all(label)
+        .then(|| name.to_ascii_lowercase())
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

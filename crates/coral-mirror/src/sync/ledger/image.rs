@@ -1,0 +1,80 @@
+//! What a mirror knows of one image.
+
+use std::collections::BTreeSet;
+
+use coral_image::Digest;
+use jiff::Timestamp;
+
+use crate::expand::Wanted;
+use crate::progress::Key;
+use crate::state::ImageStatus;
+
+/// What is being done about an image or a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// To be looked at as soon as possible.
+    Due,
+    /// Being looked at.
+    Looking,
+    /// In the queue, or being copied.
+    Copying,
+    /// Nothing, until its next try or the next pass.
+    Resting,
+}
+
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) wanted: Wanted,
+    pub(super) repository: usize,
+    pub(super) status: ImageStatus,
+    pub(super) phase: Phase,
+    pub(super) sparse: bool,
+    /// When it last succeeded or failed.
+    pub(super) looked: Option<Timestamp>,
+    /// When its blobs at the destination are looked at next.
+    pub(super) verify_at: Option<Timestamp>,
+    /// What is known to be broken at the destination.
+    pub(super) broken: BTreeSet<Digest>,
+    /// How often in a row it was found broken.
+    pub(super) repairs: u32,
+}
+
+/// How an image came to be at the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sync) enum Arrival {
+    /// It was there.
+    Found {
+        /// Whether its index is seen to name platforms that were left out.
+        sparse: bool,
+    },
+    /// It has been copied.
+    Copied {
+        /// Bytes moved over the network.
+        moved: u64,
+        /// Whether its index names platforms that were left out.
+        sparse: bool,
+    },
+}
+
+impl Image {
+    pub(super) fn new(wanted: Wanted, repository: usize) -> Self {
+        Self {
+            wanted,
+            repository,
+            status: ImageStatus::default(),
+            phase: Phase::Due,
+            sparse: false,
+            looked: None,
+            verify_at: None,
+            broken: BTreeSet::new(),
+            repairs: 0,
+        }
+    }
+}
+
+/// When in the time between two looks an image has its turn: anywhere, but always the same.
+pub(super) fn turn_of(key: &Key) -> f64 {
+    let hash = Digest::sha256(key.to_string().as_bytes()).hex();
+    let number = u32::from_str_radix(&hash[..8], 16).unwrap_or_default();
+    f64::from(number) / f64::from(u32::MAX)
+}
