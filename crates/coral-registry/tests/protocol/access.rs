@@ -85,6 +85,19 @@ async fn without_a_login_there_is_an_invitation_and_nothing_else() {
     assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
 }
 
+/// Who sends something means to be somebody, and is told that it is not understood.
+#[tokio::test]
+async fn a_login_of_another_scheme_is_a_wrong_one() {
+    let served = served(settings(vec![grant(Who::Anybody, "**")])).await;
+    assert_eq!(served.get(MANIFEST).await.status, StatusCode::OK);
+    for header in ["Bearer token", "Basic", "Basic %", "nonsense"] {
+        let headers = [("authorization", header)];
+        let refused = served.ask(request("GET", MANIFEST, &headers, b"")).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{header}");
+        assert_eq!(refused.header("www-authenticate"), "Basic realm=\"coral\"");
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_refused_where_none_is_needed_too() {
     let served = served(settings(vec![grant(Who::Anybody, "**")])).await;

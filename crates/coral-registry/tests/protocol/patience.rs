@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coral_registry::{Connections, Limits, Serving, Settings, Timeouts};
+use coral_registry::{CertificatePair, Connections, Limits, Serving, Settings, Timeouts};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -54,6 +54,23 @@ async fn check_head_timeout(sent: &[u8]) -> String {
 #[tokio::test]
 async fn a_client_that_says_nothing_is_cut_off() {
     assert_eq!(check_head_timeout(b"").await, "");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_begin_with_tls_is_cut_off() {
+    let registry = Served::new();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let pair = CertificatePair::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let timeouts = Timeouts {
+        handshake: SHORT,
+        ..patient()
+    };
+    let serving = serving(timeouts);
+    serving.tls.set(Some(pair));
+    let (address, _shutdown, _server) = serve_at(&registry, serving).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert_eq!(until_closed(&mut stream).await, "");
 }
 
 /// It could become HTTP/1 or HTTP/2.
