@@ -101,7 +101,11 @@ fn a_push_is_refused_clearly_at_each_write_that_finds_the_disk_full() {
 }
 
 fn copy(source: &FaultServer, to: &str, plain: Option<&str>) -> Command {
-    let from = format!("{}/team/app:1", source.host());
+    copy_of("team/app", source, to, plain)
+}
+
+fn copy_of(path: &str, source: &FaultServer, to: &str, plain: Option<&str>) -> Command {
+    let from = format!("{}/{path}:1", source.host());
     let mut command = coral();
     command.args(["copy", &from, to, "--plain-http", source.host()]);
     command.args(plain.iter().flat_map(|host| ["--plain-http", host]));
@@ -177,8 +181,11 @@ fn a_copy_into_a_registry_whose_disk_is_full_says_so_and_ends_when_there_is_spac
     let mut refused = 0;
     for room in 0..MOST {
         let to = format!("{host}/copy{room}:1");
+        // An image of its own: what the registry has is mounted, and takes no room.
+        let from = format!("team/app{room}");
+        source.load(&json!({ "path": from, "tag": "1", "seed": room, "layers": [20_000, 5_000] }));
         disk.leave_pages(room);
-        let mut copy = Process::start(&mut copy(&source, &to, Some(&host)));
+        let mut copy = Process::start(&mut copy_of(&from, &source, &to, Some(&host)));
         let full = met_the_end_of_the_disk(&mut copy);
         let tag = format!("/v2/copy{room}/manifests/1");
         let there = |wire: &mut Wire| wire.call("HEAD", &tag, &[], b"").expect("an answer").status;

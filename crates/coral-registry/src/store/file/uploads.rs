@@ -69,11 +69,13 @@ impl Uploads {
         let uploads = Self::default();
         let folder = files.layout.uploads();
         for name in names_in(&folder)? {
-            let path = folder.join(&name);
             if Layout::upload_of(&name).is_none() {
-                // Older layouts had folders here, and nothing else has any business.
-                let _ = fs::remove_dir_all(&path);
-            } else if left_alone(&path, ABANDONED) {
+                adopt_folder(files, &name);
+            }
+        }
+        for name in names_in(&folder)? {
+            let path = folder.join(&name);
+            if left_alone(&path, ABANDONED) {
                 let _ = fs::remove_file(&path);
             } else {
                 uploads.open.fetch_add(1, Ordering::Relaxed);
@@ -204,6 +206,21 @@ impl Idle {
         let is_empty = || fs::metadata(data).is_ok_and(|metadata| metadata.len() == 0);
         left_alone(data, self.any) || (left_alone(data, self.empty) && is_empty())
     }
+}
+
+/// An upload was a folder once, `<uuid>/{repository,data}`. What of it cannot be used is deleted:
+/// nothing else has any business here.
+fn adopt_folder(files: &Files, name: &str) {
+    let folder = files.layout.uploads().join(name);
+    let repository = fs::read_to_string(folder.join("repository"));
+    if let Some(id) = UploadId::parse(name)
+        && let Some(repository) = repository
+            .ok()
+            .and_then(|text| RepositoryPath::parse(&text).ok())
+    {
+        let _ = fs::rename(folder.join("data"), files.layout.upload(&repository, id));
+    }
+    let _ = fs::remove_dir_all(&folder);
 }
 
 /// Whether nothing was added for so long.
