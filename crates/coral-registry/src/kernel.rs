@@ -115,6 +115,20 @@ pub(crate) fn start_writing(file: &File, offset: u64, length: u64) {
     }
 }
 
+/// Keeps the allocator to a few arenas, before there are threads. By itself it makes eight for each
+/// core, and every one keeps what its busiest moment left in pieces.
+pub fn keep_memory_together() {
+    #[cfg(target_env = "gnu")]
+    {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let arenas = i32::try_from(cores.max(2)).unwrap_or(i32::MAX);
+        // SAFETY: sets a number of the allocator, which takes its own locks.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, arenas);
+        }
+    }
+}
+
 /// Gives free memory back to the system. The allocator by itself only does with what lies behind
 /// all that is in use: one small thing that stays keeps all buffers that were ever before it.
 pub(crate) fn give_back_memory() {

@@ -24,6 +24,7 @@ pub use access::{
     Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
 };
 pub use front::{Registry, WholeCatalog};
+pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, Timeouts, serve};
 pub use settings::{Limits, Settings, Writes};

@@ -24,6 +24,7 @@ use failure::Failure;
 use terminal::Terminal;
 
 fn main() -> ExitCode {
+    coral_registry::keep_memory_together();
     let arguments = arguments::parse();
     let terminal = Terminal::new(arguments.log.log_format);
     match run(arguments, &terminal) {
