@@ -36,4 +36,4 @@ pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, Observer, chain};
 pub use queue::{Delivery, Enqueued, InProcess, Job, Queue};
 pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing};
-pub use sync::{Mirror, Summary, Until, Verify};
+pub use sync::{Mirror, Repositories, Summary, Until, Verify};

@@ -28,7 +28,7 @@ use crate::queue::{Enqueued, Job, Queue};
 use crate::state::{NextTry, RetryPolicy};
 use ledger::{Arrival, Ledger, Verification};
 
-pub use ledger::Summary;
+pub use ledger::{Repositories, Summary};
 
 /// Questions asked to one source host at the same time: a host that does not answer holds up its
 /// own images only.

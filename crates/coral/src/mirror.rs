@@ -10,7 +10,7 @@ use coral_distribution::HostOptions;
 use coral_image::Host;
 use coral_mirror::{
     Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer,
-    Paces, Summary, Until, Verify,
+    Paces, Repositories, Summary, Until, Verify,
 };
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
@@ -218,6 +218,10 @@ pub(crate) fn total<'a>(summaries: impl IntoIterator<Item = &'a Summary>) -> Sum
         pending: sum.pending + one.pending,
         failing: sum.failing + one.failing,
         errors: sum.errors + one.errors,
+        repositories: Repositories {
+            failing: sum.repositories.failing + one.repositories.failing,
+            errors: sum.repositories.errors + one.repositories.errors,
+        },
         moved: sum.moved.saturating_add(one.moved),
         pruned: sum.pruned + one.pruned,
         next_try: sum.next_try.into_iter().chain(one.next_try).min(),
@@ -228,11 +232,16 @@ pub(crate) fn total<'a>(summaries: impl IntoIterator<Item = &'a Summary>) -> Sum
 
 /// The counts in one line: `3 of 5 images mirrored, 1 failing, 1 in error, 2 MiB moved`.
 pub(crate) fn in_words(total: &Summary) -> String {
+    let repositories = total.repositories;
     let counts = [
         (total.sparse, "of them sparse"),
         (total.pending, "pending"),
-        (total.failing, "failing"),
-        (total.errors, "in error"),
+        (total.failing - repositories.failing, "failing"),
+        (total.errors - repositories.errors, "in error"),
+        (
+            repositories.failing + repositories.errors,
+            "repositories with tags that cannot be listed or deleted",
+        ),
     ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
     let counts: Vec<String> = counts
@@ -248,4 +257,27 @@ pub(crate) fn in_words(total: &Summary) -> String {
         "{mirrored} of {desired} images mirrored{counts}, {} moved{deleted}",
         HumanBytes(total.moved)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_as_images_is_images() {
+        let total = Summary {
+            desired: 3,
+            failing: 1,
+            errors: 5,
+            repositories: Repositories {
+                failing: 0,
+                errors: 2,
+            },
+            ..Summary::default()
+        };
+        assert_eq!(
+            in_words(&total),
+            "0 of 3 images mirrored, 1 failing, 3 in error, 2 repositories with tags that cannot be listed or deleted, 0 B moved"
+        );
+    }
 }

@@ -55,6 +55,7 @@ pub(crate) async fn serve(
         scheme(&serving.tls)
     ));
     warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
+    warn_of_openness(&opened.registry, address, "--htpasswd", terminal);
     let options = Arc::new(options);
     follow_users(files.0, &options, &opened.registry, terminal, &stop);
     follow_certificate(files.1, &options, &serving.tls, terminal, &stop);
@@ -76,6 +77,28 @@ fn hinted(failure: Failure, storage: &Path) -> Failure {
 
 pub(crate) fn scheme(tls: &Tls) -> &'static str {
     if tls.is_on() { "https" } else { "http" }
+}
+
+/// Says so when whoever reaches the address may do everything; `how` says how users are given.
+pub(crate) fn warn_of_openness(
+    registry: &Registry,
+    address: SocketAddr,
+    how: &str,
+    terminal: &Terminal,
+) {
+    let is_open = !registry.has_users();
+    if let Some(warning) = openness(address, how).filter(|_| is_open) {
+        terminal.line(&format!("warning: {warning}"));
+    }
+}
+
+fn openness(address: SocketAddr, how: &str) -> Option<String> {
+    (!address.ip().is_loopback()).then(|| {
+        format!(
+            "the registry is open to everybody who reaches {address}: give it users ({how}), or \
+             listen on 127.0.0.1"
+        )
+    })
 }
 
 fn warn_of_certificate(pair: Option<&CertificatePair>, terminal: &Terminal) {
@@ -236,4 +259,24 @@ pub(crate) async fn serve_until(
     coral_registry::serve(listener, router, serving, stop)
         .await
         .map_err(|error| Failure::failed("the registry ended", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_registry_that_others_can_reach_is_told_to_be_open() {
+        let told = |address: &str| openness(address.parse().unwrap(), "--htpasswd");
+        assert_eq!(told("127.0.0.1:5000"), None);
+        assert_eq!(told("[::1]:5000"), None);
+        for open in ["0.0.0.0:5000", "[::]:5000", "192.0.2.1:5000"] {
+            let warning = told(open).unwrap();
+            assert!(
+                warning.contains("open to everybody") && warning.contains(open),
+                "{warning}"
+            );
+            assert!(warning.contains("--htpasswd"), "{warning}");
+        }
+    }
 }

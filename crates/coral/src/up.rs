@@ -51,6 +51,8 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let mut embedded = Embedded::new(opened.registry.clone(), &serving);
     embedded.apply(loaded.registry, &loaded.broken);
     registry::warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
+    let users = "spec.auth of a Registry document";
+    registry::warn_of_openness(&opened.registry, address, users, terminal);
     let board = Board::default();
     let site = Site::new(address, &serving.tls, board.clone())?;
     opened.router = status_page::beside(opened.router, site);

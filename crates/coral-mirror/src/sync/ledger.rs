@@ -64,6 +64,8 @@ pub struct Summary {
     pub failing: usize,
     /// Failed as often as the limit says.
     pub errors: usize,
+    /// Of those failing or in error: repositories whose tags could not be listed, or deleted.
+    pub repositories: Repositories,
     /// Bytes moved over the network.
     pub moved: u64,
     /// Tags deleted at the destination so far.
@@ -74,6 +76,15 @@ pub struct Summary {
     pub next_pass: Option<Timestamp>,
     /// Whether nothing is being looked at or copied.
     pub quiet: bool,
+}
+
+/// Counts of repositories that failed as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Repositories {
+    /// Failed, and tried again.
+    pub failing: usize,
+    /// Failed as often as the limit says.
+    pub errors: usize,
 }
 
 impl Ledger {
@@ -364,6 +375,7 @@ impl Ledger {
             pending: counts.pending,
             failing: counts.failing,
             errors: counts.errors,
+            repositories: Repositories::default(),
             moved: self.moved,
             pruned: self.pruned,
             next_try: self.next_try(),
@@ -372,11 +384,13 @@ impl Ledger {
         };
         for repository in &self.repositories {
             match repository.status.state {
-                ImageState::Failing(_) => summary.failing += 1,
-                ImageState::Error(_) => summary.errors += 1,
+                ImageState::Failing(_) => summary.repositories.failing += 1,
+                ImageState::Error(_) => summary.repositories.errors += 1,
                 ImageState::Pending | ImageState::Mirrored(_) => {}
             }
         }
+        summary.failing += summary.repositories.failing;
+        summary.errors += summary.repositories.errors;
         summary
     }
 }

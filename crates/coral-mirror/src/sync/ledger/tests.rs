@@ -80,6 +80,8 @@ fn a_pass_does_not_shorten_the_wait_of_a_repository() {
     assert_eq!(ledger.repositories_due(at(0)), [0, 1]);
     let later = Cause::After(Duration::from_mins(5));
     ledger.repository_failed(0, failure(later), at(0), 1.0);
+    let summary = ledger.summary(None);
+    assert_eq!((summary.failing, summary.repositories.failing), (1, 1));
     ledger.expanded(1, vec![], at(0));
     ledger.begin_pass(at(10));
     assert_eq!(ledger.repositories_due(at(10)), [1]);
