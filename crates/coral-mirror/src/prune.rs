@@ -123,15 +123,38 @@ impl PruneError {
     }
 }
 
-/// Deletes what nobody wants, or with a dry run only finds it; which tags that are.
+/// How much is believed of a selection that leaves less than half of what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Caution {
+    /// It is what it is.
+    None,
+    /// It may come from a source that lists a part of its tags: it is believed when it dooms the
+    /// same tags as the time before.
+    Twice(Vec<Tag>),
+}
+
+/// What became of tags that nobody wants.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pruned {
+    /// They went, or would go.
+    Done(Vec<Tag>),
+    /// They stay for this time.
+    Doubted(Vec<Tag>),
+}
+
+/// Deletes what nobody wants, or with a dry run only finds it.
 pub(crate) async fn prune(
     destination: &Endpoint,
     wanted: &BTreeSet<Version>,
     settings: &PruneSettings,
-) -> Result<Vec<Tag>, PruneError> {
-    let doomed = doomed(destination, wanted, &settings.keep).await?;
+    caution: &Caution,
+) -> Result<Pruned, PruneError> {
+    let (doomed, kept) = find(destination, wanted, &settings.keep).await?;
     if settings.dry_run {
-        return Ok(doomed);
+        return Ok(Pruned::Done(doomed));
+    }
+    if is_doubtful(&doomed, kept, caution) {
+        return Ok(Pruned::Doubted(doomed));
     }
     for tag in &doomed {
         match destination.delete(&Version::Tag(tag.clone())).await {
@@ -143,7 +166,15 @@ pub(crate) async fn prune(
             _ => {}
         }
     }
-    Ok(doomed)
+    Ok(Pruned::Done(doomed))
+}
+
+/// Pure: whether so many tags go that the selection is looked at once more.
+fn is_doubtful(doomed: &[Tag], kept: usize, caution: &Caution) -> bool {
+    match caution {
+        Caution::None => false,
+        Caution::Twice(before) => doomed.len() > kept && doomed != before,
+    }
 }
 
 /// The tags that go: images first, then the signatures of images that are gone with them.
@@ -152,9 +183,20 @@ pub(crate) async fn doomed(
     wanted: &BTreeSet<Version>,
     keep: &TagPatterns,
 ) -> Result<Vec<Tag>, PruneError> {
+    find(destination, wanted, keep)
+        .await
+        .map(|(doomed, _)| doomed)
+}
+
+/// The tags that go, and how many images stay.
+async fn find(
+    destination: &Endpoint,
+    wanted: &BTreeSet<Version>,
+    keep: &TagPatterns,
+) -> Result<(Vec<Tag>, usize), PruneError> {
     let present = match destination.tags().await {
         Ok(tags) => tags,
-        Err(error) if error.category() == Category::NotFound => return Ok(vec![]),
+        Err(error) if error.category() == Category::NotFound => return Ok((vec![], 0)),
         Err(error) => return Err(PruneError::List(error)),
     };
     let Sorted {
@@ -162,8 +204,9 @@ pub(crate) async fn doomed(
         kept,
         companions,
     } = sort(present, wanted, keep);
+    let staying = kept.len();
     if doomed.is_empty() || companions.is_empty() {
-        return Ok(doomed);
+        return Ok((doomed, staying));
     }
     let going = digests(destination, doomed.iter().cloned().map(Version::Tag)).await?;
     let mut companions: Vec<_> = companions
@@ -172,12 +215,12 @@ pub(crate) async fn doomed(
         .collect();
     if !companions.is_empty() {
         let wanted_digests = wanted.iter().filter(|v| v.digest().is_some()).cloned();
-        let staying = kept.into_iter().map(Version::Tag).chain(wanted_digests);
-        let staying = digests(destination, staying).await?;
-        companions.retain(|(_, subject)| !staying.contains(subject));
+        let kept = kept.into_iter().map(Version::Tag).chain(wanted_digests);
+        let kept = digests(destination, kept).await?;
+        companions.retain(|(_, subject)| !kept.contains(subject));
     }
     doomed.extend(companions.into_iter().map(|(tag, _)| tag));
-    Ok(doomed)
+    Ok((doomed, staying))
 }
 
 /// What a repository's tags are to a mirror.

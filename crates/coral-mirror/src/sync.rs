@@ -23,7 +23,7 @@ use crate::copy::CopyError;
 use crate::engine::{Ears, Engine, Failure, Finished, Shared};
 use crate::expand::{ExpandError, Wanted, destination_repository, expand};
 use crate::progress::{Event, Key, chain};
-use crate::prune::{Claims, PruneError};
+use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Job, Queue};
 use crate::state::{NextTry, RetryPolicy};
 use ledger::{Arrival, Ledger, Verification};
@@ -123,7 +123,7 @@ enum Found {
     Expanded(usize, Result<Vec<Wanted>, ExpandError>),
     Compared(Key, Result<Difference, CompareError>),
     Verified(Key, Result<BTreeSet<Digest>, CopyError>),
-    Pruned(usize, Result<Vec<Tag>, PruneError>),
+    Pruned(usize, Result<Pruned, PruneError>),
 }
 
 struct Driver<Q: Queue> {
@@ -139,6 +139,9 @@ struct Driver<Q: Queue> {
     /// Repositories to be pruned as soon as all wishes for them are known.
     to_prune: BTreeSet<usize>,
     pruning: BTreeSet<usize>,
+    /// What the last pass would have deleted and did not, being so much.
+    doubted: HashMap<usize, Vec<Tag>>,
+    until: Until,
     /// Jobs in the queue or being copied, and those that wait because of the limit on copies.
     flying: BTreeSet<Key>,
     held: VecDeque<Key>,
@@ -169,6 +172,8 @@ impl<Q: Queue> Driver<Q> {
             claims,
             to_prune: BTreeSet::new(),
             pruning: BTreeSet::new(),
+            doubted: HashMap::new(),
+            until,
             flying: BTreeSet::new(),
             held: VecDeque::new(),
         }

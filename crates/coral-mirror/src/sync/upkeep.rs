@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 
 use coral_api::VerifyBy;
-use coral_image::{Digest, Tag, Version};
+use coral_image::{Digest, Version};
 use futures::FutureExt;
 use jiff::Timestamp;
 
-use super::{Driver, Found};
+use super::{Driver, Found, Until};
 use crate::copy::{CopyError, cause_of};
 use crate::engine::Failure;
 use crate::expand::Wanted;
 use crate::progress::{Event, Key, chain};
-use crate::prune::{PruneError, Wishes, prune};
+use crate::prune::{Caution, PruneError, Pruned, Wishes, prune};
 use crate::queue::Queue;
 use crate::state::Cause;
 use crate::verify::verify;
@@ -124,23 +124,41 @@ impl<Q: Queue> Driver<Q> {
             self.pruning.insert(repository);
             let destination = self.mirror.access.destination(place).endpoint;
             let settings = settings.clone();
+            let caution = self.caution(repository);
             self.questions.push(
                 async move {
-                    Found::Pruned(repository, prune(&destination, &wanted, &settings).await)
+                    let pruned = prune(&destination, &wanted, &settings, &caution).await;
+                    Found::Pruned(repository, pruned)
                 }
                 .boxed(),
             );
         }
     }
 
-    pub(super) fn fold_in_pruned(
-        &mut self,
-        repository: usize,
-        pruned: Result<Vec<Tag>, PruneError>,
-    ) {
+    /// One pass is asked for by somebody who can look at its plan; and named tags are no list that
+    /// could lack something.
+    fn caution(&mut self, repository: usize) -> Caution {
+        let is_listed = self.mirror.settings.repositories[repository]
+            .filter
+            .is_some();
+        let before = self.doubted.remove(&repository).unwrap_or_default();
+        if is_listed && self.until == Until::Stopped {
+            Caution::Twice(before)
+        } else {
+            Caution::None
+        }
+    }
+
+    pub(super) fn fold_in_pruned(&mut self, repository: usize, pruned: Result<Pruned, PruneError>) {
         self.pruning.remove(&repository);
         let tags = match pruned {
-            Ok(tags) => tags,
+            Ok(Pruned::Done(tags)) => tags,
+            Ok(Pruned::Doubted(tags)) => {
+                let source = &self.mirror.settings.repositories[repository].repository;
+                tracing::warn!(repository = %source, tags = tags.len(), "not pruned this time: more than half of the tags would go; they go if the next pass finds the same");
+                self.doubted.insert(repository, tags);
+                return;
+            }
             Err(error) => {
                 let failure = Failure {
                     error: chain(&error),

@@ -1,10 +1,13 @@
 //! What a mirror leaves alone: tags and signatures that somebody needs, images of which it could
 //! not learn enough.
 
-use coral_mirror::{Mirror, Verify};
+use coral_mirror::{Mirror, Until, Verify};
 use coral_testkit::{Built, Effect, Fault, ImageBuilder, IndexBuilder};
 
+use tokio_util::sync::CancellationToken;
+
 use super::Pair;
+use super::upkeep::engine;
 
 const PRUNE: &str = "  prune: {enabled: true}\n";
 
@@ -123,4 +126,32 @@ async fn a_tag_that_moved_is_as_old_as_what_it_names_now() {
     pair.source.load("a/b", &of(3, "2022", "1"));
     pair.passes(vec![mirror]).await;
     assert_eq!(pair.tags(), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn more_than_half_of_the_tags_go_when_two_passes_find_the_same() {
+    let pair = Pair::start().await;
+    let built = (1..=4).map(|n| image(n).tagged(&n.to_string()));
+    let built = built.fold(Built::default(), Built::with);
+    pair.source.load("a/b", &built);
+    pair.passes(vec![pair.mirror_of("m", "select: {all: true}", "")])
+        .await;
+    pair.source.clear_requests();
+    let spec = format!("  interval: 1s\n{PRUNE}");
+    let mirror = pair.mirror_of("m", "select: {glob: '1'}", &spec);
+    let (stop, engine) = (
+        CancellationToken::new(),
+        engine(std::sync::Arc::new(super::Deaf)),
+    );
+    let until_pruned = |summary: &coral_mirror::Summary| {
+        if summary.pruned > 0 {
+            stop.cancel();
+        }
+    };
+    mirror
+        .run(&engine, Until::Stopped, stop.clone(), until_pruned)
+        .await;
+    assert_eq!(pair.tags(), ["1"]);
+    let lists = pair.source.count(|r| r.path.contains("/tags/list"));
+    assert!(lists >= 2, "deleted after {lists} look");
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Deaf, Pair};
 
-fn engine(observer: Arc<dyn Observer>) -> Engine {
+pub(super) fn engine(observer: Arc<dyn Observer>) -> Engine {
     Engine::start(InProcess::default(), EngineLimits::default(), observer)
 }
 
