@@ -249,11 +249,12 @@ fn cut_in_the_middle(name: &str, width: usize) -> String {
 }
 
 /// A line as machines read it, in the form of the log's lines. What a person reads at the begin of
-/// a line (`error: `, `warning: `) is its level here.
+/// a line (`error: `, `warning: `) is its level here, and what tells of a failure is a warning.
 fn object(text: &str, mut fields: Map<String, Value>, now: Timestamp) -> Value {
     let (level, message) = match text.split_once(": ") {
         Some(("error", rest)) => ("ERROR", rest),
         Some(("warning", rest)) => ("WARN", rest),
+        _ if fields.contains_key("error") => ("WARN", text),
         _ => ("INFO", text),
     };
     fields.insert("message".to_owned(), message.into());
@@ -375,5 +376,14 @@ mod tests {
         assert_eq!(shown["fields"], json!({"image": "a:1", "message": "odd"}));
         assert_eq!(object("http: a", Map::new(), now)["level"], "INFO");
         assert_eq!(shown["timestamp"], "1970-01-01T00:00:00Z");
+    }
+
+    /// Regression: whoever looks for warnings found no failure of any image.
+    #[test]
+    fn a_line_for_machines_about_a_failure_is_a_warning() {
+        let fields = Map::from_iter([("error".to_owned(), "broken".into())]);
+        let shown = object("failed a:1: broken", fields, Timestamp::UNIX_EPOCH);
+        assert_eq!(shown["level"], "WARN");
+        assert_eq!(shown["fields"]["message"], "failed a:1: broken");
     }
 }
