@@ -38,6 +38,15 @@ pub struct Wanted {
     pub referrers: bool,
 }
 
+/// What the settings of a repository select.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expanded {
+    /// The images.
+    pub wanted: Vec<Wanted>,
+    /// Where `select` fits none of the repository's tags: how many these are.
+    pub unmatched: Option<usize>,
+}
+
 /// Why the images of a repository could not be found out.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpandError {
@@ -81,17 +90,34 @@ pub async fn expand(
     access: &Access,
     settings: &RepositorySettings,
     now: Timestamp,
-) -> Result<Vec<Wanted>, ExpandError> {
+) -> Result<Expanded, ExpandError> {
     let mut tags: BTreeSet<Tag> = settings.tags.iter().cloned().collect();
-    tags.extend(filtered(access, settings, now).await?);
+    let filtered = filtered(access, settings, now).await?;
+    let unmatched = filtered.as_ref().and_then(Filtered::unmatched);
+    tags.extend(filtered.into_iter().flat_map(|filtered| filtered.tags));
     let destination = destination_repository(&access.destination, &settings.repository)?;
     let versions = tags
         .into_iter()
         .map(Version::Tag)
         .chain(settings.digests.iter().copied().map(Version::Digest));
-    Ok(versions
-        .map(|version| wanted(settings, &destination, version))
-        .collect())
+    Ok(Expanded {
+        wanted: versions
+            .map(|version| wanted(settings, &destination, version))
+            .collect(),
+        unmatched,
+    })
+}
+
+/// What `select` leaves of a list of tags.
+struct Filtered {
+    tags: Vec<Tag>,
+    listed: usize,
+}
+
+impl Filtered {
+    fn unmatched(&self) -> Option<usize> {
+        self.tags.is_empty().then_some(self.listed)
+    }
 }
 
 /// The repository that `source` is mirrored to.
@@ -122,15 +148,17 @@ async fn filtered(
     access: &Access,
     settings: &RepositorySettings,
     now: Timestamp,
-) -> Result<Vec<Tag>, ExpandError> {
+) -> Result<Option<Filtered>, ExpandError> {
     let Some(filter) = &settings.filter else {
-        return Ok(vec![]);
+        return Ok(None);
     };
     let source = access.source(&settings.repository);
     let tags = source.check(|| source.endpoint.tags()).await;
     let tags = tags.map_err(ExpandError::List)?;
+    let listed = tags.len();
+    let of = |tags| Some(Filtered { tags, listed });
     if !filter.needs_creation() {
-        return Ok(filter.select(&tags, now, |_| None));
+        return Ok(of(filter.select(&tags, now, |_| None)));
     }
     let questions = filter
         .candidates(&tags)
@@ -140,7 +168,8 @@ async fn filtered(
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    Ok(filter.select(&tags, now, |tag| created.get(tag).copied().flatten()))
+    let select = |tag: &Tag| created.get(tag).copied().flatten();
+    Ok(of(filter.select(&tags, now, select)))
 }
 
 /// Times of creation by tag, with the digest that they belong to: what was read once costs a

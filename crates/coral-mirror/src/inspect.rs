@@ -73,6 +73,15 @@ pub struct RepositoryView {
     pub status: ImageStatus,
 }
 
+/// A repository of which `select` fits no tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnmatchedView {
+    /// The source.
+    pub source: Repository,
+    /// How many tags it has.
+    pub tags: usize,
+}
+
 /// The answer to an [`ImageQuery`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImagePage {
@@ -82,6 +91,8 @@ pub struct ImagePage {
     pub total: usize,
     /// Repositories that could not be listed; not paged, since a mirror names only so many.
     pub repositories: Vec<RepositoryView>,
+    /// Repositories of which nothing is selected; not paged either.
+    pub unmatched: Vec<UnmatchedView>,
 }
 
 /// A query and who waits for its answer.

@@ -29,8 +29,10 @@ pub use copy::{
     Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Report, Site, check_platforms,
 };
 pub use engine::{Engine, EngineLimits, Known};
-pub use expand::{Creations, Wanted, expand};
-pub use inspect::{Activity, ImagePage, ImageQuery, ImageView, RepositoryView, Which};
+pub use expand::{Creations, Expanded, Wanted, expand};
+pub use inspect::{
+    Activity, ImagePage, ImageQuery, ImageView, RepositoryView, UnmatchedView, Which,
+};
 pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, Observer, chain};

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::access::Access;
 use crate::compare::{Depth, Difference, compare};
 use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
-use crate::expand::{Wanted, expand};
+use crate::expand::{Expanded, Wanted, expand};
 use crate::progress::{Key, chain};
 use crate::prune::{Claims, Wishes, doomed};
 use crate::sync::Mirror;
@@ -63,7 +63,12 @@ pub async fn plan<S: BuildHasher>(
     let mut planned = vec![];
     for settings in repositories {
         match expand(access, settings, now).await {
-            Ok(wanted) => planned.extend(plan_images(access, wanted, counted).await),
+            Ok(Expanded { wanted, unmatched }) => {
+                if let Some(tags) = unmatched {
+                    tracing::warn!(repository = %settings.repository, tags, "select fits none of its tags");
+                }
+                planned.extend(plan_images(access, wanted, counted).await);
+            }
             Err(error) => planned.push(Planned {
                 source: settings.repository.to_string(),
                 key: None,

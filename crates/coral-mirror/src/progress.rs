@@ -82,6 +82,11 @@ pub enum Event<'a> {
     Pruned,
     /// Its tag would be deleted at the destination, were this not a dry run.
     WouldPrune,
+    /// Of a repository: `select` fits none of its tags.
+    Unmatched {
+        /// How many it has.
+        tags: usize,
+    },
     /// It failed.
     Failed {
         /// The whole chain of causes, in one line.

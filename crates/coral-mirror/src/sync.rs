@@ -21,7 +21,7 @@ use crate::access::Access;
 use crate::compare::{CompareError, Depth, Difference, compare};
 use crate::copy::CopyError;
 use crate::engine::{Ears, Engine, Failure, Finished, Shared};
-use crate::expand::{ExpandError, Wanted, destination_repository, expand};
+use crate::expand::{ExpandError, Expanded, Wanted, destination_repository, expand};
 use crate::progress::{Event, Key, chain};
 use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Job, Queue};
@@ -120,7 +120,7 @@ impl Mirror {
 
 /// Something that a question asked in the background found.
 enum Found {
-    Expanded(usize, Result<Vec<Wanted>, ExpandError>),
+    Expanded(usize, Result<Expanded, ExpandError>),
     Compared(Key, Result<Difference, CompareError>),
     Verified(Key, Result<BTreeSet<Digest>, CopyError>),
     Pruned(usize, Result<Pruned, PruneError>),
@@ -285,9 +285,16 @@ impl<Q: Queue> Driver<Q> {
 
     async fn fold_in(&mut self, found: Found) {
         match found {
-            Found::Expanded(repository, Ok(wanted)) => {
+            Found::Expanded(repository, Ok(Expanded { wanted, unmatched })) => {
                 self.claim(repository, &wanted);
                 self.ledger.expanded(repository, wanted, Timestamp::now());
+                self.ledger.unmatched(repository, unmatched);
+                if let Some(tags) = unmatched {
+                    let settings = &self.mirror.settings.repositories[repository];
+                    let (source, event) =
+                        (settings.repository.to_string(), Event::Unmatched { tags });
+                    self.shared.observer.observe(&source, None, &event);
+                }
             }
             Found::Expanded(repository, Err(error)) => {
                 let failure = Failure {

@@ -130,6 +130,7 @@ impl Observer for Record {
             }),
             Event::UpToDate { digest } => json!({"state": "upToDate", "digest": digest}),
             Event::Damaged { parts } => json!({"state": "damaged", "parts": parts}),
+            Event::Unmatched { tags } => json!({"state": "unmatched", "tags": tags}),
             Event::Pruned => json!({"state": "deleted"}),
             Event::WouldPrune => json!({"state": "wouldBeDeleted"}),
             Event::Failed {

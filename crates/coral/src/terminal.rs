@@ -144,6 +144,7 @@ impl Observer for Terminal {
             | Event::Damaged { .. }
             | Event::Pruned
             | Event::WouldPrune
+            | Event::Unmatched { .. }
             | Event::Failed { .. } => {
                 self.forget(source);
                 let (gist, line) = told(source, key, event);
@@ -199,6 +200,10 @@ fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) 
         Event::WouldPrune => (
             "would delete".to_owned(),
             format!("would delete{to}: no longer selected (dry run)"),
+        ),
+        Event::Unmatched { tags } => (
+            "unmatched".to_owned(),
+            format!("warning: {source}: select fits none of its {tags} tags"),
         ),
         Event::Failed {
             error,
@@ -352,6 +357,15 @@ mod tests {
             next: NextTry::In(Duration::from_secs(16)),
         };
         told("a:1", None, &event)
+    }
+
+    #[test]
+    fn a_selection_that_fits_nothing_is_warned_of() {
+        let (_, line) = told("quay.io/team/app", None, &Event::Unmatched { tags: 3 });
+        assert_eq!(
+            line,
+            "warning: quay.io/team/app: select fits none of its 3 tags"
+        );
     }
 
     #[test]

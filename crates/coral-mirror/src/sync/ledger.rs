@@ -25,6 +25,8 @@ use image::{Image, Phase, turn_of};
 struct Repository {
     status: ImageStatus,
     phase: Phase,
+    /// How many tags it has, where `select` fits none of them.
+    unmatched: Option<usize>,
 }
 
 /// All images of one mirror.
@@ -97,6 +99,7 @@ impl Ledger {
         let resting = || Repository {
             status: ImageStatus::default(),
             phase: Phase::Resting,
+            unmatched: None,
         };
         let repositories = std::iter::repeat_with(resting).take(repositories).collect();
         Self {
@@ -175,6 +178,7 @@ impl Ledger {
         self.repositories[repository] = Repository {
             status: ImageStatus::default(),
             phase: Phase::Resting,
+            unmatched: None,
         };
         let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).collect();
         let gone =
@@ -204,6 +208,11 @@ impl Ledger {
                 self.images.insert(key, image);
             }
         }
+    }
+
+    /// Whether `select` fits none of a repository's tags, and how many it has then.
+    pub(super) fn unmatched(&mut self, repository: usize, tags: Option<usize>) {
+        self.repositories[repository].unmatched = tags;
     }
 
     /// The image is to be copied; gives what is wanted, unless it is wanted no more.

@@ -10,7 +10,7 @@ use coral_distribution::Credentials;
 use coral_image::{Host, Version};
 use coral_mirror::{
     Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer,
-    Paces, PlannedAction, Summary, Until, Verify, plan, plan_prune,
+    Paces, PlannedAction, Summary, Until, Verify, expand, plan, plan_prune,
 };
 use coral_testkit::{Built, ImageBuilder, IndexBuilder};
 use jiff::Timestamp;
@@ -220,6 +220,22 @@ async fn an_empty_selection_deletes_nothing() {
     pair.passes(vec![pair.mirror_of("m", "select: {glob: 'x*'}", prune)])
         .await;
     assert_eq!(pair.tags(), ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn a_selection_that_fits_no_tag_is_known_with_how_many_there_are() {
+    let pair = Pair::start().await;
+    pair.source.load("a/b", &three());
+    for (select, unmatched) in [
+        ("select: {semver: '>=5'}", Some(3)),
+        ("select: {glob: '1'}", None),
+        ("tags: ['1']", None),
+    ] {
+        let mirror = pair.mirror_of("m", select, "");
+        let settings = &mirror.settings.repositories[0];
+        let expanded = expand(&mirror.access, settings, Timestamp::now()).await;
+        assert_eq!(expanded.unwrap().unmatched, unmatched, "{select}");
+    }
 }
 
 #[tokio::test]

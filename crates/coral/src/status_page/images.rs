@@ -25,6 +25,7 @@ pub(super) struct Shown {
     pub(super) pages: usize,
     pub(super) total: usize,
     pub(super) repositories: Vec<coral_mirror::RepositoryView>,
+    pub(super) unmatched: Vec<coral_mirror::UnmatchedView>,
 }
 
 /// One image, with what the registry beside the page knows of it.
@@ -78,6 +79,7 @@ impl Visit {
             images,
             total,
             repositories,
+            unmatched,
         } = mirror.images(query).await;
         let on_page = images.len();
         let looked = stream::iter(images)
@@ -93,6 +95,7 @@ impl Visit {
             pages: total.div_ceil(per_page).max(1),
             total,
             repositories,
+            unmatched,
         }
     }
 

@@ -74,6 +74,9 @@ fn mirror_json(mirror: &BoardMirror, shown: &Shown) -> Value {
         "nextTry": next_try, "nextPass": next_pass.filter(|at| at.as_second() > 0),
         "page": shown.page, "pages": shown.pages, "total": shown.total,
         "images": shown.images.iter().map(image_json).collect::<Vec<_>>(),
+        "unmatched": shown.unmatched.iter().map(|repository| json!({
+            "source": repository.source.to_string(), "tags": repository.tags,
+        })).collect::<Vec<_>>(),
         "unlisted": shown.repositories.iter().map(repository_json).collect::<Vec<_>>(),
     });
     if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {

@@ -3,7 +3,9 @@
 use coral_api::RepositorySettings;
 
 use super::{Image, Ledger, Phase};
-use crate::inspect::{Activity, ImagePage, ImageQuery, ImageView, RepositoryView, Which};
+use crate::inspect::{
+    Activity, ImagePage, ImageQuery, ImageView, RepositoryView, UnmatchedView, Which,
+};
 use crate::progress::Key;
 use crate::state::ImageState;
 
@@ -18,11 +20,19 @@ impl Ledger {
         let images = self.images.iter().filter(asked);
         let total = images.clone().count();
         let images = images.skip(query.skip).take(query.limit);
+        let unmatched = self.repositories.iter().zip(settings);
+        let unmatched = unmatched.filter_map(|(repository, settings)| {
+            Some(UnmatchedView {
+                source: settings.repository.clone(),
+                tags: repository.unmatched?,
+            })
+        });
         let failed = self.repositories.iter().zip(settings);
         let failed = failed.filter(|(repository, _)| has_failed(&repository.status.state));
         ImagePage {
             images: images.map(|(key, image)| image.view(key)).collect(),
             total,
+            unmatched: unmatched.collect(),
             repositories: failed
                 .map(|(repository, settings)| RepositoryView {
                     source: settings.repository.clone(),

@@ -31,6 +31,9 @@ pub(in crate::status_page) async fn page(
         h1 { "Mirror " (mirror.name) }
         (about(visit, &mirror))
         @if !shown.repositories.is_empty() { (unlisted(visit, &shown)) }
+        @for repository in &shown.unmatched {
+            p { code { (repository.source) } ": select fits none of its " (repository.tags) " tags." }
+        }
         section aria-labelledby="images" {
             h2 id="images" { "Images" }
             (choices(&mirror, which))
