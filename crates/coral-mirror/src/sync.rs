@@ -245,7 +245,9 @@ impl<Q: Queue> Driver<Q> {
         self.questions.push(
             async move {
                 let _turn = host.acquire().await;
-                Found::Expanded(repository, expand(&access, &settings, now).await)
+                // Made when its turn comes: thousands wait, and each is large.
+                let expanded = expand(&access, &settings, now).boxed().await;
+                Found::Expanded(repository, expanded)
             }
             .boxed(),
         );
@@ -271,7 +273,9 @@ impl<Q: Queue> Driver<Q> {
                 let source = access.source(wanted.source.repository());
                 let destination = access.destination(&wanted.key.repository);
                 let (version, platforms) = (&wanted.key.version, &wanted.platforms);
-                let found = compare(&source, &destination, version, platforms, depth).await;
+                // Made when its turn comes: thousands wait, and each is large.
+                let compared = compare(&source, &destination, version, platforms, depth);
+                let found = compared.boxed().await;
                 Found::Compared(wanted.key, found)
             }
             .boxed(),

@@ -34,7 +34,7 @@ impl<Q: Queue> Driver<Q> {
             async move {
                 let _turn = host.acquire().await;
                 let destination = access.destination(&wanted.key.repository).endpoint;
-                let found = verify(&destination, digest, &wanted, by).await;
+                let found = verify(&destination, digest, &wanted, by).boxed().await;
                 Found::Verified(wanted.key, found)
             }
             .boxed(),
