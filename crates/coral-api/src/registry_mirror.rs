@@ -236,7 +236,7 @@ pub struct MirrorLimits {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retry {
     /// Failures in a row after which an image counts as in error: 1 to 100, 5 if not given. Even
-    /// then a passing cause is tried again, with waits that go on doubling up to `maxBackoff`.
+    /// then a passing cause is tried again every `maxBackoff`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,

@@ -143,8 +143,8 @@ impl ImageStatus {
     }
 
     /// The image failed at `now`. Below the limit it is retried with backoff whatever the cause;
-    /// from the limit on a transient cause is still retried with waits that go on doubling, while
-    /// a refusal waits for a change. A wait that the other side asked for is never cut short, but
+    /// from the limit on a transient cause is still retried at the longest backoff, while a
+    /// refusal waits for a change. A wait that the other side asked for is never cut short, but
     /// for the ten minutes that nothing exceeds.
     pub fn failed(
         &mut self,
@@ -158,6 +158,7 @@ impl ImageStatus {
         let at_limit = self.attempts >= policy.limit.max(1);
         let wait = match cause {
             Cause::Refusal if at_limit => None,
+            Cause::Transient if at_limit => Some(policy.max_backoff.min(MAX_BACKOFF)),
             Cause::After(asked) => Some(
                 asked
                     .max(policy.backoff(self.attempts, jitter))
@@ -251,19 +252,17 @@ mod tests {
         assert_eq!(status.next_try, None);
     }
 
-    /// The limit is reached within seconds: the longest wait from there on would be a long one for
-    /// a registry that was away for as short a time.
     #[test]
-    fn waits_of_transient_failures_go_on_doubling_past_the_limit() {
-        let waits = (1..=8).map(|n| {
+    fn at_the_limit_a_transient_failure_is_tried_again_at_the_longest_wait() {
+        let waits = (1..=4).map(|n| {
             let next = failed_times(n, Cause::Transient).next_try.unwrap();
             next.as_second() - 1000
         });
-        assert_eq!(waits.collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits.collect::<Vec<_>>(), [1, 2, 60, 60]);
         let status = failed_times(3, Cause::Transient);
         assert_eq!(status.state, ImageState::Error("broken".into()));
-        assert!(!status.is_due(at(1003)));
-        assert!(status.is_due(at(1004)));
+        assert!(!status.is_due(at(1059)));
+        assert!(status.is_due(at(1060)));
     }
 
     #[test]

@@ -134,7 +134,7 @@ fn a_single_pass_waits_for_a_minute_and_ends_with_what_is_to_wait_longer() {
 
 #[test]
 fn a_single_pass_is_over_for_what_failed_as_often_as_the_limit_says() {
-    for (until, next) in [(Until::OnePass, None), (Until::Stopped, Some(3))] {
+    for (until, next) in [(Until::OnePass, None), (Until::Stopped, Some(61))] {
         let mut ledger = looking_at(until, &["a/b:1"]);
         fails(&mut ledger, "a/b:1", Cause::Transient, 0);
         assert_eq!(due(&mut ledger, 1), ["a/b"]);
