@@ -25,6 +25,10 @@ const TRIES: u32 = 5;
 const UNKNOWN_END: Duration = Duration::from_mins(1);
 const FARTHEST_END: Duration = Duration::from_mins(10);
 
+/// A wait that somebody might wonder about, and how often one is told of.
+const LONG: Duration = Duration::from_secs(5);
+const TELL_EVERY: Duration = Duration::from_mins(1);
+
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -80,6 +84,8 @@ pub(crate) struct Pace {
     checks: Queue<()>,
     copies: Queue<()>,
     changed: Notify,
+    /// When somebody was told last that nothing is asked.
+    told: Mutex<Option<Instant>>,
 }
 
 /// A request on its way.
@@ -97,6 +103,7 @@ impl Pace {
             checks: Queue::default(),
             copies: Queue::default(),
             changed: Notify::new(),
+            told: Mutex::default(),
         }
     }
 
@@ -146,11 +153,27 @@ impl Pace {
                     let (host, wait) = (self.host.clone(), at.duration_since(now));
                     return Err(AskError::Closed { host, wait });
                 }
-                Turn::At(at) => tokio::select! {
-                    () = changed => {}
-                    () = tokio::time::sleep_until(at.into()) => {}
-                },
+                Turn::At(at) => {
+                    self.tell_of_wait(at.duration_since(now), now);
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(at.into()) => {}
+                    }
+                }
             }
+        }
+    }
+
+    /// Says that nothing is asked, where that is long enough to be wondered about; not at each.
+    fn tell_of_wait(&self, wait: Duration, now: Instant) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_worth_telling(wait, told.map(|at| now.duration_since(at))) {
+            *told = Some(now);
+            let seconds = wait.as_secs_f64().ceil();
+            tracing::warn!(
+                "{} limits requests: nothing is asked of it for {seconds} s",
+                self.host
+            );
         }
     }
 
@@ -193,6 +216,11 @@ impl Drop for Asking {
     }
 }
 
+/// Whether a wait is told of, so long after the last one that was.
+fn is_worth_telling(wait: Duration, since: Option<Duration>) -> bool {
+    wait >= LONG && since.is_none_or(|since| since >= TELL_EVERY)
+}
+
 fn is_refusal(error: &Error) -> bool {
     error.category() == Category::RateLimited
 }
@@ -202,4 +230,18 @@ fn is_distress(error: &Error) -> bool {
         error.category(),
         Category::Timeout | Category::Connect | Category::Server | Category::Cut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_wait_is_told_of_once_a_minute() {
+        let seconds = Duration::from_secs;
+        assert!(is_worth_telling(seconds(5), None));
+        assert!(!is_worth_telling(seconds(4), None));
+        assert!(!is_worth_telling(seconds(20), Some(seconds(59))));
+        assert!(is_worth_telling(seconds(20), Some(seconds(60))));
+    }
 }

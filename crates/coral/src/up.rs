@@ -25,7 +25,7 @@ use crate::load::{Loaded, Surroundings, load};
 use crate::registry;
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
-use embedded::Embedded;
+use embedded::{Change, Embedded};
 use mirrors::Mirrors;
 use own_source::OwnSource;
 use watch::Watch;
@@ -122,7 +122,11 @@ async fn follow(
     };
     let mut loaded = loaded;
     let registry = loaded.registry.take();
-    embedded.apply(registry, &loaded.broken).tell(terminal);
+    let change = embedded.apply(registry, &loaded.broken);
+    change.tell(terminal);
+    if change == Change::Changed {
+        mirrors.registry_changed();
+    }
     let mut failures = vec![];
     match own.host() {
         Ok(host) if names_host(&loaded, &host) => {

@@ -282,3 +282,22 @@ fn what_does_not_fit_together_is_told_with_file_and_line() {
         assert_eq!(finished.code, 2, "{finished}");
     }
 }
+
+/// Regression: an image that the registry had refused stayed in error for the rest of the interval.
+#[test]
+#[ignore = "needs docker-registry, skopeo; run by cargo xtask test"]
+fn what_the_registry_refused_is_tried_again_when_its_document_changes() {
+    let home = scratch();
+    let (source, digest) = source(home.path());
+    let files = Files::new(home.path());
+    files.write("mirror.yaml", &[&mirror(&source)]);
+    let limited = |size: &str| registry(&format!("  limits: {{blobSize: \"{size}\"}}\n"));
+    files.write("registry.yaml", &[&limited("10")]);
+    let data = home.path().join("data");
+    let mut up = Up::start(&files.0, &data, &["--plain-http", &source.host()]);
+    up.process()
+        .wait_for_line("not retried before the next pass", SOON);
+    files.write("registry.yaml", &[&limited("1Gi")]);
+    let repository = format!("{}/team/app", source.folder_name());
+    assert_eq!(up.wait_for(&repository, "1", SOON), digest);
+}

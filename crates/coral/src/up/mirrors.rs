@@ -41,6 +41,8 @@ pub(crate) struct Mirrors {
 
 struct Running {
     fingerprint: Digest,
+    /// Whether it mirrors into the registry beside it.
+    is_here: bool,
     origin: String,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -174,6 +176,14 @@ impl Mirrors {
         Ok(())
     }
 
+    /// The registry beside the mirrors does as a changed document says: what it refused before, it
+    /// may take now. Its mirrors begin anew when the files are applied.
+    pub(crate) fn registry_changed(&mut self) {
+        for running in self.running.values_mut().filter(|running| running.is_here) {
+            running.fingerprint = Digest::sha256(b"before the registry changed");
+        }
+    }
+
     /// The certificate of the registry beside the mirrors is for the names that others know it by,
     /// and need not be for the address that it listens on. It is this process that listens there,
     /// so there is nobody else to take it for.
@@ -215,6 +225,7 @@ impl Mirrors {
         let summary = entry.summary.clone();
         let destination = mirror.access.destination_client.clone();
         let (engine, token, told) = (self.engine.clone(), stop.clone(), summary.clone());
+        let is_here = matches!(mirror.settings.target, Target::Named(_));
         let task = tokio::spawn(async move {
             let tell = move |now: &Summary| {
                 told.lock()
@@ -225,6 +236,7 @@ impl Mirrors {
         });
         Running {
             fingerprint,
+            is_here,
             origin,
             stop,
             task,
