@@ -19,7 +19,7 @@ use coral_image::{Digest, RepositoryPath, Tag, Version};
 use futures::future::BoxFuture;
 
 use self::catalog::Catalog;
-use self::files::Stamp;
+use crate::stamp::Stamp;
 use crate::store::{
     BlobContent, BlobHandle, ManifestRecord, Page, Referrers, ReferrersPage, Source, StoreError,
     StoredManifest, Stretch,

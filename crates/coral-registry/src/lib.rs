@@ -17,6 +17,7 @@ mod layout;
 mod metrics;
 mod serve;
 mod settings;
+mod stamp;
 mod store;
 mod tls;
 

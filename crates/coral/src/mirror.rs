@@ -155,6 +155,14 @@ impl Observer for Record {
     }
 }
 
+/// What the files say, and the client that goes with it.
+fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<(Loaded, Clients), Failure> {
+    let loaded = read_files(arguments, terminal)?;
+    let plain = plain_hosts(arguments, &loaded)?;
+    let client = client_for(&arguments.client, &loaded.mirrors, &plain)?;
+    Ok((loaded, client))
+}
+
 pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let verify = if arguments.verify {
         Verify::Now
@@ -162,12 +170,7 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
         Verify::AsScheduled
     };
     let arguments = arguments.mirrors;
-    let loaded = read_files(&arguments, terminal)?;
-    let client = client_for(
-        &arguments.client,
-        &loaded.mirrors,
-        &plain_hosts(&arguments, &loaded)?,
-    )?;
+    let (loaded, client) = read(&arguments, terminal)?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let record = Arc::new(Record {

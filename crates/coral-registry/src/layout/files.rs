@@ -2,37 +2,16 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use coral_image::{Digest, MAX_MANIFEST_SIZE};
 
 use super::LayoutError;
+use crate::stamp::Stamp;
 use crate::store::StoreError;
 
 const PIECE: usize = 256 * 1024;
-
-/// What a file looks like from outside: another stamp, another content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-}
 
 pub(super) fn stamp(path: &Path) -> Result<Stamp, LayoutError> {
     match std::fs::metadata(path) {

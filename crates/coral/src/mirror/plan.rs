@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{client_for, mirrors, plain_hosts, read_files};
+use super::{mirrors, read};
 use crate::arguments::{MirrorArguments, Output};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, print};
@@ -27,12 +27,7 @@ pub(crate) async fn plan(
     arguments: MirrorArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let loaded = read_files(&arguments, terminal)?;
-    let client = client_for(
-        &arguments.client,
-        &loaded.mirrors,
-        &plain_hosts(&arguments, &loaded)?,
-    )?;
+    let (loaded, client) = read(&arguments, terminal)?;
     let mirrors = mirrors(&loaded, &client, Verify::AsScheduled);
     let lines = merged(plan_all(&mirrors).await);
     match arguments.output {

@@ -3,15 +3,15 @@
 //! asking for it again and again.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use coral_image::Digest;
 
 use super::hashing::hash;
+use crate::stamp::Stamp;
 
 /// Most files that are remembered as sound.
 const MOST: usize = 10_000;
@@ -24,15 +24,6 @@ pub(super) struct Verdicts {
     pub(super) turn: Mutex<()>,
 }
 
-/// What a file looks like from outside: another stamp, another content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// What is known of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -42,22 +33,6 @@ pub(super) enum Verdict {
     Damaged(Stamp),
     /// Another file is being looked at.
     Busy,
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether a file still looks like this.
-    pub(super) fn is_of(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|metadata| Self::of(&metadata) == *self)
-    }
 }
 
 impl Verdicts {
