@@ -30,8 +30,8 @@ pub use layout::{LayoutError, LayoutFolder};
 pub use serve::{Connections, Serving, Timeouts, serve};
 pub use settings::{Limits, Settings, Writes};
 pub use store::{
-    BlobContent, BlobHandle, FileStore, Idle, ManifestRecord, Page, PutManifestError, Referrers,
-    ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId,
-    UploadWriter,
+    BlobContent, BlobHandle, FileStore, Idle, ManifestRecord, Mounted, Page, PutManifestError,
+    Referrers, ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError,
+    UploadId, UploadWriter,
 };
 pub use tls::{CertificateError, CertificatePair, Tls, Validity};

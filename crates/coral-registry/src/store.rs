@@ -191,17 +191,14 @@ pub trait Store: Source {
     /// Which ones they were.
     fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>>;
 
-    /// Whether any repository may have a blob that could be mounted.
-    fn has_content<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StoreError>>;
-
     /// Makes a blob visible in a repository without copying: the one that `from` has, or, without
-    /// `from`, the one that any repository has. `false` if there is none.
+    /// `from`, the one that any repository has.
     fn mount<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         digest: &'a Digest,
         from: Option<&'a RepositoryPath>,
-    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+    ) -> BoxFuture<'a, Result<Mounted, StoreError>>;
 
     /// Takes a manifest in, makes it a referrer of its subject, and then points `tags` at it.
     fn put_manifest<'a>(
@@ -225,6 +222,17 @@ pub trait Store: Source {
         repository: &'a RepositoryPath,
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
+}
+
+/// What came of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounted {
+    /// The repository has the blob now.
+    Here,
+    /// `from` has not got it, but it could be mounted from elsewhere.
+    Elsewhere,
+    /// Nobody has it.
+    Nowhere,
 }
 
 /// An upload that the holder may append to. Dropping it keeps what was appended.

@@ -15,7 +15,7 @@ use super::range::{self, Span};
 use super::route;
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
 use crate::access::Right;
-use crate::store::{UploadError, UploadId, UploadWriter};
+use crate::store::{Mounted, UploadError, UploadId, UploadWriter};
 
 /// What clients are told to wait when too many uploads are open.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
@@ -37,15 +37,16 @@ pub(super) async fn begin(
     if let Some(text) = head.query.get("mount") {
         let digest = route::digest(text)?;
         let from = source_of(head)?;
-        if may_mount(head, from.as_ref())
-            && context.store.mount(name, &digest, from.as_ref()).await?
-        {
+        let mounted = if may_mount(head, from.as_ref()) {
+            context.store.mount(name, &digest, from.as_ref()).await?
+        } else {
+            Mounted::Nowhere
+        };
+        if mounted == Mounted::Here {
             return Ok(created(name, &digest));
         }
         let mut opened = open(context, head, name, digest.algorithm()).await?;
-        if head.visitor.session().may_pull_everything()
-            && context.store.has_content(&digest).await?
-        {
+        if mounted == Mounted::Elsewhere && head.visitor.session().may_pull_everything() {
             opened.headers_mut().insert(ELSEWHERE, YES);
         }
         return Ok(opened);

@@ -35,8 +35,8 @@ use self::recent::Recent;
 use self::uploads::Uploads;
 use self::verdicts::Verdicts;
 use super::{
-    BlobHandle, Idle, ManifestRecord, Page, PutManifestError, Referrers, ReferrersPage, Source,
-    Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    BlobHandle, Idle, ManifestRecord, Mounted, Page, PutManifestError, Referrers, ReferrersPage,
+    Source, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -238,17 +238,12 @@ impl Store for FileStore {
         self.run(move |files| uploads.end_abandoned(files, idle))
     }
 
-    fn has_content<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let digest = *digest;
-        self.run(move |files| Ok(files.layout.blob(&digest).exists()))
-    }
-
     fn mount<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         digest: &'a Digest,
         from: Option<&'a RepositoryPath>,
-    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+    ) -> BoxFuture<'a, Result<Mounted, StoreError>> {
         let (repository, digest, from) = (repository.clone(), *digest, from.cloned());
         self.write(move |files| files.mount(&repository, &digest, from.as_ref()))
     }

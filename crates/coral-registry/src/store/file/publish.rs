@@ -14,7 +14,7 @@ use super::lookup::{CATALOG, names_in};
 use super::names::Change;
 use super::records::{self, ManifestEntry, TagEntry};
 use super::verdicts::Verdict;
-use crate::store::{PutManifestError, StoreError};
+use crate::store::{Mounted, PutManifestError, StoreError};
 
 /// Whether a file's bytes are on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,20 +88,22 @@ impl Files {
         repository: &RepositoryPath,
         digest: &Digest,
         from: Option<&RepositoryPath>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Mounted, StoreError> {
         let content = self.layout.blob(digest);
         let known = match from {
             Some(from) => self.has_blob(from, digest)?,
             None => true,
         };
-        if !known || !content.exists() {
-            return Ok(false);
+        match (known, content.exists()) {
+            (_, false) => return Ok(Mounted::Nowhere),
+            (false, true) => return Ok(Mounted::Elsewhere),
+            (true, true) => {}
         }
         {
             let _turn = self.contents.lock(digest);
             self.durable.settle(&content)?;
         }
-        self.link(repository, digest).map(|()| true)
+        self.link(repository, digest).map(|()| Mounted::Here)
     }
 
     pub(super) fn put_manifest(

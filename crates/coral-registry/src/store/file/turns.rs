@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::publish::Content;
 use super::{Files, open};
-use crate::store::PutManifestError;
+use crate::store::{Mounted, PutManifestError};
 
 /// How long something that must not happen is given to happen.
 const EARLY: Duration = Duration::from_millis(200);
@@ -83,7 +83,8 @@ fn a_mount_waits_for_content_that_is_visible_and_not_yet_on_disk() {
     let digest = push(folder.path(), &files, &from, b"content");
     let to = RepositoryPath::parse("b").unwrap();
     check(files.contents.lock(&digest), || {
-        assert!(files.mount(&to, &digest, Some(&from)).unwrap());
+        let mounted = files.mount(&to, &digest, Some(&from)).unwrap();
+        assert_eq!(mounted, Mounted::Here);
     });
 }
 
