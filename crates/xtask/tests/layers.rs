@@ -32,6 +32,17 @@ const RUNTIMES_AND_HTTP: &[&str] = &[
     "kube",
     "kube-client",
 ];
+/// What talks to a cluster: the API types may be kube's, a client may not be near them.
+const CLIENTS: &[&str] = &[
+    "kube-client",
+    "kube-runtime",
+    "hyper",
+    "hyper-util",
+    "tower",
+    "tokio",
+    "rustls",
+    "reqwest",
+];
 const KUBERNETES: &[&str] = &[
     "kube",
     "kube-core",
@@ -50,7 +61,12 @@ const RULES: &[Rule] = &[
     Rule {
         name: "coral-api",
         uses: &["coral-image"],
-        never: RUNTIMES_AND_HTTP,
+        never: CLIENTS,
+    },
+    Rule {
+        name: "coral-cri",
+        uses: &["coral-image"],
+        never: KUBERNETES,
     },
     Rule {
         name: "coral-distribution",
@@ -70,17 +86,42 @@ const RULES: &[Rule] = &[
     Rule {
         name: "coral-mirror",
         uses: &["coral-api", "coral-distribution", "coral-image"],
-        never: KUBERNETES,
+        never: &["kube-client", "kube-runtime"],
     },
     Rule {
-        name: "coral",
+        name: "coral-controller",
         uses: &[
             "coral-api",
             "coral-distribution",
             "coral-image",
             "coral-mirror",
+            "coral-rt",
+        ],
+        never: &[],
+    },
+    Rule {
+        name: "coral-agent",
+        uses: &["coral-api", "coral-cri", "coral-image", "coral-rt"],
+        never: &[],
+    },
+    Rule {
+        name: "coral-webhook",
+        uses: &["coral-api", "coral-image", "coral-rt"],
+        never: &[],
+    },
+    Rule {
+        name: "coral",
+        uses: &[
+            "coral-agent",
+            "coral-api",
+            "coral-controller",
+            "coral-cri",
+            "coral-distribution",
+            "coral-image",
+            "coral-mirror",
             "coral-registry",
             "coral-rt",
+            "coral-webhook",
         ],
         never: &[],
     },

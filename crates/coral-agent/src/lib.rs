@@ -1,0 +1,1 @@
+//! The agent: makes a node match its own NodeImages object.

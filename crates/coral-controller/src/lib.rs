@@ -1,0 +1,1 @@
+//! The controller: reconciles Coral's kinds in a cluster.

@@ -1,0 +1,1 @@
+//! Container runtimes over CRI, and what containerd offers beside it.

@@ -1,0 +1,1 @@
+//! The webhook: points pods at what is near when they are created.
