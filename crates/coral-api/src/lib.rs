@@ -16,8 +16,14 @@ mod schedule;
 mod secret;
 mod selection;
 
+pub mod conditions;
 pub mod documents;
+pub mod image;
+pub mod injection_policy;
+pub mod mirrored_images;
 pub mod names;
+pub mod node_images;
+pub mod registry_route;
 
 pub use duration::{DurationError, GoDuration, parse_age};
 pub use meta::{LocalObjectReference, ObjectMeta};
@@ -44,4 +50,25 @@ where
     T: serde::Deserialize<'de> + Default,
 {
     <Option<T> as serde::Deserialize>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::CustomResourceExt;
+
+    #[test]
+    fn the_schema_of_every_kind_can_be_made() {
+        let all = [
+            crate::image::Image::crd(),
+            crate::injection_policy::InjectionPolicy::crd(),
+            crate::mirrored_images::MirroredImages::crd(),
+            crate::node_images::NodeImages::crd(),
+            crate::registry_route::RegistryRoute::crd(),
+        ];
+        for crd in all {
+            let version = &crd.spec.versions[0];
+            assert!(version.schema.is_some(), "{:?}", crd.metadata.name);
+            assert!(version.subresources.is_some(), "{:?}", crd.metadata.name);
+        }
+    }
 }

@@ -24,11 +24,13 @@ pub mod kind {
     pub const NODE_IMAGES: &str = "NodeImages";
     /// What a mirror holds; the controller's own.
     pub const MIRRORED_IMAGES: &str = "MirroredImages";
+    /// Image names unchanged, pulls from inside.
+    pub const REGISTRY_ROUTE: &str = "RegistryRoute";
     /// The older name of [`REGISTRY_MIRROR`].
     pub const MIRROR: &str = "Mirror";
 
     /// Every kind of the group, the older name included.
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 9] = [
         IMAGE,
         REGISTRY_MIRROR,
         REGISTRY,
@@ -36,6 +38,7 @@ pub mod kind {
         INJECTION_POLICY,
         NODE_IMAGES,
         MIRRORED_IMAGES,
+        REGISTRY_ROUTE,
         MIRROR,
     ];
 }
@@ -54,6 +57,8 @@ pub mod annotation {
     pub const EXCLUDED: &str = "image.stvz.io/excluded";
     /// The mark on a pod that was changed.
     pub const INJECTED: &str = "image.stvz.io/injected";
+    /// The images that a pod named before it was changed, as JSON. For people: nothing trusts it.
+    pub const ORIGINAL: &str = "image.stvz.io/original";
 }
 
 /// Labels on nodes.
@@ -62,6 +67,61 @@ pub mod label {
     pub const IMAGE_PREFIX: &str = "image.stvz.io/";
     /// Before the hash of a registry; the value is `ready` where nodes can pull from it.
     pub const REGISTRY_PREFIX: &str = "registry.stvz.io/";
+    /// Value of an image's label where the image is there.
+    pub const AVAILABLE: &str = "available";
+    /// Value of an image's label where the image is waited for.
+    pub const PENDING: &str = "pending";
+    /// Value of an image's label where the image is in error.
+    pub const ERROR: &str = "error";
+    /// Value of a registry's label where nodes can pull from it.
+    pub const READY: &str = "ready";
+
+    /// The key of the node label for an image, from its canonical reference
+    /// (`host/path:tag` or `host/path@digest`).
+    ///
+    /// ```
+    /// let key = coral_api::names::label::image("docker.io/library/debian:bookworm-slim");
+    /// assert_eq!(key, "image.stvz.io/1022bc06d051d9e7870973e6dc0c0004");
+    /// ```
+    pub fn image(reference: &str) -> String {
+        format!("{IMAGE_PREFIX}{}", hash(reference))
+    }
+
+    /// The key of the node label for a registry, from its host as it stands in references
+    /// (`reg.coral-system.svc:5000`).
+    pub fn registry(host: &str) -> String {
+        format!("{REGISTRY_PREFIX}{}", hash(host))
+    }
+
+    /// The first 32 hexadecimal digits of SHA-256: the name of a label ends at 63 letters.
+    fn hash(text: &str) -> String {
+        use sha2::{Digest, Sha256};
+        hex::encode(&Sha256::digest(text.as_bytes())[..16])
+    }
+}
+
+/// Namespaces that Coral is installed into.
+pub mod namespace {
+    /// Controller, webhook and the administrators' registries.
+    pub const SYSTEM: &str = "coral-system";
+    /// The agents.
+    pub const NODES: &str = "coral-nodes";
+}
+
+/// The path and tag of the reserved image without layers, by which nodes are probed.
+pub const PROBE_PATH: &str = "coral-reserved/probe";
+/// The tag of [`PROBE_PATH`].
+pub const PROBE_TAG: &str = "1";
+/// The port of a managed Registry.
+pub const REGISTRY_PORT: u16 = 5000;
+
+/// The host of a managed Registry, as it stands in references.
+///
+/// ```
+/// assert_eq!(coral_api::names::registry_host("coral-system", "reg"), "reg.coral-system.svc:5000");
+/// ```
+pub fn registry_host(namespace: &str, name: &str) -> String {
+    format!("{name}.{namespace}.svc:{REGISTRY_PORT}")
 }
 
 /// The finalizer of the older Coral: objects that still carry it must be deletable.

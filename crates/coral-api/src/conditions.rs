@@ -1,0 +1,150 @@
+//! Conditions of a status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Types of conditions that every kind has.
+pub mod kind {
+    /// Whether the object is in the state that its spec asks for.
+    pub const READY: &str = "Ready";
+    /// Whether work towards that state is going on.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Whether something is wrong that a person should look at.
+    pub const DEGRADED: &str = "Degraded";
+    /// Whether every Ready node takes part in a lock's routes.
+    pub const LOCK_COMPLETE: &str = "LockComplete";
+}
+
+/// Longest message of a condition, in bytes. Kubernetes allows 32,768; one reads less.
+pub const MAX_MESSAGE: usize = 1024;
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nothing is known.
+    Unknown,
+}
+
+impl Truth {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// What a condition says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saying<'a> {
+    /// Its type, such as [`kind::READY`].
+    pub kind: &'a str,
+    /// Whether it holds.
+    pub truth: Truth,
+    /// One word in camel case, such as `ProbeFailed`.
+    pub reason: &'a str,
+    /// What is so, in words, and what to do. Cut at [`MAX_MESSAGE`].
+    pub message: &'a str,
+}
+
+/// Sets a condition. `lastTransitionTime` stays as it was while `status` is the same, so that an
+/// unchanged condition is an unchanged status.
+///
+/// ```
+/// use coral_api::conditions::{Saying, Truth, kind, set};
+///
+/// let mut conditions = Vec::new();
+/// let saying = Saying { kind: kind::READY, truth: Truth::True, reason: "Serving", message: "" };
+/// set(&mut conditions, &saying, Some(3), jiff::Timestamp::UNIX_EPOCH);
+/// set(&mut conditions, &saying, Some(3), jiff::Timestamp::now());
+/// assert_eq!(conditions.len(), 1);
+/// assert_eq!(conditions[0].last_transition_time.0.as_second(), 0);
+/// ```
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    saying: &Saying<'_>,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let position = conditions.iter().position(|c| c.type_ == saying.kind);
+    let before = position.map(|at| &conditions[at]);
+    let unchanged = before.filter(|before| before.status == saying.truth.as_str());
+    // Kubernetes stores whole seconds: anything finer would differ from what is read back.
+    let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let since = unchanged.map_or(Time(whole), |before| before.last_transition_time.clone());
+    let condition = Condition {
+        type_: saying.kind.to_owned(),
+        status: saying.truth.as_str().to_owned(),
+        reason: saying.reason.to_owned(),
+        message: cut(saying.message, MAX_MESSAGE),
+        observed_generation: generation,
+        last_transition_time: since,
+    };
+    match position {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// Whether a condition of this type is there and `True`.
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions
+        .iter()
+        .any(|c| c.type_ == kind && c.status == Truth::True.as_str())
+}
+
+/// `text`, at most `most` bytes of it, cut between letters and then ending in `…`.
+pub fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = most.saturating_sub('…'.len_utf8());
+    let end = (0..=end).rev().find(|&at| text.is_char_boundary(at));
+    format!("{}…", &text[..end.unwrap_or(0)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saying(truth: Truth) -> Saying<'static> {
+        Saying {
+            kind: kind::READY,
+            truth,
+            reason: "Reason",
+            message: "message",
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_condition_changes_with_its_status_only() {
+        let mut conditions = Vec::new();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        set(&mut conditions, &saying(Truth::False), Some(1), at(10));
+        set(&mut conditions, &saying(Truth::False), Some(2), at(20));
+        assert_eq!(conditions[0].last_transition_time.0, at(10));
+        assert_eq!(conditions[0].observed_generation, Some(2));
+        set(&mut conditions, &saying(Truth::True), Some(2), at(30));
+        assert_eq!(conditions[0].last_transition_time.0, at(30));
+        assert!(is_true(&conditions, kind::READY));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_letters() {
+        assert_eq!(cut("short", 5), "short");
+        assert_eq!(cut("longer", 5), "lo…");
+        assert_eq!(cut("ääää", 7), "ää…");
+    }
+}
