@@ -1,0 +1,151 @@
+//! containerd's image service: names, what they stand for, and their labels.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Containerd;
+use crate::proto::containerd as ctr;
+use crate::{Category, ImageName, Marks, RuntimeError};
+
+/// The label that keeps an image from kubelet's garbage collection, and its value.
+const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
+/// The label of every name that CRI made, and its value.
+const MANAGED: (&str, &str) = ("io.cri-containerd.image", "managed");
+
+/// How often naming is tried when the name is made or deleted at the same time.
+const RACES: usize = 3;
+
+impl Containerd {
+    /// Every name there is, complete or not.
+    pub(super) async fn named(&self) -> Result<BTreeMap<String, ctr::Image>, RuntimeError> {
+        let path = "/containerd.services.images.v1.Images/List";
+        let request = ctr::ListImagesRequest {};
+        let answer: ctr::ListImagesResponse = self
+            .channel
+            .listing("list image names", path, request)
+            .await?;
+        let images = answer.images.into_iter();
+        Ok(images.map(|image| (image.name.clone(), image)).collect())
+    }
+
+    /// Makes `name` stand for what `source` stands for.
+    pub(super) async fn name_image(
+        &self,
+        source: &str,
+        name: &str,
+        marks: &Marks,
+    ) -> Result<(), RuntimeError> {
+        let target = self.get(source).await?.target;
+        let mut labels = labels(marks);
+        labels.insert(MANAGED.0.to_owned(), MANAGED.1.to_owned());
+        let mut image = ctr::Image {
+            name: name.to_owned(),
+            labels,
+            target,
+        };
+        let mut last = None;
+        for _ in 0..RACES {
+            // An update can take labels away, a creation must not be given empty ones.
+            match self.update(&image, true).await {
+                Err(error) if error.category() == Category::NotFound => {}
+                done => return done,
+            }
+            image.labels.retain(|_, value| !value.is_empty());
+            match self.create(&image).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            RuntimeError::new("name the image", Category::Other, "the name keeps changing")
+        }))
+    }
+
+    /// Changes labels of a name and leaves what it stands for alone.
+    pub(super) async fn mark_name(&self, name: &str, marks: &Marks) -> Result<(), RuntimeError> {
+        let image = ctr::Image {
+            name: name.to_owned(),
+            labels: labels(marks),
+            target: None,
+        };
+        self.update(&image, false).await
+    }
+
+    /// Deletes a name; not being there is no error.
+    pub(super) async fn delete_name(&self, name: &str) -> Result<(), RuntimeError> {
+        let path = "/containerd.services.images.v1.Images/Delete";
+        let request = ctr::DeleteImageRequest {
+            name: name.to_owned(),
+            sync: false,
+        };
+        let deleted: Result<ctr::Empty, _> = self
+            .channel
+            .quick("delete the image name", path, request)
+            .await;
+        match deleted {
+            Err(error) if error.category() != Category::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn get(&self, name: &str) -> Result<ctr::Image, RuntimeError> {
+        let action = "look up the image name";
+        let path = "/containerd.services.images.v1.Images/Get";
+        let request = ctr::GetImageRequest {
+            name: name.to_owned(),
+        };
+        let answer: ctr::ImageResponse = self.channel.quick(action, path, request).await?;
+        let missing = || RuntimeError::new(action, Category::Other, "the answer holds no image");
+        answer.image.ok_or_else(missing)
+    }
+
+    async fn create(&self, image: &ctr::Image) -> Result<(), RuntimeError> {
+        let path = "/containerd.services.images.v1.Images/Create";
+        let request = ctr::CreateImageRequest {
+            image: Some(image.clone()),
+        };
+        let _: ctr::ImageResponse = self.channel.quick("name the image", path, request).await?;
+        Ok(())
+    }
+
+    /// Sets the labels of `image`, an empty value taking the label away, and, with `target`, what
+    /// the name stands for. Labels that are not named stay.
+    async fn update(&self, image: &ctr::Image, target: bool) -> Result<(), RuntimeError> {
+        let labels = image.labels.keys().map(|key| format!("labels.{key}"));
+        let mut paths: Vec<String> = labels.collect();
+        paths.sort();
+        if target {
+            paths.push("target".to_owned());
+        }
+        let request = ctr::UpdateImageRequest {
+            image: Some(image.clone()),
+            update_mask: Some(ctr::FieldMask { paths }),
+        };
+        let path = "/containerd.services.images.v1.Images/Update";
+        let _: ctr::ImageResponse = self.channel.quick("mark the image", path, request).await?;
+        Ok(())
+    }
+}
+
+/// The labels that say what `marks` say; an empty value takes a label away.
+fn labels(marks: &Marks) -> HashMap<String, String> {
+    let mut labels: HashMap<String, String> = marks.labels.clone().into_iter().collect();
+    let pin = if marks.pinned { PINNED.1 } else { "" };
+    labels.insert(PINNED.0.to_owned(), pin.to_owned());
+    labels
+}
+
+/// A name as the trait shows it.
+pub(super) fn image_name(image: &ctr::Image) -> ImageName {
+    let mut labels: BTreeMap<String, String> = image.labels.clone().into_iter().collect();
+    labels.remove(MANAGED.0);
+    let pin = labels.remove(PINNED.0);
+    let target = image.target.as_ref();
+    ImageName {
+        name: image.name.clone(),
+        digest: target
+            .map(|target| target.digest.clone())
+            .unwrap_or_default(),
+        pinned: pin.as_deref() == Some(PINNED.1),
+        labels,
+    }
+}

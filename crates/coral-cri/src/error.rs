@@ -1,0 +1,274 @@
+//! What can go wrong between the agent and its runtime.
+
+use std::error::Error as _;
+use std::fmt;
+
+use tonic::{Code, Status};
+
+/// How much of a runtime's message is kept, in characters.
+const MAX_MESSAGE: usize = 600;
+
+/// The kind of failure; a bounded metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Category {
+    /// The image, or the name, is not there.
+    NotFound,
+    /// The registry wants a credential, or another one.
+    Unauthorized,
+    /// The registry refused.
+    Denied,
+    /// The reference is malformed.
+    Invalid,
+    /// The registry asks for fewer requests.
+    Throttled,
+    /// The node's disk is full.
+    DiskFull,
+    /// The runtime does not answer on its socket.
+    Unavailable,
+    /// No answer within the deadline.
+    Timeout,
+    /// The runtime does not offer this call.
+    Unsupported,
+    /// Anything else.
+    Other,
+}
+
+impl Category {
+    /// The name, for metrics, and the reason in a status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "NotFound",
+            Self::Unauthorized => "Unauthorized",
+            Self::Denied => "Denied",
+            Self::Invalid => "InvalidReference",
+            Self::Throttled => "TooManyRequests",
+            Self::DiskFull => "DiskFull",
+            Self::Unavailable => "RuntimeUnavailable",
+            Self::Timeout => "Timeout",
+            Self::Unsupported => "Unsupported",
+            Self::Other => "Failed",
+        }
+    }
+
+    /// What to do about a failure of this kind.
+    pub const fn disposition(self) -> Disposition {
+        match self {
+            Self::NotFound
+            | Self::Unauthorized
+            | Self::Denied
+            | Self::Invalid
+            | Self::Unsupported => Disposition::Refusal,
+            Self::Throttled | Self::DiskFull | Self::Unavailable | Self::Timeout | Self::Other => {
+                Disposition::Transient
+            }
+        }
+    }
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It stays until the reference, the credential or the image at the registry changes.
+    Refusal,
+    /// It may pass: try again, with backoff.
+    Transient,
+}
+
+/// A call to the runtime that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{action}: {message}")]
+pub struct RuntimeError {
+    action: &'static str,
+    category: Category,
+    message: String,
+}
+
+impl RuntimeError {
+    /// A failure of `action` ("pull the image"), with the runtime's own words.
+    pub fn new(action: &'static str, category: Category, message: &str) -> Self {
+        Self {
+            action,
+            category,
+            message: clean(message),
+        }
+    }
+
+    /// The kind of failure.
+    pub const fn category(&self) -> Category {
+        self.category
+    }
+
+    /// What to do about it.
+    pub const fn disposition(&self) -> Disposition {
+        self.category.disposition()
+    }
+
+    /// The runtime's words, on one line, without query strings and credentials of URLs, at most
+    /// 600 characters.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn from_status(action: &'static str, status: &Status) -> Self {
+        Self::new(action, category_of_status(status), &words(status))
+    }
+}
+
+/// The status' message; for a broken connection the innermost cause, which says more.
+fn words(status: &Status) -> String {
+    let mut words = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        words = error.to_string();
+        cause = error.source();
+    }
+    words
+}
+
+fn category_of_status(status: &Status) -> Category {
+    match status.code() {
+        Code::NotFound => Category::NotFound,
+        Code::Unauthenticated => Category::Unauthorized,
+        Code::PermissionDenied => Category::Denied,
+        Code::InvalidArgument => Category::Invalid,
+        Code::Unavailable => Category::Unavailable,
+        Code::DeadlineExceeded => Category::Timeout,
+        Code::Unimplemented => Category::Unsupported,
+        // The connection broke, at this end.
+        _ if status.source().is_some() => Category::Unavailable,
+        _ => category_of_text(status.message()),
+    }
+}
+
+/// containerd reports what a registry answered as code Unknown, with the answer in its text.
+fn category_of_text(text: &str) -> Category {
+    const SIGNS: &[(&str, Category)] = &[
+        ("no space left on device", Category::DiskFull),
+        ("disk quota exceeded", Category::DiskFull),
+        ("429 Too Many Requests", Category::Throttled),
+        ("toomanyrequests", Category::Throttled),
+        ("403 Forbidden", Category::Denied),
+        ("401 Unauthorized", Category::Unauthorized),
+        ("insufficient_scope", Category::Unauthorized),
+        ("authorization failed", Category::Unauthorized),
+        ("no basic auth credentials", Category::Unauthorized),
+        ("failed to parse image reference", Category::Invalid),
+        ("invalid reference format", Category::Invalid),
+        ("404 Not Found", Category::NotFound),
+        ("deadline exceeded", Category::Timeout),
+        ("i/o timeout", Category::Timeout),
+    ];
+    SIGNS
+        .iter()
+        .find(|(sign, _)| text.contains(sign))
+        .map_or(Category::Other, |(_, category)| *category)
+}
+
+/// One line, bounded, and without what may be secret in a URL: user information and query.
+fn clean(text: &str) -> String {
+    let mut cleaned = String::new();
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
+        if word.is_empty() {
+            continue;
+        }
+        if !cleaned.is_empty() {
+            cleaned.push(' ');
+        }
+        cleaned.push_str(&without_secrets(word));
+    }
+    if cleaned.chars().count() > MAX_MESSAGE {
+        cleaned = cleaned.chars().take(MAX_MESSAGE - 1).collect();
+        cleaned.push('…');
+    }
+    cleaned
+}
+
+/// A word; if there is a URL in it, without the URL's user information and query.
+fn without_secrets(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    let Some((before, query)) = path.split_once('?') else {
+        return format!("{scheme}://{host}{path}");
+    };
+    // What follows the URL in the sentence: a closing quotation mark, a colon.
+    let end: &[char] = &['"', ':', ',', ')'];
+    let tail = query.trim_end_matches(end).len();
+    format!("{scheme}://{host}{before}{}", &query[tail..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registrys_answer_in_containerds_text_has_its_category() {
+        let rows = [
+            (
+                "failed to resolve image: unexpected status from HEAD request to https://10.0.0.1:5000/v2/x/manifests/1?ns=quay.io: 403 Forbidden\ndenied: coral: mirror it",
+                Category::Denied,
+            ),
+            (
+                "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+                Category::Unauthorized,
+            ),
+            (
+                "unexpected status: 401 Unauthorized",
+                Category::Unauthorized,
+            ),
+            (
+                "httpReadSeeker: failed open: 429 Too Many Requests",
+                Category::Throttled,
+            ),
+            (
+                "write /var/lib/x: no space left on device",
+                Category::DiskFull,
+            ),
+            (
+                "dial tcp 10.0.0.1:5000: connect: connection refused",
+                Category::Other,
+            ),
+        ];
+        for (text, category) in rows {
+            let error = RuntimeError::from_status("pull", &Status::unknown(text));
+            assert_eq!(error.category(), category, "{text}");
+        }
+    }
+
+    #[test]
+    fn codes_come_before_words_and_say_whether_to_wait() {
+        let of = |status| RuntimeError::from_status("pull", &status);
+        let missing = of(Status::not_found("reg/a:1: not found"));
+        assert_eq!(missing.category(), Category::NotFound);
+        assert_eq!(missing.disposition(), Disposition::Refusal);
+        let away = of(Status::unavailable("no socket"));
+        assert_eq!(away.disposition(), Disposition::Transient);
+    }
+
+    #[test]
+    fn messages_are_one_short_line_without_queries_and_logins() {
+        let text = "Get \"https://user:hunter2@cdn.example/blob?X-Sig=hunter2\": 403\n\tForbidden";
+        let error = RuntimeError::new("pull", Category::Other, text);
+        assert_eq!(
+            error.message(),
+            "Get \"https://cdn.example/blob\": 403 Forbidden"
+        );
+        let long = RuntimeError::new("pull", Category::Other, &"ä".repeat(5000));
+        assert_eq!(long.message().chars().count(), MAX_MESSAGE);
+    }
+
+    #[test]
+    fn a_name_with_a_digest_is_not_taken_for_a_login() {
+        let text = "failed to pull \"reg.ns.svc:5000/a/b@sha256:00\": not found";
+        let error = RuntimeError::new("pull", Category::Other, text);
+        assert_eq!(error.message(), text);
+    }
+}
