@@ -279,7 +279,7 @@ async fn own_registry(dir: &std::path::Path) -> String {
     tokio::spawn(coral_registry::serve(
         listener,
         registry.router(),
-        coral_registry::Serving::default(),
+        coral_rt::Serving::default(),
         forever,
     ));
     host

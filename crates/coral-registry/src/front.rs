@@ -29,13 +29,14 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::routing::any;
 use coral_image::RepositoryPath;
+use coral_rt::Transport;
 use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
-pub(crate) use self::body::{Wire, most_read_at_once};
+use self::body::Wire;
+pub(crate) use self::body::read_limit;
 use self::error::{Code, Refusal};
-pub(crate) use self::gate::Peer;
 use self::gate::Visitor;
 pub use self::listings::WholeCatalog;
 use self::places::Places;
@@ -192,7 +193,11 @@ async fn answer(
 ) -> Result<Response, Refusal> {
     gate::bounded(&parts)?;
     gate::from_no_page(&parts.method, &parts.headers)?;
-    let peer = parts.extensions.get().copied().unwrap_or(Peer::UNKNOWN);
+    let peer = parts
+        .extensions
+        .get()
+        .copied()
+        .unwrap_or(gate::UNKNOWN_PEER);
     let visitor = gate::admit(context, &parts.headers, peer).await?;
     let route = route?;
     gate::allow(&visitor, &route, &parts.method)?;
@@ -206,10 +211,10 @@ async fn answer(
     dispatch(context, route, &head, body).await
 }
 
-/// Who serves the connection puts it into the extensions of each request.
+/// The server puts the transport into the extensions of each request.
 fn wire(parts: &Parts) -> Wire {
     match parts.extensions.get() {
-        Some(wire) if parts.version <= Version::HTTP_11 => *wire,
+        Some(Transport::Plain) if parts.version <= Version::HTTP_11 => Wire::Untouched,
         _ => Wire::Processed,
     }
 }

@@ -19,7 +19,6 @@ mod serve;
 mod settings;
 mod stamp;
 mod store;
-mod tls;
 
 pub use access::{
     Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
@@ -27,11 +26,10 @@ pub use access::{
 pub use front::{Registry, WholeCatalog};
 pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};
-pub use serve::{Connections, Serving, Timeouts, serve};
+pub use serve::serve;
 pub use settings::{Limits, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, FileStore, Idle, ManifestRecord, Mounted, Page, PutManifestError,
     Referrers, ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError,
     UploadId, UploadWriter,
 };
-pub use tls::{CertificateError, CertificatePair, Tls, Validity};

@@ -1,14 +1,22 @@
-//! Process plumbing: logs, metrics and health, shutdown, shared arguments.
+//! Process plumbing: the HTTP server with TLS and limits, logs, metrics and health, shutdown.
 //!
-//! Every role of the binary is started through here, so that all of them log, stop and report
-//! their health alike. Nothing here knows what a registry or an image is.
+//! Every role of the binary is started through here, so that all of them log, stop, serve and
+//! report their health alike. Nothing here knows what a registry or an image is.
 
+mod follow;
 mod health;
 mod logging;
 mod request_id;
+mod serve;
 mod shutdown;
+mod tls;
 
+pub use follow::FollowedFiles;
 pub use health::{Health, health_router};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use request_id::with_request_ids;
+pub use serve::{Connections, Overload, Peer, ReadLimit, Serving, Timeouts, Transport, serve};
 pub use shutdown::shutdown_on_signal;
+pub use tls::{
+    CertificateError, CertificateFileError, CertificateFiles, CertificatePair, Tls, Validity,
+};

@@ -1,7 +1,6 @@
 //! `coral registry serve`, and the registry inside `coral up`.
 
 pub(crate) mod certificate;
-mod follow;
 mod options;
 
 use std::net::SocketAddr;
@@ -9,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use coral_registry::{
-    CertificatePair, Connections, FileStore, InternalUser, Registry, Serving, Tls,
+use coral_registry::{FileStore, InternalUser, Registry};
+use coral_rt::{
+    CertificatePair, Connections, FollowedFiles, Health, Serving, Tls, health_router,
+    shutdown_on_signal, with_request_ids,
 };
-use coral_rt::{Health, health_router, shutdown_on_signal, with_request_ids};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,6 @@ use crate::arguments::ServeArguments;
 use crate::failure::Failure;
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
-use follow::Followed;
 pub(crate) use options::RegistryArguments;
 
 /// The storage in a folder of `coral up`.
@@ -123,18 +122,18 @@ pub(crate) fn warn_of_plain_passwords(
 }
 
 /// The files as they are before they are read: a change in between is seen as one.
-fn users_file(options: &RegistryArguments) -> Option<Followed> {
+fn users_file(options: &RegistryArguments) -> Option<FollowedFiles> {
     let file = options.users_file()?;
-    Some(Followed::from_now(vec![file.to_owned()]))
+    Some(FollowedFiles::from_now(vec![file.to_owned()]))
 }
 
-fn certificate_files(options: &RegistryArguments) -> Option<Followed> {
+fn certificate_files(options: &RegistryArguments) -> Option<FollowedFiles> {
     let files = options.certificate_files()?;
-    Some(Followed::from_now(files.map(Path::to_owned).to_vec()))
+    Some(FollowedFiles::from_now(files.map(Path::to_owned).to_vec()))
 }
 
 fn follow_users(
-    files: Option<Followed>,
+    files: Option<FollowedFiles>,
     options: &Arc<RegistryArguments>,
     registry: &Registry,
     terminal: &Terminal,
@@ -157,7 +156,7 @@ fn follow_users(
 }
 
 fn follow_certificate(
-    files: Option<Followed>,
+    files: Option<FollowedFiles>,
     options: &Arc<RegistryArguments>,
     tls: &Tls,
     terminal: &Terminal,

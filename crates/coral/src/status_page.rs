@@ -27,7 +27,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use coral_image::{Host, RepositoryPath};
-use coral_registry::Tls;
+use coral_rt::Tls;
 use jiff::Timestamp;
 use maud::Markup;
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use coral_distribution::Credentials;
 use coral_image::Host;
-use coral_registry::{InternalUser, Serving};
-use coral_rt::shutdown_on_signal;
+use coral_registry::InternalUser;
+use coral_rt::{Serving, shutdown_on_signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::UpArguments;

@@ -74,13 +74,13 @@ const RULES: &[Rule] = &[
         never: KUBERNETES,
     },
     Rule {
-        name: "coral-registry",
-        uses: &["coral-image", "coral-distribution"],
+        name: "coral-rt",
+        uses: &[],
         never: KUBERNETES,
     },
     Rule {
-        name: "coral-rt",
-        uses: &[],
+        name: "coral-registry",
+        uses: &["coral-distribution", "coral-image", "coral-rt"],
         never: KUBERNETES,
     },
     Rule {

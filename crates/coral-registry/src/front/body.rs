@@ -283,7 +283,7 @@ fn half_a_share(uploads: usize) -> usize {
 
 /// How many bytes a connection may read at once. Large reads are quick, and each is a buffer that
 /// is kept until it is written and hashed.
-pub(crate) fn most_read_at_once() -> u64 {
+pub(crate) fn read_limit() -> u64 {
     read_size(RECEIVING.load(Ordering::Relaxed)) as u64
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coral_rt::Peer;
 use http::header::{ALLOW, AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
@@ -19,13 +20,8 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"coral\"")
 /// Most bytes of a request's line and headers together.
 const MOST_HEAD: usize = 32 * 1024;
 
-/// Where a request comes from; put into its extensions by the server.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) IpAddr);
-
-impl Peer {
-    pub(crate) const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-}
+/// The peer of a request that came over no connection, as in tests.
+pub(super) const UNKNOWN_PEER: Peer = Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
 /// Who asks, and the settings that hold for the whole request.
 #[derive(Debug)]

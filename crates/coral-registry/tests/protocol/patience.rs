@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coral_registry::{CertificatePair, Connections, Limits, Serving, Settings, Timeouts};
+use coral_registry::{Limits, Settings};
+use coral_rt::{CertificatePair, Connections, Serving, Timeouts};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -18,7 +19,7 @@ fn patient() -> Timeouts {
     Timeouts {
         handshake: LATE * 10,
         head: LATE * 10,
-        answer: LATE * 10,
+        response: LATE * 10,
     }
 }
 
@@ -164,7 +165,7 @@ async fn a_client_that_stops_reading_its_answer_is_cut_off() {
     let serving = Serving {
         connections: Connections::at_most(1),
         timeouts: Timeouts {
-            answer: SHORT,
+            response: SHORT,
             ..patient()
         },
         ..Serving::default()

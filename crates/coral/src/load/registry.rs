@@ -5,9 +5,9 @@ use coral_api::{AuthSettings, GrantSettings, Grantees, LimitSettings, Registry, 
 use coral_image::Digest;
 use coral_mirror::chain;
 use coral_registry::{
-    Access, CertificatePair, Connections, Grant, Grants, Htpasswd, LayoutFolder, Limits,
-    PathPatterns, Settings, Who, Writes,
+    Access, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, Settings, Who, Writes,
 };
+use coral_rt::{CertificatePair, Connections};
 use jiff::Timestamp;
 
 use super::secrets::Secrets;
@@ -148,9 +148,12 @@ impl Loading<'_> {
                 layouts,
             },
             certificate,
-            connections: means.limits.connections.map_or(Connections::USUAL, |most| {
-                usize::try_from(most).unwrap_or(usize::MAX)
-            }),
+            connections: means
+                .limits
+                .connections
+                .map_or(Connections::DEFAULT, |most| {
+                    usize::try_from(most).unwrap_or(usize::MAX)
+                }),
             fingerprint: Digest::sha256(&self.seen),
         })
     }

@@ -1,6 +1,6 @@
 //! A certificate that clients refuse, told where it is taken.
 
-use coral_registry::{CertificatePair, Validity};
+use coral_rt::{CertificatePair, Validity};
 use jiff::Timestamp;
 
 /// What to warn of: a certificate that clients do not take now.

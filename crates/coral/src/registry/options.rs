@@ -10,9 +10,9 @@ use coral_api::{GoDuration, Quantity};
 use coral_image::RepositoryPath;
 use coral_mirror::chain;
 use coral_registry::{
-    Access, CertificatePair, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, Settings,
-    Who, Writes,
+    Access, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, Settings, Who, Writes,
 };
+use coral_rt::CertificatePair;
 
 use crate::failure::Failure;
 use crate::load::open;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use coral_image::Digest;
-use coral_registry::{Connections, Registry, Serving, Tls};
+use coral_registry::Registry;
+use coral_rt::{Connections, Serving, Tls};
 
 use crate::load::LoadedRegistry;
 use crate::terminal::Terminal;
@@ -71,7 +72,7 @@ impl Embedded {
         // Layouts are opened anew each time, so this is done for an unchanged document too.
         self.registry.configure(wanted.settings);
         self.tls.set(wanted.certificate);
-        self.connections.limit(wanted.connections);
+        self.connections.set_limit(wanted.connections);
     }
 }
 

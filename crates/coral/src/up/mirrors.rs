@@ -11,7 +11,7 @@ use coral_mirror::{
     Engine, EngineLimits, Event, InProcess, Key, Known, Mirror, Observer, Paces, Summary, Until,
     Verify,
 };
-use coral_registry::Tls;
+use coral_rt::Tls;
 use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

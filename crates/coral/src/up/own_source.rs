@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use coral_distribution::{Credentials, Endpoint, HostOptions};
 use coral_image::{Host, ImageRef};
-use coral_registry::{Serving, Settings, Writes};
+use coral_registry::{Settings, Writes};
+use coral_rt::Serving;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

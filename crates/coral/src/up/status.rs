@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coral_mirror::{Key, Summary};
-use coral_registry::Tls;
+use coral_rt::Tls;
 use jiff::Timestamp;
 
 use crate::mirror::in_words;

@@ -1,5 +1,4 @@
-//! A connection as the protocol reads and writes it, watched over: a client that says nothing, or
-//! does not take its answer, is cut off; and no more is read at once than there is memory for.
+//! A stream that ends connections of clients that stall, and bounds how much one read returns.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,78 +8,83 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::time::{Sleep, sleep};
 
-use super::Timeouts;
-use crate::front::most_read_at_once;
+use super::{ReadLimit, Timeouts};
 
-/// By so many bytes it is known which protocol is spoken, which has its own time from then on: the
-/// preface of HTTP/2 (RFC 9113, section 3.4).
-const OPENING: usize = 24;
-/// What a client has to take of its answer within the time.
-const LEAST_TAKEN: usize = 32 * 1024;
+/// After this many bytes the protocol is known: the length of the HTTP/2 preface (RFC 9113,
+/// section 3.4). From then on hyper's own timeouts hold.
+const PREFACE: usize = 24;
+/// How much of its response a client has to accept within the timeout.
+const MIN_PROGRESS: usize = 32 * 1024;
 
-/// A connection.
-pub(super) struct Watched<T> {
+/// A stream with timeouts.
+///
+/// - Until the protocol is known, the client has `Timeouts::head` to send its first bytes.
+/// - While a write is blocked, the client has `Timeouts::response` to accept [`MIN_PROGRESS`] bytes.
+/// - Each read returns at most as many bytes as the [`ReadLimit`] says at that moment.
+pub(super) struct TimedStream<T> {
     inner: Take<T>,
-    /// Until it is known what is spoken.
-    opening: Option<Opening>,
-    answer: Duration,
-    /// While the client does not take what is sent.
+    read_limit: ReadLimit,
+    /// Set until the protocol is known.
+    preface: Option<Preface>,
+    response: Duration,
+    /// Set while a write is blocked.
     stalled: Option<Stalled>,
 }
 
-struct Opening {
-    end: Pin<Box<Sleep>>,
-    came: usize,
+struct Preface {
+    deadline: Pin<Box<Sleep>>,
+    received: usize,
 }
 
 struct Stalled {
-    end: Pin<Box<Sleep>>,
-    taken: usize,
+    deadline: Pin<Box<Sleep>>,
+    accepted: usize,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
-    pub(super) fn new(inner: T, timeouts: Timeouts) -> Self {
+impl<T: AsyncRead + AsyncWrite + Unpin> TimedStream<T> {
+    pub(super) fn new(inner: T, timeouts: Timeouts, read_limit: ReadLimit) -> Self {
         Self {
             inner: inner.take(0),
-            opening: Some(Opening {
-                end: Box::pin(sleep(timeouts.head)),
-                came: 0,
+            read_limit,
+            preface: Some(Preface {
+                deadline: Box::pin(sleep(timeouts.head)),
+                received: 0,
             }),
-            answer: timeouts.answer,
+            response: timeouts.response,
             stalled: None,
         }
     }
 
-    fn came(&mut self, bytes: usize) {
-        if let Some(opening) = &mut self.opening {
-            opening.came += bytes;
-            if opening.came >= OPENING {
-                self.opening = None;
+    fn received(&mut self, bytes: usize) {
+        if let Some(preface) = &mut self.preface {
+            preface.received += bytes;
+            if preface.received >= PREFACE {
+                self.preface = None;
             }
         }
     }
 
-    /// Whoever gets an answer has said what is spoken.
-    fn took(&mut self, bytes: usize) {
-        self.opening = None;
+    fn sent(&mut self, bytes: usize) {
+        // There is a response, so the protocol is known.
+        self.preface = None;
         if let Some(stalled) = &mut self.stalled {
-            stalled.taken += bytes;
-            if stalled.taken >= LEAST_TAKEN {
+            stalled.accepted += bytes;
+            if stalled.accepted >= MIN_PROGRESS {
                 self.stalled = None;
             }
         }
     }
 
-    /// The client takes no more for now. The time runs until it took enough, or all there is.
-    fn waits(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let answer = self.answer;
+    /// A write is blocked. The timeout runs until the client has accepted enough, or everything.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let response = self.response;
         let stalled = self.stalled.get_or_insert_with(|| Stalled {
-            end: Box::pin(sleep(answer)),
-            taken: 0,
+            deadline: Box::pin(sleep(response)),
+            accepted: 0,
         });
-        stalled.end.as_mut().poll(cx).map(|()| {
+        stalled.deadline.as_mut().poll(cx).map(|()| {
             let what = format!(
-                "the client took less than {LEAST_TAKEN} bytes of its answer in {answer:?}"
+                "the client accepted less than {MIN_PROGRESS} bytes of its response in {response:?}"
             );
             io::Error::new(io::ErrorKind::TimedOut, what)
         })
@@ -93,16 +97,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(bytes)) => {
-                self.took(bytes);
+                self.sent(bytes);
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.waits(cx).map(Err),
+            Poll::Pending => self.poll_stalled(cx).map(Err),
         }
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedStream<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,12 +114,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        this.inner.set_limit(most_read_at_once());
+        this.inner.set_limit((this.read_limit.0)());
         let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
-        match (&read, &mut this.opening) {
-            (Poll::Ready(_), _) => this.came(buffer.filled().len() - before),
-            (Poll::Pending, Some(opening)) => {
-                let ended = opening.end.as_mut().poll(cx);
+        match (&read, &mut this.preface) {
+            (Poll::Ready(_), _) => this.received(buffer.filled().len() - before),
+            (Poll::Pending, Some(preface)) => {
+                let ended = preface.deadline.as_mut().poll(cx);
                 return ended.map(|()| Err(io::ErrorKind::TimedOut.into()));
             }
             (Poll::Pending, None) => {}
@@ -124,7 +128,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -152,8 +156,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match Pin::new(this.inner.get_mut()).poll_flush(cx) {
-            Poll::Pending => this.waits(cx).map(Err),
-            // All that was to be sent is on its way.
+            Poll::Pending => this.poll_stalled(cx).map(Err),
+            // The client has accepted everything.
             flushed @ Poll::Ready(_) => {
                 this.stalled = None;
                 flushed
@@ -164,7 +168,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match Pin::new(this.inner.get_mut()).poll_shutdown(cx) {
-            Poll::Pending => this.waits(cx).map(Err),
+            Poll::Pending => this.poll_stalled(cx).map(Err),
             ended @ Poll::Ready(_) => ended,
         }
     }
@@ -177,15 +181,18 @@ mod tests {
 
     use super::*;
 
-    /// What is on its way between the two ends.
-    const ROOM: usize = 8 * 1024;
+    /// How many bytes the pipe holds.
+    const CAPACITY: usize = 8 * 1024;
 
-    fn pair() -> (Watched<DuplexStream>, DuplexStream) {
-        let (ours, theirs) = tokio::io::duplex(ROOM);
-        (Watched::new(ours, Timeouts::default()), theirs)
+    fn pair() -> (TimedStream<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(CAPACITY);
+        (
+            TimedStream::new(ours, Timeouts::default(), ReadLimit::default()),
+            theirs,
+        )
     }
 
-    /// Reads so much, each time after a pause.
+    /// Reads `length` bytes after each pause.
     fn reader(mut theirs: DuplexStream, pause: Duration, length: usize) {
         tokio::spawn(async move {
             let mut buffer = vec![0; length];
@@ -197,17 +204,17 @@ mod tests {
     }
 
     async fn check(pause: Duration, length: usize, expected: Result<(), io::ErrorKind>) {
-        let (mut watched, theirs) = pair();
+        let (mut stream, theirs) = pair();
         reader(theirs, pause, length);
         let sent = async {
-            watched.write_all(&vec![7; 400_000]).await?;
-            watched.flush().await
+            stream.write_all(&vec![7; 400_000]).await?;
+            stream.flush().await
         };
         assert_eq!(sent.await.map_err(|error| error.kind()), expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_the_answer_slowly_gets_it_and_who_hardly_takes_it_does_not() {
+    async fn a_slow_client_gets_its_response_and_a_stalled_one_is_cut_off() {
         let minute = Duration::from_mins(1);
         check(minute / 2, 20_000, Ok(())).await;
         check(minute, 5000, Err(io::ErrorKind::TimedOut)).await;
@@ -215,33 +222,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn small_answers_with_long_pauses_between_them_are_not_held_against_a_client() {
-        let (mut watched, theirs) = pair();
-        reader(theirs, Duration::from_secs(1), ROOM);
+    async fn small_responses_with_long_pauses_between_them_are_no_stall() {
+        let (mut stream, theirs) = pair();
+        reader(theirs, Duration::from_secs(1), CAPACITY);
         for _ in 0..10 {
-            watched.write_all(&[7; 2 * ROOM]).await.unwrap();
-            watched.flush().await.unwrap();
+            stream.write_all(&[7; 2 * CAPACITY]).await.unwrap();
+            stream.flush().await.unwrap();
             sleep(Duration::from_mins(10)).await;
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_has_to_say_something_once() {
-        let (mut watched, mut theirs) = pair();
+    async fn a_client_has_to_send_its_first_bytes_in_time() {
+        let (mut stream, mut theirs) = pair();
         let began = Instant::now();
         theirs.write_all(b"GET").await.unwrap();
         let mut all = Vec::new();
-        let ended = watched.read_to_end(&mut all).await.unwrap_err();
+        let ended = stream.read_to_end(&mut all).await.unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), Timeouts::default().head);
 
-        let (mut watched, mut theirs) = pair();
-        theirs.write_all(&[b'x'; OPENING]).await.unwrap();
-        watched.read_exact(&mut [0; OPENING]).await.unwrap();
+        let (mut stream, mut theirs) = pair();
+        theirs.write_all(&[b'x'; PREFACE]).await.unwrap();
+        stream.read_exact(&mut [0; PREFACE]).await.unwrap();
         let later = sleep(Duration::from_hours(1));
         tokio::select! {
             biased;
-            read = watched.read_u8() => panic!("{read:?}"),
+            read = stream.read_u8() => panic!("{read:?}"),
             () = later => {}
         }
     }

@@ -1,5 +1,7 @@
 //! TLS with a certificate that can be replaced while connections are open.
 
+mod files;
+
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,37 +14,40 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// A certificate with its chain, and the key that belongs to it.
+pub use self::files::{CertificateFileError, CertificateFiles};
+
+/// A certificate with its chain, and its private key.
 #[derive(Clone)]
 pub struct CertificatePair(Arc<CertifiedKey>);
 
-/// Why a certificate and a key cannot be used. It never quotes the key.
+/// Why a certificate and a key cannot be used. The message never contains the key.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// There is no certificate.
+    /// The text has no certificate.
     #[error("there is no certificate (expected PEM: -----BEGIN CERTIFICATE-----)")]
     NoCertificate,
-    /// There is no key.
+    /// The text has no unencrypted private key.
     #[error(
         "there is no private key without a passphrase (expected PEM: -----BEGIN PRIVATE KEY-----)"
     )]
     NoKey,
-    /// Not PEM.
+    /// The text is not PEM.
     #[error("the {what} is malformed PEM")]
     Pem {
-        /// Certificate or key.
+        /// Which of the two: the certificate or the private key.
         what: &'static str,
-        /// The reader's word.
+        /// The parser's error.
         #[source]
         source: PemError,
     },
-    /// The two do not belong together, or are of a kind that is not known.
+    /// The key does not match the certificate, or one of them is of an unknown kind.
     #[error("certificate and key cannot be used together")]
     Pair(#[source] rustls::Error),
 }
 
 impl CertificatePair {
-    /// Reads PEM texts: the certificate, then those that vouch for it; and its key.
+    /// Parses PEM texts: `certificates` holds the server's certificate followed by its
+    /// intermediates, `key` the private key.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let malformed = |source| CertificateError::Pem {
             what: "certificate",
@@ -67,23 +72,23 @@ impl CertificatePair {
     }
 }
 
-/// From when until when a certificate is valid, in seconds since 1970.
+/// The validity period of a certificate, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// The first second.
+    /// The first valid second.
     pub from: i64,
-    /// The last one.
+    /// The last valid second.
     pub until: i64,
 }
 
 impl CertificatePair {
-    /// When clients take the certificate; `None` if it does not say so in a way that is known.
+    /// The certificate's validity period; `None` if the certificate cannot be parsed.
     pub fn validity(&self) -> Option<Validity> {
         let (_, certificate) = X509Certificate::from_der(self.0.cert.first()?).ok()?;
-        let said = certificate.validity();
+        let validity = certificate.validity();
         Some(Validity {
-            from: said.not_before.timestamp(),
-            until: said.not_after.timestamp(),
+            from: validity.not_before.timestamp(),
+            until: validity.not_after.timestamp(),
         })
     }
 }
@@ -94,10 +99,12 @@ impl fmt::Debug for CertificatePair {
     }
 }
 
-/// Whether connections are encrypted, and with which certificate. Clones share one state.
+/// Whether new connections are encrypted, and with which certificate. Clones share one state, so
+/// that a certificate can be replaced while the server runs.
 #[derive(Clone)]
 pub struct Tls {
     slot: Arc<Slot>,
+    is_required: bool,
     acceptor: TlsAcceptor,
 }
 
@@ -120,11 +127,20 @@ impl ResolvesServerCert for Slot {
 }
 
 impl Tls {
-    /// No TLS, until there is a certificate.
-    ///
-    /// # Panics
-    /// If the cryptography has none of the protocol's versions, which does not happen.
+    /// Connections are plain until a certificate is set.
     pub fn off() -> Self {
+        Self::new(false)
+    }
+
+    /// Connections are never plain: until a certificate is set, each handshake fails. For a server
+    /// whose certificate may arrive after its start.
+    pub fn required() -> Self {
+        Self::new(true)
+    }
+
+    /// # Panics
+    /// If the crypto provider supports neither TLS 1.2 nor 1.3, which does not happen.
+    fn new(is_required: bool) -> Self {
         let slot: Arc<Slot> = Arc::default();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -135,11 +151,12 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self {
             slot,
+            is_required,
             acceptor: TlsAcceptor::from(Arc::new(config)),
         }
     }
 
-    /// From now on, new connections get this certificate; `None`: they are not encrypted.
+    /// Replaces the certificate for new connections; `None` removes it.
     pub fn set(&self, pair: Option<CertificatePair>) {
         let mut slot = self.slot.0.write().unwrap_or_else(PoisonError::into_inner);
         *slot = pair.map(|pair| pair.0);
@@ -147,6 +164,11 @@ impl Tls {
 
     /// Whether new connections are encrypted.
     pub fn is_on(&self) -> bool {
+        self.is_required || self.has_certificate()
+    }
+
+    /// Whether a certificate is set.
+    pub fn has_certificate(&self) -> bool {
         self.slot.get().is_some()
     }
 
@@ -177,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_taken_and_a_foreign_key_is_not() {
+    fn a_key_of_another_certificate_is_refused() {
         let ((certificate, key), (_, other)) = (pair(), pair());
         let read = |certificate: &str, key: &str| {
             CertificatePair::from_pem(certificate.as_bytes(), key.as_bytes())
@@ -201,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_says_when_it_is_valid() {
+    fn the_validity_is_read_from_the_certificate() {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -214,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_on_while_there_is_a_certificate() {
+    fn tls_is_on_while_a_certificate_is_set() {
         let tls = Tls::off();
         assert!(tls.acceptor().is_none());
         let (certificate, key) = pair();
@@ -223,5 +245,11 @@ mod tests {
         assert!(tls.clone().acceptor().is_some());
         tls.set(None);
         assert!(!tls.is_on());
+    }
+
+    #[test]
+    fn required_tls_is_never_plain() {
+        let tls = Tls::required();
+        assert!(tls.acceptor().is_some() && !tls.has_certificate());
     }
 }

@@ -1,0 +1,271 @@
+//! The HTTP server of every role: one listener with TLS, connection limits and timeouts.
+//!
+//! [`serve`] puts two values into the extensions of each request: [`Peer`], the address of the
+//! client, and [`Transport`], whether the connection is encrypted.
+
+mod connections;
+mod overload;
+mod timed;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+pub use self::connections::Connections;
+use self::connections::Permit;
+pub use self::overload::Overload;
+use self::overload::Refusals;
+use self::timed::TimedStream;
+use crate::tls::Tls;
+
+/// How long running requests may continue after the shutdown was requested.
+const GRACE: Duration = Duration::from_secs(10);
+/// Pause after a failed accept. The usual cause is "too many open files", which takes time to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The address of the client that sent a request. An extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
+/// Whether the connection of a request is encrypted. An extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// The bytes of a body reach the kernel unchanged.
+    Plain,
+    /// TLS.
+    Encrypted,
+}
+
+/// How connections are served.
+#[derive(Debug, Clone, Default)]
+pub struct Serving {
+    /// Whether connections are encrypted, and the certificate.
+    pub tls: Tls,
+    /// How many connections are served at once.
+    pub connections: Connections,
+    /// How long a client may take.
+    pub timeouts: Timeouts,
+    /// How much is read from a connection at once.
+    pub read_limit: ReadLimit,
+    /// What a client is told when no more connections are served.
+    pub overload: Overload,
+}
+
+/// How many bytes one read of a connection returns at most. It is asked before each read, so that
+/// a server can shrink its read buffers while many clients send at once.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimit(pub fn() -> u64);
+
+impl Default for ReadLimit {
+    /// No limit but that of the HTTP library.
+    fn default() -> Self {
+        Self(|| u64::MAX)
+    }
+}
+
+/// How long a client may take until its connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// To send the head of a request; also how long an idle connection is kept.
+    pub head: Duration,
+    /// To accept at least 32 KiB of the response. A slow download that makes progress may take any
+    /// time.
+    pub response: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(15),
+            head: Duration::from_secs(75),
+            response: Duration::from_mins(2),
+        }
+    }
+}
+
+/// Serves `router` on `listener` until `shutdown` is cancelled, then waits up to ten seconds for
+/// the running requests.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    serving: Serving,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let server = Server {
+        builder: Arc::new(builder(serving.timeouts)),
+        router: TowerToHyperService::new(router),
+        tls: serving.tls,
+        timeouts: serving.timeouts,
+        read_limit: serving.read_limit,
+    };
+    let graceful = GracefulShutdown::new();
+    let mut refusals = Refusals::new(serving.overload);
+    while let Some((stream, peer)) = next(&listener, &shutdown).await {
+        if let Some(permit) = serving.connections.acquire() {
+            server.spawn(stream, peer, graceful.watcher(), permit);
+        } else {
+            refusals.refuse(stream, &server.tls, serving.connections.limit());
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(GRACE, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "requests were still running {} s after the shutdown",
+            GRACE.as_secs()
+        );
+    }
+    Ok(())
+}
+
+/// The next connection; `None` after the shutdown.
+async fn next(
+    listener: &TcpListener,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr)> {
+    let accepted = async {
+        loop {
+            match listener.accept().await {
+                // Without `TCP_NODELAY`, small responses wait 40 ms for the client's
+                // acknowledgement.
+                Ok(accepted) if accepted.0.set_nodelay(true).is_ok() => return accepted,
+                // The client has closed the connection already.
+                Ok(_) => {}
+                Err(error) => pause(&error).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => None,
+        accepted = accepted => Some(accepted),
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What all connections share.
+struct Server {
+    builder: Arc<Builder<TokioExecutor>>,
+    router: TowerToHyperService<Router>,
+    tls: Tls,
+    timeouts: Timeouts,
+    read_limit: ReadLimit,
+}
+
+impl Server {
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, permit: Permit) {
+        let acceptor = self.tls.acceptor();
+        let service = ConnectionService {
+            router: self.router.clone(),
+            peer: Peer(peer.ip()),
+            transport: match acceptor {
+                Some(_) => Transport::Encrypted,
+                None => Transport::Plain,
+            },
+        };
+        let (timeouts, limit) = (self.timeouts, self.read_limit);
+        let builder = Arc::clone(&self.builder);
+        tokio::spawn(async move {
+            let ended = match acceptor {
+                None => {
+                    let stream = TimedStream::new(stream, timeouts, limit);
+                    connection(&builder, stream, service, watcher).await
+                }
+                Some(acceptor) => match handshake(&acceptor, stream, timeouts).await {
+                    Ok(stream) => {
+                        let stream = TimedStream::new(stream, timeouts, limit);
+                        connection(&builder, stream, service, watcher).await
+                    }
+                    Err(error) => Err(error.into()),
+                },
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    timeouts: Timeouts,
+) -> io::Result<TlsStream<TcpStream>> {
+    tokio::time::timeout(timeouts.handshake, acceptor.accept(stream))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    builder: &Builder<TokioExecutor>,
+    stream: TimedStream<T>,
+    service: ConnectionService,
+    watcher: Watcher,
+) -> Result<(), Failure> {
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    watcher.watch(connection.into_owned()).await
+}
+
+/// The router of one connection. It adds the extensions to each request.
+#[derive(Clone)]
+struct ConnectionService {
+    router: TowerToHyperService<Router>,
+    peer: Peer,
+    transport: Transport,
+}
+
+impl Service<Request<Incoming>> for ConnectionService {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.transport);
+        self.router.call(request)
+    }
+}
+
+fn builder(timeouts: Timeouts) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(timeouts.head);
+    builder
+}
+
+async fn pause(error: &io::Error) {
+    let is_clients = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    );
+    if !is_clients {
+        tracing::warn!(%error, "cannot accept a connection");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
