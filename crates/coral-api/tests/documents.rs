@@ -277,7 +277,7 @@ fn headers_that_are_wrong_are_named() {
     insta::assert_snapshot!(errors("apiVersion: stvs.io/v1\nkind: Image\n"), @r#"f.yaml:1: Image: apiVersion "stvs.io/v1" is not known for kind Image: write stvz.io/v1"#);
     insta::assert_snapshot!(errors("apiVersion: v1\nkind: RegistryMirror\n"), @r#"f.yaml:1: RegistryMirror: apiVersion "v1" is not known for kind RegistryMirror: write stvz.io/v1"#);
     insta::assert_snapshot!(errors("apiVersion: stvz.io/v1\nkind: RegistryMiror\nmetadata: {name: a}\n"), @r#"f.yaml:2: RegistryMiror "a": unknown kind "RegistryMiror" of stvz.io, did you mean "RegistryMirror"?"#);
-    insta::assert_snapshot!(errors("apiVersion: stvz.io/v1\nkind: Pod\n"), @r#"f.yaml:2: Pod: unknown kind "Pod" of stvz.io (known: Image, RegistryMirror, Registry, ImageBuild, InjectionPolicy, NodeImages, MirroredImages, Mirror)"#);
+    insta::assert_snapshot!(errors("apiVersion: stvz.io/v1\nkind: Pod\n"), @r#"f.yaml:2: Pod: unknown kind "Pod" of stvz.io (known: Image, RegistryMirror, Registry, ImageBuild, InjectionPolicy, NodeImages, MirroredImages, RegistryRoute, Mirror)"#);
     insta::assert_snapshot!(errors("apiVersion: stvz.io/v1\nkind: Secret\n"), @r#"f.yaml:2: Secret: unknown kind "Secret" of stvz.io: a Secret has apiVersion v1"#);
     insta::assert_snapshot!(errors("apiVersion: stvz.io/v1\nkind: RegistryMirror\n"), @r#"
     f.yaml:1: RegistryMirror: field "metadata" is missing
