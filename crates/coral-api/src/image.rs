@@ -7,6 +7,7 @@
 )]
 
 mod selector;
+mod settings;
 mod status;
 
 use kube::{CustomResource, KubeSchema};
@@ -17,6 +18,7 @@ use crate::nullable;
 use crate::registry_mirror::{ListSelection, Retry};
 
 pub use selector::{NodeSelector, Operator, Requirement, SelectorError};
+pub use settings::ImageSettings;
 pub use status::{
     ImageCondition, ImageData, ImageFailure, ImageNodeCounts, ImageStatus, ImageTagState,
     ImageTagStatus, MAX_FAILURES, MAX_IMAGES,

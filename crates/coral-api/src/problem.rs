@@ -38,6 +38,10 @@ impl Problems {
         result.map_err(|error| self.add(path, chain(&error))).ok()
     }
 
+    pub(crate) fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+
     pub(crate) fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Problem>> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),

@@ -13,11 +13,11 @@ use crate::meta::{LocalObjectReference, ObjectMeta};
 use crate::nullable;
 use crate::selection::TagSelect;
 
-pub(crate) use settings::object_name;
 pub use settings::{
     Cadence, MirrorLimitSettings, MirrorSettings, PruneSettings, RegistryAddress,
     RepositorySettings, RetrySettings, Target, VerifySettings,
 };
+pub(crate) use settings::{object_name, retry};
 
 /// A mirror: images from outside, copied into a registry and kept fresh there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

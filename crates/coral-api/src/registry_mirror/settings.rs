@@ -318,7 +318,7 @@ fn cadence(
     }
 }
 
-fn retry(problems: &mut Problems, retry: Option<&Retry>) -> RetrySettings {
+pub(crate) fn retry(problems: &mut Problems, retry: Option<&Retry>) -> RetrySettings {
     let mut settings = RetrySettings::default();
     let Some(retry) = retry else { return settings };
     if let Some(limit) = retry.limit {
