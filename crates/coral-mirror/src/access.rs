@@ -32,6 +32,24 @@ pub struct Access {
     pub creations: Creations,
 }
 
+/// Where a worker gets the access of a job's mirror: a map in one process, a call to the controller
+/// elsewhere.
+pub trait AccessSource: Send + Sync + 'static {
+    /// How the mirror of this name (`namespace/name`) reaches its registries.
+    fn access(&self, mirror: &str) -> impl Future<Output = Result<Access, AccessError>> + Send;
+}
+
+/// Why a worker got no access.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// No mirror of that name runs any more.
+    #[error("its mirror was removed")]
+    Unknown,
+    /// It could not be found out.
+    #[error("the access of its mirror could not be read: {0}")]
+    Unavailable(String),
+}
+
 impl Access {
     pub(crate) fn source(&self, repository: &Repository) -> Site {
         let mut site = site(&self.client, repository, &self.source_credentials);

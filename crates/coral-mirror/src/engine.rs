@@ -1,24 +1,24 @@
-//! Workers that take jobs from the queue and copy, for all mirrors of a process.
+//! Where queue, workers, copier and mirrors are wired together, for all mirrors of a process.
+//!
+//! Nothing below imports this module: workers and mirrors know the traits [`Queue`], [`Results`]
+//! and [`AccessSource`] only.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use coral_image::Digest;
-use futures::FutureExt;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::Instrument;
+use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
-use crate::copy::{Copier, CopyOptions, CopyRequest, Limits};
+use crate::access::{Access, AccessError, AccessSource};
+use crate::copy::{Copier, Limits};
 use crate::inspect::{self, ImagePage, ImageQuery, Look};
-use crate::progress::{Event, Observer, chain};
-use crate::prune::Claims;
-use crate::queue::{InProcess, Job, PER_HOST, Queue};
-use crate::state::Cause;
-use crate::sync::Mirror;
+use crate::mirror::Mirror;
+use crate::progress::Observer;
+use crate::queue::{InProcess, PER_HOST, Queue, Results};
+use crate::state::Until;
+use crate::sync::{self, Subscriptions, Summary, Wiring};
+use crate::worker::Worker;
 
 /// How much a process does at once.
 #[derive(Debug, Clone, Copy)]
@@ -39,106 +39,70 @@ impl Default for EngineLimits {
     }
 }
 
-/// How many of the mirrors that there are an engine knows.
+/// Whether every mirror that exists has been announced to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum Completeness {
     /// All of them.
-    All,
+    Complete,
     /// There are others, of which nothing is known.
-    Some,
-}
-
-/// What came of a job.
-#[derive(Debug, Clone)]
-pub(crate) struct Finished {
-    pub(crate) job: Job,
-    pub(crate) result: Result<Done, Failure>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Done {
-    pub(crate) digest: Digest,
-    pub(crate) moved: u64,
-    pub(crate) sparse: bool,
-    pub(crate) elapsed: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Failure {
-    pub(crate) error: String,
-    pub(crate) category: &'static str,
-    pub(crate) cause: Cause,
+    Partial,
 }
 
 /// Queue, workers and copier of a process. Stopping or dropping it ends the workers, in the middle
 /// of a copy if need be: what they put at the destination so far stays and is found again.
-pub struct Engine<Q: Queue = InProcess> {
-    shared: Arc<Shared<Q>>,
+pub struct Engine<Q: Queue + Results = InProcess> {
+    wiring: Arc<Wiring<Q>>,
+    running: Arc<RunningMirrors>,
     workers: AsyncMutex<JoinSet<()>>,
 }
 
-pub(crate) struct Shared<Q> {
-    pub(crate) queue: Q,
-    pub(crate) observer: Arc<dyn Observer>,
-    copier: Copier,
-    mirrors: Mutex<HashMap<String, Registered>>,
-    /// What every mirror wants, for those that delete what nobody wants.
-    pub(crate) claims: watch::Sender<Claims>,
-}
-
-struct Registered {
-    access: Access,
-    results: mpsc::UnboundedSender<Arc<Finished>>,
-    looks: mpsc::Sender<Look>,
-}
-
-/// What a mirror hears from the engine.
-pub(crate) struct Ears {
-    /// Results of all jobs, since two mirrors may want the same image.
-    pub(crate) results: mpsc::UnboundedReceiver<Arc<Finished>>,
-    /// Questions about its images.
-    pub(crate) looks: mpsc::Receiver<Look>,
-}
-
-impl Failure {
-    fn transient(error: &str, category: &'static str) -> Self {
-        Self {
-            error: error.to_owned(),
-            category,
-            cause: Cause::Transient,
-        }
-    }
-}
-
-impl<Q: Queue> Engine<Q> {
+impl<Q: Queue + Results> Engine<Q> {
     /// Starts the workers.
     pub fn start(queue: Q, limits: EngineLimits, observer: Arc<dyn Observer>) -> Self {
-        let copier = Copier::new(limits.copy);
-        let mirrors = Mutex::default();
-        let shared = Arc::new(Shared {
-            queue,
-            observer,
-            copier,
-            mirrors,
-            claims: watch::Sender::default(),
-        });
+        let queue = Arc::new(queue);
+        let running = Arc::new(RunningMirrors::default());
+        let worker = Worker {
+            queue: queue.clone(),
+            access: running.clone(),
+            copier: Arc::new(Copier::new(limits.copy)),
+            observer: observer.clone(),
+        };
         let mut workers = JoinSet::new();
         for _ in 0..limits.images.max(1) {
-            let shared = shared.clone();
-            workers.spawn(async move {
-                loop {
-                    shared.work_once().await;
-                }
-            });
+            workers.spawn(worker.clone().run());
         }
+        let wiring = Wiring {
+            queue,
+            observer,
+            claims: watch::Sender::default(),
+        };
         Self {
-            shared,
+            wiring: Arc::new(wiring),
+            running,
             workers: AsyncMutex::new(workers),
         }
     }
 
-    pub(crate) fn shared(&self) -> Arc<Shared<Q>> {
-        self.shared.clone()
+    /// Keeps a mirror in step until `until` or `stop`, and calls `summary` after each change.
+    pub async fn run(
+        &self,
+        mirror: Mirror,
+        until: Until,
+        stop: CancellationToken,
+        summary: impl Fn(&Summary) + Send,
+    ) -> Summary {
+        self.announce(&mirror);
+        let (looks, looks_out) = inspect::channel();
+        // Removed again when this returns, or when the task is aborted.
+        let _registration = self
+            .running
+            .register(&mirror.name, mirror.access.clone(), looks);
+        let subscriptions = Subscriptions {
+            results: self.wiring.queue.subscribe(),
+            looks: looks_out,
+        };
+        let wiring = self.wiring.clone();
+        sync::run(mirror, wiring, subscriptions, until, stop, summary).await
     }
 
     /// Ends the workers. When it returns no copy runs any more, and uploads that were cut are being
@@ -147,144 +111,100 @@ impl<Q: Queue> Engine<Q> {
         self.workers.lock().await.shutdown().await;
     }
 
-    /// Says that a mirror is there, before any runs: what it wants is not deleted by another one.
+    /// Says that a mirror exists, before any runs: what it wants is not deleted by another one.
     pub fn announce(&self, mirror: &Mirror) {
         let places = mirror.places();
-        self.shared
+        self.wiring
             .claims
             .send_modify(|claims| claims.announce(&mirror.name, places));
     }
 
     /// Says that a mirror is gone, and wants nothing any more.
     pub fn withdraw(&self, mirror: &str) {
-        self.shared
+        self.wiring
             .claims
             .send_modify(|claims| claims.withdraw(mirror));
     }
 
-    /// Says whether all mirrors that there are were announced. While some are not known, nothing
-    /// is deleted.
-    pub fn set_known(&self, known: Known) {
-        let incomplete = known == Known::Some;
-        self.shared
+    /// Says whether all mirrors that exist were announced. While some are not known, nothing is
+    /// deleted.
+    pub fn set_completeness(&self, completeness: Completeness) {
+        let incomplete = completeness == Completeness::Partial;
+        self.wiring
             .claims
             .send_modify(|claims| claims.set_incomplete(incomplete));
     }
 
     /// What the running mirror of this name knows of its images; `None` if there is none.
     pub async fn look(&self, mirror: &str, query: ImageQuery) -> Option<ImagePage> {
-        let looks = self.shared.mirrors().get(mirror)?.looks.clone();
+        let looks = self.running.mirrors().get(mirror)?.looks.clone();
         inspect::ask(&looks, query).await
     }
 }
 
-impl<Q: Queue> Shared<Q> {
+/// The mirrors that run in this process, by name.
+#[derive(Debug, Default)]
+struct RunningMirrors {
+    mirrors: Mutex<HashMap<String, Registered>>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    access: Access,
+    looks: mpsc::Sender<Look>,
+    /// Tells a mirror's registration from that of its successor of the same name.
+    identity: Arc<()>,
+}
+
+/// Holds a mirror's registration; dropping it removes the mirror.
+struct Registration {
+    running: Arc<RunningMirrors>,
+    name: String,
+    identity: Arc<()>,
+}
+
+impl RunningMirrors {
     fn mirrors(&self) -> MutexGuard<'_, HashMap<String, Registered>> {
         // Insertions and removals are single steps, so a panic elsewhere does not spoil the map.
         self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on jobs of `mirror` are copied with `access`, and it hears what concerns it.
-    pub(crate) fn register(&self, mirror: &str, access: Access) -> Ears {
-        let (results, results_out) = mpsc::unbounded_channel();
-        let (looks, looks_out) = inspect::channel();
+    /// From now on jobs of the mirror are copied with `access`.
+    fn register(
+        self: &Arc<Self>,
+        mirror: &str,
+        access: Access,
+        looks: mpsc::Sender<Look>,
+    ) -> Registration {
+        let identity = Arc::new(());
         let registered = Registered {
             access,
-            results,
             looks,
+            identity: identity.clone(),
         };
         self.mirrors().insert(mirror.to_owned(), registered);
-        Ears {
-            results: results_out,
-            looks: looks_out,
+        Registration {
+            running: self.clone(),
+            name: mirror.to_owned(),
+            identity,
         }
     }
+}
 
-    pub(crate) fn unregister(&self, mirror: &str) {
-        let mut mirrors = self.mirrors();
-        if mirrors.get(mirror).is_some_and(|m| m.results.is_closed()) {
-            mirrors.remove(mirror);
-        }
+impl AccessSource for RunningMirrors {
+    async fn access(&self, mirror: &str) -> Result<Access, AccessError> {
+        let mirrors = self.mirrors();
+        let registered = mirrors.get(mirror).ok_or(AccessError::Unknown)?;
+        Ok(registered.access.clone())
     }
+}
 
-    async fn work_once(&self) {
-        let delivery = self.queue.take().await;
-        let access = self
-            .mirrors()
-            .get(&delivery.job.mirror)
-            .map(|m| m.access.clone());
-        let result = match access {
-            // A worker outlives a job that panics, and the job is known to have failed.
-            Some(access) => AssertUnwindSafe(self.logged_copy(&delivery.job, &access))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_| Err(Failure::transient("the copy panicked", "panic"))),
-            None => Err(Failure::transient("its mirror was removed", "removed")),
-        };
-        let job = delivery.job.clone();
-        // The key is free again before anyone hears of the result and queues it anew.
-        drop(delivery);
-        let finished = Arc::new(Finished { job, result });
-        self.mirrors()
-            .retain(|_, mirror| mirror.results.send(finished.clone()).is_ok());
-    }
-
-    /// Every line that is logged on the way names the mirror and the image.
-    async fn logged_copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
-        let (mirror, image, to) = (&job.mirror, &job.source, &job.key);
-        let span = tracing::error_span!("copy", %mirror, %image, %to);
-        async {
-            tracing::debug!("begins");
-            let result = self.copy(job, access).await;
-            match &result {
-                Ok(done) => {
-                    let (digest, bytes, took) = (done.digest, done.moved, done.elapsed);
-                    tracing::info!(%digest, bytes, ?took, "copied");
-                }
-                Err(Failure {
-                    error, category, ..
-                }) => tracing::info!(error, category, "not copied"),
-            }
-            result
-        }
-        .instrument(span)
-        .await
-    }
-
-    async fn copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
-        let (observer, source, key) = (
-            self.observer.clone(),
-            job.source.to_string(),
-            job.key.clone(),
-        );
-        observer.observe(&source, Some(&key), &Event::Started);
-        let request = CopyRequest {
-            source: access.source(job.source.repository()),
-            source_version: job.source.version(),
-            destination: access.destination(&job.key.repository),
-            destination_version: job.key.version.clone(),
-            options: CopyOptions {
-                platforms: job.platforms.clone(),
-                without_referrers: !job.referrers,
-                broken: job.broken.clone(),
-            },
-            report: Arc::new(move |event| observer.observe(&source, Some(&key), event)),
-        };
-        match self.copier.copy(&request).await {
-            Ok(copied) => {
-                let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);
-                Ok(Done {
-                    digest,
-                    moved,
-                    sparse,
-                    elapsed: copied.elapsed,
-                })
-            }
-            Err(error) => Err(Failure {
-                error: chain(&error),
-                category: error.category(),
-                cause: error.cause(),
-            }),
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut mirrors = self.running.mirrors();
+        let is_own = |there: &Registered| Arc::ptr_eq(&there.identity, &self.identity);
+        if mirrors.get(&self.name).is_some_and(is_own) {
+            mirrors.remove(&self.name);
         }
     }
 }

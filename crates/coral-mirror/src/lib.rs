@@ -1,11 +1,12 @@
-//! Mirroring: which images are wanted (selection), which of them are missing (plan), who copies
-//! them (queue), and how (copy).
+//! Mirroring: which images are wanted (selection), which of them are missing (plan), which worker
+//! copies them (queue), and how (copy).
 //!
 //! A pass over one mirror reads: `expand` what its spec selects, `compare` source and destination
-//! by digest, put what differs into the `queue`, let the workers of the `engine` `copy` it, and
-//! fold the results into `state`. `state` and the choices in `sync::ledger` are plain values
-//! driven by an explicit `now`; the rest does I/O through `coral-distribution` only. Nothing here
-//! knows Kubernetes. Start reading at [`Mirror`] and [`Copier`].
+//! by digest, put what differs into the `queue`, let a `worker` `copy` it, and fold the `outcome`
+//! into `state`. `state` and the choices in `sync::ledger` are plain values driven by an explicit
+//! `now`; the rest does I/O through `coral-distribution` only. Nothing here knows a Kubernetes
+//! client. `engine` wires it all together for one process. Start reading at [`Engine`] and
+//! [`Copier`].
 
 mod access;
 mod bandwidth;
@@ -14,6 +15,9 @@ mod copy;
 mod engine;
 mod expand;
 mod inspect;
+mod job;
+mod mirror;
+mod outcome;
 mod pace;
 mod plan;
 mod progress;
@@ -22,20 +26,26 @@ mod queue;
 mod state;
 mod sync;
 mod verify;
+mod worker;
 
-pub use access::Access;
+pub use access::{Access, AccessError, AccessSource};
 pub use bandwidth::Bandwidth;
 pub use copy::{
     Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Report, Site, check_platforms,
 };
-pub use engine::{Engine, EngineLimits, Known};
+pub use engine::{Completeness, Engine, EngineLimits};
 pub use expand::{Creations, Expanded, Wanted, expand};
 pub use inspect::{
     Activity, ImagePage, ImageQuery, ImageView, RepositoryView, UnmatchedView, Which,
 };
+pub use job::Job;
+pub use mirror::{Mirror, Verify};
+pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, Observer, chain};
-pub use queue::{Delivery, Enqueued, InProcess, Job, Queue};
-pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing};
-pub use sync::{Mirror, Repositories, Summary, Until, Verify};
+pub use queue::{
+    Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
+};
+pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing, Until};
+pub use sync::{Repositories, Summary};

@@ -13,9 +13,9 @@ use crate::access::Access;
 use crate::compare::{Depth, Difference, compare};
 use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
 use crate::expand::{Expanded, Wanted, expand};
+use crate::mirror::Mirror;
 use crate::progress::{Key, chain};
 use crate::prune::{Claims, Wishes, doomed};
-use crate::sync::Mirror;
 
 /// Images looked at at the same time.
 const AT_ONCE: usize = 8;
@@ -44,7 +44,7 @@ pub enum PlannedAction {
     },
     /// The destination has it.
     Skip(Digest),
-    /// Its tag would be deleted at the destination: nobody selects it any more.
+    /// Its tag would be deleted at the destination: no mirror selects it any more.
     Delete,
     /// So would it, but for `dryRun`.
     DeleteButForDryRun,

@@ -78,7 +78,7 @@ pub enum Event<'a> {
         /// How many manifests and blobs.
         parts: usize,
     },
-    /// Its tag was deleted at the destination: nobody selects it any more.
+    /// Its tag was deleted at the destination: no mirror selects it any more.
     Pruned,
     /// Its tag would be deleted at the destination, were this not a dry run.
     WouldPrune,
@@ -92,7 +92,7 @@ pub enum Event<'a> {
         /// The whole chain of causes, in one line.
         error: &'a str,
         /// A bounded label: `not_found`, `dns`, `rate_limited` and so on.
-        category: &'static str,
+        category: &'a str,
         /// How many failures in a row this was.
         attempts: u32,
         /// Whether that is as often as the limit says.

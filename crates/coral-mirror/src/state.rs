@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coral_image::Digest;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// First wait after a failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -44,8 +45,17 @@ impl RetryPolicy {
     }
 }
 
-/// What a failure asks for.
+/// When a mirror is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// After one pass: every image is copied, or failed for good, or as often as the limit says.
+    OnePass,
+    /// When it is told to stop.
+    Stopped,
+}
+
+/// What a failure asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// It may pass by itself.
     Transient,
@@ -56,8 +66,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether what is done once, such as a single pass, ends with this failure, however few there
-    /// were: nobody mends a refusal meanwhile, and a wait of more than a minute is not sat out.
+    /// Whether something done once, such as a single pass, ends with this failure, however few
+    /// there were: a refusal does not pass meanwhile, and a wait of more than a minute is too long.
     pub fn ends_at_once(self) -> bool {
         match self {
             Self::Transient => false,

@@ -7,25 +7,27 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_api::{Cadence, MirrorSettings};
-use coral_image::{Digest, Host, Repository, Tag};
+use coral_api::Cadence;
+use coral_image::{Digest, Host, Tag};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::access::Access;
 use crate::compare::{CompareError, Depth, Difference, compare};
 use crate::copy::CopyError;
-use crate::engine::{Ears, Engine, Failure, Finished, Shared};
-use crate::expand::{ExpandError, Expanded, Wanted, destination_repository, expand};
-use crate::progress::{Event, Key, chain};
+use crate::expand::{ExpandError, Expanded, Wanted, expand};
+use crate::inspect::Look;
+use crate::job::Job;
+use crate::mirror::{Mirror, Verify};
+use crate::outcome::{Failure, Outcome};
+use crate::progress::{Event, Key, Observer, chain};
 use crate::prune::{Claims, PruneError, Pruned};
-use crate::queue::{Enqueued, Job, Queue};
-use crate::state::{NextTry, RetryPolicy};
+use crate::queue::{Enqueued, Queue, Subscription};
+use crate::state::{NextTry, RetryPolicy, Until};
 use ledger::{Arrival, Ledger, Verification};
 
 pub use ledger::{Repositories, Summary};
@@ -36,86 +38,43 @@ const PER_HOST: usize = 8;
 /// Between two looks where only one is wanted.
 const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// When a mirror is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// After one pass: every image is copied, or failed for good, or as often as the limit says.
-    OnePass,
-    /// When it is told to stop.
-    Stopped,
+/// What all mirrors of an engine share.
+pub(crate) struct Wiring<Q> {
+    pub(crate) queue: Arc<Q>,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// What every mirror wants, for those that delete what no mirror wants.
+    pub(crate) claims: watch::Sender<Claims>,
 }
 
-/// A mirror and how it reaches its registries.
-#[derive(Clone)]
-pub struct Mirror {
-    /// `namespace/name`.
-    pub name: String,
-    /// What it wants.
-    pub settings: MirrorSettings,
-    /// How it gets it.
-    pub access: Access,
-    /// Whether its settings replace others: then equal digests do not say that every platform is
-    /// there.
-    pub changed: bool,
-    /// When blobs at the destination are looked at.
-    pub verify: Verify,
+/// What a mirror hears from outside.
+pub(crate) struct Subscriptions {
+    /// Outcomes of all jobs, since two mirrors may want the same image.
+    pub(crate) results: Subscription,
+    /// Questions about its images.
+    pub(crate) looks: mpsc::Receiver<Look>,
 }
 
-/// When blobs at the destination are looked at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Verify {
-    /// As the mirror's settings say, while it runs.
-    #[default]
-    AsScheduled,
-    /// Of every image, at once.
-    Now,
+/// Keeps a mirror in step, and calls `summary` after each change.
+pub(crate) async fn run<Q: Queue>(
+    mirror: Mirror,
+    wiring: Arc<Wiring<Q>>,
+    subscriptions: Subscriptions,
+    until: Until,
+    stop: CancellationToken,
+    summary: impl Fn(&Summary) + Send,
+) -> Summary {
+    // Every line that is logged on the way names the mirror.
+    let span = tracing::error_span!("mirror", mirror = %mirror.name);
+    let mut driver = Driver::new(mirror, until, wiring, subscriptions);
+    driver.drive(until, stop, summary).instrument(span).await
 }
 
-impl Mirror {
-    /// Keeps the mirror in step, and tells `summary` after each change.
-    pub async fn run<Q: Queue>(
-        self,
-        engine: &Engine<Q>,
-        until: Until,
-        stop: CancellationToken,
-        summary: impl Fn(&Summary) + Send,
-    ) -> Summary {
-        let shared = engine.shared();
-        engine.announce(&self);
-        let ears = shared.register(&self.name, self.access.clone());
-        let name = self.name.clone();
-        let mut driver = Driver::new(self, until, shared.clone(), ears);
-        // Every line that is logged on the way names the mirror.
-        let span = tracing::error_span!("mirror", mirror = %name);
-        let end = driver.drive(until, stop, summary).instrument(span).await;
-        drop(driver);
-        shared.unregister(&name);
-        end
-    }
-}
-
-impl Mirror {
-    /// The repositories at the destination, in the order of the settings.
-    pub(crate) fn places(&self) -> Vec<Repository> {
-        let place = |source: &Repository| destination_repository(&self.access.destination, source);
-        let settings = self
-            .settings
-            .repositories
-            .iter()
-            .map(|settings| &settings.repository);
-        // What has no name over there is refused with the settings; it claims nothing.
-        settings
-            .map(|source| place(source).unwrap_or_else(|_| source.clone()))
-            .collect()
-    }
-
-    fn verification(&self, until: Until) -> Option<Verification> {
-        let at_once = self.verify == Verify::Now;
-        let settings = self.settings.verify.as_ref();
-        let every = settings.map_or(FOR_EVER, |verify| verify.every);
-        let wanted = at_once || (settings.is_some() && until == Until::Stopped);
-        wanted.then_some(Verification { every, at_once })
-    }
+fn verification(mirror: &Mirror, until: Until) -> Option<Verification> {
+    let at_once = mirror.verify == Verify::Now;
+    let settings = mirror.settings.verify.as_ref();
+    let every = settings.map_or(FOR_EVER, |verify| verify.every);
+    let wanted = at_once || (settings.is_some() && until == Until::Stopped);
+    wanted.then_some(Verification { every, at_once })
 }
 
 /// Something that a question asked in the background found.
@@ -128,8 +87,8 @@ enum Found {
 
 struct Driver<Q: Queue> {
     mirror: Mirror,
-    shared: Arc<Shared<Q>>,
-    ears: Ears,
+    wiring: Arc<Wiring<Q>>,
+    subscriptions: Subscriptions,
     ledger: Ledger,
     questions: FuturesUnordered<BoxFuture<'static, Found>>,
     hosts: HashMap<Host, Arc<Semaphore>>,
@@ -148,22 +107,27 @@ struct Driver<Q: Queue> {
 }
 
 impl<Q: Queue> Driver<Q> {
-    fn new(mirror: Mirror, until: Until, shared: Arc<Shared<Q>>, ears: Ears) -> Self {
+    fn new(
+        mirror: Mirror,
+        until: Until,
+        wiring: Arc<Wiring<Q>>,
+        subscriptions: Subscriptions,
+    ) -> Self {
         let retry = mirror.settings.retry;
         let policy = RetryPolicy {
             limit: retry.limit,
             max_backoff: retry.max_backoff,
         };
-        let verification = mirror.verification(until);
+        let verification = verification(&mirror, until);
         let repositories = mirror.settings.repositories.len();
         let ledger = Ledger::new(repositories, policy, until, verification);
-        let claims = shared.claims.subscribe();
+        let claims = wiring.claims.subscribe();
         let next_pass = (!mirror.settings.suspend).then_some(Timestamp::MIN);
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
         Self {
             mirror,
-            shared,
-            ears,
+            wiring,
+            subscriptions,
             ledger,
             questions,
             hosts,
@@ -202,10 +166,10 @@ impl<Q: Queue> Driver<Q> {
             tokio::select! {
                 () = stop.cancelled() => return state,
                 Some(found) = self.questions.next() => self.fold_in(found).await,
-                Some(finished) = self.ears.results.recv() => self.fold_in_result(&finished).await,
-                Some(look) = self.ears.looks.recv() => {
+                Some(outcome) = self.subscriptions.results.next() => self.fold_in_outcome(&outcome).await,
+                Some(look) = self.subscriptions.looks.recv() => {
                     let page = self.ledger.page(&look.query, &self.mirror.settings.repositories);
-                    // Who asked may have gone away.
+                    // The client that asked may have gone away.
                     let _ = look.answer.send(page);
                 }
                 Ok(()) = self.claims.changed(), if !self.to_prune.is_empty() => {}
@@ -297,13 +261,13 @@ impl<Q: Queue> Driver<Q> {
                     let settings = &self.mirror.settings.repositories[repository];
                     let (source, event) =
                         (settings.repository.to_string(), Event::Unmatched { tags });
-                    self.shared.observer.observe(&source, None, &event);
+                    self.wiring.observer.observe(&source, None, &event);
                 }
             }
             Found::Expanded(repository, Err(error)) => {
                 let failure = Failure {
                     error: chain(&error),
-                    category: error.category(),
+                    category: error.category().into(),
                     cause: error.cause(),
                 };
                 self.claim_unknown(repository);
@@ -322,7 +286,7 @@ impl<Q: Queue> Driver<Q> {
             Found::Compared(key, Err(error)) => {
                 let failure = Failure {
                     error: chain(&error),
-                    category: error.category(),
+                    category: error.category().into(),
                     cause: error.cause(),
                 };
                 self.image_failed(&key, failure);
@@ -351,12 +315,23 @@ impl<Q: Queue> Driver<Q> {
             platforms: wanted.platforms,
             referrers: wanted.referrers,
         };
-        // When another mirror has the same image in flight, its result comes here too.
-        let (Enqueued::Queued | Enqueued::AlreadyInFlight) = self.shared.queue.enqueue(job).await;
+        match self.wiring.queue.enqueue(job).await {
+            // When another mirror has the same image in flight, its outcome comes here too.
+            Ok(Enqueued::Queued | Enqueued::AlreadyInFlight) => {}
+            Err(error) => {
+                self.flying.remove(key);
+                let failure = Failure::transient(chain(&error), "queue");
+                self.image_failed(key, failure.clone());
+                // No outcome will come that lets those that wait for their turn go on.
+                for held in std::mem::take(&mut self.held) {
+                    self.image_failed(&held, failure.clone());
+                }
+            }
+        }
     }
 
-    async fn fold_in_result(&mut self, finished: &Finished) {
-        let job = &finished.job;
+    async fn fold_in_outcome(&mut self, outcome: &Outcome) {
+        let job = &outcome.job;
         if self.flying.remove(&job.key)
             && let Some(next) = self.held.pop_front()
         {
@@ -365,7 +340,7 @@ impl<Q: Queue> Driver<Q> {
         let Some(wanted) = self.ledger.being_copied(&job.key) else {
             return;
         };
-        match &finished.result {
+        match &outcome.result {
             Ok(_) if job.platforms != wanted.platforms || job.referrers != wanted.referrers => {
                 // Another mirror's copy, or one begun before a change: look at what it made.
                 self.ask_to_compare(wanted, Depth::Children);
@@ -395,14 +370,18 @@ impl<Q: Queue> Driver<Q> {
 
     fn image_failed(&mut self, key: &Key, failure: Failure) {
         let now = Timestamp::now();
-        let (error, category, cause) = (failure.error.clone(), failure.category, failure.cause);
+        let (error, category, cause) = (
+            failure.error.clone(),
+            failure.category.clone(),
+            failure.cause,
+        );
         let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random())
         else {
             return;
         };
         let event = Event::Failed {
             error: &error,
-            category,
+            category: &category,
             attempts: status.attempts,
             standing: status.standing(),
             next: NextTry::of(&status, cause, now),
@@ -412,7 +391,11 @@ impl<Q: Queue> Driver<Q> {
 
     fn repository_failed(&mut self, repository: usize, failure: Failure) {
         let now = Timestamp::now();
-        let (error, category, cause) = (failure.error.clone(), failure.category, failure.cause);
+        let (error, category, cause) = (
+            failure.error.clone(),
+            failure.category.clone(),
+            failure.cause,
+        );
         let status = self
             .ledger
             .repository_failed(repository, failure, now, rand::random());
@@ -421,16 +404,16 @@ impl<Q: Queue> Driver<Q> {
             .to_string();
         let event = Event::Failed {
             error: &error,
-            category,
+            category: &category,
             attempts: status.attempts,
             standing: status.standing(),
             next: NextTry::of(&status, cause, now),
         };
-        self.shared.observer.observe(&source, None, &event);
+        self.wiring.observer.observe(&source, None, &event);
     }
 
     fn observe(&self, wanted: &Wanted, event: &Event<'_>) {
-        self.shared
+        self.wiring
             .observer
             .observe(&wanted.source.to_string(), Some(&wanted.key), event);
     }

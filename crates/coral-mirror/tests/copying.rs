@@ -101,7 +101,7 @@ impl Pair {
             Arc::new(Deaf),
         );
         let mirror = self.described("default/m", repositories);
-        mirror.run(&engine, until, stop, |_| {}).await
+        engine.run(mirror, until, stop, |_| {}).await
     }
 
     /// A mirror of these repositories' tag 1.

@@ -186,7 +186,7 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
     for mirror in &mirrors {
         engine.announce(mirror);
     }
-    let pass = |mirror: Mirror| mirror.run(&engine, Until::OnePass, stop.clone(), |_| {});
+    let pass = |mirror: Mirror| engine.run(mirror, Until::OnePass, stop.clone(), |_| {});
     let passes = mirrors.into_iter().map(pass);
     let summaries = futures::future::join_all(passes.collect::<Vec<_>>()).await;
     engine.stop().await;

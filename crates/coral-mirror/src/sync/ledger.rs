@@ -12,11 +12,10 @@ use std::time::Duration;
 use coral_image::Digest;
 use jiff::Timestamp;
 
-use crate::engine::Failure;
 use crate::expand::Wanted;
+use crate::outcome::Failure;
 use crate::progress::Key;
-use crate::state::{Cause, ImageState, ImageStatus, RetryPolicy};
-use crate::sync::Until;
+use crate::state::{Cause, ImageState, ImageStatus, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};

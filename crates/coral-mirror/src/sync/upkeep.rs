@@ -1,4 +1,4 @@
-//! What a mirror does beside copying: it looks at what it copied before, and deletes what nobody
+//! What a mirror does beside copying: it verifies what it copied before, and deletes what no mirror
 //! wants any more.
 
 use std::collections::BTreeSet;
@@ -8,14 +8,14 @@ use coral_image::{Digest, Version};
 use futures::FutureExt;
 use jiff::Timestamp;
 
-use super::{Driver, Found, Until};
+use super::{Driver, Found};
 use crate::copy::{CopyError, cause_of};
-use crate::engine::Failure;
 use crate::expand::Wanted;
+use crate::outcome::Failure;
 use crate::progress::{Event, Key, chain};
 use crate::prune::{Caution, PruneError, Pruned, Wishes, prune};
 use crate::queue::Queue;
-use crate::state::Cause;
+use crate::state::{Cause, Until};
 use crate::verify::verify;
 
 /// Found broken this often in a row: copying does not mend it.
@@ -51,7 +51,7 @@ impl<Q: Queue> Driver<Q> {
             Err(error) => {
                 let failure = Failure {
                     error: chain(&error),
-                    category: error.category(),
+                    category: error.category().into(),
                     cause: error.cause(),
                 };
                 return self.image_failed(key, failure);
@@ -83,7 +83,7 @@ impl<Q: Queue> Driver<Q> {
             }
         }
         let name = &self.mirror.name;
-        self.shared
+        self.wiring
             .claims
             .send_modify(|claims| claims.known(name, repository, versions));
     }
@@ -91,7 +91,7 @@ impl<Q: Queue> Driver<Q> {
     pub(super) fn claim_unknown(&mut self, repository: usize) {
         self.to_prune.remove(&repository);
         let name = &self.mirror.name;
-        self.shared
+        self.wiring
             .claims
             .send_modify(|claims| claims.unknown(name, repository));
     }
@@ -135,8 +135,8 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// One pass is asked for by somebody who can look at its plan; and named tags are no list that
-    /// could lack something.
+    /// A single pass is asked for by a person who can look at its plan; and tags that are named
+    /// one by one are no list that could lack something.
     fn caution(&mut self, repository: usize) -> Caution {
         let is_listed = self.mirror.settings.repositories[repository]
             .filter
@@ -162,7 +162,7 @@ impl<Q: Queue> Driver<Q> {
             Err(error) => {
                 let failure = Failure {
                     error: chain(&error),
-                    category: error.source_error().category().as_str(),
+                    category: error.source_error().category().as_str().into(),
                     cause: cause_of(error.source_error()),
                 };
                 return self.repository_failed(repository, failure);
@@ -188,7 +188,7 @@ impl<Q: Queue> Driver<Q> {
                 repository: place.clone(),
                 version: Version::Tag(tag),
             };
-            self.shared.observer.observe(&image, Some(&key), &event);
+            self.wiring.observer.observe(&image, Some(&key), &event);
         }
     }
 }
@@ -199,7 +199,7 @@ fn hopeless(parts: usize) -> Failure {
             "destination: {parts} manifests or blobs are still gone or broken after they were \
              copied again: the registry keeps what it has; delete them there, or have it scrubbed"
         ),
-        category: "broken",
+        category: "broken".into(),
         cause: Cause::Refusal,
     }
 }

@@ -125,7 +125,7 @@ async fn a_source_that_falls_silent_holds_up_its_own_images_only() {
     let (engine, stop) = (engine(), CancellationToken::new());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let slow = silent.described("default/slow", &names);
-    let slow = slow.run(&engine, Until::Stopped, stop.clone(), |_| {});
+    let slow = engine.run(slow, Until::Stopped, stop.clone(), |_| {});
     let good = async {
         // Everything that the silent source may hold is held.
         let reads = |rs: &[coral_testkit::Recorded]| {
@@ -135,7 +135,7 @@ async fn a_source_that_falls_silent_holds_up_its_own_images_only() {
         };
         silent.source.wait_for(reads).await;
         let good = well.described("default/good", &["good"]);
-        let pass = good.run(&engine, Until::OnePass, stop.clone(), |_| {});
+        let pass = engine.run(good, Until::OnePass, stop.clone(), |_| {});
         let passed = tokio::time::timeout(SOON, pass).await;
         stop.cancel();
         passed
@@ -157,7 +157,7 @@ async fn two_mirrors_of_one_image_count_its_bytes_once() {
     let engine = engine();
     let run = |name: &str| {
         let mirror = pair.described(name, &["app"]);
-        mirror.run(&engine, Until::OnePass, CancellationToken::new(), |_| {})
+        engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {})
     };
     let go = async {
         let heads = |rs: &[coral_testkit::Recorded]| {

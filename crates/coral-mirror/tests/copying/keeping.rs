@@ -1,7 +1,13 @@
 //! What a mirror leaves alone: tags and signatures that somebody needs, images of which it could
 //! not learn enough.
 
-use coral_mirror::{Mirror, Until, Verify};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use coral_mirror::{
+    Engine, EngineLimits, Enqueued, InProcess, InProcessDelivery, Job, Mirror, Queue, QueueError,
+    Results, Subscription, Until, Verify,
+};
 use coral_testkit::{Built, Effect, Fault, ImageBuilder, IndexBuilder};
 
 use tokio_util::sync::CancellationToken;
@@ -139,19 +145,58 @@ async fn more_than_half_of_the_tags_go_when_two_passes_find_the_same() {
     pair.source.clear_requests();
     let spec = format!("  interval: 1s\n{PRUNE}");
     let mirror = pair.mirror_of("m", "select: {glob: '1'}", &spec);
-    let (stop, engine) = (
-        CancellationToken::new(),
-        engine(std::sync::Arc::new(super::Deaf)),
-    );
+    let (stop, engine) = (CancellationToken::new(), engine(Arc::new(super::Deaf)));
     let until_pruned = |summary: &coral_mirror::Summary| {
         if summary.pruned > 0 {
             stop.cancel();
         }
     };
-    mirror
-        .run(&engine, Until::Stopped, stop.clone(), until_pruned)
+    engine
+        .run(mirror, Until::Stopped, stop.clone(), until_pruned)
         .await;
     assert_eq!(pair.tags(), ["1"]);
     let lists = pair.source.count(|r| r.path.contains("/tags/list"));
     assert!(lists >= 2, "deleted after {lists} look");
+}
+
+/// A queue that takes no job the first time it is asked.
+#[derive(Default)]
+struct Refusing {
+    queue: InProcess,
+    asked: AtomicUsize,
+}
+
+impl Queue for Refusing {
+    type Delivery = InProcessDelivery;
+
+    async fn enqueue(&self, job: Job) -> Result<Enqueued, QueueError> {
+        if self.asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err(QueueError::Unavailable("no room".into()));
+        }
+        self.queue.enqueue(job).await
+    }
+
+    async fn take(&self) -> Result<InProcessDelivery, QueueError> {
+        self.queue.take().await
+    }
+}
+
+impl Results for Refusing {
+    fn subscribe(&self) -> Subscription {
+        self.queue.subscribe()
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_takes_no_job_is_tried_again_as_any_other_failure() {
+    let pair = Pair::start().await;
+    pair.source.load("a/b", &super::image(1));
+    let engine = Engine::start(
+        Refusing::default(),
+        EngineLimits::default(),
+        Arc::new(super::Deaf),
+    );
+    let mirror = pair.mirror_of("m", "tags: ['1']", "");
+    let pass = engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
+    assert_eq!(pass.await.mirrored, 1);
 }

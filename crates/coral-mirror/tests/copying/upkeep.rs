@@ -60,7 +60,7 @@ impl Pair {
             engine.announce(mirror);
         }
         let run =
-            |mirror: Mirror| mirror.run(&engine, Until::OnePass, CancellationToken::new(), |_| {});
+            |mirror: Mirror| engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
         futures::future::join_all(mirrors.into_iter().map(run)).await
     }
 
@@ -324,8 +324,8 @@ async fn no_more_images_are_copied_at_once_than_the_limit_allows() {
     let observer = Arc::new(AtOnce::default());
     let engine = engine(observer.clone());
     let mirror = pair.mirror_of("m", "select: {all: true}", "  limits: {copies: 2}\n");
-    let summary = mirror
-        .run(&engine, Until::OnePass, CancellationToken::new(), |_| {})
+    let summary = engine
+        .run(mirror, Until::OnePass, CancellationToken::new(), |_| {})
         .await;
     assert_eq!(summary.mirrored, 12);
     assert_eq!(observer.most.load(Ordering::SeqCst), 2);

@@ -8,8 +8,8 @@ use coral_api::Target;
 use coral_distribution::{Client, HostOptions};
 use coral_image::{Digest, Host};
 use coral_mirror::{
-    Engine, EngineLimits, Event, InProcess, Key, Known, Mirror, Observer, Paces, Summary, Until,
-    Verify,
+    Completeness, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Paces, Summary,
+    Until, Verify,
 };
 use coral_rt::Tls;
 use futures::future::join_all;
@@ -130,11 +130,11 @@ impl Mirrors {
             self.say(&format!("mirror {name} removed; what it copied stays"));
         }
         let known = if broken.is_empty() {
-            Known::All
+            Completeness::Complete
         } else {
-            Known::Some
+            Completeness::Partial
         };
-        self.engine.set_known(known);
+        self.engine.set_completeness(known);
         let mut begun = vec![];
         for loaded in wanted {
             let before = self
@@ -232,7 +232,7 @@ impl Mirrors {
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone_from(now);
             };
-            mirror.run(&engine, Until::Stopped, token, tell).await;
+            engine.run(mirror, Until::Stopped, token, tell).await;
         });
         Running {
             fingerprint,

@@ -79,10 +79,9 @@ mod tests {
 
     use super::super::Arrival;
     use super::*;
-    use crate::engine::Failure;
     use crate::expand::Wanted;
-    use crate::state::{Cause, RetryPolicy};
-    use crate::sync::Until;
+    use crate::outcome::Failure;
+    use crate::state::{Cause, RetryPolicy, Until};
 
     fn key(tag: &str) -> Key {
         Key::of(&ImageRef::parse(&format!("localhost:5000/a:{tag}")).unwrap())
@@ -111,7 +110,7 @@ mod tests {
         }
         let failure = Failure {
             error: "broken".to_owned(),
-            category: "cut",
+            category: "cut".into(),
             cause: Cause::Transient,
         };
         ledger.image_failed(&key("1"), failure, now, 0.0);

@@ -24,7 +24,7 @@ fn wanted(name: &str) -> Wanted {
 fn failure(cause: Cause) -> Failure {
     Failure {
         error: "broken".to_owned(),
-        category: "cut",
+        category: "cut".into(),
         cause,
     }
 }

@@ -1,0 +1,33 @@
+//! One image to copy, as it travels through a queue.
+
+use std::collections::BTreeSet;
+
+use coral_image::{Digest, Host, ImageRef, PlatformPattern};
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Key;
+
+/// One image to copy. It holds no credential: the worker asks for the access of `mirror`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Where to: at most one job in flight for each.
+    pub key: Key,
+    /// Where from.
+    pub source: ImageRef,
+    /// The mirror it belongs to, as `namespace/name`.
+    pub mirror: String,
+    /// Platforms to copy; empty means all.
+    pub platforms: Vec<PlatformPattern>,
+    /// Whether referrers and cosign's tags are copied too.
+    pub referrers: bool,
+    /// Manifests and blobs that are broken at the destination: they are sent again even where the
+    /// destination says that it has them.
+    pub broken: BTreeSet<Digest>,
+}
+
+impl Job {
+    /// The registry that the image is read from.
+    pub(crate) fn host(&self) -> &Host {
+        self.source.repository().host()
+    }
+}

@@ -1,0 +1,49 @@
+//! A mirror as it is handed to an engine: what it wants and how it reaches its registries.
+
+use coral_api::MirrorSettings;
+use coral_image::Repository;
+
+use crate::access::Access;
+use crate::expand::destination_repository;
+
+/// A mirror and how it reaches its registries.
+#[derive(Clone)]
+pub struct Mirror {
+    /// `namespace/name`.
+    pub name: String,
+    /// What it wants.
+    pub settings: MirrorSettings,
+    /// How it gets it.
+    pub access: Access,
+    /// Whether its settings replace others: then equal digests do not say that every platform is
+    /// there.
+    pub changed: bool,
+    /// When blobs at the destination are looked at.
+    pub verify: Verify,
+}
+
+/// When blobs at the destination are looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// As the mirror's settings say, while it runs.
+    #[default]
+    AsScheduled,
+    /// Of every image, at once.
+    Now,
+}
+
+impl Mirror {
+    /// The repositories at the destination, in the order of the settings.
+    pub(crate) fn places(&self) -> Vec<Repository> {
+        let place = |source: &Repository| destination_repository(&self.access.destination, source);
+        let settings = self
+            .settings
+            .repositories
+            .iter()
+            .map(|settings| &settings.repository);
+        // What has no name over there is refused with the settings; it claims nothing.
+        settings
+            .map(|source| place(source).unwrap_or_else(|_| source.clone()))
+            .collect()
+    }
+}

@@ -1,0 +1,94 @@
+//! What came of a copy job: a plain value that travels from the worker back to every mirror.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use coral_image::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::job::Job;
+use crate::state::Cause;
+
+/// A job and its result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The job as it was taken from the queue.
+    pub job: Job,
+    /// What came of it.
+    pub result: Result<Done, Failure>,
+}
+
+/// A copy that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What the key resolves to now.
+    pub digest: Digest,
+    /// Bytes moved over the network.
+    pub moved: u64,
+    /// Whether its index names platforms that were left out.
+    pub sparse: bool,
+    /// Time from the worker's begin.
+    pub elapsed: Duration,
+}
+
+/// Why something failed: a copy, a comparison, the listing of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The whole chain of causes, in one line.
+    pub error: String,
+    /// A bounded label: `not_found`, `dns`, `rate_limited` and so on.
+    pub category: Cow<'static, str>,
+    /// What the failure asks for.
+    pub cause: Cause,
+}
+
+impl Failure {
+    /// A failure that may pass by itself.
+    pub(crate) fn transient(error: impl Into<String>, category: &'static str) -> Self {
+        Self {
+            error: error.into(),
+            category: category.into(),
+            cause: Cause::Transient,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use coral_image::ImageRef;
+
+    use super::*;
+    use crate::progress::Key;
+
+    #[test]
+    fn an_outcome_survives_being_written_down() {
+        let source = ImageRef::parse("quay.io/org/app:1").unwrap();
+        let job = Job {
+            key: Key::of(&source),
+            source,
+            mirror: "default/m".into(),
+            platforms: vec![],
+            referrers: true,
+            broken: BTreeSet::new(),
+        };
+        let done = Done {
+            digest: Digest::sha256(b"x"),
+            moved: 7,
+            sparse: false,
+            elapsed: Duration::from_millis(1500),
+        };
+        let failure = Failure {
+            error: "source: too many requests".into(),
+            category: "rate_limited".into(),
+            cause: Cause::After(Duration::from_secs(9)),
+        };
+        for result in [Ok(done), Err(failure)] {
+            let job = job.clone();
+            let outcome = Outcome { job, result };
+            let text = serde_json::to_string(&outcome).unwrap();
+            assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), outcome);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A worker: takes a job from the queue, copies, and publishes the outcome.
+//!
+//! A worker knows the queue, the source of access and the copier, and nothing of mirrors. It runs
+//! until its task is aborted; the job it has in hand then goes back to the queue.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tracing::Instrument;
+
+use crate::access::{Access, AccessError, AccessSource};
+use crate::copy::{Copier, CopyError, CopyOptions, CopyRequest};
+use crate::job::Job;
+use crate::outcome::{Done, Failure, Outcome};
+use crate::progress::{Event, Observer, chain};
+use crate::queue::{Delivery, Queue};
+use crate::state::RetryPolicy;
+
+/// How often the lease of a job is renewed while it is copied.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// Longest wait before a queue that failed is asked again.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Takes jobs and copies them. Cheap to clone; clones share the copier.
+pub(crate) struct Worker<Q, A> {
+    pub(crate) queue: Arc<Q>,
+    pub(crate) access: Arc<A>,
+    pub(crate) copier: Arc<Copier>,
+    pub(crate) observer: Arc<dyn Observer>,
+}
+
+impl<Q, A> Clone for Worker<Q, A> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+            access: self.access.clone(),
+            copier: self.copier.clone(),
+            observer: self.observer.clone(),
+        }
+    }
+}
+
+impl<Q: Queue, A: AccessSource> Worker<Q, A> {
+    /// Works until the task is aborted.
+    pub(crate) async fn run(self) {
+        let policy = RetryPolicy {
+            max_backoff: LONGEST_WAIT,
+            ..RetryPolicy::default()
+        };
+        let mut failures = 0;
+        loop {
+            match self.queue.take().await {
+                Ok(delivery) => {
+                    failures = 0;
+                    self.work(delivery).await;
+                }
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(%error, failures, "no job could be taken from the queue");
+                    tokio::time::sleep(policy.backoff(failures, rand::random())).await;
+                }
+            }
+        }
+    }
+
+    async fn work(&self, mut delivery: Q::Delivery) {
+        let job = delivery.job().clone();
+        let result = {
+            // A worker outlives a job that panics, and the job counts as failed.
+            let copy = AssertUnwindSafe(self.logged_copy(&job)).catch_unwind();
+            let mut copy = std::pin::pin!(copy);
+            loop {
+                tokio::select! {
+                    result = &mut copy => break result,
+                    () = tokio::time::sleep(PROGRESS_EVERY) => {
+                        if let Err(error) = delivery.progress().await {
+                            tracing::warn!(%error, key = %job.key, "the lease of a job was not renewed");
+                        }
+                    }
+                }
+            }
+        };
+        let result =
+            result.unwrap_or_else(|_| Err(Failure::transient("the copy panicked", "panic")));
+        let key = job.key.clone();
+        if let Err(error) = delivery.finish(Outcome { job, result }).await {
+            tracing::warn!(%error, %key, "the outcome of a job was not published");
+        }
+    }
+
+    /// Every line that is logged on the way names the mirror and the image.
+    async fn logged_copy(&self, job: &Job) -> Result<Done, Failure> {
+        let (mirror, image, to) = (&job.mirror, &job.source, &job.key);
+        let span = tracing::error_span!("copy", %mirror, %image, %to);
+        async {
+            tracing::debug!("begins");
+            let result = match self.access.access(&job.mirror).await {
+                Ok(access) => self.copy(job, &access).await,
+                Err(error) => Err(Failure::from(error)),
+            };
+            match &result {
+                Ok(done) => {
+                    let (digest, bytes, took) = (done.digest, done.moved, done.elapsed);
+                    tracing::info!(%digest, bytes, ?took, "copied");
+                }
+                Err(Failure {
+                    error, category, ..
+                }) => tracing::info!(error, %category, "not copied"),
+            }
+            result
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
+        let (observer, source, key) = (
+            self.observer.clone(),
+            job.source.to_string(),
+            job.key.clone(),
+        );
+        observer.observe(&source, Some(&key), &Event::Started);
+        let request = CopyRequest {
+            source: access.source(job.source.repository()),
+            source_version: job.source.version(),
+            destination: access.destination(&job.key.repository),
+            destination_version: job.key.version.clone(),
+            options: CopyOptions {
+                platforms: job.platforms.clone(),
+                without_referrers: !job.referrers,
+                broken: job.broken.clone(),
+            },
+            report: Arc::new(move |event| observer.observe(&source, Some(&key), event)),
+        };
+        let copied = self.copier.copy(&request).await;
+        let copied = copied.map_err(|error| failure_of(&error))?;
+        let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);
+        Ok(Done {
+            digest,
+            moved,
+            sparse,
+            elapsed: copied.elapsed,
+        })
+    }
+}
+
+fn failure_of(error: &CopyError) -> Failure {
+    Failure {
+        error: chain(error),
+        category: error.category().into(),
+        cause: error.cause(),
+    }
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        let category = match error {
+            AccessError::Unknown => "removed",
+            AccessError::Unavailable(_) => "access",
+        };
+        Self::transient(error.to_string(), category)
+    }
+}
