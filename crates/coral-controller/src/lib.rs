@@ -1,1 +1,32 @@
 //! The controller: reconciles Coral's kinds in a cluster.
+//!
+//! It owns the desired state: it reads the objects that people write, makes what Registries need,
+//! decides what each node should hold, and publishes statuses. It never pulls onto nodes and never
+//! sees a pod while it is created.
+//!
+//! Start reading at [`run`](run()): one process holds the leader lease and runs the *parts*
+//! (`parts.rs` lists them). A part (`part.rs`) is a level-triggered loop over the stores of
+//! `cluster.rs`: observe → decide → apply → publish. Parts talk to each other through values in
+//! `shared.rs`, never by calls.
+
+#![allow(dead_code, reason = "the parts that use the framework follow")]
+
+mod api;
+mod backoff;
+mod changes;
+mod cluster;
+mod context;
+mod events;
+mod follow;
+mod key;
+mod leader;
+mod metrics;
+mod part;
+mod parts;
+mod run;
+mod secrets;
+mod shared;
+mod store;
+
+pub use key::ObjectKey;
+pub use run::{Config, RunError, run};

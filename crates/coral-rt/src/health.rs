@@ -1,6 +1,7 @@
 //! Health, readiness and metrics over HTTP.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 /// How long looking may take before it counts as a no: a file system that is gone may never answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,6 +87,22 @@ pub fn health_router(health: Health, metrics: Arc<Registry>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .with_state(Shared { health, metrics })
+}
+
+/// Serves [`health_router`] over plain HTTP on `address`, on a task of its own that runs until it
+/// is aborted. The error is that of listening.
+pub async fn serve_health(
+    address: SocketAddr,
+    health: Health,
+    metrics: Arc<Registry>,
+) -> std::io::Result<JoinHandle<()>> {
+    let listener = TcpListener::bind(address).await?;
+    let router = health_router(health, metrics);
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%address, %error, "health and metrics are no longer served");
+        }
+    }))
 }
 
 async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {

@@ -12,7 +12,7 @@ mod shutdown;
 mod tls;
 
 pub use follow::FollowedFiles;
-pub use health::{Health, health_router};
+pub use health::{Health, health_router, serve_health};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use request_id::with_request_ids;
 pub use serve::{Connections, Overload, Peer, ReadLimit, Serving, Timeouts, Transport, serve};

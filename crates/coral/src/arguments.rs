@@ -12,6 +12,7 @@ use coral_image::{Host, PlatformPattern};
 use coral_rt::LogArgs;
 
 use crate::client::ClientArguments;
+use crate::controller::ControllerArguments;
 use crate::registry::RegistryArguments;
 
 /// The image supply of a Kubernetes cluster: mirrors images into a registry and serves them there.
@@ -43,6 +44,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: MirrorCommand,
     },
+    /// Run the controller of a cluster: reconciles Coral's kinds, one at a time by a leader lease
+    Controller(ControllerArguments),
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
     /// Check what mirrors depend on: names, TLS, logins, rate limits, clocks, disk
@@ -200,7 +203,7 @@ fn platform(text: &str) -> Result<PlatformPattern, String> {
 }
 
 /// `IP:PORT`, or a name of this machine such as `localhost:5000`.
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let wrong =
         || "expected ADDRESS:PORT, such as 127.0.0.1:5000, [::1]:5000 or 0.0.0.0:0".to_owned();
     text.parse().or_else(|_| {

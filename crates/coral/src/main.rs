@@ -6,6 +6,7 @@
 
 mod arguments;
 mod client;
+mod controller;
 mod copy;
 mod doctor;
 mod failure;
@@ -58,6 +59,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Mirror {
                 command: MirrorCommand::Run(run),
             } => mirror::run(run, terminal).await,
+            Command::Controller(controller) => controller::run(controller, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
             Command::Doctor(doctor) => doctor::run(doctor, terminal).await,
             Command::Completions(completions) => Ok(shell::completions(&completions)),

@@ -1,0 +1,329 @@
+//! Calls to the API server as the parts make them: with a deadline, a field manager, and errors
+//! that say which object was meant.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::ObjectKey;
+
+/// How long one call may take. A hung API server hangs plain calls for ever.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A call to the API server that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {kind} {key}: {cause}")]
+pub(crate) struct ApiError {
+    verb: &'static str,
+    kind: String,
+    key: ObjectKey,
+    #[source]
+    cause: ApiCause,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiCause {
+    /// No answer in time.
+    #[error("the API server gave no answer in {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+    /// The API server's own no. Shown without the status's debug form, which is long.
+    #[error("{}", .0.message)]
+    Refused(Box<kube::core::Status>),
+    /// Connection, TLS, decoding.
+    #[error(transparent)]
+    Other(kube::Error),
+}
+
+impl ApiError {
+    fn status(&self) -> Option<&kube::core::Status> {
+        match &self.cause {
+            ApiCause::Refused(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// 403: a right is missing.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_forbidden)
+    }
+
+    /// 404.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_not_found)
+    }
+
+    /// 409 because the object is there already.
+    pub(crate) fn is_already_exists(&self) -> bool {
+        self.status()
+            .is_some_and(kube::core::Status::is_already_exists)
+    }
+
+    /// 409 because the object, or a field of it, was changed by another writer.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.status()
+            .is_some_and(|status| status.is_conflict() && !status.is_already_exists())
+    }
+
+    /// 422: the API server does not accept the object as it is.
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_invalid)
+    }
+}
+
+/// A kind whose type is known when Coral is compiled.
+pub(crate) trait Known:
+    Resource<DynamicType = (), Scope: ScopeOf<Self>> + Clone + Debug + DeserializeOwned
+{
+}
+
+impl<K> Known for K where
+    K: Resource<DynamicType = (), Scope: ScopeOf<K>> + Clone + Debug + DeserializeOwned
+{
+}
+
+/// Whether objects of a kind live in namespaces.
+pub(crate) trait ScopeOf<K> {
+    /// The interface of the kind in this namespace; cluster-scoped kinds have none.
+    fn api(client: Client, namespace: &str) -> Api<K>;
+}
+
+impl<K> ScopeOf<K> for NamespaceResourceScope
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    fn api(client: Client, namespace: &str) -> Api<K> {
+        Api::namespaced(client, namespace)
+    }
+}
+
+impl<K> ScopeOf<K> for ClusterResourceScope
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+{
+    fn api(client: Client, _: &str) -> Api<K> {
+        Api::all(client)
+    }
+}
+
+/// Writes objects under one field manager.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    client: Client,
+    manager: String,
+}
+
+impl Writer {
+    /// Writes as `manager`. Two parts that own different fields of one object need managers of
+    /// their own: `coral-controller-PART`.
+    pub(crate) fn new(client: Client, manager: impl Into<String>) -> Self {
+        Self {
+            client,
+            manager: manager.into(),
+        }
+    }
+
+    /// The client below, for calls that are not here; wrap them in [`call`].
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The interface of the kind where this object lives.
+    fn scoped<K: Known>(&self, key: &ObjectKey) -> Api<K> {
+        <K::Scope as ScopeOf<K>>::api(self.client.clone(), &key.namespace)
+    }
+
+    /// Reads one object.
+    pub(crate) async fn get<K: Known>(&self, key: &ObjectKey) -> Result<Option<K>, ApiError> {
+        call::<K, _>("get", key, self.scoped::<K>(key).get_opt(&key.name)).await
+    }
+
+    /// Creates an object; see [`ApiError::is_already_exists`].
+    pub(crate) async fn create<K: Known + Serialize>(&self, object: &K) -> Result<K, ApiError> {
+        let key = ObjectKey::from_object(object);
+        let params = PostParams {
+            field_manager: Some(self.manager.clone()),
+            ..PostParams::default()
+        };
+        let api = self.scoped::<K>(&key);
+        call::<K, _>("create", &key, api.create(&params, object)).await
+    }
+
+    /// Server-side apply of the fields in `object`, a typed object or JSON, creating it if it is
+    /// not there. Fields of other managers are taken over (`force`).
+    pub(crate) async fn apply<K: Known>(
+        &self,
+        key: &ObjectKey,
+        object: &impl Serialize,
+    ) -> Result<K, ApiError> {
+        let body = whole::<K>(key, object);
+        let patch = Patch::Apply(&body);
+        let api = self.scoped::<K>(key);
+        call::<K, _>(
+            "apply",
+            key,
+            api.patch(&key.name, &self.apply_params(), &patch),
+        )
+        .await
+    }
+
+    /// Server-side apply of the status, if it differs from what the object has. Returns whether
+    /// something was written. `current` is the status as last seen, `None` if there is none.
+    pub(crate) async fn publish_status<K: Known, S: Serialize>(
+        &self,
+        key: &ObjectKey,
+        current: Option<&S>,
+        new: &S,
+    ) -> Result<bool, ApiError> {
+        let new = json!({ "status": new });
+        if let Some(current) = current
+            && json!({ "status": current }) == new
+        {
+            return Ok(false);
+        }
+        let body = whole::<K>(key, &new);
+        let patch = Patch::Apply(&body);
+        let api = self.scoped::<K>(key);
+        let params = self.apply_params();
+        call::<K, _>(
+            "apply the status of",
+            key,
+            api.patch_status(&key.name, &params, &patch),
+        )
+        .await?;
+        Ok(true)
+    }
+
+    /// JSON merge patch (RFC 7386).
+    pub(crate) async fn merge<K: Known>(
+        &self,
+        key: &ObjectKey,
+        patch: &Value,
+    ) -> Result<K, ApiError> {
+        let api = self.scoped::<K>(key);
+        let params = self.patch_params();
+        call::<K, _>(
+            "patch",
+            key,
+            api.patch(&key.name, &params, &Patch::Merge(patch)),
+        )
+        .await
+    }
+
+    /// JSON merge patch of the status.
+    pub(crate) async fn merge_status<K: Known>(
+        &self,
+        key: &ObjectKey,
+        patch: &Value,
+    ) -> Result<K, ApiError> {
+        let api = self.scoped::<K>(key);
+        let params = self.patch_params();
+        let patch = Patch::Merge(patch);
+        call::<K, _>(
+            "patch the status of",
+            key,
+            api.patch_status(&key.name, &params, &patch),
+        )
+        .await
+    }
+
+    /// JSON patch (RFC 6902): all operations or none. A `test` that does not hold is a 422 or 409.
+    pub(crate) async fn json_patch<K: Known>(
+        &self,
+        key: &ObjectKey,
+        operations: Vec<Value>,
+    ) -> Result<K, ApiError> {
+        let body = serde_json::from_value(Value::Array(operations));
+        let body = body.map_err(|error| ApiError {
+            verb: "patch",
+            kind: K::kind(&()).into_owned(),
+            key: key.clone(),
+            cause: ApiCause::Other(kube::Error::SerdeError(error)),
+        })?;
+        let api = self.scoped::<K>(key);
+        let params = self.patch_params();
+        call::<K, _>(
+            "patch",
+            key,
+            api.patch(&key.name, &params, &Patch::<Value>::Json(body)),
+        )
+        .await
+    }
+
+    /// Deletes an object, if it is there; dependents go in the background. With `uid`, only the
+    /// object of that uid.
+    pub(crate) async fn delete<K: Known>(
+        &self,
+        key: &ObjectKey,
+        uid: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let mut params = DeleteParams::background();
+        if let Some(uid) = uid {
+            params = params.preconditions(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            });
+        }
+        let api = self.scoped::<K>(key);
+        match call::<K, _>("delete", key, api.delete(&key.name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn apply_params(&self) -> PatchParams {
+        PatchParams::apply(&self.manager).force()
+    }
+
+    fn patch_params(&self) -> PatchParams {
+        PatchParams {
+            field_manager: Some(self.manager.clone()),
+            ..PatchParams::default()
+        }
+    }
+}
+
+/// The body of an apply: with what names the object, without what the API server refuses there.
+fn whole<K: Known>(key: &ObjectKey, object: &impl Serialize) -> Value {
+    // A type of this crate that cannot be serialised is a mistake that the API server reports.
+    let mut body = serde_json::to_value(object).unwrap_or_else(|_| json!({}));
+    body["apiVersion"] = json!(K::api_version(&()));
+    body["kind"] = json!(K::kind(&()));
+    body["metadata"]["name"] = json!(key.name);
+    if !key.namespace.is_empty() {
+        body["metadata"]["namespace"] = json!(key.namespace);
+    }
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+        metadata.remove("creationTimestamp");
+    }
+    body
+}
+
+/// Puts a deadline on a call, and the object's name into its error.
+pub(crate) async fn call<K: Known, T>(
+    verb: &'static str,
+    key: &ObjectKey,
+    calling: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ApiError> {
+    let cause = match tokio::time::timeout(CALL_TIMEOUT, calling).await {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(kube::Error::Api(status))) => ApiCause::Refused(status),
+        Ok(Err(error)) => ApiCause::Other(error),
+        Err(_) => ApiCause::Timeout,
+    };
+    Err(ApiError {
+        verb,
+        kind: K::kind(&()).into_owned(),
+        key: key.clone(),
+        cause,
+    })
+}

@@ -1,0 +1,116 @@
+//! Waiting longer after each failure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::Rng;
+
+/// A duration between half of this one and all of it, so that many who failed together do not
+/// return together.
+pub(crate) fn jittered(longest: Duration) -> Duration {
+    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+/// How waits grow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Growth {
+    /// The wait after the first failure.
+    pub(crate) first: Duration,
+    /// No wait is longer.
+    pub(crate) longest: Duration,
+}
+
+impl Growth {
+    /// The wait after this many failures in a row, before jitter; `failures` is at least 1.
+    pub(crate) fn after(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(20);
+        self.first.saturating_mul(1 << doublings).min(self.longest)
+    }
+}
+
+/// Failures per key, and when each may be tried again.
+#[derive(Debug)]
+pub(crate) struct Backoff<K> {
+    growth: Growth,
+    failing: BTreeMap<K, Failing>,
+}
+
+/// One key that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failing {
+    /// Failures in a row.
+    pub(crate) failures: u32,
+    /// When it may be tried again.
+    pub(crate) next: Timestamp,
+}
+
+impl<K: Ord + Clone> Backoff<K> {
+    /// Without failures.
+    pub(crate) fn new(growth: Growth) -> Self {
+        Self {
+            growth,
+            failing: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the key may be tried now.
+    pub(crate) fn may_try(&self, key: &K, now: Timestamp) -> bool {
+        self.failing.get(key).is_none_or(|it| it.next <= now)
+    }
+
+    /// Notes a failure; says when the key may be tried again.
+    pub(crate) fn failed(&mut self, key: &K, now: Timestamp) -> Failing {
+        let failures = self.failing.get(key).map_or(0, |it| it.failures);
+        let failures = failures.saturating_add(1);
+        let wait = jittered(self.growth.after(failures));
+        let next = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+        let failing = Failing { failures, next };
+        self.failing.insert(key.clone(), failing);
+        failing
+    }
+
+    /// Forgets the key's failures.
+    pub(crate) fn succeeded(&mut self, key: &K) {
+        self.failing.remove(key);
+    }
+
+    /// Forgets every key but these.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        self.failing.retain(|key, _| keep(key));
+    }
+
+    /// The earliest time at which a failing key may be tried again.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.failing.values().map(|it| it.next).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROWTH: Growth = Growth {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(30),
+    };
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let waits = [1, 2, 3, 6, 400].map(|failures| GROWTH.after(failures).as_secs());
+        assert_eq!(waits, [1, 2, 4, 30, 30]);
+    }
+
+    #[test]
+    fn a_key_waits_after_its_failure_and_others_do_not() {
+        let mut backoff = Backoff::new(GROWTH);
+        let now = Timestamp::UNIX_EPOCH;
+        let failing = backoff.failed(&"a", now);
+        assert!(failing.next.as_millisecond() >= 500 && failing.next.as_millisecond() <= 1000);
+        assert!(!backoff.may_try(&"a", now) && backoff.may_try(&"b", now));
+        assert!(backoff.may_try(&"a", failing.next));
+        assert_eq!(backoff.failed(&"a", now).failures, 2);
+        backoff.succeeded(&"a");
+        assert!(backoff.may_try(&"a", now) && backoff.next().is_none());
+    }
+}

@@ -1,0 +1,126 @@
+//! The cluster as last seen: one store per kind, filled by one watch each.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::PartialObjectMeta;
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+
+use crate::changes::{Changes, Topic};
+use crate::follow::Watch;
+use crate::store::Store;
+
+/// The stores of every kind that is watched in the whole cluster. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cluster {
+    /// Nodes, without what no part reads: annotations, images, volumes, addresses, heartbeats.
+    pub(crate) nodes: Store<Node>,
+    /// Metadata of namespaces.
+    pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
+}
+
+impl Cluster {
+    /// Begins the watches; they end when the set is dropped. Each has a backoff of its own.
+    pub(crate) fn follow(&self, client: &Client, changes: &Changes) -> JoinSet<()> {
+        let mut watches = Watches {
+            changes,
+            running: JoinSet::new(),
+        };
+        let mut nodes = Watch::all(client, &self.nodes, Topic::Nodes);
+        nodes.strip = strip_node;
+        nodes.same = same_node;
+        watches.begin(nodes);
+        let mut namespaces = Watch::all(client, &self.namespaces, Topic::Namespaces);
+        namespaces.same = |a, b| same_meta(&a.metadata, &b.metadata);
+        watches.begin(namespaces);
+        watches.running
+    }
+
+    /// Completes once the stores behind these topics are filled.
+    pub(crate) async fn ready(&self, topics: &[Topic]) {
+        for topic in topics {
+            match topic {
+                Topic::Nodes => self.nodes.ready().await,
+                Topic::Namespaces => self.namespaces.ready().await,
+                // Values inside the process: a reader sees that they are not there yet.
+                _ => {}
+            }
+        }
+    }
+}
+
+struct Watches<'a> {
+    changes: &'a Changes,
+    running: JoinSet<()>,
+}
+
+impl Watches<'_> {
+    fn begin<K>(&mut self, watch: Watch<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.running.spawn(watch.run(self.changes.clone(), |_| {}));
+    }
+}
+
+/// A node's status alone is some 20 KB, most of it names of images.
+fn strip_node(node: &mut Node) {
+    node.metadata.annotations = None;
+    let Some(status) = node.status.as_mut() else {
+        return;
+    };
+    status.images = None;
+    status.volumes_attached = None;
+    status.volumes_in_use = None;
+    status.config = None;
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+    }
+}
+
+/// Kubelet's heartbeats wake no part.
+fn same_node(a: &Node, b: &Node) -> bool {
+    same_meta(&a.metadata, &b.metadata) && a.spec == b.spec && a.status == b.status
+}
+
+fn same_meta(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    let mut without_version = a.clone();
+    without_version
+        .resource_version
+        .clone_from(&b.resource_version);
+    without_version == *b
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(version: &str, heartbeat: &str, ready: &str, images: usize) -> Node {
+        let mut node = serde_json::from_value(json!({
+            "metadata": {"name": "n", "resourceVersion": version},
+            "status": {
+                "conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat}],
+                "images": vec![json!({"names": ["x"]}); images],
+            },
+        }))
+        .unwrap();
+        strip_node(&mut node);
+        node
+    }
+
+    #[test]
+    fn a_nodes_heartbeat_wakes_no_part_and_its_readiness_does() {
+        let before = node("1", "2026-01-01T00:00:00Z", "True", 3);
+        let heartbeat = node("2", "2026-01-01T00:00:10Z", "True", 4);
+        assert!(same_node(&before, &heartbeat));
+        assert!(!same_node(
+            &before,
+            &node("3", "2026-01-01T00:00:20Z", "False", 4)
+        ));
+    }
+}

@@ -1,0 +1,137 @@
+//! Keeps a [`Store`] up to date from a watch of the API server.
+
+use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::changes::{Changes, Topic};
+use crate::store::{Store, Taken};
+
+/// The first wait after an error of a watch; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Short, so that the controller is back soon after the API server is.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// After a refusal (403, 404): only an administrator changes that.
+const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(10);
+
+/// What is watched and how its objects are kept.
+pub(crate) struct Watch<K: Resource> {
+    pub(crate) api: Api<DeserializeGuard<K>>,
+    pub(crate) config: watcher::Config,
+    pub(crate) store: Store<K>,
+    pub(crate) topic: Topic,
+    /// Removes what no part reads.
+    pub(crate) strip: fn(&mut K),
+    /// Whether two versions of an object mean the same to every part.
+    pub(crate) same: fn(&K, &K) -> bool,
+}
+
+impl<K> Watch<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    /// All objects of the kind, in every namespace.
+    pub(crate) fn all(client: &Client, store: &Store<K>, topic: Topic) -> Self {
+        Self::of(Api::all(client.clone()), store, topic)
+    }
+
+    /// What `api` gives.
+    pub(crate) fn of(api: Api<DeserializeGuard<K>>, store: &Store<K>, topic: Topic) -> Self {
+        Self {
+            api,
+            config: watcher::Config::default(),
+            store: store.clone(),
+            topic,
+            strip: |_| {},
+            same: |_, _| false,
+        }
+    }
+
+    /// Runs for ever; to be dropped when the watch is no longer wanted. `refused` is called when
+    /// the API server says no and when that ends.
+    pub(crate) async fn run(self, changes: Changes, refused: impl Fn(Option<&kube::Error>) + Send) {
+        let kind = K::kind(&());
+        let mut events = pin!(watcher(self.api, self.config));
+        let mut trouble = Trouble::default();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if trouble.end(&kind) {
+                        refused(None);
+                    }
+                    let event = event.modify(|guarded| {
+                        guarded.managed_fields_mut().clear();
+                        if let Ok(object) = guarded.0.as_mut() {
+                            (self.strip)(object);
+                        }
+                    });
+                    match self.store.take(event, self.same) {
+                        Taken::Unchanged => {}
+                        Taken::Changed => changes.notify(self.topic),
+                        Taken::Broken(key, why) => {
+                            tracing::warn!(%kind, object = %key, %why, "object cannot be read and is left out");
+                            changes.notify(self.topic);
+                        }
+                    }
+                }
+                Err(error) => {
+                    let refusal = refusal(&error);
+                    if refusal.is_some() {
+                        refused(refusal);
+                    }
+                    let wait = trouble.begin(&kind, &error, refusal.is_some());
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}
+
+/// The API server's own no: neither an outage nor an expired watch.
+fn refusal(error: &watcher::Error) -> Option<&kube::Error> {
+    match error {
+        watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner) => {
+            let is_refusal = |status: &kube::core::Status| matches!(status.code, 401 | 403 | 404);
+            matches!(inner, kube::Error::Api(status) if is_refusal(status)).then_some(inner)
+        }
+        _ => None,
+    }
+}
+
+/// Errors of one watch in a row: logged when they begin and when they end.
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+}
+
+impl Trouble {
+    fn begin(&mut self, kind: &str, error: &watcher::Error, is_refusal: bool) -> Duration {
+        // A single error is no news: the API server ends every watch from time to time.
+        match (is_refusal, self.failures) {
+            (true, 0) | (false, 1) => tracing::warn!(%kind, %error, "watch fails; trying again"),
+            _ => tracing::debug!(%kind, %error, "watch failed"),
+        }
+        self.failures = self.failures.saturating_add(1);
+        if is_refusal {
+            return WAIT_AFTER_REFUSAL;
+        }
+        let doubled = FIRST_WAIT.saturating_mul(1 << (self.failures - 1).min(10));
+        crate::backoff::jittered(doubled.min(LONGEST_WAIT))
+    }
+
+    /// Whether there was trouble until now.
+    fn end(&mut self, kind: &str) -> bool {
+        let was = std::mem::take(&mut self.failures);
+        if was > 1 {
+            tracing::info!(%kind, failures = was, "watch works again");
+        }
+        was > 0
+    }
+}

@@ -1,0 +1,205 @@
+//! The leader lease: at most one controller acts at a time.
+//!
+//! Rules:
+//! - The lease is created, or replaced with its resourceVersion, so that of two writers one loses.
+//! - Another holder's lease has expired once it has not changed for its duration *as seen here, on a
+//!   monotonic clock*. The times in the object are for people; clocks of machines differ.
+//! - A holder that cannot renew steps down by itself before others may take over.
+//! - On shutdown the lease is released, so that the next holder need not wait.
+//!
+//! [`Election`] is the state machine; [`Leader`] makes the calls that it asks for.
+
+mod election;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Client;
+use kube::api::{Api, PostParams};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use election::Timing;
+use election::{Election, Step, Write};
+
+/// How long one call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One candidate for the lease.
+pub(crate) struct Leader {
+    api: Api<Lease>,
+    election: Election,
+    began: Instant,
+    /// The error of the last call, so that the same one is logged once.
+    trouble: Option<String>,
+}
+
+/// How a call ended.
+enum Called {
+    Lease(Box<Lease>),
+    Absent,
+    /// Another writer was first.
+    Conflict,
+    Failed(String),
+}
+
+impl Leader {
+    /// A candidate for the lease `name`. `identity` names this process among all candidates; a
+    /// process that finds its own identity in the lease takes it at once, so it must be that of a
+    /// pod, whose earlier process is gone.
+    pub(crate) fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        timing: Timing,
+    ) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            election: Election::new(name, identity, timing),
+            began: Instant::now(),
+            trouble: None,
+        }
+    }
+
+    /// Waits until this process holds the lease; `false` if `stop` came first. `answered` is called
+    /// whenever the API server answered.
+    pub(crate) async fn acquire(&mut self, stop: &CancellationToken, answered: impl Fn()) -> bool {
+        while !self.election.is_held() {
+            let next = self.election.step(self.now(), Timestamp::now());
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = self.make(next) => {}
+            }
+            if self.trouble.is_none() {
+                answered();
+            }
+        }
+        true
+    }
+
+    /// Renews the lease until it is lost. Drop-safe: what a dropped call did is read again.
+    pub(crate) async fn hold(&mut self) {
+        loop {
+            match self.election.step(self.now(), Timestamp::now()) {
+                Step::Lost => return,
+                step => self.make(step).await,
+            }
+        }
+    }
+
+    /// Gives the lease back, if this process holds it. Best effort: a lease that is not released
+    /// expires.
+    pub(crate) async fn release(&mut self) {
+        for _ in 0..2 {
+            let Some(write) = self.election.release(Timestamp::now()) else {
+                return;
+            };
+            match self.write(&write).await {
+                Called::Conflict => {
+                    // A renewal that was cut off may have been the last write.
+                    if let Called::Lease(lease) = self.read().await {
+                        self.election.read(Some(*lease), self.now());
+                    }
+                }
+                Called::Lease(_) | Called::Absent => return,
+                Called::Failed(why) => {
+                    tracing::warn!(%why, "lease cannot be released; it expires");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn make(&mut self, step: Step) {
+        match step {
+            Step::Wait(time) => {
+                tokio::time::sleep(time).await;
+                self.election.look_again();
+            }
+            Step::Read => {
+                let read = self.read().await;
+                let now = self.now();
+                match read {
+                    Called::Lease(lease) => self.election.read(Some(*lease), now),
+                    Called::Absent => self.election.read(None, now),
+                    Called::Conflict => self.election.outdated(),
+                    Called::Failed(why) => return self.failed(why),
+                }
+                self.works();
+            }
+            Step::Write(write) => {
+                let began = self.now();
+                // The answer is not awaited for ever, and a call without an answer may have been
+                // carried out: read before the next write, unless this one succeeds.
+                self.election.outdated();
+                match self.write(&write).await {
+                    Called::Lease(lease) => self.election.wrote(*lease, began),
+                    Called::Absent | Called::Conflict => {}
+                    Called::Failed(why) => return self.failed(why),
+                }
+                self.works();
+            }
+            Step::Lost => {}
+        }
+    }
+
+    async fn read(&self) -> Called {
+        let name = self.election.name();
+        let reading = self.api.get_opt(name);
+        match tokio::time::timeout(self.time_for_a_call(), reading).await {
+            Ok(Ok(Some(lease))) => Called::Lease(Box::new(lease)),
+            Ok(Ok(None)) => Called::Absent,
+            Ok(Err(error)) => Called::Failed(error.to_string()),
+            Err(_) => Called::Failed("no answer in time".to_owned()),
+        }
+    }
+
+    async fn write(&self, write: &Write) -> Called {
+        let params = PostParams::default();
+        let writing = async {
+            match write {
+                Write::Create(lease) => self.api.create(&params, lease).await,
+                Write::Replace(lease) => {
+                    self.api.replace(self.election.name(), &params, lease).await
+                }
+            }
+        };
+        match tokio::time::timeout(self.time_for_a_call(), writing).await {
+            Ok(Ok(lease)) => Called::Lease(Box::new(lease)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Called::Conflict,
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Called::Absent,
+            Ok(Err(error)) => Called::Failed(error.to_string()),
+            Err(_) => Called::Failed("no answer in time".to_owned()),
+        }
+    }
+
+    /// A holder's call ends before the holder must have stepped down.
+    fn time_for_a_call(&self) -> Duration {
+        let left = self.election.time_to_deadline(self.now());
+        left.map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT))
+    }
+
+    fn failed(&mut self, why: String) {
+        self.election.failed(self.now());
+        if self.trouble.as_ref() != Some(&why) {
+            tracing::warn!(%why, "lease cannot be read or written; trying again");
+            self.trouble = Some(why);
+        }
+    }
+
+    fn works(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!("lease can be read and written again");
+        }
+    }
+
+    /// Time since this candidate began, on the monotonic clock.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

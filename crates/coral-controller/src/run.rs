@@ -1,0 +1,134 @@
+//! The process: health and metrics, the lease, and the parts while it is held.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_rt::Health;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::leader::{Leader, Timing};
+use crate::metrics::Metrics;
+use crate::parts;
+
+/// The lease, in the controller's namespace.
+const LEASE: &str = "coral-controller";
+/// How long passes that run may take to end on shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How the controller is started.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The controller's own pod: its identity in the lease, and where it finds its image.
+    pub pod_name: String,
+    /// The controller's own namespace: `coral-system`.
+    pub namespace: String,
+    /// The namespace of the agents: `coral-nodes`.
+    pub nodes_namespace: String,
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    pub listen: SocketAddr,
+}
+
+/// Why the controller ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No cluster to talk to.
+    #[error("no access to a Kubernetes API server: {0}")]
+    Client(#[source] kube::Error),
+    /// The address of `/healthz` cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another controller may act now. The process ends: a fresh start is the clean way back.
+    #[error("the leader lease was lost; this process ends so that a fresh one can stand for it")]
+    LeaseLost,
+    /// A part ended by itself, which is a mistake in it.
+    #[error("part {0} ended by itself")]
+    PartEnded(String),
+}
+
+/// Runs the controller until `stop` or until it cannot go on.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let client = client().await?;
+    let (health, metrics) = (Health::default(), Metrics::default());
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let listen = config.listen;
+    let server = coral_rt::serve_health(listen, health.clone(), Arc::new(registry)).await;
+    let server = server.map_err(|source| RunError::Listen {
+        address: listen,
+        source,
+    })?;
+    let ended = lead(config, client, &health, &metrics, &stop).await;
+    server.abort();
+    ended
+}
+
+/// kube's own retries are off: they last for minutes, and every caller here has a better plan.
+async fn client() -> Result<Client, RunError> {
+    let config = kube::Config::infer().await;
+    let mut config = config.map_err(|error| RunError::Client(kube::Error::InferConfig(error)))?;
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).map_err(RunError::Client)
+}
+
+async fn lead(
+    config: Config,
+    client: Client,
+    health: &Health,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let (namespace, pod) = (&config.namespace, &config.pod_name);
+    let mut leader = Leader::new(client.clone(), namespace, LEASE, pod, Timing::default());
+    // A candidate that waits is ready: it can take over.
+    if !leader.acquire(stop, || health.set_ready()).await {
+        return Ok(());
+    }
+    tracing::info!(lease = LEASE, %pod, "leading");
+    metrics.set_leading(true);
+    let ended = act(&mut leader, Context::new(config, client), metrics, stop).await;
+    health.set_not_ready();
+    metrics.set_leading(false);
+    if !matches!(ended, Err(RunError::LeaseLost)) {
+        leader.release().await;
+    }
+    ended
+}
+
+/// Runs the parts while the lease is held.
+async fn act(
+    leader: &mut Leader,
+    context: Context,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let parts_stop = CancellationToken::new();
+    let watches = context.cluster.follow(&context.client, &context.changes);
+    let mut running = parts::begin(&context, metrics, &parts_stop);
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        // Nothing more is written: the parts are dropped where they stand.
+        () = leader.hold() => return Err(RunError::LeaseLost),
+        Some(part) = running.join_next() => Err(RunError::PartEnded(
+            part.unwrap_or("that panicked in its driver").to_owned(),
+        )),
+    };
+    parts_stop.cancel();
+    // The lease is still renewed while the last passes end.
+    let rest = async { while running.join_next().await.is_some() {} };
+    tokio::select! {
+        () = leader.hold() => return Err(RunError::LeaseLost),
+        _ = tokio::time::timeout(GRACE, rest) => {}
+    }
+    drop(watches);
+    ended
+}

@@ -1,0 +1,60 @@
+//! `coral controller`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+use coral_rt::shutdown_on_signal;
+
+use crate::arguments::address;
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// What `coral controller` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ControllerArguments {
+    /// Name of the pod that this process runs in: its identity in the leader lease
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod_name: String,
+    /// Namespace of the controller: of its lease, its CA and its webhook
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        default_value = "coral-system",
+        value_name = "NAMESPACE"
+    )]
+    pod_namespace: String,
+    /// Namespace of the agents
+    #[arg(
+        long,
+        env = "CORAL_NODES_NAMESPACE",
+        default_value = "coral-nodes",
+        value_name = "NAMESPACE"
+    )]
+    nodes_namespace: String,
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, env = "CORAL_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = address)]
+    listen: SocketAddr,
+}
+
+pub(crate) async fn run(
+    arguments: ControllerArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    terminal.line(&format!(
+        "controller: health and metrics on http://{}",
+        arguments.listen
+    ));
+    let config = coral_controller::Config {
+        pod_name: arguments.pod_name,
+        namespace: arguments.pod_namespace,
+        nodes_namespace: arguments.nodes_namespace,
+        listen: arguments.listen,
+    };
+    coral_controller::run(config, stop)
+        .await
+        .map_err(|error| Failure::failed("the controller ended", &error))?;
+    Ok(ExitCode::SUCCESS)
+}
