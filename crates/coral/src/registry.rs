@@ -32,7 +32,7 @@ pub(crate) async fn serve(
 ) -> Result<ExitCode, Failure> {
     let options = arguments.registry;
     let files = (users_file(&options), certificate_files(&options));
-    let (settings, certificate) = (options.settings()?, options.certificate()?);
+    let ((settings, warnings), certificate) = (options.settings()?, options.certificate()?);
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let listener = listen(arguments.listen, "--listen").await?;
@@ -45,6 +45,7 @@ pub(crate) async fn serve(
         connections: Connections::at_most(options.connections()),
         ..Serving::default()
     };
+    warn_of_users(&warnings, terminal);
     warn_of_certificate(certificate.as_ref(), terminal);
     serving.tls.set(certificate);
     let site = Site::new(address, &serving.tls, Board::default())?;
@@ -100,6 +101,12 @@ fn openness(address: SocketAddr, how: &str) -> Option<String> {
     })
 }
 
+fn warn_of_users(warnings: &[String], terminal: &Terminal) {
+    for warning in warnings {
+        terminal.line(&format!("warning: {warning}"));
+    }
+}
+
 fn warn_of_certificate(pair: Option<&CertificatePair>, terminal: &Terminal) {
     let warning = pair.and_then(|pair| certificate::warning(pair, Timestamp::now()));
     if let Some(warning) = warning {
@@ -143,8 +150,10 @@ fn follow_users(
     let (options, registry) = (options.clone(), registry.clone());
     let (told, terminal) = (terminal.clone(), terminal.clone());
     let take = move || {
-        registry.configure(options.settings()?);
+        let (settings, warnings) = options.settings()?;
+        registry.configure(settings);
         told.line("the users were read again");
+        warn_of_users(&warnings, &told);
         Ok(())
     };
     let complain = move |failure: Failure| {

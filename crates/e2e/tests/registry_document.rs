@@ -78,12 +78,18 @@ fn mirrors_log_in_by_themselves_and_rights_follow_the_document() {
     );
     assert_eq!(status(&up, None, &image), 200);
     assert_eq!(status(&up, Some(("anna", "wrong")), &image), 401);
-    // A user less in the Secret, and the rule that names her is a mistake.
+    // A user that is removed from the Secret loses all rights, though a rule names her.
     files.write("users.yaml", &[&users_secret(&[CI])]);
     files.write("registry.yaml", &[&registry(&format!("{AUTH}{RULES}"))]);
     let line = up.process().wait_for_line("no user \"anna\"", SOON);
-    assert!(line.contains("spec.auth.pull[0].users"), "{line}");
-    assert_eq!(status(&up, None, &image), 200);
+    assert!(
+        line.contains("warning: ") && line.contains("spec.auth.pull[0].users"),
+        "{line}"
+    );
+    until("anna is refused", SOON, || {
+        (status(&up, Some(ANNA), &image) == 401).then_some(())
+    });
+    assert_eq!(status(&up, Some(CI), &image), 403);
     // Without a document what it said holds, and it says for how long.
     files.remove("registry.yaml");
     let told = "the Registry document is gone: what it said holds until coral is started again";

@@ -63,13 +63,11 @@ pub enum HtpasswdError {
     /// More users than are kept.
     #[error("there are more than {MOST_USERS} users")]
     TooMany,
-    /// No user at all.
-    #[error("there is no user; `htpasswd -nB NAME` prints a line for one")]
-    Empty,
 }
 
 impl Htpasswd {
-    /// Reads a file's text. Empty lines and those that begin with `#` are left out.
+    /// Parses a file's text; empty lines and those that begin with `#` are skipped. A file without
+    /// users is valid: it is what remains when the last user is removed, and refuses every login.
     pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
         let mut users = BTreeMap::new();
         let mut cost = 4;
@@ -92,9 +90,6 @@ impl Htpasswd {
                 return Err(HtpasswdError::TooMany);
             }
         }
-        if users.is_empty() {
-            return Err(HtpasswdError::Empty);
-        }
         let stand_in = stand_in(cost);
         Ok(Self { users, stand_in })
     }
@@ -102,6 +97,11 @@ impl Htpasswd {
     /// The names, in their order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.users.keys().map(AsRef::as_ref)
+    }
+
+    /// Whether there are no users.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
     }
 
     /// Whether there is a user of that name.
@@ -170,6 +170,13 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_users_is_valid() {
+        for text in ["", "# everyone left\n"] {
+            assert!(Htpasswd::parse(text).unwrap().is_empty());
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_line_and_without_the_hash() {
         let high = HASH.replace("$05$", "$30$");
         for (text, expected) in [
@@ -185,7 +192,6 @@ mod tests {
                 format!("a:{HASH}\na:{HASH}"),
                 "line 2: \"a\" is there already",
             ),
-            (String::new(), "there is no user"),
         ] {
             let error = Htpasswd::parse(&text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -24,6 +24,8 @@ pub(crate) struct LoadedRegistry {
     pub(crate) settings: Settings,
     pub(crate) certificate: Option<CertificatePair>,
     pub(crate) connections: usize,
+    /// Grants without effect.
+    idle_grants: Vec<String>,
     /// Changes whenever the registry or a Secret that it names does.
     pub(crate) fingerprint: Digest,
 }
@@ -34,9 +36,11 @@ impl LoadedRegistry {
         let pair = self.certificate.as_ref();
         let warning = pair.and_then(|pair| crate::registry::certificate::warning(pair, now));
         let place = format!("{}:{}: Registry {:?}", self.origin, self.line, self.name);
-        warning
+        let certificate = warning.map(|warning| format!("spec.tls.secretName: {warning}"));
+        let all = certificate
             .into_iter()
-            .map(move |warning| format!("{place}: spec.tls.secretName: {warning}"))
+            .chain(self.idle_grants.iter().cloned());
+        all.map(move |warning| format!("{place}: {warning}"))
     }
 
     /// Where it stands and what it is called.
@@ -132,6 +136,10 @@ impl Loading<'_> {
         let Some(access) = access.filter(|_| problems.is_empty()) else {
             return Err(problems);
         };
+        let idle_grants = means
+            .auth
+            .as_ref()
+            .map_or_else(Vec::new, |auth| idle_grants(auth, &access));
         Ok(LoadedRegistry {
             namespace: self.namespace().to_owned(),
             name: self.registry.metadata.name.clone(),
@@ -154,6 +162,7 @@ impl Loading<'_> {
                 .map_or(Connections::DEFAULT, |most| {
                     usize::try_from(most).unwrap_or(usize::MAX)
                 }),
+            idle_grants,
             fingerprint: Digest::sha256(&self.seen),
         })
     }
@@ -195,42 +204,56 @@ impl Loading<'_> {
         let wrong = |error: &dyn std::fmt::Display| format!("{FIELD}: Secret {name:?}: {error}");
         let text = std::str::from_utf8(&bytes).map_err(|_| wrong(&"is not UTF-8 text"))?;
         let users = Htpasswd::parse(text).map_err(|error| wrong(&error))?;
-        let pull = grants(auth.pull.as_deref(), &users, name)?;
-        let push = grants(auth.push.as_deref(), &users, name)?;
+        let pull = grants(auth.pull.as_deref())?;
+        let push = grants(auth.push.as_deref())?;
         self.seen.extend(bytes);
         Ok(Access::Granted(Grants { users, pull, push }))
     }
 }
 
-/// What the rules grant; without rules, everything to every user.
-fn grants(
-    rules: Option<&[GrantSettings]>,
-    users: &Htpasswd,
-    secret: &str,
-) -> Result<Vec<Grant>, String> {
+/// Grants to users that the Secret does not have. They are no errors: removing a user from the
+/// Secret has to take effect at once.
+fn idle_grants(auth: &AuthSettings, access: &Access) -> Vec<String> {
+    let Access::Granted(Grants { users, .. }) = access else {
+        return vec![];
+    };
+    let secret = &auth.htpasswd_secret;
+    if users.is_empty() {
+        return vec![format!(
+            "spec.auth.htpasswd.secretName: Secret {secret:?} has no user, so every login is refused"
+        )];
+    }
+    let rules = auth.pull.iter().flatten().chain(auth.push.iter().flatten());
+    let mut warnings = vec![];
+    for rule in rules {
+        if let Grantees::Users(names) = &rule.grantees {
+            let unknown = names.iter().filter(|name| !users.has(name));
+            warnings.extend(unknown.map(|name| {
+                let path = &rule.path;
+                format!(
+                    "{path}.users: the grant to {name:?} has no effect: there is no user {name:?} \
+                     in Secret {secret:?}"
+                )
+            }));
+        }
+    }
+    warnings
+}
+
+/// The grants of the rules; without rules, every user may do everything.
+fn grants(rules: Option<&[GrantSettings]>) -> Result<Vec<Grant>, String> {
     let Some(rules) = rules else {
         let (who, paths) = (Who::EveryUser, PathPatterns::everything());
         return Ok(vec![Grant { who, paths }]);
     };
-    rules
-        .iter()
-        .map(|rule| grant(rule, users, secret))
-        .collect()
+    rules.iter().map(grant).collect()
 }
 
-fn grant(rule: &GrantSettings, users: &Htpasswd, secret: &str) -> Result<Grant, String> {
+fn grant(rule: &GrantSettings) -> Result<Grant, String> {
     let who = match &rule.grantees {
         Grantees::Anybody => Who::Anybody,
         Grantees::EveryUser => Who::EveryUser,
-        Grantees::Users(names) => {
-            if let Some(name) = names.iter().find(|name| !users.has(name)) {
-                let path = &rule.path;
-                return Err(format!(
-                    "{path}.users: there is no user {name:?} in Secret {secret:?}"
-                ));
-            }
-            Who::Users(names.clone())
-        }
+        Grantees::Users(names) => Who::Users(names.clone()),
     };
     let paths = if rule.patterns.is_empty() {
         PathPatterns::everything()

@@ -141,10 +141,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RegistryArguments {
-    /// What the flags and the files they name say now.
-    pub(super) fn settings(&self) -> Result<Settings, Failure> {
-        Ok(Settings {
-            access: self.access()?,
+    /// The settings that the flags and their files describe now, with warnings about them.
+    pub(super) fn settings(&self) -> Result<(Settings, Vec<String>), Failure> {
+        let access = self.access()?;
+        let warnings = self.warnings(&access);
+        let settings = Settings {
+            access,
             writes: if self.read_only {
                 Writes::Refused
             } else {
@@ -157,7 +159,30 @@ impl RegistryArguments {
                 ..Limits::default()
             },
             layouts: self.layouts()?,
-        })
+        };
+        Ok((settings, warnings))
+    }
+
+    /// Grants without effect. They are no errors: removing a user from the file has to take effect
+    /// at once, and must not keep the registry from starting again.
+    fn warnings(&self, access: &Access) -> Vec<String> {
+        let Access::Granted(Grants { users, .. }) = access else {
+            return vec![];
+        };
+        if users.is_empty() {
+            return vec!["--htpasswd: the file has no user, so every login is refused".to_owned()];
+        }
+        let pull = self.allow_pull.iter().map(|rule| ("--allow-pull", rule));
+        let push = self.allow_push.iter().map(|rule| ("--allow-push", rule));
+        let unknown = pull
+            .chain(push)
+            .filter(|(_, rule)| rule.user != "*" && !users.has(&rule.user));
+        let warning = |(flag, Rule { user, pattern }): (&str, &Rule)| {
+            format!(
+                "{flag} {user}={pattern} has no effect: there is no user {user:?} in --htpasswd"
+            )
+        };
+        unknown.map(warning).collect()
     }
 
     /// The certificate, if TLS is wanted.
@@ -207,8 +232,8 @@ impl RegistryArguments {
             .map_err(|_| wrong(&"is not UTF-8 text"))?;
         let users = Htpasswd::parse(&text).map_err(|error| wrong(&error))?;
         let mut pull = self.anonymous()?;
-        pull.extend(grants("--allow-pull", &self.allow_pull, &users)?);
-        let push = grants("--allow-push", &self.allow_push, &users)?;
+        pull.extend(grants("--allow-pull", &self.allow_pull)?);
+        let push = grants("--allow-push", &self.allow_push)?;
         Ok(Access::Granted(Grants { users, pull, push }))
     }
 
@@ -225,8 +250,8 @@ impl RegistryArguments {
     }
 }
 
-/// What the rules grant; without rules, everything to every user.
-fn grants(flag: &str, rules: &[Rule], users: &Htpasswd) -> Result<Vec<Grant>, Failure> {
+/// The grants of the rules; without rules, every user may do everything.
+fn grants(flag: &str, rules: &[Rule]) -> Result<Vec<Grant>, Failure> {
     if rules.is_empty() {
         return Ok(vec![Grant {
             who: Who::EveryUser,
@@ -238,8 +263,7 @@ fn grants(flag: &str, rules: &[Rule], users: &Htpasswd) -> Result<Vec<Grant>, Fa
         let wrong = |error: String| Failure::input(format!("{flag} {user}={pattern}: {error}"));
         let who = match user.as_str() {
             "*" => Who::EveryUser,
-            name if users.has(name) => Who::Users([name.to_owned()].into()),
-            name => return Err(wrong(format!("there is no user {name:?} in --htpasswd"))),
+            name => Who::Users([name.to_owned()].into()),
         };
         let paths = PathPatterns::parse([pattern]).map_err(|error| wrong(error.to_string()))?;
         Ok(Grant { who, paths })
