@@ -19,7 +19,6 @@ use coral_image::RepositoryPath;
 
 pub use basic::InternalUser;
 pub(crate) use basic::{Login, Offered};
-pub(crate) use failures::group;
 pub use htpasswd::{Htpasswd, HtpasswdError};
 pub use pattern::{PathPatterns, PatternError};
 pub(crate) use verifier::{Rejected, Verifier};

@@ -14,7 +14,7 @@ const OVERLOAD: Overload = Overload {
     content_type: "application/json",
     body: "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"too many connections are open; \
            try again later\"}]}\n",
-    advice: "--max-connections, or limits.connections of the Registry, raises the limit",
+    advice: "--max-connections, or limits.connections of the Registry, raises the limits",
 };
 
 /// Serves a registry's router, and what was merged with it, until `shutdown` is cancelled; then

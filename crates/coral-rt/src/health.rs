@@ -15,6 +15,9 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// The paths of [`health_router`].
+pub(crate) const HEALTH_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// How long looking may take before it counts as a no: a file system that is gone may never answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -83,9 +86,9 @@ struct Shared {
 /// `/healthz` (the process runs), `/readyz` (it can work), `/metrics` (`OpenMetrics` text).
 pub fn health_router(health: Health, metrics: Arc<Registry>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
+        .route(HEALTH_PATHS[0], get(|| async { "ok\n" }))
+        .route(HEALTH_PATHS[1], get(readyz))
+        .route(HEALTH_PATHS[2], get(metrics_text))
         .with_state(Shared { health, metrics })
 }
 

@@ -6,6 +6,7 @@
 mod follow;
 mod health;
 mod logging;
+mod open_files;
 mod request_id;
 mod serve;
 mod shutdown;
@@ -14,8 +15,11 @@ mod tls;
 pub use follow::FollowedFiles;
 pub use health::{Health, health_router, serve_health};
 pub use logging::{LogArgs, LogFormat, init_logging};
+pub use open_files::raise_open_file_limit;
 pub use request_id::with_request_ids;
-pub use serve::{Connections, Overload, Peer, ReadLimit, Serving, Timeouts, Transport, serve};
+pub use serve::{
+    Connections, Overload, Peer, ReadLimit, Serving, Timeouts, Transport, network_of, serve,
+};
 pub use shutdown::shutdown_on_signal;
 pub use tls::{
     CertificateError, CertificateFileError, CertificateFiles, CertificatePair, Tls, Validity,

@@ -5,15 +5,19 @@
 
 mod connections;
 mod overload;
+mod repeated;
 mod timed;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use http::Request;
+use axum::body::Body;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,12 +28,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-pub use self::connections::Connections;
 use self::connections::Permit;
+pub use self::connections::{Connections, network_of};
 pub use self::overload::Overload;
-use self::overload::Refusals;
+use self::overload::{RESERVE_TIME, RESERVE_TIMEOUTS, Reserve};
+use self::repeated::RepeatedEvent;
 use self::timed::TimedStream;
 use crate::tls::Tls;
 
@@ -109,19 +115,23 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let server = Server {
-        builder: Arc::new(builder(serving.timeouts)),
         router: TowerToHyperService::new(router),
         tls: serving.tls,
-        timeouts: serving.timeouts,
         read_limit: serving.read_limit,
+        usual: Manner::usual(serving.timeouts),
+        reserve: Manner::reserve(serving.overload),
     };
     let graceful = GracefulShutdown::new();
-    let mut refusals = Refusals::new(serving.overload);
-    while let Some((stream, peer)) = next(&listener, &shutdown).await {
-        if let Some(permit) = serving.connections.acquire() {
-            server.spawn(stream, peer, graceful.watcher(), permit);
-        } else {
-            refusals.refuse(stream, &server.tls, serving.connections.limit());
+    let mut reserve = Reserve::new(serving.overload);
+    let mut failures = RepeatedEvent::default();
+    while let Some((stream, peer)) = next(&listener, &shutdown, &mut failures).await {
+        match serving.connections.acquire(peer.ip()) {
+            Ok(permit) => server.spawn(stream, peer, graceful.watcher(), permit, &server.usual),
+            Err(refused) => {
+                if let Some(permit) = reserve.acquire(refused, peer.ip()) {
+                    server.spawn(stream, peer, graceful.watcher(), permit, &server.reserve);
+                }
+            }
         }
     }
     drop(listener);
@@ -141,6 +151,7 @@ pub async fn serve(
 async fn next(
     listener: &TcpListener,
     shutdown: &CancellationToken,
+    failures: &mut RepeatedEvent,
 ) -> Option<(TcpStream, SocketAddr)> {
     let accepted = async {
         loop {
@@ -150,7 +161,7 @@ async fn next(
                 Ok(accepted) if accepted.0.set_nodelay(true).is_ok() => return accepted,
                 // The client has closed the connection already.
                 Ok(_) => {}
-                Err(error) => pause(&error).await,
+                Err(error) => pause(&error, failures).await,
             }
         }
     };
@@ -164,15 +175,51 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What all connections share.
 struct Server {
-    builder: Arc<Builder<TokioExecutor>>,
     router: TowerToHyperService<Router>,
     tls: Tls,
-    timeouts: Timeouts,
     read_limit: ReadLimit,
+    usual: Manner,
+    reserve: Manner,
+}
+
+/// How one kind of connection is served.
+#[derive(Clone)]
+struct Manner {
+    builder: Arc<Builder<TokioExecutor>>,
+    timeouts: Timeouts,
+    /// Set for the reserve: only health requests are served, for a short time.
+    overload: Option<Overload>,
+}
+
+impl Manner {
+    fn usual(timeouts: Timeouts) -> Self {
+        Self {
+            builder: Arc::new(builder(timeouts)),
+            timeouts,
+            overload: None,
+        }
+    }
+
+    fn reserve(overload: Overload) -> Self {
+        let mut builder = builder(RESERVE_TIMEOUTS);
+        builder.http1().keep_alive(false);
+        Self {
+            builder: Arc::new(builder),
+            timeouts: RESERVE_TIMEOUTS,
+            overload: Some(overload),
+        }
+    }
 }
 
 impl Server {
-    fn spawn(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, permit: Permit) {
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        watcher: Watcher,
+        permit: Permit,
+        manner: &Manner,
+    ) {
         let acceptor = self.tls.acceptor();
         let service = ConnectionService {
             router: self.router.clone(),
@@ -181,22 +228,25 @@ impl Server {
                 Some(_) => Transport::Encrypted,
                 None => Transport::Plain,
             },
+            overload: manner.overload,
         };
-        let (timeouts, limit) = (self.timeouts, self.read_limit);
-        let builder = Arc::clone(&self.builder);
+        let (manner, limit) = (manner.clone(), self.read_limit);
         tokio::spawn(async move {
-            let ended = match acceptor {
-                None => {
+            let timeouts = manner.timeouts;
+            let served = async {
+                let Some(acceptor) = acceptor else {
                     let stream = TimedStream::new(stream, timeouts, limit);
-                    connection(&builder, stream, service, watcher).await
-                }
-                Some(acceptor) => match handshake(&acceptor, stream, timeouts).await {
-                    Ok(stream) => {
-                        let stream = TimedStream::new(stream, timeouts, limit);
-                        connection(&builder, stream, service, watcher).await
-                    }
-                    Err(error) => Err(error.into()),
-                },
+                    return connection(&manner.builder, stream, service, watcher).await;
+                };
+                let stream = handshake(&acceptor, stream, timeouts).await?;
+                let stream = TimedStream::new(stream, timeouts, limit);
+                connection(&manner.builder, stream, service, watcher).await
+            };
+            let ended = if manner.overload.is_some() {
+                let served = tokio::time::timeout(RESERVE_TIME, served).await;
+                served.unwrap_or_else(|late| Err(late.into()))
+            } else {
+                served.await
             };
             if let Err(error) = ended {
                 tracing::debug!(error, "connection ended");
@@ -232,17 +282,28 @@ struct ConnectionService {
     router: TowerToHyperService<Router>,
     peer: Peer,
     transport: Transport,
+    /// Set on connections of the reserve.
+    overload: Option<Overload>,
 }
 
+type RouterFuture = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+type RefusalFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl Service<Request<Incoming>> for ConnectionService {
-    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
-    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
-    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<RouterFuture, RefusalFuture>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(overload) = self.overload
+            && !overload::is_health(&request)
+        {
+            let refused = async move { Ok(overload::refuse(overload, request).await) };
+            return Either::Right(Box::pin(refused));
+        }
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.transport);
-        self.router.call(request)
+        Either::Left(self.router.call(request))
     }
 }
 
@@ -259,13 +320,15 @@ fn builder(timeouts: Timeouts) -> Builder<TokioExecutor> {
     builder
 }
 
-async fn pause(error: &io::Error) {
+async fn pause(error: &io::Error, failures: &mut RepeatedEvent) {
     let is_clients = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
     );
     if !is_clients {
-        tracing::warn!(%error, "cannot accept a connection");
+        if let Some(failed) = failures.count(Instant::now()) {
+            tracing::warn!(%error, failed, "cannot accept connections");
+        }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

@@ -26,6 +26,7 @@ use terminal::Terminal;
 
 fn main() -> ExitCode {
     coral_registry::keep_memory_together();
+    coral_rt::raise_open_file_limit();
     let arguments = arguments::parse();
     let terminal = Terminal::new(arguments.log.log_format);
     match run(arguments, &terminal) {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use coral_registry::{FileStore, InternalUser, Registry};
 use coral_rt::{
-    CertificatePair, Connections, FollowedFiles, Health, Serving, Tls, health_router,
-    shutdown_on_signal, with_request_ids,
+    CertificatePair, FollowedFiles, Health, Serving, Tls, health_router, shutdown_on_signal,
+    with_request_ids,
 };
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -42,7 +42,7 @@ pub(crate) async fn serve(
     opened.registry.configure(settings);
     let serving = Serving {
         tls: Tls::off(),
-        connections: Connections::at_most(options.connections()),
+        connections: options.connections(),
         ..Serving::default()
     };
     warn_of_users(&warnings, terminal);

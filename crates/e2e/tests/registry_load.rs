@@ -7,9 +7,11 @@ mod usage;
 #[path = "registry/wire.rs"]
 mod wire;
 
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use e2e::http;
 use e2e::{coral, report, scratch, until};
 use server::{Server, arguments};
 use wire::{Reply, Wire};
@@ -89,4 +91,69 @@ fn a_connection_too_many_is_refused_and_the_log_says_so_once() {
     registry.process.wait(SOON);
     let shown = registry.process.shown();
     assert_eq!(shown.matches("--max-connections").count(), 1, "{shown}");
+    assert!(shown.contains("address=127.0.0.1"), "{shown}");
+}
+
+/// Regression: one client without a login took every connection, and the health endpoint with them.
+#[test]
+#[ignore = "needs curl; run by cargo xtask test"]
+fn one_address_takes_neither_all_connections_nor_the_health_endpoint() {
+    let folder = scratch();
+    let mut command = coral();
+    command.args(arguments(&folder.path().join("storage")));
+    let registry = Server::start_with(command.args(["--max-connections", "60"]));
+    let url = |path: &str| format!("http://{}{path}", registry.address);
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        let mut wire = Wire::connect(&registry.address).expect("it listens");
+        wire.send(b"GET /v2/ HTTP/1.1\r\nx: ").expect("it listens");
+        held.push(wire);
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        // The reserve is free again after the two seconds that its clients have.
+        until(path, SOON, || {
+            (http::get(&url(path)).status == 200).then_some(())
+        });
+    }
+    let other = http::request(&["--interface", "127.0.0.2", &url("/v2/")]);
+    assert_eq!(other.status, 200);
+    let shown = registry.process.shown();
+    assert!(shown.contains("address=127.0.0.1"), "{shown}");
+}
+
+/// The limits of open files of a process: soft and hard.
+fn open_files(pid: u32) -> (u64, u64) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let mut numbers = line
+        .expect("the kernel names it")
+        .split_whitespace()
+        .skip(3);
+    let mut next = || numbers.next()?.parse().ok();
+    (next().unwrap_or_default(), next().unwrap_or_default())
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn the_limit_of_open_files_is_raised_and_a_failing_accept_is_logged_once() {
+    let folder = scratch();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 30; ulimit -Hn 40; exec \"$0\" \"$@\""]);
+    command.arg(coral().get_program());
+    command.args(arguments(&folder.path().join("storage")));
+    let mut registry = Server::start_with(&mut command);
+    assert_eq!(open_files(registry.process.pid()), (40, 40));
+    let connections = (0..60).map(|_| Wire::connect(&registry.address));
+    let held: Vec<_> = connections.collect();
+    registry.process.wait_for_line("cannot accept", SOON);
+    drop(held);
+    until("a connection", SOON, || {
+        let mut wire = Wire::connect(&registry.address).ok()?;
+        let reply = wire.call("GET", "/v2/", &[], b"").ok()?;
+        (reply.status == 200).then_some(())
+    });
+    let shown = registry.process.shown();
+    assert_eq!(shown.matches("cannot accept").count(), 1, "{shown}");
 }

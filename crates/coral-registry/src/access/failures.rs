@@ -1,8 +1,10 @@
 //! How many wrong passwords an address may try.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use coral_rt::network_of;
 
 /// So many at once.
 const BURST: u32 = 10;
@@ -23,7 +25,7 @@ pub(super) struct Failures {
 impl Failures {
     /// How long the address has to wait, if it has to.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let full_at = self.full_at.get(&group(address))?;
+        let full_at = self.full_at.get(&network_of(address))?;
         let over = full_at.saturating_duration_since(now);
         over.checked_sub(REFILL * (BURST - 1))
             .filter(|wait| !wait.is_zero())
@@ -37,16 +39,8 @@ impl Failures {
         if self.full_at.len() >= MOST_ADDRESSES {
             self.full_at.clear();
         }
-        let full_at = self.full_at.entry(group(address)).or_insert(now);
+        let full_at = self.full_at.entry(network_of(address)).or_insert(now);
         *full_at = (*full_at).max(now) + REFILL;
-    }
-}
-
-/// Who has one IPv6 address has the other 2^64 of its network too.
-pub(crate) fn group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

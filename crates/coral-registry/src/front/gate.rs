@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_rt::Peer;
+use coral_rt::{Peer, network_of};
 use http::header::{ALLOW, AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
@@ -12,7 +12,7 @@ use super::error::{Code, Refusal};
 use super::places::Owner;
 use super::route::Route;
 use super::{Context, header};
-use crate::access::{Caller, Offered, Rejected, Right, Session, group};
+use crate::access::{Caller, Offered, Rejected, Right, Session};
 use crate::settings::{Settings, Writes};
 
 /// What every client of the API understands (RFC 7617).
@@ -44,7 +44,7 @@ impl Visitor {
         match &self.caller {
             Caller::Internal => None,
             Caller::User(name) => Some(Owner::User(Arc::clone(name))),
-            Caller::Anonymous => Some(Owner::Network(group(self.from.0))),
+            Caller::Anonymous => Some(Owner::Network(network_of(self.from.0))),
         }
     }
 

@@ -1,22 +1,34 @@
-//! Connections above the limit: they are answered with 503, and the log says so from time to time.
+//! Connections above a limit. A few of them are served for a short time from a reserve: health
+//! requests are answered as always, everything else with 503.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use axum::body::Body;
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 
-use crate::tls::Tls;
+use super::Timeouts;
+use super::connections::{Connections, Permit, Refused};
+use super::repeated::RepeatedEvent;
+use crate::health::HEALTH_PATHS;
 
-/// How many refused clients are answered at once; further ones are closed without an answer.
-const MAX_ANSWERED: usize = 64;
-/// How long a refused client has to send its request and to read the answer.
-const TIME: Duration = Duration::from_secs(2);
-/// How much of a refused request is read.
-const MAX_READ: usize = 64 * 1024;
-/// How often the log mentions refused connections.
-const LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// How many connections above the limit are served at once; further ones are closed unanswered.
+/// One address gets a quarter of them.
+const RESERVE: usize = 64;
+/// How long a connection of the reserve may last.
+pub(super) const RESERVE_TIME: Duration = Duration::from_secs(8);
+/// How long its client has for each step.
+pub(super) const RESERVE_TIMEOUTS: Timeouts = Timeouts {
+    handshake: Duration::from_secs(2),
+    head: Duration::from_secs(2),
+    response: Duration::from_secs(2),
+};
+/// How much of a refused request's body is read. A client that is still sending would not see the
+/// response.
+const MAX_DRAINED: usize = 64 * 1024;
 
 /// What a client is told when no more connections are served.
 #[derive(Debug, Clone, Copy)]
@@ -34,113 +46,94 @@ impl Default for Overload {
         Self {
             content_type: "text/plain; charset=utf-8",
             body: "too many connections are open; try again later\n",
-            advice: "wait until clients have closed theirs",
+            advice: "clients have to close theirs",
         }
     }
 }
 
-/// Refuses connections.
+/// The connections above the limit.
 #[derive(Debug)]
-pub(super) struct Refusals {
-    overload: Overload,
-    answering: Arc<Semaphore>,
-    log: RateLimitedLog,
+pub(super) struct Reserve {
+    connections: Connections,
+    advice: &'static str,
+    all: RepeatedEvent,
+    address: RepeatedEvent,
 }
 
-impl Refusals {
+impl Reserve {
     pub(super) fn new(overload: Overload) -> Self {
         Self {
-            overload,
-            answering: Arc::new(Semaphore::new(MAX_ANSWERED)),
-            log: RateLimitedLog::default(),
+            connections: Connections::at_most(RESERVE),
+            advice: overload.advice,
+            all: RepeatedEvent::default(),
+            address: RepeatedEvent::default(),
         }
     }
 
-    /// Ends a connection above `limit`. A client without TLS gets an answer; a handshake would
-    /// cost as much as serving the client.
-    pub(super) fn refuse(&mut self, stream: TcpStream, tls: &Tls, limit: usize) {
-        if let Some(refused) = self.log.count(Instant::now()) {
-            tracing::warn!(
-                limit,
-                refused,
-                "the limit of open connections is reached; further ones are refused with 503 ({})",
-                self.overload.advice
-            );
-        }
-        if tls.is_on() {
-            return;
-        }
-        if let Ok(permit) = Arc::clone(&self.answering).try_acquire_owned() {
-            let answer = response(self.overload);
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(TIME, reply(stream, &answer)).await;
-                drop(permit);
-            });
+    /// Logs the refusal of a connection from `address`; a permit to answer it, if there is one.
+    pub(super) fn acquire(&mut self, refused: Refused, address: IpAddr) -> Option<Permit> {
+        self.log(refused, address);
+        self.connections.acquire(address).ok()
+    }
+
+    fn log(&mut self, refused: Refused, address: IpAddr) {
+        let (now, advice) = (Instant::now(), self.advice);
+        match refused {
+            Refused::All { limit, busiest } => {
+                if let Some(refused) = self.all.count(now) {
+                    tracing::warn!(
+                        limit,
+                        refused,
+                        %address,
+                        %busiest,
+                        "the limit of open connections is reached; further ones are refused with \
+                         503 ({advice})"
+                    );
+                }
+            }
+            Refused::Address { limit } => {
+                if let Some(refused) = self.address.count(now) {
+                    tracing::warn!(
+                        limit,
+                        refused,
+                        %address,
+                        "one address has as many connections open as one may have; further ones \
+                         are refused with 503 ({advice})"
+                    );
+                }
+            }
         }
     }
 }
 
-/// Reads the head of a request, whatever it asks for, and answers it. A client takes a response
-/// that arrives before its request for a protocol error, and loses one that arrives while it still
-/// sends when the connection is closed.
-async fn reply(mut stream: TcpStream, answer: &str) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
-        let mut piece = [0; 1024];
-        match stream.read(&mut piece).await? {
-            0 => return Ok(()),
-            _ if head.len() > MAX_READ => return Ok(()),
-            length => head.extend_from_slice(&piece[..length]),
-        }
+/// Whether the reserve serves this request.
+pub(super) fn is_health(request: &Request<Incoming>) -> bool {
+    HEALTH_PATHS.contains(&request.uri().path())
+}
+
+/// The answer to every other request on a connection of the reserve.
+pub(super) async fn refuse(overload: Overload, request: Request<Incoming>) -> http::Response<Body> {
+    let (parts, mut body) = request.into_parts();
+    // A client that waits for `100 Continue` sends nothing.
+    let mut left = if parts.headers.contains_key(EXPECT) {
+        0
+    } else {
+        MAX_DRAINED
+    };
+    while left > 0 {
+        let Some(Ok(frame)) = body.frame().await else {
+            break;
+        };
+        left = left.saturating_sub(frame.data_ref().map_or(1, bytes::Bytes::len));
     }
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await?;
-    let mut rest = stream.take(MAX_READ as u64);
-    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    Ok(())
-}
-
-fn response(overload: Overload) -> String {
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
-         Content-Type: {}\r\nContent-Length: {}\r\n\r\n{}",
-        overload.content_type,
-        overload.body.len(),
-        overload.body
-    )
-}
-
-/// Decides when a repeated event is logged: at once, and then once per interval.
-#[derive(Debug, Default)]
-struct RateLimitedLog {
-    last: Option<Instant>,
-    unlogged: u64,
-}
-
-impl RateLimitedLog {
-    /// Counts one event. The number of events since the last log line, if one is due now.
-    fn count(&mut self, now: Instant) -> Option<u64> {
-        self.unlogged += 1;
-        if self.last.is_some_and(|last| now < last + LOG_INTERVAL) {
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unlogged))
+    let mut response = http::Response::new(Body::from(overload.body));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    let content_type = HeaderValue::from_static(overload.content_type);
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    if parts.version <= http::Version::HTTP_11 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repeated_event_is_logged_at_once_and_then_once_a_minute() {
-        let mut log = RateLimitedLog::default();
-        let begin = Instant::now();
-        let second = Duration::from_secs(1);
-        let logged: Vec<(u32, u64)> = (0..150)
-            .filter_map(|at| Some((at, log.count(begin + second * at)?)))
-            .collect();
-        assert_eq!(logged, [(0, 1), (60, 60), (120, 60)]);
-    }
+    response
 }

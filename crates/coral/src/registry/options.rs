@@ -12,7 +12,7 @@ use coral_mirror::chain;
 use coral_registry::{
     Access, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, Settings, Who, Writes,
 };
-use coral_rt::CertificatePair;
+use coral_rt::{CertificatePair, Connections};
 
 use crate::failure::Failure;
 use crate::load::open;
@@ -101,6 +101,16 @@ pub(crate) struct RegistryArguments {
         help_heading = "Limits"
     )]
     max_connections: u32,
+    /// How many connections one address may have; clients behind one proxy share its address
+    /// [default: a quarter of --max-connections, and at least 16]
+    #[arg(
+        long,
+        env = "CORAL_MAX_CONNECTIONS_PER_ADDRESS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Limits"
+    )]
+    max_connections_per_address: Option<u32>,
 }
 
 /// `USER=PATTERN`.
@@ -199,8 +209,11 @@ impl RegistryArguments {
         })
     }
 
-    pub(super) fn connections(&self) -> usize {
-        usize::try_from(self.max_connections).unwrap_or(usize::MAX)
+    pub(super) fn connections(&self) -> Connections {
+        let number = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+        let connections = Connections::at_most(number(self.max_connections));
+        connections.set_limit_per_address(self.max_connections_per_address.map(number));
+        connections
     }
 
     pub(super) fn users_file(&self) -> Option<&Path> {
