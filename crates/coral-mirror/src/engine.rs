@@ -16,6 +16,7 @@ use crate::inspect::{self, ImagePage, ImageQuery, Look};
 use crate::mirror::Mirror;
 use crate::progress::Observer;
 use crate::queue::{InProcess, PER_HOST, Queue, Results};
+use crate::snapshot::Snapshot;
 use crate::state::Until;
 use crate::sync::{self, Subscriptions, Summary, Wiring};
 use crate::worker::Worker;
@@ -139,6 +140,12 @@ impl<Q: Queue + Results> Engine<Q> {
     pub async fn look(&self, mirror: &str, query: ImageQuery) -> Option<ImagePage> {
         let looks = self.running.mirrors().get(mirror)?.looks.clone();
         inspect::ask(&looks, query).await
+    }
+
+    /// Everything that the running mirror of this name knows; `None` if there is none.
+    pub async fn snapshot(&self, mirror: &str) -> Option<Snapshot> {
+        let looks = self.running.mirrors().get(mirror)?.looks.clone();
+        inspect::ask_for_snapshot(&looks).await
     }
 }
 

@@ -128,7 +128,12 @@ pub(crate) fn destination_repository(
     Ok(Repository::new(registry.clone(), destination_path(source)?))
 }
 
-fn wanted(settings: &RepositorySettings, destination: &Repository, version: Version) -> Wanted {
+/// One image of the repository that these settings are about.
+pub(crate) fn wanted(
+    settings: &RepositorySettings,
+    destination: &Repository,
+    version: Version,
+) -> Wanted {
     let source = match &version {
         Version::Tag(tag) => settings.repository.tagged(tag.clone()),
         Version::Digest(digest) => settings.repository.pinned(*digest).into(),

@@ -1,13 +1,14 @@
 //! Looking at a running mirror from outside: what it knows of its images, page by page.
 //!
-//! A mirror answers between two steps of its own, from the state it decides by; nothing is copied
-//! while nobody looks.
+//! A mirror answers between two steps of its own, from the state it decides by; without a question
+//! nothing is copied.
 
 use coral_image::{ImageRef, Repository};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::progress::Key;
+use crate::snapshot::Snapshot;
 use crate::state::ImageStatus;
 
 /// Questions that may wait for one mirror.
@@ -95,10 +96,12 @@ pub struct ImagePage {
     pub unmatched: Vec<UnmatchedView>,
 }
 
-/// A query and who waits for its answer.
-pub(crate) struct Look {
-    pub(crate) query: ImageQuery,
-    pub(crate) answer: oneshot::Sender<ImagePage>,
+/// A question to a running mirror, with the way back of the answer.
+pub(crate) enum Look {
+    /// A page of its images.
+    Page(ImageQuery, oneshot::Sender<ImagePage>),
+    /// Everything, to be written down.
+    Snapshot(oneshot::Sender<Snapshot>),
 }
 
 pub(crate) fn channel() -> (mpsc::Sender<Look>, mpsc::Receiver<Look>) {
@@ -108,6 +111,13 @@ pub(crate) fn channel() -> (mpsc::Sender<Look>, mpsc::Receiver<Look>) {
 /// Asks a mirror; `None` if it has ended.
 pub(crate) async fn ask(mirror: &mpsc::Sender<Look>, query: ImageQuery) -> Option<ImagePage> {
     let (answer, page) = oneshot::channel();
-    mirror.send(Look { query, answer }).await.ok()?;
+    mirror.send(Look::Page(query, answer)).await.ok()?;
     page.await.ok()
+}
+
+/// Asks a mirror for everything it knows; `None` if it has ended.
+pub(crate) async fn ask_for_snapshot(mirror: &mpsc::Sender<Look>) -> Option<Snapshot> {
+    let (answer, snapshot) = oneshot::channel();
+    mirror.send(Look::Snapshot(answer)).await.ok()?;
+    snapshot.await.ok()
 }

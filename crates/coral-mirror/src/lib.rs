@@ -23,6 +23,7 @@ mod plan;
 mod progress;
 mod prune;
 mod queue;
+mod snapshot;
 mod state;
 mod sync;
 mod verify;
@@ -43,9 +44,10 @@ pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
-pub use progress::{Event, Key, Observer, chain};
+pub use progress::{Event, Key, Observer, Subject, chain};
 pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
 };
+pub use snapshot::{RepositoryFailure, RepositoryRecord, Snapshot};
 pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing, Until};
 pub use sync::{Repositories, Summary};

@@ -1,10 +1,13 @@
 //! A mirror as it is handed to an engine: what it wants and how it reaches its registries.
 
+use std::sync::Arc;
+
 use coral_api::MirrorSettings;
 use coral_image::Repository;
 
 use crate::access::Access;
 use crate::expand::destination_repository;
+use crate::snapshot::Snapshot;
 
 /// A mirror and how it reaches its registries.
 #[derive(Clone)]
@@ -20,6 +23,9 @@ pub struct Mirror {
     pub changed: bool,
     /// When blobs at the destination are looked at.
     pub verify: Verify,
+    /// What an earlier process knew: what is mirrored and not due is not asked for again. Where
+    /// `changed`, only what it says of the destination is used.
+    pub restored: Option<Arc<Snapshot>>,
 }
 
 /// When blobs at the destination are looked at.

@@ -1,4 +1,4 @@
-//! What happens while images are mirrored, as values for whoever shows it.
+//! What happens while images are mirrored, as values for an observer.
 
 use std::fmt;
 use std::time::Duration;
@@ -102,11 +102,22 @@ pub enum Event<'a> {
     },
 }
 
+/// What an event is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The mirror, as `namespace/name`; none for a copy that no mirror asked for.
+    pub mirror: Option<&'a str>,
+    /// What is copied: an image, or a repository.
+    pub source: &'a str,
+    /// Where to. Without it the event is about a whole repository: its tags could not be listed,
+    /// for example.
+    pub key: Option<&'a Key>,
+}
+
 /// Shows or records events. Called from many tasks at once; must not block.
 pub trait Observer: Send + Sync {
-    /// `source` is what is copied, `key` where to; without a key the event is about a whole
-    /// repository: its tags could not be listed, for example.
-    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>);
+    /// Called once for each event.
+    fn observe(&self, subject: &Subject<'_>, event: &Event<'_>);
 }
 
 /// An error with all its causes, in one line.

@@ -1,6 +1,7 @@
 //! One mirror, kept in step: look, compare, enqueue, fold in results, wait, again.
 
 mod ledger;
+mod report;
 mod upkeep;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -27,8 +28,9 @@ use crate::outcome::{Failure, Outcome};
 use crate::progress::{Event, Key, Observer, chain};
 use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Queue, Subscription};
-use crate::state::{NextTry, RetryPolicy, Until};
-use ledger::{Arrival, Ledger, Verification};
+use crate::snapshot::Snapshot;
+use crate::state::{RetryPolicy, Until};
+use ledger::{Arrival, Ledger, Trust, Verification};
 
 pub use ledger::{Repositories, Summary};
 
@@ -120,9 +122,12 @@ impl<Q: Queue> Driver<Q> {
         };
         let verification = verification(&mirror, until);
         let repositories = mirror.settings.repositories.len();
-        let ledger = Ledger::new(repositories, policy, until, verification);
+        let mut ledger = Ledger::new(repositories, policy, until, verification);
         let claims = wiring.claims.subscribe();
-        let next_pass = (!mirror.settings.suspend).then_some(Timestamp::MIN);
+        if let Some(snapshot) = &mirror.restored {
+            restore(&mut ledger, &mirror, snapshot);
+        }
+        let next_pass = (!mirror.settings.suspend).then_some(first_pass(&mirror));
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
         Self {
             mirror,
@@ -167,13 +172,24 @@ impl<Q: Queue> Driver<Q> {
                 () = stop.cancelled() => return state,
                 Some(found) = self.questions.next() => self.fold_in(found).await,
                 Some(outcome) = self.subscriptions.results.next() => self.fold_in_outcome(&outcome).await,
-                Some(look) = self.subscriptions.looks.recv() => {
-                    let page = self.ledger.page(&look.query, &self.mirror.settings.repositories);
-                    // The client that asked may have gone away.
-                    let _ = look.answer.send(page);
-                }
+                Some(look) = self.subscriptions.looks.recv() => self.answer(look),
                 Ok(()) = self.claims.changed(), if !self.to_prune.is_empty() => {}
                 () = sleep_until(wake_at, now) => {}
+            }
+        }
+    }
+
+    fn answer(&self, look: Look) {
+        let settings = &self.mirror.settings.repositories;
+        // The client that asked may have gone away.
+        match look {
+            Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
+            Look::Snapshot(answer) => {
+                let snapshot = Snapshot {
+                    next_pass: self.next_pass,
+                    ..self.ledger.snapshot(settings)
+                };
+                drop(answer.send(snapshot));
             }
         }
     }
@@ -261,7 +277,7 @@ impl<Q: Queue> Driver<Q> {
                     let settings = &self.mirror.settings.repositories[repository];
                     let (source, event) =
                         (settings.repository.to_string(), Event::Unmatched { tags });
-                    self.wiring.observer.observe(&source, None, &event);
+                    self.observe_as(&source, None, &event);
                 }
             }
             Found::Expanded(repository, Err(error)) => {
@@ -367,56 +383,25 @@ impl<Q: Queue> Driver<Q> {
             Err(failure) => self.image_failed(&job.key, failure.clone()),
         }
     }
+}
 
-    fn image_failed(&mut self, key: &Key, failure: Failure) {
-        let now = Timestamp::now();
-        let (error, category, cause) = (
-            failure.error.clone(),
-            failure.category.clone(),
-            failure.cause,
-        );
-        let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random())
-        else {
-            return;
-        };
-        let event = Event::Failed {
-            error: &error,
-            category: &category,
-            attempts: status.attempts,
-            standing: status.standing(),
-            next: NextTry::of(&status, cause, now),
-        };
-        self.observe(&wanted, &event);
-    }
+/// When a mirror that begins compares everything: at once, unless an earlier process did so with
+/// the same settings.
+fn first_pass(mirror: &Mirror) -> Timestamp {
+    let restored = mirror.restored.as_ref().filter(|_| !mirror.changed);
+    let next = restored.and_then(|snapshot| snapshot.next_pass);
+    next.unwrap_or(Timestamp::MIN)
+}
 
-    fn repository_failed(&mut self, repository: usize, failure: Failure) {
-        let now = Timestamp::now();
-        let (error, category, cause) = (
-            failure.error.clone(),
-            failure.category.clone(),
-            failure.cause,
-        );
-        let status = self
-            .ledger
-            .repository_failed(repository, failure, now, rand::random());
-        let source = self.mirror.settings.repositories[repository]
-            .repository
-            .to_string();
-        let event = Event::Failed {
-            error: &error,
-            category: &category,
-            attempts: status.attempts,
-            standing: status.standing(),
-            next: NextTry::of(&status, cause, now),
-        };
-        self.wiring.observer.observe(&source, None, &event);
-    }
-
-    fn observe(&self, wanted: &Wanted, event: &Event<'_>) {
-        self.wiring
-            .observer
-            .observe(&wanted.source.to_string(), Some(&wanted.key), event);
-    }
+fn restore(ledger: &mut Ledger, mirror: &Mirror, snapshot: &Snapshot) {
+    let trust = if mirror.changed {
+        Trust::Contents
+    } else {
+        Trust::Everything
+    };
+    let settings = &mirror.settings.repositories;
+    let (places, now) = (mirror.places(), Timestamp::now());
+    ledger.restore(snapshot, settings, &places, trust, now);
 }
 
 fn next_pass(cadence: &Cadence, now: Timestamp) -> Option<Timestamp> {

@@ -14,7 +14,7 @@ use crate::access::{Access, AccessError, AccessSource};
 use crate::copy::{Copier, CopyError, CopyOptions, CopyRequest};
 use crate::job::Job;
 use crate::outcome::{Done, Failure, Outcome};
-use crate::progress::{Event, Observer, chain};
+use crate::progress::{Event, Observer, Subject, chain};
 use crate::queue::{Delivery, Queue};
 use crate::state::RetryPolicy;
 
@@ -116,12 +116,17 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
     }
 
     async fn copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
-        let (observer, source, key) = (
-            self.observer.clone(),
-            job.source.to_string(),
-            job.key.clone(),
-        );
-        observer.observe(&source, Some(&key), &Event::Started);
+        let (observer, own) = (self.observer.clone(), job.clone());
+        let source = job.source.to_string();
+        let observe = move |event: &Event<'_>| {
+            let subject = Subject {
+                mirror: Some(&own.mirror),
+                source: &source,
+                key: Some(&own.key),
+            };
+            observer.observe(&subject, event);
+        };
+        observe(&Event::Started);
         let request = CopyRequest {
             source: access.source(job.source.repository()),
             source_version: job.source.version(),
@@ -132,7 +137,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
                 without_referrers: !job.referrers,
                 broken: job.broken.clone(),
             },
-            report: Arc::new(move |event| observer.observe(&source, Some(&key), event)),
+            report: Arc::new(observe),
         };
         let copied = self.copier.copy(&request).await;
         let copied = copied.map_err(|error| failure_of(&error))?;

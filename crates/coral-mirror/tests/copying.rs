@@ -12,7 +12,7 @@ use coral_distribution::{Client, ClientOptions, Credentials, HostOptions};
 use coral_image::{Host, ImageRef, PlatformPattern};
 use coral_mirror::{
     Access, Copied, Copier, CopyError, CopyOptions, CopyRequest, Creations, Engine, EngineLimits,
-    Event, InProcess, Key, Mirror, Observer, Paces, Site, Summary, Until, Verify,
+    Event, InProcess, Mirror, Observer, Paces, Site, Subject, Summary, Until, Verify,
 };
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,8 @@ mod apart;
 mod blame;
 #[path = "copying/keeping.rs"]
 mod keeping;
+#[path = "copying/restart.rs"]
+mod restart;
 
 /// A source, a destination, and a client for both.
 struct Pair {
@@ -136,6 +138,7 @@ impl Pair {
                 creations: Creations::default(),
             },
             changed: false,
+            restored: None,
             verify: Verify::AsScheduled,
         }
     }
@@ -154,7 +157,7 @@ impl Pair {
 struct Deaf;
 
 impl Observer for Deaf {
-    fn observe(&self, _: &str, _: Option<&Key>, _: &Event<'_>) {}
+    fn observe(&self, _: &Subject<'_>, _: &Event<'_>) {}
 }
 
 fn image(seed: u64) -> Built {

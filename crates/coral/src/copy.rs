@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_mirror::{
-    Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Observer, RetryPolicy, chain,
+    Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
+    Subject, chain,
 };
 use coral_rt::shutdown_on_signal;
 use serde_json::json;
@@ -50,9 +51,9 @@ pub(crate) async fn run(
             without_referrers: arguments.no_referrers,
             broken: BTreeSet::new(),
         },
-        report: Arc::new(move |event| bars.observe(&name, key.as_ref(), event)),
+        report: Arc::new(move |event| bars.observe(&alone(&name, key.as_ref()), event)),
     };
-    terminal.observe(&arguments.source, None, &Event::Started);
+    terminal.observe(&alone(&arguments.source, None), &Event::Started);
     let what = format!("{} was not copied", arguments.source);
     let work = async {
         let failed = |error: &dyn Error| Failure::failed(&what, error);
@@ -143,4 +144,13 @@ fn print(arguments: &CopyArguments, copied: &Copied) {
         .to_string(),
     };
     crate::terminal::print(&text);
+}
+
+/// What is copied, for no mirror.
+fn alone<'a>(source: &'a str, key: Option<&'a Key>) -> Subject<'a> {
+    Subject {
+        mirror: None,
+        source,
+        key,
+    }
 }

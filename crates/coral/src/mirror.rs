@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use coral_distribution::HostOptions;
 use coral_image::Host;
 use coral_mirror::{
-    Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer,
-    Paces, Repositories, Summary, Until, Verify,
+    Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces,
+    Repositories, Subject, Summary, Until, Verify,
 };
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
@@ -104,6 +104,7 @@ fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Vec<Mirror> {
         settings: loaded.settings.clone(),
         access: access(loaded, clients, &paces),
         changed: false,
+        restored: None,
         verify,
     };
     loaded.mirrors.iter().map(mirror).collect()
@@ -116,8 +117,9 @@ struct Record {
 }
 
 impl Observer for Record {
-    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
-        self.terminal.observe(source, key, event);
+    fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
+        self.terminal.observe(subject, event);
+        let (source, key) = (subject.source, subject.key);
         let outcome = match event {
             Event::Mirrored {
                 digest,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coral_image::Digest;
-use coral_mirror::{Event, Key, NextTry, Observer, Standing};
+use coral_mirror::{Event, Key, NextTry, Observer, Standing, Subject};
 use coral_rt::LogFormat;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -129,7 +129,8 @@ impl Terminal {
 }
 
 impl Observer for Terminal {
-    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
+    fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
+        let (source, key) = (subject.source, subject.key);
         match event {
             Event::Started => self.begin_bar(source),
             Event::Sized { bytes } => self.with_bar(source, |bar| {

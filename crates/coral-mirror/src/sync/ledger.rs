@@ -3,6 +3,7 @@
 mod agenda;
 mod image;
 mod page;
+mod record;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::state::{Cause, ImageState, ImageStatus, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
+pub(super) use record::Trust;
 
 #[derive(Debug)]
 struct Repository {
@@ -26,6 +28,19 @@ struct Repository {
     phase: Phase,
     /// How many tags it has, where `select` fits none of them.
     unmatched: Option<usize>,
+    /// Whether it was listed or failed: nothing is known of one that was not.
+    is_known: bool,
+}
+
+impl Repository {
+    fn in_phase(phase: Phase, is_known: bool) -> Self {
+        Self {
+            status: ImageStatus::default(),
+            phase,
+            unmatched: None,
+            is_known,
+        }
+    }
 }
 
 /// All images of one mirror.
@@ -95,11 +110,7 @@ impl Ledger {
         until: Until,
         verify: Option<Verification>,
     ) -> Self {
-        let resting = || Repository {
-            status: ImageStatus::default(),
-            phase: Phase::Resting,
-            unmatched: None,
-        };
+        let resting = || Repository::in_phase(Phase::Resting, false);
         let repositories = std::iter::repeat_with(resting).take(repositories).collect();
         Self {
             policy,
@@ -174,11 +185,7 @@ impl Ledger {
     /// A repository's images are known: new ones join, those no longer wanted leave, all are due
     /// but for those that failed and have their next try later.
     pub(super) fn expanded(&mut self, repository: usize, wanted: Vec<Wanted>, now: Timestamp) {
-        self.repositories[repository] = Repository {
-            status: ImageStatus::default(),
-            phase: Phase::Resting,
-            unmatched: None,
-        };
+        self.repositories[repository] = Repository::in_phase(Phase::Resting, true);
         let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).collect();
         let gone =
             |(key, image): &(&Key, &Image)| image.repository == repository && !keys.contains(*key);
@@ -241,7 +248,11 @@ impl Ledger {
             } else {
                 image.repairs + 1
             };
+            if !broken.is_empty() {
+                image.digest = None;
+            }
             image.broken = broken;
+            image.verified = Some(now);
             image.verify_at = every.and_then(|every| now.checked_add(every).ok());
             image.repairs
         });
@@ -275,6 +286,7 @@ impl Ledger {
             image.phase = Phase::Resting;
             image.looked = Some(now);
             image.status.succeeded(digest);
+            image.digest = Some(digest);
             let first = image.verify_at.is_none();
             let wait = verify.and_then(|verify| match arrival {
                 // What was repaired is looked at at once: some registries keep what they have.
@@ -327,6 +339,7 @@ impl Ledger {
         let policy = self.policy_for(failure.cause);
         let repository = &mut self.repositories[repository];
         repository.phase = Phase::Resting;
+        repository.is_known = true;
         repository
             .status
             .failed(failure.error, failure.cause, policy, now, jitter);

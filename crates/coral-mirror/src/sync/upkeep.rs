@@ -188,7 +188,7 @@ impl<Q: Queue> Driver<Q> {
                 repository: place.clone(),
                 version: Version::Tag(tag),
             };
-            self.wiring.observer.observe(&image, Some(&key), &event);
+            self.observe_as(&image, Some(&key), &event);
         }
     }
 }

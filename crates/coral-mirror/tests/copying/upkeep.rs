@@ -9,8 +9,8 @@ use coral_api::documents::{self, Object};
 use coral_distribution::Credentials;
 use coral_image::{Host, Version};
 use coral_mirror::{
-    Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer,
-    Paces, PlannedAction, Summary, Until, Verify, expand, plan, plan_prune,
+    Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces,
+    PlannedAction, Subject, Summary, Until, Verify, expand, plan, plan_prune,
 };
 use coral_testkit::{Built, ImageBuilder, IndexBuilder};
 use jiff::Timestamp;
@@ -50,6 +50,7 @@ impl Pair {
             },
             settings,
             changed: false,
+            restored: None,
             verify: Verify::AsScheduled,
         }
     }
@@ -295,7 +296,7 @@ struct AtOnce {
 }
 
 impl Observer for AtOnce {
-    fn observe(&self, _: &str, _: Option<&Key>, event: &Event<'_>) {
+    fn observe(&self, _: &Subject<'_>, event: &Event<'_>) {
         match event {
             Event::Started => {
                 let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;

@@ -8,8 +8,8 @@ use coral_api::Target;
 use coral_distribution::{Client, HostOptions};
 use coral_image::{Digest, Host};
 use coral_mirror::{
-    Completeness, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Paces, Summary,
-    Until, Verify,
+    Completeness, Engine, EngineLimits, Event, InProcess, Key, Mirror, Observer, Paces, Subject,
+    Summary, Until, Verify,
 };
 use coral_rt::Tls;
 use futures::future::join_all;
@@ -58,8 +58,8 @@ struct There {
 }
 
 impl Observer for There {
-    fn observe(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
-        if let Some(key) = key {
+    fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
+        if let Some(key) = subject.key {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 Event::Mirrored { .. } | Event::UpToDate { .. } => drop(keys.insert(key.clone())),
@@ -67,7 +67,7 @@ impl Observer for There {
                 _ => {}
             }
         }
-        self.terminal.observe(source, key, event);
+        self.terminal.observe(subject, event);
     }
 }
 
@@ -159,6 +159,7 @@ impl Mirrors {
                 name: loaded.name.clone(),
                 access,
                 changed: before.is_some(),
+                restored: None,
                 verify: Verify::AsScheduled,
                 settings: loaded.settings,
             };

@@ -31,6 +31,10 @@ pub(super) struct Image {
     pub(super) sparse: bool,
     /// When it last succeeded or failed.
     pub(super) looked: Option<Timestamp>,
+    /// The digest at which it is complete at the destination, also while a later look fails.
+    pub(super) digest: Option<Digest>,
+    /// When its blobs at the destination were looked at last.
+    pub(super) verified: Option<Timestamp>,
     /// When its blobs at the destination are looked at next.
     pub(super) verify_at: Option<Timestamp>,
     /// What is known to be broken at the destination.
@@ -65,6 +69,8 @@ impl Image {
             phase: Phase::Due,
             sparse: false,
             looked: None,
+            digest: None,
+            verified: None,
             verify_at: None,
             broken: BTreeSet::new(),
             repairs: 0,

@@ -164,3 +164,103 @@ fn an_image_that_is_being_copied_is_not_looked_at_by_the_next_pass() {
     assert!(ledger.being_copied(&wanted("a/b:1").key).is_some());
     assert!(!ledger.is_at_rest());
 }
+
+fn settings() -> Vec<coral_api::RepositorySettings> {
+    let yaml = "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata: {name: m}\nspec:\n  \
+                registry: {name: local}\n  repositories:\n    \
+                - {name: quay.io/a/b, tags: ['1']}\n    - {name: quay.io/c/d, tags: ['1']}\n";
+    let documents = coral_api::documents::read("m.yaml", yaml).unwrap();
+    let coral_api::documents::Object::RegistryMirror(mirror) = &documents[0].object else {
+        panic!("a mirror");
+    };
+    mirror.settings().unwrap().repositories
+}
+
+fn places(settings: &[coral_api::RepositorySettings]) -> Vec<coral_image::Repository> {
+    let host = coral_image::Host::parse("mirror:5000").unwrap();
+    let place = |s: &coral_api::RepositorySettings| {
+        crate::expand::destination_repository(&host, &s.repository).unwrap()
+    };
+    settings.iter().map(place).collect()
+}
+
+/// What is written down and read again by a ledger for these settings.
+fn restored(before: &Ledger, trust: Trust, settings: &[coral_api::RepositorySettings]) -> Ledger {
+    let text = serde_json::to_string(&before.snapshot(&self::settings())).unwrap();
+    let snapshot = serde_json::from_str(&text).unwrap();
+    let mut ledger = ledger(Until::Stopped);
+    ledger.restore(&snapshot, settings, &places(settings), trust, at(10));
+    ledger
+}
+
+fn found(ledger: &mut Ledger, name: &str) {
+    let arrival = Arrival::Copied {
+        moved: 7,
+        sparse: true,
+    };
+    ledger.succeeded(&wanted(name).key, Digest::sha256(b"x"), arrival, at(0));
+}
+
+#[test]
+fn a_restored_ledger_asks_for_nothing_that_is_mirrored_or_waits() {
+    let mut before = looking_at(Until::Stopped, &["a/b:1", "a/b:2", "a/b:3"]);
+    before.expanded(1, vec![], at(0));
+    found(&mut before, "a/b:1");
+    let later = Cause::After(Duration::from_mins(5));
+    fails(&mut before, "a/b:2", later, 0);
+    let mut ledger = restored(&before, Trust::Everything, &settings());
+    assert!(ledger.repositories_due(at(10)).is_empty());
+    assert_eq!(due(&mut ledger, 10), ["a/b"], "the one that was pending");
+    assert_eq!(due(&mut ledger, 300), ["a/b"], "the one that waits");
+    let summary = ledger.summary(None);
+    assert_eq!((summary.desired, summary.mirrored), (3, 1));
+    assert_eq!((summary.sparse, summary.moved), (1, 7));
+}
+
+#[test]
+fn a_restored_ledger_goes_by_the_names_of_repositories_and_lists_unknown_ones() {
+    let mut before = looking_at(Until::Stopped, &["a/b:1"]);
+    found(&mut before, "a/b:1");
+    let mut turned = settings();
+    turned.reverse();
+    let mut ledger = restored(&before, Trust::Everything, &turned);
+    assert_eq!(ledger.repositories_due(at(10)), [0], "c/d was never listed");
+    ledger.expanded(1, vec![], at(10));
+    assert_eq!(ledger.summary(None).desired, 0, "a/b is the second now");
+}
+
+#[test]
+fn a_changed_mirror_keeps_what_is_at_the_destination_and_forgets_failures() {
+    let mut before = looking_at(Until::Stopped, &["a/b:1", "a/b:2"]);
+    found(&mut before, "a/b:1");
+    fails(&mut before, "a/b:2", Cause::Refusal, 0);
+    let mut ledger = restored(&before, Trust::Contents, &settings());
+    assert_eq!(ledger.repositories_due(at(10)), [0, 1]);
+    assert!(due(&mut ledger, 100_000).is_empty());
+    let summary = ledger.summary(None);
+    assert_eq!((summary.desired, summary.mirrored), (1, 1));
+}
+
+#[test]
+fn an_image_keeps_its_digest_while_looks_fail_and_loses_it_where_it_is_broken() {
+    let mut ledger = looking_at(Until::Stopped, &["a/b:1"]);
+    found(&mut ledger, "a/b:1");
+    fails(&mut ledger, "a/b:1", Cause::Transient, 1);
+    let digest = |ledger: &Ledger| ledger.snapshot(&settings()).images[0].digest.clone();
+    assert_eq!(digest(&ledger), Some(Digest::sha256(b"x").to_string()));
+    let broken = BTreeSet::from([Digest::sha256(b"x")]);
+    ledger.verified(&wanted("a/b:1").key, broken, at(2));
+    assert_eq!(digest(&ledger), None);
+}
+
+#[test]
+fn a_failed_listing_waits_in_a_restored_ledger_too() {
+    let mut before = ledger(Until::Stopped);
+    let later = Cause::After(Duration::from_mins(5));
+    before.repository_failed(0, failure(later), at(0), 1.0);
+    before.expanded(1, vec![], at(0));
+    let mut ledger = restored(&before, Trust::Everything, &settings());
+    assert_eq!(ledger.summary(None).repositories.failing, 1);
+    assert!(ledger.repositories_due(at(299)).is_empty());
+    assert_eq!(ledger.repositories_due(at(300)), [0]);
+}

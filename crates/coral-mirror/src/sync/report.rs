@@ -1,0 +1,69 @@
+//! What the observer hears of a mirror.
+
+use jiff::Timestamp;
+
+use super::Driver;
+use crate::expand::Wanted;
+use crate::outcome::Failure;
+use crate::progress::{Event, Key, Subject};
+use crate::queue::Queue;
+use crate::state::NextTry;
+
+impl<Q: Queue> Driver<Q> {
+    pub(super) fn image_failed(&mut self, key: &Key, failure: Failure) {
+        let now = Timestamp::now();
+        let (error, category, cause) = (
+            failure.error.clone(),
+            failure.category.clone(),
+            failure.cause,
+        );
+        let Some((wanted, status)) = self.ledger.image_failed(key, failure, now, rand::random())
+        else {
+            return;
+        };
+        let event = Event::Failed {
+            error: &error,
+            category: &category,
+            attempts: status.attempts,
+            standing: status.standing(),
+            next: NextTry::of(&status, cause, now),
+        };
+        self.observe(&wanted, &event);
+    }
+
+    pub(super) fn repository_failed(&mut self, repository: usize, failure: Failure) {
+        let now = Timestamp::now();
+        let (error, category, cause) = (
+            failure.error.clone(),
+            failure.category.clone(),
+            failure.cause,
+        );
+        let status = self
+            .ledger
+            .repository_failed(repository, failure, now, rand::random());
+        let source = self.mirror.settings.repositories[repository]
+            .repository
+            .to_string();
+        let event = Event::Failed {
+            error: &error,
+            category: &category,
+            attempts: status.attempts,
+            standing: status.standing(),
+            next: NextTry::of(&status, cause, now),
+        };
+        self.observe_as(&source, None, &event);
+    }
+
+    pub(super) fn observe(&self, wanted: &Wanted, event: &Event<'_>) {
+        self.observe_as(&wanted.source.to_string(), Some(&wanted.key), event);
+    }
+
+    pub(super) fn observe_as(&self, source: &str, key: Option<&Key>, event: &Event<'_>) {
+        let subject = Subject {
+            mirror: Some(&self.mirror.name),
+            source,
+            key,
+        };
+        self.wiring.observer.observe(&subject, event);
+    }
+}
