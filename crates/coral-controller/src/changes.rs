@@ -31,6 +31,10 @@ pub(crate) enum Topic {
     Secrets,
     /// What the controller made for Registries: StatefulSets, Services, ConfigMaps.
     RegistryWorkloads,
+    /// The configuration of Coral's own mutating webhook.
+    WebhookConfigurations,
+    /// The ConfigMap that agents mount.
+    AgentsConfig,
     /// The certificate authority of the installation.
     Ca,
     /// Public repositories per Registry, published by the mirror part.
@@ -43,7 +47,7 @@ pub(crate) enum Topic {
 
 impl Topic {
     /// Every topic.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Images,
         Self::RegistryMirrors,
         Self::MirroredImages,
@@ -55,6 +59,8 @@ impl Topic {
         Self::Namespaces,
         Self::Secrets,
         Self::RegistryWorkloads,
+        Self::WebhookConfigurations,
+        Self::AgentsConfig,
         Self::Ca,
         Self::PublicPaths,
         Self::RegistryAccess,

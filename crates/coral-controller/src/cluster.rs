@@ -2,33 +2,63 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use coral_api::image::Image;
+use coral_api::injection_policy::InjectionPolicy;
+use coral_api::mirrored_images::MirroredImages;
+use coral_api::node_images::NodeImages;
+use coral_api::registry_route::RegistryRoute;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::api::Api;
 use kube::core::PartialObjectMeta;
-use kube::{Client, Resource};
+use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
+use crate::ca::{AGENTS_CONFIG, WEBHOOK_CONFIGURATION};
 use crate::changes::{Changes, Topic};
+use crate::context::Context;
 use crate::follow::Watch;
 use crate::store::Store;
 
 /// The stores of every kind that is watched in the whole cluster. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
+    /// Images, of every namespace.
+    pub(crate) images: Store<Image>,
+    /// What mirrors hold, of every namespace.
+    pub(crate) mirrored: Store<MirroredImages>,
+    /// Routes.
+    pub(crate) routes: Store<RegistryRoute>,
+    /// Injection policies.
+    pub(crate) policies: Store<InjectionPolicy>,
+    /// What nodes should hold, and hold.
+    pub(crate) node_images: Store<NodeImages>,
     /// Nodes, without what no part reads: annotations, images, volumes, addresses, heartbeats.
     pub(crate) nodes: Store<Node>,
     /// Metadata of namespaces.
     pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// The configuration of Coral's own mutating webhook, if it is there.
+    pub(crate) webhooks: Store<MutatingWebhookConfiguration>,
+    /// The ConfigMap that agents mount, if it is there.
+    pub(crate) agents_config: Store<ConfigMap>,
 }
 
 impl Cluster {
     /// Begins the watches; they end when the set is dropped. Each has a backoff of its own.
-    pub(crate) fn follow(&self, client: &Client, changes: &Changes) -> JoinSet<()> {
+    pub(crate) fn follow(&self, context: &Context) -> JoinSet<()> {
+        let (client, changes) = (&context.client, &context.changes);
         let mut watches = Watches {
             changes,
             running: JoinSet::new(),
         };
+        watches.begin(Watch::all(client, &self.images, Topic::Images));
+        watches.begin(Watch::all(client, &self.mirrored, Topic::MirroredImages));
+        watches.begin(Watch::all(client, &self.routes, Topic::RegistryRoutes));
+        watches.begin(Watch::all(client, &self.policies, Topic::InjectionPolicies));
+        watches.begin(Watch::all(client, &self.node_images, Topic::NodeImages));
         let mut nodes = Watch::all(client, &self.nodes, Topic::Nodes);
         nodes.strip = strip_node;
         nodes.same = same_node;
@@ -36,13 +66,34 @@ impl Cluster {
         let mut namespaces = Watch::all(client, &self.namespaces, Topic::Namespaces);
         namespaces.same = |a, b| same_meta(&a.metadata, &b.metadata);
         watches.begin(namespaces);
+        self.follow_own(context, &mut watches);
         watches.running
+    }
+
+    /// Single objects, by name: rights on others are not needed.
+    fn follow_own(&self, context: &Context, watches: &mut Watches<'_>) {
+        let topic = Topic::WebhookConfigurations;
+        let mut webhooks = Watch::all(&context.client, &self.webhooks, topic);
+        webhooks.config = by_name(WEBHOOK_CONFIGURATION);
+        watches.begin(webhooks);
+        let namespace = &context.config.nodes_namespace;
+        let api = Api::namespaced(context.client.clone(), namespace);
+        let mut config = Watch::of(api, &self.agents_config, Topic::AgentsConfig);
+        config.config = by_name(AGENTS_CONFIG);
+        watches.begin(config);
     }
 
     /// Completes once the stores behind these topics are filled.
     pub(crate) async fn ready(&self, topics: &[Topic]) {
         for topic in topics {
             match topic {
+                Topic::Images => self.images.ready().await,
+                Topic::MirroredImages => self.mirrored.ready().await,
+                Topic::RegistryRoutes => self.routes.ready().await,
+                Topic::InjectionPolicies => self.policies.ready().await,
+                Topic::NodeImages => self.node_images.ready().await,
+                Topic::WebhookConfigurations => self.webhooks.ready().await,
+                Topic::AgentsConfig => self.agents_config.ready().await,
                 Topic::Nodes => self.nodes.ready().await,
                 Topic::Namespaces => self.namespaces.ready().await,
                 // Values inside the process: a reader sees that they are not there yet.
@@ -64,6 +115,10 @@ impl Watches<'_> {
     {
         self.running.spawn(watch.run(self.changes.clone(), |_| {}));
     }
+}
+
+fn by_name(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
 /// A node's status alone is some 20 KB, most of it names of images.

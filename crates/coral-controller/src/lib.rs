@@ -13,6 +13,7 @@
 
 mod api;
 mod backoff;
+mod ca;
 mod changes;
 mod cluster;
 mod context;

@@ -3,6 +3,7 @@
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::ca::CaPart;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, run_part};
@@ -13,12 +14,13 @@ pub(crate) fn begin(
     metrics: &Metrics,
     stop: &CancellationToken,
 ) -> JoinSet<&'static str> {
-    let parts = Parts {
+    let mut parts = Parts {
         context,
         metrics,
         stop,
         running: JoinSet::new(),
     };
+    parts.run(CaPart::new(context.clone()));
     parts.running
 }
 

@@ -112,7 +112,7 @@ async fn act(
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
     let parts_stop = CancellationToken::new();
-    let watches = context.cluster.follow(&context.client, &context.changes);
+    let watches = context.cluster.follow(&context);
     let mut running = parts::begin(&context, metrics, &parts_stop);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ObjectKey;
+use crate::ca::certificate::Authority;
 use crate::changes::{Changes, Topic};
 
 /// One published value. Cheap to clone; all clones share one state.
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) registries: Published<BTreeMap<ObjectKey, RegistryAccess>>,
     /// The certificates that clients of Coral's own servers trust, as PEM. Published by the CA part.
     pub(crate) ca: Published<String>,
+    /// What issues certificates. Published by the CA part, together with `ca`.
+    pub(crate) authority: Published<Authority>,
 }
 
 impl Shared {
@@ -75,6 +78,7 @@ impl Shared {
             public_paths: Published::new(changes, Topic::PublicPaths),
             registries: Published::new(changes, Topic::RegistryAccess),
             ca: Published::new(changes, Topic::Ca),
+            authority: Published::new(changes, Topic::Ca),
         }
     }
 }
