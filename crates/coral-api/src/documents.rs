@@ -13,6 +13,9 @@ use std::fmt;
 use finding::Findings;
 use node::Node;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::metadata;
 use crate::registry::Registry;
 use crate::registry_mirror::RegistryMirror;
 use crate::secret::Secret;
@@ -26,8 +29,7 @@ const MAX_DOCUMENTS: usize = 10_000;
 /// Most errors that are reported of one file.
 const MAX_ERRORS: usize = 100;
 
-/// Where an object is that names no namespace.
-pub const DEFAULT_NAMESPACE: &str = "default";
+pub use crate::metadata::DEFAULT_NAMESPACE;
 
 /// One document of a file.
 #[derive(Debug, Clone)]
@@ -50,7 +52,7 @@ pub enum Object {
     /// A registry, checked: [`Registry::settings`] gives no error.
     Registry(Box<Registry>),
     /// A Secret.
-    Secret(Secret),
+    Secret(Box<Secret>),
     /// An object that plays no part here.
     Skipped {
         /// Its kind.
@@ -65,9 +67,8 @@ pub enum Object {
 impl Object {
     /// Kind, namespace and name, by which objects are told apart.
     pub fn key(&self) -> (&str, &str, &str) {
-        fn of(meta: &crate::ObjectMeta) -> (&str, &str) {
-            let namespace = meta.namespace.as_deref();
-            (namespace.unwrap_or(DEFAULT_NAMESPACE), &meta.name)
+        fn of(meta: &ObjectMeta) -> (&str, &str) {
+            (metadata::namespace(meta), metadata::name(meta))
         }
         match self {
             Self::RegistryMirror(mirror) => {

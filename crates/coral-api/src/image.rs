@@ -13,8 +13,8 @@ mod status;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::meta::LocalObjectReference;
 use crate::nullable;
+use crate::object_reference::LocalObjectReference;
 use crate::registry_mirror::{ListSelection, Retry};
 
 pub use selector::{NodeSelector, Operator, Requirement, SelectorError};

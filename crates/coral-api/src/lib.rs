@@ -6,12 +6,14 @@
 //! [`RegistryMirror::settings`]. Start reading at [`documents::read`] and [`RegistryMirror`].
 
 mod duration;
-mod meta;
+mod label_selector;
+mod object_reference;
 mod older;
 mod problem;
 mod quantity;
 mod registry;
 mod registry_mirror;
+mod rules;
 mod schedule;
 mod secret;
 mod selection;
@@ -20,24 +22,28 @@ pub mod conditions;
 pub mod documents;
 pub mod image;
 pub mod injection_policy;
+pub mod metadata;
 pub mod mirrored_images;
 pub mod names;
 pub mod node_images;
 pub mod registry_route;
 
 pub use duration::{DurationError, GoDuration, parse_age};
-pub use meta::{LocalObjectReference, ObjectMeta};
+pub use label_selector::{LabelOperator, LabelRequirement, LabelSelector};
+pub use object_reference::LocalObjectReference;
 pub use problem::Problem;
 pub use quantity::{Quantity, QuantityError};
 pub use registry::{
-    AuthSettings, GrantSettings, Grantees, HostPath, HtpasswdSource, ImageVolume, LimitSettings,
-    PullRule, PushRule, Registry, RegistryAuth, RegistryLimits, RegistrySettings, RegistrySpec,
-    RegistryTls,
+    AuthSettings, EmptyDir, GrantSettings, Grantees, HostPath, HtpasswdSource, ImageVolume,
+    LimitSettings, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits, RegistrySettings,
+    RegistrySpec, RegistryStatus, RegistryStorage, RegistryTls, StorageSettings,
 };
 pub use registry_mirror::{
-    Cadence, ListSelection, MirrorLimitSettings, MirrorLimits, MirrorRepository, MirrorSettings,
-    Prune, PruneSettings, Referrers, RegistryAddress, RegistryMirror, RegistryMirrorSpec,
-    RegistryTarget, RepositorySettings, Retry, RetrySettings, Target, VerifyBy, VerifySettings,
+    Cadence, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits, MirrorRepository,
+    MirrorSettings, MirroredRepository, Prune, PruneSettings, Reach, Referrers, ReferrersPolicy,
+    RegistryAddress, RegistryMirror, RegistryMirrorSpec, RegistryMirrorStatus, RegistryTarget,
+    RepositorySettings, Retry, RetrySettings, Target, VerifyBy, VerifyMethod, VerifySettings,
+    Visibility,
 };
 pub use schedule::{CronSchedule, ScheduleError};
 pub use secret::{DockerConfig, Secret, SecretBytes, SecretError};
@@ -63,6 +69,8 @@ mod tests {
             crate::injection_policy::InjectionPolicy::crd(),
             crate::mirrored_images::MirroredImages::crd(),
             crate::node_images::NodeImages::crd(),
+            crate::Registry::crd(),
+            crate::RegistryMirror::crd(),
             crate::registry_route::RegistryRoute::crd(),
         ];
         for crd in all {

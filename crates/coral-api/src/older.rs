@@ -1,22 +1,9 @@
 //! The older `kind: Mirror`, read as a RegistryMirror.
 
-use serde::Serialize;
-
 use crate::documents::Object;
-use crate::meta::ObjectMeta;
-use crate::names::{API_VERSION, kind};
-use crate::registry_mirror::{ListSelection, RegistryMirror, RegistryMirrorSpec};
+use crate::names::kind;
+use crate::registry_mirror::{ListSelection, RegistryMirror};
 use crate::selection::TagSelect;
-
-/// A whole document, as it is written.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Written<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: &'a ObjectMeta,
-    spec: &'a RegistryMirrorSpec,
-}
 
 /// A RegistryMirror read from the older kind: older spellings replaced, and a warning that shows
 /// what to write instead.
@@ -39,13 +26,7 @@ pub(crate) fn converted(object: Object, warnings: &mut Vec<String>) -> Object {
 }
 
 fn warning(mirror: &RegistryMirror) -> String {
-    let written = Written {
-        api_version: API_VERSION,
-        kind: kind::REGISTRY_MIRROR,
-        metadata: &mirror.metadata,
-        spec: &mirror.spec,
-    };
-    let yaml = serde_saphyr::to_string(&written).unwrap_or_default();
+    let yaml = serde_saphyr::to_string(mirror).unwrap_or_default();
     format!(
         "kind: {} is now called {}; it is read as one. The same in the new form:\n{yaml}",
         kind::MIRROR,

@@ -29,6 +29,11 @@ impl Problems {
         });
     }
 
+    /// Notes a value of an enumeration that a newer version may know.
+    pub(crate) fn unknown_value(&mut self, path: impl Into<String>) {
+        self.add(path, "has a value that this version of Coral does not know");
+    }
+
     /// The value, or `None` with the error and its sources noted.
     pub(crate) fn check<T, E: std::error::Error>(
         &mut self,

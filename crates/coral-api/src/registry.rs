@@ -3,29 +3,67 @@
 //! Two stages, as for mirrors: the types of this file are what was typed; [`RegistrySettings`] is
 //! what it means, made by [`Registry::settings`].
 
-mod settings;
+#![allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema expands a second public struct, and printer columns repeat their types"
+)]
 
+mod settings;
+mod status;
+mod storage;
+
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::meta::ObjectMeta;
 use crate::nullable;
+use crate::rules;
 
-pub use settings::{AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings};
+pub use settings::{
+    AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings, StorageSettings,
+};
+pub use status::RegistryStatus;
+pub use storage::{EmptyDir, RegistryStorage};
 
-/// A registry: who may use it, and how it is reached. `coral up` runs one, with or without this.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// What a registry is like. Without a cluster and without any field it is open to everybody,
+/// without TLS. In a cluster its certificate and the right to push come from Coral's controller,
+/// and everybody reads what is public at its source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "stvz.io",
+    version = "v1",
+    kind = "Registry",
+    plural = "registries",
+    namespaced,
+    derive = "PartialEq",
+    status = "RegistryStatus",
+    shortname = "reg",
+    category = "coral",
+    doc = "A registry: who may use it, and how it is reached. `coral up` runs one, with or without this.",
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.address"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
+    printcolumn(
+        name = "Public",
+        type_ = "integer",
+        json_path = ".status.publicRepositories"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
 #[serde(rename_all = "camelCase")]
-pub struct Registry {
-    /// Name and namespace.
-    pub metadata: ObjectMeta,
-    /// What is wished for.
-    pub spec: RegistrySpec,
-}
-
-/// What a registry is like. Without any field it is open to everybody, without TLS.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistrySpec {
     /// Speaks HTTPS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,6 +78,7 @@ pub struct RegistrySpec {
         deserialize_with = "nullable",
         skip_serializing_if = "std::ops::Not::not"
     )]
+    #[schemars(extend("nullable" = true))]
     pub read_only: bool,
     /// OCI image layouts that are served read-only, each as a repository; at most 100.
     #[serde(
@@ -47,8 +86,13 @@ pub struct RegistrySpec {
         deserialize_with = "nullable",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 100))]
+    #[schemars(length(max = 100), extend("nullable" = true))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["repository".into()]))]
     pub image_volumes: Vec<ImageVolume>,
+    /// Where the registry keeps its blobs in a cluster: a volume claim of 10Gi if not given.
+    /// Without a cluster, the command line says where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<RegistryStorage>,
     /// Bounds for what clients do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RegistryLimits>,
@@ -56,7 +100,7 @@ pub struct RegistrySpec {
 
 /// The certificate of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct RegistryTls {
     /// Secret of type `kubernetes.io/tls` in the registry's namespace: `tls.crt`, the certificate
     /// and those that vouch for it, and `tls.key`. A changed one is used at once.
@@ -66,7 +110,7 @@ pub struct RegistryTls {
 
 /// Users, and what they may do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct RegistryAuth {
     /// Users and the hashes of their passwords.
     pub htpasswd: HtpasswdSource,
@@ -83,7 +127,7 @@ pub struct RegistryAuth {
 
 /// Where users come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct HtpasswdSource {
     /// Secret in the registry's namespace with the key `htpasswd`: lines as `htpasswd -nB` prints
     /// them, `user:hash`. Only bcrypt hashes are read.
@@ -92,8 +136,11 @@ pub struct HtpasswdSource {
 }
 
 /// Who may read what.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.anonymous) || !self.anonymous || !has(self.users) || size(self.users) == 0"
+).message("has both anonymous and users: anonymous means everybody"))]
 pub struct PullRule {
     /// Everybody, without a login too, while true. In place of `users`.
     #[serde(
@@ -101,6 +148,7 @@ pub struct PullRule {
         deserialize_with = "nullable",
         skip_serializing_if = "std::ops::Not::not"
     )]
+    #[schemars(extend("nullable" = true))]
     pub anonymous: bool,
     /// Names of users, at most 1000. None: every user.
     #[serde(
@@ -108,7 +156,11 @@ pub struct PullRule {
         deserialize_with = "nullable",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 255)))]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 1, max = 255), regex(pattern = "^([^*:][^:]*|[*][^:]+)$")),
+        extend("nullable" = true)
+    )]
     pub users: Vec<String>,
     /// Patterns of repository paths, at most 100: `*` stays in its component, `**` is any number of
     /// them (`team/app`, `team/*`, `team/**`). None: every repository.
@@ -117,13 +169,17 @@ pub struct PullRule {
         deserialize_with = "nullable",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 255)))]
+    #[schemars(
+        length(max = 100),
+        inner(length(min = 1, max = 255)),
+        extend("nullable" = true)
+    )]
     pub paths: Vec<String>,
 }
 
 /// Who may write what.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PushRule {
     /// Names of users, at most 1000. None: every user.
     #[serde(
@@ -131,7 +187,11 @@ pub struct PushRule {
         deserialize_with = "nullable",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 255)))]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 1, max = 255), regex(pattern = "^([^*:][^:]*|[*][^:]+)$")),
+        extend("nullable" = true)
+    )]
     pub users: Vec<String>,
     /// Patterns of repository paths, as for reading. None: every repository.
     #[serde(
@@ -139,13 +199,17 @@ pub struct PushRule {
         deserialize_with = "nullable",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 255)))]
+    #[schemars(
+        length(max = 100),
+        inner(length(min = 1, max = 255)),
+        extend("nullable" = true)
+    )]
     pub paths: Vec<String>,
 }
 
 /// An OCI image layout, served as a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ImageVolume {
     /// The repository, such as `base/debian`. It takes the place of what the storage has there.
     #[schemars(length(min = 1, max = 255))]
@@ -156,32 +220,34 @@ pub struct ImageVolume {
 
 /// A folder of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct HostPath {
     /// Its absolute path.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = "^/"))]
     pub path: String,
 }
 
 /// Bounds for what clients do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct RegistryLimits {
     /// Largest blob, such as `10Gi` or `500M`. None: as large as the storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
+    #[x_kube(validation = rules::bytes_of_at_least("0"))]
     pub blob_size: Option<String>,
     /// How many uploads may be open at once: 1 to 1000000, 10000 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub open_uploads: Option<u32>,
     /// How long an upload is kept to which nothing is added: `1m` to `720h`, `24h` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
+    #[x_kube(validation = rules::duration("1m", "720h"))]
     pub upload_expiry: Option<String>,
     /// How many connections are served at once, others being refused with 503: 1 to 1000000, 4096
     /// if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub connections: Option<u32>,
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::meta::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::metadata;
 
 /// Type of a Secret with a Docker `config.json`.
 const DOCKER_CONFIG_JSON: &str = "kubernetes.io/dockerconfigjson";
@@ -15,7 +17,7 @@ const TLS: &str = "kubernetes.io/tls";
 const TLS_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 
 /// A Secret. Its values cannot be printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Secret {
     /// Name and namespace.
     pub metadata: ObjectMeta,
@@ -107,7 +109,7 @@ impl Secret {
 
     fn value(&self, key: &'static str) -> Result<&SecretBytes, SecretError> {
         self.values.get(key).ok_or_else(|| SecretError::Missing {
-            name: self.metadata.name.clone(),
+            name: metadata::name(&self.metadata).to_owned(),
             key,
         })
     }
@@ -123,13 +125,13 @@ impl Secret {
             other => {
                 let found = other.unwrap_or("Opaque").to_owned();
                 return Err(SecretError::Type {
-                    name: self.metadata.name.clone(),
+                    name: metadata::name(&self.metadata).to_owned(),
                     found,
                 });
             }
         };
         let missing = || SecretError::Missing {
-            name: self.metadata.name.clone(),
+            name: metadata::name(&self.metadata).to_owned(),
             key,
         };
         let json = self.values.get(key).cloned().ok_or_else(missing)?;

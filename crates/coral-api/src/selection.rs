@@ -1,5 +1,8 @@
 //! Which tags of a repository, as it is typed; shared by RegistryMirror and Image.
 
+#![allow(unreachable_pub, reason = "KubeSchema expands a public struct")]
+
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +10,11 @@ use crate::nullable;
 
 /// Which tags of a repository. `regex`, `glob`, `semver` and `newerThan` must all hold; then
 /// `exclude` takes away; then `latest` keeps the first of what is left.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.latestBy) || has(self.latest)")
+    .message("has no effect without latest")
+    .field_path(".latestBy"))]
 pub struct TagSelect {
     /// Begins with every tag; the filters beside it still hold.
     #[serde(
@@ -16,6 +22,7 @@ pub struct TagSelect {
         deserialize_with = "nullable",
         skip_serializing_if = "std::ops::Not::not"
     )]
+    #[schemars(extend("nullable" = true))]
     pub all: bool,
     /// A regular expression that the whole tag matches, such as `v1\.[0-9]+`. At most 1000 letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,11 +50,11 @@ pub struct TagSelect {
         deserialize_with = "nullable",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 100))]
+    #[schemars(length(max = 100), inner(length(max = 1000)), extend("nullable" = true))]
     pub exclude: Vec<String>,
     /// How many to keep at most, the newest first: 1 to 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10000))]
+    #[schemars(range(min = 1, max = 10000), extend("format" = "int32"))]
     pub latest: Option<u32>,
     /// What makes a tag newer than another for `latest`: `semver` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,4 +71,8 @@ pub enum LatestOrder {
     Semver,
     /// The later time of creation.
     Creation,
+    /// A value that this version does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

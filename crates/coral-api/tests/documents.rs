@@ -68,7 +68,7 @@ fn an_external_registry_has_the_older_defaults() {
         panic!("an address");
     };
     assert_eq!(address.host.as_str(), "reg.example:5000");
-    assert!(address.tls_verify && address.ca.is_none() && address.secret.is_none());
+    assert!(address.reach == coral_api::Reach::default() && address.secret.is_none());
 }
 
 #[test]
@@ -216,10 +216,10 @@ fn spec_errors(lines: &str) -> String {
 
 #[test]
 fn fields_that_do_not_work_yet_are_refused_by_name() {
-    let lines = "fromPods: {}\nallowFrom: {}\n";
+    let lines = "fromPods: {}\ndriftPolicy: Warn\n";
     insta::assert_snapshot!(spec_errors(&format!("{MINIMAL}{lines}")), @r#"
     7: field "fromPods" is not supported yet
-    8: field "allowFrom" is not supported yet
+    8: field "driftPolicy" is not supported yet
     "#);
 }
 
@@ -239,7 +239,7 @@ fn ill_shaped_parts_are_named_with_the_shape_they_need() {
     5: spec.registry: has neither name nor host: give the name of a Registry, or the host of any registry
     6: spec.repositories[0]: must be a mapping, not "debian"
     6: spec.repositories[1].listSelection: must be all, not "some"
-    6: spec.repositories[1]: unknown field "x" (known here: name, tags, digests, select, listSelection, platforms, referrers)
+    6: spec.repositories[1]: unknown field "x" (known here: name, tags, digests, select, listSelection, platforms, referrers, tlsVerify, ca, plainHTTP)
     "#);
     insta::assert_snapshot!(spec_errors("registry: {name: a, host: b}\nregistry: {name: a, port: 5}\nrepositories: [{name: a, tags: [b]}]"), @r#"6: field "spec.registry" is there twice, first at line 5"#);
 }

@@ -197,6 +197,7 @@ impl Clients {
             }
             let mut hosts = hosts.clone();
             let of_flags = hosts.entry(host.clone()).or_default();
+            of_flags.plain_http |= options.plain_http;
             of_flags.skip_tls_verify |= options.skip_tls_verify;
             if let Some(pem) = &options.ca_pem {
                 of_flags.ca_pem.get_or_insert_default().extend(pem);

@@ -8,8 +8,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coral_api::documents::{self, DEFAULT_NAMESPACE, Document, DocumentError, Object};
-use coral_api::{MirrorSettings, RegistryMirror, Target};
+use coral_api::documents::{self, Document, DocumentError, Object};
+use coral_api::{MirrorSettings, RegistryMirror, Target, metadata};
 use coral_distribution::{Credentials, HostOptions};
 use coral_image::{Digest, Host};
 use coral_mirror::chain;
@@ -189,7 +189,7 @@ fn placed(
     mirror: &RegistryMirror,
     problems: Vec<String>,
 ) -> Vec<DocumentError> {
-    let title = format!("RegistryMirror {:?}", mirror.metadata.name);
+    let title = format!("RegistryMirror {:?}", metadata::name(&mirror.metadata));
     let error = |message| error_at(document, title.clone(), message);
     problems.into_iter().map(error).collect()
 }
@@ -223,11 +223,7 @@ fn load_mirror(
     let settings = mirror
         .settings()
         .map_err(|problems| wrong(texts(&problems)))?;
-    let namespace = mirror
-        .metadata
-        .namespace
-        .as_deref()
-        .unwrap_or(DEFAULT_NAMESPACE);
+    let namespace = metadata::namespace(&mirror.metadata);
     let mut named = Named {
         namespace,
         secrets,
@@ -255,9 +251,9 @@ fn load_mirror(
                 .credentials("spec.registry.secretRef", &wanted, surroundings)
                 .map_err(wrong)?;
             let options = HostOptions {
-                plain_http: false,
-                skip_tls_verify: !address.tls_verify,
-                ca_pem: address.ca.as_ref().map(|pem| pem.clone().into_bytes()),
+                plain_http: address.reach.plain_http,
+                skip_tls_verify: !address.reach.tls_verify,
+                ca_pem: address.reach.ca.clone().map(String::into_bytes),
                 client_pem: None,
             };
             let options = (options != HostOptions::default()).then_some(options);
@@ -266,7 +262,7 @@ fn load_mirror(
         }
     };
     Ok(LoadedMirror {
-        name: format!("{namespace}/{}", mirror.metadata.name),
+        name: format!("{namespace}/{}", metadata::name(&mirror.metadata)),
         origin: document.origin.clone(),
         fingerprint: Digest::sha256(&named.seen),
         settings,

@@ -15,7 +15,7 @@ use super::node::{Entry, Node, Value};
 use super::suggestion::{hint, nearest, shown};
 
 /// Fields that the design has but that do not work yet, with the path of what they belong to.
-const NOT_YET: [(&str, &str); 2] = [("spec", "fromPods"), ("spec", "allowFrom")];
+const NOT_YET: [(&str, &str); 2] = [("spec", "fromPods"), ("spec", "driftPolicy")];
 
 /// Checks `node`, which stands at `path`, against `schema`. `None` if it cannot be mended.
 pub(super) fn check(
@@ -132,7 +132,8 @@ fn check_object(node: &Node, schema: &Json, path: &str, findings: &mut Findings)
     duplicates(entries, path, findings);
     let needed = required(schema);
     let further = schema.get("additionalProperties").filter(|s| s.is_object());
-    let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
+    let closed = schema.get("properties").is_some()
+        && schema.get("x-kubernetes-preserve-unknown-fields") != Some(&Json::Bool(true));
     let known: Vec<&str> = schema
         .get("properties")
         .and_then(Json::as_object)

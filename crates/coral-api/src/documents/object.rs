@@ -5,16 +5,16 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::Object;
 use super::check::{check, duplicates, unknown};
 use super::finding::Findings;
 use super::node::{Node, Value};
 use super::suggestion::{hint, nearest, shown};
-use crate::meta::{IGNORED_META, ObjectMeta};
 use crate::names::{API_VERSION, GROUP, kind};
 use crate::older;
 use crate::problem::{Problem, Problems};
@@ -34,7 +34,37 @@ const SECRET_TOP: [&str; 7] = [
     "immutable",
 ];
 
-static META: LazyLock<Json> = LazyLock::new(schema::<ObjectMeta>);
+/// Fields of `metadata` that Kubernetes writes and files have no use for: accepted, not kept.
+const IGNORED_META: [&str; 13] = [
+    "clusterName",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "initializers",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// What files say in `metadata`: less than Kubernetes' type has.
+static META: LazyLock<Json> = LazyLock::new(|| {
+    let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    json!({
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "namespace": {"type": "string"},
+            "labels": texts,
+            "annotations": texts,
+        },
+        "x-kubernetes-preserve-unknown-fields": true,
+    })
+});
 static MIRROR_SPEC: LazyLock<Json> = LazyLock::new(schema::<RegistryMirrorSpec>);
 static REGISTRY_SPEC: LazyLock<Json> = LazyLock::new(schema::<RegistrySpec>);
 
@@ -88,7 +118,7 @@ pub(super) fn read(
             let object = mirror(node, findings)?;
             Some(older::converted(object, warnings))
         }
-        ("v1", "Secret") => secret(node, findings).map(Object::Secret),
+        ("v1", "Secret") => secret(node, findings).map(Box::new).map(Object::Secret),
         (API_VERSION, known) if kind::ALL.contains(&known) => Some(skipped(
             node,
             known,
@@ -178,6 +208,7 @@ fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {
     let mirror = RegistryMirror {
         metadata: metadata.unwrap_or_default(),
         spec: spec?,
+        status: None,
     };
     report(node, mirror.validate(), findings);
     Some(Object::RegistryMirror(Box::new(mirror)))
@@ -190,6 +221,7 @@ fn registry(node: &Node, findings: &mut Findings) -> Option<Object> {
     let registry = Registry {
         metadata: metadata.unwrap_or_default(),
         spec: spec?,
+        status: None,
     };
     report(node, registry.validate(), findings);
     Some(Object::Registry(Box::new(registry)))
@@ -261,9 +293,9 @@ fn metadata(node: &Node, findings: &mut Findings) -> Option<ObjectMeta> {
     }
     metadata.map(|mut metadata| {
         // kubectl keeps the whole object there, a Secret's values included.
-        metadata
-            .annotations
-            .remove("kubectl.kubernetes.io/last-applied-configuration");
+        if let Some(annotations) = &mut metadata.annotations {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        }
         metadata
     })
 }
@@ -272,7 +304,11 @@ fn secret(node: &Node, findings: &mut Findings) -> Option<Secret> {
     top(node, &SECRET_TOP, findings);
     let metadata = metadata(node, findings)?;
     let mut problems = Problems::default();
-    crate::registry_mirror::object_name(&mut problems, "metadata.name", &metadata.name);
+    crate::registry_mirror::object_name(
+        &mut problems,
+        "metadata.name",
+        crate::metadata::name(&metadata),
+    );
     report(
         node,
         problems.into_result(None::<()>).err().unwrap_or_default(),

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use coral_image::RepositoryPath;
 
-use super::{ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits};
+use super::{
+    ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits, RegistryStorage,
+};
 use crate::duration::GoDuration;
 use crate::problem::{Problem, Problems};
 use crate::quantity::Quantity;
-use crate::registry_mirror::object_name;
+use crate::registry_mirror::{object_name, object_names};
 
 const MIN_EXPIRY: Duration = Duration::from_mins(1);
 const MAX_EXPIRY: Duration = Duration::from_hours(720);
@@ -19,6 +21,9 @@ const MAX_USERS: usize = 1000;
 const MAX_PATHS: usize = 100;
 const MAX_VOLUMES: usize = 100;
 const MAX_COUNT: u32 = 1_000_000;
+const DEFAULT_STORAGE: &str = "10Gi";
+/// The least that a volume is made for.
+const MIN_STORAGE: u64 = 1 << 20;
 
 /// What a registry means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +38,25 @@ pub struct RegistrySettings {
     pub layouts: Vec<(RepositoryPath, PathBuf)>,
     /// Bounds for what clients do.
     pub limits: LimitSettings,
+    /// Where blobs are kept in a cluster.
+    pub storage: StorageSettings,
+}
+
+/// Where a registry in a cluster keeps its blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageSettings {
+    /// A volume claim.
+    Claim {
+        /// Its size, as a quantity.
+        size: String,
+        /// Its class; the cluster's default one if there is none.
+        class: Option<String>,
+    },
+    /// A folder that lives as long as the pod.
+    EmptyDir {
+        /// Its bound, as a quantity.
+        limit: Option<String>,
+    },
 }
 
 /// Users, and what they may do.
@@ -86,10 +110,7 @@ impl Registry {
     pub fn settings(&self) -> Result<RegistrySettings, Vec<Problem>> {
         let mut problems = Problems::default();
         let spec = &self.spec;
-        object_name(&mut problems, "metadata.name", &self.metadata.name);
-        if let Some(namespace) = &self.metadata.namespace {
-            object_name(&mut problems, "metadata.namespace", namespace);
-        }
+        object_names(&mut problems, &self.metadata);
         let tls_secret = spec.tls.as_ref().map(|tls| tls.secret_name.clone());
         if let Some(name) = &tls_secret {
             object_name(&mut problems, "spec.tls.secretName", name);
@@ -100,6 +121,7 @@ impl Registry {
             read_only: spec.read_only,
             layouts: layouts(&mut problems, &spec.image_volumes),
             limits: limits(&mut problems, spec.limits.as_ref()),
+            storage: storage(&mut problems, spec.storage.as_ref()),
         };
         problems.into_result(Some(settings))
     }
@@ -257,4 +279,43 @@ fn upload_expiry(problems: &mut Problems, text: &str) -> Option<Duration> {
         problems.add(PATH, format_args!("is {text:?}, must be 1m to 720h"));
     }
     Some(expiry)
+}
+
+fn storage(problems: &mut Problems, storage: Option<&RegistryStorage>) -> StorageSettings {
+    const PATH: &str = "spec.storage";
+    let usual = RegistryStorage::default();
+    let storage = storage.unwrap_or(&usual);
+    if let Some(class) = &storage.storage_class_name {
+        object_name(problems, "spec.storage.storageClassName", class);
+    }
+    if let Some(size) = &storage.size {
+        volume_size(problems, "spec.storage.size", size);
+    }
+    let Some(empty_dir) = &storage.empty_dir else {
+        return StorageSettings::Claim {
+            size: storage
+                .size
+                .as_deref()
+                .unwrap_or(DEFAULT_STORAGE)
+                .to_owned(),
+            class: storage.storage_class_name.clone(),
+        };
+    };
+    if storage.size.is_some() || storage.storage_class_name.is_some() {
+        let message = "has emptyDir with size or storageClassName: those belong to a volume claim";
+        problems.add(PATH, message);
+    }
+    if let Some(limit) = &empty_dir.size_limit {
+        volume_size(problems, "spec.storage.emptyDir.sizeLimit", limit);
+    }
+    StorageSettings::EmptyDir {
+        limit: empty_dir.size_limit.clone(),
+    }
+}
+
+fn volume_size(problems: &mut Problems, path: &str, text: &str) {
+    let size = problems.check(path, Quantity::parse(text));
+    if size.is_some_and(|size| size.get() < MIN_STORAGE) {
+        problems.add(path, format_args!("is {text:?}, must be at least 1Mi"));
+    }
 }

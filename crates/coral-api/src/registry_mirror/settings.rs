@@ -1,20 +1,27 @@
 //! What a mirror means: every text parsed, every default filled in.
 
+mod reach;
 mod repository;
 mod upkeep;
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use coral_image::select::TagFilter;
 use coral_image::{Digest, Host, PlatformPattern, Repository, Tag};
 
-use super::{Referrers, RegistryMirror, RegistryTarget, Retry};
+use super::{RegistryMirror, RegistryTarget, Retry};
 use crate::duration::GoDuration;
-use crate::meta::LocalObjectReference;
+use crate::label_selector::LabelSelector;
+use crate::metadata;
+use crate::object_reference::LocalObjectReference;
 use crate::problem::{Problem, Problems};
 use crate::schedule::CronSchedule;
 
-pub use upkeep::{MirrorLimitSettings, PruneSettings, VerifySettings};
+pub use reach::Reach;
+pub use repository::Referrers;
+pub use upkeep::{MirrorLimitSettings, PruneSettings, VerifyBy, VerifySettings};
 
 /// Port of a registry that is given by host alone; the older API's default.
 const DEFAULT_PORT: u16 = 5000;
@@ -26,6 +33,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_mins(10);
 /// Most elements of a list of names, tags or digests.
 const MAX_LISTED: usize = 100;
+/// Largest certificates of the destination, in bytes.
 const MAX_CA: usize = 64 * 1024;
 
 /// What a mirror means.
@@ -47,6 +55,8 @@ pub struct MirrorSettings {
     pub prune: Option<PruneSettings>,
     /// How much may be done at once.
     pub limits: MirrorLimitSettings,
+    /// Namespaces whose pods may be pointed at what the mirror holds; none: its own only.
+    pub allow_from: Option<LabelSelector>,
     /// Whether nothing is to be copied for now.
     pub suspend: bool,
 }
@@ -65,10 +75,8 @@ pub enum Target {
 pub struct RegistryAddress {
     /// Host and port.
     pub host: Host,
-    /// Whether its certificate is verified.
-    pub tls_verify: bool,
-    /// PEM text of further authorities.
-    pub ca: Option<String>,
+    /// How it is reached.
+    pub reach: Reach,
     /// Name of the Secret with the credential for pushing.
     pub secret: Option<String>,
 }
@@ -78,6 +86,8 @@ pub struct RegistryAddress {
 pub struct RepositorySettings {
     /// The source.
     pub repository: Repository,
+    /// How the source's host is reached. All repositories of a host say the same.
+    pub reach: Reach,
     /// Tags taken as they are.
     pub tags: Vec<Tag>,
     /// Digests taken as they are.
@@ -122,10 +132,7 @@ impl RegistryMirror {
     pub fn settings(&self) -> Result<MirrorSettings, Vec<Problem>> {
         let mut problems = Problems::default();
         let spec = &self.spec;
-        object_name(&mut problems, "metadata.name", &self.metadata.name);
-        if let Some(namespace) = &self.metadata.namespace {
-            object_name(&mut problems, "metadata.namespace", namespace);
-        }
+        object_names(&mut problems, &self.metadata);
         let target = target(&mut problems, &spec.registry);
         let repositories = repository::repositories(&mut problems, &spec.repositories);
         let pull_secrets = secret_names(&mut problems, &spec.image_pull_secrets);
@@ -139,7 +146,10 @@ impl RegistryMirror {
         let prune = spec.prune.as_ref();
         let prune = prune.and_then(|typed| upkeep::prune(&mut problems, typed));
         let limits = upkeep::limits(&mut problems, spec.limits.as_ref());
-        let suspend = spec.suspend;
+        if let Some(selector) = &spec.allow_from {
+            selector.check("spec.allowFrom", &mut problems);
+        }
+        let (allow_from, suspend) = (spec.allow_from.clone(), spec.suspend);
         problems.into_result(target.zip(cadence).map(|(target, cadence)| MirrorSettings {
             target,
             repositories,
@@ -149,6 +159,7 @@ impl RegistryMirror {
             retry,
             prune,
             limits,
+            allow_from,
             suspend,
         }))
     }
@@ -156,6 +167,14 @@ impl RegistryMirror {
     /// Everything that is wrong with the mirror; nothing, if it can be used.
     pub fn validate(&self) -> Vec<Problem> {
         self.settings().err().unwrap_or_default()
+    }
+}
+
+/// Name and namespace of an object.
+pub(crate) fn object_names(problems: &mut Problems, metadata: &ObjectMeta) {
+    object_name(problems, "metadata.name", metadata::name(metadata));
+    if let Some(namespace) = &metadata.namespace {
+        object_name(problems, "metadata.namespace", namespace);
     }
 }
 
@@ -190,6 +209,7 @@ fn target(problems: &mut Problems, registry: &RegistryTarget) -> Option<Target> 
     let address = registry.port.is_some()
         || registry.tls_verify.is_some()
         || registry.ca.is_some()
+        || registry.plain_http.is_some()
         || registry.secret_ref.is_some();
     match (&registry.name, &registry.host) {
         (Some(_), Some(_)) => {
@@ -208,7 +228,7 @@ fn target(problems: &mut Problems, registry: &RegistryTarget) -> Option<Target> 
             if address {
                 problems.add(
                     PATH,
-                    "has name with port, tlsVerify, ca or secretRef: those belong to host",
+                    "has name with port, tlsVerify, ca, plainHTTP or secretRef: those belong to host",
                 );
             }
             Some(Target::Named(name.clone()))
@@ -234,9 +254,12 @@ fn registry_address(
         problems.add("spec.registry.port", "must be 1 to 65535");
         return None;
     }
-    if let Some(ca) = &registry.ca {
-        certificate(problems, ca);
+    let reach = reach::Typed {
+        plain_http: registry.plain_http,
+        tls_verify: registry.tls_verify,
+        ca: registry.ca.as_deref(),
     }
+    .reach(problems, "spec.registry", MAX_CA);
     let parsed = problems.check(PATH, Host::parse(host))?;
     let host = match (parsed.port(), registry.port) {
         (Some(_), Some(_)) => {
@@ -249,27 +272,11 @@ fn registry_address(
             problems.check(PATH, Host::parse(&format!("{parsed}:{port}")))
         }
     }?;
-    let tls_verify = registry.tls_verify.unwrap_or(true);
     Some(RegistryAddress {
         host,
-        tls_verify,
-        ca: registry.ca.clone(),
+        reach,
         secret,
     })
-}
-
-fn certificate(problems: &mut Problems, ca: &str) {
-    const PATH: &str = "spec.registry.ca";
-    if ca.len() > MAX_CA {
-        problems.add(PATH, format_args!("is larger than {MAX_CA} bytes"));
-    } else if ca.contains("PRIVATE KEY-----") {
-        problems.add(PATH, "holds a private key: give certificates only");
-    } else if !ca.contains("-----BEGIN CERTIFICATE-----") {
-        problems.add(
-            PATH,
-            "is not PEM text: it begins with -----BEGIN CERTIFICATE-----",
-        );
-    }
 }
 
 fn secret_names(problems: &mut Problems, secrets: &[LocalObjectReference]) -> Vec<String> {

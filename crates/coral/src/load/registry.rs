@@ -1,7 +1,9 @@
 //! The registry that files describe.
 
-use coral_api::documents::{DEFAULT_NAMESPACE, Document, DocumentError, Object};
-use coral_api::{AuthSettings, GrantSettings, Grantees, LimitSettings, Registry, SecretBytes};
+use coral_api::documents::{Document, DocumentError, Object};
+use coral_api::{
+    AuthSettings, GrantSettings, Grantees, LimitSettings, Registry, SecretBytes, metadata,
+};
 use coral_image::Digest;
 use coral_mirror::chain;
 use coral_registry::{
@@ -97,7 +99,7 @@ fn too_many(registries: &[(&Document, &Registry)]) -> Vec<DocumentError> {
 }
 
 fn title(registry: &Registry) -> String {
-    format!("Registry {:?}", registry.metadata.name)
+    format!("Registry {:?}", metadata::name(&registry.metadata))
 }
 
 struct Loading<'a> {
@@ -142,7 +144,7 @@ impl Loading<'_> {
             .map_or_else(Vec::new, |auth| idle_grants(auth, &access));
         Ok(LoadedRegistry {
             namespace: self.namespace().to_owned(),
-            name: self.registry.metadata.name.clone(),
+            name: metadata::name(&self.registry.metadata).to_owned(),
             origin: document.origin.clone(),
             line: document.line,
             settings: Settings {
@@ -168,8 +170,7 @@ impl Loading<'_> {
     }
 
     fn namespace(&self) -> &str {
-        let namespace = self.registry.metadata.namespace.as_deref();
-        namespace.unwrap_or(DEFAULT_NAMESPACE)
+        metadata::namespace(&self.registry.metadata)
     }
 
     /// What `take` finds in a Secret of the registry's namespace.

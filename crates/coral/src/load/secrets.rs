@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coral_api::Secret;
-use coral_api::documents::{DEFAULT_NAMESPACE, Document, Object};
+use coral_api::documents::{Document, Object};
+use coral_api::{Secret, metadata};
 
 /// Namespace and name.
 type Key = (String, String);
@@ -26,10 +26,9 @@ impl<'a> Secrets<'a> {
             let Object::Secret(secret) = &document.object else {
                 continue;
             };
-            let namespace = secret.metadata.namespace.as_deref();
             let key = (
-                namespace.unwrap_or(DEFAULT_NAMESPACE).to_owned(),
-                secret.metadata.name.clone(),
+                metadata::namespace(&secret.metadata).to_owned(),
+                metadata::name(&secret.metadata).to_owned(),
             );
             if broken.contains(&document.origin) {
                 secrets.unsure.insert(key, &document.origin);

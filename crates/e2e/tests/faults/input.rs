@@ -362,7 +362,7 @@ fn values_that_a_field_does_not_take_are_named_with_their_line() {
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn fields_that_do_not_work_yet_are_refused_by_name() {
     let repository = "  repositories:\n    - name: debian\n      tags: [\"12\"]\n";
-    for (field, value) in [("allowFrom", "{}"), ("fromPods", "{}")] {
+    for (field, value) in [("driftPolicy", "Warn"), ("fromPods", "{}")] {
         let text = mirror(&format!("{REGISTRY}{repository}  {field}: {value}\n"));
         file(&text, &["mirror.yaml:10", field, "not supported yet"]);
     }

@@ -4,17 +4,30 @@ use std::collections::BTreeMap;
 
 use coral_image::select::{LatestBy, NewerThan, SelectError, TagFilter, TagSelection};
 use coral_image::{
-    Digest, ImageRef, PlatformPattern, ReferenceError, Repository, Tag, destination_path,
+    Digest, Host, ImageRef, PlatformPattern, ReferenceError, Repository, Tag, destination_path,
 };
 
+use super::reach::{self, Reach};
 use super::{MAX_LISTED, RepositorySettings, shown};
 use crate::duration::parse_age;
 use crate::problem::Problems;
-use crate::registry_mirror::{ListSelection, MirrorRepository};
+use crate::registry_mirror::{ListSelection, MirrorRepository, ReferrersPolicy};
 use crate::selection::{LatestOrder, TagSelect};
 
 const MAX_REPOSITORIES: usize = 1000;
 const MAX_PLATFORMS: usize = 32;
+/// Largest certificates of one repository, in bytes: a thousand of them are in one object.
+const MAX_CA: usize = 16 * 1024;
+
+/// What happens to artifacts that refer to an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Referrers {
+    /// They are copied with the image.
+    #[default]
+    Copy,
+    /// They are left where they are.
+    Skip,
+}
 
 /// Reads the whole list; what can be used of it, with every problem noted.
 pub(super) fn repositories(
@@ -40,6 +53,7 @@ pub(super) fn repositories(
         .map(|(i, r)| repository(problems, &format!("spec.repositories[{i}]"), r))
         .collect();
     conflicts(problems, &settings);
+    reach_conflicts(problems, &settings);
     settings.into_iter().flatten().collect()
 }
 
@@ -67,13 +81,42 @@ fn conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
     }
 }
 
+/// A host is reached in one way: its certificate cannot be verified for one repository only.
+fn reach_conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
+    let mut first: BTreeMap<&Host, (usize, &Reach)> = BTreeMap::new();
+    let usual = Reach::default();
+    for (i, repository) in settings.iter().enumerate() {
+        let Some(repository) = repository.as_ref().filter(|r| r.reach != usual) else {
+            continue;
+        };
+        let host = repository.repository.host();
+        let (before, other) = *first.entry(host).or_insert((i, &repository.reach));
+        if *other != repository.reach {
+            problems.add(
+                format!("spec.repositories[{i}]"),
+                format_args!(
+                    "reaches {host} in another way than spec.repositories[{before}]: give both the \
+                     same tlsVerify, ca and plainHTTP"
+                ),
+            );
+        }
+    }
+}
+
 fn repository(
     problems: &mut Problems,
     path: &str,
     typed: &MirrorRepository,
 ) -> Option<RepositorySettings> {
     let name = repository_name(problems, &format!("{path}.name"), &typed.name);
-    let all = typed.list_selection == Some(ListSelection::All);
+    let all = match typed.list_selection {
+        Some(ListSelection::All) => true,
+        Some(ListSelection::Unknown) => {
+            problems.unknown_value(format!("{path}.listSelection"));
+            true
+        }
+        None => false,
+    };
     if typed.tags.is_empty() && typed.digests.is_empty() && typed.select.is_none() && !all {
         problems.add(path, "names nothing to copy: give tags, digests or select");
     }
@@ -111,9 +154,23 @@ fn repository(
         ),
         None => None,
     };
-    let referrers = typed.referrers.unwrap_or_default();
+    let referrers = match typed.referrers {
+        Some(ReferrersPolicy::Skip) => Referrers::Skip,
+        Some(ReferrersPolicy::Copy) | None => Referrers::Copy,
+        Some(ReferrersPolicy::Unknown) => {
+            problems.unknown_value(format!("{path}.referrers"));
+            Referrers::default()
+        }
+    };
+    let reach = reach::Typed {
+        plain_http: typed.plain_http,
+        tls_verify: typed.tls_verify,
+        ca: typed.ca.as_deref(),
+    }
+    .reach(problems, path, MAX_CA);
     Some(RepositorySettings {
         repository: name?,
+        reach,
         tags,
         digests,
         filter,
@@ -193,6 +250,10 @@ fn filter(problems: &mut Problems, path: &str, typed: &TagSelect, all: bool) -> 
         latest_by: match typed.latest_by.unwrap_or_default() {
             LatestOrder::Semver => LatestBy::Semver,
             LatestOrder::Creation => LatestBy::Creation,
+            LatestOrder::Unknown => {
+                problems.unknown_value(format!("{path}.latestBy"));
+                LatestBy::default()
+            }
         },
     };
     if typed.latest_by.is_some() && typed.latest.is_none() {

@@ -8,11 +8,21 @@ use super::MIN_INTERVAL;
 use crate::duration::GoDuration;
 use crate::problem::Problems;
 use crate::registry_mirror::quantity::parse_bytes;
-use crate::registry_mirror::{MirrorLimits, Prune, VerifyBy};
+use crate::registry_mirror::{MirrorLimits, Prune, VerifyMethod};
 
 const DEFAULT_VERIFY: Duration = Duration::from_hours(24);
 const MIN_BANDWIDTH: u64 = 64_000;
 const MAX_COPIES: u32 = 100;
+
+/// How a blob at the destination is looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum VerifyBy {
+    /// One HEAD: it is there, with the size that the manifest says.
+    #[default]
+    Size,
+    /// It is read, and its bytes hash to its digest.
+    Content,
+}
 
 /// How blobs at the destination are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +54,16 @@ pub struct MirrorLimitSettings {
 pub(super) fn verify(
     problems: &mut Problems,
     every: Option<&str>,
-    by: Option<VerifyBy>,
+    by: Option<VerifyMethod>,
 ) -> Option<VerifySettings> {
-    let by = by.unwrap_or_default();
+    let by = match by {
+        Some(VerifyMethod::Content) => VerifyBy::Content,
+        Some(VerifyMethod::Size) | None => VerifyBy::Size,
+        Some(VerifyMethod::Unknown) => {
+            problems.unknown_value("spec.verifyBy");
+            VerifyBy::default()
+        }
+    };
     let Some(text) = every else {
         return Some(VerifySettings {
             every: DEFAULT_VERIFY,

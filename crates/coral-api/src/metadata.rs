@@ -1,0 +1,17 @@
+//! Name and namespace of an object, of which Kubernetes' metadata makes options.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// The namespace of an object that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The object's name; empty if it has none.
+pub fn name(metadata: &ObjectMeta) -> &str {
+    metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The object's namespace; [`DEFAULT_NAMESPACE`] if it names none.
+pub fn namespace(metadata: &ObjectMeta) -> &str {
+    let namespace = metadata.namespace.as_deref();
+    namespace.unwrap_or(DEFAULT_NAMESPACE)
+}

@@ -1,0 +1,102 @@
+//! How a mirror is doing, as the controller reports it. Every field is optional: a status that
+//! was written in part must not look whole.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a mirror is doing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryMirrorStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How many images the spec selects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<i64>,
+    /// How many of them the destination holds as the source does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<i64>,
+    /// How many of them are still to be copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<i64>,
+    /// How many of them could not be copied at the last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<i64>,
+    /// Bytes copied since the mirror was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_copied: Option<i64>,
+    /// When the last pass over the sources ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sync: Option<Time>,
+    /// When the next pass begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_sync: Option<Time>,
+    /// The first failures, at most 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    pub failures: Option<Vec<MirrorFailure>>,
+    /// How many failures are left out of `failures`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures_omitted: Option<i64>,
+    /// The mirrored repositories, at most 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub repositories: Option<Vec<MirroredRepository>>,
+    /// The state in conditions: `Ready` and what keeps it from being true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Option<Vec<Condition>>,
+}
+
+/// An image that could not be copied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorFailure {
+    /// The image, as the source names it.
+    #[schemars(length(max = 512))]
+    pub reference: String,
+    /// Why, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub reason: Option<String>,
+    /// What the registry said, at most 1024 letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Failures in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i64>,
+    /// When it is tried again; never without a change if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<Time>,
+}
+
+/// A repository that the mirror copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirroredRepository {
+    /// The source, with its host: `docker.io/library/debian`.
+    #[schemars(length(max = 512))]
+    pub name: String,
+    /// Whether everyone may read it. A repository of which nothing is known yet is private.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
+}
+
+/// Who may read a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Visibility {
+    /// A manifest of it was read anonymously at the source.
+    Public,
+    /// The credential reads it at the source, and anonymous access is refused.
+    Private,
+    /// A value that this version does not know; to be treated as private.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}

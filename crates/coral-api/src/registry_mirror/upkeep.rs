@@ -1,0 +1,89 @@
+//! What keeps a mirror whole and within bounds, as it is typed.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::nullable;
+use crate::rules;
+
+/// How a blob at the destination is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VerifyMethod {
+    /// One HEAD: it is there, with the size that the manifest says.
+    Size,
+    /// It is read, and its bytes hash to its digest.
+    Content,
+    /// A value that this version does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// What happens to tags at the destination that are no longer selected. Only repositories that
+/// this mirror names are looked at, and no tag goes that another mirror wants. Manifests stay
+/// under their digests; whether the registry clears those away is its own affair.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.dryRun) || !self.dryRun || (has(self.enabled) && self.enabled)"
+).message("has no effect without enabled: true").field_path(".dryRun"))]
+pub struct Prune {
+    /// Whether such tags are deleted.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    #[schemars(extend("nullable" = true))]
+    pub enabled: bool,
+    /// Shell patterns of tags that are never deleted, such as `*-lts`; at most 100.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 100), inner(length(max = 1000)), extend("nullable" = true))]
+    pub keep: Vec<String>,
+    /// Only says what would be deleted.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    #[schemars(extend("nullable" = true))]
+    pub dry_run: bool,
+}
+
+/// How much a mirror may do at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorLimits {
+    /// Bytes of blobs a second, over all its copies, as a quantity: `500k`, `20M`, `20Mi`; at
+    /// least `64k`. No limit if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = rules::bytes_of_at_least("64k"))]
+    pub bandwidth: Option<String>,
+    /// Images copied at the same time: 1 to 100. As many as the process has workers if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
+    pub copies: Option<u32>,
+}
+
+/// What to do when a copy fails.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Failures in a row after which an image counts as in error: 1 to 100, 5 if not given. Even
+    /// then a passing cause is tried again every `maxBackoff`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
+    pub limit: Option<u32>,
+    /// Longest wait between two attempts: `100ms` to `10m`, `10m` if not given. Waits begin short
+    /// and double, with jitter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = rules::duration("100ms", "10m"))]
+    pub max_backoff: Option<String>,
+}

@@ -1,0 +1,69 @@
+//! CEL rules that several types share. The API server evaluates them; `settings()` says the same
+//! of files, and a test holds the two together.
+
+use kube::core::Rule;
+
+/// What [`GoDuration`](crate::GoDuration) reads. Only what has this form is handed to CEL's
+/// `duration()`, whose own error would stand before the rule's message.
+const DURATION: &str = "^(0|[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
+/// What [`Quantity`](crate::Quantity) reads: Kubernetes itself also takes `1.5G` and `100e3`.
+const BYTES: &str = "^[0-9]{1,20}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+/// The longest duration that is read: 100 years.
+const MAX_DURATION: &str = "876000h";
+
+/// A duration of `min` to `max`.
+pub(crate) fn duration(min: &str, max: &str) -> Rule {
+    let shown = if max == MAX_DURATION {
+        format!("must be a duration of at least {min}, such as 1h30m")
+    } else {
+        format!("must be a duration from {min} to {max}, such as 1h30m")
+    };
+    Rule::new(format!(
+        "self.matches('{DURATION}') && duration(self) >= duration('{min}') \
+         && duration(self) <= duration('{max}')"
+    ))
+    .message(shown.as_str())
+}
+
+/// A duration of at least `min`.
+pub(crate) fn duration_of_at_least(min: &str) -> Rule {
+    duration(min, MAX_DURATION)
+}
+
+/// A duration of at least `min`, or zero for never.
+pub(crate) fn duration_or_never(min: &str) -> Rule {
+    Rule::new(format!(
+        "self.matches('{DURATION}') && duration(self) <= duration('{MAX_DURATION}') \
+         && (duration(self) == duration('0s') || duration(self) >= duration('{min}'))"
+    ))
+    .message(
+        format!("must be a duration of at least {min}, such as 1h30m, or 0 for never").as_str(),
+    )
+}
+
+/// A number of bytes of at least `min`.
+pub(crate) fn bytes_of_at_least(min: &str) -> Rule {
+    Rule::new(format!(
+        "self.matches('{BYTES}') && quantity(self).compareTo(quantity('{min}')) >= 0 \
+         && quantity(self).compareTo(quantity('18446744073709551615')) <= 0"
+    ))
+    .message(format!("must be a number of bytes of at least {min}, such as 500M or 10Gi").as_str())
+}
+
+/// PEM text with certificates.
+pub(crate) fn certificates() -> Rule {
+    Rule::new("self.contains('-----BEGIN CERTIFICATE-----')")
+        .message("is not PEM text: it begins with -----BEGIN CERTIFICATE-----")
+}
+
+/// PEM text without a private key, which everyone who reads the object would see.
+pub(crate) fn no_private_key() -> Rule {
+    Rule::new("!self.contains('PRIVATE KEY-----')")
+        .message("holds a private key: give certificates only")
+}
+
+/// Options of TLS where there is no TLS.
+pub(crate) fn tls_options_need_tls() -> Rule {
+    Rule::new("!has(self.plainHTTP) || !self.plainHTTP || (!has(self.tlsVerify) && !has(self.ca))")
+        .message("has plainHTTP with tlsVerify or ca: those belong to HTTPS")
+}
