@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use coral_image::RepositoryPath;
 
+use crate::public::PublicPaths;
+
 pub use basic::InternalUser;
 pub(crate) use basic::{Login, Offered};
 pub use htpasswd::{Htpasswd, HtpasswdError};
@@ -117,12 +119,15 @@ pub(crate) enum Right {
 pub(crate) struct Session<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) access: &'a Access,
+    /// What everybody may read, whatever the access rules say.
+    pub(crate) public: &'a PublicPaths,
 }
 
 impl Session<'_> {
     /// Whether the caller may do this in that repository. Who may write may read.
     pub(crate) fn may(&self, right: Right, path: &RepositoryPath) -> bool {
-        self.holds(right, |patterns| patterns.matches(path.as_str()))
+        let is_public = right == Right::Pull && self.public.contains(path);
+        is_public || self.holds(right, |patterns| patterns.matches(path.as_str()))
     }
 
     /// Whether the caller may read whatever there is.
@@ -179,6 +184,7 @@ mod tests {
         let session = Session {
             caller,
             access: &access,
+            public: &PublicPaths::default(),
         };
         session.may(right, &RepositoryPath::parse(path).unwrap())
     }
@@ -226,6 +232,7 @@ mod tests {
             let session = Session {
                 caller: &caller,
                 access: &access,
+                public: &PublicPaths::default(),
             };
             assert_eq!(session.may_pull_everything(), everything, "{caller:?}");
         }
@@ -236,6 +243,7 @@ mod tests {
         let session = Session {
             caller: &Caller::Anonymous,
             access: &Access::Open,
+            public: &PublicPaths::default(),
         };
         let path = RepositoryPath::parse("a").unwrap();
         assert!(session.may(Right::Push, &path) && session.may_enter());

@@ -15,7 +15,9 @@ mod places;
 mod progress;
 mod query;
 mod range;
+mod reserved;
 mod route;
+mod routed;
 mod upkeep;
 mod uploads;
 mod whole;
@@ -27,9 +29,9 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::routing::any;
-use coral_image::RepositoryPath;
-use coral_rt::Transport;
+use axum::routing::{any, get};
+use coral_image::{Host, RepositoryPath};
+use coral_rt::{Peer, Transport};
 use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -41,11 +43,14 @@ use self::gate::Visitor;
 pub use self::listings::WholeCatalog;
 use self::places::Places;
 use self::progress::Progress;
+use self::query::Query;
 use self::route::Route;
 pub(crate) use self::route::RouteClass;
+use self::routed::{ClientName, Name, Origin, SourcePolicy};
 use self::whole::Room;
 use crate::access::{InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
+use crate::public::PublicPaths;
 use crate::settings::Settings;
 use crate::store::{Source, Store};
 
@@ -64,6 +69,7 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Metrics,
     settings: RwLock<Arc<Settings>>,
+    public: RwLock<Arc<PublicPaths>>,
     verifier: Verifier,
     internal: Option<InternalUser>,
     manifests: Room,
@@ -76,6 +82,11 @@ impl Context {
     fn settings(&self) -> Arc<Settings> {
         let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&settings)
+    }
+
+    fn public(&self) -> Arc<PublicPaths> {
+        let public = self.public.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&public)
     }
 
     /// Where a repository is read from.
@@ -96,11 +107,24 @@ pub(crate) struct Head {
     pub(crate) visitor: Visitor,
     pub(crate) method: Method,
     pub(crate) headers: http::HeaderMap,
-    pub(crate) query: query::Query,
+    pub(crate) query: Query,
     pub(crate) wire: Wire,
+    /// What the client calls the repository, where that is not its path here.
+    pub(crate) client_name: Option<ClientName>,
 }
 
 impl Head {
+    /// The repository's path as the client knows it.
+    fn client_path<'a>(&'a self, path: &'a RepositoryPath) -> &'a RepositoryPath {
+        self.client_name.as_ref().map_or(path, |name| &name.path)
+    }
+
+    /// What the query of a link to the next page needs for that path.
+    fn client_parameter(&self) -> String {
+        let name = self.client_name.as_ref();
+        name.map_or_else(String::new, ClientName::parameter)
+    }
+
     /// How fast a body has to come, from now on.
     fn progress(&self) -> Progress {
         Progress::new(
@@ -133,6 +157,7 @@ impl Registry {
                 store,
                 metrics,
                 settings: RwLock::default(),
+                public: RwLock::default(),
                 verifier: Verifier::new(),
                 internal,
                 manifests: Room::new(),
@@ -152,19 +177,40 @@ impl Registry {
         *slot = Arc::new(settings);
     }
 
+    /// Replaces the paths that everybody may read.
+    pub fn publish(&self, public: PublicPaths) {
+        let mut slot = self
+            .context
+            .public
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *slot = Arc::new(public);
+    }
+
     /// Whether there are users, so that passwords are sent.
     pub fn has_users(&self) -> bool {
         self.context.settings().access.users().is_some()
     }
 
-    /// The routes below `/v2/`, to be merged with those of health and metrics.
+    /// The routes below `/v2/` and `/coral/v1/`, to be merged with those of health and metrics.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/v2", any(handle))
             .route("/v2/", any(handle))
             .route("/v2/{*rest}", any(handle))
+            .route("/coral/v1/public", get(loaded_public_paths))
             .with_state(Arc::clone(&self.context))
     }
+}
+
+/// Which public paths are in force: the controller waits for the generation that it wrote.
+async fn loaded_public_paths(State(context): State<Arc<Context>>) -> Response {
+    let public = context.public();
+    let loaded = serde_json::json!({
+        "generation": public.generation(),
+        "paths": public.len(),
+    });
+    json(StatusCode::OK, &loaded)
 }
 
 async fn handle(State(context): State<Arc<Context>>, request: Request) -> Response {
@@ -193,22 +239,93 @@ async fn answer(
 ) -> Result<Response, Refusal> {
     gate::bounded(&parts)?;
     gate::from_no_page(&parts.method, &parts.headers)?;
-    let peer = parts
-        .extensions
-        .get()
-        .copied()
-        .unwrap_or(gate::UNKNOWN_PEER);
-    let visitor = gate::admit(context, &parts.headers, peer).await?;
+    let reserved = route
+        .as_ref()
+        .ok()
+        .and_then(|route| reserved::answer(route, &parts.method, &parts.headers));
+    if let Some(answer) = reserved {
+        return answer;
+    }
+    let query = Query::parse(parts.uri.query());
+    let settings = context.settings();
+    if let Origin::Other(host) = Origin::of(&query, &settings.names) {
+        let request = Routed { host, parts, query };
+        return answer_routed(context, settings, route.ok(), request, body).await;
+    }
+    let visitor = gate::admit(context, settings, &parts.headers, peer(&parts)).await?;
     let route = route?;
     gate::allow(&visitor, &route, &parts.method)?;
     let head = Head {
         visitor,
-        query: query::Query::parse(parts.uri.query()),
+        query,
         wire: wire(&parts),
         method: parts.method,
         headers: parts.headers,
+        client_name: None,
     };
     dispatch(context, route, &head, body).await
+}
+
+/// A request for images of another registry.
+struct Routed {
+    /// That registry; `None` if the client names none that there can be.
+    host: Option<Host>,
+    parts: Parts,
+    query: Query,
+}
+
+/// Answers from where a mirror puts the other registry's images. Such a request only reads, is
+/// never challenged, and cannot tell a private repository from one that is not here.
+async fn answer_routed(
+    context: &Context,
+    settings: Arc<Settings>,
+    route: Option<Route>,
+    request: Routed,
+    body: &mut Body,
+) -> Result<Response, Refusal> {
+    let Routed { host, parts, query } = request;
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Err(gate::read_only(
+            "this path is for images of another registry",
+        ));
+    }
+    let visitor = gate::anonymous(context, settings, peer(&parts));
+    if route == Some(Route::Base) {
+        return Ok(version_of_api());
+    }
+    let ns = query.get("ns").unwrap_or_default().to_owned();
+    let policy = SourcePolicy::of(&parts.headers);
+    let name = Name::new(&ns, route.as_ref(), parts.uri.path());
+    let miss = || routed::miss(policy, route.as_ref(), &name);
+    let (Some(host), Some(asked)) = (host, route.as_ref()) else {
+        return Err(miss());
+    };
+    let mapped = routed::mapped(&host, asked).ok_or_else(miss)?;
+    gate::allow(&visitor, &mapped, &parts.method).map_err(|_| miss())?;
+    let client_name = asked.repository().map(|path| ClientName {
+        path: path.clone(),
+        host,
+    });
+    let head = Head {
+        visitor,
+        query,
+        wire: wire(&parts),
+        method: parts.method,
+        headers: parts.headers,
+        client_name,
+    };
+    match dispatch(context, mapped, &head, body).await {
+        Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => Err(miss()),
+        answered => answered,
+    }
+}
+
+fn peer(parts: &Parts) -> Peer {
+    parts
+        .extensions
+        .get()
+        .copied()
+        .unwrap_or(gate::UNKNOWN_PEER)
 }
 
 /// The server puts the transport into the extensions of each request.
@@ -271,16 +388,21 @@ async fn dispatch(
 
 /// `GET /v2/`: yes, this is a registry.
 fn base(visitor: &Visitor) -> Response {
+    let mut response = version_of_api();
+    // Where there is something for everybody, some clients ask here whether to log in at all.
+    if let Some(challenge) = visitor.invitation() {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+fn version_of_api() -> Response {
     let mut response = json(StatusCode::OK, &serde_json::json!({}));
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(
         HeaderName::from_static("docker-distribution-api-version"),
         version,
     );
-    // Where there is something for everybody, some clients ask here whether to log in at all.
-    if let Some(challenge) = visitor.invitation() {
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-    }
     response
 }
 

@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod kernel;
 mod layout;
 mod metrics;
+mod public;
 mod serve;
 mod settings;
 mod stamp;
@@ -26,6 +27,7 @@ pub use access::{
 pub use front::{Registry, WholeCatalog};
 pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};
+pub use public::{PublicPaths, PublicPathsError};
 pub use serve::serve;
 pub use settings::{Limits, Settings, Writes};
 pub use store::{

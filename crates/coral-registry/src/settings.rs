@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coral_image::RepositoryPath;
+use coral_image::{Host, RepositoryPath};
 
 use crate::access::Access;
 use crate::layout::LayoutFolder;
@@ -18,6 +18,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Folders that are served as repositories, in place of what the store has there.
     pub layouts: Vec<LayoutFolder>,
+    /// The registry's own names: requests with `ns=` one of these are for its own repositories.
+    pub names: Vec<Host>,
 }
 
 impl Settings {

@@ -22,6 +22,8 @@ mod listings;
 mod manifests;
 #[path = "protocol/patience.rs"]
 mod patience;
+#[path = "protocol/routes.rs"]
+mod routes;
 #[path = "protocol/serving.rs"]
 mod serving;
 #[path = "protocol/storage.rs"]

@@ -32,6 +32,7 @@ pub(crate) async fn serve(
 ) -> Result<ExitCode, Failure> {
     let options = arguments.registry;
     let files = (users_file(&options), certificate_files(&options));
+    let public_file = public_file(&options);
     let ((settings, warnings), certificate) = (options.settings()?, options.certificate()?);
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
@@ -40,6 +41,7 @@ pub(crate) async fn serve(
     let opened = open(&arguments.storage, None).await;
     let mut opened = opened.map_err(|failure| hinted(failure, &arguments.storage))?;
     opened.registry.configure(settings);
+    publish_at_start(&opened.registry, &options, terminal);
     let serving = Serving {
         tls: Tls::off(),
         connections: options.connections(),
@@ -59,6 +61,7 @@ pub(crate) async fn serve(
     let options = Arc::new(options);
     follow_users(files.0, &options, &opened.registry, terminal, &stop);
     follow_certificate(files.1, &options, &serving.tls, terminal, &stop);
+    follow_public(public_file, &options, &opened.registry, terminal, &stop);
     serve_until(listener, opened, serving, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -137,6 +140,50 @@ fn users_file(options: &RegistryArguments) -> Option<FollowedFiles> {
 fn certificate_files(options: &RegistryArguments) -> Option<FollowedFiles> {
     let files = options.certificate_files()?;
     Some(FollowedFiles::from_now(files.map(Path::to_owned).to_vec()))
+}
+
+fn public_file(options: &RegistryArguments) -> Option<FollowedFiles> {
+    let file = options.public_file()?;
+    Some(FollowedFiles::from_now(vec![file.to_owned()]))
+}
+
+/// A file that is missing or broken is no reason not to start: without it nothing is public.
+fn publish_at_start(registry: &Registry, options: &RegistryArguments, terminal: &Terminal) {
+    match options.public() {
+        Ok(public) => registry.publish(public),
+        Err(failure) => failure.lines().for_each(|line| {
+            terminal.line(&format!(
+                "warning: {line}; no repository is public until the file is right"
+            ));
+        }),
+    }
+}
+
+fn follow_public(
+    file: Option<FollowedFiles>,
+    options: &Arc<RegistryArguments>,
+    registry: &Registry,
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) {
+    let Some(file) = file else { return };
+    let (options, registry) = (options.clone(), registry.clone());
+    let terminal = terminal.clone();
+    let apply = move || {
+        let public = options.public()?;
+        let (generation, paths) = (public.generation(), public.len());
+        registry.publish(public);
+        tracing::info!(generation, paths, "the public paths were read again");
+        Ok(())
+    };
+    let report = move |failure: Failure| {
+        failure.lines().for_each(|line| {
+            terminal.line(&format!(
+                "warning: {line}; the public paths stay as they were"
+            ));
+        });
+    };
+    tokio::spawn(file.follow(apply, report, stop.clone()));
 }
 
 fn follow_users(

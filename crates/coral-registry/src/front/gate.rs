@@ -13,6 +13,7 @@ use super::places::Owner;
 use super::route::Route;
 use super::{Context, header};
 use crate::access::{Caller, Offered, Rejected, Right, Session};
+use crate::public::PublicPaths;
 use crate::settings::{Settings, Writes};
 
 /// What every client of the API understands (RFC 7617).
@@ -29,6 +30,7 @@ pub(crate) struct Visitor {
     caller: Caller,
     from: Peer,
     pub(crate) settings: Arc<Settings>,
+    public: Arc<PublicPaths>,
 }
 
 impl Visitor {
@@ -36,6 +38,7 @@ impl Visitor {
         Session {
             caller: &self.caller,
             access: &self.settings.access,
+            public: &self.public,
         }
     }
 
@@ -58,10 +61,10 @@ impl Visitor {
 /// Finds out who asks.
 pub(super) async fn admit(
     context: &Context,
+    settings: Arc<Settings>,
     headers: &HeaderMap,
     from: Peer,
 ) -> Result<Visitor, Refusal> {
-    let settings = context.settings();
     let caller = match (settings.access.users(), headers.get(AUTHORIZATION)) {
         (Some(users), Some(header)) => match Offered::of(Some(header)) {
             Offered::Nothing => Caller::Anonymous,
@@ -84,7 +87,20 @@ pub(super) async fn admit(
         caller,
         from,
         settings,
+        public: context.public(),
     })
+}
+
+/// A visitor whose credentials are not looked at. Requests for images of another registry get this
+/// one: a wrong credential would lead to a challenge, and a container runtime would answer that with
+/// the credential that the pod has for the other registry.
+pub(super) fn anonymous(context: &Context, settings: Arc<Settings>, from: Peer) -> Visitor {
+    Visitor {
+        caller: Caller::Anonymous,
+        from,
+        settings,
+        public: context.public(),
+    }
 }
 
 /// Whether the visitor may do this.

@@ -37,7 +37,7 @@ pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, 
         response.extensions_mut().insert(WholeCatalog);
     }
     let last = names.last().filter(|_| found.more);
-    Ok(link(response, "/v2/_catalog", most, last.copied()))
+    Ok(link(response, "/v2/_catalog", most, last.copied(), ""))
 }
 
 /// A page of the repositories that the visitor may read: others are not even named.
@@ -120,10 +120,17 @@ pub(super) async fn tags(
             .with_detail(json!({ "name": name }))
         })?;
     let names: Vec<&str> = found.entries.iter().map(Tag::as_str).collect();
+    let name = head.client_path(name);
     let response = super::json(StatusCode::OK, &json!({ "name": name, "tags": names }));
     let last = names.last().filter(|_| found.more);
     let path = format!("/v2/{name}/tags/list");
-    Ok(link(response, &path, most, last.copied()))
+    Ok(link(
+        response,
+        &path,
+        most,
+        last.copied(),
+        &head.client_parameter(),
+    ))
 }
 
 pub(super) async fn referrers(
@@ -153,14 +160,16 @@ pub(super) async fn referrers(
     }
     if let Some(last) = found.next {
         let last = encode(&last.to_string());
-        let link =
-            format!("</v2/{name}/referrers/{subject}?last={last}{parameters}>; rel=\"next\"");
+        let (name, origin) = (head.client_path(name), head.client_parameter());
+        let link = format!(
+            "</v2/{name}/referrers/{subject}?last={last}{parameters}{origin}>; rel=\"next\""
+        );
         response.headers_mut().insert(LINK, header(link));
     }
     Ok(response)
 }
 
-fn index_of(referrers: &[Descriptor]) -> Response {
+pub(super) fn index_of(referrers: &[Descriptor]) -> Response {
     let index = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_INDEX,
@@ -191,9 +200,15 @@ fn page(query: &Query, default: usize) -> Result<Page, Refusal> {
 
 /// Says where the next page is, if one comes behind `last`. After an empty page there is none:
 /// the client would ask for it for ever.
-fn link(mut response: Response, path: &str, most: usize, last: Option<&str>) -> Response {
+fn link(
+    mut response: Response,
+    path: &str,
+    most: usize,
+    last: Option<&str>,
+    more: &str,
+) -> Response {
     if let Some(last) = last.map(encode) {
-        let link = format!("<{path}?n={most}&last={last}>; rel=\"next\"");
+        let link = format!("<{path}?n={most}&last={last}{more}>; rel=\"next\"");
         response.headers_mut().insert(LINK, header(link));
     }
     response

@@ -151,7 +151,7 @@ async fn a_connection_too_many_is_refused_at_once_until_there_is_a_place_again()
     let (address, _shutdown, _server) = serve_at(&registry, serving).await;
     let first = TcpStream::connect(address).await.unwrap();
     let refused = until_answered(address, "HTTP/1.1 503 Service Unavailable").await;
-    assert!(refused.contains("\r\nRetry-After: 5\r\n"), "{refused}");
+    assert!(refused.contains("\r\nretry-after: 5\r\n"), "{refused}");
     drop(first);
     until_answered(address, "HTTP/1.1 200 OK").await;
 }

@@ -156,6 +156,7 @@ impl Loading<'_> {
                 },
                 limits: limits(&means.limits),
                 layouts,
+                names: vec![],
             },
             certificate,
             connections: means

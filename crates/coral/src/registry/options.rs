@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use coral_api::{GoDuration, Quantity};
-use coral_image::RepositoryPath;
+use coral_image::{Host, RepositoryPath};
 use coral_mirror::chain;
 use coral_registry::{
-    Access, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, Settings, Who, Writes,
+    Access, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, PublicPaths, Settings,
+    Who, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 
@@ -76,6 +77,21 @@ pub(crate) struct RegistryArguments {
     /// Serve the OCI image layout in a folder as a repository, read-only
     #[arg(long, env = "CORAL_LAYOUT", value_name = "REPOSITORY=DIR", value_parser = layout, value_delimiter = ',')]
     layout: Vec<(RepositoryPath, PathBuf)>,
+    /// File of the repositories that everybody may read, as JSON:
+    /// `{"generation": 1, "paths": ["docker.io/library/nginx"]}`; read again when it changes.
+    /// `/coral/v1/public` says which generation is in force
+    #[arg(
+        long,
+        env = "CORAL_PUBLIC",
+        value_name = "FILE",
+        help_heading = "Access"
+    )]
+    public: Option<PathBuf>,
+    /// A name of this registry, such as `coral.coral-system.svc:5000`. A container runtime says by
+    /// `ns=` whose images it asks for: with one of these names its path is taken as it is, with
+    /// another `docker.io/` and the like is put before it
+    #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
+    host: Vec<Host>,
     /// Largest blob, such as 10Gi; none: as large as the storage
     #[arg(long, env = "CORAL_MAX_BLOB_SIZE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     max_blob_size: Option<u64>,
@@ -132,6 +148,10 @@ fn rule(text: &str) -> Result<Rule, String> {
     })
 }
 
+fn host(text: &str) -> Result<Host, String> {
+    Host::parse(text).map_err(|error| error.to_string())
+}
+
 fn layout(text: &str) -> Result<(RepositoryPath, PathBuf), String> {
     let (path, folder) = text
         .split_once('=')
@@ -169,6 +189,7 @@ impl RegistryArguments {
                 ..Limits::default()
             },
             layouts: self.layouts()?,
+            names: self.host.clone(),
         };
         Ok((settings, warnings))
     }
@@ -207,6 +228,21 @@ impl RegistryArguments {
             let error = chain(&error);
             Failure::input(format!("--tls-cert {certificate} --tls-key {key}: {error}"))
         })
+    }
+
+    /// The public paths that the file lists now; none without a file.
+    pub(super) fn public(&self) -> Result<PublicPaths, Failure> {
+        let Some(file) = &self.public else {
+            return Ok(PublicPaths::default());
+        };
+        let bytes = read("--public", file)?;
+        PublicPaths::parse(&bytes).map_err(|error| {
+            Failure::input(format!("--public {}: {}", file.display(), chain(&error)))
+        })
+    }
+
+    pub(super) fn public_file(&self) -> Option<&Path> {
+        self.public.as_deref()
     }
 
     pub(super) fn connections(&self) -> Connections {
