@@ -41,13 +41,15 @@ pub(crate) enum Topic {
     PublicPaths,
     /// How Registries are reached, published by the registry part.
     RegistryAccess,
-    /// What single parts want on nodes, published for the writer of NodeImages.
-    NodeContributions,
+    /// Answers of registries about tags, for the writer of NodeImages.
+    Resolutions,
+    /// Hosts that a lock allows now, published by the lock part.
+    LockedHosts,
 }
 
 impl Topic {
     /// Every topic.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Images,
         Self::RegistryMirrors,
         Self::MirroredImages,
@@ -64,7 +66,8 @@ impl Topic {
         Self::Ca,
         Self::PublicPaths,
         Self::RegistryAccess,
-        Self::NodeContributions,
+        Self::Resolutions,
+        Self::LockedHosts,
     ];
 }
 

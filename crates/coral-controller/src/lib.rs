@@ -22,6 +22,7 @@ mod follow;
 mod key;
 mod leader;
 mod metrics;
+mod nodes;
 mod part;
 mod parts;
 mod run;

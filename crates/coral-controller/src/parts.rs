@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ca::CaPart;
 use crate::context::Context;
 use crate::metrics::Metrics;
+use crate::nodes::NodesPart;
 use crate::part::{Part, run_part};
 
 /// Begins every part; each runs until `stop`, and its task's value is its name.
@@ -21,6 +22,7 @@ pub(crate) fn begin(
         running: JoinSet::new(),
     };
     parts.run(CaPart::new(context.clone()));
+    parts.run(NodesPart::new(context));
     parts.running
 }
 

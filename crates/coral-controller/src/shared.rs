@@ -65,6 +65,9 @@ pub(crate) struct Shared {
     pub(crate) public_paths: Published<PublicPaths>,
     /// How Registries are reached. Published by the registry part.
     pub(crate) registries: Published<BTreeMap<ObjectKey, RegistryAccess>>,
+    /// Hosts that a lock allows now. Published by the lock part; a file of a route stays on the
+    /// nodes until its host is not among them.
+    pub(crate) locked_hosts: Published<BTreeSet<String>>,
     /// The certificates that clients of Coral's own servers trust, as PEM. Published by the CA part.
     pub(crate) ca: Published<String>,
     /// What issues certificates. Published by the CA part, together with `ca`.
@@ -77,6 +80,7 @@ impl Shared {
         Self {
             public_paths: Published::new(changes, Topic::PublicPaths),
             registries: Published::new(changes, Topic::RegistryAccess),
+            locked_hosts: Published::new(changes, Topic::LockedHosts),
             ca: Published::new(changes, Topic::Ca),
             authority: Published::new(changes, Topic::Ca),
         }

@@ -1,0 +1,19 @@
+//! Nodes: what each should hold, and what is told of it.
+//!
+//! This part is the one writer of the specs of `NodeImages` and of Coral's labels on nodes, and of
+//! the statuses of `Image` and `RegistryRoute`. Everything in `placement`, `labels`, `image_status`,
+//! `resolution` and `routes` is pure. Start reading at [`NodesPart`] and [`placement::place`].
+
+#[cfg(test)]
+mod fixtures;
+mod image_status;
+mod labels;
+mod observe;
+mod part;
+mod placement;
+mod resolution;
+mod resolver;
+mod routes;
+mod world;
+
+pub(crate) use part::NodesPart;

@@ -1,0 +1,331 @@
+//! The status of an Image: what its nodes report, counted.
+
+use std::collections::BTreeSet;
+
+use coral_api::conditions::{self, Saying, Truth, cut, kind};
+use coral_api::image::{
+    ImageCondition, ImageData, ImageFailure, ImageNodeCounts, ImageStatus, ImageTagState,
+    ImageTagStatus, MAX_FAILURES, MAX_IMAGES,
+};
+use coral_api::names::label;
+use coral_image::ImageRef;
+use jiff::Timestamp;
+
+use super::labels::state;
+use super::resolution::Resolutions;
+use super::world::{NodeView, Wish};
+
+const MAX_TEXT: usize = 1024;
+
+/// Decides the status of an Image. `before` is the present one, whose times of transition are kept;
+/// `left_out` are the nodes that have no room for one of its images.
+pub(crate) fn status(
+    wish: &Wish,
+    nodes: &[NodeView],
+    resolutions: &Resolutions,
+    left_out: Option<&BTreeSet<String>>,
+    before: Option<&ImageStatus>,
+    now: Timestamp,
+) -> ImageStatus {
+    // A node without an agent cannot report: it would make every image pending for ever.
+    let selected = nodes.iter().filter(|node| wish.is_for(node));
+    let selected: Vec<&NodeView> = selected.filter(|node| node.status().is_some()).collect();
+    let images = wish.settings.images.iter();
+    let images: Vec<ImageTagStatus> = images
+        .map(|image| one_image(image, &selected, resolutions))
+        .collect();
+    let counts = count(&images);
+    let total = images.len();
+    let listed = images.iter().take(MAX_IMAGES);
+    let data = listed.clone().map(|image| ImageData {
+        name: image.reference.clone(),
+        label: image.label.clone(),
+    });
+    let mut conditions = before.map_or_else(Vec::new, |before| before.conditions.clone());
+    for saying in sayings(wish, &images, counts, selected.len(), left_out) {
+        let saying = Saying {
+            kind: saying.0,
+            truth: saying.1,
+            reason: saying.2,
+            message: &saying.3,
+        };
+        conditions::set(&mut conditions, &saying, Some(wish.generation), now);
+    }
+    ImageStatus {
+        observed_generation: Some(wish.generation),
+        total_nodes: Some(number(selected.len())),
+        total_images: Some(number(total)),
+        condition: Some(counts),
+        data: data.collect(),
+        images: listed.cloned().collect(),
+        omitted_images: (total > MAX_IMAGES).then(|| number(total - MAX_IMAGES)),
+        conditions,
+    }
+}
+
+fn one_image(image: &ImageRef, nodes: &[&NodeView], resolutions: &Resolutions) -> ImageTagStatus {
+    let reference = image.to_string();
+    let mut counts = ImageNodeCounts::default();
+    for node in nodes {
+        match state(node, &reference) {
+            ImageTagState::Available => counts.available += 1,
+            ImageTagState::Error => counts.error += 1,
+            ImageTagState::Pending | ImageTagState::Unknown => counts.pending += 1,
+        }
+    }
+    let resolution = resolutions.get(image);
+    let digest = resolution.and_then(|resolution| resolution.digest);
+    let failure = resolution.and_then(|resolution| resolution.failure.as_deref());
+    let overall = match (nodes.is_empty(), &counts) {
+        (true, _) => None,
+        (false, counts) if counts.error > 0 => Some(ImageTagState::Error),
+        (false, counts) if counts.pending > 0 => Some(ImageTagState::Pending),
+        (false, _) => Some(ImageTagState::Available),
+    };
+    let reports = nodes.iter().filter_map(|node| Some((node, node.status()?)));
+    let reports = reports.flat_map(|(node, status)| status.images.iter().map(move |i| (node, i)));
+    let size = reports
+        .clone()
+        .find(|(_, image)| image.reference == reference && image.size.is_some())
+        .and_then(|(_, image)| image.size);
+    let failures = reports.filter(|(_, image)| image.reference == reference);
+    let failures = failures.filter_map(|(node, image)| {
+        Some(ImageFailure {
+            node: node.name.clone(),
+            reason: image.reason.clone()?,
+            message: cut(image.message.as_deref().unwrap_or_default(), MAX_TEXT),
+            attempts: image.attempts.unwrap_or(0),
+            next_attempt: image.next_attempt.clone(),
+        })
+    });
+    ImageTagStatus {
+        label: label::image(&reference),
+        digest: digest.map(|digest| digest.to_string()),
+        size,
+        state: overall,
+        message: failure.map(|why| cut(why, MAX_TEXT)),
+        nodes: Some(counts),
+        failures: failures.take(MAX_FAILURES).collect(),
+        reference,
+    }
+}
+
+/// An image is available once every node has it; without nodes nothing is known.
+fn count(images: &[ImageTagStatus]) -> ImageCondition {
+    let mut counts = ImageCondition::default();
+    for image in images {
+        match image.state {
+            Some(ImageTagState::Available) => counts.available += 1,
+            Some(_) => counts.pending += 1,
+            None => counts.unknown += 1,
+        }
+    }
+    counts
+}
+
+type Said = (&'static str, Truth, &'static str, String);
+
+fn sayings(
+    wish: &Wish,
+    images: &[ImageTagStatus],
+    counts: ImageCondition,
+    nodes: usize,
+    left_out: Option<&BTreeSet<String>>,
+) -> Vec<Said> {
+    let trouble = trouble(wish, images, left_out);
+    let all = images.len();
+    let (there, pending) = (counts.available as usize, counts.pending > 0);
+    let complete = all > 0 && there == all && wish.settings.problems.is_empty();
+    let ready = if complete {
+        let message = format!("all {all} images are on all {nodes} nodes");
+        (kind::READY, Truth::True, "Available", message)
+    } else if nodes == 0 && all > 0 && trouble.is_none() {
+        let message = "no node with an agent matches the selector".to_owned();
+        (kind::READY, Truth::Unknown, "NoNodes", message)
+    } else {
+        let message = match &trouble {
+            Some((_, why)) => format!("{there} of {all} images are on all {nodes} nodes; {why}"),
+            None => format!("{there} of {all} images are on all {nodes} nodes"),
+        };
+        let reason = trouble.as_ref().map_or("Pulling", |(reason, _)| *reason);
+        (kind::READY, Truth::False, reason, message)
+    };
+    let progressing = match (wish.settings.suspend, pending) {
+        (true, _) => (
+            kind::PROGRESSING,
+            Truth::False,
+            "Suspended",
+            "spec.suspend is true: nothing new is pulled".to_owned(),
+        ),
+        (false, true) => {
+            let message = format!("{} images are waited for", counts.pending);
+            (kind::PROGRESSING, Truth::True, "Pulling", message)
+        }
+        (false, false) => (kind::PROGRESSING, Truth::False, "Settled", String::new()),
+    };
+    let degraded = match trouble {
+        Some((reason, why)) => (kind::DEGRADED, Truth::True, reason, why),
+        None => (kind::DEGRADED, Truth::False, "AsExpected", String::new()),
+    };
+    vec![ready, progressing, degraded]
+}
+
+/// The first thing that a person should look at.
+fn trouble(
+    wish: &Wish,
+    images: &[ImageTagStatus],
+    left_out: Option<&BTreeSet<String>>,
+) -> Option<(&'static str, String)> {
+    let settings = &wish.settings;
+    if let Some(problem) = settings.problems.first() {
+        let more = match settings.problems.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        return Some(("InvalidSpec", format!("{problem}{more}")));
+    }
+    if let Some(name) = settings.lists_all.first() {
+        let why = format!(
+            "{name}: listSelection is not supported yet: name the tags (the older Coral did not \
+             support it either)"
+        );
+        return Some(("NotSupportedYet", why));
+    }
+    let failed = images.iter().find_map(|image| {
+        let (reference, failure) = (&image.reference, image.failures.first()?);
+        let ImageFailure { node, message, .. } = failure;
+        Some(format!("{reference} on node {node}: {message}"))
+    });
+    let unresolved = images.iter().find_map(|image| {
+        let why = image.message.as_ref()?;
+        Some(format!("{}: {why}", image.reference))
+    });
+    if let Some(why) = unresolved {
+        return Some(("NotResolved", with_secrets(settings.names_secrets, &why)));
+    }
+    if let Some(why) = failed {
+        return Some(("PullFailed", with_secrets(settings.names_secrets, &why)));
+    }
+    let nodes = left_out?;
+    let first = nodes.first()?;
+    let why = format!(
+        "node {first} and {} more hold as many images as Coral places on one node: name fewer, or \
+         narrow the selector",
+        nodes.len() - 1
+    );
+    Some(("TooManyImages", why))
+}
+
+fn with_secrets(names_secrets: bool, why: &str) -> String {
+    if names_secrets {
+        format!("{why}; imagePullSecrets are not used yet: private images come in a later version")
+    } else {
+        why.to_owned()
+    }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{digest, node, reporting, wish};
+    use super::*;
+    use coral_api::node_images::NodeImageStatus;
+
+    const IMAGE: &str = "quay.io/a/b:1";
+
+    fn reported(state: ImageTagState, reason: Option<&str>) -> NodeImageStatus {
+        NodeImageStatus {
+            reference: IMAGE.into(),
+            digest: digest("x").to_string(),
+            observed_generation: None,
+            state,
+            placed: true,
+            removing: false,
+            size: Some(7),
+            reason: reason.map(str::to_owned),
+            message: reason.map(|reason| format!("{reason} happened")),
+            attempts: Some(3),
+            next_attempt: None,
+        }
+    }
+
+    fn on(name: &str, state: ImageTagState) -> NodeView {
+        reporting(name, vec![reported(state, None)], vec![])
+    }
+
+    fn decided(wish: &Wish, nodes: &[NodeView]) -> ImageStatus {
+        let resolutions = Resolutions::default();
+        let now = Timestamp::UNIX_EPOCH;
+        status(wish, nodes, &resolutions, None, None, now)
+    }
+
+    fn said<'a>(status: &'a ImageStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
+        let found = status.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        (&found.status, &found.reason, &found.message)
+    }
+
+    #[test]
+    fn an_image_on_19_of_20_nodes_is_pending_and_not_nothing() {
+        let mut nodes: Vec<NodeView> = (0..19)
+            .map(|n| on(&format!("n{n}"), ImageTagState::Available))
+            .collect();
+        nodes.push(on("n19", ImageTagState::Pending));
+        let status = decided(&wish("web", &[IMAGE]), &nodes);
+        let counts = status.condition.unwrap();
+        assert_eq!(
+            (counts.available, counts.pending, counts.unknown),
+            (0, 1, 0)
+        );
+        assert_eq!(status.images[0].nodes.unwrap().available, 19);
+        assert_eq!(status.total_nodes, Some(20));
+        assert_eq!(said(&status, "Ready").0, "False");
+        assert_eq!(said(&status, "Progressing").0, "True");
+    }
+
+    #[test]
+    fn nodes_without_an_agent_are_not_waited_for() {
+        let nodes = [on("n1", ImageTagState::Available), node("n2", &[])];
+        let status = decided(&wish("web", &[IMAGE]), &nodes);
+        assert_eq!(status.total_nodes, Some(1));
+        let expected = ("True", "Available", "all 1 images are on all 1 nodes");
+        assert_eq!(said(&status, "Ready"), expected);
+    }
+
+    #[test]
+    fn without_nodes_nothing_is_known() {
+        let status = decided(&wish("web", &[IMAGE]), &[]);
+        assert_eq!(status.condition.unwrap().unknown, 1);
+        assert_eq!(said(&status, "Ready").0, "Unknown");
+    }
+
+    #[test]
+    fn the_first_failures_are_listed_with_their_reasons() {
+        let failing = |n: usize| {
+            let report = reported(ImageTagState::Error, Some("NotFound"));
+            reporting(&format!("n{n}"), vec![report], vec![])
+        };
+        let nodes: Vec<NodeView> = (0..9).map(failing).collect();
+        let status = decided(&wish("web", &[IMAGE]), &nodes);
+        let image = &status.images[0];
+        assert_eq!(image.failures.len(), MAX_FAILURES);
+        assert_eq!(image.failures[0].attempts, 3);
+        assert_eq!(image.nodes.unwrap().error, 9);
+        let (truth, reason, message) = said(&status, "Degraded");
+        assert_eq!((truth, reason), ("True", "PullFailed"));
+        assert_eq!(message, "quay.io/a/b:1 on node n0: NotFound happened");
+    }
+
+    #[test]
+    fn the_same_state_gives_the_same_status_whenever_it_is_decided() {
+        let nodes = [on("n1", ImageTagState::Available)];
+        let wish = wish("web", &[IMAGE]);
+        let first = decided(&wish, &nodes);
+        let later = Timestamp::from_second(1000).unwrap();
+        let resolutions = Resolutions::default();
+        let again = status(&wish, &nodes, &resolutions, None, Some(&first), later);
+        assert_eq!(first, again);
+    }
+}

@@ -1,0 +1,190 @@
+//! Reads the stores into plain values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use coral_api::image::{Image, NodeSelector};
+use coral_api::mirrored_images::MirroredState;
+use coral_api::node_images::NodeImages;
+use coral_api::registry_route::{RegistryRoute, SourcePolicy};
+use coral_image::{Digest, Host, ImageRef};
+use k8s_openapi::api::core::v1::Node;
+
+use super::resolver::{Reach, Reaches};
+use super::routes::RouteView;
+use super::world::{HostsInForce, NodeView, Placed, RegistryView, Wish};
+use crate::ObjectKey;
+use crate::context::Context;
+use crate::shared::RegistryAccess;
+
+/// Everything that a pass reads.
+pub(crate) struct Observed {
+    /// Image objects, those being deleted apart.
+    pub(crate) images: BTreeMap<ObjectKey, Arc<Image>>,
+    /// Image objects that are being deleted and still carry the older Coral's finalizer.
+    pub(crate) held: Vec<Arc<Image>>,
+    /// RegistryRoute objects.
+    pub(crate) route_objects: BTreeMap<ObjectKey, Arc<RegistryRoute>>,
+    pub(crate) wishes: Vec<Wish>,
+    pub(crate) routes: Vec<RouteView>,
+    pub(crate) registries: Vec<RegistryView>,
+    pub(crate) nodes: Vec<NodeView>,
+    pub(crate) in_force: HostsInForce,
+    /// Sources that are mirrored, as references.
+    pub(crate) mirrored: BTreeSet<String>,
+}
+
+/// Reads the stores; `None` while it is not known how Registries are reached.
+pub(crate) fn observe(context: &Context) -> Option<Observed> {
+    let registries = context.shared.registries.get()?;
+    let (cluster, shared) = (&context.cluster, &context.shared);
+    let (images, held) = sort_images(cluster.images.snapshot().iter());
+    let wishes = images.iter().map(|(key, image)| Wish {
+        key: key.clone(),
+        generation: image.metadata.generation.unwrap_or(0),
+        settings: image.settings(),
+    });
+    let route_objects: BTreeMap<_, _> = cluster
+        .routes
+        .snapshot()
+        .iter()
+        .filter(|(_, route)| route.metadata.deletion_timestamp.is_none())
+        .map(|(key, route)| (key.clone(), route.clone()))
+        .collect();
+    let node_images = cluster.node_images.snapshot();
+    let nodes = cluster.nodes.snapshot();
+    let nodes = nodes.values().map(|node| {
+        let key = ObjectKey::cluster(node.metadata.name.clone().unwrap_or_default());
+        node_view(node, node_images.get(&key).map(Arc::as_ref))
+    });
+    let mirrored = cluster.mirrored.snapshot();
+    let mirrored = mirrored.values().flat_map(|shard| {
+        let images = shard.status.iter().flat_map(|status| &status.images);
+        let there = images.filter(|image| image.state == MirroredState::Mirrored);
+        there
+            .map(|image| image.reference.clone())
+            .collect::<Vec<_>>()
+    });
+    let in_force = shared.locked_hosts.get().map(|hosts| (*hosts).clone());
+    Some(Observed {
+        wishes: wishes.collect(),
+        routes: route_objects.values().map(|r| route_view(r)).collect(),
+        registries: registries.iter().map(registry_view).collect(),
+        nodes: nodes.collect(),
+        in_force: HostsInForce(in_force),
+        mirrored: mirrored.collect(),
+        images,
+        held,
+        route_objects,
+    })
+}
+
+type ByKey<K> = BTreeMap<ObjectKey, Arc<K>>;
+
+fn sort_images<'a>(
+    all: impl Iterator<Item = (&'a ObjectKey, &'a Arc<Image>)>,
+) -> (ByKey<Image>, Vec<Arc<Image>>) {
+    let (mut images, mut held) = (BTreeMap::new(), Vec::new());
+    for (key, image) in all {
+        let finalizers = image.metadata.finalizers.iter().flatten();
+        let mut finalizers = finalizers.map(String::as_str);
+        match image.metadata.deletion_timestamp {
+            None => drop(images.insert(key.clone(), image.clone())),
+            Some(_) if finalizers.any(|name| name == coral_api::names::FINALIZER) => {
+                held.push(image.clone());
+            }
+            Some(_) => {}
+        }
+    }
+    (images, held)
+}
+
+fn registry_view((key, access): (&ObjectKey, &RegistryAccess)) -> RegistryView {
+    RegistryView {
+        key: key.clone(),
+        host: access.host.clone(),
+        endpoint: Some(access.endpoint.clone()),
+    }
+}
+
+fn route_view(route: &RegistryRoute) -> RouteView {
+    let spec = &route.spec;
+    let created = route.metadata.creation_timestamp.as_ref();
+    RouteView {
+        name: route.metadata.name.clone().unwrap_or_default(),
+        created: created.map_or(i64::MAX, |time| time.0.as_second()),
+        generation: route.metadata.generation.unwrap_or(0),
+        hosts: spec.hosts.clone(),
+        registry: ObjectKey::new(&spec.registry.namespace, &spec.registry.name),
+        policy: spec
+            .source_policy
+            .unwrap_or(SourcePolicy::AllowContactingSource),
+        selector: NodeSelector::parse(&spec.node_selector)
+            .map_err(|error| format!("spec.nodeS{}", &error.to_string()[1..])),
+        everywhere: spec.node_selector.is_empty(),
+        status: route.status.clone(),
+    }
+}
+
+fn node_view(node: &Node, placed: Option<&NodeImages>) -> NodeView {
+    let labels = node.metadata.labels.clone().unwrap_or_default();
+    let os = labels.get("kubernetes.io/os").map(String::as_str);
+    let linux = os.is_none_or(|os| os == "linux");
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let mut conditions = conditions.into_iter();
+    NodeView {
+        name: node.metadata.name.clone().unwrap_or_default(),
+        uid: node.metadata.uid.clone().unwrap_or_default(),
+        ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
+        linux,
+        placed: placed.map(placed_view),
+        labels,
+    }
+}
+
+fn placed_view(object: &NodeImages) -> Placed {
+    let owners = object.metadata.owner_references.iter().flatten();
+    Placed {
+        spec: object.spec.clone(),
+        generation: object.metadata.generation,
+        status: object.status.clone(),
+        owner: owners.into_iter().next().map(|owner| owner.uid.clone()),
+    }
+}
+
+/// The digest that the status of some Image has for a reference.
+pub(crate) fn remembered(images: &ByKey<Image>, reference: &ImageRef) -> Option<Digest> {
+    let reference = reference.to_string();
+    let statuses = images.values().filter_map(|image| image.status.as_ref());
+    let mut entries = statuses.flat_map(|status| &status.images);
+    let entry = entries.find(|entry| entry.reference == reference)?;
+    Digest::parse(entry.digest.as_deref()?).ok()
+}
+
+/// How the hosts that Coral answers for are looked up. A host that some nodes are routed for and
+/// others are not is looked up where the routed ones ask.
+pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reaches {
+    let own = observed.registries.iter().filter_map(|registry| {
+        let address = address(registry.endpoint.as_deref()?)?;
+        Some((registry.host.clone(), Reach::Own { address }))
+    });
+    let routed = table.iter().filter_map(|(host, routed)| {
+        let address = address(routed.endpoint())?;
+        let then_source = routed.may_ask_source();
+        Some((
+            host.clone(),
+            Reach::Routed {
+                address,
+                then_source,
+            },
+        ))
+    });
+    own.chain(routed).collect()
+}
+
+fn address(endpoint: &str) -> Option<Host> {
+    Host::parse(endpoint.strip_prefix("https://")?).ok()
+}

@@ -1,0 +1,352 @@
+//! The part: observe, decide, apply, publish.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::conditions::kind::{DEGRADED, READY};
+use coral_api::image::Image;
+use coral_api::node_images::{NodeImages, NodeImagesSpec};
+use coral_api::registry_route::RegistryRoute;
+use coral_image::{Digest, ImageRef};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::labels::{LabelChanges, changes};
+use super::observe::{Observed, observe, reaches, remembered};
+use super::placement::{Placement, place};
+use super::resolution::Resolutions;
+use super::resolver::{Reaches, Resolver};
+use super::routes::{Table, for_node, table};
+use super::world::NodeView;
+use super::{image_status, routes};
+use crate::ObjectKey;
+use crate::api::{ApiError, Writer};
+use crate::changes::Topic;
+use crate::context::Context;
+use crate::part::{Part, PassError, Wake};
+
+/// Tags that are looked up at the same time.
+const LOOKUPS: usize = 16;
+
+type Answer = (ImageRef, Result<Digest, String>);
+
+/// Keeps NodeImages, node labels and the statuses of Images and routes in step.
+pub(crate) struct NodesPart {
+    context: Context,
+    writer: Writer,
+    resolutions: Resolutions,
+    /// The resolver, and what it was made from.
+    resolver: Option<(Reaches, Arc<String>, Resolver)>,
+    slots: Arc<tokio::sync::Semaphore>,
+    answers: (
+        mpsc::UnboundedSender<Answer>,
+        mpsc::UnboundedReceiver<Answer>,
+    ),
+    /// Coral's own image, as its pod names it, once it is known.
+    own_image: Option<String>,
+}
+
+/// What a pass decided.
+struct Decided {
+    placement: Placement,
+    table: Table,
+    /// The specs that differ from what is there, by node.
+    specs: BTreeMap<String, NodeImagesSpec>,
+    labels: BTreeMap<String, LabelChanges>,
+}
+
+impl NodesPart {
+    /// A part that has not observed anything yet.
+    pub(crate) fn new(context: &Context) -> Self {
+        Self {
+            writer: context.writer(),
+            context: context.clone(),
+            resolutions: Resolutions::default(),
+            resolver: None,
+            slots: Arc::new(tokio::sync::Semaphore::new(LOOKUPS)),
+            answers: mpsc::unbounded_channel(),
+            own_image: None,
+        }
+    }
+}
+
+impl Part for NodesPart {
+    const NAME: &'static str = "nodes";
+    const TOPICS: &'static [Topic] = &[
+        Topic::Images,
+        Topic::Nodes,
+        Topic::NodeImages,
+        Topic::RegistryRoutes,
+        Topic::MirroredImages,
+        Topic::RegistryAccess,
+        Topic::Ca,
+        Topic::Resolutions,
+        Topic::LockedHosts,
+    ];
+
+    async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
+        self.find_own_image().await?;
+        let (Some(observed), Some(ca)) = (observe(&self.context), self.context.shared.ca.get())
+        else {
+            // Nothing is taken away for want of knowledge: the parts that know it wake this one.
+            return Ok(Wake::OnChange);
+        };
+        let table = table(&observed.routes, &observed.registries);
+        self.resolve(&observed, &table, ca, now)?;
+        let decided = decide(
+            &observed,
+            table,
+            &self.resolutions,
+            self.own_image.as_deref(),
+        );
+        let applied = self.apply(&observed, &decided).await;
+        let published = self.publish(&observed, &decided, now).await;
+        applied.and(published)?;
+        Ok(Wake::at(self.resolutions.next_due()))
+    }
+}
+
+fn decide(
+    observed: &Observed,
+    table: Table,
+    resolutions: &Resolutions,
+    own_image: Option<&str>,
+) -> Decided {
+    let digests = resolutions.digests();
+    let mut placement = place(&observed.wishes, &observed.nodes, &digests);
+    let (mut specs, mut labels) = (BTreeMap::new(), BTreeMap::new());
+    for node in observed.nodes.iter().filter(|node| node.linux) {
+        let (routes, registries) = (&observed.routes, &observed.registries);
+        let spec = NodeImagesSpec {
+            images: placement.images.remove(&node.name).unwrap_or_default(),
+            pins: own_image.iter().map(|&image| image.to_owned()).collect(),
+            registries: for_node(node, &table, routes, registries, &observed.in_force),
+        };
+        let wanted = wanted_on(node, observed);
+        let changes = changes(node, &wanted);
+        if !changes.is_empty() {
+            labels.insert(node.name.clone(), changes);
+        }
+        let same_owner = node
+            .placed
+            .as_ref()
+            .is_some_and(|p| p.owner.as_ref() == Some(&node.uid));
+        if node.spec() != Some(&spec) || !same_owner {
+            specs.insert(node.name.clone(), spec);
+        }
+    }
+    Decided {
+        placement,
+        table,
+        specs,
+        labels,
+    }
+}
+
+/// The references that Images ask for on this node.
+fn wanted_on(node: &NodeView, observed: &Observed) -> BTreeSet<String> {
+    let wishes = observed.wishes.iter().filter(|wish| wish.is_for(node));
+    let images = wishes.flat_map(|wish| &wish.settings.images);
+    images.map(ToString::to_string).collect()
+}
+
+impl NodesPart {
+    /// Takes in the answers that came, and asks for what is due.
+    fn resolve(
+        &mut self,
+        observed: &Observed,
+        table: &Table,
+        ca: Arc<String>,
+        now: Timestamp,
+    ) -> Result<(), PassError> {
+        let mut wanted: BTreeMap<ImageRef, Duration> = BTreeMap::new();
+        for wish in observed.wishes.iter().filter(|wish| !wish.settings.suspend) {
+            for image in &wish.settings.images {
+                let refresh = wanted.entry(image.clone()).or_insert(Duration::MAX);
+                *refresh = wish.settings.refresh.min(*refresh);
+            }
+        }
+        let remembered = |image: &ImageRef| remembered(&observed.images, image);
+        self.resolutions.want(&wanted, remembered, now);
+        while let Ok((image, answer)) = self.answers.1.try_recv() {
+            self.resolutions.answer(&image, answer, now, rand::random());
+        }
+        self.resolutions.retry(&observed.mirrored, now);
+        let resolver = self.resolver(reaches(observed, table), ca)?;
+        for image in self.resolutions.take_due(now) {
+            let (resolver, slots) = (resolver.clone(), self.slots.clone());
+            let (answers, changes) = (self.answers.0.clone(), self.context.changes.clone());
+            tokio::spawn(async move {
+                let _slot = slots.acquire().await;
+                let answer = resolver.resolve(&image).await;
+                // The part may have ended meanwhile.
+                let _ = answers.send((image, answer));
+                changes.notify(Topic::Resolutions);
+            });
+        }
+        Ok(())
+    }
+
+    /// The present resolver, made anew when a Registry's address or the CA changed.
+    fn resolver(&mut self, reaches: Reaches, ca: Arc<String>) -> Result<Resolver, PassError> {
+        if let Some((known, trusted, resolver)) = &self.resolver
+            && (known, trusted) == (&reaches, &ca)
+        {
+            return Ok(resolver.clone());
+        }
+        let resolver = Resolver::new(reaches.clone(), &ca)?;
+        self.resolver = Some((reaches, ca, resolver.clone()));
+        Ok(resolver)
+    }
+
+    async fn find_own_image(&mut self) -> Result<(), ApiError> {
+        if self.own_image.is_none() {
+            let config = &self.context.config;
+            let key = ObjectKey::new(&config.namespace, &config.pod_name);
+            let pod: Option<Pod> = self.writer.get(&key).await?;
+            let containers = pod.and_then(|pod| pod.spec).map(|spec| spec.containers);
+            let image = containers.and_then(|all| all.into_iter().next()?.image);
+            let canonical = image.and_then(|image| ImageRef::parse(&image).ok());
+            self.own_image = canonical.map(|image| image.to_string());
+        }
+        Ok(())
+    }
+
+    /// Writes what was decided. One object that cannot be written does not hold up the others; the
+    /// first error is returned at the end, so that the pass is made again.
+    async fn apply(&self, observed: &Observed, decided: &Decided) -> Result<(), PassError> {
+        let mut first = FirstError::default();
+        for image in &observed.held {
+            first.note(self.release(image).await);
+        }
+        for node in &observed.nodes {
+            if let Some(spec) = decided.specs.get(&node.name) {
+                first.note(self.write_spec(node, spec).await);
+            }
+            if let Some(changes) = decided.labels.get(&node.name) {
+                let key = ObjectKey::cluster(&node.name);
+                let patch = json!({"metadata": {"labels": changes}});
+                let written = self.writer.merge::<Node>(&key, &patch).await;
+                first.note(written);
+            }
+        }
+        first.into_result()
+    }
+
+    async fn write_spec(&self, node: &NodeView, spec: &NodeImagesSpec) -> Result<(), ApiError> {
+        let object = json!({
+            "metadata": {"ownerReferences": [{
+                "apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid,
+            }]},
+            "spec": spec,
+        });
+        let key = ObjectKey::cluster(&node.name);
+        self.writer
+            .apply::<NodeImages>(&key, &object)
+            .await
+            .map(drop)
+    }
+
+    /// Takes the older Coral's finalizer away from an object that is being deleted.
+    async fn release(&self, image: &Image) -> Result<(), ApiError> {
+        let finalizers = image.metadata.finalizers.iter().flatten();
+        let rest = finalizers.filter(|name| *name != coral_api::names::FINALIZER);
+        let patch = json!({"metadata": {
+            "finalizers": rest.collect::<Vec<_>>(),
+            // Another writer's finalizer is not lost: the patch is refused then, and made again.
+            "resourceVersion": image.metadata.resource_version,
+        }});
+        let key = ObjectKey::from_object(image);
+        let written = self.writer.merge::<Image>(&key, &patch).await;
+        written.map(drop)
+    }
+
+    async fn publish(
+        &self,
+        observed: &Observed,
+        decided: &Decided,
+        now: Timestamp,
+    ) -> Result<(), PassError> {
+        let mut first = FirstError::default();
+        for wish in &observed.wishes {
+            let Some(image) = observed.images.get(&wish.key) else {
+                continue;
+            };
+            let left_out = decided.placement.left_out.get(&wish.key);
+            let (nodes, before) = (&observed.nodes, image.status.as_ref());
+            let resolutions = &self.resolutions;
+            let status = image_status::status(wish, nodes, resolutions, left_out, before, now);
+            let conditions = before.map_or(&[][..], |before| &before.conditions[..]);
+            self.tell(image.as_ref(), conditions, &status.conditions)
+                .await;
+            let written = self
+                .writer
+                .publish_status::<Image, _>(&wish.key, before, &status);
+            first.note(written.await);
+        }
+        for route in &observed.routes {
+            let key = ObjectKey::cluster(&route.name);
+            let Some(object) = observed.route_objects.get(&key) else {
+                continue;
+            };
+            let (nodes, registries) = (&observed.nodes, &observed.registries);
+            let status = routes::status(route, &decided.table, registries, nodes, now);
+            let before = object.status.as_ref();
+            let conditions = before.map_or(&[][..], |before| &before.conditions[..]);
+            self.tell(object.as_ref(), conditions, &status.conditions)
+                .await;
+            let written = self
+                .writer
+                .publish_status::<RegistryRoute, _>(&key, before, &status);
+            first.note(written.await);
+        }
+        first.into_result()
+    }
+
+    /// An event where readiness or degradation changed.
+    async fn tell<K: kube::Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        before: &[Condition],
+        after: &[Condition],
+    ) {
+        let find = |all: &[Condition], kind: &str| all.iter().find(|c| c.type_ == kind).cloned();
+        let changed = |kind: &str| {
+            let (before, after) = (find(before, kind), find(after, kind)?);
+            let same = before.is_some_and(|b| b.status == after.status && b.reason == after.reason);
+            (!same).then_some(after)
+        };
+        if let Some(ready) = changed(READY).filter(|c| c.status == "True") {
+            let events = &self.context.events;
+            events.normal(object, &ready.reason, ready.message).await;
+        }
+        if let Some(degraded) = changed(DEGRADED).filter(|c| c.status == "True") {
+            let events = &self.context.events;
+            events
+                .warning(object, &degraded.reason, degraded.message)
+                .await;
+        }
+    }
+}
+
+/// The first error of many writes: one object that cannot be written does not hold up the others.
+#[derive(Default)]
+struct FirstError(Option<PassError>);
+
+impl FirstError {
+    /// Notes a result. An object that was deleted meanwhile needs no write.
+    fn note<T>(&mut self, result: Result<T, ApiError>) {
+        let error = result.err().filter(|error| !error.is_not_found());
+        if let (None, Some(error)) = (&self.0, error) {
+            self.0 = Some(error.into());
+        }
+    }
+
+    fn into_result(self) -> Result<(), PassError> {
+        self.0.map_or(Ok(()), Err)
+    }
+}

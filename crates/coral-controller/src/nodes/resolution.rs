@@ -1,0 +1,226 @@
+//! Which digest each tag stands for, and when to ask again. Plain values, driven by `now`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use coral_image::{Digest, ImageRef};
+use jiff::Timestamp;
+
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
+
+/// What is known about the tags that Images name.
+#[derive(Debug, Default)]
+pub(crate) struct Resolutions(BTreeMap<ImageRef, Resolution>);
+
+/// What is known about one tag.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Resolution {
+    /// The digest that it stood for when it was asked last with success.
+    pub(crate) digest: Option<Digest>,
+    /// Why the last attempt failed, in words.
+    pub(crate) failure: Option<String>,
+    /// Failures in a row.
+    attempts: u32,
+    /// When to ask next.
+    due: Option<Timestamp>,
+    /// How often to ask.
+    refresh: Duration,
+    /// Whether an answer is waited for.
+    asking: bool,
+}
+
+impl Resolutions {
+    /// Takes over which references are named now and how often each is asked for. A reference with
+    /// a digest needs no answer. `remembered` gives the digest that a status has, so that a
+    /// restarted controller goes on with it until it hears otherwise.
+    pub(crate) fn want(
+        &mut self,
+        wanted: &BTreeMap<ImageRef, Duration>,
+        remembered: impl Fn(&ImageRef) -> Option<Digest>,
+        now: Timestamp,
+    ) {
+        self.0.retain(|image, _| wanted.contains_key(image));
+        for (image, refresh) in wanted {
+            let entry = self.0.entry(image.clone()).or_insert_with(|| {
+                let pinned = image.digest().copied();
+                Resolution {
+                    digest: pinned.or_else(|| remembered(image)),
+                    due: pinned.is_none().then_some(now),
+                    ..Resolution::default()
+                }
+            });
+            if *refresh < entry.refresh && entry.failure.is_none() {
+                let sooner = later(now, *refresh);
+                entry.due = entry.due.map(|due| due.min(sooner));
+            }
+            entry.refresh = *refresh;
+        }
+    }
+
+    /// References to ask for now; they count as asked from here on.
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<ImageRef> {
+        let due = self
+            .0
+            .iter_mut()
+            .filter(|(_, entry)| !entry.asking && entry.due.is_some_and(|due| due <= now));
+        due.map(|(image, entry)| {
+            entry.asking = true;
+            image.clone()
+        })
+        .collect()
+    }
+
+    /// When the next reference is due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        let waiting = self.0.values().filter(|entry| !entry.asking);
+        waiting.filter_map(|entry| entry.due).min()
+    }
+
+    /// Takes an answer in. `jitter` is 0 to 1 and shortens waits by up to half.
+    pub(crate) fn answer(
+        &mut self,
+        image: &ImageRef,
+        answer: Result<Digest, String>,
+        now: Timestamp,
+        jitter: f64,
+    ) {
+        let Some(entry) = self.0.get_mut(image) else {
+            return;
+        };
+        entry.asking = false;
+        match answer {
+            Ok(digest) => {
+                entry.digest = Some(digest);
+                entry.failure = None;
+                entry.attempts = 0;
+                entry.due = Some(later(now, entry.refresh.mul_f64(1.0 - jitter / 10.0)));
+            }
+            Err(why) => {
+                entry.failure = Some(why);
+                entry.attempts = entry.attempts.saturating_add(1);
+                let wait = backoff(entry.attempts).mul_f64(1.0 - jitter / 2.0);
+                entry.due = Some(later(now, wait));
+            }
+        }
+    }
+
+    /// Asks again at once for what failed and is now said to be there.
+    pub(crate) fn retry(&mut self, there: &BTreeSet<String>, now: Timestamp) {
+        for (image, entry) in &mut self.0 {
+            if entry.failure.is_some() && there.contains(&image.to_string()) {
+                entry.due = Some(now);
+            }
+        }
+    }
+
+    /// What is known about a reference.
+    pub(crate) fn get(&self, image: &ImageRef) -> Option<&Resolution> {
+        self.0.get(image)
+    }
+
+    /// The digests that are known, by reference.
+    pub(crate) fn digests(&self) -> BTreeMap<String, Digest> {
+        let known = self.0.iter();
+        known
+            .filter_map(|(image, entry)| Some((image.to_string(), entry.digest?)))
+            .collect()
+    }
+}
+
+fn backoff(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(10);
+    (FIRST_BACKOFF * 2_u32.pow(doublings)).min(LONGEST_BACKOFF)
+}
+
+fn later(now: Timestamp, wait: Duration) -> Timestamp {
+    now.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::digest;
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn image(text: &str) -> ImageRef {
+        ImageRef::parse(text).unwrap()
+    }
+
+    fn wanting(references: &[&str]) -> Resolutions {
+        let mut resolutions = Resolutions::default();
+        let wanted = references.iter().map(|r| (image(r), HOUR)).collect();
+        resolutions.want(&wanted, |_| None, at(0));
+        resolutions
+    }
+
+    #[test]
+    fn a_tag_is_asked_once_and_again_after_its_refresh() {
+        let mut resolutions = wanting(&["a/b:1"]);
+        assert_eq!(resolutions.take_due(at(0)), [image("a/b:1")]);
+        assert_eq!(resolutions.take_due(at(0)), [], "an answer is waited for");
+        resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(1), 0.0);
+        assert_eq!(resolutions.next_due(), Some(at(3601)));
+        assert_eq!(resolutions.digests().len(), 1);
+    }
+
+    #[test]
+    fn a_digest_is_never_asked_for() {
+        let pinned = format!("a/b@{}", digest("x"));
+        let mut resolutions = wanting(&[&pinned]);
+        assert_eq!(resolutions.take_due(at(0)), []);
+        assert_eq!(resolutions.next_due(), None);
+        assert_eq!(resolutions.digests().len(), 1);
+    }
+
+    #[test]
+    fn failures_are_tried_again_ever_more_slowly_and_keep_the_known_digest() {
+        let mut resolutions = wanting(&["a/b:1"]);
+        resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(0), 0.0);
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            resolutions.answer(&image("a/b:1"), Err("down".into()), at(0), 0.0);
+            waits.push(resolutions.next_due().unwrap().as_second());
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
+        assert_eq!(resolutions.digests().len(), 1);
+    }
+
+    #[test]
+    fn what_was_missing_and_is_mirrored_now_is_asked_for_at_once() {
+        let mut resolutions = wanting(&["quay.io/a/b:1", "quay.io/a/c:1"]);
+        for reference in ["quay.io/a/b:1", "quay.io/a/c:1"] {
+            resolutions.answer(&image(reference), Err("missing".into()), at(0), 0.0);
+        }
+        let there = BTreeSet::from(["quay.io/a/b:1".to_owned()]);
+        resolutions.retry(&there, at(0));
+        assert_eq!(resolutions.take_due(at(0)), [image("quay.io/a/b:1")]);
+    }
+
+    #[test]
+    fn a_restarted_controller_goes_on_with_the_digest_of_the_status() {
+        let mut resolutions = Resolutions::default();
+        let wanted = BTreeMap::from([(image("a/b:1"), HOUR)]);
+        resolutions.want(&wanted, |_| Some(digest("old")), at(0));
+        let known = resolutions.digests();
+        assert_eq!(known["docker.io/a/b:1"], digest("old"));
+        assert_eq!(
+            resolutions.take_due(at(0)).len(),
+            1,
+            "and asks all the same"
+        );
+    }
+
+    #[test]
+    fn what_is_no_longer_named_is_forgotten() {
+        let mut resolutions = wanting(&["a/b:1"]);
+        resolutions.want(&BTreeMap::new(), |_| None, at(0));
+        resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(0), 0.0);
+        assert!(resolutions.digests().is_empty());
+    }
+}

@@ -1,0 +1,204 @@
+//! Asks registries which digest a tag stands for, where the nodes will ask too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_distribution::{Category, Client, ClientOptions, Credentials, Error, HostOptions};
+use coral_image::{Digest, Host, ImageRef, Repository, RepositoryPath, destination_path};
+
+/// Longest time that one answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a reference is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At this repository of a Registry, by its address.
+    Registry {
+        /// Host and port of the Registry's address.
+        address: Host,
+        /// The path there.
+        path: RepositoryPath,
+    },
+    /// At the host that the reference names.
+    Source,
+}
+
+/// How a host's images are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The host is a Registry's own name.
+    Own {
+        /// Host and port of the Registry's address.
+        address: Host,
+    },
+    /// The host is routed to a Registry.
+    Routed {
+        /// Host and port of the Registry's address.
+        address: Host,
+        /// Whether the host itself is asked after a miss.
+        then_source: bool,
+    },
+}
+
+/// The hosts that are not asked themselves, or not first.
+pub(crate) type Reaches = BTreeMap<String, Reach>;
+
+/// Decides where a reference is looked up, in this order: where a node's container runtime would.
+pub(crate) fn places(image: &ImageRef, reaches: &Reaches) -> Result<Vec<Place>, String> {
+    let repository = image.repository();
+    match reaches.get(repository.host().as_str()) {
+        None => Ok(vec![Place::Source]),
+        Some(Reach::Own { address }) => Ok(vec![Place::Registry {
+            address: address.clone(),
+            path: repository.path().clone(),
+        }]),
+        Some(Reach::Routed {
+            address,
+            then_source,
+        }) => {
+            let path = destination_path(repository).map_err(|error| error.to_string())?;
+            let registry = Place::Registry {
+                address: address.clone(),
+                path,
+            };
+            let source = then_source.then_some(Place::Source);
+            Ok(std::iter::once(registry).chain(source).collect())
+        }
+    }
+}
+
+/// Clients for all places. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Resolver {
+    client: Client,
+    reaches: Arc<Reaches>,
+}
+
+impl Resolver {
+    /// A resolver for these hosts; Registries are trusted by the certificates in `ca`.
+    pub(crate) fn new(reaches: Reaches, ca: &str) -> Result<Self, Error> {
+        let addresses = reaches.values().map(|reach| match reach {
+            Reach::Own { address } | Reach::Routed { address, .. } => address.clone(),
+        });
+        let trust = HostOptions {
+            ca_pem: Some(ca.as_bytes().to_vec()),
+            ..HostOptions::default()
+        };
+        let hosts = addresses.map(|address| (address, trust.clone())).collect();
+        let client = Client::new(ClientOptions {
+            hosts,
+            ..ClientOptions::default()
+        })?;
+        Ok(Self {
+            client,
+            reaches: Arc::new(reaches),
+        })
+    }
+
+    /// The digest that the reference stands for, or why there is none, in words.
+    pub(crate) async fn resolve(&self, image: &ImageRef) -> Result<Digest, String> {
+        let looked_up = self.look_up(image);
+        match tokio::time::timeout(PATIENCE, looked_up).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    async fn look_up(&self, image: &ImageRef) -> Result<Digest, String> {
+        let mut missing = Vec::new();
+        for place in places(image, &self.reaches)? {
+            let repository = match &place {
+                Place::Registry { address, path } => Repository::new(address.clone(), path.clone()),
+                Place::Source => image.repository().clone(),
+            };
+            let host = repository.host().clone();
+            let client = self
+                .client
+                .repository(&repository, Arc::new(Credentials::none()));
+            match client.head(&image.version()).await {
+                Ok(Some(descriptor)) => return Ok(descriptor.digest),
+                Ok(None) => missing.push(host.to_string()),
+                // The registry says so of what it keeps private, and of what it does not have.
+                Err(error) if matches!(place, Place::Registry { .. }) && is_refusal(&error) => {
+                    missing.push(host.to_string());
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Err(not_found(image, &missing, self.reaches.as_ref()))
+    }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.category(),
+        Category::Unauthorized | Category::Forbidden
+    )
+}
+
+fn not_found(image: &ImageRef, missing: &[String], reaches: &Reaches) -> String {
+    let host = image.repository().host();
+    match reaches.get(host.as_str()) {
+        Some(Reach::Routed {
+            then_source: false, ..
+        }) => format!(
+            "it is not mirrored, or not public, and {host} is never contacted: add it to a \
+             RegistryMirror"
+        ),
+        Some(Reach::Own { .. }) => {
+            "the Registry does not have it, or it is not public there".to_owned()
+        }
+        _ => format!("{} does not have it", missing.join(" and ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(text: &str) -> Host {
+        Host::parse(text).unwrap()
+    }
+
+    fn asked(image: &str, reaches: &Reaches) -> Vec<String> {
+        let image = ImageRef::parse(image).unwrap();
+        let places = places(&image, reaches).unwrap();
+        let shown = places.into_iter().map(|place| match place {
+            Place::Registry { address, path } => format!("{address}/{path}"),
+            Place::Source => "source".to_owned(),
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn a_reference_is_looked_up_where_the_node_will_ask() {
+        let address = host("10.0.0.1:5000");
+        let routed = |then_source| Reach::Routed {
+            address: address.clone(),
+            then_source,
+        };
+        let own = Reach::Own {
+            address: address.clone(),
+        };
+        let reaches = Reaches::from([
+            ("docker.io".to_owned(), routed(false)),
+            ("quay.io".to_owned(), routed(true)),
+            ("reg.coral-system.svc:5000".to_owned(), own),
+        ]);
+        for (image, expected) in [
+            ("debian:12", &["10.0.0.1:5000/docker.io/library/debian"][..]),
+            (
+                "quay.io/a/b:1",
+                &["10.0.0.1:5000/quay.io/a/b", "source"][..],
+            ),
+            (
+                "reg.coral-system.svc:5000/quay.io/a/b:1",
+                &["10.0.0.1:5000/quay.io/a/b"][..],
+            ),
+            ("ghcr.io/a/b:1", &["source"][..]),
+        ] {
+            assert_eq!(asked(image, &reaches), expected, "{image}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What the decisions about nodes are made from: plain values, taken from the stores.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coral_api::image::ImageSettings;
+use coral_api::node_images::{NodeImagesSpec, NodeImagesStatus};
+
+use crate::ObjectKey;
+
+/// An Image object.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    /// Which object.
+    pub(crate) key: ObjectKey,
+    /// Its generation.
+    pub(crate) generation: i64,
+    /// What it means.
+    pub(crate) settings: ImageSettings,
+}
+
+/// A node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NodeView {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its identity: a node that was deleted and made again is another one.
+    pub(crate) uid: String,
+    /// Its labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether kubelet says that it is Ready.
+    pub(crate) ready: bool,
+    /// Whether it runs Linux, the only system that has an agent.
+    pub(crate) linux: bool,
+    /// Its NodeImages object, if there is one.
+    pub(crate) placed: Option<Placed>,
+}
+
+/// The NodeImages object of a node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Placed {
+    /// What was asked for last.
+    pub(crate) spec: NodeImagesSpec,
+    /// The generation of `spec`.
+    pub(crate) generation: Option<i64>,
+    /// What the agent reported last; `None` while it has not.
+    pub(crate) status: Option<NodeImagesStatus>,
+    /// Identity of the node that the object belongs to.
+    pub(crate) owner: Option<String>,
+}
+
+impl NodeView {
+    /// What the agent reported last.
+    pub(crate) fn status(&self) -> Option<&NodeImagesStatus> {
+        self.placed.as_ref()?.status.as_ref()
+    }
+
+    /// What was asked for last.
+    pub(crate) fn spec(&self) -> Option<&NodeImagesSpec> {
+        self.placed.as_ref().map(|placed| &placed.spec)
+    }
+}
+
+/// A managed Registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RegistryView {
+    /// Which object.
+    pub(crate) key: ObjectKey,
+    /// Its host as it stands in references: `reg.coral-system.svc:5000`.
+    pub(crate) host: String,
+    /// Where nodes reach it: `https://CLUSTER_IP:5000`. `None` while it has no address; a registry
+    /// that is only down keeps its own.
+    pub(crate) endpoint: Option<String>,
+}
+
+/// Hosts that a lock allows now. While it is not known, every host counts as allowed, so that no
+/// file is removed that a lock may still rely on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct HostsInForce(pub(crate) Option<BTreeSet<String>>);
+
+impl HostsInForce {
+    /// Whether a lock may allow this host now.
+    pub(crate) fn may_allow(&self, host: &str) -> bool {
+        self.0.as_ref().is_none_or(|hosts| hosts.contains(host))
+    }
+}
