@@ -14,6 +14,7 @@
 
 mod binary;
 pub mod browser;
+pub mod cluster;
 mod compare;
 mod containerd;
 mod fault_server;

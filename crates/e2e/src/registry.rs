@@ -110,7 +110,7 @@ impl RegistryServer {
 }
 
 impl Kind {
-    fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Self::DockerRegistry => "docker-registry",
             Self::Distribution => "registry",

@@ -9,13 +9,23 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// If there is none within `timeout`; the message says `what` was awaited.
-pub fn until<T>(what: &str, timeout: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, timeout: Duration, ask: impl FnMut() -> Option<T>) -> T {
+    until_every(PAUSE, timeout, ask).unwrap_or_else(|| panic!("not within {timeout:?}: {what}"))
+}
+
+/// As [`until`], for questions that cost something: with a longer pause, and with no answer after
+/// `timeout`.
+pub(crate) fn until_every<T>(
+    pause: Duration,
+    timeout: Duration,
+    mut ask: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = Instant::now() + timeout;
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || Instant::now() >= deadline {
             return answer;
         }
-        assert!(Instant::now() < deadline, "not within {timeout:?}: {what}");
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod cluster;
 mod command;
 mod generate;
 mod screenshots;
@@ -37,6 +38,8 @@ enum Recipe {
     Test(test::TestArguments),
     /// Measure Coral beside its peers, and write docs/benchmarks.md.
     Bench(bench::BenchArguments),
+    /// A real Kubernetes on this machine: up, down, kubectl, crash, boot, cut, join (as root).
+    Cluster(cluster::ClusterArguments),
     /// Write the files that are made from the code, or check that they are current.
     Generate(generate::GenerateArguments),
     /// Take the pictures of the documentation from the running program.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let result = Workspace::find().and_then(|workspace| match arguments.recipe {
         Recipe::Test(arguments) => test::run(&workspace, &arguments),
         Recipe::Bench(arguments) => bench::bench(&workspace, &arguments),
+        Recipe::Cluster(arguments) => cluster::run(&workspace, &arguments),
         Recipe::Generate(arguments) => generate::run(&workspace, &arguments),
         Recipe::Screenshots => screenshots::take(&workspace),
     });

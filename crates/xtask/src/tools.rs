@@ -1,6 +1,7 @@
 //! The programs that tests and benchmarks run beside Coral: what is needed, what is missing, and
 //! how it is installed.
 
+pub(crate) mod cluster;
 mod install;
 mod list;
 
@@ -21,6 +22,8 @@ pub(crate) struct Missing {
     debian: Vec<&'static str>,
     /// Tools built from a Go module or a crate.
     built: Vec<&'static Tool>,
+    /// Programs of the cluster under test.
+    cluster: Vec<&'static cluster::Programs>,
     /// Components of the Rust toolchain.
     components: Vec<&'static str>,
     /// What cannot be installed from here.
@@ -31,6 +34,7 @@ impl Missing {
     fn is_empty(&self) -> bool {
         self.debian.is_empty()
             && self.built.is_empty()
+            && self.cluster.is_empty()
             && self.components.is_empty()
             && self.by_hand.is_empty()
     }
@@ -51,6 +55,7 @@ impl Missing {
                 tool.source()
             ));
         }
+        lines.extend(self.cluster.iter().map(|programs| programs.line()));
         for component in &self.components {
             lines.push(format!("component {component} of the Rust toolchain"));
         }
@@ -115,6 +120,11 @@ fn look(workspace: &Workspace) -> Missing {
     let mut missing = Missing {
         debian: debian.collect(),
         built: built.collect(),
+        cluster: cluster::ALL
+            .iter()
+            .copied()
+            .filter(|programs| !programs.is_in(&workspace.cache))
+            .collect(),
         components: components
             .iter()
             .filter(|(_, p)| !is_on_path(p))
@@ -122,9 +132,8 @@ fn look(workspace: &Workspace) -> Missing {
             .collect(),
         by_hand: Vec::new(),
     };
-    if missing.built.iter().any(|tool| tool.is_go())
-        && let Some(complaint) = install::go_complaint()
-    {
+    let needs_go = missing.built.iter().any(|tool| tool.is_go()) || !missing.cluster.is_empty();
+    if needs_go && let Some(complaint) = install::go_complaint() {
         missing.by_hand.push(complaint);
     }
     missing
@@ -132,8 +141,16 @@ fn look(workspace: &Workspace) -> Missing {
 
 /// Whether a program is on `PATH` or where Debian keeps root's programs.
 fn is_on_path(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// The file of a program on `PATH` or where Debian keeps root's programs.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let mut folders = env::split_paths(&path).chain(system);
-    folders.any(|folder| folder.join(OsStr::new(program)).is_file())
+    folders.find_map(|folder| {
+        let file = folder.join(OsStr::new(program));
+        file.is_file().then_some(file)
+    })
 }

@@ -2,26 +2,72 @@
 //! binary and real peers.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::Tier;
-use crate::command::{cargo, run};
+use crate::cluster;
+use crate::command::{Said, cargo, run};
 use crate::stage::Stage;
 use crate::workspace::Workspace;
 
-pub(crate) fn stages(workspace: &Workspace, tier: Tier) -> Result<Vec<Stage>> {
+/// The cluster that the tests bring up; it stands beside the one that a developer has.
+const CLUSTER: &str = "e2e";
+const NODES: u8 = 2;
+
+/// The stages; those that need a cluster bring up one of their own each, or take the one that a
+/// kubeconfig names.
+pub(crate) fn stages(
+    workspace: &Workspace,
+    tier: Tier,
+    kubeconfig: Option<&Path>,
+) -> Result<Vec<Stage>> {
     let names = group_names(workspace)?;
     let stage = |name: String| {
         let group = name.clone();
+        let kubeconfig = kubeconfig.map(Path::to_path_buf);
         Stage::new(
             format!("e2e:{name}"),
             &["tools", "build"],
-            move |workspace| run(&mut group_command(workspace, &group, tier)?),
+            move |workspace| {
+                let mut command = group_command(workspace, &group, tier)?;
+                if needs_cluster(&group) {
+                    return run_on_cluster(workspace, &group, command, kubeconfig.as_ref());
+                }
+                run(&mut command)
+            },
         )
     };
     Ok(names.into_iter().map(stage).collect())
+}
+
+/// `cluster.rs` and everything that begins with `cluster_`.
+fn needs_cluster(group: &str) -> bool {
+    group == "cluster" || group.starts_with("cluster_")
+}
+
+/// Runs a group on a fresh cluster, which is taken down whatever happens; its logs stay in the
+/// target folder.
+fn run_on_cluster(
+    workspace: &Workspace,
+    group: &str,
+    mut command: Command,
+    kubeconfig: Option<&PathBuf>,
+) -> Result<Said> {
+    if let Some(kubeconfig) = kubeconfig {
+        return run(command.env("KUBECONFIG", kubeconfig));
+    }
+    // What a run that was cut short left behind.
+    cluster::down(workspace, CLUSTER, None)?;
+    let up = cluster::up(workspace, CLUSTER, NODES)?;
+    command.envs(cluster::environment(workspace, &up)?);
+    let result = run(&mut command);
+    let logs = workspace.target.join("cluster-logs").join(group);
+    let down = cluster::down(workspace, CLUSTER, Some(&logs));
+    let said = result.with_context(|| format!("the cluster's logs are in {}", logs.display()))?;
+    down.map(|()| said)
 }
 
 /// The files of the tests folder; the quickstart comes first, since nothing else matters when it
@@ -71,6 +117,7 @@ fn group_command(workspace: &Workspace, group: &str, tier: Tier) -> Result<Comma
         "CORAL_DATA",
         "CORAL_PLAIN_HTTP",
         "DOCKER_CONFIG",
+        "KUBECONFIG",
     ] {
         command.env_remove(name);
     }

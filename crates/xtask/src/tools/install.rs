@@ -29,7 +29,11 @@ pub(crate) fn install(workspace: &Workspace, missing: &Missing) -> Result<()> {
     missing
         .built
         .iter()
-        .try_for_each(|tool| build(workspace, tool))
+        .try_for_each(|tool| build(workspace, tool))?;
+    missing
+        .cluster
+        .iter()
+        .try_for_each(|programs| super::cluster::build(workspace, programs))
 }
 
 /// A command that changes the system: as it is for root, by sudo for others.
@@ -87,7 +91,7 @@ fn build(workspace: &Workspace, tool: &Tool) -> Result<()> {
     fs::rename(&building, &place).with_context(|| format!("cannot make {}", place.display()))
 }
 
-fn remove_if_there(folder: &Path) -> Result<()> {
+pub(super) fn remove_if_there(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;

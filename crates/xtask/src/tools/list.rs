@@ -51,15 +51,22 @@ pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("apache2-utils", "htpasswd"),
     ("busybox-static", "busybox"),
     ("chromium", "chromium"),
+    ("conntrack", "conntrack"),
     ("containerd", "containerd"),
+    // Network plugins of the cluster's nodes.
+    ("containernetworking-plugins", "/usr/lib/cni/ptp"),
     ("curl", "curl"),
     ("debootstrap", "debootstrap"),
     // Its service is not used: tests start the program themselves.
     ("docker-registry", "docker-registry"),
+    ("ethtool", "ethtool"),
     // The fuzzer's runtime is C++.
     ("g++", "g++"),
     ("iproute2", "ip"),
+    ("iptables", "iptables"),
     ("jq", "jq"),
+    ("nftables", "nft"),
+    ("openssl", "openssl"),
     // What the pictures of the documentation are written with.
     (
         "fonts-dejavu-core",
@@ -70,6 +77,8 @@ pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("strace", "strace"),
     ("tmux", "tmux"),
     ("umoci", "umoci"),
+    // `unshare`, `nsenter` and `setsid`, of which the cluster's nodes are made.
+    ("util-linux", "nsenter"),
     ("wrk", "wrk"),
 ];
 

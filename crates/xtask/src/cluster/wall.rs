@@ -1,0 +1,195 @@
+//! What the nodes may reach: a filter in each node, for its own packets and for those of its pods.
+//!
+//! Joined, that is every address of the cluster's range, so the bridge's address too, on which the
+//! outside of the tests listens. Cut, it is nodes, pods and Services, and the API server's port.
+//! Everything else is dropped and counted, also what would leave this machine.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::node::first_process;
+use super::processes::running;
+use super::settings::{API_PORT, Cluster, MOST_NODES, write};
+use crate::command::output;
+
+/// Cuts the outside off; the counts begin at zero.
+pub(super) fn cut(cluster: &Cluster) -> Result<()> {
+    write(&cluster.file("cut"), "")?;
+    for node in 1..=cluster.nodes {
+        write(&cluster.file(&kept_file(node)), "[]")?;
+        rebuild(cluster, node)?;
+    }
+    Ok(())
+}
+
+/// Lets the outside in again; the counts stay.
+pub(super) fn join(cluster: &Cluster) -> Result<()> {
+    let mark = cluster.file("cut");
+    if mark.exists() {
+        fs::remove_file(&mark).with_context(|| format!("cannot remove {}", mark.display()))?;
+    }
+    for node in 1..=cluster.nodes {
+        keep_counts(cluster, node)?;
+        rebuild(cluster, node)?;
+    }
+    Ok(())
+}
+
+/// Loads the filter of a running node. Connections of before are judged by it too: the direction of
+/// each packet's connection says who opened it.
+pub(super) fn build(cluster: &Cluster, node: u8) -> Result<()> {
+    let mut nft = in_node(cluster, node)?;
+    let mut child = nft
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("cannot start nft")?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(rules(cluster, is_cut(cluster)).as_bytes())?;
+    }
+    ensure!(
+        child.wait()?.success(),
+        "nft refuses the filter of node{node}"
+    );
+    Ok(())
+}
+
+pub(super) fn is_cut(cluster: &Cluster) -> bool {
+    cluster.file("cut").exists()
+}
+
+/// Every destination that packets were dropped to since `cut`, as JSON: their number in all, and
+/// for each node, source and destination.
+pub(super) fn dropped(cluster: &Cluster) -> Result<Value> {
+    let mut all = Vec::new();
+    for node in 1..=cluster.nodes {
+        all.extend(kept(cluster, node));
+        all.extend(counted(cluster, node)?);
+    }
+    let packets: u64 = all.iter().filter_map(|d| d["packets"].as_u64()).sum();
+    Ok(json!({"packets": packets, "dropped": all}))
+}
+
+/// Writes down what a node has counted, before its filter goes.
+pub(super) fn keep_counts(cluster: &Cluster, node: u8) -> Result<()> {
+    let mut all = kept(cluster, node);
+    all.extend(counted(cluster, node)?);
+    write(
+        &cluster.file(&kept_file(node)),
+        &Value::from(all).to_string(),
+    )
+}
+
+fn rebuild(cluster: &Cluster, node: u8) -> Result<()> {
+    if running(cluster, &format!("node{node}")).is_some() {
+        build(cluster, node)?;
+    }
+    Ok(())
+}
+
+fn kept_file(node: u8) -> String {
+    format!("node{node}.dropped.json")
+}
+
+fn kept(cluster: &Cluster, node: u8) -> Vec<Value> {
+    let text = fs::read_to_string(cluster.file(&kept_file(node))).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+fn counted(cluster: &Cluster, node: u8) -> Result<Vec<Value>> {
+    if running(cluster, &format!("node{node}")).is_none() {
+        return Ok(Vec::new());
+    }
+    let mut nft = in_node(cluster, node)?;
+    let listed = output(nft.args(["-j", "list", "set", "inet", "wall", "dropped"]))?;
+    let listed: Value = serde_json::from_str(&listed).context("nft printed no JSON")?;
+    Ok(elements(&listed, node))
+}
+
+/// The elements of the set `dropped` in nft's words.
+fn elements(listed: &Value, node: u8) -> Vec<Value> {
+    let objects = listed["nftables"].as_array().into_iter().flatten();
+    let elements = objects.filter_map(|object| object["set"]["elem"].as_array());
+    let all = elements.flatten().map(|element| {
+        let key = &element["elem"]["val"]["concat"];
+        json!({
+            "node": format!("node{node}"), "source": key[0], "address": key[1],
+            "protocol": key[2], "port": key[3],
+            "packets": element["elem"]["counter"]["packets"],
+        })
+    });
+    all.collect()
+}
+
+fn in_node(cluster: &Cluster, node: u8) -> Result<Command> {
+    let id = first_process(cluster, node)?.to_string();
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &id, "-n", "nft"]);
+    Ok(command)
+}
+
+/// After the rules of kube-proxy, which put the address of a pod or the API server in place of a
+/// Service's.
+fn rules(cluster: &Cluster, is_cut: bool) -> String {
+    let inside = if is_cut {
+        let (first, last) = (cluster.node_address(1), cluster.node_address(MOST_NODES));
+        let pods: Vec<String> = (1..=MOST_NODES).map(|node| cluster.pods(node)).collect();
+        format!(
+            "{first}-{last}, {}, {}",
+            pods.join(", "),
+            cluster.services()
+        )
+    } else {
+        cluster.range()
+    };
+    format!(
+        "add table inet wall
+delete table inet wall
+table inet wall {{
+  set inside {{ type ipv4_addr; flags interval; elements = {{ 127.0.0.0/8, {inside} }} }}
+  set dropped {{
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service
+    size 65535; flags dynamic; counter
+  }}
+  chain judge {{
+    ct direction reply accept
+    meta l4proto igmp accept
+    ip daddr @inside accept
+    ip daddr {host} tcp dport {API_PORT} accept
+    ip6 daddr {{ ::1, fe80::/10, ff00::/8 }} accept
+    meta l4proto {{ tcp, udp }} update @dropped {{ ip saddr . ip daddr . meta l4proto . th dport }}
+    meta l4proto != {{ tcp, udp }} update @dropped {{ ip saddr . ip daddr . meta l4proto . 0 }}
+    drop
+  }}
+  chain output {{ type filter hook output priority 10; jump judge; }}
+  chain forward {{ type filter hook forward priority 10; jump judge; }}
+}}
+",
+        host = cluster.host(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counted_packets_are_read_from_what_nft_prints() {
+        let listed = json!({"nftables": [
+            {"metainfo": {"version": "1.0.6"}},
+            {"set": {"name": "dropped", "elem": [{"elem": {
+                "val": {"concat": ["198.18.1.2", "198.18.0.1", "tcp", 5000]},
+                "counter": {"packets": 3, "bytes": 180},
+            }}]}},
+        ]});
+        let read = elements(&listed, 1);
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0]["port"], 5000);
+        assert_eq!(read[0]["packets"], 3);
+        assert_eq!(elements(&json!({"nftables": [{"set": {}}]}), 1).len(), 0);
+    }
+}
