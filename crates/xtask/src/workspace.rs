@@ -6,6 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// What the program is built for: this machine, named, so that flags are for the program only.
+pub(crate) const TARGET: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};
+
 /// The places that recipes read from and write to.
 pub(crate) struct Workspace {
     /// The checkout.
@@ -38,9 +45,9 @@ impl Workspace {
         })
     }
 
-    /// The release binary that every acceptance test drives.
+    /// The release binary that every acceptance test drives. It is static.
     pub(crate) fn coral(&self) -> PathBuf {
-        self.target.join("release/coral")
+        self.target.join(TARGET).join("release/coral")
     }
 
     /// The registry with fault switches, as a process of its own.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::command::{Said, cargo, program, run};
 use crate::generate;
-use crate::workspace::Workspace;
+use crate::workspace::{TARGET, Workspace};
 
 pub(crate) fn format(workspace: &Workspace) -> Result<Said> {
     run(&mut cargo(workspace, &["fmt", "--all", "--check"])?)
@@ -25,13 +25,20 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<Said> {
     run(&mut cargo(workspace, &arguments)?)
 }
 
-/// The one release build that quickstart, acceptance tests and images share, and the registry
-/// with faults.
+/// The one release build that quickstart, acceptance tests, cluster and container image share: a
+/// static one, since the image holds nothing else. And the registry with faults.
 pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
-    run(&mut cargo(
-        workspace,
-        &["build", "--locked", "--release", "--bin", "coral"],
-    )?)?;
+    let arguments = [
+        "build",
+        "--locked",
+        "--release",
+        "--target",
+        TARGET,
+        "--bin",
+        "coral",
+    ];
+    // With --target, this is for the program only and not for what runs during the build.
+    run(cargo(workspace, &arguments)?.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
     let faults = workspace
         .root
         .join("crates/coral-testkit/examples/faults.rs");
