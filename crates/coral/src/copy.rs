@@ -1,6 +1,6 @@
 //! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
-mod place;
+pub(crate) mod place;
 
 use std::collections::BTreeSet;
 use std::error::Error;

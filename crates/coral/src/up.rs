@@ -2,7 +2,6 @@
 
 mod embedded;
 mod mirrors;
-mod own_image;
 mod own_source;
 mod status;
 mod watch;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coral_distribution::{Client, Credentials, Layout, NewArchive};
+use coral_distribution::{Client, Credentials, Endpoint, Layout, NewArchive};
 use coral_image::{ImageRef, Tag, Version};
 use coral_mirror::{Key, Site};
 
@@ -31,7 +31,7 @@ const SUPPORTED: &str =
 
 /// One end of a copy, as typed.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Image(ImageRef, bool),
     Layout(Layout, Option<Version>),
     Archive(PathBuf, Option<Version>),
@@ -40,7 +40,7 @@ pub(super) enum Place {
 impl Place {
     /// `oci:DIR[:TAG]`, `oci:DIR[@DIGEST]`, the same with `oci-archive:FILE.tar`, else an image
     /// reference.
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         if let Some(rest) = text.strip_prefix("oci:") {
             let (dir, version) = path_and_version(text, rest, "oci:DIR[:TAG]")?;
             return Ok(Self::Layout(Layout::new(dir), version));
@@ -66,7 +66,7 @@ impl Place {
     }
 
     /// To read from: an archive becomes the layout in it.
-    pub(super) async fn opened(self) -> Result<Self, Failure> {
+    pub(crate) async fn opened(self) -> Result<Self, Failure> {
         let Self::Archive(file, version) = self else {
             return Ok(self);
         };
@@ -76,7 +76,7 @@ impl Place {
     }
 
     /// To write to: an archive becomes a layout that is packed in the end.
-    pub(super) fn begun(self) -> Result<(Self, Option<NewArchive>), Failure> {
+    pub(crate) fn begun(self) -> Result<(Self, Option<NewArchive>), Failure> {
         let Self::Archive(file, version) = self else {
             return Ok((self, None));
         };
@@ -84,7 +84,7 @@ impl Place {
         Ok((Self::Layout(archive.layout(), version), Some(archive)))
     }
 
-    pub(super) fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
+    pub(crate) fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
         match self {
             Self::Image(image, _) => {
                 let repository = image.repository();
@@ -98,8 +98,19 @@ impl Place {
         }
     }
 
+    /// Where manifests and blobs are written.
+    pub(crate) fn endpoint(&self, client: &Client, credentials: &Arc<Credentials>) -> Endpoint {
+        match self {
+            Self::Image(image, _) => client
+                .repository(image.repository(), credentials.clone())
+                .into(),
+            Self::Layout(layout, _) => layout.clone().into(),
+            Self::Archive(file, _) => Layout::new(file).into(),
+        }
+    }
+
     /// The version that was typed.
-    pub(super) fn version(&self) -> Option<Version> {
+    pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Self::Image(image, true) => Some(image.version()),
             Self::Image(_, false) => None,
@@ -107,7 +118,7 @@ impl Place {
         }
     }
 
-    pub(super) fn key(&self) -> Option<Key> {
+    pub(crate) fn key(&self) -> Option<Key> {
         match self {
             Self::Image(image, _) => Some(Key::of(image)),
             Self::Layout(..) | Self::Archive(..) => None,
@@ -115,7 +126,7 @@ impl Place {
     }
 
     /// What is copied: what was typed; of a layout without a tag, the only thing in it.
-    pub(super) async fn source_version(&self, typed: &str) -> Result<Version, Failure> {
+    pub(crate) async fn source_version(&self, typed: &str) -> Result<Version, Failure> {
         let Self::Layout(layout, None) = self else {
             return Ok(self
                 .version()

@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
+use crate::own_image::OwnImage;
 use crate::registry;
 use crate::terminal::Terminal;
-use crate::up::own_image::OwnImage;
 
 /// The source, served once a mirror names it.
 pub(crate) struct OwnSource {

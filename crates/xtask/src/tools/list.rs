@@ -49,6 +49,7 @@ impl Tool {
 /// Debian packages, each with a program by which its presence is seen.
 pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("apache2-utils", "htpasswd"),
+    ("buildah", "buildah"),
     ("busybox-static", "busybox"),
     ("chromium", "chromium"),
     ("conntrack", "conntrack"),

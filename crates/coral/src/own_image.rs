@@ -1,5 +1,5 @@
 //! An OCI image made from the running program: the executable, the shared libraries that it uses
-//! if it is not static, and the system's CA certificates.
+//! if it is not static, the system's CA certificates, and an empty folder for temporary files.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,6 +20,8 @@ const CA_BUNDLES: [&str; 3] = [
 ];
 /// Where the TLS library looks in an image that has nothing else.
 const CA_TARGET: &str = "etc/ssl/certs/ca-certificates.crt";
+/// User and group that the program runs as, unless whoever starts it says otherwise: nobody's.
+const USER: &str = "65532:65532";
 
 /// The image, in memory until it is pushed.
 pub(crate) struct OwnImage {
@@ -36,7 +38,12 @@ impl OwnImage {
         let config = json!({
             "architecture": platform.architecture,
             "os": platform.os,
-            "config": {"Entrypoint": ["/coral"], "Env": ["PATH=/"], "WorkingDir": "/"},
+            "config": {
+                "Entrypoint": ["/coral"],
+                "Env": ["PATH=/"],
+                "User": USER,
+                "WorkingDir": "/",
+            },
             "rootfs": {"type": "layers", "diff_ids": [Digest::sha256(&layer)]},
         });
         let config = Bytes::from(config.to_string());
@@ -53,6 +60,11 @@ impl OwnImage {
             config,
             manifest: manifest.map_err(io::Error::other)?,
         })
+    }
+
+    /// The digest of its manifest.
+    pub(crate) fn digest(&self) -> Digest {
+        self.manifest.digest()
     }
 
     /// Pushes it under a name.
@@ -72,6 +84,11 @@ impl OwnImage {
     }
 }
 
+/// The dynamic linker that the running program needs; `None` if it is static.
+pub(crate) fn own_interpreter() -> io::Result<Option<PathBuf>> {
+    interpreter(Path::new("/proc/self/exe"))
+}
+
 fn descriptor(media_type: &str, content: &[u8]) -> Descriptor {
     Descriptor::new(media_type, Digest::sha256(content), content.len() as u64)
 }
@@ -84,8 +101,7 @@ fn layer() -> io::Result<Vec<u8>> {
         0o755,
     )];
     let libraries = libraries(&std::fs::read_to_string("/proc/self/maps")?);
-    let interpreter = interpreter(Path::new("/proc/self/exe"))?;
-    for library in libraries.iter().chain(&interpreter) {
+    for library in libraries.iter().chain(&own_interpreter()?) {
         let target = library.strip_prefix("/").unwrap_or(library).to_owned();
         files.push((target, library.clone(), 0o755));
     }
@@ -96,7 +112,18 @@ fn layer() -> io::Result<Vec<u8>> {
     for (target, source, mode) in files {
         append(&mut tar, &target, &source, mode)?;
     }
+    append_temporary_folder(&mut tar)?;
     tar.into_inner()
+}
+
+/// `/tmp`, which every user may write.
+fn append_temporary_folder(tar: &mut tar::Builder<Vec<u8>>) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_size(0);
+    header.set_mode(0o1777);
+    header.set_mtime(0);
+    tar.append_data(&mut header, "tmp/", io::empty())
 }
 
 fn append(
