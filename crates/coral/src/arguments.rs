@@ -13,7 +13,10 @@ use coral_rt::LogArgs;
 
 use crate::client::ClientArguments;
 use crate::controller::ControllerArguments;
+use crate::grant::GrantArguments;
+use crate::image::ImageArguments;
 use crate::registry::RegistryArguments;
+use crate::uninstall::UninstallArguments;
 
 /// The image supply of a Kubernetes cluster: mirrors images into a registry and serves them there.
 #[derive(Debug, Parser)]
@@ -48,6 +51,12 @@ pub(crate) enum Command {
     Controller(ControllerArguments),
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
+    /// Make Coral's own container image of the running program
+    Image(ImageArguments),
+    /// Print what allows the controller to read Secrets, or to make Registries, in a namespace
+    Grant(GrantArguments),
+    /// Take Coral out of a cluster, in the right order
+    Uninstall(UninstallArguments),
     /// Check what mirrors depend on: names, TLS, logins, rate limits, clocks, disk
     Doctor(DoctorArguments),
     /// Print the completions for a shell

@@ -10,12 +10,16 @@ mod controller;
 mod copy;
 mod doctor;
 mod failure;
+mod grant;
+mod image;
 mod load;
 mod mirror;
+mod own_image;
 mod registry;
 mod shell;
 mod status_page;
 mod terminal;
+mod uninstall;
 mod up;
 
 use std::process::ExitCode;
@@ -62,6 +66,9 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             } => mirror::run(run, terminal).await,
             Command::Controller(controller) => controller::run(controller, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
+            Command::Image(image) => image::run(image, terminal).await,
+            Command::Grant(grant) => grant::run(&grant),
+            Command::Uninstall(uninstall) => uninstall::run(uninstall, terminal).await,
             Command::Doctor(doctor) => doctor::run(doctor, terminal).await,
             Command::Completions(completions) => Ok(shell::completions(&completions)),
             Command::Man(man) => shell::man(&man),
