@@ -5,7 +5,8 @@
 //! by digest, put what differs into the `queue`, let a `worker` `copy` it, and fold the `outcome`
 //! into `state`. `state` and the choices in `sync::ledger` are plain values driven by an explicit
 //! `now`; the rest does I/O through `coral-distribution` only. Nothing here knows a Kubernetes
-//! client. `engine` wires it all together for one process. Start reading at [`Engine`] and
+//! client. `engine` wires it all together for one process, and `fleet` keeps the right mirrors
+//! running in it. Start reading at [`Engine`] and
 //! [`Copier`].
 
 mod access;
@@ -14,6 +15,7 @@ mod compare;
 mod copy;
 mod engine;
 mod expand;
+mod fleet;
 mod inspect;
 mod job;
 mod mirror;
@@ -36,6 +38,10 @@ pub use copy::{
 };
 pub use engine::{Completeness, Engine, EngineLimits};
 pub use expand::{Creations, Expanded, Wanted, expand};
+pub use fleet::{
+    Applied, Begun, Clients, Fallback, Fleet, Lookup, Member, NamedRegistry, PrepareError,
+    Prepared, prepare,
+};
 pub use inspect::{
     Activity, ImagePage, ImageQuery, ImageView, RepositoryView, UnmatchedView, Which,
 };

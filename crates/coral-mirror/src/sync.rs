@@ -2,6 +2,7 @@
 
 mod ledger;
 mod report;
+mod summary;
 mod upkeep;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -32,7 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};
 use ledger::{Arrival, Ledger, Trust, Verification};
 
-pub use ledger::{Repositories, Summary};
+pub use summary::{Repositories, Summary};
 
 /// Questions asked to one source host at the same time: a host that does not answer holds up its
 /// own images only.

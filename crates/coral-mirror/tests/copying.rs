@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 mod apart;
 #[path = "copying/blame.rs"]
 mod blame;
+#[path = "copying/fleet.rs"]
+mod fleet;
 #[path = "copying/keeping.rs"]
 mod keeping;
 #[path = "copying/restart.rs"]

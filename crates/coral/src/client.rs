@@ -10,7 +10,6 @@ use clap::Args;
 use coral_api::GoDuration;
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions, Redacted};
 use coral_image::Host;
-use futures::future::join_all;
 
 use crate::arguments::host;
 use crate::failure::Failure;
@@ -116,13 +115,18 @@ impl ClientArguments {
         Credentials::user_files(self.docker_config.as_deref())
     }
 
-    /// A client that treats these hosts as said.
-    pub(crate) fn client(&self, hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failure> {
-        made(ClientOptions {
+    /// Options of a client that treats these hosts as said.
+    pub(crate) fn options(&self, hosts: BTreeMap<Host, HostOptions>) -> ClientOptions {
+        ClientOptions {
             hosts,
             stall_timeout: self.stall_timeout,
             ..ClientOptions::default()
-        })
+        }
+    }
+
+    /// A client that treats these hosts as said.
+    pub(crate) fn client(&self, hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failure> {
+        made(self.options(hosts))
     }
 
     /// The user's own credentials.
@@ -170,59 +174,4 @@ pub(crate) fn client(hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failu
 
 fn made(options: ClientOptions) -> Result<Client, Failure> {
     Client::new(options).map_err(|error| Failure::input(coral_mirror::chain(&error)))
-}
-
-/// The clients of all mirrors. What the flags say holds everywhere; what a mirror says of its
-/// destination holds for that mirror's destination only, never for a source or another mirror.
-pub(crate) struct Clients {
-    sources: Client,
-    /// One for each host with options of its own.
-    destinations: Vec<((Host, HostOptions), Client)>,
-}
-
-impl Clients {
-    pub(crate) fn new<'a>(
-        arguments: &ClientArguments,
-        hosts: &BTreeMap<Host, HostOptions>,
-        destinations: impl Iterator<Item = &'a (Host, HostOptions)>,
-    ) -> Result<Self, Failure> {
-        let mut clients = Self {
-            sources: arguments.client(hosts.clone())?,
-            destinations: vec![],
-        };
-        for (host, options) in destinations {
-            let own = (host.clone(), options.clone());
-            if clients.destinations.iter().any(|(known, _)| *known == own) {
-                continue;
-            }
-            let mut hosts = hosts.clone();
-            let of_flags = hosts.entry(host.clone()).or_default();
-            of_flags.plain_http |= options.plain_http;
-            of_flags.skip_tls_verify |= options.skip_tls_verify;
-            if let Some(pem) = &options.ca_pem {
-                of_flags.ca_pem.get_or_insert_default().extend(pem);
-            }
-            clients.destinations.push((own, arguments.client(hosts)?));
-        }
-        Ok(clients)
-    }
-
-    /// Waits until uploads that were cut are given up.
-    pub(crate) async fn settle(&self) {
-        let others = self.destinations.iter().map(|(_, client)| client);
-        let all = others.chain([&self.sources]);
-        join_all(all.map(|client| client.settle(SETTLING))).await;
-    }
-
-    /// For what is read.
-    pub(crate) fn sources(&self) -> &Client {
-        &self.sources
-    }
-
-    /// For a destination with these options of its own.
-    pub(crate) fn destination(&self, own: Option<&(Host, HostOptions)>) -> &Client {
-        let known = |own| self.destinations.iter().find(|(known, _)| known == own);
-        own.and_then(known)
-            .map_or(&self.sources, |(_, client)| client)
-    }
 }

@@ -12,12 +12,13 @@ mod wanted;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use coral_mirror::Clients;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
 use crate::arguments::{DoctorArguments, Output};
 use crate::failure::Failure;
-use crate::mirror::{client_for, plain_hosts, read_files};
+use crate::mirror::{client_options, plain_hosts, read_files};
 use crate::terminal::Terminal;
 use finding::{Finding, Level};
 use sites::{Site, sites};
@@ -33,14 +34,14 @@ pub(crate) async fn run(
     let DoctorArguments { mirrors, data } = arguments;
     let loaded = read_files(&mirrors, terminal)?;
     let plain = plain_hosts(&mirrors, &loaded)?;
-    let clients = client_for(&mirrors.client, &loaded.mirrors, &plain)?;
-    let sites = sites(&loaded.mirrors, &clients, &mirrors.registry);
+    let clients = Clients::new(client_options(&mirrors.client, &plain)?);
+    let sites = sites(&loaded.mirrors, &clients, &mirrors.registry)?;
     let looks = stream::iter(sites).map(look).buffered(AT_ONCE);
     let mut findings: Vec<Finding> = looks.concat().await;
     if loaded
         .mirrors
         .iter()
-        .any(|m| m.destination == mirrors.registry)
+        .any(|m| m.prepared.destination == mirrors.registry)
     {
         findings.push(disk(&crate::up::data_folder(data.as_deref())?));
     }

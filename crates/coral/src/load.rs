@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coral_api::documents::{self, Document, DocumentError, Object};
-use coral_api::{MirrorSettings, RegistryMirror, Target, metadata};
+use coral_api::{RegistryMirror, Secret, metadata};
 use coral_distribution::{Credentials, HostOptions};
-use coral_image::{Digest, Host};
-use coral_mirror::chain;
+use coral_image::Host;
+use coral_mirror::{Fallback, Lookup, NamedRegistry, Prepared, prepare};
 
 use crate::failure::Failure;
 pub(crate) use registry::LoadedRegistry;
-use secrets::Secrets;
+use secrets::{SecretLookupError, Secrets};
 
 /// Largest file that is read; the reader of documents says so too.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -46,20 +46,12 @@ impl Loaded {
     }
 }
 
-/// A mirror with everything it names.
+/// A mirror and where it was read.
 pub(crate) struct LoadedMirror {
-    /// `namespace/name`.
-    pub(crate) name: String,
     /// The file it stands in.
     pub(crate) origin: String,
-    pub(crate) settings: MirrorSettings,
-    /// Changes whenever the mirror or a Secret that it names does.
-    pub(crate) fingerprint: Digest,
-    pub(crate) destination: Host,
-    pub(crate) source_credentials: Arc<Credentials>,
-    pub(crate) destination_credentials: Arc<Credentials>,
-    /// How its destination is to be reached.
-    pub(crate) host_options: Option<(Host, HostOptions)>,
+    /// The mirror with everything it names.
+    pub(crate) prepared: Prepared,
 }
 
 /// What mirrors get from outside their files.
@@ -109,8 +101,12 @@ pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loa
         let Object::RegistryMirror(mirror) = &document.object else {
             continue;
         };
-        let registry = loaded.registry.as_ref();
-        match load_mirror(document, mirror, &secrets, registry, surroundings) {
+        let files = Files {
+            secrets: &secrets,
+            registry: loaded.registry.as_ref(),
+            surroundings,
+        };
+        match load_mirror(document, mirror, &files) {
             Ok(mirror) => loaded.mirrors.push(mirror),
             Err(errors) => loaded.blame(errors),
         }
@@ -215,114 +211,74 @@ fn warnings_of(document: &Document) -> Vec<String> {
 fn load_mirror(
     document: &Document,
     mirror: &RegistryMirror,
-    secrets: &Secrets<'_>,
-    registry: Option<&LoadedRegistry>,
-    surroundings: &Surroundings,
+    files: &Files<'_>,
 ) -> Result<LoadedMirror, Vec<DocumentError>> {
-    let wrong = |problems| placed(document, mirror, problems);
-    let settings = mirror
-        .settings()
-        .map_err(|problems| wrong(texts(&problems)))?;
-    let namespace = metadata::namespace(&mirror.metadata);
-    let mut named = Named {
-        namespace,
-        secrets,
-        seen: format!("{mirror:?}").into_bytes(),
-    };
-    let source_credentials = named
-        .credentials(
-            "spec.imagePullSecrets",
-            &settings.pull_secrets,
-            surroundings,
-        )
-        .map_err(wrong)?;
-    let (destination, destination_credentials, host_options) = match &settings.target {
-        Target::Named(name) => {
-            is_there(namespace, name, registry).map_err(|problem| wrong(vec![problem]))?;
-            (
-                surroundings.embedded.clone(),
-                surroundings.embedded_credentials.clone(),
-                None,
-            )
-        }
-        Target::Address(address) => {
-            let wanted: Vec<String> = address.secret.iter().cloned().collect();
-            let credentials = named
-                .credentials("spec.registry.secretRef", &wanted, surroundings)
-                .map_err(wrong)?;
-            let options = HostOptions {
-                plain_http: address.reach.plain_http,
-                skip_tls_verify: !address.reach.tls_verify,
-                ca_pem: address.reach.ca.clone().map(String::into_bytes),
-                client_pem: None,
-            };
-            let options = (options != HostOptions::default()).then_some(options);
-            let host_options = options.map(|options| (address.host.clone(), options));
-            (address.host.clone(), credentials, host_options)
-        }
-    };
+    let prepared = prepare(mirror, files);
     Ok(LoadedMirror {
-        name: format!("{namespace}/{}", metadata::name(&mirror.metadata)),
+        prepared: prepared.map_err(|error| placed(document, mirror, error.problems()))?,
         origin: document.origin.clone(),
-        fingerprint: Digest::sha256(&named.seen),
-        settings,
-        destination,
-        source_credentials,
-        destination_credentials,
-        host_options,
     })
 }
 
-/// Where files describe a registry, its name is the only one there is.
-fn is_there(namespace: &str, name: &str, registry: Option<&LoadedRegistry>) -> Result<(), String> {
-    match registry {
-        Some(there) if there.namespace != namespace || there.name != name => Err(format!(
-            "spec.registry.name: there is no Registry {name:?} in namespace {namespace:?}; there \
-             is {} in namespace {:?}",
-            there.place(),
-            there.namespace
-        )),
-        _ => Ok(()),
+/// What the mirrors of the files name.
+struct Files<'a> {
+    secrets: &'a Secrets<'a>,
+    registry: Option<&'a LoadedRegistry>,
+    surroundings: &'a Surroundings,
+}
+
+/// Why something that a mirror names cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum LookupError {
+    #[error(transparent)]
+    Secret(#[from] SecretLookupError),
+    /// Where files describe a registry, its name is the only one there is.
+    #[error(
+        "there is no Registry {name:?} in namespace {namespace:?}; there is {place} in namespace \
+         {other:?}"
+    )]
+    Registry {
+        name: String,
+        namespace: String,
+        place: String,
+        other: String,
+    },
+}
+
+impl Lookup for Files<'_> {
+    type Error = LookupError;
+
+    fn secret(&self, namespace: &str, name: &str) -> Result<&Secret, LookupError> {
+        Ok(self.secrets.get(namespace, name)?)
+    }
+
+    fn registry(&self, namespace: &str, name: &str) -> Result<NamedRegistry, LookupError> {
+        match self.registry {
+            Some(there) if there.namespace != namespace || there.name != name => {
+                Err(LookupError::Registry {
+                    name: name.to_owned(),
+                    namespace: namespace.to_owned(),
+                    place: there.place(),
+                    other: there.namespace.clone(),
+                })
+            }
+            _ => Ok(NamedRegistry {
+                host: self.surroundings.embedded.clone(),
+                credentials: self.surroundings.embedded_credentials.clone(),
+                options: HostOptions::default(),
+                version: vec![],
+            }),
+        }
+    }
+
+    fn fallback(&self) -> Fallback {
+        Fallback {
+            credentials: self.surroundings.user_credentials.clone(),
+            version: self.surroundings.credentials_version,
+        }
     }
 }
 
 fn texts(problems: &[impl ToString]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
-}
-
-/// The Secrets that a mirror names.
-struct Named<'a> {
-    namespace: &'a str,
-    secrets: &'a Secrets<'a>,
-    /// Everything the mirror depends on, for its fingerprint.
-    seen: Vec<u8>,
-}
-
-impl Named<'_> {
-    fn credentials(
-        &mut self,
-        field: &str,
-        names: &[String],
-        surroundings: &Surroundings,
-    ) -> Result<Arc<Credentials>, Vec<String>> {
-        if names.is_empty() {
-            let version = surroundings.credentials_version.to_le_bytes();
-            self.seen.extend_from_slice(&version);
-            return Ok(surroundings.user_credentials.clone());
-        }
-        let mut all = Credentials::none();
-        for name in names {
-            let secret = self
-                .secrets
-                .get(self.namespace, name)
-                .map_err(|problem| vec![format!("{field}: {problem}")])?;
-            let wrong = |e: &dyn std::error::Error| vec![format!("{field}: {}", chain(e))];
-            let config = secret.docker_config().map_err(|e| wrong(&e))?;
-            self.seen.extend_from_slice(config.json.expose());
-            let origin = format!("Secret {name:?}");
-            let found = Credentials::from_docker_config(config.json.expose(), &origin);
-            all = all.merged_with(found.map_err(|e| wrong(&e))?);
-        }
-        Ok(Arc::new(all))
-    }
 }

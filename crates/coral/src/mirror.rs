@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coral_distribution::HostOptions;
+use coral_distribution::{ClientOptions, HostOptions};
 use coral_image::Host;
 use coral_mirror::{
-    Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces,
-    Repositories, Subject, Summary, Until, Verify,
+    Clients, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces, Subject, Summary,
+    Until, Verify, chain,
 };
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use crate::arguments::{MirrorArguments, Output, RunArguments};
-use crate::client::{ClientArguments, Clients};
+use crate::client::{ClientArguments, SETTLING};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
 use crate::terminal::{Terminal, print};
@@ -54,18 +54,16 @@ pub(crate) fn read_files(
     Ok(loaded)
 }
 
-/// Clients for these mirrors. `plain` are hosts that Coral itself runs.
-pub(crate) fn client_for(
+/// How mirrors reach registries, by the flags. `plain` are hosts that Coral itself runs.
+pub(crate) fn client_options(
     arguments: &ClientArguments,
-    mirrors: &[LoadedMirror],
     plain: &[Host],
-) -> Result<Clients, Failure> {
+) -> Result<ClientOptions, Failure> {
     let mut hosts: BTreeMap<Host, HostOptions> = arguments.host_options()?;
     for host in plain {
         hosts.entry(host.clone()).or_default().plain_http = true;
     }
-    let destinations = mirrors.iter().filter_map(|m| m.host_options.as_ref());
-    Clients::new(arguments, &hosts, destinations)
+    Ok(arguments.options(hosts))
 }
 
 /// The registry of `--registry`, unless the files or other flags say that it has TLS.
@@ -83,31 +81,26 @@ pub(crate) fn plain_hosts(
     Ok(plain.then(|| registry.clone()).into_iter().collect())
 }
 
-/// `paces` are those of the process.
-pub(crate) fn access(mirror: &LoadedMirror, clients: &Clients, paces: &Paces) -> Access {
-    Access {
-        paces: paces.clone(),
-        bandwidth: mirror.settings.limits.bandwidth.map(Bandwidth::new),
-        creations: Creations::default(),
-        client: clients.sources().clone(),
-        destination_client: clients.destination(mirror.host_options.as_ref()).clone(),
-        destination: mirror.destination.clone(),
-        source_credentials: mirror.source_credentials.clone(),
-        destination_credentials: mirror.destination_credentials.clone(),
-    }
-}
-
-fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Vec<Mirror> {
+fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Result<Vec<Mirror>, Failure> {
     let paces = Paces::default();
-    let mirror = |loaded: &LoadedMirror| Mirror {
-        name: loaded.name.clone(),
-        settings: loaded.settings.clone(),
-        access: access(loaded, clients, &paces),
-        changed: false,
-        restored: None,
-        verify,
+    let mirror = |loaded: &LoadedMirror| {
+        let prepared = &loaded.prepared;
+        let access = prepared.access(clients, &paces);
+        Ok(Mirror {
+            name: prepared.name.clone(),
+            settings: prepared.settings.clone(),
+            access: access.map_err(|error| no_client(&prepared.name, &error))?,
+            changed: false,
+            restored: None,
+            verify,
+        })
     };
     loaded.mirrors.iter().map(mirror).collect()
+}
+
+/// No client could be made for a mirror.
+pub(crate) fn no_client(mirror: &str, error: &coral_distribution::Error) -> Failure {
+    Failure::input(format!("mirror {mirror}: {}", chain(error)))
 }
 
 /// What became of every image, for the output at the end.
@@ -161,8 +154,8 @@ impl Observer for Record {
 fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<(Loaded, Clients), Failure> {
     let loaded = read_files(arguments, terminal)?;
     let plain = plain_hosts(arguments, &loaded)?;
-    let client = client_for(&arguments.client, &loaded.mirrors, &plain)?;
-    Ok((loaded, client))
+    let options = client_options(&arguments.client, &plain)?;
+    Ok((loaded, Clients::new(options)))
 }
 
 pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -184,7 +177,7 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
         EngineLimits::default(),
         record.clone(),
     );
-    let mirrors = mirrors(&loaded, &client, verify);
+    let mirrors = mirrors(&loaded, &client, verify)?;
     for mirror in &mirrors {
         engine.announce(mirror);
     }
@@ -192,8 +185,8 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
     let passes = mirrors.into_iter().map(pass);
     let summaries = futures::future::join_all(passes.collect::<Vec<_>>()).await;
     engine.stop().await;
-    client.settle().await;
-    let total = total(&summaries);
+    client.settle(SETTLING).await;
+    let total = Summary::total(&summaries);
     let images = record.images.lock().unwrap_or_else(PoisonError::into_inner);
     match arguments.output {
         Output::Table => print(&in_words(&total)),
@@ -209,31 +202,6 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
     }
     let incomplete = total.errors + total.failing + total.pending > 0 || stop.is_cancelled();
     Ok(ExitCode::from(u8::from(incomplete)))
-}
-
-/// The counts of several mirrors together.
-pub(crate) fn total<'a>(summaries: impl IntoIterator<Item = &'a Summary>) -> Summary {
-    let start = Summary {
-        quiet: true,
-        ..Summary::default()
-    };
-    summaries.into_iter().fold(start, |sum, one| Summary {
-        desired: sum.desired + one.desired,
-        mirrored: sum.mirrored + one.mirrored,
-        sparse: sum.sparse + one.sparse,
-        pending: sum.pending + one.pending,
-        failing: sum.failing + one.failing,
-        errors: sum.errors + one.errors,
-        repositories: Repositories {
-            failing: sum.repositories.failing + one.repositories.failing,
-            errors: sum.repositories.errors + one.repositories.errors,
-        },
-        moved: sum.moved.saturating_add(one.moved),
-        pruned: sum.pruned + one.pruned,
-        next_try: sum.next_try.into_iter().chain(one.next_try).min(),
-        next_pass: sum.next_pass.into_iter().chain(one.next_pass).min(),
-        quiet: sum.quiet && one.quiet,
-    })
 }
 
 /// The counts in one line: `3 of 5 images mirrored, 1 failing, 1 in error, 2 MiB moved`.
@@ -267,6 +235,8 @@ pub(crate) fn in_words(total: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use coral_mirror::Repositories;
+
     use super::*;
 
     #[test]

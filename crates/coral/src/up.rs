@@ -176,7 +176,10 @@ fn renew_credentials(
 }
 
 fn names_host(loaded: &Loaded, host: &Host) -> bool {
-    let mut repositories = loaded.mirrors.iter().flat_map(|m| &m.settings.repositories);
+    let mut repositories = loaded
+        .mirrors
+        .iter()
+        .flat_map(|m| &m.prepared.settings.repositories);
     repositories.any(|settings| settings.repository.host() == host)
 }
 

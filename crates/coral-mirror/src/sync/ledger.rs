@@ -13,6 +13,7 @@ use std::time::Duration;
 use coral_image::Digest;
 use jiff::Timestamp;
 
+use super::summary::{Repositories, Summary};
 use crate::expand::Wanted;
 use crate::outcome::Failure;
 use crate::progress::Key;
@@ -63,44 +64,6 @@ pub(super) struct Verification {
     pub(super) every: Duration,
     /// Whether those that were there before are looked at at once.
     pub(super) at_once: bool,
-}
-
-/// Counts of a mirror's images, and what comes next.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Images wanted.
-    pub desired: usize,
-    /// Complete at the destination.
-    pub mirrored: usize,
-    /// Of these, those whose index names platforms that were left out.
-    pub sparse: usize,
-    /// Not looked at yet, or being copied.
-    pub pending: usize,
-    /// Failed, and tried again; repositories that could not be listed are counted here too.
-    pub failing: usize,
-    /// Failed as often as the limit says.
-    pub errors: usize,
-    /// Of those failing or in error: repositories whose tags could not be listed, or deleted.
-    pub repositories: Repositories,
-    /// Bytes moved over the network.
-    pub moved: u64,
-    /// Tags deleted at the destination so far.
-    pub pruned: usize,
-    /// When the next failed image is tried again.
-    pub next_try: Option<Timestamp>,
-    /// When everything is looked at again.
-    pub next_pass: Option<Timestamp>,
-    /// Whether nothing is being looked at or copied.
-    pub quiet: bool,
-}
-
-/// Counts of repositories that failed as a whole.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Repositories {
-    /// Failed, and tried again.
-    pub failing: usize,
-    /// Failed as often as the limit says.
-    pub errors: usize,
 }
 
 impl Ledger {

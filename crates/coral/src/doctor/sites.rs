@@ -6,9 +6,11 @@ use std::sync::Arc;
 use coral_api::RepositorySettings;
 use coral_distribution::{Client, Credentials};
 use coral_image::{Host, PlatformPattern, Repository, Version, destination_path};
+use coral_mirror::{Clients, Paces};
 
-use crate::client::Clients;
+use crate::failure::Failure;
 use crate::load::LoadedMirror;
+use crate::mirror::no_client;
 
 /// Images and repositories of one registry that are looked at.
 pub(super) const MOST_WANTED: usize = 20;
@@ -73,9 +75,15 @@ impl Site {
 
 /// All of them, in the order in which the mirrors name them; a registry that is reached with
 /// several credentials is there once for each.
-pub(super) fn sites(mirrors: &[LoadedMirror], clients: &Clients, own: &Host) -> Vec<Site> {
+pub(super) fn sites(
+    mirrors: &[LoadedMirror],
+    clients: &Clients,
+    own: &Host,
+) -> Result<Vec<Site>, Failure> {
     let mut sites: Vec<Site> = vec![];
-    for mirror in mirrors {
+    for mirror in mirrors.iter().map(|loaded| &loaded.prepared) {
+        let access = mirror.access(clients, &Paces::default());
+        let access = access.map_err(|error| no_client(&mirror.name, &error))?;
         let role = if mirror.destination == *own {
             Role::Own
         } else {
@@ -83,11 +91,11 @@ pub(super) fn sites(mirrors: &[LoadedMirror], clients: &Clients, own: &Host) -> 
         };
         for settings in &mirror.settings.repositories {
             let host = settings.repository.host();
-            let (client, credentials) = (clients.sources(), &mirror.source_credentials);
+            let (client, credentials) = (&access.client, &mirror.source_credentials);
             let site = of(&mut sites, host, Role::Source, client, credentials);
             site.wants(wanted(settings));
         }
-        let client = clients.destination(mirror.host_options.as_ref());
+        let client = &access.destination_client;
         let credentials = &mirror.destination_credentials;
         let site = of(&mut sites, &mirror.destination, role, client, credentials);
         if role == Role::Destination {
@@ -103,10 +111,10 @@ pub(super) fn sites(mirrors: &[LoadedMirror], clients: &Clients, own: &Host) -> 
     for site in &mut sites {
         spread(&mut site.wanted);
     }
-    // The own registry is asked for without credentials, whoever mirrors into it.
+    // The own registry is asked for without credentials, whichever mirror copies into it.
     let mut seen_own = false;
     sites.retain(|site| site.role != Role::Own || !std::mem::replace(&mut seen_own, true));
-    sites
+    Ok(sites)
 }
 
 /// What a mirror needs of a source.

@@ -39,22 +39,36 @@ impl<'a> Secrets<'a> {
         secrets
     }
 
-    /// The Secret of that name, or why there is none to be used.
-    pub(super) fn get(&self, namespace: &str, name: &str) -> Result<&'a Secret, String> {
+    /// The Secret of that name.
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Result<&'a Secret, SecretLookupError> {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(secret) = self.sound.get(&key) {
             return Ok(secret);
         }
-        Err(match self.unsure.get(&key) {
-            Some(origin) => format!(
-                "Secret {name:?} in namespace {namespace:?} is not used while {origin} has a \
-                 mistake"
-            ),
-            None => {
-                format!("there is no Secret {name:?} in namespace {namespace:?} among the files")
-            }
+        let origin = self.unsure.get(&key);
+        let (namespace, name) = key;
+        Err(match origin {
+            Some(origin) => SecretLookupError::InBrokenFile {
+                namespace,
+                name,
+                origin: (*origin).to_owned(),
+            },
+            None => SecretLookupError::Missing { namespace, name },
         })
     }
+}
+
+/// Why a Secret cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SecretLookupError {
+    #[error("Secret {name:?} in namespace {namespace:?} is not used while {origin} has a mistake")]
+    InBrokenFile {
+        namespace: String,
+        name: String,
+        origin: String,
+    },
+    #[error("there is no Secret {name:?} in namespace {namespace:?} among the files")]
+    Missing { namespace: String, name: String },
 }
 
 #[cfg(test)]
@@ -76,7 +90,7 @@ mod tests {
         let documents = [secret("m.yaml", "a:1"), secret("z.yaml", "z:1")].concat();
         let broken = duplicates(&documents).into_iter().map(|error| error.origin);
         let secrets = Secrets::among(&documents, &broken.collect());
-        let refused = secrets.get("default", "users").unwrap_err();
+        let refused = secrets.get("default", "users").unwrap_err().to_string();
         assert!(refused.contains("is not used while"), "{refused}");
         let alone = secret("m.yaml", "a:1");
         let secrets = Secrets::among(&alone, &BTreeSet::new());

@@ -28,7 +28,7 @@ pub(crate) async fn plan(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let (loaded, client) = read(&arguments, terminal)?;
-    let mirrors = mirrors(&loaded, &client, Verify::AsScheduled);
+    let mirrors = mirrors(&loaded, &client, Verify::AsScheduled)?;
     let lines = merged(plan_all(&mirrors).await);
     match arguments.output {
         Output::Table => print_plan(&lines, mirrors.len() > 1),

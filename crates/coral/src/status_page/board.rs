@@ -1,4 +1,4 @@
-//! What is known of the mirrors that run, for whoever shows it.
+//! What is known of the mirrors that run, for the status page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coral_image::Host;
 use coral_mirror::{Engine, ImagePage, ImageQuery, Summary};
+use tokio::sync::watch;
 
 /// The mirrors by name; cloning shares them. A registry without mirrors has an empty one.
 #[derive(Clone, Default)]
@@ -28,14 +29,13 @@ pub(crate) struct BoardMirror {
     /// Whether that is the registry beside the page.
     pub(crate) is_here: bool,
     pub(crate) suspended: bool,
-    pub(crate) summary: Arc<Mutex<Summary>>,
+    pub(crate) summary: watch::Receiver<Summary>,
     pub(crate) engine: Arc<Engine>,
 }
 
 impl BoardMirror {
     pub(crate) fn summary(&self) -> Summary {
-        let summary = self.summary.lock();
-        summary.unwrap_or_else(PoisonError::into_inner).clone()
+        self.summary.borrow().clone()
     }
 
     /// What it knows of its images; nothing, if it has just ended.

@@ -66,7 +66,7 @@ fn broken(visit: &Visit) -> Markup {
 /// The sums over all mirrors.
 fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
     let summaries: Vec<Summary> = mirrors.iter().map(|mirror| mirror.summary()).collect();
-    let total = crate::mirror::total(&summaries);
+    let total = Summary::total(&summaries);
     let troubled = total.failing + total.errors;
     html! {
         dl.counts {

@@ -1,0 +1,253 @@
+//! From a mirror's object, and what it names, to a mirror that can run.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Arc;
+
+use coral_api::{
+    MirrorSettings, Problem, Reach, RegistryMirror, Secret, SecretError, Target, metadata,
+};
+use coral_distribution::{Credentials, CredentialsError, Error as ClientError, HostOptions};
+use coral_image::{Digest, Host};
+
+use super::Clients;
+use crate::access::Access;
+use crate::bandwidth::Bandwidth;
+use crate::expand::Creations;
+use crate::pace::Paces;
+use crate::progress::chain;
+
+const PULL_SECRETS: &str = "spec.imagePullSecrets";
+const PUSH_SECRET: &str = "spec.registry.secretRef";
+const REGISTRY_NAME: &str = "spec.registry.name";
+
+/// A mirror with everything it names.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// `namespace/name`.
+    pub name: String,
+    /// What it means.
+    pub settings: MirrorSettings,
+    /// Differs whenever the mirror's spec or something that it names does.
+    pub fingerprint: Digest,
+    /// The registry that it copies to.
+    pub destination: Host,
+    /// Sent to sources only.
+    pub source_credentials: Arc<Credentials>,
+    /// Sent to the destination only.
+    pub destination_credentials: Arc<Credentials>,
+    /// Source hosts that are reached otherwise than by default.
+    pub source_options: BTreeMap<Host, HostOptions>,
+    /// The destination, if it is reached otherwise than by default.
+    pub destination_options: BTreeMap<Host, HostOptions>,
+}
+
+/// What a mirror names and does not hold itself.
+pub trait Lookup {
+    /// Why something that is named cannot be used.
+    type Error: Error + 'static;
+
+    /// The Secret of that name.
+    fn secret(&self, namespace: &str, name: &str) -> Result<&Secret, Self::Error>;
+
+    /// The Registry of that name.
+    fn registry(&self, namespace: &str, name: &str) -> Result<NamedRegistry, Self::Error>;
+
+    /// What is used where a mirror names no Secret.
+    fn fallback(&self) -> Fallback;
+}
+
+/// A Registry object, as a mirror reaches it.
+#[derive(Debug, Clone)]
+pub struct NamedRegistry {
+    /// Its address.
+    pub host: Host,
+    /// What images are pushed with.
+    pub credentials: Arc<Credentials>,
+    /// How it is reached.
+    pub options: HostOptions,
+    /// Differs whenever the credentials do.
+    pub version: Vec<u8>,
+}
+
+/// Credentials for mirrors that name no Secret.
+#[derive(Debug, Clone, Default)]
+pub struct Fallback {
+    /// The credentials.
+    pub credentials: Arc<Credentials>,
+    /// Differs whenever the credentials do.
+    pub version: u64,
+}
+
+/// Why a mirror cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError<E: Error + 'static> {
+    /// Its spec means nothing; one problem or more.
+    #[error("{}", together(.0))]
+    Settings(Vec<Problem>),
+    /// Something that it names cannot be used.
+    #[error("{field}: {}", chain(source))]
+    Named {
+        /// The field with the name.
+        field: &'static str,
+        /// Why.
+        #[source]
+        source: E,
+    },
+    /// A Secret does not hold what it should.
+    #[error("{field}: {}", chain(source))]
+    Secret {
+        /// The field that names it.
+        field: &'static str,
+        /// Why.
+        #[source]
+        source: SecretError,
+    },
+    /// The credentials of a Secret cannot be read.
+    #[error("{field}: {}", chain(source))]
+    Credentials {
+        /// The field that names it.
+        field: &'static str,
+        /// Why.
+        #[source]
+        source: CredentialsError,
+    },
+}
+
+fn together(problems: &[Problem]) -> String {
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    problems.join("; ")
+}
+
+impl<E: Error + 'static> PrepareError<E> {
+    /// Everything that is wrong, one thing each.
+    pub fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Settings(problems) => problems.iter().map(ToString::to_string).collect(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+/// Finds out what a mirror means, and reads what it names.
+pub fn prepare<L: Lookup>(
+    mirror: &RegistryMirror,
+    lookup: &L,
+) -> Result<Prepared, PrepareError<L::Error>> {
+    let settings = mirror.settings().map_err(PrepareError::Settings)?;
+    let namespace = metadata::namespace(&mirror.metadata);
+    let mut named = Named {
+        namespace,
+        lookup,
+        seen: format!("{:?}", mirror.spec).into_bytes(),
+    };
+    let source_credentials = named.credentials(PULL_SECRETS, &settings.pull_secrets)?;
+    let (destination, destination_credentials, reached) = match &settings.target {
+        Target::Named(name) => {
+            let registry = named.registry(name)?;
+            (registry.host, registry.credentials, registry.options)
+        }
+        Target::Address(address) => {
+            let wanted: Vec<String> = address.secret.iter().cloned().collect();
+            let credentials = named.credentials(PUSH_SECRET, &wanted)?;
+            (address.host.clone(), credentials, options(&address.reach))
+        }
+    };
+    let sources = settings.repositories.iter();
+    let sources = sources.map(|s| (s.repository.host().clone(), options(&s.reach)));
+    Ok(Prepared {
+        name: format!("{namespace}/{}", metadata::name(&mirror.metadata)),
+        fingerprint: Digest::sha256(&named.seen),
+        source_options: sources.filter(|(_, options)| is_special(options)).collect(),
+        destination_options: [(destination.clone(), reached)]
+            .into_iter()
+            .filter(|(_, options)| is_special(options))
+            .collect(),
+        settings,
+        destination,
+        source_credentials,
+        destination_credentials,
+    })
+}
+
+fn options(reach: &Reach) -> HostOptions {
+    HostOptions {
+        plain_http: reach.plain_http,
+        skip_tls_verify: !reach.tls_verify,
+        ca_pem: reach.ca.clone().map(String::into_bytes),
+        client_pem: None,
+    }
+}
+
+fn is_special(options: &HostOptions) -> bool {
+    *options != HostOptions::default()
+}
+
+impl Prepared {
+    /// How the mirror reaches its registries; `paces` are those of the process.
+    pub fn access(&self, clients: &Clients, paces: &Paces) -> Result<Access, ClientError> {
+        Ok(Access {
+            client: clients.client(&self.source_options)?,
+            destination_client: clients.client(&self.destination_options)?,
+            destination: self.destination.clone(),
+            source_credentials: self.source_credentials.clone(),
+            destination_credentials: self.destination_credentials.clone(),
+            paces: paces.clone(),
+            bandwidth: self.settings.limits.bandwidth.map(Bandwidth::new),
+            creations: Creations::default(),
+        })
+    }
+
+    /// Has the destination reached with these options in place of those before, and the mirror
+    /// restarted where they differ.
+    pub fn set_destination_options(&mut self, options: HostOptions) {
+        let seen = format!("{} {options:?}", self.fingerprint);
+        self.fingerprint = Digest::sha256(seen.as_bytes());
+        self.destination_options = BTreeMap::from([(self.destination.clone(), options)]);
+    }
+}
+
+/// What a mirror names.
+struct Named<'a, L> {
+    namespace: &'a str,
+    lookup: &'a L,
+    /// Everything the mirror depends on, for its fingerprint.
+    seen: Vec<u8>,
+}
+
+impl<L: Lookup> Named<'_, L> {
+    fn registry(&mut self, name: &str) -> Result<NamedRegistry, PrepareError<L::Error>> {
+        let field = REGISTRY_NAME;
+        let registry = self.lookup.registry(self.namespace, name);
+        let registry = registry.map_err(|source| PrepareError::Named { field, source })?;
+        self.seen
+            .extend(format!("{} {:?}", registry.host, registry.options).bytes());
+        self.seen.extend_from_slice(&registry.version);
+        Ok(registry)
+    }
+
+    fn credentials(
+        &mut self,
+        field: &'static str,
+        names: &[String],
+    ) -> Result<Arc<Credentials>, PrepareError<L::Error>> {
+        if names.is_empty() {
+            let fallback = self.lookup.fallback();
+            self.seen.extend_from_slice(&fallback.version.to_le_bytes());
+            return Ok(fallback.credentials);
+        }
+        let mut all = Credentials::none();
+        for name in names {
+            let secret = self.lookup.secret(self.namespace, name);
+            let secret = secret.map_err(|source| PrepareError::Named { field, source })?;
+            let config = secret.docker_config();
+            let config = config.map_err(|source| PrepareError::Secret { field, source })?;
+            self.seen.extend_from_slice(config.json.expose());
+            let origin = format!("Secret {name:?}");
+            let found = Credentials::from_docker_config(config.json.expose(), &origin);
+            let found = found.map_err(|source| PrepareError::Credentials { field, source })?;
+            all = all.merged_with(found);
+        }
+        Ok(Arc::new(all))
+    }
+}

@@ -1,0 +1,68 @@
+//! How a mirror stands, in counts.
+
+use jiff::Timestamp;
+
+/// Counts of a mirror's images, and what comes next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Images wanted.
+    pub desired: usize,
+    /// Complete at the destination.
+    pub mirrored: usize,
+    /// Of these, those whose index names platforms that were left out.
+    pub sparse: usize,
+    /// Not looked at yet, or being copied.
+    pub pending: usize,
+    /// Failed, and tried again; repositories that could not be listed are counted here too.
+    pub failing: usize,
+    /// Failed as often as the limit says.
+    pub errors: usize,
+    /// Of those failing or in error: repositories whose tags could not be listed, or deleted.
+    pub repositories: Repositories,
+    /// Bytes moved over the network.
+    pub moved: u64,
+    /// Tags deleted at the destination so far.
+    pub pruned: usize,
+    /// When the next failed image is tried again.
+    pub next_try: Option<Timestamp>,
+    /// When everything is looked at again.
+    pub next_pass: Option<Timestamp>,
+    /// Whether nothing is being looked at or copied.
+    pub quiet: bool,
+}
+
+impl Summary {
+    /// The counts of several mirrors together.
+    pub fn total<'a>(summaries: impl IntoIterator<Item = &'a Self>) -> Self {
+        let start = Self {
+            quiet: true,
+            ..Self::default()
+        };
+        summaries.into_iter().fold(start, |sum, one| Self {
+            desired: sum.desired + one.desired,
+            mirrored: sum.mirrored + one.mirrored,
+            sparse: sum.sparse + one.sparse,
+            pending: sum.pending + one.pending,
+            failing: sum.failing + one.failing,
+            errors: sum.errors + one.errors,
+            repositories: Repositories {
+                failing: sum.repositories.failing + one.repositories.failing,
+                errors: sum.repositories.errors + one.repositories.errors,
+            },
+            moved: sum.moved.saturating_add(one.moved),
+            pruned: sum.pruned + one.pruned,
+            next_try: sum.next_try.into_iter().chain(one.next_try).min(),
+            next_pass: sum.next_pass.into_iter().chain(one.next_pass).min(),
+            quiet: sum.quiet && one.quiet,
+        })
+    }
+}
+
+/// Counts of repositories that failed as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Repositories {
+    /// Failed, and tried again.
+    pub failing: usize,
+    /// Failed as often as the limit says.
+    pub errors: usize,
+}
