@@ -48,7 +48,7 @@ use self::route::Route;
 pub(crate) use self::route::RouteClass;
 use self::routed::{ClientName, Name, Origin, SourcePolicy};
 use self::whole::Room;
-use crate::access::{InternalUser, Login, Verifier};
+use crate::access::{Access, InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
 use crate::public::PublicPaths;
 use crate::settings::Settings;
@@ -175,6 +175,17 @@ impl Registry {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::new(settings);
+    }
+
+    /// Replaces who may do what, and leaves all other settings as they are.
+    pub fn set_access(&self, access: Access) {
+        let mut slot = self
+            .context
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let settings = Settings::clone(&slot);
+        *slot = Arc::new(Settings { access, ..settings });
     }
 
     /// Replaces the paths that everybody may read.

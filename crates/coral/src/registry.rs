@@ -197,8 +197,9 @@ fn follow_users(
     let (options, registry) = (options.clone(), registry.clone());
     let (told, terminal) = (terminal.clone(), terminal.clone());
     let take = move || {
-        let (settings, warnings) = options.settings()?;
-        registry.configure(settings);
+        // The users alone: a layout that cannot be read must not keep a removed user in force.
+        let (access, warnings) = options.access()?;
+        registry.set_access(access);
         told.line("the users were read again");
         warn_of_users(&warnings, &told);
         Ok(())

@@ -283,6 +283,23 @@ fn a_removed_user_loses_all_rights_at_once_and_the_registry_starts_again() {
     assert_eq!(upload(&server, CI), 401);
 }
 
+/// Regression: with the users the layouts were read again, too, and a broken one kept the old users.
+#[test]
+#[ignore = "needs htpasswd; run by cargo xtask test"]
+fn a_removed_user_loses_all_rights_though_a_layout_is_broken() {
+    let home = scratch();
+    let _ = image(home.path());
+    let folder = home.path().join("image");
+    let layout = format!("base={}", folder.display());
+    let server = serve(home.path(), &["--layout", &layout]);
+    assert_eq!(upload(&server, CI), 202);
+    std::fs::remove_dir_all(&folder).unwrap();
+    users::write(&home.path().join("htpasswd"), &[ANNA]);
+    until("ci is refused", SOON, || {
+        (upload(&server, CI) == 401).then_some(())
+    });
+}
+
 #[test]
 #[ignore = "needs htpasswd; run by cargo xtask test"]
 fn guessing_passwords_does_not_keep_those_out_who_are_in() {

@@ -173,8 +173,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl RegistryArguments {
     /// The settings that the flags and their files describe now, with warnings about them.
     pub(super) fn settings(&self) -> Result<(Settings, Vec<String>), Failure> {
-        let access = self.access()?;
-        let warnings = self.warnings(&access);
+        let (access, warnings) = self.access()?;
         let settings = Settings {
             access,
             writes: if self.read_only {
@@ -270,7 +269,14 @@ impl RegistryArguments {
         self.layout.iter().map(open).collect()
     }
 
-    fn access(&self) -> Result<Access, Failure> {
+    /// The users and grants that the flags and the file describe now, with warnings about them.
+    pub(super) fn access(&self) -> Result<(Access, Vec<String>), Failure> {
+        let access = self.granted()?;
+        let warnings = self.warnings(&access);
+        Ok((access, warnings))
+    }
+
+    fn granted(&self) -> Result<Access, Failure> {
         let Some(file) = &self.htpasswd else {
             return Ok(Access::Open);
         };
