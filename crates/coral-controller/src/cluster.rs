@@ -7,6 +7,7 @@ use coral_api::injection_policy::InjectionPolicy;
 use coral_api::mirrored_images::MirroredImages;
 use coral_api::node_images::NodeImages;
 use coral_api::registry_route::RegistryRoute;
+use coral_api::{Registry, RegistryMirror};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,6 +31,10 @@ pub(crate) struct Cluster {
     pub(crate) images: Store<Image>,
     /// What mirrors hold, of every namespace.
     pub(crate) mirrored: Store<MirroredImages>,
+    /// Mirrors, of every namespace.
+    pub(crate) mirrors: Store<RegistryMirror>,
+    /// Registries, of every namespace.
+    pub(crate) registries: Store<Registry>,
     /// Routes.
     pub(crate) routes: Store<RegistryRoute>,
     /// Injection policies.
@@ -56,6 +61,8 @@ impl Cluster {
         };
         watches.begin(Watch::all(client, &self.images, Topic::Images));
         watches.begin(Watch::all(client, &self.mirrored, Topic::MirroredImages));
+        watches.begin(Watch::all(client, &self.mirrors, Topic::RegistryMirrors));
+        watches.begin(Watch::all(client, &self.registries, Topic::Registries));
         watches.begin(Watch::all(client, &self.routes, Topic::RegistryRoutes));
         watches.begin(Watch::all(client, &self.policies, Topic::InjectionPolicies));
         watches.begin(Watch::all(client, &self.node_images, Topic::NodeImages));
@@ -89,6 +96,8 @@ impl Cluster {
             match topic {
                 Topic::Images => self.images.ready().await,
                 Topic::MirroredImages => self.mirrored.ready().await,
+                Topic::RegistryMirrors => self.mirrors.ready().await,
+                Topic::Registries => self.registries.ready().await,
                 Topic::RegistryRoutes => self.routes.ready().await,
                 Topic::InjectionPolicies => self.policies.ready().await,
                 Topic::NodeImages => self.node_images.ready().await,

@@ -25,6 +25,7 @@ mod metrics;
 mod nodes;
 mod part;
 mod parts;
+mod registry;
 mod run;
 mod secrets;
 mod shared;

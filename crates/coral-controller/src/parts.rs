@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::nodes::NodesPart;
 use crate::part::{Part, run_part};
+use crate::registry::RegistryPart;
 
 /// Begins every part; each runs until `stop`, and its task's value is its name.
 pub(crate) fn begin(
@@ -23,6 +24,7 @@ pub(crate) fn begin(
     };
     parts.run(CaPart::new(context.clone()));
     parts.run(NodesPart::new(context));
+    parts.run(RegistryPart::new(context.clone()));
     parts.running
 }
 

@@ -30,6 +30,8 @@ pub struct Config {
     pub nodes_namespace: String,
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     pub listen: SocketAddr,
+    /// The image of what the controller creates; none: that of its own pod.
+    pub image: Option<String>,
 }
 
 /// Why the controller ended before it was told to.

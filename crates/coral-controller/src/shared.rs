@@ -68,6 +68,9 @@ pub(crate) struct Shared {
     /// Hosts that a lock allows now. Published by the lock part; a file of a route stays on the
     /// nodes until its host is not among them.
     pub(crate) locked_hosts: Published<BTreeSet<String>>,
+    /// The image of the controller's own pod, which it gives to what it creates. Published by the
+    /// registry part.
+    pub(crate) own_image: Published<String>,
     /// The certificates that clients of Coral's own servers trust, as PEM. Published by the CA part.
     pub(crate) ca: Published<String>,
     /// What issues certificates. Published by the CA part, together with `ca`.
@@ -81,6 +84,7 @@ impl Shared {
             public_paths: Published::new(changes, Topic::PublicPaths),
             registries: Published::new(changes, Topic::RegistryAccess),
             locked_hosts: Published::new(changes, Topic::LockedHosts),
+            own_image: Published::new(changes, Topic::RegistryAccess),
             ca: Published::new(changes, Topic::Ca),
             authority: Published::new(changes, Topic::Ca),
         }
@@ -99,8 +103,8 @@ pub(crate) struct RegistryAccess {
     /// The credential that may push, once it was made.
     pub(crate) push: Option<PushCredential>,
     /// The public paths that the Registry said it has loaded. A repository counts as public for
-    /// nodes and pods only from then on.
-    pub(crate) loaded: Arc<BTreeSet<String>>,
+    /// nodes and pods only from then on. `None` while that is not known: keep the last answer.
+    pub(crate) loaded: Option<Arc<BTreeSet<String>>>,
 }
 
 /// User and password of the one user that may push.

@@ -16,6 +16,10 @@ pub struct RegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 260))]
     pub address: Option<String>,
+    /// The address of its Service, which nodes connect to.
+    #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
+    pub cluster_ip: Option<String>,
     /// The generation of the list of public repositories that the registry has loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_generation: Option<i64>,

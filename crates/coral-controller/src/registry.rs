@@ -1,0 +1,331 @@
+//! Registries in the cluster: each becomes a StatefulSet of one pod with a Service, a certificate,
+//! a credential for pushing and the list of what everybody may read.
+//!
+//! Nothing is adopted: an object under one of the names that was not made for the Registry stops
+//! the work on it. Everything that is made is owned by the Registry and goes with it, but the
+//! volume claim, which has no owner and stays.
+
+mod build;
+mod decide;
+mod loaded;
+mod observe;
+mod outlook;
+mod workloads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+pub(crate) use coral_api::Registry;
+use coral_api::RegistryStatus;
+use coral_api::conditions::kind::READY;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use rand::Rng as _;
+use serde_json::json;
+
+use crate::ObjectKey;
+use crate::api::{ApiError, Writer};
+use crate::backoff::{Backoff, Growth};
+use crate::changes::Topic;
+use crate::context::Context;
+use crate::part::{Part, PassError, Wake};
+use crate::shared::{PushCredential, RegistryAccess};
+use build::{Builder, CONFIG_HASH, Owned, PUSH_USER};
+use decide::{Action, Plan, decide};
+use loaded::Loaded;
+use workloads::Places;
+
+/// Waits after one Registry's failures.
+const GROWTH: Growth = Growth {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+};
+/// Cost of the password's hash: the password is 32 random bytes, so guessing is hopeless anyway.
+const HASH_COST: u32 = 8;
+
+/// Keeps Registries.
+pub(crate) struct RegistryPart {
+    context: Context,
+    writer: Writer,
+    places: Places,
+    loaded: Loaded,
+    /// The image of the controller's own pod, once it is known.
+    image: Option<String>,
+    /// Public paths that Registries confirmed; learned anew after a restart.
+    confirmed: BTreeMap<ObjectKey, Arc<BTreeSet<String>>>,
+    backoff: Backoff<ObjectKey>,
+}
+
+/// What one Registry's turn came to.
+struct Turn {
+    access: Option<RegistryAccess>,
+    next: Option<Timestamp>,
+}
+
+impl RegistryPart {
+    pub(crate) fn new(context: Context) -> Self {
+        Self {
+            writer: context.writer(),
+            places: Places::default(),
+            loaded: Loaded::new(&context.changes),
+            image: None,
+            confirmed: BTreeMap::new(),
+            backoff: Backoff::new(GROWTH),
+            context,
+        }
+    }
+
+    /// The image for what the controller creates: that of its own pod.
+    async fn learn_image(&mut self) -> Result<(), PassError> {
+        if self.image.is_some() {
+            return Ok(());
+        }
+        let config = &self.context.config;
+        if let Some(image) = &config.image {
+            self.image = Some(image.clone());
+        } else {
+            let key = ObjectKey::new(&config.namespace, &config.pod_name);
+            let pod = self.writer.get::<Pod>(&key).await?;
+            let spec = pod.and_then(|pod| pod.spec);
+            let container = spec.and_then(|spec| spec.containers.into_iter().next());
+            self.image = container.and_then(|container| container.image);
+        }
+        let Some(image) = &self.image else {
+            return Err(format!(
+                "pod {} in namespace {} is not there, so the image for registries is not known: \
+                 give it with --image",
+                config.pod_name, config.namespace
+            )
+            .into());
+        };
+        self.context.shared.own_image.set(image.clone());
+        Ok(())
+    }
+
+    /// Observes, decides, applies and publishes for one Registry.
+    async fn keep(
+        &mut self,
+        key: &ObjectKey,
+        registry: &Arc<Registry>,
+        now: Timestamp,
+    ) -> Result<Turn, ApiError> {
+        let seen = self.observe(registry, now).await?;
+        let mut plan = decide(&seen);
+        match &plan.confirmed {
+            Some(confirmed) => self.confirmed.insert(key.clone(), confirmed.clone()),
+            None => self.confirmed.remove(key),
+        };
+        let applied = self.apply(registry, &seen, &plan).await;
+        if let Err(error) = &applied {
+            plan.outlook.degrade("ApplyFailed", &error.to_string());
+        }
+        self.publish(key, registry, &plan, now).await?;
+        applied?;
+        Ok(Turn {
+            next: earliest(self.ask(key, &plan, now), plan.renewal),
+            access: plan.access,
+        })
+    }
+
+    fn ask(&self, key: &ObjectKey, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+        let (wanted, access) = (plan.ask?, plan.access.as_ref()?);
+        let bundle = self.context.shared.ca.get()?;
+        self.loaded.ask(key, &access.endpoint, &bundle, wanted, now)
+    }
+
+    async fn apply(
+        &self,
+        registry: &Registry,
+        seen: &observe::Observed,
+        plan: &Plan,
+    ) -> Result<(), ApiError> {
+        let builder = Builder::new(registry);
+        let owned = Owned::of(&ObjectKey::from_object(registry));
+        for action in &plan.actions {
+            match action {
+                Action::ApplyService(service) => {
+                    self.writer.apply::<Service>(&owned.key, service).await?;
+                }
+                Action::IssueCertificate(names, why) => {
+                    let Some(authority) = &seen.authority else {
+                        continue;
+                    };
+                    match authority.issue(names, seen.now) {
+                        Ok(pair) => {
+                            let secret = builder.tls(&pair, authority.bundle());
+                            self.writer.apply::<Secret>(&owned.tls, &secret).await?;
+                            tracing::info!(registry = %owned.key, why = why.words(), "certificate issued");
+                        }
+                        Err(error) => {
+                            tracing::error!(registry = %owned.key, %error, "certificate cannot be issued");
+                        }
+                    }
+                }
+                Action::WriteCredential(known, address) => {
+                    self.write_credential(&builder, &owned, known.as_ref(), *address)
+                        .await?;
+                }
+                Action::ApplyPublic(list) => {
+                    self.writer.apply::<ConfigMap>(&owned.public, list).await?;
+                }
+                Action::ApplyStatefulSet(set) => {
+                    self.writer.apply::<StatefulSet>(&owned.key, set).await?;
+                }
+                Action::RemindKubelet(pod, reminder) => {
+                    let patch = json!({"metadata": {"annotations": {CONFIG_HASH: reminder}}});
+                    match self.writer.merge::<Pod>(pod, &patch).await {
+                        Err(error) if error.is_not_found() => {}
+                        patched => drop(patched?),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_credential(
+        &self,
+        builder: &Builder<'_>,
+        owned: &Owned,
+        known: Option<&PushCredential>,
+        address: std::net::IpAddr,
+    ) -> Result<(), ApiError> {
+        let password = known.map_or_else(new_password, |known| known.expose().to_owned());
+        // First the Secret that the other one can be made from.
+        let push = builder.push(&password, address);
+        self.writer.apply::<Secret>(&owned.push, &push).await?;
+        let hash_of = password.clone();
+        let hashing = tokio::task::spawn_blocking(move || bcrypt::hash(hash_of, HASH_COST));
+        match hashing.await {
+            Ok(Ok(hash)) => {
+                let users = builder.users(&hash, &decide::hash(&password));
+                self.writer.apply::<Secret>(&owned.users, &users).await?;
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::error!(registry = %owned.key, "the password cannot be hashed");
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        key: &ObjectKey,
+        registry: &Registry,
+        plan: &Plan,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let status = plan.outlook.status(registry, now);
+        let before = registry.status.as_ref();
+        let written = self
+            .writer
+            .publish_status::<Registry, RegistryStatus>(key, before, &status)
+            .await;
+        match written {
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+            // Deleted meanwhile.
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let (was, is) = (ready(before), ready(Some(&status)));
+        if let Some(is) = is
+            && was.map(|it| (&it.status, &it.reason)) != Some((&is.status, &is.reason))
+        {
+            let events = &self.context.events;
+            let note = is.message.as_str();
+            match is.status.as_str() {
+                "False" if is.reason != "Starting" => {
+                    events.warning(registry, &is.reason, note).await;
+                }
+                _ => events.normal(registry, &is.reason, note).await,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part for RegistryPart {
+    const NAME: &'static str = "registry";
+    const TOPICS: &'static [Topic] = &[
+        Topic::Registries,
+        Topic::RegistryWorkloads,
+        Topic::Secrets,
+        Topic::PublicPaths,
+        Topic::Ca,
+    ];
+
+    async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
+        self.learn_image().await?;
+        let registries = self.context.cluster.registries.snapshot();
+        // What is being deleted goes by its owner references.
+        let alive = registries
+            .iter()
+            .filter(|(_, registry)| registry.metadata.deletion_timestamp.is_none());
+        let alive: BTreeMap<_, _> = alive.collect();
+        let keys: BTreeSet<ObjectKey> = alive.keys().map(|&key| key.clone()).collect();
+        let namespaces = keys.iter().map(|key| key.namespace.clone()).collect();
+        let (client, changes) = (&self.context.client, &self.context.changes);
+        self.places.follow(client, changes, &namespaces);
+        self.loaded.retain(&keys);
+        self.confirmed.retain(|key, _| keys.contains(key));
+        self.backoff.retain(|key| keys.contains(key));
+        let before = self.context.shared.registries.get();
+        let (mut access, mut next) = (BTreeMap::new(), None);
+        for (key, registry) in alive {
+            let last = before.as_ref().and_then(|before| before.get(key).cloned());
+            let turn = if self.backoff.may_try(key, now) {
+                self.keep(key, registry, now).await.map(Some)
+            } else {
+                Ok(None)
+            };
+            let reached = match turn {
+                Ok(Some(turn)) => {
+                    self.backoff.succeeded(key);
+                    next = earliest(next, turn.next);
+                    turn.access
+                }
+                Ok(None) => last,
+                Err(error) => {
+                    self.backoff.failed(key, now);
+                    tracing::warn!(registry = %key, %error, "registry cannot be kept; trying again");
+                    last
+                }
+            };
+            access.extend(reached.map(|reached| (key.clone(), reached)));
+        }
+        self.context.shared.registries.set(access);
+        let needed = needed_secrets(&keys);
+        self.context.secrets.keep(Self::NAME, &needed);
+        Ok(Wake::at(earliest(next, self.backoff.next())))
+    }
+}
+
+/// The Secrets of all Registries: their watches go on.
+fn needed_secrets(keys: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
+    let of = |key| {
+        let owned = Owned::of(key);
+        [owned.tls, owned.users, owned.push]
+    };
+    keys.iter().flat_map(of).collect()
+}
+
+fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    a.into_iter().chain(b).min()
+}
+
+fn ready(status: Option<&RegistryStatus>) -> Option<&Condition> {
+    let mut conditions = status?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == READY)
+}
+
+/// 32 random bytes, as text.
+fn new_password() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    URL_SAFE_NO_PAD.encode(bytes)
+}

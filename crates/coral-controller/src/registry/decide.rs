@@ -1,0 +1,482 @@
+//! What to do about one Registry: pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use coral_api::conditions::Truth;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use kube::ResourceExt as _;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::build::{
+    Builder, CONFIG_HASH, Owned, PASSWORD_HASH, PUBLIC_KEY, PublicList, bounded, covers,
+    endpoint_host, password_of,
+};
+use super::observe::{Observed, Whose, whose};
+use super::outlook::{Outlook, Saying, of_workload};
+use super::workloads::Rights;
+use super::{PUSH_USER, Registry};
+use crate::ObjectKey;
+use crate::ca::certificate::{Authority, Due, Names, due};
+use crate::ca::pair_of;
+use crate::shared::{PushCredential, RegistryAccess};
+
+/// Longest name of a Registry: a StatefulSet's pods get labels with longer ones.
+const LONGEST_NAME: usize = 50;
+/// Questions that were answered with an older list before kubelet is reminded again.
+const QUESTIONS_PER_REMINDER: u32 = 4;
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// In this order.
+    pub(super) actions: Vec<Action>,
+    /// What the status says.
+    pub(super) outlook: Outlook,
+    /// How the Registry is reached; `None` while it is not.
+    pub(super) access: Option<RegistryAccess>,
+    /// Ask the Registry whether it has loaded this generation.
+    pub(super) ask: Option<i64>,
+    /// The paths that the Registry has confirmed.
+    pub(super) confirmed: Option<Arc<BTreeSet<String>>>,
+    /// When a certificate is to be renewed.
+    pub(super) renewal: Option<Timestamp>,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    ApplyService(Value),
+    /// Issue a certificate for these names.
+    IssueCertificate(Names, Due),
+    /// Write the credential for pushing, from this password or a new one, for this address.
+    WriteCredential(Option<PushCredential>, IpAddr),
+    ApplyPublic(Value),
+    ApplyStatefulSet(Value),
+    /// Have kubelet renew the pod's volumes.
+    RemindKubelet(ObjectKey, String),
+}
+
+/// Decides for one Registry.
+pub(super) fn decide(seen: &Observed) -> Plan {
+    let refusal = refusal(&seen.registry)
+        .or_else(|| refusal_of_rights(seen))
+        .or_else(|| refusal_of_owner(seen));
+    let mut plan = Plan {
+        actions: Vec::new(),
+        outlook: Outlook::default(),
+        access: None,
+        ask: None,
+        confirmed: seen.confirmed.clone(),
+        renewal: None,
+    };
+    if let Some(saying) = refusal {
+        plan.outlook.refuse(saying);
+        return plan;
+    }
+    let builder = Builder::new(&seen.registry);
+    plan.outlook.address = Some(builder.host());
+    let service = builder.service();
+    if !is_covered(seen.found.service.as_deref(), &service) {
+        plan.actions.push(Action::ApplyService(service));
+    }
+    let address = seen.found.service.as_deref().and_then(cluster_ip);
+    match (address, seen.authority.as_deref()) {
+        (Some(address), Some(authority)) => {
+            plan.outlook.cluster_ip = Some(address.to_string());
+            continue_with(seen, &builder, address, authority, &mut plan);
+        }
+        (None, _) => plan
+            .outlook
+            .wait("ServiceAddress", "waits for the address of its Service"),
+        (_, None) => plan
+            .outlook
+            .wait("Authority", "waits for the certificate authority"),
+    }
+    plan
+}
+
+/// The Service has its address: everything else follows from it.
+fn continue_with(
+    seen: &Observed,
+    builder: &Builder<'_>,
+    address: IpAddr,
+    authority: &Authority,
+    plan: &mut Plan,
+) {
+    decide_certificate(seen, builder, address, authority, plan);
+    let credential = decide_credential(seen, builder, address, plan);
+    let list = decide_public(seen, builder, plan);
+    decide_stateful_set(seen, builder, address, plan);
+    of_workload(&seen.found, &builder.host(), &mut plan.outlook);
+    let loaded = decide_loaded(seen, &list, plan);
+    plan.access = Some(RegistryAccess {
+        host: builder.host(),
+        endpoint: format!("https://{}", endpoint_host(address)),
+        ready: plan.outlook.is_ready(),
+        push: credential,
+        loaded,
+    });
+    decide_reminder(seen, &list, plan);
+    if !plan.actions.is_empty() {
+        plan.outlook
+            .progress("Applying", "what belongs to it is being written");
+    }
+}
+
+fn decide_certificate(
+    seen: &Observed,
+    builder: &Builder<'_>,
+    address: IpAddr,
+    authority: &Authority,
+    plan: &mut Plan,
+) {
+    let names = builder.certificate_names(address);
+    let pair = seen.found.tls.as_deref().and_then(pair_of);
+    match due(pair.as_ref(), &names, authority, seen.now) {
+        Ok(renewal) => plan.renewal = Some(renewal),
+        Err(why) => plan.actions.push(Action::IssueCertificate(names, why)),
+    }
+}
+
+/// The password lies in the push Secret; the users' Secret holds its hash. Whichever is missing is
+/// made from the other, if it can be.
+fn decide_credential(
+    seen: &Observed,
+    builder: &Builder<'_>,
+    address: IpAddr,
+    plan: &mut Plan,
+) -> Option<PushCredential> {
+    let push = seen.found.push.as_deref();
+    let password = push.and_then(|secret| password_of(secret, &builder.host()));
+    let at_address = push.and_then(|secret| password_of(secret, &endpoint_host(address)));
+    let users_hash = seen.found.users.as_deref().and_then(users_hash);
+    let credential = password
+        .as_deref()
+        .map(|it| PushCredential::new(PUSH_USER, it));
+    let is_whole =
+        password.is_some() && password == at_address && users_hash == password.as_deref().map(hash);
+    if is_whole {
+        return credential;
+    }
+    plan.actions
+        .push(Action::WriteCredential(credential.clone(), address));
+    credential
+}
+
+/// The hash of the password that the users were made from.
+fn users_hash(secret: &Secret) -> Option<String> {
+    let has_users = secret
+        .data
+        .as_ref()?
+        .contains_key(super::build::HTPASSWD_KEY);
+    let hash = secret.annotations().get(PASSWORD_HASH)?;
+    has_users.then(|| hash.clone())
+}
+
+/// SHA-256 in hexadecimal. Good enough for a password of 32 random bytes.
+pub(super) fn hash(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+/// The list that the Registry should load.
+fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> PublicList {
+    let found = seen.found.public.as_deref();
+    let before = found.and_then(list_in);
+    let wanted = match (&seen.public, &before) {
+        (Some(wanted), _) => {
+            let (kept, left_out) = bounded(wanted);
+            if left_out > 0 {
+                plan.outlook.degrade("PublicListCut", &format!(
+                    "{left_out} public repositories are left out, because a Registry takes at most 20,000 of them: mirror into several Registries"
+                ));
+            }
+            kept
+        }
+        // Not known yet: what was public stays so.
+        (None, Some(before)) => before.paths.clone(),
+        (None, None) => BTreeSet::new(),
+    };
+    let generation = match &before {
+        Some(before) if before.paths == wanted => before.generation,
+        Some(before) => before.generation + 1,
+        None => {
+            seen.registry
+                .status
+                .as_ref()
+                .and_then(|it| it.public_generation)
+                .unwrap_or(0)
+                + 1
+        }
+    };
+    let list = PublicList {
+        generation,
+        paths: wanted,
+    };
+    let desired = builder.public(&list);
+    if !is_covered(found, &desired) {
+        plan.actions.push(Action::ApplyPublic(desired));
+    }
+    list
+}
+
+fn list_in(map: &ConfigMap) -> Option<PublicList> {
+    PublicList::parse(map.data.as_ref()?.get(PUBLIC_KEY)?)
+}
+
+/// What the Registry has loaded of the list, and whether to ask it.
+fn decide_loaded(
+    seen: &Observed,
+    list: &PublicList,
+    plan: &mut Plan,
+) -> Option<Arc<BTreeSet<String>>> {
+    let is_loaded = seen.answer.generation == Some(list.generation);
+    if is_loaded {
+        plan.confirmed = Some(Arc::new(list.paths.clone()));
+        plan.outlook.public = Some((list.generation, list.paths.len()));
+    } else if plan.outlook.is_ready() {
+        plan.ask = Some(list.generation);
+        plan.outlook.progress(
+            "LoadingPublic",
+            "the list of public repositories is being loaded",
+        );
+    }
+    let confirmed = plan.confirmed.as_ref()?;
+    if is_loaded {
+        return Some(confirmed.clone());
+    }
+    // What is no longer wanted counts no longer, though the Registry may still serve it.
+    let both = confirmed.intersection(&list.paths).cloned().collect();
+    Some(Arc::new(both))
+}
+
+fn decide_stateful_set(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: &mut Plan) {
+    if seen.image.is_empty() {
+        return;
+    }
+    let mut desired = builder.stateful_set(&seen.image, address);
+    let found = seen.found.stateful_set.as_deref();
+    if let Some(found) = found
+        && !keep_storage(&json!(found), &mut desired)
+    {
+        plan.outlook.degrade("StorageFixed", &format!(
+            "the storage cannot be changed while the StatefulSet exists: to have it made anew, run \
+             `kubectl delete statefulset -n {} {}`; a volume claim stays",
+            seen.registry.namespace().unwrap_or_default(),
+            seen.registry.name_any(),
+        ));
+    }
+    if !is_covered(found, &desired) {
+        plan.actions.push(Action::ApplyStatefulSet(desired));
+    }
+}
+
+/// A StatefulSet's claims cannot be changed: `desired` gets what `found` has. Returns whether that
+/// is what was desired.
+fn keep_storage(found: &Value, desired: &mut Value) -> bool {
+    let claims = |set: &Value| match &set["spec"]["volumeClaimTemplates"] {
+        Value::Array(claims) => claims.clone(),
+        _ => Vec::new(),
+    };
+    let data = |set: &Value| {
+        let volumes = set["spec"]["template"]["spec"]["volumes"].as_array();
+        let mut volumes = volumes.into_iter().flatten();
+        volumes.find(|volume| volume["name"] == "data").cloned()
+    };
+    let (found_claims, found_data) = (claims(found), data(found));
+    let is_same = found_claims.len() == claims(desired).len()
+        && found_claims
+            .iter()
+            .zip(claims(desired))
+            .all(|(f, d)| covers(f, &d))
+        && found_data.is_some() == data(desired).is_some();
+    if is_same {
+        return true;
+    }
+    let spec = &mut desired["spec"];
+    if found_claims.is_empty() {
+        spec.as_object_mut()
+            .map(|spec| spec.remove("volumeClaimTemplates"));
+    } else {
+        let of_template = |mut claim: Value| {
+            claim.as_object_mut().map(|claim| claim.remove("status"));
+            claim
+        };
+        spec["volumeClaimTemplates"] = found_claims.into_iter().map(of_template).collect();
+    }
+    if let Some(volumes) = spec["template"]["spec"]["volumes"].as_array_mut() {
+        volumes.retain(|volume| volume["name"] != "data");
+        if let Some(data) = found_data {
+            volumes.insert(0, data);
+        }
+    }
+    false
+}
+
+/// A change of what the pod mounts reaches it when kubelet looks at the pod, which an annotation
+/// makes it do. Kubelet's own watch may be behind that look, so it is reminded until the Registry
+/// has loaded the list.
+fn decide_reminder(seen: &Observed, list: &PublicList, plan: &mut Plan) {
+    let is_settled = plan.actions.is_empty();
+    let Some(pod) = seen.found.pod.as_deref().filter(|_| is_settled) else {
+        return;
+    };
+    let certificate = seen.found.tls.as_deref().and_then(pair_of);
+    let certificate = certificate.map(|pair| pair.certificate).unwrap_or_default();
+    let users = seen.found.users.as_deref().and_then(users_hash);
+    let users = users.unwrap_or_default();
+    let content = hash(&format!("{certificate}\n{users}\n{}", list.generation));
+    let reminder = format!(
+        "{}.{}",
+        &content[..32],
+        seen.answer.questions / QUESTIONS_PER_REMINDER
+    );
+    let is_loaded = seen.answer.generation == Some(list.generation);
+    let noted = pod.annotations().get(CONFIG_HASH);
+    let is_noted = noted.is_some_and(|noted| {
+        *noted == reminder || (is_loaded && noted.starts_with(&content[..32]))
+    });
+    if !is_noted {
+        let owned = Owned::of(&ObjectKey::from_object(seen.registry.as_ref()));
+        plan.actions
+            .push(Action::RemindKubelet(owned.pod, reminder));
+    }
+}
+
+fn cluster_ip(service: &Service) -> Option<IpAddr> {
+    let address = service.spec.as_ref()?.cluster_ip.as_ref()?;
+    address.parse().ok()
+}
+
+fn is_covered(found: Option<&impl Serialize>, desired: &Value) -> bool {
+    found.is_some_and(|found| covers(&json!(found), desired))
+}
+
+/// What is wrong with the object itself.
+fn refusal(registry: &Registry) -> Option<Saying> {
+    let name = registry.name_any();
+    if !is_label(&name) {
+        return Some(Saying::new(
+            "InvalidName",
+            format!(
+                "{name:?} is no name of a Registry: it becomes the name of a Service, so it must be at \
+             most {LONGEST_NAME} letters, digits and dashes, begin with a letter and not end with a dash"
+            ),
+        ));
+    }
+    let spec = &registry.spec;
+    let later = [
+        (
+            "tls",
+            spec.tls.is_some(),
+            "the controller makes the certificate",
+        ),
+        (
+            "auth",
+            spec.auth.is_some(),
+            "pushing needs the credential in the Secret that the controller makes, reading is open for what is public at its source",
+        ),
+        (
+            "imageVolumes",
+            !spec.image_volumes.is_empty(),
+            "push the images instead",
+        ),
+        (
+            "readOnly",
+            spec.read_only,
+            "only who holds the credential for pushing can write",
+        ),
+    ];
+    let mut later = later.into_iter().filter(|(_, is_set, _)| *is_set);
+    if let Some((field, _, instead)) = later.next() {
+        return Some(Saying::new(
+            "NotYetInCluster",
+            format!("spec.{field} does not work in a cluster yet: remove it; {instead}"),
+        ));
+    }
+    let problems = registry.settings().err()?;
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Some(Saying::new("InvalidSpec", problems.join("; ")))
+}
+
+/// A DNS-1035 label.
+fn is_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(inner)
+        && !name.ends_with('-')
+}
+
+fn refusal_of_rights(seen: &Observed) -> Option<Saying> {
+    let namespace = seen.registry.namespace().unwrap_or_default();
+    match seen.rights {
+        Rights::Granted if seen.image.is_empty() => Some(Saying::unknown(
+            "OwnImage",
+            "waits for the image of the controller's own pod",
+        )),
+        Rights::Granted => None,
+        Rights::Refused => Some(Saying::new(
+            "NotGranted",
+            format!(
+                "the controller may not run registries in namespace {namespace}: allow it with \
+             `coral grant --registry {namespace} | kubectl apply -f -`"
+            ),
+        )),
+        Rights::Unknown => Some(Saying::unknown(
+            "Reading",
+            "waits for the API server to answer",
+        )),
+    }
+}
+
+/// Nothing is adopted, and nothing is made while another owner's object is in the way.
+fn refusal_of_owner(seen: &Observed) -> Option<Saying> {
+    let (found, registry) = (&seen.found, seen.registry.as_ref());
+    let of = |kind: &'static str, object: Option<(String, Whose)>| {
+        object
+            .filter(|(_, whose)| *whose != Whose::Ours)
+            .map(|(name, whose)| (kind, name, whose))
+    };
+    macro_rules! named {
+        ($object:expr) => {
+            $object
+                .as_deref()
+                .map(|object| (object.name_any(), whose(object, registry)))
+        };
+    }
+    let others = [
+        of("Service", named!(found.service)),
+        of("StatefulSet", named!(found.stateful_set)),
+        of("ConfigMap", named!(found.public)),
+        of("Secret", named!(found.tls)),
+        of("Secret", named!(found.users)),
+        of("Secret", named!(found.push)),
+    ];
+    let others: Vec<_> = others.into_iter().flatten().collect();
+    if let Some((kind, name, _)) = others.iter().find(|(_, _, whose)| *whose == Whose::Foreign) {
+        return Some(Saying::new(
+            "Conflict",
+            format!(
+                "{kind} {name} is there already and was not made for this Registry: remove it, or give \
+             the Registry another name (it needs the names NAME, NAME-tls, NAME-auth, NAME-push \
+             and NAME-public)"
+            ),
+        ));
+    }
+    let (kind, name, _) = others.first()?;
+    Some(Saying {
+        truth: Truth::False,
+        reason: "RemovingEarlier",
+        message: format!(
+            "{kind} {name} of an earlier Registry of this name is still being removed"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,462 @@
+use serde_json::json;
+
+use super::super::observe::Found;
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn registry(name: &str, spec: &Value) -> Arc<Registry> {
+    let object = json!({
+        "apiVersion": "stvz.io/v1", "kind": "Registry",
+        "metadata": {"name": name, "namespace": "a", "uid": "uid-1", "generation": 1},
+        "spec": spec,
+    });
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+/// Nothing is there yet.
+fn fresh(spec: &Value) -> Observed {
+    Observed {
+        registry: registry("reg", spec),
+        rights: Rights::Granted,
+        found: Found::default(),
+        image: "example.org/coral:1".to_owned(),
+        authority: Some(Arc::new(Authority::generate(now()).unwrap())),
+        public: Some(BTreeSet::new()),
+        answer: super::super::loaded::Answer::default(),
+        confirmed: None,
+        now: now(),
+    }
+}
+
+fn typed<K: serde::de::DeserializeOwned>(value: &Value) -> Option<Arc<K>> {
+    serde_json::from_value(value.clone()).ok().map(Arc::new)
+}
+
+/// Carries the actions out as the API server would, defaults included.
+fn carry_out(seen: &mut Observed, plan: &Plan) {
+    let registry = seen.registry.clone();
+    let builder = Builder::new(&registry);
+    let found = &mut seen.found;
+    for action in &plan.actions {
+        match action {
+            Action::ApplyService(service) => {
+                let mut service = service.clone();
+                service["spec"]["clusterIP"] = json!("10.96.0.7");
+                service["spec"]["sessionAffinity"] = json!("None");
+                found.service = typed(&service);
+            }
+            Action::IssueCertificate(names, _) => {
+                let authority = seen.authority.as_ref().unwrap();
+                let pair = authority.issue(names, seen.now).unwrap();
+                found.tls = Some(Arc::new(builder.tls(&pair, authority.bundle())));
+            }
+            Action::WriteCredential(known, address) => {
+                let password = known.as_ref().map_or("s3cret", PushCredential::expose);
+                found.push = Some(Arc::new(builder.push(password, *address)));
+                found.users = Some(Arc::new(builder.users("$2b$", &hash(password))));
+            }
+            Action::ApplyPublic(list) => found.public = typed(list),
+            Action::ApplyStatefulSet(set) => {
+                let mut set = set.clone();
+                set["spec"]["podManagementPolicy"] = json!("OrderedReady");
+                set["metadata"]["generation"] = json!(1);
+                found.stateful_set = typed(&set);
+            }
+            Action::RemindKubelet(pod, reminder) => {
+                assert_eq!(pod.name, "reg-0");
+                let pod = json!({"metadata": {"name": "reg-0", "namespace": "a",
+                    "annotations": {CONFIG_HASH: reminder}}});
+                found.pod = typed(&pod);
+            }
+        }
+    }
+}
+
+/// Decides and carries out until nothing is left to do; returns the last plan.
+fn settle(seen: &mut Observed) -> Plan {
+    for _ in 0..10 {
+        let plan = decide(seen);
+        if plan.actions.is_empty() {
+            return plan;
+        }
+        carry_out(seen, &plan);
+    }
+    panic!("it never settles: {:?}", decide(seen).actions);
+}
+
+/// The pod runs.
+fn start(seen: &mut Observed) {
+    let mut set = json!(seen.found.stateful_set.as_deref().unwrap());
+    set["status"] =
+        json!({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1});
+    seen.found.stateful_set = typed(&set);
+    seen.found.pod = typed(&json!({"metadata": {"name": "reg-0", "namespace": "a"}}));
+}
+
+fn running(spec: &Value) -> Observed {
+    let mut seen = fresh(spec);
+    settle(&mut seen);
+    start(&mut seen);
+    seen.answer.generation = Some(1);
+    settle(&mut seen);
+    seen
+}
+
+/// Status, reason and message of a condition.
+fn condition(seen: &Observed, kind: &str) -> (String, String, String) {
+    let status = decide(seen).outlook.status(&seen.registry, seen.now);
+    let mut all = status.conditions.unwrap().into_iter();
+    let found = all.find(|condition| condition.type_ == kind).unwrap();
+    assert_eq!(found.observed_generation, Some(1));
+    (found.status, found.reason, found.message)
+}
+
+#[test]
+fn a_new_registry_settles_and_then_nothing_is_written_any_more() {
+    let mut seen = fresh(&json!({}));
+    let first = decide(&seen);
+    assert!(
+        matches!(first.actions[..], [Action::ApplyService(_)]),
+        "{:?}",
+        first.actions
+    );
+    assert_eq!(condition(&seen, "Ready").0, "False");
+    let plan = settle(&mut seen);
+    assert_eq!(plan.ask, None);
+    assert!(!plan.access.unwrap().ready);
+    start(&mut seen);
+    let plan = settle(&mut seen);
+    assert_eq!(plan.ask, Some(1));
+    seen.answer.generation = Some(1);
+    let plan = decide(&seen);
+    assert!(plan.actions.is_empty() && plan.ask.is_none());
+    let access = plan.access.unwrap();
+    assert!(access.ready);
+    assert_eq!(access.host, "reg.a.svc:5000");
+    assert_eq!(access.endpoint, "https://10.96.0.7:5000");
+    assert_eq!(access.push.unwrap().expose(), "s3cret");
+    assert_eq!(condition(&seen, "Ready").1, "Serving");
+    assert_eq!(condition(&seen, "Progressing").0, "False");
+    let status = plan.outlook.status(&seen.registry, seen.now);
+    assert_eq!(status.address.as_deref(), Some("reg.a.svc:5000"));
+    assert_eq!(status.public_generation, Some(1));
+}
+
+#[test]
+fn nothing_of_another_owner_is_adopted() {
+    let foreign = json!({"metadata": {"name": "reg", "namespace": "a"}});
+    let mut seen = fresh(&json!({}));
+    seen.found.service = typed(&foreign);
+    let plan = decide(&seen);
+    assert!(plan.actions.is_empty() && plan.access.is_none());
+    let (_, reason, message) = condition(&seen, "Ready");
+    assert_eq!(reason, "Conflict");
+    assert!(
+        message.contains("Service reg is there already"),
+        "{message}"
+    );
+    let mut seen = running(&json!({}));
+    seen.found.stateful_set = typed(&foreign);
+    assert!(decide(&seen).actions.is_empty());
+    let earlier =
+        json!({"apiVersion": "stvz.io/v1", "kind": "Registry", "name": "reg", "uid": "uid-0"});
+    let earlier =
+        json!({"metadata": {"name": "reg", "namespace": "a", "ownerReferences": [earlier]}});
+    let mut seen = fresh(&json!({}));
+    seen.found.service = typed(&earlier);
+    assert!(decide(&seen).actions.is_empty());
+    assert_eq!(condition(&seen, "Ready").1, "RemovingEarlier");
+    assert_eq!(condition(&seen, "Degraded").0, "False");
+}
+
+#[test]
+fn what_does_not_work_in_a_cluster_is_refused_by_name() {
+    let cases = [
+        (json!({"tls": {"secretName": "x"}}), "spec.tls"),
+        (
+            json!({"auth": {"htpasswd": {"secretName": "x"}}}),
+            "spec.auth",
+        ),
+        (
+            json!({"imageVolumes": [{"repository": "a/b", "hostPath": {"path": "/x"}}]}),
+            "spec.imageVolumes",
+        ),
+        (json!({"readOnly": true}), "spec.readOnly"),
+    ];
+    for (spec, field) in cases {
+        let seen = fresh(&spec);
+        assert!(decide(&seen).actions.is_empty());
+        let (status, reason, message) = condition(&seen, "Ready");
+        assert_eq!(
+            (status.as_str(), reason.as_str()),
+            ("False", "NotYetInCluster")
+        );
+        assert!(message.contains(field), "{message}");
+    }
+}
+
+#[test]
+fn a_name_that_is_no_service_name_is_refused() {
+    for name in ["1reg", "reg.a", "reg-", &"r".repeat(51)] {
+        let mut seen = fresh(&json!({}));
+        seen.registry = registry(name, &json!({}));
+        assert!(decide(&seen).actions.is_empty(), "{name}");
+        assert_eq!(condition(&seen, "Ready").1, "InvalidName");
+    }
+    assert!(is_label("r") && is_label(&"r".repeat(50)) && is_label("a-1"));
+}
+
+#[test]
+fn a_missing_right_is_told_with_the_command_to_run() {
+    let mut seen = fresh(&json!({}));
+    seen.rights = Rights::Refused;
+    assert!(decide(&seen).actions.is_empty());
+    let (_, reason, message) = condition(&seen, "Ready");
+    assert_eq!(reason, "NotGranted");
+    assert!(
+        message.contains("coral grant --registry a | kubectl apply -f -"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_change_by_another_hand_is_undone() {
+    let mut seen = running(&json!({}));
+    let mut set = json!(seen.found.stateful_set.as_deref().unwrap());
+    set["spec"]["replicas"] = json!(0);
+    seen.found.stateful_set = typed(&set);
+    let plan = decide(&seen);
+    assert!(
+        matches!(plan.actions[..], [Action::ApplyStatefulSet(_)]),
+        "{:?}",
+        plan.actions
+    );
+    seen.found.public = None;
+    seen.found.tls = None;
+    assert_eq!(decide(&seen).actions.len(), 3);
+}
+
+#[test]
+fn the_password_stays_as_long_as_its_secret_does() {
+    let mut seen = running(&json!({}));
+    seen.found.users = None;
+    let plan = decide(&seen);
+    let [Action::WriteCredential(Some(known), _)] = &plan.actions[..] else {
+        panic!("{:?}", plan.actions);
+    };
+    assert_eq!(known.expose(), "s3cret");
+    settle(&mut seen);
+    seen.found.push = None;
+    let plan = decide(&seen);
+    assert!(
+        matches!(plan.actions[..], [Action::WriteCredential(None, _)]),
+        "{:?}",
+        plan.actions
+    );
+}
+
+#[test]
+fn another_service_address_is_in_certificate_arguments_and_credential() {
+    let mut seen = running(&json!({}));
+    let mut service = json!(seen.found.service.as_deref().unwrap());
+    service["spec"]["clusterIP"] = json!("10.96.0.8");
+    seen.found.service = typed(&service);
+    let plan = decide(&seen);
+    assert!(
+        matches!(
+            plan.actions[..],
+            [
+                Action::IssueCertificate(_, Due::OtherNames),
+                Action::WriteCredential(Some(_), _),
+                Action::ApplyStatefulSet(_),
+            ]
+        ),
+        "{:?}",
+        plan.actions
+    );
+}
+
+fn paths(paths: &[&str]) -> BTreeSet<String> {
+    paths.iter().map(|&path| path.to_owned()).collect()
+}
+
+#[test]
+fn a_repository_counts_as_public_once_the_registry_has_loaded_it() {
+    let mut seen = running(&json!({}));
+    seen.confirmed = decide(&seen).confirmed;
+    seen.public = Some(paths(&["docker.io/library/nginx"]));
+    let plan = decide(&seen);
+    assert!(
+        matches!(plan.actions[..], [Action::ApplyPublic(_)]),
+        "{:?}",
+        plan.actions
+    );
+    carry_out(&mut seen, &plan);
+    let plan = decide(&seen);
+    assert_eq!(plan.ask, Some(2));
+    assert!(
+        matches!(plan.actions[..], [Action::RemindKubelet(..)]),
+        "{:?}",
+        plan.actions
+    );
+    assert_eq!(plan.access.clone().unwrap().loaded, Some(Arc::default()));
+    assert_eq!(condition(&seen, "Progressing").1, "LoadingPublic");
+    carry_out(&mut seen, &plan);
+    assert!(decide(&seen).actions.is_empty());
+    seen.answer.generation = Some(2);
+    let plan = decide(&seen);
+    assert!(plan.actions.is_empty());
+    let loaded = plan.access.unwrap().loaded.unwrap();
+    assert_eq!(*loaded, paths(&["docker.io/library/nginx"]));
+}
+
+#[test]
+fn a_repository_that_is_no_longer_public_counts_so_at_once() {
+    let mut seen = running(&json!({}));
+    seen.public = Some(paths(&["a/x", "a/y"]));
+    settle(&mut seen);
+    seen.answer.generation = Some(2);
+    seen.confirmed = decide(&seen).confirmed;
+    seen.public = Some(paths(&["a/y"]));
+    let loaded = decide(&seen).access.unwrap().loaded.unwrap();
+    assert_eq!(*loaded, paths(&["a/y"]));
+}
+
+#[test]
+fn what_is_public_stays_so_while_the_mirrors_have_not_said_anything() {
+    let mut seen = running(&json!({}));
+    seen.public = Some(paths(&["a/x"]));
+    settle(&mut seen);
+    seen.answer.generation = Some(2);
+    // The controller restarts.
+    seen.public = None;
+    seen.confirmed = None;
+    let plan = decide(&seen);
+    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+    assert_eq!(*plan.access.unwrap().loaded.unwrap(), paths(&["a/x"]));
+    seen.answer.generation = None;
+    assert_eq!(decide(&seen).access.unwrap().loaded, None);
+}
+
+#[test]
+fn kubelet_is_reminded_again_while_the_list_is_not_loaded() {
+    let mut seen = running(&json!({}));
+    seen.public = Some(paths(&["a/x"]));
+    settle(&mut seen);
+    seen.answer.questions = QUESTIONS_PER_REMINDER;
+    let plan = decide(&seen);
+    assert!(
+        matches!(plan.actions[..], [Action::RemindKubelet(..)]),
+        "{:?}",
+        plan.actions
+    );
+    seen.answer.generation = Some(2);
+    seen.answer.questions = 0;
+    assert!(decide(&seen).actions.is_empty());
+}
+
+#[test]
+fn too_long_a_list_is_cut_and_told() {
+    let mut seen = running(&json!({}));
+    seen.public = Some((0..20_001).map(|n| format!("a/{n:05}")).collect());
+    settle(&mut seen);
+    let (status, reason, message) = condition(&seen, "Degraded");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("True", "PublicListCut")
+    );
+    assert!(message.starts_with("1 public"), "{message}");
+    let long: BTreeSet<String> = (0..20_000).map(|n| format!("a/{n:0>200}")).collect();
+    let (kept, left_out) = bounded(&long);
+    assert_eq!(kept.len() + left_out, 20_000);
+    assert!(kept.iter().map(String::len).sum::<usize>() < 900 * 1024);
+}
+
+#[test]
+fn storage_is_a_claim_or_a_folder_and_stays_what_it_was() {
+    let mut seen = fresh(&json!({"storage": {"size": "1Gi", "storageClassName": "fast"}}));
+    settle(&mut seen);
+    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    let claim = &set["spec"]["volumeClaimTemplates"][0];
+    assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "1Gi");
+    assert_eq!(claim["spec"]["storageClassName"], "fast");
+    assert!(claim["metadata"].get("ownerReferences").is_none());
+    for other in [
+        json!({"storage": {"size": "2Gi"}}),
+        json!({"storage": {"emptyDir": {}}}),
+    ] {
+        seen.registry = registry("reg", &other);
+        let plan = decide(&seen);
+        assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+        let (_, reason, message) = condition(&seen, "Degraded");
+        assert_eq!(reason, "StorageFixed");
+        assert!(
+            message.contains("kubectl delete statefulset -n a reg"),
+            "{message}"
+        );
+    }
+    let mut seen = fresh(&json!({"storage": {"emptyDir": {"sizeLimit": "1Gi"}}}));
+    settle(&mut seen);
+    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    assert!(set["spec"].get("volumeClaimTemplates").is_none());
+    assert_eq!(
+        set["spec"]["template"]["spec"]["volumes"][0]["emptyDir"]["sizeLimit"],
+        "1Gi"
+    );
+}
+
+#[test]
+fn the_pod_is_what_pod_security_restricted_admits() {
+    let mut seen = fresh(&json!({"limits": {"blobSize": "1Gi"}}));
+    settle(&mut seen);
+    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    let pod = &set["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["enableServiceLinks"], false);
+    assert_eq!(
+        container["securityContext"]["allowPrivilegeEscalation"],
+        false
+    );
+    assert_eq!(
+        container["securityContext"]["capabilities"]["drop"],
+        json!(["ALL"])
+    );
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    let arguments = json!(container["args"]).to_string();
+    for part in [
+        "--host=reg.a.svc:5000",
+        "--host=10.96.0.7:5000",
+        "--max-blob-size=1Gi",
+    ] {
+        assert!(arguments.contains(part), "{arguments}");
+    }
+}
+
+#[test]
+fn what_the_pod_waits_for_is_in_the_condition() {
+    let mut seen = fresh(&json!({}));
+    settle(&mut seen);
+    seen.found.pod = typed(&json!({
+        "metadata": {"name": "reg-0", "namespace": "a"},
+        "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no volume"}]},
+    }));
+    assert!(condition(&seen, "Ready").2.contains("no volume"));
+    let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
+    let container = json!({"name": "registry", "state": waiting, "image": "", "imageID": "", "ready": false, "restartCount": 0});
+    seen.found.pod = typed(&json!({
+        "metadata": {"name": "reg-0", "namespace": "a"},
+        "status": {"containerStatuses": [container]},
+    }));
+    let (_, reason, message) = condition(&seen, "Ready");
+    assert_eq!(reason, "PodNotRunning");
+    assert!(message.contains("ErrImagePull: not found"), "{message}");
+}

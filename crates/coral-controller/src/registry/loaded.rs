@@ -1,0 +1,163 @@
+//! Asks Registries which list of public repositories they have loaded.
+//!
+//! A ConfigMap reaches a pod when kubelet gets to it; only the Registry knows when it did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::ObjectKey;
+use crate::backoff::Growth;
+use crate::changes::{Changes, Topic};
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest answer that is read.
+const MOST_BYTES: usize = 4096;
+/// Between questions to one Registry that has not loaded the list yet.
+const GROWTH: Growth = Growth {
+    first: Duration::from_millis(300),
+    longest: Duration::from_secs(10),
+};
+
+/// What Registries answered. Cheap to clone; all clones share one state.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    answers: Arc<Mutex<BTreeMap<ObjectKey, Answer>>>,
+    changes: Changes,
+}
+
+/// One Registry's last answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The generation that it has loaded, if it ever said one.
+    pub(super) generation: Option<i64>,
+    /// Questions in a row whose answer was not the wanted generation.
+    pub(super) questions: u32,
+    /// When it may be asked again.
+    next: Option<Timestamp>,
+    is_asked: bool,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    generation: i64,
+}
+
+impl Loaded {
+    pub(super) fn new(changes: &Changes) -> Self {
+        Self {
+            answers: Arc::default(),
+            changes: changes.clone(),
+        }
+    }
+
+    /// The last answer of a Registry.
+    pub(super) fn answer(&self, key: &ObjectKey) -> Answer {
+        self.lock().get(key).cloned().unwrap_or_default()
+    }
+
+    /// Forgets every Registry but these.
+    pub(super) fn retain(&self, keys: &BTreeSet<ObjectKey>) {
+        self.lock().retain(|key, _| keys.contains(key));
+    }
+
+    /// Asks in the background, unless a question is on its way or it is too soon. Returns when the
+    /// part should look again; an answer wakes it too.
+    pub(super) fn ask(
+        &self,
+        key: &ObjectKey,
+        endpoint: &str,
+        bundle: &str,
+        wanted: i64,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let mut answers = self.lock();
+        let answer = answers.entry(key.clone()).or_default();
+        if answer.is_asked {
+            return None;
+        }
+        if let Some(next) = answer.next.filter(|next| *next > now) {
+            return Some(next);
+        }
+        answer.is_asked = true;
+        drop(answers);
+        let (this, key) = (self.clone(), key.clone());
+        let (url, bundle) = (format!("{endpoint}/coral/v1/public"), bundle.to_owned());
+        tokio::spawn(async move {
+            let said = tokio::time::timeout(PATIENCE, ask(&url, &bundle)).await;
+            let said = said.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            if let Err(why) = &said {
+                tracing::debug!(registry = %key, %why, "the registry does not say what it has loaded");
+            }
+            this.answered(&key, said.ok(), wanted, Timestamp::now());
+        });
+        None
+    }
+
+    fn answered(&self, key: &ObjectKey, said: Option<i64>, wanted: i64, now: Timestamp) {
+        let mut answers = self.lock();
+        let Some(answer) = answers.get_mut(key) else {
+            return;
+        };
+        answer.is_asked = false;
+        answer.generation = said.or(answer.generation);
+        answer.questions = match said {
+            Some(generation) if generation == wanted => 0,
+            _ => answer.questions.saturating_add(1),
+        };
+        let wait = GROWTH.after(answer.questions.max(1));
+        answer.next = now.saturating_add(wait).ok();
+        drop(answers);
+        self.changes.notify(Topic::RegistryWorkloads);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Answer>> {
+        // Every change is made by single assignments: a panic leaves no half state.
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn ask(url: &str, bundle: &str) -> Result<i64, String> {
+    let trusted =
+        reqwest::Certificate::from_pem_bundle(bundle.as_bytes()).map_err(|error| words(&error))?;
+    let client = reqwest::Client::builder()
+        .tls_certs_only(trusted)
+        // The address is one of the cluster's own.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| words(&error))?;
+    let mut response = client
+        .get(url)
+        .send()
+        .await
+        .map_err(|error| words(&error))?;
+    if !response.status().is_success() {
+        return Err(format!("HTTP status {}", response.status()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| words(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_BYTES {
+            return Err("the answer is too long".to_owned());
+        }
+    }
+    let said: Said = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    Ok(said.generation)
+}
+
+/// The error with its causes: reqwest's own text says only which URL it was.
+fn words(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

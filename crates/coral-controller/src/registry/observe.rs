@@ -1,0 +1,165 @@
+//! What there is of a Registry.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use kube::ResourceExt as _;
+
+use super::build::Owned;
+use super::loaded::Answer;
+use super::workloads::{Place, Rights};
+use super::{Registry, RegistryPart};
+use crate::ObjectKey;
+use crate::api::{ApiError, Known};
+use crate::ca::certificate::Authority;
+use crate::part::Part as _;
+use crate::secrets::SecretProblem;
+use crate::store::Store;
+
+/// Everything that one decision is made from.
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    pub(super) registry: Arc<Registry>,
+    pub(super) rights: Rights,
+    pub(super) found: Found,
+    /// The image of the controller's own pod.
+    pub(super) image: String,
+    /// `None` until the CA part has one.
+    pub(super) authority: Option<Arc<Authority>>,
+    /// The public repositories that mirrors want; `None` while that is not known.
+    pub(super) public: Option<BTreeSet<String>>,
+    /// What the Registry said it has loaded.
+    pub(super) answer: Answer,
+    /// The paths of the last generation that it said it has loaded.
+    pub(super) confirmed: Option<Arc<BTreeSet<String>>>,
+    pub(super) now: Timestamp,
+}
+
+/// The objects that are there under the Registry's names, whoever made them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Found {
+    pub(super) service: Option<Arc<Service>>,
+    pub(super) stateful_set: Option<Arc<StatefulSet>>,
+    pub(super) public: Option<Arc<ConfigMap>>,
+    pub(super) pod: Option<Arc<Pod>>,
+    pub(super) tls: Option<Arc<Secret>>,
+    pub(super) users: Option<Arc<Secret>>,
+    pub(super) push: Option<Arc<Secret>>,
+}
+
+/// Whose an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// This Registry's.
+    Ours,
+    /// That of an earlier Registry of the same name: it is being removed.
+    Earlier,
+    /// Made by something else.
+    Foreign,
+}
+
+/// Whose an object is, by its owner references.
+pub(super) fn whose(object: &impl kube::Resource, registry: &Registry) -> Whose {
+    let owners = object.meta().owner_references.iter().flatten();
+    let mut whose = Whose::Foreign;
+    for owner in owners {
+        if Some(&owner.uid) == registry.metadata.uid.as_ref() {
+            return Whose::Ours;
+        }
+        if owner.kind == "Registry" && owner.name == registry.name_any() {
+            whose = Whose::Earlier;
+        }
+    }
+    whose
+}
+
+impl RegistryPart {
+    pub(super) async fn observe(
+        &self,
+        registry: &Arc<Registry>,
+        now: Timestamp,
+    ) -> Result<Observed, ApiError> {
+        let key = ObjectKey::from_object(registry.as_ref());
+        let shared = &self.context.shared;
+        let public = shared.public_paths.get();
+        let mut observed = Observed {
+            registry: registry.clone(),
+            rights: Rights::Unknown,
+            found: Found::default(),
+            image: self.image.clone().unwrap_or_default(),
+            authority: shared.authority.get(),
+            public: public.map(|all| all.get(&key).cloned().unwrap_or_default()),
+            answer: self.loaded.answer(&key),
+            confirmed: self.confirmed.get(&key).cloned(),
+            now,
+        };
+        let Some(place) = self.places.get(&key.namespace) else {
+            return Ok(observed);
+        };
+        observed.rights = place.rights().await;
+        if observed.rights == Rights::Granted {
+            match self.find(place, &key).await? {
+                Ok(found) => observed.found = found,
+                Err(rights) => observed.rights = rights,
+            }
+        }
+        Ok(observed)
+    }
+
+    async fn find(
+        &self,
+        place: &Place,
+        key: &ObjectKey,
+    ) -> Result<Result<Found, Rights>, ApiError> {
+        let owned = Owned::of(key);
+        let mut secrets = Vec::new();
+        for secret in [&owned.tls, &owned.users, &owned.push] {
+            match self.secret(secret).await {
+                Ok(secret) => secrets.push(secret),
+                Err(rights) => return Ok(Err(rights)),
+            }
+        }
+        let found = async {
+            let mut secrets = secrets.into_iter();
+            Ok(Found {
+                service: self.labelled(&place.services, key).await?,
+                stateful_set: self.labelled(&place.stateful_sets, key).await?,
+                public: self.labelled(&place.config_maps, &owned.public).await?,
+                pod: place.pods.get(&owned.pod),
+                tls: secrets.next().flatten(),
+                users: secrets.next().flatten(),
+                push: secrets.next().flatten(),
+            })
+        };
+        match found.await {
+            Ok(found) => Ok(Ok(found)),
+            Err(error) if ApiError::is_forbidden(&error) => Ok(Err(Rights::Refused)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn secret(&self, key: &ObjectKey) -> Result<Option<Arc<Secret>>, Rights> {
+        match self.context.secrets.get(Self::NAME, key).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(SecretProblem::Missing(_)) => Ok(None),
+            Err(SecretProblem::NotGranted(_)) => Err(Rights::Refused),
+            Err(SecretProblem::Unknown(_)) => Err(Rights::Unknown),
+        }
+    }
+
+    /// The watches see only what carries Coral's labels. What they do not see may be there all the
+    /// same, made by something else.
+    async fn labelled<K: Known>(
+        &self,
+        store: &Store<K>,
+        key: &ObjectKey,
+    ) -> Result<Option<Arc<K>>, ApiError> {
+        match store.get(key) {
+            Some(object) => Ok(Some(object)),
+            None => Ok(self.writer.get::<K>(key).await?.map(Arc::new)),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the status of a Registry says.
+
+use coral_api::RegistryStatus;
+use coral_api::conditions::{self, Truth, kind};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+
+use super::Registry;
+use super::observe::Found;
+
+/// One statement: whether, why in one word, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Saying {
+    pub(super) truth: Truth,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl Saying {
+    /// Something does not hold.
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            truth: Truth::False,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// Nothing is known.
+    pub(super) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            truth: Truth::Unknown,
+            ..Self::new(reason, message)
+        }
+    }
+}
+
+/// What a decision says of a Registry.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outlook {
+    ready: Option<Saying>,
+    progressing: Option<(&'static str, String)>,
+    degraded: Option<(&'static str, String)>,
+    pub(super) address: Option<String>,
+    pub(super) cluster_ip: Option<String>,
+    /// Generation and length of the list of public repositories that is loaded.
+    pub(super) public: Option<(i64, usize)>,
+}
+
+impl Outlook {
+    /// The Registry is not worked on, for this reason.
+    pub(super) fn refuse(&mut self, saying: Saying) {
+        if saying.truth == Truth::False && saying.reason != "RemovingEarlier" {
+            self.degraded = Some((saying.reason, saying.message.clone()));
+        }
+        self.ready = Some(saying);
+    }
+
+    /// The Registry is not ready yet.
+    pub(super) fn wait(&mut self, reason: &'static str, message: &str) {
+        self.ready = Some(Saying::new(reason, message));
+        self.progress(reason, message);
+    }
+
+    /// Work goes on.
+    pub(super) fn progress(&mut self, reason: &'static str, message: &str) {
+        if self.progressing.is_none() {
+            self.progressing = Some((reason, message.to_owned()));
+        }
+    }
+
+    /// Something needs a person's attention.
+    pub(super) fn degrade(&mut self, reason: &'static str, message: &str) {
+        if self.degraded.is_none() {
+            self.degraded = Some((reason, message.to_owned()));
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+            .as_ref()
+            .is_some_and(|saying| saying.truth == Truth::True)
+    }
+
+    /// The status; what is not known stays as it was.
+    pub(super) fn status(&self, registry: &Registry, now: Timestamp) -> RegistryStatus {
+        let before = registry.status.clone().unwrap_or_default();
+        let mut all = before.conditions.unwrap_or_default();
+        let mut set = |kind, truth, reason, message: &str| {
+            let saying = conditions::Saying {
+                kind,
+                truth,
+                reason,
+                message,
+            };
+            conditions::set(&mut all, &saying, registry.metadata.generation, now);
+        };
+        match &self.ready {
+            Some(saying) => set(kind::READY, saying.truth, saying.reason, &saying.message),
+            None => set(kind::READY, Truth::Unknown, "Reading", ""),
+        }
+        match &self.progressing {
+            Some((reason, message)) => set(kind::PROGRESSING, Truth::True, reason, message),
+            None => set(kind::PROGRESSING, Truth::False, "Settled", ""),
+        }
+        match &self.degraded {
+            Some((reason, message)) => set(kind::DEGRADED, Truth::True, reason, message),
+            None => set(kind::DEGRADED, Truth::False, "AsWanted", ""),
+        }
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        RegistryStatus {
+            observed_generation: registry.metadata.generation,
+            address: self.address.clone().or(before.address),
+            cluster_ip: self.cluster_ip.clone().or(before.cluster_ip),
+            public_generation: self.public.map(|it| it.0).or(before.public_generation),
+            public_repositories: self
+                .public
+                .map(|it| count(it.1))
+                .or(before.public_repositories),
+            conditions: Some(all),
+        }
+    }
+}
+
+/// Says whether the workload serves, and if not, what its pod waits for.
+pub(super) fn of_workload(found: &Found, host: &str, outlook: &mut Outlook) {
+    let set = found.stateful_set.as_deref();
+    if set.is_some_and(is_serving) {
+        outlook.ready = Some(Saying {
+            truth: Truth::True,
+            reason: "Serving",
+            message: format!("serves as {host}"),
+        });
+        return;
+    }
+    let trouble = found.pod.as_deref().and_then(trouble);
+    let (reason, message) = trouble.unwrap_or(("Starting", "its pod is not ready yet".to_owned()));
+    outlook.wait(reason, &message);
+}
+
+fn is_serving(set: &StatefulSet) -> bool {
+    let status = set.status.as_ref();
+    let is_seen = |observed: Option<i64>| observed >= set.metadata.generation;
+    status.is_some_and(|status| {
+        is_seen(status.observed_generation)
+            && status.ready_replicas.unwrap_or(0) >= 1
+            && status.updated_replicas.unwrap_or(0) >= 1
+    })
+}
+
+/// What the pod says of why it does not run.
+fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
+    let name = pod.name_any();
+    let status = pod.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    let unscheduled = conditions.find(|it| it.type_ == "PodScheduled" && it.status == "False");
+    if let Some(condition) = unscheduled {
+        let why = condition.message.clone().unwrap_or_default();
+        return Some(("Unschedulable", format!("pod {name} finds no node: {why}")));
+    }
+    let container = status.container_statuses.iter().flatten().next()?;
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    if matches!(reason, "ContainerCreating" | "PodInitializing") {
+        return None;
+    }
+    let why = waiting.message.clone().unwrap_or_default();
+    Some((
+        "PodNotRunning",
+        format!("pod {name} does not run: {reason}: {why}"),
+    ))
+}
