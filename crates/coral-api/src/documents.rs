@@ -1,5 +1,6 @@
 //! YAML documents from files: what `coral up` reads is what a cluster takes.
 
+mod bounds;
 mod check;
 mod chunk;
 mod finding;

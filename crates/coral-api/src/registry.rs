@@ -234,7 +234,7 @@ pub struct RegistryLimits {
     /// Largest blob, such as `10Gi` or `500M`. None: as large as the storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
-    #[x_kube(validation = rules::bytes_of_at_least("0"))]
+    #[x_kube(validation = rules::bytes())]
     pub blob_size: Option<String>,
     /// How many uploads may be open at once: 1 to 1000000, 10000 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -86,7 +86,9 @@ pub use upkeep::{MirrorLimits, Prune, Retry, VerifyMethod};
 #[x_kube(validation = Rule::new("!has(self.schedule) || !has(self.interval)")
     .message("has both schedule and interval: give one of them"))]
 pub struct RegistryMirrorSpec {
-    /// The registry that images are copied to: either `name` alone, or `host` and what belongs to it.
+    /// The registry that images are copied to: the `name` of a Registry object, or a `host` with
+    /// port, TLS and credential. With `coral up`, a `name` is the registry it runs itself: that of
+    /// the Registry document, or any name where there is none.
     pub registry: RegistryTarget,
     /// What is copied: 1 to 1000 repositories.
     #[schemars(length(min = 1, max = 1000))]
@@ -125,7 +127,9 @@ pub struct RegistryMirrorSpec {
     /// What to do when a copy fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// What happens to tags at the destination that are no longer selected.
+    /// What happens to tags at the destination that are no longer selected. Only repositories that
+    /// this mirror names are looked at, and no tag goes that another mirror wants. Manifests stay
+    /// under their digests; whether the registry clears those away is its own affair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
     /// How much this mirror may do at once.
@@ -146,9 +150,7 @@ pub struct RegistryMirrorSpec {
     pub suspend: bool,
 }
 
-/// A registry to copy to: the `name` of a Registry object, or a `host` with port, TLS and
-/// credentials. With `coral up`, a `name` is the registry it runs itself: that of the Registry
-/// document, or any name where there is none.
+/// A registry to copy to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

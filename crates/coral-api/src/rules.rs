@@ -41,13 +41,23 @@ pub(crate) fn duration_or_never(min: &str) -> Rule {
     )
 }
 
+/// A number of bytes.
+pub(crate) fn bytes() -> Rule {
+    bytes_rule("0", "must be a number of bytes, such as 500M or 10Gi")
+}
+
 /// A number of bytes of at least `min`.
 pub(crate) fn bytes_of_at_least(min: &str) -> Rule {
+    let message = format!("must be a number of bytes of at least {min}, such as 500M or 10Gi");
+    bytes_rule(min, &message)
+}
+
+fn bytes_rule(min: &str, message: &str) -> Rule {
     Rule::new(format!(
         "self.matches('{BYTES}') && quantity(self).compareTo(quantity('{min}')) >= 0 \
          && quantity(self).compareTo(quantity('18446744073709551615')) <= 0"
     ))
-    .message(format!("must be a number of bytes of at least {min}, such as 500M or 10Gi").as_str())
+    .message(message)
 }
 
 /// PEM text with certificates.

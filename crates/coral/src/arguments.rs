@@ -13,6 +13,7 @@ use coral_rt::LogArgs;
 
 use crate::client::ClientArguments;
 use crate::controller::ControllerArguments;
+use crate::crds::CrdsArguments;
 use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
 use crate::registry::RegistryArguments;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Uninstall(UninstallArguments),
     /// Check what mirrors depend on: names, TLS, logins, rate limits, clocks, disk
     Doctor(DoctorArguments),
+    /// Print the CRDs of Coral's kinds, for kubectl apply --server-side
+    Crds(CrdsArguments),
     /// Print the completions for a shell
     Completions(CompletionArguments),
     /// Write the man pages, one for each subcommand

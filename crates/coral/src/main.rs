@@ -8,6 +8,7 @@ mod arguments;
 mod client;
 mod controller;
 mod copy;
+mod crds;
 mod doctor;
 mod failure;
 mod grant;
@@ -70,6 +71,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Grant(grant) => grant::run(&grant),
             Command::Uninstall(uninstall) => uninstall::run(uninstall, terminal).await,
             Command::Doctor(doctor) => doctor::run(doctor, terminal).await,
+            Command::Crds(arguments) => crds::print(&arguments),
             Command::Completions(completions) => Ok(shell::completions(&completions)),
             Command::Man(man) => shell::man(&man),
         }

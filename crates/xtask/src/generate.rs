@@ -1,6 +1,8 @@
-//! `cargo xtask generate`: the reference pages of `docs/` that are made from the program itself.
+//! `cargo xtask generate`: the files that are made from the program itself, which are the reference
+//! pages of `docs/` and the definitions of custom resources in `deploy/`.
 
 mod command_line;
+mod crds;
 mod kind;
 
 use std::fs;
@@ -19,16 +21,27 @@ pub(crate) struct GenerateArguments {
 
 /// A generated file: where it lies in the checkout, and what it says.
 struct Page {
-    path: &'static str,
+    path: String,
     text: String,
 }
+
+/// Every kind, and the word of its files' names.
+const KINDS: [(&str, &str); 7] = [
+    ("Image", "image"),
+    ("InjectionPolicy", "injection-policy"),
+    ("MirroredImages", "mirrored-images"),
+    ("NodeImages", "node-images"),
+    ("Registry", "registry"),
+    ("RegistryMirror", "registry-mirror"),
+    ("RegistryRoute", "registry-route"),
+];
 
 pub(crate) fn run(workspace: &Workspace, arguments: &GenerateArguments) -> Result<()> {
     if arguments.check {
         return check(workspace);
     }
     for page in pages(workspace)? {
-        let path = workspace.root.join(page.path);
+        let path = workspace.root.join(&page.path);
         fs::create_dir_all(path.parent().unwrap_or(&workspace.root))?;
         fs::write(&path, page.text).with_context(|| format!("cannot write {}", path.display()))?;
         println!("wrote {}", page.path);
@@ -40,7 +53,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &GenerateArguments) -> Resul
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut stale = Vec::new();
     for page in pages(workspace)? {
-        let found = fs::read_to_string(workspace.root.join(page.path)).unwrap_or_default();
+        let found = fs::read_to_string(workspace.root.join(&page.path)).unwrap_or_default();
         if found != page.text {
             stale.push(page.path);
         }
@@ -62,18 +75,16 @@ fn pages(workspace: &Workspace) -> Result<Vec<Page>> {
             coral.display()
         );
     }
-    Ok(vec![
-        Page {
-            path: "docs/src/reference/command-line.md",
-            text: command_line::page(workspace)?,
-        },
-        Page {
-            path: "docs/src/reference/registry-mirror.md",
-            text: kind::page(workspace, "RegistryMirror")?,
-        },
-        Page {
-            path: "docs/src/reference/registry.md",
-            text: kind::page(workspace, "Registry")?,
-        },
-    ])
+    let mut pages = vec![Page {
+        path: "docs/src/reference/command-line.md".to_owned(),
+        text: command_line::page(workspace)?,
+    }];
+    for (kind, word) in KINDS {
+        pages.push(Page {
+            path: format!("docs/src/reference/{word}.md"),
+            text: kind::page(workspace, kind)?,
+        });
+        pages.push(crds::file(workspace, kind)?);
+    }
+    Ok(pages)
 }

@@ -39,7 +39,7 @@ pub(super) fn check(
 }
 
 /// An optional field's schema is `anyOf: [it, null]`; null is looked at by [`check_object`].
-fn without_null(schema: &Json) -> &Json {
+pub(super) fn without_null(schema: &Json) -> &Json {
     let alternatives = schema.get("anyOf").and_then(Json::as_array);
     let mut values = alternatives
         .into_iter()
@@ -90,7 +90,7 @@ fn stand_in(schema: &Json) -> Json {
     }
 }
 
-fn property<'a>(schema: &'a Json, name: &str) -> Option<&'a Json> {
+pub(super) fn property<'a>(schema: &'a Json, name: &str) -> Option<&'a Json> {
     schema.get("properties")?.get(name)
 }
 
@@ -178,7 +178,7 @@ fn required(schema: &Json) -> Vec<&str> {
         .collect()
 }
 
-fn joined(path: &str, key: &str) -> String {
+pub(super) fn joined(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_owned()
     } else {

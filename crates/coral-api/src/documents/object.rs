@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value as Json, json};
 
-use super::Object;
 use super::check::{check, duplicates, unknown};
 use super::finding::Findings;
 use super::node::{Node, Value};
 use super::suggestion::{hint, nearest, shown};
+use super::{Object, bounds};
 use crate::names::{API_VERSION, GROUP, kind};
 use crate::older;
 use crate::problem::{Problem, Problems};
@@ -211,6 +211,9 @@ fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {
         status: None,
     };
     report(node, mirror.validate(), findings);
+    if let Some(spec) = node.get("spec") {
+        bounds::check(spec, &MIRROR_SPEC, &mirror.spec, findings);
+    }
     Some(Object::RegistryMirror(Box::new(mirror)))
 }
 
@@ -224,6 +227,9 @@ fn registry(node: &Node, findings: &mut Findings) -> Option<Object> {
         status: None,
     };
     report(node, registry.validate(), findings);
+    if let Some(spec) = node.get("spec") {
+        bounds::check(spec, &REGISTRY_SPEC, &registry.spec, findings);
+    }
     Some(Object::Registry(Box::new(registry)))
 }
 

@@ -20,9 +20,7 @@ pub enum VerifyMethod {
     Unknown,
 }
 
-/// What happens to tags at the destination that are no longer selected. Only repositories that
-/// this mirror names are looked at, and no tag goes that another mirror wants. Manifests stay
-/// under their digests; whether the registry clears those away is its own affair.
+/// What happens to tags at the destination that are no longer selected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(

@@ -1,5 +1,5 @@
-//! The page of a kind: one table for each type of its JSON schema, in the order in which
-//! a reader meets them.
+//! The page of a kind: one table for each object in its JSON schema, headed by its path, in the
+//! order in which a reader meets them.
 
 use std::collections::VecDeque;
 
@@ -29,37 +29,39 @@ pub(crate) fn page(workspace: &Workspace, kind: &str) -> Result<String> {
 fn render(kind: &str, schema: &Value) -> String {
     let mut text = format!(
         "# {kind}\n\n<!-- Made by `cargo xtask generate` from the type's schema. -->\n\n\
-         `apiVersion: stvz.io/v1`, `kind: {kind}`. Unknown fields are errors.\n",
+         `apiVersion: stvz.io/v1`, `kind: {kind}`. Unknown fields are errors in files, and in a \
+         cluster with `kubectl apply --server-side` or `--validate=strict`.\n\n{}\n",
+        described(schema)
     );
-    let definitions = &schema["$defs"];
-    text.push_str(&section(kind, schema, definitions));
-    let mut waiting: VecDeque<String> = references(schema).into();
-    let mut seen = Vec::new();
-    while let Some(name) = waiting.pop_front() {
-        if seen.contains(&name) {
-            continue;
+    for part in ["spec", "status"] {
+        let mut waiting = VecDeque::from([(part.to_owned(), &schema["properties"][part])]);
+        while let Some((path, object)) = waiting.pop_front() {
+            text.push_str(&section(&path, object));
+            for (field, schema) in object["properties"].as_object().into_iter().flatten() {
+                let (suffix, inner) = object_in(schema);
+                if inner["properties"].is_object() {
+                    waiting.push_back((format!("{path}.{field}{suffix}"), inner));
+                }
+            }
         }
-        let definition = &definitions[&name];
-        if definition["properties"].is_object() {
-            text.push_str(&section(&name, definition, definitions));
-        }
-        waiting.extend(references(definition));
-        seen.push(name);
     }
     text
 }
 
-/// The heading, the description and the table of one object type.
-fn section(name: &str, definition: &Value, definitions: &Value) -> String {
-    let mut text = format!("\n## {name}\n\n{}\n", described(definition));
-    text.push_str("\n| field | type | |\n|---|---|---|\n");
-    let required = definition["required"].as_array();
-    for (field, schema) in definition["properties"].as_object().into_iter().flatten() {
+/// The heading, the description and the table of one object.
+fn section(path: &str, object: &Value) -> String {
+    let object = not_null(object);
+    let mut text = format!(
+        "\n## `{path}`\n\n{}\n\n| field | type | |\n|---|---|---|\n",
+        described(object)
+    );
+    let required = object["required"].as_array();
+    for (field, schema) in object["properties"].as_object().into_iter().flatten() {
         let is_required = required.is_some_and(|names| names.iter().any(|name| name == field));
         let mark = if is_required { " **Required.**" } else { "" };
         let row = format!(
             "| `{field}` | {} | {}{mark} |\n",
-            type_of(schema, definitions),
+            type_of(schema, &format!("{path}.{field}")),
             described(schema)
         );
         text.push_str(&row);
@@ -67,35 +69,46 @@ fn section(name: &str, definition: &Value, definitions: &Value) -> String {
     text
 }
 
-/// The description as one line that fits into a table.
+/// The description as one line that fits into a table. Its first paragraph is enough where an
+/// example follows.
 fn described(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default();
+    let text = text.split("\n\n```").next().unwrap_or_default();
     text.split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
         .replace('|', "\\|")
 }
 
-fn type_of(schema: &Value, definitions: &Value) -> String {
-    if let Some(name) = reference(schema) {
-        let definition = &definitions[name];
-        // A choice of values is shown where it is used; it has no table of its own.
-        if !definition["properties"].is_object() {
-            return type_of(definition, definitions);
-        }
-        return format!("[{name}](#{})", name.to_lowercase());
+/// The schema of an optional value is a choice of it and null.
+fn not_null(schema: &Value) -> &Value {
+    let choices = schema["anyOf"].as_array();
+    let mut values = choices
+        .into_iter()
+        .flatten()
+        .filter(|s| s["type"] != "null");
+    values.next().unwrap_or(schema)
+}
+
+/// The object that a field holds, with what its path ends in.
+fn object_in(schema: &Value) -> (&'static str, &Value) {
+    let schema = not_null(schema);
+    if schema["items"].is_object() {
+        return ("[]", not_null(&schema["items"]));
+    }
+    ("", schema)
+}
+
+fn type_of(schema: &Value, path: &str) -> String {
+    let schema = not_null(schema);
+    if schema["properties"].is_object() {
+        return format!("[object](#{})", anchor(path));
     }
     if let Some(value) = schema["const"].as_str() {
         return format!("`{value}`");
     }
-    if let Some(choices) = schema["anyOf"]
-        .as_array()
-        .or_else(|| schema["oneOf"].as_array())
-    {
-        let named = choices
-            .iter()
-            .filter(|choice| choice["type"] != "null")
-            .map(|choice| type_of(choice, definitions));
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let named = choices.iter().map(|choice| type_of(choice, path));
         return named.collect::<Vec<_>>().join(" or ");
     }
     if let Some(values) = schema["enum"].as_array() {
@@ -110,37 +123,19 @@ fn type_of(schema: &Value, definitions: &Value) -> String {
         name => name.as_str().into_iter().collect(),
     };
     match names.into_iter().find(|name| *name != "null") {
-        Some("array") => format!("list of {}", type_of(&schema["items"], definitions)),
-        Some("object") => format!(
-            "map to {}",
-            type_of(&schema["additionalProperties"], definitions)
-        ),
+        Some("array") => format!("list of {}", type_of(&schema["items"], path)),
+        Some("object") if schema["additionalProperties"].is_object() => {
+            format!("map to {}", type_of(&schema["additionalProperties"], path))
+        }
         Some(name) => name.to_owned(),
         None => "any".to_owned(),
     }
 }
 
-/// `#/$defs/Name` → `Name`.
-fn reference(schema: &Value) -> Option<&str> {
-    schema["$ref"].as_str()?.rsplit('/').next()
-}
-
-/// The types that the fields of this one lead to, in order.
-fn references(definition: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    collect(&definition["properties"], &mut found);
-    found
-}
-
-fn collect(value: &Value, found: &mut Vec<String>) {
-    if let Some(name) = reference(value) {
-        found.push(name.to_owned());
-    }
-    match value {
-        Value::Object(fields) => fields.values().for_each(|value| collect(value, found)),
-        Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
-        _ => {}
-    }
+/// The anchor of a heading, as mdBook makes it.
+fn anchor(path: &str) -> String {
+    let letters = path.chars().filter(char::is_ascii_alphanumeric);
+    letters.map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
 #[cfg(test)]
@@ -150,33 +145,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_type_gets_a_table_in_the_order_of_the_fields() {
+    fn each_object_gets_a_table_in_the_order_of_the_fields() {
         let schema = json!({
-            "description": "A mirror.",
+            "description": "A mirror.\n\n```yaml\nkind: X\n```",
             "properties": {
-                "spec": {"$ref": "#/$defs/Spec"},
-                "mode": {"anyOf": [{"$ref": "#/$defs/Mode"}, {"type": "null"}]},
-            },
-            "required": ["spec"],
-            "$defs": {
-                "Spec": {"description": "A\nwish.", "properties": {
+                "spec": {"description": "A\nwish.", "required": ["target"], "properties": {
                     "tags": {"type": "array", "items": {"type": "string"}, "description": "a|b"},
                     "port": {"type": ["integer", "null"]},
+                    "target": {"type": "object", "properties": {"Host": {"type": "string"}}},
+                    "mode": {"anyOf": [{"oneOf": [{"const": "On"}, {"const": "Off"}]}, {"type": "null"}]},
+                    "rules": {"type": "array", "items": {"properties": {"users": {"type": "object"}}}},
+                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
                 }},
-                "Mode": {"oneOf": [{"const": "On"}, {"const": "Off"}]},
+                "status": {"type": ["object", "null"], "properties": {}},
             },
         });
         let page = render("RegistryMirror", &schema);
-        assert!(
-            page.contains("| `spec` | [Spec](#spec) |  **Required.** |\n"),
-            "{page}"
-        );
-        assert!(page.contains("| `mode` | `On` or `Off` |  |\n"), "{page}");
-        assert!(page.contains("## Spec\n\nA wish.\n"), "{page}");
-        assert!(
-            page.contains("| `tags` | list of string | a\\|b |\n"),
-            "{page}"
-        );
-        assert!(page.contains("| `port` | integer |  |\n"), "{page}");
+        for expected in [
+            "\n\nA mirror.\n\n## `spec`\n\nA wish.\n",
+            "| `tags` | list of string | a\\|b |\n",
+            "| `port` | integer |  |\n",
+            "| `target` | [object](#spectarget) |  **Required.** |\n",
+            "| `mode` | `On` or `Off` |  |\n",
+            "| `rules` | list of [object](#specrules) |  |\n",
+            "| `labels` | map to string |  |\n",
+            "## `spec.target`\n",
+            "## `spec.rules[]`\n",
+            "| `users` | object |  |\n",
+            "## `status`\n",
+        ] {
+            assert!(page.contains(expected), "{expected}\n{page}");
+        }
     }
 }

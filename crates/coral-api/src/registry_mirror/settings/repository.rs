@@ -17,7 +17,7 @@ use crate::selection::{LatestOrder, TagSelect};
 const MAX_REPOSITORIES: usize = 1000;
 const MAX_PLATFORMS: usize = 32;
 /// Largest certificates of one repository, in bytes: a thousand of them are in one object.
-const MAX_CA: usize = 16 * 1024;
+const MAX_CA: usize = 12_000;
 
 /// What happens to artifacts that refer to an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

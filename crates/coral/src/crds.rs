@@ -1,0 +1,55 @@
+//! `coral crds`: the definitions of custom resources that a cluster needs before Coral's objects.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use coral_api::crds;
+use coral_api::names::kind;
+
+use crate::failure::Failure;
+
+/// Kinds that have a CRD.
+const KINDS: [&str; 7] = [
+    kind::IMAGE,
+    kind::INJECTION_POLICY,
+    kind::MIRRORED_IMAGES,
+    kind::NODE_IMAGES,
+    kind::REGISTRY,
+    kind::REGISTRY_MIRROR,
+    kind::REGISTRY_ROUTE,
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct CrdsArguments {
+    /// Only the definition of this kind; repeat it for several
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS))]
+    kind: Vec<String>,
+}
+
+/// Prints the definitions as YAML.
+pub(crate) fn print(arguments: &CrdsArguments) -> Result<ExitCode, Failure> {
+    let mut found = crds::crds();
+    if !arguments.kind.is_empty() {
+        found.retain(|crd| arguments.kind.contains(&crd.spec.names.kind));
+    }
+    let text = crds::to_yaml(&found).map_err(|error| Failure::failed("a definition", &error))?;
+    // A reader that went away early wanted no more.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_definition_can_be_asked_for_by_its_kind() {
+        let kinds: Vec<String> = crds::crds()
+            .into_iter()
+            .map(|c| c.spec.names.kind)
+            .collect();
+        assert_eq!(kinds, KINDS);
+    }
+}
