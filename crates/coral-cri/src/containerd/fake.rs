@@ -199,6 +199,7 @@ impl State {
             }
             "Create" => {
                 let image = read::<ctr::CreateImageRequest>(message).image.unwrap();
+                assert!(image.target.is_some(), "this would end containerd 2");
                 if self.names.contains_key(&image.name) {
                     return Err((Code::AlreadyExists, "already exists".to_owned()));
                 }
@@ -209,6 +210,8 @@ impl State {
                 let request = read::<ctr::UpdateImageRequest>(message);
                 let image = request.image.unwrap();
                 let paths = request.update_mask.unwrap().paths;
+                assert!(image.target.is_some(), "this would end containerd 2");
+                assert!(!paths.is_empty(), "this would replace every field");
                 let Some(stored) = self.names.get_mut(&image.name) else {
                     return Err(missing(&image.name));
                 };

@@ -34,13 +34,13 @@ impl Containerd {
         name: &str,
         marks: &Marks,
     ) -> Result<(), RuntimeError> {
-        let target = self.get(source).await?.target;
+        let target = self.get(source).await?;
         let mut labels = labels(marks);
         labels.insert(MANAGED.0.to_owned(), MANAGED.1.to_owned());
         let mut image = ctr::Image {
             name: name.to_owned(),
             labels,
-            target,
+            target: Some(target),
         };
         let mut last = None;
         for _ in 0..RACES {
@@ -65,7 +65,9 @@ impl Containerd {
         let image = ctr::Image {
             name: name.to_owned(),
             labels: labels(marks),
-            target: None,
+            // Not in the mask, so it changes nothing; but containerd 2 dereferences it, and a
+            // message without a target would end its process.
+            target: Some(ctr::Descriptor::default()),
         };
         self.update(&image, false).await
     }
@@ -87,7 +89,8 @@ impl Containerd {
         }
     }
 
-    async fn get(&self, name: &str) -> Result<ctr::Image, RuntimeError> {
+    /// What a name stands for.
+    async fn get(&self, name: &str) -> Result<ctr::Descriptor, RuntimeError> {
         let action = "look up the image name";
         let path = "/containerd.services.images.v1.Images/Get";
         let request = ctr::GetImageRequest {
@@ -95,7 +98,10 @@ impl Containerd {
         };
         let answer: ctr::ImageResponse = self.channel.quick(action, path, request).await?;
         let missing = || RuntimeError::new(action, Category::Other, "the answer holds no image");
-        answer.image.ok_or_else(missing)
+        answer
+            .image
+            .and_then(|image| image.target)
+            .ok_or_else(missing)
     }
 
     async fn create(&self, image: &ctr::Image) -> Result<(), RuntimeError> {
