@@ -1,1 +1,23 @@
 //! The agent: makes a node match its own NodeImages object.
+//!
+//! One agent runs on each node. It watches exactly the object that is named after its node, and
+//! makes three things match the spec: `hosts.toml` files by which containerd finds the registries
+//! inside ([`hosts`]), proved by a probe pull ([`probe`]); images, pulled by digest, named, pinned
+//! and removed ([`images`]); and the object's status ([`report`], [`publish`]).
+//!
+//! It reads no Secret, writes no Node, and knows nothing of Images, mirrors or routes: the
+//! controller makes one flat list of them. What it holds in memory can be lost at any moment; the
+//! runtime, the files and the object's status have it all. Start reading at [`node`].
+
+mod backoff;
+mod hosts;
+mod images;
+mod metrics;
+mod node;
+mod probe;
+mod publish;
+mod report;
+mod run;
+mod watch;
+
+pub use run::{AgentError, Config, run};

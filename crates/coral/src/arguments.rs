@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use coral_image::{Host, PlatformPattern};
 use coral_rt::LogArgs;
 
+use crate::agent::AgentArguments;
 use crate::client::ClientArguments;
 use crate::controller::ControllerArguments;
 use crate::crds::CrdsArguments;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     },
     /// Run the controller of a cluster: reconciles Coral's kinds, one at a time by a leader lease
     Controller(ControllerArguments),
+    /// Run the agent of a node: places images and makes containerd find the registries inside
+    Agent(AgentArguments),
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
     /// Make Coral's own container image of the running program

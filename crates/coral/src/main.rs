@@ -4,6 +4,7 @@
 //! module of its own; what they do is in the crates below. Exit codes: 0 done, 1 something failed,
 //! 2 wrong input.
 
+mod agent;
 mod arguments;
 mod client;
 mod controller;
@@ -66,6 +67,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
                 command: MirrorCommand::Run(run),
             } => mirror::run(run, terminal).await,
             Command::Controller(controller) => controller::run(controller, terminal).await,
+            Command::Agent(agent) => agent::run(agent, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
             Command::Image(image) => image::run(image, terminal).await,
             Command::Grant(grant) => grant::run(&grant),

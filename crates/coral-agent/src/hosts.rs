@@ -1,0 +1,68 @@
+//! The `hosts.toml` files by which containerd finds the registries inside.
+//!
+//! [`entry`] says which file a registry wants, [`found::scan`] reads what is there,
+//! [`plan::plan`] compares the two and [`apply::apply`] acts. Rules, each with a test:
+//!
+//! - A file is ours if its first line says so ([`MARKER`]); no other file is ever changed without
+//!   being kept first, and the kept one is put back byte for byte when ours goes.
+//! - Nothing is written in place. A new folder is renamed in as a whole, a changed file is renamed
+//!   over the old one, what goes is renamed out: containerd reads these files while pulls run, and
+//!   asks the source when it cannot decode one.
+//! - The CA lies there before the first file that names it and goes after the last: containerd
+//!   fails every pull of a host whose `ca` is missing.
+//! - A crash between any two steps leaves files that containerd can read, and the next look
+//!   finishes the work.
+
+pub(crate) mod apply;
+pub(crate) mod entry;
+pub(crate) mod found;
+pub(crate) mod plan;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+/// How the first line of our files begins.
+pub(crate) const MARKER: &str = "# Written by Coral's agent";
+/// The file in a host's folder.
+pub(crate) const FILE: &str = "hosts.toml";
+/// The folder whose rules hold for hosts without a folder of their own.
+pub(crate) const DEFAULT: &str = "_default";
+
+/// Where the files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// containerd's `config_path`: one folder per host.
+    pub(crate) certs: PathBuf,
+    /// Our own folder beside it, on the same file system: the CA, what was there before, and
+    /// what is being renamed in or out.
+    pub(crate) state: PathBuf,
+}
+
+impl Places {
+    /// For a `config_path`, such as `/etc/containerd/certs.d`.
+    pub(crate) fn beside(certs: &Path) -> Self {
+        let parent = certs.parent().unwrap_or(certs);
+        Self {
+            certs: certs.to_owned(),
+            state: parent.join("coral"),
+        }
+    }
+
+    /// The CA that our files name.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.state.join("ca.crt")
+    }
+
+    /// What was there before: a folder per host's folder. It holds the file, or nothing where the
+    /// folder had none.
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.state.join("kept")
+    }
+
+    /// Where new files are made and old ones end.
+    pub(crate) fn scraps(&self) -> PathBuf {
+        self.state.join("tmp")
+    }
+}

@@ -1,0 +1,165 @@
+//! From what is wanted and what is there to what is to be done. Pure.
+
+use std::collections::BTreeMap;
+
+use super::found::{File, Found, Kept};
+
+/// One change on the node. Each leaves files that containerd can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Writes the CA, renamed over an older one.
+    WriteCa(Vec<u8>),
+    /// Makes a folder with its file elsewhere and renames it in.
+    AddFolder {
+        /// The host's folder.
+        folder: String,
+        /// The file's content.
+        content: String,
+    },
+    /// Keeps what is in the folder now, to be put back later.
+    Keep {
+        /// The host's folder.
+        folder: String,
+    },
+    /// Renames a new file over the old one.
+    Write {
+        /// The host's folder.
+        folder: String,
+        /// The file's content.
+        content: String,
+    },
+    /// Puts the kept file back.
+    Restore {
+        /// The host's folder.
+        folder: String,
+    },
+    /// Renames our file out and leaves the folder.
+    RemoveFile {
+        /// The host's folder.
+        folder: String,
+    },
+    /// Renames the folder out.
+    RemoveFolder {
+        /// The host's folder.
+        folder: String,
+    },
+    /// Drops what was kept.
+    Forget {
+        /// The host's folder.
+        folder: String,
+    },
+    /// Removes the CA.
+    RemoveCa,
+    /// Removes what is left over of changes, and our own folder once it is empty.
+    Sweep,
+}
+
+impl Action {
+    /// The folder that it changes.
+    pub(crate) fn folder(&self) -> Option<&str> {
+        match self {
+            Self::AddFolder { folder, .. }
+            | Self::Keep { folder }
+            | Self::Write { folder, .. }
+            | Self::Restore { folder }
+            | Self::RemoveFile { folder }
+            | Self::RemoveFolder { folder }
+            | Self::Forget { folder } => Some(folder),
+            Self::WriteCa(_) | Self::RemoveCa | Self::Sweep => None,
+        }
+    }
+}
+
+/// What to do, in order. `wanted` maps folders to the content of their files; `ca` is absent while
+/// it is not known: then nothing new is written unless an older CA is there.
+pub(crate) fn plan(
+    wanted: &BTreeMap<String, String>,
+    ca: Option<&[u8]>,
+    found: &Found,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if !wanted.is_empty() {
+        // Before the files that name it.
+        let new = ca.filter(|ca| found.ca.as_deref() != Some(ca));
+        actions.extend(new.map(|ca| Action::WriteCa(ca.to_owned())));
+    }
+    if ca.is_some() || found.ca.is_some() {
+        for (folder, content) in wanted {
+            want(folder, content, found, &mut actions);
+        }
+    }
+    let stays = |folder: &&String| !wanted.contains_key(*folder);
+    for folder in found.ours().filter(stays) {
+        remove(folder, found, &mut actions);
+    }
+    for folder in found.kept.keys().filter(stays) {
+        settle(folder, found, &mut actions);
+    }
+    if wanted.is_empty() && found.ca.is_some() {
+        // After the files that name it.
+        actions.push(Action::RemoveCa);
+    }
+    if found.has_state || !actions.is_empty() {
+        actions.push(Action::Sweep);
+    }
+    if actions == [Action::Sweep] && !wanted.is_empty() {
+        actions.clear();
+    }
+    actions
+}
+
+fn want(folder: &str, content: &str, found: &Found, actions: &mut Vec<Action>) {
+    let folder = folder.to_owned();
+    let content = content.to_owned();
+    if !found.folders.contains_key(&folder) {
+        actions.push(Action::AddFolder { folder, content });
+        return;
+    }
+    match found.file(&folder) {
+        File::Ours(now) if *now == content => {}
+        File::Ours(_) => actions.push(Action::Write { folder, content }),
+        File::Absent if found.kept.contains_key(&folder) => {
+            actions.push(Action::Write { folder, content });
+        }
+        File::Absent | File::Foreign => {
+            let keep = Action::Keep {
+                folder: folder.clone(),
+            };
+            actions.extend([keep, Action::Write { folder, content }]);
+        }
+        File::Unusable => {}
+    }
+}
+
+/// A file of ours that is no longer wanted.
+fn remove(folder: &str, found: &Found, actions: &mut Vec<Action>) {
+    let others = found.folders.get(folder).is_some_and(|f| f.others);
+    let folder = folder.to_owned();
+    match found.kept.get(&folder) {
+        Some(Kept::File) => actions.push(Action::Restore { folder }),
+        Some(Kept::Folder) => {
+            let file = Action::RemoveFile {
+                folder: folder.clone(),
+            };
+            actions.extend([file, Action::Forget { folder }]);
+        }
+        // Whatever was put beside our file since is another's.
+        None if others => actions.push(Action::RemoveFile { folder }),
+        None => actions.push(Action::RemoveFolder { folder }),
+    }
+}
+
+/// Something kept for a folder that has no file of ours and wants none.
+fn settle(folder: &str, found: &Found, actions: &mut Vec<Action>) {
+    let kept = found.kept.get(folder).copied();
+    let folder = folder.to_owned();
+    match (found.file(&folder), kept) {
+        // Planned by `remove`.
+        (File::Ours(_), _) => {}
+        // Our file was deleted by another: what was there before still has to come back.
+        (File::Absent, Some(Kept::File)) => actions.push(Action::Restore { folder }),
+        // A crash between keeping and writing, or between putting back and forgetting; or another
+        // file has come since.
+        _ => actions.push(Action::Forget { folder }),
+    }
+}

@@ -1,0 +1,112 @@
+//! Pulls that failed, and when they are tried again.
+
+use coral_api::image::ImageTagState;
+use coral_api::node_images::{NodeImage, NodeImageStatus};
+use coral_cri::{Disposition, RuntimeError};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::backoff;
+
+/// Failures in a row after which an image is in error, where the spec does not say.
+const LIMIT: u32 = 5;
+/// Longest wait between attempts, where the spec does not say; never more than this.
+pub(crate) const LONGEST: SignedDuration = SignedDuration::from_mins(10);
+
+/// Attempts at one image that failed, without a success since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// The digest and generation that were tried: another one is tried at once.
+    digest: String,
+    generation: Option<i64>,
+    /// Failures in a row.
+    pub(crate) failures: u32,
+    /// When it is tried again; never before a change where this is absent.
+    pub(crate) next: Option<Timestamp>,
+    /// One word.
+    pub(crate) reason: String,
+    /// What happened.
+    pub(crate) message: String,
+}
+
+impl Attempt {
+    /// One more failure. A refusal waits for a change; one by a registry of this cluster is tried
+    /// up to the limit first, since what it serves follows the mirrors a moment later.
+    pub(crate) fn failed(
+        image: &NodeImage,
+        before: Option<&Self>,
+        error: &RuntimeError,
+        is_inside: bool,
+        now: Timestamp,
+        random: f64,
+    ) -> Self {
+        let before = before.filter(|attempt| attempt.is_about(image));
+        let failures = before
+            .map_or(0, |attempt| attempt.failures)
+            .saturating_add(1);
+        let waits_for_change = match error.disposition() {
+            Disposition::Transient => false,
+            Disposition::Refusal => !is_inside || failures >= limit(image),
+        };
+        let longest = image.max_backoff_seconds.map_or(LONGEST, |seconds| {
+            SignedDuration::from_secs(seconds.into()).min(LONGEST)
+        });
+        let next = now + backoff::wait(failures, longest, random);
+        Self {
+            digest: image.digest.clone(),
+            generation: image.generation,
+            failures,
+            next: (!waits_for_change).then_some(next),
+            reason: error.category().to_string(),
+            message: error.to_string(),
+        }
+    }
+
+    /// A reference or digest that can never be pulled.
+    pub(crate) fn malformed(image: &NodeImage, message: String) -> Self {
+        Self {
+            digest: image.digest.clone(),
+            generation: image.generation,
+            failures: 1,
+            next: None,
+            reason: "InvalidReference".to_owned(),
+            message,
+        }
+    }
+
+    /// What an agent before this one had noted.
+    pub(crate) fn restored(status: &NodeImageStatus) -> Option<Self> {
+        Some(Self {
+            digest: status.digest.clone(),
+            generation: status.observed_generation,
+            failures: status.attempts.filter(|attempts| *attempts > 0)?,
+            next: status.next_attempt.as_ref().and_then(|at| at.parse().ok()),
+            reason: status.reason.clone().unwrap_or_default(),
+            message: status.message.clone().unwrap_or_default(),
+        })
+    }
+
+    /// Whether this image was tried, and not another one of that name.
+    pub(crate) fn is_about(&self, image: &NodeImage) -> bool {
+        self.digest == image.digest && self.generation == image.generation
+    }
+
+    /// Whether the image may be tried now. A wait beyond the longest is one of a clock that was
+    /// set back.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.next
+            .is_some_and(|next| next <= now || next > now + LONGEST)
+    }
+
+    /// The state that the image is in after these failures.
+    pub(crate) fn state(&self, image: &NodeImage) -> ImageTagState {
+        if self.next.is_none() || self.failures >= limit(image) {
+            ImageTagState::Error
+        } else {
+            ImageTagState::Pending
+        }
+    }
+}
+
+fn limit(image: &NodeImage) -> u32 {
+    image.retry_limit.unwrap_or(LIMIT)
+}

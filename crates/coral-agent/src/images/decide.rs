@@ -1,0 +1,390 @@
+//! From the spec and what the runtime holds to what is to be done. Pure.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use coral_api::image::ImageTagState;
+use coral_api::node_images::{NodeImage, NodeImageStatus};
+use coral_cri::{Category, ImageName, ImageRuntime, Marks, RuntimeError, RuntimeImage};
+use coral_image::{Digest, ImageRef};
+use jiff::Timestamp;
+
+use super::attempt::Attempt;
+use super::mark::{Role, marks};
+use super::remove::removal;
+use crate::probe::Standing;
+
+/// What is looked at.
+pub(crate) struct View<'a> {
+    pub(crate) images: &'a [NodeImage],
+    /// Names that are pinned while they are there, and never pulled.
+    pub(crate) pins: &'a [String],
+    pub(crate) present: &'a [RuntimeImage],
+    /// IDs of images that containers were made from.
+    pub(crate) in_use: &'a BTreeSet<String>,
+    /// Failures, by reference.
+    pub(crate) attempts: &'a BTreeMap<String, Attempt>,
+    /// Pulls that run, as `HOST/PATH@DIGEST`.
+    pub(crate) pulling: &'a BTreeSet<String>,
+    /// References that the last status called placed by the agent: a pull by kubelet takes the
+    /// labels of a name away.
+    pub(crate) placed: &'a BTreeSet<String>,
+    /// Where the hosts inside stand, and whether their source may be asked as well.
+    pub(crate) hosts: &'a BTreeMap<String, Inside>,
+    /// Most pulls at once.
+    pub(crate) parallel: usize,
+    pub(crate) now: Timestamp,
+}
+
+/// A host that is served from inside the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inside {
+    pub(crate) standing: Standing,
+    /// Whether the source is asked after a miss.
+    pub(crate) has_source: bool,
+}
+
+/// A pull to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pull {
+    /// `HOST/PATH@DIGEST`.
+    pub(crate) name: String,
+    /// What the name is marked with once it is there.
+    pub(crate) marks: Marks,
+}
+
+/// A change of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NameAction {
+    /// Give an image a further name.
+    Tag {
+        source: String,
+        name: String,
+        marks: Marks,
+    },
+    /// Change the marks of a name.
+    Mark { name: String, marks: Marks },
+    /// Take a name away.
+    Untag { name: String },
+    /// Remove an image with all its names.
+    Remove { name: String },
+}
+
+impl NameAction {
+    /// Does it.
+    pub(crate) async fn apply<R: ImageRuntime>(&self, runtime: &R) -> Result<(), RuntimeError> {
+        tracing::debug!(action = ?self, "changing an image's names");
+        let done = match self {
+            Self::Tag {
+                source,
+                name,
+                marks,
+            } => runtime.tag(source, name, marks).await,
+            Self::Mark { name, marks } => runtime.mark(name, marks).await,
+            Self::Untag { name } => runtime.untag(name).await,
+            Self::Remove { name } => runtime.remove(name).await,
+        };
+        match done {
+            // The image went in the meantime: the next look sees it.
+            Err(error) if error.category() == Category::NotFound => Ok(()),
+            done => done,
+        }
+    }
+}
+
+/// What to do and to report.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Decision {
+    /// Pulls to start, the most urgent first.
+    pub(crate) pulls: Vec<Pull>,
+    /// Every pull that is still wanted, running or not: others are cancelled.
+    pub(crate) wanted: BTreeSet<String>,
+    /// Changes of names, in order.
+    pub(crate) names: Vec<NameAction>,
+    /// When something becomes due.
+    pub(crate) wake: Option<Timestamp>,
+    /// A state for each image of the spec, and for what still has to go.
+    pub(crate) statuses: Vec<NodeImageStatus>,
+    /// Pinned names that are there.
+    pub(crate) pins: Vec<String>,
+}
+
+/// An image of the spec with its names.
+struct Wanted<'a> {
+    image: &'a NodeImage,
+    host: String,
+    /// The name that pods use, canonical.
+    name: String,
+    /// `HOST/PATH@DIGEST`.
+    pulled: String,
+}
+
+impl<'a> Wanted<'a> {
+    fn parse(image: &'a NodeImage) -> Result<Self, String> {
+        let reference = ImageRef::parse(&image.reference).map_err(|error| error.to_string())?;
+        let digest = Digest::parse(&image.digest).map_err(|error| error.to_string())?;
+        if let Some(named) = reference.digest().filter(|named| **named != digest) {
+            return Err(format!(
+                "the reference names {named}, the digest to pull is {digest}"
+            ));
+        }
+        Ok(Self {
+            image,
+            host: reference.repository().host().to_string(),
+            name: reference.to_string(),
+            pulled: reference.pinned(digest).to_string(),
+        })
+    }
+}
+
+/// The host of an image, and the name that it is pulled by; nothing for a malformed reference.
+pub(crate) fn pulled_name(image: &NodeImage) -> Option<(String, String)> {
+    let wanted = Wanted::parse(image).ok()?;
+    Some((wanted.host, wanted.pulled))
+}
+
+/// Decides.
+pub(crate) fn decide(view: &View<'_>) -> Decision {
+    let mut decision = Decision::default();
+    let names = names(view.present);
+    let mut wanted = Vec::new();
+    for image in view.images {
+        match Wanted::parse(image) {
+            Ok(parsed) => wanted.push(parsed),
+            Err(message) => {
+                let malformed = Attempt::malformed(image, message);
+                decision.statuses.push(failed_status(image, &malformed));
+            }
+        }
+    }
+    // The most urgent first; then by name, so that two looks agree.
+    wanted.sort_by_key(|w| {
+        (
+            Reverse(w.image.priority.unwrap_or(0)),
+            w.image.reference.clone(),
+        )
+    });
+    let shared = shared_wishes(&wanted);
+    let keep = wanted
+        .iter()
+        .flat_map(|w| [w.name.clone(), w.pulled.clone()])
+        .chain(view.pins.iter().cloned())
+        .collect();
+    let removal = removal(view.present, &keep, view.in_use, view.pulling.is_empty());
+    // What has to go goes before more comes: else it would wait for as long as there are pulls.
+    let is_held = !removal.waiting.is_empty();
+    let mut free = view.parallel.saturating_sub(view.pulling.len());
+    for wish in &wanted {
+        decision.wanted.insert(wish.pulled.clone());
+        let status = match place(wish, &names, &shared, view, &mut decision.names) {
+            Some(status) => status,
+            None => pull(wish, &shared, view, is_held, &mut free, &mut decision),
+        };
+        decision.statuses.push(status);
+    }
+    for name in view.pins {
+        decision.names.extend(pin(name, &names));
+        decision
+            .pins
+            .extend(names.get(name.as_str()).map(|_| name.clone()));
+    }
+    decision.names.extend(removal.actions);
+    decision
+        .statuses
+        .extend(removal.waiting.iter().filter_map(|(name, digest)| {
+            let is_tag = !name.contains('@');
+            is_tag.then(|| leaving_status(name, digest))
+        }));
+    decision
+        .statuses
+        .sort_by(|one, other| one.reference.cmp(&other.reference));
+    decision
+        .statuses
+        .dedup_by(|one, other| one.reference == other.reference);
+    decision
+}
+
+fn names(present: &[RuntimeImage]) -> BTreeMap<&str, (&RuntimeImage, &ImageName)> {
+    let names = present
+        .iter()
+        .flat_map(|image| image.names.iter().map(move |name| (image, name)));
+    names
+        .map(|(image, name)| (name.name.as_str(), (image, name)))
+        .collect()
+}
+
+/// For each `HOST/PATH@DIGEST`, which several references may share: whether one wants it pinned,
+/// and whether all want it removed in the end.
+fn shared_wishes(wanted: &[Wanted<'_>]) -> BTreeMap<String, (bool, bool)> {
+    let mut shared: BTreeMap<String, (bool, bool)> = BTreeMap::new();
+    for wish in wanted {
+        let entry = shared.entry(wish.pulled.clone()).or_insert((false, true));
+        entry.0 |= wish.image.pin;
+        entry.1 &= wish.image.remove;
+    }
+    shared
+}
+
+/// The status of an image that is there, with what its names still lack; nothing where it has to
+/// be pulled.
+fn place(
+    wish: &Wanted<'_>,
+    names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>,
+    shared: &BTreeMap<String, (bool, bool)>,
+    view: &View<'_>,
+    actions: &mut Vec<NameAction>,
+) -> Option<NodeImageStatus> {
+    let image = wish.image;
+    let reference = wish.name.as_str();
+    let there = |name: &str| {
+        let found = names.get(name).copied();
+        found.filter(|(_, name)| name.digest == image.digest)
+    };
+    let (pin, remove) = shared.get(&wish.pulled).copied().unwrap_or_default();
+    let pulled = there(&wish.pulled);
+    if let Some((_, name)) = pulled.filter(|_| wish.pulled != reference) {
+        actions.extend(remark(name, pin, remove, false));
+    }
+    let Some((found, name)) = there(reference) else {
+        pulled?;
+        actions.push(NameAction::Tag {
+            source: wish.pulled.clone(),
+            name: reference.to_owned(),
+            marks: marks(Some(Role::made(image.remove)), image.pin),
+        });
+        // Reported once it is seen.
+        return Some(status(image, ImageTagState::Pending));
+    };
+    let placed = view.placed.contains(&image.reference);
+    actions.extend(remark(name, image.pin, image.remove, placed));
+    let is_made = Role::on(name).is_some_and(Role::is_made) || placed;
+    Some(NodeImageStatus {
+        placed: is_made,
+        size: i64::try_from(found.size).ok(),
+        ..status(image, ImageTagState::Available)
+    })
+}
+
+/// What a name that is there lacks of what the spec says.
+fn remark(name: &ImageName, pin: bool, remove: bool, placed: bool) -> Option<NameAction> {
+    let now = Role::on(name);
+    let role = match now {
+        Some(Role::Keep | Role::Remove) => Some(Role::made(remove)),
+        None if placed => Some(Role::made(remove)),
+        _ => pin.then_some(Role::Found),
+    };
+    // A pin that another set on a name without our label stays.
+    let pinned = pin || (now.is_none() && name.pinned);
+    let is_right = role == now && pinned == name.pinned;
+    (!is_right).then(|| NameAction::Mark {
+        name: name.name.clone(),
+        marks: marks(role, pinned),
+    })
+}
+
+/// Pins a name that is there and is never pulled.
+fn pin(name: &str, names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>) -> Option<NameAction> {
+    let (_, found) = names.get(name)?;
+    let role = Role::on(found);
+    (!found.pinned || role.is_none()).then(|| NameAction::Mark {
+        name: name.to_owned(),
+        marks: marks(role.or(Some(Role::Found)), true),
+    })
+}
+
+/// Starts the pull of an image that is not there, or says what it waits for.
+fn pull(
+    wish: &Wanted<'_>,
+    shared: &BTreeMap<String, (bool, bool)>,
+    view: &View<'_>,
+    is_held: bool,
+    free: &mut usize,
+    decision: &mut Decision,
+) -> NodeImageStatus {
+    let image = wish.image;
+    let attempt = view.attempts.get(&image.reference);
+    let attempt = attempt.filter(|attempt| attempt.is_about(image));
+    let shown = match (attempt, host_trouble(wish, view)) {
+        (Some(attempt), _) => failed_status(image, attempt),
+        (None, Some(message)) => waiting_status(image, message),
+        (None, None) => status(image, ImageTagState::Pending),
+    };
+    if view.pulling.contains(&wish.pulled) || host_trouble(wish, view).is_some() {
+        return shown;
+    }
+    if let Some(attempt) = attempt.filter(|attempt| !attempt.is_due(view.now)) {
+        decision.wake = [decision.wake, attempt.next].into_iter().flatten().min();
+        return shown;
+    }
+    let is_planned = decision.pulls.iter().any(|pull| pull.name == wish.pulled);
+    if !is_planned && !is_held && *free > 0 {
+        *free -= 1;
+        let (pin, remove) = shared.get(&wish.pulled).copied().unwrap_or_default();
+        decision.pulls.push(Pull {
+            name: wish.pulled.clone(),
+            marks: marks(Some(Role::made(remove)), pin),
+        });
+    }
+    shown
+}
+
+/// Why the image's host cannot be asked yet.
+fn host_trouble(wish: &Wanted<'_>, view: &View<'_>) -> Option<String> {
+    let inside = view.hosts.get(&wish.host)?;
+    match &inside.standing {
+        Standing::Ready => None,
+        // The runtime asks the source when the registry inside fails.
+        Standing::Failed(_) if inside.has_source => None,
+        Standing::Pending(why) | Standing::Failed(why) => {
+            Some(format!("{} is not ready on this node: {why}", wish.host))
+        }
+    }
+}
+
+fn status(image: &NodeImage, state: ImageTagState) -> NodeImageStatus {
+    NodeImageStatus {
+        reference: image.reference.clone(),
+        digest: image.digest.clone(),
+        observed_generation: image.generation,
+        state,
+        placed: false,
+        removing: false,
+        size: None,
+        reason: None,
+        message: None,
+        attempts: None,
+        next_attempt: None,
+    }
+}
+
+fn failed_status(image: &NodeImage, attempt: &Attempt) -> NodeImageStatus {
+    NodeImageStatus {
+        reason: Some(attempt.reason.clone()),
+        message: Some(attempt.message.clone()),
+        attempts: Some(attempt.failures),
+        next_attempt: attempt.next.map(|next| next.to_string()),
+        ..status(image, attempt.state(image))
+    }
+}
+
+fn waiting_status(image: &NodeImage, message: String) -> NodeImageStatus {
+    NodeImageStatus {
+        reason: Some("RegistryNotReady".to_owned()),
+        message: Some(message),
+        ..status(image, ImageTagState::Pending)
+    }
+}
+
+fn leaving_status(name: &str, digest: &str) -> NodeImageStatus {
+    let image = NodeImage {
+        reference: name.to_owned(),
+        digest: digest.to_owned(),
+        ..NodeImage::default()
+    };
+    NodeImageStatus {
+        placed: true,
+        removing: true,
+        reason: Some("WaitsForPulls".to_owned()),
+        ..status(&image, ImageTagState::Available)
+    }
+}

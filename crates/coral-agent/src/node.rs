@@ -1,0 +1,358 @@
+//! The node's loop: observe → decide → apply → report, woken by changes.
+
+mod files;
+mod places;
+mod work;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::node_images::{NodeImageStatus, NodeImages, NodeRegistryPolicy};
+use coral_cri::{ImageRuntime, RuntimeError};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::images::attempt::Attempt;
+use crate::images::decide::{Decision, Inside, View, decide, pulled_name};
+use crate::metrics::Metrics;
+use crate::probe::{Host, Next, Proofs, Standing};
+use crate::publish::Report;
+use crate::report;
+use crate::watch::Seen;
+use files::Files;
+use places::Runtime;
+use work::{Done, Work};
+
+/// How often the node is looked at without a change. It asks the runtime, never the API server.
+const LOOK: SignedDuration = SignedDuration::from_mins(1);
+/// How soon names are looked at that were just given: CRI learns of them a moment later.
+const SETTLE: SignedDuration = SignedDuration::from_millis(100);
+/// How soon a runtime that did not answer is asked again.
+const AWAY: SignedDuration = SignedDuration::from_secs(3);
+/// How often the CA's file is read.
+const CA_CHECK: Duration = Duration::from_secs(5);
+
+/// What the loop is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Folder with `ca.crt`, mounted from a ConfigMap.
+    pub(crate) coral_dir: PathBuf,
+    /// Folder of hosts' folders, instead of the runtime's own answer.
+    pub(crate) certs_dir: Option<PathBuf>,
+    /// Most pulls at once.
+    pub(crate) parallel: usize,
+}
+
+/// The loop and what it remembers. All of it can be lost: it is read again from the runtime, the
+/// files and the object's status.
+pub(crate) struct Node<R> {
+    runtime: Runtime<R>,
+    settings: Settings,
+    metrics: Metrics,
+    seen: watch::Receiver<Seen>,
+    reports: watch::Sender<Option<Report>>,
+    /// The object that the memory is about.
+    uid: Option<String>,
+    /// Its status when it was first seen.
+    stored: coral_api::node_images::NodeImagesStatus,
+    files: Files,
+    proofs: Proofs,
+    attempts: BTreeMap<String, Attempt>,
+    /// References whose names the agent made, as last reported.
+    placed: BTreeSet<String>,
+    /// The last states of images, reported while the runtime does not answer.
+    last: Vec<NodeImageStatus>,
+    /// Looks in a row that had to change names.
+    settling: u32,
+    work: Work,
+}
+
+impl<R: ImageRuntime> Node<R> {
+    pub(crate) fn new(
+        runtime: Arc<R>,
+        settings: Settings,
+        metrics: Metrics,
+        seen: watch::Receiver<Seen>,
+        reports: watch::Sender<Option<Report>>,
+    ) -> Self {
+        Self {
+            runtime: Runtime::new(runtime),
+            settings,
+            metrics,
+            seen,
+            reports,
+            uid: None,
+            stored: coral_api::node_images::NodeImagesStatus::default(),
+            files: Files::default(),
+            proofs: Proofs::default(),
+            attempts: BTreeMap::new(),
+            placed: BTreeSet::new(),
+            last: Vec::new(),
+            settling: 0,
+            work: Work::default(),
+        }
+    }
+
+    /// Runs until `stop`; running pulls end with it.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let wake = self.turn().await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.seen.changed() => if changed.is_err() { return },
+                done = self.work.next() => self.note(done),
+                () = until(wake) => {}
+                () = self.files.ca_changes(&self.settings.coral_dir) => {}
+            }
+            while let Some(done) = self.work.try_next() {
+                self.note(done);
+            }
+        }
+    }
+
+    /// One look at everything; says when to look again.
+    async fn turn(&mut self) -> Timestamp {
+        let now = Timestamp::now();
+        let Some(object) = self.seen.borrow_and_update().object().cloned() else {
+            // Without an object nothing is known of what the node should hold: it stays as it is.
+            return now + LOOK;
+        };
+        self.restore(&object, now);
+        self.runtime.look(now).await;
+        let spec = &object.spec;
+        let known = spec.registries.iter();
+        let entries: Vec<_> = known
+            .filter(|entry| entry.policy != NodeRegistryPolicy::Unknown)
+            .cloned()
+            .collect();
+        self.proofs.retain(&entries);
+        let changed = self
+            .files
+            .sync(&entries, &self.settings, &self.runtime, now)
+            .await;
+        for host in changed {
+            self.proofs.forget_wait(&host, now);
+        }
+        let hosts = self.files.hosts(&entries);
+        let mut wake = now + LOOK;
+        wake = wake.min(self.probe(&hosts, now));
+        let decision = self.images(&object, &hosts, &mut wake, now).await;
+        let decision = match decision {
+            Ok(decision) => decision,
+            Err(error) => {
+                wake = wake.min(now + AWAY);
+                self.runtime.failed(&error);
+                Decision {
+                    statuses: self.last.clone(),
+                    pins: self.stored.pins.clone(),
+                    ..Decision::default()
+                }
+            }
+        };
+        self.report(&object, &hosts, decision);
+        wake.min(self.files.wake(now)).min(self.runtime.wake(now))
+    }
+}
+
+impl<R: ImageRuntime> Node<R> {
+    /// Takes over what an agent before this one, or this one about another object, had reported.
+    fn restore(&mut self, object: &NodeImages, now: Timestamp) {
+        let uid = object.metadata.uid.clone();
+        if self.uid.is_some() && self.uid == uid {
+            return;
+        }
+        self.uid = uid;
+        self.stored = object.status.clone().unwrap_or_default();
+        let images = &self.stored.images;
+        let placed = images
+            .iter()
+            .filter(|image| image.placed && !image.removing);
+        self.placed = placed.map(|image| image.reference.clone()).collect();
+        let failed = images.iter().filter_map(|image| {
+            let attempt = Attempt::restored(image)?;
+            Some((image.reference.clone(), attempt))
+        });
+        self.attempts = failed.collect();
+        self.last.clone_from(images);
+        self.proofs = Proofs::restored(&self.stored.registries, &object.spec.registries, now);
+    }
+
+    /// Starts the probe that is due, and says when the next one is.
+    fn probe(&mut self, hosts: &[Host<'_>], now: Timestamp) -> Timestamp {
+        if self.work.is_probing() {
+            return now + LOOK;
+        }
+        match self.proofs.next(hosts, now) {
+            Next::Probe(host) => {
+                let entry = hosts.iter().find(|other| other.entry.host == host);
+                if let Some(Host { entry, .. }) = entry {
+                    let runtime = self.runtime.client.clone();
+                    self.work.probe(runtime, (*entry).clone());
+                }
+                now + LOOK
+            }
+            Next::Wait(next) => next.unwrap_or(now + LOOK),
+        }
+    }
+
+    /// Observes, decides and acts on images.
+    async fn images(
+        &mut self,
+        object: &NodeImages,
+        hosts: &[Host<'_>],
+        wake: &mut Timestamp,
+        now: Timestamp,
+    ) -> Result<Decision, RuntimeError> {
+        let runtime = self.runtime.client.clone();
+        let present = runtime.list().await?;
+        let in_use = if crate::images::mark::any_to_remove(&present) {
+            runtime.in_use().await?
+        } else {
+            BTreeSet::new()
+        };
+        let spec = &object.spec;
+        let references: BTreeSet<_> = spec.images.iter().map(|i| i.reference.as_str()).collect();
+        self.attempts
+            .retain(|reference, _| references.contains(reference.as_str()));
+        let view = View {
+            images: &spec.images,
+            pins: &spec.pins,
+            present: &present,
+            in_use: &in_use,
+            attempts: &self.attempts,
+            pulling: &self.work.pulling(),
+            placed: &self.placed,
+            hosts: &self.inside(hosts),
+            parallel: self.settings.parallel,
+            now,
+        };
+        let decision = decide(&view);
+        self.work.cancel_all_but(&decision.wanted);
+        for pull in &decision.pulls {
+            self.work.pull(runtime.clone(), pull.clone());
+        }
+        let is_settled = decision.names.is_empty();
+        for action in &decision.names {
+            action.apply(&*runtime).await?;
+        }
+        self.settling = if is_settled { 0 } else { self.settling + 1 };
+        if !is_settled {
+            // Longer each time, should the names never become what they were made.
+            let wait = SETTLE.saturating_mul(1 << self.settling.min(10));
+            *wake = now + wait.min(LOOK);
+        }
+        *wake = decision.wake.map_or(*wake, |next| next.min(*wake));
+        self.last.clone_from(&decision.statuses);
+        let placed = decision.statuses.iter().filter(|status| status.placed);
+        self.placed = placed.map(|status| status.reference.clone()).collect();
+        Ok(decision)
+    }
+
+    /// Where the hosts stand, for images.
+    fn inside(&self, hosts: &[Host<'_>]) -> BTreeMap<String, Inside> {
+        let inside = hosts.iter().map(|host| {
+            let inside = Inside {
+                standing: self.proofs.standing(host, hosts),
+                has_source: host.entry.policy == NodeRegistryPolicy::AllowContactingSource,
+            };
+            (host.entry.host.clone(), inside)
+        });
+        inside.collect()
+    }
+
+    /// Takes in what has ended.
+    fn note(&mut self, done: Done) {
+        let now = Timestamp::now();
+        match done {
+            Done::Probed { entry, outcome } => {
+                self.metrics.probed(outcome.is_ok());
+                let outcome = outcome.map_err(|message| match self.runtime.advice() {
+                    Some(advice) => format!("{message}. {advice}"),
+                    None => message,
+                });
+                if let Err(message) = &outcome {
+                    tracing::warn!(host = entry.host, message, "a registry was not proved");
+                }
+                self.proofs.note(&entry, outcome, now, rand::random());
+            }
+            Done::Pulled { name, result } => {
+                self.metrics.pulled(&result);
+                match &result {
+                    Ok(()) => tracing::info!(image = name, "pulled"),
+                    Err(error) => tracing::warn!(image = name, %error, "the pull failed"),
+                }
+                self.note_pull(&name, &result, now);
+            }
+        }
+    }
+
+    /// Notes a pull on every image of the spec that it was for.
+    fn note_pull(&mut self, name: &str, result: &Result<(), RuntimeError>, now: Timestamp) {
+        let Some(object) = self.seen.borrow().object().cloned() else {
+            return;
+        };
+        for image in &object.spec.images {
+            let Some((host, _)) = pulled_name(image).filter(|(_, pulled)| pulled == name) else {
+                continue;
+            };
+            let before = self.attempts.remove(&image.reference);
+            if let Err(error) = result {
+                let inside = object.spec.registries.iter().any(|r| r.host == host);
+                let random = rand::random();
+                let attempt = Attempt::failed(image, before.as_ref(), error, inside, now, random);
+                self.attempts.insert(image.reference.clone(), attempt);
+            }
+        }
+    }
+
+    fn report(&self, object: &NodeImages, hosts: &[Host<'_>], decision: Decision) {
+        let mut trouble: Vec<String> = Vec::new();
+        trouble.extend(self.runtime.trouble().map(str::to_owned));
+        trouble.extend(self.files.trouble().map(str::to_owned));
+        if hosts.len() < object.spec.registries.len() {
+            let message = "some hosts have a policy that this agent does not know: update it";
+            trouble.push(message.to_owned());
+        }
+        let is_proved = |host: &Host<'_>| self.proofs.standing(host, hosts) == Standing::Ready;
+        if !hosts.is_empty() && !hosts.iter().any(is_proved) {
+            trouble.extend(self.runtime.advice());
+        }
+        let registries = report::registries(
+            hosts,
+            &self.proofs,
+            self.files.has_default(),
+            self.files.leaving(),
+        );
+        let node = report::Node {
+            generation: object.metadata.generation,
+            runtime: self.runtime.shown(),
+            trouble,
+        };
+        let status = report::status(&node, decision.statuses, decision.pins, registries);
+        self.metrics.show(&status);
+        let report = Some(Report {
+            uid: self.uid.clone().unwrap_or_default(),
+            status,
+            stored: self.stored.clone(),
+        });
+        self.reports.send_if_modified(|now| {
+            let is_new = *now != report;
+            *now = report;
+            is_new
+        });
+    }
+}
+
+/// Ends at this time; at once where it has passed.
+async fn until(wake: Timestamp) {
+    let wait = wake.duration_since(Timestamp::now());
+    tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+}

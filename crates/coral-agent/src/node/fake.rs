@@ -1,0 +1,152 @@
+//! A container runtime in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use coral_cri::{
+    Category, ConfigPath, Credential, ImageName, ImageRuntime, Marks, RuntimeError, RuntimeImage,
+    RuntimeVersion,
+};
+use tokio::sync::Notify;
+
+/// What it holds and how it misbehaves.
+#[derive(Default)]
+pub(super) struct State {
+    /// Names; an image's ID is made of its digest.
+    pub(super) names: BTreeMap<String, ImageName>,
+    /// Pulls of these names fail.
+    pub(super) refused: BTreeMap<String, Category>,
+    /// Pulls of these names wait for [`FakeRuntime::release`].
+    pub(super) held: BTreeSet<String>,
+    /// Every pull that was begun, in order.
+    pub(super) pulls: Vec<String>,
+    /// Whether every call fails.
+    pub(super) is_away: bool,
+}
+
+#[derive(Default)]
+pub(super) struct FakeRuntime {
+    state: Mutex<State>,
+    released: Notify,
+    config: PathBuf,
+}
+
+impl FakeRuntime {
+    pub(super) fn new(config: PathBuf) -> Self {
+        Self {
+            config,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn release(&self) {
+        self.state().held.clear();
+        self.released.notify_waiters();
+    }
+
+    fn here(&self) -> Result<MutexGuard<'_, State>, RuntimeError> {
+        let state = self.state();
+        if state.is_away {
+            return Err(RuntimeError::new("ask", Category::Unavailable, "no socket"));
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    fn give(&mut self, name: &str, digest: &str, marks: &Marks) {
+        let mut labels = marks.labels.clone();
+        labels.retain(|_, value| !value.is_empty());
+        let given = ImageName {
+            name: name.to_owned(),
+            digest: digest.to_owned(),
+            pinned: marks.pinned,
+            labels,
+        };
+        self.names.insert(name.to_owned(), given);
+    }
+}
+
+fn missing() -> RuntimeError {
+    RuntimeError::new("look up", Category::NotFound, "not found")
+}
+
+impl ImageRuntime for FakeRuntime {
+    async fn version(&self) -> Result<RuntimeVersion, RuntimeError> {
+        self.here().map(|_| RuntimeVersion {
+            name: "containerd".to_owned(),
+            version: "v2.4.2".to_owned(),
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<RuntimeImage>, RuntimeError> {
+        let state = self.here()?;
+        let mut images: BTreeMap<&str, RuntimeImage> = BTreeMap::new();
+        for name in state.names.values() {
+            let image = images.entry(&name.digest).or_default();
+            image.id = format!("id of {}", name.digest);
+            image.names.push(name.clone());
+        }
+        Ok(images.into_values().collect())
+    }
+
+    async fn in_use(&self) -> Result<BTreeSet<String>, RuntimeError> {
+        self.here().map(|_| BTreeSet::new())
+    }
+
+    async fn pull(&self, reference: &str, _: Option<&Credential>) -> Result<String, RuntimeError> {
+        self.here()?.pulls.push(reference.to_owned());
+        loop {
+            let released = self.released.notified();
+            if !self.state().held.contains(reference) {
+                break;
+            }
+            released.await;
+        }
+        let mut state = self.here()?;
+        if let Some(category) = state.refused.get(reference) {
+            return Err(RuntimeError::new("pull the image", *category, "refused"));
+        }
+        let digest = reference
+            .split_once('@')
+            .map_or("sha256:tag", |(_, digest)| digest);
+        state.give(reference, digest, &Marks::default());
+        Ok(format!("id of {digest}"))
+    }
+
+    async fn tag(&self, source: &str, name: &str, marks: &Marks) -> Result<(), RuntimeError> {
+        let mut state = self.here()?;
+        let digest = state.names.get(source).ok_or_else(missing)?.digest.clone();
+        state.give(name, &digest, marks);
+        Ok(())
+    }
+
+    async fn mark(&self, name: &str, marks: &Marks) -> Result<(), RuntimeError> {
+        let mut state = self.here()?;
+        let digest = state.names.get(name).ok_or_else(missing)?.digest.clone();
+        state.give(name, &digest, marks);
+        Ok(())
+    }
+
+    async fn untag(&self, name: &str) -> Result<(), RuntimeError> {
+        self.here()?.names.remove(name);
+        Ok(())
+    }
+
+    async fn remove(&self, reference: &str) -> Result<(), RuntimeError> {
+        let mut state = self.here()?;
+        if let Some(image) = state.names.get(reference).cloned() {
+            state.names.retain(|_, name| name.digest != image.digest);
+        }
+        Ok(())
+    }
+
+    async fn config_path(&self) -> Result<ConfigPath, RuntimeError> {
+        self.here().map(|_| ConfigPath::One(self.config.clone()))
+    }
+}

@@ -1,0 +1,283 @@
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::image::ImageTagState;
+use coral_api::node_images::{
+    NodeImage, NodeImages, NodeImagesSpec, NodeImagesStatus, NodeRegistry, NodeRegistryPolicy,
+    NodeRegistryState,
+};
+use coral_cri::Category;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::fake::FakeRuntime;
+use super::*;
+
+const ONE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+const OWN: &str = "reg.coral-system.svc:5000";
+
+/// A node with an agent; the spec is what the test says, the status what the agent says.
+struct Machine {
+    runtime: Arc<FakeRuntime>,
+    folder: TempDir,
+    seen: watch::Sender<Seen>,
+    reports: watch::Receiver<Option<Report>>,
+    object: NodeImages,
+    agent: Option<DropGuard>,
+}
+
+impl Machine {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("coral-dir")).unwrap();
+        let ca = "-----BEGIN CERTIFICATE-----\n";
+        fs::write(folder.path().join("coral-dir/ca.crt"), ca).unwrap();
+        let runtime = Arc::new(FakeRuntime::new(folder.path().join("certs.d")));
+        let mut object = NodeImages::new("n1", NodeImagesSpec::default());
+        object.metadata.uid = Some("u1".to_owned());
+        let mut machine = Self {
+            runtime,
+            folder,
+            seen: watch::channel(Seen::NotYet).0,
+            reports: watch::channel(None).1,
+            object,
+            agent: None,
+        };
+        machine.restart();
+        machine
+    }
+
+    /// Kills the agent and starts another one, which sees the object with its last status.
+    fn restart(&mut self) {
+        self.agent = None;
+        let last = self.reports.borrow().clone();
+        if let Some(report) = last {
+            self.object.status = Some(report.status);
+        }
+        let (seen, objects) = watch::channel(Seen::There(Arc::new(self.object.clone())));
+        let (sender, reports) = watch::channel(None);
+        let settings = Settings {
+            coral_dir: self.folder.path().join("coral-dir"),
+            certs_dir: None,
+            parallel: 3,
+        };
+        let runtime = self.runtime.clone();
+        let node = Node::new(runtime, settings, Metrics::default(), objects, sender);
+        let stop = CancellationToken::new();
+        tokio::spawn(node.run(stop.clone()));
+        (self.seen, self.reports) = (seen, reports);
+        self.agent = Some(stop.drop_guard());
+    }
+
+    fn apply(&mut self, change: impl FnOnce(&mut NodeImagesSpec)) {
+        change(&mut self.object.spec);
+        let generation = self.object.metadata.generation.get_or_insert(0);
+        *generation += 1;
+        self.seen
+            .send_replace(Seen::There(Arc::new(self.object.clone())));
+    }
+
+    async fn until(&mut self, wanted: impl Fn(&NodeImagesStatus) -> bool) -> NodeImagesStatus {
+        let generation = self.object.metadata.generation;
+        let wanted = |report: &Option<Report>| {
+            report.as_ref().is_some_and(|report| {
+                report.status.observed_generation == generation && wanted(&report.status)
+            })
+        };
+        let waiting = self.reports.wait_for(wanted);
+        let seen = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        let report = seen.expect("in time").expect("the agent runs").clone();
+        report.unwrap().status
+    }
+
+    fn file(&self, folder: &str) -> Option<String> {
+        let path = self.folder.path().join("certs.d").join(folder);
+        fs::read_to_string(path.join("hosts.toml")).ok()
+    }
+}
+
+fn own() -> NodeRegistry {
+    NodeRegistry {
+        host: OWN.to_owned(),
+        registry: OWN.to_owned(),
+        endpoint: "https://10.96.0.7:5000".to_owned(),
+        policy: NodeRegistryPolicy::Registry,
+    }
+}
+
+fn routed(host: &str) -> NodeRegistry {
+    NodeRegistry {
+        host: host.to_owned(),
+        policy: NodeRegistryPolicy::NeverContactSource,
+        ..own()
+    }
+}
+
+fn image(reference: &str) -> NodeImage {
+    NodeImage {
+        reference: format!("{OWN}/{reference}"),
+        digest: ONE.to_owned(),
+        pin: true,
+        ..NodeImage::default()
+    }
+}
+
+fn all_ready(status: &NodeImagesStatus) -> bool {
+    let mut hosts = status.registries.iter();
+    hosts.all(|host| host.state == NodeRegistryState::Ready)
+}
+
+#[tokio::test]
+async fn a_registry_and_a_route_are_written_proved_and_taken_away_again() {
+    let mut machine = Machine::start();
+    let old = "server = \"https://mirror.example\"";
+    let folder = machine.folder.path().join("certs.d/docker.io");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("hosts.toml"), old).unwrap();
+    machine.apply(|spec| spec.registries = vec![routed("docker.io"), own()]);
+    let status = machine
+        .until(|status| status.registries.len() == 2 && all_ready(status))
+        .await;
+    assert_eq!(status.registries_ready.as_deref(), Some("2/2"));
+    assert!(machine.file("docker.io").unwrap().contains("10.96.0.7"));
+    // The registry's own name was proved first, and the reserved image left nothing.
+    let probes = machine.runtime.state().pulls.clone();
+    let probe = |host: &str| format!("{host}/coral-reserved/probe:1");
+    assert_eq!(probes, [probe(OWN), probe("docker.io")]);
+    assert!(machine.runtime.state().names.is_empty());
+
+    machine.apply(|spec| spec.registries.clear());
+    machine.until(|status| status.registries.is_empty()).await;
+    assert_eq!(machine.file("docker.io").as_deref(), Some(old));
+    assert!(!Path::new(&machine.folder.path().join("coral")).exists());
+}
+
+#[tokio::test]
+async fn an_image_is_placed_survives_a_restart_and_is_removed() {
+    let mut machine = Machine::start();
+    machine.apply(|spec| {
+        spec.registries = vec![own()];
+        let image = NodeImage {
+            remove: true,
+            ..image("a:1")
+        };
+        spec.images = vec![image];
+    });
+    let status = machine.until(|status| status.available == Some(1)).await;
+    assert!(status.images[0].placed);
+    let names: Vec<String> = machine.runtime.state().names.keys().cloned().collect();
+    assert_eq!(names, [format!("{OWN}/a:1"), format!("{OWN}/a@{ONE}")]);
+    assert!(
+        machine
+            .runtime
+            .state()
+            .names
+            .values()
+            .all(|name| name.pinned)
+    );
+
+    machine.restart();
+    machine.until(|status| status.available == Some(1)).await;
+    machine.apply(|spec| spec.images.clear());
+    machine
+        .until(|status| status.images.is_empty() && all_ready(status))
+        .await;
+    let pulls = machine.runtime.state().pulls.clone();
+    let of_image = pulls.iter().filter(|pull| pull.contains("/a@"));
+    assert_eq!(of_image.count(), 1);
+    let left: Vec<String> = machine.runtime.state().names.keys().cloned().collect();
+    assert!(left.iter().all(|name| name.contains("probe")), "{left:?}");
+}
+
+#[tokio::test]
+async fn an_agent_killed_in_the_middle_of_a_pull_starts_over() {
+    let mut machine = Machine::start();
+    let pulled = format!("{OWN}/a@{ONE}");
+    machine.runtime.state().held.insert(pulled.clone());
+    machine.apply(|spec| spec.images = vec![image("a:1")]);
+    machine.until(|status| status.pending == Some(1)).await;
+    machine.restart();
+    machine.runtime.release();
+    machine.until(|status| status.available == Some(1)).await;
+    assert!(
+        machine
+            .runtime
+            .state()
+            .pulls
+            .iter()
+            .all(|pull| *pull == pulled)
+    );
+}
+
+#[tokio::test]
+async fn a_pull_that_is_no_longer_wanted_is_cancelled() {
+    let mut machine = Machine::start();
+    let pulled = format!("{OWN}/a@{ONE}");
+    machine.runtime.state().held.insert(pulled);
+    machine.apply(|spec| spec.images = vec![image("a:1")]);
+    machine.until(|status| status.pending == Some(1)).await;
+    machine.apply(|spec| spec.images.clear());
+    machine.until(|status| status.images.is_empty()).await;
+    machine.runtime.release();
+    machine.apply(|spec| spec.images = vec![image("b:1")]);
+    machine.until(|status| status.available == Some(1)).await;
+    let names: Vec<String> = machine.runtime.state().names.keys().cloned().collect();
+    assert!(names.iter().all(|name| name.contains("/b")), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_refused_image_says_why_and_is_tried_again_when_the_generation_changes() {
+    let mut machine = Machine::start();
+    let pulled = format!("{OWN}/a@{ONE}");
+    machine
+        .runtime
+        .state()
+        .refused
+        .insert(pulled.clone(), Category::NotFound);
+    machine.apply(|spec| spec.images = vec![image("a:1")]);
+    let status = machine.until(|status| status.error == Some(1)).await;
+    assert_eq!(status.images[0].reason.as_deref(), Some("NotFound"));
+    assert_eq!(status.images[0].state, ImageTagState::Error);
+    machine.restart();
+    machine.until(|status| status.error == Some(1)).await;
+    machine.runtime.state().refused.clear();
+    machine.apply(|spec| spec.images[0].generation = Some(2));
+    machine.until(|status| status.available == Some(1)).await;
+    assert_eq!(machine.runtime.state().pulls, [pulled.clone(), pulled]);
+}
+
+#[tokio::test]
+async fn a_runtime_that_is_away_is_named_and_what_was_known_stays() {
+    let mut machine = Machine::start();
+    machine.apply(|spec| spec.images = vec![image("a:1")]);
+    machine.until(|status| status.available == Some(1)).await;
+    machine.runtime.state().is_away = true;
+    machine.apply(|_| {});
+    let status = machine.until(|status| status.message.is_some()).await;
+    assert!(status.message.unwrap().contains("no socket"));
+    assert_eq!(status.available, Some(1));
+    machine.runtime.state().is_away = false;
+    machine.until(|status| status.message.is_none()).await;
+}
+
+#[tokio::test]
+async fn an_object_that_goes_leaves_the_node_as_it_is() {
+    let mut machine = Machine::start();
+    machine.apply(|spec| spec.registries = vec![own()]);
+    machine
+        .until(|status| all_ready(status) && status.registries.len() == 1)
+        .await;
+    machine.seen.send_replace(Seen::Absent);
+    // The next object is a new one; between the two nothing was taken away.
+    machine.object.metadata.uid = Some("u2".to_owned());
+    machine.object.status = None;
+    assert!(machine.file("reg.coral-system.svc_5000_").is_some());
+    machine.apply(|_| {});
+    machine
+        .until(|status| all_ready(status) && status.registries.len() == 1)
+        .await;
+    assert!(machine.file("reg.coral-system.svc_5000_").is_some());
+}

@@ -1,0 +1,146 @@
+//! What runs beside the loop: pulls, and one probe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::names::{PROBE_PATH, PROBE_TAG};
+use coral_api::node_images::NodeRegistry;
+use coral_cri::{ImageRuntime, RuntimeError};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::images::decide::Pull;
+
+/// How long a probe may take: the image has no layers.
+const PROBE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// What has ended.
+pub(super) enum Done {
+    /// A pull.
+    Pulled {
+        /// `HOST/PATH@DIGEST`.
+        name: String,
+        result: Result<(), RuntimeError>,
+    },
+    /// A probe.
+    Probed {
+        entry: NodeRegistry,
+        outcome: Result<(), String>,
+    },
+}
+
+/// The tasks that run.
+#[derive(Default)]
+pub(super) struct Work {
+    tasks: JoinSet<Done>,
+    pulling: BTreeMap<String, AbortHandle>,
+    probing: Option<AbortHandle>,
+}
+
+impl Work {
+    /// The next task that ends; never without a task.
+    pub(super) async fn next(&mut self) -> Done {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(done)) => return self.ended(done),
+                // Cancelled, or a panic, which the log has.
+                Some(Err(_)) => self.forget_finished(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// A task that has ended already.
+    pub(super) fn try_next(&mut self) -> Option<Done> {
+        loop {
+            match self.tasks.try_join_next()? {
+                Ok(done) => return Some(self.ended(done)),
+                Err(_) => self.forget_finished(),
+            }
+        }
+    }
+
+    fn ended(&mut self, done: Done) -> Done {
+        match &done {
+            Done::Pulled { name, .. } => {
+                self.pulling.remove(name);
+            }
+            Done::Probed { .. } => self.probing = None,
+        }
+        done
+    }
+
+    fn forget_finished(&mut self) {
+        self.pulling.retain(|_, task| !task.is_finished());
+        self.probing = self.probing.take().filter(|task| !task.is_finished());
+    }
+
+    /// The pulls that run.
+    pub(super) fn pulling(&self) -> BTreeSet<String> {
+        self.pulling.keys().cloned().collect()
+    }
+
+    pub(super) fn is_probing(&self) -> bool {
+        self.probing.is_some()
+    }
+
+    /// Ends pulls of what is no longer wanted.
+    pub(super) fn cancel_all_but(&mut self, wanted: &BTreeSet<String>) {
+        for (name, task) in &self.pulling {
+            if !wanted.contains(name) {
+                tracing::info!(image = name, "the pull is cancelled: no longer wanted");
+                task.abort();
+            }
+        }
+    }
+
+    /// Starts a pull, unless it runs already.
+    pub(super) fn pull<R: ImageRuntime>(&mut self, runtime: Arc<R>, pull: Pull) {
+        if self.pulling.contains_key(&pull.name) {
+            return;
+        }
+        tracing::info!(image = pull.name, "pulling");
+        let name = pull.name.clone();
+        let task = self.tasks.spawn(async move {
+            let result = pull_and_mark(&*runtime, &pull).await;
+            Done::Pulled {
+                name: pull.name,
+                result,
+            }
+        });
+        self.pulling.insert(name, task);
+    }
+
+    /// Starts a probe.
+    pub(super) fn probe<R: ImageRuntime>(&mut self, runtime: Arc<R>, entry: NodeRegistry) {
+        let task = self.tasks.spawn(async move {
+            let outcome = probe(&*runtime, &entry.host).await;
+            Done::Probed { entry, outcome }
+        });
+        self.probing = Some(task);
+    }
+}
+
+async fn pull_and_mark<R: ImageRuntime>(runtime: &R, pull: &Pull) -> Result<(), RuntimeError> {
+    runtime.pull(&pull.name, None).await?;
+    // An image without the mark counts as one that was there before: never removed by the agent.
+    if let Err(error) = runtime.mark(&pull.name, &pull.marks).await {
+        tracing::warn!(image = pull.name, %error, "a pulled image was not marked");
+    }
+    Ok(())
+}
+
+/// Pulls and removes the reserved image.
+async fn probe<R: ImageRuntime>(runtime: &R, host: &str) -> Result<(), String> {
+    let image = format!("{host}/{PROBE_PATH}:{PROBE_TAG}");
+    let pulled = tokio::time::timeout(PROBE_DEADLINE, runtime.pull(&image, None)).await;
+    match pulled {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(format!("the probe failed: {}", error.message())),
+        Err(_) => return Err("the probe failed: no answer within a minute".to_owned()),
+    }
+    if let Err(error) = runtime.remove(&image).await {
+        tracing::warn!(image, %error, "the probe's image was not removed");
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! Whether the runtime really reaches the registries inside: the reserved image, pulled and removed.
+//!
+//! Only a pull proves a `hosts.toml`: containerd ignores files silently where its `config_path` is
+//! unset or holds several folders. One probe runs at a time, since removing an image takes away
+//! every name of it, and a routed host is probed only after the registry's own name was proved:
+//! otherwise the probe itself would ask the source.
+
+use std::collections::BTreeMap;
+
+use coral_api::node_images::{
+    NodeRegistry, NodeRegistryPolicy, NodeRegistryState, NodeRegistryStatus,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::backoff;
+
+/// How often a host that was proved is proved again.
+const AGAIN: SignedDuration = SignedDuration::from_mins(10);
+/// Longest wait after failures.
+const LONGEST: SignedDuration = SignedDuration::from_mins(5);
+
+/// What is known of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// The entry that it is about: a changed one is proved anew.
+    entry: Key,
+    /// Nothing, or why the last probe failed.
+    failure: Option<String>,
+    /// Failures in a row.
+    failures: u32,
+    /// When to look again.
+    next: Timestamp,
+}
+
+/// What makes two entries of a host different.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    registry: String,
+    endpoint: String,
+    policy: NodeRegistryPolicy,
+}
+
+impl Key {
+    fn of_entry(entry: &NodeRegistry) -> Self {
+        Self {
+            registry: entry.registry.clone(),
+            endpoint: entry.endpoint.clone(),
+            policy: entry.policy,
+        }
+    }
+}
+
+/// A host of the spec and whether its file is in place.
+#[derive(Debug, Clone)]
+pub(crate) struct Host<'a> {
+    pub(crate) entry: &'a NodeRegistry,
+    /// Where the host stands while its file is not in place; nothing where it is.
+    pub(crate) trouble: Option<Standing>,
+}
+
+/// What is known of the hosts, by host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Proofs(BTreeMap<String, Proof>);
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Probe this host.
+    Probe(String),
+    /// Nothing before then.
+    Wait(Option<Timestamp>),
+}
+
+/// What is known of a host, for images and for the status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The last probe succeeded.
+    Ready,
+    /// Not probed yet, and why.
+    Pending(String),
+    /// The last probe failed, or there can be no file.
+    Failed(String),
+}
+
+impl Proofs {
+    /// What an agent before this one had proved: it counts until it is proved again, at once.
+    pub(crate) fn restored(
+        statuses: &[NodeRegistryStatus],
+        entries: &[NodeRegistry],
+        now: Timestamp,
+    ) -> Self {
+        let ready = statuses
+            .iter()
+            .filter(|status| status.state == NodeRegistryState::Ready);
+        let proofs = ready.filter_map(|status| {
+            let entry = entries.iter().find(|entry| {
+                entry.host == status.host
+                    && entry.endpoint == status.endpoint
+                    && entry.policy == status.policy
+            })?;
+            let proof = Proof {
+                entry: Key::of_entry(entry),
+                failure: None,
+                failures: 0,
+                next: now,
+            };
+            Some((status.host.clone(), proof))
+        });
+        Self(proofs.collect())
+    }
+
+    /// Which host is to be probed next; own names come before routed hosts.
+    pub(crate) fn next(&self, hosts: &[Host<'_>], now: Timestamp) -> Next {
+        let mut due: Vec<(bool, Timestamp, &str)> = Vec::new();
+        let mut wake = None;
+        for host in hosts.iter().filter(|host| host.trouble.is_none()) {
+            if !self.may_probe(host, hosts) {
+                continue;
+            }
+            // A clock that was set back must not postpone a probe for longer than any wait.
+            let next = self.proof(host.entry).map_or(now, |proof| proof.next);
+            if next <= now || next > now + AGAIN {
+                due.push((!is_own(host.entry), next, &host.entry.host));
+            } else {
+                wake = Some(wake.map_or(next, |wake: Timestamp| wake.min(next)));
+            }
+        }
+        match due.into_iter().min() {
+            Some((_, _, host)) => Next::Probe(host.to_owned()),
+            None => Next::Wait(wake),
+        }
+    }
+
+    /// Notes how a probe of this entry went.
+    pub(crate) fn note(
+        &mut self,
+        entry: &NodeRegistry,
+        outcome: Result<(), String>,
+        now: Timestamp,
+        random: f64,
+    ) {
+        let failures = match &outcome {
+            Ok(()) => 0,
+            Err(_) => self.proof(entry).map_or(0, |proof| proof.failures) + 1,
+        };
+        let wait = match failures {
+            0 => AGAIN.mul_f64(1.0 - random.clamp(0.0, 1.0) / 5.0),
+            _ => backoff::wait(failures, LONGEST, random),
+        };
+        let proof = Proof {
+            entry: Key::of_entry(entry),
+            failure: outcome.err(),
+            failures,
+            next: now + wait,
+        };
+        self.0.insert(entry.host.clone(), proof);
+    }
+
+    /// Has a host probed at once, because its file or the CA changed.
+    pub(crate) fn forget_wait(&mut self, host: &str, now: Timestamp) {
+        if let Some(proof) = self.0.get_mut(host) {
+            proof.next = now;
+        }
+    }
+
+    /// Drops hosts that are no longer in the spec.
+    pub(crate) fn retain(&mut self, entries: &[NodeRegistry]) {
+        self.0
+            .retain(|host, _| entries.iter().any(|entry| entry.host == *host));
+    }
+
+    /// Where a host stands. A routed host is ready only while its registry's own name is.
+    pub(crate) fn standing(&self, host: &Host<'_>, hosts: &[Host<'_>]) -> Standing {
+        if let Some(trouble) = &host.trouble {
+            return trouble.clone();
+        }
+        if let Some(registry) = self.missing_registry(host, hosts) {
+            let message = format!("waits until the registry {registry} is proved on this node");
+            return Standing::Pending(message);
+        }
+        match self.proof(host.entry) {
+            None => Standing::Pending("the first probe has not ended yet".to_owned()),
+            Some(Proof {
+                failure: Some(failure),
+                ..
+            }) => Standing::Failed(failure.clone()),
+            Some(_) => Standing::Ready,
+        }
+    }
+
+    fn may_probe(&self, host: &Host<'_>, hosts: &[Host<'_>]) -> bool {
+        self.missing_registry(host, hosts).is_none()
+    }
+
+    /// The registry whose own name must be proved before this host, and is not.
+    fn missing_registry<'a>(&self, host: &Host<'a>, hosts: &[Host<'_>]) -> Option<&'a str> {
+        if is_own(host.entry) {
+            return None;
+        }
+        let registry = host.entry.registry.as_str();
+        let own = hosts
+            .iter()
+            .find(|other| other.entry.host == registry && is_own(other.entry));
+        let is_proved = own.is_some_and(|own| {
+            own.trouble.is_none() && self.proof(own.entry).is_some_and(|p| p.failure.is_none())
+        });
+        (!is_proved).then_some(registry)
+    }
+
+    fn proof(&self, entry: &NodeRegistry) -> Option<&Proof> {
+        let proof = self.0.get(&entry.host)?;
+        (proof.entry == Key::of_entry(entry)).then_some(proof)
+    }
+}
+
+/// Whether the entry is a registry's own name.
+fn is_own(entry: &NodeRegistry) -> bool {
+    entry.policy == NodeRegistryPolicy::Registry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(host: &str, policy: NodeRegistryPolicy) -> NodeRegistry {
+        NodeRegistry {
+            host: host.to_owned(),
+            registry: "reg.ns.svc:5000".to_owned(),
+            endpoint: "https://10.0.0.1:5000".to_owned(),
+            policy,
+        }
+    }
+
+    fn own() -> NodeRegistry {
+        entry("reg.ns.svc:5000", NodeRegistryPolicy::Registry)
+    }
+
+    fn routed() -> NodeRegistry {
+        entry("docker.io", NodeRegistryPolicy::NeverContactSource)
+    }
+
+    fn hosts(entries: &[NodeRegistry]) -> Vec<Host<'_>> {
+        let hosts = entries.iter().map(|entry| Host {
+            entry,
+            trouble: None,
+        });
+        hosts.collect()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn probe(host: &str) -> Next {
+        Next::Probe(host.to_owned())
+    }
+
+    #[test]
+    fn a_routed_host_is_probed_only_after_its_registry_was_proved() {
+        let entries = [routed(), own()];
+        let hosts = hosts(&entries);
+        let mut proofs = Proofs::default();
+        assert_eq!(proofs.next(&hosts, at(0)), probe("reg.ns.svc:5000"));
+        proofs.note(&own(), Err("refused".to_owned()), at(0), 0.0);
+        assert_eq!(proofs.next(&hosts, at(0)), Next::Wait(Some(at(1))));
+        assert_eq!(proofs.next(&hosts, at(1)), probe("reg.ns.svc:5000"));
+        proofs.note(&own(), Ok(()), at(1), 0.0);
+        assert_eq!(proofs.next(&hosts, at(1)), probe("docker.io"));
+        proofs.note(&routed(), Ok(()), at(1), 0.5);
+        assert_eq!(proofs.next(&hosts, at(1)), Next::Wait(Some(at(1 + 540))));
+        assert_eq!(proofs.standing(&hosts[0], &hosts), Standing::Ready);
+    }
+
+    #[test]
+    fn a_routed_host_is_not_ready_while_its_registry_is_not() {
+        let entries = [routed(), own()];
+        let hosts = hosts(&entries);
+        let mut proofs = Proofs::default();
+        proofs.note(&own(), Ok(()), at(0), 0.0);
+        proofs.note(&routed(), Ok(()), at(0), 0.0);
+        proofs.note(&own(), Err("connection refused".to_owned()), at(600), 0.0);
+        let failed = Standing::Failed("connection refused".to_owned());
+        assert_eq!(proofs.standing(&hosts[1], &hosts), failed);
+        let standing = proofs.standing(&hosts[0], &hosts);
+        assert!(matches!(standing, Standing::Pending(why) if why.contains("reg.ns.svc:5000")));
+    }
+
+    #[test]
+    fn a_changed_entry_is_proved_anew_and_a_host_without_a_file_never() {
+        let mut entries = [own()];
+        let mut proofs = Proofs::default();
+        proofs.note(&entries[0], Ok(()), at(0), 0.0);
+        entries[0].endpoint = "https://10.0.0.2:5000".to_owned();
+        let mut hosts = hosts(&entries);
+        assert_eq!(proofs.next(&hosts, at(1)), probe("reg.ns.svc:5000"));
+        assert!(matches!(
+            proofs.standing(&hosts[0], &hosts),
+            Standing::Pending(_)
+        ));
+        hosts[0].trouble = Some(Standing::Failed("the disk is read-only".to_owned()));
+        assert_eq!(proofs.next(&hosts, at(1)), Next::Wait(None));
+        assert!(matches!(
+            proofs.standing(&hosts[0], &hosts),
+            Standing::Failed(_)
+        ));
+    }
+
+    #[test]
+    fn what_was_proved_before_a_restart_counts_until_it_is_proved_again() {
+        let status = |host: &str, endpoint: &str, policy| NodeRegistryStatus {
+            host: host.to_owned(),
+            endpoint: endpoint.to_owned(),
+            policy,
+            state: NodeRegistryState::Ready,
+            message: None,
+        };
+        let statuses = [
+            status(
+                "reg.ns.svc:5000",
+                "https://10.0.0.1:5000",
+                NodeRegistryPolicy::Registry,
+            ),
+            status(
+                "docker.io",
+                "https://10.9.9.9:5000",
+                NodeRegistryPolicy::NeverContactSource,
+            ),
+        ];
+        let entries = [own(), routed()];
+        let hosts = hosts(&entries);
+        let proofs = Proofs::restored(&statuses, &entries, at(0));
+        assert_eq!(proofs.standing(&hosts[0], &hosts), Standing::Ready);
+        assert!(matches!(
+            proofs.standing(&hosts[1], &hosts),
+            Standing::Pending(_)
+        ));
+        assert_eq!(proofs.next(&hosts, at(0)), probe("reg.ns.svc:5000"));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_postpone_a_probe() {
+        let entries = [own()];
+        let mut proofs = Proofs::default();
+        proofs.note(&own(), Ok(()), at(1_000_000), 0.0);
+        assert_eq!(
+            proofs.next(&hosts(&entries), at(0)),
+            probe("reg.ns.svc:5000")
+        );
+    }
+}

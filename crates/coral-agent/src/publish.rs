@@ -1,0 +1,197 @@
+//! Writing the status: by server-side apply, only when it changed, a few times a second at most.
+
+use std::time::Duration;
+
+use coral_api::node_images::{NodeImages, NodeImagesStatus};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+/// The owner of the status' fields.
+const MANAGER: &str = "coral-agent";
+/// Least time between two writes: what happens in between goes into one.
+const BATCH: Duration = Duration::from_millis(500);
+/// Longest wait after failures.
+const LONGEST: Duration = Duration::from_secs(30);
+/// How long a write may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A status to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// The object's UID: another object of that name has nothing of what was written before.
+    pub(crate) uid: String,
+    /// What to write.
+    pub(crate) status: NodeImagesStatus,
+    /// What the object held when the agent first saw it.
+    pub(crate) stored: NodeImagesStatus,
+}
+
+/// Writes reports until there will be no more.
+pub(crate) async fn publish(
+    api: Api<NodeImages>,
+    node: String,
+    mut reports: watch::Receiver<Option<Report>>,
+    metrics: Metrics,
+) {
+    let mut written: Option<(String, NodeImagesStatus)> = None;
+    let mut failures = 0;
+    loop {
+        let report = reports.borrow_and_update().clone();
+        let news = report.filter(|report| !is_written(report, written.as_ref()));
+        let Some(report) = news else {
+            if reports.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        match write(&api, &node, &report).await {
+            Ok(()) => {
+                failures = 0;
+                metrics.status_written();
+                written = Some((report.uid, report.status));
+                tokio::time::sleep(BATCH).await;
+            }
+            // The object is gone: there will be another, or none.
+            Err(Failure::Gone) => written = Some((report.uid, report.status)),
+            Err(Failure::Other(message)) => {
+                failures += 1;
+                let wait = Duration::from_secs(1 << u32::min(failures, 5)).min(LONGEST);
+                tracing::warn!(error = message, "the status of NodeImages was not written");
+                // A newer report is written as well after the wait.
+                tokio::time::sleep(wait).await;
+            }
+        }
+        if reports.has_changed().is_err() {
+            return;
+        }
+    }
+}
+
+fn is_written(report: &Report, written: Option<&(String, NodeImagesStatus)>) -> bool {
+    match written {
+        Some((uid, status)) if *uid == report.uid => *status == report.status,
+        _ => report.stored == report.status,
+    }
+}
+
+enum Failure {
+    Gone,
+    Other(String),
+}
+
+async fn write(api: &Api<NodeImages>, node: &str, report: &Report) -> Result<(), Failure> {
+    let object = json!({
+        "apiVersion": NodeImages::api_version(&()),
+        "kind": NodeImages::kind(&()),
+        // The UID keeps the write from another object of that name.
+        "metadata": {"name": node, "uid": report.uid},
+        "status": report.status,
+    });
+    let parameters = PatchParams::apply(MANAGER).force();
+    let patch = Patch::Apply(&object);
+    let writing = api.patch_status(node, &parameters, &patch);
+    match tokio::time::timeout(DEADLINE, writing).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Failure::Gone),
+        Ok(Err(error)) => Err(Failure::Other(error.to_string())),
+        Err(_) => Err(Failure::Other("no answer in time".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use tower_test::mock::{self, Handle};
+
+    use super::*;
+
+    type Server = Handle<Request<Body>, Response<Body>>;
+
+    struct Scripted {
+        server: Server,
+        reports: watch::Sender<Option<Report>>,
+    }
+
+    fn start() -> Scripted {
+        let (service, server) = mock::pair::<Request<Body>, Response<Body>>();
+        let api = Api::all(Client::new(service, "default"));
+        let (reports, receiver) = watch::channel(None);
+        let metrics = Metrics::default();
+        tokio::spawn(publish(api, "n1".to_owned(), receiver, metrics));
+        Scripted { server, reports }
+    }
+
+    impl Scripted {
+        async fn answer(&mut self, code: u16) -> serde_json::Value {
+            let (request, send) = self.server.next_request().await.unwrap();
+            let uri = request.uri().to_string();
+            assert!(
+                uri.starts_with("/apis/stvz.io/v1/nodeimages/n1/status?"),
+                "{uri}"
+            );
+            assert!(uri.contains("fieldManager=coral-agent"), "{uri}");
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let answer = match code {
+                200 => json!({"apiVersion": "stvz.io/v1", "kind": "NodeImages",
+                    "metadata": {"name": "n1"}, "spec": {}}),
+                code => json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                    "status": "Failure", "message": "", "reason": "", "code": code}),
+            };
+            let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+            send.send_response(Response::builder().status(code).body(answer).unwrap());
+            serde_json::from_slice(&body).unwrap()
+        }
+    }
+
+    fn report(uid: &str, available: u32) -> Report {
+        let status = NodeImagesStatus {
+            available: Some(available),
+            ..NodeImagesStatus::default()
+        };
+        Report {
+            uid: uid.to_owned(),
+            status,
+            stored: NodeImagesStatus::default(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_is_written_once_and_again_only_when_it_changed() {
+        let mut scripted = start();
+        scripted.reports.send_replace(Some(report("u1", 1)));
+        let body = scripted.answer(200).await;
+        assert_eq!(body["status"]["available"], 1);
+        assert_eq!(body["metadata"]["uid"], "u1");
+        scripted.reports.send_replace(Some(report("u1", 1)));
+        scripted.reports.send_replace(Some(report("u1", 2)));
+        assert_eq!(scripted.answer(200).await["status"]["available"], 2);
+        // Another object of that name has none of it.
+        scripted.reports.send_replace(Some(report("u2", 2)));
+        assert_eq!(scripted.answer(200).await["metadata"]["uid"], "u2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_object_holds_already_is_not_written() {
+        let mut scripted = start();
+        let mut same = report("u1", 1);
+        same.stored = same.status.clone();
+        scripted.reports.send_replace(Some(same));
+        scripted.reports.send_replace(Some(report("u1", 2)));
+        assert_eq!(scripted.answer(200).await["status"]["available"], 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_write_is_tried_again_with_what_is_newest() {
+        let mut scripted = start();
+        scripted.reports.send_replace(Some(report("u1", 1)));
+        scripted.answer(500).await;
+        scripted.reports.send_replace(Some(report("u1", 3)));
+        assert_eq!(scripted.answer(200).await["status"]["available"], 3);
+    }
+}

@@ -1,0 +1,158 @@
+//! The status of the node's NodeImages. Pure, bounded in size.
+
+use coral_api::image::ImageTagState;
+use coral_api::node_images::{
+    NodeImageStatus, NodeImagesStatus, NodeRegistryPolicy, NodeRegistryState, NodeRegistryStatus,
+};
+
+use crate::probe::{Host, Proofs, Standing};
+
+/// Longest message of one host or image, in characters.
+const MAX_MESSAGE: usize = 400;
+/// Most images whose status has a message: thousands of long ones would not fit an object.
+const MAX_MESSAGES: usize = 200;
+
+/// What the report is made of, beside images and registries.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Node {
+    pub(crate) generation: Option<i64>,
+    /// Name and version of the container runtime.
+    pub(crate) runtime: Option<String>,
+    /// What is wrong with the node as a whole.
+    pub(crate) trouble: Vec<String>,
+}
+
+/// The states of the registries; `leaving` are hosts whose files are still there.
+pub(crate) fn registries(
+    hosts: &[Host<'_>],
+    proofs: &Proofs,
+    hides_default: bool,
+    leaving: &[NodeRegistryStatus],
+) -> Vec<NodeRegistryStatus> {
+    let wanted = hosts.iter().map(|host| {
+        let (state, message) = match proofs.standing(host, hosts) {
+            // What an administrator should know though it is meant so.
+            Standing::Ready
+                if hides_default && host.entry.policy == NodeRegistryPolicy::NeverContactSource =>
+            {
+                let message = "the route hides the node's rules for every host (_default)";
+                (NodeRegistryState::Ready, Some(message.to_owned()))
+            }
+            Standing::Ready => (NodeRegistryState::Ready, None),
+            Standing::Pending(why) => (NodeRegistryState::Pending, Some(why)),
+            Standing::Failed(why) => (NodeRegistryState::Error, Some(why)),
+        };
+        NodeRegistryStatus {
+            host: host.entry.host.clone(),
+            endpoint: host.entry.endpoint.clone(),
+            policy: host.entry.policy,
+            state,
+            message: message.map(|message| cut(&message, MAX_MESSAGE)),
+        }
+    });
+    let mut statuses: Vec<_> = wanted.chain(leaving.iter().cloned()).collect();
+    statuses.sort_by(|one, other| one.host.cmp(&other.host));
+    statuses
+}
+
+/// The whole status.
+pub(crate) fn status(
+    node: &Node,
+    mut images: Vec<NodeImageStatus>,
+    pins: Vec<String>,
+    registries: Vec<NodeRegistryStatus>,
+) -> NodeImagesStatus {
+    let mut messages = 0;
+    for image in &mut images {
+        let message = image.message.take().filter(|_| messages < MAX_MESSAGES);
+        messages += usize::from(message.is_some());
+        image.message = message.map(|message| cut(&message, MAX_MESSAGE));
+    }
+    let count = |state| {
+        let images = images.iter().filter(|image| !image.removing);
+        u32::try_from(images.filter(|image| image.state == state).count()).ok()
+    };
+    let ready = registries
+        .iter()
+        .filter(|registry| registry.state == NodeRegistryState::Ready)
+        .count();
+    let trouble = (!node.trouble.is_empty()).then(|| cut(&node.trouble.join("; "), 1000));
+    NodeImagesStatus {
+        observed_generation: node.generation,
+        available: count(ImageTagState::Available),
+        pending: count(ImageTagState::Pending),
+        error: count(ImageTagState::Error),
+        registries_ready: Some(format!("{ready}/{}", registries.len())),
+        message: trouble,
+        agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        runtime: node.runtime.as_ref().map(|runtime| cut(runtime, 120)),
+        images,
+        pins,
+        registries,
+    }
+}
+
+fn cut(text: &str, longest: usize) -> String {
+    if text.chars().count() <= longest {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(longest - 1).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_api::node_images::NodeImage;
+
+    use super::*;
+
+    fn image(number: usize, state: ImageTagState) -> NodeImageStatus {
+        let image = NodeImage {
+            reference: format!("reg/a:{number}"),
+            ..NodeImage::default()
+        };
+        NodeImageStatus {
+            reference: image.reference,
+            digest: String::new(),
+            observed_generation: None,
+            state,
+            placed: false,
+            removing: false,
+            size: None,
+            reason: None,
+            message: Some("x".repeat(5000)),
+            attempts: None,
+            next_attempt: None,
+        }
+    }
+
+    #[test]
+    fn a_status_of_many_long_failures_fits_an_object() {
+        let images = (0..2000).map(|number| image(number, ImageTagState::Error));
+        let status = status(&Node::default(), images.collect(), Vec::new(), Vec::new());
+        assert_eq!(status.error, Some(2000));
+        let size = serde_json::to_vec(&status).unwrap().len();
+        assert!(size < 1_000_000, "{size}");
+    }
+
+    #[test]
+    fn images_are_counted_by_state_and_what_leaves_is_not_counted() {
+        let mut leaving = image(3, ImageTagState::Available);
+        leaving.removing = true;
+        let images = vec![
+            image(1, ImageTagState::Available),
+            image(2, ImageTagState::Pending),
+            leaving,
+        ];
+        let node = Node {
+            trouble: vec!["one".to_owned(), "two".to_owned()],
+            ..Node::default()
+        };
+        let status = status(&node, images, Vec::new(), Vec::new());
+        let counts = (status.available, status.pending, status.error);
+        assert_eq!(counts, (Some(1), Some(1), Some(0)));
+        assert_eq!(status.message.as_deref(), Some("one; two"));
+        assert_eq!(status.registries_ready.as_deref(), Some("0/0"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Wiring: what runs side by side in an agent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coral_api::node_images::NodeImages;
+use coral_cri::{Containerd, SocketError};
+use coral_rt::{Health, Serving, health_router, serve};
+use kube::{Api, Client};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::node::{Node, Settings};
+use crate::publish::publish;
+use crate::watch::{Seen, follow};
+
+/// How an agent runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the node, and of its NodeImages object.
+    pub node: String,
+    /// The container runtime's socket, an absolute path. Mount its folder, not the socket.
+    pub runtime: PathBuf,
+    /// Folder of `hosts.toml` folders, instead of the one that the runtime names.
+    pub certs_dir: Option<PathBuf>,
+    /// Folder with `ca.crt`, mounted from the ConfigMap `coral`.
+    pub coral_dir: PathBuf,
+    /// Most pulls at once, at least one.
+    pub parallel_pulls: usize,
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    pub listen: SocketAddr,
+}
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The socket's path is not usable.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// There is no way to the API server.
+    #[error("the API server's address and credential are not known: {0}")]
+    Client(#[source] Box<kube::Error>),
+    /// The health address cannot be served.
+    #[error("{address} cannot be listened on")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs an agent until `stop` is cancelled.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentError> {
+    let runtime = Arc::new(Containerd::new(&config.runtime)?);
+    let client = Client::try_default()
+        .await
+        .map_err(|error| AgentError::Client(Box::new(error)))?;
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let health = Health::default();
+    let address = config.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| AgentError::Listen { address, source })?;
+    let router = health_router(health.clone(), Arc::new(registry));
+    let serving = serve(listener, router, Serving::default(), stop.clone());
+
+    let (seen, objects) = watch::channel(Seen::NotYet);
+    let (reports, written) = watch::channel(None);
+    let settings = Settings {
+        coral_dir: config.coral_dir,
+        certs_dir: config.certs_dir,
+        parallel: config.parallel_pulls.max(1),
+    };
+    let api: Api<NodeImages> = Api::all(client.clone());
+    let node = Node::new(runtime, settings, metrics.clone(), objects.clone(), reports);
+    tracing::info!(node = config.node, %address, "the agent runs");
+    // The node's loop ends first: it drops the receiver of the watch and the sender of reports,
+    // which ends the two others.
+    let following = follow(client, config.node.clone(), seen);
+    let publishing = publish(api, config.node, written, metrics);
+    let looping = async {
+        node.run(stop.clone()).await;
+        health.set_not_ready();
+    };
+    let ready = ready_once_seen(objects, health.clone());
+    let all = async { tokio::join!(following, publishing, looping, serving, ready) };
+    tokio::select! {
+        ((), (), (), served, ()) = all => served.map_err(|source| AgentError::Listen { address, source }),
+        // Whatever still waits for an answer is not waited for.
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+/// Ready once the API server has answered, with or without an object for the node.
+async fn ready_once_seen(mut objects: watch::Receiver<Seen>, health: Health) {
+    let seen = objects.wait_for(|seen| !matches!(seen, Seen::NotYet));
+    if seen.await.is_ok() {
+        health.set_ready();
+    }
+}
