@@ -2,6 +2,9 @@
 //!
 //! The tests that need no cut network and no crash run on any cluster.
 
+#[path = "cluster/crds.rs"]
+mod crds;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
