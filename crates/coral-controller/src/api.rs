@@ -327,3 +327,109 @@ pub(crate) async fn call<K: Known, T>(
         cause,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use k8s_openapi::api::core::v1::{ConfigMap, Node};
+
+    use super::*;
+    use crate::scripted::{pair, refusal};
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("a", "x")
+    }
+
+    #[tokio::test]
+    async fn an_apply_names_object_and_manager_and_takes_fields_over() {
+        let (client, mut server) = pair();
+        let writer = Writer::new(client, "coral-controller");
+        let body = json!({"metadata": {"managedFields": [], "labels": {"l": "1"}}, "data": {}});
+        let serve = async {
+            let asked = server.next().await;
+            assert_eq!(asked.method, Method::PATCH);
+            let expected =
+                "/api/v1/namespaces/a/configmaps/x?&force=true&fieldManager=coral-controller";
+            assert_eq!(asked.uri, expected);
+            let metadata = json!({"labels": {"l": "1"}, "name": "x", "namespace": "a"});
+            assert_eq!(asked.body["metadata"], metadata);
+            assert_eq!(asked.body["kind"], "ConfigMap");
+            let stored = asked.body.clone();
+            asked.answer(200, &stored);
+        };
+        let key = key();
+        let (applied, ()) = tokio::join!(writer.apply::<ConfigMap>(&key, &body), serve);
+        assert_eq!(applied.unwrap().metadata.name.as_deref(), Some("x"));
+    }
+
+    #[tokio::test]
+    async fn a_status_that_is_the_same_is_not_written() {
+        let (client, mut server) = pair();
+        let writer = Writer::new(client, "coral-controller");
+        let key = ObjectKey::cluster("n");
+        let (old, new) = (json!({"a": 1}), json!({"a": 2}));
+        let same = writer.publish_status::<Node, _>(&key, Some(&old), &old);
+        assert!(!same.await.unwrap());
+        let serve = async {
+            let asked = server.next().await;
+            assert!(
+                asked.uri.starts_with("/api/v1/nodes/n/status?"),
+                "{}",
+                asked.uri
+            );
+            asked.answer(200, &json!({"metadata": {"name": "n"}}));
+        };
+        let writing = writer.publish_status::<Node, _>(&key, Some(&old), &new);
+        let (written, ()) = tokio::join!(writing, serve);
+        assert!(written.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_deleted_and_a_refusal_names_the_object() {
+        let (client, mut server) = pair();
+        let writer = Writer::new(client, "coral-controller");
+        let key = key();
+        let serve = async {
+            let asked = server.next().await;
+            assert_eq!(asked.body["preconditions"]["uid"], "u");
+            asked.answer(404, &refusal(404, "NotFound"));
+            server.next().await.answer(403, &refusal(403, "Forbidden"));
+        };
+        let delete = async {
+            let gone = writer.delete::<ConfigMap>(&key, Some("u")).await;
+            (gone, writer.delete::<ConfigMap>(&key, None).await)
+        };
+        let ((gone, refused), ()) = tokio::join!(delete, serve);
+        gone.unwrap();
+        let refused = refused.unwrap_err();
+        assert!(refused.is_forbidden() && !refused.is_conflict());
+        let text = refused.to_string();
+        assert_eq!(
+            text,
+            "cannot delete ConfigMap a/x: the server says Forbidden"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_to_a_server_that_hangs_ends() {
+        let (client, _server) = pair();
+        let writer = Writer::new(client, "coral-controller");
+        let error = writer.get::<ConfigMap>(&key()).await.unwrap_err();
+        assert!(error.to_string().contains("no answer in 10 s"), "{error}");
+    }
+
+    #[test]
+    fn a_conflict_is_told_from_an_object_that_is_there_already() {
+        let refused = |reason: &str| ApiError {
+            verb: "create",
+            kind: "ConfigMap".to_owned(),
+            key: key(),
+            cause: ApiCause::Refused(Box::new(
+                kube::core::Status::failure("", reason).with_code(409),
+            )),
+        };
+        assert!(refused("AlreadyExists").is_already_exists());
+        assert!(!refused("AlreadyExists").is_conflict());
+        assert!(refused("Conflict").is_conflict());
+    }
+}

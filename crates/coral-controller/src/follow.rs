@@ -63,7 +63,9 @@ where
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    if trouble.end(&kind) {
+                    // `Init` comes before the list is asked for: it proves nothing.
+                    let is_answer = !matches!(event, watcher::Event::Init);
+                    if is_answer && trouble.end(&kind) {
                         refused(None);
                     }
                     let event = event.modify(|guarded| {

@@ -27,6 +27,8 @@ mod part;
 mod parts;
 mod registry;
 mod run;
+#[cfg(test)]
+mod scripted;
 mod secrets;
 mod shared;
 mod store;

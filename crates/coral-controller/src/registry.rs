@@ -36,8 +36,9 @@ use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::shared::{PushCredential, RegistryAccess};
 use build::{Builder, CONFIG_HASH, Owned, PUSH_USER};
-use decide::{Action, Plan, decide};
+use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
+use outlook::Outlook;
 use workloads::Places;
 
 /// Waits after one Registry's failures.
@@ -122,7 +123,13 @@ impl RegistryPart {
         };
         let applied = self.apply(registry, &seen, &plan).await;
         if let Err(error) = &applied {
-            plan.outlook.degrade("ApplyFailed", &error.to_string());
+            let hint = if error.is_forbidden() {
+                format!("; renew the grant with `{}`", grant_command(&key.namespace))
+            } else {
+                String::new()
+            };
+            plan.outlook
+                .degrade("ApplyFailed", &format!("{error}{hint}"));
         }
         self.publish(key, registry, &plan, now).await?;
         applied?;
@@ -237,16 +244,20 @@ impl RegistryPart {
         if let Some(is) = is
             && was.map(|it| (&it.status, &it.reason)) != Some((&is.status, &is.reason))
         {
-            let events = &self.context.events;
-            let note = is.message.as_str();
-            match is.status.as_str() {
-                "False" if is.reason != "Starting" => {
-                    events.warning(registry, &is.reason, note).await;
-                }
-                _ => events.normal(registry, &is.reason, note).await,
-            }
+            self.tell(registry, is, &plan.outlook).await;
         }
         Ok(())
+    }
+
+    /// Steps on the way to a Registry that serves are in its conditions; an event is for what a
+    /// person waits for, or has to do.
+    async fn tell(&self, registry: &Registry, ready: &Condition, outlook: &Outlook) {
+        let (events, note) = (&self.context.events, ready.message.as_str());
+        if outlook.is_ready() {
+            events.normal(registry, &ready.reason, note).await;
+        } else if outlook.needs_attention() {
+            events.warning(registry, &ready.reason, note).await;
+        }
     }
 }
 

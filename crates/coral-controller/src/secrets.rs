@@ -163,3 +163,91 @@ impl Secrets {
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scripted::{Server, pair, refusal};
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("a", "pull")
+    }
+
+    fn secrets() -> (Secrets, Server) {
+        let (client, server) = pair();
+        (Secrets::new(client, Changes::default()), server)
+    }
+
+    /// Answers the list that a watch begins with; the watch itself stays open without an event.
+    async fn serve_list(server: &mut Server, items: serde_json::Value) {
+        let asked = server.next().await;
+        assert!(
+            asked.uri.starts_with("/api/v1/namespaces/a/secrets?"),
+            "{}",
+            asked.uri
+        );
+        assert!(
+            asked.uri.contains("fieldSelector=metadata.name%3Dpull"),
+            "{}",
+            asked.uri
+        );
+        let list = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
+        asked.answer(200, &list);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_is_read_by_name_and_then_from_memory() {
+        let (secrets, mut server) = secrets();
+        let key = key();
+        let item = json!({"metadata": {"name": "pull", "namespace": "a"}});
+        let serve = serve_list(&mut server, json!([item]));
+        let (found, ()) = tokio::join!(secrets.get("mirror", &key), serve);
+        assert_eq!(found.unwrap().metadata.name.as_deref(), Some("pull"));
+        // The watch is the next request; asking again makes none.
+        let watch = server.next().await;
+        assert!(watch.uri.contains("watch=true"), "{}", watch.uri);
+        assert!(secrets.get("registry", &key).await.is_ok());
+        secrets.keep("mirror", &BTreeSet::new());
+        assert!(secrets.lock().contains_key(&key));
+        secrets.keep("registry", &BTreeSet::new());
+        assert!(secrets.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_is_not_there_is_missing() {
+        let (secrets, mut server) = secrets();
+        let key = key();
+        let serve = serve_list(&mut server, json!([]));
+        let (found, ()) = tokio::join!(secrets.get("mirror", &key), serve);
+        assert_eq!(found, Err(SecretProblem::Missing(key)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_right_is_told_with_the_command_and_ends_with_the_grant() {
+        let (secrets, mut server) = secrets();
+        let key = key();
+        let serve = async { server.next().await.answer(403, &refusal(403, "Forbidden")) };
+        let (found, ()) = tokio::join!(secrets.get("mirror", &key), serve);
+        let problem = found.unwrap_err();
+        assert_eq!(problem, SecretProblem::NotGranted(key.clone()));
+        let said = problem.to_string();
+        assert!(
+            said.contains("coral grant a pull | kubectl apply -f -"),
+            "{said}"
+        );
+        let mut changed = secrets.0.changes.subscribe(&[Topic::Secrets]);
+        let item = json!({"metadata": {"name": "pull", "namespace": "a"}});
+        serve_list(&mut server, json!([item])).await;
+        changed.changed().await;
+        assert!(secrets.get("mirror", &key).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_hangs_is_not_waited_for() {
+        let (secrets, _server) = secrets();
+        let found = secrets.get("mirror", &key()).await;
+        assert_eq!(found, Err(SecretProblem::Unknown(key())));
+    }
+}

@@ -80,10 +80,10 @@ fn registry(namespace: &str) -> String {
   - apiGroups: [\"\"]
     resources: [services, configmaps]
     verbs: [get, list, watch, create, patch]
-  # Whether its pod runs, and why not.
+  # Whether its pod runs, and why not; an annotation has kubelet renew the pod's volumes at once.
   - apiGroups: [\"\"]
     resources: [pods]
-    verbs: [get, list, watch]
+    verbs: [get, list, watch, patch]
   # Its certificate and its credential for pushing.
   - apiGroups: [\"\"]
     resources: [secrets]

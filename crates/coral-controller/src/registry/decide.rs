@@ -423,8 +423,8 @@ fn refusal_of_rights(seen: &Observed) -> Option<Saying> {
         Rights::Refused => Some(Saying::new(
             "NotGranted",
             format!(
-                "the controller may not run registries in namespace {namespace}: allow it with \
-             `coral grant --registry {namespace} | kubectl apply -f -`"
+                "the controller may not run registries in namespace {namespace}: allow it with `{}`",
+                grant_command(&namespace)
             ),
         )),
         Rights::Unknown => Some(Saying::unknown(
@@ -432,6 +432,11 @@ fn refusal_of_rights(seen: &Observed) -> Option<Saying> {
             "waits for the API server to answer",
         )),
     }
+}
+
+/// The command that lets the controller run registries in a namespace.
+pub(super) fn grant_command(namespace: &str) -> String {
+    format!("coral grant --registry {namespace} | kubectl apply -f -")
 }
 
 /// Nothing is adopted, and nothing is made while another owner's object is in the way.

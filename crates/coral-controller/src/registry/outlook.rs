@@ -84,6 +84,12 @@ impl Outlook {
             .is_some_and(|saying| saying.truth == Truth::True)
     }
 
+    /// Whether a person has to do something.
+    pub(super) fn needs_attention(&self) -> bool {
+        let is_stuck = |saying: &Saying| matches!(saying.reason, "PodNotRunning" | "Unschedulable");
+        self.degraded.is_some() || self.ready.as_ref().is_some_and(is_stuck)
+    }
+
     /// The status; what is not known stays as it was.
     pub(super) fn status(&self, registry: &Registry, now: Timestamp) -> RegistryStatus {
         let before = registry.status.clone().unwrap_or_default();
