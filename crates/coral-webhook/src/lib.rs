@@ -1,1 +1,29 @@
 //! The webhook: points pods at what is near when they are created.
+//!
+//! It owns the admission of pods: it reads the wishes in a pod's or its namespace's annotations,
+//! and changes image names, pull policies and node selectors of the pod accordingly, as far as
+//! `InjectionPolicies` allow. It never denies a pod, never calls the API server or a registry while
+//! a pod waits, never touches templates, and trusts nothing that it notes on a pod.
+//!
+//! Start reading at [`decide`](decide()), which is pure. [`run`](run()) keeps a [`World`] up to date
+//! from watches (`store.rs`, `world/build.rs`) and serves admission reviews (`server.rs`,
+//! `review.rs`).
+
+mod decide;
+#[cfg(test)]
+mod fixture;
+mod metrics;
+mod original;
+mod patch;
+mod pod;
+mod review;
+mod run;
+mod server;
+mod store;
+mod wishes;
+mod world;
+
+pub use decide::{Decision, decide};
+pub use patch::Operation;
+pub use run::{Config, RunError, run};
+pub use world::{Namespace, Refusal, World};

@@ -19,6 +19,7 @@ use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
 use crate::registry::RegistryArguments;
 use crate::uninstall::UninstallArguments;
+use crate::webhook::WebhookArguments;
 
 /// The image supply of a Kubernetes cluster: mirrors images into a registry and serves them there.
 #[derive(Debug, Parser)]
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Doctor(DoctorArguments),
     /// Print the CRDs of Coral's kinds, for kubectl apply --server-side
     Crds(CrdsArguments),
+    /// Run the webhook of a cluster: points pods at images that are near when they are created
+    Webhook(WebhookArguments),
     /// Print the completions for a shell
     Completions(CompletionArguments),
     /// Write the man pages, one for each subcommand

@@ -23,6 +23,7 @@ mod status_page;
 mod terminal;
 mod uninstall;
 mod up;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -74,6 +75,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Uninstall(uninstall) => uninstall::run(uninstall, terminal).await,
             Command::Doctor(doctor) => doctor::run(doctor, terminal).await,
             Command::Crds(arguments) => crds::print(&arguments),
+            Command::Webhook(arguments) => webhook::run(arguments, terminal).await,
             Command::Completions(completions) => Ok(shell::completions(&completions)),
             Command::Man(man) => shell::man(&man),
         }

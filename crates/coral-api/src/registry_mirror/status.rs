@@ -86,6 +86,9 @@ pub struct MirroredRepository {
     /// Whether everyone may read it. A repository of which nothing is known yet is private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
+    /// Whether the registry has said that it serves the repository to everyone now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<bool>,
 }
 
 /// Who may read a repository.

@@ -1,0 +1,102 @@
+//! What the webhook counts.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    /// A pod was changed.
+    Changed,
+    /// Nothing was changed.
+    Unchanged,
+    /// The body was not an admission review.
+    Malformed,
+    /// The body was too large.
+    TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
+    /// Too many reviews were under way.
+    Overloaded,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// The counters. Cheap to clone; all clones share one state.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    requests: Family<Labels, Counter>,
+    warnings: Counter,
+    not_rewritten: Family<ReasonLabels, Counter>,
+    duration: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            warnings: Counter::default(),
+            not_rewritten: Family::default(),
+            // 100 µs to 3.3 s: a review is answered within 2 s or not at all.
+            duration: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counters that appear in `registry`.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("coral_webhook");
+        registry.register(
+            "requests",
+            "Admission reviews, by what became of them",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "warnings",
+            "Warnings given to authors of pods",
+            metrics.warnings.clone(),
+        );
+        registry.register(
+            "images_not_rewritten",
+            "Images that annotations asked to rewrite and that stayed, by reason",
+            metrics.not_rewritten.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "Time from the head of a request to its answer",
+            metrics.duration.clone(),
+        );
+        metrics
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, outcome: Outcome, duration: Duration) {
+        self.requests.get_or_create(&Labels { outcome }).inc();
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// A pod was decided about.
+    pub(crate) fn decided(&self, decision: &crate::Decision) {
+        self.warnings.inc_by(decision.warnings.len() as u64);
+        for (_, refusal) in &decision.reasons {
+            let reason = refusal.word();
+            let labels = ReasonLabels { reason };
+            self.not_rewritten.get_or_create(&labels).inc();
+        }
+    }
+}

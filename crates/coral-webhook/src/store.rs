@@ -1,0 +1,235 @@
+//! The latest known objects of each kind, kept by watches. No request calls the API server.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, watch};
+
+/// The first wait after an error of a watch; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Short, so that the webhook is up to date soon after the API server is back.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// After a refusal (401, 403, 404): it lasts until an administrator changes something.
+const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(10);
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// The objects of one kind. Cheap to clone; all clones share one state.
+pub(crate) struct Store<K>(Arc<Inner<K>>);
+
+struct Inner<K> {
+    objects: Mutex<Objects<K>>,
+    ready: watch::Sender<bool>,
+}
+
+struct Objects<K> {
+    current: BTreeMap<Key, Arc<K>>,
+    /// Collects a list until it is whole.
+    incoming: BTreeMap<Key, Arc<K>>,
+}
+
+impl<K> Clone for Store<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> Default for Store<K> {
+    fn default() -> Self {
+        let objects = Mutex::new(Objects {
+            current: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+        });
+        let ready = watch::Sender::new(false);
+        Self(Arc::new(Inner { objects, ready }))
+    }
+}
+
+impl<K> Store<K> {
+    /// All objects, in the order of namespace and name.
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        self.objects().current.values().cloned().collect()
+    }
+
+    /// A cluster-scoped object.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<K>> {
+        let key = (String::new(), name.to_owned());
+        self.objects().current.get(&key).cloned()
+    }
+
+    /// Completes once the first list was read whole.
+    pub(crate) async fn ready(&self) {
+        // The sender lives in `self`: waiting cannot fail.
+        let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    fn objects(&self) -> MutexGuard<'_, Objects<K>> {
+        // Each change is one assignment: a panic leaves no half state.
+        let objects = self.0.objects.lock();
+        objects.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Resource> Store<K> {
+    /// Takes in one event. Returns whether objects may have changed.
+    fn take(&self, event: Event<DeserializeGuard<K>>) -> bool {
+        match event {
+            Event::Init => {
+                self.objects().incoming = BTreeMap::new();
+                false
+            }
+            Event::InitApply(guarded) => {
+                let key = key(&guarded);
+                let mut objects = self.objects();
+                let last_good = objects.current.get(&key).cloned();
+                if let Some(object) = good(&key, guarded).or(last_good) {
+                    objects.incoming.insert(key, object);
+                }
+                false
+            }
+            Event::InitDone => {
+                let mut objects = self.objects();
+                objects.current = std::mem::take(&mut objects.incoming);
+                drop(objects);
+                self.0.ready.send_replace(true);
+                true
+            }
+            Event::Apply(guarded) => {
+                let key = key(&guarded);
+                let object = good(&key, guarded);
+                let is_good = object.is_some();
+                // The last good version of an object that cannot be decoded stays.
+                if let Some(object) = object {
+                    self.objects().current.insert(key, object);
+                }
+                is_good
+            }
+            Event::Delete(guarded) => self.objects().current.remove(&key(&guarded)).is_some(),
+        }
+    }
+}
+
+fn key<K: Resource>(guarded: &DeserializeGuard<K>) -> Key {
+    let name = guarded.meta().name.clone().unwrap_or_default();
+    (guarded.namespace().unwrap_or_default(), name)
+}
+
+/// The object, or a line in the log that says what is wrong with it.
+fn good<K: Resource>(key: &Key, guarded: DeserializeGuard<K>) -> Option<Arc<K>> {
+    match guarded.0 {
+        Ok(object) => Some(Arc::new(object)),
+        Err(invalid) => {
+            let (namespace, name) = key;
+            tracing::warn!(
+                namespace,
+                name,
+                reason = invalid.error,
+                "object cannot be decoded"
+            );
+            None
+        }
+    }
+}
+
+/// Watches all objects of a kind, for ever. `strip` removes what is not read; `changed` is notified
+/// of changes.
+pub(crate) async fn follow<K>(
+    client: Client,
+    store: Store<K>,
+    strip: fn(&mut K),
+    changed: Arc<Notify>,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let kind = K::kind(&()).into_owned();
+    let api = Api::<DeserializeGuard<K>>::all(client);
+    let mut events = pin!(watcher(api, watcher::Config::default()));
+    let mut failures = 0u32;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                if failures > 1 {
+                    tracing::info!(kind, failures, "watch works again");
+                }
+                failures = 0;
+                let event = event.modify(|guarded| {
+                    guarded.managed_fields_mut().clear();
+                    if let Ok(object) = guarded.0.as_mut() {
+                        strip(object);
+                    }
+                });
+                if store.take(event) {
+                    changed.notify_one();
+                }
+            }
+            Err(error) => {
+                let refused = is_refusal(&error);
+                // A single other error is no news: the API server ends every watch now and then.
+                if (refused && failures == 0) || (!refused && failures == 1) {
+                    tracing::warn!(kind, %error, "watch fails; trying again");
+                }
+                let wait = if refused {
+                    WAIT_AFTER_REFUSAL
+                } else {
+                    LONGEST_WAIT.min(FIRST_WAIT * (1 << failures.min(10)))
+                };
+                failures = failures.saturating_add(1);
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Whether the API server itself said no.
+fn is_refusal(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
+        error
+    else {
+        return false;
+    };
+    matches!(cause, kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(name: &str, data: &serde_json::Value) -> DeserializeGuard<ConfigMap> {
+        serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap()
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_decoded_keeps_its_last_good_version() {
+        let store = Store::<ConfigMap>::default();
+        let names = || {
+            let all = store.all().into_iter();
+            all.map(|map| map.name_any()).collect::<Vec<_>>()
+        };
+        store.take(Event::Init);
+        store.take(Event::InitApply(object("a", &json!({"k": "1"}))));
+        store.take(Event::InitApply(object("b", &json!({"k": 5}))));
+        assert!(names().is_empty());
+        assert!(store.take(Event::InitDone));
+        assert_eq!(names(), ["a"]);
+        assert!(!store.take(Event::Apply(object("a", &json!({"k": 5})))));
+        store.take(Event::Init);
+        store.take(Event::InitApply(object("a", &json!({"k": 5}))));
+        store.take(Event::InitDone);
+        let kept = store.get("a").unwrap();
+        assert_eq!(kept.data.as_ref().unwrap()["k"], "1");
+        assert!(store.take(Event::Delete(object("a", &json!({})))));
+        assert!(store.get("a").is_none());
+    }
+}

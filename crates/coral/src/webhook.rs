@@ -1,0 +1,76 @@
+//! `coral webhook`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use coral_rt::{CertificateFiles, shutdown_on_signal};
+
+use crate::arguments::address;
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// What `coral webhook` takes.
+#[derive(Debug, Args)]
+pub(crate) struct WebhookArguments {
+    /// Address of the webhook itself (HTTPS)
+    #[arg(long, env = "CORAL_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDR", value_parser = address)]
+    listen: SocketAddr,
+    /// Address of /healthz, /readyz and /metrics (HTTP)
+    #[arg(long, env = "CORAL_HEALTH", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = address)]
+    health: SocketAddr,
+    /// File with the certificate, PEM; it may arrive after the start, and a changed one is loaded
+    #[arg(
+        long,
+        env = "CORAL_TLS_CERT",
+        default_value = "/tls/tls.crt",
+        value_name = "FILE"
+    )]
+    tls_cert: PathBuf,
+    /// File with the certificate's private key, PEM
+    #[arg(
+        long,
+        env = "CORAL_TLS_KEY",
+        default_value = "/tls/tls.key",
+        value_name = "FILE"
+    )]
+    tls_key: PathBuf,
+}
+
+pub(crate) async fn run(
+    arguments: WebhookArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let client = client()
+        .await
+        .map_err(|error| Failure::failed("no access to a Kubernetes API server", &error))?;
+    terminal.line(&format!(
+        "webhook: https://{}, health and metrics on http://{}",
+        arguments.listen, arguments.health
+    ));
+    let config = coral_webhook::Config {
+        listen: arguments.listen,
+        health: arguments.health,
+        certificate: CertificateFiles {
+            certificate: arguments.tls_cert,
+            key: arguments.tls_key,
+        },
+    };
+    coral_webhook::run(config, client, stop)
+        .await
+        .map_err(|error| Failure::failed("the webhook ended", &error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A client without kube's own retries: the watches have their own.
+async fn client() -> kube::Result<kube::Client> {
+    let config = kube::Config::infer().await;
+    let mut config = config.map_err(kube::Error::InferConfig)?;
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    kube::Client::try_from(config)
+}
