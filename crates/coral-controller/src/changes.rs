@@ -45,11 +45,13 @@ pub(crate) enum Topic {
     Resolutions,
     /// Hosts that a lock allows now, published by the lock part.
     LockedHosts,
+    /// The admission policies of the lock, as stored.
+    Lock,
 }
 
 impl Topic {
     /// Every topic.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Images,
         Self::RegistryMirrors,
         Self::MirroredImages,
@@ -68,6 +70,7 @@ impl Topic {
         Self::RegistryAccess,
         Self::Resolutions,
         Self::LockedHosts,
+        Self::Lock,
     ];
 }
 

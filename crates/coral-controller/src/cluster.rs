@@ -22,6 +22,7 @@ use crate::ca::{AGENTS_CONFIG, WEBHOOK_CONFIGURATION};
 use crate::changes::{Changes, Topic};
 use crate::context::Context;
 use crate::follow::Watch;
+use crate::lock::LockObjects;
 use crate::store::Store;
 
 /// The stores of every kind that is watched in the whole cluster. Cheap to clone.
@@ -49,6 +50,8 @@ pub(crate) struct Cluster {
     pub(crate) webhooks: Store<MutatingWebhookConfiguration>,
     /// The ConfigMap that agents mount, if it is there.
     pub(crate) agents_config: Store<ConfigMap>,
+    /// The admission policies of the lock, as far as they are there.
+    pub(crate) lock: LockObjects,
 }
 
 impl Cluster {
@@ -88,6 +91,11 @@ impl Cluster {
         let mut config = Watch::of(api, &self.agents_config, Topic::AgentsConfig);
         config.config = by_name(AGENTS_CONFIG);
         watches.begin(config);
+        let lock = &self.lock;
+        lock.policies(&context.client)
+            .for_each(|policy| watches.begin(policy));
+        lock.bindings(&context.client)
+            .for_each(|binding| watches.begin(binding));
     }
 
     /// Completes once the stores behind these topics are filled.
@@ -103,6 +111,7 @@ impl Cluster {
                 Topic::NodeImages => self.node_images.ready().await,
                 Topic::WebhookConfigurations => self.webhooks.ready().await,
                 Topic::AgentsConfig => self.agents_config.ready().await,
+                Topic::Lock => self.lock.ready().await,
                 Topic::Nodes => self.nodes.ready().await,
                 Topic::Namespaces => self.namespaces.ready().await,
                 // Values inside the process: a reader sees that they are not there yet.

@@ -21,6 +21,7 @@ mod events;
 mod follow;
 mod key;
 mod leader;
+mod lock;
 mod metrics;
 mod nodes;
 mod part;

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ca::CaPart;
 use crate::context::Context;
+use crate::lock::LockPart;
 use crate::metrics::Metrics;
 use crate::nodes::NodesPart;
 use crate::part::{Part, run_part};
@@ -25,6 +26,7 @@ pub(crate) fn begin(
     parts.run(CaPart::new(context.clone()));
     parts.run(NodesPart::new(context));
     parts.run(RegistryPart::new(context.clone()));
+    parts.run(LockPart::new(context));
     parts.running
 }
 

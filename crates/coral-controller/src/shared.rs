@@ -65,8 +65,8 @@ pub(crate) struct Shared {
     pub(crate) public_paths: Published<PublicPaths>,
     /// How Registries are reached. Published by the registry part.
     pub(crate) registries: Published<BTreeMap<ObjectKey, RegistryAccess>>,
-    /// Hosts that a lock allows now. Published by the lock part; a file of a route stays on the
-    /// nodes until its host is not among them.
+    /// Hosts that a lock allows now or in a moment. Published by the lock part; a file of a route
+    /// stays on the nodes until its host is not among them. To be read after the routes.
     pub(crate) locked_hosts: Published<BTreeSet<String>>,
     /// The image of the controller's own pod, which it gives to what it creates. Published by the
     /// registry part.

@@ -1,0 +1,179 @@
+//! The part that puts the lock of an `InjectionPolicy` in force.
+//!
+//! A lock is two `ValidatingAdmissionPolicies` with fixed names, so that the API server enforces it
+//! with every part of Coral down. Which hosts it allows follows from the policy and from the routes
+//! (`decide.rs`); `generate.rs` writes the CEL.
+//!
+//! The lock narrows before any route leaves the nodes: the part publishes the hosts that are in
+//! force ([`crate::shared::Shared::locked_hosts`]), and the part of the routes keeps the files of such
+//! a host. So a RegistryRoute needs no finalizer. The order of a pass matters:
+//!
+//! 1. Publish what is in force united with what is about to be.
+//! 2. Look at the routes once more. A route that left before step 1 is not allowed any more; one
+//!    that leaves later finds its host published.
+//! 3. Write the policies.
+//! 4. Publish what is in force. Hosts that left stay published for some seconds, because API
+//!    servers take up a changed policy with a delay.
+
+mod decide;
+mod generate;
+mod objects;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coral_api::conditions;
+use coral_api::injection_policy::{InjectionPolicy, InjectionPolicyStatus};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+
+use self::decide::{Decision, Observed, decide};
+pub(crate) use self::objects::{LOCK, LockObjects, TEMPLATES};
+use crate::ObjectKey;
+use crate::api::{ApiError, Writer};
+use crate::changes::Topic;
+use crate::context::Context;
+use crate::part::{Part, PassError, Wake};
+
+/// How long a host that left the lock counts as allowed. A changed policy was seen in force after
+/// at most one second.
+const UNTIL_IN_FORCE: SignedDuration = SignedDuration::from_secs(5);
+
+/// See the module.
+pub(crate) struct LockPart {
+    context: Context,
+    /// Hosts that left the lock, each with the time until which it counts as allowed. A restart
+    /// forgets them: another controller begins to lead after more than that time.
+    leaving: BTreeMap<String, Timestamp>,
+}
+
+impl LockPart {
+    /// The part.
+    pub(crate) fn new(context: &Context) -> Self {
+        Self {
+            context: context.clone(),
+            leaving: BTreeMap::new(),
+        }
+    }
+
+    fn observe(&self) -> Observed {
+        let cluster = &self.context.cluster;
+        let namespaces = cluster.namespaces.snapshot();
+        Observed {
+            policies: cluster.policies.snapshot().values().cloned().collect(),
+            routes: cluster.routes.snapshot().values().cloned().collect(),
+            namespaces: namespaces.keys().map(|key| key.name.clone()).collect(),
+        }
+    }
+
+    /// Writes the policies. See the module for the order.
+    async fn apply(&mut self, decision: &Decision, now: Timestamp) -> Result<(), ApiError> {
+        let stored = self.context.cluster.lock.hosts();
+        let mut published = stored.clone();
+        published.extend(self.leaving.keys().cloned());
+        published.extend(decision.hosts().cloned());
+        self.context.shared.locked_hosts.set(published);
+
+        let Some(mut lock) = decision.lock.clone() else {
+            // A lock that this version cannot read stays as it is.
+            return Ok(());
+        };
+        let again = decide(&self.observe());
+        let still: BTreeSet<&String> = again.hosts().collect();
+        lock.allowed.retain(|host| still.contains(host));
+
+        let writer = self.context.writer();
+        self.context.cluster.lock.apply(&writer, &lock).await?;
+
+        let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
+        for host in gone {
+            let until = now.saturating_add(UNTIL_IN_FORCE).unwrap_or(Timestamp::MAX);
+            self.leaving.entry(host.clone()).or_insert(until);
+        }
+        self.leaving
+            .retain(|host, until| *until > now && !lock.allowed.contains(host));
+        let mut in_force: BTreeSet<String> = lock.allowed.iter().cloned().collect();
+        in_force.extend(self.leaving.keys().cloned());
+        self.context.shared.locked_hosts.set(in_force);
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        decision: &Decision,
+        failure: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let writer = self.context.writer();
+        for policy in self.context.cluster.policies.snapshot().values() {
+            let status = decision.status(policy, failure, now);
+            if publish_status(&writer, policy, &status).await? {
+                self.report(policy, &status).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// An event when a policy gets ready or stops being so.
+    async fn report(&self, policy: &InjectionPolicy, status: &InjectionPolicyStatus) {
+        let before = policy.status.as_ref().and_then(ready);
+        let Some((is_ready, reason, message)) = ready(status) else {
+            return;
+        };
+        if before
+            .is_some_and(|(was_ready, was_reason, _)| (was_ready, was_reason) == (is_ready, reason))
+        {
+            return;
+        }
+        let events = &self.context.events;
+        if is_ready {
+            events.normal(policy, reason, message).await;
+        } else {
+            events.warning(policy, reason, message).await;
+        }
+    }
+}
+
+fn ready(status: &InjectionPolicyStatus) -> Option<(bool, &str, &str)> {
+    let mut conditions = status.conditions.iter();
+    let ready = conditions.find(|c| c.type_ == conditions::kind::READY)?;
+    Some((ready.status == "True", &ready.reason, &ready.message))
+}
+
+async fn publish_status(
+    writer: &Writer,
+    policy: &InjectionPolicy,
+    status: &InjectionPolicyStatus,
+) -> Result<bool, ApiError> {
+    let key = ObjectKey::cluster(policy.name_any());
+    let current = policy.status.as_ref();
+    match writer
+        .publish_status::<InjectionPolicy, _>(&key, current, status)
+        .await
+    {
+        // It was deleted meanwhile.
+        Err(error) if error.is_not_found() => Ok(false),
+        published => published,
+    }
+}
+
+impl Part for LockPart {
+    const NAME: &'static str = "lock";
+
+    const TOPICS: &'static [Topic] = &[
+        Topic::InjectionPolicies,
+        Topic::RegistryRoutes,
+        Topic::Namespaces,
+        Topic::Lock,
+    ];
+
+    async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
+        let decision = decide(&self.observe());
+        let applied = self.apply(&decision, now).await;
+        let failure = applied.as_ref().err().map(ToString::to_string);
+        self.publish(&decision, failure.as_deref(), now).await?;
+        applied?;
+        Ok(Wake::at(self.leaving.values().min().copied()))
+    }
+}

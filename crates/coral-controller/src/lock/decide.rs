@@ -1,0 +1,391 @@
+//! Which lock is in force, what it allows, and what the policies' statuses say: pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use coral_api::conditions::{Saying, Truth, cut, kind, set};
+use coral_api::injection_policy::{
+    Enforcement, InjectionPolicy, InjectionPolicyStatus, Lock, LockMode,
+};
+use coral_api::names::namespace;
+use coral_api::registry_route::{RegistryRoute, SourcePolicy};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+/// Most hosts that a lock allows.
+pub(crate) const MAX_HOSTS: usize = 1500;
+/// Most letters of the list of hosts as it is written. The API server takes expressions of 100,000.
+const MAX_LETTERS: usize = 90_000;
+/// Most hosts that a status lists.
+const MAX_SHOWN: usize = 100;
+/// Most names that one message lists.
+const MAX_NAMED: usize = 5;
+/// Namespaces that every lock leaves alone.
+const ALWAYS_EXEMPT: [&str; 3] = ["kube-system", namespace::SYSTEM, namespace::NODES];
+
+/// What the part reads.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    /// In the order of their names.
+    pub(crate) policies: Vec<Arc<InjectionPolicy>>,
+    pub(crate) routes: Vec<Arc<RegistryRoute>>,
+    /// Names of the namespaces that exist.
+    pub(crate) namespaces: BTreeSet<String>,
+}
+
+/// What is to be in force. The default is no lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LockState {
+    /// The policy that the lock belongs to, with how it is enforced; `None`: there is no lock.
+    pub(crate) policy: Option<(String, Enforcement)>,
+    /// Hosts that images may name: registries first, then routed hosts.
+    pub(crate) allowed: Vec<String>,
+    /// How many of the allowed hosts are registries of the policy.
+    pub(crate) registries: usize,
+    /// Namespaces that the lock leaves alone.
+    pub(crate) exempt: BTreeSet<String>,
+}
+
+/// What is decided in one pass.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Decision {
+    /// What is to be in force; `None` leaves what is there.
+    pub(crate) lock: Option<LockState>,
+    /// The policy whose lock counts.
+    winner: Option<String>,
+    /// Hosts that there was no room for.
+    left_out: Vec<String>,
+    /// Exempt namespaces that do not exist.
+    missing: Vec<String>,
+    /// Hosts of routes that no node may contact, which are not proved on every node yet.
+    waiting: BTreeSet<String>,
+    /// Nodes that lack a host of the lock, as their routes name them.
+    lacking: Vec<String>,
+    /// Whether the lock's mode is of a newer version.
+    is_unknown: bool,
+}
+
+impl Decision {
+    /// Hosts that are to be allowed.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &String> {
+        self.lock.iter().flat_map(|lock| &lock.allowed)
+    }
+}
+
+/// Decides which lock is in force.
+pub(crate) fn decide(observed: &Observed) -> Decision {
+    let mut policies: Vec<&InjectionPolicy> = observed.policies.iter().map(AsRef::as_ref).collect();
+    policies.sort_by_key(|policy| policy.name_any());
+    let mut with_lock = policies.into_iter().filter_map(|policy| {
+        let lock = policy.spec.lock.as_ref()?;
+        let is_leaving = policy.metadata.deletion_timestamp.is_some();
+        (!is_leaving).then_some((policy, lock))
+    });
+    let Some((policy, lock)) = with_lock.next() else {
+        return Decision {
+            lock: Some(LockState::default()),
+            ..Decision::default()
+        };
+    };
+    let winner = Some(policy.name_any());
+    if lock.mode == LockMode::Unknown {
+        return Decision {
+            winner,
+            is_unknown: true,
+            ..Decision::default()
+        };
+    }
+    let mut decision = with_hosts(lock, &observed.routes);
+    decision.winner.clone_from(&winner);
+    let exempt = exempt(lock);
+    let missing = exempt
+        .iter()
+        .filter(|name| !observed.namespaces.contains(*name));
+    decision.missing = missing.cloned().collect();
+    if let Some(state) = &mut decision.lock {
+        let enforcement = lock.enforcement.unwrap_or_default();
+        state.policy = winner.map(|name| (name, enforcement));
+        state.exempt = exempt;
+    }
+    decision
+}
+
+fn exempt(lock: &Lock) -> BTreeSet<String> {
+    let always = ALWAYS_EXEMPT.map(str::to_owned);
+    always
+        .into_iter()
+        .chain(lock.exempt_namespaces.iter().cloned())
+        .collect()
+}
+
+/// The hosts of the lock: its registries, and what routes cover on every node.
+fn with_hosts(lock: &Lock, routes: &[Arc<RegistryRoute>]) -> Decision {
+    let mut decision = Decision::default();
+    let mut allowed = Allowed::default();
+    let registries: BTreeSet<&String> = lock.registries.iter().collect();
+    for host in registries {
+        allowed.add(host);
+    }
+    let registries = allowed.hosts.len();
+    let mut closed = BTreeSet::new();
+    for route in routes.iter().filter(|route| is_closed(route)) {
+        let status = route.status.as_ref();
+        let proved = status.map(|status| status.proved_hosts.as_slice());
+        let proved: BTreeSet<&String> = proved.unwrap_or_default().iter().collect();
+        let (covered, waiting): (Vec<&String>, Vec<&String>) = route
+            .spec
+            .hosts
+            .iter()
+            .partition(|host| proved.contains(host));
+        let is_partial = covered.is_empty();
+        closed.extend(covered);
+        decision.waiting.extend(waiting.into_iter().cloned());
+        let lacking = status.filter(|_| !is_partial).map(|s| s.lacking.as_slice());
+        decision
+            .lacking
+            .extend_from_slice(lacking.unwrap_or_default());
+    }
+    decision.waiting.retain(|host| !closed.contains(host));
+    for host in closed {
+        allowed.add(host);
+    }
+    decision.left_out = allowed.left_out;
+    decision.lock = Some(LockState {
+        allowed: allowed.hosts,
+        registries,
+        ..LockState::default()
+    });
+    decision
+}
+
+/// Whether no node contacts the route's hosts: the route is for every node, and the hosts
+/// themselves are never asked.
+fn is_closed(route: &RegistryRoute) -> bool {
+    route.metadata.deletion_timestamp.is_none()
+        && route.spec.source_policy == Some(SourcePolicy::NeverContactSource)
+        && route.spec.node_selector.is_empty()
+}
+
+/// Collects hosts as far as there is room.
+#[derive(Default)]
+struct Allowed {
+    hosts: Vec<String>,
+    letters: usize,
+    left_out: Vec<String>,
+}
+
+impl Allowed {
+    fn add(&mut self, host: &str) {
+        if self.hosts.iter().any(|known| known == host) {
+            return;
+        }
+        // Two quotes, a comma and a space.
+        let letters = self.letters + host.len() + 4;
+        if is_host(host) && self.hosts.len() < MAX_HOSTS && letters <= MAX_LETTERS {
+            self.letters = letters;
+            self.hosts.push(host.to_owned());
+        } else {
+            self.left_out.push(host.to_owned());
+        }
+    }
+}
+
+/// The schema says so too. What is not a host is never written into an expression.
+fn is_host(host: &str) -> bool {
+    let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| is_letter(b) || matches!(b, b'.' | b'-' | b':'))
+        && host.bytes().next().is_some_and(is_letter)
+        && host.bytes().last().is_some_and(is_letter)
+}
+
+/// A condition before it is set.
+struct Fact {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Decision {
+    /// The status of a policy. `failure` says why the lock could not be written.
+    pub(crate) fn status(
+        &self,
+        policy: &InjectionPolicy,
+        failure: Option<&str>,
+        now: Timestamp,
+    ) -> InjectionPolicyStatus {
+        let generation = policy.metadata.generation;
+        let mut status = InjectionPolicyStatus {
+            observed_generation: generation,
+            conditions: policy.status.clone().unwrap_or_default().conditions,
+            ..InjectionPolicyStatus::default()
+        };
+        let is_winner = self.winner.as_ref() == Some(&policy.name_any());
+        if is_winner
+            && failure.is_none()
+            && let Some(lock) = &self.lock
+        {
+            status.enforcement = lock
+                .policy
+                .as_ref()
+                .map(|(_, how)| name_of(*how).to_owned());
+            let shown = lock.allowed.iter().take(MAX_SHOWN).cloned();
+            status.allowed_hosts = shown.collect();
+            let omitted = lock.allowed.len().saturating_sub(MAX_SHOWN);
+            status.omitted_hosts = u32::try_from(omitted).ok().filter(|omitted| *omitted > 0);
+        }
+        let facts = self.facts(policy, is_winner, failure);
+        status
+            .conditions
+            .retain(|c| c.type_ != kind::LOCK_COMPLETE || facts.len() == 3);
+        for fact in facts {
+            let saying = Saying {
+                kind: fact.kind,
+                truth: Truth::from(fact.holds),
+                reason: fact.reason,
+                message: &fact.message,
+            };
+            set(&mut status.conditions, &saying, generation, now);
+        }
+        status
+    }
+
+    fn facts(&self, policy: &InjectionPolicy, is_winner: bool, failure: Option<&str>) -> Vec<Fact> {
+        let trouble = self.trouble(policy, is_winner, failure);
+        let (is_degraded, reason, message) = match &trouble {
+            Some((reason, message)) => (true, *reason, message.clone()),
+            None => (false, "AsExpected", String::new()),
+        };
+        let degraded = Fact {
+            kind: kind::DEGRADED,
+            holds: is_degraded,
+            reason,
+            message,
+        };
+        let lock = self.lock.as_ref().filter(|_| is_winner);
+        let (holds, reason, message) = match (lock, trouble) {
+            (Some(lock), _) if failure.is_none() => (true, "LockInForce", self.in_force(lock)),
+            (_, Some((reason, message))) => (false, reason, message),
+            (_, None) => (
+                true,
+                "Applied",
+                "annotations decide, as far as this policy allows".to_owned(),
+            ),
+        };
+        let ready = Fact {
+            kind: kind::READY,
+            holds,
+            reason,
+            message,
+        };
+        let complete = lock.map(|_| self.complete());
+        [ready, degraded].into_iter().chain(complete).collect()
+    }
+
+    /// What is wrong with a policy, if anything is.
+    fn trouble(
+        &self,
+        policy: &InjectionPolicy,
+        is_winner: bool,
+        failure: Option<&str>,
+    ) -> Option<(&'static str, String)> {
+        let winner = self.winner.as_deref()?;
+        policy.spec.lock.as_ref()?;
+        if !is_winner {
+            return Some((
+                "OtherLock",
+                format!(
+                    "the lock of InjectionPolicy {winner:?} is in force: of several policies with a lock, the first by name counts. Remove the lock of one of them"
+                ),
+            ));
+        }
+        if let Some(failure) = failure {
+            return Some(("LockNotWritten", format!("{failure}; trying again")));
+        }
+        if self.is_unknown {
+            let message = "spec.lock.mode is of a newer version of Coral: what is in force stays as it is. Use Mirrored, or a newer controller";
+            return Some(("UnknownMode", message.to_owned()));
+        }
+        if !self.left_out.is_empty() {
+            return Some((
+                "TooManyHosts",
+                format!(
+                    "the lock has no room for {}: it takes {MAX_HOSTS} hosts of {MAX_LETTERS} letters together. Images of these hosts are refused",
+                    listed(&self.left_out)
+                ),
+            ));
+        }
+        if !self.missing.is_empty() {
+            return Some((
+                "ExemptNamespaceMissing",
+                format!(
+                    "exempt namespaces that do not exist: {}. Whoever may create namespaces can create one of these and leave the lock: create them, or take them out of lock.exemptNamespaces",
+                    listed(&self.missing)
+                ),
+            ));
+        }
+        None
+    }
+
+    fn in_force(&self, lock: &LockState) -> String {
+        let routed = lock.allowed.len() - lock.registries;
+        let registries = &lock.allowed[..lock.registries];
+        let mut message = format!("images may name {}", listed(registries));
+        if routed > 0 {
+            let hosts = &lock.allowed[lock.registries..];
+            message = format!("{message}, and the routed hosts {}", listed(hosts));
+        }
+        if !self.waiting.is_empty() {
+            let waiting: Vec<String> = self.waiting.iter().cloned().collect();
+            message = format!(
+                "{message}. Not allowed until every Ready Linux node has reported them: {}",
+                listed(&waiting)
+            );
+        }
+        message
+    }
+
+    fn complete(&self) -> Fact {
+        let (reason, message) = if self.lacking.is_empty() {
+            ("EveryNode", String::new())
+        } else {
+            let more = "there, images of these hosts come from the source, or not at all";
+            (
+                "NodesLackHosts",
+                format!("{}: {more}", listed(&self.lacking)),
+            )
+        };
+        Fact {
+            kind: kind::LOCK_COMPLETE,
+            holds: self.lacking.is_empty(),
+            reason,
+            message,
+        }
+    }
+}
+
+/// How a lock is enforced, as people write it.
+fn name_of(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Enforce | Enforcement::Unknown => "Enforce",
+        Enforcement::Warn => "Warn",
+        Enforcement::Audit => "Audit",
+    }
+}
+
+/// The first names, and how many more there are.
+pub(crate) fn listed(names: &[String]) -> String {
+    let shown: Vec<String> = names
+        .iter()
+        .take(MAX_NAMED)
+        .map(|name| cut(name, 120))
+        .collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(MAX_NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,541 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use coral_api::injection_policy::InjectionPolicy;
+use coral_api::registry_route::RegistryRoute;
+use jiff::Timestamp;
+use kube_cel::KubeCelExt as _;
+use kube_cel::cel::objects::{Key, Map};
+use kube_cel::cel::parser::{Expression, Parser};
+use kube_cel::cel::{Context, Value as Cel};
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::decide::{Decision, LockState, MAX_HOSTS, Observed, decide};
+use super::generate;
+use super::objects::holds;
+
+const REGISTRY: &str = "reg.coral-system.svc:5000";
+
+fn policy(name: &str, spec: &Value) -> Arc<InjectionPolicy> {
+    let object = json!({"metadata": {"name": name, "generation": 3}, "spec": spec});
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn locked(extra: &Value) -> Arc<InjectionPolicy> {
+    let mut lock = json!({"mode": "Mirrored", "registries": [REGISTRY]});
+    for (key, value) in extra.as_object().unwrap() {
+        lock[key] = value.clone();
+    }
+    policy("lock", &json!({"lock": lock}))
+}
+
+/// A route that no node may leave, with all hosts proved.
+fn route(name: &str, hosts: &[&str]) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "hosts": hosts,
+            "registry": {"namespace": "coral-system", "name": "reg"},
+            "sourcePolicy": "NeverContactSource",
+        },
+        "status": {"provedHosts": hosts},
+    })
+}
+
+fn observed(policies: Vec<Arc<InjectionPolicy>>, routes: &[Value]) -> Observed {
+    let routes = routes.iter().cloned().map(|route| {
+        let route: RegistryRoute = serde_json::from_value(route).unwrap();
+        Arc::new(route)
+    });
+    Observed {
+        policies,
+        routes: routes.collect(),
+        namespaces: ["kube-system", "coral-system", "coral-nodes", "team"]
+            .map(str::to_owned)
+            .into(),
+    }
+}
+
+fn allowed(decision: &Decision) -> Vec<&str> {
+    decision.hosts().map(String::as_str).collect()
+}
+
+/// `(status, reason, message)` of a condition.
+fn condition(
+    decision: &Decision,
+    policy: &InjectionPolicy,
+    kind: &str,
+) -> (String, String, String) {
+    let status = decision.status(policy, None, Timestamp::UNIX_EPOCH);
+    let condition = status.conditions.into_iter().find(|c| c.type_ == kind);
+    condition.map_or_else(Default::default, |c| (c.status, c.reason, c.message))
+}
+
+#[test]
+fn the_lock_allows_its_registries_and_hosts_that_no_node_contacts() {
+    let change = |change: fn(&mut Value)| {
+        let mut route = route("a", &["docker.io", "quay.io"]);
+        change(&mut route);
+        route
+    };
+    for (route, expected) in [
+        (change(|_| {}), vec![REGISTRY, "docker.io", "quay.io"]),
+        (
+            change(|r| r["status"]["provedHosts"] = json!(["quay.io"])),
+            vec![REGISTRY, "quay.io"],
+        ),
+        (change(|r| r["status"] = json!(null)), vec![REGISTRY]),
+        (
+            change(|r| r["spec"]["hosts"] = json!(["quay.io"])),
+            vec![REGISTRY, "quay.io"],
+        ),
+        (
+            change(|r| r["spec"]["sourcePolicy"] = json!("AllowContactingSource")),
+            vec![REGISTRY],
+        ),
+        (
+            change(|r| r["spec"]["sourcePolicy"] = json!("Later")),
+            vec![REGISTRY],
+        ),
+        (
+            change(|r| r["spec"]["sourcePolicy"] = json!(null)),
+            vec![REGISTRY],
+        ),
+        (
+            change(|r| r["spec"]["nodeSelector"] = json!([{"key": "a", "operator": "exists"}])),
+            vec![REGISTRY],
+        ),
+        (
+            change(|r| r["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z")),
+            vec![REGISTRY],
+        ),
+    ] {
+        let decision = decide(&observed(vec![locked(&json!({}))], &[route]));
+        assert_eq!(allowed(&decision), expected);
+    }
+}
+
+#[test]
+fn without_a_lock_nothing_is_in_force_and_a_lock_of_a_newer_version_changes_nothing() {
+    let none = decide(&observed(
+        vec![policy("a", &json!({"registry": "Off"}))],
+        &[],
+    ));
+    assert_eq!(none.lock, Some(LockState::default()));
+    let newer = locked(&json!({"mode": "Available"}));
+    let decision = decide(&observed(vec![newer.clone()], &[]));
+    assert_eq!(decision.lock, None);
+    let (status, reason, _) = condition(&decision, &newer, "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "UnknownMode"));
+}
+
+#[test]
+fn of_several_policies_the_first_by_name_has_the_lock_and_the_others_say_so() {
+    let first = policy("a", &json!({"lock": {"registries": ["a.example"]}}));
+    let second = policy("b", &json!({"lock": {"registries": ["b.example"]}}));
+    let without = policy("0", &json!({}));
+    let decision = decide(&observed(
+        vec![second.clone(), first.clone(), without.clone()],
+        &[],
+    ));
+    assert_eq!(allowed(&decision), ["a.example"]);
+    let ready = |policy| condition(&decision, policy, "Ready");
+    assert_eq!(ready(&first).1, "LockInForce");
+    assert_eq!(ready(&without).1, "Applied");
+    let (status, reason, message) = condition(&decision, &second, "Degraded");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "OtherLock"));
+    assert!(message.contains(r#"InjectionPolicy "a""#), "{message}");
+    assert_eq!(
+        condition(&decision, &second, "LockComplete"),
+        Default::default()
+    );
+}
+
+#[test]
+fn exempt_namespaces_that_do_not_exist_are_named() {
+    let policy = locked(&json!({"exemptNamespaces": ["team", "gone"]}));
+    let decision = decide(&observed(vec![policy.clone()], &[]));
+    let exempt = decision.lock.clone().unwrap().exempt;
+    let exempt: Vec<&str> = exempt.iter().map(String::as_str).collect();
+    assert_eq!(
+        exempt,
+        ["coral-nodes", "coral-system", "gone", "kube-system", "team"]
+    );
+    let (status, reason, message) = condition(&decision, &policy, "Degraded");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("True", "ExemptNamespaceMissing")
+    );
+    assert!(message.contains("do not exist: gone."), "{message}");
+    assert_eq!(condition(&decision, &policy, "Ready").0, "True");
+}
+
+#[test]
+fn hosts_beyond_the_room_of_a_lock_are_left_out_and_counted() {
+    let hosts: Vec<String> = (0..MAX_HOSTS + 50)
+        .map(|i| format!("h{i}.example"))
+        .collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let policy = locked(&json!({}));
+    let decision = decide(&observed(vec![policy.clone()], &[route("r", &hosts)]));
+    assert_eq!(decision.hosts().count(), MAX_HOSTS);
+    let (_, reason, message) = condition(&decision, &policy, "Degraded");
+    assert_eq!(reason, "TooManyHosts");
+    assert!(message.contains("and 46 more"), "{message}");
+    let status = decision.status(&policy, None, Timestamp::UNIX_EPOCH);
+    assert_eq!(status.allowed_hosts.len(), 100);
+    assert_eq!(status.omitted_hosts, Some(1400));
+    let long: Vec<String> = (0..600)
+        .map(|i| format!("{i}.{}", "x".repeat(250)))
+        .collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let decision = decide(&observed(vec![policy], &[route("r", &long)]));
+    let [pods, _] = generate::pods(&decision.lock.unwrap());
+    let list = pods["spec"]["variables"][0]["expression"].as_str().unwrap();
+    assert!((80_000..100_000).contains(&list.len()), "{}", list.len());
+}
+
+#[test]
+fn nodes_that_lack_a_host_of_the_lock_are_named() {
+    let policy = locked(&json!({}));
+    let mut lacking = route("r", &["docker.io"]);
+    lacking["status"]["lacking"] = json!(["n3: no agent"]);
+    let decision = decide(&observed(vec![policy.clone()], &[lacking]));
+    let (status, _, message) = condition(&decision, &policy, "LockComplete");
+    assert_eq!(status, "False");
+    assert!(message.starts_with("n3: no agent: "), "{message}");
+    let decision = decide(&observed(
+        vec![policy.clone()],
+        &[route("r", &["docker.io"])],
+    ));
+    assert_eq!(condition(&decision, &policy, "LockComplete").0, "True");
+    let mut waiting = route("r", &["docker.io"]);
+    waiting["status"] = json!({"provedHosts": [], "lacking": ["n3: no agent"]});
+    let decision = decide(&observed(vec![policy.clone()], &[waiting]));
+    let (_, _, message) = condition(&decision, &policy, "Ready");
+    assert!(
+        message.contains("has reported them: docker.io"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_lock_that_cannot_be_written_says_why() {
+    let policy = locked(&json!({}));
+    let decision = decide(&observed(vec![policy.clone()], &[]));
+    let status = decision.status(
+        &policy,
+        Some("cannot apply: forbidden"),
+        Timestamp::UNIX_EPOCH,
+    );
+    let ready = &status.conditions[0];
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "LockNotWritten")
+    );
+    assert!(ready.message.starts_with("cannot apply: forbidden"));
+    assert_eq!(status.enforcement, None);
+    // The second time, nothing changes.
+    let mut again = (*policy).clone();
+    again.status = Some(status.clone());
+    let later = Timestamp::from_second(60).unwrap();
+    assert_eq!(
+        decision.status(&again, Some("cannot apply: forbidden"), later),
+        status
+    );
+}
+
+#[test]
+fn enforcement_is_a_list_of_actions_and_audit_warns_nobody() {
+    for (enforcement, actions, warns) in [
+        (json!(null), json!(["Deny", "Audit"]), true),
+        (json!("Enforce"), json!(["Deny", "Audit"]), true),
+        (json!("Later"), json!(["Deny", "Audit"]), true),
+        (json!("Warn"), json!(["Warn", "Audit"]), true),
+        (json!("Audit"), json!(["Audit"]), false),
+    ] {
+        let policy = locked(&json!({"enforcement": enforcement}));
+        let lock = decide(&observed(vec![policy], &[])).lock.unwrap();
+        let [_, binding] = generate::pods(&lock);
+        assert_eq!(binding["spec"]["validationActions"], actions);
+        let templates = generate::templates(&lock);
+        assert_eq!(templates.is_some(), warns);
+        if let Some([policy, binding]) = templates {
+            assert_eq!(policy["spec"]["failurePolicy"], "Ignore");
+            assert_eq!(binding["spec"]["validationActions"], json!(["Warn"]));
+        }
+    }
+}
+
+#[test]
+fn the_hosts_of_a_stored_policy_are_read_back() {
+    let policy = locked(&json!({}));
+    let decision = decide(&observed(
+        vec![policy],
+        &[route("r", &["docker.io", "h:5000"])],
+    ));
+    let [pods, _] = generate::pods(decision.lock.as_ref().unwrap());
+    let list = pods["spec"]["variables"][0]["expression"].as_str().unwrap();
+    let hosts = generate::hosts_of(&[("x", "1"), ("allowed", list)]);
+    assert_eq!(hosts.unwrap(), [REGISTRY, "docker.io", "h:5000"]);
+    assert_eq!(generate::hosts_of(&[("allowed", "[]")]), Some(vec![]));
+    assert_eq!(generate::hosts_of(&[("allowed", "object.hosts")]), None);
+}
+
+#[test]
+fn defaults_of_the_api_server_are_no_difference() {
+    let wanted = json!({"spec": {"rules": [{"a": 1}], "b": "x"}});
+    let stored =
+        json!({"spec": {"rules": [{"a": 1, "scope": "*"}], "b": "x", "c": 1}, "status": {}});
+    assert!(holds(&stored, &wanted));
+    for other in [
+        json!({"spec": {"rules": [{"a": 1}, {"a": 2}], "b": "x"}}),
+        json!({"spec": {"rules": [{"a": 2}], "b": "x"}}),
+        json!({"spec": {"rules": [{"a": 1}]}}),
+    ] {
+        assert!(!holds(&other, &wanted), "{other}");
+    }
+}
+
+/// A generated policy, evaluated as the API server does: variables in their order, then the
+/// validation and its message.
+struct Policy {
+    variables: Vec<(String, Expression)>,
+    validation: Expression,
+    message: Expression,
+}
+
+struct Verdict {
+    is_admitted: bool,
+    message: String,
+}
+
+/// The engine's `a.?b` fails where `b` is missing; its `a[?'b']`, which means the same, does not.
+fn parsed(expression: &Value) -> Expression {
+    let selection = Regex::new(r"\.\?(\w+)").unwrap();
+    let expression = selection.replace_all(expression.as_str().unwrap(), "[?'$1']");
+    let parser = Parser::default().enable_optional_syntax(true);
+    let expression = parser.parse(&expression);
+    expression.map_err(|errors| errors.to_string()).unwrap()
+}
+
+impl Policy {
+    fn new(policy: &Value) -> Self {
+        let spec = &policy["spec"];
+        let variables = spec["variables"].as_array().unwrap().iter();
+        let variable = |variable: &Value| {
+            let name = variable["name"].as_str().unwrap().to_owned();
+            (name, parsed(&variable["expression"]))
+        };
+        let validation = &spec["validations"][0];
+        Self {
+            variables: variables.map(variable).collect(),
+            validation: parsed(&validation["expression"]),
+            message: parsed(&validation["messageExpression"]),
+        }
+    }
+
+    fn evaluate(&self, object: &Value, old: &Value) -> Verdict {
+        let mut variables = HashMap::new();
+        let run = |expression: &Expression, variables: &HashMap<Key, Cel>| {
+            let mut context = Context::default().with_all();
+            context.add_variable("object", object).unwrap();
+            context.add_variable("oldObject", old).unwrap();
+            let variables = Cel::Map(Map {
+                map: Arc::new(variables.clone()),
+            });
+            context.add_variable_from_value("variables", variables);
+            context.resolve(expression).unwrap()
+        };
+        for (name, expression) in &self.variables {
+            let value = run(expression, &variables);
+            variables.insert(Key::String(Arc::new(name.clone())), value);
+        }
+        let verdict = run(&self.validation, &variables);
+        let is_admitted = matches!(verdict, Cel::Bool(true));
+        let mut message = String::new();
+        if !is_admitted {
+            let Cel::String(text) = run(&self.message, &variables) else {
+                panic!("the message is no string");
+            };
+            message.clone_from(&text);
+        }
+        Verdict {
+            is_admitted,
+            message,
+        }
+    }
+}
+
+fn lock_policies(hosts: &[&str]) -> (Policy, Policy) {
+    let routes = [route("r", hosts)];
+    let decision = decide(&observed(vec![locked(&json!({}))], &routes));
+    let lock = decision.lock.unwrap();
+    let [pods, _] = generate::pods(&lock);
+    let [templates, _] = generate::templates(&lock).unwrap();
+    (Policy::new(&pods), Policy::new(&templates))
+}
+
+fn pod(images: &[&str]) -> Value {
+    let containers: Vec<Value> = images
+        .iter()
+        .map(|image| json!({"name": "c", "image": image}))
+        .collect();
+    json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})
+}
+
+#[test]
+fn a_references_host_is_read_as_containerd_reads_it() {
+    let (pods, _) = lock_policies(&["docker.io", "host:5000"]);
+    let digest = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+    let admitted = [
+        "nginx",
+        "nginx:1",
+        "a/b",
+        "a/b/c:1",
+        "host/x",
+        "localhost",
+        "localhost:5000",
+        "docker.io/nginx",
+        "docker.io/library/nginx:1",
+        "index.docker.io/x",
+        "index.docker.io/a/b:1",
+        "host:5000/x",
+        "host:5000/a/b:1",
+        "foo:5000",
+        "",
+        "/quay.io/x",
+        "//x",
+        "reg.coral-system.svc:5000/quay.io/x:1",
+        digest,
+    ];
+    let refused = [
+        "quay.io/x",
+        "QUAY.IO/x",
+        "Docker.io/x",
+        "DOCKER.IO/x",
+        "A/b",
+        "quay.io:443/x",
+        "docker.io:443/x",
+        "registry-1.docker.io/x",
+        "localhost/a",
+        "localhost:5000/a",
+        "[::1]:5000/x",
+        "127.0.0.1/x",
+        "quay.io.evil.example/x",
+        "docker.io.evil.example/x",
+        "reg.coral-system.svc/x",
+        "reg.coral-system.svc:5001/x",
+        "reg.coral-system.svc:5000.evil.example/x",
+        "host:5001/x",
+        "evil.example/docker.io/x",
+        "Index.docker.io/x",
+    ];
+    for (references, is_admitted) in [(&admitted[..], true), (&refused[..], false)] {
+        for reference in references {
+            for ending in [
+                "",
+                "@sha256:2222222222222222222222222222222222222222222222222222222222222222",
+            ] {
+                let image = format!("{reference}{ending}");
+                let verdict = pods.evaluate(&pod(&[&image]), &json!(null));
+                assert_eq!(verdict.is_admitted, is_admitted, "{image}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_container_and_image_volume_is_judged() {
+    let (pods, templates) = lock_policies(&[]);
+    let away = "quay.io/x:1";
+    let inside = format!("{REGISTRY}/quay.io/x:1");
+    let container = |image: &str| json!([{"name": "c", "image": image}]);
+    let volume = |image: &str| json!([{"name": "e", "emptyDir": {}}, {"name": "v", "image": {"reference": image}}]);
+    for (image, is_admitted) in [(away, false), (inside.as_str(), true)] {
+        for spec in [
+            json!({"containers": container(image)}),
+            json!({"initContainers": container(image)}),
+            json!({"ephemeralContainers": container(image)}),
+            json!({"volumes": volume(image)}),
+        ] {
+            let pod = json!({"spec": spec});
+            assert_eq!(
+                pods.evaluate(&pod, &json!(null)).is_admitted,
+                is_admitted,
+                "{pod}"
+            );
+            let deployment = json!({"kind": "Deployment", "spec": {"template": {"spec": spec}}});
+            assert_eq!(
+                templates.evaluate(&deployment, &json!(null)).is_admitted,
+                is_admitted
+            );
+            let cron_job = json!({"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}});
+            assert_eq!(
+                templates.evaluate(&cron_job, &json!(null)).is_admitted,
+                is_admitted
+            );
+        }
+    }
+    for nothing in [
+        json!({}),
+        json!({"containers": [{"name": "c"}], "volumes": [{"name": "v", "image": {}}]}),
+    ] {
+        // An empty reference reads as docker.io, which this lock does not allow; a pod without any
+        // image is admitted.
+        let pod = json!({"spec": nothing});
+        let has_none = nothing == json!({});
+        assert_eq!(
+            pods.evaluate(&pod, &json!(null)).is_admitted,
+            has_none,
+            "{pod}"
+        );
+    }
+}
+
+#[test]
+fn on_update_only_images_that_the_old_pod_did_not_have_are_judged() {
+    let (pods, _) = lock_policies(&[]);
+    let old = pod(&["quay.io/old:1"]);
+    for (images, is_admitted) in [
+        (vec!["quay.io/old:1"], true),
+        (vec!["quay.io/new:1"], false),
+        (vec!["quay.io/old:1", "quay.io/new:1"], false),
+        (vec!["quay.io/old:1", "reg.coral-system.svc:5000/x:1"], true),
+    ] {
+        assert_eq!(
+            pods.evaluate(&pod(&images), &old).is_admitted,
+            is_admitted,
+            "{images:?}"
+        );
+    }
+    let mut debugged = old.clone();
+    debugged["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "quay.io/old:1"}]);
+    assert!(pods.evaluate(&debugged, &old).is_admitted);
+    debugged["spec"]["ephemeralContainers"][0]["image"] = json!("quay.io/debug:1");
+    assert!(!pods.evaluate(&debugged, &old).is_admitted);
+}
+
+#[test]
+fn the_message_names_the_image_the_policy_and_what_to_do() {
+    let (pods, templates) = lock_policies(&["docker.io", "ghcr.io"]);
+    let verdict = pods.evaluate(&pod(&["quay.io/x", "nginx", "quay.io/y"]), &json!(null));
+    assert_eq!(
+        verdict.message,
+        "image quay.io/x and 1 more are not from a registry that InjectionPolicy \"lock\" allows (reg.coral-system.svc:5000 or 2 routed hosts). \
+         Mirror it with a RegistryMirror and name it there (reg.coral-system.svc:5000/HOST/PATH), or ask an administrator for a RegistryRoute of its host."
+    );
+    let long = format!("quay.io/{}", "x".repeat(1000));
+    let verdict = pods.evaluate(&pod(&[&long]), &json!(null));
+    assert!(verdict.message.len() < 800, "{}", verdict.message);
+    let deployment = json!({"kind": "Deployment", "spec": {"template": pod(&["quay.io/x"])}});
+    let verdict = templates.evaluate(&deployment, &json!(null));
+    assert!(
+        verdict
+            .message
+            .starts_with("pods of this template would be refused: image quay.io/x is not from")
+    );
+    let [policy, _] = generate::pods(&LockState::default());
+    Policy::new(&policy);
+}
