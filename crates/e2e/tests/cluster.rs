@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use e2e::cluster::{Cluster, Namespace, OutsideRegistry, OwnCluster, PATIENCE, is_ready};
 use e2e::peers::{skopeo_copy, umoci};
-use e2e::{Kind, run, scratch, until};
+use e2e::{Kind, Layout, run, scratch, until};
 
 /// A pod of busybox that runs a shell script, on a node if one is named.
 fn pod(cluster: &Cluster, name: &str, node: Option<&str>, script: &str) -> String {
@@ -104,11 +104,12 @@ fn a_claim_is_bound_and_keeps_what_a_pod_wrote() {
 
 #[test]
 #[ignore = "needs a cluster"]
-fn a_crashed_node_boots_and_runs_its_pods_again() {
+fn a_crashed_node_boots_and_runs_its_pods_again_with_the_outside_cut_off() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let namespace = cluster.namespace("crash");
     waiting_pod(&cluster, &namespace, "survivor", Some("node2"));
+    let cut = own.cut();
     own.crash("node2");
     let node = ["node", "node2"];
     let minute = Duration::from_mins(1);
@@ -122,6 +123,9 @@ fn a_crashed_node_boots_and_runs_its_pods_again() {
     });
     let hello = cluster.shell(namespace.name(), "survivor", "echo again");
     assert_eq!(hello.succeeded().text(), "again");
+    cut.join();
+    let asked: Vec<_> = own.dropped().into_iter().filter(|d| d.asked > 0).collect();
+    assert_eq!(asked, []);
 }
 
 /// The status that a pod sees of a registry, if there is an answer.
@@ -166,7 +170,7 @@ fn a_cut_drops_and_counts_all_but_the_cluster_itself() {
             .any(|d| d.node == "node1" && to(d, outside.host())),
         "{dropped:?}"
     );
-    assert!(own.dropped_to(&registry) > 0);
+    assert!(own.asked_of(&registry) > 0);
     names_and_the_api_server_go_on(&cluster, &namespace);
     assert_eq!(outside.requests().len(), asked.len());
 
@@ -216,7 +220,7 @@ fn a_cut_ends_open_connections_to_the_outside_too() {
     namespace.apply(&pod(&cluster, "client", Some("node1"), &script));
     cluster.wait_for_pod(namespace.name(), "client");
     let ask = || {
-        let request = "printf 'GET /v2/ HTTP/1.1\\r\\nHost: outside\\r\\n\\r\\n' >/tmp/in";
+        let request = "printf 'GET /v2/ HTTP/1.1\\r\\nHost: outside\\r\\nUser-Agent: a client that keeps its connection\\r\\n\\r\\n' >/tmp/in";
         let _ = cluster
             .shell(namespace.name(), "client", request)
             .succeeded();
@@ -235,13 +239,40 @@ fn a_cut_ends_open_connections_to_the_outside_too() {
     let cut = own.cut();
     ask();
     until("the second request dropped", PATIENCE, || {
-        (own.dropped_to(outside.host()) > 1).then_some(())
+        (own.asked_of(outside.host()) > 0).then_some(())
     });
     assert_eq!(answers(), "1");
     cut.join();
     until("the second answer", PATIENCE, || {
         (answers() == "2").then_some(())
     });
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn nodes_that_are_told_of_an_outside_registry_pull_from_it() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let namespace = cluster.namespace("outside");
+    let folder = scratch();
+    let outside = OutsideRegistry::start_with_private_ca(Kind::Distribution, own);
+    let layout = Layout::open(another_busybox(own, folder.path()));
+    outside.push(&layout, "1", "tools/busybox:1");
+    let image = format!("    image: {}\n", cluster.busybox());
+    let there = format!("    image: {}/tools/busybox:1\n", outside.host());
+    let pod = pod(&cluster, "pulls", Some("node1"), "sleep 3600").replace(&image, &there);
+    outside.tell_nodes(&cluster);
+    namespace.apply(&pod);
+    cluster.wait_for_pod(namespace.name(), "pulls");
+    let asked = outside.requests();
+    assert!(
+        asked.iter().all(|request| request.from.ends_with(".11")),
+        "{asked:?}"
+    );
+    assert!(
+        asked.iter().any(|request| request.path.contains("/blobs/")),
+        "{asked:?}"
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod network;
 mod node;
 mod node_files;
 mod processes;
+mod remains;
 mod settings;
 mod wall;
 
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
 use crate::command::output;
@@ -164,6 +165,7 @@ pub(crate) fn environment(
     let xtask = std::env::current_exe().context("this program has no path")?;
     Ok(vec![
         ("KUBECONFIG", cluster.kubeconfig("admin").into()),
+        ("KUBECACHEDIR", cluster.kubectl_cache().into()),
         ("CORAL_CLUSTER_NAME", cluster.name.clone().into()),
         ("CORAL_CLUSTER_ADDRESS", cluster.host().into()),
         ("CORAL_XTASK_BIN", xtask.into()),
@@ -174,9 +176,12 @@ pub(crate) fn environment(
 /// Makes a fresh cluster; one that does not come up is taken down again, but for its logs.
 pub(crate) fn up(workspace: &Workspace, name: &str, nodes: u8) -> Result<Cluster> {
     check_machine(workspace)?;
-    make_folder(&folders())?;
+    let folders = folders();
+    let parent = folders
+        .parent()
+        .context("a folder below the root holds the clusters")?;
     // Two that come up at the same time must not take the same addresses.
-    let lock = File::create(folders().join("lock")).context("cannot make the lock")?;
+    let lock = File::open(parent).with_context(|| format!("no {}", parent.display()))?;
     lock.lock().context("cannot take the lock")?;
     ensure!(
         Cluster::open(workspace, name).is_err(),
@@ -291,17 +296,8 @@ fn take_down(cluster: &Cluster, logs: Option<&Path>) -> Result<()> {
         let from = cluster.file("logs");
         output(Command::new("mv").arg("-T").arg(from).arg(logs))?;
     }
-    // The mounts of a node go a moment after its processes.
-    let mut left = String::new();
-    let gone = wait_for("", Duration::from_secs(10), || {
-        let removed = fs::remove_dir_all(&cluster.folder);
-        left = removed.err().map(|e| e.to_string()).unwrap_or_default();
-        !cluster.folder.exists()
-    });
-    if gone.is_err() {
-        bail!("cannot remove {}: {left}", cluster.folder.display());
-    }
-    Ok(())
+    remains::remove_folder(cluster)?;
+    remains::check(cluster)
 }
 
 fn status(cluster: &Cluster) -> Result<()> {

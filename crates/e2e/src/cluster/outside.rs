@@ -16,7 +16,7 @@ use crate::registry::Kind;
 use crate::run::{run, scratch};
 use crate::wait::until;
 
-use super::OwnCluster;
+use super::{Cluster, OwnCluster};
 
 /// A running registry outside the cluster. Anybody may read and write.
 pub struct OutsideRegistry {
@@ -110,6 +110,31 @@ impl OutsideRegistry {
         let arguments = ["copy", "--quiet", "--all", "--dest-tls-verify=false"];
         let mut copy = skopeo(self.folder.path());
         let _ = run(copy.args(arguments).args([source, destination])).succeeded();
+    }
+
+    /// Writes the `hosts.toml` by which the nodes' containerds pull from here: without it they take
+    /// every registry for one with a certificate that the system trusts.
+    ///
+    /// # Panics
+    /// If the cluster is not one of `cargo xtask cluster`.
+    pub fn tell_nodes(&self, cluster: &Cluster) {
+        let own = cluster.own().expect("a cluster of this machine");
+        let folder = format!("/etc/containerd/certs.d/{}", self.host);
+        let scheme = if self.ca.is_some() { "https" } else { "http" };
+        let mut script = format!(
+            "mkdir -p '{folder}' && echo 'server = \"{scheme}://{}\"' >'{folder}/hosts.toml'",
+            self.host
+        );
+        if let Some(ca) = &self.ca {
+            let pem = fs::read_to_string(ca).expect("the certificate can be read");
+            script = format!(
+                "{script} && echo 'ca = \"{folder}/ca.crt\"' >>'{folder}/hosts.toml' && \
+                 echo '{pem}' >'{folder}/ca.crt'"
+            );
+        }
+        for node in cluster.nodes() {
+            let _ = own.exec(&node, &["sh", "-c", &script]).succeeded();
+        }
     }
 
     /// Every request that came from a node or a pod so far, the oldest first.

@@ -29,6 +29,9 @@ pub struct Dropped {
     pub port: u16,
     /// How many.
     pub packets: u64,
+    /// How many of them asked for something: opened a connection or sent data. The rest are of
+    /// connections that were idle when the outside was cut off.
+    pub asked: u64,
 }
 
 impl OwnCluster {
@@ -105,6 +108,15 @@ impl OwnCluster {
         matching.map(|d| d.packets).sum()
     }
 
+    /// How many packets that asked something of an address and port were dropped since the last cut.
+    pub fn asked_of(&self, host: &str) -> u64 {
+        let all = self.dropped();
+        let matching = all
+            .iter()
+            .filter(|d| format!("{}:{}", d.address, d.port) == host);
+        matching.map(|d| d.asked).sum()
+    }
+
     /// Runs a command in the namespaces of a node; the caller looks at its exit code.
     pub fn exec(&self, node: &str, command: &[&str]) -> Finished {
         self.xtask(&[&["exec", node], command].concat())
@@ -151,5 +163,6 @@ fn dropped_of(value: &Value) -> Dropped {
         address: text("address"),
         port: port.unwrap_or_default(),
         packets: value["packets"].as_u64().unwrap_or_default(),
+        asked: value["asked"].as_u64().unwrap_or_default(),
     }
 }

@@ -39,6 +39,12 @@ pub(super) fn remove_all(cluster: &Cluster) {
     remove(&cluster.cgroup());
 }
 
+/// The groups of the cluster that are there.
+pub(super) fn left(cluster: &Cluster) -> Vec<PathBuf> {
+    let groups = hierarchies().into_iter().map(|h| h.join(cluster.cgroup()));
+    groups.filter(|group| group.exists()).collect()
+}
+
 /// Version 2 has one hierarchy, version 1 a folder for each.
 fn hierarchies() -> Vec<PathBuf> {
     if Path::new(ROOT).join("cgroup.controllers").exists() {

@@ -116,6 +116,11 @@ fn controller_manager(cluster: &Cluster) -> Command {
         ("root-ca-file", pki("ca.crt")),
         ("cluster-signing-cert-file", pki("ca.crt")),
         ("cluster-signing-key-file", pki("ca.key")),
+        // Its own default is a folder of the machine's /usr, which it makes.
+        (
+            "flex-volume-plugin-dir",
+            cluster.file("plugins").display().to_string(),
+        ),
     ];
     manager.args(flags.map(|(name, value)| format!("--{name}={value}")));
     manager.args([

@@ -41,6 +41,27 @@ pub(super) fn remove_bridge(cluster: &Cluster) {
     succeeds(&mut ip(&["route", "del", "unreachable", &cluster.range()]));
 }
 
+/// The links and routes of the cluster that are there.
+pub(super) fn links_and_routes(cluster: &Cluster) -> Result<Vec<String>> {
+    let links = output(&mut ip(&["-oneline", "link", "show"]))?;
+    let routes = output(&mut ip(&["route", "show"]))?;
+    let of_cluster = |line: &&str| {
+        let names = (1..=cluster.nodes).map(|node| cluster.cable(node));
+        names
+            .chain([cluster.bridge()])
+            .any(|name| line.contains(&format!(" {name}@")) || line.contains(&format!(" {name}:")))
+    };
+    let links = links
+        .lines()
+        .filter(of_cluster)
+        .map(|line| format!("link {line}"));
+    let range = cluster.range();
+    let routes = routes.lines().filter(|line| line.contains(&range));
+    Ok(links
+        .chain(routes.map(|line| format!("route {line}")))
+        .collect())
+}
+
 /// Connects a node to the bridge, and gives it its routes; `id` is its first process.
 pub(super) fn plug(cluster: &Cluster, node: u8, id: u32) -> Result<()> {
     let (cable, host) = (cluster.cable(node), cluster.host());

@@ -31,9 +31,9 @@ mount --bind "$folder/run" /run
 mount --make-rshared /
 hostname "$2"
 ip link set lo up
-sysctl -qw net.ipv4.ip_forward=1
+echo 1 >/proc/sys/net/ipv4/ip_forward
 # A connection that was cut is not picked up in the middle.
-sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0 2>/dev/null || true
+echo 0 2>/dev/null >/proc/sys/net/netfilter/nf_conntrack_tcp_loose || true
 touch "$folder/up"
 exec >&- 2>&-
 sleep infinity &

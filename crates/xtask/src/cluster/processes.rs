@@ -122,6 +122,24 @@ pub(super) fn succeeds(command: &mut Command) -> bool {
     quiet.status().is_ok_and(|status| status.success())
 }
 
+/// The command lines of processes that look like the cluster's, with their ids; somebody's `tail` of
+/// a log is none.
+pub(super) fn lookalikes(cluster: &Cluster) -> Vec<String> {
+    let path = format!("{}/", cluster.folder.display());
+    let tools = cluster.cache.display().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = entries.filter_map(|entry| {
+        let id: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let line = line.replace('\0', " ");
+        let program = line.split(' ').next().unwrap_or_default();
+        let is_ours = program.starts_with(&tools)
+            || ["docker-registry", "unshare", "nsenter"].contains(&program);
+        (is_ours && line.contains(&path)).then(|| format!("process {id}: {line}"))
+    });
+    lines.collect()
+}
+
 /// Forgets a process that ended with its node.
 pub(super) fn forget(cluster: &Cluster, name: &str) -> Result<()> {
     let file = pid_file(cluster, name);

@@ -174,7 +174,13 @@ impl Cluster {
     pub(crate) fn kubectl(&self) -> Command {
         let mut kubectl = Command::new(self.kubernetes_program("kubectl"));
         kubectl.env("KUBECONFIG", self.kubeconfig("admin"));
+        kubectl.env("KUBECACHEDIR", self.kubectl_cache());
         kubectl
+    }
+
+    /// What kubectl remembers of the API server, which is not for the user's home.
+    pub(super) fn kubectl_cache(&self) -> PathBuf {
+        self.file("kubectl-cache")
     }
 
     /// The number of a node by its name (`node2`).

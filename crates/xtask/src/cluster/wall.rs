@@ -16,6 +16,13 @@ use super::processes::running;
 use super::settings::{API_PORT, Cluster, MOST_NODES, write};
 use crate::command::output;
 
+/// A packet of TCP that is no longer, in bytes, acknowledges or closes: 52 are headers, and ends of
+/// TLS and pings of HTTP/2 come on top. A request is longer.
+const SMALL: u32 = 92;
+
+/// What packets are counted by.
+const KEY: &str = "ip saddr . ip daddr . meta l4proto . th dport";
+
 /// Cuts the outside off; the counts begin at zero.
 pub(super) fn cut(cluster: &Cluster) -> Result<()> {
     write(&cluster.file("cut"), "")?;
@@ -63,15 +70,17 @@ pub(super) fn is_cut(cluster: &Cluster) -> bool {
 }
 
 /// Every destination that packets were dropped to since `cut`, as JSON: their number in all, and
-/// for each node, source and destination.
+/// for each node, source and destination. `asked` counts those that ask for something: connections
+/// are opened or data is sent. The rest belongs to connections of before: a side that closes an
+/// idle one repeats itself for a while.
 pub(super) fn dropped(cluster: &Cluster) -> Result<Value> {
     let mut all = Vec::new();
     for node in 1..=cluster.nodes {
         all.extend(kept(cluster, node));
         all.extend(counted(cluster, node)?);
     }
-    let packets: u64 = all.iter().filter_map(|d| d["packets"].as_u64()).sum();
-    Ok(json!({"packets": packets, "dropped": all}))
+    let sum = |key: &str| all.iter().filter_map(|d| d[key].as_u64()).sum::<u64>();
+    Ok(json!({"packets": sum("packets"), "asked": sum("asked"), "dropped": all}))
 }
 
 /// Writes down what a node has counted, before its filter goes.
@@ -104,25 +113,38 @@ fn counted(cluster: &Cluster, node: u8) -> Result<Vec<Value>> {
     if running(cluster, &format!("node{node}")).is_none() {
         return Ok(Vec::new());
     }
-    let mut nft = in_node(cluster, node)?;
-    let listed = output(nft.args(["-j", "list", "set", "inet", "wall", "dropped"]))?;
-    let listed: Value = serde_json::from_str(&listed).context("nft printed no JSON")?;
-    Ok(elements(&listed, node))
+    let list = |set: &str| -> Result<Value> {
+        let mut nft = in_node(cluster, node)?;
+        let listed = output(nft.args(["-j", "list", "set", "inet", "wall", set]))?;
+        serde_json::from_str(&listed).context("nft printed no JSON")
+    };
+    Ok(destinations(&list("dropped")?, &list("asked")?, node))
 }
 
-/// The elements of the set `dropped` in nft's words.
-fn elements(listed: &Value, node: u8) -> Vec<Value> {
-    let objects = listed["nftables"].as_array().into_iter().flatten();
-    let elements = objects.filter_map(|object| object["set"]["elem"].as_array());
-    let all = elements.flatten().map(|element| {
-        let key = &element["elem"]["val"]["concat"];
+/// The elements of both sets, in nft's words, by destination.
+fn destinations(dropped: &Value, asked: &Value, node: u8) -> Vec<Value> {
+    let asked = elements(asked);
+    let all = elements(dropped).into_iter().map(|(key, packets)| {
+        let same = asked.iter().find(|(other, _)| *other == key);
         json!({
             "node": format!("node{node}"), "source": key[0], "address": key[1],
-            "protocol": key[2], "port": key[3],
-            "packets": element["elem"]["counter"]["packets"],
+            "protocol": key[2], "port": key[3], "packets": packets,
+            "asked": same.map_or(0, |(_, packets)| *packets),
         })
     });
     all.collect()
+}
+
+/// Keys and packets of a set's elements.
+fn elements(listed: &Value) -> Vec<(&Value, u64)> {
+    let objects = listed["nftables"].as_array().into_iter().flatten();
+    let elements = objects.filter_map(|object| object["set"]["elem"].as_array());
+    let read = elements.flatten().map(|element| {
+        let element = &element["elem"];
+        let packets = element["counter"]["packets"].as_u64().unwrap_or_default();
+        (&element["val"]["concat"], packets)
+    });
+    read.collect()
 }
 
 fn in_node(cluster: &Cluster, node: u8) -> Result<Command> {
@@ -155,13 +177,21 @@ table inet wall {{
     type ipv4_addr . ipv4_addr . inet_proto . inet_service
     size 65535; flags dynamic; counter
   }}
+  set asked {{
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service
+    size 65535; flags dynamic; counter
+  }}
   chain judge {{
     ct direction reply accept
     meta l4proto igmp accept
     ip daddr @inside accept
     ip daddr {host} tcp dport {API_PORT} accept
     ip6 daddr {{ ::1, fe80::/10, ff00::/8 }} accept
-    meta l4proto {{ tcp, udp }} update @dropped {{ ip saddr . ip daddr . meta l4proto . th dport }}
+    tcp flags syn update @asked {{ {KEY} }}
+    meta l4proto tcp meta length > {SMALL} update @asked {{ {KEY} }}
+    meta l4proto udp update @asked {{ {KEY} }}
+    meta l4proto != {{ tcp, udp }} update @asked {{ ip saddr . ip daddr . meta l4proto . 0 }}
+    meta l4proto {{ tcp, udp }} update @dropped {{ {KEY} }}
     meta l4proto != {{ tcp, udp }} update @dropped {{ ip saddr . ip daddr . meta l4proto . 0 }}
     drop
   }}
@@ -177,19 +207,31 @@ table inet wall {{
 mod tests {
     use super::*;
 
+    /// As nft lists a set.
+    fn listed(port: u16, packets: u64) -> Value {
+        json!({"nftables": [
+            {"metainfo": {"version": "1.0.6"}},
+            {"set": {"elem": [{"elem": {
+                "val": {"concat": ["198.18.1.2", "198.18.0.1", "tcp", port]},
+                "counter": {"packets": packets, "bytes": 60 * packets},
+            }}]}},
+        ]})
+    }
+
     #[test]
     fn counted_packets_are_read_from_what_nft_prints() {
-        let listed = json!({"nftables": [
-            {"metainfo": {"version": "1.0.6"}},
-            {"set": {"name": "dropped", "elem": [{"elem": {
-                "val": {"concat": ["198.18.1.2", "198.18.0.1", "tcp", 5000]},
-                "counter": {"packets": 3, "bytes": 180},
-            }}]}},
-        ]});
-        let read = elements(&listed, 1);
+        let read = destinations(&listed(5000, 5), &listed(5000, 3), 1);
         assert_eq!(read.len(), 1);
         assert_eq!(read[0]["port"], 5000);
-        assert_eq!(read[0]["packets"], 3);
-        assert_eq!(elements(&json!({"nftables": [{"set": {}}]}), 1).len(), 0);
+        assert_eq!(read[0]["packets"], 5);
+        assert_eq!(read[0]["asked"], 3);
+    }
+
+    #[test]
+    fn packets_that_ask_for_nothing_are_counted_as_dropped_only() {
+        let read = destinations(&listed(5000, 5), &listed(80, 1), 1);
+        assert_eq!(read[0]["asked"], 0);
+        let empty = json!({"nftables": [{"set": {}}]});
+        assert_eq!(destinations(&empty, &empty, 1).len(), 0);
     }
 }
