@@ -4,15 +4,17 @@
 //! Only the latter can be cut off, crashed and booted: [`Cluster::own`] says whether it is that.
 //! Tests of one binary have the cluster one after another.
 
+mod installation;
 mod outside;
 mod own;
 
+pub use installation::WORKLOADS;
 pub use outside::{OutsideRegistry, OutsideRequest};
 pub use own::{Dropped, OwnCluster};
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,6 +74,11 @@ impl Cluster {
             None => env::var("CORAL_TEST_BUSYBOX")
                 .unwrap_or_else(|_| "docker.io/library/busybox:1".to_owned()),
         }
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// Runs kubectl; the caller looks at its exit code.

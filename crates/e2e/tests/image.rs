@@ -138,8 +138,8 @@ fn coral_image_makes_the_same_image_as_layout_as_archive_and_in_a_registry() {
     ] {
         let mut make = coral();
         make.args(["image", &destination, "--plain-http", &registry.host()]);
-        let made = run(make.env("HOME", home.path())).succeeded();
-        let (name, digest) = made.text().split_once(' ').unwrap();
+        let printed = run(make.env("HOME", home.path())).succeeded();
+        let (name, digest) = printed.text().split_once(' ').unwrap();
         assert_eq!(name, destination);
         digests.push(digest.to_owned());
     }
