@@ -18,7 +18,10 @@ use std::time::Duration;
 use certificates::{Certificates, shown_by};
 use e2e::http;
 use e2e::peers::{crane, skopeo};
-use e2e::{Containerd, Layout, coral, report, run, scratch, until};
+use e2e::{
+    Containerd, FaultServer, Finished, Layout, coral, report, run, scratch, until, write_yaml,
+};
+use serde_json::json;
 use server::{Server, arguments};
 use users::ANNA;
 
@@ -90,6 +93,43 @@ fn skopeo_crane_and_containerd_verify_the_certificate_and_log_in() {
         &name,
     ];
     let _ = containerd.ctr(&fetch).succeeded();
+}
+
+/// A pass of a mirror without flags: `registry` and `repository` are what the YAML says of them.
+fn mirrored(home: &Path, registry: &str, repository: &str) -> Finished {
+    let yaml = format!(
+        "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata: {{name: own}}\nspec:\n  \
+         registry: {registry}\n  repositories:\n  - {repository}\n"
+    );
+    let yaml = write_yaml(home, &yaml);
+    run(coral().args(["mirror", "run"]).arg(yaml).env("HOME", home))
+}
+
+#[test]
+#[ignore = "needs openssl; run by cargo xtask test"]
+fn a_mirror_says_itself_how_its_registries_are_reached() {
+    let home = scratch();
+    let tls = Certificates::new(home.path());
+    let secure = serve(home.path(), &tls, &[]);
+    let plain = FaultServer::registry(&[]);
+    plain.load(&json!({"path": "team/app", "tag": "1"}));
+    let pem = fs::read_to_string(tls.ca()).unwrap();
+    let ca = json!(pem).to_string();
+    let source = plain.host();
+    let repository = format!("{{name: {source}/team/app, tags: ['1'], plainHTTP: true}}");
+    let destination = format!("{{host: '{}', ca: {ca}}}", secure.address);
+    let _ = mirrored(home.path(), &destination, &repository).succeeded();
+    // The same the other way round, and once more without looking at the certificate.
+    let target = FaultServer::registry(&[]);
+    let destination = format!("{{host: '{}', plainHTTP: true}}", target.host());
+    let copy = format!("{}/{}/team/app", secure.address, plain.folder_name());
+    let own = format!("{{name: {copy}, tags: ['1'], ca: {ca}}}");
+    let _ = mirrored(home.path(), &destination, &own).succeeded();
+    let unverified = format!("{{name: {copy}, tags: ['1'], tlsVerify: false}}");
+    let _ = mirrored(home.path(), &destination, &unverified).succeeded();
+    let silent = format!("{{name: {copy}, tags: ['1']}}");
+    let refused = mirrored(home.path(), &destination, &silent).exited(1);
+    assert!(refused.stderr.contains("certificate"), "{refused}");
 }
 
 #[test]
