@@ -95,7 +95,7 @@ impl RuntimeError {
         Self {
             action,
             category,
-            message: clean(message),
+            message: clean(without_lead(message)),
         }
     }
 
@@ -168,6 +168,18 @@ fn category_of_text(text: &str) -> Category {
         .iter()
         .find(|(sign, _)| text.contains(sign))
         .map_or(Category::Other, |(_, category)| *category)
+}
+
+/// containerd's message on a pull, without what the caller knows: that an image, and which one, was
+/// to be pulled. What the registry said stands at the end, which must not be cut off.
+fn without_lead(text: &str) -> &str {
+    let pulled = text
+        .strip_prefix("failed to pull and unpack image \"")
+        .and_then(|rest| rest.split_once("\": "))
+        .map_or(text, |(_, rest)| rest);
+    pulled
+        .strip_prefix("failed to resolve image: ")
+        .unwrap_or(pulled)
 }
 
 /// One line, bounded, and without what may be secret in a URL: user information and query.
@@ -263,6 +275,15 @@ mod tests {
         );
         let long = RuntimeError::new("pull", Category::Other, &"ä".repeat(5000));
         assert_eq!(long.message().chars().count(), MAX_MESSAGE);
+    }
+
+    #[test]
+    fn what_the_caller_knows_is_left_out_of_a_pulls_message() {
+        let text = "failed to pull and unpack image \"quay.io/x:1\": failed to resolve image: \
+                    unexpected status from HEAD request to https://10.0.0.1/v2/x?ns=quay.io: 403";
+        let error = RuntimeError::new("pull the image", Category::Denied, text);
+        let kept = "unexpected status from HEAD request to https://10.0.0.1/v2/x: 403";
+        assert_eq!(error.message(), kept);
     }
 
     #[test]
