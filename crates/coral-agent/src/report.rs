@@ -8,7 +8,7 @@ use coral_api::node_images::{
 use crate::probe::{Host, Proofs, Standing};
 
 /// Longest message of one host or image, in characters.
-const MAX_MESSAGE: usize = 400;
+const MAX_MESSAGE: usize = 640;
 /// Most images whose status has a message: thousands of long ones would not fit an object.
 const MAX_MESSAGES: usize = 200;
 

@@ -86,16 +86,14 @@ impl Work<'_> {
         sync(&places.certs)
     }
 
-    /// Keeps the file by a second link to it, so that owner, mode and times come back too.
+    /// Keeps the file, where possible by a second link to it, so that owner and times come back too.
     fn keep(&mut self, folder: &str) -> io::Result<()> {
         let places = self.places;
         let new = self.scrap(folder)?;
         self.step(|| make_folder(&new))?;
         let file = places.certs.join(folder).join(FILE);
-        match self.step(|| fs::hard_link(&file, new.join(FILE))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => sync(&new)?,
-        }
+        self.step(|| link_or_copy(&file, &new.join(FILE)))?;
+        sync(&new)?;
         self.step(|| make_folders(&places.kept()))?;
         let kept = places.kept().join(folder);
         if kept.exists() {
@@ -145,6 +143,18 @@ impl Work<'_> {
             let _ = self.step(|| fs::remove_dir(&folder));
         }
         Ok(())
+    }
+}
+
+/// Links a file; one of another owner may not be linked without a capability, so it is copied.
+fn link_or_copy(file: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(file, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::copy(file, to)?;
+            File::open(to)?.sync_all()
+        }
+        linked => linked,
     }
 }
 
