@@ -107,6 +107,23 @@ fn refusal(error: &watcher::Error) -> Option<&kube::Error> {
     }
 }
 
+/// The error in words: kube's own text of a status holds the same sentence twice, with every field.
+fn words(error: &watcher::Error) -> String {
+    use watcher::Error::{
+        InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,
+    };
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.message.clone(),
+        InitialListFailed(inner) | WatchStartFailed(inner) | WatchFailed(inner) => {
+            inner.to_string()
+        }
+        NoResourceVersion => error.to_string(),
+    }
+}
+
 /// Errors of one watch in a row: logged when they begin and when they end.
 #[derive(Default)]
 struct Trouble {
@@ -116,9 +133,10 @@ struct Trouble {
 impl Trouble {
     fn begin(&mut self, kind: &str, error: &watcher::Error, is_refusal: bool) -> Duration {
         // A single error is no news: the API server ends every watch from time to time.
+        let why = words(error);
         match (is_refusal, self.failures) {
-            (true, 0) | (false, 1) => tracing::warn!(%kind, %error, "watch fails; trying again"),
-            _ => tracing::debug!(%kind, %error, "watch failed"),
+            (true, 0) | (false, 1) => tracing::warn!(%kind, %why, "watch fails; trying again"),
+            _ => tracing::debug!(%kind, %why, "watch failed"),
         }
         self.failures = self.failures.saturating_add(1);
         if is_refusal {

@@ -9,7 +9,7 @@
 //! `cluster.rs`: observe → decide → apply → publish. Parts talk to each other through values in
 //! `shared.rs`, never by calls.
 
-#![allow(dead_code, reason = "the parts that use the framework follow")]
+#![allow(dead_code, reason = "parts that use the rest of the framework follow")]
 
 mod api;
 mod backoff;

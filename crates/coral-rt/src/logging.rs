@@ -43,10 +43,11 @@ pub struct LogArgs {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Libraries that say more than anybody asked for: what matters of it is in Coral's own errors.
 /// Whoever names one gets it.
-const QUIET: [(&str, &str); 6] = [
+const QUIET: [(&str, &str); 7] = [
     ("h2", "warn"),
     ("hyper_util", "warn"),
     ("kube_client", "off"),
+    ("kube_runtime", "off"),
     ("reqwest", "warn"),
     ("rustls", "warn"),
     ("rustls_platform_verifier", "off"),

@@ -218,7 +218,8 @@ impl Authority {
     pub(crate) fn generate(now: Timestamp) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        let name = format!("Coral {}", now.strftime("%Y-%m-%d"));
+        // Two authorities in one bundle are told apart by their names.
+        let name = format!("Coral {}", now.strftime("%Y-%m-%dT%H:%M:%SZ"));
         params.distinguished_name = rcgen::DistinguishedName::new();
         params
             .distinguished_name
