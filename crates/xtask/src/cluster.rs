@@ -226,7 +226,7 @@ fn bring_up(cluster: &Cluster) -> Result<()> {
 }
 
 fn wait_until_ready(cluster: &Cluster) -> Result<()> {
-    let patience = Duration::from_mins(2);
+    let patience = Duration::from_mins(4);
     for node in 1..=cluster.nodes {
         let name = format!("node/node{node}");
         wait_for(&format!("node{node} is ready"), patience, || {
@@ -239,7 +239,7 @@ fn wait_until_ready(cluster: &Cluster) -> Result<()> {
         "--namespace=kube-system",
         "rollout",
         "status",
-        "--timeout=120s",
+        "--timeout=240s",
     ]);
     output(rollout.arg("daemonset/coredns"))?;
     wait_for("the default ServiceAccount", patience, || {
@@ -288,16 +288,22 @@ fn take_down(cluster: &Cluster, logs: Option<&Path>) -> Result<()> {
     processes::kill(cluster, "registry")?;
     network::remove_bridge(cluster);
     cgroups::remove_all(cluster);
-    if let Some(logs) = logs {
-        if logs.exists() {
-            fs::remove_dir_all(logs)
-                .with_context(|| format!("cannot remove {}", logs.display()))?;
-        }
-        let from = cluster.file("logs");
-        output(Command::new("mv").arg("-T").arg(from).arg(logs))?;
-    }
+    let kept = logs.map_or(Ok(()), |logs| keep_logs(cluster, logs));
     remains::remove_folder(cluster)?;
-    remains::check(cluster)
+    remains::check(cluster)?;
+    kept
+}
+
+/// Moves the logs to where they stay.
+fn keep_logs(cluster: &Cluster, logs: &Path) -> Result<()> {
+    if logs.exists() {
+        fs::remove_dir_all(logs).with_context(|| format!("cannot remove {}", logs.display()))?;
+    }
+    if let Some(parent) = logs.parent() {
+        make_folder(parent)?;
+    }
+    let from = cluster.file("logs");
+    output(Command::new("mv").arg("-T").arg(from).arg(logs)).map(drop)
 }
 
 fn status(cluster: &Cluster) -> Result<()> {

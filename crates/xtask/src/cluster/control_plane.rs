@@ -15,7 +15,7 @@ pub(super) const COMPONENTS: &[&str] = &["etcd", "apiserver", "controller-manage
 /// Starts etcd and the API server; they are not awaited.
 pub(super) fn start(cluster: &Cluster) -> Result<()> {
     start_component(cluster, "etcd")?;
-    wait_for("etcd answers", Duration::from_secs(30), || {
+    wait_for("etcd answers", Duration::from_mins(1), || {
         let url = format!("{}/health", cluster.etcd(2379));
         succeeds(Command::new("curl").args(["--silent", "--fail", &url]))
     })?;
@@ -24,7 +24,7 @@ pub(super) fn start(cluster: &Cluster) -> Result<()> {
 
 /// Waits for the API server, and starts what needs it.
 pub(super) fn finish(cluster: &Cluster) -> Result<()> {
-    wait_for("the API server is ready", Duration::from_secs(90), || {
+    wait_for("the API server is ready", Duration::from_mins(4), || {
         succeeds(cluster.kubectl().args(["get", "--raw", "/readyz"]))
     })?;
     start_component(cluster, "controller-manager")?;

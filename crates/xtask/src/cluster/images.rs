@@ -55,7 +55,7 @@ pub(super) fn start_registry(cluster: &Cluster) -> Result<()> {
 pub(super) fn push(cluster: &Cluster) -> Result<()> {
     let layouts = layouts(&cluster.cache)?;
     let url = format!("http://{}/v2/", cluster.registry());
-    wait_for("the registry answers", Duration::from_secs(20), || {
+    wait_for("the registry answers", Duration::from_mins(1), || {
         succeeds(Command::new("curl").args(["--silent", "--fail", &url]))
     })?;
     for name in NAMES {

@@ -50,7 +50,7 @@ pub(super) fn boot(cluster: &Cluster, node: u8) -> Result<()> {
     let up = folder.join("up");
     wait_for(
         &format!("the namespaces of {name} (see {name}.log)"),
-        Duration::from_secs(20),
+        Duration::from_mins(1),
         || up.exists(),
     )?;
     // Before there is a way out.
@@ -114,7 +114,7 @@ pub(super) fn start(cluster: &Cluster, node: u8, component: &str) -> Result<()> 
     }
     spawn(cluster, &name, &command)?;
     if component == "containerd" {
-        wait_for(&format!("{name} answers"), Duration::from_secs(30), || {
+        wait_for(&format!("{name} answers"), Duration::from_mins(1), || {
             succeeds(ctr(cluster, node).arg("version"))
         })?;
     }

@@ -66,6 +66,9 @@ fn run_on_cluster(
     let result = run(&mut command);
     let logs = workspace.target.join("cluster-logs").join(group);
     let down = cluster::down(workspace, CLUSTER, Some(&logs));
+    if let Err(error) = &down {
+        println!("the cluster is not down: {error:#}");
+    }
     let said = result.with_context(|| format!("the cluster's logs are in {}", logs.display()))?;
     down.map(|()| said)
 }
