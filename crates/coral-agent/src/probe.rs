@@ -16,8 +16,11 @@ use crate::backoff;
 
 /// How often a host that was proved is proved again.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);
-/// Longest wait after failures.
-const LONGEST: SignedDuration = SignedDuration::from_mins(5);
+/// Longest wait after failures of a registry's own name: short, since a registry that has just
+/// started is waited for, and the question stays inside the cluster.
+const LONGEST_OWN: SignedDuration = SignedDuration::from_secs(15);
+/// Longest wait after failures of a routed host, whose probe may reach the source.
+const LONGEST_ROUTED: SignedDuration = SignedDuration::from_mins(5);
 
 /// What is known of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +148,8 @@ impl Proofs {
         };
         let wait = match failures {
             0 => AGAIN.mul_f64(1.0 - random.clamp(0.0, 1.0) / 5.0),
-            _ => backoff::wait(failures, LONGEST, random),
+            _ if is_own(entry) => backoff::wait(failures, LONGEST_OWN, random),
+            _ => backoff::wait(failures, LONGEST_ROUTED, random),
         };
         let proof = Proof {
             entry: Key::of_entry(entry),
@@ -335,6 +339,20 @@ mod tests {
             Standing::Pending(_)
         ));
         assert_eq!(proofs.next(&hosts, at(0)), probe("reg.ns.svc:5000"));
+    }
+
+    #[test]
+    fn a_registry_that_is_down_is_asked_again_soon_and_a_routed_host_rarely() {
+        let entries = [own(), routed()];
+        let hosts = hosts(&entries);
+        let mut proofs = Proofs::default();
+        for _ in 0..20 {
+            proofs.note(&own(), Err("refused".to_owned()), at(0), 0.0);
+            proofs.note(&routed(), Err("refused".to_owned()), at(0), 0.0);
+        }
+        assert_eq!(proofs.next(&hosts[..1], at(0)), Next::Wait(Some(at(15))));
+        proofs.note(&own(), Ok(()), at(0), 0.0);
+        assert_eq!(proofs.next(&hosts, at(0)), Next::Wait(Some(at(300))));
     }
 
     #[test]
