@@ -9,6 +9,7 @@
 //! Start reading at [`Client`] and [`RepositoryClient`].
 
 mod abandoned;
+mod addresses;
 mod auth;
 mod blob_source;
 mod blob_stream;
@@ -29,6 +30,7 @@ mod resume;
 mod transport;
 mod upload;
 
+pub use addresses::AddressRules;
 pub use blob_source::BlobSource;
 pub use blob_stream::BlobStream;
 pub use client::Client;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use coral_image::Host;
 
+use crate::addresses::AddressRules;
 use crate::redacted::Redacted;
 
 /// What is different about one host. The default is HTTPS with the system's trust anchors.
@@ -21,7 +22,7 @@ pub struct HostOptions {
 }
 
 /// Options of a [`Client`](crate::Client).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientOptions {
     /// Hosts that need something else than the default. A host is found as it stands in a URL
     /// (also that of a redirect, an upload or a token server), with or without a default port;
@@ -34,6 +35,9 @@ pub struct ClientOptions {
     /// How long a request may go on without a byte moving in either direction, and the window
     /// in which a transfer must make 1 KiB a second on average. No transfer is too long.
     pub stall_timeout: Duration,
+    /// Addresses that are not connected to, whatever leads there: a registry's name, a redirect, a
+    /// token server.
+    pub addresses: AddressRules,
 }
 
 impl Default for ClientOptions {
@@ -43,6 +47,7 @@ impl Default for ClientOptions {
             user_agent: concat!("coral/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_mins(1),
+            addresses: AddressRules::default(),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Pools of connections: one for each distinct set of options.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coral_image::Host;
 use url::Url;
 
+use crate::addresses::{AddressRules, JudgingResolver};
 use crate::error::{Error, Problem};
 use crate::options::{ClientOptions, HostOptions};
 use crate::redacted::Redacted;
@@ -33,7 +34,9 @@ pub(super) struct Connections {
     options: ClientOptions,
     /// Whether answers carry the certificate of the other side.
     certificates: bool,
-    pools: Mutex<HashMap<PoolKey, reqwest::Client>>,
+    addresses: Arc<AddressRules>,
+    /// By what they are made for, and by port where addresses are refused by port.
+    pools: Mutex<HashMap<(PoolKey, Option<u16>), reqwest::Client>>,
 }
 
 impl Connections {
@@ -56,6 +59,7 @@ impl Connections {
             }
         }
         Ok(Self {
+            addresses: Arc::new(options.addresses.clone()),
             options,
             certificates: false,
             pools: Mutex::default(),
@@ -88,7 +92,12 @@ impl Connections {
 
     /// The pool for a URL; made when first needed.
     pub(super) fn client_for(&self, url: &Url) -> Result<reqwest::Client, Problem> {
-        let key = self.key_for(url);
+        self.addresses
+            .check_literal(url)
+            .map_err(|refused| Problem::Unsafe(refused.to_string()))?;
+        let port = url.port_or_known_default();
+        let port = port.filter(|_| !self.addresses.is_empty());
+        let key = (self.key_for(url), port);
         let mut pools = self
             .pools
             .lock()
@@ -96,7 +105,7 @@ impl Connections {
         if let Some(client) = pools.get(&key) {
             return Ok(client.clone());
         }
-        let client = self.build(&key)?;
+        let client = self.build(&key.0, port)?;
         pools.insert(key, client.clone());
         Ok(client)
     }
@@ -115,16 +124,16 @@ impl Connections {
         }
     }
 
-    fn build(&self, key: &PoolKey) -> Result<reqwest::Client, Problem> {
+    fn build(&self, key: &PoolKey, port: Option<u16>) -> Result<reqwest::Client, Problem> {
         let built = match key {
-            PoolKey::Plain { direct } => builder(&self.options, *direct).tls_certs_only([]).build(),
+            PoolKey::Plain { direct } => self.builder(*direct, port).tls_certs_only([]).build(),
             PoolKey::Tls {
                 skip_verify,
                 ca_pem,
                 client_pem,
                 direct,
             } => {
-                let mut builder = builder(&self.options, *direct).tls_info(self.certificates);
+                let mut builder = self.builder(*direct, port).tls_info(self.certificates);
                 if let Some(pem) = client_pem {
                     builder = builder.identity(identity(pem).map_err(Problem::Options)?);
                 }
@@ -147,17 +156,21 @@ impl Connections {
                 .to_owned(),
         })
     }
-}
 
-fn builder(options: &ClientOptions, direct: bool) -> reqwest::ClientBuilder {
-    let builder = reqwest::Client::builder()
-        .user_agent(options.user_agent.clone())
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .connect_timeout(options.connect_timeout)
-        .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true);
-    if direct { builder.no_proxy() } else { builder }
+    fn builder(&self, direct: bool, port: Option<u16>) -> reqwest::ClientBuilder {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(self.options.user_agent.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(self.options.connect_timeout)
+            .pool_idle_timeout(IDLE)
+            .tcp_nodelay(true);
+        if let Some(port) = port {
+            let rules = self.addresses.clone();
+            builder = builder.dns_resolver(JudgingResolver { rules, port });
+        }
+        if direct { builder.no_proxy() } else { builder }
+    }
 }
 
 fn check_ca(pem: &[u8]) -> Result<(), String> {

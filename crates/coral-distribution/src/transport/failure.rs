@@ -8,6 +8,7 @@ use rustls::pki_types::UnixTime;
 use url::Url;
 
 use super::authority_of;
+use crate::addresses::Refused;
 use crate::error::Problem;
 
 /// The innermost cause, as text; the layers above it say nothing more.
@@ -53,6 +54,9 @@ pub(crate) fn classify(
             return Problem::Cut { received, cause };
         }
         return tls_problem(tls, url);
+    }
+    if let Some(refused) = find::<Refused>(error) {
+        return Problem::Unsafe(refused.to_string());
     }
     if error.is_dns() || chain(error).any(|cause| cause.to_string().starts_with("dns error")) {
         return Problem::Dns { cause };

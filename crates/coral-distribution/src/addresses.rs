@@ -1,0 +1,182 @@
+//! Which addresses may be connected to.
+//!
+//! A name says nothing about where it leads: only the address that is connected to counts, for a
+//! registry as for what it redirects to and for its token server. So names are judged after they
+//! are resolved, by the resolver that the connection uses.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::Url;
+
+/// Addresses that a client does not connect to. The default refuses none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressRules {
+    /// Whether loopback, link-local and unspecified addresses are refused.
+    pub refuse_local: bool,
+    /// Single addresses, with their ports, that are refused.
+    pub refused: BTreeSet<SocketAddr>,
+}
+
+/// An address that the client does not connect to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{host} leads to {address}, {why}, and images are not read from there")]
+pub(crate) struct Refused {
+    host: String,
+    address: IpAddr,
+    why: &'static str,
+}
+
+impl AddressRules {
+    /// Whether any address is refused.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.refuse_local && self.refused.is_empty()
+    }
+
+    /// Why this address is refused; `None` if it is not.
+    fn refusal(&self, address: IpAddr, port: u16) -> Option<&'static str> {
+        let address = unmapped(address);
+        if self.refuse_local {
+            let why = match address {
+                _ if address.is_loopback() => Some("the machine itself"),
+                _ if address.is_unspecified() => Some("the machine itself"),
+                IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("the machine itself"),
+                IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address"),
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
+                _ => None,
+            };
+            if why.is_some() {
+                return why;
+            }
+        }
+        let is_same =
+            |refused: &SocketAddr| unmapped(refused.ip()) == address && refused.port() == port;
+        let is_refused = self.refused.iter().any(is_same);
+        is_refused.then_some("the address of the Kubernetes API server")
+    }
+
+    fn check(&self, host: &str, address: IpAddr, port: u16) -> Result<(), Refused> {
+        match self.refusal(address, port) {
+            None => Ok(()),
+            Some(why) => Err(Refused {
+                host: host.to_owned(),
+                address,
+                why,
+            }),
+        }
+    }
+
+    /// Judges a URL whose host is an address: no resolver is asked for it.
+    pub(crate) fn check_literal(&self, url: &Url) -> Result<(), Refused> {
+        let address = match url.host() {
+            Some(url::Host::Ipv4(address)) => IpAddr::V4(address),
+            Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(url::Host::Domain(_)) | None => return Ok(()),
+        };
+        let port = url.port_or_known_default().unwrap_or(0);
+        self.check(url.host_str().unwrap_or_default(), address, port)
+    }
+}
+
+/// An IPv4 address that is written as an IPv6 one leads to the same place.
+fn unmapped(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if v6 != Ipv6Addr::LOCALHOST && v6 != Ipv6Addr::UNSPECIFIED => {
+            v6.to_ipv4().map_or(address, IpAddr::V4)
+        }
+        _ => address,
+    }
+}
+
+/// Resolves names as the system does, and refuses what the rules refuse. One for each port, since
+/// a resolver is not told of it.
+#[derive(Debug)]
+pub(crate) struct JudgingResolver {
+    pub(crate) rules: Arc<AddressRules>,
+    pub(crate) port: u16,
+}
+
+impl Resolve for JudgingResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (rules, port) = (self.rules.clone(), self.port);
+        Box::pin(async move {
+            let name = name.as_str();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
+            // One refused address among several is enough: which one is taken is chance.
+            for address in &found {
+                rules.check(name, address.ip(), port)?;
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_and_link_local_addresses_are_refused_however_they_are_written() {
+        let rules = AddressRules {
+            refuse_local: true,
+            refused: BTreeSet::from(["10.96.0.1:443".parse().unwrap()]),
+        };
+        let refused = |text: &str| {
+            let url = Url::parse(text).unwrap();
+            rules.check_literal(&url).is_err()
+        };
+        for url in [
+            "http://127.0.0.1:5000/",
+            "http://127.9.9.9/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0.0.0.0:5000/",
+            "http://169.254.169.254/latest",
+            "http://[::1]/",
+            "http://[::]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:a9fe:a9fe]/",
+            "http://[fe80::1]/",
+            "https://10.96.0.1/v2/",
+            "https://[::ffff:10.96.0.1]:443/v2/",
+        ] {
+            assert!(refused(url), "{url}");
+        }
+        for url in [
+            "https://10.96.0.1:5000/v2/",
+            "https://10.96.0.2/v2/",
+            "https://192.168.1.1/",
+            "https://[2001:db8::1]/",
+            "https://quay.io/",
+        ] {
+            assert!(!refused(url), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_judged_by_what_it_resolves_to_and_the_port() {
+        let resolve = |rules: AddressRules, port| async move {
+            let resolver = JudgingResolver {
+                rules: Arc::new(rules),
+                port,
+            };
+            resolver.resolve("localhost".parse().unwrap()).await
+        };
+        let local = AddressRules {
+            refuse_local: true,
+            ..AddressRules::default()
+        };
+        let error = resolve(local, 5000).await.err().unwrap();
+        assert!(error.downcast_ref::<Refused>().is_some(), "{error}");
+        let one = |port| AddressRules {
+            refuse_local: false,
+            refused: ["127.0.0.1", "::1"]
+                .map(|address| SocketAddr::new(address.parse().unwrap(), port))
+                .into(),
+        };
+        assert!(resolve(one(443), 443).await.is_err());
+        assert!(resolve(one(443), 5000).await.is_ok());
+    }
+}
