@@ -47,11 +47,13 @@ pub(crate) enum Topic {
     LockedHosts,
     /// The admission policies of the lock, as stored.
     Lock,
+    /// A running mirror came further, or something was learned of its repositories.
+    MirrorProgress,
 }
 
 impl Topic {
     /// Every topic.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Images,
         Self::RegistryMirrors,
         Self::MirroredImages,
@@ -71,6 +73,7 @@ impl Topic {
         Self::Resolutions,
         Self::LockedHosts,
         Self::Lock,
+        Self::MirrorProgress,
     ];
 }
 

@@ -23,6 +23,7 @@ mod key;
 mod leader;
 mod lock;
 mod metrics;
+mod mirror;
 mod nodes;
 mod part;
 mod parts;

@@ -7,6 +7,7 @@ use crate::ca::CaPart;
 use crate::context::Context;
 use crate::lock::LockPart;
 use crate::metrics::Metrics;
+use crate::mirror::MirrorPart;
 use crate::nodes::NodesPart;
 use crate::part::{Part, run_part};
 use crate::registry::RegistryPart;
@@ -25,6 +26,7 @@ pub(crate) fn begin(
     };
     parts.run(CaPart::new(context.clone()));
     parts.run(NodesPart::new(context));
+    parts.run(MirrorPart::new(context.clone()));
     parts.run(RegistryPart::new(context.clone()));
     parts.run(LockPart::new(context));
     parts.running

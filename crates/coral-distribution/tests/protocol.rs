@@ -5,8 +5,9 @@
     reason = "what a test cannot go on without fails it"
 )]
 
-mod abandoned;
 #[path = "protocol/abandoned.rs"]
+mod abandoned;
+#[path = "protocol/addresses.rs"]
 mod addresses;
 #[path = "protocol/authentication.rs"]
 mod authentication;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use coral_image::Repository;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -118,6 +119,22 @@ impl<Q: Queue + Results> Engine<Q> {
         self.wiring
             .claims
             .send_modify(|claims| claims.announce(&mirror.name, places));
+    }
+
+    /// Says that a mirror exists of which it is not known what it wants of these repositories at the
+    /// destination: nothing is deleted there.
+    pub fn announce_unknown(&self, mirror: &str, places: Vec<Repository>) {
+        self.wiring.claims.send_modify(|claims| {
+            let count = places.len();
+            claims.announce(mirror, places);
+            (0..count).for_each(|place| claims.unknown(mirror, place));
+        });
+    }
+
+    /// How the running mirror of this name reaches its registries; `None` if there is none.
+    pub fn access(&self, mirror: &str) -> Option<Access> {
+        let mirrors = self.running.mirrors();
+        Some(mirrors.get(mirror)?.access.clone())
     }
 
     /// Says that a mirror is gone, and wants nothing any more.

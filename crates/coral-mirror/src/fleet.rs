@@ -94,6 +94,13 @@ struct Running {
     destination: Client,
 }
 
+impl Drop for Running {
+    /// A mirror does not outlive its fleet.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 /// A mirror between being prepared and being started.
 struct Starting {
     mirror: Mirror,
@@ -121,6 +128,12 @@ impl<Q: Queue + Results> Fleet<Q> {
     /// The engine that the mirrors run in.
     pub fn engine(&self) -> &Arc<Engine<Q>> {
         &self.engine
+    }
+
+    /// Whether the mirror runs as it was prepared.
+    pub fn runs(&self, prepared: &Prepared) -> bool {
+        let running = self.running.get(&prepared.name);
+        running.is_some_and(|running| running.fingerprint == prepared.fingerprint)
     }
 
     /// Whether no mirror runs.
@@ -250,11 +263,11 @@ impl<Q: Queue + Results> Fleet<Q> {
     /// `patience` until uploads that were cut are given up.
     pub async fn stop(self, patience: Duration) {
         let mut destinations = vec![];
-        for running in self.running.into_values() {
+        for mut running in self.running.into_values() {
             running.stop.cancel();
             // A mirror that panicked has logged so itself.
-            let _ = running.task.await;
-            destinations.push(running.destination);
+            let _ = (&mut running.task).await;
+            destinations.push(running.destination.clone());
         }
         self.engine.stop().await;
         join_all(destinations.iter().map(|client| client.settle(patience))).await;

@@ -29,6 +29,7 @@ mod snapshot;
 mod state;
 mod sync;
 mod verify;
+mod visibility;
 mod worker;
 
 pub use access::{Access, AccessError, AccessSource};
@@ -57,3 +58,4 @@ pub use queue::{
 pub use snapshot::{RepositoryFailure, RepositoryRecord, Snapshot};
 pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing, Until};
 pub use sync::{Repositories, Summary};
+pub use visibility::visibility;

@@ -196,11 +196,18 @@ impl<Q: Queue> Driver<Q> {
     }
 
     fn wake_at(&self, until: Until) -> Option<Timestamp> {
+        if self.mirror.settings.suspend {
+            return None;
+        }
         let pass = self.next_pass.filter(|_| until == Until::Stopped);
         self.ledger.wake_at().into_iter().chain(pass).min()
     }
 
     fn ask_what_is_due(&mut self, now: Timestamp) {
+        if self.mirror.settings.suspend {
+            // What was restored may be due; it waits too.
+            return;
+        }
         if self.next_pass.is_some_and(|at| at <= now) {
             self.passes += 1;
             self.next_pass = next_pass(&self.mirror.settings.cadence, now);

@@ -25,6 +25,8 @@ mod blame;
 mod fleet;
 #[path = "copying/keeping.rs"]
 mod keeping;
+#[path = "copying/publicity.rs"]
+mod publicity;
 #[path = "copying/restart.rs"]
 mod restart;
 

@@ -16,7 +16,7 @@ pub struct RegistryMirrorStatus {
     /// How many images the spec selects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<i64>,
-    /// How many of them the destination holds as the source does.
+    /// How many of them the destination holds, also while a later look at them fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirrored: Option<i64>,
     /// How many of them are still to be copied.
@@ -77,7 +77,7 @@ pub struct MirrorFailure {
 }
 
 /// A repository that the mirror copies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MirroredRepository {
     /// The source, with its host: `docker.io/library/debian`.
@@ -86,9 +86,22 @@ pub struct MirroredRepository {
     /// Whether everyone may read it. A repository of which nothing is known yet is private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
-    /// Whether the registry has said that it serves the repository to everyone now.
+    /// Whether the Registry has said that it serves the repository to everyone now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<bool>,
+    /// How many images are selected; absent until that was found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<i64>,
+    /// Why its tags could not be listed or deleted, at most 1024 letters; absent while they could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Failures in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i64>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<Time>,
 }
 
 /// Who may read a repository.

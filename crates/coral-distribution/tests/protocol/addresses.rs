@@ -50,7 +50,11 @@ async fn a_refused_address_is_not_asked_as_a_source() {
 #[tokio::test]
 async fn a_name_that_resolves_to_the_machine_itself_is_refused() {
     let (registry, _) = registry_with_image().await;
-    let (_, port) = registry.host().rsplit_once(':').map(|(h, p)| (h.to_owned(), p.to_owned())).unwrap();
+    let (_, port) = registry
+        .host()
+        .rsplit_once(':')
+        .map(|(h, p)| (h.to_owned(), p.to_owned()))
+        .unwrap();
     let name = coral_image::Repository::parse(&format!("localhost:{port}/{PATH}")).unwrap();
     let mut options = ClientOptions::default();
     let http = coral_distribution::HostOptions {
@@ -80,7 +84,10 @@ async fn a_refused_address_is_not_asked_behind_a_redirect() {
 async fn a_refused_address_is_not_asked_as_a_token_server() {
     let (source, _) = registry_with_image().await;
     let inside = FaultRegistry::start().await;
-    let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", inside.host());
+    let realm = format!(
+        "Bearer realm=\"http://{}/token\",service=\"s\"",
+        inside.host()
+    );
     source.fault(Fault::new(status(401, &[("www-authenticate", &realm)], "")));
     let client = with(&source, refusing(&[&source, &inside]), Credentials::none());
     let error = client.manifest(&tag("1")).await.unwrap_err();

@@ -5,7 +5,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use coral_api::{
-    MirrorSettings, Problem, Reach, RegistryMirror, Secret, SecretError, Target, metadata,
+    MirrorSettings, Problem, Reach, RegistryMirror, RepositorySettings, Secret, SecretError,
+    Target, metadata,
 };
 use coral_distribution::{Credentials, CredentialsError, Error as ClientError, HostOptions};
 use coral_image::{Digest, Host};
@@ -196,6 +197,25 @@ impl Prepared {
             bandwidth: self.settings.limits.bandwidth.map(Bandwidth::new),
             creations: Creations::default(),
         })
+    }
+
+    /// Leaves out repositories of which `keep` is false, and has the mirror restarted where that
+    /// changes what it copies.
+    pub fn retain_repositories(&mut self, keep: impl Fn(&RepositorySettings) -> bool) {
+        let left_out = |settings: &&RepositorySettings| !keep(settings);
+        let left_out: Vec<String> = self
+            .settings
+            .repositories
+            .iter()
+            .filter(left_out)
+            .map(|settings| settings.repository.to_string())
+            .collect();
+        if left_out.is_empty() {
+            return;
+        }
+        self.settings.repositories.retain(keep);
+        let seen = format!("{} without {left_out:?}", self.fingerprint);
+        self.fingerprint = Digest::sha256(seen.as_bytes());
     }
 
     /// Has the destination reached with these options in place of those before, and the mirror

@@ -1,0 +1,91 @@
+//! Where a mirror's YAML must not lead the controller: a tenant writes it, and the controller would
+//! fetch from there.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use coral_distribution::{AddressRules, ClientOptions};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::ObjectKey;
+use crate::context::Context;
+
+/// Where the API server's own addresses stand.
+const NAMESPACE: &str = "default";
+const SERVICE: &str = "kubernetes";
+
+/// Options of every mirror's client: no loopback, no link-local address, none of these.
+pub(super) fn guarded(servers: BTreeSet<SocketAddr>) -> ClientOptions {
+    ClientOptions {
+        addresses: AddressRules {
+            refuse_local: true,
+            refused: servers,
+        },
+        ..ClientOptions::default()
+    }
+}
+
+/// The API server's addresses with their ports: the Service's, and those behind it as far as they
+/// may be read.
+pub(super) async fn api_servers(context: &Context) -> BTreeSet<SocketAddr> {
+    let var = |name: &str| std::env::var(name).ok();
+    let mut found = BTreeSet::new();
+    found.extend(service(
+        var("KUBERNETES_SERVICE_HOST").as_deref(),
+        var("KUBERNETES_SERVICE_PORT").as_deref(),
+    ));
+    let key = ObjectKey::new(NAMESPACE, SERVICE);
+    match context.writer().get::<EndpointSlice>(&key).await {
+        Ok(Some(slice)) => found.extend(endpoints(&slice)),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(%error, "the API server's own addresses are not known: mirrors are kept from its Service only");
+        }
+    }
+    found
+}
+
+fn service(host: Option<&str>, port: Option<&str>) -> Option<SocketAddr> {
+    let address: IpAddr = host?.parse().ok()?;
+    let port = port.and_then(|port| port.parse().ok()).unwrap_or(443);
+    Some(SocketAddr::new(address, port))
+}
+
+fn endpoints(slice: &EndpointSlice) -> BTreeSet<SocketAddr> {
+    let ports = slice.ports.iter().flatten().filter_map(|port| port.port);
+    let ports: Vec<u16> = ports.filter_map(|port| u16::try_from(port).ok()).collect();
+    let addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
+    let addresses = addresses.filter_map(|address| address.parse::<IpAddr>().ok());
+    addresses
+        .flat_map(|address| {
+            ports
+                .iter()
+                .map(move |&port| SocketAddr::new(address, port))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_service_and_every_address_behind_it_are_kept_from() {
+        let one = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(
+            service(Some("10.96.0.1"), Some("443")),
+            Some(one("10.96.0.1:443"))
+        );
+        assert_eq!(service(None, None), None);
+        let slice = serde_json::from_value(json!({
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.168.1.2"]}, {"addresses": ["192.168.1.3"]}],
+            "ports": [{"name": "https", "port": 6443}],
+        }))
+        .unwrap();
+        let expected = BTreeSet::from([one("192.168.1.2:6443"), one("192.168.1.3:6443")]);
+        assert_eq!(endpoints(&slice), expected);
+    }
+}

@@ -1,0 +1,65 @@
+//! Pure: two mirrors that write different sources to one place. The older one goes on.
+
+use std::collections::BTreeMap;
+
+use coral_api::RegistryMirror;
+use coral_image::{Repository, destination_path};
+use jiff::Timestamp;
+
+use super::verdict::{Verdict, Verdicts};
+use crate::ObjectKey;
+use crate::store::Snapshot;
+
+/// A repository that is not copied, since an older mirror writes another one to its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Conflict {
+    /// The source.
+    pub(super) source: Repository,
+    /// The place at the destination.
+    pub(super) place: Repository,
+    /// The older mirror.
+    pub(super) older: ObjectKey,
+    /// What that copies there.
+    pub(super) other: Repository,
+}
+
+/// Takes from every mirror what an older one is in the way of.
+pub(super) fn settle(verdicts: &mut Verdicts, mirrors: &Snapshot<RegistryMirror>) {
+    let mut by_age: Vec<ObjectKey> = verdicts.keys().cloned().collect();
+    by_age.sort_by_cached_key(|key| (age(&mirrors[key]), key.clone()));
+    let mut taken: BTreeMap<Repository, (Repository, ObjectKey)> = BTreeMap::new();
+    for key in by_age {
+        let Some(Verdict::Run {
+            prepared,
+            conflicts,
+        }) = verdicts.get_mut(&key)
+        else {
+            continue;
+        };
+        for settings in &prepared.settings.repositories {
+            let source = &settings.repository;
+            let Ok(path) = destination_path(source) else {
+                continue;
+            };
+            let place = Repository::new(prepared.destination.clone(), path);
+            let first = || (source.clone(), key.clone());
+            let (other, older) = taken.entry(place.clone()).or_insert_with(first);
+            if other != source {
+                conflicts.push(Conflict {
+                    source: source.clone(),
+                    place,
+                    older: older.clone(),
+                    other: other.clone(),
+                });
+            }
+        }
+        let is_free = |source: &Repository| !conflicts.iter().any(|c| c.source == *source);
+        prepared.retain_repositories(|settings| is_free(&settings.repository));
+    }
+}
+
+/// When the object was made; one without a time is the youngest.
+fn age(mirror: &RegistryMirror) -> Timestamp {
+    let created = mirror.metadata.creation_timestamp.as_ref();
+    created.map_or(Timestamp::MAX, |created| created.0)
+}

@@ -1,0 +1,204 @@
+//! Asks sources whether a repository is public, once in each pass of its mirror.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coral_api::Visibility;
+use coral_image::ImageRef;
+use coral_mirror::{Access, visibility};
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+
+use crate::ObjectKey;
+use crate::backoff::{Backoff, Growth};
+use crate::changes::{Changes, Topic};
+
+/// Sources that are asked at the same time.
+const AT_ONCE: usize = 4;
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Waits while nothing is known of a repository and its source does not say.
+const GROWTH: Growth = Growth {
+    first: Duration::from_secs(5),
+    longest: Duration::from_mins(10),
+};
+
+/// A mirror, and one of its sources.
+type Name = (ObjectKey, String);
+
+/// What sources answered. Cheap to clone; all clones share one state.
+#[derive(Clone)]
+pub(super) struct Probes {
+    state: Arc<Mutex<State>>,
+    slots: Arc<Semaphore>,
+    changes: Changes,
+}
+
+struct State {
+    entries: BTreeMap<Name, Entry>,
+    backoff: Backoff<Name>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    visibility: Option<Visibility>,
+    /// The pass in which it was asked last; a pass is known by the time of the next one.
+    pass: Option<Timestamp>,
+    is_asked: bool,
+}
+
+/// What is known of a repository from the status, before this process asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) visibility: Option<Visibility>,
+    /// The pass that the status speaks of.
+    pub(super) pass: Option<Timestamp>,
+}
+
+impl Probes {
+    pub(super) fn new(changes: &Changes) -> Self {
+        let state = State {
+            entries: BTreeMap::new(),
+            backoff: Backoff::new(GROWTH),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            slots: Arc::new(Semaphore::new(AT_ONCE)),
+            changes: changes.clone(),
+        }
+    }
+
+    /// What this process learned of a repository.
+    pub(super) fn known(&self, mirror: &ObjectKey, source: &str) -> Option<Visibility> {
+        let name = (mirror.clone(), source.to_owned());
+        self.state().entries.get(&name)?.visibility
+    }
+
+    /// Whether a repository is to be asked about. `pass` is the pass that has ended, if one has.
+    pub(super) fn is_due(
+        &self,
+        mirror: &ObjectKey,
+        source: &str,
+        stored: Stored,
+        pass: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let name = (mirror.clone(), source.to_owned());
+        let state = self.state();
+        let entry = state.entries.get(&name);
+        if entry.is_some_and(|entry| entry.is_asked) {
+            return false;
+        }
+        let known = entry.and_then(|entry| entry.visibility);
+        if known.or(stored.visibility).is_none() {
+            return state.backoff.may_try(&name, now);
+        }
+        let asked = entry.and_then(|entry| entry.pass).or(stored.pass);
+        pass.is_some() && seconds(pass) != seconds(asked)
+    }
+
+    /// Asks in the background; an answer wakes the part.
+    pub(super) fn ask(
+        &self,
+        mirror: &ObjectKey,
+        source: &str,
+        pass: Option<Timestamp>,
+        access: Access,
+        image: ImageRef,
+    ) {
+        let name = (mirror.clone(), source.to_owned());
+        let mut state = self.state();
+        let entry = state.entries.entry(name.clone()).or_default();
+        entry.is_asked = true;
+        entry.pass = pass.or(entry.pass);
+        drop(state);
+        let probes = self.clone();
+        tokio::spawn(async move {
+            let _slot = probes.slots.acquire().await;
+            let answer = tokio::time::timeout(PATIENCE, visibility(&access, &image)).await;
+            probes.answered(&name, answer.ok().flatten(), Timestamp::now());
+        });
+    }
+
+    fn answered(&self, name: &Name, answer: Option<Visibility>, now: Timestamp) {
+        let mut state = self.state();
+        match answer {
+            Some(_) => state.backoff.succeeded(name),
+            None => drop(state.backoff.failed(name, now)),
+        }
+        // A mirror that is gone is not remembered.
+        if let Some(entry) = state.entries.get_mut(name) {
+            entry.is_asked = false;
+            // What was known stays while the source does not say.
+            entry.visibility = answer.or(entry.visibility);
+        }
+        drop(state);
+        self.changes.notify(Topic::MirrorProgress);
+    }
+
+    /// When a source that did not answer is asked again.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.state().backoff.next()
+    }
+
+    /// Forgets the mirrors of which `keep` is false.
+    pub(super) fn retain(&self, keep: impl Fn(&ObjectKey) -> bool) {
+        let mut state = self.state();
+        state.entries.retain(|(mirror, _), _| keep(mirror));
+        state.backoff.retain(|(mirror, _)| keep(mirror));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change leaves the maps consistent, so a panic elsewhere does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Statuses hold whole seconds.
+fn seconds(time: Option<Timestamp>) -> Option<i64> {
+    time.map(Timestamp::as_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "quay.io/a/b";
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn stored(visibility: Option<Visibility>, pass: i64) -> Stored {
+        Stored {
+            visibility,
+            pass: Some(at(pass)),
+        }
+    }
+
+    #[test]
+    fn a_known_repository_is_asked_about_once_in_each_pass_and_not_at_a_restart() {
+        let (probes, key) = (Probes::new(&Changes::default()), ObjectKey::new("a", "m"));
+        let public = stored(Some(Visibility::Public), 100);
+        let due = |pass| probes.is_due(&key, SOURCE, public, pass, at(1000));
+        assert!(!due(None), "a pass runs");
+        assert!(!due(Some(at(100))), "the pass that the status speaks of");
+        assert!(due(Some(at(200))));
+    }
+
+    #[test]
+    fn an_unreachable_source_loses_nothing_and_an_unknown_one_is_asked_again() {
+        let (probes, key) = (Probes::new(&Changes::default()), ObjectKey::new("a", "m"));
+        let name = (key.clone(), SOURCE.to_owned());
+        let unknown = stored(None, 100);
+        assert!(probes.is_due(&key, SOURCE, unknown, None, at(0)));
+        probes.state().entries.entry(name.clone()).or_default();
+        probes.answered(&name, None, at(0));
+        assert!(!probes.is_due(&key, SOURCE, unknown, None, at(0)));
+        assert!(probes.is_due(&key, SOURCE, unknown, None, at(10)));
+        probes.answered(&name, Some(Visibility::Public), at(10));
+        probes.answered(&name, None, at(20));
+        assert_eq!(probes.known(&key, SOURCE), Some(Visibility::Public));
+    }
+}

@@ -1,0 +1,84 @@
+//! Pure: what an earlier controller knew of a mirror, from its status and its shards.
+
+use std::collections::BTreeMap;
+
+use coral_api::mirrored_images::MirroredImages;
+use coral_api::{MirroredRepository, RegistryMirror};
+use coral_mirror::{RepositoryFailure, RepositoryRecord};
+
+use crate::ObjectKey;
+use crate::store::Snapshot;
+
+/// Whether the status speaks of the spec as it is now.
+pub(super) fn is_current(mirror: &RegistryMirror) -> bool {
+    let observed = mirror.status.as_ref().and_then(|s| s.observed_generation);
+    observed.is_some() && observed == mirror.metadata.generation
+}
+
+/// The shards of a mirror, by number.
+pub(super) fn shards_of<'a>(
+    mirror: &RegistryMirror,
+    all: &'a Snapshot<MirroredImages>,
+) -> BTreeMap<u32, &'a MirroredImages> {
+    let namespace = mirror.metadata.namespace.clone().unwrap_or_default();
+    let name = mirror.metadata.name.as_deref().unwrap_or_default();
+    let uid = mirror.metadata.uid.as_deref();
+    // Keys are ordered: those of one namespace stand together.
+    let from = ObjectKey::new(namespace.clone(), "");
+    let of_namespace = all
+        .range(from..)
+        .take_while(|(key, _)| key.namespace == namespace);
+    let own = |shard: &&MirroredImages| {
+        let mut owners = shard.metadata.owner_references.iter().flatten();
+        shard.spec.mirror == name && owners.any(|owner| Some(owner.uid.as_str()) == uid)
+    };
+    let shards = of_namespace.map(|(_, shard)| shard.as_ref()).filter(own);
+    shards.map(|shard| (shard.spec.shard, shard)).collect()
+}
+
+/// What is known; `None` if the mirror never wrote a status.
+pub(super) fn snapshot(
+    mirror: &RegistryMirror,
+    all: &Snapshot<MirroredImages>,
+) -> Option<coral_mirror::Snapshot> {
+    let status = mirror.status.as_ref()?;
+    let shards = shards_of(mirror, all).into_values();
+    let images = shards
+        .filter_map(|shard| shard.status.as_ref())
+        .flat_map(|status| status.images.iter().cloned());
+    let repositories = status.repositories.iter().flatten();
+    Some(coral_mirror::Snapshot {
+        next_pass: status.next_sync.as_ref().map(|time| time.0),
+        moved: status
+            .bytes_copied
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or(0),
+        pruned: 0,
+        repositories: repositories.filter_map(record).collect(),
+        images: images.collect(),
+    })
+}
+
+/// A repository that was neither listed nor failed is left out: it is listed at once.
+fn record(repository: &MirroredRepository) -> Option<RepositoryRecord> {
+    let failure = repository
+        .message
+        .as_ref()
+        .map(|message| RepositoryFailure {
+            message: message.clone(),
+            attempts: repository
+                .attempts
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(1),
+            next_attempt: repository.next_attempt.as_ref().map(|time| time.0),
+            in_error: repository.next_attempt.is_none(),
+        });
+    if failure.is_none() && repository.images.is_none() {
+        return None;
+    }
+    Some(RepositoryRecord {
+        name: repository.name.clone(),
+        failure,
+        unmatched: None,
+    })
+}

@@ -1,0 +1,258 @@
+//! A mirror that runs, and when what it knows is written down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::conditions::kind::DEGRADED;
+use coral_api::mirrored_images::MirroredImages;
+use coral_api::{RegistryMirror, RegistryMirrorStatus};
+use coral_image::ImageRef;
+use coral_mirror::{Prepared, Summary};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::conflicts::Conflict;
+use super::probes::Stored;
+use super::verdict::{Trouble, Verdict, Verdicts};
+use super::{MirrorPart, registry_of, restore, shards, status};
+use crate::ObjectKey;
+use crate::api::ApiError;
+use crate::changes::{Changes, Topic};
+
+/// No shard and no status is written more often.
+const BETWEEN_WRITES: Duration = Duration::from_secs(5);
+/// A mirror that has just begun is given this long, so that what is quickly done is written once.
+const BEFORE_FIRST_WRITE: Duration = Duration::from_secs(1);
+/// Progress wakes the part no more often.
+const BETWEEN_WAKES: Duration = Duration::from_secs(1);
+
+/// A mirror that runs.
+pub(super) struct Run {
+    summary: watch::Receiver<Summary>,
+    snapshot: Option<Arc<coral_mirror::Snapshot>>,
+    /// Nothing is written before.
+    next_write: Timestamp,
+    waker: AbortHandle,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.waker.abort();
+    }
+}
+
+impl Run {
+    /// Follows a mirror that was started.
+    pub(super) fn new(summary: watch::Receiver<Summary>, changes: &Changes) -> Self {
+        let (mut progress, changes) = (summary.clone(), changes.clone());
+        let waker = tokio::spawn(async move {
+            while progress.changed().await.is_ok() {
+                changes.notify(Topic::MirrorProgress);
+                tokio::time::sleep(BETWEEN_WAKES).await;
+            }
+        });
+        Self {
+            summary,
+            snapshot: None,
+            next_write: after(Timestamp::now(), BEFORE_FIRST_WRITE),
+            waker: waker.abort_handle(),
+        }
+    }
+}
+
+fn after(now: Timestamp, wait: Duration) -> Timestamp {
+    now.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+/// A mirror's turn to be written down.
+struct Turn<'a> {
+    key: &'a ObjectKey,
+    mirror: &'a Arc<RegistryMirror>,
+    prepared: &'a Prepared,
+    conflicts: &'a [Conflict],
+    snapshot: Arc<coral_mirror::Snapshot>,
+    quiet: bool,
+    now: Timestamp,
+}
+
+impl MirrorPart {
+    /// Writes down what is known of one mirror, if it is time. Gives when it is time again.
+    pub(super) async fn write_down(
+        &mut self,
+        key: &ObjectKey,
+        mirror: &Arc<RegistryMirror>,
+        verdicts: &Verdicts,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, ApiError> {
+        let (prepared, conflicts) = match verdicts.get(key) {
+            Some(Verdict::Run {
+                prepared,
+                conflicts,
+            }) => (prepared.as_ref(), conflicts.as_slice()),
+            Some(Verdict::Wrong(trouble)) => {
+                return self.write_trouble(key, mirror, trouble, now).await;
+            }
+            Some(Verdict::NotYet) | None => return Ok(None),
+        };
+        let Some(run) = self.runs.get_mut(key) else {
+            let trouble = Trouble {
+                reason: "ClientInvalid",
+                message: "no client can be made for the mirror: correct the certificates of its \
+                          ca fields"
+                    .to_owned(),
+            };
+            return self.write_trouble(key, mirror, &trouble, now).await;
+        };
+        if now < run.next_write {
+            return Ok(Some(run.next_write));
+        }
+        if run.snapshot.is_none() || run.summary.has_changed().unwrap_or(false) {
+            run.summary.mark_unchanged();
+            let snapshot = self.fleet.engine().snapshot(&key.to_string()).await;
+            run.snapshot = snapshot.map(Arc::new);
+        }
+        let Some(snapshot) = run.snapshot.clone() else {
+            // It is being restarted: it wakes the part again.
+            return Ok(None);
+        };
+        let turn = Turn {
+            key,
+            mirror,
+            prepared,
+            conflicts,
+            quiet: run.summary.borrow().quiet || prepared.settings.suspend,
+            snapshot,
+            now,
+        };
+        self.probe(&turn);
+        // First the images, then the status that says that they are all there.
+        let mut wrote = self.write_shards(&turn).await?;
+        wrote |= self.write_status(&turn).await?;
+        if wrote && let Some(run) = self.runs.get_mut(key) {
+            run.next_write = after(now, BETWEEN_WRITES);
+        }
+        Ok(self.probes.next())
+    }
+
+    async fn write_trouble(
+        &self,
+        key: &ObjectKey,
+        mirror: &Arc<RegistryMirror>,
+        trouble: &Trouble,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, ApiError> {
+        let old = mirror.status.as_ref();
+        let new = status::troubled(old, mirror.metadata.generation, trouble, now);
+        self.publish(key, mirror, &new).await?;
+        Ok(None)
+    }
+
+    async fn publish(
+        &self,
+        key: &ObjectKey,
+        mirror: &Arc<RegistryMirror>,
+        new: &RegistryMirrorStatus,
+    ) -> Result<bool, ApiError> {
+        let old = mirror.status.as_ref();
+        let wrote = self
+            .writer
+            .publish_status::<RegistryMirror, _>(key, old, new)
+            .await?;
+        let degraded = |status: &RegistryMirrorStatus| {
+            let mut conditions = status.conditions.iter().flatten();
+            let degraded = conditions.find(|c| c.type_ == DEGRADED && c.status == "True");
+            degraded.map(|c| (c.reason.clone(), c.message.clone()))
+        };
+        if let Some((reason, message)) = degraded(new)
+            && old.and_then(degraded).map(|(reason, _)| reason) != Some(reason.clone())
+        {
+            let events = &self.context.events;
+            events.warning(&**mirror, &reason, message).await;
+        }
+        Ok(wrote)
+    }
+
+    /// Asks for repositories of which it is not known whether they are public, or not in this pass.
+    fn probe(&self, turn: &Turn<'_>) {
+        let Some(access) = self.fleet.engine().access(&turn.key.to_string()) else {
+            return;
+        };
+        let mut firsts: BTreeMap<String, ImageRef> = BTreeMap::new();
+        for image in turn.snapshot.images.iter().filter(|i| shards::is_there(i)) {
+            if let Ok(reference) = ImageRef::parse(&image.reference) {
+                let source = reference.repository().to_string();
+                firsts.entry(source).or_insert(reference);
+            }
+        }
+        let old = turn.mirror.status.as_ref();
+        let pass = turn.snapshot.next_pass.filter(|_| turn.quiet);
+        for (source, image) in firsts {
+            let stored = Stored {
+                visibility: status::visibility(old, &source),
+                pass: old.and_then(|s| s.next_sync.as_ref()).map(|time| time.0),
+            };
+            let (probes, key) = (&self.probes, turn.key);
+            let suspended = turn.prepared.settings.suspend;
+            if !suspended && probes.is_due(key, &source, stored, pass, turn.now) {
+                probes.ask(key, &source, pass, access.clone(), image);
+            }
+        }
+    }
+
+    async fn write_shards(&self, turn: &Turn<'_>) -> Result<bool, ApiError> {
+        let all = self.context.cluster.mirrored.snapshot();
+        let stored = restore::shards_of(turn.mirror, &all);
+        let in_use = u32::try_from(stored.len()).unwrap_or(u32::MAX);
+        let images = &turn.snapshot.images;
+        let divided = shards::divide(images, shards::count(images.len(), in_use));
+        let registry = turn.prepared.destination.to_string();
+        let named = |number| {
+            let name = shards::name(&turn.key.name, number);
+            ObjectKey::new(turn.key.namespace.clone(), name)
+        };
+        let mut wrote = false;
+        for (number, shard) in &divided {
+            let (key, there) = (named(*number), stored.get(number));
+            if there.is_none_or(|there| there.spec.registry != registry) {
+                let object = shards::object(turn.mirror, *number, &registry);
+                self.writer.apply::<MirroredImages>(&key, &object).await?;
+                wrote = true;
+            }
+            let before = there.and_then(|there| there.status.as_ref());
+            wrote |= self
+                .writer
+                .publish_status::<MirroredImages, _>(&key, before, shard)
+                .await?;
+        }
+        for number in stored
+            .keys()
+            .filter(|number| !divided.contains_key(*number))
+        {
+            let key = named(*number);
+            self.writer.delete::<MirroredImages>(&key, None).await?;
+            wrote = true;
+        }
+        Ok(wrote)
+    }
+
+    async fn write_status(&self, turn: &Turn<'_>) -> Result<bool, ApiError> {
+        let registry = registry_of(turn.key, &turn.prepared.settings.target);
+        let registries = self.context.shared.registries.get();
+        let access = registry.and_then(|key| registries.as_ref()?.get(&key).cloned());
+        let input = status::Input {
+            old: turn.mirror.status.as_ref(),
+            generation: turn.mirror.metadata.generation,
+            settings: &turn.prepared.settings,
+            snapshot: &turn.snapshot,
+            quiet: turn.quiet,
+            conflicts: turn.conflicts,
+            loaded: access.and_then(|access| access.loaded),
+            now: turn.now,
+        };
+        let known = |source: &str| self.probes.known(turn.key, source);
+        let new = status::status(&input, known);
+        self.publish(turn.key, turn.mirror, &new).await
+    }
+}

@@ -1,0 +1,311 @@
+//! Objects in, decisions out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use coral_api::conditions::is_true;
+use coral_api::conditions::kind::{DEGRADED, PROGRESSING, READY};
+use coral_api::mirrored_images::{MirroredImage, MirroredImages, MirroredState};
+use coral_api::{RegistryMirror, RegistryMirrorStatus, Visibility};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::lookup::Seen;
+use super::status::Input;
+use super::verdict::{Verdict, Verdicts, decide};
+use super::{restore, shards, status};
+use crate::ObjectKey;
+use crate::secrets::SecretProblem;
+use crate::shared::{PushCredential, RegistryAccess};
+use crate::store::{Snapshot, Store};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+fn mirror(name: &str, created: &str, spec: &Value) -> RegistryMirror {
+    let metadata = json!({
+        "namespace": "a", "name": name, "uid": name, "generation": 3, "creationTimestamp": created,
+    });
+    let object = json!({"metadata": metadata, "spec": spec});
+    serde_json::from_value(object).unwrap()
+}
+
+fn spec(source: &str) -> Value {
+    json!({"registry": {"name": "reg"}, "repositories": [{"name": source, "tags": ["1"]}]})
+}
+
+const OLD: &str = "2026-01-01T00:00:00Z";
+const NEW: &str = "2026-01-02T00:00:00Z";
+
+fn all(mirrors: impl IntoIterator<Item = RegistryMirror>) -> Snapshot<RegistryMirror> {
+    Store::from_objects(mirrors).snapshot()
+}
+
+/// A Registry that is ready, and no Secret.
+fn seen() -> Seen {
+    let key = ObjectKey::new("a", "reg");
+    let access = RegistryAccess {
+        host: "reg.a.svc:5000".to_owned(),
+        endpoint: "https://10.96.0.9:5000".to_owned(),
+        ready: true,
+        push: Some(PushCredential::new("coral", "s3cret")),
+        loaded: None,
+    };
+    Seen {
+        registries: Some(Arc::new(BTreeMap::from([(key.clone(), access)]))),
+        ca: Some(Arc::new(String::new())),
+        objects: BTreeSet::from([key]),
+        ..Seen::default()
+    }
+}
+
+fn trouble(verdicts: &Verdicts, name: &str) -> (&'static str, String) {
+    match &verdicts[&ObjectKey::new("a", name)] {
+        Verdict::Wrong(trouble) => (trouble.reason, trouble.message.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_mirror_copies_to_the_registry_of_its_namespace() {
+    let verdicts = decide(&all([mirror("m", OLD, &spec("quay.io/a/b"))]), &seen());
+    let Verdict::Run { prepared, .. } = &verdicts[&ObjectKey::new("a", "m")] else {
+        panic!("{verdicts:?}");
+    };
+    assert_eq!(prepared.name, "a/m");
+    assert_eq!(prepared.destination.to_string(), "reg.a.svc:5000");
+}
+
+#[test]
+fn what_is_wrong_with_one_mirror_is_said_of_that_one() {
+    let mut private = spec("quay.io/a/b");
+    private["imagePullSecrets"] = json!([{"name": "one"}, {"name": "two"}]);
+    let mut elsewhere = spec("quay.io/a/b");
+    elsewhere["registry"] = json!({"name": "other"});
+    let mirrors = all([
+        mirror("good", OLD, &spec("quay.io/a/b")),
+        mirror("invalid", OLD, &spec("quay.io/UPPER")),
+        mirror("private", OLD, &private),
+        mirror("elsewhere", OLD, &elsewhere),
+    ]);
+    let mut seen = seen();
+    for name in ["one", "two"] {
+        let key = ObjectKey::new("a", name);
+        let refused = Err(SecretProblem::NotGranted(key.clone()));
+        seen.secrets.insert(key, refused);
+    }
+    let verdicts = decide(&mirrors, &seen);
+    assert!(matches!(
+        verdicts[&ObjectKey::new("a", "good")],
+        Verdict::Run { .. }
+    ));
+    let (reason, message) = trouble(&verdicts, "invalid");
+    assert_eq!(reason, "InvalidSpec");
+    assert!(message.contains("spec.repositories[0].name"), "{message}");
+    let (reason, message) = trouble(&verdicts, "private");
+    assert_eq!(reason, "SecretNotGranted");
+    let command = "`coral grant a one two | kubectl apply -f -`";
+    assert!(message.contains(command), "{message}");
+    let (reason, message) = trouble(&verdicts, "elsewhere");
+    assert_eq!(reason, "RegistryMissing");
+    assert!(message.contains("a/other"), "{message}");
+}
+
+#[test]
+fn what_is_not_known_yet_is_left_as_it_is() {
+    let mirrors = all([mirror("m", OLD, &spec("quay.io/a/b"))]);
+    let seen = Seen {
+        registries: None,
+        ..seen()
+    };
+    let verdicts = decide(&mirrors, &seen);
+    assert!(matches!(
+        verdicts[&ObjectKey::new("a", "m")],
+        Verdict::NotYet
+    ));
+}
+
+#[test]
+fn of_two_sources_for_one_place_the_older_mirror_goes_on_and_the_younger_says_so() {
+    // The host of an IPv6 address is written with dashes for colons.
+    let address = "[2001:db8::1]:5000/a/b";
+    let mirrors = all([
+        mirror("younger", NEW, &spec(address)),
+        mirror("older", OLD, &spec("2001-db8-0-0-0-0-0-1:5000/a/b")),
+        mirror("shares", NEW, &spec("quay.io/a/b")),
+        mirror("shares-too", OLD, &spec("quay.io/a/b")),
+    ]);
+    let verdicts = decide(&mirrors, &seen());
+    let run = |name: &str| match &verdicts[&ObjectKey::new("a", name)] {
+        Verdict::Run {
+            prepared,
+            conflicts,
+        } => (prepared.settings.repositories.len(), conflicts.clone()),
+        other => panic!("{name}: {other:?}"),
+    };
+    for name in ["older", "shares", "shares-too"] {
+        assert_eq!(run(name), (1, vec![]), "{name}");
+    }
+    let (left, conflicts) = run("younger");
+    assert_eq!((left, conflicts.len()), (0, 1));
+    let text = conflicts[0].to_string();
+    assert!(
+        text.starts_with(address) && text.contains("a/older"),
+        "{text}"
+    );
+}
+
+fn image(reference: &str, state: MirroredState, digest: Option<&str>) -> MirroredImage {
+    MirroredImage {
+        reference: reference.to_owned(),
+        destination: format!("reg.a.svc:5000/{reference}"),
+        state,
+        digest: digest.map(ToOwned::to_owned),
+        sparse: false,
+        message: matches!(state, MirroredState::Failing).then(|| "source: down".to_owned()),
+        attempts: None,
+        next_attempt: None,
+        verified: None,
+    }
+}
+
+fn snapshot(images: Vec<MirroredImage>) -> coral_mirror::Snapshot {
+    coral_mirror::Snapshot {
+        next_pass: Some(at(3600)),
+        moved: 7,
+        pruned: 0,
+        repositories: vec![coral_mirror::RepositoryRecord {
+            name: "quay.io/a/b".to_owned(),
+            ..coral_mirror::RepositoryRecord::default()
+        }],
+        images,
+    }
+}
+
+fn status_of(
+    mirror: &RegistryMirror,
+    snapshot: &coral_mirror::Snapshot,
+    quiet: bool,
+    now: i64,
+) -> RegistryMirrorStatus {
+    let settings = mirror.settings().unwrap();
+    let input = Input {
+        old: mirror.status.as_ref(),
+        generation: mirror.metadata.generation,
+        settings: &settings,
+        snapshot,
+        quiet,
+        conflicts: &[],
+        loaded: Some(Arc::new(BTreeSet::from(["quay.io/a/b".to_owned()]))),
+        now: at(now),
+    };
+    status::status(&input, |_| None)
+}
+
+#[test]
+fn the_outside_being_cut_off_makes_no_image_absent_and_no_repository_private() {
+    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let good = snapshot(vec![image(
+        "quay.io/a/b:1",
+        MirroredState::Mirrored,
+        Some("sha256:00"),
+    )]);
+    let mut first = status_of(&mirror, &good, true, 10);
+    assert_eq!(first.last_sync.as_ref().unwrap().0, at(10));
+    first.repositories.as_mut().unwrap()[0].visibility = Some(Visibility::Public);
+    mirror.status = Some(first);
+    let cut = snapshot(vec![image(
+        "quay.io/a/b:1",
+        MirroredState::Failing,
+        Some("sha256:00"),
+    )]);
+    let status = status_of(&mirror, &cut, true, 20);
+    let conditions = status.conditions.as_ref().unwrap();
+    assert!(is_true(conditions, READY) && is_true(conditions, DEGRADED));
+    assert_eq!((status.mirrored, status.failed), (Some(1), Some(1)));
+    let repository = &status.repositories.as_ref().unwrap()[0];
+    assert_eq!(repository.visibility, Some(Visibility::Public));
+    assert_eq!(repository.loaded, Some(true));
+    let paths = status::public_paths(&all([mirror]), |_, _| None);
+    let expected = BTreeSet::from(["quay.io/a/b".to_owned()]);
+    assert_eq!(paths[&ObjectKey::new("a", "reg")], expected);
+}
+
+#[test]
+fn a_repository_that_one_mirror_found_private_is_not_public() {
+    let mirrors = all([
+        mirror("one", OLD, &spec("quay.io/a/b")),
+        mirror("two", OLD, &spec("quay.io/a/b")),
+    ]);
+    let known = |key: &ObjectKey, _: &str| {
+        Some(if key.name == "one" {
+            Visibility::Public
+        } else {
+            Visibility::Private
+        })
+    };
+    assert!(status::public_paths(&mirrors, known).is_empty());
+}
+
+#[test]
+fn the_same_state_is_the_same_status_and_progress_is_said() {
+    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let pending = snapshot(vec![image("quay.io/a/b:1", MirroredState::Pending, None)]);
+    let status = status_of(&mirror, &pending, false, 10);
+    assert_eq!(status.next_sync, None, "the pass has not ended");
+    assert!(is_true(status.conditions.as_ref().unwrap(), PROGRESSING));
+    mirror.status = Some(status.clone());
+    assert_eq!(status_of(&mirror, &pending, false, 20), status);
+}
+
+#[test]
+fn a_restarted_controller_goes_on_from_status_and_shards() {
+    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let before = snapshot(vec![
+        image("quay.io/a/b:1", MirroredState::Mirrored, Some("sha256:00")),
+        image("quay.io/a/b:2", MirroredState::Failing, None),
+    ]);
+    assert!(
+        restore::snapshot(
+            &mirror,
+            &Store::<MirroredImages>::from_objects([]).snapshot()
+        )
+        .is_none()
+    );
+    mirror.status = Some(status_of(&mirror, &before, true, 10));
+    assert!(restore::is_current(&mirror));
+    let divided = shards::divide(&before.images, 2);
+    let objects = divided.into_iter().map(|(number, status)| {
+        let mut object = shards::object(&mirror, number, "reg.a.svc:5000");
+        object["metadata"]["namespace"] = json!("a");
+        object["metadata"]["name"] = json!(shards::name("m", number));
+        object["status"] = serde_json::to_value(status).unwrap();
+        serde_json::from_value::<MirroredImages>(object).unwrap()
+    });
+    let stored = Store::from_objects(objects).snapshot();
+    let mut restored = restore::snapshot(&mirror, &stored).unwrap();
+    restored
+        .images
+        .sort_by(|a, b| a.reference.cmp(&b.reference));
+    assert_eq!(restored, before);
+}
+
+#[test]
+fn shards_stay_below_their_most_and_images_do_not_move_to_and_fro() {
+    let images: Vec<MirroredImage> = (0..4000)
+        .map(|n| image(&format!("quay.io/a/b:{n}"), MirroredState::Pending, None))
+        .collect();
+    let count = shards::count(images.len(), 0);
+    assert_eq!(count, 8);
+    let divided = shards::divide(&images, count);
+    assert_eq!(
+        divided.values().map(|s| s.images.len()).sum::<usize>(),
+        4000
+    );
+    let most = coral_api::mirrored_images::MAX_SHARD_IMAGES;
+    assert!(divided.values().all(|shard| shard.images.len() <= most));
+    assert_eq!(shards::count(1500, 8), 8, "large enough as it is");
+    assert_eq!(shards::count(100, 8), 1);
+    assert_eq!(shards::count(0, 0), 1);
+}

@@ -1,0 +1,99 @@
+//! Pure: which mirrors can run, and why the others cannot.
+
+use std::collections::BTreeMap;
+
+use coral_api::RegistryMirror;
+use coral_mirror::{PrepareError, Prepared, prepare};
+
+use super::conflicts::{self, Conflict};
+use super::lookup::{LookupError, Seen};
+use crate::ObjectKey;
+use crate::secrets::SecretProblem;
+use crate::store::Snapshot;
+
+/// What is decided about every mirror.
+pub(super) type Verdicts = BTreeMap<ObjectKey, Verdict>;
+
+/// What is decided about a mirror.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It runs, without the repositories in conflict.
+    Run {
+        prepared: Box<Prepared>,
+        conflicts: Vec<Conflict>,
+    },
+    /// Something is not known yet: it goes on as it was.
+    NotYet,
+    /// It cannot run.
+    Wrong(Trouble),
+}
+
+/// Why a mirror cannot run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// One word in camel case.
+    pub(super) reason: &'static str,
+    /// What is wrong and what to do.
+    pub(super) message: String,
+}
+
+/// Decides about all of them: a conflict is between two.
+pub(super) fn decide(mirrors: &Snapshot<RegistryMirror>, seen: &Seen) -> Verdicts {
+    let living = mirrors
+        .iter()
+        .filter(|(_, mirror)| mirror.metadata.deletion_timestamp.is_none());
+    let mut verdicts: Verdicts = living
+        .map(|(key, mirror)| (key.clone(), of_one(key, mirror, seen)))
+        .collect();
+    conflicts::settle(&mut verdicts, mirrors);
+    verdicts
+}
+
+fn of_one(key: &ObjectKey, mirror: &RegistryMirror, seen: &Seen) -> Verdict {
+    match prepare(mirror, seen) {
+        Ok(prepared) => Verdict::Run {
+            prepared: Box::new(prepared),
+            conflicts: vec![],
+        },
+        Err(error) => wrong(key, mirror, seen, &error),
+    }
+}
+
+fn wrong(
+    key: &ObjectKey,
+    mirror: &RegistryMirror,
+    seen: &Seen,
+    error: &PrepareError<LookupError>,
+) -> Verdict {
+    let reason = match error {
+        PrepareError::Settings(_) => "InvalidSpec",
+        PrepareError::Named { source, .. } => match source {
+            LookupError::NotYet(_) | LookupError::Secret(SecretProblem::Unknown(_)) => {
+                return Verdict::NotYet;
+            }
+            LookupError::Secret(SecretProblem::NotGranted(_)) => {
+                return Verdict::Wrong(not_granted(&seen.not_granted(key, mirror)));
+            }
+            LookupError::Secret(SecretProblem::Missing(_)) => "SecretMissing",
+            LookupError::NoRegistry(_) => "RegistryMissing",
+            LookupError::RegistryNotReady(_) => "RegistryNotReady",
+        },
+        PrepareError::Secret { .. } | PrepareError::Credentials { .. } => "SecretInvalid",
+    };
+    let message = error.to_string();
+    Verdict::Wrong(Trouble { reason, message })
+}
+
+/// One command for all of the mirror's Secrets.
+fn not_granted(secrets: &[ObjectKey]) -> Trouble {
+    let names: Vec<&str> = secrets.iter().map(|key| key.name.as_str()).collect();
+    let namespace = secrets.first().map_or("", |key| key.namespace.as_str());
+    let names = names.join(" ");
+    Trouble {
+        reason: "SecretNotGranted",
+        message: format!(
+            "the controller may not read the secrets that the mirror names: allow it with `coral \
+             grant {namespace} {names} | kubectl apply -f -`"
+        ),
+    }
+}
