@@ -118,16 +118,17 @@ async fn stop_controller(calls: &Calls, terminal: &Terminal) -> Result<(), Failu
 }
 
 async fn remove_admission(calls: &Calls) -> Result<(), Failure> {
-    calls
-        .delete(&calls.all::<MutatingWebhookConfiguration>(), CORAL)
-        .await?;
+    // The configuration itself is part of the installation: `kubectl delete -k` expects it.
+    let configurations = calls.all::<MutatingWebhookConfiguration>();
+    let params = PatchParams::default();
+    let none = Patch::Merge(json!({"webhooks": null}));
+    let emptying = configurations.patch(CORAL, &params, &none);
+    calls.optional("removing the webhook", emptying).await?;
+    let bindings = calls.all::<ValidatingAdmissionPolicyBinding>();
+    let policies = calls.all::<ValidatingAdmissionPolicy>();
     for name in LOCKS {
-        calls
-            .delete(&calls.all::<ValidatingAdmissionPolicyBinding>(), name)
-            .await?;
-        calls
-            .delete(&calls.all::<ValidatingAdmissionPolicy>(), name)
-            .await?;
+        calls.delete(&bindings, name).await?;
+        calls.delete(&policies, name).await?;
     }
     Ok(())
 }

@@ -98,7 +98,8 @@ impl Calls {
     ) -> Result<Option<T>, Failure> {
         match tokio::time::timeout(CALL, call).await {
             Ok(Ok(value)) => Ok(Some(value)),
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(None),
+            // By the code: where the whole group is unknown, the answer has no reason.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
             // The status's own text, without its debug form.
             Ok(Err(kube::Error::Api(status))) => Err(failure(what, &status.message)),
             Ok(Err(error)) => Err(Failure::failed(what, &error)),

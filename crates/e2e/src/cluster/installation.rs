@@ -66,14 +66,7 @@ impl Cluster {
     pub fn delete_deploy(&self) -> Finished {
         let folder = scratch();
         let base = Self::base(folder.path());
-        let delete = [
-            "delete",
-            "--ignore-not-found",
-            "--timeout=120s",
-            "-k",
-            &base,
-        ];
-        self.kubectl(&delete)
+        self.kubectl(&["delete", "--timeout=120s", "-k", &base])
     }
 
     /// Waits until every part is ready.
