@@ -7,10 +7,12 @@
 mod installation;
 mod outside;
 mod own;
+mod supply;
 
 pub use installation::WORKLOADS;
 pub use outside::{OutsideRegistry, OutsideRequest};
 pub use own::{Dropped, OwnCluster};
+pub use supply::{Outside, REGISTRY};
 
 use std::env;
 use std::fs;
