@@ -164,7 +164,9 @@ fn dropped_of_pods(cluster: &Cluster, own: &OwnCluster, outside: &Outside) -> Ve
     let hosts = [outside.plain.host(), outside.private.host()];
     let dropped = own.dropped().into_iter().filter(|dropped| {
         let to = format!("{}:{}", dropped.address, dropped.port);
-        dropped.asked > 0 && hosts.contains(&to.as_str()) && !addresses.contains(&dropped.source.as_str())
+        dropped.asked > 0
+            && hosts.contains(&to.as_str())
+            && !addresses.contains(&dropped.source.as_str())
     });
     dropped.map(|dropped| format!("{dropped:?}")).collect()
 }

@@ -10,7 +10,7 @@ use coral_api::node_images::{NodeImages, NodeImagesSpec};
 use coral_api::registry_route::RegistryRoute;
 use coral_image::{Digest, ImageRef};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -46,8 +46,6 @@ pub(crate) struct NodesPart {
         mpsc::UnboundedSender<Answer>,
         mpsc::UnboundedReceiver<Answer>,
     ),
-    /// Coral's own image, as its pod names it, once it is known.
-    own_image: Option<String>,
 }
 
 /// What a pass decided.
@@ -69,7 +67,6 @@ impl NodesPart {
             resolver: None,
             slots: Arc::new(tokio::sync::Semaphore::new(LOOKUPS)),
             answers: mpsc::unbounded_channel(),
-            own_image: None,
         }
     }
 }
@@ -89,20 +86,21 @@ impl Part for NodesPart {
     ];
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
-        self.find_own_image().await?;
-        let (Some(observed), Some(ca)) = (observe(&self.context), self.context.shared.ca.get())
-        else {
+        let shared = &self.context.shared;
+        let (observed, ca, own) = (
+            observe(&self.context),
+            shared.ca.get(),
+            shared.own_image.get(),
+        );
+        let (Some(observed), Some(ca), Some(own)) = (observed, ca, own) else {
             // Nothing is taken away for want of knowledge: the parts that know it wake this one.
             return Ok(Wake::OnChange);
         };
         let table = table(&observed.routes, &observed.registries);
         self.resolve(&observed, &table, ca, now)?;
-        let decided = decide(
-            &observed,
-            table,
-            &self.resolutions,
-            self.own_image.as_deref(),
-        );
+        // Nodes know the image by its canonical name.
+        let own = ImageRef::parse(&own).ok().map(|image| image.to_string());
+        let decided = decide(&observed, table, &self.resolutions, own.as_deref());
         let applied = self.apply(&observed, &decided).await;
         let published = self.publish(&observed, &decided, now).await;
         applied.and(published)?;
@@ -201,19 +199,6 @@ impl NodesPart {
         let resolver = Resolver::new(reaches.clone(), &ca)?;
         self.resolver = Some((reaches, ca, resolver.clone()));
         Ok(resolver)
-    }
-
-    async fn find_own_image(&mut self) -> Result<(), ApiError> {
-        if self.own_image.is_none() {
-            let config = &self.context.config;
-            let key = ObjectKey::new(&config.namespace, &config.pod_name);
-            let pod: Option<Pod> = self.writer.get(&key).await?;
-            let containers = pod.and_then(|pod| pod.spec).map(|spec| spec.containers);
-            let image = containers.and_then(|all| all.into_iter().next()?.image);
-            let canonical = image.and_then(|image| ImageRef::parse(&image).ok());
-            self.own_image = canonical.map(|image| image.to_string());
-        }
-        Ok(())
     }
 
     /// Writes what was decided. One object that cannot be written does not hold up the others; the
