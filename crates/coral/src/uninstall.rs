@@ -85,7 +85,7 @@ pub(crate) async fn run(
     say("deleting what the controller and `coral grant` made");
     remove_own(&calls).await?;
     crate::terminal::print(
-        "Coral is out of this cluster but for its installation: kubectl delete -k deploy/",
+        "Coral is out of this cluster but for its installation: kubectl delete --ignore-not-found -k deploy/",
     );
     Ok(ExitCode::SUCCESS)
 }

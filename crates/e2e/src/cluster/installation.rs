@@ -62,11 +62,18 @@ impl Cluster {
             .succeeded();
     }
 
-    /// `kubectl delete -k deploy/`.
+    /// `kubectl delete --ignore-not-found -k deploy/`: the namespaces go first, and take along what
+    /// comes later in kubectl's list.
     pub fn delete_deploy(&self) -> Finished {
         let folder = scratch();
         let base = Self::base(folder.path());
-        self.kubectl(&["delete", "--timeout=120s", "-k", &base])
+        self.kubectl(&[
+            "delete",
+            "--ignore-not-found",
+            "--timeout=120s",
+            "-k",
+            &base,
+        ])
     }
 
     /// Waits until every part is ready.
