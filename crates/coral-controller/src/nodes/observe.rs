@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coral_api::image::{Image, NodeSelector};
-use coral_api::mirrored_images::MirroredState;
 use coral_api::node_images::NodeImages;
 use coral_api::registry_route::{RegistryRoute, SourcePolicy};
 use coral_image::{Digest, Host, ImageRef};
@@ -60,7 +59,8 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
     let mirrored = cluster.mirrored.snapshot();
     let mirrored = mirrored.values().flat_map(|shard| {
         let images = shard.status.iter().flat_map(|status| &status.images);
-        let there = images.filter(|image| image.state == MirroredState::Mirrored);
+        // A later look that fails takes nothing away from what is there.
+        let there = images.filter(|image| image.digest.is_some());
         there
             .map(|image| image.reference.clone())
             .collect::<Vec<_>>()

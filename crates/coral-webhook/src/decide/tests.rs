@@ -416,13 +416,9 @@ fn a_daemon_sets_pod_is_rewritten_on_nodes_that_reach_the_registry_and_gets_no_s
 #[test]
 fn only_what_is_verified_public_loaded_and_served_is_rewritten() {
     type Change = fn(&mut Cluster);
-    let cases: [(Change, Refusal); 10] = [
+    let cases: [(Change, Refusal); 9] = [
         (
-            |c| c.images[0]["status"]["images"][0]["state"] = json!("Failing"),
-            Refusal::NotMirrored,
-        ),
-        (
-            |c| c.images[0]["status"]["images"][0]["state"] = json!("New"),
+            |c| c.images[0]["status"]["images"][0]["digest"] = json!(null),
             Refusal::NotMirrored,
         ),
         (|c| c.mirrors.clear(), Refusal::NotMirrored),
@@ -462,6 +458,22 @@ fn only_what_is_verified_public_loaded_and_served_is_rewritten() {
         let (after, decision) = reviewed(&before, &namespace("team"), &cluster.world());
         assert_eq!(after, before);
         assert_eq!(decision.reasons, [("nginx:1".to_owned(), expected)]);
+    }
+}
+
+#[test]
+fn what_is_there_is_rewritten_also_while_its_source_cannot_be_reached() {
+    for state in ["Failing", "Error", "New"] {
+        let mut cluster = Cluster::default();
+        cluster.images[0]["status"]["images"][0]["state"] = json!(state);
+        let before = pod("registry", &["nginx:1"]);
+        let (after, _) = reviewed(&before, &namespace("team"), &cluster.world());
+        let image = format!("{REGISTRY}/docker.io/library/nginx:1");
+        assert_eq!(
+            after["spec"]["containers"][0]["image"],
+            json!(image),
+            "{state}"
+        );
     }
 }
 

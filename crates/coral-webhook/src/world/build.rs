@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use coral_api::injection_policy::{FeatureMode, InjectionPolicy};
-use coral_api::mirrored_images::{MirroredImage, MirroredImages, MirroredState};
+use coral_api::mirrored_images::{MirroredImage, MirroredImages};
 use coral_api::names::{label, registry_host};
 use coral_api::{Registry, RegistryMirror, Visibility, conditions};
 use coral_image::{ImageRef, Repository, destination_path};
@@ -76,15 +76,14 @@ impl World {
     }
 }
 
-/// The source and its copy, if it is complete and where it belongs.
+/// The source and its copy, if it is complete and where it belongs. An image with a digest is
+/// complete, whatever its state says: a later look at an unreachable source fails, and the copy is
+/// there all the same.
 fn copy(
     mirror: &MirrorKey,
     registry: &str,
     image: &MirroredImage,
 ) -> Option<(ImageRef, MirroredCopy)> {
-    if image.state != MirroredState::Mirrored {
-        return None;
-    }
     let source = ImageRef::parse(&image.reference).ok()?;
     let destination = ImageRef::parse(&image.destination).ok()?;
     let repository = destination_in(registry, source.repository())?;
