@@ -26,7 +26,7 @@ pub(crate) struct AgentArguments {
         value_name = "SOCKET"
     )]
     runtime: PathBuf,
-    /// Folder of hosts.toml folders, the same path here and for containerd [default: config_path of
+    /// Folder of hosts.toml folders, the same path here and for containerd [default: `config_path` of
     /// containerd's configuration]
     #[arg(long, env = "CORAL_CERTS_DIR", value_name = "DIR")]
     certs_dir: Option<PathBuf>,
@@ -64,7 +64,8 @@ pub(crate) async fn run(
         parallel_pulls: arguments.parallel_pulls.into(),
         listen: arguments.listen,
     };
-    match coral_agent::run(config, stop).await {
+    // Boxed: the future holds a whole node's work, some 30 KB.
+    match Box::pin(coral_agent::run(config, stop)).await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ AgentError::Socket(_)) => Err(Failure::input(format!("--runtime: {error}"))),
         Err(error) => Err(Failure::failed("the agent ended", &error)),
