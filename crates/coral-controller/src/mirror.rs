@@ -86,6 +86,7 @@ impl Part for MirrorPart {
     const TOPICS: &'static [Topic] = &[
         Topic::RegistryMirrors,
         Topic::MirroredImages,
+        Topic::Registries,
         Topic::RegistryAccess,
         Topic::Ca,
         Topic::Secrets,

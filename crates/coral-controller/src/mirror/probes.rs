@@ -46,6 +46,8 @@ struct Entry {
     /// The pass in which it was asked last; a pass is known by the time of the next one.
     pass: Option<Timestamp>,
     is_asked: bool,
+    /// When it may be asked again, while nothing is known.
+    retry: Option<Timestamp>,
 }
 
 /// What is known of a repository from the status, before this process asked.
@@ -123,23 +125,29 @@ impl Probes {
 
     fn answered(&self, name: &Name, answer: Option<Visibility>, now: Timestamp) {
         let mut state = self.state();
-        match answer {
-            Some(_) => state.backoff.succeeded(name),
-            None => drop(state.backoff.failed(name, now)),
-        }
+        let State { entries, backoff } = &mut *state;
         // A mirror that is gone is not remembered.
-        if let Some(entry) = state.entries.get_mut(name) {
+        if let Some(entry) = entries.get_mut(name) {
             entry.is_asked = false;
             // What was known stays while the source does not say.
             entry.visibility = answer.or(entry.visibility);
+            entry.retry = None;
+            if entry.visibility.is_none() {
+                entry.retry = Some(backoff.failed(name, now).next);
+            } else {
+                backoff.succeeded(name);
+            }
         }
         drop(state);
         self.changes.notify(Topic::MirrorProgress);
     }
 
-    /// When a source that did not answer is asked again.
-    pub(super) fn next(&self) -> Option<Timestamp> {
-        self.state().backoff.next()
+    /// When a source is asked again of which nothing is known yet; never in the past, since the part
+    /// would be woken without an end.
+    pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        let state = self.state();
+        let retries = state.entries.values().filter_map(|entry| entry.retry);
+        retries.filter(|retry| *retry > now).min()
     }
 
     /// Forgets the mirrors of which `keep` is false.
@@ -195,10 +203,13 @@ mod tests {
         assert!(probes.is_due(&key, SOURCE, unknown, None, at(0)));
         probes.state().entries.entry(name.clone()).or_default();
         probes.answered(&name, None, at(0));
+        assert!(probes.next(at(0)).is_some_and(|next| next > at(0)));
+        assert_eq!(probes.next(at(10)), None, "no wake in the past");
         assert!(!probes.is_due(&key, SOURCE, unknown, None, at(0)));
         assert!(probes.is_due(&key, SOURCE, unknown, None, at(10)));
         probes.answered(&name, Some(Visibility::Public), at(10));
         probes.answered(&name, None, at(20));
         assert_eq!(probes.known(&key, SOURCE), Some(Visibility::Public));
+        assert_eq!(probes.next(at(20)), None);
     }
 }

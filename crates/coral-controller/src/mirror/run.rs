@@ -133,7 +133,7 @@ impl MirrorPart {
         if wrote && let Some(run) = self.runs.get_mut(key) {
             run.next_write = after(now, BETWEEN_WRITES);
         }
-        Ok(self.probes.next())
+        Ok(self.probes.next(now))
     }
 
     async fn write_trouble(
