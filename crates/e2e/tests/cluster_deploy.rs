@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use e2e::cluster::{Cluster, Namespace, PATIENCE, names_of};
+use e2e::cluster::{Cluster, Namespace, PATIENCE, is_ready, names_of};
 use e2e::{Finished, run, scratch, until};
 use serde_json::Value;
 
@@ -329,32 +329,107 @@ fn a_registry_without_the_grant_says_the_command_and_makes_nothing() {
     }
 }
 
+/// A `hosts.toml` that was there before Coral, for a host that a route takes over.
+const FOREIGN: &str = "/etc/containerd/certs.d/routed.example/hosts.toml";
+
+/// A Registry, a route to it and a lock, in force on every node.
+fn put_in_force(cluster: &Cluster) {
+    cluster.apply(
+        "apiVersion: stvz.io/v1\nkind: Registry\nmetadata: {name: reg, namespace: coral-system}\n\
+         spec:\n  storage: {emptyDir: {}}\n---\n\
+         apiVersion: stvz.io/v1\nkind: RegistryRoute\nmetadata: {name: outside}\nspec:\n  hosts: \
+         [routed.example]\n  registry: {namespace: coral-system, name: reg}\n---\n\
+         apiVersion: stvz.io/v1\nkind: InjectionPolicy\nmetadata: {name: cluster}\nspec:\n  lock: \
+         {mode: Mirrored, registries: [\"reg.coral-system.svc:5000\"], enforcement: Audit}\n",
+    );
+    let route = ["registryroute", "outside"];
+    cluster.wait_until("the route is ready", &route, PATIENCE, is_ready);
+    let lock = ["validatingadmissionpolicy", "coral-lock"];
+    cluster.wait_until("the lock", &lock, PATIENCE, |_| true);
+}
+
+/// The checksum of a file of every node, if this machine's cluster is the one under test.
+fn checksums(cluster: &Cluster, file: &str) -> Vec<String> {
+    let Some(own) = cluster.own() else {
+        return vec![];
+    };
+    let sum = |node: String| own.exec(&node, &["sha256sum", file]).succeeded().stdout;
+    cluster.nodes().into_iter().map(sum).collect()
+}
+
+fn on_every_node(cluster: &Cluster, script: &str) {
+    let Some(own) = cluster.own() else {
+        return;
+    };
+    for node in cluster.nodes() {
+        let _ = own.exec(&node, &["sh", "-c", script]).succeeded();
+    }
+}
+
 #[test]
 #[ignore = "needs a cluster"]
 fn nothing_is_left_after_uninstall_and_delete() {
     let cluster = Cluster::connect();
+    let make = format!(
+        "mkdir -p $(dirname {FOREIGN}) && echo 'server = \"https://other.example\"' > {FOREIGN}"
+    );
+    on_every_node(&cluster, &make);
+    let before = checksums(&cluster, FOREIGN);
     cluster.install();
+    put_in_force(&cluster);
+    let routed = checksums(&cluster, FOREIGN);
+    assert!(
+        before.is_empty() || routed != before,
+        "the route wrote no file"
+    );
     let namespace = cluster.namespace("left");
     namespace.apply(
         "apiVersion: stvz.io/v1\nkind: Image\nmetadata:\n  name: old\n  finalizers: \
          [image.stvz.io/finalizer]\nspec:\n  repositories: [{name: localhost/none, tags: [\"1\"]}]\n",
     );
-    let node = cluster.nodes().remove(0);
-    let label = [
-        "label",
-        "node",
-        &node,
-        "image.stvz.io/0123=available",
-        "--overwrite",
-    ];
-    let _ = cluster.kubectl(&label).succeeded();
     let _ = cluster.uninstall(&[]).succeeded();
     assert_no_object_is_left(&cluster);
+    assert_eq!(checksums(&cluster, FOREIGN), before);
     // Again, whatever already went.
     let _ = cluster.uninstall(&[]).succeeded();
     let _ = cluster.delete_deploy().succeeded();
     assert_nothing_is_left(&cluster);
     let _ = cluster.uninstall(&[]).succeeded();
+    on_every_node(&cluster, &format!("rm -r $(dirname {FOREIGN})"));
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn uninstalling_needs_no_controller_and_says_what_it_cannot_do_without_agents() {
+    let cluster = Cluster::connect();
+    cluster.install();
+    put_in_force(&cluster);
+    for (namespace, workload) in [
+        ("coral-system", "deployment/coral-controller"),
+        ("coral-nodes", "daemonset/coral-agent"),
+    ] {
+        let delete = ["-n", namespace, "delete", workload, "--cascade=foreground"];
+        let _ = cluster.kubectl(&delete).succeeded();
+    }
+    let refused = cluster.uninstall(&[]).exited(1);
+    let refused = refused.saying("there are no agents any more");
+    let _ = refused.saying("--without-agents");
+    let routes = cluster.get(&["registryroutes"]).unwrap();
+    assert!(
+        !names_of(&routes).is_empty(),
+        "objects went before the files"
+    );
+    let _ = cluster.uninstall(&["--without-agents"]).succeeded();
+    assert_no_object_is_left(&cluster);
+    let locks = cluster.get(&["validatingadmissionpolicies"]).unwrap();
+    assert!(
+        !names_of(&locks).contains(&"coral-lock".to_owned()),
+        "{locks:#}"
+    );
+    // As the message tells a person to.
+    let clean = "rm -rf /etc/containerd/coral /etc/containerd/certs.d/*.svc_5000_ \
+                 /etc/containerd/certs.d/routed.example";
+    on_every_node(&cluster, clean);
 }
 
 fn assert_no_object_is_left(cluster: &Cluster) {
