@@ -45,6 +45,8 @@ pub(crate) struct MirrorPart {
     /// Whether the fleet was told which addresses it may not connect to.
     guarded: bool,
     runs: BTreeMap<ObjectKey, Run>,
+    /// Registries whose pods were not ready at the last pass.
+    unready: BTreeSet<ObjectKey>,
     /// Mirrors that are announced and do not run.
     held: BTreeSet<String>,
     probes: Probes,
@@ -74,6 +76,7 @@ impl MirrorPart {
             fleet: Fleet::new(Arc::new(engine), addresses::guarded(BTreeSet::new())),
             guarded: false,
             runs: BTreeMap::new(),
+            unready: BTreeSet::new(),
             held: BTreeSet::new(),
             probes: Probes::new(&context.changes),
             context,
@@ -101,6 +104,7 @@ impl Part for MirrorPart {
         }
         let mirrors = self.context.cluster.mirrors.snapshot();
         let seen = lookup::Seen::observe(&self.context, &mirrors).await;
+        self.notice_ready(&seen);
         let verdicts = verdict::decide(&mirrors, &seen);
         self.supervise(&mirrors, &verdicts);
         self.publish_public_paths(&mirrors);
@@ -122,6 +126,18 @@ impl Part for MirrorPart {
 }
 
 impl MirrorPart {
+    /// What failed while a Registry was away is tried again as soon as it is back, not after the
+    /// longest wait.
+    fn notice_ready(&mut self, seen: &lookup::Seen) {
+        let registries = seen.registries.iter().flat_map(|all| all.iter());
+        let unready = registries.filter(|(_, access)| !access.ready);
+        let unready: BTreeSet<ObjectKey> = unready.map(|(key, _)| key.clone()).collect();
+        if self.unready.iter().any(|key| !unready.contains(key)) {
+            self.fleet.registries_changed();
+        }
+        self.unready = unready;
+    }
+
     /// Has the fleet run what can run. What is not known yet goes on as it was.
     fn supervise(&mut self, mirrors: &Snapshot<RegistryMirror>, verdicts: &Verdicts) {
         let mut members = vec![];

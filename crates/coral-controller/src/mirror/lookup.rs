@@ -26,7 +26,7 @@ pub(super) enum LookupError {
     /// There is no such Registry.
     #[error("there is no Registry {0}: create one, or name another registry by spec.registry.host")]
     NoRegistry(ObjectKey),
-    /// The Registry has no address or credential yet.
+    /// The Registry has no address or credential yet, or its pod is not ready.
     #[error("Registry {0} is not ready yet")]
     RegistryNotReady(ObjectKey),
     /// A part that knows it has not said anything yet.
@@ -131,7 +131,7 @@ impl Lookup for Seen {
         let (Some(registries), Some(ca)) = (&self.registries, &self.ca) else {
             return Err(LookupError::NotYet(key));
         };
-        let access = registries.get(&key);
+        let access = registries.get(&key).filter(|access| access.ready);
         let host = access.and_then(|access| Host::parse(&access.host).ok());
         let push = access.and_then(|access| access.push.as_ref());
         let (Some(host), Some(push)) = (host, push) else {

@@ -77,6 +77,14 @@ impl Probes {
         self.state().entries.get(&name)?.visibility
     }
 
+    /// Whether the source was asked and said nothing: nothing more is to be expected soon.
+    pub(super) fn is_unclear(&self, mirror: &ObjectKey, source: &str) -> bool {
+        let name = (mirror.clone(), source.to_owned());
+        let state = self.state();
+        let entry = state.entries.get(&name);
+        entry.is_some_and(|entry| entry.retry.is_some())
+    }
+
     /// Whether a repository is to be asked about. `pass` is the pass that has ended, if one has.
     pub(super) fn is_due(
         &self,

@@ -252,7 +252,8 @@ impl MirrorPart {
             now: turn.now,
         };
         let known = |source: &str| self.probes.known(turn.key, source);
-        let new = status::status(&input, known);
+        let is_unclear = |source: &str| self.probes.is_unclear(turn.key, source);
+        let new = status::status(&input, known, is_unclear);
         self.publish(turn.key, turn.mirror, &new).await
     }
 }

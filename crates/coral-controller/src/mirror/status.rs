@@ -8,7 +8,7 @@ use coral_api::conditions::{Saying, Truth, cut, set};
 use coral_api::mirrored_images::MirroredImage;
 use coral_api::{
     MirrorFailure, MirrorSettings, MirroredRepository, RegistryMirror, RegistryMirrorStatus,
-    Visibility,
+    Target, Visibility,
 };
 use coral_image::destination_path;
 use coral_mirror::RepositoryRecord;
@@ -44,17 +44,22 @@ pub(super) struct Input<'a> {
     pub(super) now: Timestamp,
 }
 
-/// The status of a mirror that runs. `known` says what this process learned of a repository.
+/// The status of a mirror that runs. `known` says what this process learned of a repository, and
+/// `is_unclear` whether its source was asked and did not say who may read it.
 pub(super) fn status(
     input: &Input<'_>,
     known: impl Fn(&str) -> Option<Visibility>,
+    is_unclear: impl Fn(&str) -> bool,
 ) -> RegistryMirrorStatus {
     let old = input.old.cloned().unwrap_or_default();
+    let repositories = repositories(input, known);
+    let unasked = |r: &&MirroredRepository| r.visibility.is_none() && !is_unclear(&r.name);
+    let unasked = repositories.iter().find(unasked).map(|r| r.name.clone());
     let counts = Counts::of(input.snapshot);
     let failures = failures(input.snapshot);
     let (next_sync, last_sync) = syncs(input, &old);
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    for saying in &sayings(input, &counts, failures.first()) {
+    for saying in &sayings(input, &counts, failures.first(), unasked.as_deref()) {
         saying.set(&mut conditions, input.generation, input.now);
     }
     RegistryMirrorStatus {
@@ -73,7 +78,7 @@ pub(super) fn status(
             .map(count),
         failures: (!failures.is_empty())
             .then(|| failures.into_iter().take(MOST_FAILURES).collect()),
-        repositories: Some(repositories(input, known)),
+        repositories: Some(repositories),
         conditions: Some(conditions),
     }
 }
@@ -311,7 +316,12 @@ impl Said {
     }
 }
 
-fn sayings(input: &Input<'_>, counts: &Counts, first: Option<&MirrorFailure>) -> [Said; 3] {
+fn sayings(
+    input: &Input<'_>,
+    counts: &Counts,
+    first: Option<&MirrorFailure>,
+    unasked: Option<&str>,
+) -> [Said; 3] {
     let said = |kind, truth: bool, reason, message| Said {
         kind,
         truth: truth.into(),
@@ -322,7 +332,15 @@ fn sayings(input: &Input<'_>, counts: &Counts, first: Option<&MirrorFailure>) ->
     let (suspended, listed) = (input.settings.suspend, is_listed(input));
     let conflict = input.conflicts.first();
     let complete = listed && counts.mirrored == counts.desired && conflict.is_none();
+    // No node and no pod can use what the mirror holds before it is known who may read it.
+    let is_named = matches!(input.settings.target, Target::Named(_));
+    let unasked = unasked.filter(|_| is_named && counts.desired > 0 && !suspended);
     let ready = match (complete, conflict) {
+        (true, _) if unasked.is_some() => {
+            let source = unasked.unwrap_or_default();
+            let message = format!("{mirrored}; whether {source} is public is being asked");
+            said(READY, false, "VisibilityUnknown", message)
+        }
         (true, _) => said(READY, true, "Mirrored", mirrored.clone()),
         (_, Some(conflict)) => said(READY, false, "Conflict", conflict.to_string()),
         _ if suspended => said(READY, false, "Suspended", mirrored.clone()),

@@ -200,7 +200,7 @@ fn status_of(
         loaded: Some(Arc::new(BTreeSet::from(["quay.io/a/b".to_owned()]))),
         now: at(now),
     };
-    status::status(&input, |_| None)
+    status::status(&input, |_| None, |_| true)
 }
 
 #[test]
@@ -246,6 +246,51 @@ fn a_repository_that_one_mirror_found_private_is_not_public() {
         })
     };
     assert!(status::public_paths(&mirrors, known).is_empty());
+}
+
+#[test]
+fn a_mirror_is_ready_once_it_was_asked_who_may_read_its_repositories() {
+    let mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let held = image("quay.io/a/b:1", MirroredState::Mirrored, Some("sha256:00"));
+    let (snapshot, settings) = (snapshot(vec![held]), mirror.settings().unwrap());
+    let input = Input {
+        old: None,
+        generation: Some(3),
+        settings: &settings,
+        snapshot: &snapshot,
+        quiet: true,
+        conflicts: &[],
+        loaded: None,
+        now: at(10),
+    };
+    let ready = |seen: Option<Visibility>, unclear: bool| {
+        let status = status::status(&input, |_| seen, |_| unclear);
+        is_true(&status.conditions.unwrap(), READY)
+    };
+    assert!(!ready(None, false));
+    assert!(ready(None, true));
+    assert!(ready(Some(Visibility::Private), false));
+}
+
+#[test]
+fn a_registry_that_restarts_leaves_its_mirrors_as_they_are() {
+    let mut away = seen();
+    let registries = away.registries.as_deref().unwrap().clone();
+    let away_now = registries.into_iter().map(|(key, access)| {
+        let ready = false;
+        (key, RegistryAccess { ready, ..access })
+    });
+    away.registries = Some(Arc::new(away_now.collect()));
+    let new = mirror("m", OLD, &spec("quay.io/a/b"));
+    let mut ran = new.clone();
+    ran.status = Some(status_of(&new, &snapshot(vec![]), true, 10));
+    let (reason, _) = trouble(&decide(&all([new]), &away), "m");
+    assert_eq!(reason, "RegistryNotReady");
+    let verdicts = decide(&all([ran]), &away);
+    assert!(matches!(
+        verdicts[&ObjectKey::new("a", "m")],
+        Verdict::NotYet
+    ));
 }
 
 #[test]

@@ -76,12 +76,21 @@ fn wrong(
             }
             LookupError::Secret(SecretProblem::Missing(_)) => "SecretMissing",
             LookupError::NoRegistry(_) => "RegistryMissing",
+            // A registry that restarts, or of which this process has not heard yet: the Registry
+            // says so itself.
+            LookupError::RegistryNotReady(_) if has_run(mirror) => return Verdict::NotYet,
             LookupError::RegistryNotReady(_) => "RegistryNotReady",
         },
         PrepareError::Secret { .. } | PrepareError::Credentials { .. } => "SecretInvalid",
     };
     let message = error.to_string();
     Verdict::Wrong(Trouble { reason, message })
+}
+
+/// Whether the mirror ran before, in this process or an earlier one.
+fn has_run(mirror: &RegistryMirror) -> bool {
+    let status = mirror.status.as_ref();
+    status.is_some_and(|status| status.mirrored.is_some())
 }
 
 /// One command for all of the mirror's Secrets.

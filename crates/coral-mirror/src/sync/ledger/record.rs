@@ -84,8 +84,13 @@ impl Ledger {
             let mut image = Image::new(wanted, number);
             image.take_in(record);
             if trust == Trust::Contents && !image.status.is_mirrored() {
-                // Whether it is still wanted is known once its repository is listed.
-                continue;
+                // Whether it is still wanted is known once its repository is listed. What the
+                // destination holds stays known until then.
+                if image.digest.is_none() {
+                    continue;
+                }
+                image.status = ImageStatus::default();
+                image.phase = Phase::Resting;
             }
             image.verify_at = self.restored_verification(&key, &image, now);
             if let Some(before) = self.images.remove(&key) {

@@ -242,6 +242,19 @@ fn a_changed_mirror_keeps_what_is_at_the_destination_and_forgets_failures() {
 }
 
 #[test]
+fn a_changed_mirror_knows_what_is_at_the_destination_also_where_the_last_look_failed() {
+    let mut before = looking_at(Until::Stopped, &["a/b:1"]);
+    found(&mut before, "a/b:1");
+    fails(&mut before, "a/b:1", Cause::Transient, 1);
+    let mut ledger = restored(&before, Trust::Contents, &settings());
+    let image = ledger.snapshot(&settings()).images.remove(0);
+    assert_eq!(image.digest, Some(Digest::sha256(b"x").to_string()));
+    assert!(due(&mut ledger, 100_000).is_empty(), "not before its list");
+    ledger.expanded(0, vec![wanted("a/b:1")], at(10));
+    assert_eq!(due(&mut ledger, 10), ["a/b"]);
+}
+
+#[test]
 fn an_image_keeps_its_digest_while_looks_fail_and_loses_it_where_it_is_broken() {
     let mut ledger = looking_at(Until::Stopped, &["a/b:1"]);
     found(&mut ledger, "a/b:1");
