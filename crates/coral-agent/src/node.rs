@@ -4,11 +4,6 @@ mod files;
 mod places;
 mod work;
 
-#[cfg(test)]
-mod fake;
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -356,3 +351,8 @@ async fn until(wake: Timestamp) {
     let wait = wake.duration_since(Timestamp::now());
     tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
 }
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
