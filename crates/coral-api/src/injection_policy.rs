@@ -35,7 +35,7 @@ use crate::nullable;
     plural = "injectionpolicies",
     singular = "injectionpolicy",
     status = "InjectionPolicyStatus",
-    shortname = "ip",
+    shortname = "ipol",
     category = "coral",
     derive = "PartialEq",
     printcolumn(name = "Lock", type_ = "string", json_path = ".spec.lock.mode"),

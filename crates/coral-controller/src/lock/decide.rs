@@ -122,8 +122,7 @@ fn exempt(lock: &Lock) -> BTreeSet<String> {
 fn with_hosts(lock: &Lock, routes: &[Arc<RegistryRoute>]) -> Decision {
     let mut decision = Decision::default();
     let mut allowed = Allowed::default();
-    let registries: BTreeSet<&String> = lock.registries.iter().collect();
-    for host in registries {
+    for host in &lock.registries {
         allowed.add(host);
     }
     let registries = allowed.hosts.len();

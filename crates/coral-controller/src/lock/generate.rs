@@ -192,7 +192,10 @@ fn allowing(lock: &LockState) -> String {
 }
 
 fn advice(lock: &LockState) -> String {
-    let registry = lock.allowed.first().map_or("", String::as_str);
+    let registries = &lock.allowed[..lock.registries];
+    let is_inside = |host: &&String| host.contains(".svc:");
+    let registry = registries.iter().find(is_inside).or(registries.first());
+    let registry = registry.map_or("", String::as_str);
     format!(
         "Mirror it with a RegistryMirror and name it there ({registry}/HOST/PATH), or ask an administrator for a RegistryRoute of its host."
     )

@@ -57,6 +57,14 @@ impl LockObjects {
         self.pairs().map(named).into_iter()
     }
 
+    /// A lock whose policy is stored, and nothing else: for tests of the part.
+    #[cfg(test)]
+    pub(crate) fn with_policy(policy: ValidatingAdmissionPolicy) -> Self {
+        let mut objects = Self::default();
+        objects.pods.policy = Store::from_objects([policy]);
+        objects
+    }
+
     fn pairs(&self) -> [(&'static str, &Pair); 2] {
         [(LOCK, &self.pods), (TEMPLATES, &self.templates)]
     }

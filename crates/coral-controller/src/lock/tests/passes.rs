@@ -1,0 +1,142 @@
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::{REGISTRY, locked, observed, route};
+use crate::Config;
+use crate::context::Context;
+use crate::lock::decide::decide;
+use crate::lock::objects::LockObjects;
+use crate::lock::{LockPart, generate};
+use crate::part::{Part as _, Wake};
+use crate::scripted::{Asked, Server, pair};
+use crate::store::Store;
+
+/// A part over a cluster with one locking policy and these routes, in which the lock allows the
+/// Registry and `stored`.
+fn part(routes: &[Value], stored: &[&str]) -> (LockPart, Server) {
+    let (client, server) = pair();
+    let config = Config {
+        pod_name: "coral-controller-0".to_owned(),
+        namespace: "coral-system".to_owned(),
+        nodes_namespace: "coral-nodes".to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        image: None,
+    };
+    let mut context = Context::new(config, client);
+    let seen = observed(vec![locked(&json!({}))], routes);
+    context.cluster.routes = Store::from_objects(seen.routes.iter().map(|r| (**r).clone()));
+    context.cluster.policies = Store::from_objects(vec![(*seen.policies[0]).clone()]);
+    context.cluster.lock = in_force(stored);
+    (LockPart::new(&context), server)
+}
+
+/// A lock that allows the Registry and these hosts, as the API server has it.
+fn in_force(hosts: &[&str]) -> LockObjects {
+    let seen = observed(vec![locked(&json!({}))], &[route("r", hosts)]);
+    let lock = decide(&seen).lock.unwrap();
+    let [policy, _] = generate::pods(&lock);
+    LockObjects::with_policy(serde_json::from_value(policy).unwrap())
+}
+
+fn published(part: &LockPart) -> Vec<String> {
+    let hosts = part.context.shared.locked_hosts.get();
+    hosts
+        .as_deref()
+        .cloned()
+        .map(BTreeSet::into_iter)
+        .unwrap()
+        .collect()
+}
+
+/// Answers a write with what was written.
+fn echo(asked: Asked) {
+    let mut body = asked.body.clone();
+    // An applied status comes back with the whole object.
+    if body.get("spec").is_none() {
+        body["spec"] = json!({});
+    }
+    asked.answer(200, &body);
+}
+
+fn allowed_by(asked: &Asked) -> String {
+    asked.body["spec"]["variables"][0]["expression"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+#[tokio::test]
+async fn a_host_stays_published_until_the_narrower_lock_is_in_force() {
+    let (mut part, mut server) = part(&[], &["docker.io"]);
+    let shared = part.context.shared.clone();
+    let both = ["docker.io", REGISTRY].map(str::to_owned);
+    let watching = tokio::spawn(async move {
+        let first = server.next().await;
+        assert!(
+            first
+                .uri
+                .contains("/validatingadmissionpolicies/coral-lock?"),
+            "{}",
+            first.uri
+        );
+        assert_eq!(allowed_by(&first), format!("['{REGISTRY}']"));
+        // The node files of docker.io are still there while the API server takes this.
+        let before: BTreeSet<String> = shared.locked_hosts.get().unwrap().as_ref().clone();
+        echo(first);
+        let mut uris = Vec::new();
+        // The binding, the policy of templates with its binding, the status, an event.
+        for _ in 0..5 {
+            let asked = server.next().await;
+            uris.push(asked.uri.split('?').next().unwrap().to_owned());
+            echo(asked);
+        }
+        (server, before, uris)
+    });
+    let wake = part.pass(at(100)).await.unwrap();
+    let (_server, before, uris) = watching.await.unwrap();
+    assert_eq!(before, BTreeSet::from(both.clone()));
+    assert!(
+        uris[0].ends_with("/validatingadmissionpolicybindings/coral-lock"),
+        "{uris:?}"
+    );
+    assert!(
+        uris[3].ends_with("/injectionpolicies/lock/status"),
+        "{uris:?}"
+    );
+    // API servers take up a changed policy with a delay.
+    assert_eq!(published(&part), both);
+    assert_eq!(
+        wake,
+        Wake::At(
+            at(100)
+                .saturating_add(SignedDuration::from_secs(5))
+                .unwrap()
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_written_narrows_nothing_and_says_so() {
+    let (mut part, mut server) = part(&[], &["docker.io"]);
+    let refusing = tokio::spawn(async move {
+        let asked = server.next().await;
+        asked.answer(403, &crate::scripted::refusal(403, "Forbidden"));
+        let status = server.next().await;
+        let conditions = status.body["status"]["conditions"].to_string();
+        echo(status);
+        // The event.
+        echo(server.next().await);
+        conditions
+    });
+    let failed = part.pass(at(100)).await.unwrap_err();
+    assert!(failed.to_string().contains("Forbidden"), "{failed}");
+    let conditions = refusing.await.unwrap();
+    assert!(conditions.contains("LockNotWritten"), "{conditions}");
+    assert_eq!(published(&part), ["docker.io", REGISTRY]);
+}
