@@ -272,7 +272,10 @@ fn what_does_not_fit_together_is_told_with_file_and_line() {
             ],
             "has no key htpasswd",
         ),
-        (&[&registry("  storage: {}\n")], "unknown field \"storage\""),
+        (
+            &[&registry("  pullThrough: {}\n")],
+            "unknown field \"pullThrough\"",
+        ),
         (
             &[&registry(
                 "  imageVolumes:\n  - repository: a\n    hostPath: {path: /nowhere}\n",
