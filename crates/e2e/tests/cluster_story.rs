@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use e2e::cluster::{Cluster, Namespace, Outside, OwnCluster, PATIENCE, REGISTRY, is_ready};
 use e2e::until;
@@ -223,58 +223,4 @@ fn a_crashed_node_comes_back(cluster: &Cluster, own: &OwnCluster, namespace: &Na
     cluster.wait_until("the pod started again", &pod, PATIENCE, |pod| {
         is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
     });
-}
-
-/// Deletes every pod of a label whose image is not what its operator asked for, for some time;
-/// returns how many it deleted.
-fn operate(cluster: &Cluster, namespace: &str, selector: &str, image: &str) -> usize {
-    let end = Instant::now() + Duration::from_secs(30);
-    let mut deleted = 0;
-    while Instant::now() < end {
-        for pod in pods(cluster, namespace, selector) {
-            let differs = pod["spec"]["containers"][0]["image"] != image;
-            if differs && pod["metadata"]["deletionTimestamp"].is_null() {
-                let name = pod["metadata"]["name"].as_str().unwrap();
-                let _ = cluster.kubectl(&["-n", namespace, "delete", "pod", name, "--wait=false"]);
-                deleted += 1;
-            }
-        }
-    }
-    deleted
-}
-
-#[test]
-#[ignore = "needs a cluster"]
-fn an_operator_that_compares_names_leaves_routed_pods_alone_and_recreates_rewritten_ones() {
-    let cluster = Cluster::connect();
-    let Some(own) = cluster.own() else { return };
-    cluster.install();
-    let outside = Outside::start(own);
-    outside.bring_inside(&cluster);
-    let namespace = cluster.namespace("operator");
-    let image = format!("{}/team/app:1", outside.private.host());
-    let deployment = |name: &str, annotation: &str| {
-        format!(
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  \
-             selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata:\n      \
-             labels: {{app: {name}}}\n      annotations: {{{annotation}}}\n    spec:\n      \
-             terminationGracePeriodSeconds: 0\n      containers:\n        - {{name: main, \
-             image: \"{image}\", command: [/bin/busybox, sleep, \"3600\"]}}\n---\n"
-        )
-    };
-    let routed = deployment("routed", "");
-    let rewritten = deployment("rewritten", "image.stvz.io/inject: registry");
-    namespace.apply(&format!("{routed}{rewritten}"));
-    for name in ["routed", "rewritten"] {
-        let workload = format!("deployment/{name}");
-        let name = namespace.name();
-        let arguments = ["-n", name, "rollout", "status", &workload, "--timeout=90s"];
-        let _ = cluster.kubectl(&arguments).succeeded();
-    }
-    let name = namespace.name();
-    assert_eq!(operate(&cluster, name, "app=routed", &image), 0);
-    assert!(
-        operate(&cluster, name, "app=rewritten", &image) > 0,
-        "the control restarts"
-    );
 }
