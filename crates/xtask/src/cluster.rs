@@ -162,15 +162,26 @@ pub(crate) fn environment(
     let mut path = OsString::from(KUBERNETES.bin(&cluster.cache));
     path.push(":");
     path.push(workspace.path()?);
-    let xtask = std::env::current_exe().context("this program has no path")?;
     Ok(vec![
         ("KUBECONFIG", cluster.kubeconfig("admin").into()),
         ("KUBECACHEDIR", cluster.kubectl_cache().into()),
         ("CORAL_CLUSTER_NAME", cluster.name.clone().into()),
         ("CORAL_CLUSTER_ADDRESS", cluster.host().into()),
-        ("CORAL_XTASK_BIN", xtask.into()),
+        ("CORAL_XTASK_BIN", keep_program(cluster)?.into()),
         ("PATH", path),
     ])
+}
+
+/// Copies this program into the cluster's folder, and returns the path.
+///
+/// Cargo replaces the file of a running program when it builds it again with other features, as
+/// `cargo test` does between two stages; the path of this process names a deleted file then.
+fn keep_program(cluster: &Cluster) -> Result<PathBuf> {
+    let (kept, fresh) = (cluster.file("xtask"), cluster.file("xtask.new"));
+    fs::copy("/proc/self/exe", &fresh)
+        .and_then(|_| fs::rename(&fresh, &kept))
+        .with_context(|| format!("cannot copy this program to {}", kept.display()))?;
+    Ok(kept)
 }
 
 /// Makes a fresh cluster; one that does not come up is taken down again, but for its logs.
