@@ -1,17 +1,32 @@
-//! `cargo xtask bench`: Coral as it is shipped beside its peers, into `docs/benchmarks.md`.
+//! `cargo xtask bench`: Coral beside its peers, and on a cluster, into `docs/benchmarks.md`.
+
+use std::process::Command;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use crate::cluster;
 use crate::command::{Said, cargo, run};
+use crate::test::build;
 use crate::tools::{self, OnMissing};
 use crate::workspace::Workspace;
 
 #[derive(Args)]
 pub(crate) struct BenchArguments {
+    /// What to measure: registry and mirror beside their peers, or Coral on a cluster (as root)
+    #[arg(value_enum, default_value_t = Subject::Machine)]
+    subject: Subject,
     /// Only print the figures; leave docs/benchmarks.md as it is
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Subject {
+    /// Registry and mirror on this machine, beside their peers.
+    Machine,
+    /// Installation, placing and a registry with little memory, on a fresh cluster of two nodes.
+    Cluster,
 }
 
 /// Whether the page of the documentation is written anew.
@@ -28,7 +43,49 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArguments) -> Result
     } else {
         Pages::Write
     };
-    measure(workspace, pages).map(drop)
+    match arguments.subject {
+        Subject::Machine => measure(workspace, pages),
+        Subject::Cluster => measure_cluster(workspace, pages),
+    }
+    .map(drop)
+}
+
+/// The cluster that is measured on; it stands beside those of tests and developers.
+const CLUSTER: &str = "bench";
+const NODES: u8 = 2;
+
+fn measure_cluster(workspace: &Workspace, pages: Pages) -> Result<Said> {
+    build(workspace)?;
+    cluster::down(workspace, CLUSTER, None)?;
+    let up = cluster::up(workspace, CLUSTER, NODES)?;
+    let mut command = example(workspace, "cluster", pages)?;
+    command.env("CORAL_BIN", workspace.coral());
+    command.envs(cluster::environment(workspace, &up)?);
+    let result = run(&mut command);
+    let logs = workspace.target.join("cluster-logs").join(CLUSTER);
+    cluster::down(workspace, CLUSTER, Some(&logs))?;
+    result
+}
+
+/// The program that measures one part of the page.
+fn example(workspace: &Workspace, part: &str, pages: Pages) -> Result<Command> {
+    let fixed = [
+        "run",
+        "--locked",
+        "--quiet",
+        "-p",
+        "e2e",
+        "--example",
+        "bench",
+        "--",
+        part,
+    ];
+    let mut command = cargo(workspace, &fixed)?;
+    command.env("CORAL_CACHE", &workspace.cache);
+    if pages == Pages::Write {
+        command.arg(workspace.root.join("docs/benchmarks.md"));
+    }
+    Ok(command)
 }
 
 pub(crate) fn measure(workspace: &Workspace, pages: Pages) -> Result<Said> {
@@ -45,28 +102,11 @@ pub(crate) fn measure(workspace: &Workspace, pages: Pages) -> Result<Said> {
         "faults",
     ];
     run(&mut cargo(workspace, &faults)?)?;
-    let mut command = cargo(
-        workspace,
-        &[
-            "run",
-            "--locked",
-            "--quiet",
-            "-p",
-            "e2e",
-            "--example",
-            "bench",
-        ],
-    )?;
+    let mut command = example(workspace, "machine", pages)?;
     command.env("CORAL_BIN", workspace.target.join("dist/coral"));
     command.env(
         "CORAL_FAULTS_BIN",
         workspace.target.join("release/examples/faults"),
     );
-    command.env("CORAL_CACHE", &workspace.cache);
-    if pages == Pages::Write {
-        command
-            .arg("--")
-            .arg(workspace.root.join("docs/benchmarks.md"));
-    }
     run(&mut command)
 }

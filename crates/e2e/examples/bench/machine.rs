@@ -5,8 +5,8 @@ use std::process::Command;
 
 use e2e::{coral, run};
 
-/// A few lines of Markdown.
-pub(crate) fn describe() -> String {
+/// A line of Markdown: processors, memory, kernel.
+pub(crate) fn hardware() -> String {
     let cpu = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown CPU".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = field("/proc/meminfo", "MemTotal")
@@ -14,9 +14,16 @@ pub(crate) fn describe() -> String {
         .map_or(0, |kib| kib / 1024 / 1024);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!(
-        "Machine: {cores} cores ({cpu}), {memory} GiB of memory, Linux {}.\n\
-         Versions: coral {}; distribution {}; skopeo {}; curl and wrk as clients.",
-        kernel.trim(),
+        "Machine: {cores} cores ({cpu}), {memory} GiB of memory, Linux {}.",
+        kernel.trim()
+    )
+}
+
+/// The machine, and the versions of what is measured on it.
+pub(crate) fn describe() -> String {
+    format!(
+        "{}\nVersions: coral {}; distribution {}; skopeo {}; curl and wrk as clients.",
+        hardware(),
         version(coral().arg("--version")),
         version(Command::new("registry").arg("--version")),
         version(Command::new("skopeo").arg("--version")),

@@ -1,14 +1,15 @@
 //! Coral beside its peers, on one machine, in one run: the rows of `docs/benchmarks.md`.
 //!
 //! Run by `cargo xtask bench`, which builds Coral as it is shipped, sets `CORAL_BIN` and puts the
-//! peers on `PATH`. The argument is the file to write; `CORAL_BENCH_ONLY` is one part of it, for who
-//! works on that: `serving`, `growth` or `mirror`.
+//! peers on `PATH`. The first argument is `machine` or `cluster`, the second is the page to write.
+//! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth` and `mirror`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it does")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
 #![allow(clippy::cast_precision_loss, reason = "figures of three digits")]
 
 mod beside;
+mod cluster;
 mod growth;
 mod machine;
 mod mirror;
@@ -18,14 +19,24 @@ mod table;
 #[path = "../../tests/registry/wire.rs"]
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use table::Row;
 
 type Measure = fn() -> Vec<Row>;
 
 fn main() {
-    let page = std::env::args_os().nth(1).map(PathBuf::from);
+    let mut arguments = std::env::args_os().skip(1);
+    let part = arguments.next().unwrap_or_default();
+    let page = arguments.next().map(PathBuf::from);
+    match part.to_str() {
+        Some("machine") => measure_machine(page.as_deref()),
+        Some("cluster") => cluster::measure(page.as_deref()),
+        _ => panic!("the first argument is `machine` or `cluster`"),
+    }
+}
+
+fn measure_machine(page: Option<&Path>) {
     let machine = machine::describe();
     println!("{machine}");
     let mut rows: Vec<Row> = Vec::new();
@@ -46,7 +57,6 @@ fn main() {
         }
     }
     if let Some(page) = page {
-        std::fs::write(&page, table::page(&machine, &rows)).unwrap();
-        println!("wrote {}", page.display());
+        table::write(page, table::Part::Machine, &table::page(&machine, &rows));
     }
 }

@@ -1,5 +1,8 @@
 //! Rows of the result, and the page they are written to.
 
+use std::fs;
+use std::path::Path;
+
 /// Which way is better.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Better {
@@ -46,7 +49,7 @@ impl Row {
 }
 
 /// Three figures that matter, whatever the size.
-fn shown(value: f64) -> String {
+pub(crate) fn shown(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         v if v < 1.0 => format!("{value:.3}"),
@@ -61,10 +64,43 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// The parts of the page, each written by a run of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Registry and mirror on one machine, beside their peers.
+    Machine,
+    /// Coral on a cluster.
+    Cluster,
+}
+
+impl Part {
+    /// The line that the part begins with.
+    pub(crate) fn heading(self) -> &'static str {
+        match self {
+            Self::Machine => "# Benchmarks",
+            Self::Cluster => "## In a cluster",
+        }
+    }
+}
+
+/// Writes one part of the page, and leaves the other as it is.
+pub(crate) fn write(page: &Path, part: Part, text: &str) {
+    let before = fs::read_to_string(page).unwrap_or_default();
+    let cut = before.find(Part::Cluster.heading()).unwrap_or(before.len());
+    let (machine, cluster) = match part {
+        Part::Machine => (text, &before[cut..]),
+        Part::Cluster => (&before[..cut], text),
+    };
+    let both = format!("{}\n\n{}", machine.trim_end(), cluster.trim_start());
+    fs::write(page, format!("{}\n", both.trim_end())).unwrap();
+    println!("wrote {}", page.display());
+}
+
+/// What this machine's part says.
 pub(crate) fn page(machine: &str, rows: &[Row]) -> String {
     let lines: Vec<String> = rows.iter().map(Row::line).collect();
     format!(
-        "# Benchmarks\n\n\
+        "{}\n\n\
          <!-- Made by `cargo xtask bench`; run it to have the figures of your own machine. -->\n\n\
          Measured side by side in one run on one machine, over loopback, medians; Coral as it is \
          shipped (`dist` profile). A ratio above 1 means that Coral is better. Figures depend on \
@@ -78,6 +114,7 @@ pub(crate) fn page(machine: &str, rows: &[Row]) -> String {
          repositories of 100 blobs of 4 KB, and one repository with a tag for every ten blobs. The \
          same pages and images are then asked for again, after a restart at either size. A start \
          ends with the first answer.\n",
+        Part::Machine.heading(),
         lines.join("\n")
     )
 }
