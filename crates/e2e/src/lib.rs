@@ -44,7 +44,7 @@ pub use registry::{Kind, RegistryServer, User};
 pub use run::{Finished, run, scratch};
 pub use secrets::{password, passwords_in, secret};
 pub use up::{Up, mirror_yaml, write_yaml};
-pub use wait::until;
+pub use wait::{until, until_every};
 
 /// Prints a line that the table of `cargo xtask test` repeats, such as totals and figures.
 #[macro_export]

@@ -15,7 +15,7 @@ pub fn until<T>(what: &str, timeout: Duration, ask: impl FnMut() -> Option<T>) -
 
 /// As [`until`], for questions that cost something: with a longer pause, and with no answer after
 /// `timeout`.
-pub(crate) fn until_every<T>(
+pub fn until_every<T>(
     pause: Duration,
     timeout: Duration,
     mut ask: impl FnMut() -> Option<T>,

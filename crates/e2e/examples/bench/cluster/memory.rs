@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use e2e::cluster::{Cluster, Namespace, OwnCluster};
 use e2e::peers::umoci;
-use e2e::{Layout, Process, run, scratch, sha256};
+use e2e::{Layout, Process, run, scratch, sha256, until_every};
 use serde_json::Value;
 
 use super::Figure;
@@ -228,7 +228,7 @@ fn largest_working_set(cluster: &Cluster, node: &str, pod: &str) -> f64 {
     let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
     let began = Instant::now();
     let mut largest: f64 = 0.0;
-    while began.elapsed() < LOAD {
+    let looked = until_every(Duration::from_secs(2), LOAD * 2, || {
         let said = cluster.kubectl(&["get", "--raw", &path]).succeeded();
         let summary: Value = serde_json::from_str(&said.stdout).unwrap();
         let pods = summary["pods"].as_array().into_iter().flatten();
@@ -236,8 +236,9 @@ fn largest_working_set(cluster: &Cluster, node: &str, pod: &str) -> f64 {
             .filter(|it| it["podRef"]["name"] == pod)
             .filter_map(|it| it["containers"][0]["memory"]["workingSetBytes"].as_f64());
         largest = bytes.fold(largest, f64::max);
-        std::thread::sleep(Duration::from_millis(500));
-    }
+        (began.elapsed() > LOAD).then_some(())
+    });
+    assert!(looked.is_some(), "kubectl hangs");
     assert!(largest > 0.0, "the kubelet reports no pod {pod} on {node}");
     largest / f64::from(1 << 20)
 }
