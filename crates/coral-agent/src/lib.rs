@@ -2,12 +2,12 @@
 //!
 //! One agent runs on each node. It watches exactly the object that is named after its node, and
 //! makes three things match the spec: `hosts.toml` files by which containerd finds the registries
-//! inside ([`hosts`]), proved by a probe pull ([`probe`]); images, pulled by digest, named, pinned
-//! and removed ([`images`]); and the object's status ([`report`], [`publish`]).
+//! inside (`hosts`), proved by a probe pull (`probe`); images, pulled by digest, named, pinned
+//! and removed (`images`); and the object's status (`report`, `publish`).
 //!
 //! It reads no Secret, writes no Node, and knows nothing of Images, mirrors or routes: the
 //! controller makes one flat list of them. What it holds in memory can be lost at any moment; the
-//! runtime, the files and the object's status have it all. Start reading at [`node`].
+//! runtime, the files and the object's status have it all. Start reading at `node`.
 
 mod backoff;
 mod hosts;

@@ -1,8 +1,8 @@
 //! The mirrors that run in a process: what is new is started, what differs is restarted, what is
 //! gone is stopped.
 //!
-//! A mirror is [`prepare`]d from its object and what that names, then handed to [`Fleet::apply`]
-//! together with all others. `apply` is level-triggered: it takes the whole set each time.
+//! [`prepare()`] makes a mirror from its object and what that names. [`Fleet::apply`] takes all of
+//! them together. It is level-triggered: it takes the whole set each time.
 
 mod clients;
 mod prepare;
