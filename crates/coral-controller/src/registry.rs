@@ -60,12 +60,19 @@ pub(crate) struct RegistryPart {
     /// Public paths that Registries confirmed; learned anew after a restart.
     confirmed: BTreeMap<ObjectKey, Arc<BTreeSet<String>>>,
     backoff: Backoff<ObjectKey>,
+    /// The generations that failed last: another one is tried at once.
+    failed: BTreeMap<ObjectKey, Option<i64>>,
 }
 
 /// What one Registry's turn came to.
+#[derive(Default)]
 struct Turn {
+    /// How it is reached, if that was found out.
     access: Option<RegistryAccess>,
+    /// When to look again.
     next: Option<Timestamp>,
+    /// The first call that failed.
+    failure: Option<ApiError>,
 }
 
 impl RegistryPart {
@@ -77,6 +84,7 @@ impl RegistryPart {
             image: None,
             confirmed: BTreeMap::new(),
             backoff: Backoff::new(GROWTH),
+            failed: BTreeMap::new(),
             context,
         }
     }
@@ -108,14 +116,18 @@ impl RegistryPart {
         Ok(())
     }
 
-    /// Observes, decides, applies and publishes for one Registry.
-    async fn keep(
-        &mut self,
-        key: &ObjectKey,
-        registry: &Arc<Registry>,
-        now: Timestamp,
-    ) -> Result<Turn, ApiError> {
-        let seen = self.observe(registry, now).await?;
+    /// Observes, decides, applies and publishes for one Registry. What was found out holds even if
+    /// a write fails.
+    async fn keep(&mut self, key: &ObjectKey, registry: &Arc<Registry>, now: Timestamp) -> Turn {
+        let seen = match self.observe(registry, now).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                return Turn {
+                    failure: Some(error),
+                    ..Turn::default()
+                };
+            }
+        };
         let mut plan = decide(&seen);
         match &plan.confirmed {
             Some(confirmed) => self.confirmed.insert(key.clone(), confirmed.clone()),
@@ -131,12 +143,53 @@ impl RegistryPart {
             plan.outlook
                 .degrade("ApplyFailed", &format!("{error}{hint}"));
         }
-        self.publish(key, registry, &plan, now).await?;
-        applied?;
-        Ok(Turn {
+        let published = self.publish(key, registry, &plan, now).await;
+        Turn {
             next: earliest(self.ask(key, &plan, now), plan.renewal),
             access: plan.access,
-        })
+            failure: applied.and(published).err(),
+        }
+    }
+
+    /// Whether a Registry's turn has come. A changed spec waits for no earlier one's failures.
+    fn may_try(&self, key: &ObjectKey, registry: &Registry, now: Timestamp) -> bool {
+        let failed = self.failed.get(key);
+        let is_changed = failed.is_some_and(|failed| *failed != registry.metadata.generation);
+        is_changed || self.backoff.may_try(key, now)
+    }
+
+    /// Makes one Registry's turn, if it has come, and notes whether it failed.
+    async fn turn(&mut self, key: &ObjectKey, registry: &Arc<Registry>, now: Timestamp) -> Turn {
+        let registries = self.context.shared.registries.get();
+        let last = registries.as_ref().and_then(|all| all.get(key));
+        let mut turn = Turn::default();
+        let is_due = self.may_try(key, registry, now);
+        if is_due {
+            turn = self.keep(key, registry, now).await;
+        }
+        match &turn.failure {
+            Some(error) => {
+                self.backoff.failed(key, now);
+                self.failed
+                    .insert(key.clone(), registry.metadata.generation);
+                tracing::warn!(registry = %key, %error, "reconcile of the Registry failed; retrying");
+            }
+            None if is_due => {
+                self.backoff.succeeded(key);
+                self.failed.remove(key);
+                if turn.access.is_none() {
+                    // Nothing is sent there for now, but nodes keep what leads there.
+                    let reached = last_known(registry, last);
+                    turn.access = reached.map(|reached| RegistryAccess {
+                        ready: false,
+                        ..reached
+                    });
+                }
+            }
+            None => {}
+        }
+        turn.access = turn.access.or_else(|| last_known(registry, last));
+        turn
     }
 
     fn ask(&self, key: &ObjectKey, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
@@ -286,35 +339,35 @@ impl Part for RegistryPart {
         self.loaded.retain(&keys);
         self.confirmed.retain(|key, _| keys.contains(key));
         self.backoff.retain(|key| keys.contains(key));
-        let before = self.context.shared.registries.get();
+        self.failed.retain(|key, _| keys.contains(key));
         let (mut access, mut next) = (BTreeMap::new(), None);
         for (key, registry) in alive {
-            let last = before.as_ref().and_then(|before| before.get(key).cloned());
-            let turn = if self.backoff.may_try(key, now) {
-                self.keep(key, registry, now).await.map(Some)
-            } else {
-                Ok(None)
-            };
-            let reached = match turn {
-                Ok(Some(turn)) => {
-                    self.backoff.succeeded(key);
-                    next = earliest(next, turn.next);
-                    turn.access
-                }
-                Ok(None) => last,
-                Err(error) => {
-                    self.backoff.failed(key, now);
-                    tracing::warn!(registry = %key, %error, "registry cannot be kept; trying again");
-                    last
-                }
-            };
-            access.extend(reached.map(|reached| (key.clone(), reached)));
+            let turn = self.turn(key, registry, now).await;
+            next = earliest(next, turn.next);
+            access.extend(turn.access.map(|reached| (key.clone(), reached)));
         }
         self.context.shared.registries.set(access);
         let needed = needed_secrets(&keys);
         self.context.secrets.keep(Self::NAME, &needed);
         Ok(Wake::at(earliest(next, self.backoff.next())))
     }
+}
+
+/// How a Registry is reached that this pass could not look at, or may not work on: as it was last
+/// published, or, after a restart, at the address that its status names. A Registry that is there
+/// may serve, whatever is wrong with its object, so its address is not withdrawn.
+fn last_known(registry: &Registry, last: Option<&RegistryAccess>) -> Option<RegistryAccess> {
+    if let Some(last) = last {
+        return Some(last.clone());
+    }
+    let address = registry.status.as_ref()?.cluster_ip.as_ref()?;
+    Some(RegistryAccess {
+        host: Builder::new(registry).host(),
+        endpoint: format!("https://{}", build::endpoint_host(address.parse().ok()?)),
+        ready: false,
+        push: None,
+        loaded: None,
+    })
 }
 
 /// The Secrets of all Registries: their watches go on.
@@ -340,3 +393,6 @@ fn new_password() -> String {
     let bytes: [u8; 32] = rand::rng().random();
     URL_SAFE_NO_PAD.encode(bytes)
 }
+
+#[cfg(test)]
+mod tests;

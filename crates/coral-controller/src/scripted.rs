@@ -1,10 +1,15 @@
 //! An API server that says what a test tells it to.
 
+use std::sync::{Arc, Mutex};
+
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tower_test::mock::{Handle, SendResponse};
+
+use crate::Config;
+use crate::context::Context;
 
 /// The server's end of a client.
 pub(crate) struct Server(Handle<Request<Body>, Response<Body>>);
@@ -56,4 +61,75 @@ pub(crate) fn refusal(code: u16, reason: &str) -> Value {
         "kind": "Status", "apiVersion": "v1", "status": "Failure",
         "message": format!("the server says {reason}"), "reason": reason, "code": code,
     })
+}
+
+/// A context whose client talks to the server.
+pub(crate) fn context() -> (Context, Server) {
+    let (client, server) = pair();
+    let config = Config {
+        pod_name: "coral-controller-0".to_owned(),
+        namespace: "coral-system".to_owned(),
+        nodes_namespace: "coral-nodes".to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        image: Some("example.org/coral:1".to_owned()),
+    };
+    (Context::new(config, client), server)
+}
+
+/// The writes that a served client made: path without query, and body.
+#[derive(Clone, Default)]
+pub(crate) struct Writes(Arc<Mutex<Vec<(String, Value)>>>);
+
+impl Writes {
+    /// The bodies of the writes to paths with this end, in their order.
+    pub(crate) fn to(&self, end: &str) -> Vec<Value> {
+        let writes = self.0.lock().unwrap();
+        let matching = writes.iter().filter(|(path, _)| path.ends_with(end));
+        matching.map(|(_, body)| body.clone()).collect()
+    }
+}
+
+impl Server {
+    /// Answers every request from now on: as `answer` says, and where it says nothing, as an API
+    /// server without objects that takes every write. Watches stay open without an event.
+    pub(crate) fn serve(
+        mut self,
+        mut answer: impl FnMut(&Asked) -> Option<(u16, Value)> + Send + 'static,
+    ) -> Writes {
+        let writes = Writes::default();
+        let noted = writes.clone();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            loop {
+                let asked = self.next().await;
+                let path = asked.uri.split('?').next().unwrap_or_default().to_owned();
+                if asked.method != Method::GET {
+                    let write = (path.clone(), asked.body.clone());
+                    noted.0.lock().unwrap().push(write);
+                }
+                if let Some((code, body)) = answer(&asked) {
+                    asked.answer(code, &body);
+                } else if asked.uri.contains("watch=true") {
+                    open.push(asked);
+                } else if asked.method == Method::GET && asked.uri.contains("limit=") {
+                    asked.answer(200, &list(&[]));
+                } else if asked.method == Method::GET {
+                    asked.answer(404, &refusal(404, "NotFound"));
+                } else {
+                    let mut body = asked.body.clone();
+                    // An applied status comes back with the whole object.
+                    if body.is_object() && body.get("spec").is_none() {
+                        body["spec"] = json!({});
+                    }
+                    asked.answer(200, &body);
+                }
+            }
+        });
+        writes
+    }
+}
+
+/// A list as a watch begins with it.
+pub(crate) fn list(items: &[Value]) -> Value {
+    json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coral_api::image::{Image, NodeSelector};
+use coral_api::names::registry_host;
 use coral_api::node_images::NodeImages;
 use coral_api::registry_route::{RegistryRoute, SourcePolicy};
 use coral_image::{Digest, Host, ImageRef};
@@ -35,7 +36,7 @@ pub(crate) struct Observed {
 
 /// Reads the stores; `None` while it is not known how Registries are reached.
 pub(crate) fn observe(context: &Context) -> Option<Observed> {
-    let registries = context.shared.registries.get()?;
+    let access = context.shared.registries.get()?;
     let (cluster, shared) = (&context.cluster, &context.shared);
     let (images, held) = sort_images(cluster.images.snapshot().iter());
     let wishes = images.iter().map(|(key, image)| Wish {
@@ -56,6 +57,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
         let key = ObjectKey::cluster(node.metadata.name.clone().unwrap_or_default());
         node_view(node, node_images.get(&key).map(Arc::as_ref))
     });
+    let nodes: Vec<NodeView> = nodes.collect();
     let mirrored = cluster.mirrored.snapshot();
     let mirrored = mirrored.values().flat_map(|shard| {
         let images = shard.status.iter().flat_map(|status| &status.images);
@@ -69,8 +71,8 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
     Some(Observed {
         wishes: wishes.collect(),
         routes: route_objects.values().map(|r| route_view(r)).collect(),
-        registries: registries.iter().map(registry_view).collect(),
-        nodes: nodes.collect(),
+        registries: registry_views(&registry_keys(context), &access, &nodes),
+        nodes,
         in_force: HostsInForce(in_force),
         mirrored: mirrored.collect(),
         images,
@@ -99,12 +101,40 @@ fn sort_images<'a>(
     (images, held)
 }
 
-fn registry_view((key, access): (&ObjectKey, &RegistryAccess)) -> RegistryView {
-    RegistryView {
-        key: key.clone(),
-        host: access.host.clone(),
-        endpoint: Some(access.endpoint.clone()),
-    }
+/// The Registries that there are, those among them whose objects cannot be decoded included.
+fn registry_keys(context: &Context) -> BTreeSet<ObjectKey> {
+    let store = &context.cluster.registries;
+    let registries = store.snapshot();
+    let living = registries
+        .iter()
+        .filter(|(_, registry)| registry.metadata.deletion_timestamp.is_none());
+    let living = living.map(|(key, _)| key.clone());
+    living.chain(store.broken().into_keys()).collect()
+}
+
+/// How Registries are reached. One whose address the registry part does not know now keeps the
+/// one that nodes were given: a Registry goes from the nodes only with its object.
+fn registry_views(
+    keys: &BTreeSet<ObjectKey>,
+    access: &BTreeMap<ObjectKey, RegistryAccess>,
+    nodes: &[NodeView],
+) -> Vec<RegistryView> {
+    let given = |host: &str| {
+        let specs = nodes.iter().filter_map(NodeView::spec);
+        let mut entries = specs.flat_map(|spec| &spec.registries);
+        let entry = entries.find(|entry| entry.host == host)?;
+        Some(entry.endpoint.clone())
+    };
+    let views = keys.iter().map(|key| {
+        let host = registry_host(&key.namespace, &key.name);
+        let known = access.get(key).map(|access| access.endpoint.clone());
+        RegistryView {
+            key: key.clone(),
+            endpoint: known.or_else(|| given(&host)),
+            host,
+        }
+    });
+    views.collect()
 }
 
 fn route_view(route: &RegistryRoute) -> RouteView {
@@ -187,4 +217,33 @@ pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reac
 
 fn address(endpoint: &str) -> Option<Host> {
     Host::parse(endpoint.strip_prefix("https://")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_api::node_images::{NodeRegistryPolicy, NodeRegistryState, NodeRegistryStatus};
+
+    use super::super::fixtures::reporting;
+    use super::*;
+
+    const HOST: &str = "reg.a.svc:5000";
+    const ENDPOINT: &str = "https://10.0.0.1:5000";
+
+    #[test]
+    fn a_registry_whose_address_is_not_known_now_keeps_the_one_that_nodes_have() {
+        let reported = NodeRegistryStatus {
+            host: HOST.to_owned(),
+            endpoint: ENDPOINT.to_owned(),
+            policy: NodeRegistryPolicy::Registry,
+            state: NodeRegistryState::Ready,
+            message: None,
+        };
+        let nodes = [reporting("n1", vec![], vec![reported])];
+        let keys = BTreeSet::from([ObjectKey::new("a", "new"), ObjectKey::new("a", "reg")]);
+        let views = registry_views(&keys, &BTreeMap::new(), &nodes);
+        let endpoints: Vec<_> = views.iter().map(|view| view.endpoint.as_deref()).collect();
+        assert_eq!(endpoints, [None, Some(ENDPOINT)]);
+        let gone = registry_views(&BTreeSet::new(), &BTreeMap::new(), &nodes);
+        assert_eq!(gone, [], "a Registry goes with its object");
+    }
 }

@@ -79,6 +79,7 @@ impl Part for NodesPart {
         Topic::NodeImages,
         Topic::RegistryRoutes,
         Topic::MirroredImages,
+        Topic::Registries,
         Topic::RegistryAccess,
         Topic::Ca,
         Topic::Resolutions,

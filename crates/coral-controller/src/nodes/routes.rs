@@ -275,7 +275,9 @@ fn trouble(
         return Some(("RegistryNotFound", why));
     };
     if registry.endpoint.is_none() {
-        let why = format!("Registry {namespace}/{name} has no address yet");
+        let why = format!(
+            "Registry {name} in namespace {namespace} has no address yet: see its conditions"
+        );
         return Some(("RegistryNotReady", why));
     }
     let taken = route.hosts.iter().find_map(|host| {
@@ -424,6 +426,18 @@ mod tests {
         let mut narrow = route("out", &["quay.io"]);
         narrow.everywhere = false;
         assert_eq!(decided(&narrow, &nodes).proved_hosts, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_route_to_a_registry_without_an_address_says_that_it_is_not_ready() {
+        let route = route("out", &["quay.io"]);
+        let registries = [RegistryView {
+            endpoint: None,
+            ..registry()
+        }];
+        let table = table(std::slice::from_ref(&route), &registries);
+        let status = status(&route, &table, &registries, &[], Timestamp::UNIX_EPOCH);
+        assert_eq!(status.conditions[0].reason, "RegistryNotReady");
     }
 
     #[test]

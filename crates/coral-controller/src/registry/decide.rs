@@ -37,7 +37,7 @@ pub(super) struct Plan {
     pub(super) actions: Vec<Action>,
     /// What the status says.
     pub(super) outlook: Outlook,
-    /// How the Registry is reached; `None` while it is not.
+    /// How the Registry is reached; `None` while that was not found out.
     pub(super) access: Option<RegistryAccess>,
     /// Ask the Registry whether it has loaded this generation.
     pub(super) ask: Option<i64>,
@@ -84,47 +84,52 @@ pub(super) fn decide(seen: &Observed) -> Plan {
     if !is_covered(seen.found.service.as_deref(), &service) {
         plan.actions.push(Action::ApplyService(service));
     }
-    let address = seen.found.service.as_deref().and_then(cluster_ip);
-    match (address, seen.authority.as_deref()) {
-        (Some(address), Some(authority)) => {
+    match seen.found.service.as_deref().and_then(cluster_ip) {
+        Some(address) => {
             plan.outlook.cluster_ip = Some(address.to_string());
-            continue_with(seen, &builder, address, authority, &mut plan);
+            continue_with(seen, &builder, address, &mut plan);
         }
-        (None, _) => plan
-            .outlook
-            .wait("ServiceAddress", "waits for the address of its Service"),
-        (_, None) => plan
-            .outlook
-            .wait("Authority", "waits for the certificate authority"),
+        None => plan.outlook.wait(
+            "ServiceAddress",
+            "waiting for the cluster IP of its Service",
+        ),
     }
     plan
 }
 
-/// The Service has its address: everything else follows from it.
-fn continue_with(
-    seen: &Observed,
-    builder: &Builder<'_>,
-    address: IpAddr,
-    authority: &Authority,
-    plan: &mut Plan,
-) {
-    decide_certificate(seen, builder, address, authority, plan);
+/// The Service has its address: everything else follows from it. Without the authority, a Registry
+/// that has its certificate goes on.
+fn continue_with(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: &mut Plan) {
+    plan.access = Some(RegistryAccess {
+        host: builder.host(),
+        endpoint: format!("https://{}", endpoint_host(address)),
+        ready: false,
+        push: None,
+        loaded: None,
+    });
+    match seen.authority.as_deref() {
+        Some(authority) => decide_certificate(seen, builder, address, authority, plan),
+        None if seen.found.tls.is_some() => {}
+        None => {
+            plan.outlook
+                .wait("Authority", "waiting for the certificate authority");
+            return;
+        }
+    }
     let credential = decide_credential(seen, builder, address, plan);
     let list = decide_public(seen, builder, plan);
     decide_stateful_set(seen, builder, address, plan);
     of_workload(&seen.found, &builder.host(), &mut plan.outlook);
     let loaded = decide_loaded(seen, &list, plan);
-    plan.access = Some(RegistryAccess {
-        host: builder.host(),
-        endpoint: format!("https://{}", endpoint_host(address)),
-        ready: plan.outlook.is_ready(),
-        push: credential,
-        loaded,
-    });
+    if let Some(access) = &mut plan.access {
+        access.ready = plan.outlook.is_ready();
+        access.push = credential;
+        access.loaded = loaded;
+    }
     decide_reminder(seen, &list, plan);
     if !plan.actions.is_empty() {
         plan.outlook
-            .progress("Applying", "what belongs to it is being written");
+            .progress("Applying", "applying the Registry's Kubernetes objects");
     }
 }
 

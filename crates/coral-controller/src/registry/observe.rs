@@ -90,7 +90,7 @@ impl RegistryPart {
             rights: Rights::Unknown,
             found: Found::default(),
             image: self.image.clone().unwrap_or_default(),
-            authority: shared.authority.get(),
+            authority: None,
             public: public.map(|all| all.get(&key).cloned().unwrap_or_default()),
             answer: self.loaded.answer(&key),
             confirmed: self.confirmed.get(&key).cloned(),
@@ -106,6 +106,8 @@ impl RegistryPart {
                 Err(rights) => observed.rights = rights,
             }
         }
+        // Last: it may have come while the API server was asked.
+        observed.authority = shared.authority.get();
         Ok(observed)
     }
 

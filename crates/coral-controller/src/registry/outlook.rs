@@ -52,8 +52,12 @@ pub(super) struct Outlook {
 impl Outlook {
     /// The Registry is not worked on, for this reason.
     pub(super) fn refuse(&mut self, saying: Saying) {
-        if saying.truth == Truth::False && saying.reason != "RemovingEarlier" {
-            self.degraded = Some((saying.reason, saying.message.clone()));
+        match saying.truth {
+            Truth::False if saying.reason != "RemovingEarlier" => {
+                self.degraded = Some((saying.reason, saying.message.clone()));
+            }
+            Truth::Unknown => self.progress(saying.reason, &saying.message),
+            Truth::True | Truth::False => {}
         }
         self.ready = Some(saying);
     }
@@ -94,6 +98,10 @@ impl Outlook {
     pub(super) fn status(&self, registry: &Registry, now: Timestamp) -> RegistryStatus {
         let before = registry.status.clone().unwrap_or_default();
         let mut all = before.conditions.unwrap_or_default();
+        let is_settled = all.iter().any(|condition| {
+            condition.type_ == kind::READY
+                && condition.observed_generation == registry.metadata.generation
+        });
         let mut set = |kind, truth, reason, message: &str| {
             let saying = conditions::Saying {
                 kind,
@@ -104,6 +112,8 @@ impl Outlook {
             conditions::set(&mut all, &saying, registry.metadata.generation, now);
         };
         match &self.ready {
+            // A Registry that serves does not stop because nothing was heard of it.
+            Some(saying) if saying.truth == Truth::Unknown && is_settled => {}
             Some(saying) => set(kind::READY, saying.truth, saying.reason, &saying.message),
             None => set(kind::READY, Truth::Unknown, "Reading", ""),
         }

@@ -223,6 +223,28 @@ fn a_missing_right_is_told_with_the_command_to_run() {
 }
 
 #[test]
+fn a_registry_that_has_its_certificate_waits_for_no_authority() {
+    let mut seen = running(&json!({}));
+    seen.authority = None;
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    assert!(plan.access.is_some_and(|access| access.ready));
+    assert_eq!(condition(&seen, "Ready").1, "Serving");
+}
+
+#[test]
+fn a_registry_of_which_nothing_is_heard_stays_ready() {
+    let mut seen = running(&json!({}));
+    let status = decide(&seen).outlook.status(&seen.registry, now());
+    let mut registry = (*seen.registry).clone();
+    registry.status = Some(status);
+    seen.registry = Arc::new(registry);
+    seen.rights = Rights::Unknown;
+    assert_eq!(condition(&seen, "Ready").1, "Serving");
+    assert_eq!(condition(&seen, "Progressing").1, "Reading");
+}
+
+#[test]
 fn a_change_by_another_hand_is_undone() {
     let mut seen = running(&json!({}));
     let mut set = json!(seen.found.stateful_set.as_deref().unwrap());
