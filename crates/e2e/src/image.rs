@@ -63,7 +63,7 @@ pub fn busybox_root(folder: &Path) -> PathBuf {
         .find(|p| Path::new(p).exists());
     let busybox = found.expect("busybox is missing: `cargo xtask test --install` gets it");
     fs::copy(busybox, bin.join("busybox")).expect("scratch is writable");
-    for name in ["sh", "cat", "echo"] {
+    for name in ["sh", "cat", "echo", "sleep"] {
         symlink("busybox", bin.join(name)).expect("scratch is writable");
     }
     pack(&folder.join("busybox-root"), &folder.join("busybox.tar"))

@@ -43,18 +43,27 @@ pub struct OutsideRequest {
 impl OutsideRegistry {
     /// Starts one on plain HTTP.
     pub fn start(kind: Kind, cluster: &OwnCluster) -> Self {
-        Self::launch(kind, cluster, false)
+        let host = format!("{}:{}", cluster.address(), free_port());
+        Self::launch(kind, cluster, host, None)
     }
 
     /// Starts one on HTTPS, with a certificate by an authority that nothing trusts by itself.
     pub fn start_with_private_ca(kind: Kind, cluster: &OwnCluster) -> Self {
-        Self::launch(kind, cluster, true)
+        let host = format!("{}:{}", cluster.address(), free_port());
+        Self::launch(kind, cluster, host, Some(&[]))
     }
 
-    fn launch(kind: Kind, cluster: &OwnCluster, is_private: bool) -> Self {
+    /// Starts one like [`Self::start_with_private_ca`] on port 443, whose certificate has these names.
+    pub fn start_as(kind: Kind, cluster: &OwnCluster, names: &[&str]) -> Self {
+        let host = format!("{}:443", cluster.address());
+        Self::launch(kind, cluster, host, Some(names))
+    }
+
+    /// `names` is `None` for plain HTTP.
+    fn launch(kind: Kind, cluster: &OwnCluster, host: String, names: Option<&[&str]>) -> Self {
         let folder = scratch();
-        let host = format!("{}:{}", cluster.address(), free_port());
-        let ca = is_private.then(|| make_certificates(folder.path(), cluster.address()));
+        let is_private = names.is_some();
+        let ca = names.map(|names| make_certificates(folder.path(), cluster.address(), names));
         let file = folder.path().join("config.yml");
         let text = configuration(folder.path(), &host, is_private);
         fs::write(&file, text).expect("scratch is writable");
@@ -178,10 +187,13 @@ fn configuration(folder: &Path, host: &str, is_private: bool) -> String {
     )
 }
 
-/// An authority and a certificate for an address; returns the file of the authority's certificate.
-fn make_certificates(folder: &Path, address: &str) -> PathBuf {
+/// An authority and a certificate for an address and names; returns the file of the authority's
+/// certificate.
+fn make_certificates(folder: &Path, address: &str, names: &[&str]) -> PathBuf {
     let shown = |name: &str| folder.join(name).display().to_string();
-    let names = format!("subjectAltName=IP:{address}");
+    let names = names.iter().map(|name| format!(",DNS:{name}"));
+    let names = names.collect::<Vec<_>>().concat();
+    let names = format!("subjectAltName=IP:{address}{names}");
     let openssl = |more: &[&str]| {
         let mut openssl = Command::new("openssl");
         openssl.args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "30"]);
