@@ -22,11 +22,21 @@ pub struct AddressRules {
 
 /// An address that the client does not connect to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{host} leads to {address}, {why}, and images are not read from there")]
+#[error("{subject}, and images are not read from there", subject = subject(.host, .address, .why))]
 pub(crate) struct Refused {
     host: String,
     address: IpAddr,
     why: &'static str,
+}
+
+/// A host that is an address needs no second mention of it.
+fn subject(host: &str, address: &IpAddr, why: &str) -> String {
+    let literal = host.trim_matches(['[', ']']);
+    if literal.parse() == Ok(*address) {
+        format!("{host} is {why}")
+    } else {
+        format!("{host} leads to {address}, {why}")
+    }
 }
 
 impl AddressRules {
@@ -153,6 +163,23 @@ mod tests {
         ] {
             assert!(!refused(url), "{url}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_written_out_is_named_once() {
+        let rules = AddressRules {
+            refuse_local: true,
+            ..AddressRules::default()
+        };
+        let told = |host: &str, address: &str| {
+            let refused = rules.check(host, address.parse().unwrap(), 80);
+            refused.unwrap_err().to_string()
+        };
+        let end = "and images are not read from there";
+        let literal = format!("[::1] is the machine itself, {end}");
+        assert_eq!(told("[::1]", "::1"), literal);
+        let name = format!("near.example leads to 169.254.0.1, a link-local address, {end}");
+        assert_eq!(told("near.example", "169.254.0.1"), name);
     }
 
     #[tokio::test]
