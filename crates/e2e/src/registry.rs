@@ -128,21 +128,24 @@ fn launch(kind: Kind, folder: &Path) -> Process {
 }
 
 fn configuration(folder: &Path, port: u16, user: Option<User>) -> String {
-    let auth = user.map(|user| {
-        let file = folder.join("htpasswd");
-        let arguments = ["-Bbn", user.name, user.password];
-        let line = run(Command::new("htpasswd").args(arguments)).succeeded();
-        fs::write(&file, line.stdout).expect("scratch is writable");
-        format!(
-            "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-            file.display()
-        )
-    });
+    let auth = user.map(|user| htpasswd(folder, user));
     format!(
         "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
          storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
          http: {{addr: \"127.0.0.1:{port}\"}}\n{}",
         folder.join("data").display(),
         auth.unwrap_or_default()
+    )
+}
+
+/// The lines of a configuration by which only this user is let in, and the file that they name.
+pub(crate) fn htpasswd(folder: &Path, user: User) -> String {
+    let file = folder.join("htpasswd");
+    let arguments = ["-Bbn", user.name, user.password];
+    let line = run(Command::new("htpasswd").args(arguments)).succeeded();
+    fs::write(&file, line.stdout).expect("scratch is writable");
+    format!(
+        "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+        file.display()
     )
 }

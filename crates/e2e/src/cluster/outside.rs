@@ -7,23 +7,30 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::http::request;
+use crate::http::{get, request};
 use crate::layout::Layout;
 use crate::peers::skopeo;
 use crate::port::free_port;
 use crate::process::Process;
-use crate::registry::Kind;
+use crate::registry::{Kind, User, htpasswd};
 use crate::run::{run, scratch};
 use crate::wait::until;
 
 use super::{Cluster, OwnCluster};
 
-/// A running registry outside the cluster. Anybody may read and write.
+/// The name of a registry's configuration in its folder.
+const CONFIGURATION: &str = "config.yml";
+
+/// A registry outside the cluster. Anybody may read and write, unless it was started for a user.
 pub struct OutsideRegistry {
+    kind: Kind,
     process: Process,
     host: String,
     ca: Option<PathBuf>,
+    user: Option<User>,
     own_address: String,
+    /// What it wrote before it was started again.
+    earlier: String,
     folder: TempDir,
 }
 
@@ -43,40 +50,46 @@ pub struct OutsideRequest {
 impl OutsideRegistry {
     /// Starts one on plain HTTP.
     pub fn start(kind: Kind, cluster: &OwnCluster) -> Self {
-        let host = format!("{}:{}", cluster.address(), free_port());
-        Self::launch(kind, cluster, host, None)
+        Self::launch(kind, free_host(cluster), cluster, None, None)
+    }
+
+    /// Starts one on plain HTTP that only this user may read and write.
+    pub fn start_for(kind: Kind, cluster: &OwnCluster, user: User) -> Self {
+        crate::secrets::password(user.name, user.password);
+        Self::launch(kind, free_host(cluster), cluster, None, Some(user))
     }
 
     /// Starts one on HTTPS, with a certificate by an authority that nothing trusts by itself.
     pub fn start_with_private_ca(kind: Kind, cluster: &OwnCluster) -> Self {
-        let host = format!("{}:{}", cluster.address(), free_port());
-        Self::launch(kind, cluster, host, Some(&[]))
+        Self::launch(kind, free_host(cluster), cluster, Some(&[]), None)
     }
 
     /// Starts one like [`Self::start_with_private_ca`] on port 443, whose certificate has these names.
     pub fn start_as(kind: Kind, cluster: &OwnCluster, names: &[&str]) -> Self {
         let host = format!("{}:443", cluster.address());
-        Self::launch(kind, cluster, host, Some(names))
+        Self::launch(kind, host, cluster, Some(names), None)
     }
 
-    /// `names` is `None` for plain HTTP.
-    fn launch(kind: Kind, cluster: &OwnCluster, host: String, names: Option<&[&str]>) -> Self {
+    /// `names` is `None` for plain HTTP, `user` where everyone is let in.
+    fn launch(
+        kind: Kind,
+        host: String,
+        cluster: &OwnCluster,
+        names: Option<&[&str]>,
+        user: Option<User>,
+    ) -> Self {
         let folder = scratch();
-        let is_private = names.is_some();
         let ca = names.map(|names| make_certificates(folder.path(), cluster.address(), names));
-        let file = folder.path().join("config.yml");
-        let text = configuration(folder.path(), &host, is_private);
-        fs::write(&file, text).expect("scratch is writable");
-        let mut command = Command::new(kind.program());
-        command
-            .arg("serve")
-            .arg(&file)
-            .env("OTEL_TRACES_EXPORTER", "none");
+        let text = configuration(folder.path(), &host, names.is_some(), user);
+        fs::write(folder.path().join(CONFIGURATION), text).expect("scratch is writable");
         let mut registry = Self {
-            process: Process::start(&mut command),
+            kind,
+            process: serve(kind, folder.path()),
             host,
             ca,
+            user,
             own_address: cluster.address().to_owned(),
+            earlier: String::new(),
             folder,
         };
         registry.wait_until_it_answers();
@@ -85,11 +98,30 @@ impl OutsideRegistry {
 
     fn wait_until_it_answers(&mut self) {
         let what = format!("{} answers", self.host);
+        let expected = if self.user.is_some() { 401 } else { 200 };
         until(&what, Duration::from_secs(20), || {
             let process = &mut self.process;
             assert!(process.is_running(), "it ended:\n{}", process.shown());
-            (self.get("/v2/") == 200).then_some(())
+            (self.get("/v2/") == expected).then_some(())
         });
+    }
+
+    /// Kills it: nothing answers on its port until [`OutsideRegistry::start_again`].
+    pub fn stop(&mut self) {
+        self.process.signal("KILL");
+        self.process.wait(Duration::from_secs(20));
+        self.earlier = self.output();
+    }
+
+    /// Starts it again on the same port, with what it stored.
+    pub fn start_again(&mut self) {
+        self.process = serve(self.kind, self.folder.path());
+        self.wait_until_it_answers();
+    }
+
+    fn output(&self) -> String {
+        let (stdout, stderr) = self.process.output();
+        format!("{}{stdout}{stderr}", self.earlier)
     }
 
     /// `ADDRESS:PORT`, as in references.
@@ -112,13 +144,30 @@ impl OutsideRegistry {
         }
     }
 
+    /// A manifest or index as it is stored, read by the test itself from a registry on plain HTTP.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn manifest(&self, path: &str, version: &str) -> String {
+        let answer = get(&format!(
+            "http://{}/v2/{path}/manifests/{version}",
+            self.host
+        ));
+        assert_eq!(answer.status, 200, "{path}:{version} at {}", self.host);
+        String::from_utf8(answer.body).expect("manifests are JSON")
+    }
+
     /// Pushes what a layout has under a tag as `repository:tag`, index and all.
     pub fn push(&self, layout: &Layout, tag: &str, destination: &str) {
         let source = layout.reference(tag);
         let destination = format!("docker://{}/{destination}", self.host);
         let arguments = ["copy", "--quiet", "--all", "--dest-tls-verify=false"];
         let mut copy = skopeo(self.folder.path());
-        let _ = run(copy.args(arguments).args([source, destination])).succeeded();
+        copy.args(arguments);
+        if let Some(User { name, password }) = self.user {
+            copy.args(["--dest-creds", &format!("{name}:{password}")]);
+        }
+        let _ = run(copy.args([source, destination])).succeeded();
     }
 
     /// Writes the `hosts.toml` by which the nodes' containerds pull from here: without it they take
@@ -148,14 +197,27 @@ impl OutsideRegistry {
 
     /// Every request that came from a node or a pod so far, the oldest first.
     pub fn requests(&self) -> Vec<OutsideRequest> {
-        let (stdout, stderr) = self.process.output();
-        let lines = stdout.lines().chain(stderr.lines());
-        let requests = lines.filter_map(request_of);
+        let output = self.output();
+        let requests = output.lines().filter_map(request_of);
         requests.filter(|r| r.from != self.own_address).collect()
     }
 }
 
-/// A line of the access log: `ADDRESS - - [TIME] "METHOD PATH PROTOCOL" STATUS …`.
+/// The bridge's address with a port that is free.
+fn free_host(cluster: &OwnCluster) -> String {
+    format!("{}:{}", cluster.address(), free_port())
+}
+
+fn serve(kind: Kind, folder: &Path) -> Process {
+    let mut command = Command::new(kind.program());
+    command
+        .arg("serve")
+        .arg(folder.join(CONFIGURATION))
+        .env("OTEL_TRACES_EXPORTER", "none");
+    Process::start(&mut command)
+}
+
+/// A line of the access log: `ADDRESS - USER [TIME] "METHOD PATH PROTOCOL" STATUS …`.
 fn request_of(line: &str) -> Option<OutsideRequest> {
     let (from, rest) = line.split_once(" - ")?;
     let mut quoted = rest.split('"').skip(1);
@@ -171,7 +233,7 @@ fn request_of(line: &str) -> Option<OutsideRequest> {
     })
 }
 
-fn configuration(folder: &Path, host: &str, is_private: bool) -> String {
+fn configuration(folder: &Path, host: &str, is_private: bool, user: Option<User>) -> String {
     let shown = |name: &str| folder.join(name).display().to_string();
     let tls = if is_private {
         let (certificate, key) = (shown("server.crt"), shown("server.key"));
@@ -182,8 +244,9 @@ fn configuration(folder: &Path, host: &str, is_private: bool) -> String {
     format!(
         "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: false}}}}\n\
          storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-         http: {{addr: \"{host}\"{tls}}}\n",
-        shown("data")
+         http: {{addr: \"{host}\"{tls}}}\n{}",
+        shown("data"),
+        user.map(|user| htpasswd(folder, user)).unwrap_or_default()
     )
 }
 
