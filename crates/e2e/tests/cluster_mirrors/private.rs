@@ -27,9 +27,9 @@ fn make_secret(cluster: &Cluster, namespace: &str, name: &str, host: &str, user:
         format!("--docker-password={}", user.1),
     ];
     let values = values.each_ref().map(String::as_str);
-    let _ = cluster
-        .kubectl(&[&create[..], &values].concat())
-        .succeeded();
+    let print = ["--dry-run=client", "-o", "yaml"];
+    let printed = cluster.kubectl(&[&create[..], &values, &print].concat());
+    cluster.apply(&printed.succeeded().stdout);
 }
 
 /// Coral's certificates, as a value of `ca:`.

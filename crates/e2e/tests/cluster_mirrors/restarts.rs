@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
+use e2e::cluster::{Cluster, OutsideRegistry, is_ready, names_of};
 use e2e::image::busybox_root;
-use e2e::{Kind, Layout, Process, run, scratch, until};
+use e2e::{Kind, Layout, Process, report, run, scratch, until};
 
 use super::stage::{MINUTE, NAMESPACE, Stage, copy_of, fill, path_inside};
 
@@ -148,6 +148,14 @@ fn pods_that_pull_while_the_registry_restarts_run_in_the_end() {
     let pods: Vec<String> = pods.collect();
     let before = cluster.wait_for_pod(NAMESPACE, "reg-0");
     namespace.apply(&pods.concat());
+    let events = |reason: &str| {
+        let selector = format!("--field-selector=reason={reason}");
+        let list = ["-n", namespace.name(), "events", &selector];
+        names_of(&cluster.get(&list).unwrap()).len()
+    };
+    until("a node pulls", MINUTE, || {
+        (events("Pulling") > 0).then_some(())
+    });
     let delete = ["-n", NAMESPACE, "delete", "pod", "reg-0", "--wait=false"];
     let _ = cluster
         .kubectl(&[&delete[..], &["--grace-period=1"]].concat())
@@ -157,6 +165,10 @@ fn pods_that_pull_while_the_registry_restarts_run_in_the_end() {
         let pods = list["items"].as_array().unwrap();
         pods.len() == names.len() * 2 && pods.iter().all(is_ready)
     });
+    report!(
+        "{} attempts of kubelets failed on the way",
+        events("Failed")
+    );
     let after = cluster.wait_for_pod(NAMESPACE, "reg-0");
     assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"]);
 }
