@@ -11,7 +11,7 @@ mod supply;
 
 pub use installation::WORKLOADS;
 pub use outside::{OutsideRegistry, OutsideRequest};
-pub use own::{Dropped, OwnCluster};
+pub use own::{AuditedRequest, Dropped, OwnCluster};
 pub use supply::{Outside, REGISTRY};
 
 use std::env;
@@ -205,11 +205,15 @@ pub fn is_ready(object: &Value) -> bool {
     has_condition(object, "Ready", "True")
 }
 
-/// Whether an object has a condition with a status.
+/// Whether an object has a condition with a status, and that is about the object as it is now.
 pub fn has_condition(object: &Value, kind: &str, status: &str) -> bool {
     let conditions = object["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|condition| condition["type"] == kind && condition["status"] == status)
+    conditions.any(|condition| {
+        let seen = &condition["observedGeneration"];
+        let is_now = seen.is_null() || *seen == object["metadata"]["generation"];
+        condition["type"] == kind && condition["status"] == status && is_now
+    })
 }
 
 /// The names of a list's objects.

@@ -42,9 +42,22 @@ impl Process {
     /// # Panics
     /// If it cannot be started.
     pub fn start(command: &mut Command) -> Self {
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// Starts a program with captured output, and with a pipe for its input: the program reads the
+    /// end of it as soon as the test's process has ended, however that ends.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_with_pipe(command: &mut Command) -> Self {
+        Self::start_reading(command, Stdio::piped())
+    }
+
+    fn start_reading(command: &mut Command, input: Stdio) -> Self {
         let name = name_of(command);
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)

@@ -167,6 +167,7 @@ pub(crate) fn environment(
         ("KUBECACHEDIR", cluster.kubectl_cache().into()),
         ("CORAL_CLUSTER_NAME", cluster.name.clone().into()),
         ("CORAL_CLUSTER_ADDRESS", cluster.host().into()),
+        ("CORAL_CLUSTER_AUDIT", cluster.audit_log().into()),
         ("CORAL_XTASK_BIN", keep_program(cluster)?.into()),
         ("PATH", path),
     ])

@@ -18,6 +18,10 @@ use crate::wait::until;
 
 use super::{Cluster, OwnCluster};
 
+/// Ends a registry and removes its folder as soon as the input ends, which is when the process of
+/// the tests has ended.
+const AFTER_THE_TESTS: &str = r#"read -r _; kill "$1"; rm -r "$2""#;
+
 /// The name of a registry's configuration in its folder.
 const CONFIGURATION: &str = "config.yml";
 
@@ -25,6 +29,8 @@ const CONFIGURATION: &str = "config.yml";
 pub struct OutsideRegistry {
     kind: Kind,
     process: Process,
+    /// What ends it, where it is never dropped.
+    end: Option<Process>,
     host: String,
     ca: Option<PathBuf>,
     user: Option<User>,
@@ -85,6 +91,7 @@ impl OutsideRegistry {
         let mut registry = Self {
             kind,
             process: serve(kind, folder.path()),
+            end: None,
             host,
             ca,
             user,
@@ -193,6 +200,14 @@ impl OutsideRegistry {
         for node in cluster.nodes() {
             let _ = own.exec(&node, &["sh", "-c", &script]).succeeded();
         }
+    }
+
+    /// Has the registry end with the process of the tests. For one that the tests of a file share:
+    /// what is static is never dropped.
+    pub fn end_with_the_tests(&mut self) {
+        let mut end = Command::new("sh");
+        end.args(["-c", AFTER_THE_TESTS, "sh", &self.process.pid().to_string()]);
+        self.end = Some(Process::start_with_pipe(end.arg(self.folder.path())));
     }
 
     /// Every request that came from a node or a pod so far, the oldest first.

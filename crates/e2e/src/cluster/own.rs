@@ -2,6 +2,7 @@
 //! off.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,6 +35,19 @@ pub struct Dropped {
     pub asked: u64,
 }
 
+/// A request of one of Coral's parts, from the audit log of the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditedRequest {
+    /// The part's ServiceAccount, as `NAMESPACE:NAME`.
+    pub user: String,
+    /// `get`, `list`, `watch`, `patch` and so on.
+    pub verb: String,
+    /// The plural of what was asked for, with its subresource; empty where it was no resource.
+    pub resource: String,
+    /// Path and query.
+    pub uri: String,
+}
+
 impl OwnCluster {
     pub(super) fn from_environment() -> Option<Self> {
         let xtask = PathBuf::from(env::var_os("CORAL_XTASK_BIN")?);
@@ -54,6 +68,21 @@ impl OwnCluster {
     /// An image of the registry that every cluster has: `busybox` or `pause`.
     pub fn base_image(&self, name: &str) -> String {
         format!("{}:5000/{name}:1", self.address)
+    }
+
+    /// The requests of Coral's parts so far, the oldest first. A watch counts when it begins, every
+    /// other request when it is answered.
+    ///
+    /// # Panics
+    /// If there is no audit log.
+    pub fn audited(&self) -> Vec<AuditedRequest> {
+        let file = env::var_os("CORAL_CLUSTER_AUDIT").expect("the cluster names its audit log");
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        // The last line may be half written.
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines.filter_map(|line| audited_of(&line)).collect()
     }
 
     /// Runs `cargo xtask cluster …`; the caller looks at its exit code.
@@ -150,6 +179,27 @@ impl Drop for Cut<'_> {
             let _ = joined.succeeded();
         }
     }
+}
+
+fn audited_of(line: &Value) -> Option<AuditedRequest> {
+    let text = |pointer: &str| line.pointer(pointer)?.as_str();
+    let verb = text("/verb")?;
+    let counts = if verb == "watch" {
+        "ResponseStarted"
+    } else {
+        "ResponseComplete"
+    };
+    let user = text("/user/username")?;
+    let mut resource = text("/objectRef/resource").unwrap_or_default().to_owned();
+    if let Some(subresource) = text("/objectRef/subresource") {
+        resource = format!("{resource}/{subresource}");
+    }
+    (text("/stage")? == counts).then(|| AuditedRequest {
+        user: user.trim_start_matches("system:serviceaccount:").to_owned(),
+        verb: verb.to_owned(),
+        resource,
+        uri: text("/requestURI").unwrap_or_default().to_owned(),
+    })
 }
 
 fn dropped_of(value: &Value) -> Dropped {

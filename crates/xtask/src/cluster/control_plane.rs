@@ -7,13 +7,28 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::processes::{spawn, succeeds, wait_for};
-use super::settings::{API_PORT, Cluster};
+use super::settings::{API_PORT, Cluster, write};
 
 /// All of them, in the order in which they start; `down` ends them in the other.
 pub(super) const COMPONENTS: &[&str] = &["etcd", "apiserver", "controller-manager", "scheduler"];
 
+/// What the API server writes into its audit log, one JSON object a line: who asked for what, of
+/// Coral's own parts only.
+const AUDIT: &str = r"apiVersion: audit.k8s.io/v1
+kind: Policy
+omitManagedFields: true
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    userGroups:
+      - system:serviceaccounts:coral-system
+      - system:serviceaccounts:coral-nodes
+  - level: None
+";
+
 /// Starts etcd and the API server; they are not awaited.
 pub(super) fn start(cluster: &Cluster) -> Result<()> {
+    write(&cluster.file("audit.yaml"), AUDIT)?;
     start_component(cluster, "etcd")?;
     wait_for("etcd answers", Duration::from_mins(1), || {
         let url = format!("{}/health", cluster.etcd(2379));
@@ -65,7 +80,8 @@ fn etcd(cluster: &Cluster) -> Command {
 
 fn apiserver(cluster: &Cluster) -> Command {
     let host = cluster.host();
-    let pki = |name: &str| cluster.file("pki").join(name).display().to_string();
+    let shown = |path: &str| cluster.file(path).display().to_string();
+    let pki = |name: &str| shown(&format!("pki/{name}"));
     let mut server = Command::new(cluster.kubernetes_program("kube-apiserver"));
     let flags = [
         ("etcd-servers", cluster.etcd(2379)),
@@ -84,6 +100,8 @@ fn apiserver(cluster: &Cluster) -> Command {
         ("requestheader-client-ca-file", pki("front-proxy-ca.crt")),
         ("proxy-client-cert-file", pki("front-proxy.crt")),
         ("proxy-client-key-file", pki("front-proxy.key")),
+        ("audit-policy-file", shown("audit.yaml")),
+        ("audit-log-path", cluster.audit_log().display().to_string()),
     ];
     server.args(flags.map(|(name, value)| format!("--{name}={value}")));
     server.args([

@@ -183,6 +183,11 @@ impl Cluster {
         self.file("kubectl-cache")
     }
 
+    /// Who asked the API server for what: of Coral's own parts only.
+    pub(super) fn audit_log(&self) -> PathBuf {
+        self.file("logs/audit.log")
+    }
+
     /// The number of a node by its name (`node2`).
     pub(super) fn node(&self, name: &str) -> Result<u8> {
         let number = name.strip_prefix("node").and_then(|n| n.parse().ok());
