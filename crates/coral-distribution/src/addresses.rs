@@ -5,7 +5,7 @@
 //! are resolved, by the resolver that the connection uses.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -14,10 +14,13 @@ use url::Url;
 /// Addresses that a client does not connect to. The default refuses none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressRules {
-    /// Whether loopback, link-local and unspecified addresses are refused.
+    /// Whether loopback, link-local and unspecified addresses are refused, and the metadata services
+    /// of clouds that are none of these.
     pub refuse_local: bool,
-    /// Single addresses, with their ports, that are refused.
+    /// Single addresses, with their ports, that are refused: those of the Kubernetes API server.
     pub refused: BTreeSet<SocketAddr>,
+    /// The machine's own addresses, which are refused at every port.
+    pub own: BTreeSet<IpAddr>,
 }
 
 /// An address that the client does not connect to.
@@ -42,7 +45,7 @@ fn subject(host: &str, address: &IpAddr, why: &str) -> String {
 impl AddressRules {
     /// Whether any address is refused.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.refuse_local && self.refused.is_empty()
+        !self.refuse_local && self.refused.is_empty() && self.own.is_empty()
     }
 
     /// Why this address is refused; `None` if it is not.
@@ -55,11 +58,15 @@ impl AddressRules {
                 IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("the machine itself"),
                 IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address"),
                 IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
+                _ if METADATA.contains(&address) => Some("the metadata service of a cloud"),
                 _ => None,
             };
             if why.is_some() {
                 return why;
             }
+        }
+        if self.own.iter().any(|own| unmapped(*own) == address) {
+            return Some("the machine itself");
         }
         let is_same =
             |refused: &SocketAddr| unmapped(refused.ip()) == address && refused.port() == port;
@@ -90,15 +97,31 @@ impl AddressRules {
     }
 }
 
-/// An IPv4 address that is written as an IPv6 one leads to the same place.
+/// Metadata services of clouds at addresses that are not link-local: they hand credentials to
+/// whoever asks. Of AWS over IPv6, Alibaba Cloud, Azure and Oracle Cloud.
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+];
+
+/// An IPv4 address that is written as an IPv6 one leads to the same place, also through a gateway
+/// of the well-known prefix 64:ff9b::/96 (NAT64).
 fn unmapped(address: IpAddr) -> IpAddr {
     match address {
+        IpAddr::V6(v6) if v6.octets()[..12] == NAT64 => {
+            let [.., a, b, c, d] = v6.octets();
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        }
         IpAddr::V6(v6) if v6 != Ipv6Addr::LOCALHOST && v6 != Ipv6Addr::UNSPECIFIED => {
             v6.to_ipv4().map_or(address, IpAddr::V4)
         }
         _ => address,
     }
 }
+
+const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Resolves names as the system does, and refuses what the rules refuse. One for each port, since
 /// a resolver is not told of it.
@@ -132,6 +155,7 @@ mod tests {
         let rules = AddressRules {
             refuse_local: true,
             refused: BTreeSet::from(["10.96.0.1:443".parse().unwrap()]),
+            own: BTreeSet::from(["10.1.2.3".parse().unwrap()]),
         };
         let refused = |text: &str| {
             let url = Url::parse(text).unwrap();
@@ -151,6 +175,14 @@ mod tests {
             "http://[fe80::1]/",
             "https://10.96.0.1/v2/",
             "https://[::ffff:10.96.0.1]:443/v2/",
+            "http://10.1.2.3:8080/metrics",
+            "http://[::ffff:10.1.2.3]/",
+            "http://[fd00:ec2::254]/latest",
+            "http://100.100.100.200/latest",
+            "http://168.63.129.16/machine",
+            "http://192.0.0.192/latest",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[64:ff9b::7f00:1]/",
         ] {
             assert!(refused(url), "{url}");
         }
@@ -159,6 +191,7 @@ mod tests {
             "https://10.96.0.2/v2/",
             "https://192.168.1.1/",
             "https://[2001:db8::1]/",
+            "https://[64:ff9b::c0a8:101]/",
             "https://quay.io/",
         ] {
             assert!(!refused(url), "{url}");
@@ -198,10 +231,10 @@ mod tests {
         let error = resolve(local, 5000).await.err().unwrap();
         assert!(error.downcast_ref::<Refused>().is_some(), "{error}");
         let one = |port| AddressRules {
-            refuse_local: false,
             refused: ["127.0.0.1", "::1"]
                 .map(|address| SocketAddr::new(address.parse().unwrap(), port))
                 .into(),
+            ..AddressRules::default()
         };
         assert!(resolve(one(443), 443).await.is_err());
         assert!(resolve(one(443), 5000).await.is_ok());

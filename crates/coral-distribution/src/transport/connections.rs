@@ -1,6 +1,5 @@
 //! Pools of connections: one for each distinct set of options.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,8 +14,12 @@ use crate::redacted::Redacted;
 /// Idle connections are given up before common servers and load balancers do so (60 s).
 const IDLE: Duration = Duration::from_secs(50);
 
+/// Most pools of a client. Where addresses are judged, each port has its own, and a source chooses
+/// the ports that it redirects to.
+const MOST_POOLS: usize = 64;
+
 /// What a pool is made for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum PoolKey {
     /// HTTP without TLS: needs no certificate on this system.
     Plain { direct: bool },
@@ -36,7 +39,29 @@ pub(super) struct Connections {
     certificates: bool,
     addresses: Arc<AddressRules>,
     /// By what they are made for, and by port where addresses are refused by port.
-    pools: Mutex<HashMap<(PoolKey, Option<u16>), reqwest::Client>>,
+    pools: Mutex<Pools>,
+}
+
+/// The pools that are kept, the least recently used first.
+#[derive(Debug, Default)]
+struct Pools(Vec<((PoolKey, Option<u16>), reqwest::Client)>);
+
+impl Pools {
+    fn get(&mut self, key: &(PoolKey, Option<u16>)) -> Option<reqwest::Client> {
+        let place = self.0.iter().position(|(known, _)| known == key)?;
+        let used = self.0.remove(place);
+        let client = used.1.clone();
+        self.0.push(used);
+        Some(client)
+    }
+
+    /// Keeps a pool. The least recently used one leaves for it; requests that run in that one go on.
+    fn keep(&mut self, key: (PoolKey, Option<u16>), client: reqwest::Client) {
+        if self.0.len() >= MOST_POOLS {
+            self.0.remove(0);
+        }
+        self.0.push((key, client));
+    }
 }
 
 impl Connections {
@@ -103,10 +128,10 @@ impl Connections {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(client) = pools.get(&key) {
-            return Ok(client.clone());
+            return Ok(client);
         }
         let client = self.build(&key.0, port)?;
-        pools.insert(key, client.clone());
+        pools.keep(key, client.clone());
         Ok(client)
     }
 
@@ -257,6 +282,23 @@ mod tests {
         ] {
             assert!(!is_loopback(&url(other)), "{other}");
         }
+    }
+
+    #[test]
+    fn a_source_that_names_many_ports_does_not_have_many_pools_kept() {
+        let mut options = ClientOptions::default();
+        options.addresses.refuse_local = true;
+        let connections = Connections::new(options).unwrap();
+        let used = url("http://quay.io/");
+        connections.client_for(&used).unwrap();
+        for port in 1000..1100 {
+            let redirected = url(&format!("http://evil.example:{port}/"));
+            connections.client_for(&redirected).unwrap();
+            connections.client_for(&used).unwrap();
+        }
+        let pools = connections.pools.lock().unwrap();
+        assert_eq!(pools.0.len(), MOST_POOLS);
+        assert!(pools.0.iter().any(|((_, port), _)| *port == Some(80)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ fn refusing(registries: &[&FaultRegistry]) -> ClientOptions {
     options.addresses = AddressRules {
         refuse_local: false,
         refused: [refused].into(),
+        ..AddressRules::default()
     };
     options
 }

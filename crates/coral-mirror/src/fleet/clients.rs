@@ -8,12 +8,17 @@ use coral_distribution::{Client, ClientOptions, Error, HostOptions};
 use coral_image::Host;
 use futures::future::join_all;
 
+/// Most clients that are kept for mirrors to share. One that is no longer kept lives on in the
+/// mirrors that use it.
+const MOST_KEPT: usize = 64;
+
 /// A client for each set of options. The options of the process hold everywhere; what a mirror says
 /// of its sources holds for its sources only, and what it says of its destination for that
 /// destination only, never for another mirror.
 #[derive(Debug)]
 pub struct Clients {
     options: ClientOptions,
+    /// The least recently used first.
     made: Mutex<Vec<(HostsOptions, Client)>>,
 }
 
@@ -29,8 +34,11 @@ impl Clients {
     /// The client for hosts with these options of their own. Equal options share a client.
     pub fn client(&self, own: &HostsOptions) -> Result<Client, Error> {
         let mut made = self.made();
-        if let Some((_, client)) = made.iter().find(|(known, _)| known == own) {
-            return Ok(client.clone());
+        if let Some(place) = made.iter().position(|(known, _)| known == own) {
+            let used = made.remove(place);
+            let client = used.1.clone();
+            made.push(used);
+            return Ok(client);
         }
         let mut options = self.options.clone();
         for (host, own) in own {
@@ -44,6 +52,9 @@ impl Clients {
             }
         }
         let client = Client::new(options)?;
+        if made.len() >= MOST_KEPT {
+            made.remove(0);
+        }
         made.push((own.clone(), client.clone()));
         Ok(client)
     }
@@ -56,5 +67,24 @@ impl Clients {
 
     fn made(&self) -> MutexGuard<'_, Vec<(HostsOptions, Client)>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_of_a_mirror_do_not_add_clients_without_an_end() {
+        let clients = Clients::new(ClientOptions::default());
+        for port in 1000..1100 {
+            let plain = HostOptions {
+                plain_http: true,
+                ..HostOptions::default()
+            };
+            let host = Host::parse(&format!("quay.io:{port}")).unwrap();
+            clients.client(&BTreeMap::from([(host, plain)])).unwrap();
+        }
+        assert_eq!(clients.made().len(), MOST_KEPT);
     }
 }
