@@ -16,6 +16,7 @@ use crate::copy::{Copier, Limits};
 use crate::inspect::{self, ImagePage, ImageQuery, Look};
 use crate::mirror::Mirror;
 use crate::progress::Observer;
+use crate::prune::Destination;
 use crate::queue::{InProcess, PER_HOST, Queue, Results};
 use crate::snapshot::Snapshot;
 use crate::state::Until;
@@ -115,18 +116,23 @@ impl<Q: Queue + Results> Engine<Q> {
 
     /// Says that a mirror exists, before any runs: what it wants is not deleted by another one.
     pub fn announce(&self, mirror: &Mirror) {
-        let places = mirror.places();
+        let (place, places) = (mirror.destination(), mirror.places());
         self.wiring
             .claims
-            .send_modify(|claims| claims.announce(&mirror.name, places));
+            .send_modify(|claims| claims.announce(&mirror.name, place, places));
     }
 
     /// Says that a mirror exists of which it is not known what it wants of these repositories at the
     /// destination: nothing is deleted there.
-    pub fn announce_unknown(&self, mirror: &str, places: Vec<Repository>) {
+    pub fn announce_unknown(
+        &self,
+        mirror: &str,
+        destination: Destination,
+        places: Vec<Repository>,
+    ) {
         self.wiring.claims.send_modify(|claims| {
             let count = places.len();
-            claims.announce(mirror, places);
+            claims.announce(mirror, destination, places);
             (0..count).for_each(|place| claims.unknown(mirror, place));
         });
     }
@@ -135,6 +141,15 @@ impl<Q: Queue + Results> Engine<Q> {
     pub fn access(&self, mirror: &str) -> Option<Access> {
         let mirrors = self.running.mirrors();
         Some(mirrors.get(mirror)?.access.clone())
+    }
+
+    /// Has the running mirror of this name try at once what failed and waits for its next attempt.
+    pub fn retry(&self, mirror: &str) {
+        let mirrors = self.running.mirrors();
+        if let Some(running) = mirrors.get(mirror) {
+            // A mirror that is behind with its questions tries again by itself.
+            let _ = running.looks.try_send(Look::Retry);
+        }
     }
 
     /// Says that a mirror is gone, and wants nothing any more.

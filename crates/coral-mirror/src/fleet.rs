@@ -86,12 +86,21 @@ pub struct Fleet<Q: Queue + Results = InProcess> {
 
 struct Running {
     fingerprint: Digest,
-    /// Whether its destination is a Registry object.
-    is_named: bool,
+    /// The host of the Registry object that is its destination.
+    registry: Option<Host>,
+    /// Whether it is to be started again as it is.
+    is_outdated: bool,
     stop: CancellationToken,
     task: JoinHandle<()>,
     /// What its uploads are sent with.
     destination: Client,
+}
+
+impl Running {
+    /// Whether the mirror runs as it was prepared.
+    fn is(&self, prepared: &Prepared) -> bool {
+        !self.is_outdated && self.fingerprint == prepared.fingerprint
+    }
 }
 
 impl Drop for Running {
@@ -133,7 +142,7 @@ impl<Q: Queue + Results> Fleet<Q> {
     /// Whether the mirror runs as it was prepared.
     pub fn runs(&self, prepared: &Prepared) -> bool {
         let running = self.running.get(&prepared.name);
-        running.is_some_and(|running| running.fingerprint == prepared.fingerprint)
+        running.is_some_and(|running| running.is(prepared))
     }
 
     /// Whether no mirror runs.
@@ -183,9 +192,11 @@ impl<Q: Queue + Results> Fleet<Q> {
     fn starting(&self, member: Member) -> Result<Option<Starting>, Error> {
         let prepared = member.prepared;
         let before = self.running.get(&prepared.name);
-        if before.is_some_and(|running| running.fingerprint == prepared.fingerprint) {
+        if before.is_some_and(|running| running.is(&prepared)) {
             return Ok(None);
         }
+        let differs = |running: &Running| running.fingerprint != prepared.fingerprint;
+        let changed = before.is_some_and(differs) || member.outdated;
         let access = prepared.access(&self.clients, &self.paces)?;
         if matches!(prepared.settings.target, Target::Named(_)) {
             // A registry that lets everyone read refuses a write without asking for a login.
@@ -198,7 +209,7 @@ impl<Q: Queue + Results> Fleet<Q> {
                 name: prepared.name,
                 settings: prepared.settings,
                 access,
-                changed: before.is_some() || member.outdated,
+                changed,
                 verify: Verify::AsScheduled,
                 restored: member.restored,
             },
@@ -221,6 +232,7 @@ impl<Q: Queue + Results> Fleet<Q> {
             summary,
         };
         let is_named = matches!(mirror.settings.target, Target::Named(_));
+        let registry = is_named.then(|| mirror.access.destination.clone());
         let destination = mirror.access.destination_client.clone();
         let (engine, token) = (self.engine.clone(), stop.clone());
         let task = tokio::spawn(async move {
@@ -235,7 +247,8 @@ impl<Q: Queue + Results> Fleet<Q> {
         });
         let running = Running {
             fingerprint,
-            is_named,
+            registry,
+            is_outdated: false,
             stop,
             task,
             destination,
@@ -254,8 +267,26 @@ impl<Q: Queue + Results> Fleet<Q> {
     /// Has the next [`Self::apply`] restart every mirror whose destination is a Registry object:
     /// what that refused before, it may take now.
     pub fn registries_changed(&mut self) {
-        for running in self.running.values_mut().filter(|running| running.is_named) {
+        for running in self.running.values_mut().filter(|r| r.registry.is_some()) {
             running.fingerprint = Digest::sha256(b"before the registry changed");
+        }
+    }
+
+    /// Has every mirror whose destination is the Registry object at this host try at once what
+    /// failed, for instance because the Registry was away. Nothing else is looked at.
+    pub fn registry_is_back(&self, host: &Host) {
+        let mirrors = self.running.iter();
+        let copies_there = mirrors.filter(|(_, running)| running.registry.as_ref() == Some(host));
+        for (name, _) in copies_there {
+            self.engine.retry(name);
+        }
+    }
+
+    /// Has the next [`Self::apply`] restart every mirror, with the client options as they are by
+    /// then. What is known of their images holds.
+    pub fn options_changed(&mut self) {
+        for running in self.running.values_mut() {
+            running.is_outdated = true;
         }
     }
 

@@ -102,6 +102,8 @@ pub(crate) enum Look {
     Page(ImageQuery, oneshot::Sender<ImagePage>),
     /// Everything, to be written down.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// What failed is to be tried at once.
+    Retry,
 }
 
 pub(crate) fn channel() -> (mpsc::Sender<Look>, mpsc::Receiver<Look>) {

@@ -52,6 +52,7 @@ pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, Observer, Subject, chain};
+pub use prune::Destination;
 pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
 };

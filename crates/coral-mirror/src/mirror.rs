@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use coral_api::MirrorSettings;
+use coral_api::{MirrorSettings, Target};
 use coral_image::Repository;
 
 use crate::access::Access;
 use crate::expand::destination_repository;
+use crate::prune::Destination;
 use crate::snapshot::Snapshot;
 
 /// A mirror and how it reaches its registries.
@@ -39,6 +40,14 @@ pub enum Verify {
 }
 
 impl Mirror {
+    /// Which registry it writes to, as far as its name says which one that is.
+    pub(crate) fn destination(&self) -> Destination {
+        match self.settings.target {
+            Target::Named(_) => Destination::Named(self.access.destination.clone()),
+            Target::Address(_) => Destination::Anywhere,
+        }
+    }
+
     /// The repositories at the destination, in the order of the settings.
     pub(crate) fn places(&self) -> Vec<Repository> {
         let place = |source: &Repository| destination_repository(&self.access.destination, source);

@@ -132,7 +132,7 @@ pub async fn plan_prune(mirrors: &[Mirror], planned: &[Vec<Planned>]) -> Vec<(us
             let selected = planned[number]
                 .iter()
                 .any(|p| p.key.as_ref().is_some_and(|k| k.repository == place));
-            let Wishes::Known(wanted) = claims.of(&place) else {
+            let Wishes::Known(wanted) = claims.of(&mirror.destination(), &place) else {
                 continue;
             };
             if selected && seen.insert(place.clone()) {
@@ -146,7 +146,7 @@ pub async fn plan_prune(mirrors: &[Mirror], planned: &[Vec<Planned>]) -> Vec<(us
 
 fn claim(claims: &mut Claims, mirror: &Mirror, planned: &[Planned]) {
     let places = mirror.places();
-    claims.announce(&mirror.name, places.clone());
+    claims.announce(&mirror.name, mirror.destination(), places.clone());
     for (number, (settings, place)) in mirror.settings.repositories.iter().zip(places).enumerate() {
         let source = settings.repository.to_string();
         if planned

@@ -8,7 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use coral_api::PruneSettings;
 use coral_distribution::{Category, Endpoint, Error};
 use coral_image::select::TagPatterns;
-use coral_image::{Algorithm, Digest, Repository, Tag, Version};
+use coral_image::{Algorithm, Digest, Host, Repository, Tag, Version};
+
+/// Which registry a mirror writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A Registry object, at this host: two of them with two hosts are two registries.
+    Named(Host),
+    /// Any registry, by an address. A registry has many of these, so it may be every other one.
+    Anywhere,
+}
+
+impl Destination {
+    /// Whether both may be one registry.
+    fn may_be(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Named(one), Self::Named(other)) => one == other,
+            _ => true,
+        }
+    }
+}
 
 /// What one mirror wants of one repository at its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +54,15 @@ pub(crate) enum Wishes {
 /// What every mirror of the process wants.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    mirrors: BTreeMap<String, Vec<(Repository, Claim)>>,
+    mirrors: BTreeMap<String, Claimed>,
     incomplete: bool,
+}
+
+/// What one mirror wants.
+#[derive(Debug)]
+struct Claimed {
+    destination: Destination,
+    places: Vec<(Repository, Claim)>,
 }
 
 impl Claims {
@@ -44,12 +70,18 @@ impl Claims {
     pub(crate) fn announce(
         &mut self,
         mirror: &str,
+        destination: Destination,
         repositories: impl IntoIterator<Item = Repository>,
     ) {
-        let claims = repositories
+        let places = repositories
             .into_iter()
             .map(|repository| (repository, Claim::NotYet));
-        self.mirrors.insert(mirror.to_owned(), claims.collect());
+        let places = places.collect();
+        let claimed = Claimed {
+            destination,
+            places,
+        };
+        self.mirrors.insert(mirror.to_owned(), claimed);
     }
 
     /// Whether mirrors exist of which nothing is known.
@@ -68,8 +100,8 @@ impl Claims {
     }
 
     fn set(&mut self, mirror: &str, place: usize, claim: Claim) {
-        let claims = self.mirrors.get_mut(mirror);
-        if let Some((_, known)) = claims.and_then(|claims| claims.get_mut(place)) {
+        let claimed = self.mirrors.get_mut(mirror);
+        if let Some((_, known)) = claimed.and_then(|claimed| claimed.places.get_mut(place)) {
             *known = claim;
         }
     }
@@ -79,12 +111,15 @@ impl Claims {
         self.mirrors.remove(mirror);
     }
 
-    /// What all of them want of a repository. Registries are taken for one whatever they are
-    /// called: a host has many names, and what is kept in vain does no harm.
-    pub(crate) fn of(&self, repository: &Repository) -> Wishes {
+    /// What all of them want of a repository of this registry. Registries are taken for one whatever
+    /// they are called, but for Registry objects: a host has many names, and what is kept in vain
+    /// does no harm.
+    pub(crate) fn of(&self, destination: &Destination, repository: &Repository) -> Wishes {
         let mut together = BTreeSet::new();
         let mut not_yet = false;
-        let all = self.mirrors.values().flatten();
+        let same = |claimed: &&Claimed| claimed.destination.may_be(destination);
+        let all = self.mirrors.values().filter(same);
+        let all = all.flat_map(|claimed| &claimed.places);
         for (_, claim) in all.filter(|(claimed, _)| claimed.path() == repository.path()) {
             match claim {
                 Claim::Unknown => return Wishes::Unknown,
@@ -306,23 +341,51 @@ mod tests {
     }
 
     #[test]
+    fn what_one_registry_object_is_to_hold_does_not_matter_to_another() {
+        let named = |host: &str| Destination::Named(Host::parse(host).unwrap());
+        let (ours, theirs) = (named("reg.a.svc:5000"), named("reg.b.svc:5000"));
+        let app = repository("reg.a.svc:5000/quay.io/app");
+        let mut claims = Claims::default();
+        claims.announce("a/m", ours.clone(), [app.clone()]);
+        claims.known("a/m", 0, wanted(&["1"]));
+        claims.announce("b/m", theirs, [app.clone()]);
+        claims.unknown("b/m", 0);
+        assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1"])));
+        claims.announce("c/m", Destination::Anywhere, [app.clone()]);
+        assert_eq!(claims.of(&ours, &app), Wishes::NotYet);
+    }
+
+    #[test]
     fn the_wishes_of_all_mirrors_count() {
         let mut claims = Claims::default();
         let app = repository("local:5000/quay.io/app");
-        claims.announce("a", [app.clone()]);
-        claims.announce("b", [repository("local:5000/quay.io/other"), app.clone()]);
+        claims.announce("a", Destination::Anywhere, [app.clone()]);
+        claims.announce(
+            "b",
+            Destination::Anywhere,
+            [repository("local:5000/quay.io/other"), app.clone()],
+        );
         claims.known("a", 0, wanted(&["1"]));
-        assert_eq!(claims.of(&app), Wishes::NotYet);
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::NotYet);
         claims.known("b", 1, wanted(&["2"]));
-        assert_eq!(claims.of(&app), Wishes::Known(wanted(&["1", "2"])));
+        assert_eq!(
+            claims.of(&Destination::Anywhere, &app),
+            Wishes::Known(wanted(&["1", "2"]))
+        );
         claims.unknown("b", 1);
-        assert_eq!(claims.of(&app), Wishes::Unknown);
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
         // The same registry by another of its names.
         let elsewhere = repository("127.0.0.1:5000/quay.io/app");
-        assert_eq!(claims.of(&elsewhere), Wishes::Unknown);
+        assert_eq!(
+            claims.of(&Destination::Anywhere, &elsewhere),
+            Wishes::Unknown
+        );
         claims.withdraw("b");
-        assert_eq!(claims.of(&app), Wishes::Known(wanted(&["1"])));
+        assert_eq!(
+            claims.of(&Destination::Anywhere, &app),
+            Wishes::Known(wanted(&["1"]))
+        );
         claims.set_incomplete(true);
-        assert_eq!(claims.of(&app), Wishes::Unknown);
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
     }
 }

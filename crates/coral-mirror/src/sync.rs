@@ -30,7 +30,7 @@ use crate::progress::{Event, Key, Observer, chain};
 use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
-use crate::state::{RetryPolicy, Until};
+use crate::state::{Cause, RetryPolicy, Until};
 use ledger::{Arrival, Ledger, Trust, Verification};
 
 pub use summary::{Repositories, Summary};
@@ -38,6 +38,9 @@ pub use summary::{Repositories, Summary};
 /// Questions asked to one source host at the same time: a host that does not answer holds up its
 /// own images only.
 const PER_HOST: usize = 8;
+/// Most images of a mirror. A source decides how many tags a pattern matches, and each image takes
+/// room in the memory of every program that reads what is mirrored.
+const MOST_IMAGES: usize = 20_000;
 /// Between two looks where only one is wanted.
 const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
@@ -180,11 +183,12 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    fn answer(&self, look: Look) {
+    fn answer(&mut self, look: Look) {
         let settings = &self.mirror.settings.repositories;
         // The client that asked may have gone away.
         match look {
             Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
+            Look::Retry => self.ledger.retry(),
             Look::Snapshot(answer) => {
                 let snapshot = Snapshot {
                     next_pass: self.next_pass,
@@ -277,6 +281,21 @@ impl<Q: Queue> Driver<Q> {
 
     async fn fold_in(&mut self, found: Found) {
         match found {
+            Found::Expanded(repository, Ok(Expanded { wanted, .. }))
+                if self.ledger.would_hold(repository, &wanted) > MOST_IMAGES =>
+            {
+                let selected = wanted.len();
+                let failure = Failure {
+                    error: format!(
+                        "it selects {selected} images, with which the mirror would have more than {MOST_IMAGES}: \
+                         narrow its select, or divide the mirror"
+                    ),
+                    category: "limit".into(),
+                    cause: Cause::Refusal,
+                };
+                self.claim_unknown(repository);
+                self.repository_failed(repository, failure);
+            }
             Found::Expanded(repository, Ok(Expanded { wanted, unmatched })) => {
                 self.claim(repository, &wanted);
                 self.ledger.expanded(repository, wanted, Timestamp::now());

@@ -97,6 +97,32 @@ impl Ledger {
         resting.for_each(|repository| repository.phase = Phase::Due);
     }
 
+    /// What failed is to be looked at again, whatever it waits for.
+    pub(super) fn retry(&mut self) {
+        let failed = |phase: Phase, status: &ImageStatus| {
+            let has_failed = matches!(status.state, ImageState::Failing(_) | ImageState::Error(_));
+            phase == Phase::Resting && has_failed
+        };
+        for repository in &mut self.repositories {
+            if failed(repository.phase, &repository.status) {
+                repository.phase = Phase::Due;
+            }
+        }
+        let images = self.images.iter();
+        let again = images.filter(|(_, image)| failed(image.phase, &image.status));
+        let again: Vec<Key> = again.map(|(key, _)| key.clone()).collect();
+        for key in again {
+            self.change(&key, |image| image.phase = Phase::Due);
+        }
+    }
+
+    /// How many images there would be if these were all of the repository.
+    pub(super) fn would_hold(&self, repository: usize, wanted: &[Wanted]) -> usize {
+        let images = self.images.values();
+        let others = images.filter(|image| image.repository != repository);
+        others.count() + wanted.len()
+    }
+
     /// Repositories to expand now; from here on they are being looked at.
     pub(super) fn repositories_due(&mut self, now: Timestamp) -> Vec<usize> {
         let mut due = vec![];

@@ -107,10 +107,10 @@ impl<Q: Queue> Driver<Q> {
         let Some(settings) = self.mirror.settings.prune.clone() else {
             return;
         };
-        let places = self.mirror.places();
+        let (destination, places) = (self.mirror.destination(), self.mirror.places());
         for repository in self.to_prune.clone() {
             let place = &places[repository];
-            let wishes = self.claims.borrow_and_update().of(place);
+            let wishes = self.claims.borrow_and_update().of(&destination, place);
             let wanted = match wishes {
                 Wishes::NotYet => continue,
                 Wishes::Unknown => {

@@ -391,6 +391,19 @@ async fn of_ten_thousand_tags_a_few_are_selected_with_a_request_a_page() {
 }
 
 #[tokio::test]
+async fn a_source_that_lists_more_tags_than_a_mirror_may_have_images_fails_as_a_whole() {
+    let pair = Pair::start().await;
+    let image = ImageBuilder::new(1).layers_of(&[100]).build();
+    let digest = image.digest();
+    let tags: BTreeMap<_, _> = (0..20_001).map(|n| (format!("1.{n}"), digest)).collect();
+    pair.source.load("a/b", &Built { tags, ..image });
+    let mirror = pair.mirror_of("m", "select: {glob: '*'}", "");
+    let summary = pair.passes(vec![mirror]).await.remove(0);
+    assert_eq!((summary.desired, summary.repositories.errors), (0, 1));
+    assert!(pair.tags().is_empty());
+}
+
+#[tokio::test]
 async fn a_time_of_creation_that_was_read_costs_a_head_from_then_on() {
     let pair = Pair::start().await;
     pair.source.load("a/b", &three());

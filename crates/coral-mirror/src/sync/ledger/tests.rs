@@ -277,3 +277,24 @@ fn a_failed_listing_waits_in_a_restored_ledger_too() {
     assert!(ledger.repositories_due(at(299)).is_empty());
     assert_eq!(ledger.repositories_due(at(300)), [0]);
 }
+
+#[test]
+fn what_failed_is_looked_at_again_at_once_when_asked_to_and_nothing_else_is() {
+    let mut ledger = looking_at(Until::Stopped, &["a/b:1", "c/d:1"]);
+    fails(&mut ledger, "a/b:1", Cause::Refusal, 0);
+    fails(&mut ledger, "a/b:1", Cause::Refusal, 1);
+    let digest = Digest::sha256(b"x");
+    let found = Arrival::Found { sparse: false };
+    ledger.succeeded(&wanted("c/d:1").key, digest, found, at(0));
+    assert!(due(&mut ledger, 1000).is_empty());
+    ledger.retry();
+    assert_eq!(due(&mut ledger, 1000), ["a/b"]);
+}
+
+#[test]
+fn the_images_of_other_repositories_count() {
+    let ledger = looking_at(Until::Stopped, &["a/b:1", "c/d:1"]);
+    let again = [wanted("e/f:1")];
+    assert_eq!(ledger.would_hold(0, &again), 1, "they replace those before");
+    assert_eq!(ledger.would_hold(1, &again), 3);
+}
