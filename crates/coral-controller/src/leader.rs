@@ -92,6 +92,13 @@ impl Leader {
     /// Gives the lease back, if this process holds it. Best effort: a lease that is not released
     /// expires.
     pub(crate) async fn release(&mut self) {
+        if self.election.is_held()
+            && !self.election.is_known()
+            && let Called::Lease(lease) = self.read().await
+        {
+            // A renewal that was cut off may have been carried out.
+            self.election.read(Some(*lease), self.now());
+        }
         for _ in 0..2 {
             let Some(write) = self.election.release(Timestamp::now()) else {
                 return;

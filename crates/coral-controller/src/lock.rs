@@ -33,6 +33,7 @@ pub(crate) use self::objects::{LOCK, LockObjects, TEMPLATES};
 use crate::ObjectKey;
 use crate::api::{ApiError, Writer};
 use crate::changes::Topic;
+use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 
@@ -64,11 +65,13 @@ impl LockPart {
             policies: cluster.policies.snapshot().values().cloned().collect(),
             routes: cluster.routes.snapshot().values().cloned().collect(),
             namespaces: namespaces.keys().map(|key| key.name.clone()).collect(),
+            unreadable: unreadable(cluster),
         }
     }
 
     /// Writes the policies. See the module for the order.
     async fn apply(&mut self, decision: &Decision, now: Timestamp) -> Result<(), ApiError> {
+        self.leaving.retain(|_, until| *until > now);
         let stored = self.context.cluster.lock.hosts();
         let mut published = stored.clone();
         published.extend(self.leaving.keys().cloned());
@@ -80,19 +83,21 @@ impl LockPart {
             return Ok(());
         };
         let again = decide(&self.observe());
+        if again.lock.is_none() {
+            // It cannot be read any more: the next pass says so.
+            return Ok(());
+        }
         let still: BTreeSet<&String> = again.hosts().collect();
         lock.allowed.retain(|host| still.contains(host));
 
+        // Before the write: one of its objects may be written although it fails.
+        let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
+        let until = now.saturating_add(UNTIL_IN_FORCE).unwrap_or(Timestamp::MAX);
+        self.leaving.extend(gone.map(|host| (host.clone(), until)));
         let writer = self.context.writer();
         self.context.cluster.lock.apply(&writer, &lock).await?;
 
-        let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
-        for host in gone {
-            let until = now.saturating_add(UNTIL_IN_FORCE).unwrap_or(Timestamp::MAX);
-            self.leaving.entry(host.clone()).or_insert(until);
-        }
-        self.leaving
-            .retain(|host, until| *until > now && !lock.allowed.contains(host));
+        self.leaving.retain(|host, _| !lock.allowed.contains(host));
         let mut in_force: BTreeSet<String> = lock.allowed.iter().cloned().collect();
         in_force.extend(self.leaving.keys().cloned());
         self.context.shared.locked_hosts.set(in_force);
@@ -106,13 +111,17 @@ impl LockPart {
         now: Timestamp,
     ) -> Result<(), ApiError> {
         let writer = self.context.writer();
+        let mut first = Ok(());
         for policy in self.context.cluster.policies.snapshot().values() {
             let status = decision.status(policy, failure, now);
-            if publish_status(&writer, policy, &status).await? {
-                self.report(policy, &status).await;
+            match publish_status(&writer, policy, &status).await {
+                Ok(true) => self.report(policy, &status).await,
+                Ok(false) => {}
+                // The others are written all the same.
+                Err(error) => first = first.and(Err(error)),
             }
         }
-        Ok(())
+        first
     }
 
     /// An event when a policy gets ready or stops being so.
@@ -133,6 +142,20 @@ impl LockPart {
             events.warning(policy, reason, message).await;
         }
     }
+}
+
+/// Which policy or route cannot be decoded, if one cannot. It may hold hosts of the lock, or the
+/// lock itself.
+fn unreadable(cluster: &Cluster) -> Option<String> {
+    let policies = cluster.policies.broken().into_iter();
+    let policies = policies.map(|(key, why)| format!("InjectionPolicy {key}: {why}"));
+    let routes = cluster.routes.broken().into_iter();
+    let routes = routes.map(|(key, why)| format!("RegistryRoute {key}: {why}"));
+    let first = policies.chain(routes).next()?;
+    Some(format!(
+        "what is in force stays as it is, since an object cannot be read by this version of \
+         Coral: {first}"
+    ))
 }
 
 fn ready(status: &InjectionPolicyStatus) -> Option<(bool, &str, &str)> {
@@ -169,11 +192,13 @@ impl Part for LockPart {
     ];
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
-        let decision = decide(&self.observe());
+        let observed = self.observe();
+        let decision = decide(&observed);
         let applied = self.apply(&decision, now).await;
         let failure = applied.as_ref().err().map(ToString::to_string);
-        self.publish(&decision, failure.as_deref(), now).await?;
-        applied?;
+        let failure = failure.or_else(|| observed.unreadable.clone());
+        let published = self.publish(&decision, failure.as_deref(), now).await;
+        applied.and(published)?;
         Ok(Wake::at(self.leaving.values().min().copied()))
     }
 }

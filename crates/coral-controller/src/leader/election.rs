@@ -177,6 +177,11 @@ impl Election {
         self.view = View::Unknown;
     }
 
+    /// Whether it is known what the lease says.
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self.view, View::Unknown)
+    }
+
     /// Waiting is over, or another's lease is looked at again.
     pub(super) fn look_again(&mut self) {
         if self.renewed.is_none() {

@@ -99,6 +99,27 @@ async fn a_holder_renews_with_the_version_it_knows_and_releases() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_is_given_back_after_a_renewal_that_was_cut_off() {
+    let (mut leader, mut server) = candidate();
+    acquire(&mut leader, &mut server).await;
+    let cut = tokio::select! {
+        () = leader.hold() => panic!("the lease is not lost"),
+        renewal = server.next() => renewal,
+    };
+    assert_eq!(cut.method, Method::PUT);
+    drop(cut);
+    let serve = async {
+        let (method, _) = answer(&mut server, 200, stored("me", 2)).await;
+        assert_eq!(method, Method::GET);
+        answer(&mut server, 200, stored("", 3)).await
+    };
+    let ((), (method, sent)) = tokio::join!(leader.release(), serve);
+    assert_eq!(method, Method::PUT);
+    assert_eq!(sent["spec"]["holderIdentity"], "");
+    assert_eq!(sent["metadata"]["resourceVersion"], "2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_holder_steps_down_when_the_api_server_hangs() {
     let (mut leader, mut server) = candidate();
     acquire(&mut leader, &mut server).await;

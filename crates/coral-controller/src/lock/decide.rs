@@ -31,6 +31,8 @@ pub(crate) struct Observed {
     pub(crate) routes: Vec<Arc<RegistryRoute>>,
     /// Names of the namespaces that exist.
     pub(crate) namespaces: BTreeSet<String>,
+    /// Why something is not known that the lock may follow from: it stays as it is then.
+    pub(crate) unreadable: Option<String>,
 }
 
 /// What is to be in force. The default is no lock.
@@ -74,6 +76,14 @@ impl Decision {
 
 /// Decides which lock is in force.
 pub(crate) fn decide(observed: &Observed) -> Decision {
+    let mut decision = decide_lock(observed);
+    if observed.unreadable.is_some() {
+        decision.lock = None;
+    }
+    decision
+}
+
+fn decide_lock(observed: &Observed) -> Decision {
     let mut policies: Vec<&InjectionPolicy> = observed.policies.iter().map(AsRef::as_ref).collect();
     policies.sort_by_key(|policy| policy.name_any());
     let mut with_lock = policies.into_iter().filter_map(|policy| {

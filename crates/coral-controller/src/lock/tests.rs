@@ -51,6 +51,7 @@ fn observed(policies: Vec<Arc<InjectionPolicy>>, routes: &[Value]) -> Observed {
         namespaces: ["kube-system", "coral-system", "coral-nodes", "team"]
             .map(str::to_owned)
             .into(),
+        unreadable: None,
     }
 }
 

@@ -1,30 +1,21 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
+use kube::runtime::watcher;
 use serde_json::{Value, json};
 
 use super::{REGISTRY, locked, observed, route};
-use crate::Config;
-use crate::context::Context;
 use crate::lock::decide::decide;
 use crate::lock::objects::LockObjects;
 use crate::lock::{LockPart, generate};
 use crate::part::{Part as _, Wake};
-use crate::scripted::{Asked, Server, pair};
+use crate::scripted::{Asked, Server, context, refusal};
 use crate::store::Store;
 
 /// A part over a cluster with one locking policy and these routes, in which the lock allows the
 /// Registry and `stored`.
 fn part(routes: &[Value], stored: &[&str]) -> (LockPart, Server) {
-    let (client, server) = pair();
-    let config = Config {
-        pod_name: "coral-controller-0".to_owned(),
-        namespace: "coral-system".to_owned(),
-        nodes_namespace: "coral-nodes".to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        image: None,
-    };
-    let mut context = Context::new(config, client);
+    let (mut context, server) = context();
     let seen = observed(vec![locked(&json!({}))], routes);
     context.cluster.routes = Store::from_objects(seen.routes.iter().map(|r| (**r).clone()));
     context.cluster.policies = Store::from_objects(vec![(*seen.policies[0]).clone()]);
@@ -126,7 +117,7 @@ async fn a_lock_that_cannot_be_written_narrows_nothing_and_says_so() {
     let (mut part, mut server) = part(&[], &["docker.io"]);
     let refusing = tokio::spawn(async move {
         let asked = server.next().await;
-        asked.answer(403, &crate::scripted::refusal(403, "Forbidden"));
+        asked.answer(403, &refusal(403, "Forbidden"));
         let status = server.next().await;
         let conditions = status.body["status"]["conditions"].to_string();
         echo(status);
@@ -139,4 +130,37 @@ async fn a_lock_that_cannot_be_written_narrows_nothing_and_says_so() {
     let conditions = refusing.await.unwrap();
     assert!(conditions.contains("LockNotWritten"), "{conditions}");
     assert_eq!(published(&part), ["docker.io", REGISTRY]);
+}
+
+#[tokio::test]
+async fn a_host_that_leaves_in_a_write_that_fails_half_way_keeps_its_grace() {
+    let (mut part, server) = part(&[], &["docker.io"]);
+    let mut has_failed = false;
+    server.serve(move |asked| {
+        let fails = !has_failed && asked.uri.contains("/coral-lock-templates?");
+        has_failed |= fails;
+        fails.then(|| (403, refusal(403, "Forbidden")))
+    });
+    part.pass(at(100)).await.unwrap_err();
+    // The watch has brought the narrower policy.
+    part.context.cluster.lock = in_force(&[]);
+    part.pass(at(101)).await.unwrap();
+    assert_eq!(published(&part), ["docker.io", REGISTRY]);
+    part.pass(at(106)).await.unwrap();
+    assert_eq!(published(&part), [REGISTRY]);
+}
+
+#[tokio::test]
+async fn a_route_that_cannot_be_decoded_takes_nothing_out_of_the_lock() {
+    let (mut part, server) = part(&[], &["docker.io"]);
+    let broken = json!({"metadata": {"name": "r"}, "spec": {"hosts": 7}});
+    let event = watcher::Event::Apply(serde_json::from_value(broken).unwrap());
+    part.context.cluster.routes.take(event, |_, _| false);
+    let writes = server.serve(|_| None);
+    part.pass(at(100)).await.unwrap();
+    assert!(writes.to("/coral-lock").is_empty());
+    assert_eq!(published(&part), ["docker.io", REGISTRY]);
+    let statuses = writes.to("/injectionpolicies/lock/status");
+    let status = statuses[0].to_string();
+    assert!(status.contains("RegistryRoute r"), "{status}");
 }
