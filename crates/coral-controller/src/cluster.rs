@@ -1,6 +1,7 @@
 //! The cluster as last seen: one store per kind, filled by one watch each.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use coral_api::image::Image;
 use coral_api::injection_policy::InjectionPolicy;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::ca::{AGENTS_CONFIG, WEBHOOK_CONFIGURATION};
 use crate::changes::{Changes, Topic};
 use crate::context::Context;
+use crate::events::Events;
 use crate::follow::Watch;
 use crate::lock::LockObjects;
 use crate::store::Store;
@@ -60,6 +62,7 @@ impl Cluster {
         let (client, changes) = (&context.client, &context.changes);
         let mut watches = Watches {
             changes,
+            events: &context.events,
             running: JoinSet::new(),
         };
         watches.begin(Watch::all(client, &self.images, Topic::Images));
@@ -123,14 +126,16 @@ impl Cluster {
 
 struct Watches<'a> {
     changes: &'a Changes,
+    events: &'a Arc<Events>,
     running: JoinSet<()>,
 }
 
 impl Watches<'_> {
-    fn begin<K>(&mut self, watch: Watch<K>)
+    fn begin<K>(&mut self, mut watch: Watch<K>)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
+        watch.events = Some(self.events.clone());
         self.running.spawn(watch.run(self.changes.clone(), |_| {}));
     }
 }

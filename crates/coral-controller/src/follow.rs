@@ -2,16 +2,18 @@
 
 use std::fmt::Debug;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta, PartialObjectMetaExt as _};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::changes::{Changes, Topic};
+use crate::events::Events;
 use crate::store::{Store, Taken};
 
 /// The first wait after an error of a watch; it doubles up to [`LONGEST_WAIT`].
@@ -31,6 +33,8 @@ pub(crate) struct Watch<K: Resource> {
     pub(crate) strip: fn(&mut K),
     /// Whether two versions of an object mean the same to every part.
     pub(crate) same: fn(&K, &K) -> bool,
+    /// Where an object that cannot be decoded is told of, besides the log.
+    pub(crate) events: Option<Arc<Events>>,
 }
 
 impl<K> Watch<K>
@@ -51,6 +55,7 @@ where
             topic,
             strip: |_| {},
             same: |_, _| false,
+            events: None,
         }
     }
 
@@ -74,12 +79,19 @@ where
                             (self.strip)(object);
                         }
                     });
+                    let broken = broken(&event);
                     match self.store.take(event, self.same) {
                         Taken::Unchanged => {}
                         Taken::Changed => changes.notify(self.topic),
                         Taken::Broken(key, why) => {
-                            tracing::warn!(%kind, object = %key, %why, "object cannot be read and is left out");
+                            tracing::warn!(%kind, object = %key, %why, "object cannot be decoded; what it led to stays");
                             changes.notify(self.topic);
+                            if let (Some(events), Some(object)) = (&self.events, broken) {
+                                let note = format!(
+                                    "this version of Coral cannot read the object, so what it led to stays as it is: {why}"
+                                );
+                                events.warning(&object, "CannotBeRead", note).await;
+                            }
                         }
                     }
                 }
@@ -94,6 +106,17 @@ where
             }
         }
     }
+}
+
+/// The metadata of an object that cannot be decoded.
+fn broken<K: Resource<DynamicType = ()>>(
+    event: &watcher::Event<DeserializeGuard<K>>,
+) -> Option<PartialObjectMeta<K>> {
+    let (watcher::Event::Apply(guarded) | watcher::Event::InitApply(guarded)) = event else {
+        return None;
+    };
+    let is_broken = guarded.0.is_err();
+    is_broken.then(|| guarded.meta().clone().into_response_partial())
 }
 
 /// The API server's own no: neither an outage nor an expired watch.

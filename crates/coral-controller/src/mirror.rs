@@ -18,12 +18,15 @@ mod tests;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use coral_api::names::registry_host;
 use coral_api::{RegistryMirror, Target};
 use coral_image::{Host, Repository, destination_path};
 use coral_mirror::{
-    Completeness, Engine, EngineLimits, Fleet, InProcess, Member, Prepared, Subject,
+    Completeness, Destination, Engine, EngineLimits, Fleet, InProcess, Member, Prepared, Subject,
 };
 use jiff::Timestamp;
 
@@ -32,25 +35,32 @@ use crate::api::Writer;
 use crate::changes::Topic;
 use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
+use crate::shared::PublicPaths;
 use crate::store::Snapshot;
 use probes::Probes;
 use run::Run;
 use verdict::{Verdict, Verdicts};
+
+/// How long the addresses of the API servers count as current.
+const BETWEEN_GUARDS: Duration = Duration::from_mins(5);
 
 /// Keeps the mirrors of the cluster in step.
 pub(crate) struct MirrorPart {
     context: Context,
     writer: Writer,
     fleet: Fleet,
-    /// Whether the fleet was told which addresses it may not connect to.
-    guarded: bool,
+    /// Which addresses of API servers the fleet may not connect to, and until when that is current.
+    guard: Option<(BTreeSet<SocketAddr>, Timestamp)>,
     runs: BTreeMap<ObjectKey, Run>,
     /// Registries whose pods were not ready at the last pass.
     unready: BTreeSet<ObjectKey>,
-    /// Mirrors that are announced and do not run.
-    held: BTreeSet<String>,
+    /// What mirrors want whose objects cannot be followed now, by the name that it is announced by.
+    held: Held,
     probes: Probes,
 }
+
+/// Places at destinations that are held.
+type Held = BTreeMap<String, (Destination, Vec<Repository>)>;
 
 /// Logs what fails; the statuses say the rest.
 struct Log;
@@ -74,10 +84,10 @@ impl MirrorPart {
         Self {
             writer: context.writer(),
             fleet: Fleet::new(Arc::new(engine), addresses::guarded(BTreeSet::new())),
-            guarded: false,
+            guard: None,
             runs: BTreeMap::new(),
             unready: BTreeSet::new(),
-            held: BTreeSet::new(),
+            held: Held::new(),
             probes: Probes::new(&context.changes),
             context,
         }
@@ -97,18 +107,14 @@ impl Part for MirrorPart {
     ];
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
-        if !self.guarded {
-            let servers = addresses::api_servers(&self.context).await;
-            self.fleet.set_client_options(addresses::guarded(servers));
-            self.guarded = true;
-        }
+        self.keep_guard(now).await?;
         let mirrors = self.context.cluster.mirrors.snapshot();
         let seen = lookup::Seen::observe(&self.context, &mirrors).await;
         self.notice_ready(&seen);
         let verdicts = verdict::decide(&mirrors, &seen);
         self.supervise(&mirrors, &verdicts);
         self.publish_public_paths(&mirrors);
-        let mut wake = Wake::OnChange;
+        let mut wake = Wake::at(self.guard.as_ref().map(|(_, until)| *until));
         let mut failure = None;
         for (key, mirror) in mirrors.iter() {
             match self.write_down(key, mirror, &verdicts, now).await {
@@ -126,42 +132,77 @@ impl Part for MirrorPart {
 }
 
 impl MirrorPart {
-    /// What failed while a Registry was away is tried again as soon as it is back, not after the
-    /// longest wait.
-    fn notice_ready(&mut self, seen: &lookup::Seen) {
-        let registries = seen.registries.iter().flat_map(|all| all.iter());
-        let unready = registries.filter(|(_, access)| !access.ready);
-        let unready: BTreeSet<ObjectKey> = unready.map(|(key, _)| key.clone()).collect();
-        if self.unready.iter().any(|key| !unready.contains(key)) {
-            self.fleet.registries_changed();
+    /// Has mirrors kept from the API servers. None starts before their addresses are known; they are
+    /// read again from time to time, since control-plane nodes come and go.
+    async fn keep_guard(&mut self, now: Timestamp) -> Result<(), PassError> {
+        if self.guard.as_ref().is_some_and(|(_, until)| now < *until) {
+            return Ok(());
         }
-        self.unready = unready;
+        let until = now.saturating_add(BETWEEN_GUARDS)?;
+        let servers = match (addresses::api_servers(&self.context).await, &self.guard) {
+            (Ok(servers), _) => servers,
+            (Err(error), None) => {
+                let text = format!(
+                    "no mirror starts before the addresses of the API servers are known: {error}"
+                );
+                return Err(text.into());
+            }
+            (Err(error), Some((before, _))) => {
+                tracing::warn!(%error, "the addresses of the API servers cannot be read again");
+                before.clone()
+            }
+        };
+        if self.guard.as_ref().map(|(before, _)| before) != Some(&servers) {
+            let options = addresses::guarded(servers.clone());
+            self.fleet.set_client_options(options);
+            self.fleet.options_changed();
+        }
+        self.guard = Some((servers, until));
+        Ok(())
+    }
+
+    /// What failed while a Registry was away is tried again as soon as it is back, not after the
+    /// longest wait. Mirrors of other Registries are left alone.
+    fn notice_ready(&mut self, seen: &lookup::Seen) {
+        let Some(registries) = &seen.registries else {
+            return;
+        };
+        for (key, access) in registries.iter().filter(|(_, access)| access.ready) {
+            if self.unready.contains(key)
+                && let Ok(host) = Host::parse(&access.host)
+            {
+                self.fleet.registry_is_back(&host);
+            }
+        }
+        let unready = registries.iter().filter(|(_, access)| !access.ready);
+        self.unready = unready.map(|(key, _)| key.clone()).collect();
     }
 
     /// Has the fleet run what can run. What is not known yet goes on as it was.
     fn supervise(&mut self, mirrors: &Snapshot<RegistryMirror>, verdicts: &Verdicts) {
         let mut members = vec![];
         let mut stays = BTreeSet::new();
-        let mut held = BTreeMap::new();
+        let mut held = Held::new();
         for (key, verdict) in verdicts {
+            let mut hold = || held.insert(format!("{key} (held)"), places(key, &mirrors[key]));
             match verdict {
                 Verdict::Run { prepared, .. } => {
                     members.push(self.member(key, prepared, mirrors));
                 }
-                Verdict::NotYet => {
+                Verdict::NotYet | Verdict::Waits(_) => {
                     stays.insert(key.to_string());
+                    hold();
                 }
-                Verdict::Wrong(_) => {
-                    held.insert(key.to_string(), places(&mirrors[key]));
-                }
+                Verdict::Wrong(_) => drop(hold()),
             }
         }
-        // Until everything is known, no mirror deletes what another one may want.
-        let completeness = if stays.is_empty() {
+        // Of a mirror that cannot be decoded it is not known what it wants, nor where.
+        let completeness = if self.context.cluster.mirrors.broken().is_empty() {
             Completeness::Complete
         } else {
             Completeness::Partial
         };
+        let before = self.hold(held);
         let applied = self
             .fleet
             .apply(members, completeness, |name| stays.contains(name));
@@ -181,22 +222,23 @@ impl MirrorPart {
         };
         self.runs.retain(|key, _| is_there(key));
         self.probes.retain(|key| mirrors.contains_key(key));
-        self.hold(held);
+        // Only now: those that run again have said themselves what they want.
+        for name in before.keys().filter(|name| !self.held.contains_key(*name)) {
+            self.fleet.engine().withdraw(name);
+        }
     }
 
-    /// What mirrors want that cannot run is not deleted by others.
-    fn hold(&mut self, held: BTreeMap<String, Vec<Repository>>) {
-        let engine = self.fleet.engine();
-        let running: BTreeSet<String> = self.runs.keys().map(ToString::to_string).collect();
-        for name in &self.held {
-            if !held.contains_key(name) && !running.contains(name) {
-                engine.withdraw(name);
+    /// What mirrors want that cannot be followed now is not deleted by others of the same Registry.
+    /// Returns what was held before.
+    fn hold(&mut self, held: Held) -> Held {
+        for (name, places) in &held {
+            if self.held.get(name) != Some(places) {
+                let (destination, places) = places.clone();
+                let engine = self.fleet.engine();
+                engine.announce_unknown(name, destination, places);
             }
         }
-        self.held = held.keys().cloned().collect();
-        for (name, places) in held {
-            engine.announce_unknown(&name, places);
-        }
+        std::mem::replace(&mut self.held, held)
     }
 
     fn member(
@@ -222,22 +264,46 @@ impl MirrorPart {
     /// The exact public paths of every Registry, for the registry part.
     fn publish_public_paths(&self, mirrors: &Snapshot<RegistryMirror>) {
         let known = |key: &ObjectKey, repository: &str| self.probes.known(key, repository);
-        let paths = status::public_paths(mirrors, known);
-        self.context.shared.public_paths.set(paths);
+        let broken = self.context.cluster.mirrors.broken().into_keys();
+        self.context.shared.public_paths.set(PublicPaths {
+            paths: status::public_paths(mirrors, known),
+            unknown: broken.map(|key| key.namespace).collect(),
+        });
     }
 }
 
-/// Where a mirror that cannot run would copy to; the registry does not matter.
-fn places(mirror: &RegistryMirror) -> Vec<Repository> {
-    let Ok(anywhere) = Host::parse("registry.invalid") else {
-        return vec![];
-    };
+/// The sources of a mirror as far as its object names them, whatever else is wrong with it.
+fn sources(mirror: &RegistryMirror) -> impl Iterator<Item = Repository> {
     let names = mirror.spec.repositories.iter();
-    let sources = names.filter_map(|repository| Repository::parse(&repository.name).ok());
-    let paths = sources.filter_map(|source| destination_path(&source).ok());
-    paths
-        .map(|path| Repository::new(anywhere.clone(), path))
-        .collect()
+    names.filter_map(|repository| Repository::parse(&repository.name).ok())
+}
+
+/// The host that a mirror copies to, as far as its object says it.
+fn destination(key: &ObjectKey, mirror: &RegistryMirror) -> Option<Host> {
+    let registry = &mirror.spec.registry;
+    let host = match (&registry.name, &registry.host, registry.port) {
+        (Some(name), _, _) => registry_host(&key.namespace, name),
+        (None, Some(host), Some(port)) => format!("{host}:{port}"),
+        (None, Some(host), None) => host.clone(),
+        (None, None, _) => return None,
+    };
+    Host::parse(&host).ok()
+}
+
+/// Where a mirror copies to that cannot be followed now.
+fn places(key: &ObjectKey, mirror: &RegistryMirror) -> (Destination, Vec<Repository>) {
+    let host = destination(key, mirror);
+    let is_named = mirror.spec.registry.name.is_some();
+    let destination = match host.clone().filter(|_| is_named) {
+        Some(host) => Destination::Named(host),
+        None => Destination::Anywhere,
+    };
+    let Some(host) = host.or_else(|| Host::parse("registry.invalid").ok()) else {
+        return (destination, vec![]);
+    };
+    let paths = sources(mirror).filter_map(|source| destination_path(&source).ok());
+    let places = paths.map(|path| Repository::new(host.clone(), path));
+    (destination, places.collect())
 }
 
 /// The Registry object that a mirror copies to, if it names one.

@@ -69,6 +69,8 @@ pub(crate) struct RegistryPart {
 struct Turn {
     /// How it is reached, if that was found out.
     access: Option<RegistryAccess>,
+    /// Whether it is not worked on, for a reason that its conditions have.
+    is_refused: bool,
     /// When to look again.
     next: Option<Timestamp>,
     /// The first call that failed.
@@ -146,6 +148,7 @@ impl RegistryPart {
         let published = self.publish(key, registry, &plan, now).await;
         Turn {
             next: earliest(self.ask(key, &plan, now), plan.renewal),
+            is_refused: plan.access.is_none() && !plan.outlook.is_unknown(),
             access: plan.access,
             failure: applied.and(published).err(),
         }
@@ -177,18 +180,16 @@ impl RegistryPart {
             None if is_due => {
                 self.backoff.succeeded(key);
                 self.failed.remove(key);
-                if turn.access.is_none() {
-                    // Nothing is sent there for now, but nodes keep what leads there.
-                    let reached = last_known(registry, last);
-                    turn.access = reached.map(|reached| RegistryAccess {
-                        ready: false,
-                        ..reached
-                    });
-                }
             }
             None => {}
         }
-        turn.access = turn.access.or_else(|| last_known(registry, last));
+        let last = || last_known(registry, last);
+        turn.access = turn.access.or_else(last).map(|access| RegistryAccess {
+            // Nothing is sent there for now, but nodes keep what leads there.
+            ready: access.ready && !turn.is_refused,
+            is_observed: access.is_observed || turn.is_refused,
+            ..access
+        });
         turn
     }
 
@@ -365,6 +366,7 @@ fn last_known(registry: &Registry, last: Option<&RegistryAccess>) -> Option<Regi
         host: Builder::new(registry).host(),
         endpoint: format!("https://{}", build::endpoint_host(address.parse().ok()?)),
         ready: false,
+        is_observed: false,
         push: None,
         loaded: None,
     })

@@ -119,7 +119,10 @@ impl Server {
                     let mut body = asked.body.clone();
                     // An applied status comes back with the whole object.
                     if body.is_object() && body.get("spec").is_none() {
-                        body["spec"] = json!({});
+                        body["spec"] = match body["kind"].as_str() {
+                            Some("RegistryMirror") => json!({"registry": {}, "repositories": []}),
+                            _ => json!({}),
+                        };
                     }
                     asked.answer(200, &body);
                 }

@@ -55,13 +55,27 @@ impl<T: PartialEq> Published<T> {
 }
 
 /// The exact public repository paths per Registry.
-pub(crate) type PublicPaths = BTreeMap<ObjectKey, BTreeSet<String>>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PublicPaths {
+    /// By Registry; one that is not there has none.
+    pub(crate) paths: BTreeMap<ObjectKey, BTreeSet<String>>,
+    /// Namespaces with a mirror that cannot be decoded: nothing is known of their Registries.
+    pub(crate) unknown: BTreeSet<String>,
+}
+
+impl PublicPaths {
+    /// The paths of a Registry; `None` while they are not known.
+    pub(crate) fn of(&self, registry: &ObjectKey) -> Option<BTreeSet<String>> {
+        let is_known = !self.unknown.contains(&registry.namespace);
+        is_known.then(|| self.paths.get(registry).cloned().unwrap_or_default())
+    }
+}
 
 /// Everything that parts publish for each other. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     /// Which repositories everybody in the cluster may read, per Registry. Published by the mirror
-    /// part, read by the registry part. A Registry that is not in the map has none.
+    /// part, read by the registry part.
     pub(crate) public_paths: Published<PublicPaths>,
     /// How Registries are reached. Published by the registry part.
     pub(crate) registries: Published<BTreeMap<ObjectKey, RegistryAccess>>,
@@ -100,6 +114,8 @@ pub(crate) struct RegistryAccess {
     pub(crate) endpoint: String,
     /// Whether its pod is ready.
     pub(crate) ready: bool,
+    /// Whether this process has looked at it; else only its address is known, from its status.
+    pub(crate) is_observed: bool,
     /// The credential that may push, once it was made.
     pub(crate) push: Option<PushCredential>,
     /// The public paths that the Registry said it has loaded. A repository counts as public for
@@ -154,6 +170,17 @@ mod tests {
         value.set("a");
         assert_eq!(reader.changed().now_or_never(), None);
         assert_eq!(value.get().as_deref(), Some(&"a"));
+    }
+
+    #[test]
+    fn nothing_is_known_of_the_paths_where_a_mirror_cannot_be_decoded() {
+        let public = PublicPaths {
+            unknown: BTreeSet::from(["a".to_owned()]),
+            ..PublicPaths::default()
+        };
+        assert_eq!(public.of(&ObjectKey::new("a", "reg")), None);
+        let known = public.of(&ObjectKey::new("b", "reg"));
+        assert_eq!(known, Some(BTreeSet::new()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use coral_distribution::{AddressRules, ClientOptions};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::ObjectKey;
+use crate::api::ApiError;
 use crate::context::Context;
 
 /// Where the API server's own addresses stand.
@@ -20,14 +21,14 @@ pub(super) fn guarded(servers: BTreeSet<SocketAddr>) -> ClientOptions {
         addresses: AddressRules {
             refuse_local: true,
             refused: servers,
+            own: own(std::env::var("POD_IP").ok().as_deref()),
         },
         ..ClientOptions::default()
     }
 }
 
-/// The API server's addresses with their ports: the Service's, and those behind it as far as they
-/// may be read.
-pub(super) async fn api_servers(context: &Context) -> BTreeSet<SocketAddr> {
+/// The API server's addresses with their ports: the Service's, and those behind it.
+pub(super) async fn api_servers(context: &Context) -> Result<BTreeSet<SocketAddr>, ApiError> {
     let var = |name: &str| std::env::var(name).ok();
     let mut found = BTreeSet::new();
     found.extend(service(
@@ -35,14 +36,14 @@ pub(super) async fn api_servers(context: &Context) -> BTreeSet<SocketAddr> {
         var("KUBERNETES_SERVICE_PORT").as_deref(),
     ));
     let key = ObjectKey::new(NAMESPACE, SERVICE);
-    match context.writer().get::<EndpointSlice>(&key).await {
-        Ok(Some(slice)) => found.extend(endpoints(&slice)),
-        Ok(None) => {}
-        Err(error) => {
-            tracing::warn!(%error, "the API server's own addresses are not known: mirrors are kept from its Service only");
-        }
-    }
-    found
+    let slice = context.writer().get::<EndpointSlice>(&key).await?;
+    found.extend(slice.iter().flat_map(endpoints));
+    Ok(found)
+}
+
+/// The pod's own address.
+fn own(pod: Option<&str>) -> BTreeSet<IpAddr> {
+    pod.into_iter().filter_map(|ip| ip.parse().ok()).collect()
 }
 
 fn service(host: Option<&str>, port: Option<&str>) -> Option<SocketAddr> {
@@ -70,6 +71,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_pods_own_address_is_kept_from() {
+        let expected = BTreeSet::from(["10.0.0.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(own(Some("10.0.0.7")), expected);
+        assert_eq!(own(None), BTreeSet::new());
+    }
 
     #[test]
     fn the_service_and_every_address_behind_it_are_kept_from() {

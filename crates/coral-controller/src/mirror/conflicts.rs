@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use coral_api::RegistryMirror;
-use coral_image::{Repository, destination_path};
+use coral_image::{Host, Repository, destination_path};
 use jiff::Timestamp;
 
-use super::verdict::{Verdict, Verdicts};
+use super::verdict::{Verdict, Verdicts, has_run};
+use super::{destination, sources};
 use crate::ObjectKey;
 use crate::store::Snapshot;
 
@@ -23,7 +24,8 @@ pub(super) struct Conflict {
     pub(super) other: Repository,
 }
 
-/// Takes from every mirror what an older one is in the way of.
+/// Takes from every mirror what an older one is in the way of. A mirror that does not run now keeps
+/// the places of what it has copied.
 pub(super) fn settle(verdicts: &mut Verdicts, mirrors: &Snapshot<RegistryMirror>) {
     let mut by_age: Vec<ObjectKey> = verdicts.keys().cloned().collect();
     by_age.sort_by_cached_key(|key| (age(&mirrors[key]), key.clone()));
@@ -34,19 +36,23 @@ pub(super) fn settle(verdicts: &mut Verdicts, mirrors: &Snapshot<RegistryMirror>
             conflicts,
         }) = verdicts.get_mut(&key)
         else {
+            let mirror = &mirrors[&key];
+            if let Some(host) = destination(&key, mirror).filter(|_| has_run(mirror)) {
+                for (source, place) in sources(mirror).filter_map(|s| place(s, &host)) {
+                    let first = (source, key.clone());
+                    taken.entry(place).or_insert(first);
+                }
+            }
             continue;
         };
-        for settings in &prepared.settings.repositories {
-            let source = &settings.repository;
-            let Ok(path) = destination_path(source) else {
-                continue;
-            };
-            let place = Repository::new(prepared.destination.clone(), path);
+        let repositories = prepared.settings.repositories.iter();
+        let copied = repositories.map(|settings| settings.repository.clone());
+        for (source, place) in copied.filter_map(|s| place(s, &prepared.destination)) {
             let first = || (source.clone(), key.clone());
             let (other, older) = taken.entry(place.clone()).or_insert_with(first);
-            if other != source {
+            if *other != source {
                 conflicts.push(Conflict {
-                    source: source.clone(),
+                    source,
                     place,
                     older: older.clone(),
                     other: other.clone(),
@@ -56,6 +62,12 @@ pub(super) fn settle(verdicts: &mut Verdicts, mirrors: &Snapshot<RegistryMirror>
         let is_free = |source: &Repository| !conflicts.iter().any(|c| c.source == *source);
         prepared.retain_repositories(|settings| is_free(&settings.repository));
     }
+}
+
+/// Where a source is copied to at this host.
+fn place(source: Repository, host: &Host) -> Option<(Repository, Repository)> {
+    let path = destination_path(&source).ok()?;
+    Some((source, Repository::new(host.clone(), path)))
 }
 
 /// When the object was made; one without a time is the youngest.

@@ -131,7 +131,11 @@ impl Lookup for Seen {
         let (Some(registries), Some(ca)) = (&self.registries, &self.ca) else {
             return Err(LookupError::NotYet(key));
         };
-        let access = registries.get(&key).filter(|access| access.ready);
+        let access = registries.get(&key);
+        if access.is_some_and(|access| !access.is_observed) {
+            return Err(LookupError::NotYet(key));
+        }
+        let access = access.filter(|access| access.ready);
         let host = access.and_then(|access| Host::parse(&access.host).ok());
         let push = access.and_then(|access| access.push.as_ref());
         let (Some(host), Some(push)) = (host, push) else {

@@ -91,7 +91,7 @@ impl MirrorPart {
                 prepared,
                 conflicts,
             }) => (prepared.as_ref(), conflicts.as_slice()),
-            Some(Verdict::Wrong(trouble)) => {
+            Some(Verdict::Wrong(trouble) | Verdict::Waits(trouble)) => {
                 return self.write_trouble(key, mirror, trouble, now).await;
             }
             Some(Verdict::NotYet) | None => return Ok(None),
@@ -213,7 +213,9 @@ impl MirrorPart {
             ObjectKey::new(turn.key.namespace.clone(), name)
         };
         let mut wrote = false;
-        for (number, shard) in &divided {
+        // New shards have the highest numbers: an image is in its new shard before it leaves the
+        // one that it was in.
+        for (number, shard) in divided.iter().rev() {
             let (key, there) = (named(*number), stored.get(number));
             if there.is_none_or(|there| there.spec.registry != registry) {
                 let object = shards::object(turn.mirror, *number, &registry);

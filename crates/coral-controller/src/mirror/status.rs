@@ -16,11 +16,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::conflicts::Conflict;
-use super::registry_of;
 use super::shards::{is_failing, is_there};
+use super::sources;
 use super::verdict::Trouble;
 use crate::ObjectKey;
-use crate::shared::PublicPaths;
 use crate::store::Snapshot;
 
 /// Failures that a status names.
@@ -130,29 +129,28 @@ fn repository<'a>(
 pub(super) fn public_paths(
     mirrors: &Snapshot<RegistryMirror>,
     known: impl Fn(&ObjectKey, &str) -> Option<Visibility>,
-) -> PublicPaths {
+) -> BTreeMap<ObjectKey, BTreeSet<String>> {
     let mut found: BTreeMap<(ObjectKey, String), BTreeSet<bool>> = BTreeMap::new();
     for (key, mirror) in mirrors.iter() {
-        let Ok(settings) = mirror.settings() else {
+        let Some(name) = &mirror.spec.registry.name else {
             continue;
         };
-        let Some(registry) = registry_of(key, &settings.target) else {
-            continue;
-        };
-        for settings in &settings.repositories {
-            let source = settings.repository.to_string();
+        let registry = ObjectKey::new(&key.namespace, name);
+        // Not by the settings: one mistake in the object would make all of it private.
+        for repository in sources(mirror) {
+            let source = repository.to_string();
             let stored = visibility(mirror.status.as_ref(), &source);
             let Some(seen) = known(key, &source).or(stored) else {
                 continue;
             };
-            if let Ok(path) = destination_path(&settings.repository) {
+            if let Ok(path) = destination_path(&repository) {
                 let place = (registry.clone(), path.to_string());
                 let is_public = seen == Visibility::Public;
                 found.entry(place).or_default().insert(is_public);
             }
         }
     }
-    let mut paths = PublicPaths::new();
+    let mut paths = BTreeMap::<ObjectKey, BTreeSet<String>>::new();
     for ((registry, path), seen) in found {
         if !seen.contains(&false) {
             paths.entry(registry).or_default().insert(path);
@@ -256,6 +254,9 @@ fn repositories(
     for image in &input.snapshot.images {
         *images.entry(source_of(&image.reference)).or_default() += 1;
     }
+    // What the Registry before had loaded says nothing about the one after a change.
+    let is_same = input.old.and_then(|old| old.observed_generation) == input.generation
+        && matches!(input.settings.target, Target::Named(_));
     let mut all = BTreeMap::new();
     for settings in &input.settings.repositories {
         let name = settings.repository.to_string();
@@ -266,7 +267,7 @@ fn repositories(
         let path = destination_path(&settings.repository).ok();
         let is_loaded = match (&input.loaded, path) {
             (Some(loaded), Some(path)) => Some(loaded.contains(&path.to_string())),
-            _ => old.and_then(|old| old.loaded),
+            _ => old.and_then(|old| old.loaded).filter(|_| is_same),
         };
         let repository = MirroredRepository {
             visibility: seen,

@@ -1,5 +1,7 @@
 //! Objects in, decisions out.
 
+mod passes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -49,6 +51,7 @@ fn seen() -> Seen {
         host: "reg.a.svc:5000".to_owned(),
         endpoint: "https://10.96.0.9:5000".to_owned(),
         ready: true,
+        is_observed: true,
         push: Some(PushCredential::new("coral", "s3cret")),
         loaded: None,
     };
@@ -286,11 +289,83 @@ fn a_registry_that_restarts_leaves_its_mirrors_as_they_are() {
     ran.status = Some(status_of(&new, &snapshot(vec![]), true, 10));
     let (reason, _) = trouble(&decide(&all([new]), &away), "m");
     assert_eq!(reason, "RegistryNotReady");
-    let verdicts = decide(&all([ran]), &away);
-    assert!(matches!(
-        verdicts[&ObjectKey::new("a", "m")],
-        Verdict::NotYet
-    ));
+    let Verdict::Waits(waits) = of(&decide(&all([ran.clone()]), &away)) else {
+        panic!("it goes on as it was, and says so");
+    };
+    assert_eq!(waits.reason, "RegistryNotReady");
+    ran.spec.suspend = true;
+    let suspended = decide(&all([ran]), &away);
+    assert!(matches!(of(&suspended), Verdict::Wrong(_)), "it ends");
+}
+
+fn of(verdicts: &Verdicts) -> Verdict {
+    match &verdicts[&ObjectKey::new("a", "m")] {
+        Verdict::Waits(trouble) => Verdict::Waits(trouble.clone()),
+        Verdict::Wrong(trouble) => Verdict::Wrong(trouble.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_mistake_in_a_mirror_makes_none_of_its_repositories_private() {
+    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let mut status = status_of(&mirror, &snapshot(vec![]), true, 10);
+    status.repositories.as_mut().unwrap()[0].visibility = Some(Visibility::Public);
+    mirror.status = Some(status);
+    mirror.spec.interval = Some("one day".to_owned());
+    assert!(mirror.settings().is_err());
+    let paths = status::public_paths(&all([mirror]), |_, _| None);
+    let expected = BTreeSet::from(["quay.io/a/b".to_owned()]);
+    assert_eq!(paths[&ObjectKey::new("a", "reg")], expected);
+}
+
+#[test]
+fn what_a_registry_has_loaded_says_nothing_about_the_one_after_it() {
+    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let mut before = status_of(&mirror, &snapshot(vec![]), true, 10);
+    let repository = &mut before.repositories.as_mut().unwrap()[0];
+    repository.visibility = Some(Visibility::Public);
+    repository.loaded = Some(true);
+    let mut loaded = |spec: Value, generation: i64| {
+        mirror.spec = serde_json::from_value(spec).unwrap();
+        let (settings, snapshot) = (mirror.settings().unwrap(), snapshot(vec![]));
+        let input = Input {
+            old: Some(&before),
+            generation: Some(generation),
+            settings: &settings,
+            snapshot: &snapshot,
+            quiet: true,
+            conflicts: &[],
+            loaded: None,
+            now: at(20),
+        };
+        let status = status::status(&input, |_| None, |_| true);
+        status.repositories.unwrap()[0].loaded
+    };
+    assert_eq!(loaded(spec("quay.io/a/b"), 3), Some(true));
+    let mut elsewhere = spec("quay.io/a/b");
+    elsewhere["registry"] = json!({"name": "other"});
+    assert_eq!(loaded(elsewhere.clone(), 4), None);
+    elsewhere["registry"] = json!({"host": "reg.coral-system.svc:5000"});
+    assert_eq!(loaded(elsewhere, 3), None);
+}
+
+#[test]
+fn an_older_mirror_that_cannot_run_now_keeps_its_places() {
+    let mut older = mirror("older", OLD, &spec("2001-db8-0-0-0-0-0-1:5000/a/b"));
+    let younger = mirror("m", NEW, &spec("[2001:db8::1]:5000/a/b"));
+    let conflicts = |older: &RegistryMirror| {
+        let verdicts = decide(&all([older.clone(), younger.clone()]), &seen());
+        match &verdicts[&ObjectKey::new("a", "m")] {
+            Verdict::Run { conflicts, .. } => conflicts.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    older.status = Some(status_of(&older, &snapshot(vec![]), true, 10));
+    older.spec.interval = Some("one day".to_owned());
+    assert_eq!(conflicts(&older), 1);
+    older.status = None;
+    assert_eq!(conflicts(&older), 0, "it has copied nothing");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) enum Verdict {
     },
     /// Something is not known yet: it goes on as it was.
     NotYet,
+    /// Its Registry is away: it goes on as it was, and says so.
+    Waits(Trouble),
     /// It cannot run.
     Wrong(Trouble),
 }
@@ -76,9 +78,12 @@ fn wrong(
             }
             LookupError::Secret(SecretProblem::Missing(_)) => "SecretMissing",
             LookupError::NoRegistry(_) => "RegistryMissing",
-            // A registry that restarts, or of which this process has not heard yet: the Registry
-            // says so itself.
-            LookupError::RegistryNotReady(_) if has_run(mirror) => return Verdict::NotYet,
+            LookupError::RegistryNotReady(_) if has_run(mirror) && !mirror.spec.suspend => {
+                return Verdict::Waits(Trouble {
+                    reason: "RegistryNotReady",
+                    message: error.to_string(),
+                });
+            }
             LookupError::RegistryNotReady(_) => "RegistryNotReady",
         },
         PrepareError::Secret { .. } | PrepareError::Credentials { .. } => "SecretInvalid",
@@ -88,7 +93,7 @@ fn wrong(
 }
 
 /// Whether the mirror ran before, in this process or an earlier one.
-fn has_run(mirror: &RegistryMirror) -> bool {
+pub(super) fn has_run(mirror: &RegistryMirror) -> bool {
     let status = mirror.status.as_ref();
     status.is_some_and(|status| status.mirrored.is_some())
 }

@@ -30,6 +30,10 @@ pub(crate) struct Observed {
     pub(crate) registries: Vec<RegistryView>,
     pub(crate) nodes: Vec<NodeView>,
     pub(crate) in_force: HostsInForce,
+    /// Whether every Image could be decoded: while one cannot, no image leaves a node.
+    pub(crate) has_all_images: bool,
+    /// Whether every route could be decoded: while one cannot, no host leaves a node.
+    pub(crate) has_all_routes: bool,
     /// Sources that are mirrored, as references.
     pub(crate) mirrored: BTreeSet<String>,
 }
@@ -74,6 +78,8 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
         registries: registry_views(&registry_keys(context), &access, &nodes),
         nodes,
         in_force: HostsInForce(in_force),
+        has_all_images: cluster.images.broken().is_empty(),
+        has_all_routes: cluster.routes.broken().is_empty(),
         mirrored: mirrored.collect(),
         images,
         held,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coral_api::conditions::kind::{DEGRADED, READY};
 use coral_api::image::Image;
-use coral_api::node_images::{NodeImages, NodeImagesSpec};
+use coral_api::node_images::{MAX_NODE_IMAGES, MAX_NODE_REGISTRIES, NodeImages, NodeImagesSpec};
 use coral_api::registry_route::RegistryRoute;
 use coral_image::{Digest, ImageRef};
 use jiff::Timestamp;
@@ -120,12 +120,21 @@ fn decide(
     let (mut specs, mut labels) = (BTreeMap::new(), BTreeMap::new());
     for node in observed.nodes.iter().filter(|node| node.linux) {
         let (routes, registries) = (&observed.routes, &observed.registries);
-        let spec = NodeImagesSpec {
+        let mut spec = NodeImagesSpec {
             images: placement.images.remove(&node.name).unwrap_or_default(),
             pins: own_image.iter().map(|&image| image.to_owned()).collect(),
             registries: for_node(node, &table, routes, registries, &observed.in_force),
         };
-        let wanted = wanted_on(node, observed);
+        let mut wanted = wanted_on(node, observed);
+        if let Some(before) = node.spec() {
+            if !observed.has_all_images {
+                keep_images(&mut spec, before);
+                wanted.extend(before.images.iter().map(|image| image.reference.clone()));
+            }
+            if !observed.has_all_routes {
+                keep_hosts(&mut spec, before);
+            }
+        }
         let changes = changes(node, &wanted);
         if !changes.is_empty() {
             labels.insert(node.name.clone(), changes);
@@ -144,6 +153,26 @@ fn decide(
         specs,
         labels,
     }
+}
+
+/// Keeps the images of an Image that cannot be decoded: it is not known which these are.
+fn keep_images(spec: &mut NodeImagesSpec, before: &NodeImagesSpec) {
+    let named: BTreeSet<String> = spec.images.iter().map(|i| i.reference.clone()).collect();
+    let kept = before.images.iter();
+    let kept = kept.filter(|image| !named.contains(&image.reference));
+    spec.images.extend(kept.cloned());
+    spec.images.truncate(MAX_NODE_IMAGES);
+    spec.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+}
+
+/// Keeps the hosts of a route that cannot be decoded: it is not known which these are.
+fn keep_hosts(spec: &mut NodeImagesSpec, before: &NodeImagesSpec) {
+    let named: BTreeSet<String> = spec.registries.iter().map(|r| r.host.clone()).collect();
+    let kept = before.registries.iter();
+    let kept = kept.filter(|entry| !named.contains(&entry.host));
+    spec.registries.extend(kept.cloned());
+    spec.registries.truncate(MAX_NODE_REGISTRIES);
+    spec.registries.sort_by(|a, b| a.host.cmp(&b.host));
 }
 
 /// The references that Images ask for on this node.
@@ -334,5 +363,40 @@ impl FirstError {
 
     fn into_result(self) -> Result<(), PassError> {
         self.0.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_api::node_images::{NodeImage, NodeRegistry};
+
+    use super::*;
+
+    fn spec(images: &[&str], hosts: &[&str]) -> NodeImagesSpec {
+        let image = |reference: &&str| NodeImage {
+            reference: (*reference).to_owned(),
+            ..NodeImage::default()
+        };
+        let entry = |host: &&str| NodeRegistry {
+            host: (*host).to_owned(),
+            registry: "reg.a.svc:5000".to_owned(),
+            endpoint: "https://10.0.0.1:5000".to_owned(),
+            policy: coral_api::node_images::NodeRegistryPolicy::Registry,
+        };
+        NodeImagesSpec {
+            images: images.iter().map(image).collect(),
+            registries: hosts.iter().map(entry).collect(),
+            pins: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_an_object_that_cannot_be_decoded_may_want_stays_on_the_node() {
+        let before = spec(&["a/b:1", "a/c:1"], &["docker.io", "quay.io"]);
+        let mut now = spec(&["a/b:1", "a/d:1"], &["quay.io"]);
+        keep_images(&mut now, &before);
+        keep_hosts(&mut now, &before);
+        let expected = spec(&["a/b:1", "a/c:1", "a/d:1"], &["docker.io", "quay.io"]);
+        assert_eq!(now, expected);
     }
 }

@@ -104,6 +104,7 @@ fn continue_with(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: 
         host: builder.host(),
         endpoint: format!("https://{}", endpoint_host(address)),
         ready: false,
+        is_observed: true,
         push: None,
         loaded: None,
     });

@@ -91,7 +91,7 @@ impl RegistryPart {
             found: Found::default(),
             image: self.image.clone().unwrap_or_default(),
             authority: None,
-            public: public.map(|all| all.get(&key).cloned().unwrap_or_default()),
+            public: public.and_then(|all| all.of(&key)),
             answer: self.loaded.answer(&key),
             confirmed: self.confirmed.get(&key).cloned(),
             now,

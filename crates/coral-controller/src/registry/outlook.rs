@@ -88,6 +88,12 @@ impl Outlook {
             .is_some_and(|saying| saying.truth == Truth::True)
     }
 
+    /// Whether nothing was heard of the Registry.
+    pub(super) fn is_unknown(&self) -> bool {
+        let ready = self.ready.as_ref();
+        ready.is_none_or(|saying| saying.truth == Truth::Unknown)
+    }
+
     /// Whether a person has to do something.
     pub(super) fn needs_attention(&self) -> bool {
         let is_stuck = |saying: &Saying| matches!(saying.reason, "PodNotRunning" | "Unschedulable");

@@ -48,6 +48,11 @@ fn published(part: &RegistryPart) -> Option<RegistryAccess> {
     all.get(&ObjectKey::new("a", "reg")).cloned()
 }
 
+/// Whether a pass of a new leader found out how the Registry is.
+fn is_observed(part: &RegistryPart) -> bool {
+    published(part).is_some_and(|access| access.is_observed)
+}
+
 /// The reasons of `Ready` that were written.
 fn reasons(writes: &Writes) -> Vec<String> {
     let statuses = writes.to("/registries/reg/status");
@@ -72,6 +77,12 @@ async fn kept_at_its_address(
     let _ = part.pass(now()).await;
     let access = published(&part).expect("the Registry is still there");
     assert_eq!((access.endpoint.as_str(), access.ready), (ENDPOINT, false));
+    let is_told = !reasons(&writes).is_empty();
+    assert_eq!(
+        is_observed(&part),
+        is_told,
+        "mirrors say what is known only"
+    );
     writes
 }
 
