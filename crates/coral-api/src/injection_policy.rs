@@ -62,7 +62,7 @@ use crate::nullable;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.lock) || (!has(self.podSelector) && !has(self.namespaceSelector))").message("a policy with a lock must not have a podSelector or namespaceSelector: whoever may set such a label would leave the lock. Exempt namespaces by name with lock.exemptNamespaces"))]
+#[x_kube(validation = Rule::new("!has(self.lock) || (!has(self.podSelector) && !has(self.namespaceSelector))").message("a policy with a lock must not have a podSelector or namespaceSelector: users who may set such a label could bypass the lock. Exempt namespaces by name with lock.exemptNamespaces"))]
 pub struct InjectionPolicySpec {
     /// Namespaces that the policy is for. None: every namespace but the excluded ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,8 @@ pub struct InjectionPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<FeatureMode>,
     /// Mirrors that pods may be pointed at, in this order, at most 100. None: those of the pod's
-    /// own namespace and those whose `allowFrom` takes the pod in.
+    /// own namespace, then those of `coral-system` whose `allowFrom` selects the namespace. A mirror
+    /// of any other namespace is used only if it is named here.
     #[serde(
         default,
         deserialize_with = "nullable",

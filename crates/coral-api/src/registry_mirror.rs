@@ -137,7 +137,8 @@ pub struct RegistryMirrorSpec {
     pub limits: Option<MirrorLimits>,
     /// Namespaces, by their labels, whose pods may be pointed at what this mirror holds: `{}` is
     /// every namespace. Without it, only the mirror's own namespace. Has a meaning in a cluster
-    /// only.
+    /// only, and there in a mirror of the namespace `coral-system` only: pods are pointed at the
+    /// mirror of any other foreign namespace only if an InjectionPolicy names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_from: Option<LabelSelector>,
     /// Copies nothing while true.

@@ -89,9 +89,10 @@ impl Feature {
 /// A RegistryMirror.
 #[derive(Debug, Clone, Default)]
 struct Mirror {
-    /// Namespaces beside its own whose pods may be pointed at what it holds.
+    /// Namespaces beside its own whose pods may be pointed at what it holds. Read for mirrors of
+    /// coral-system only.
     allow_from: Option<LabelSelector>,
-    /// Source repositories that the Registry serves to everybody now.
+    /// Source repositories that the Registry serves to anonymous clients now.
     public: HashSet<String>,
 }
 
@@ -187,10 +188,10 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotFromOutside => "not an image from outside",
+            Self::NotFromOutside => "the image already names a Registry of this cluster, or cannot be parsed",
             Self::NotMirrored => "not mirrored",
             Self::NotAllowed => "mirrored, but not for this namespace",
-            Self::NotPublic => "mirrored, but not readable for everybody",
+            Self::NotPublic => "mirrored, but not readable anonymously",
             Self::RegistryNotReady => "its Registry is not ready",
             Self::NoNode => "no node is known to reach its Registry",
             Self::NotOnThisNode => "the pod's node is not known to reach its Registry",
@@ -264,6 +265,9 @@ impl World {
         let rank = |copy: &MirroredCopy| match rules.mirrors() {
             Some(named) => named.iter().position(|mirror| *mirror == copy.mirror),
             None if copy.mirror.namespace == namespace.name => Some(0),
+            // `allowFrom` is consent of the mirror's side only. For the pod's side an administrator
+            // consents: mirrors of coral-system are theirs, and any other is named by a policy.
+            None if copy.mirror.namespace != namespace::SYSTEM => None,
             None => {
                 let mirror = self.mirrors.get(&copy.mirror)?;
                 let allowed = mirror.allow_from.as_ref()?.matches(&namespace.labels);

@@ -518,6 +518,52 @@ fn a_mirror_takes_in_pods_of_its_own_namespace_of_allow_from_and_of_a_policy() {
     );
 }
 
+/// A mirror of another tenant that holds the same image in a Registry of its own.
+fn with_tenants_mirror(mut cluster: Cluster) -> Cluster {
+    let host = "reg.a-team.svc:5000";
+    let mut images = shard("a-team", "own", &crate::fixture::held());
+    images["spec"]["registry"] = json!(host);
+    for image in images["status"]["images"].as_array_mut().unwrap() {
+        let destination = image["destination"].as_str().unwrap();
+        image["destination"] = json!(destination.replace(REGISTRY, host));
+    }
+    cluster.images.push(images);
+    cluster.mirrors.push(mirror("a-team", "own", &json!({})));
+    let mut registry = cluster.registries[0].clone();
+    registry["metadata"]["namespace"] = json!("a-team");
+    cluster.registries.push(registry);
+    for node in &mut cluster.nodes {
+        node["metadata"]["labels"][label::registry(host)] = json!("ready");
+    }
+    cluster
+}
+
+#[test]
+fn pods_are_pointed_at_another_tenants_mirror_only_if_a_policy_names_it() {
+    let named = json!({"metadata": {"name": "p"}, "spec": {"mirrors": [{"namespace": "a-team", "name": "own"}]}});
+    let beside_the_administrators = Cluster::default();
+    let alone = Cluster {
+        mirrors: vec![],
+        images: vec![],
+        ..Cluster::default()
+    };
+    let theirs = "reg.a-team.svc:5000/docker.io/library/nginx:1".to_owned();
+    let outside = inside("docker.io/library/nginx:1");
+    for (cluster, policies, namespace_name, expected) in [
+        (&beside_the_administrators, vec![], "team", &outside),
+        (&alone, vec![], "team", &"nginx:1".to_owned()),
+        (&alone, vec![named.clone()], "team", &theirs),
+        (&beside_the_administrators, vec![named], "team", &theirs),
+        (&beside_the_administrators, vec![], "a-team", &theirs),
+    ] {
+        let mut cluster = with_tenants_mirror(cluster.clone());
+        cluster.policies = policies;
+        let before = pod("registry", &["nginx:1"]);
+        let (after, _) = reviewed(&before, &namespace(namespace_name), &cluster.world());
+        assert_eq!(&after["spec"]["containers"][0]["image"], expected);
+    }
+}
+
 #[test]
 fn a_policy_switches_features_off_for_the_pods_that_it_selects() {
     for (spec, expected) in [
