@@ -19,6 +19,8 @@ const CONTROLLER: &str = "coral-controller";
 const MAX_NAMESPACE: usize = 63;
 /// Longest name of a Secret; the Role's name has a prefix before it.
 const MAX_NAME: usize = 240;
+/// Longest name of a Registry in a cluster, from which the controller makes other names.
+const MAX_REGISTRY: usize = 50;
 
 /// What `coral grant` takes.
 #[derive(Debug, Args)]
@@ -29,9 +31,10 @@ pub(crate) struct GrantArguments {
     /// The namespace
     #[arg(value_name = "NAMESPACE")]
     namespace: String,
-    /// Secrets that the controller may read; none: every Secret of the namespace
-    #[arg(value_name = "SECRET", conflicts_with = "registry")]
-    secrets: Vec<String>,
+    /// Secrets that the controller may read; none: every Secret of the namespace. With --registry:
+    /// Registries that it may run; none: every Registry, and every Secret of the namespace
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
 }
 
 /// Prints them, for `kubectl apply -f -`.
@@ -48,30 +51,33 @@ fn granted(arguments: &GrantArguments) -> Result<String, Failure> {
              letters, digits and dashes"
         )));
     }
-    if arguments.registry {
-        return Ok(registry(namespace));
+    if arguments.names.is_empty() {
+        return Ok(if arguments.registry {
+            every_registry(namespace)
+        } else {
+            every_secret(namespace)
+        });
     }
-    if arguments.secrets.is_empty() {
-        return Ok(every_secret(namespace));
-    }
-    let mut text = String::new();
-    for secret in &arguments.secrets {
-        if !is_subdomain(secret) {
-            return Err(Failure::input(format!(
-                "{secret}: not the name of a Secret: expected at most {MAX_NAME} lower-case \
-                 letters, digits, dashes and dots"
-            )));
-        }
-        if !text.is_empty() {
-            text.push_str("---\n");
-        }
-        text.push_str(&one_secret(namespace, secret));
-    }
-    Ok(text)
+    let one = if arguments.registry {
+        one_registry
+    } else {
+        one_secret
+    };
+    let documents: Result<Vec<String>, Failure> = arguments
+        .names
+        .iter()
+        .map(|name| one(namespace, name))
+        .collect();
+    Ok(documents?.join("---\n"))
 }
 
-fn registry(namespace: &str) -> String {
-    let rules = "  \
+/// What the controller needs for Registries beside their Secrets.
+const WORKLOADS: &str = "  \
+  # That Registries may run here. No role of Kubernetes includes this verb, so that only an
+  # administrator of the cluster can grant it.
+  - apiGroups: [stvz.io]
+    resources: [registries]
+    verbs: [run]
   # The workload of a Registry, its address, and the list of public repositories that it follows.
   # Nothing is deleted: what was made goes with the Registry that owns it.
   - apiGroups: [apps]
@@ -84,13 +90,44 @@ fn registry(namespace: &str) -> String {
   - apiGroups: [\"\"]
     resources: [pods]
     verbs: [get, list, watch, patch]
-  # Its certificate and its credential for pushing.
+";
+
+fn every_registry(namespace: &str) -> String {
+    let rules = format!(
+        "{WORKLOADS}  \
+  # Certificates and credentials of Registries. Without names this is every Secret of the namespace.
   - apiGroups: [\"\"]
     resources: [secrets]
     verbs: [get, list, watch, create, patch]
-";
-    let reason = format!("# Allows Coral's controller to make Registries in {namespace}.");
-    role_and_binding(&reason, namespace, "coral-registry", rules)
+"
+    );
+    let reason = format!("# Allows Coral's controller to run every Registry of {namespace}.");
+    role_and_binding(&reason, namespace, "coral-registry", &rules)
+}
+
+fn one_registry(namespace: &str, name: &str) -> Result<String, Failure> {
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+    if name.len() > MAX_REGISTRY || !begins || !is_part(name) {
+        return Err(Failure::input(format!(
+            "{name}: not the name of a Registry: expected at most {MAX_REGISTRY} lower-case letters, \
+             digits and dashes, of which the first is a letter"
+        )));
+    }
+    let rules = format!(
+        "{WORKLOADS}  \
+  # Its certificate, its users and its credential for pushing. `create` cannot be narrowed by name.
+  - apiGroups: [\"\"]
+    resources: [secrets]
+    verbs: [create]
+  - apiGroups: [\"\"]
+    resources: [secrets]
+    resourceNames: [\"{name}-tls\", \"{name}-auth\", \"{name}-push\"]
+    verbs: [get, list, watch, patch]
+"
+    );
+    let reason = format!("# Allows Coral's controller to run the Registry {name} in {namespace}.");
+    let role = format!("coral-registry-{name}");
+    Ok(role_and_binding(&reason, namespace, &role, &rules))
 }
 
 fn every_secret(namespace: &str) -> String {
@@ -104,7 +141,13 @@ fn every_secret(namespace: &str) -> String {
     role_and_binding(&reason, namespace, "coral-secrets", rules)
 }
 
-fn one_secret(namespace: &str, secret: &str) -> String {
+fn one_secret(namespace: &str, secret: &str) -> Result<String, Failure> {
+    if !is_subdomain(secret) {
+        return Err(Failure::input(format!(
+            "{secret}: not the name of a Secret: expected at most {MAX_NAME} lower-case letters, \
+             digits, dashes and dots"
+        )));
+    }
     let mut rules = String::from("  # Only this Secret, also when it changes.\n");
     // A name such as `1e3` would be a number without the quotes.
     let _ = write!(
@@ -116,12 +159,8 @@ fn one_secret(namespace: &str, secret: &str) -> String {
 "
     );
     let reason = format!("# Allows Coral's controller to read the Secret {secret} in {namespace}.");
-    role_and_binding(
-        &reason,
-        namespace,
-        &format!("coral-secret-{secret}"),
-        &rules,
-    )
+    let role = format!("coral-secret-{secret}");
+    Ok(role_and_binding(&reason, namespace, &role, &rules))
 }
 
 fn role_and_binding(reason: &str, namespace: &str, name: &str, rules: &str) -> String {
@@ -176,21 +215,21 @@ fn is_part(part: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn arguments(registry: bool, namespace: &str, secrets: &[&str]) -> GrantArguments {
+    fn arguments(registry: bool, namespace: &str, names: &[&str]) -> GrantArguments {
         GrantArguments {
             registry,
             namespace: namespace.to_owned(),
-            secrets: secrets.iter().map(|&secret| secret.to_owned()).collect(),
+            names: names.iter().map(|&name| name.to_owned()).collect(),
         }
     }
 
     #[test]
-    fn the_installation_grants_registries_in_coral_system_as_the_command_does() {
-        let printed = granted(&arguments(true, "coral-system", &[])).unwrap();
+    fn the_installation_grants_one_registry_in_coral_system_as_the_command_does() {
+        let printed = granted(&arguments(true, "coral-system", &["reg"])).unwrap();
         assert_eq!(
             printed,
             include_str!("../../../deploy/registry-grant.yaml"),
-            "write the output of `coral grant --registry coral-system` to deploy/registry-grant.yaml"
+            "write the output of `coral grant --registry coral-system reg` to deploy/registry-grant.yaml"
         );
     }
 
@@ -216,6 +255,38 @@ mod tests {
         let printed = granted(&arguments(false, "team", &[])).unwrap();
         assert!(printed.contains("verbs: [get, list, watch]\n"), "{printed}");
         assert!(!printed.contains("resourceNames"), "{printed}");
+    }
+
+    #[test]
+    fn a_registry_needs_a_verb_that_administrators_of_namespaces_do_not_hold() {
+        for names in [&[][..], &["reg"]] {
+            let printed = granted(&arguments(true, "team", names)).unwrap();
+            let right = "  - apiGroups: [stvz.io]\n    resources: [registries]\n    verbs: [run]\n";
+            assert!(printed.contains(right), "{printed}");
+        }
+        let aggregated = include_str!("../../../deploy/roles.yaml");
+        let mut verbs = aggregated.lines().filter(|line| line.contains("verbs:"));
+        assert!(verbs.all(|line| !line.contains("run") && !line.contains('*')));
+    }
+
+    #[test]
+    fn the_grant_of_a_registry_by_name_reads_its_own_secrets_only() {
+        let printed = granted(&arguments(true, "team", &["reg", "other"])).unwrap();
+        for name in ["reg", "other"] {
+            let own = format!(
+                "    resourceNames: [\"{name}-tls\", \"{name}-auth\", \"{name}-push\"]\n    verbs: \
+                 [get, list, watch, patch]\n"
+            );
+            assert_eq!(printed.matches(&own).count(), 1, "{printed}");
+        }
+        let unnamed = "    resources: [secrets]\n    verbs: [create]\n";
+        assert_eq!(printed.matches(unnamed).count(), 2, "{printed}");
+        assert_eq!(printed.matches("resources: [secrets]").count(), 4);
+        for name in ["1a", "a.b", "-a", "", &"a".repeat(51)] {
+            let failure = granted(&arguments(true, "team", &[name])).unwrap_err();
+            let said: String = failure.lines().collect();
+            assert!(said.contains("not the name of a Registry"), "{said}");
+        }
     }
 
     #[test]
