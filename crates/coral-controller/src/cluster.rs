@@ -117,8 +117,16 @@ impl Cluster {
                 Topic::Lock => self.lock.ready().await,
                 Topic::Nodes => self.nodes.ready().await,
                 Topic::Namespaces => self.namespaces.ready().await,
-                // Values inside the process: a reader sees that they are not there yet.
-                _ => {}
+                // In-process values are `Option`s, and readers handle `None`. These objects are
+                // watched by the part that asks for them.
+                Topic::Secrets
+                | Topic::RegistryWorkloads
+                | Topic::Ca
+                | Topic::PublicPaths
+                | Topic::RegistryAccess
+                | Topic::Resolutions
+                | Topic::LockedHosts
+                | Topic::MirrorProgress => {}
             }
         }
     }
