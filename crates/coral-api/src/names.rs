@@ -93,6 +93,21 @@ pub mod label {
         format!("{REGISTRY_PREFIX}{}", hash(host))
     }
 
+    /// Whether Coral writes node labels of this key. Other labels under the prefixes are left alone.
+    ///
+    /// ```
+    /// use coral_api::names::label;
+    /// assert!(label::is_own(&label::image("docker.io/library/debian:bookworm-slim")));
+    /// assert!(!label::is_own("image.stvz.io/owner"));
+    /// ```
+    pub fn is_own(key: &str) -> bool {
+        let hash = key
+            .strip_prefix(IMAGE_PREFIX)
+            .or_else(|| key.strip_prefix(REGISTRY_PREFIX));
+        let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        hash.is_some_and(|hash| hash.len() == 32 && hash.chars().all(is_digit))
+    }
+
     /// The first 32 hexadecimal digits of SHA-256: the name of a label ends at 63 letters.
     fn hash(text: &str) -> String {
         use sha2::{Digest, Sha256};

@@ -3,7 +3,7 @@
 //!
 //! It acts with the person's own rights and needs no part of Coral but the agents, which alone can
 //! remove their files from the nodes. Every step looks at what is there, so that it can be run
-//! again whatever already went.
+//! again at any point.
 
 mod calls;
 mod nodes;
@@ -76,16 +76,17 @@ pub(crate) async fn run(
     say("removing labels, the condition and the taint from the nodes");
     nodes::clean(&calls).await?;
     registries::keep_or_delete_volumes(&calls, arguments.delete_data, terminal).await?;
+    let workloads = registries::Workloads::of_registries(&calls).await?;
     say("deleting the objects of Coral's kinds");
     objects::delete_all(&calls).await?;
-    registries::wait_until_gone(&calls).await?;
+    registries::wait_until_gone(&calls, &workloads).await?;
     if arguments.delete_data {
         registries::delete_volumes(&calls, terminal).await?;
     }
     say("deleting what the controller and `coral grant` made");
     remove_own(&calls).await?;
     crate::terminal::print(
-        "Coral is out of this cluster but for its installation: kubectl delete --ignore-not-found -k deploy/",
+        "Coral's objects and node files are removed. Now delete the installation: kubectl delete --ignore-not-found -k deploy/",
     );
     Ok(ExitCode::SUCCESS)
 }

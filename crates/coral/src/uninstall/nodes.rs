@@ -87,7 +87,7 @@ pub(super) async fn empty(
 }
 
 /// The nodes whose agents have not yet said that nothing is left. Without agents, those whose last
-/// words were that something is there.
+/// status still lists files or pins.
 fn outstanding(sets: &[NodeImages], has_agents: bool) -> Vec<String> {
     let is_left = |set: &&NodeImages| {
         let Some(status) = &set.status else {
@@ -146,7 +146,7 @@ async fn clean_one(calls: &Calls, nodes: &Api<Node>, node: &Node) -> Result<(), 
     if without_taint(node).is_some() {
         let what = format!("removing the taint {STARTUP_TAINT} from node {name}");
         let taint = async || {
-            // As it is now: whatever else was changed since the list is kept.
+            // From the present node: changes of other taints since the list are kept.
             let patch = without_taint(&nodes.get(&name).await?).unwrap_or_default();
             nodes.patch(&name, &params, &Patch::Merge(patch)).await
         };
@@ -172,10 +172,7 @@ async fn clean_one(calls: &Calls, nodes: &Api<Node>, node: &Node) -> Result<(), 
 
 /// A merge patch that removes Coral's labels, if there are some.
 fn without_labels(labels: &BTreeMap<String, String>) -> Option<Value> {
-    let is_own = |key: &&String| {
-        key.starts_with(label::IMAGE_PREFIX) || key.starts_with(label::REGISTRY_PREFIX)
-    };
-    let own = labels.keys().filter(is_own);
+    let own = labels.keys().filter(|key| label::is_own(key));
     let nulls: serde_json::Map<_, _> = own.map(|key| (key.clone(), Value::Null)).collect();
     (!nulls.is_empty()).then(|| json!({"metadata": {"labels": nulls}}))
 }
@@ -241,15 +238,19 @@ mod tests {
 
     #[test]
     fn only_corals_own_labels_are_removed() {
+        let image = label::image("docker.io/library/debian:1");
+        let registry = label::registry("reg.coral-system.svc:5000");
         let labels = [
-            "image.stvz.io/1",
+            &image,
+            &registry,
+            "image.stvz.io/owner",
             "registry.stvz.io/2",
             "kubernetes.io/os",
             "stvz.io/x",
         ];
         let labels = labels.map(|key| (key.to_owned(), "v".to_owned())).into();
         let patch = without_labels(&labels).unwrap();
-        let expected = json!({"image.stvz.io/1": null, "registry.stvz.io/2": null});
+        let expected = json!({image: null, registry: null});
         assert_eq!(patch["metadata"]["labels"], expected);
         assert_eq!(without_labels(&BTreeMap::new()), None);
     }

@@ -125,6 +125,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_kind_that_has_a_definition_is_deleted() {
+        let mut deleted = KINDS.map(|(kind, plural)| (kind.to_owned(), plural.to_owned()));
+        deleted.sort();
+        let defined = coral_api::crds::crds().into_iter();
+        let defined: Vec<_> = defined
+            .map(|crd| (crd.spec.names.kind, crd.spec.names.plural))
+            .collect();
+        assert_eq!(deleted.as_slice(), defined);
+    }
+
+    #[test]
     fn only_corals_own_finalizers_are_taken_away() {
         assert!(is_own("image.stvz.io/finalizer"));
         assert!(is_own("stvz.io/on-delete"));
