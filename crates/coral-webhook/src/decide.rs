@@ -118,7 +118,7 @@ impl<'a> Review<'a> {
             if let Some(policy) = policy.filter(|_| is_own) {
                 let (key, word) = (annotation::INJECT, feature.word());
                 self.decision.warnings.push(format!(
-                    "{key}: {word} has no effect: InjectionPolicy {policy:?} has it Off"
+                    "{key}: {word} has no effect: InjectionPolicy {policy:?} sets it to Off"
                 ));
             }
             policy.is_some()

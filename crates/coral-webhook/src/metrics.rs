@@ -1,12 +1,20 @@
 //! What the webhook counts.
 
+use std::fmt;
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::run::Stores;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -98,5 +106,50 @@ impl Metrics {
             let labels = ReasonLabels { reason };
             self.not_rewritten.get_or_create(&labels).inc();
         }
+    }
+}
+
+/// Has `registry` tell for how long each watch has been failing.
+pub(crate) fn register_watches(registry: &mut Registry, stores: Stores) {
+    let registry = registry.sub_registry_with_prefix("coral_webhook");
+    registry.register_collector(Box::new(Watches(stores)));
+}
+
+struct Watches(Stores);
+
+impl fmt::Debug for Watches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watches")
+    }
+}
+
+impl Collector for Watches {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut encoder = encoder.encode_descriptor(
+            "watch_failing_seconds",
+            "For how long the watch of a kind has been failing; 0 while it works",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (kind, since) in self.0.failing() {
+            let gauge = ConstGauge::new(since.as_secs_f64());
+            gauge.encode(encoder.encode_family(&[("kind", kind)])?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_works_has_been_failing_for_no_time() {
+        let mut registry = Registry::default();
+        register_watches(&mut registry, Stores::default());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = "coral_webhook_watch_failing_seconds{kind=\"Node\"} 0.0\n";
+        assert!(text.contains(line), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! The annotation that tells people which images a pod named before it was changed.
 //!
-//! Whoever creates a pod can write it, so no decision reads it. When a pod is reviewed twice, the
+//! Pod authors can forge this annotation, so no decision reads it. When a pod is reviewed twice, the
 //! entries of the first review are kept only if the pod's images are where those would have been
 //! rewritten to.
 

@@ -19,13 +19,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::server::{Namespaces, router};
 use crate::store::{Store, follow};
 use crate::world::{Namespace, Objects, World};
 
 /// Changes that come together are taken in together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// A watch that failed for this long makes the webhook not ready: what it knows is too old.
+const TOO_OLD: Duration = Duration::from_mins(5);
 /// Connections that are served at once. API servers keep a few each.
 const MAX_CONNECTIONS: usize = 512;
 
@@ -52,6 +54,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// A task that runs as long as the process ended.
+    #[error("a task of the webhook ended")]
+    Task,
     /// The server ended.
     #[error("the server ended")]
     Serve(#[source] io::Error),
@@ -71,18 +76,18 @@ pub async fn run(
     let mut tasks = JoinSet::new();
 
     let tls = Tls::required();
-    let has_certificate = tls.clone();
+    let stores = Stores::default();
+    let (has_certificate, watched) = (tls.clone(), stores.clone());
     health.check_with(move || {
-        let missing = "its certificate is not there yet".to_owned();
-        has_certificate
-            .has_certificate()
-            .then_some(())
-            .ok_or(missing)
+        if !has_certificate.has_certificate() {
+            return Err("its certificate is not there yet".to_owned());
+        }
+        watched.check()
     });
+    metrics::register_watches(&mut registry, stores.clone());
     let following = config.certificate.follow(tls.clone(), shutdown.clone());
     tasks.spawn(following);
 
-    let stores = Stores::default();
     let changed = Arc::new(Notify::new());
     stores.follow(&client, &changed, &mut tasks);
     let (sender, world) = watch::channel(Arc::default());
@@ -96,7 +101,7 @@ pub async fn run(
 
     let not_ready = health.clone();
     let token = shutdown.clone();
-    tasks.spawn(async move {
+    tokio::spawn(async move {
         token.cancelled().await;
         not_ready.set_not_ready();
     });
@@ -108,11 +113,26 @@ pub async fn run(
     };
     tracing::info!(address = %config.listen, "the webhook listens");
     let routes = router(stores.namespaces, world, metrics);
-    let served = serve(listener, routes, serving, shutdown).await;
+    let served = tokio::select! {
+        served = serve(listener, routes, serving, shutdown.clone()) => served.map_err(RunError::Serve),
+        () = ended(&mut tasks, &shutdown) => Err(RunError::Task),
+    };
     stop_health.cancel();
     // The server of health ends with the process in any case.
     let _ = serve_health.await;
-    served.map_err(RunError::Serve)
+    served
+}
+
+/// Completes if a task ends before the shutdown.
+async fn ended(tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
+    while let Some(result) = tasks.join_next().await {
+        if !shutdown.is_cancelled() {
+            let panicked = result.is_err();
+            tracing::error!(panicked, "a task of the webhook ended");
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -120,8 +140,9 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     listening.map_err(|source| RunError::Listen { address, source })
 }
 
+/// What is watched.
 #[derive(Clone, Default)]
-struct Stores {
+pub(crate) struct Stores {
     namespaces: Store<PartialObjectMeta<Object>>,
     policies: Store<InjectionPolicy>,
     mirrors: Store<RegistryMirror>,
@@ -142,6 +163,30 @@ impl Stores {
         tasks.spawn(follow(client(), self.images.clone(), |_| {}, changed()));
         tasks.spawn(follow(client(), self.registries.clone(), |_| {}, changed()));
         tasks.spawn(follow(client(), self.nodes.clone(), strip_node, changed()));
+    }
+
+    /// For how long each watch has been failing, by kind.
+    pub(crate) fn failing(&self) -> [(&'static str, Duration); 6] {
+        [
+            ("Namespace", self.namespaces.failing_for()),
+            ("InjectionPolicy", self.policies.failing_for()),
+            ("RegistryMirror", self.mirrors.failing_for()),
+            ("MirroredImages", self.images.failing_for()),
+            ("Registry", self.registries.failing_for()),
+            ("Node", self.nodes.failing_for()),
+        ]
+    }
+
+    /// Why what is known is too old to act on, if it is.
+    fn check(&self) -> Result<(), String> {
+        let old = self.failing().into_iter();
+        let mut old = old.filter(|(_, since)| *since >= TOO_OLD);
+        old.next().map_or(Ok(()), |(kind, since)| {
+            let seconds = since.as_secs();
+            Err(format!(
+                "the watch of {kind} has been failing for {seconds} s"
+            ))
+        })
     }
 
     async fn ready(&self) {
@@ -186,7 +231,7 @@ async fn keep_world(
     stores.ready().await;
     sender.send_replace(Arc::new(stores.world()));
     health.set_ready();
-    tracing::info!("everything is known: the webhook is ready");
+    tracing::info!("all watches are synced; the webhook is ready");
     loop {
         changed.notified().await;
         tokio::time::sleep(DEBOUNCE).await;
@@ -202,15 +247,34 @@ async fn keep_world(
 }
 
 impl Namespaces for Store<PartialObjectMeta<Object>> {
-    fn get(&self, name: &str) -> Namespace {
-        let known = Store::get(self, name);
-        let meta = known
-            .map(|object| object.metadata.clone())
-            .unwrap_or_default();
-        Namespace {
+    fn get(&self, name: &str) -> Option<Namespace> {
+        let meta = Store::get(self, name)?.metadata.clone();
+        Some(Namespace {
             name: name.to_owned(),
             labels: meta.labels.unwrap_or_default(),
             annotations: meta.annotations.unwrap_or_default(),
-        }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_before_the_shutdown_is_noticed() {
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(std::future::ready(()));
+        ended(&mut tasks, &shutdown).await;
+        tasks.spawn(std::future::ready(()));
+        shutdown.cancel();
+        let seen = tokio::select! {
+            biased;
+            () = ended(&mut tasks, &shutdown) => true,
+            () = tokio::task::yield_now() => false,
+        };
+        assert!(!seen, "tasks end with the shutdown");
     }
 }

@@ -1,21 +1,24 @@
 //! The HTTP side: bounds on bodies, time and concurrency. The API server goes on without the
 //! webhook after an error (`failurePolicy: Ignore`), so an error never stops a pod.
 
+mod intake;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use coral_rt::Peer;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
+use self::intake::{Intake, MAX_BODY};
 use crate::decide::{Decision, decide};
 use crate::metrics::{Metrics, Outcome};
 use crate::review::Request;
@@ -23,29 +26,20 @@ use crate::world::{Namespace, SharedWorld};
 
 /// Path of the webhook, as its configuration names it.
 pub(crate) const PATH: &str = "/mutate";
-/// Largest body in bytes. A stored object has at most about 1.5 MiB, a review holds it twice, and
-/// JSON may spell a letter with six bytes.
-const MAX_BODY: usize = 16 << 20;
-/// Bodies that are read at once, in units of [`UNIT`]. Each review takes at least one unit, so this
-/// is also how many of them are under way at once. As JSON values they take about four times this.
-const MAX_UNITS: u32 = 32;
-/// Bytes of a body for which one unit is taken.
-const UNIT: u64 = 1 << 20;
 /// The API server waits two seconds for an answer (`timeoutSeconds`).
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Namespaces by name. A request reads the latest state of its namespace.
 pub(crate) trait Namespaces: Send + Sync + 'static {
-    /// The namespace; one that is not known has neither labels nor annotations.
-    fn get(&self, name: &str) -> Namespace;
+    /// The namespace; `None` until the watch has brought it.
+    fn get(&self, name: &str) -> Option<Namespace>;
 }
 
 struct Shared {
     namespaces: Box<dyn Namespaces>,
     world: SharedWorld,
     metrics: Metrics,
-    /// Free units of bodies.
-    units: Semaphore,
+    intake: Intake,
 }
 
 /// The router of the webhook.
@@ -54,16 +48,25 @@ pub(crate) fn router(namespaces: impl Namespaces, world: SharedWorld, metrics: M
         namespaces: Box::new(namespaces),
         world,
         metrics,
-        units: Semaphore::new(MAX_UNITS as usize),
+        intake: Intake::default(),
     };
     Router::new()
         .route(PATH, post(mutate))
         .with_state(Arc::new(shared))
 }
 
-async fn mutate(State(shared): State<Arc<Shared>>, body: Body) -> Response {
+/// The client of a request that came without the extension.
+const UNKNOWN_PEER: Peer = Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+
+async fn mutate(
+    State(shared): State<Arc<Shared>>,
+    peer: Option<Extension<Peer>>,
+    body: Body,
+) -> Response {
     let began = Instant::now();
-    let (outcome, response) = match tokio::time::timeout(PATIENCE, review(&shared, body)).await {
+    let peer = peer.map_or(UNKNOWN_PEER, |Extension(peer)| peer);
+    let reviewing = review(&shared, peer, body);
+    let (outcome, response) = match tokio::time::timeout(PATIENCE, reviewing).await {
         Ok(Ok((outcome, answer))) => (outcome, Json(answer).into_response()),
         Ok(Err(failure)) => (failure.outcome(), failure.into_response()),
         Err(_) => {
@@ -75,24 +78,12 @@ async fn mutate(State(shared): State<Arc<Shared>>, body: Body) -> Response {
     response
 }
 
-async fn review(shared: &Shared, body: Body) -> Result<(Outcome, Value), Failure> {
-    // Before the body is read: bodies are what takes memory.
-    let acquiring = shared.units.acquire_many(units(&body));
-    let permit = tokio::time::timeout(PATIENCE / 2, acquiring).await;
-    let _permit = permit
-        .ok()
-        .and_then(Result::ok)
-        .ok_or(Failure::Overloaded)?;
-    let body = read_all(body).await?;
+async fn review(shared: &Shared, peer: Peer, body: Body) -> Result<(Outcome, Value), Failure> {
+    // The room stays taken until the answer is made: the values take more than the body.
+    let (body, _room) = shared.intake.read(peer, body).await?;
     let request = Request::read(&body).map_err(|error| Failure::Malformed(error.to_string()))?;
     drop(body);
-    let decision = if request.creates_pod() {
-        let namespace = shared.namespaces.get(&request.namespace);
-        let world = shared.world.borrow().clone();
-        decide(&request.object, &namespace, &world)
-    } else {
-        Decision::default()
-    };
+    let decision = decision(shared, &request);
     shared.metrics.decided(&decision);
     let outcome = if decision.patch.is_empty() {
         Outcome::Unchanged
@@ -102,25 +93,20 @@ async fn review(shared: &Shared, body: Body) -> Result<(Outcome, Value), Failure
     Ok((outcome, request.answer(&decision)))
 }
 
-/// The units for a body; a body of unknown length may be of any.
-fn units(body: &Body) -> u32 {
-    let length = body.size_hint().upper().unwrap_or(u64::MAX);
-    let most = MAX_BODY as u64 / UNIT;
-    u32::try_from(length.div_ceil(UNIT).clamp(1, most)).unwrap_or(MAX_UNITS)
-}
-
-async fn read_all(body: Body) -> Result<Bytes, Failure> {
-    let read = axum::body::to_bytes(body, MAX_BODY).await;
-    read.map_err(|error| {
-        // The only two: the limit, and a client that went away.
-        let source = std::error::Error::source(&error);
-        let is_limit = source.is_some_and(|source| source.to_string().contains("length limit"));
-        if is_limit {
-            Failure::TooLarge
-        } else {
-            Failure::Malformed("the body ended early".to_owned())
-        }
-    })
+fn decision(shared: &Shared, request: &Request) -> Decision {
+    if !request.creates_pod() {
+        return Decision::default();
+    }
+    // Without its labels it is not known which policies limit the pod, so the pod stays as it is.
+    let Some(namespace) = shared.namespaces.get(&request.namespace) else {
+        tracing::debug!(
+            request.namespace,
+            "a pod of a namespace that is not known yet"
+        );
+        return Decision::default();
+    };
+    let world = shared.world.borrow().clone();
+    decide(&request.object, &namespace, &world)
 }
 
 /// Why a request gets no review as its answer.
@@ -153,7 +139,7 @@ impl IntoResponse for Failure {
             ),
             Self::TooSlow => (
                 StatusCode::REQUEST_TIMEOUT,
-                format!("there was no whole request within {} s", PATIENCE.as_secs()),
+                "the request body did not arrive in time".to_owned(),
             ),
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -12,6 +12,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// The first wait after an error of a watch; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -19,6 +20,10 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// After a refusal (401, 403, 404): it lasts until an administrator changes something.
 const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(10);
+
+/// A watch that reported no error for this long works again. Attempts come every few seconds, but
+/// one may wait for a connection first.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// Namespace and name.
 type Key = (String, String);
@@ -29,6 +34,14 @@ pub(crate) struct Store<K>(Arc<Inner<K>>);
 struct Inner<K> {
     objects: Mutex<Objects<K>>,
     ready: watch::Sender<bool>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Errors of a watch in a row.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    first: Instant,
+    last: Instant,
 }
 
 struct Objects<K> {
@@ -50,7 +63,12 @@ impl<K> Default for Store<K> {
             incoming: BTreeMap::new(),
         });
         let ready = watch::Sender::new(false);
-        Self(Arc::new(Inner { objects, ready }))
+        let trouble = Mutex::default();
+        Self(Arc::new(Inner {
+            objects,
+            ready,
+            trouble,
+        }))
     }
 }
 
@@ -70,6 +88,29 @@ impl<K> Store<K> {
     pub(crate) async fn ready(&self) {
         // The sender lives in `self`: waiting cannot fail.
         let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// For how long the watch has been failing; zero if it works.
+    pub(crate) fn failing_for(&self) -> Duration {
+        // A watch that works is silent while no object changes.
+        let current = self.trouble().filter(|it| it.last.elapsed() < QUIET);
+        current.map_or(Duration::ZERO, |it| it.first.elapsed())
+    }
+
+    fn failed(&self) {
+        let now = Instant::now();
+        let mut trouble = self.trouble();
+        let first = trouble.filter(|it| it.last.elapsed() < QUIET);
+        let first = first.map_or(now, |it| it.first);
+        *trouble = Some(Trouble { first, last: now });
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
+        // Each change is one assignment: a panic leaves no half state.
+        self.0
+            .trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn objects(&self) -> MutexGuard<'_, Objects<K>> {
@@ -157,10 +198,14 @@ pub(crate) async fn follow<K>(
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                if failures > 1 {
+                if failures > 1 && !matches!(event, Event::Init) {
                     tracing::info!(kind, failures, "watch works again");
                 }
-                failures = 0;
+                // `Init` comes before the list is asked for: it proves nothing.
+                if !matches!(event, Event::Init) {
+                    failures = 0;
+                    *store.trouble() = None;
+                }
                 let event = event.modify(|guarded| {
                     guarded.managed_fields_mut().clear();
                     if let Ok(object) = guarded.0.as_mut() {
@@ -172,6 +217,7 @@ pub(crate) async fn follow<K>(
                 }
             }
             Err(error) => {
+                store.failed();
                 let refused = is_refusal(&error);
                 // A single other error is no news: the API server ends every watch now and then.
                 if (refused && failures == 0) || (!refused && failures == 1) {
@@ -208,6 +254,23 @@ mod tests {
 
     fn object(name: &str, data: &serde_json::Value) -> DeserializeGuard<ConfigMap> {
         serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_fails_from_its_first_error_until_it_answers_or_is_quiet() {
+        let store = Store::<ConfigMap>::default();
+        let pass = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
+        assert_eq!(store.failing_for(), Duration::ZERO);
+        for _ in 0..40 {
+            store.failed();
+            pass(10).await;
+        }
+        assert_eq!(store.failing_for(), Duration::from_secs(400));
+        pass(60).await;
+        assert_eq!(store.failing_for(), Duration::ZERO);
+        store.failed();
+        pass(5).await;
+        assert_eq!(store.failing_for(), Duration::from_secs(5));
     }
 
     #[test]

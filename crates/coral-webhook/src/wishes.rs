@@ -90,7 +90,7 @@ impl Wishes {
         }
         if opts_out && !wishes.is_empty() {
             warnings.push(format!(
-                "{}: \"none\" stands beside other words, which have no effect",
+                "{}: \"none\" disables the other words of this annotation",
                 annotation::INJECT
             ));
         }
@@ -218,7 +218,7 @@ impl Filter {
     }
 }
 
-/// The names in the first of these annotations that is there and in the other, if any is there.
+/// The names of both spellings together; `None` if neither annotation is set.
 fn names(annotations: &Annotations<'_>, keys: [&str; 2]) -> Option<BTreeSet<String>> {
     let present: Vec<&str> = keys
         .into_iter()
@@ -336,7 +336,7 @@ mod tests {
             ),
             (
                 "none,registry",
-                r#"image.stvz.io/inject: "none" stands beside other words, which have no effect"#,
+                r#"image.stvz.io/inject: "none" disables the other words of this annotation"#,
             ),
         ] {
             let (wishes, warnings) = parsed(value);

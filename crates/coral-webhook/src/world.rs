@@ -188,7 +188,9 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotFromOutside => "the image already names a Registry of this cluster, or cannot be parsed",
+            Self::NotFromOutside => {
+                "the image already names a Registry of this cluster, or cannot be parsed"
+            }
             Self::NotMirrored => "not mirrored",
             Self::NotAllowed => "mirrored, but not for this namespace",
             Self::NotPublic => "mirrored, but not readable anonymously",

@@ -609,7 +609,7 @@ fn a_policy_switches_features_off_for_the_pods_that_it_selects() {
         let told = decision
             .warnings
             .iter()
-            .filter(|w| w.contains(r#"InjectionPolicy "b" has it Off"#));
+            .filter(|w| w.contains(r#"InjectionPolicy "b" sets it to Off"#));
         assert_eq!(told.count(), off, "{:?}", decision.warnings);
     }
 }

@@ -1,5 +1,7 @@
+use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::StreamExt as _;
 use serde_json::json;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -10,8 +12,8 @@ use crate::fixture::{Cluster, namespace};
 struct Known;
 
 impl Namespaces for Known {
-    fn get(&self, name: &str) -> Namespace {
-        namespace(name)
+    fn get(&self, name: &str) -> Option<Namespace> {
+        (name != "unknown").then(|| namespace(name))
     }
 }
 
@@ -153,27 +155,88 @@ async fn a_body_that_does_not_end_is_a_408() {
     assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
 }
 
+/// A body of which a byte comes every 200 ms, for ever.
+fn dripping() -> Body {
+    let clock = tokio::time::interval(Duration::from_millis(200));
+    let bytes = futures::stream::unfold(clock, async |mut clock| {
+        clock.tick().await;
+        let byte: Result<Bytes, std::io::Error> = Ok(Bytes::from_static(b" "));
+        Some((byte, clock))
+    });
+    Body::from_stream(bytes)
+}
+
+/// A body of which nothing comes.
+fn silent() -> Body {
+    Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>())
+}
+
+/// The status of the answer to a client's request.
+async fn status_for(routes: Router, client: u8, body: Body) -> StatusCode {
+    let mut request = axum::http::Request::post(PATH).body(body).unwrap();
+    let peer = Peer(IpAddr::V4(Ipv4Addr::new(10, 0, 0, client)));
+    request.extensions_mut().insert(peer);
+    routes.oneshot(request).await.unwrap().status()
+}
+
 #[tokio::test(start_paused = true)]
-async fn too_many_reviews_at_once_are_a_503() {
-    // Of unknown length: each may be as large as allowed, and there is room for two.
+async fn more_reviews_of_one_client_than_are_read_at_once_are_a_503() {
     let routes = routes();
-    let request = || {
-        let endless = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-        axum::http::Request::post(PATH)
-            .body(Body::from_stream(endless))
-            .unwrap()
-    };
-    let sending: Vec<_> = (0..3)
-        .map(|_| tokio::spawn(routes.clone().oneshot(request())))
-        .collect();
-    let mut statuses = Vec::new();
-    for sent in sending {
-        statuses.push(sent.await.unwrap().unwrap().status());
-    }
+    let all = (0..9).map(|_| status_for(routes.clone(), 1, dripping()));
+    let statuses = futures::future::join_all(all).await;
     let refused = statuses
         .iter()
-        .filter(|s| **s == StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(refused.count(), 1);
+        .filter(|status| **status == StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.count(), 1, "{statuses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_drips_bodies_leaves_room_for_others() {
+    let routes = routes();
+    let hostile = (0..100).map(|_| status_for(routes.clone(), 1, dripping()));
+    let review = async {
+        // The others are being read.
+        tokio::task::yield_now().await;
+        status_for(routes.clone(), 2, creation().to_string().into()).await
+    };
+    let (_, status) = tokio::join!(futures::future::join_all(hostile), review);
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_first_byte_take_no_room() {
+    let routes = routes();
+    let hostile = (0..100).map(|client| status_for(routes.clone(), client, silent()));
+    let review = async {
+        tokio::task::yield_now().await;
+        status_for(routes.clone(), 1, creation().to_string().into()).await
+    };
+    let (_, status) = tokio::join!(futures::future::join_all(hostile), review);
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stands_still_ends_before_the_api_server_gives_up() {
+    let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{"))]);
+    let body = Body::from_stream(first.chain(futures::stream::pending()));
+    let began = tokio::time::Instant::now();
+    assert_eq!(sent(body).await.0, StatusCode::REQUEST_TIMEOUT);
+    assert!(began.elapsed() < PATIENCE / 2);
+}
+
+/// Its labels may put it under a policy that switches rewriting off.
+#[tokio::test]
+async fn a_pod_of_a_namespace_that_is_not_known_yet_stays_as_it_is() {
+    let mut review = creation();
+    let (status, answer) = sent(review.to_string()).await;
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert!(status.is_success() && answer["response"]["patch"].is_string());
+    review["request"]["namespace"] = json!("unknown");
+    let (status, answer) = sent(review.to_string()).await;
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer["response"]["allowed"], true);
+    assert!(answer["response"]["patch"].is_null());
 }
 
 #[tokio::test]

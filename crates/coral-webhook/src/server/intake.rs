@@ -1,0 +1,125 @@
+//! Reading of bodies within bounds of memory, shared fairly between clients.
+//!
+//! Every pod reaches the webhook. A request therefore counts once its first byte is there, and is
+//! paid for by the bytes that came, not by those that it announces; a body that stands still ends
+//! soon; and the requests of one client never take up all of the room.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use coral_rt::{Peer, network_of};
+use futures::StreamExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Failure;
+
+/// Largest body in bytes. A stored object has at most about 1.5 MiB, a review holds it twice, and
+/// JSON may spell a letter with six bytes.
+pub(super) const MAX_BODY: usize = 16 << 20;
+/// Bytes of bodies that are held at once, in units of [`UNIT`]. Each review takes at least one
+/// unit, so this is also how many of them are under way at once. As JSON values they take about
+/// four times this.
+const MAX_UNITS: usize = 32;
+/// Bytes of a body for which one unit is taken.
+const UNIT: usize = 1 << 20;
+/// Reviews of one client that are under way at once. An API server waits for no more than a
+/// millisecond until one of them ends.
+const MAX_OF_CLIENT: usize = 8;
+/// Units of one client: enough for the largest body, and half of all.
+const MAX_UNITS_OF_CLIENT: usize = MAX_BODY / UNIT;
+/// How long a review waits until others end.
+const TURN: Duration = Duration::from_secs(1);
+/// How long a body may stand still.
+const STALL: Duration = Duration::from_millis(300);
+/// Clients that are remembered before those without a request are forgotten.
+const MANY_CLIENTS: usize = 1024;
+
+/// The room for bodies.
+pub(super) struct Intake {
+    units: Arc<Semaphore>,
+    clients: Mutex<HashMap<IpAddr, Weak<Client>>>,
+}
+
+/// The share of one client.
+struct Client {
+    reviews: Arc<Semaphore>,
+    units: Arc<Semaphore>,
+}
+
+/// The room of one review, taken until this is dropped.
+pub(super) struct Room {
+    _client: Arc<Client>,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            units: Arc::new(Semaphore::new(MAX_UNITS)),
+            clients: Mutex::default(),
+        }
+    }
+}
+
+impl Intake {
+    /// Reads a body whole. The room should be held until the answer is made.
+    pub(super) async fn read(&self, peer: Peer, body: Body) -> Result<(Bytes, Room), Failure> {
+        let mut chunks = body.into_data_stream();
+        // The first byte may take its time: nothing is held for it.
+        let mut next = chunks.next().await;
+        let client = self.client(network_of(peer.0));
+        let mut permits = vec![turn(&client.reviews).await?];
+        let (mut read, mut units) = (Vec::new(), 0);
+        while let Some(chunk) = next {
+            let chunk = chunk.map_err(|_| ended_early())?;
+            let length = read.len() + chunk.len();
+            if length > MAX_BODY {
+                return Err(Failure::TooLarge);
+            }
+            while units * UNIT < length {
+                permits.push(turn(&client.units).await?);
+                permits.push(turn(&self.units).await?);
+                units += 1;
+            }
+            read.extend_from_slice(&chunk);
+            let waiting = tokio::time::timeout(STALL, chunks.next()).await;
+            next = waiting.map_err(|_| Failure::TooSlow)?;
+        }
+        let room = Room {
+            _client: client,
+            _permits: permits,
+        };
+        Ok((read.into(), room))
+    }
+
+    fn client(&self, network: IpAddr) -> Arc<Client> {
+        // Each change is one call on the map: a panic leaves no half state.
+        let clients = self.clients.lock();
+        let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = clients.get(&network).and_then(Weak::upgrade) {
+            return known;
+        }
+        if clients.len() >= MANY_CLIENTS {
+            clients.retain(|_, client| client.strong_count() > 0);
+        }
+        let client = Arc::new(Client {
+            reviews: Arc::new(Semaphore::new(MAX_OF_CLIENT)),
+            units: Arc::new(Semaphore::new(MAX_UNITS_OF_CLIENT)),
+        });
+        clients.insert(network, Arc::downgrade(&client));
+        client
+    }
+}
+
+async fn turn(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Failure> {
+    let permit = tokio::time::timeout(TURN, of.clone().acquire_owned()).await;
+    // The semaphores are never closed.
+    permit.ok().and_then(Result::ok).ok_or(Failure::Overloaded)
+}
+
+fn ended_early() -> Failure {
+    Failure::Malformed("the body ended early".to_owned())
+}
