@@ -79,12 +79,22 @@ fn pages(workspace: &Workspace) -> Result<Vec<Page>> {
         path: "docs/src/reference/command-line.md".to_owned(),
         text: command_line::page(workspace)?,
     }];
+    let defined = crds::count(workspace)?;
+    if defined != KINDS.len() {
+        bail!(
+            "`coral crds` prints {defined} kinds and KINDS of generate.rs has {}",
+            KINDS.len()
+        );
+    }
+    let mut definitions = Vec::new();
     for (kind, word) in KINDS {
         pages.push(Page {
             path: format!("docs/src/reference/{word}.md"),
             text: kind::page(workspace, kind)?,
         });
-        pages.push(crds::file(workspace, kind)?);
+        definitions.push(crds::file(workspace, kind)?);
     }
+    pages.push(crds::kustomization(&definitions));
+    pages.extend(definitions);
     Ok(pages)
 }

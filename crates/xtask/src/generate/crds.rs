@@ -17,6 +17,30 @@ pub(super) fn file(workspace: &Workspace, kind: &str) -> Result<Page> {
     })
 }
 
+/// How many kinds the program defines.
+pub(super) fn count(workspace: &Workspace) -> Result<usize> {
+    let mut command = program(workspace, workspace.coral())?;
+    let printed = output(command.arg("crds"))?;
+    let documents = printed.lines().filter(|line| *line == "---");
+    Ok(documents.count())
+}
+
+/// The file that makes the others one folder for kustomize.
+pub(super) fn kustomization(definitions: &[Page]) -> Page {
+    let mut text = String::from(
+        "# The kinds, generated from the types: `cargo xtask generate`.\napiVersion: \
+         kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n",
+    );
+    for page in definitions {
+        let file = page.path.rsplit('/').next().unwrap_or_default();
+        text.extend(["  - ", file, "\n"]);
+    }
+    Page {
+        path: "deploy/crds/kustomization.yaml".to_owned(),
+        text,
+    }
+}
+
 /// The plural name of the kind, which is the beginning of the CRD's name.
 fn plural(printed: &str) -> Option<&str> {
     let lines = printed.lines().map(str::trim);
