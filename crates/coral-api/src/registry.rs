@@ -26,9 +26,9 @@ pub use settings::{
 pub use status::RegistryStatus;
 pub use storage::{EmptyDir, RegistryStorage};
 
-/// What a registry is like. Without a cluster and without any field it is open to everybody,
+/// What a registry is like. Without a cluster and without any field it is open to every client,
 /// without TLS. In a cluster its certificate and the right to push come from Coral's controller,
-/// and everybody reads what is public at its source.
+/// and anonymous clients read what is public at its source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "stvz.io",
@@ -68,7 +68,7 @@ pub struct RegistrySpec {
     /// Speaks HTTPS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<RegistryTls>,
-    /// Who may read and write. Without it, everybody may do everything.
+    /// Who may read and write. Without it, anonymous clients may read and write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<RegistryAuth>,
     /// Refuses everything that writes while true, but for the mirrors that this registry is the
@@ -140,9 +140,9 @@ pub struct HtpasswdSource {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "!has(self.anonymous) || !self.anonymous || !has(self.users) || size(self.users) == 0"
-).message("has both anonymous and users: anonymous means everybody"))]
+).message("has both anonymous and users: anonymous means every client"))]
 pub struct PullRule {
-    /// Everybody, without a login too, while true. In place of `users`.
+    /// Applies to every client while true, with or without a login. In place of `users`.
     #[serde(
         default,
         deserialize_with = "nullable",

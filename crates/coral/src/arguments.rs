@@ -254,7 +254,7 @@ fn without_variables(command: clap::Command, which: &impl Fn(&OsStr) -> bool) ->
 pub(crate) fn parse() -> Arguments {
     try_parse().unwrap_or_else(|error| {
         let note = variable_of(&error);
-        // Nobody is left to tell when the error itself cannot be printed.
+        // If the error itself cannot be printed, there is no one left to tell.
         let _ = error.print();
         if let Some(variable) = note {
             let _ = writeln!(

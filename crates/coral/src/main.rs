@@ -80,7 +80,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Man(man) => shell::man(&man),
         }
     });
-    // Blocking reads of the file system that nobody waits for any more do not hold the exit.
+    // Blocking reads of the file system whose result is no longer needed do not hold the exit.
     runtime.shutdown_background();
     code
 }

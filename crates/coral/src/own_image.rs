@@ -20,7 +20,7 @@ const CA_BUNDLES: [&str; 3] = [
 ];
 /// Where the TLS library looks in an image that has nothing else.
 const CA_TARGET: &str = "etc/ssl/certs/ca-certificates.crt";
-/// User and group that the program runs as, unless whoever starts it says otherwise: nobody's.
+/// User and group that the program runs as, unless the container runtime is told otherwise: a user without rights.
 const USER: &str = "65532:65532";
 
 /// The image, in memory until it is pushed.

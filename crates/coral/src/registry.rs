@@ -82,7 +82,7 @@ pub(crate) fn scheme(tls: &Tls) -> &'static str {
     if tls.is_on() { "https" } else { "http" }
 }
 
-/// Says so when whoever reaches the address may do everything; `how` says how users are given.
+/// Warns when every client that reaches the address may do everything; `how` says how users are given.
 pub(crate) fn warn_of_openness(
     registry: &Registry,
     address: SocketAddr,
@@ -98,7 +98,7 @@ pub(crate) fn warn_of_openness(
 fn openness(address: SocketAddr, how: &str) -> Option<String> {
     (!address.ip().is_loopback()).then(|| {
         format!(
-            "the registry is open to everybody who reaches {address}: give it users ({how}), or \
+            "the registry is open to every client that reaches {address}: give it users ({how}), or \
              listen on 127.0.0.1"
         )
     })
@@ -329,7 +329,7 @@ mod tests {
         for open in ["0.0.0.0:5000", "[::]:5000", "192.0.2.1:5000"] {
             let warning = told(open).unwrap();
             assert!(
-                warning.contains("open to everybody") && warning.contains(open),
+                warning.contains("open to every client") && warning.contains(open),
                 "{warning}"
             );
             assert!(warning.contains("--htpasswd"), "{warning}");

@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(shown["timestamp"], "1970-01-01T00:00:00Z");
     }
 
-    /// Regression: whoever looks for warnings found no failure of any image.
+    /// Regression: a search for warnings found no failure of any image.
     #[test]
     fn a_line_for_machines_about_a_failure_is_a_warning() {
         let fields = Map::from_iter([("error".to_owned(), "broken".into())]);

@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let address = registry::local_address(&listener)?;
     let serving = Serving::default();
     let mut opened = registry::open(&data.join(registry::EMBEDDED), Some(user.clone())).await?;
-    // Before anybody is let in.
+    // Before the first client is let in.
     let mut embedded = Embedded::new(opened.registry.clone(), &serving);
     embedded.apply(loaded.registry, &loaded.broken);
     registry::warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);

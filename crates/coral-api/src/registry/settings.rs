@@ -30,7 +30,7 @@ const MIN_STORAGE: u64 = 1 << 20;
 pub struct RegistrySettings {
     /// Name of the Secret with the certificate; none: no TLS.
     pub tls_secret: Option<String>,
-    /// Who may do what; none: everybody everything.
+    /// Who may do what; none: every client may do everything.
     pub auth: Option<AuthSettings>,
     /// Whether only its mirrors write.
     pub read_only: bool,
@@ -84,7 +84,7 @@ pub struct GrantSettings {
 /// For whom a rule is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grantees {
-    /// Everybody, without a login too.
+    /// Every client, with or without a login.
     Anybody,
     /// Every user.
     EveryUser,
@@ -158,7 +158,7 @@ fn settings(problems: &mut Problems, auth: &RegistryAuth) -> AuthSettings {
     }
 }
 
-/// An empty list could be read as nobody or as everybody.
+/// An empty list could be read as no user or as every client.
 fn bounded_rules(problems: &mut Problems, path: &str, count: usize) {
     if count == 0 {
         problems.add(path, "has no rule: leave it out to let every user");
@@ -170,7 +170,7 @@ fn bounded_rules(problems: &mut Problems, path: &str, count: usize) {
 
 fn pull_grant(problems: &mut Problems, path: String, rule: &PullRule) -> GrantSettings {
     if rule.anonymous && !rule.users.is_empty() {
-        let message = "has both anonymous and users: anonymous means everybody";
+        let message = "has both anonymous and users: anonymous means every client";
         problems.add(path.as_str(), message);
     }
     let mut grant = grant(problems, path, &rule.users, &rule.paths);

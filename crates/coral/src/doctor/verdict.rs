@@ -90,7 +90,7 @@ fn of_certificate(place: &str, certificate: Option<&Certificate>, now: Timestamp
     let left = expires.duration_since(now);
     let found = format!("verified, from {issuer}, until {expires}");
     if left < CERTIFICATE_WARN {
-        let advice = format!("whoever runs {place} should renew its certificate");
+        let advice = format!("the administrator of {place} should renew its certificate");
         return Finding::warn(place, "tls", found, advice);
     }
     Finding::ok(place, "tls", found)
@@ -120,7 +120,7 @@ fn advice(place: &str, category: Category) -> String {
         Category::RateLimited => "wait, or log in: most registries allow more to those they know".to_owned(),
         Category::NotFound => "check the name of the repository; some registries answer this way to those who may not read it".to_owned(),
         Category::Protocol => format!("{place} does not answer as a registry: check host and port, and whether a portal or proxy answers in its place"),
-        Category::Server => format!("{place} is ill; whoever runs it can say more"),
+        Category::Server => format!("{place} answers with a server error; its administrator can say more"),
         _ => "see what was found".to_owned(),
     }
 }

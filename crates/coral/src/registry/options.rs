@@ -24,7 +24,7 @@ const MOST_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {
     /// File of users and bcrypt hashes, as `htpasswd -B` writes it; read again when it changes.
-    /// Without it everybody may do everything
+    /// Without it every client may do everything
     #[arg(
         long,
         env = "CORAL_HTPASSWD",
@@ -32,7 +32,7 @@ pub(crate) struct RegistryArguments {
         help_heading = "Access"
     )]
     htpasswd: Option<PathBuf>,
-    /// Let everybody read without a login: everything, or what the patterns match
+    /// Let anonymous clients read: everything, or what the patterns match
     #[arg(
         long,
         env = "CORAL_ANONYMOUS_READ",
@@ -77,7 +77,7 @@ pub(crate) struct RegistryArguments {
     /// Serve the OCI image layout in a folder as a repository, read-only
     #[arg(long, env = "CORAL_LAYOUT", value_name = "REPOSITORY=DIR", value_parser = layout, value_delimiter = ',')]
     layout: Vec<(RepositoryPath, PathBuf)>,
-    /// File of the repositories that everybody may read, as JSON:
+    /// File of the repositories that anonymous clients may read, as JSON:
     /// `{"generation": 1, "paths": ["docker.io/library/nginx"]}`; read again when it changes.
     /// `/coral/v1/public` says which generation is in force
     #[arg(

@@ -1,4 +1,4 @@
-//! The registry's own API, asked in process as whoever looks at the page.
+//! The registry's own API, asked in process with the credentials of the page's visitor.
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};

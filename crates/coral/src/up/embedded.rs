@@ -21,7 +21,7 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// One that follows no document yet: open to everybody, without TLS.
+    /// One that follows no document yet: open to every client, without TLS.
     pub(crate) fn new(registry: Registry, serving: &Serving) -> Self {
         Self {
             registry,
@@ -36,8 +36,8 @@ impl Embedded {
         &self.tls
     }
 
-    /// Does as the document says, or stays as it was: neither a slip nor somebody else's document
-    /// opens it to everybody.
+    /// Does as the document says, or stays as it was: neither a slip nor the document of another
+    /// registry opens it to every client.
     pub(crate) fn apply(
         &mut self,
         wanted: Option<LoadedRegistry>,
@@ -151,7 +151,7 @@ impl Change {
             Self::Changed => terminal.line("the registry follows its changed document"),
             Self::Gone => terminal.line(
                 "warning: the Registry document is gone: what it said holds until coral is \
-                 started again, then the registry is open to everybody, without TLS",
+                 started again, then the registry is open to every client, without TLS",
             ),
             Self::Another => terminal.line(
                 "warning: the Registry document is gone, and one of another name is there: what \

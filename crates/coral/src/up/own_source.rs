@@ -85,7 +85,7 @@ impl OwnSource {
     }
 }
 
-/// Removes what an earlier start left behind. A folder that is no store is somebody else's: it
+/// Removes what an earlier start left behind. A folder that is no store is not Coral's: it
 /// stays, and is refused when it is opened.
 fn remove_store(folder: &Path) -> std::io::Result<()> {
     if coral_registry::FileStore::is_store(folder) {
@@ -94,7 +94,7 @@ fn remove_store(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Pushes the image through a door of its own, closed again before anybody is let in.
+/// Pushes the image through a door of its own, closed again before the first client is let in.
 async fn fill(router: axum::Router, host: Host) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::failed("Coral's own image could not be made", error)
