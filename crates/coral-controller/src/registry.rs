@@ -138,7 +138,7 @@ impl RegistryPart {
         let applied = self.apply(registry, &seen, &plan).await;
         if let Err(error) = &applied {
             let hint = if error.is_forbidden() {
-                format!("; renew the grant with `{}`", grant_command(&key.namespace))
+                format!("; renew the grant with `{}`", grant_command(key))
             } else {
                 String::new()
             };

@@ -430,7 +430,7 @@ fn refusal_of_rights(seen: &Observed) -> Option<Saying> {
             "NotGranted",
             format!(
                 "the controller may not run registries in namespace {namespace}: allow it with `{}`",
-                grant_command(&namespace)
+                grant_command(&ObjectKey::from_object(seen.registry.as_ref()))
             ),
         )),
         Rights::Unknown => Some(Saying::unknown(
@@ -440,9 +440,10 @@ fn refusal_of_rights(seen: &Observed) -> Option<Saying> {
     }
 }
 
-/// The command that lets the controller run registries in a namespace.
-pub(super) fn grant_command(namespace: &str) -> String {
-    format!("coral grant --registry {namespace} | kubectl apply -f -")
+/// The command that lets the controller run a Registry.
+pub(super) fn grant_command(registry: &ObjectKey) -> String {
+    let (namespace, name) = (&registry.namespace, &registry.name);
+    format!("coral grant --registry {namespace} {name} | kubectl apply -f -")
 }
 
 /// Nothing is adopted, and nothing is made while another owner's object is in the way.

@@ -217,7 +217,7 @@ fn a_missing_right_is_told_with_the_command_to_run() {
     let (_, reason, message) = condition(&seen, "Ready");
     assert_eq!(reason, "NotGranted");
     assert!(
-        message.contains("coral grant --registry a | kubectl apply -f -"),
+        message.contains("coral grant --registry a reg | kubectl apply -f -"),
         "{message}"
     );
 }
