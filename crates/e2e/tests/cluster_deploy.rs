@@ -212,7 +212,7 @@ fn the_controller_changes_of_a_node_only_what_is_corals() {
         let refused = patch(kind, change, flags);
         assert_ne!(refused.code, 0, "{change}: {refused}");
         let by = if flags == on_status {
-            r#"cannot patch resource "nodes/status""#
+            r#"resource "nodes/status""#
         } else {
             "Coral's controller may"
         };
