@@ -203,7 +203,7 @@ fn a_policy_switches_features_off_and_the_author_of_the_pod_is_told() {
     });
     for feature in ["registry", "selectors"] {
         let told = format!(
-            "Warning: {INJECT}: {feature} has no effect: InjectionPolicy \"switches-off\" has it Off"
+            "Warning: {INJECT}: {feature} has no effect: InjectionPolicy \"switches-off\" sets it to Off"
         );
         assert!(created.warnings.contains(&told), "{}", created.warnings);
     }
