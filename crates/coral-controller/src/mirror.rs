@@ -184,16 +184,17 @@ impl MirrorPart {
         let mut stays = BTreeSet::new();
         let mut held = Held::new();
         for (key, verdict) in verdicts {
-            let mut hold = || held.insert(format!("{key} (held)"), places(key, &mirrors[key]));
+            let mut keep_places =
+                || held.insert(format!("{key} (held)"), places(key, &mirrors[key]));
             match verdict {
                 Verdict::Run { prepared, .. } => {
                     members.push(self.member(key, prepared, mirrors));
                 }
                 Verdict::NotYet | Verdict::Waits(_) => {
                     stays.insert(key.to_string());
-                    hold();
+                    keep_places();
                 }
-                Verdict::Wrong(_) => drop(hold()),
+                Verdict::Wrong(_) => drop(keep_places()),
             }
         }
         // Of a mirror that cannot be decoded it is not known what it wants, nor where.

@@ -107,7 +107,7 @@ const METADATA: [IpAddr; 4] = [
 ];
 
 /// An IPv4 address that is written as an IPv6 one leads to the same place, also through a gateway
-/// of the well-known prefix 64:ff9b::/96 (NAT64).
+/// of the well-known prefix `64:ff9b::/96` (NAT64).
 fn unmapped(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) if v6.octets()[..12] == NAT64 => {
