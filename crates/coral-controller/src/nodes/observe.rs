@@ -10,7 +10,8 @@ use coral_api::registry_route::{RegistryRoute, SourcePolicy};
 use coral_image::{Digest, Host, ImageRef};
 use k8s_openapi::api::core::v1::Node;
 
-use super::resolver::{Reach, Reaches};
+use super::resolution::Prospect;
+use super::resolver::{Place, Reach, Reaches, places};
 use super::routes::RouteView;
 use super::world::{HostsInForce, NodeView, Placed, RegistryView, Wish};
 use crate::ObjectKey;
@@ -36,6 +37,8 @@ pub(crate) struct Observed {
     pub(crate) has_all_routes: bool,
     /// Sources that are mirrored, as references.
     pub(crate) mirrored: BTreeSet<String>,
+    /// The repositories that each Registry serves to everybody, by host and port of its address.
+    pub(crate) public: BTreeMap<String, Arc<BTreeSet<String>>>,
 }
 
 /// Reads the stores; `None` while it is not known how Registries are reached.
@@ -71,6 +74,10 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
             .map(|image| image.reference.clone())
             .collect::<Vec<_>>()
     });
+    let public = registries.values().filter_map(|access| {
+        let address = address(&access.endpoint)?;
+        Some((address.to_string(), access.loaded.clone()?))
+    });
     let in_force = shared.locked_hosts.get().map(|hosts| (*hosts).clone());
     Some(Observed {
         wishes: wishes.collect(),
@@ -81,6 +88,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
         has_all_images: cluster.images.broken().is_empty(),
         has_all_routes: cluster.routes.broken().is_empty(),
         mirrored: mirrored.collect(),
+        public: public.collect(),
         images,
         held,
         route_objects,
@@ -219,6 +227,23 @@ pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reac
         ))
     });
     own.chain(routed).collect()
+}
+
+/// What an answer for the reference depends on, beside the registry that is asked.
+pub(crate) fn prospect(image: &ImageRef, observed: &Observed, reaches: &Reaches) -> Prospect {
+    let places = places(image, reaches).unwrap_or_default();
+    let public = places.iter().any(|place| match place {
+        Place::Registry { address, path } => {
+            let paths = observed.public.get(address.as_str());
+            paths.is_some_and(|paths| paths.contains(path.as_str()))
+        }
+        Place::Source => false,
+    });
+    Prospect {
+        mirrored: observed.mirrored.contains(&image.to_string()),
+        public,
+        places,
+    }
 }
 
 fn address(endpoint: &str) -> Option<Host> {

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::labels::{LabelChanges, changes};
-use super::observe::{Observed, observe, reaches, remembered};
+use super::observe::{Observed, observe, prospect, reaches, remembered};
 use super::placement::{Placement, place};
 use super::resolution::Resolutions;
 use super::resolver::{Reaches, Resolver};
@@ -203,9 +203,12 @@ impl NodesPart {
         while let Ok((image, answer)) = self.answers.1.try_recv() {
             self.resolutions.answer(&image, answer, now, rand::random());
         }
-        self.resolutions.retry(&observed.mirrored, now);
-        let resolver = self.resolver(reaches(observed, table), ca)?;
-        for image in self.resolutions.take_due(now) {
+        let reaches = reaches(observed, table);
+        let prospects = |image: &ImageRef| prospect(image, observed, &reaches);
+        self.resolutions.retry(prospects, now);
+        let due = self.resolutions.take_due(prospects, now);
+        let resolver = self.resolver(reaches, ca)?;
+        for image in due {
             let (resolver, slots) = (resolver.clone(), self.slots.clone());
             let (answers, changes) = (self.answers.0.clone(), self.context.changes.clone());
             tokio::spawn(async move {

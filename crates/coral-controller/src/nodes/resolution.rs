@@ -1,10 +1,12 @@
 //! Which digest each tag stands for, and when to ask again. Plain values, driven by `now`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coral_image::{Digest, ImageRef};
 use jiff::Timestamp;
+
+use super::resolver::Place;
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
@@ -28,6 +30,20 @@ pub(crate) struct Resolution {
     refresh: Duration,
     /// Whether an answer is waited for.
     asking: bool,
+    /// What the answer depended on when it was asked last.
+    asked_with: Prospect,
+}
+
+/// What an answer depends on beside the registry itself. A failed reference is asked again at once
+/// when this changes, and only then: what stays as it is must not undo the waits after failures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Prospect {
+    /// Whether a mirror has copied the reference.
+    pub(crate) mirrored: bool,
+    /// Whether the Registry that is asked says that it serves the repository to everybody.
+    pub(crate) public: bool,
+    /// Where the reference is looked up.
+    pub(crate) places: Vec<Place>,
 }
 
 impl Resolutions {
@@ -58,14 +74,19 @@ impl Resolutions {
         }
     }
 
-    /// References to ask for now; they count as asked from here on.
-    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<ImageRef> {
+    /// References to ask for now; they count as asked from here on, under these `prospects`.
+    pub(crate) fn take_due(
+        &mut self,
+        prospects: impl Fn(&ImageRef) -> Prospect,
+        now: Timestamp,
+    ) -> Vec<ImageRef> {
         let due = self
             .0
             .iter_mut()
             .filter(|(_, entry)| !entry.asking && entry.due.is_some_and(|due| due <= now));
         due.map(|(image, entry)| {
             entry.asking = true;
+            entry.asked_with = prospects(image);
             image.clone()
         })
         .collect()
@@ -105,10 +126,15 @@ impl Resolutions {
         }
     }
 
-    /// Asks again at once for what failed and is now said to be there.
-    pub(crate) fn retry(&mut self, there: &BTreeSet<String>, now: Timestamp) {
-        for (image, entry) in &mut self.0 {
-            if entry.failure.is_some() && there.contains(&image.to_string()) {
+    /// Asks again at once for what failed under other prospects than the present ones.
+    pub(crate) fn retry(&mut self, prospects: impl Fn(&ImageRef) -> Prospect, now: Timestamp) {
+        let failed = self.0.iter_mut();
+        for (image, entry) in failed.filter(|(_, e)| e.failure.is_some() && !e.asking) {
+            let prospect = prospects(image);
+            if prospect != entry.asked_with {
+                entry.asked_with = prospect;
+                // A mirrored image becomes public a moment later: the waits begin anew.
+                entry.attempts = 0;
                 entry.due = Some(now);
             }
         }
@@ -159,11 +185,23 @@ mod tests {
         resolutions
     }
 
+    /// Prospects where one reference is mirrored.
+    fn mirrored(reference: &'static str) -> impl Fn(&ImageRef) -> Prospect {
+        move |image| Prospect {
+            mirrored: image.to_string() == reference,
+            ..Prospect::default()
+        }
+    }
+
+    fn due(resolutions: &mut Resolutions, seconds: i64) -> Vec<ImageRef> {
+        resolutions.take_due(|_| Prospect::default(), at(seconds))
+    }
+
     #[test]
     fn a_tag_is_asked_once_and_again_after_its_refresh() {
         let mut resolutions = wanting(&["a/b:1"]);
-        assert_eq!(resolutions.take_due(at(0)), [image("a/b:1")]);
-        assert_eq!(resolutions.take_due(at(0)), [], "an answer is waited for");
+        assert_eq!(due(&mut resolutions, 0), [image("a/b:1")]);
+        assert_eq!(due(&mut resolutions, 0), [], "an answer is waited for");
         resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(1), 0.0);
         assert_eq!(resolutions.next_due(), Some(at(3601)));
         assert_eq!(resolutions.digests().len(), 1);
@@ -173,7 +211,7 @@ mod tests {
     fn a_digest_is_never_asked_for() {
         let pinned = format!("a/b@{}", digest("x"));
         let mut resolutions = wanting(&[&pinned]);
-        assert_eq!(resolutions.take_due(at(0)), []);
+        assert_eq!(due(&mut resolutions, 0), []);
         assert_eq!(resolutions.next_due(), None);
         assert_eq!(resolutions.digests().len(), 1);
     }
@@ -197,9 +235,37 @@ mod tests {
         for reference in ["quay.io/a/b:1", "quay.io/a/c:1"] {
             resolutions.answer(&image(reference), Err("missing".into()), at(0), 0.0);
         }
-        let there = BTreeSet::from(["quay.io/a/b:1".to_owned()]);
-        resolutions.retry(&there, at(0));
-        assert_eq!(resolutions.take_due(at(0)), [image("quay.io/a/b:1")]);
+        resolutions.retry(mirrored("quay.io/a/b:1"), at(0));
+        assert_eq!(due(&mut resolutions, 0), [image("quay.io/a/b:1")]);
+    }
+
+    #[test]
+    fn a_mirrored_reference_that_cannot_be_resolved_is_asked_ever_more_slowly() {
+        let mut resolutions = wanting(&["quay.io/a/b:1"]);
+        let prospects = mirrored("quay.io/a/b:1");
+        let mut asked = 0;
+        // A pass every 50 ms for a minute: each answer makes one.
+        for tick in 0..1200 {
+            let now = Timestamp::from_millisecond(tick * 50).unwrap();
+            resolutions.retry(&prospects, now);
+            for image in resolutions.take_due(&prospects, now) {
+                asked += 1;
+                let text = format!("private, for the {asked}. time");
+                resolutions.answer(&image, Err(text), now, 0.0);
+            }
+        }
+        assert!(asked <= 7, "{asked} questions in a minute");
+    }
+
+    #[test]
+    fn what_changes_while_an_answer_is_waited_for_is_asked_again() {
+        let mut resolutions = wanting(&["quay.io/a/b:1"]);
+        assert_eq!(due(&mut resolutions, 0).len(), 1);
+        let prospects = mirrored("quay.io/a/b:1");
+        resolutions.retry(&prospects, at(0));
+        resolutions.answer(&image("quay.io/a/b:1"), Err("missing".into()), at(0), 0.0);
+        resolutions.retry(&prospects, at(0));
+        assert_eq!(due(&mut resolutions, 0).len(), 1);
     }
 
     #[test]
@@ -209,11 +275,7 @@ mod tests {
         resolutions.want(&wanted, |_| Some(digest("old")), at(0));
         let known = resolutions.digests();
         assert_eq!(known["docker.io/a/b:1"], digest("old"));
-        assert_eq!(
-            resolutions.take_due(at(0)).len(),
-            1,
-            "and asks all the same"
-        );
+        assert_eq!(due(&mut resolutions, 0).len(), 1, "and asks all the same");
     }
 
     #[test]
