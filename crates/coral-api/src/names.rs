@@ -127,6 +127,10 @@ pub mod namespace {
 pub const PROBE_PATH: &str = "coral-reserved/probe";
 /// The tag of [`PROBE_PATH`].
 pub const PROBE_TAG: &str = "1";
+/// The digest of the manifest of the reserved image. Nodes pull it by this digest, so that a
+/// registry cannot answer with another image.
+pub const PROBE_DIGEST: &str =
+    "sha256:09ade42fe3e69018a3360bb092265af902f9e7d6013146cf152c82ac3a944707";
 /// The port of a managed Registry.
 pub const REGISTRY_PORT: u16 = 5000;
 

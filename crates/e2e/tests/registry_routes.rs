@@ -19,6 +19,9 @@ use server::{Server, arguments};
 use users::CI;
 
 const SOON: Duration = Duration::from_secs(30);
+/// The reserved image as nodes pull it.
+const PROBE: &str =
+    "coral-reserved/probe@sha256:09ade42fe3e69018a3360bb092265af902f9e7d6013146cf152c82ac3a944707";
 const NGINX: &str = "docker.io/library/nginx";
 
 /// A registry as in a cluster: one user pushes, and a file says what is public.
@@ -137,7 +140,7 @@ fn containerd_pulls_the_reserved_image_and_public_ones_under_every_name() {
         containerd.ctr(&[command, &["--hosts-dir", &folder, name]].concat())
     };
     for host in ["docker.io", "quay.io", own] {
-        let name = format!("{host}/coral-reserved/probe:1");
+        let name = format!("{host}/{PROBE}");
         let _ = pull(&["images", "pull", "--snapshotter", "native"], &name).succeeded();
         let listed = containerd.ctr(&["images", "list", "-q"]);
         let listed = listed.text();

@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) names: BTreeMap<String, ImageName>,
     /// Pulls of these names fail.
     pub(super) refused: BTreeMap<String, Category>,
+    /// Pulls of these names fail after the image was stored.
+    pub(super) stored_then_refused: BTreeSet<String>,
     /// Pulls of these names wait for [`FakeRuntime::release`].
     pub(super) held: BTreeSet<String>,
     /// Every pull that was begun, in order.
@@ -116,6 +118,9 @@ impl ImageRuntime for FakeRuntime {
             .split_once('@')
             .map_or("sha256:tag", |(_, digest)| digest);
         state.give(reference, digest, &Marks::default());
+        if state.stored_then_refused.contains(reference) {
+            return Err(RuntimeError::new("pull", Category::Other, "cut off"));
+        }
         Ok(format!("id of {digest}"))
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coral_api::image::ImageTagState;
+use coral_api::names::{PROBE_DIGEST, PROBE_PATH};
 use coral_api::node_images::{
     NodeImage, NodeImages, NodeImagesSpec, NodeImagesStatus, NodeRegistry, NodeRegistryPolicy,
     NodeRegistryState,
@@ -145,7 +146,7 @@ async fn a_registry_and_a_route_are_written_proved_and_taken_away_again() {
     assert!(machine.file("docker.io").unwrap().contains("10.96.0.7"));
     // The registry's own name was proved first, and the reserved image left nothing.
     let probes = machine.runtime.state().pulls.clone();
-    let probe = |host: &str| format!("{host}/coral-reserved/probe:1");
+    let probe = |host: &str| format!("{host}/{PROBE_PATH}@{PROBE_DIGEST}");
     assert_eq!(probes, [probe(OWN), probe("docker.io")]);
     assert!(machine.runtime.state().names.is_empty());
 
@@ -153,6 +154,20 @@ async fn a_registry_and_a_route_are_written_proved_and_taken_away_again() {
     machine.until(|status| status.registries.is_empty()).await;
     assert_eq!(machine.file("docker.io").as_deref(), Some(old));
     assert!(!Path::new(&machine.folder.path().join("coral")).exists());
+}
+
+#[tokio::test]
+async fn a_probe_that_fails_leaves_no_image_behind() {
+    let mut machine = Machine::start();
+    let probe = format!("{OWN}/{PROBE_PATH}@{PROBE_DIGEST}");
+    machine.runtime.state().stored_then_refused.insert(probe);
+    machine.apply(|spec| spec.registries = vec![own()]);
+    let failed = |status: &NodeImagesStatus| {
+        let mut hosts = status.registries.iter();
+        hosts.any(|host| host.state == NodeRegistryState::Error)
+    };
+    machine.until(failed).await;
+    assert!(machine.runtime.state().names.is_empty());
 }
 
 #[tokio::test]

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_api::names::{PROBE_PATH, PROBE_TAG};
+use coral_api::names::{PROBE_DIGEST, PROBE_PATH};
 use coral_api::node_images::NodeRegistry;
 use coral_cri::{ImageRuntime, RuntimeError};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::images::decide::Pull;
 
-/// How long a probe may take: the image has no layers.
-const PROBE_DEADLINE: Duration = Duration::from_mins(1);
+/// How long a probe may take: the image has no layers, and other hosts wait for their probes.
+const PROBE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What has ended.
 pub(super) enum Done {
@@ -130,17 +130,21 @@ async fn pull_and_mark<R: ImageRuntime>(runtime: &R, pull: &Pull) -> Result<(), 
     Ok(())
 }
 
-/// Pulls and removes the reserved image.
+/// Pulls the reserved image by its digest and removes it. By a tag the registry would choose the
+/// image: the pull would store it, and the removal would take every name of that image away.
 async fn probe<R: ImageRuntime>(runtime: &R, host: &str) -> Result<(), String> {
-    let image = format!("{host}/{PROBE_PATH}:{PROBE_TAG}");
+    let image = format!("{host}/{PROBE_PATH}@{PROBE_DIGEST}");
     let pulled = tokio::time::timeout(PROBE_DEADLINE, runtime.pull(&image, None)).await;
-    match pulled {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(format!("the probe failed: {}", error.message())),
-        Err(_) => return Err("the probe failed: no answer within a minute".to_owned()),
-    }
+    // Also after a failure: the runtime may have stored the image before the pull was given up.
     if let Err(error) = runtime.remove(&image).await {
         tracing::warn!(image, %error, "the probe's image was not removed");
     }
-    Ok(())
+    match pulled {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("the probe failed: {}", error.message())),
+        Err(_) => Err(format!(
+            "the probe failed: no answer within {} s",
+            PROBE_DEADLINE.as_secs()
+        )),
+    }
 }

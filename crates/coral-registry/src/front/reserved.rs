@@ -35,17 +35,13 @@ struct Probe {
 
 static PROBE: LazyLock<Probe> = LazyLock::new(|| {
     let config_digest = Digest::sha256(CONFIG.as_bytes());
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::OCI_MANIFEST,
-        "config": {
-            "mediaType": media_type::OCI_CONFIG,
-            "digest": config_digest,
-            "size": CONFIG.len(),
-        },
-        "layers": [],
-    })
-    .to_string();
+    // Written out: the digest is a contract with the nodes, and the order of a map's keys is not.
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{config_digest}","size":{}}},"layers":[]}}"#,
+        media_type::OCI_MANIFEST,
+        media_type::OCI_CONFIG,
+        CONFIG.len(),
+    );
     Probe {
         manifest_digest: Digest::sha256(manifest.as_bytes()),
         manifest,
@@ -136,6 +132,13 @@ mod tests {
         assert!(CONFIG.len() < 100 && CONFIG.contains("\"diff_ids\":[]"));
         let manifest: serde_json::Value = serde_json::from_str(&PROBE.manifest).unwrap();
         assert_eq!(manifest["layers"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn nodes_pull_the_image_by_the_digest_that_is_served() {
+        use coral_api::names::{PROBE_DIGEST, PROBE_PATH, PROBE_TAG};
+        assert_eq!(PROBE.manifest_digest.to_string(), PROBE_DIGEST);
+        assert_eq!((REPOSITORY, TAG), (PROBE_PATH, PROBE_TAG));
     }
 
     #[test]

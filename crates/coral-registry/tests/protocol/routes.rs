@@ -271,6 +271,7 @@ async fn the_reserved_image_is_pulled_by_everybody_under_every_name() {
         assert_eq!(manifest.header("content-type"), MANIFEST);
         let digest = Digest::sha256(&manifest.body).to_string();
         assert_eq!(manifest.header("docker-content-digest"), digest);
+        assert_eq!(digest, coral_api::names::PROBE_DIGEST, "{suffix}");
         let head = ask(&served, "HEAD", &at(&format!("manifests/{digest}")), &[]).await;
         assert_eq!(head.status, StatusCode::OK);
         assert_eq!(
