@@ -112,24 +112,29 @@ impl Proofs {
         Self(proofs.collect())
     }
 
-    /// Which host is to be probed next; own names come before routed hosts.
+    /// Which host is to be probed next: the one that is overdue longest. Registries that do not
+    /// answer are soon due again, and must not keep the other hosts from their turn. A routed host
+    /// comes after its own registry only.
     pub(crate) fn next(&self, hosts: &[Host<'_>], now: Timestamp) -> Next {
-        let mut due: Vec<(bool, Timestamp, &str)> = Vec::new();
+        let mut due: Vec<(Timestamp, bool, &str)> = Vec::new();
         let mut wake = None;
         for host in hosts.iter().filter(|host| host.trouble.is_none()) {
             if !self.may_probe(host, hosts) {
                 continue;
             }
             // A clock that was set back must not postpone a probe for longer than any wait.
-            let next = self.proof(host.entry).map_or(now, |proof| proof.next);
+            // What was never probed has waited longest.
+            let next = self
+                .proof(host.entry)
+                .map_or(Timestamp::MIN, |proof| proof.next);
             if next <= now || next > now + AGAIN {
-                due.push((!is_own(host.entry), next, &host.entry.host));
+                due.push((next, !is_own(host.entry), &host.entry.host));
             } else {
                 wake = Some(wake.map_or(next, |wake: Timestamp| wake.min(next)));
             }
         }
         match due.into_iter().min() {
-            Some((_, _, host)) => Next::Probe(host.to_owned()),
+            Some((.., host)) => Next::Probe(host.to_owned()),
             None => Next::Wait(wake),
         }
     }
@@ -179,7 +184,8 @@ impl Proofs {
             return trouble.clone();
         }
         if let Some(registry) = self.missing_registry(host, hosts) {
-            let message = format!("waits until the registry {registry} is proved on this node");
+            let message =
+                format!("waiting for a successful probe of registry {registry} on this node");
             return Standing::Pending(message);
         }
         match self.proof(host.entry) {
@@ -353,6 +359,37 @@ mod tests {
         assert_eq!(proofs.next(&hosts[..1], at(0)), Next::Wait(Some(at(15))));
         proofs.note(&own(), Ok(()), at(0), 0.0);
         assert_eq!(proofs.next(&hosts, at(0)), Next::Wait(Some(at(300))));
+    }
+
+    #[test]
+    fn silent_registries_do_not_keep_other_hosts_from_their_probe() {
+        let silent = |name: &str| NodeRegistry {
+            host: format!("{name}.tenant.svc:5000"),
+            registry: format!("{name}.tenant.svc:5000"),
+            ..own()
+        };
+        let entries = [silent("a"), silent("b"), own(), routed()];
+        let hosts = hosts(&entries);
+        let mut proofs = Proofs::default();
+        let mut seconds = 0;
+        while proofs.standing(&hosts[3], &hosts) != Standing::Ready {
+            assert!(seconds < 120, "the routed host was not probed in time");
+            match proofs.next(&hosts, at(seconds)) {
+                Next::Probe(host) => {
+                    let entry = entries.iter().find(|entry| entry.host == host).unwrap();
+                    let is_silent = host.contains("tenant");
+                    // A probe that nothing answers takes until its deadline.
+                    seconds += if is_silent { 15 } else { 1 };
+                    let outcome = if is_silent {
+                        Err("silent".to_owned())
+                    } else {
+                        Ok(())
+                    };
+                    proofs.note(entry, outcome, at(seconds), 0.0);
+                }
+                Next::Wait(_) => seconds += 1,
+            }
+        }
     }
 
     #[test]
