@@ -7,7 +7,9 @@
 pub(crate) mod attempt;
 pub(crate) mod decide;
 pub(crate) mod mark;
+pub(crate) mod names;
 pub(crate) mod remove;
+mod slots;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The node's loop: observe → decide → apply → report, woken by changes.
 
 mod files;
-mod places;
+mod runtime;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,28 +10,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coral_api::node_images::{NodeImageStatus, NodeImages, NodeRegistryPolicy};
-use coral_cri::{ImageRuntime, RuntimeError};
+use coral_cri::{Category, ImageRuntime, RuntimeError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::images::attempt::Attempt;
 use crate::images::decide::{Decision, Inside, View, decide, pulled_name};
+use crate::images::names::{self, NameAction};
 use crate::metrics::Metrics;
 use crate::probe::{Host, Next, Proofs, Standing};
 use crate::publish::Report;
 use crate::report;
 use crate::watch::Seen;
 use files::Files;
-use places::Runtime;
+use runtime::Runtime;
 use work::{Done, Work};
 
 /// How often the node is looked at without a change. It asks the runtime, never the API server.
 const LOOK: SignedDuration = SignedDuration::from_mins(1);
-/// How soon names are looked at that were just given: CRI learns of them a moment later.
-const SETTLE: SignedDuration = SignedDuration::from_millis(100);
+/// How soon names are looked at that were just given, and pulls that were just cancelled: the
+/// runtime learns of both a moment later.
+const SETTLE: SignedDuration = SignedDuration::from_millis(25);
 /// How soon a runtime that did not answer is asked again.
-const AWAY: SignedDuration = SignedDuration::from_secs(3);
+const RUNTIME_RETRY: SignedDuration = SignedDuration::from_secs(3);
 /// How often the CA's file is read.
 const CA_CHECK: Duration = Duration::from_secs(5);
 
@@ -65,8 +67,10 @@ pub(crate) struct Node<R> {
     placed: BTreeSet<String>,
     /// The last states of images, reported while the runtime does not answer.
     last: Vec<NodeImageStatus>,
-    /// Looks in a row that had to change names.
-    settling: u32,
+    /// The changes of names that the last look made, and the looks in a row that made the same.
+    settling: (Vec<NameAction>, u32),
+    /// Since when a removal waits for the running pulls.
+    held_since: Option<Timestamp>,
     work: Work,
 }
 
@@ -91,7 +95,8 @@ impl<R: ImageRuntime> Node<R> {
             attempts: BTreeMap::new(),
             placed: BTreeSet::new(),
             last: Vec::new(),
-            settling: 0,
+            settling: (Vec::new(), 0),
+            held_since: None,
             work: Work::default(),
         }
     }
@@ -143,7 +148,7 @@ impl<R: ImageRuntime> Node<R> {
         let decision = match decision {
             Ok(decision) => decision,
             Err(error) => {
-                wake = wake.min(now + AWAY);
+                wake = wake.min(now + RUNTIME_RETRY);
                 self.runtime.failed(&error);
                 Decision {
                     statuses: self.last.clone(),
@@ -225,30 +230,52 @@ impl<R: ImageRuntime> Node<R> {
             attempts: &self.attempts,
             pulling: &self.work.pulling(),
             placed: &self.placed,
+            held_since: self.held_since,
             hosts: &self.inside(hosts),
             parallel: self.settings.parallel,
             now,
         };
-        let decision = decide(&view);
-        self.work.cancel_all_but(&decision.wanted);
+        let mut decision = decide(&view);
+        self.held_since = decision
+            .removal_waits
+            .then(|| self.held_since.unwrap_or(now));
+        for name in &decision.overdue {
+            self.put_back(name, now);
+        }
+        if self.work.cancel_all_but(&decision.wanted) {
+            *wake = now + SETTLE;
+        }
         for pull in &decision.pulls {
-            self.work.pull(runtime.clone(), pull.clone());
+            self.work.pull(runtime.clone(), pull.clone(), now);
         }
-        let is_settled = decision.names.is_empty();
-        for action in &decision.names {
-            action.apply(&*runtime).await?;
+        if let Some(wait) = self.settle(&decision.names) {
+            *wake = now + wait;
         }
-        self.settling = if is_settled { 0 } else { self.settling + 1 };
-        if !is_settled {
-            // Longer each time, should the names never become what they were made.
-            let wait = SETTLE.saturating_mul(1 << self.settling.min(10));
-            *wake = now + wait.min(LOOK);
-        }
+        names::apply(&mut decision, &spec.images, &*runtime).await?;
         *wake = decision.wake.map_or(*wake, |next| next.min(*wake));
         self.last.clone_from(&decision.statuses);
         let placed = decision.statuses.iter().filter(|status| status.placed);
         self.placed = placed.map(|status| status.reference.clone()).collect();
         Ok(decision)
+    }
+
+    /// When to look at names again that are changed now: longer each time, should they never
+    /// become what they were made.
+    fn settle(&mut self, actions: &[NameAction]) -> Option<SignedDuration> {
+        let (last, looks) = &mut self.settling;
+        *looks = if last == actions { *looks + 1 } else { 1 };
+        actions.clone_into(last);
+        let wait = SETTLE.saturating_mul(1 << (*looks).min(12)).min(LOOK);
+        (!actions.is_empty()).then_some(wait)
+    }
+
+    /// Notes that a pull gives its slot to others.
+    fn put_back(&mut self, name: &str, now: Timestamp) {
+        let why = "it took long while other images waited: it is tried again, for longer";
+        let result = Err(RuntimeError::new("pull the image", Category::Timeout, why));
+        self.metrics.pulled(&result);
+        tracing::warn!(image = name, "pull stopped: other images wait");
+        self.note_pull(name, &result, now);
     }
 
     /// Where the hosts stand, for images.
@@ -274,7 +301,11 @@ impl<R: ImageRuntime> Node<R> {
                     None => message,
                 });
                 if let Err(message) = &outcome {
-                    tracing::warn!(host = entry.host, message, "a registry was not proved");
+                    tracing::warn!(
+                        host = entry.host,
+                        message,
+                        "the probe pull from the registry failed"
+                    );
                 }
                 self.proofs.note(&entry, outcome, now, rand::random());
             }
@@ -313,9 +344,11 @@ impl<R: ImageRuntime> Node<R> {
         trouble.extend(self.runtime.trouble().map(str::to_owned));
         trouble.extend(self.files.trouble().map(str::to_owned));
         if hosts.len() < object.spec.registries.len() {
-            let message = "some hosts have a policy that this agent does not know: update it";
+            let message = "some hosts use a policy that this agent version does not support: \
+                           update the agent";
             trouble.push(message.to_owned());
         }
+        trouble.extend(decision.trouble);
         let is_proved = |host: &Host<'_>| self.proofs.standing(host, hosts) == Standing::Ready;
         if !hosts.is_empty() && !hosts.iter().any(is_proved) {
             trouble.extend(self.runtime.advice());

@@ -7,13 +7,17 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
 /// The owner of the status' fields.
 const MANAGER: &str = "coral-agent";
-/// Least time between two writes: what happens in between goes into one.
+/// Average time between writes: what happens in between goes into one.
 const BATCH: Duration = Duration::from_millis(500);
+/// Writes that may follow each other at once after a quiet time: an image that is asked for and
+/// one that is there are each worth one.
+const BURST: u32 = 3;
 /// Longest wait after failures.
 const LONGEST: Duration = Duration::from_secs(30);
 /// How long a write may take.
@@ -39,6 +43,7 @@ pub(crate) async fn publish(
 ) {
     let mut written: Option<(String, NodeImagesStatus)> = None;
     let mut failures = 0;
+    let mut pace = Pace(Instant::now());
     loop {
         let report = reports.borrow_and_update().clone();
         let news = report.filter(|report| !is_written(report, written.as_ref()));
@@ -53,7 +58,7 @@ pub(crate) async fn publish(
                 failures = 0;
                 metrics.status_written();
                 written = Some((report.uid, report.status));
-                tokio::time::sleep(BATCH).await;
+                tokio::time::sleep(pace.after_write(Instant::now())).await;
             }
             // The object is gone: there will be another, or none.
             Err(Failure::Gone) => written = Some((report.uid, report.status)),
@@ -68,6 +73,17 @@ pub(crate) async fn publish(
         if reports.has_changed().is_err() {
             return;
         }
+    }
+}
+
+/// When the writes so far will have been one in each [`BATCH`].
+struct Pace(Instant);
+
+impl Pace {
+    /// How long to wait after a write.
+    fn after_write(&mut self, now: Instant) -> Duration {
+        self.0 = self.0.max(now) + BATCH;
+        self.0.saturating_duration_since(now + BATCH * (BURST - 1))
     }
 }
 
@@ -174,6 +190,19 @@ mod tests {
         // Another object of that name has none of it.
         scripted.reports.send_replace(Some(report("u2", 2)));
         assert_eq!(scripted.answer(200).await["metadata"]["uid"], "u2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_writes_follow_each_other_at_once_and_more_are_batched() {
+        let mut scripted = start();
+        let begin = Instant::now();
+        let mut waits = Vec::new();
+        for available in 1..=5 {
+            scripted.reports.send_replace(Some(report("u1", available)));
+            scripted.answer(200).await;
+            waits.push(begin.elapsed().as_millis());
+        }
+        assert_eq!(waits, [0, 0, 0, 500, 1000]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,7 +31,7 @@ pub(crate) fn registries(
 ) -> Vec<NodeRegistryStatus> {
     let wanted = hosts.iter().map(|host| {
         let (state, message) = match proofs.standing(host, hosts) {
-            // What an administrator should know though it is meant so.
+            // Intended, but worth reporting.
             Standing::Ready
                 if hides_default && host.entry.policy == NodeRegistryPolicy::NeverContactSource =>
             {
@@ -51,7 +51,10 @@ pub(crate) fn registries(
         }
     });
     let mut statuses: Vec<_> = wanted.chain(leaving.iter().cloned()).collect();
+    // Stable: a copy of a file in another folder comes after the host itself, and the API server
+    // takes one entry for each host.
     statuses.sort_by(|one, other| one.host.cmp(&other.host));
+    statuses.dedup_by(|later, first| later.host == first.host);
     statuses
 }
 
@@ -125,6 +128,30 @@ mod tests {
             attempts: None,
             next_attempt: None,
         }
+    }
+
+    #[test]
+    fn a_host_is_reported_once_though_a_copy_of_its_file_lies_in_another_folder() {
+        let entry = coral_api::node_images::NodeRegistry {
+            host: "docker.io".to_owned(),
+            registry: "reg.ns.svc:5000".to_owned(),
+            endpoint: "https://10.0.0.1:5000".to_owned(),
+            policy: NodeRegistryPolicy::NeverContactSource,
+        };
+        let host = Host {
+            entry: &entry,
+            trouble: None,
+        };
+        let copy = NodeRegistryStatus {
+            host: "docker.io".to_owned(),
+            endpoint: String::new(),
+            policy: NodeRegistryPolicy::NeverContactSource,
+            state: NodeRegistryState::Removing,
+            message: None,
+        };
+        let statuses = registries(&[host], &Proofs::default(), false, &[copy]);
+        let states: Vec<_> = statuses.iter().map(|status| status.state).collect();
+        assert_eq!(states, [NodeRegistryState::Pending]);
     }
 
     #[test]

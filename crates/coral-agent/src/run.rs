@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coral_api::node_images::NodeImages;
 use coral_cri::{Containerd, SocketError};
@@ -17,6 +18,9 @@ use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::publish::publish;
 use crate::watch::{Seen, follow};
+
+/// How long the last report may take after the end was asked for.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How an agent runs.
 #[derive(Debug, Clone)]
@@ -45,7 +49,7 @@ pub enum AgentError {
     #[error("the API server's address and credential are not known: {0}")]
     Client(#[source] Box<kube::Error>),
     /// The health address cannot be served.
-    #[error("{address} cannot be listened on")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -89,13 +93,23 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
         node.run(stop.clone()).await;
         health.set_not_ready();
     };
-    let ready = ready_once_seen(objects, health.clone());
+    let ready = async {
+        tokio::select! {
+            () = ready_once_seen(objects, health.clone()) => {}
+            () = stop.cancelled() => {}
+        }
+    };
     let all = async { tokio::join!(following, publishing, looping, serving, ready) };
-    tokio::select! {
-        ((), (), (), served, ()) = all => served.map_err(|source| AgentError::Listen { address, source }),
-        // Whatever still waits for an answer is not waited for.
-        () = stop.cancelled() => Ok(()),
-    }
+    tokio::pin!(all);
+    let ended = tokio::select! {
+        ended = &mut all => Some(ended),
+        () = stop.cancelled() => tokio::time::timeout(GRACE, all).await.ok(),
+    };
+    // Calls that are still pending after the grace time are dropped.
+    let Some(((), (), (), served, ())) = ended else {
+        return Ok(());
+    };
+    served.map_err(|source| AgentError::Listen { address, source })
 }
 
 /// Ready once the API server has answered, with or without an object for the node.

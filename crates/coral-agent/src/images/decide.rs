@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coral_api::image::ImageTagState;
 use coral_api::node_images::{NodeImage, NodeImageStatus};
-use coral_cri::{Category, ImageName, ImageRuntime, Marks, RuntimeError, RuntimeImage};
+use coral_cri::{ImageName, Marks, RuntimeImage};
 use coral_image::{Digest, ImageRef};
 use jiff::Timestamp;
 
 use super::attempt::Attempt;
 use super::mark::{Role, marks};
+use super::names::NameAction;
 use super::remove::removal;
+use super::slots::Slots;
 use crate::probe::Standing;
 
 /// What is looked at.
@@ -24,8 +26,10 @@ pub(crate) struct View<'a> {
     pub(crate) in_use: &'a BTreeSet<String>,
     /// Failures, by reference.
     pub(crate) attempts: &'a BTreeMap<String, Attempt>,
-    /// Pulls that run, as `HOST/PATH@DIGEST`.
-    pub(crate) pulling: &'a BTreeSet<String>,
+    /// Pulls that run, as `HOST/PATH@DIGEST`, and since when.
+    pub(crate) pulling: &'a BTreeMap<String, Timestamp>,
+    /// Since when a removal waits for the running pulls.
+    pub(crate) held_since: Option<Timestamp>,
     /// References that the last status called placed by the agent: a pull by kubelet takes the
     /// labels of a name away.
     pub(crate) placed: &'a BTreeSet<String>,
@@ -53,45 +57,6 @@ pub(crate) struct Pull {
     pub(crate) marks: Marks,
 }
 
-/// A change of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NameAction {
-    /// Give an image a further name.
-    Tag {
-        source: String,
-        name: String,
-        marks: Marks,
-    },
-    /// Change the marks of a name.
-    Mark { name: String, marks: Marks },
-    /// Take a name away.
-    Untag { name: String },
-    /// Remove an image with all its names.
-    Remove { name: String },
-}
-
-impl NameAction {
-    /// Does it.
-    pub(crate) async fn apply<R: ImageRuntime>(&self, runtime: &R) -> Result<(), RuntimeError> {
-        tracing::debug!(action = ?self, "changing an image's names");
-        let done = match self {
-            Self::Tag {
-                source,
-                name,
-                marks,
-            } => runtime.tag(source, name, marks).await,
-            Self::Mark { name, marks } => runtime.mark(name, marks).await,
-            Self::Untag { name } => runtime.untag(name).await,
-            Self::Remove { name } => runtime.remove(name).await,
-        };
-        match done {
-            // The image went in the meantime: the next look sees it.
-            Err(error) if error.category() == Category::NotFound => Ok(()),
-            done => done,
-        }
-    }
-}
-
 /// What to do and to report.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Decision {
@@ -99,6 +64,10 @@ pub(crate) struct Decision {
     pub(crate) pulls: Vec<Pull>,
     /// Every pull that is still wanted, running or not: others are cancelled.
     pub(crate) wanted: BTreeSet<String>,
+    /// Running pulls that give their slot to others, and are tried again: not in `wanted`.
+    pub(crate) overdue: Vec<String>,
+    /// Whether a removal waits for the running pulls.
+    pub(crate) removal_waits: bool,
     /// Changes of names, in order.
     pub(crate) names: Vec<NameAction>,
     /// When something becomes due.
@@ -107,16 +76,18 @@ pub(crate) struct Decision {
     pub(crate) statuses: Vec<NodeImageStatus>,
     /// Pinned names that are there.
     pub(crate) pins: Vec<String>,
+    /// What is wrong that belongs to no image of the spec.
+    pub(crate) trouble: Vec<String>,
 }
 
 /// An image of the spec with its names.
-struct Wanted<'a> {
-    image: &'a NodeImage,
+pub(super) struct Wanted<'a> {
+    pub(super) image: &'a NodeImage,
     host: String,
     /// The name that pods use, canonical.
     name: String,
     /// `HOST/PATH@DIGEST`.
-    pulled: String,
+    pub(super) pulled: String,
 }
 
 impl<'a> Wanted<'a> {
@@ -157,10 +128,16 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
             }
         }
     }
-    // The most urgent first; then by name, so that two looks agree.
-    wanted.sort_by_key(|w| {
+    // What was not tried yet comes first, the most urgent of it before the rest, then what was
+    // tried longest ago: images that fail again and again never keep others waiting. By name
+    // among equals, so that two looks agree.
+    wanted.sort_by_cached_key(|w| {
+        let attempt = view.attempts.get(&w.image.reference);
+        let attempt = attempt.filter(|attempt| attempt.is_about(w.image));
+        let priority = Reverse(w.image.priority.unwrap_or(0));
         (
-            Reverse(w.image.priority.unwrap_or(0)),
+            attempt.and_then(|a| a.next),
+            priority,
             w.image.reference.clone(),
         )
     });
@@ -171,17 +148,20 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
         .chain(view.pins.iter().cloned())
         .collect();
     let removal = removal(view.present, &keep, view.in_use, view.pulling.is_empty());
-    // What has to go goes before more comes: else it would wait for as long as there are pulls.
-    let is_held = !removal.waiting.is_empty();
-    let mut free = view.parallel.saturating_sub(view.pulling.len());
+    decision.removal_waits = !removal.waiting.is_empty();
+    let mut slots = Slots::new(view);
+    if decision.removal_waits {
+        decision.wake = Some(slots.hold(view));
+    }
     for wish in &wanted {
         decision.wanted.insert(wish.pulled.clone());
         let status = match place(wish, &names, &shared, view, &mut decision.names) {
             Some(status) => status,
-            None => pull(wish, &shared, view, is_held, &mut free, &mut decision),
+            None => pull(wish, &shared, view, &mut slots, &mut decision),
         };
         decision.statuses.push(status);
     }
+    slots.take_back(view, &wanted, &mut decision);
     for name in view.pins {
         decision.names.extend(pin(name, &names));
         decision
@@ -193,7 +173,10 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
         .statuses
         .extend(removal.waiting.iter().filter_map(|(name, digest)| {
             let is_tag = !name.contains('@');
-            is_tag.then(|| leaving_status(name, digest))
+            is_tag.then(|| NodeImageStatus {
+                reason: Some("WaitsForPulls".to_owned()),
+                ..leaving_status(name, digest)
+            })
         }));
     decision
         .statuses
@@ -297,8 +280,7 @@ fn pull(
     wish: &Wanted<'_>,
     shared: &BTreeMap<String, (bool, bool)>,
     view: &View<'_>,
-    is_held: bool,
-    free: &mut usize,
+    slots: &mut Slots,
     decision: &mut Decision,
 ) -> NodeImageStatus {
     let image = wish.image;
@@ -309,7 +291,7 @@ fn pull(
         (None, Some(message)) => waiting_status(image, message),
         (None, None) => status(image, ImageTagState::Pending),
     };
-    if view.pulling.contains(&wish.pulled) || host_trouble(wish, view).is_some() {
+    if view.pulling.contains_key(&wish.pulled) || host_trouble(wish, view).is_some() {
         return shown;
     }
     if let Some(attempt) = attempt.filter(|attempt| !attempt.is_due(view.now)) {
@@ -317,8 +299,7 @@ fn pull(
         return shown;
     }
     let is_planned = decision.pulls.iter().any(|pull| pull.name == wish.pulled);
-    if !is_planned && !is_held && *free > 0 {
-        *free -= 1;
+    if !is_planned && slots.take(&wish.host) {
         let (pin, remove) = shared.get(&wish.pulled).copied().unwrap_or_default();
         decision.pulls.push(Pull {
             name: wish.pulled.clone(),
@@ -375,7 +356,7 @@ fn waiting_status(image: &NodeImage, message: String) -> NodeImageStatus {
     }
 }
 
-fn leaving_status(name: &str, digest: &str) -> NodeImageStatus {
+pub(super) fn leaving_status(name: &str, digest: &str) -> NodeImageStatus {
     let image = NodeImage {
         reference: name.to_owned(),
         digest: digest.to_owned(),
@@ -384,7 +365,6 @@ fn leaving_status(name: &str, digest: &str) -> NodeImageStatus {
     NodeImageStatus {
         placed: true,
         removing: true,
-        reason: Some("WaitsForPulls".to_owned()),
         ..status(&image, ImageTagState::Available)
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use coral_cri::{ImageName, RuntimeImage};
 
-use super::decide::NameAction;
 use super::mark::{Role, marks};
+use super::names::NameAction;
 
 /// What to do, and what still has to go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -6,8 +6,9 @@ use coral_cri::{Category, ImageName, RuntimeError, RuntimeImage};
 use jiff::Timestamp;
 
 use super::attempt::Attempt;
-use super::decide::{Decision, Inside, NameAction, Pull, View, decide};
+use super::decide::{Decision, Inside, Pull, View, decide};
 use super::mark::{LABEL, Role, marks};
+use super::names::NameAction;
 use crate::probe::Standing;
 
 const ONE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -20,7 +21,8 @@ struct Scene {
     present: Vec<RuntimeImage>,
     in_use: BTreeSet<String>,
     attempts: BTreeMap<String, Attempt>,
-    pulling: BTreeSet<String>,
+    pulling: BTreeMap<String, Timestamp>,
+    held_since: Option<Timestamp>,
     placed: BTreeSet<String>,
     hosts: BTreeMap<String, Inside>,
     now: Timestamp,
@@ -37,7 +39,8 @@ fn scene(images: &[NodeImage]) -> Scene {
         present: Vec::new(),
         in_use: BTreeSet::new(),
         attempts: BTreeMap::new(),
-        pulling: BTreeSet::new(),
+        pulling: BTreeMap::new(),
+        held_since: None,
         placed: BTreeSet::new(),
         hosts: BTreeMap::new(),
         now: at(0),
@@ -53,11 +56,24 @@ impl Scene {
             in_use: &self.in_use,
             attempts: &self.attempts,
             pulling: &self.pulling,
+            held_since: self.held_since,
             placed: &self.placed,
             hosts: &self.hosts,
             parallel: 2,
             now: self.now,
         })
+    }
+
+    fn pulls(&self) -> Vec<String> {
+        let pulls = self.decide().pulls.into_iter();
+        pulls.map(|pull| pull.name).collect()
+    }
+
+    /// Starts the pulls that are decided.
+    fn run_pulls(&mut self) {
+        let now = self.now;
+        let pulls = self.pulls().into_iter();
+        self.pulling = pulls.map(|name| (name, now)).collect();
     }
 
     fn fail(&mut self, index: usize, category: Category, is_inside: bool) {
@@ -144,7 +160,7 @@ fn an_image_that_is_not_there_is_pulled_by_digest_then_named_then_available() {
 fn an_image_is_pulled_once_however_often_it_is_looked_at() {
     let mut scene = scene(&[image("reg.io/a:1", ONE), image("reg.io/a:latest", ONE)]);
     assert_eq!(scene.decide().pulls.len(), 1);
-    scene.pulling.insert(pulled("reg.io/a"));
+    scene.pulling.insert(pulled("reg.io/a"), at(0));
     assert!(scene.decide().pulls.is_empty());
     assert!(scene.decide().wanted.contains(&pulled("reg.io/a")));
 }
@@ -153,13 +169,96 @@ fn an_image_is_pulled_once_however_often_it_is_looked_at() {
 fn the_most_urgent_are_pulled_first_and_not_more_than_allowed() {
     let urgent = NodeImage {
         priority: Some(10),
-        ..image("reg.io/z:1", ONE)
+        ..image("two.io/z:1", ONE)
     };
-    let mut scene = scene(&[image("reg.io/a:1", ONE), image("reg.io/b:1", ONE), urgent]);
-    let names: Vec<String> = scene.decide().pulls.into_iter().map(|p| p.name).collect();
-    assert_eq!(names, [pulled("reg.io/z"), pulled("reg.io/a")]);
-    scene.pulling = names.into_iter().collect();
+    let mut scene = scene(&[image("one.io/a:1", ONE), image("reg.io/b:1", ONE), urgent]);
+    assert_eq!(scene.pulls(), [pulled("two.io/z"), pulled("one.io/a")]);
+    scene.run_pulls();
     assert!(scene.decide().pulls.is_empty());
+}
+
+#[test]
+fn no_host_has_every_slot() {
+    let mut scene = scene(&[
+        image("drip.example/a:1", ONE),
+        image("drip.example/b:1", ONE),
+        image("reg.io/a:1", ONE),
+    ]);
+    assert_eq!(
+        scene.pulls(),
+        [pulled("drip.example/a"), pulled("reg.io/a")]
+    );
+    scene.images.truncate(2);
+    assert_eq!(scene.pulls(), [pulled("drip.example/a")]);
+}
+
+#[test]
+fn what_was_tried_longest_ago_is_tried_next_and_what_was_not_before_that() {
+    let mut scene = scene(&[
+        image("a.io/a:1", ONE),
+        image("b.io/a:1", ONE),
+        image("c.io/a:1", ONE),
+        image("d.io/a:1", ONE),
+    ]);
+    scene.fail(1, Category::Other, false);
+    scene.now = at(10);
+    scene.fail(0, Category::Other, false);
+    scene.now = at(20);
+    assert_eq!(scene.pulls(), [pulled("c.io/a"), pulled("d.io/a")]);
+    scene.fail(2, Category::Other, false);
+    scene.fail(3, Category::Other, false);
+    scene.now = at(30);
+    assert_eq!(scene.pulls(), [pulled("b.io/a"), pulled("a.io/a")]);
+}
+
+#[test]
+fn a_pull_that_others_wait_for_ends_after_a_while_and_gets_longer_next_time() {
+    let mut scene = scene(&[
+        image("drip.example/a:1", ONE),
+        image("more.example/a:1", ONE),
+    ]);
+    scene.run_pulls();
+    scene.now = at(3600);
+    let alone = scene.decide();
+    assert_eq!(alone.overdue, Vec::<String>::new(), "nothing waits");
+
+    scene.images.push(image("reg.io/a:1", ONE));
+    scene.now = at(299);
+    let early = scene.decide();
+    assert_eq!(early.overdue, Vec::<String>::new());
+    assert_eq!(early.wake, Some(at(300)));
+    scene.now = at(300);
+    let ended = scene.decide();
+    let both = [pulled("drip.example/a"), pulled("more.example/a")];
+    assert_eq!(ended.overdue, both);
+    assert!(!ended.wanted.contains(&both[0]));
+
+    scene.pulling.clear();
+    scene.fail(0, Category::Timeout, false);
+    scene.fail(1, Category::Timeout, false);
+    assert_eq!(scene.pulls(), [pulled("reg.io/a")]);
+    scene.now = at(310);
+    scene.run_pulls();
+    scene.now = at(310 + 599);
+    assert!(!scene.decide().overdue.contains(&both[0]));
+}
+
+#[test]
+fn a_removal_that_waits_holds_pulls_up_for_a_bounded_time() {
+    let mut scene = scene(&[image("reg.io/c:1", TWO)]);
+    scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
+    scene.pulling.insert(pulled("drip.example/a"), at(0));
+    scene.held_since = Some(at(0));
+    let mut held = Vec::new();
+    for minute in 0..8 {
+        scene.now = at(minute * 60);
+        let decision = scene.decide();
+        assert!(decision.removal_waits);
+        held.push(decision.pulls.is_empty());
+    }
+    assert_eq!(held, [true, false, false, false, false, false, true, false]);
+    scene.now = at(30);
+    assert_eq!(scene.decide().wake, Some(at(60)));
 }
 
 #[test]
@@ -356,7 +455,7 @@ fn an_image_is_removed_only_if_all_its_names_go_and_nothing_uses_or_pulls_it() {
     };
     assert_eq!(scene.decide().names, [remove]);
 
-    scene.pulling.insert("reg.io/other@x".to_owned());
+    scene.pulling.insert("reg.io/other@x".to_owned(), at(0));
     let waiting = scene.decide();
     assert_eq!(waiting.names, []);
     assert!(only(&waiting).removing);

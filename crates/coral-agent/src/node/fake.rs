@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) stored_then_refused: BTreeSet<String>,
     /// Pulls of these names wait for [`FakeRuntime::release`].
     pub(super) held: BTreeSet<String>,
+    /// Images cannot be given these names.
+    pub(super) unnameable: BTreeSet<String>,
     /// Every pull that was begun, in order.
     pub(super) pulls: Vec<String>,
     /// Whether every call fails.
@@ -126,6 +128,9 @@ impl ImageRuntime for FakeRuntime {
 
     async fn tag(&self, source: &str, name: &str, marks: &Marks) -> Result<(), RuntimeError> {
         let mut state = self.here()?;
+        if state.unnameable.contains(name) {
+            return Err(RuntimeError::new("name", Category::Other, "read-only"));
+        }
         let digest = state.names.get(source).ok_or_else(missing)?.digest.clone();
         state.give(name, &digest, marks);
         Ok(())

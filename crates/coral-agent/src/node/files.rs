@@ -10,7 +10,7 @@ use coral_api::node_images::{
 use coral_cri::ImageRuntime;
 use jiff::{SignedDuration, Timestamp};
 
-use super::places::Runtime;
+use super::runtime::Runtime;
 use super::{CA_CHECK, LOOK, Settings};
 use crate::hosts::found::{File, Found, scan};
 use crate::hosts::plan::{Action, plan};

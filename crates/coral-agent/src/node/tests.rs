@@ -265,6 +265,35 @@ async fn a_refused_image_says_why_and_is_tried_again_when_the_generation_changes
 }
 
 #[tokio::test]
+async fn a_name_that_cannot_be_changed_holds_up_no_other() {
+    let mut machine = Machine::start();
+    let removed = NodeImage {
+        remove: true,
+        ..image("z:1")
+    };
+    machine.apply(|spec| spec.images = vec![removed]);
+    machine.until(|status| status.available == Some(1)).await;
+    let stuck = format!("{OWN}/a:1");
+    machine.runtime.state().unnameable.insert(stuck.clone());
+    machine.apply(|spec| {
+        let other = NodeImage {
+            digest: ONE.replace('1', "2"),
+            ..image("b:1")
+        };
+        spec.images = vec![image("a:1"), other];
+    });
+    let status = machine.until(|status| status.available == Some(1)).await;
+    let of = |reference: &str| status.images.iter().find(|i| i.reference == reference);
+    let failed = of(&stuck).unwrap();
+    assert_eq!(failed.state, ImageTagState::Pending);
+    assert!(failed.message.as_deref().unwrap().contains("read-only"));
+    assert_eq!(status.message, None, "the runtime as a whole is well");
+    machine.until(|status| status.images.len() == 2).await;
+    let names: Vec<String> = machine.runtime.state().names.keys().cloned().collect();
+    assert!(!names.contains(&format!("{OWN}/z:1")), "{names:?}");
+}
+
+#[tokio::test]
 async fn a_runtime_that_is_away_is_named_and_what_was_known_stays() {
     let mut machine = Machine::start();
     machine.apply(|spec| spec.images = vec![image("a:1")]);

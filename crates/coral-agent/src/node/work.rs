@@ -7,6 +7,7 @@ use std::time::Duration;
 use coral_api::names::{PROBE_DIGEST, PROBE_PATH};
 use coral_api::node_images::NodeRegistry;
 use coral_cri::{ImageRuntime, RuntimeError};
+use jiff::Timestamp;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::images::decide::Pull;
@@ -33,8 +34,14 @@ pub(super) enum Done {
 #[derive(Default)]
 pub(super) struct Work {
     tasks: JoinSet<Done>,
-    pulling: BTreeMap<String, AbortHandle>,
+    pulling: BTreeMap<String, Running>,
     probing: Option<AbortHandle>,
+}
+
+/// A pull that runs.
+struct Running {
+    since: Timestamp,
+    task: AbortHandle,
 }
 
 impl Work {
@@ -71,31 +78,39 @@ impl Work {
     }
 
     fn forget_finished(&mut self) {
-        self.pulling.retain(|_, task| !task.is_finished());
+        self.pulling
+            .retain(|_, running| !running.task.is_finished());
         self.probing = self.probing.take().filter(|task| !task.is_finished());
     }
 
-    /// The pulls that run.
-    pub(super) fn pulling(&self) -> BTreeSet<String> {
-        self.pulling.keys().cloned().collect()
+    /// The pulls that run, and since when.
+    pub(super) fn pulling(&self) -> BTreeMap<String, Timestamp> {
+        let pulling = self.pulling.iter();
+        pulling
+            .map(|(name, running)| (name.clone(), running.since))
+            .collect()
     }
 
     pub(super) fn is_probing(&self) -> bool {
         self.probing.is_some()
     }
 
-    /// Ends pulls of what is no longer wanted.
-    pub(super) fn cancel_all_but(&mut self, wanted: &BTreeSet<String>) {
-        for (name, task) in &self.pulling {
+    /// Ends pulls of what is not wanted now, and says whether there were any. They end a moment
+    /// later.
+    pub(super) fn cancel_all_but(&mut self, wanted: &BTreeSet<String>) -> bool {
+        let mut is_any = false;
+        for (name, running) in &self.pulling {
             if !wanted.contains(name) {
-                tracing::info!(image = name, "the pull is cancelled: no longer wanted");
-                task.abort();
+                tracing::info!(image = name, "pull cancelled: the image is not wanted now");
+                running.task.abort();
+                is_any = true;
             }
         }
+        is_any
     }
 
     /// Starts a pull, unless it runs already.
-    pub(super) fn pull<R: ImageRuntime>(&mut self, runtime: Arc<R>, pull: Pull) {
+    pub(super) fn pull<R: ImageRuntime>(&mut self, runtime: Arc<R>, pull: Pull, now: Timestamp) {
         if self.pulling.contains_key(&pull.name) {
             return;
         }
@@ -108,7 +123,7 @@ impl Work {
                 result,
             }
         });
-        self.pulling.insert(name, task);
+        self.pulling.insert(name, Running { since: now, task });
     }
 
     /// Starts a probe.

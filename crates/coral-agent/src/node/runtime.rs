@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coral_cri::{ConfigPath, ImageRuntime, RuntimeError, RuntimeVersion};
 use jiff::Timestamp;
 
-use super::{AWAY, LOOK};
+use super::{LOOK, RUNTIME_RETRY};
 
 /// containerd's own default in its documentation, and what its packages configure.
 const USUAL: &str = "/etc/containerd/certs.d";
@@ -48,7 +48,7 @@ impl<R: ImageRuntime> Runtime<R> {
             }
             Err(error) => {
                 self.failed(&error);
-                self.next = Some(now + AWAY);
+                self.next = Some(now + RUNTIME_RETRY);
             }
         }
     }
@@ -67,7 +67,7 @@ impl<R: ImageRuntime> Runtime<R> {
 
     /// When to ask again.
     pub(super) fn wake(&self, now: Timestamp) -> Timestamp {
-        self.next.unwrap_or(now + AWAY)
+        self.next.unwrap_or(now + RUNTIME_RETRY)
     }
 
     /// Name and version.

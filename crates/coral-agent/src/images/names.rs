@@ -1,0 +1,120 @@
+//! Changes of names: of each by itself, so that one that fails holds up no other.
+
+use coral_api::node_images::{NodeImage, NodeImageStatus};
+use coral_cri::{Category, ImageRuntime, Marks, RuntimeError};
+
+use super::decide::{Decision, leaving_status, pulled_name};
+
+/// A change of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NameAction {
+    /// Give an image a further name.
+    Tag {
+        source: String,
+        name: String,
+        marks: Marks,
+    },
+    /// Change the marks of a name.
+    Mark { name: String, marks: Marks },
+    /// Take a name away.
+    Untag { name: String },
+    /// Remove an image with all its names.
+    Remove { name: String },
+}
+
+impl NameAction {
+    /// The name that is changed.
+    fn name(&self) -> &str {
+        match self {
+            Self::Tag { name, .. }
+            | Self::Mark { name, .. }
+            | Self::Untag { name }
+            | Self::Remove { name } => name,
+        }
+    }
+
+    /// Whether the name goes.
+    fn is_removal(&self) -> bool {
+        matches!(self, Self::Untag { .. } | Self::Remove { .. })
+    }
+
+    /// Does it.
+    async fn apply<R: ImageRuntime>(&self, runtime: &R) -> Result<(), RuntimeError> {
+        tracing::debug!(action = ?self, "changing an image's names");
+        let done = match self {
+            Self::Tag {
+                source,
+                name,
+                marks,
+            } => runtime.tag(source, name, marks).await,
+            Self::Mark { name, marks } => runtime.mark(name, marks).await,
+            Self::Untag { name } => runtime.untag(name).await,
+            Self::Remove { name } => runtime.remove(name).await,
+        };
+        match done {
+            // The image went in the meantime: the next look sees it.
+            Err(error) if error.category() == Category::NotFound => Ok(()),
+            done => done,
+        }
+    }
+}
+
+/// Makes the changes of a decision, each of them whatever became of the others. What fails is
+/// reported on the image that the name belongs to. An error is returned where the runtime does not
+/// answer at all.
+pub(crate) async fn apply<R: ImageRuntime>(
+    decision: &mut Decision,
+    images: &[NodeImage],
+    runtime: &R,
+) -> Result<(), RuntimeError> {
+    for action in std::mem::take(&mut decision.names) {
+        match action.apply(runtime).await {
+            Ok(()) => {}
+            Err(error) if matches!(error.category(), Category::Unavailable | Category::Timeout) => {
+                return Err(error);
+            }
+            Err(error) => {
+                let name = action.name();
+                tracing::warn!(image = name, %error, "a name of an image was not changed");
+                note(decision, images, &action, &error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reports a change that failed.
+fn note(decision: &mut Decision, images: &[NodeImage], action: &NameAction, error: &RuntimeError) {
+    let name = action.name();
+    let is_named = |image: &&NodeImage| {
+        image.reference == name || pulled_name(image).is_some_and(|(_, pulled)| pulled == name)
+    };
+    let named = images.iter().filter(is_named);
+    let named: Vec<&str> = named.map(|image| image.reference.as_str()).collect();
+    let tell = |status: &mut NodeImageStatus| {
+        status.reason = Some(error.category().to_string());
+        status.message = Some(error.to_string());
+    };
+    let statuses = decision.statuses.iter_mut();
+    statuses
+        .filter(|status| named.contains(&status.reference.as_str()))
+        .for_each(tell);
+    if !named.is_empty() {
+        return;
+    }
+    // A name by digest has no status of its own.
+    if action.is_removal() && !name.contains('@') {
+        let mut status = leaving_status(name, "");
+        tell(&mut status);
+        let place = decision
+            .statuses
+            .binary_search_by(|other| other.reference.as_str().cmp(name));
+        if let Err(place) = place {
+            decision.statuses.insert(place, status);
+        }
+        return;
+    }
+    decision
+        .trouble
+        .push(format!("the image name {name}: {error}"));
+}

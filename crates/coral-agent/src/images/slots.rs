@@ -1,0 +1,132 @@
+//! Which pulls run at the same time. Pure.
+//!
+//! A source that sends a byte a second must not keep the images of others away from the node: no
+//! host has all slots, and a pull that others wait for ends after a while.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::decide::{Decision, View, Wanted};
+
+/// How long a pull may keep a slot that another image waits for; doubled with each failure, so that
+/// a large image gets through a slow line in the end.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+/// Longest time that a pull may keep such a slot.
+const LONGEST_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
+/// How long no pull starts while a removal waits for the running ones.
+const HOLD: SignedDuration = SignedDuration::from_mins(1);
+/// How long pulls start again after a hold in which the running ones did not end.
+const REST: SignedDuration = SignedDuration::from_mins(5);
+
+/// The slots for pulls.
+pub(super) struct Slots {
+    free: usize,
+    /// Most pulls from one host.
+    per_host: usize,
+    /// Pulls that run or are about to, by host.
+    taken: BTreeMap<String, usize>,
+    is_held: bool,
+    /// Whether a pull waits for any slot.
+    is_full: bool,
+    /// Hosts that a pull waits for a slot of.
+    full_hosts: BTreeSet<String>,
+}
+
+impl Slots {
+    /// What the running pulls leave.
+    pub(super) fn new(view: &View<'_>) -> Self {
+        let mut taken = BTreeMap::new();
+        for name in view.pulling.keys() {
+            *taken.entry(host_of(name).to_owned()).or_default() += 1;
+        }
+        Self {
+            free: view.parallel.saturating_sub(view.pulling.len()),
+            per_host: view.parallel.saturating_sub(1).max(1),
+            taken,
+            is_held: false,
+            is_full: false,
+            full_hosts: BTreeSet::new(),
+        }
+    }
+
+    /// Starts no pull while a removal waits, since the runtime removes images only between pulls.
+    /// Pulls that do not end stop others for a bounded time. Returns when to look again.
+    pub(super) fn hold(&mut self, view: &View<'_>) -> Timestamp {
+        let since = view.held_since.unwrap_or(view.now);
+        let waited = view.now.duration_since(since).as_secs().max(0);
+        let within = waited % (HOLD + REST).as_secs();
+        self.is_held = within < HOLD.as_secs();
+        let end = if self.is_held { HOLD } else { HOLD + REST };
+        view.now + (end - SignedDuration::from_secs(within))
+    }
+
+    /// Takes a slot for a pull from this host, if there is one.
+    pub(super) fn take(&mut self, host: &str) -> bool {
+        if self.is_held {
+            return false;
+        }
+        let taken = self.taken.entry(host.to_owned()).or_default();
+        if *taken >= self.per_host {
+            self.full_hosts.insert(host.to_owned());
+            return false;
+        }
+        if self.free == 0 {
+            self.is_full = true;
+            return false;
+        }
+        *taken += 1;
+        self.free -= 1;
+        true
+    }
+
+    /// Ends pulls that others have waited for long enough.
+    pub(super) fn take_back(
+        &self,
+        view: &View<'_>,
+        wanted: &[Wanted<'_>],
+        decision: &mut Decision,
+    ) {
+        for (name, &since) in view.pulling {
+            let is_waited_for =
+                self.is_full || decision.removal_waits || self.full_hosts.contains(host_of(name));
+            if !is_waited_for {
+                continue;
+            }
+            let mut wishes = wanted.iter().filter(|wish| wish.pulled == *name);
+            let failures = wishes.find_map(|wish| {
+                let attempt = view.attempts.get(&wish.image.reference)?;
+                attempt.is_about(wish.image).then_some(attempt.failures)
+            });
+            let end = since + patience(failures.unwrap_or(0));
+            if end > view.now {
+                decision.wake = Some(decision.wake.map_or(end, |wake| wake.min(end)));
+            } else if decision.wanted.remove(name) {
+                decision.overdue.push(name.clone());
+            }
+        }
+    }
+}
+
+fn patience(failures: u32) -> SignedDuration {
+    PATIENCE
+        .saturating_mul(1 << failures.min(10))
+        .min(LONGEST_PATIENCE)
+}
+
+/// The host of `HOST/PATH@DIGEST`.
+fn host_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(host, _)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_that_was_ended_gets_twice_the_time_up_to_a_bound() {
+        let minutes: Vec<i64> = (0..5).map(|n| patience(n).as_secs() / 60).collect();
+        assert_eq!(minutes, [5, 10, 20, 30, 30]);
+        assert_eq!(patience(u32::MAX), LONGEST_PATIENCE);
+    }
+}
