@@ -101,7 +101,7 @@ pub struct ImageSpec {
     )]
     #[schemars(length(max = 100), extend("nullable" = true))]
     pub selector: Vec<Requirement>,
-    /// Which images: 1 to 100 repositories.
+    /// Which images: 1 to 100 repositories, with at most 500 tags and digests together.
     #[schemars(length(min = 1, max = 100))]
     pub repositories: Vec<ImageRepository>,
     /// Secrets with the credentials of the registries, in the Image's own namespace. Accepted;

@@ -15,6 +15,9 @@ use crate::image::ImageTagState;
 
 /// Most images of one node. The controller names what it leaves out in a condition of the Image.
 pub const MAX_NODE_IMAGES: usize = 2000;
+/// Most images of one node that its Node object has labels for: every label is sent to everything
+/// that watches nodes whenever kubelet writes its status.
+pub const MAX_IMAGE_LABELS: usize = 500;
 /// Most registry hosts of one node.
 pub const MAX_NODE_REGISTRIES: usize = 2000;
 

@@ -11,6 +11,7 @@ mod labels;
 mod observe;
 mod part;
 mod placement;
+mod reported;
 mod resolution;
 mod resolver;
 mod routes;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coral_image::{Digest, ImageRef, Repository, Tag};
 
-use super::{Image, ImageRepository, NodeSelector, OnDelete};
+use super::{Image, ImageRepository, MAX_IMAGES, NodeSelector, OnDelete};
 use crate::duration::GoDuration;
 use crate::problem::{Problem, Problems};
 use crate::registry_mirror::{RetrySettings, retry};
@@ -19,7 +19,7 @@ const MIN_REFRESH: Duration = Duration::from_mins(1);
 pub struct ImageSettings {
     /// Which nodes; `None` where the selector cannot be used, and then no node is meant.
     pub selector: Option<NodeSelector>,
-    /// The images, canonical, each with a tag or a digest and never both.
+    /// The images, canonical, each with a tag or a digest and never both; at most [`MAX_IMAGES`].
     pub images: BTreeSet<ImageRef>,
     /// Whether a secret is named: private images are not placed yet.
     pub names_secrets: bool,
@@ -46,13 +46,31 @@ impl Image {
         let spec = &self.spec;
         let selector = problems.check("spec", NodeSelector::parse(&spec.selector));
         let mut images = BTreeSet::new();
+        let mut excess = 0;
         let mut lists_all = Vec::new();
         for (index, repository) in spec.repositories.iter().enumerate() {
             let path = format!("spec.repositories[{index}]");
             if repository.list_selection.is_some() {
                 lists_all.push(repository.name.clone());
             }
-            images.extend(references(&mut problems, &path, repository));
+            let named = references(&mut problems, &path, repository);
+            excess += named.len();
+            // The first in the order of the spec.
+            for image in named {
+                if images.len() < MAX_IMAGES || images.contains(&image) {
+                    images.insert(image);
+                    excess -= 1;
+                }
+            }
+        }
+        if excess > 0 {
+            problems.add(
+                "spec.repositories",
+                format_args!(
+                    "name {excess} images more than the {MAX_IMAGES} that one Image may name: move \
+                     them to another Image"
+                ),
+            );
         }
         let refresh = spec.refresh.as_deref().and_then(|text| {
             let refresh = problems.check("spec.refresh", GoDuration::parse(text))?;
@@ -136,6 +154,23 @@ mod tests {
         assert_eq!(named(&settings), ["docker.io/library/b:1"]);
         assert_eq!(settings.problems.len(), 1);
         assert_eq!(settings.problems[0].path, "spec.repositories[0].name");
+    }
+
+    #[test]
+    fn an_image_names_a_bounded_number_of_images() {
+        let tags: Vec<String> = (0..100).map(|n| format!("\"{n}\"")).collect();
+        let tags = tags.join(",");
+        let repositories: Vec<String> = (0..100)
+            .rev()
+            .map(|n| format!("{{\"name\": \"{n}.example/a\", \"tags\": [{tags}]}}"))
+            .collect();
+        let settings = image(&format!("[{}]", repositories.join(","))).settings();
+        assert_eq!(settings.images.len(), MAX_IMAGES);
+        assert!(named(&settings).iter().any(|name| name.starts_with("99.")));
+        let [problem] = &settings.problems[..] else {
+            panic!("{:?}", settings.problems);
+        };
+        assert!(problem.message.contains("9500 images more"), "{problem}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Most entries of [`ImageStatus::images`]; `omittedImages` counts the others.
+/// Most images that one Image may name, and most entries of [`ImageStatus::images`].
 pub const MAX_IMAGES: usize = 500;
 /// Most failures that are listed for one image.
 pub const MAX_FAILURES: usize = 5;

@@ -33,6 +33,7 @@ pub(crate) fn wish(name: &str, references: &[&str]) -> Wish {
     Wish {
         key: ObjectKey::new("default", name),
         generation: 1,
+        created: 0,
         settings,
     }
 }

@@ -8,28 +8,31 @@ use coral_api::image::{
     ImageTagStatus, MAX_FAILURES, MAX_IMAGES,
 };
 use coral_api::names::label;
+use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES};
 use coral_image::ImageRef;
 use jiff::Timestamp;
 
-use super::labels::state;
+use super::placement::Placement;
+use super::reported::Reported;
 use super::resolution::Resolutions;
-use super::world::{NodeView, Wish};
+use super::world::Wish;
 
 const MAX_TEXT: usize = 1024;
 
-/// Decides the status of an Image. `before` is the present one, whose times of transition are kept;
-/// `left_out` are the nodes that have no room for one of its images.
+/// Decides the status of an Image. `before` is the present one, whose times of transition are kept.
 pub(crate) fn status(
     wish: &Wish,
-    nodes: &[NodeView],
+    nodes: &[Reported<'_>],
     resolutions: &Resolutions,
-    left_out: Option<&BTreeSet<String>>,
+    placement: &Placement,
     before: Option<&ImageStatus>,
     now: Timestamp,
 ) -> ImageStatus {
     // A node without an agent cannot report: it would make every image pending for ever.
-    let selected = nodes.iter().filter(|node| wish.is_for(node));
-    let selected: Vec<&NodeView> = selected.filter(|node| node.status().is_some()).collect();
+    let selected = nodes.iter().filter(|reported| wish.is_for(reported.node));
+    let selected: Vec<&Reported<'_>> = selected
+        .filter(|reported| reported.node.status().is_some())
+        .collect();
     let images = wish.settings.images.iter();
     let images: Vec<ImageTagStatus> = images
         .map(|image| one_image(image, &selected, resolutions))
@@ -42,7 +45,7 @@ pub(crate) fn status(
         label: image.label.clone(),
     });
     let mut conditions = before.map_or_else(Vec::new, |before| before.conditions.clone());
-    for saying in sayings(wish, &images, counts, selected.len(), left_out) {
+    for saying in sayings(wish, &images, counts, selected.len(), placement) {
         let saying = Saying {
             kind: saying.0,
             truth: saying.1,
@@ -63,11 +66,15 @@ pub(crate) fn status(
     }
 }
 
-fn one_image(image: &ImageRef, nodes: &[&NodeView], resolutions: &Resolutions) -> ImageTagStatus {
+fn one_image(
+    image: &ImageRef,
+    nodes: &[&Reported<'_>],
+    resolutions: &Resolutions,
+) -> ImageTagStatus {
     let reference = image.to_string();
     let mut counts = ImageNodeCounts::default();
     for node in nodes {
-        match state(node, &reference) {
+        match node.state(&reference) {
             ImageTagState::Available => counts.available += 1,
             ImageTagState::Error => counts.error += 1,
             ImageTagState::Pending | ImageTagState::Unknown => counts.pending += 1,
@@ -82,16 +89,11 @@ fn one_image(image: &ImageRef, nodes: &[&NodeView], resolutions: &Resolutions) -
         (false, counts) if counts.pending > 0 => Some(ImageTagState::Pending),
         (false, _) => Some(ImageTagState::Available),
     };
-    let reports = nodes.iter().filter_map(|node| Some((node, node.status()?)));
-    let reports = reports.flat_map(|(node, status)| status.images.iter().map(move |i| (node, i)));
-    let size = reports
-        .clone()
-        .find(|(_, image)| image.reference == reference && image.size.is_some())
-        .and_then(|(_, image)| image.size);
-    let failures = reports.filter(|(_, image)| image.reference == reference);
-    let failures = failures.filter_map(|(node, image)| {
+    let mut sizes = nodes.iter().filter_map(|node| node.image(&reference)?.size);
+    let failures = nodes.iter().filter_map(|reported| {
+        let image = reported.image(&reference)?;
         Some(ImageFailure {
-            node: node.name.clone(),
+            node: reported.node.name.clone(),
             reason: image.reason.clone()?,
             message: cut(image.message.as_deref().unwrap_or_default(), MAX_TEXT),
             attempts: image.attempts.unwrap_or(0),
@@ -101,7 +103,7 @@ fn one_image(image: &ImageRef, nodes: &[&NodeView], resolutions: &Resolutions) -
     ImageTagStatus {
         label: label::image(&reference),
         digest: digest.map(|digest| digest.to_string()),
-        size,
+        size: sizes.next(),
         state: overall,
         message: failure.map(|why| cut(why, MAX_TEXT)),
         nodes: Some(counts),
@@ -130,27 +132,29 @@ fn sayings(
     images: &[ImageTagStatus],
     counts: ImageCondition,
     nodes: usize,
-    left_out: Option<&BTreeSet<String>>,
+    placement: &Placement,
 ) -> Vec<Said> {
-    let trouble = trouble(wish, images, left_out);
-    let all = images.len();
+    let trouble = trouble(wish, images, placement);
+    let (all, settings) = (images.len(), &wish.settings);
     let (there, pending) = (counts.available as usize, counts.pending > 0);
-    let complete = all > 0 && there == all && wish.settings.problems.is_empty();
+    let is_understood = settings.problems.is_empty() && settings.lists_all.is_empty();
+    let complete = all > 0 && there == all && is_understood;
     let ready = if complete {
-        let message = format!("all {all} images are on all {nodes} nodes");
+        let message = format!("{all}/{all} images on {nodes}/{nodes} nodes");
         (kind::READY, Truth::True, "Available", message)
     } else if nodes == 0 && all > 0 && trouble.is_none() {
         let message = "no node with an agent matches the selector".to_owned();
         (kind::READY, Truth::Unknown, "NoNodes", message)
     } else {
+        let counted = format!("{there}/{all} images are on every selected node ({nodes})");
         let message = match &trouble {
-            Some((_, why)) => format!("{there} of {all} images are on all {nodes} nodes; {why}"),
-            None => format!("{there} of {all} images are on all {nodes} nodes"),
+            Some((_, why)) => format!("{counted}; {why}"),
+            None => counted,
         };
         let reason = trouble.as_ref().map_or("Pulling", |(reason, _)| *reason);
         (kind::READY, Truth::False, reason, message)
     };
-    let progressing = match (wish.settings.suspend, pending) {
+    let progressing = match (settings.suspend, pending) {
         (true, _) => (
             kind::PROGRESSING,
             Truth::False,
@@ -158,7 +162,7 @@ fn sayings(
             "spec.suspend is true: nothing new is pulled".to_owned(),
         ),
         (false, true) => {
-            let message = format!("{} images are waited for", counts.pending);
+            let message = format!("images missing on at least one node: {}", counts.pending);
             (kind::PROGRESSING, Truth::True, "Pulling", message)
         }
         (false, false) => (kind::PROGRESSING, Truth::False, "Settled", String::new()),
@@ -174,7 +178,7 @@ fn sayings(
 fn trouble(
     wish: &Wish,
     images: &[ImageTagStatus],
-    left_out: Option<&BTreeSet<String>>,
+    placement: &Placement,
 ) -> Option<(&'static str, String)> {
     let settings = &wish.settings;
     if let Some(problem) = settings.problems.first() {
@@ -206,14 +210,31 @@ fn trouble(
     if let Some(why) = failed {
         return Some(("PullFailed", with_secrets(settings.names_secrets, &why)));
     }
-    let nodes = left_out?;
-    let first = nodes.first()?;
+    if let Some(nodes) = placement.left_out.get(&wish.key) {
+        let why = format!(
+            "{} reached the limit of {MAX_NODE_IMAGES} images: name fewer images, or narrow the \
+             selector",
+            first_of(nodes)
+        );
+        return Some(("TooManyImages", why));
+    }
+    let nodes = placement.unlabelled.get(&wish.key)?;
     let why = format!(
-        "node {first} and {} more hold as many images as Coral places on one node: name fewer, or \
-         narrow the selector",
-        nodes.len() - 1
+        "{} reached the limit of {MAX_IMAGE_LABELS} image labels, so pods cannot be scheduled by \
+         some of these images: name fewer images, or narrow the selector",
+        first_of(nodes)
     );
-    Some(("TooManyImages", why))
+    Some(("TooManyLabels", why))
+}
+
+/// The first node and the number of the others, as the subject of a sentence in the perfect tense.
+fn first_of(nodes: &BTreeSet<String>) -> String {
+    let first = nodes.first().map_or("", String::as_str);
+    match nodes.len().saturating_sub(1) {
+        0 => format!("node {first} has"),
+        1 => format!("node {first} and 1 more node have"),
+        more => format!("node {first} and {more} more nodes have"),
+    }
 }
 
 fn with_secrets(names_secrets: bool, why: &str) -> String {
@@ -231,6 +252,7 @@ fn number(count: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{digest, node, reporting, wish};
+    use super::super::world::NodeView;
     use super::*;
     use coral_api::node_images::NodeImageStatus;
 
@@ -257,9 +279,26 @@ mod tests {
     }
 
     fn decided(wish: &Wish, nodes: &[NodeView]) -> ImageStatus {
-        let resolutions = Resolutions::default();
         let now = Timestamp::UNIX_EPOCH;
-        status(wish, nodes, &resolutions, None, None, now)
+        decided_after(wish, nodes, &Placement::default(), None, now)
+    }
+
+    fn decided_after(
+        wish: &Wish,
+        nodes: &[NodeView],
+        placement: &Placement,
+        before: Option<&ImageStatus>,
+        now: Timestamp,
+    ) -> ImageStatus {
+        let nodes: Vec<Reported<'_>> = nodes.iter().map(Reported::by).collect();
+        status(
+            wish,
+            &nodes,
+            &Resolutions::default(),
+            placement,
+            before,
+            now,
+        )
     }
 
     fn said<'a>(status: &'a ImageStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
@@ -290,8 +329,48 @@ mod tests {
         let nodes = [on("n1", ImageTagState::Available), node("n2", &[])];
         let status = decided(&wish("web", &[IMAGE]), &nodes);
         assert_eq!(status.total_nodes, Some(1));
-        let expected = ("True", "Available", "all 1 images are on all 1 nodes");
+        let expected = ("True", "Available", "1/1 images on 1/1 nodes");
         assert_eq!(said(&status, "Ready"), expected);
+    }
+
+    #[test]
+    fn a_repository_whose_every_tag_is_asked_for_is_never_complete() {
+        let mut wish = wish("web", &[IMAGE]);
+        wish.settings.lists_all = vec!["quay.io/a/c".to_owned()];
+        let status = decided(&wish, &[on("n1", ImageTagState::Available)]);
+        let (ready, reason, _) = said(&status, "Ready");
+        assert_eq!((ready, reason), ("False", "NotSupportedYet"));
+    }
+
+    #[test]
+    fn images_without_room_or_without_a_label_are_named() {
+        let wish = wish("web", &[IMAGE]);
+        let nodes = |names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            std::collections::BTreeMap::from([(wish.key.clone(), names)])
+        };
+        let full = Placement {
+            left_out: nodes(&["n1"]),
+            unlabelled: nodes(&["n1"]),
+            ..Placement::default()
+        };
+        let here = [on("n1", ImageTagState::Available)];
+        let decided = |placement: &Placement| {
+            decided_after(&wish, &here, placement, None, Timestamp::UNIX_EPOCH)
+        };
+        let full = decided(&full);
+        let (_, reason, message) = said(&full, "Degraded");
+        assert_eq!(reason, "TooManyImages");
+        assert!(message.starts_with("node n1 has reached the limit of 2000 images"));
+        let unlabelled = Placement {
+            unlabelled: nodes(&["n1", "n2", "n3"]),
+            ..Placement::default()
+        };
+        let unlabelled = decided(&unlabelled);
+        let (_, reason, message) = said(&unlabelled, "Degraded");
+        assert_eq!(reason, "TooManyLabels");
+        assert!(message.starts_with("node n1 and 2 more nodes have reached the limit of 500"));
+        assert_eq!(said(&unlabelled, "Ready").0, "True", "the images are there");
     }
 
     #[test]
@@ -324,8 +403,7 @@ mod tests {
         let wish = wish("web", &[IMAGE]);
         let first = decided(&wish, &nodes);
         let later = Timestamp::from_second(1000).unwrap();
-        let resolutions = Resolutions::default();
-        let again = status(&wish, &nodes, &resolutions, None, Some(&first), later);
+        let again = decided_after(&wish, &nodes, &Placement::default(), Some(&first), later);
         assert_eq!(first, again);
     }
 }

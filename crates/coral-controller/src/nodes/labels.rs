@@ -7,16 +7,16 @@ use coral_api::image::ImageTagState;
 use coral_api::names::label;
 use coral_api::node_images::{NodeRegistryPolicy, NodeRegistryState};
 
+use super::reported::Reported;
 use super::world::NodeView;
 
 /// Changes of a node's labels: a new value, or `None` to take the label away. Empty where nothing
 /// has to change.
 pub(crate) type LabelChanges = BTreeMap<String, Option<String>>;
 
-/// What has to change of a node's labels. `wanted` are the references that Images ask for on this
-/// node.
-pub(crate) fn changes(node: &NodeView, wanted: &BTreeSet<String>) -> LabelChanges {
-    let desired = desired(node, wanted);
+/// What has to change of a node's labels. `labelled` are the references that have a label on it.
+pub(crate) fn changes(node: &NodeView, labelled: &BTreeSet<String>) -> LabelChanges {
+    let desired = desired(node, labelled);
     let outdated = node
         .labels
         .keys()
@@ -30,9 +30,10 @@ pub(crate) fn changes(node: &NodeView, wanted: &BTreeSet<String>) -> LabelChange
     changes
 }
 
-fn desired(node: &NodeView, wanted: &BTreeSet<String>) -> BTreeMap<String, &'static str> {
-    let images = wanted.iter().map(|reference| {
-        let value = match state(node, reference) {
+fn desired(node: &NodeView, labelled: &BTreeSet<String>) -> BTreeMap<String, &'static str> {
+    let reported = Reported::by(node);
+    let images = labelled.iter().map(|reference| {
+        let value = match reported.state(reference) {
             ImageTagState::Available => label::AVAILABLE,
             ImageTagState::Error => label::ERROR,
             ImageTagState::Pending | ImageTagState::Unknown => label::PENDING,
@@ -43,21 +44,6 @@ fn desired(node: &NodeView, wanted: &BTreeSet<String>) -> BTreeMap<String, &'sta
         .into_iter()
         .map(|host| (label::registry(host), label::READY));
     images.chain(registries).collect()
-}
-
-/// State of an image on a node: what the agent reported, as far as it is about the digest that is
-/// asked for now.
-pub(crate) fn state(node: &NodeView, reference: &str) -> ImageTagState {
-    let asked = node
-        .spec()
-        .and_then(|spec| spec.images.iter().find(|i| i.reference == reference));
-    let reported = node
-        .status()
-        .and_then(|status| status.images.iter().find(|i| i.reference == reference));
-    match (asked, reported) {
-        (Some(asked), Some(reported)) if asked.digest == reported.digest => reported.state,
-        _ => ImageTagState::Pending,
-    }
 }
 
 /// Registries that a probe pull on this node succeeded for, by their own names.

@@ -49,6 +49,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
     let wishes = images.iter().map(|(key, image)| Wish {
         key: key.clone(),
         generation: image.metadata.generation.unwrap_or(0),
+        created: created(image.as_ref()),
         settings: image.settings(),
     });
     let route_objects: BTreeMap<_, _> = cluster
@@ -151,12 +152,17 @@ fn registry_views(
     views.collect()
 }
 
+/// When an object was made, in seconds.
+fn created<K: kube::Resource>(object: &K) -> i64 {
+    let created = object.meta().creation_timestamp.as_ref();
+    created.map_or(i64::MAX, |time| time.0.as_second())
+}
+
 fn route_view(route: &RegistryRoute) -> RouteView {
     let spec = &route.spec;
-    let created = route.metadata.creation_timestamp.as_ref();
     RouteView {
         name: route.metadata.name.clone().unwrap_or_default(),
-        created: created.map_or(i64::MAX, |time| time.0.as_second()),
+        created: created(route),
         generation: route.metadata.generation.unwrap_or(0),
         hosts: spec.hosts.clone(),
         registry: ObjectKey::new(&spec.registry.namespace, &spec.registry.name),

@@ -1,11 +1,12 @@
 //! The part: observe, decide, apply, publish.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coral_api::conditions::kind::{DEGRADED, READY};
 use coral_api::image::Image;
+use coral_api::names::label;
 use coral_api::node_images::{MAX_NODE_IMAGES, MAX_NODE_REGISTRIES, NodeImages, NodeImagesSpec};
 use coral_api::registry_route::RegistryRoute;
 use coral_image::{Digest, ImageRef};
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use super::labels::{LabelChanges, changes};
 use super::observe::{Observed, observe, prospect, reaches, remembered};
 use super::placement::{Placement, place};
+use super::reported::Reported;
 use super::resolution::Resolutions;
 use super::resolver::{Reaches, Resolver};
 use super::routes::{Table, for_node, table};
@@ -125,17 +127,17 @@ fn decide(
             pins: own_image.iter().map(|&image| image.to_owned()).collect(),
             registries: for_node(node, &table, routes, registries, &observed.in_force),
         };
-        let mut wanted = wanted_on(node, observed);
+        let mut labelled = placement.labelled.remove(&node.name).unwrap_or_default();
         if let Some(before) = node.spec() {
             if !observed.has_all_images {
                 keep_images(&mut spec, before);
-                wanted.extend(before.images.iter().map(|image| image.reference.clone()));
+                labelled.extend(still_labelled(node, before));
             }
             if !observed.has_all_routes {
                 keep_hosts(&mut spec, before);
             }
         }
-        let changes = changes(node, &wanted);
+        let changes = changes(node, &labelled);
         if !changes.is_empty() {
             labels.insert(node.name.clone(), changes);
         }
@@ -175,11 +177,11 @@ fn keep_hosts(spec: &mut NodeImagesSpec, before: &NodeImagesSpec) {
     spec.registries.sort_by(|a, b| a.host.cmp(&b.host));
 }
 
-/// The references that Images ask for on this node.
-fn wanted_on(node: &NodeView, observed: &Observed) -> BTreeSet<String> {
-    let wishes = observed.wishes.iter().filter(|wish| wish.is_for(node));
-    let images = wishes.flat_map(|wish| &wish.settings.images);
-    images.map(ToString::to_string).collect()
+/// The references of these images that have a label on the node.
+fn still_labelled(node: &NodeView, before: &NodeImagesSpec) -> Vec<String> {
+    let references = before.images.iter().map(|image| &image.reference);
+    let labelled = references.filter(|r| node.labels.contains_key(&label::image(r)));
+    labelled.cloned().collect()
 }
 
 impl NodesPart {
@@ -290,21 +292,24 @@ impl NodesPart {
         now: Timestamp,
     ) -> Result<(), PassError> {
         let mut first = FirstError::default();
+        let nodes: Vec<Reported<'_>> = observed.nodes.iter().map(Reported::by).collect();
         for wish in &observed.wishes {
             let Some(image) = observed.images.get(&wish.key) else {
                 continue;
             };
-            let left_out = decided.placement.left_out.get(&wish.key);
-            let (nodes, before) = (&observed.nodes, image.status.as_ref());
+            let (placement, before) = (&decided.placement, image.status.as_ref());
             let resolutions = &self.resolutions;
-            let status = image_status::status(wish, nodes, resolutions, left_out, before, now);
-            let conditions = before.map_or(&[][..], |before| &before.conditions[..]);
-            self.tell(image.as_ref(), conditions, &status.conditions)
-                .await;
+            let status = image_status::status(wish, &nodes, resolutions, placement, before, now);
             let written = self
                 .writer
-                .publish_status::<Image, _>(&wish.key, before, &status);
-            first.note(written.await);
+                .publish_status::<Image, _>(&wish.key, before, &status)
+                .await;
+            if matches!(written, Ok(true)) {
+                let conditions = before.map_or(&[][..], |before| &before.conditions[..]);
+                self.emit_events(image.as_ref(), conditions, &status.conditions)
+                    .await;
+            }
+            first.note(written);
         }
         for route in &observed.routes {
             let key = ObjectKey::cluster(&route.name);
@@ -314,19 +319,23 @@ impl NodesPart {
             let (nodes, registries) = (&observed.nodes, &observed.registries);
             let status = routes::status(route, &decided.table, registries, nodes, now);
             let before = object.status.as_ref();
-            let conditions = before.map_or(&[][..], |before| &before.conditions[..]);
-            self.tell(object.as_ref(), conditions, &status.conditions)
-                .await;
             let written = self
                 .writer
-                .publish_status::<RegistryRoute, _>(&key, before, &status);
-            first.note(written.await);
+                .publish_status::<RegistryRoute, _>(&key, before, &status)
+                .await;
+            if matches!(written, Ok(true)) {
+                let conditions = before.map_or(&[][..], |before| &before.conditions[..]);
+                self.emit_events(object.as_ref(), conditions, &status.conditions)
+                    .await;
+            }
+            first.note(written);
         }
         first.into_result()
     }
 
-    /// An event where readiness or degradation changed.
-    async fn tell<K: kube::Resource<DynamicType = ()>>(
+    /// An event where readiness or degradation changed. To be called once the status was written:
+    /// a write that fails is made again, and its event with it.
+    async fn emit_events<K: kube::Resource<DynamicType = ()>>(
         &self,
         object: &K,
         before: &[Condition],

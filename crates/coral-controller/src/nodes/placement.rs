@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coral_api::image::OnDelete;
-use coral_api::node_images::{MAX_NODE_IMAGES, NodeImage, NodeImagesSpec};
+use coral_api::names::label;
+use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
 use super::world::{NodeView, Wish};
@@ -14,46 +15,119 @@ use crate::ObjectKey;
 pub(crate) struct Placement {
     /// Images of each node, by the node's name, in the order of their references.
     pub(crate) images: BTreeMap<String, Vec<NodeImage>>,
+    /// References that have a label on the node, by the node's name.
+    pub(crate) labelled: BTreeMap<String, BTreeSet<String>>,
     /// Image objects of which a node has no room for some image, with the names of such nodes.
     pub(crate) left_out: BTreeMap<ObjectKey, BTreeSet<String>>,
+    /// Image objects of which a node has no label for some image, with the names of such nodes.
+    pub(crate) unlabelled: BTreeMap<ObjectKey, BTreeSet<String>>,
+}
+
+/// An image that Image objects ask for on one node.
+struct Claim<'a> {
+    image: NodeImage,
+    /// Whether every object that asks for it is suspended.
+    suspended: bool,
+    /// Whether the node was asked to hold it already.
+    placed: bool,
+    /// The objects that ask for it, the oldest first.
+    owners: Vec<&'a Wish>,
 }
 
 /// Decides which images each node should hold. `digests` has the digest of each reference that
 /// could be resolved; a reference that cannot be resolved now stays as it is where it was placed.
+///
+/// Where there are more images than a node may hold, what was placed already stays, and older
+/// Image objects come before younger ones: a new object never displaces the images of another.
 pub(crate) fn place(
     wishes: &[Wish],
     nodes: &[NodeView],
     digests: &BTreeMap<String, Digest>,
 ) -> Placement {
     let mut placement = Placement::default();
+    let mut oldest: Vec<(&Wish, Vec<String>)> = wishes
+        .iter()
+        .map(|wish| {
+            let references = wish.settings.images.iter();
+            (wish, references.map(ToString::to_string).collect())
+        })
+        .collect();
+    oldest.sort_by(|(one, _), (other, _)| one.age().cmp(&other.age()));
     for node in nodes.iter().filter(|node| node.linux) {
-        let mut entries: BTreeMap<String, NodeImage> = BTreeMap::new();
-        let mut owners: BTreeMap<String, Vec<&Wish>> = BTreeMap::new();
-        for wish in wishes.iter().filter(|wish| wish.is_for(node)) {
-            for image in &wish.settings.images {
-                let reference = image.to_string();
-                let Some(entry) = entry(wish, &reference, node.spec(), digests) else {
-                    continue;
-                };
-                owners.entry(reference.clone()).or_default().push(wish);
-                match entries.get_mut(&reference) {
-                    Some(existing) => join(existing, &entry),
-                    None => drop(entries.insert(reference, entry)),
-                }
-            }
-        }
-        let excess = entries.keys().skip(MAX_NODE_IMAGES).cloned();
-        for reference in excess.collect::<Vec<_>>() {
-            entries.remove(&reference);
-            for wish in owners.remove(&reference).unwrap_or_default() {
-                let nodes = placement.left_out.entry(wish.key.clone()).or_default();
-                nodes.insert(node.name.clone());
-            }
-        }
-        let images = entries.into_values().collect();
+        let mut claims = claims(&oldest, node, digests);
+        // Stable: among equals the order of the claims, the oldest object first.
+        claims.sort_by_key(|claim| !claim.placed);
+        let excess = claims.split_off(claims.len().min(MAX_NODE_IMAGES));
+        note(&mut placement.left_out, &excess, node);
+        let labelled = labelled(&mut claims, node);
+        note(&mut placement.unlabelled, &claims[labelled.len()..], node);
+        let mut images: Vec<NodeImage> = claims.into_iter().map(|claim| claim.image).collect();
+        images.sort_by(|one, other| one.reference.cmp(&other.reference));
         placement.images.insert(node.name.clone(), images);
+        placement.labelled.insert(node.name.clone(), labelled);
     }
     placement
+}
+
+/// Every image that the objects ask for on the node, those of older objects first.
+fn claims<'a>(
+    oldest: &[(&'a Wish, Vec<String>)],
+    node: &NodeView,
+    digests: &BTreeMap<String, Digest>,
+) -> Vec<Claim<'a>> {
+    let before = node.spec().map_or(&[][..], |spec| &spec.images[..]);
+    let before: BTreeMap<&str, &str> = before
+        .iter()
+        .map(|image| (image.reference.as_str(), image.digest.as_str()))
+        .collect();
+    let mut claims: Vec<Claim<'a>> = Vec::new();
+    let mut indexes: BTreeMap<&str, usize> = BTreeMap::new();
+    for (wish, references) in oldest.iter().filter(|(wish, _)| wish.is_for(node)) {
+        for reference in references {
+            let before = before.get(reference.as_str()).copied();
+            let Some(image) = entry(wish, reference, before, digests) else {
+                continue;
+            };
+            let claim = Claim {
+                image,
+                suspended: wish.settings.suspend,
+                placed: before.is_some(),
+                owners: vec![wish],
+            };
+            if let Some(&index) = indexes.get(reference.as_str()) {
+                claims[index].join(claim);
+            } else {
+                indexes.insert(reference, claims.len());
+                claims.push(claim);
+            }
+        }
+    }
+    for claim in &mut claims {
+        claim.image.generation = Some(generation(&claim.owners));
+    }
+    claims
+}
+
+/// Chooses the images that have a label on the node and moves them to the front. Labels that are
+/// there stay: pods may have been sent to the node by them.
+fn labelled(claims: &mut [Claim<'_>], node: &NodeView) -> BTreeSet<String> {
+    if claims.len() > MAX_IMAGE_LABELS {
+        claims.sort_by_cached_key(|claim| {
+            !node
+                .labels
+                .contains_key(&label::image(&claim.image.reference))
+        });
+    }
+    let chosen = claims.iter().take(MAX_IMAGE_LABELS);
+    chosen.map(|claim| claim.image.reference.clone()).collect()
+}
+
+/// Notes the node for every object that asks for one of these images.
+fn note(nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>, claims: &[Claim<'_>], node: &NodeView) {
+    for wish in claims.iter().flat_map(|claim| &claim.owners) {
+        let names = nodes.entry(wish.key.clone()).or_default();
+        names.insert(node.name.clone());
+    }
 }
 
 impl Wish {
@@ -62,21 +136,26 @@ impl Wish {
         let selector = self.settings.selector.as_ref();
         node.linux && selector.is_some_and(|selector| selector.matches(&node.labels))
     }
+
+    /// Orders objects by age, the oldest first.
+    fn age(&self) -> (i64, &ObjectKey) {
+        (self.created, &self.key)
+    }
 }
 
-/// What one wish asks for. `None` where nothing is to be placed yet.
+/// What one wish asks for; `before` is the digest that was placed. `None` where nothing is to be
+/// placed yet.
 fn entry(
     wish: &Wish,
     reference: &str,
-    before: Option<&NodeImagesSpec>,
+    before: Option<&str>,
     digests: &BTreeMap<String, Digest>,
 ) -> Option<NodeImage> {
-    let before = before.and_then(|spec| spec.images.iter().find(|i| i.reference == reference));
     // A suspended wish keeps what was placed and places nothing new.
     let known = digests.get(reference).filter(|_| !wish.settings.suspend);
     let digest = match known {
         Some(digest) => digest.to_string(),
-        None => before?.digest.clone(),
+        None => before?.to_owned(),
     };
     let retry = wish.settings.retry;
     Some(NodeImage {
@@ -86,7 +165,6 @@ fn entry(
         remove: wish.settings.on_delete == OnDelete::Remove,
         retry_limit: Some(retry.limit),
         max_backoff_seconds: Some(whole_seconds(retry.max_backoff)),
-        generation: Some(wish.generation),
         ..NodeImage::default()
     })
 }
@@ -96,16 +174,36 @@ fn whole_seconds(duration: std::time::Duration) -> u32 {
     u32::try_from(seconds).unwrap_or(600)
 }
 
-/// Two wishes name one reference: it is protected if either says so, removed only if both do, and
-/// tried as patiently as the more patient one says.
-fn join(existing: &mut NodeImage, other: &NodeImage) {
-    existing.pin |= other.pin;
-    existing.remove &= other.remove;
-    existing.retry_limit = existing.retry_limit.max(other.retry_limit);
-    existing.max_backoff_seconds = existing.max_backoff_seconds.min(other.max_backoff_seconds);
-    // A sum changes whenever one of the wishes does.
-    let sum = existing.generation.unwrap_or(0) + other.generation.unwrap_or(0);
-    existing.generation = Some(sum);
+impl<'a> Claim<'a> {
+    /// Two objects name one reference: it is protected if either says so, removed only if both do,
+    /// tried as often as the more persistent one says, and follows its tag unless both are
+    /// suspended.
+    fn join(&mut self, other: Claim<'a>) {
+        let (image, joined) = (&mut self.image, other.image);
+        image.pin |= joined.pin;
+        image.remove &= joined.remove;
+        image.retry_limit = image.retry_limit.max(joined.retry_limit);
+        image.max_backoff_seconds = image.max_backoff_seconds.min(joined.max_backoff_seconds);
+        if self.suspended && !other.suspended {
+            image.digest = joined.digest;
+            self.suspended = false;
+        }
+        self.owners.extend(other.owners);
+    }
+}
+
+/// A number that changes whenever one of the objects does, or another set of objects asks for the
+/// image: what failed is tried again then. At most 52 bits, which every JSON reader keeps.
+fn generation(owners: &[&Wish]) -> i64 {
+    if let [only] = owners {
+        return only.generation;
+    }
+    let texts = owners.iter().map(|wish| {
+        let ObjectKey { namespace, name } = &wish.key;
+        format!("{namespace}/{name}:{}\n", wish.generation)
+    });
+    let hash = Digest::sha256(texts.collect::<String>().as_bytes()).hex();
+    i64::from_str_radix(&hash[..13], 16).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -113,6 +211,7 @@ mod tests {
     use super::super::fixtures::{digest, node, wish};
     use super::super::world::Placed;
     use super::*;
+    use coral_api::node_images::NodeImagesSpec;
 
     fn digests(references: &[&str]) -> BTreeMap<String, Digest> {
         let known = references.iter().map(|&r| (r.to_owned(), digest(r)));
@@ -146,25 +245,60 @@ mod tests {
         assert_eq!(images.len(), 1);
         assert!(images[0].pin);
         assert!(!images[0].remove, "the other wish keeps it");
-        assert_eq!(images[0].generation, Some(2));
     }
 
-    #[test]
-    fn what_cannot_be_resolved_now_stays_where_it_was_placed() {
-        let image = NodeImage {
-            reference: "quay.io/a/b:1".into(),
+    fn holding(name: &str, references: &[&str]) -> NodeView {
+        let images = references.iter().map(|&reference| NodeImage {
+            reference: reference.to_owned(),
             digest: digest("old").to_string(),
             ..NodeImage::default()
-        };
-        let mut with = node("n1", &[]);
-        with.placed = Some(Placed {
+        });
+        let mut node = node(name, &[]);
+        node.placed = Some(Placed {
             spec: NodeImagesSpec {
-                images: vec![image],
+                images: images.collect(),
                 ..NodeImagesSpec::default()
             },
             ..Placed::default()
         });
-        let nodes = [with, node("n2", &[])];
+        node
+    }
+
+    #[test]
+    fn a_suspended_object_does_not_hold_back_the_digest_of_another() {
+        let mut suspended = wish("a", &["quay.io/a/b:1"]);
+        suspended.settings.suspend = true;
+        let live = wish("b", &["quay.io/a/b:1"]);
+        let nodes = [holding("n1", &["quay.io/a/b:1"])];
+        for wishes in [[suspended.clone(), live.clone()], [live, suspended]] {
+            let placement = place(&wishes, &nodes, &digests(&["quay.io/a/b:1"]));
+            let placed = &placement.images["n1"][0];
+            assert_eq!(placed.digest, digest("quay.io/a/b:1").to_string());
+        }
+    }
+
+    #[test]
+    fn the_generation_changes_with_each_object_and_with_the_set_of_objects() {
+        let object = |name: &str, generation: i64| Wish {
+            generation,
+            ..wish(name, &["quay.io/a/b:1"])
+        };
+        let placed = |wishes: &[Wish]| {
+            let nodes = [node("n1", &[])];
+            let placement = place(wishes, &nodes, &digests(&["quay.io/a/b:1"]));
+            placement.images["n1"][0].generation
+        };
+        assert_eq!(placed(&[object("b", 3)]), Some(3));
+        let both = placed(&[object("a", 1), object("b", 2)]);
+        assert_eq!(both, placed(&[object("b", 2), object("a", 1)]));
+        // The sum stays the same in each of these.
+        assert_ne!(both, placed(&[object("b", 3)]));
+        assert_ne!(both, placed(&[object("a", 2), object("b", 1)]));
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_now_stays_where_it_was_placed() {
+        let nodes = [holding("n1", &["quay.io/a/b:1"]), node("n2", &[])];
         let placement = place(&[wish("web", &["quay.io/a/b:1"])], &nodes, &BTreeMap::new());
         assert_eq!(placement.images["n1"][0].digest, digest("old").to_string());
         assert_eq!(references(&placement, "n2"), Vec::<String>::new());
@@ -179,19 +313,68 @@ mod tests {
         assert_eq!(references(&placement, "n1"), Vec::<String>::new());
     }
 
+    /// Images with as many references as they may have, together one more than a node holds. The
+    /// names of the last object sort first.
+    fn too_many() -> Vec<Wish> {
+        let objects = MAX_NODE_IMAGES / 500;
+        let object = |n: usize, count: usize| {
+            let host = format!("{:03}.example", 900 - n);
+            let references: Vec<String> =
+                (0..count).map(|i| format!("{host}/a/b:{i:03}")).collect();
+            let references: Vec<&str> = references.iter().map(String::as_str).collect();
+            Wish {
+                created: i64::try_from(n).unwrap(),
+                ..wish(&format!("w{n}"), &references)
+            }
+        };
+        let mut wishes: Vec<Wish> = (0..objects).map(|n| object(n, 500)).collect();
+        wishes.push(object(objects, 1));
+        wishes
+    }
+
+    fn all_digests(wishes: &[Wish]) -> BTreeMap<String, Digest> {
+        let images = wishes.iter().flat_map(|wish| &wish.settings.images);
+        let images = images.map(|image| (image.to_string(), digest("x")));
+        images.collect()
+    }
+
     #[test]
-    fn what_a_node_has_no_room_for_is_named() {
-        let names: Vec<String> = (0..=MAX_NODE_IMAGES)
-            .map(|n| format!("quay.io/a/b:{n:05}"))
-            .collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let wish = wish("many", &names);
-        let placement = place(
-            std::slice::from_ref(&wish),
-            &[node("n1", &[])],
-            &digests(&names),
-        );
+    fn the_youngest_object_is_left_out_whatever_its_images_are_called() {
+        let wishes = too_many();
+        let placement = place(&wishes, &[node("n1", &[])], &all_digests(&wishes));
         assert_eq!(placement.images["n1"].len(), MAX_NODE_IMAGES);
-        assert!(placement.left_out[&wish.key].contains("n1"));
+        let youngest = &wishes.last().unwrap().key;
+        assert_eq!(placement.left_out.keys().collect::<Vec<_>>(), [youngest]);
+        assert!(placement.left_out[youngest].contains("n1"));
+    }
+
+    #[test]
+    fn a_placed_image_is_not_displaced_by_an_older_object() {
+        let wishes = too_many();
+        let placed = wishes.last().unwrap().settings.images.first().unwrap();
+        let nodes = [holding("n1", &[&placed.to_string()])];
+        let placement = place(&wishes, &nodes, &all_digests(&wishes));
+        let left_out: Vec<&str> = placement.left_out.keys().map(|k| k.name.as_str()).collect();
+        assert_eq!(left_out, ["w3"], "the youngest that was not placed");
+    }
+
+    #[test]
+    fn a_node_has_labels_for_a_bounded_number_of_images_and_keeps_those_it_has() {
+        let wishes = too_many();
+        let youngest = wishes.last().unwrap();
+        let reference = youngest.settings.images.first().unwrap().to_string();
+        let with_label = node("n1", &[(&label::image(&reference), "available")]);
+        let placed = wishes[1..].to_vec();
+        let placement = place(&placed, &[with_label], &all_digests(&wishes));
+        let labelled = &placement.labelled["n1"];
+        assert_eq!(labelled.len(), MAX_IMAGE_LABELS);
+        assert!(labelled.contains(&reference));
+        assert!(!placement.unlabelled.contains_key(&youngest.key));
+        let cut: Vec<&str> = placement
+            .unlabelled
+            .keys()
+            .map(|k| k.name.as_str())
+            .collect();
+        assert_eq!(cut, ["w1", "w2", "w3"], "w1 is the oldest, and lacks one");
     }
 }

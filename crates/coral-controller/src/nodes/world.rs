@@ -14,6 +14,8 @@ pub(crate) struct Wish {
     pub(crate) key: ObjectKey,
     /// Its generation.
     pub(crate) generation: i64,
+    /// When it was made, in seconds: older objects come first where a node has too little room.
+    pub(crate) created: i64,
     /// What it means.
     pub(crate) settings: ImageSettings,
 }
