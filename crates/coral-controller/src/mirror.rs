@@ -154,6 +154,8 @@ impl MirrorPart {
         };
         if self.guard.as_ref().map(|(before, _)| before) != Some(&servers) {
             let options = addresses::guarded(servers.clone());
+            let rules = options.addresses.clone();
+            self.context.shared.address_rules.set(rules);
             self.fleet.set_client_options(options);
             self.fleet.options_changed();
         }

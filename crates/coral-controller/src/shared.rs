@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use coral_distribution::AddressRules;
+
 use crate::ObjectKey;
 use crate::ca::certificate::Authority;
 use crate::changes::{Changes, Topic};
@@ -82,6 +84,9 @@ pub(crate) struct Shared {
     /// Hosts that a lock allows now or in a moment. Published by the lock part; a file of a route
     /// stays on the nodes until its host is not among them. To be read after the routes.
     pub(crate) locked_hosts: Published<BTreeSet<String>>,
+    /// Addresses that what a tenant writes must not lead the controller to. Published by the mirror
+    /// part, read by everything that connects to hosts of tenants' objects.
+    pub(crate) address_rules: Published<AddressRules>,
     /// The image of the controller's own pod, which it gives to what it creates. Published by the
     /// registry part.
     pub(crate) own_image: Published<String>,
@@ -98,6 +103,7 @@ impl Shared {
             public_paths: Published::new(changes, Topic::PublicPaths),
             registries: Published::new(changes, Topic::RegistryAccess),
             locked_hosts: Published::new(changes, Topic::LockedHosts),
+            address_rules: Published::new(changes, Topic::Resolutions),
             own_image: Published::new(changes, Topic::RegistryAccess),
             ca: Published::new(changes, Topic::Ca),
             authority: Published::new(changes, Topic::Ca),

@@ -75,7 +75,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
             .map(|image| image.reference.clone())
             .collect::<Vec<_>>()
     });
-    let public = registries.values().filter_map(|access| {
+    let public = access.values().filter_map(|access| {
         let address = address(&access.endpoint)?;
         Some((address.to_string(), access.loaded.clone()?))
     });
@@ -128,7 +128,8 @@ fn registry_keys(context: &Context) -> BTreeSet<ObjectKey> {
 }
 
 /// How Registries are reached. One whose address the registry part does not know now keeps the
-/// one that nodes were given: a Registry goes from the nodes only with its object.
+/// one that nodes were given: a Registry goes from the nodes only with its object. One that was
+/// never ready is not given to nodes: each node would wait for the end of each of its probes.
 fn registry_views(
     keys: &BTreeSet<ObjectKey>,
     access: &BTreeMap<ObjectKey, RegistryAccess>,
@@ -142,10 +143,13 @@ fn registry_views(
     };
     let views = keys.iter().map(|key| {
         let host = registry_host(&key.namespace, &key.name);
-        let known = access.get(key).map(|access| access.endpoint.clone());
+        let given = given(&host);
+        let known = access
+            .get(key)
+            .filter(|access| access.ready || given.is_some());
         RegistryView {
             key: key.clone(),
-            endpoint: known.or_else(|| given(&host)),
+            endpoint: known.map(|access| access.endpoint.clone()).or(given),
             host,
         }
     });
@@ -214,8 +218,8 @@ pub(crate) fn remembered(images: &ByKey<Image>, reference: &ImageRef) -> Option<
     Digest::parse(entry.digest.as_deref()?).ok()
 }
 
-/// How the hosts that Coral answers for are looked up. A host that some nodes are routed for and
-/// others are not is looked up where the routed ones ask.
+/// How the hosts that Coral answers for are looked up. If only some nodes are routed, tags of that
+/// host are resolved in the Registry.
 pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reaches {
     let own = observed.registries.iter().filter_map(|registry| {
         let address = address(registry.endpoint.as_deref()?)?;
@@ -265,6 +269,34 @@ mod tests {
 
     const HOST: &str = "reg.a.svc:5000";
     const ENDPOINT: &str = "https://10.0.0.1:5000";
+
+    #[test]
+    fn a_registry_goes_to_the_nodes_once_it_was_ready_and_stays_there_while_it_is_not() {
+        let access = |ready| RegistryAccess {
+            host: HOST.to_owned(),
+            endpoint: ENDPOINT.to_owned(),
+            ready,
+            push: None,
+            loaded: None,
+        };
+        let key = ObjectKey::new("a", "reg");
+        let keys = BTreeSet::from([key.clone()]);
+        let seen = |ready, nodes: &[NodeView]| {
+            let access = BTreeMap::from([(key.clone(), access(ready))]);
+            registry_views(&keys, &access, nodes)[0].endpoint.clone()
+        };
+        assert_eq!(seen(false, &[]), None);
+        assert_eq!(seen(true, &[]).as_deref(), Some(ENDPOINT));
+        let reported = NodeRegistryStatus {
+            host: HOST.to_owned(),
+            endpoint: ENDPOINT.to_owned(),
+            policy: NodeRegistryPolicy::Registry,
+            state: NodeRegistryState::Ready,
+            message: None,
+        };
+        let nodes = [reporting("n1", vec![], vec![reported])];
+        assert_eq!(seen(false, &nodes).as_deref(), Some(ENDPOINT));
+    }
 
     #[test]
     fn a_registry_whose_address_is_not_known_now_keeps_the_one_that_nodes_have() {

@@ -1,6 +1,6 @@
 //! The part: observe, decide, apply, publish.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use coral_api::image::Image;
 use coral_api::names::label;
 use coral_api::node_images::{MAX_NODE_IMAGES, MAX_NODE_REGISTRIES, NodeImages, NodeImagesSpec};
 use coral_api::registry_route::RegistryRoute;
+use coral_distribution::AddressRules;
 use coral_image::{Digest, ImageRef};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -42,18 +43,25 @@ pub(crate) struct NodesPart {
     writer: Writer,
     resolutions: Resolutions,
     /// The resolver, and what it was made from.
-    resolver: Option<(Reaches, Arc<String>, Resolver)>,
+    resolver: Option<(Basis, Resolver)>,
     slots: Arc<tokio::sync::Semaphore>,
+    /// The number of Registries without room on some node, as last logged.
+    registries_left_out: usize,
     answers: (
         mpsc::UnboundedSender<Answer>,
         mpsc::UnboundedReceiver<Answer>,
     ),
 }
 
+/// What a resolver is made from.
+type Basis = (Reaches, Arc<String>, Arc<AddressRules>);
+
 /// What a pass decided.
 struct Decided {
     placement: Placement,
     table: Table,
+    /// Most Registries that a node has no room for.
+    registries_left_out: usize,
     /// The specs that differ from what is there, by node.
     specs: BTreeMap<String, NodeImagesSpec>,
     labels: BTreeMap<String, LabelChanges>,
@@ -68,6 +76,7 @@ impl NodesPart {
             resolutions: Resolutions::default(),
             resolver: None,
             slots: Arc::new(tokio::sync::Semaphore::new(LOOKUPS)),
+            registries_left_out: 0,
             answers: mpsc::unbounded_channel(),
         }
     }
@@ -100,14 +109,15 @@ impl Part for NodesPart {
             return Ok(Wake::OnChange);
         };
         let table = table(&observed.routes, &observed.registries);
-        self.resolve(&observed, &table, ca, now)?;
+        let wake = self.resolve(&observed, &table, ca, now)?;
         // Nodes know the image by its canonical name.
         let own = ImageRef::parse(&own).ok().map(|image| image.to_string());
         let decided = decide(&observed, table, &self.resolutions, own.as_deref());
+        self.warn_of_left_out(decided.registries_left_out);
         let applied = self.apply(&observed, &decided).await;
         let published = self.publish(&observed, &decided, now).await;
         applied.and(published)?;
-        Ok(Wake::at(self.resolutions.next_due()))
+        Ok(wake)
     }
 }
 
@@ -120,12 +130,15 @@ fn decide(
     let digests = resolutions.digests();
     let mut placement = place(&observed.wishes, &observed.nodes, &digests);
     let (mut specs, mut labels) = (BTreeMap::new(), BTreeMap::new());
+    let mut registries_left_out = 0;
     for node in observed.nodes.iter().filter(|node| node.linux) {
         let (routes, registries) = (&observed.routes, &observed.registries);
+        let hosts = for_node(node, &table, routes, registries, &observed.in_force);
+        registries_left_out = registries_left_out.max(hosts.left_out);
         let mut spec = NodeImagesSpec {
             images: placement.images.remove(&node.name).unwrap_or_default(),
             pins: own_image.iter().map(|&image| image.to_owned()).collect(),
-            registries: for_node(node, &table, routes, registries, &observed.in_force),
+            registries: hosts.entries,
         };
         let mut labelled = placement.labelled.remove(&node.name).unwrap_or_default();
         if let Some(before) = node.spec() {
@@ -152,6 +165,7 @@ fn decide(
     Decided {
         placement,
         table,
+        registries_left_out,
         specs,
         labels,
     }
@@ -185,14 +199,26 @@ fn still_labelled(node: &NodeView, before: &NodeImagesSpec) -> Vec<String> {
 }
 
 impl NodesPart {
-    /// Takes in the answers that came, and asks for what is due.
+    /// Logs how many Registries nodes have no room for, where the number changed.
+    fn warn_of_left_out(&mut self, count: usize) {
+        if count > self.registries_left_out {
+            tracing::warn!(
+                count,
+                "nodes have no room for some Registries: a node takes at most {MAX_NODE_REGISTRIES} hosts"
+            );
+        }
+        self.registries_left_out = count;
+    }
+
+    /// Takes in the answers that came, and asks for what is due. Returns when more
+    /// is due.
     fn resolve(
         &mut self,
         observed: &Observed,
         table: &Table,
         ca: Arc<String>,
         now: Timestamp,
-    ) -> Result<(), PassError> {
+    ) -> Result<Wake, PassError> {
         let mut wanted: BTreeMap<ImageRef, Duration> = BTreeMap::new();
         for wish in observed.wishes.iter().filter(|wish| !wish.settings.suspend) {
             for image in &wish.settings.images {
@@ -208,8 +234,12 @@ impl NodesPart {
         let reaches = reaches(observed, table);
         let prospects = |image: &ImageRef| prospect(image, observed, &reaches);
         self.resolutions.retry(prospects, now);
+        // Which addresses must not be asked is known a moment after the start, and wakes this part.
+        let Some(rules) = self.context.shared.address_rules.get() else {
+            return Ok(Wake::OnChange);
+        };
         let due = self.resolutions.take_due(prospects, now);
-        let resolver = self.resolver(reaches, ca)?;
+        let resolver = self.resolver(reaches, ca, rules)?;
         for image in due {
             let (resolver, slots) = (resolver.clone(), self.slots.clone());
             let (answers, changes) = (self.answers.0.clone(), self.context.changes.clone());
@@ -221,18 +251,23 @@ impl NodesPart {
                 changes.notify(Topic::Resolutions);
             });
         }
-        Ok(())
+        Ok(Wake::at(self.resolutions.next_due()))
     }
 
     /// The present resolver, made anew when a Registry's address or the CA changed.
-    fn resolver(&mut self, reaches: Reaches, ca: Arc<String>) -> Result<Resolver, PassError> {
-        if let Some((known, trusted, resolver)) = &self.resolver
-            && (known, trusted) == (&reaches, &ca)
-        {
+    fn resolver(
+        &mut self,
+        reaches: Reaches,
+        ca: Arc<String>,
+        rules: Arc<AddressRules>,
+    ) -> Result<Resolver, PassError> {
+        let basis = (reaches, ca, rules);
+        if let Some((_, resolver)) = self.resolver.as_ref().filter(|(known, _)| *known == basis) {
             return Ok(resolver.clone());
         }
-        let resolver = Resolver::new(reaches.clone(), &ca)?;
-        self.resolver = Some((reaches, ca, resolver.clone()));
+        let (reaches, ca, rules) = &basis;
+        let resolver = Resolver::new(reaches.clone(), ca, rules)?;
+        self.resolver = Some((basis, resolver.clone()));
         Ok(resolver)
     }
 

@@ -105,7 +105,27 @@ fn claims<'a>(
     for claim in &mut claims {
         claim.image.generation = Some(generation(&claim.owners));
     }
+    take_turns(&mut claims);
     claims
+}
+
+/// Has the namespaces take turns: the agent pulls the first image of each before the second of any.
+fn take_turns(claims: &mut [Claim<'_>]) {
+    let mut counts: BTreeMap<&str, i32> = BTreeMap::new();
+    let turns: Vec<i32> = claims
+        .iter()
+        .map(|claim| {
+            let count = counts.entry(&claim.owners[0].key.namespace).or_default();
+            *count += 1;
+            *count - 1
+        })
+        .collect();
+    if counts.len() < 2 {
+        return;
+    }
+    for (claim, turn) in claims.iter_mut().zip(turns) {
+        claim.image.priority = (turn > 0).then_some(-turn);
+    }
 }
 
 /// Chooses the images that have a label on the node and moves them to the front. Labels that are
@@ -262,6 +282,20 @@ mod tests {
             ..Placed::default()
         });
         node
+    }
+
+    #[test]
+    fn namespaces_take_turns() {
+        let many = wish("many", &["a.example/a:1", "a.example/a:2", "a.example/a:3"]);
+        let mut few = wish("few", &["quay.io/a/b:1"]);
+        let priorities = |wishes: &[Wish]| {
+            let placement = place(wishes, &[node("n1", &[])], &all_digests(wishes));
+            let images = placement.images["n1"].iter();
+            images.map(|image| image.priority).collect::<Vec<_>>()
+        };
+        assert_eq!(priorities(std::slice::from_ref(&many)), [None; 3]);
+        few.key.namespace = "other".to_owned();
+        assert_eq!(priorities(&[many, few]), [None, Some(-1), Some(-2), None]);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_distribution::{Category, Client, ClientOptions, Credentials, Error, HostOptions};
+use coral_distribution::{
+    AddressRules, Category, Client, ClientOptions, Credentials, Error, HostOptions,
+};
 use coral_image::{Digest, Host, ImageRef, Repository, RepositoryPath, destination_path};
 
 /// Longest time that one answer may take.
@@ -76,8 +78,9 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// A resolver for these hosts; Registries are trusted by the certificates in `ca`.
-    pub(crate) fn new(reaches: Reaches, ca: &str) -> Result<Self, Error> {
+    /// A resolver for these hosts; Registries are trusted by the certificates in `ca`. Tenants
+    /// write the references, so addresses that `rules` refuse are not asked.
+    pub(crate) fn new(reaches: Reaches, ca: &str, rules: &AddressRules) -> Result<Self, Error> {
         let addresses = reaches.values().map(|reach| match reach {
             Reach::Own { address } | Reach::Routed { address, .. } => address.clone(),
         });
@@ -88,6 +91,7 @@ impl Resolver {
         let hosts = addresses.map(|address| (address, trust.clone())).collect();
         let client = Client::new(ClientOptions {
             hosts,
+            addresses: rules.clone(),
             ..ClientOptions::default()
         })?;
         Ok(Self {
@@ -169,6 +173,23 @@ mod tests {
             Place::Source => "source".to_owned(),
         });
         shown.collect()
+    }
+
+    #[tokio::test]
+    async fn a_reference_does_not_lead_the_controller_to_a_refused_address() {
+        let rules = AddressRules {
+            refuse_local: true,
+            ..AddressRules::default()
+        };
+        let resolver = Resolver::new(Reaches::new(), "", &rules).unwrap();
+        for host in ["127.0.0.1:9", "169.254.169.254", "localhost:9"] {
+            let image = ImageRef::parse(&format!("{host}/a/b:1")).unwrap();
+            let why = resolver.resolve(&image).await.unwrap_err();
+            assert!(
+                why.contains("leads to") || why.contains("must not"),
+                "{why}"
+            );
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coral_api::conditions::{self, Saying, Truth, kind};
+use coral_api::conditions::{self, Saying, Truth, cut, kind};
 use coral_api::image::NodeSelector;
+use coral_api::names::namespace;
 use coral_api::node_images::{
     MAX_NODE_REGISTRIES, NodeRegistry, NodeRegistryPolicy, NodeRegistryState,
 };
@@ -14,6 +15,8 @@ use super::world::{HostsInForce, NodeView, RegistryView};
 use crate::ObjectKey;
 
 const MAX_LACKING: usize = 10;
+/// Most bytes of an entry of `lacking`, which the API server takes.
+const MAX_LACKING_TEXT: usize = 1024;
 
 /// A RegistryRoute object.
 #[derive(Debug, Clone)]
@@ -103,26 +106,26 @@ fn node_policy(policy: SourcePolicy) -> Option<NodeRegistryPolicy> {
     }
 }
 
-/// Decides the hosts that a node is pointed at: every Registry's own name, and the hosts of the
-/// routes that select the node. A host that a lock still allows stays as it is until the lock was
-/// narrowed.
+/// The hosts that a node is pointed at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NodeHosts {
+    /// In the order of the hosts, at most [`MAX_NODE_REGISTRIES`].
+    pub(crate) entries: Vec<NodeRegistry>,
+    /// The number of Registries that the node has no room for.
+    pub(crate) left_out: usize,
+}
+
+/// Decides the hosts that a node is pointed at: the hosts of the routes that select the node, and
+/// the own names of Registries as far as there is room. A host that a lock still allows stays as
+/// it is until the lock was narrowed.
 pub(crate) fn for_node(
     node: &NodeView,
     table: &Table,
     routes: &[RouteView],
     registries: &[RegistryView],
     in_force: &HostsInForce,
-) -> Vec<NodeRegistry> {
-    let own = registries.iter().filter_map(|registry| {
-        Some(NodeRegistry {
-            host: registry.host.clone(),
-            registry: registry.host.clone(),
-            endpoint: registry.endpoint.clone()?,
-            policy: NodeRegistryPolicy::Registry,
-        })
-    });
-    let mut entries: BTreeMap<String, NodeRegistry> =
-        own.map(|entry| (entry.host.clone(), entry)).collect();
+) -> NodeHosts {
+    let mut entries: BTreeMap<String, NodeRegistry> = BTreeMap::new();
     for (host, routed) in table {
         if routes
             .iter()
@@ -141,7 +144,51 @@ pub(crate) fn for_node(
             entries.insert(entry.host.clone(), entry.clone());
         }
     }
-    entries.into_values().take(MAX_NODE_REGISTRIES).collect()
+    // Routed hosts are never cut for the sake of Registries: pods rely on them without a word in
+    // their YAML, and a lock may allow them.
+    let own = own_names(registries, &entries, before);
+    let room = MAX_NODE_REGISTRIES.saturating_sub(entries.len());
+    let left_out = own.len().saturating_sub(room);
+    for entry in own.into_iter().take(room) {
+        entries.insert(entry.host.clone(), entry);
+    }
+    let entries = entries.into_values().take(MAX_NODE_REGISTRIES);
+    NodeHosts {
+        entries: entries.collect(),
+        left_out,
+    }
+}
+
+/// The own names of Registries, the most important first: those that routed hosts lead to, those of
+/// the administrator's namespace, those that the node has already.
+fn own_names(
+    registries: &[RegistryView],
+    routed: &BTreeMap<String, NodeRegistry>,
+    before: &[NodeRegistry],
+) -> Vec<NodeRegistry> {
+    let needed: BTreeSet<&str> = routed.values().map(|e| e.registry.as_str()).collect();
+    let placed: BTreeSet<&str> = before.iter().map(|e| e.host.as_str()).collect();
+    let own = registries.iter().filter(|r| !routed.contains_key(&r.host));
+    let mut own: Vec<(&RegistryView, NodeRegistry)> = own
+        .filter_map(|registry| {
+            let entry = NodeRegistry {
+                host: registry.host.clone(),
+                registry: registry.host.clone(),
+                endpoint: registry.endpoint.clone()?,
+                policy: NodeRegistryPolicy::Registry,
+            };
+            Some((registry, entry))
+        })
+        .collect();
+    own.sort_by_key(|(registry, entry)| {
+        (
+            !needed.contains(entry.host.as_str()),
+            registry.key.namespace != namespace::SYSTEM,
+            !placed.contains(entry.host.as_str()),
+            registry.key.clone(),
+        )
+    });
+    own.into_iter().map(|(_, entry)| entry).collect()
 }
 
 impl RouteView {
@@ -252,9 +299,12 @@ fn lacks(node: &NodeView, hosts: &[&Routed]) -> Option<String> {
     });
     let why = reported.unwrap_or_else(|| match node.status() {
         None => "no agent has reported".to_owned(),
-        Some(_) => "its agent has not probed it yet".to_owned(),
+        Some(_) => "the agent of this node has not probed the host yet".to_owned(),
     });
-    Some(format!("{}: {host}: {why}", node.name))
+    Some(cut(
+        &format!("{}: {host}: {why}", node.name),
+        MAX_LACKING_TEXT,
+    ))
 }
 
 fn trouble(
@@ -271,7 +321,9 @@ fn trouble(
     }
     let ObjectKey { namespace, name } = &route.registry;
     let Some(registry) = registries.iter().find(|r| r.key == route.registry) else {
-        let why = format!("there is no Registry {name} in namespace {namespace}");
+        let why = format!(
+            "Registry {namespace}/{name} does not exist: create it, or correct spec.registry"
+        );
         return Some(("RegistryNotFound", why));
     };
     if registry.endpoint.is_none() {
@@ -355,9 +407,41 @@ mod tests {
         let (registries, routes) = ([registry()], [route("out", &["quay.io"])]);
         let table = table(&routes, &registries);
         let none = HostsInForce(Some(BTreeSet::new()));
-        let entries = for_node(&node("n1", &[]), &table, &routes, &registries, &none);
+        let entries = for_node(&node("n1", &[]), &table, &routes, &registries, &none).entries;
         assert_eq!(hosts_of(&entries), ["quay.io", "reg.coral-system.svc:5000"]);
         assert_eq!(entries[0].registry, "reg.coral-system.svc:5000");
+    }
+
+    #[test]
+    fn a_tenants_registries_never_push_out_routed_hosts_or_the_administrators() {
+        let tenants = (0..MAX_NODE_REGISTRIES).map(|n| RegistryView {
+            key: ObjectKey::new("a-tenant", &format!("r{n:04}")),
+            host: format!("r{n:04}.a-tenant.svc:5000"),
+            endpoint: Some(ENDPOINT.into()),
+        });
+        let registries: Vec<RegistryView> = tenants.chain([registry()]).collect();
+        let routes = [route("out", &["quay.io"])];
+        let table = table(&routes, &registries);
+        let none = HostsInForce(Some(BTreeSet::new()));
+        let hosts = for_node(&node("n1", &[]), &table, &routes, &registries, &none);
+        assert_eq!(hosts.entries.len(), MAX_NODE_REGISTRIES);
+        assert_eq!(hosts.left_out, 2);
+        let named = hosts_of(&hosts.entries);
+        assert!(named.contains(&"quay.io"));
+        assert!(named.contains(&"reg.coral-system.svc:5000"));
+    }
+
+    #[test]
+    fn an_entry_of_lacking_fits_its_field() {
+        let mut reported = report("quay.io", NodeRegistryState::Error);
+        reported.message = Some("x".repeat(1024));
+        let node = reporting(&"n".repeat(253), vec![], vec![reported]);
+        let status = decided(&route("out", &["quay.io"]), &[node]);
+        assert!(
+            status.lacking[0].len() <= 1024,
+            "{}",
+            status.lacking[0].len()
+        );
     }
 
     #[test]
@@ -387,7 +471,8 @@ mod tests {
             (HostsInForce(None), true),
             (HostsInForce(Some(BTreeSet::new())), false),
         ] {
-            let entries = for_node(&with_file, &Table::new(), &[], &registries, &in_force);
+            let hosts = for_node(&with_file, &Table::new(), &[], &registries, &in_force);
+            let entries = hosts.entries;
             assert_eq!(hosts_of(&entries).contains(&"quay.io"), expected);
         }
     }
