@@ -32,7 +32,7 @@ pub(crate) const DEFAULT: &str = "_default";
 
 /// Where the files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Places {
+pub(crate) struct HostsPaths {
     /// containerd's `config_path`: one folder per host.
     pub(crate) certs: PathBuf,
     /// Our own folder beside it, on the same file system: the CA, what was there before, and
@@ -40,7 +40,7 @@ pub(crate) struct Places {
     pub(crate) state: PathBuf,
 }
 
-impl Places {
+impl HostsPaths {
     /// For a `config_path`, such as `/etc/containerd/certs.d`.
     pub(crate) fn beside(certs: &Path) -> Self {
         let parent = certs.parent().unwrap_or(certs);

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::plan::Action;
-use super::{FILE, Places};
+use super::{FILE, HostsPaths};
 
 /// Readable for all, as a runtime may not run as root.
 const FOLDER_MODE: u32 = 0o755;
@@ -19,13 +19,13 @@ pub(crate) type Failures = BTreeMap<String, io::Error>;
 
 /// Does what was planned. After a failure the rest of that folder's actions is left out, and the
 /// CA stays.
-pub(crate) fn apply(places: &Places, actions: &[Action]) -> Failures {
+pub(crate) fn apply(places: &HostsPaths, actions: &[Action]) -> Failures {
     apply_with(places, actions, &mut || Ok(()))
 }
 
 /// As [`apply`]; `step` is asked before each step, and its error is that step's.
 pub(super) fn apply_with(
-    places: &Places,
+    places: &HostsPaths,
     actions: &[Action],
     step: &mut dyn FnMut() -> io::Result<()>,
 ) -> Failures {
@@ -46,7 +46,7 @@ pub(super) fn apply_with(
 }
 
 struct Work<'a> {
-    places: &'a Places,
+    places: &'a HostsPaths,
     step: &'a mut dyn FnMut() -> io::Result<()>,
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::{DEFAULT, FILE, MARKER, Places};
+use super::{DEFAULT, FILE, HostsPaths, MARKER};
 
 /// The largest file that is read; ours are under a kilobyte.
 const MAX_FILE: u64 = 1 << 20;
@@ -77,7 +77,7 @@ impl Found {
 }
 
 /// Reads what lies on the node. Folders that are not there hold nothing.
-pub(crate) fn scan(places: &Places) -> io::Result<Found> {
+pub(crate) fn scan(places: &HostsPaths) -> io::Result<Found> {
     let mut found = Found {
         ca: read(&places.ca())?,
         has_default: exists(&places.certs.join(DEFAULT))?,

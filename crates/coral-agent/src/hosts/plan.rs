@@ -143,7 +143,7 @@ fn remove(folder: &str, found: &Found, actions: &mut Vec<Action>) {
             };
             actions.extend([file, Action::Forget { folder }]);
         }
-        // Whatever was put beside our file since is another's.
+        // Other files in the folder are not ours; keep the folder.
         None if others => actions.push(Action::RemoveFile { folder }),
         None => actions.push(Action::RemoveFolder { folder }),
     }

@@ -15,7 +15,7 @@ const CA: &[u8] = b"-----BEGIN CERTIFICATE-----\n";
 const OLD: &[u8] = b"server = \"https://docker.io\"\n[host.\"https://mirror.example\"]";
 
 struct Node {
-    places: Places,
+    places: HostsPaths,
     _folder: TempDir,
 }
 
@@ -26,7 +26,7 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let certs = folder.path().join("certs.d");
         let node = Self {
-            places: Places::beside(&certs),
+            places: HostsPaths::beside(&certs),
             _folder: folder,
         };
         node.put("docker.io/hosts.toml", OLD);

@@ -14,7 +14,7 @@ use super::runtime::Runtime;
 use super::{CA_CHECK, LOOK, Settings};
 use crate::hosts::found::{File, Found, scan};
 use crate::hosts::plan::{Action, plan};
-use crate::hosts::{MARKER, Places, apply, entry};
+use crate::hosts::{HostsPaths, MARKER, apply, entry};
 use crate::probe::{Host, Standing};
 
 /// How soon files are tried again that could not be changed.
@@ -33,7 +33,7 @@ pub(super) struct Files {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Basis {
-    places: Places,
+    places: HostsPaths,
     entries: Vec<NodeRegistry>,
     ca: Option<Vec<u8>>,
 }
@@ -70,7 +70,7 @@ impl Files {
             return Vec::new();
         };
         let basis = Basis {
-            places: Places::beside(&certs),
+            places: HostsPaths::beside(&certs),
             entries: entries.to_vec(),
             ca: read_ca(&settings.coral_dir).await,
         };
@@ -166,7 +166,7 @@ async fn read_ca(folder: &Path) -> Option<Vec<u8>> {
 }
 
 /// Scans, plans and acts. Where the runtime reads another folder now, the old one is cleared.
-fn bring(basis: &Basis, before: Option<&Places>) -> io::Result<Outcome> {
+fn bring(basis: &Basis, before: Option<&HostsPaths>) -> io::Result<Outcome> {
     if let Some(old) = before.filter(|old| **old != basis.places) {
         apply::apply(old, &plan(&BTreeMap::new(), None, &scan(old)?));
     }
@@ -228,7 +228,7 @@ fn changed(actions: &[Action], hosts: &BTreeMap<String, String>) -> Vec<String> 
 fn lacking(
     folder: &str,
     content: &str,
-    places: &Places,
+    places: &HostsPaths,
     found: &Found,
     failure: Option<&io::Error>,
 ) -> Option<Standing> {

@@ -8,7 +8,7 @@ use coral_api::node_images::{
 };
 use coral_image::{Digest, ImageRef};
 
-use super::world::{NodeView, Placed, Wish};
+use super::world::{NodeView, Placed, WantedImage};
 use crate::ObjectKey;
 
 pub(crate) fn digest(text: &str) -> Digest {
@@ -24,13 +24,13 @@ pub(crate) fn selector(key: &str, value: &str) -> NodeSelector {
     NodeSelector::parse(&[requirement]).unwrap()
 }
 
-pub(crate) fn wish(name: &str, references: &[&str]) -> Wish {
+pub(crate) fn wish(name: &str, references: &[&str]) -> WantedImage {
     let mut settings = Image::new(name, ImageSpec::default()).settings();
     settings.images = references
         .iter()
         .map(|reference| ImageRef::parse(reference).unwrap())
         .collect();
-    Wish {
+    WantedImage {
         key: ObjectKey::new("default", name),
         generation: 1,
         created: 0,

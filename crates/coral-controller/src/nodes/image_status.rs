@@ -15,13 +15,13 @@ use jiff::Timestamp;
 use super::placement::Placement;
 use super::reported::Reported;
 use super::resolution::Resolutions;
-use super::world::Wish;
+use super::world::WantedImage;
 
 const MAX_TEXT: usize = 1024;
 
 /// Decides the status of an Image. `before` is the present one, whose times of transition are kept.
 pub(crate) fn status(
-    wish: &Wish,
+    wish: &WantedImage,
     nodes: &[Reported<'_>],
     resolutions: &Resolutions,
     placement: &Placement,
@@ -128,7 +128,7 @@ fn count(images: &[ImageTagStatus]) -> ImageCondition {
 type Said = (&'static str, Truth, &'static str, String);
 
 fn sayings(
-    wish: &Wish,
+    wish: &WantedImage,
     images: &[ImageTagStatus],
     counts: ImageCondition,
     nodes: usize,
@@ -176,7 +176,7 @@ fn sayings(
 
 /// The first thing that a person should look at.
 fn trouble(
-    wish: &Wish,
+    wish: &WantedImage,
     images: &[ImageTagStatus],
     placement: &Placement,
 ) -> Option<(&'static str, String)> {
@@ -278,13 +278,13 @@ mod tests {
         reporting(name, vec![reported(state, None)], vec![])
     }
 
-    fn decided(wish: &Wish, nodes: &[NodeView]) -> ImageStatus {
+    fn decided(wish: &WantedImage, nodes: &[NodeView]) -> ImageStatus {
         let now = Timestamp::UNIX_EPOCH;
         decided_after(wish, nodes, &Placement::default(), None, now)
     }
 
     fn decided_after(
-        wish: &Wish,
+        wish: &WantedImage,
         nodes: &[NodeView],
         placement: &Placement,
         before: Option<&ImageStatus>,

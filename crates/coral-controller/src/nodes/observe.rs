@@ -11,9 +11,9 @@ use coral_image::{Digest, Host, ImageRef};
 use k8s_openapi::api::core::v1::Node;
 
 use super::resolution::Prospect;
-use super::resolver::{Place, Reach, Reaches, places};
+use super::resolver::{LookupTarget, Reach, Reaches, targets};
 use super::routes::RouteView;
-use super::world::{HostsInForce, NodeView, Placed, RegistryView, Wish};
+use super::world::{HostsInForce, NodeView, Placed, RegistryView, WantedImage};
 use crate::ObjectKey;
 use crate::context::Context;
 use crate::shared::RegistryAccess;
@@ -26,7 +26,7 @@ pub(crate) struct Observed {
     pub(crate) held: Vec<Arc<Image>>,
     /// RegistryRoute objects.
     pub(crate) route_objects: BTreeMap<ObjectKey, Arc<RegistryRoute>>,
-    pub(crate) wishes: Vec<Wish>,
+    pub(crate) wishes: Vec<WantedImage>,
     pub(crate) routes: Vec<RouteView>,
     pub(crate) registries: Vec<RegistryView>,
     pub(crate) nodes: Vec<NodeView>,
@@ -46,7 +46,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
     let access = context.shared.registries.get()?;
     let (cluster, shared) = (&context.cluster, &context.shared);
     let (images, held) = sort_images(cluster.images.snapshot().iter());
-    let wishes = images.iter().map(|(key, image)| Wish {
+    let wishes = images.iter().map(|(key, image)| WantedImage {
         key: key.clone(),
         generation: image.metadata.generation.unwrap_or(0),
         created: created(image.as_ref()),
@@ -241,13 +241,13 @@ pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reac
 
 /// What an answer for the reference depends on, beside the registry that is asked.
 pub(crate) fn prospect(image: &ImageRef, observed: &Observed, reaches: &Reaches) -> Prospect {
-    let places = places(image, reaches).unwrap_or_default();
+    let places = targets(image, reaches).unwrap_or_default();
     let public = places.iter().any(|place| match place {
-        Place::Registry { address, path } => {
+        LookupTarget::Registry { address, path } => {
             let paths = observed.public.get(address.as_str());
             paths.is_some_and(|paths| paths.contains(path.as_str()))
         }
-        Place::Source => false,
+        LookupTarget::Source => false,
     });
     Prospect {
         mirrored: observed.mirrored.contains(&image.to_string()),

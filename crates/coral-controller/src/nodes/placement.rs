@@ -7,7 +7,7 @@ use coral_api::names::label;
 use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
-use super::world::{NodeView, Wish};
+use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
 /// What was decided for all nodes.
@@ -31,7 +31,7 @@ struct Claim<'a> {
     /// Whether the node was asked to hold it already.
     placed: bool,
     /// The objects that ask for it, the oldest first.
-    owners: Vec<&'a Wish>,
+    owners: Vec<&'a WantedImage>,
 }
 
 /// Decides which images each node should hold. `digests` has the digest of each reference that
@@ -40,12 +40,12 @@ struct Claim<'a> {
 /// Where there are more images than a node may hold, what was placed already stays, and older
 /// Image objects come before younger ones: a new object never displaces the images of another.
 pub(crate) fn place(
-    wishes: &[Wish],
+    wishes: &[WantedImage],
     nodes: &[NodeView],
     digests: &BTreeMap<String, Digest>,
 ) -> Placement {
     let mut placement = Placement::default();
-    let mut oldest: Vec<(&Wish, Vec<String>)> = wishes
+    let mut oldest: Vec<(&WantedImage, Vec<String>)> = wishes
         .iter()
         .map(|wish| {
             let references = wish.settings.images.iter();
@@ -71,7 +71,7 @@ pub(crate) fn place(
 
 /// Every image that the objects ask for on the node, those of older objects first.
 fn claims<'a>(
-    oldest: &[(&'a Wish, Vec<String>)],
+    oldest: &[(&'a WantedImage, Vec<String>)],
     node: &NodeView,
     digests: &BTreeMap<String, Digest>,
 ) -> Vec<Claim<'a>> {
@@ -150,7 +150,7 @@ fn note(nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>, claims: &[Claim<'_>],
     }
 }
 
-impl Wish {
+impl WantedImage {
     /// Whether the wish's selector takes the node in.
     pub(crate) fn is_for(&self, node: &NodeView) -> bool {
         let selector = self.settings.selector.as_ref();
@@ -166,7 +166,7 @@ impl Wish {
 /// What one wish asks for; `before` is the digest that was placed. `None` where nothing is to be
 /// placed yet.
 fn entry(
-    wish: &Wish,
+    wish: &WantedImage,
     reference: &str,
     before: Option<&str>,
     digests: &BTreeMap<String, Digest>,
@@ -214,7 +214,7 @@ impl<'a> Claim<'a> {
 
 /// A number that changes whenever one of the objects does, or another set of objects asks for the
 /// image: what failed is tried again then. At most 52 bits, which every JSON reader keeps.
-fn generation(owners: &[&Wish]) -> i64 {
+fn generation(owners: &[&WantedImage]) -> i64 {
     if let [only] = owners {
         return only.generation;
     }
@@ -288,7 +288,7 @@ mod tests {
     fn namespaces_take_turns() {
         let many = wish("many", &["a.example/a:1", "a.example/a:2", "a.example/a:3"]);
         let mut few = wish("few", &["quay.io/a/b:1"]);
-        let priorities = |wishes: &[Wish]| {
+        let priorities = |wishes: &[WantedImage]| {
             let placement = place(wishes, &[node("n1", &[])], &all_digests(wishes));
             let images = placement.images["n1"].iter();
             images.map(|image| image.priority).collect::<Vec<_>>()
@@ -313,11 +313,11 @@ mod tests {
 
     #[test]
     fn the_generation_changes_with_each_object_and_with_the_set_of_objects() {
-        let object = |name: &str, generation: i64| Wish {
+        let object = |name: &str, generation: i64| WantedImage {
             generation,
             ..wish(name, &["quay.io/a/b:1"])
         };
-        let placed = |wishes: &[Wish]| {
+        let placed = |wishes: &[WantedImage]| {
             let nodes = [node("n1", &[])];
             let placement = place(wishes, &nodes, &digests(&["quay.io/a/b:1"]));
             placement.images["n1"][0].generation
@@ -349,24 +349,24 @@ mod tests {
 
     /// Images with as many references as they may have, together one more than a node holds. The
     /// names of the last object sort first.
-    fn too_many() -> Vec<Wish> {
+    fn too_many() -> Vec<WantedImage> {
         let objects = MAX_NODE_IMAGES / 500;
         let object = |n: usize, count: usize| {
             let host = format!("{:03}.example", 900 - n);
             let references: Vec<String> =
                 (0..count).map(|i| format!("{host}/a/b:{i:03}")).collect();
             let references: Vec<&str> = references.iter().map(String::as_str).collect();
-            Wish {
+            WantedImage {
                 created: i64::try_from(n).unwrap(),
                 ..wish(&format!("w{n}"), &references)
             }
         };
-        let mut wishes: Vec<Wish> = (0..objects).map(|n| object(n, 500)).collect();
+        let mut wishes: Vec<WantedImage> = (0..objects).map(|n| object(n, 500)).collect();
         wishes.push(object(objects, 1));
         wishes
     }
 
-    fn all_digests(wishes: &[Wish]) -> BTreeMap<String, Digest> {
+    fn all_digests(wishes: &[WantedImage]) -> BTreeMap<String, Digest> {
         let images = wishes.iter().flat_map(|wish| &wish.settings.images);
         let images = images.map(|image| (image.to_string(), digest("x")));
         images.collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use coral_image::{Digest, ImageRef};
 use jiff::Timestamp;
 
-use super::resolver::Place;
+use super::resolver::LookupTarget;
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
@@ -43,7 +43,7 @@ pub(crate) struct Prospect {
     /// Whether the Registry that is asked says that it serves the repository to everybody.
     pub(crate) public: bool,
     /// Where the reference is looked up.
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<LookupTarget>,
 }
 
 impl Resolutions {

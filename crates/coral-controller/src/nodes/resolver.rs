@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a reference is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum LookupTarget {
     /// At this repository of a Registry, by its address.
     Registry {
         /// Host and port of the Registry's address.
@@ -47,11 +47,11 @@ pub(crate) enum Reach {
 pub(crate) type Reaches = BTreeMap<String, Reach>;
 
 /// Decides where a reference is looked up, in this order: where a node's container runtime would.
-pub(crate) fn places(image: &ImageRef, reaches: &Reaches) -> Result<Vec<Place>, String> {
+pub(crate) fn targets(image: &ImageRef, reaches: &Reaches) -> Result<Vec<LookupTarget>, String> {
     let repository = image.repository();
     match reaches.get(repository.host().as_str()) {
-        None => Ok(vec![Place::Source]),
-        Some(Reach::Own { address }) => Ok(vec![Place::Registry {
+        None => Ok(vec![LookupTarget::Source]),
+        Some(Reach::Own { address }) => Ok(vec![LookupTarget::Registry {
             address: address.clone(),
             path: repository.path().clone(),
         }]),
@@ -60,11 +60,11 @@ pub(crate) fn places(image: &ImageRef, reaches: &Reaches) -> Result<Vec<Place>, 
             then_source,
         }) => {
             let path = destination_path(repository).map_err(|error| error.to_string())?;
-            let registry = Place::Registry {
+            let registry = LookupTarget::Registry {
                 address: address.clone(),
                 path,
             };
-            let source = then_source.then_some(Place::Source);
+            let source = then_source.then_some(LookupTarget::Source);
             Ok(std::iter::once(registry).chain(source).collect())
         }
     }
@@ -111,10 +111,12 @@ impl Resolver {
 
     async fn look_up(&self, image: &ImageRef) -> Result<Digest, String> {
         let mut missing = Vec::new();
-        for place in places(image, &self.reaches)? {
+        for place in targets(image, &self.reaches)? {
             let repository = match &place {
-                Place::Registry { address, path } => Repository::new(address.clone(), path.clone()),
-                Place::Source => image.repository().clone(),
+                LookupTarget::Registry { address, path } => {
+                    Repository::new(address.clone(), path.clone())
+                }
+                LookupTarget::Source => image.repository().clone(),
             };
             let host = repository.host().clone();
             let client = self
@@ -124,7 +126,9 @@ impl Resolver {
                 Ok(Some(descriptor)) => return Ok(descriptor.digest),
                 Ok(None) => missing.push(host.to_string()),
                 // The registry says so of what it keeps private, and of what it does not have.
-                Err(error) if matches!(place, Place::Registry { .. }) && is_refusal(&error) => {
+                Err(error)
+                    if matches!(place, LookupTarget::Registry { .. }) && is_refusal(&error) =>
+                {
                     missing.push(host.to_string());
                 }
                 Err(error) => return Err(error.to_string()),
@@ -167,10 +171,10 @@ mod tests {
 
     fn asked(image: &str, reaches: &Reaches) -> Vec<String> {
         let image = ImageRef::parse(image).unwrap();
-        let places = places(&image, reaches).unwrap();
+        let places = targets(&image, reaches).unwrap();
         let shown = places.into_iter().map(|place| match place {
-            Place::Registry { address, path } => format!("{address}/{path}"),
-            Place::Source => "source".to_owned(),
+            LookupTarget::Registry { address, path } => format!("{address}/{path}"),
+            LookupTarget::Source => "source".to_owned(),
         });
         shown.collect()
     }

@@ -9,7 +9,7 @@ use crate::ObjectKey;
 
 /// An Image object.
 #[derive(Debug, Clone)]
-pub(crate) struct Wish {
+pub(crate) struct WantedImage {
     /// Which object.
     pub(crate) key: ObjectKey,
     /// Its generation.
