@@ -5,7 +5,7 @@
 //! every name of it, and a routed host is probed only after the registry's own name was proved:
 //! otherwise the probe itself would ask the source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coral_api::node_images::{
     NodeRegistry, NodeRegistryPolicy, NodeRegistryState, NodeRegistryStatus,
@@ -114,9 +114,9 @@ impl Proofs {
 
     /// Which host is to be probed next: the one that is overdue longest. Registries that do not
     /// answer are soon due again, and must not keep the other hosts from their turn. A routed host
-    /// comes after its own registry only.
+    /// comes after its own registry, and after no other.
     pub(crate) fn next(&self, hosts: &[Host<'_>], now: Timestamp) -> Next {
-        let mut due: Vec<(Timestamp, bool, &str)> = Vec::new();
+        let mut due: Vec<(Timestamp, &NodeRegistry)> = Vec::new();
         let mut wake = None;
         for host in hosts.iter().filter(|host| host.trouble.is_none()) {
             if !self.may_probe(host, hosts) {
@@ -128,13 +128,18 @@ impl Proofs {
                 .proof(host.entry)
                 .map_or(Timestamp::MIN, |proof| proof.next);
             if next <= now || next > now + AGAIN {
-                due.push((next, !is_own(host.entry), &host.entry.host));
+                due.push((next, host.entry));
             } else {
                 wake = Some(wake.map_or(next, |wake: Timestamp| wake.min(next)));
             }
         }
-        match due.into_iter().min() {
-            Some((.., host)) => Next::Probe(host.to_owned()),
+        let names: BTreeSet<&str> = due.iter().map(|(_, entry)| entry.host.as_str()).collect();
+        let first = due
+            .iter()
+            .filter(|(_, entry)| is_own(entry) || !names.contains(entry.registry.as_str()))
+            .min_by(|(one, a), (other, b)| (one, &a.host).cmp(&(other, &b.host)));
+        match first {
+            Some((_, entry)) => Next::Probe(entry.host.clone()),
             None => Next::Wait(wake),
         }
     }

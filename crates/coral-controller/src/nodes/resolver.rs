@@ -189,10 +189,8 @@ mod tests {
         for host in ["127.0.0.1:9", "169.254.169.254", "localhost:9"] {
             let image = ImageRef::parse(&format!("{host}/a/b:1")).unwrap();
             let why = resolver.resolve(&image).await.unwrap_err();
-            assert!(
-                why.contains("leads to") || why.contains("must not"),
-                "{why}"
-            );
+            let said = ["machine itself", "loopback", "link-local"];
+            assert!(said.iter().any(|word| why.contains(word)), "{why}");
         }
     }
 
