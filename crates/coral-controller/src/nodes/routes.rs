@@ -327,9 +327,7 @@ fn trouble(
         return Some(("RegistryNotFound", why));
     };
     if registry.endpoint.is_none() {
-        let why = format!(
-            "Registry {name} in namespace {namespace} has no address yet: see its conditions"
-        );
+        let why = format!("Registry {namespace}/{name} has not been ready yet: see its conditions");
         return Some(("RegistryNotReady", why));
     }
     let taken = route.hosts.iter().find_map(|host| {

@@ -69,8 +69,8 @@ pub(crate) struct RegistryView {
     pub(crate) key: ObjectKey,
     /// Its host as it stands in references: `reg.coral-system.svc:5000`.
     pub(crate) host: String,
-    /// Where nodes reach it: `https://CLUSTER_IP:5000`. `None` before it has an address; a
-    /// Registry that is down or refused keeps its own.
+    /// Where nodes reach it: `https://CLUSTER_IP:5000`. `None` before it was ready for the
+    /// first time; a Registry that is down or refused keeps its own.
     pub(crate) endpoint: Option<String>,
 }
 
