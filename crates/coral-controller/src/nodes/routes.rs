@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn a_tenants_registries_never_push_out_routed_hosts_or_the_administrators() {
         let tenants = (0..MAX_NODE_REGISTRIES).map(|n| RegistryView {
-            key: ObjectKey::new("a-tenant", &format!("r{n:04}")),
+            key: ObjectKey::new("a-tenant", format!("r{n:04}")),
             host: format!("r{n:04}.a-tenant.svc:5000"),
             endpoint: Some(ENDPOINT.into()),
         });
