@@ -276,6 +276,7 @@ mod tests {
             host: HOST.to_owned(),
             endpoint: ENDPOINT.to_owned(),
             ready,
+            is_observed: true,
             push: None,
             loaded: None,
         };
