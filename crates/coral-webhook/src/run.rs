@@ -132,7 +132,7 @@ async fn ended(tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
