@@ -1,7 +1,9 @@
 //! Conditions of a status.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::metadata::time;
 
 /// Types of conditions that every kind has.
 pub mod kind {
@@ -81,9 +83,7 @@ pub fn set(
     let position = conditions.iter().position(|c| c.type_ == saying.kind);
     let before = position.map(|at| &conditions[at]);
     let unchanged = before.filter(|before| before.status == saying.truth.as_str());
-    // Kubernetes stores whole seconds: anything finer would differ from what is read back.
-    let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let since = unchanged.map_or(Time(whole), |before| before.last_transition_time.clone());
+    let since = unchanged.map_or_else(|| time(now), |before| before.last_transition_time.clone());
     let condition = Condition {
         type_: saying.kind.to_owned(),
         status: saying.truth.as_str().to_owned(),

@@ -1,6 +1,7 @@
-//! Name and namespace of an object, of which Kubernetes' metadata makes options.
+//! Name and namespace of an object, of which Kubernetes' metadata makes options; and its times.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -14,4 +15,10 @@ pub fn name(metadata: &ObjectMeta) -> &str {
 pub fn namespace(metadata: &ObjectMeta) -> &str {
     let namespace = metadata.namespace.as_deref();
     namespace.unwrap_or(DEFAULT_NAMESPACE)
+}
+
+/// A point in time as Kubernetes stores it, in whole seconds: anything finer would differ from
+/// what is read back.
+pub fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

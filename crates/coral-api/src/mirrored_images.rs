@@ -32,7 +32,7 @@ pub const MAX_SHARD_IMAGES: usize = 1000;
     derive = "PartialEq",
     printcolumn(name = "Mirror", type_ = "string", json_path = ".spec.mirror"),
     printcolumn(name = "Mirrored", type_ = "integer", json_path = ".status.mirrored"),
-    printcolumn(name = "Failing", type_ = "integer", json_path = ".status.failing"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.failed"),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -63,7 +63,7 @@ pub struct MirroredImagesStatus {
     /// Number of images that failed the last time, those in error included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int32"))]
-    pub failing: Option<u32>,
+    pub failed: Option<u32>,
     /// The images, in the order of their references.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
@@ -106,6 +106,37 @@ pub struct MirroredImage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub verified: Option<String>,
+}
+
+impl MirroredImage {
+    /// An image of which nothing but this is known.
+    pub fn new(
+        reference: impl Into<String>,
+        destination: impl Into<String>,
+        state: MirroredState,
+    ) -> Self {
+        Self {
+            reference: reference.into(),
+            destination: destination.into(),
+            state,
+            digest: None,
+            sparse: false,
+            message: None,
+            attempts: None,
+            next_attempt: None,
+            verified: None,
+        }
+    }
+
+    /// Whether the destination holds the image, whatever a later look at it came to.
+    pub fn is_held(&self) -> bool {
+        self.digest.is_some()
+    }
+
+    /// Whether the last look at the image, or its last copy, failed.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, MirroredState::Failing | MirroredState::Error)
+    }
 }
 
 /// What became of an image.

@@ -20,7 +20,7 @@ use crate::prune::Destination;
 use crate::queue::{InProcess, PER_HOST, Queue, Results};
 use crate::snapshot::Snapshot;
 use crate::state::Until;
-use crate::sync::{self, Subscriptions, Summary, Wiring};
+use crate::sync::{self, Ended, Subscriptions, Summary, Wiring};
 use crate::worker::Worker;
 
 /// How much a process does at once.
@@ -93,7 +93,7 @@ impl<Q: Queue + Results> Engine<Q> {
         until: Until,
         stop: CancellationToken,
         summary: impl Fn(&Summary) + Send,
-    ) -> Summary {
+    ) -> Ended {
         self.announce(&mirror);
         let (looks, looks_out) = inspect::channel();
         // Removed again when this returns, or when the task is aborted.

@@ -3,13 +3,14 @@
 //! A mirror answers between two steps of its own, from the state it decides by; without a question
 //! nothing is copied.
 
-use coral_image::{ImageRef, Repository};
+use coral_api::MirroredRepository;
+use coral_api::mirrored_images::MirroredImage;
 use jiff::Timestamp;
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::progress::Key;
 use crate::snapshot::Snapshot;
-use crate::state::ImageStatus;
 
 /// Questions that may wait for one mirror.
 pub(crate) const MOST_WAITING: usize = 16;
@@ -38,7 +39,7 @@ pub struct ImageQuery {
 }
 
 /// What a mirror is doing about an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Activity {
     /// Source and destination are being compared, or are about to be.
     Comparing,
@@ -51,36 +52,14 @@ pub enum Activity {
 /// What a mirror knows of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageView {
-    /// Where from.
-    pub source: ImageRef,
     /// Where to.
     pub key: Key,
-    /// State, failures in a row, next try.
-    pub status: ImageStatus,
+    /// Where from, and how it stands.
+    pub image: MirroredImage,
     /// What is being done about it.
     pub activity: Activity,
-    /// Whether its index names platforms that were left out.
-    pub sparse: bool,
     /// When source and destination were last found equal or made so, or when that last failed.
     pub looked: Option<Timestamp>,
-}
-
-/// What a mirror knows of a repository whose tags could not be listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepositoryView {
-    /// The source.
-    pub source: Repository,
-    /// State, failures in a row, next try.
-    pub status: ImageStatus,
-}
-
-/// A repository of which `select` fits no tag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnmatchedView {
-    /// The source.
-    pub source: Repository,
-    /// How many tags it has.
-    pub tags: usize,
 }
 
 /// The answer to an [`ImageQuery`].
@@ -90,10 +69,8 @@ pub struct ImagePage {
     pub images: Vec<ImageView>,
     /// How many there are on all pages.
     pub total: usize,
-    /// Repositories that could not be listed; not paged, since a mirror names only so many.
-    pub repositories: Vec<RepositoryView>,
-    /// Repositories of which nothing is selected; not paged either.
-    pub unmatched: Vec<UnmatchedView>,
+    /// All repositories; not paged, since a mirror names 1000 at most.
+    pub repositories: Vec<MirroredRepository>,
 }
 
 /// A question to a running mirror, with the way back of the answer.

@@ -5,9 +5,9 @@
 //! by digest, put what differs into the `queue`, let a `worker` `copy` it, and fold the `outcome`
 //! into `state`. `state` and the choices in `sync::ledger` are plain values driven by an explicit
 //! `now`; the rest does I/O through `coral-distribution` only. Nothing here knows a Kubernetes
-//! client. `engine` wires it all together for one process, and `fleet` keeps the right mirrors
-//! running in it. Start reading at [`Engine`] and
-//! [`Copier`].
+//! client. `status` says how a mirror stands in the words of the API. `engine` wires it all
+//! together for one process, and `fleet` keeps the right mirrors running in it. Start reading at
+//! [`Engine`] and [`Copier`].
 
 mod access;
 mod bandwidth;
@@ -27,6 +27,7 @@ mod prune;
 mod queue;
 mod snapshot;
 mod state;
+mod status;
 mod sync;
 mod verify;
 mod visibility;
@@ -43,9 +44,7 @@ pub use fleet::{
     Applied, Begun, Clients, Fallback, Fleet, Lookup, Member, NamedRegistry, PrepareError,
     Prepared, prepare,
 };
-pub use inspect::{
-    Activity, ImagePage, ImageQuery, ImageView, RepositoryView, UnmatchedView, Which,
-};
+pub use inspect::{Activity, ImagePage, ImageQuery, ImageView, Which};
 pub use job::Job;
 pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};
@@ -56,7 +55,8 @@ pub use prune::Destination;
 pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
 };
-pub use snapshot::{RepositoryFailure, RepositoryRecord, Snapshot};
+pub use snapshot::Snapshot;
 pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing, Until};
-pub use sync::{Repositories, Summary};
+pub use status::{MOST_FAILURES, failure_of_image, failure_of_repository, failures, name_failures};
+pub use sync::{Ended, Repositories, Summary};
 pub use visibility::visibility;

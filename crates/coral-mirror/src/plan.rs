@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::{PruneSettings, RepositorySettings};
 use coral_image::{Digest, Repository, Tag, Version};
 use futures::{StreamExt, stream};
@@ -21,7 +22,7 @@ use crate::prune::{Claims, Wishes, doomed};
 const AT_ONCE: usize = 8;
 
 /// What would happen to one image.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
     /// Where from; for a repository that could not be looked at, its name.
     pub source: String,
@@ -50,6 +51,27 @@ pub enum PlannedAction {
     DeleteButForDryRun,
     /// It cannot be found out.
     Fail(String),
+}
+
+impl Planned {
+    /// The image as it stands now; `None` for a repository, and for a tag that is no longer
+    /// selected.
+    pub fn image(&self) -> Option<MirroredImage> {
+        let destination = self.key.as_ref()?.to_string();
+        let image = |state| MirroredImage::new(&self.source, &destination, state);
+        match &self.action {
+            PlannedAction::Copy { .. } => Some(image(MirroredState::Pending)),
+            PlannedAction::Skip(digest) => Some(MirroredImage {
+                digest: Some(digest.to_string()),
+                ..image(MirroredState::Mirrored)
+            }),
+            PlannedAction::Fail(error) => Some(MirroredImage {
+                message: Some(error.clone()),
+                ..image(MirroredState::Failing)
+            }),
+            PlannedAction::Delete | PlannedAction::DeleteButForDryRun => None,
+        }
+    }
 }
 
 /// What a pass over these repositories would do now. `counted` remembers the blobs that were

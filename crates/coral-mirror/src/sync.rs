@@ -33,7 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::state::{Cause, RetryPolicy, Until};
 use ledger::{Arrival, Ledger, Trust, Verification};
 
-pub use summary::{Repositories, Summary};
+pub use summary::{Ended, Repositories, Summary};
 
 /// Questions asked to one source host at the same time: a host that does not answer holds up its
 /// own images only.
@@ -68,11 +68,13 @@ pub(crate) async fn run<Q: Queue>(
     until: Until,
     stop: CancellationToken,
     summary: impl Fn(&Summary) + Send,
-) -> Summary {
+) -> Ended {
     // Every line that is logged on the way names the mirror.
     let span = tracing::error_span!("mirror", mirror = %mirror.name);
     let mut driver = Driver::new(mirror, until, wiring, subscriptions);
-    driver.drive(until, stop, summary).instrument(span).await
+    let summary = driver.drive(until, stop, summary).instrument(span).await;
+    let snapshot = driver.snapshot();
+    Ended { summary, snapshot }
 }
 
 fn verification(mirror: &Mirror, until: Until) -> Option<Verification> {
@@ -98,6 +100,9 @@ struct Driver<Q: Queue> {
     ledger: Ledger,
     questions: FuturesUnordered<BoxFuture<'static, Found>>,
     hosts: HashMap<Host, Arc<Semaphore>>,
+    /// When the last pass ended; whether one goes on; when the next one begins.
+    last_pass: Option<Timestamp>,
+    is_passing: bool,
     next_pass: Option<Timestamp>,
     passes: u64,
     claims: watch::Receiver<Claims>,
@@ -140,6 +145,8 @@ impl<Q: Queue> Driver<Q> {
             ledger,
             questions,
             hosts,
+            last_pass: None,
+            is_passing: false,
             next_pass,
             passes: 0,
             claims,
@@ -164,7 +171,7 @@ impl<Q: Queue> Driver<Q> {
         loop {
             let now = Timestamp::now();
             self.ask_what_is_due(now);
-            let state = self.ledger.summary(self.next_pass);
+            let state = self.summary(now);
             summary(&state);
             let rests =
                 self.ledger.is_at_rest() && self.to_prune.is_empty() && self.pruning.is_empty();
@@ -189,13 +196,25 @@ impl<Q: Queue> Driver<Q> {
         match look {
             Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
             Look::Retry => self.ledger.retry(),
-            Look::Snapshot(answer) => {
-                let snapshot = Snapshot {
-                    next_pass: self.next_pass,
-                    ..self.ledger.snapshot(settings)
-                };
-                drop(answer.send(snapshot));
-            }
+            Look::Snapshot(answer) => drop(answer.send(self.snapshot())),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            next_pass: self.next_pass,
+            ..self.ledger.snapshot(&self.mirror.settings.repositories)
+        }
+    }
+
+    fn summary(&mut self, now: Timestamp) -> Summary {
+        if self.is_passing && self.ledger.is_quiet() {
+            self.is_passing = false;
+            self.last_pass = Some(now);
+        }
+        Summary {
+            last_pass: self.last_pass,
+            ..self.ledger.summary(self.next_pass)
         }
     }
 
@@ -214,6 +233,7 @@ impl<Q: Queue> Driver<Q> {
         }
         if self.next_pass.is_some_and(|at| at <= now) {
             self.passes += 1;
+            self.is_passing = true;
             self.next_pass = next_pass(&self.mirror.settings.cadence, now);
             self.ledger.begin_pass(now);
         }

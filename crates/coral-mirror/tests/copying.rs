@@ -107,7 +107,7 @@ impl Pair {
             Arc::new(Deaf),
         );
         let mirror = self.described("default/m", repositories);
-        engine.run(mirror, until, stop, |_| {}).await
+        engine.run(mirror, until, stop, |_| {}).await.summary
     }
 
     /// A mirror of these repositories' tag 1.

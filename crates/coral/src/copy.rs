@@ -7,16 +7,18 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
     Subject, chain,
 };
 use coral_rt::shutdown_on_signal;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::arguments::{CopyArguments, Output};
 use crate::client::SETTLING;
 use crate::failure::Failure;
+use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
 use place::Place;
 
@@ -111,39 +113,61 @@ async fn copy_with_retries(
     unreachable!("the loop ends at the limit")
 }
 
+/// What `copy -o json` prints beside the image.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CopyDone {
+    action: Action,
+    bytes_copied: u64,
+    /// Bytes that the destination had.
+    bytes_present: u64,
+    referrers: usize,
+    seconds: f64,
+}
+
 fn print(arguments: &CopyArguments, copied: &Copied) {
-    let text = match arguments.output {
-        Output::Table => format!(
-            "{} -> {} {} ({} moved, {} already there{}{})",
-            arguments.source,
-            arguments.destination,
-            copied.digest,
-            indicatif::HumanBytes(copied.moved),
-            indicatif::HumanBytes(copied.spared),
-            if copied.referrers > 0 {
-                format!(", {} referrers", copied.referrers)
-            } else {
-                String::new()
-            },
-            if copied.sparse {
-                ", sparse: only the platforms asked for"
-            } else {
-                ""
-            },
-        ),
-        Output::Json => json!({
-            "source": arguments.source,
-            "destination": arguments.destination,
-            "digest": copied.digest,
-            "bytesMoved": copied.moved,
-            "bytesSpared": copied.spared,
-            "referrers": copied.referrers,
-            "sparse": copied.sparse,
-            "seconds": copied.elapsed.as_secs_f64(),
-        })
-        .to_string(),
+    match arguments.output {
+        Output::Table => crate::terminal::print(&in_words(arguments, copied)),
+        Output::Json => {
+            let state = MirroredState::Mirrored;
+            let image = MirroredImage::new(&arguments.source, &arguments.destination, state);
+            print_json(&ImageReport {
+                mirrors: vec![],
+                image: MirroredImage {
+                    digest: Some(copied.digest.to_string()),
+                    sparse: copied.sparse,
+                    ..image
+                },
+                done: CopyDone {
+                    action: Action::Copied,
+                    bytes_copied: copied.moved,
+                    bytes_present: copied.spared,
+                    referrers: copied.referrers,
+                    seconds: copied.elapsed.as_secs_f64(),
+                },
+            });
+        }
+    }
+}
+
+fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {
+    let referrers = match copied.referrers {
+        0 => String::new(),
+        count => format!(", {count} referrers"),
     };
-    crate::terminal::print(&text);
+    let sparse = if copied.sparse {
+        ", sparse: only the platforms asked for"
+    } else {
+        ""
+    };
+    format!(
+        "{} -> {} {} ({} moved, {} already there{referrers}{sparse})",
+        arguments.source,
+        arguments.destination,
+        copied.digest,
+        indicatif::HumanBytes(copied.moved),
+        indicatif::HumanBytes(copied.spared),
+    )
 }
 
 /// What is copied, for no mirror.

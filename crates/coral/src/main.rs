@@ -18,6 +18,7 @@ mod load;
 mod mirror;
 mod own_image;
 mod registry;
+mod report;
 mod shell;
 mod status_page;
 mod terminal;

@@ -4,7 +4,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coral_distribution::{ClientOptions, HostOptions};
 use coral_image::Host;
@@ -14,12 +14,16 @@ use coral_mirror::{
 };
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::arguments::{MirrorArguments, Output, RunArguments};
 use crate::client::{ClientArguments, SETTLING};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
+use crate::report::{
+    self, Action, DeletionReport, Heard, ImageReport, PassDone, RepositoryReport, Totals,
+    print_json,
+};
 use crate::terminal::{Terminal, print};
 pub(crate) use plan::plan;
 
@@ -103,51 +107,72 @@ pub(crate) fn no_client(mirror: &str, error: &coral_distribution::Error) -> Fail
     Failure::input(format!("mirror {mirror}: {}", chain(error)))
 }
 
-/// What became of every image, for the output at the end.
+/// What is heard of images, repositories and tags, for the output at the end.
 struct Record {
     terminal: Terminal,
-    images: Mutex<BTreeMap<String, Value>>,
+    heard: Mutex<(Heard, BTreeMap<String, DeletionReport>)>,
+}
+
+impl Record {
+    fn heard(&self) -> MutexGuard<'_, (Heard, BTreeMap<String, DeletionReport>)> {
+        // Every change is a single step.
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deletion(&self, subject: &Subject<'_>, action: Action) {
+        let destination = subject.key.map(ToString::to_string).unwrap_or_default();
+        let mirrors = subject.mirror.map(ToOwned::to_owned);
+        let report = DeletionReport {
+            mirrors: mirrors.into_iter().collect(),
+            reference: subject.source.to_owned(),
+            destination: destination.clone(),
+            action,
+            dry_run: action == Action::WouldBeDeleted,
+        };
+        self.heard().1.insert(destination, report);
+    }
 }
 
 impl Observer for Record {
     fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
         self.terminal.observe(subject, event);
-        let (source, key) = (subject.source, subject.key);
-        let outcome = match event {
-            Event::Mirrored {
-                digest,
-                moved,
-                sparse,
-                elapsed,
-            } => json!({
-                "state": "mirrored", "digest": digest, "bytesMoved": moved, "sparse": sparse,
-                "seconds": elapsed.as_secs_f64(),
-            }),
-            Event::UpToDate { digest } => json!({"state": "upToDate", "digest": digest}),
-            Event::Damaged { parts } => json!({"state": "damaged", "parts": parts}),
-            Event::Unmatched { tags } => json!({"state": "unmatched", "tags": tags}),
-            Event::Pruned => json!({"state": "deleted"}),
-            Event::WouldPrune => json!({"state": "wouldBeDeleted"}),
-            Event::Failed {
-                error,
-                category,
-                attempts,
-                ..
-            } => {
-                json!({"state": "failed", "error": error, "category": category, "attempts": attempts})
-            }
+        let done = match event {
+            Event::Mirrored { moved, elapsed, .. } => PassDone {
+                action: Some(Action::Copied),
+                bytes_copied: Some(*moved),
+                seconds: Some(elapsed.as_secs_f64()),
+                category: None,
+            },
+            Event::UpToDate { .. } => PassDone {
+                action: Some(Action::UpToDate),
+                ..PassDone::default()
+            },
+            Event::Damaged { .. } => PassDone {
+                action: Some(Action::Damaged),
+                ..PassDone::default()
+            },
+            Event::Failed { category, .. } => PassDone {
+                category: Some((*category).to_owned()),
+                ..PassDone::default()
+            },
+            Event::Pruned => return self.deletion(subject, Action::Deleted),
+            Event::WouldPrune => return self.deletion(subject, Action::WouldBeDeleted),
             _ => return,
         };
-        let mut image = json!({"source": source, "destination": key.map(ToString::to_string)});
-        if let (Value::Object(image), Value::Object(outcome)) = (&mut image, outcome) {
-            image.extend(outcome);
-        }
-        let name = key.map_or_else(|| source.to_owned(), ToString::to_string);
-        self.images
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name, image);
+        let source = || subject.source.to_owned();
+        let name = subject.key.map_or_else(source, ToString::to_string);
+        let mirror = subject.mirror.unwrap_or_default().to_owned();
+        self.heard().0.insert((mirror, name), done);
     }
+}
+
+/// What `mirror run -o json` prints.
+#[derive(Serialize)]
+struct PassReport {
+    summary: Totals,
+    images: Vec<ImageReport<PassDone>>,
+    repositories: Vec<RepositoryReport>,
+    deletions: Vec<DeletionReport>,
 }
 
 /// What the files say, and the client that goes with it.
@@ -170,7 +195,7 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let record = Arc::new(Record {
         terminal: terminal.clone(),
-        images: Mutex::default(),
+        heard: Mutex::default(),
     });
     let engine = Engine::start(
         InProcess::default(),
@@ -181,23 +206,25 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
     for mirror in &mirrors {
         engine.announce(mirror);
     }
+    let names: Vec<String> = mirrors.iter().map(|mirror| mirror.name.clone()).collect();
     let pass = |mirror: Mirror| engine.run(mirror, Until::OnePass, stop.clone(), |_| {});
     let passes = mirrors.into_iter().map(pass);
-    let summaries = futures::future::join_all(passes.collect::<Vec<_>>()).await;
+    let ended = futures::future::join_all(passes.collect::<Vec<_>>()).await;
     engine.stop().await;
     client.settle(SETTLING).await;
-    let total = Summary::total(&summaries);
-    let images = record.images.lock().unwrap_or_else(PoisonError::into_inner);
+    let total = Summary::total(ended.iter().map(|ended| &ended.summary));
     match arguments.output {
         Output::Table => print(&in_words(&total)),
         Output::Json => {
-            let images: Vec<&Value> = images.values().collect();
-            let summary = json!({
-                "desired": total.desired, "mirrored": total.mirrored,
-                "failed": total.failing + total.errors, "bytesMoved": total.moved,
-                "sparse": total.sparse, "deleted": total.pruned,
+            let snapshots = ended.into_iter().map(|ended| ended.snapshot);
+            let ended: Vec<_> = names.into_iter().zip(snapshots).collect();
+            let (heard, deletions) = &*record.heard();
+            print_json(&PassReport {
+                summary: Totals::from(&total),
+                images: report::images(&ended, heard),
+                repositories: report::repositories(&ended, heard),
+                deletions: deletions.values().cloned().collect(),
             });
-            print(&json!({"summary": summary, "images": images}).to_string());
         }
     }
     let incomplete = total.errors + total.failing + total.pending > 0 || stop.is_cancelled();

@@ -93,8 +93,8 @@ fn a_mirrors_page_tells_of_each_image() {
     let shown = scene.status();
     let images = shown["mirrors"][0]["images"].as_array().unwrap();
     let app = images.iter().find(|image| {
-        let source = image["source"].as_str().unwrap_or_default();
-        source.ends_with("team/app:1.0")
+        let reference = image["reference"].as_str().unwrap_or_default();
+        reference.ends_with("team/app:1.0")
     });
     let digest = app.unwrap()["digest"].as_str().unwrap();
     has(&page.html, digest);
@@ -131,24 +131,35 @@ fn machines_read_the_same_as_json() {
     let status = until("an image in error or failing", SOON, || {
         let status = scene.status();
         let mirror = &status["mirrors"][0];
-        let failed = mirror["failing"].as_u64()? + mirror["errors"].as_u64()?;
-        (mirror["mirrored"] == 2 && failed == 1).then_some(status)
+        (mirror["mirrored"] == 2 && mirror["failed"] == 1).then_some(status)
     });
     let mirror = &status["mirrors"][0];
     assert_eq!(mirror["name"], "default/web", "{status}");
     assert_eq!(mirror["desired"], 3, "{status}");
     let images = mirror["images"].as_array().unwrap();
-    let gone = images.iter().find(|image| image["error"].is_string());
+    let gone = images.iter().find(|image| image["message"].is_string());
     let gone = gone.unwrap();
     assert!(
-        gone["error"].as_str().unwrap().contains("has no tag 2"),
+        gone["message"].as_str().unwrap().contains("has no tag 2"),
         "{gone}"
     );
     assert!(gone["attempts"].as_u64().unwrap() >= 1, "{gone}");
+    assert!(
+        ["Failing", "Error"]
+            .iter()
+            .any(|state| gone["state"] == *state)
+    );
+    let [failure] = mirror["failures"].as_array().unwrap().as_slice() else {
+        panic!("not one failure: {mirror}");
+    };
+    assert_eq!(failure["reference"], gone["reference"], "{mirror}");
+    let repositories = mirror["repositories"].as_array().unwrap();
+    assert!(repositories.iter().all(|r| r["images"] == 1), "{mirror}");
     let app = images
         .iter()
         .find(|image| image["platforms"][1].is_string());
     assert!(app.unwrap()["size"].as_u64().unwrap() > 1000, "{status}");
+    assert_eq!(app.unwrap()["state"], "Mirrored", "{status}");
     let names = status["repositories"]["names"].as_array().unwrap();
     assert_eq!(names.len(), 2, "{status}");
 }

@@ -1,5 +1,5 @@
-//! How a mirror is doing, as the controller reports it. Every field is optional: a status that
-//! was written in part must not look whole.
+//! How a mirror is doing: the status of the object, and what the status page and the commands
+//! print as JSON. Every field is optional: a status that was written in part must not look whole.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -92,6 +92,9 @@ pub struct MirroredRepository {
     /// How many images are selected; absent until that was found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<i64>,
+    /// How many tags the source has, where `select` fits none of them; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmatched_tags: Option<i64>,
     /// Why its tags could not be listed or deleted, at most 1024 letters; absent while they could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]

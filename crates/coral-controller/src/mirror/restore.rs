@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use coral_api::RegistryMirror;
 use coral_api::mirrored_images::MirroredImages;
-use coral_api::{MirroredRepository, RegistryMirror};
-use coral_mirror::{RepositoryFailure, RepositoryRecord};
 
 use crate::ObjectKey;
 use crate::store::Snapshot;
@@ -46,7 +45,6 @@ pub(super) fn snapshot(
     let images = shards
         .filter_map(|shard| shard.status.as_ref())
         .flat_map(|status| status.images.iter().cloned());
-    let repositories = status.repositories.iter().flatten();
     Some(coral_mirror::Snapshot {
         next_pass: status.next_sync.as_ref().map(|time| time.0),
         moved: status
@@ -54,31 +52,7 @@ pub(super) fn snapshot(
             .and_then(|bytes| u64::try_from(bytes).ok())
             .unwrap_or(0),
         pruned: 0,
-        repositories: repositories.filter_map(record).collect(),
+        repositories: status.repositories.clone().unwrap_or_default(),
         images: images.collect(),
-    })
-}
-
-/// A repository that was neither listed nor failed is left out: it is listed at once.
-fn record(repository: &MirroredRepository) -> Option<RepositoryRecord> {
-    let failure = repository
-        .message
-        .as_ref()
-        .map(|message| RepositoryFailure {
-            message: message.clone(),
-            attempts: repository
-                .attempts
-                .and_then(|n| u32::try_from(n).ok())
-                .unwrap_or(1),
-            next_attempt: repository.next_attempt.as_ref().map(|time| time.0),
-            in_error: repository.next_attempt.is_none(),
-        });
-    if failure.is_none() && repository.images.is_none() {
-        return None;
-    }
-    Some(RepositoryRecord {
-        name: repository.name.clone(),
-        failure,
-        unmatched: None,
     })
 }

@@ -180,7 +180,7 @@ impl MirrorPart {
             return;
         };
         let mut firsts: BTreeMap<String, ImageRef> = BTreeMap::new();
-        for image in turn.snapshot.images.iter().filter(|i| shards::is_there(i)) {
+        for image in turn.snapshot.images.iter().filter(|i| i.is_held()) {
             if let Ok(reference) = ImageRef::parse(&image.reference) {
                 let source = reference.repository().to_string();
                 firsts.entry(source).or_insert(reference);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coral_api::RegistryMirror;
 use coral_api::conditions::cut;
-use coral_api::mirrored_images::{MirroredImage, MirroredImagesStatus, MirroredState};
+use coral_api::mirrored_images::{MirroredImage, MirroredImagesStatus};
 use coral_image::Digest;
 use kube::Resource as _;
 use serde_json::{Value, json};
@@ -48,9 +48,9 @@ pub(super) fn divide(images: &[MirroredImage], count: u32) -> BTreeMap<u32, Mirr
         shard.images.push(image);
     }
     for shard in shards.values_mut() {
-        shard.mirrored = Some(number(shard.images.iter().filter(|i| is_there(i)).count()));
-        shard.failing = Some(number(
-            shard.images.iter().filter(|i| is_failing(i)).count(),
+        shard.mirrored = Some(number(shard.images.iter().filter(|i| i.is_held()).count()));
+        shard.failed = Some(number(
+            shard.images.iter().filter(|i| i.has_failed()).count(),
         ));
     }
     shards
@@ -58,16 +58,6 @@ pub(super) fn divide(images: &[MirroredImage], count: u32) -> BTreeMap<u32, Mirr
 
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// Whether the destination holds the image, whatever a later look came to.
-pub(super) fn is_there(image: &MirroredImage) -> bool {
-    image.digest.is_some()
-}
-
-/// Whether the last look at the image failed.
-pub(super) fn is_failing(image: &MirroredImage) -> bool {
-    matches!(image.state, MirroredState::Failing | MirroredState::Error)
 }
 
 /// The shard of an image: the same for as long as their number is.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use coral_api::conditions::is_true;
 use coral_api::conditions::kind::{DEGRADED, PROGRESSING, READY};
 use coral_api::mirrored_images::{MirroredImage, MirroredImages, MirroredState};
-use coral_api::{RegistryMirror, RegistryMirrorStatus, Visibility};
+use coral_api::{MirroredRepository, RegistryMirror, RegistryMirrorStatus, Visibility};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -161,15 +161,9 @@ fn of_two_sources_for_one_place_the_older_mirror_goes_on_and_the_younger_says_so
 
 fn image(reference: &str, state: MirroredState, digest: Option<&str>) -> MirroredImage {
     MirroredImage {
-        reference: reference.to_owned(),
-        destination: format!("reg.a.svc:5000/{reference}"),
-        state,
         digest: digest.map(ToOwned::to_owned),
-        sparse: false,
         message: matches!(state, MirroredState::Failing).then(|| "source: down".to_owned()),
-        attempts: None,
-        next_attempt: None,
-        verified: None,
+        ..MirroredImage::new(reference, format!("reg.a.svc:5000/{reference}"), state)
     }
 }
 
@@ -178,9 +172,10 @@ fn snapshot(images: Vec<MirroredImage>) -> coral_mirror::Snapshot {
         next_pass: Some(at(3600)),
         moved: 7,
         pruned: 0,
-        repositories: vec![coral_mirror::RepositoryRecord {
+        repositories: vec![MirroredRepository {
             name: "quay.io/a/b".to_owned(),
-            ..coral_mirror::RepositoryRecord::default()
+            images: i64::try_from(images.len()).ok(),
+            ..MirroredRepository::default()
         }],
         images,
     }
@@ -273,6 +268,19 @@ fn a_mirror_is_ready_once_it_was_asked_who_may_read_its_repositories() {
     assert!(!ready(None, false));
     assert!(ready(None, true));
     assert!(ready(Some(Visibility::Private), false));
+}
+
+#[test]
+fn a_mirror_whose_repository_was_never_listed_is_not_ready() {
+    let mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let mut cut = snapshot(vec![]);
+    cut.repositories[0].images = None;
+    cut.repositories[0].message = Some("source: down".to_owned());
+    let status = status_of(&mirror, &cut, true, 10);
+    let conditions = status.conditions.as_ref().unwrap();
+    assert!(!is_true(conditions, READY) && is_true(conditions, DEGRADED));
+    let failures = status.failures.unwrap();
+    assert_eq!(failures[0].reference, "quay.io/a/b");
 }
 
 #[test]

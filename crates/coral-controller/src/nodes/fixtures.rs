@@ -80,7 +80,6 @@ pub(crate) fn reporting(
     let mut view = node(name, &[]);
     view.placed = Some(Placed {
         spec,
-        generation: Some(1),
         status: Some(status),
         owner: Some(view.uid.clone()),
     });

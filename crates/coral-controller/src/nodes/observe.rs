@@ -70,7 +70,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
     let mirrored = mirrored.values().flat_map(|shard| {
         let images = shard.status.iter().flat_map(|status| &status.images);
         // A later look that fails takes nothing away from what is there.
-        let there = images.filter(|image| image.digest.is_some());
+        let there = images.filter(|image| image.is_held());
         there
             .map(|image| image.reference.clone())
             .collect::<Vec<_>>()
@@ -203,7 +203,6 @@ fn placed_view(object: &NodeImages) -> Placed {
     let owners = object.metadata.owner_references.iter().flatten();
     Placed {
         spec: object.spec.clone(),
-        generation: object.metadata.generation,
         status: object.status.clone(),
         owner: owners.into_iter().next().map(|owner| owner.uid.clone()),
     }

@@ -42,8 +42,6 @@ pub(crate) struct NodeView {
 pub(crate) struct Placed {
     /// What was asked for last.
     pub(crate) spec: NodeImagesSpec,
-    /// The generation of `spec`.
-    pub(crate) generation: Option<i64>,
     /// What the agent reported last; `None` while it has not.
     pub(crate) status: Option<NodeImagesStatus>,
     /// Identity of the node that the object belongs to.

@@ -29,17 +29,17 @@ struct Repository {
     phase: Phase,
     /// How many tags it has, where `select` fits none of them.
     unmatched: Option<usize>,
-    /// Whether it was listed or failed: nothing is known of one that was not.
-    is_known: bool,
+    /// Whether it was ever listed: until then it is not known which images it has.
+    is_listed: bool,
 }
 
 impl Repository {
-    fn in_phase(phase: Phase, is_known: bool) -> Self {
+    fn in_phase(phase: Phase, is_listed: bool) -> Self {
         Self {
             status: ImageStatus::default(),
             phase,
             unmatched: None,
-            is_known,
+            is_listed,
         }
     }
 }
@@ -328,7 +328,6 @@ impl Ledger {
         let policy = self.policy_for(failure.cause);
         let repository = &mut self.repositories[repository];
         repository.phase = Phase::Resting;
-        repository.is_known = true;
         repository
             .status
             .failed(failure.error, failure.cause, policy, now, jitter);
@@ -365,7 +364,7 @@ impl Ledger {
     }
 
     /// Whether nothing is being looked at or copied.
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         self.agenda.counts.busy == 0 && self.repositories.iter().all(|r| r.phase == Phase::Resting)
     }
 
@@ -389,6 +388,7 @@ impl Ledger {
             moved: self.moved,
             pruned: self.pruned,
             next_try: self.next_try(),
+            last_pass: None,
             next_pass,
             quiet: self.is_quiet(),
         };

@@ -2,16 +2,18 @@
 
 use jiff::Timestamp;
 
+use crate::snapshot::Snapshot;
+
 /// Counts of a mirror's images, and what comes next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Images wanted.
     pub desired: usize,
-    /// Complete at the destination.
+    /// Complete at the destination, also while a later look at them fails.
     pub mirrored: usize,
-    /// Of these, those whose index names platforms that were left out.
+    /// Those whose index names platforms that were left out.
     pub sparse: usize,
-    /// Not looked at yet, or being copied.
+    /// Not at the destination and not failed: to be looked at, or being copied.
     pub pending: usize,
     /// Failed, and tried again; repositories that could not be listed are counted here too.
     pub failing: usize,
@@ -25,6 +27,8 @@ pub struct Summary {
     pub pruned: usize,
     /// When the next failed image is tried again.
     pub next_try: Option<Timestamp>,
+    /// When the last pass over everything ended.
+    pub last_pass: Option<Timestamp>,
     /// When everything is looked at again.
     pub next_pass: Option<Timestamp>,
     /// Whether nothing is being looked at or copied.
@@ -52,10 +56,20 @@ impl Summary {
             moved: sum.moved.saturating_add(one.moved),
             pruned: sum.pruned + one.pruned,
             next_try: sum.next_try.into_iter().chain(one.next_try).min(),
+            last_pass: sum.last_pass.max(one.last_pass),
             next_pass: sum.next_pass.into_iter().chain(one.next_pass).min(),
             quiet: sum.quiet && one.quiet,
         })
     }
+}
+
+/// A mirror that has ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ended {
+    /// Its counts at the end.
+    pub summary: Summary,
+    /// What it knew of its repositories and images.
+    pub snapshot: Snapshot,
 }
 
 /// Counts of repositories that failed as a whole.

@@ -198,5 +198,5 @@ async fn a_queue_that_takes_no_job_is_tried_again_as_any_other_failure() {
     );
     let mirror = pair.mirror_of("m", "tags: ['1']", "");
     let pass = engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
-    assert_eq!(pass.await.mirrored, 1);
+    assert_eq!(pass.await.summary.mirrored, 1);
 }

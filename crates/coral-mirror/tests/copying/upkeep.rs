@@ -62,7 +62,8 @@ impl Pair {
         }
         let run =
             |mirror: Mirror| engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
-        futures::future::join_all(mirrors.into_iter().map(run)).await
+        let ended = futures::future::join_all(mirrors.into_iter().map(run)).await;
+        ended.into_iter().map(|ended| ended.summary).collect()
     }
 
     /// Where `a/b` is at the destination.
@@ -325,10 +326,11 @@ async fn no_more_images_are_copied_at_once_than_the_limit_allows() {
     let observer = Arc::new(AtOnce::default());
     let engine = engine(observer.clone());
     let mirror = pair.mirror_of("m", "select: {all: true}", "  limits: {copies: 2}\n");
-    let summary = engine
+    let ended = engine
         .run(mirror, Until::OnePass, CancellationToken::new(), |_| {})
         .await;
-    assert_eq!(summary.mirrored, 12);
+    assert_eq!(ended.summary.mirrored, 12);
+    assert_eq!(ended.snapshot.images.len(), 12);
     assert_eq!(observer.most.load(Ordering::SeqCst), 2);
 }
 

@@ -3,24 +3,44 @@
 use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 
+use coral_api::MirroredRepository;
 use coral_image::Host;
 use coral_mirror::{Key, Mirror, Planned, PlannedAction, Verify, plan as plan_mirror, plan_prune};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{mirrors, read};
 use crate::arguments::{MirrorArguments, Output};
 use crate::failure::Failure;
+use crate::report::{Action, DeletionReport, ImageReport, RepositoryReport, print_json};
 use crate::terminal::{Terminal, print};
 
 /// What would happen to one image, for all mirrors that want it.
 #[derive(Debug, PartialEq, Eq)]
 struct Line<'a> {
     mirrors: Vec<&'a str>,
-    source: String,
-    key: Option<Key>,
-    action: PlannedAction,
+    planned: Planned,
+}
+
+/// What `mirror plan -o json` prints.
+#[derive(Debug, Default, Serialize)]
+struct PlanReport {
+    images: Vec<ImageReport<ToDo>>,
+    repositories: Vec<RepositoryReport>,
+    deletions: Vec<DeletionReport>,
+}
+
+/// What a pass would do to an image.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ToDo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<Action>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_to_copy: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blobs_to_copy: Option<usize>,
 }
 
 pub(crate) async fn plan(
@@ -32,14 +52,11 @@ pub(crate) async fn plan(
     let lines = merged(plan_all(&mirrors).await);
     match arguments.output {
         Output::Table => print_plan(&lines, mirrors.len() > 1),
-        Output::Json => {
-            let images: Vec<Value> = lines.iter().map(as_json).collect();
-            print(&json!({ "images": images }).to_string());
-        }
+        Output::Json => print_json(&report(&lines)),
     }
     let failed = lines
         .iter()
-        .any(|line| matches!(line.action, PlannedAction::Fail(_)));
+        .any(|line| matches!(line.planned.action, PlannedAction::Fail(_)));
     Ok(ExitCode::from(u8::from(failed)))
 }
 
@@ -73,7 +90,7 @@ fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<Line
             .or_default();
         let sharing = same
             .iter()
-            .find(|&&n| share(&mut lines[n].action, &planned.action));
+            .find(|&&n| share(&mut lines[n].planned.action, &planned.action));
         if let Some(&n) = sharing {
             lines[n].mirrors.push(mirror);
             continue;
@@ -81,9 +98,7 @@ fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<Line
         same.push(lines.len());
         lines.push(Line {
             mirrors: vec![mirror],
-            source: planned.source,
-            key: planned.key,
-            action: planned.action,
+            planned,
         });
     }
     lines
@@ -114,12 +129,13 @@ fn print_plan(lines: &[Line<'_>], several: bool) {
     table.set_header(header);
     let mut total = 0_u64;
     for line in lines {
-        let destination = line
+        let planned = &line.planned;
+        let destination = planned
             .key
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let (action, bytes, note) = match &line.action {
+        let (action, bytes, note) = match &planned.action {
             PlannedAction::Copy { bytes, .. } => {
                 total = bytes.saturating_add(total);
                 ("copy", HumanBytes(*bytes).to_string(), destination)
@@ -131,7 +147,7 @@ fn print_plan(lines: &[Line<'_>], several: bool) {
             }
             PlannedAction::Fail(error) => ("fail", "?".to_owned(), error.clone()),
         };
-        let mut row = vec![action.to_owned(), bytes, line.source.clone(), note];
+        let mut row = vec![action.to_owned(), bytes, planned.source.clone(), note];
         row.extend(several.then(|| line.mirrors.join(", ")));
         table.add_row(row);
     }
@@ -141,25 +157,59 @@ fn print_plan(lines: &[Line<'_>], several: bool) {
     print(&format!("{} to copy", HumanBytes(total)));
 }
 
-fn as_json(line: &Line<'_>) -> Value {
-    let mut value = json!({
-        "mirrors": line.mirrors,
-        "source": line.source,
-        "destination": line.key.as_ref().map(ToString::to_string),
-    });
-    let more = match &line.action {
-        PlannedAction::Copy { bytes, blobs } => {
-            json!({"action": "copy", "bytes": bytes, "blobs": blobs})
+fn report(lines: &[Line<'_>]) -> PlanReport {
+    let mut report = PlanReport::default();
+    for Line { mirrors, planned } in lines {
+        let mirrors: Vec<String> = mirrors.iter().map(|&name| name.to_owned()).collect();
+        if let Some(image) = planned.image() {
+            report.images.push(ImageReport {
+                mirrors,
+                image,
+                done: ToDo::from(&planned.action),
+            });
+        } else if let PlannedAction::Fail(error) = &planned.action {
+            let failed = mirrors.into_iter().map(|mirror| RepositoryReport {
+                mirror,
+                repository: MirroredRepository {
+                    name: planned.source.clone(),
+                    message: Some(error.clone()),
+                    ..MirroredRepository::default()
+                },
+                category: None,
+            });
+            report.repositories.extend(failed);
+        } else {
+            let destination = planned.key.as_ref().map(ToString::to_string);
+            report.deletions.push(DeletionReport {
+                mirrors,
+                reference: planned.source.clone(),
+                destination: destination.unwrap_or_default(),
+                action: Action::WouldBeDeleted,
+                dry_run: planned.action == PlannedAction::DeleteButForDryRun,
+            });
         }
-        PlannedAction::Skip(digest) => json!({"action": "skip", "digest": digest}),
-        PlannedAction::Delete => json!({"action": "delete", "dryRun": false}),
-        PlannedAction::DeleteButForDryRun => json!({"action": "delete", "dryRun": true}),
-        PlannedAction::Fail(error) => json!({"action": "fail", "error": error}),
-    };
-    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
-        value.extend(more);
     }
-    value
+    report
+}
+
+impl From<&PlannedAction> for ToDo {
+    fn from(planned: &PlannedAction) -> Self {
+        let (action, copied) = match planned {
+            PlannedAction::Copy { bytes, blobs } => {
+                (Some(Action::WouldBeCopied), Some((*bytes, *blobs)))
+            }
+            PlannedAction::Skip(_) => (Some(Action::UpToDate), None),
+            PlannedAction::Delete | PlannedAction::DeleteButForDryRun => {
+                (Some(Action::WouldBeDeleted), None)
+            }
+            PlannedAction::Fail(_) => (None, None),
+        };
+        Self {
+            action,
+            bytes_to_copy: copied.map(|(bytes, _)| bytes),
+            blobs_to_copy: copied.map(|(_, blobs)| blobs),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +231,7 @@ mod tests {
     fn lines(all: Vec<(&str, Planned)>) -> Vec<(String, PlannedAction)> {
         let lines = merged(all).into_iter();
         lines
-            .map(|line| (line.mirrors.join(" "), line.action))
+            .map(|line| (line.mirrors.join(" "), line.planned.action))
             .collect()
     }
 
@@ -208,5 +258,43 @@ mod tests {
             lines(all),
             expected.map(|(mirrors, action)| (mirrors.to_owned(), action))
         );
+    }
+
+    #[test]
+    fn a_plan_tells_of_images_repositories_and_deletions_apart() {
+        let failed = Planned {
+            source: "quay.io/gone".to_owned(),
+            key: None,
+            action: PlannedAction::Fail("source: not found".to_owned()),
+        };
+        let (bytes, blobs) = (10, 2);
+        let all = vec![
+            ("one", planned("a:1", PlannedAction::Copy { bytes, blobs })),
+            ("one", planned("a:2", PlannedAction::DeleteButForDryRun)),
+            ("one", failed),
+        ];
+        let json = serde_json::to_value(report(&merged(all))).unwrap();
+        let expected = serde_json::json!({
+            "images": [{
+                "mirrors": ["one"],
+                "reference": "quay.io/a:1",
+                "destination": "mirror:5000/quay.io/a:1",
+                "state": "Pending",
+                "action": "WouldBeCopied",
+                "bytesToCopy": 10,
+                "blobsToCopy": 2,
+            }],
+            "repositories": [
+                {"mirror": "one", "name": "quay.io/gone", "message": "source: not found"},
+            ],
+            "deletions": [{
+                "mirrors": ["one"],
+                "reference": "quay.io/a:2",
+                "destination": "mirror:5000/quay.io/a:2",
+                "action": "WouldBeDeleted",
+                "dryRun": true,
+            }],
+        });
+        assert_eq!(json, expected);
     }
 }

@@ -7,8 +7,8 @@ pub(super) mod repository;
 
 use std::sync::LazyLock;
 
+use coral_api::MirrorFailure;
 use coral_image::Digest;
-use coral_mirror::ImageState;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -138,18 +138,19 @@ fn badge(state: &str) -> Markup {
     html! { span class={ "badge " (state) } { span aria-hidden="true" { (sign) " " } (state) } }
 }
 
-/// What is told of a failure: the error, and what comes next.
-fn failure(now: Timestamp, status: &coral_mirror::ImageStatus) -> Markup {
-    let (ImageState::Failing(error) | ImageState::Error(error)) = &status.state else {
+/// What is told of a failure: the error, and what comes next. Nothing where nothing failed.
+fn failure(now: Timestamp, failure: Option<&MirrorFailure>) -> Markup {
+    let Some(failure) = failure else {
         return html! {};
     };
-    let times = if status.attempts == 1 { "try" } else { "tries" };
+    let attempts = failure.attempts.unwrap_or(1);
+    let times = if attempts == 1 { "try" } else { "tries" };
     html! {
-        p.error { (error) }
+        p.error { (failure.message.as_deref().unwrap_or_default()) }
         p.next {
-            (status.attempts) " " (times) "; "
-            @match status.next_try {
-                Some(at) => { "next " (time(now, at)) }
+            (attempts) " " (times) "; "
+            @match &failure.next_attempt {
+                Some(at) => { "next " (time(now, at.0)) }
                 None => { "waits for a change, or for the next pass" }
             }
         }

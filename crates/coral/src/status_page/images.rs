@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use coral_api::MirroredRepository;
+use coral_api::mirrored_images::MirroredState;
 use coral_image::Digest;
-use coral_mirror::{Activity, ImagePage, ImageQuery, ImageState, ImageView, Which};
+use coral_mirror::{Activity, ImagePage, ImageQuery, ImageView, Which};
 use futures::{StreamExt, stream};
 
 use super::Visit;
@@ -24,8 +26,8 @@ pub(super) struct Shown {
     pub(super) page: usize,
     pub(super) pages: usize,
     pub(super) total: usize,
-    pub(super) repositories: Vec<coral_mirror::RepositoryView>,
-    pub(super) unmatched: Vec<coral_mirror::UnmatchedView>,
+    /// All repositories of the mirror.
+    pub(super) repositories: Vec<MirroredRepository>,
 }
 
 /// One image, with what the registry beside the page knows of it.
@@ -35,28 +37,19 @@ pub(super) struct ShownImage {
 }
 
 impl ShownImage {
+    /// The digest at the destination, also while a later look fails.
     pub(super) fn digest(&self) -> Option<Digest> {
-        match self.view.status.state {
-            ImageState::Mirrored(digest) => Some(digest),
-            _ => None,
-        }
+        Digest::parse(self.view.image.digest.as_deref()?).ok()
     }
 
-    pub(super) fn error(&self) -> Option<&str> {
-        match &self.view.status.state {
-            ImageState::Failing(error) | ImageState::Error(error) => Some(error),
-            _ => None,
-        }
-    }
-
-    /// The state in one word, the same in the page and in JSON.
+    /// State or activity in one word.
     pub(super) fn state(&self) -> &'static str {
-        match (&self.view.status.state, self.view.activity) {
+        match (self.view.image.state, self.view.activity) {
             (_, Activity::Copying) => "copying",
-            (ImageState::Pending, _) => "pending",
-            (ImageState::Mirrored(_), _) => "mirrored",
-            (ImageState::Failing(_), _) => "failing",
-            (ImageState::Error(_), _) => "error",
+            (MirroredState::Mirrored, _) => "mirrored",
+            (MirroredState::Failing, _) => "failing",
+            (MirroredState::Error, _) => "error",
+            (MirroredState::Pending | MirroredState::Unknown, _) => "pending",
         }
     }
 }
@@ -79,7 +72,6 @@ impl Visit {
             images,
             total,
             repositories,
-            unmatched,
         } = mirror.images(query).await;
         let on_page = images.len();
         let looked = stream::iter(images)
@@ -95,7 +87,6 @@ impl Visit {
             pages: total.div_ceil(per_page).max(1),
             total,
             repositories,
-            unmatched,
         }
     }
 

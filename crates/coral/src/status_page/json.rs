@@ -1,8 +1,15 @@
-//! The same for machines.
+//! The page for machines: the types of the API, with what only the page knows beside them.
 
-use coral_image::Platform;
-use coral_mirror::{RepositoryView, Summary};
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use coral_api::RegistryMirrorStatus;
+use coral_api::metadata::time;
+use coral_api::mirrored_images::MirroredImage;
+use coral_image::{Host, RepositoryPath};
+use coral_mirror::{Activity, MOST_FAILURES, Which, failures, name_failures};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Serialize;
 
 use super::Visit;
 use super::api::ApiError;
@@ -14,8 +21,74 @@ use super::query::PageQuery;
 /// Mirrors told of at once; others are asked for by name.
 const MOST_MIRRORS: usize = 100;
 
-pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<Value, ApiError> {
-    let last = query.last(coral_image::RepositoryPath::parse);
+/// What `/status.json` answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatusAnswer {
+    version: &'static str,
+    time: Timestamp,
+    registry: RegistryName,
+    /// Whether the reader may read every repository; only then are mirrors told of.
+    everything: bool,
+    broken_files: BTreeSet<String>,
+    mirrors_total: usize,
+    mirrors: Vec<MirrorStatus>,
+    repositories: RepositoryNames,
+}
+
+#[derive(Debug, Serialize)]
+struct RegistryName {
+    host: Host,
+}
+
+#[derive(Debug, Serialize)]
+struct RepositoryNames {
+    names: Vec<RepositoryPath>,
+    next: Option<RepositoryPath>,
+}
+
+/// A mirror with one page of its images.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MirrorStatus {
+    name: String,
+    file: String,
+    destination: Host,
+    suspended: bool,
+    #[serde(flatten)]
+    status: RegistryMirrorStatus,
+    /// Images whose index names platforms that were left out.
+    sparse: usize,
+    /// When the next thing that failed is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt: Option<Time>,
+    page: usize,
+    pages: usize,
+    /// Images on all pages.
+    total: usize,
+    images: Vec<ImageStatus>,
+}
+
+/// An image with what the registry beside the page knows of it.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageStatus {
+    #[serde(flatten)]
+    image: MirroredImage,
+    activity: Activity,
+    /// When source and destination were compared last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platforms: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<Timestamp>,
+}
+
+pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<StatusAnswer, ApiError> {
+    let last = query.last(RepositoryPath::parse);
     let api = &visit.pages.api;
     let repositories = api
         .repositories(&visit.reader, last.as_ref(), REPOSITORIES)
@@ -23,101 +96,138 @@ pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<Value, Ap
     let mut mirrors = vec![];
     let everything = repositories.is_whole;
     let board = &visit.pages.site.board;
-    let (running, broken) = if everything {
+    let (running, broken_files) = if everything {
         (board.mirrors(), board.broken())
     } else {
         Default::default()
     };
     let is_asked_for = |name: &str| query.mirror().is_none_or(|asked| asked == name);
-    let count = running.len();
+    let mirrors_total = running.len();
     let asked = running
         .into_iter()
         .filter(|mirror| is_asked_for(&mirror.name));
     for mirror in asked.take(MOST_MIRRORS) {
-        let shown = visit.images(&mirror, query.which(), query.page(), PER_PAGE);
-        mirrors.push(mirror_json(&mirror, &shown.await));
+        mirrors.push(mirror_status(visit, &mirror, query).await);
     }
-    Ok(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "time": visit.now,
-        "registry": {"host": visit.host},
-        "everything": everything,
-        "brokenFiles": broken,
-        "mirrorsTotal": count,
-        "mirrors": mirrors,
-        "repositories": {"names": repositories.names, "next": repositories.next()},
-    }))
-}
-
-fn mirror_json(mirror: &BoardMirror, shown: &Shown) -> Value {
-    let mut value = json!({
-        "name": mirror.name,
-        "file": mirror.origin,
-        "destination": mirror.destination,
-        "suspended": mirror.suspended,
-    });
-    let Summary {
-        desired,
-        mirrored,
-        sparse,
-        pending,
-        failing,
-        errors,
-        moved,
-        next_try,
-        next_pass,
-        ..
-    } = mirror.summary();
-    let more = json!({
-        "desired": desired, "mirrored": mirrored, "sparse": sparse, "pending": pending,
-        "failing": failing, "errors": errors, "bytesMoved": moved,
-        "nextTry": next_try, "nextPass": next_pass.filter(|at| at.as_second() > 0),
-        "page": shown.page, "pages": shown.pages, "total": shown.total,
-        "images": shown.images.iter().map(image_json).collect::<Vec<_>>(),
-        "unmatched": shown.unmatched.iter().map(|repository| json!({
-            "source": repository.source.to_string(), "tags": repository.tags,
-        })).collect::<Vec<_>>(),
-        "unlisted": shown.repositories.iter().map(repository_json).collect::<Vec<_>>(),
-    });
-    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
-        value.extend(more);
-    }
-    value
-}
-
-fn image_json(image: &ShownImage) -> Value {
-    let (view, facts) = (&image.view, image.facts.as_deref());
-    json!({
-        "source": view.source.to_string(),
-        "destination": view.key.to_string(),
-        "state": image.state(),
-        "digest": image.digest(),
-        "size": facts.map(|facts| facts.size),
-        "platforms": facts.map(|facts| texts(&facts.platforms)),
-        "created": facts.and_then(|facts| facts.created),
-        "sparse": view.sparse,
-        "checked": view.looked,
-        "error": image.error(),
-        "attempts": view.status.attempts,
-        "nextTry": view.status.next_try,
+    Ok(StatusAnswer {
+        version: env!("CARGO_PKG_VERSION"),
+        time: visit.now,
+        registry: RegistryName {
+            host: visit.host.clone(),
+        },
+        everything,
+        broken_files,
+        mirrors_total,
+        mirrors,
+        repositories: RepositoryNames {
+            next: repositories.next().cloned(),
+            names: repositories.names,
+        },
     })
 }
 
-fn texts(platforms: &[Platform]) -> Vec<String> {
-    platforms.iter().map(ToString::to_string).collect()
-}
-
-fn repository_json(repository: &RepositoryView) -> Value {
-    let error = match &repository.status.state {
-        coral_mirror::ImageState::Failing(error) | coral_mirror::ImageState::Error(error) => {
-            Some(error)
-        }
-        _ => None,
+async fn mirror_status(visit: &Visit, mirror: &BoardMirror, query: &PageQuery) -> MirrorStatus {
+    let summary = mirror.summary();
+    let shown = visit.images(mirror, query.which(), query.page(), PER_PAGE);
+    let shown = shown.await;
+    let failed = if summary.failing + summary.errors > 0 {
+        let failed = visit.images(mirror, Which::Failed, 1, MOST_FAILURES);
+        Some(failed.await)
+    } else {
+        None
     };
-    json!({
-        "source": repository.source.to_string(),
-        "error": error,
-        "attempts": repository.status.attempts,
-        "nextTry": repository.status.next_try,
-    })
+    let mut status = summary.status();
+    if let Some(failed) = failed {
+        name_shown_failures(&mut status, &failed);
+    }
+    status.repositories = Some(shown.repositories);
+    MirrorStatus {
+        name: mirror.name.clone(),
+        file: mirror.origin.clone(),
+        destination: mirror.destination.clone(),
+        suspended: mirror.suspended,
+        status,
+        sparse: summary.sparse,
+        next_attempt: summary.next_try.map(time),
+        page: shown.page,
+        pages: shown.pages,
+        total: shown.total,
+        images: shown.images.iter().map(ImageStatus::from).collect(),
+    }
+}
+
+/// An image that the reader may not read is counted with those that are left out.
+fn name_shown_failures(status: &mut RegistryMirrorStatus, failed: &Shown) {
+    let images = failed.images.iter().map(|image| &image.view.image);
+    let repositories = &failed.repositories;
+    let broken = repositories.iter().filter(|r| r.message.is_some()).count();
+    let named = failures(repositories, images);
+    name_failures(status, named, broken + failed.total);
+}
+
+impl From<&ShownImage> for ImageStatus {
+    fn from(shown: &ShownImage) -> Self {
+        let (view, facts) = (&shown.view, shown.facts.as_deref());
+        let platforms = facts.map(|facts| facts.platforms.iter().map(ToString::to_string));
+        Self {
+            image: view.image.clone(),
+            activity: view.activity,
+            checked: view.looked,
+            size: facts.map(|facts| facts.size),
+            platforms: platforms.map(Iterator::collect),
+            created: facts.and_then(|facts| facts.created),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_api::mirrored_images::MirroredState;
+    use coral_image::ImageRef;
+    use coral_mirror::{ImageView, Key};
+
+    use super::*;
+
+    fn shown(tag: &str, state: MirroredState) -> ShownImage {
+        let destination = format!("mirror:5000/quay.io/a/b:{tag}");
+        let key = Key::of(&ImageRef::parse(&destination).unwrap());
+        ShownImage {
+            view: ImageView {
+                key,
+                image: MirroredImage::new(format!("quay.io/a/b:{tag}"), destination, state),
+                activity: Activity::Resting,
+                looked: None,
+            },
+            facts: None,
+        }
+    }
+
+    #[test]
+    fn an_image_has_the_fields_of_the_api_and_those_of_the_page_beside_them() {
+        let status = ImageStatus::from(&shown("1", MirroredState::Pending));
+        let expected = serde_json::json!({
+            "reference": "quay.io/a/b:1",
+            "destination": "mirror:5000/quay.io/a/b:1",
+            "state": "Pending",
+            "activity": "Resting",
+        });
+        assert_eq!(serde_json::to_value(status).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_failure_that_the_reader_may_not_see_is_not_named() {
+        let failed = Shown {
+            images: vec![shown("1", MirroredState::Failing)],
+            hidden: 1,
+            page: 1,
+            pages: 1,
+            total: 2,
+            repositories: vec![],
+        };
+        let mut status = RegistryMirrorStatus::default();
+        name_shown_failures(&mut status, &failed);
+        let names = status.failures.unwrap();
+        assert_eq!((names.len(), status.failures_omitted), (1, Some(1)));
+        assert_eq!(names[0].reference, "quay.io/a/b:1");
+    }
 }

@@ -34,7 +34,7 @@ fn main() {
                 .filter_map(|mirror| mirror[name].as_u64())
                 .sum::<u64>()
         };
-        (mirrors.len() == 3 && count("pending") == 0 && count("errors") == 1).then_some(())
+        (mirrors.len() == 3 && count("pending") == 0 && count("failed") == 1).then_some(())
     });
     let repository = "/repositories/docker.io/library/nginx";
     for (name, path, size, colours) in [

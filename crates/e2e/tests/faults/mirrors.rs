@@ -194,6 +194,11 @@ fn a_pass_in_json_names_what_failed_and_why() {
     ));
     let finished = run(run_once(&file, &registry, &source).args(["-o", "json"])).exited(1);
     let result: Value = serde_json::from_str(finished.text()).expect("JSON on standard output");
-    assert!(result.to_string().contains("team/bad"), "{finished}");
-    assert!(result.to_string().contains("not_found"), "{finished}");
+    let images = result["images"].as_array().unwrap();
+    let bad = images.iter().find(|image| image["category"].is_string());
+    let bad = bad.expect("one image failed");
+    assert!(bad["reference"].as_str().unwrap().contains("team/bad"));
+    assert_eq!(bad["category"], "not_found", "{finished}");
+    assert_eq!(bad["state"], "Error", "{finished}");
+    assert_eq!(result["summary"]["failed"], 1, "{finished}");
 }

@@ -85,13 +85,15 @@ fn mirror(command: &str, yaml: &Path, up: &Up, source: &FaultServer) -> e2e::Fin
     run(coral.env("HOME", yaml.parent().unwrap())).succeeded()
 }
 
-fn actions(finished: &e2e::Finished, what: &str) -> Vec<(String, String)> {
+/// The tags of a report with what was done, or would be.
+fn actions(finished: &e2e::Finished) -> Vec<(String, String)> {
     let said: Value = serde_json::from_str(finished.text()).unwrap();
-    let images = said["images"].as_array().unwrap().iter();
-    let pairs = images.map(|image| {
+    let lists = ["images", "deletions"];
+    let all = lists.iter().flat_map(|list| said[list].as_array().unwrap());
+    let pairs = all.map(|image| {
         let destination = image["destination"].as_str().unwrap();
         let tag = destination.rsplit(':').next().unwrap().to_owned();
-        (tag, image[what].as_str().unwrap().to_owned())
+        (tag, image["action"].as_str().unwrap().to_owned())
     });
     pairs.collect()
 }
@@ -132,15 +134,15 @@ fn pruning_deletes_what_is_no_longer_selected_and_a_plan_says_so_before() {
     );
     let yaml = write_yaml(home.path(), &two);
     let wanted = |action: &str| ("2".to_owned(), action.to_owned());
-    let planned = actions(&mirror("plan", &yaml, &up, &source), "action");
-    assert!(planned.contains(&wanted("delete")), "{planned:?}");
+    let planned = actions(&mirror("plan", &yaml, &up, &source));
+    assert!(planned.contains(&wanted("WouldBeDeleted")), "{planned:?}");
     let url = |reference: &str| {
         let (host, folder) = (up.host(), source.folder_name());
         format!("http://{host}/v2/{folder}/team/app/manifests/{reference}")
     };
     assert_eq!(head(&url("2")).status, 200);
-    let done = actions(&mirror("run", &yaml, &up, &source), "state");
-    assert!(done.contains(&wanted("deleted")), "{done:?}");
+    let done = actions(&mirror("run", &yaml, &up, &source));
+    assert!(done.contains(&wanted("Deleted")), "{done:?}");
     let there: Vec<u16> = ["1", "2", "3-lts", "4"]
         .iter()
         .map(|tag| head(&url(tag)).status)
@@ -159,7 +161,7 @@ fn run_into(registry: &RegistryServer, yaml: &Path, source: &str) -> Vec<(String
     coral.args(["--registry", &registry.host()]);
     coral.args(["--plain-http", source, "--plain-http", &registry.host()]);
     let finished = run(coral.env("HOME", yaml.parent().unwrap()));
-    actions(&finished.succeeded(), "state")
+    actions(&finished.succeeded())
 }
 
 #[test]
@@ -208,7 +210,7 @@ fn what_is_gone_at_the_source_is_pruned_from_distribution_and_nothing_else() {
     }
     let done = run_into(&there, &yaml, source.host());
     assert!(
-        done.contains(&("2".to_owned(), "deleted".to_owned())),
+        done.contains(&("2".to_owned(), "Deleted".to_owned())),
         "{done:?}"
     );
     assert_eq!(statuses(), [200, 404, 200, 200]);
@@ -240,6 +242,8 @@ fn platforms_by_pattern_make_an_image_that_is_called_sparse() {
     );
     let again: Value = serde_json::from_str(mirror("run", &yaml, &up, &source).text()).unwrap();
     assert_eq!(again["summary"]["sparse"], 1, "{again}");
+    assert_eq!(again["images"][0]["sparse"], true, "{again}");
+    assert_eq!(again["images"][0]["action"], "UpToDate", "{again}");
     // Three platforms of three layers and a configuration each, one of them left out.
     assert_eq!(
         source.requests().iter().filter(|r| r.reads_blob()).count(),
@@ -265,5 +269,6 @@ fn a_plan_lists_an_image_of_two_mirrors_once_with_both() {
         panic!("not one image: {said}");
     };
     assert_eq!(image["mirrors"], json!(["default/one", "default/two"]));
-    assert_eq!(image["action"], "copy");
+    assert_eq!(image["state"], "Pending");
+    assert_eq!(image["action"], "WouldBeCopied");
 }

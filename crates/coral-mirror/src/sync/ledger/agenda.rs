@@ -33,16 +33,19 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 3] {
+    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 4] {
+        let is_held = image.digest.is_some();
+        let held = is_held.then_some(&mut self.mirrored);
         let state = match image.status.state {
-            ImageState::Pending => &mut self.pending,
-            ImageState::Mirrored(_) => &mut self.mirrored,
-            ImageState::Failing(_) => &mut self.failing,
-            ImageState::Error(_) => &mut self.errors,
+            ImageState::Failing(_) => Some(&mut self.failing),
+            ImageState::Error(_) => Some(&mut self.errors),
+            ImageState::Pending | ImageState::Mirrored(_) => {
+                (!is_held).then_some(&mut self.pending)
+            }
         };
         let sparse = image.sparse.then_some(&mut self.sparse);
         let busy = (image.phase != Phase::Resting).then_some(&mut self.busy);
-        [Some(state), sparse, busy]
+        [held, state, sparse, busy]
     }
 }
 

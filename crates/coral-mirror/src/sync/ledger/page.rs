@@ -3,9 +3,7 @@
 use coral_api::RepositorySettings;
 
 use super::{Image, Ledger, Phase};
-use crate::inspect::{
-    Activity, ImagePage, ImageQuery, ImageView, RepositoryView, UnmatchedView, Which,
-};
+use crate::inspect::{Activity, ImagePage, ImageQuery, ImageView, Which};
 use crate::progress::Key;
 use crate::state::ImageState;
 
@@ -20,25 +18,10 @@ impl Ledger {
         let images = self.images.iter().filter(asked);
         let total = images.clone().count();
         let images = images.skip(query.skip).take(query.limit);
-        let unmatched = self.repositories.iter().zip(settings);
-        let unmatched = unmatched.filter_map(|(repository, settings)| {
-            Some(UnmatchedView {
-                source: settings.repository.clone(),
-                tags: repository.unmatched?,
-            })
-        });
-        let failed = self.repositories.iter().zip(settings);
-        let failed = failed.filter(|(repository, _)| has_failed(&repository.status.state));
         ImagePage {
             images: images.map(|(key, image)| image.view(key)).collect(),
             total,
-            unmatched: unmatched.collect(),
-            repositories: failed
-                .map(|(repository, settings)| RepositoryView {
-                    source: settings.repository.clone(),
-                    status: repository.status.clone(),
-                })
-                .collect(),
+            repositories: self.repositories(settings),
         }
     }
 }
@@ -46,15 +29,13 @@ impl Ledger {
 impl Image {
     fn view(&self, key: &Key) -> ImageView {
         ImageView {
-            source: self.wanted.source.clone(),
             key: key.clone(),
-            status: self.status.clone(),
+            image: self.record(key),
             activity: match self.phase {
                 Phase::Due | Phase::Looking => Activity::Comparing,
                 Phase::Copying => Activity::Copying,
                 Phase::Resting => Activity::Resting,
             },
-            sparse: self.sparse,
             looked: self.looked,
         }
     }
@@ -74,6 +55,7 @@ fn has_failed(state: &ImageState) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use coral_api::mirrored_images::MirroredState;
     use coral_image::{Digest, ImageRef};
     use jiff::Timestamp;
 
@@ -152,9 +134,10 @@ mod tests {
         let [mirrored, failed, ..] = page.images.as_slice() else {
             panic!("{page:?}");
         };
-        assert!(mirrored.status.is_mirrored());
+        assert_eq!(mirrored.image.state, MirroredState::Mirrored);
         assert_eq!(mirrored.looked, Timestamp::from_second(1000).ok());
-        assert_eq!(failed.status.state, ImageState::Failing("broken".into()));
+        assert_eq!(failed.image.state, MirroredState::Failing);
+        assert_eq!(failed.image.message.as_deref(), Some("broken"));
         assert_eq!(failed.looked, Timestamp::from_second(1000).ok());
         assert_eq!(page.images[3].looked, None);
         assert_eq!(page.images[3].activity, Activity::Comparing);

@@ -1,18 +1,25 @@
 //! The ledger written down, and read again by another process.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use coral_api::RepositorySettings;
+use coral_api::conditions::cut;
+use coral_api::metadata::time;
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_api::{MirroredRepository, RepositorySettings};
 use coral_image::{Digest, ImageRef, Repository as Name};
 use jiff::Timestamp;
 
 use super::{Image, Ledger, Phase, Repository, turn_of};
 use crate::expand::wanted;
 use crate::progress::Key;
-use crate::snapshot::{RepositoryFailure, RepositoryRecord, Snapshot, bounded};
+use crate::snapshot::Snapshot;
 use crate::state::{ImageState, ImageStatus};
+use crate::status::count;
+
+/// Longest message that is told of, in bytes.
+const MAX_MESSAGE: usize = 1024;
 
 /// How much of a snapshot holds for the mirror that is started from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,19 +34,38 @@ impl Ledger {
     /// What is known, for a later [`Self::restore`]; `settings` are those of the repositories it
     /// was made for.
     pub(in crate::sync) fn snapshot(&self, settings: &[RepositorySettings]) -> Snapshot {
-        let known = self.repositories.iter().zip(settings);
-        let known = known.filter(|(repository, _)| repository.is_known);
         Snapshot {
             next_pass: None,
             moved: self.moved,
             pruned: self.pruned as u64,
-            repositories: known.map(|(repository, s)| repository.record(s)).collect(),
+            repositories: self.repositories(settings),
             images: self
                 .images
                 .iter()
                 .map(|(key, image)| image.record(key))
                 .collect(),
         }
+    }
+
+    /// The repositories, each once, in the order of their names; `settings` are those that the
+    /// ledger was made for.
+    pub(super) fn repositories(&self, settings: &[RepositorySettings]) -> Vec<MirroredRepository> {
+        let mut images = vec![0; self.repositories.len()];
+        for image in self.images.values() {
+            images[image.repository] += 1;
+        }
+        let mut all: BTreeMap<String, MirroredRepository> = BTreeMap::new();
+        let known = self.repositories.iter().zip(settings).zip(images);
+        for ((repository, settings), images) in known {
+            let record = repository.record(settings, images);
+            match all.entry(record.name.clone()) {
+                Entry::Vacant(new) => {
+                    new.insert(record);
+                }
+                Entry::Occupied(mut there) => join(there.get_mut(), record),
+            }
+        }
+        all.into_values().collect()
     }
 
     /// Takes in what an earlier process knew. `places` are the repositories at the destination, in
@@ -55,7 +81,8 @@ impl Ledger {
     ) {
         self.moved = snapshot.moved;
         self.pruned = usize::try_from(snapshot.pruned).unwrap_or(usize::MAX);
-        let records: HashMap<&str, &RepositoryRecord> = snapshot
+        let limit = self.policy.limit;
+        let records: HashMap<&str, &MirroredRepository> = snapshot
             .repositories
             .iter()
             .map(|record| (record.name.as_str(), record))
@@ -63,7 +90,7 @@ impl Ledger {
         for (repository, settings) in self.repositories.iter_mut().zip(settings) {
             let record = records.get(settings.repository.to_string().as_str());
             *repository = match record.filter(|_| trust == Trust::Everything) {
-                Some(record) => Repository::restored(record),
+                Some(record) => Repository::restored(record, limit),
                 None => Repository::in_phase(Phase::Due, false),
             };
         }
@@ -116,46 +143,74 @@ impl Ledger {
 }
 
 impl Repository {
-    fn record(&self, settings: &RepositorySettings) -> RepositoryRecord {
-        let (message, in_error) = match &self.status.state {
-            ImageState::Failing(message) => (Some(message), false),
-            ImageState::Error(message) => (Some(message), true),
-            ImageState::Pending | ImageState::Mirrored(_) => (None, false),
+    /// With the number of its images.
+    fn record(&self, settings: &RepositorySettings, images: usize) -> MirroredRepository {
+        let message = match &self.status.state {
+            ImageState::Failing(message) | ImageState::Error(message) => Some(message),
+            ImageState::Pending | ImageState::Mirrored(_) => None,
         };
-        RepositoryRecord {
+        let has_failed = message.is_some();
+        MirroredRepository {
             name: settings.repository.to_string(),
-            failure: message.map(|message| RepositoryFailure {
-                message: bounded(message),
-                attempts: self.status.attempts,
-                next_attempt: self.status.next_try,
-                in_error,
-            }),
-            unmatched: self.unmatched,
+            images: self.is_listed.then(|| count(images)),
+            unmatched_tags: self.unmatched.map(count),
+            message: message.map(|message| cut(message, MAX_MESSAGE)),
+            attempts: has_failed.then(|| self.status.attempts.into()),
+            next_attempt: self.status.next_try.map(time),
+            ..MirroredRepository::default()
         }
     }
 
-    fn restored(record: &RepositoryRecord) -> Self {
-        let mut repository = Self::in_phase(Phase::Resting, true);
-        repository.unmatched = record.unmatched;
-        if let Some(failure) = &record.failure {
-            repository.status = ImageStatus {
-                state: if failure.in_error {
-                    ImageState::Error(failure.message.clone())
-                } else {
-                    ImageState::Failing(failure.message.clone())
-                },
-                attempts: failure.attempts,
-                next_try: failure.next_attempt,
+    /// `limit` is the number of failures in a row from which on it is in error.
+    fn restored(record: &MirroredRepository, limit: u32) -> Self {
+        let is_listed = record.images.is_some();
+        let Some(message) = &record.message else {
+            let phase = if is_listed {
+                Phase::Resting
+            } else {
+                Phase::Due
             };
+            let unmatched = record.unmatched_tags.and_then(|n| usize::try_from(n).ok());
+            return Self {
+                unmatched,
+                ..Self::in_phase(phase, is_listed)
+            };
+        };
+        let attempts = record.attempts.and_then(|n| u32::try_from(n).ok());
+        let attempts = attempts.unwrap_or(1);
+        let state = if attempts >= limit.max(1) {
+            ImageState::Error(message.clone())
+        } else {
+            ImageState::Failing(message.clone())
+        };
+        Self {
+            status: ImageStatus {
+                state,
+                attempts,
+                next_try: record.next_attempt.as_ref().map(|time| time.0),
+            },
+            ..Self::in_phase(Phase::Resting, is_listed)
         }
-        repository
+    }
+}
+
+/// Two entries of one repository are one repository, which is listed when both are.
+fn join(there: &mut MirroredRepository, other: MirroredRepository) {
+    there.images = there.images.zip(other.images).map(|(a, b)| a + b);
+    there.unmatched_tags = there.unmatched_tags.or(other.unmatched_tags);
+    if there.message.is_none() {
+        there.message = other.message;
+        there.attempts = other.attempts;
+        there.next_attempt = other.next_attempt;
     }
 }
 
 impl Image {
-    fn record(&self, key: &Key) -> MirroredImage {
+    pub(super) fn record(&self, key: &Key) -> MirroredImage {
         let (state, message) = match &self.status.state {
             ImageState::Pending => (MirroredState::Pending, None),
+            // Found broken: it is about to be copied again.
+            ImageState::Mirrored(_) if self.digest.is_none() => (MirroredState::Pending, None),
             ImageState::Mirrored(_) => (MirroredState::Mirrored, None),
             ImageState::Failing(message) => (MirroredState::Failing, Some(message)),
             ImageState::Error(message) => (MirroredState::Error, Some(message)),
@@ -166,7 +221,7 @@ impl Image {
             state,
             digest: self.digest.map(|digest| digest.to_string()),
             sparse: self.sparse,
-            message: message.map(|message| bounded(message)),
+            message: message.map(|message| cut(message, MAX_MESSAGE)),
             attempts: (self.status.attempts > 0).then_some(self.status.attempts),
             next_attempt: self.status.next_try.map(|at| at.to_string()),
             verified: self.verified.map(|at| at.to_string()),

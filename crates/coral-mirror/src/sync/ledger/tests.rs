@@ -298,3 +298,66 @@ fn the_images_of_other_repositories_count() {
     assert_eq!(ledger.would_hold(0, &again), 1, "they replace those before");
     assert_eq!(ledger.would_hold(1, &again), 3);
 }
+
+#[test]
+fn a_summary_counts_what_a_snapshot_counts() {
+    let names = ["a/b:1", "a/b:2", "a/b:3", "a/b:4"];
+    let mut ledger = looking_at(Until::Stopped, &names);
+    found(&mut ledger, "a/b:1");
+    found(&mut ledger, "a/b:2");
+    fails(&mut ledger, "a/b:2", Cause::Transient, 1);
+    fails(&mut ledger, "a/b:3", Cause::Refusal, 1);
+    let counted = |ledger: &Ledger| {
+        let (one, other) = (
+            ledger.summary(None).status(),
+            ledger.snapshot(&settings()).status(),
+        );
+        let counts = |s: &coral_api::RegistryMirrorStatus| {
+            [s.desired, s.mirrored, s.pending, s.failed].map(Option::unwrap)
+        };
+        assert_eq!(counts(&one), counts(&other));
+        assert_eq!(one.bytes_copied, other.bytes_copied);
+        counts(&one)
+    };
+    assert_eq!(counted(&ledger), [4, 2, 1, 2]);
+    let broken = BTreeSet::from([Digest::sha256(b"x")]);
+    ledger.verified(&wanted("a/b:1").key, broken, at(2));
+    assert_eq!(counted(&ledger), [4, 1, 2, 2]);
+    ledger.repository_failed(1, failure(Cause::Refusal), at(2), 1.0);
+    assert_eq!(counted(&ledger), [4, 1, 2, 2], "a repository is no image");
+}
+
+#[test]
+fn a_repository_has_a_number_of_images_once_it_was_listed() {
+    let mut ledger = ledger(Until::Stopped);
+    ledger.repository_failed(0, failure(Cause::Transient), at(0), 1.0);
+    let known = ledger.snapshot(&settings()).repositories;
+    assert_eq!((known[0].images, known[1].images), (None, None));
+    assert_eq!(known[0].message.as_deref(), Some("broken"));
+    assert_eq!(known[0].next_attempt.as_ref().unwrap().0, at(1));
+    ledger.expanded(0, vec![wanted("a/b:1"), wanted("a/b:2")], at(1));
+    ledger.expanded(1, vec![], at(1));
+    ledger.unmatched(1, Some(7));
+    let known = ledger.snapshot(&settings()).repositories;
+    assert_eq!((known[0].images, known[1].images), (Some(2), Some(0)));
+    assert_eq!(
+        (&known[0].message, known[1].unmatched_tags),
+        (&None, Some(7))
+    );
+}
+
+#[test]
+fn two_entries_of_one_repository_are_told_of_as_one() {
+    let mut twice = settings();
+    twice[1] = twice[0].clone();
+    let mut ledger = ledger(Until::Stopped);
+    ledger.expanded(0, vec![wanted("a/b:1")], at(0));
+    ledger.repository_failed(1, failure(Cause::Transient), at(0), 1.0);
+    let known = ledger.snapshot(&twice).repositories;
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[0].images, None, "one of them was not listed yet");
+    assert_eq!(known[0].message.as_deref(), Some("broken"));
+    ledger.expanded(1, vec![wanted("a/b:2")], at(1));
+    let known = ledger.snapshot(&twice).repositories;
+    assert_eq!((known[0].images, &known[0].message), (Some(2), &None));
+}

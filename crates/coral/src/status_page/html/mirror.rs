@@ -1,6 +1,7 @@
 //! The page of one mirror: its images.
 
-use coral_mirror::{Summary, Which};
+use coral_api::MirrorFailure;
+use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
 use maud::{Markup, html};
 
 use super::{badge, digest, failure, frame, maybe_time, none};
@@ -30,9 +31,11 @@ pub(in crate::status_page) async fn page(
     let content = html! {
         h1 { "Mirror " (mirror.name) }
         (about(visit, &mirror))
-        @if !shown.repositories.is_empty() { (unlisted(visit, &shown)) }
-        @for repository in &shown.unmatched {
-            p { code { (repository.source) } ": select fits none of its " (repository.tags) " tags." }
+        (unlisted(visit, &shown))
+        @for repository in &shown.repositories {
+            @if let Some(tags) = repository.unmatched_tags {
+                p { code { (repository.name) } ": select fits none of its " (tags) " tags." }
+            }
         }
         section aria-labelledby="images" {
             h2 id="images" { "Images" }
@@ -72,16 +75,18 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
 
 /// Repositories whose tags could not be listed: what they would select is not known.
 fn unlisted(visit: &Visit, shown: &Shown) -> Markup {
+    let failures = shown.repositories.iter().filter_map(failure_of_repository);
+    let failures: Vec<MirrorFailure> = failures.collect();
     html! {
-        section aria-labelledby="unlisted" {
+        @if !failures.is_empty() { section aria-labelledby="unlisted" {
             h2 id="unlisted" { "Repositories that could not be listed" }
-            ul.failures { @for repository in &shown.repositories {
+            ul.failures { @for failed in &failures {
                 li {
-                    p { (badge("failing")) " " code { (repository.source) } }
-                    (failure(visit.now, &repository.status))
+                    p { (badge("failing")) " " code { (failed.reference) } }
+                    (failure(visit.now, Some(failed)))
                 }
             } }
-        }
+        } }
     }
 }
 
@@ -129,10 +134,11 @@ fn table(visit: &Visit, mirror: &BoardMirror, shown: &Shown) -> Markup {
 
 fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
     let facts = image.facts.as_deref();
+    let failed = failure_of_image(&image.view.image);
     html! {
         tr {
-            th scope="row" { (name(mirror, image)) (failure(visit.now, &image.view.status)) }
-            td { (badge(image.state())) @if image.view.sparse { " " span.badge title="its index names platforms that were left out" { "sparse" } } }
+            th scope="row" { (name(mirror, image)) (failure(visit.now, failed.as_ref())) }
+            td { (badge(image.state())) @if image.view.image.sparse { " " span.badge title="its index names platforms that were left out" { "sparse" } } }
             td { @if let Some(found) = image.digest() { (digest(&found)) } @else { (none()) } }
             td.number { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
             td { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
@@ -143,7 +149,7 @@ fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
 
 /// The source; where the image is in the registry beside the page, it leads there.
 fn name(mirror: &BoardMirror, image: &ShownImage) -> Markup {
-    let source = image.view.source.to_string();
+    let source = &image.view.image.reference;
     let (path, version) = (image.view.key.repository.path(), &image.view.key.version);
     html! {
         @if mirror.is_here && image.facts.is_some() {

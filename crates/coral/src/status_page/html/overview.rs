@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coral_mirror::{Summary, Which};
+use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
 use maud::{Markup, html};
 
 use super::{badge, failure, frame, maybe_time, none, repositories};
@@ -103,10 +103,10 @@ fn attention(visit: &Visit, failures: &[Failures]) -> Markup {
             h2 id="attention" { "Needs attention" }
             ul.failures {
                 @for Failures { mirror, shown } in failures {
-                    @for repository in shown.repositories.iter().take(FAILURES) {
+                    @for failed in shown.repositories.iter().filter_map(failure_of_repository).take(FAILURES) {
                         li {
-                            p { (badge("failing")) " " code { (repository.source) } " of " (link(mirror)) }
-                            (failure(visit.now, &repository.status))
+                            p { (badge("failing")) " " code { (failed.reference) } " of " (link(mirror)) }
+                            (failure(visit.now, Some(&failed)))
                         }
                     }
                     @for image in &shown.images { (failed(visit, mirror, image)) }
@@ -122,10 +122,11 @@ fn attention(visit: &Visit, failures: &[Failures]) -> Markup {
 }
 
 fn failed(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
+    let failed = failure_of_image(&image.view.image);
     html! {
         li {
-            p { (badge(image.state())) " " code { (image.view.source) } " of " (link(mirror)) }
-            (failure(visit.now, &image.view.status))
+            p { (badge(image.state())) " " code { (image.view.image.reference) } " of " (link(mirror)) }
+            (failure(visit.now, failed.as_ref()))
         }
     }
 }
