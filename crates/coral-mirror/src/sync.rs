@@ -1,11 +1,17 @@
 //! One mirror, kept in step: look, compare, enqueue, fold in results, wait, again.
+//!
+//! What is decided is decided by values without I/O: what is due by the [`Ledger`] (as [`Action`]s),
+//! whose turn it is to be copied by [`Turns`], what an outcome means by [`judge`]. The [`Driver`]
+//! carries it out.
 
 mod ledger;
 mod report;
 mod summary;
+mod turns;
 mod upkeep;
+mod verdict;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +37,9 @@ use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
 use crate::state::{Cause, RetryPolicy, Until};
-use ledger::{Arrival, Ledger, Trust, Verification};
+use ledger::{Action, Arrival, Ledger, Trust, Verification};
+use turns::Turns;
+use verdict::{Verdict, judge};
 
 pub use summary::{Ended, Repositories, Summary};
 
@@ -112,9 +120,7 @@ struct Driver<Q: Queue> {
     /// What the last pass would have deleted and did not, being so much.
     doubted: HashMap<usize, Vec<Tag>>,
     until: Until,
-    /// Jobs in the queue or being copied, and those that wait because of the limit on copies.
-    flying: BTreeSet<Key>,
-    held: VecDeque<Key>,
+    turns: Turns,
 }
 
 impl<Q: Queue> Driver<Q> {
@@ -138,6 +144,7 @@ impl<Q: Queue> Driver<Q> {
         }
         let next_pass = (!mirror.settings.suspend).then_some(first_pass(&mirror));
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
+        let turns = Turns::new(mirror.settings.limits.copies.unwrap_or(usize::MAX));
         Self {
             mirror,
             wiring,
@@ -154,8 +161,7 @@ impl<Q: Queue> Driver<Q> {
             pruning: BTreeSet::new(),
             doubted: HashMap::new(),
             until,
-            flying: BTreeSet::new(),
-            held: VecDeque::new(),
+            turns,
         }
     }
 
@@ -237,17 +243,21 @@ impl<Q: Queue> Driver<Q> {
             self.next_pass = next_pass(&self.mirror.settings.cadence, now);
             self.ledger.begin_pass(now);
         }
-        for repository in self.ledger.repositories_due(now) {
-            self.ask_to_expand(repository, now);
-        }
-        for wanted in self.ledger.images_due(now) {
-            let depth = self.depth_for(&wanted);
-            self.ask_to_compare(wanted, depth);
-        }
-        for (wanted, digest) in self.ledger.verifications_due(now) {
-            self.ask_to_verify(wanted, digest);
+        for action in self.ledger.actions(now) {
+            self.act(action, now);
         }
         self.ask_to_prune();
+    }
+
+    fn act(&mut self, action: Action, now: Timestamp) {
+        match action {
+            Action::Expand(repository) => self.ask_to_expand(repository, now),
+            Action::Compare(wanted) => {
+                let depth = self.depth_for(&wanted);
+                self.ask_to_compare(wanted, depth);
+            }
+            Action::Verify(wanted, digest) => self.ask_to_verify(wanted, digest),
+        }
     }
 
     fn ask_to_expand(&mut self, repository: usize, now: Timestamp) {
@@ -361,15 +371,12 @@ impl<Q: Queue> Driver<Q> {
 
     /// Has an image copied, as soon as the limit on copies allows it.
     async fn enqueue(&mut self, key: &Key) {
-        let limit = self.mirror.settings.limits.copies.unwrap_or(usize::MAX);
         let Some(wanted) = self.ledger.copying(key) else {
             return;
         };
-        if self.flying.len() >= limit {
-            self.held.push_back(key.clone());
+        if !self.turns.ask(key) {
             return;
         }
-        self.flying.insert(key.clone());
         let job = Job {
             broken: self.ledger.broken(key),
             key: wanted.key,
@@ -382,12 +389,9 @@ impl<Q: Queue> Driver<Q> {
             // When another mirror has the same image in flight, its outcome comes here too.
             Ok(Enqueued::Queued | Enqueued::AlreadyInFlight) => {}
             Err(error) => {
-                self.flying.remove(key);
                 let failure = Failure::transient(chain(&error), "queue");
-                self.image_failed(key, failure.clone());
-                // No outcome will come that lets those that wait for their turn go on.
-                for held in std::mem::take(&mut self.held) {
-                    self.image_failed(&held, failure.clone());
+                for key in self.turns.give_up(key) {
+                    self.image_failed(&key, failure.clone());
                 }
             }
         }
@@ -395,39 +399,33 @@ impl<Q: Queue> Driver<Q> {
 
     async fn fold_in_outcome(&mut self, outcome: &Outcome) {
         let job = &outcome.job;
-        if self.flying.remove(&job.key)
-            && let Some(next) = self.held.pop_front()
-        {
+        self.turns.ended(&job.key);
+        // One that is no longer wanted does not take its turn: then the one after it has it.
+        while let Some(next) = self.turns.next() {
             self.enqueue(&next).await;
         }
         let Some(wanted) = self.ledger.being_copied(&job.key) else {
             return;
         };
-        match &outcome.result {
-            Ok(_) if job.platforms != wanted.platforms || job.referrers != wanted.referrers => {
-                // Another mirror's copy, or one begun before a change: look at what it made.
-                self.ask_to_compare(wanted, Depth::Children);
-            }
-            Ok(done) => {
-                let (digest, sparse) = (done.digest, done.sparse);
-                // What another mirror's copy moved is counted there.
-                let moved = if job.mirror == self.mirror.name {
-                    done.moved
-                } else {
-                    0
-                };
-                let arrival = Arrival::Copied { moved, sparse };
-                self.ledger
-                    .succeeded(&job.key, digest, arrival, Timestamp::now());
+        match judge(outcome, &wanted, &self.mirror.name) {
+            Verdict::Compare => self.ask_to_compare(wanted, Depth::Children),
+            Verdict::Arrived {
+                digest,
+                arrival,
+                elapsed,
+            } => {
+                let now = Timestamp::now();
+                self.ledger.succeeded(&job.key, digest, arrival, now);
+                let (moved, sparse) = arrival.counted();
                 let event = Event::Mirrored {
                     digest,
                     moved,
                     sparse,
-                    elapsed: done.elapsed,
+                    elapsed,
                 };
                 self.observe(&wanted, &event);
             }
-            Err(failure) => self.image_failed(&job.key, failure.clone()),
+            Verdict::Failed(failure) => self.image_failed(&job.key, failure),
         }
     }
 }

@@ -57,6 +57,17 @@ pub(super) struct Ledger {
     pruned: usize,
 }
 
+/// Something that a mirror does now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// List what is wanted of the repository of this number.
+    Expand(usize),
+    /// Compare an image at the source with the one at the destination.
+    Compare(Wanted),
+    /// Look at the blobs of an image at the destination, mirrored at this digest.
+    Verify(Wanted, Digest),
+}
+
 /// When images are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verification {
@@ -123,8 +134,18 @@ impl Ledger {
         others.count() + wanted.len()
     }
 
+    /// What is to be done now; from here on all of it is being looked at.
+    pub(super) fn actions(&mut self, now: Timestamp) -> Vec<Action> {
+        let expand = self.repositories_due(now).into_iter().map(Action::Expand);
+        let mut actions: Vec<Action> = expand.collect();
+        actions.extend(self.images_due(now).into_iter().map(Action::Compare));
+        let verify = self.verifications_due(now).into_iter();
+        actions.extend(verify.map(|(wanted, digest)| Action::Verify(wanted, digest)));
+        actions
+    }
+
     /// Repositories to expand now; from here on they are being looked at.
-    pub(super) fn repositories_due(&mut self, now: Timestamp) -> Vec<usize> {
+    fn repositories_due(&mut self, now: Timestamp) -> Vec<usize> {
         let mut due = vec![];
         for (i, repository) in self.repositories.iter_mut().enumerate() {
             let again = repository.phase == Phase::Resting && repository.status.is_due(now);
@@ -137,14 +158,14 @@ impl Ledger {
     }
 
     /// Images to compare now; from here on they are being looked at.
-    pub(super) fn images_due(&mut self, now: Timestamp) -> Vec<Wanted> {
+    fn images_due(&mut self, now: Timestamp) -> Vec<Wanted> {
         let due = self.agenda.to_compare(now).into_iter();
         due.filter_map(|key| self.looking(&key)).collect()
     }
 
     /// Images whose blobs are to be looked at now, with the digest that they are mirrored at; from
     /// here on they are being looked at.
-    pub(super) fn verifications_due(&mut self, now: Timestamp) -> Vec<(Wanted, Digest)> {
+    fn verifications_due(&mut self, now: Timestamp) -> Vec<(Wanted, Digest)> {
         let due = self.agenda.to_verify(now).into_iter();
         let due = due.filter_map(|key| {
             let ImageState::Mirrored(digest) = self.images.get(&key)?.status.state else {

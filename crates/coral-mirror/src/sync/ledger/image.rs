@@ -60,6 +60,16 @@ pub(in crate::sync) enum Arrival {
     },
 }
 
+impl Arrival {
+    /// Bytes moved, and whether the image is sparse.
+    pub(in crate::sync) fn counted(self) -> (u64, bool) {
+        match self {
+            Self::Found { sparse } => (0, sparse),
+            Self::Copied { moved, sparse } => (moved, sparse),
+        }
+    }
+}
+
 impl Image {
     pub(super) fn new(wanted: Wanted, repository: usize) -> Self {
         Self {

@@ -361,3 +361,24 @@ fn two_entries_of_one_repository_are_told_of_as_one() {
     let known = ledger.snapshot(&twice).repositories;
     assert_eq!((known[0].images, &known[0].message), (Some(2), &None));
 }
+
+#[test]
+fn what_is_to_be_done_is_told_once() {
+    let verify = Verification {
+        every: Duration::from_hours(1),
+        at_once: true,
+    };
+    let policy = RetryPolicy::default();
+    let mut ledger = Ledger::new(2, policy, Until::Stopped, Some(verify));
+    ledger.begin_pass(at(0));
+    let expand = [Action::Expand(0), Action::Expand(1)];
+    assert_eq!(ledger.actions(at(0)), expand);
+    ledger.expanded(0, vec![wanted("a/b:1")], at(0));
+    let compare = [Action::Compare(wanted("a/b:1"))];
+    assert_eq!(ledger.actions(at(0)), compare);
+    let (digest, arrival) = (Digest::sha256(b"x"), Arrival::Found { sparse: false });
+    ledger.succeeded(&wanted("a/b:1").key, digest, arrival, at(1));
+    let verify = [Action::Verify(wanted("a/b:1"), digest)];
+    assert_eq!(ledger.actions(at(1)), verify);
+    assert_eq!(ledger.actions(at(1)), []);
+}

@@ -1,0 +1,117 @@
+//! What the outcome of a copy means to a mirror that waits for the image: pure.
+
+use std::time::Duration;
+
+use coral_image::Digest;
+
+use super::ledger::Arrival;
+use crate::expand::Wanted;
+use crate::outcome::{Failure, Outcome};
+
+/// What an outcome means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// What was copied is not all that the mirror wants, or more than it wants: compare again.
+    Compare,
+    /// The image is complete.
+    Arrived {
+        digest: Digest,
+        arrival: Arrival,
+        elapsed: Duration,
+    },
+    /// It was not copied.
+    Failed(Failure),
+}
+
+/// Judges an outcome for `mirror`, which waits for `wanted`. The copy may be another mirror's, or
+/// one that was begun before the settings changed.
+pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict {
+    let job = &outcome.job;
+    match &outcome.result {
+        Ok(_) if job.platforms != wanted.platforms || job.referrers != wanted.referrers => {
+            Verdict::Compare
+        }
+        Ok(done) => {
+            // What another mirror's copy moved is counted there.
+            let moved = if job.mirror == mirror { done.moved } else { 0 };
+            Verdict::Arrived {
+                digest: done.digest,
+                arrival: Arrival::Copied {
+                    moved,
+                    sparse: done.sparse,
+                },
+                elapsed: done.elapsed,
+            }
+        }
+        Err(failure) => Verdict::Failed(failure.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use coral_image::ImageRef;
+
+    use super::*;
+    use crate::job::Job;
+    use crate::outcome::Done;
+    use crate::progress::Key;
+
+    fn wanted(referrers: bool) -> Wanted {
+        Wanted {
+            source: ImageRef::parse("quay.io/a:1").unwrap(),
+            key: Key::of(&ImageRef::parse("mirror:5000/quay.io/a:1").unwrap()),
+            platforms: vec![],
+            referrers,
+        }
+    }
+
+    /// The outcome of a copy with referrers, asked for by `a/one`.
+    fn outcome(result: Result<Done, Failure>) -> Outcome {
+        let Wanted { source, key, .. } = wanted(true);
+        let job = Job {
+            key,
+            source,
+            mirror: "a/one".to_owned(),
+            platforms: vec![],
+            referrers: true,
+            broken: BTreeSet::new(),
+        };
+        Outcome { job, result }
+    }
+
+    fn done() -> Done {
+        Done {
+            digest: Digest::sha256(b"x"),
+            moved: 7,
+            sparse: false,
+            elapsed: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_copy_count_for_the_mirror_that_asked_for_it() {
+        for (mirror, counted) in [("a/one", 7), ("a/two", 0)] {
+            let verdict = judge(&outcome(Ok(done())), &wanted(true), mirror);
+            let expected = Verdict::Arrived {
+                digest: done().digest,
+                arrival: Arrival::Copied {
+                    moved: counted,
+                    sparse: false,
+                },
+                elapsed: done().elapsed,
+            };
+            assert_eq!(verdict, expected, "{mirror}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_something_else_is_compared_and_a_failure_is_shared() {
+        let other = judge(&outcome(Ok(done())), &wanted(false), "a/two");
+        assert_eq!(other, Verdict::Compare);
+        let failure = Failure::transient("source: cut", "cut");
+        let failed = judge(&outcome(Err(failure.clone())), &wanted(false), "a/two");
+        assert_eq!(failed, Verdict::Failed(failure));
+    }
+}
