@@ -14,7 +14,6 @@
     reason = "KubeSchema expands a second public struct, and printer columns repeat their types"
 )]
 
-mod quantity;
 mod repository;
 mod settings;
 mod status;

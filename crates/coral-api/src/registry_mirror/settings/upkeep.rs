@@ -7,7 +7,7 @@ use coral_image::select::TagPatterns;
 use super::MIN_INTERVAL;
 use crate::duration::GoDuration;
 use crate::problem::Problems;
-use crate::registry_mirror::quantity::parse_bytes;
+use crate::quantity::Quantity;
 use crate::registry_mirror::{MirrorLimits, Prune, VerifyMethod};
 
 const DEFAULT_VERIFY: Duration = Duration::from_hours(24);
@@ -107,7 +107,7 @@ pub(super) fn limits(problems: &mut Problems, typed: Option<&MirrorLimits>) -> M
     let Some(typed) = typed else { return settings };
     if let Some(text) = &typed.bandwidth {
         const PATH: &str = "spec.limits.bandwidth";
-        settings.bandwidth = problems.check(PATH, parse_bytes(text));
+        settings.bandwidth = problems.check(PATH, Quantity::parse(text).map(Quantity::get));
         if settings
             .bandwidth
             .is_some_and(|bytes| bytes < MIN_BANDWIDTH)
