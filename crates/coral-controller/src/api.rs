@@ -65,17 +65,6 @@ impl ApiError {
         self.status()
             .is_some_and(kube::core::Status::is_already_exists)
     }
-
-    /// 409 because the object, or a field of it, was changed by another writer.
-    pub(crate) fn is_conflict(&self) -> bool {
-        self.status()
-            .is_some_and(|status| status.is_conflict() && !status.is_already_exists())
-    }
-
-    /// 422: the API server does not accept the object as it is.
-    pub(crate) fn is_invalid(&self) -> bool {
-        self.status().is_some_and(kube::core::Status::is_invalid)
-    }
 }
 
 /// A kind whose type is known when Coral is compiled.
@@ -128,11 +117,6 @@ impl Writer {
             client,
             manager: manager.into(),
         }
-    }
-
-    /// The client below, for calls that are not here; wrap them in [`call`].
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
     }
 
     /// The interface of the kind where this object lives.
@@ -213,46 +197,6 @@ impl Writer {
             "patch",
             key,
             api.patch(&key.name, &params, &Patch::Merge(patch)),
-        )
-        .await
-    }
-
-    /// JSON merge patch of the status.
-    pub(crate) async fn merge_status<K: Known>(
-        &self,
-        key: &ObjectKey,
-        patch: &Value,
-    ) -> Result<K, ApiError> {
-        let api = self.scoped::<K>(key);
-        let params = self.patch_params();
-        let patch = Patch::Merge(patch);
-        call::<K, _>(
-            "patch the status of",
-            key,
-            api.patch_status(&key.name, &params, &patch),
-        )
-        .await
-    }
-
-    /// JSON patch (RFC 6902): all operations or none. A `test` that does not hold is a 422 or 409.
-    pub(crate) async fn json_patch<K: Known>(
-        &self,
-        key: &ObjectKey,
-        operations: Vec<Value>,
-    ) -> Result<K, ApiError> {
-        let body = serde_json::from_value(Value::Array(operations));
-        let body = body.map_err(|error| ApiError {
-            verb: "patch",
-            kind: K::kind(&()).into_owned(),
-            key: key.clone(),
-            cause: ApiCause::Other(kube::Error::SerdeError(error)),
-        })?;
-        let api = self.scoped::<K>(key);
-        let params = self.patch_params();
-        call::<K, _>(
-            "patch",
-            key,
-            api.patch(&key.name, &params, &Patch::<Value>::Json(body)),
         )
         .await
     }
@@ -402,7 +346,7 @@ mod tests {
         let ((gone, refused), ()) = tokio::join!(delete, serve);
         gone.unwrap();
         let refused = refused.unwrap_err();
-        assert!(refused.is_forbidden() && !refused.is_conflict());
+        assert!(refused.is_forbidden() && !refused.is_not_found());
         let text = refused.to_string();
         assert_eq!(
             text,
@@ -429,7 +373,6 @@ mod tests {
             )),
         };
         assert!(refused("AlreadyExists").is_already_exists());
-        assert!(!refused("AlreadyExists").is_conflict());
-        assert!(refused("Conflict").is_conflict());
+        assert!(!refused("Conflict").is_already_exists());
     }
 }

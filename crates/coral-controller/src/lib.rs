@@ -9,8 +9,6 @@
 //! `cluster.rs`: observe → decide → apply → publish. Parts talk to each other through values in
 //! `shared.rs`, never by calls.
 
-#![allow(dead_code, reason = "parts that use the rest of the framework follow")]
-
 mod api;
 mod backoff;
 mod ca;

@@ -85,6 +85,7 @@ impl<K> Store<K> {
     }
 
     /// Whether the first list has been read whole.
+    #[cfg(test)]
     pub(crate) fn is_ready(&self) -> bool {
         *self.0.ready.borrow()
     }
@@ -115,6 +116,7 @@ impl<K> Store<K> {
 
 impl<K: Resource> Store<K> {
     /// A store that holds these objects and is ready: for tests of parts.
+    #[cfg(test)]
     pub(crate) fn from_objects(objects: impl IntoIterator<Item = K>) -> Self {
         let store = Self::default();
         let keyed = |object| (ObjectKey::from_object(&object), Arc::new(object));
