@@ -87,7 +87,7 @@ fn odd_page(names: usize) -> Fault {
 async fn names_that_are_no_tags_are_told_of_once() {
     let registry = registry_with_tags(0, 10).await;
     registry.fault(odd_page(300_000));
-    let (warnings, _listening) = Warnings::listen();
+    let warnings = Warnings::listen();
     let tags = anonymous(&registry).tags().await.unwrap();
     assert_eq!((tags.len(), warnings.count()), (1, 1));
 }

@@ -1,37 +1,53 @@
 //! What the client logs, counted.
+//!
+//! The subscriber is one of the whole process. A subscriber of one thread would not do: `tracing`
+//! remembers for each place in the code whether any subscriber is interested in it, and where only
+//! one subscriber exists, it asks the thread that comes to the place first. Another test's thread,
+//! which has no subscriber, would answer "never" for all of them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::sync::Once;
 
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Counts the warnings of this thread.
-#[derive(Clone, Default)]
-pub(crate) struct Warnings(Arc<AtomicUsize>);
+thread_local! {
+    static WARNINGS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts the warnings of this thread from now on.
+pub(crate) struct Warnings {
+    before: usize,
+}
 
 impl Warnings {
-    /// Listens until the guard is dropped.
-    pub(crate) fn listen() -> (Self, DefaultGuard) {
-        let warnings = Self::default();
-        let guard = tracing::subscriber::set_default(warnings.clone());
-        (warnings, guard)
+    pub(crate) fn listen() -> Self {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            tracing::subscriber::set_global_default(Counter).expect("no other global subscriber");
+        });
+        // What a thread answered before the subscriber was there is asked again.
+        tracing::callsite::rebuild_interest_cache();
+        Self {
+            before: WARNINGS.get(),
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        WARNINGS.get() - self.before
     }
 }
 
-impl Subscriber for Warnings {
+struct Counter;
+
+impl Subscriber for Counter {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event() && metadata.target().starts_with("coral")
     }
 
     fn event(&self, event: &Event<'_>) {
         if *event.metadata().level() == Level::WARN {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            WARNINGS.set(WARNINGS.get() + 1);
         }
     }
 
