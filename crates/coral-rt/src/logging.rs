@@ -41,8 +41,8 @@ pub struct LogArgs {
 
 /// Levels a person can type.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// Libraries that say more than anybody asked for: what matters of it is in Coral's own errors.
-/// Whoever names one gets it.
+/// Libraries that log more than is useful by default: what matters of it is in Coral's own errors.
+/// A filter that names one of them overrides this.
 const QUIET: [(&str, &str); 7] = [
     ("h2", "warn"),
     ("hyper_util", "warn"),

@@ -331,7 +331,7 @@ impl Decision {
             return Some((
                 "ExemptNamespaceMissing",
                 format!(
-                    "exempt namespaces that do not exist: {}. Whoever may create namespaces can create one of these and leave the lock: create them, or take them out of lock.exemptNamespaces",
+                    "exempt namespaces that do not exist: {}. A user who may create namespaces can create one of these, and its pods escape the lock: create them, or take them out of lock.exemptNamespaces",
                     listed(&self.missing)
                 ),
             ));

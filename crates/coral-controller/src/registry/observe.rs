@@ -38,7 +38,7 @@ pub(super) struct Observed {
     pub(super) now: Timestamp,
 }
 
-/// The objects that are there under the Registry's names, whoever made them.
+/// The objects that are there under the Registry's names, also those that Coral did not make.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Found {
     pub(super) service: Option<Arc<Service>>,

@@ -130,8 +130,8 @@ impl Drop for Permit {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address, since whoever
-/// has one address of it has the other 2^64 too.
+/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address, since one
+/// customer is given a whole /64.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
