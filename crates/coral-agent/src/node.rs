@@ -12,6 +12,7 @@ use std::time::Duration;
 use coral_api::node_images::{NodeImageStatus, NodeImages, NodeRegistryPolicy};
 use coral_cri::{Category, ImageRuntime, RuntimeError};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -157,7 +158,7 @@ impl<R: ImageRuntime> Node<R> {
                 }
             }
         };
-        self.report(&object, &hosts, decision);
+        self.report(&object, &hosts, decision, now);
         wake.min(self.files.wake(now)).min(self.runtime.wake(now))
     }
 }
@@ -339,7 +340,17 @@ impl<R: ImageRuntime> Node<R> {
         }
     }
 
-    fn report(&self, object: &NodeImages, hosts: &[Host<'_>], decision: Decision) {
+    /// The conditions that were reported last.
+    fn conditions(&self) -> Vec<Condition> {
+        let reports = self.reports.borrow();
+        let last = reports
+            .as_ref()
+            .filter(|last| Some(&last.uid) == self.uid.as_ref());
+        let last = last.map_or(&self.stored, |last| &last.status);
+        last.conditions.clone()
+    }
+
+    fn report(&self, object: &NodeImages, hosts: &[Host<'_>], decision: Decision, now: Timestamp) {
         let mut trouble: Vec<String> = Vec::new();
         trouble.extend(self.runtime.trouble().map(str::to_owned));
         trouble.extend(self.files.trouble().map(str::to_owned));
@@ -363,6 +374,8 @@ impl<R: ImageRuntime> Node<R> {
             generation: object.metadata.generation,
             runtime: self.runtime.shown(),
             trouble,
+            conditions: self.conditions(),
+            now,
         };
         let status = report::status(&node, decision.statuses, decision.pins, registries);
         self.metrics.show(&status);

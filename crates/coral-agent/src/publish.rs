@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A status to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Report {
     /// The object's UID: another object of that name has nothing of what was written before.
     pub(crate) uid: String,

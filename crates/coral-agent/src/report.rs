@@ -1,9 +1,13 @@
 //! The status of the node's NodeImages. Pure, bounded in size.
 
+use coral_api::conditions::kind::{DEGRADED, READY};
+use coral_api::conditions::{Saying, Truth, set};
 use coral_api::image::ImageTagState;
 use coral_api::node_images::{
     NodeImageStatus, NodeImagesStatus, NodeRegistryPolicy, NodeRegistryState, NodeRegistryStatus,
 };
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::probe::{Host, Proofs, Standing};
 
@@ -20,6 +24,9 @@ pub(crate) struct Node {
     pub(crate) runtime: Option<String>,
     /// What is wrong with the node as a whole.
     pub(crate) trouble: Vec<String>,
+    /// The conditions that were reported last.
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) now: Timestamp,
 }
 
 /// The states of the registries; `leaving` are hosts whose files are still there.
@@ -80,7 +87,7 @@ pub(crate) fn status(
         .filter(|registry| registry.state == NodeRegistryState::Ready)
         .count();
     let trouble = (!node.trouble.is_empty()).then(|| cut(&node.trouble.join("; "), 1000));
-    NodeImagesStatus {
+    let mut status = NodeImagesStatus {
         observed_generation: node.generation,
         available: count(ImageTagState::Available),
         pending: count(ImageTagState::Pending),
@@ -92,7 +99,76 @@ pub(crate) fn status(
         images,
         pins,
         registries,
+        conditions: node.conditions.clone(),
+    };
+    let (ready, degraded) = sayings(&status);
+    for (kind, said) in [(READY, ready), (DEGRADED, degraded)] {
+        let saying = Saying {
+            kind,
+            truth: said.truth,
+            reason: said.reason,
+            message: &said.message,
+        };
+        set(&mut status.conditions, &saying, node.generation, node.now);
     }
+    status
+}
+
+/// What a condition says.
+struct Said {
+    truth: Truth,
+    reason: &'static str,
+    message: String,
+}
+
+fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> Said {
+    let message = message.into();
+    Said {
+        truth,
+        reason,
+        message,
+    }
+}
+
+/// Whether the node is as its spec says, and whether something is wrong with it. The first trouble
+/// is told, that of the node before that of a registry, and that before an image's.
+fn sayings(status: &NodeImagesStatus) -> (Said, Said) {
+    let registry = |state| status.registries.iter().find(|r| r.state == state);
+    let mut images = status.images.iter().filter(|image| !image.removing);
+    let failed = images.find(|image| image.state == ImageTagState::Error);
+    let wrong = if let Some(trouble) = &status.message {
+        Some(("NodeNotUsable", trouble.clone()))
+    } else if let Some(registry) = registry(NodeRegistryState::Error) {
+        let message = registry.message.as_deref().unwrap_or_default();
+        Some(("RegistryNotReady", format!("{}: {message}", registry.host)))
+    } else {
+        failed.map(|image| {
+            let message = image.message.as_deref().unwrap_or_default();
+            ("PullFailed", format!("{}: {message}", image.reference))
+        })
+    };
+    if let Some((reason, message)) = wrong {
+        let ready = said(Truth::False, reason, message.clone());
+        return (ready, said(Truth::True, reason, message));
+    }
+    let (available, pending) = (
+        status.available.unwrap_or_default(),
+        status.pending.unwrap_or_default(),
+    );
+    let ready = if let Some(registry) = registry(NodeRegistryState::Pending) {
+        let message = format!("{} is being proved", registry.host);
+        said(Truth::False, "ProvingRegistries", message)
+    } else if pending > 0 {
+        let message = format!("{available} of {} images are there", available + pending);
+        said(Truth::False, "Pulling", message)
+    } else {
+        said(
+            Truth::True,
+            "AsSpecified",
+            format!("{available} images are there"),
+        )
+    };
+    (ready, said(Truth::False, "Healthy", ""))
 }
 
 fn cut(text: &str, longest: usize) -> String {
@@ -161,6 +237,88 @@ mod tests {
         assert_eq!(status.error, Some(2000));
         let size = serde_json::to_vec(&status).unwrap().len();
         assert!(size < 1_000_000, "{size}");
+    }
+
+    fn registry(state: NodeRegistryState) -> NodeRegistryStatus {
+        NodeRegistryStatus {
+            host: "reg".to_owned(),
+            endpoint: String::new(),
+            policy: NodeRegistryPolicy::Registry,
+            state,
+            message: Some("no answer".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_conditions_say_whether_the_node_is_as_its_spec_says() {
+        use ImageTagState::{Available, Error, Pending};
+        let ready = NodeRegistryState::Ready;
+        for (trouble, states, proved, expected) in [
+            (
+                None,
+                &[Available][..],
+                ready,
+                ("True", "AsSpecified", "False"),
+            ),
+            (
+                None,
+                &[Available, Pending],
+                ready,
+                ("False", "Pulling", "False"),
+            ),
+            (
+                None,
+                &[Available, Error],
+                ready,
+                ("False", "PullFailed", "True"),
+            ),
+            (
+                None,
+                &[Error],
+                NodeRegistryState::Error,
+                ("False", "RegistryNotReady", "True"),
+            ),
+            (
+                None,
+                &[Pending],
+                NodeRegistryState::Pending,
+                ("False", "ProvingRegistries", "False"),
+            ),
+            (
+                Some("no runtime"),
+                &[],
+                ready,
+                ("False", "NodeNotUsable", "True"),
+            ),
+        ] {
+            let node = Node {
+                generation: Some(4),
+                trouble: trouble.map(str::to_owned).into_iter().collect(),
+                ..Node::default()
+            };
+            let images = states.iter().enumerate();
+            let images = images
+                .map(|(number, state)| image(number, *state))
+                .collect();
+            let status = status(&node, images, Vec::new(), vec![registry(proved)]);
+            let [ready, degraded] = &status.conditions[..] else {
+                panic!("{:?}", status.conditions);
+            };
+            let seen = (&*ready.status, &*ready.reason, &*degraded.status);
+            assert_eq!(seen, expected, "{}", ready.message);
+            assert_eq!(ready.observed_generation, Some(4));
+        }
+    }
+
+    #[test]
+    fn a_condition_that_stays_keeps_its_time() {
+        let first = status(&Node::default(), Vec::new(), Vec::new(), Vec::new());
+        let later = Node {
+            conditions: first.conditions.clone(),
+            now: Timestamp::from_second(60).unwrap(),
+            ..Node::default()
+        };
+        assert_eq!(status(&later, Vec::new(), Vec::new(), Vec::new()), first);
     }
 
     #[test]

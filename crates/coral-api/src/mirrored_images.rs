@@ -7,6 +7,7 @@
     reason = "KubeSchema expands a second public struct, and printer columns repeat their types"
 )]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,19 @@ pub const MAX_SHARD_IMAGES: usize = 1000;
     category = "coral",
     derive = "PartialEq",
     printcolumn(name = "Mirror", type_ = "string", json_path = ".spec.mirror"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Mirrored", type_ = "integer", json_path = ".status.mirrored"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.failed"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -53,7 +65,7 @@ pub struct MirroredImagesSpec {
 }
 
 /// What a shard holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MirroredImagesStatus {
     /// Number of images that are complete at the destination.
@@ -69,6 +81,11 @@ pub struct MirroredImagesStatus {
     #[schemars(length(max = 1000))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["reference".into()]))]
     pub images: Vec<MirroredImage>,
+    /// `Ready` and `Degraded`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
 }
 
 /// One image of a mirror.

@@ -7,6 +7,7 @@
     reason = "KubeSchema expands a second public struct, and printer columns repeat their types"
 )]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,11 @@ pub const MAX_NODE_REGISTRIES: usize = 2000;
     shortname = "ni",
     category = "coral",
     derive = "PartialEq",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Available", type_ = "integer", json_path = ".status.available"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending"),
     printcolumn(name = "Error", type_ = "integer", json_path = ".status.error"),
@@ -47,7 +53,7 @@ pub const MAX_NODE_REGISTRIES: usize = 2000;
     printcolumn(
         name = "Message",
         type_ = "string",
-        json_path = ".status.message",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
     printcolumn(
@@ -147,7 +153,7 @@ pub enum NodeRegistryPolicy {
 }
 
 /// What a node holds, as its agent sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeImagesStatus {
     /// The generation of the spec that this status describes.
@@ -196,6 +202,11 @@ pub struct NodeImagesStatus {
     #[schemars(length(max = 4000))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["host".into()]))]
     pub registries: Vec<NodeRegistryStatus>,
+    /// `Ready` and `Degraded`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
 }
 
 /// State of an image on the node.

@@ -8,6 +8,8 @@ mod annotations;
 mod big;
 #[path = "cluster_pods/faults.rs"]
 mod faults;
+#[path = "cluster_pods/kinds.rs"]
+mod kinds;
 #[path = "cluster_pods/looks.rs"]
 mod looks;
 #[path = "cluster_pods/operator.rs"]

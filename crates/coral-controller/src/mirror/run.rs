@@ -1,10 +1,10 @@
 //! A mirror that runs, and when what it knows is written down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_api::conditions::kind::DEGRADED;
+use coral_api::conditions::kind::{DEGRADED, READY};
 use coral_api::mirrored_images::MirroredImages;
 use coral_api::{RegistryMirror, RegistryMirrorStatus};
 use coral_image::ImageRef;
@@ -160,16 +160,14 @@ impl MirrorPart {
             .writer
             .publish_status::<RegistryMirror, _>(key, old, new)
             .await?;
-        let degraded = |status: &RegistryMirrorStatus| {
-            let mut conditions = status.conditions.iter().flatten();
-            let degraded = conditions.find(|c| c.type_ == DEGRADED && c.status == "True");
-            degraded.map(|c| (c.reason.clone(), c.message.clone()))
-        };
-        if let Some((reason, message)) = degraded(new)
-            && old.and_then(degraded).map(|(reason, _)| reason) != Some(reason.clone())
-        {
-            let events = &self.context.events;
-            events.warning(&**mirror, &reason, message).await;
+        let events = &self.context.events;
+        if let Some(ready) = status::began(old, new, READY) {
+            let message = ready.message.as_str();
+            events.normal(&**mirror, &ready.reason, message).await;
+        }
+        if let Some(degraded) = status::began(old, new, DEGRADED) {
+            let message = degraded.message.as_str();
+            events.warning(&**mirror, &degraded.reason, message).await;
         }
         Ok(wrote)
     }
@@ -213,25 +211,27 @@ impl MirrorPart {
             ObjectKey::new(turn.key.namespace.clone(), name)
         };
         let mut wrote = false;
+        let numbers: BTreeSet<u32> = divided.keys().copied().collect();
         // New shards have the highest numbers: an image is in its new shard before it leaves the
         // one that it was in.
-        for (number, shard) in divided.iter().rev() {
-            let (key, there) = (named(*number), stored.get(number));
+        for (number, mut shard) in divided.into_iter().rev() {
+            let (key, there) = (named(number), stored.get(&number));
+            let mut generation = there.and_then(|there| there.metadata.generation);
             if there.is_none_or(|there| there.spec.registry != registry) {
-                let object = shards::object(turn.mirror, *number, &registry);
-                self.writer.apply::<MirroredImages>(&key, &object).await?;
+                let object = shards::object(turn.mirror, number, &registry);
+                let applied = self.writer.apply::<MirroredImages>(&key, &object).await?;
+                generation = applied.metadata.generation;
                 wrote = true;
             }
             let before = there.and_then(|there| there.status.as_ref());
+            let conditions = before.map_or(&[][..], |before| &before.conditions);
+            shard.conditions = shards::conditions(&shard, conditions, generation, turn.now);
             wrote |= self
                 .writer
-                .publish_status::<MirroredImages, _>(&key, before, shard)
+                .publish_status::<MirroredImages, _>(&key, before, &shard)
                 .await?;
         }
-        for number in stored
-            .keys()
-            .filter(|number| !divided.contains_key(*number))
-        {
+        for number in stored.keys().filter(|number| !numbers.contains(number)) {
             let key = named(*number);
             self.writer.delete::<MirroredImages>(&key, None).await?;
             wrote = true;

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use coral_api::RegistryMirror;
-use coral_api::conditions::cut;
+use coral_api::conditions::kind::{DEGRADED, READY};
+use coral_api::conditions::{Saying, cut, set};
 use coral_api::mirrored_images::{MirroredImage, MirroredImagesStatus};
 use coral_image::Digest;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use serde_json::{Value, json};
 
@@ -54,6 +57,49 @@ pub(super) fn divide(images: &[MirroredImage], count: u32) -> BTreeMap<u32, Mirr
         ));
     }
     shards
+}
+
+/// The conditions of a shard: whether all its images are there, and whether the last look at one
+/// failed. `before` are those that the object has.
+pub(super) fn conditions(
+    shard: &MirroredImagesStatus,
+    before: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mirrored = shard.mirrored.unwrap_or_default();
+    let failed = shard.failed.unwrap_or_default();
+    let is_complete = shard.images.iter().all(MirroredImage::is_held);
+    let ready = Saying {
+        kind: READY,
+        truth: is_complete.into(),
+        reason: if is_complete {
+            "Mirrored"
+        } else {
+            "Incomplete"
+        },
+        message: &format!("{mirrored} of {} images mirrored", shard.images.len()),
+    };
+    let first = shard.images.iter().find(|image| image.has_failed());
+    let message = first.map(|image| {
+        let message = image.message.as_deref().unwrap_or_default();
+        format!("{failed} failed; first {}: {message}", image.reference)
+    });
+    let degraded = Saying {
+        kind: DEGRADED,
+        truth: first.is_some().into(),
+        reason: if first.is_some() {
+            "Failing"
+        } else {
+            "Healthy"
+        },
+        message: message.as_deref().unwrap_or_default(),
+    };
+    let mut conditions = before.to_vec();
+    for saying in [ready, degraded] {
+        set(&mut conditions, &saying, generation, now);
+    }
+    conditions
 }
 
 fn number(count: usize) -> u32 {

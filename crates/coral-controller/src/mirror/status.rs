@@ -44,11 +44,10 @@ pub(super) fn status(
     let old = input.old.cloned().unwrap_or_default();
     let counted = input.snapshot.status();
     let repositories = repositories(input, known);
-    let unasked = |r: &&MirroredRepository| r.visibility.is_none() && !is_unclear(&r.name);
-    let unasked = repositories.iter().find(unasked).map(|r| r.name.clone());
+    let unusable = unusable(&repositories, is_unclear);
     let (next_sync, last_sync) = syncs(input, &old);
     let mut conditions = old.conditions.unwrap_or_default();
-    for saying in &sayings(input, &counted, unasked.as_deref()) {
+    for saying in &sayings(input, &counted, unusable) {
         saying.set(&mut conditions, input.generation, input.now);
     }
     RegistryMirrorStatus {
@@ -85,6 +84,24 @@ pub(super) fn troubled(
     }
     status.conditions = Some(conditions);
     status
+}
+
+/// The condition that holds now, and did not hold before or held for another reason: what an event
+/// is about.
+pub(super) fn began<'a>(
+    old: Option<&RegistryMirrorStatus>,
+    new: &'a RegistryMirrorStatus,
+    kind: &str,
+) -> Option<&'a Condition> {
+    let holds = |condition: &&Condition| condition.type_ == kind && condition.status == "True";
+    let now = new.conditions.iter().flatten().find(holds)?;
+    let mut before = old
+        .into_iter()
+        .flat_map(|old| old.conditions.iter().flatten());
+    let before = before.find(holds);
+    before
+        .is_none_or(|before| before.reason != now.reason)
+        .then_some(now)
 }
 
 /// What a status says of a repository.
@@ -186,6 +203,37 @@ fn repositories(
     all
 }
 
+/// Why no node and no pod can use a repository that is mirrored.
+struct Unusable {
+    reason: &'static str,
+    message: String,
+}
+
+/// The first repository that cannot be used yet: either it is not known who may read it, or the
+/// Registry does not serve it to anonymous clients yet.
+fn unusable(
+    repositories: &[MirroredRepository],
+    is_unclear: impl Fn(&str) -> bool,
+) -> Option<Unusable> {
+    let unasked = |r: &&MirroredRepository| r.visibility.is_none() && !is_unclear(&r.name);
+    if let Some(repository) = repositories.iter().find(unasked) {
+        return Some(Unusable {
+            reason: "VisibilityUnknown",
+            message: format!("checking whether {} is public", repository.name),
+        });
+    }
+    let is_public = |r: &&MirroredRepository| r.visibility == Some(Visibility::Public);
+    let mut public = repositories.iter().filter(is_public);
+    let unserved = public.find(|r| r.loaded != Some(true))?;
+    Some(Unusable {
+        reason: "NotServed",
+        message: format!(
+            "the Registry does not serve {} to anonymous clients yet",
+            unserved.name
+        ),
+    })
+}
+
 /// What a condition says, as long as it is being made.
 struct Said {
     kind: &'static str,
@@ -206,7 +254,11 @@ impl Said {
     }
 }
 
-fn sayings(input: &Input<'_>, counted: &RegistryMirrorStatus, unasked: Option<&str>) -> [Said; 3] {
+fn sayings(
+    input: &Input<'_>,
+    counted: &RegistryMirrorStatus,
+    unusable: Option<Unusable>,
+) -> [Said; 3] {
     let (desired, held) = (counted.desired.unwrap_or(0), counted.mirrored.unwrap_or(0));
     let said = |kind, truth: bool, reason, message| Said {
         kind,
@@ -218,17 +270,14 @@ fn sayings(input: &Input<'_>, counted: &RegistryMirrorStatus, unasked: Option<&s
     let (suspended, listed) = (input.settings.suspend, is_listed(input));
     let conflict = input.conflicts.first();
     let complete = listed && held == desired && conflict.is_none();
-    // No node and no pod can use what the mirror holds before it is known who may read it.
     let is_named = matches!(input.settings.target, Target::Named(_));
-    let unasked = unasked.filter(|_| is_named && desired > 0 && !suspended);
-    let ready = match (complete, conflict) {
-        (true, _) if unasked.is_some() => {
-            let source = unasked.unwrap_or_default();
-            let message = format!("{mirrored}; whether {source} is public is being asked");
-            said(READY, false, "VisibilityUnknown", message)
+    let unusable = unusable.filter(|_| is_named && desired > 0 && !suspended);
+    let ready = match (complete, unusable, conflict) {
+        (true, Some(Unusable { reason, message }), _) => {
+            said(READY, false, reason, format!("{mirrored}; {message}"))
         }
-        (true, _) => said(READY, true, "Mirrored", mirrored.clone()),
-        (_, Some(conflict)) => said(READY, false, "Conflict", conflict.to_string()),
+        (true, None, _) => said(READY, true, "Mirrored", mirrored.clone()),
+        (_, _, Some(conflict)) => said(READY, false, "Conflict", conflict.to_string()),
         _ if suspended => said(READY, false, "Suspended", mirrored.clone()),
         _ => said(READY, false, "Incomplete", mirrored.clone()),
     };

@@ -437,3 +437,72 @@ fn shards_stay_below_their_most_and_images_do_not_move_to_and_fro() {
     assert_eq!(shards::count(100, 8), 1);
     assert_eq!(shards::count(0, 0), 1);
 }
+
+#[test]
+fn a_shard_says_whether_its_images_are_there_and_keeps_the_time_of_what_stays() {
+    let shard = |images: Vec<MirroredImage>| shards::divide(&images, 1).remove(&0).unwrap();
+    let there = image("quay.io/a/b:1", MirroredState::Mirrored, Some("sha256:00"));
+    let mut failed = image("quay.io/a/b:2", MirroredState::Failing, None);
+    failed.message = Some("no answer".to_owned());
+    let complete = shards::conditions(&shard(vec![there.clone()]), &[], Some(1), at(10));
+    assert!(is_true(&complete, READY) && !is_true(&complete, DEGRADED));
+    let same = shards::conditions(&shard(vec![there.clone()]), &complete, Some(1), at(20));
+    assert_eq!(same, complete);
+    let both = shard(vec![there, failed]);
+    let failing = shards::conditions(&both, &complete, Some(2), at(30));
+    assert!(!is_true(&failing, READY) && is_true(&failing, DEGRADED));
+    let said: Vec<&str> = failing.iter().map(|c| c.message.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "1 of 2 images mirrored",
+            "1 failed; first quay.io/a/b:2: no answer"
+        ]
+    );
+    assert!(failing.iter().all(|c| c.observed_generation == Some(2)));
+}
+
+#[test]
+fn a_mirror_that_gets_ready_or_fails_is_told_of_once() {
+    let object = mirror("m", OLD, &spec("quay.io/a/b"));
+    let pending = snapshot(vec![image("quay.io/a/b:1", MirroredState::Pending, None)]);
+    let failing = snapshot(vec![image("quay.io/a/b:1", MirroredState::Failing, None)]);
+    let pending = status_of(&object, &pending, false, 10);
+    let failing = status_of(&object, &failing, true, 20);
+    assert_eq!(status::began(None, &pending, READY), None);
+    assert_eq!(status::began(Some(&pending), &pending, DEGRADED), None);
+    let told = status::began(Some(&pending), &failing, DEGRADED).unwrap();
+    assert_eq!(told.reason, "Failing");
+    assert_eq!(status::began(Some(&failing), &failing, DEGRADED), None);
+}
+
+#[test]
+fn a_mirror_is_ready_once_the_registry_serves_its_public_repositories() {
+    let object = mirror("m", OLD, &spec("quay.io/a/b"));
+    let settings = object.settings().unwrap();
+    let there = image("quay.io/a/b:1", MirroredState::Mirrored, Some("sha256:00"));
+    let snapshot = snapshot(vec![there]);
+    let served = BTreeSet::from(["quay.io/a/b".to_owned()]);
+    for (visibility, loaded, reason) in [
+        (Visibility::Public, None, "NotServed"),
+        (Visibility::Public, Some(BTreeSet::new()), "NotServed"),
+        (Visibility::Public, Some(served), "Mirrored"),
+        (Visibility::Private, Some(BTreeSet::new()), "Mirrored"),
+    ] {
+        let input = Input {
+            old: None,
+            generation: Some(3),
+            settings: &settings,
+            snapshot: &snapshot,
+            quiet: true,
+            conflicts: &[],
+            loaded: loaded.map(Arc::new),
+            now: at(10),
+        };
+        let status = status::status(&input, |_| Some(visibility), |_| false);
+        let mut conditions = status.conditions.into_iter().flatten();
+        let ready = conditions.find(|c| c.type_ == READY).unwrap();
+        assert_eq!(ready.reason, reason, "{}", ready.message);
+        assert_eq!(ready.status == "True", reason == "Mirrored");
+    }
+}
