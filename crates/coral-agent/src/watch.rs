@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use coral_api::node_images::NodeImages;
 use futures::StreamExt;
-use kube::runtime::utils::Backoff;
+use kube::runtime::watcher as watch_objects;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
@@ -40,8 +39,9 @@ impl Seen {
 pub(crate) async fn follow(client: Client, node: String, seen: watch::Sender<Seen>) {
     let api: Api<NodeImages> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    let stream = watch_objects(api, config).backoff(Waits::default());
+    let stream = watch_objects(api, config);
     tokio::pin!(stream);
+    let mut waits = Waits::default();
     // What a list in progress has brought.
     let mut listed = Seen::Absent;
     let mut state = State {
@@ -53,9 +53,17 @@ pub(crate) async fn follow(client: Client, node: String, seen: watch::Sender<See
         tokio::select! {
             () = seen.closed() => return,
             event = stream.next() => match event {
-                Some(Ok(event)) => state.take(event),
-                // Tried again by the stream itself.
-                Some(Err(error)) => tracing::warn!(%error, "watching NodeImages failed"),
+                Some(Ok(event)) => {
+                    waits.answered(&event);
+                    state.take(event);
+                }
+                Some(Err(error)) => {
+                    let wait = waits.failed(&error);
+                    tokio::select! {
+                        () = seen.closed() => return,
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
                 None => return,
             },
         }
@@ -90,23 +98,57 @@ impl State<'_> {
     }
 }
 
-/// From a fifth of a second, doubled up to [`LONGEST`]; jitter keeps the nodes of a cluster apart
-/// after its API server was away.
+/// How long to wait after failures in a row: from a fifth of a second, doubled up to [`LONGEST`].
+/// Jitter keeps the nodes of a cluster apart after its API server was away.
 #[derive(Debug, Clone, Default)]
-struct Waits(u32);
+struct Waits {
+    failures: u32,
+}
 
-impl Iterator for Waits {
-    type Item = Duration;
+impl Waits {
+    /// Takes note of an event. `Init` comes before the list is asked for: it proves nothing, so it
+    /// must not end the waits.
+    fn answered(&mut self, event: &Event<NodeImages>) {
+        if matches!(event, Event::Init) {
+            return;
+        }
+        if self.failures > 1 {
+            tracing::info!(
+                failures = self.failures,
+                "the watch of NodeImages works again"
+            );
+        }
+        self.failures = 0;
+    }
 
-    fn next(&mut self) -> Option<Duration> {
-        let whole = Duration::from_millis(200 << self.0.min(8)).min(LONGEST);
-        self.0 = self.0.saturating_add(1);
-        Some(whole.mul_f64(1.0 - rand::random::<f64>() / 2.0))
+    /// The wait after a failure. A single failure is not reported: the API server ends every watch
+    /// from time to time. Nor are those after the second, until there is an answer.
+    fn failed(&mut self, error: &watcher::Error) -> Duration {
+        if self.failures == 1 {
+            let error = coral_rt::error_chain(error);
+            tracing::warn!(error, "watching NodeImages fails; trying again");
+        }
+        let whole = Duration::from_millis(200 << self.failures.min(8)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        whole.mul_f64(1.0 - rand::random::<f64>() / 2.0)
     }
 }
 
-impl Backoff for Waits {
-    fn reset(&mut self) {
-        self.0 = 0;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_until_the_api_server_answers() {
+        let mut waits = Waits::default();
+        let mut failed = || {
+            waits.answered(&Event::Init);
+            waits.failed(&watcher::Error::NoResourceVersion)
+        };
+        let all: Vec<Duration> = (0..12).map(|_| failed()).collect();
+        assert!(all[0] <= Duration::from_millis(200), "{all:?}");
+        assert!(all[8..].iter().all(|wait| *wait >= LONGEST / 2), "{all:?}");
+        waits.answered(&Event::InitDone);
+        assert!(waits.failed(&watcher::Error::NoResourceVersion) <= Duration::from_millis(200));
     }
 }

@@ -44,9 +44,10 @@ const UNTIL_IN_FORCE: SignedDuration = SignedDuration::from_secs(5);
 /// See the module.
 pub(crate) struct LockPart {
     context: Context,
-    /// Hosts that left the lock, each with the time until which it counts as allowed. A restart
-    /// forgets them: another controller begins to lead after more than that time.
+    /// Hosts that left the lock, each with the time until which it counts as allowed.
     leaving: BTreeMap<String, Timestamp>,
+    /// Whether a pass was made.
+    has_begun: bool,
 }
 
 impl LockPart {
@@ -55,6 +56,7 @@ impl LockPart {
         Self {
             context: context.clone(),
             leaving: BTreeMap::new(),
+            has_begun: false,
         }
     }
 
@@ -72,6 +74,14 @@ impl LockPart {
     /// Writes the policies. See the module for the order.
     async fn apply(&mut self, decision: &Decision, now: Timestamp) -> Result<(), ApiError> {
         self.leaving.retain(|_, until| *until > now);
+        let until = now.saturating_add(UNTIL_IN_FORCE).unwrap_or(Timestamp::MAX);
+        if !std::mem::replace(&mut self.has_begun, true) {
+            // The leader before may have narrowed the lock a moment ago.
+            let routes = self.context.cluster.routes.snapshot();
+            let statuses = routes.values().filter_map(|route| route.status.as_ref());
+            let hosts = statuses.flat_map(|status| status.proved_hosts.iter().cloned());
+            self.leaving.extend(hosts.map(|host| (host, until)));
+        }
         let stored = self.context.cluster.lock.hosts();
         let mut published = stored.clone();
         published.extend(self.leaving.keys().cloned());
@@ -92,7 +102,6 @@ impl LockPart {
 
         // Before the write: one of its objects may be written although it fails.
         let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
-        let until = now.saturating_add(UNTIL_IN_FORCE).unwrap_or(Timestamp::MAX);
         self.leaving.extend(gone.map(|host| (host.clone(), until)));
         let writer = self.context.writer();
         self.context.cluster.lock.apply(&writer, &lock).await?;

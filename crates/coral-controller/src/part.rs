@@ -95,7 +95,7 @@ pub(crate) async fn run_part<P: Part>(
             }
             Ok(Err(error)) => (
                 Outcome::Error,
-                failures.after(P::NAME, &error_chain(error.as_ref())),
+                failures.after(P::NAME, &coral_rt::error_chain(error.as_ref())),
             ),
             Err(panic) => {
                 let why = format!("panic: {}", panic_text(panic.as_ref()));
@@ -184,21 +184,6 @@ impl Failures {
         }
         *self = Self::default();
     }
-}
-
-/// The error and its causes, in one line; a cause that the text before already holds is left out.
-fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

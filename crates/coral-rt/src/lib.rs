@@ -3,6 +3,7 @@
 //! Every role of the binary is started through here, so that all of them log, stop, serve and
 //! report their health alike. Nothing here knows what a registry or an image is.
 
+mod error_chain;
 mod follow;
 mod health;
 mod logging;
@@ -12,6 +13,7 @@ mod serve;
 mod shutdown;
 mod tls;
 
+pub use error_chain::error_chain;
 pub use follow::FollowedFiles;
 pub use health::{Health, health_router, serve_health};
 pub use logging::{LogArgs, LogFormat, init_logging};

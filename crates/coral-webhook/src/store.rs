@@ -221,7 +221,8 @@ pub(crate) async fn follow<K>(
                 let refused = is_refusal(&error);
                 // A single other error is no news: the API server ends every watch now and then.
                 if (refused && failures == 0) || (!refused && failures == 1) {
-                    tracing::warn!(kind, %error, "watch fails; trying again");
+                    let error = coral_rt::error_chain(&error);
+                    tracing::warn!(kind, error, "watch fails; trying again");
                 }
                 let wait = if refused {
                     WAIT_AFTER_REFUSAL

@@ -122,25 +122,29 @@ impl Loaded {
 }
 
 async fn ask(url: &str, bundle: &str) -> Result<i64, String> {
-    let trusted =
-        reqwest::Certificate::from_pem_bundle(bundle.as_bytes()).map_err(|error| words(&error))?;
+    let trusted = reqwest::Certificate::from_pem_bundle(bundle.as_bytes())
+        .map_err(|error| coral_rt::error_chain(&error))?;
     let client = reqwest::Client::builder()
         .tls_certs_only(trusted)
         // The address is one of the cluster's own.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .map_err(|error| words(&error))?;
+        .map_err(|error| coral_rt::error_chain(&error))?;
     let mut response = client
         .get(url)
         .send()
         .await
-        .map_err(|error| words(&error))?;
+        .map_err(|error| coral_rt::error_chain(&error))?;
     if !response.status().is_success() {
         return Err(format!("HTTP status {}", response.status()));
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| words(&error))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| coral_rt::error_chain(&error))?
+    {
         body.extend_from_slice(&chunk);
         if body.len() > MOST_BYTES {
             return Err("the answer is too long".to_owned());
@@ -148,16 +152,4 @@ async fn ask(url: &str, bundle: &str) -> Result<i64, String> {
     }
     let said: Said = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     Ok(said.generation)
-}
-
-/// The error with its causes: reqwest's own text says only which URL it was.
-fn words(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

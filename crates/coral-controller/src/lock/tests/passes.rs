@@ -164,3 +164,19 @@ async fn a_route_that_cannot_be_decoded_takes_nothing_out_of_the_lock() {
     let status = statuses[0].to_string();
     assert!(status.contains("RegistryRoute r"), "{status}");
 }
+
+#[tokio::test]
+async fn a_new_leader_keeps_routed_hosts_for_as_long_as_an_earlier_lock_may_be_in_force() {
+    let mut routed = route("r", &["quay.io"]);
+    routed["status"]["provedHosts"] = json!(["quay.io"]);
+    routed["spec"]["hosts"] = json!(["docker.io"]);
+    let (mut part, _server) = part(&[routed], &[]);
+    let decision = decide(&part.observe());
+    // Nothing answers the write: what was published before it counts.
+    let writing = part.apply(&decision, at(100));
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(1), writing).await;
+    assert!(published(&part).contains(&"quay.io".to_owned()));
+    let writing = part.apply(&decision, at(106));
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(1), writing).await;
+    assert!(!published(&part).contains(&"quay.io".to_owned()));
+}
