@@ -156,16 +156,19 @@ fn sayings(status: &NodeImagesStatus) -> (Said, Said) {
         status.pending.unwrap_or_default(),
     );
     let ready = if let Some(registry) = registry(NodeRegistryState::Pending) {
-        let message = format!("{} is being proved", registry.host);
+        let message = format!(
+            "waiting for the first successful probe of {}",
+            registry.host
+        );
         said(Truth::False, "ProvingRegistries", message)
     } else if pending > 0 {
-        let message = format!("{available} of {} images are there", available + pending);
+        let message = format!("{available}/{} images available", available + pending);
         said(Truth::False, "Pulling", message)
     } else {
         said(
             Truth::True,
             "AsSpecified",
-            format!("{available} images are there"),
+            format!("{available}/{available} images available"),
         )
     };
     (ready, said(Truth::False, "Healthy", ""))

@@ -361,7 +361,7 @@ impl Decision {
         let (reason, message) = if self.lacking.is_empty() {
             ("EveryNode", String::new())
         } else {
-            let more = "there, images of these hosts come from the source, or not at all";
+            let more = "on these nodes, pulls from these hosts go to the source or fail";
             (
                 "NodesLackHosts",
                 format!("{}: {more}", listed(&self.lacking)),
