@@ -37,7 +37,8 @@ impl Calls {
                     ..KubeConfigOptions::default()
                 };
                 let config = Config::from_kubeconfig(&options).await;
-                config.map_err(|e| Failure::failed("no cluster is configured", &e).hinting(hint))?
+                let what = format!("context {name:?} of the kubeconfig cannot be used");
+                config.map_err(|e| Failure::failed(&what, &e).hinting(hint))?
             }
             None => Config::infer()
                 .await
@@ -46,13 +47,13 @@ impl Calls {
         let mut config = config;
         config.default_retry = false;
         config.connect_timeout = Some(CALL);
+        let server = config.cluster_url.to_string();
         let client = Client::try_from(config)
             .map_err(|error| Failure::failed("the cluster cannot be reached", &error))?;
         let calls = Self { client, timeout };
         let version = calls.client.apiserver_version();
-        calls
-            .required("asking the API server for its version", version)
-            .await?;
+        let what = format!("{server} does not answer as an API server of Kubernetes");
+        calls.required(&what, version).await?;
         Ok(calls)
     }
 
