@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::cluster::{Cluster, OutsideRegistry, OwnCluster, PATIENCE};
+use e2e::cluster::{Cluster, OutsideRegistry, OwnCluster};
 use e2e::image::{add_three_layers, busybox_root};
 use e2e::peers::umoci;
 use e2e::{Finished, Kind, Layout, coral, run, scratch, until_every};
 
+/// How long a shown output may take to come.
+const LONGEST: Duration = Duration::from_secs(45);
 const NAMES: [&str; 2] = ["registry-1.docker.io", "quay.io"];
 
 /// A fenced block of a page.
@@ -182,7 +184,7 @@ impl<'a> Reader<'a> {
             .lines()
             .all(|line| line.starts_with("kubectl get") || line.starts_with("kubectl events"));
         let mut last = said.clone();
-        let found = until_every(Duration::from_secs(1), PATIENCE, || {
+        let found = until_every(Duration::from_secs(1), LONGEST, || {
             if contains(&last, expected) {
                 return Some(true);
             }
