@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Cluster, OutsideRegistry, OwnCluster, PATIENCE, is_ready};
+use crate::binary::coral;
 use crate::image::{add_three_layers, busybox_root};
 use crate::layout::Layout;
 use crate::peers::umoci;
@@ -156,6 +157,13 @@ impl Cluster {
             ],
         ];
         looks.map(|look| self.kubectl(look).to_string()).join("\n")
+    }
+
+    /// `coral grant NAMESPACE SECRET… | kubectl apply -f -`
+    pub fn grant(&self, namespace: &str, secrets: &[&str]) {
+        let mut grant = coral();
+        let granted = run(grant.args(["grant", namespace]).args(secrets)).succeeded();
+        self.apply(&granted.stdout);
     }
 
     /// Waits until an object has the condition `Ready`.

@@ -160,6 +160,7 @@ fn broken_mirrors_are_reported_on_themselves_and_harm_no_other() {
     let source = OutsideRegistry::start(Kind::DockerRegistry, own);
     fill(&source, "team/app", &["1"]);
     let broken = broken_mirrors(&source);
+    cluster.grant(NAMESPACE, &["absent"]);
     let apply = |one: &Broken| stage.mirror(one.name, one.more, std::slice::from_ref(&one.entry));
     let _mirrors: Vec<_> = broken.iter().map(apply).collect();
     let good = copy_of(&source, "team/app", r#"tags: ["1"]"#);

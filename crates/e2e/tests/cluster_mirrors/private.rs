@@ -2,7 +2,7 @@
 
 use e2e::cluster::Cluster;
 use e2e::cluster::{Namespace, OutsideRegistry, OwnCluster, PATIENCE, is_ready};
-use e2e::{Kind, User, coral, run, until};
+use e2e::{Kind, User, until};
 
 use super::stage::{MINUTE, NAMESPACE, Stage, complaint, copy_of, fill, is_degraded, path_inside};
 
@@ -72,9 +72,7 @@ fn a_secret_that_is_not_granted_is_asked_for_with_the_command_to_type() {
     assert!(complaint(&refused).contains(&command), "{refused:#}");
     assert!(source.requests().is_empty(), "{:?}", source.requests());
 
-    let mut grant = coral();
-    let granted = run(grant.args(["grant", name, "push", "source"])).succeeded();
-    cluster.apply(&granted.stdout);
+    cluster.grant(name, &["push", "source"]);
     cluster.wait_until("mirrored", &mirror, PATIENCE, is_ready);
     assert_eq!(stage.tags(&source, "team/secret"), ["1"]);
     let logs = ["-n", NAMESPACE, "logs", "deployment/coral-controller"];
@@ -96,6 +94,7 @@ fn a_private_repository_is_refused_to_everyone_without_its_credential() {
         source.host(),
         (READER.name, READER.password),
     );
+    cluster.grant(NAMESPACE, &["source"]);
     let entry = copy_of(&source, "team/secret", r#"tags: ["1"]"#);
     let more = "imagePullSecrets: [{name: source}]";
     let mirror = stage.mirror("private", more, &[entry]);

@@ -46,6 +46,7 @@ impl Private {
         });
         let repository = format!("{}/team/secret", self.registry.host());
         let secrets = json!({"imagePullSecrets": [{"name": "outside-login"}]});
+        cluster.grant("coral-system", &["outside-login"]);
         let mirror = mirror_of("private", &repository, &["1".to_owned()], &secrets);
         [
             Applied::new(cluster, "coral-system", "secret", &secret),
