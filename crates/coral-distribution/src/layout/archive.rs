@@ -122,11 +122,11 @@ impl Packing {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Writing that nobody waits for any more may put one more file into it meanwhile. What
-        // cannot be removed then is hidden by its name and nobody's content.
+        // The thread that packs may still add or remove a file, which fails a removal that is under
+        // way. A folder that stays all the same is hidden by its name.
         for _ in 0..REMOVALS {
             match std::fs::remove_dir_all(&self.0) {
-                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() != ErrorKind::NotFound || self.0.exists() => {}
                 _ => return,
             }
         }
