@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::files::problem;
 use super::{Layout, Tree};
@@ -24,7 +25,11 @@ pub struct NewArchive {
 
 /// A folder that goes away with this value.
 #[derive(Debug)]
-struct Folder(PathBuf);
+struct Folder {
+    path: PathBuf,
+    /// Set before the folder is removed: a tar that is packed meanwhile may lack blobs.
+    is_given_up: Arc<Mutex<bool>>,
+}
 
 impl NewArchive {
     /// Makes the folder, in the one that the tar will be in.
@@ -38,13 +43,16 @@ impl NewArchive {
         }
         Ok(Self {
             target,
-            folder: Folder(folder),
+            folder: Folder {
+                path: folder,
+                is_given_up: Arc::default(),
+            },
         })
     }
 
     /// What is collected.
     pub fn layout(&self) -> Layout {
-        Layout::new(&self.folder.0)
+        Layout::new(&self.folder.path)
     }
 
     /// Writes the tar. Dropped before that is done, no tar appears and the folder is gone: what
@@ -54,7 +62,8 @@ impl NewArchive {
         let place = target.display().to_string();
         let packing = Packing {
             target,
-            folder: folder.0.clone(),
+            folder: folder.path.clone(),
+            is_given_up: folder.is_given_up.clone(),
         };
         let packed = tokio::task::spawn_blocking(move || packing.pack()).await;
         drop(folder);
@@ -67,6 +76,7 @@ impl NewArchive {
 struct Packing {
     target: PathBuf,
     folder: PathBuf,
+    is_given_up: Arc<Mutex<bool>>,
 }
 
 impl Packing {
@@ -84,7 +94,13 @@ impl Packing {
         let mut buffered = tar.into_inner().map_err(fail)?;
         buffered.flush().map_err(fail)?;
         buffered.get_ref().sync_all().map_err(fail)?;
+        // Held over the renaming: the removal begins before it, and no tar appears, or after it.
+        let is_given_up = lock(&self.is_given_up);
+        if *is_given_up {
+            return Err(fail(ErrorKind::Interrupted.into()));
+        }
         std::fs::rename(&whole, &self.target).map_err(fail)?;
+        drop(is_given_up);
         File::open(parent(&self.target))
             .and_then(|folder| folder.sync_all())
             .map_err(fail)
@@ -122,15 +138,20 @@ impl Packing {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        *lock(&self.is_given_up) = true;
         // The thread that packs may still add or remove a file, which fails a removal that is under
         // way. A folder that stays all the same is hidden by its name.
         for _ in 0..REMOVALS {
-            match std::fs::remove_dir_all(&self.0) {
-                Err(error) if error.kind() != ErrorKind::NotFound || self.0.exists() => {}
+            match std::fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() != ErrorKind::NotFound || self.path.exists() => {}
                 _ => return,
             }
         }
     }
+}
+
+fn lock(flag: &Mutex<bool>) -> MutexGuard<'_, bool> {
+    flag.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The folder that a file is in.
