@@ -97,8 +97,8 @@ impl AddressRules {
     }
 }
 
-/// Metadata services of clouds at addresses that are not link-local: they hand credentials to
-/// whoever asks. Of AWS over IPv6, Alibaba Cloud, Azure and Oracle Cloud.
+/// Metadata services of clouds at addresses that are not link-local. They hand credentials to every
+/// client. These are the addresses of AWS over IPv6, Alibaba Cloud, Azure and Oracle Cloud.
 const METADATA: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
