@@ -10,19 +10,21 @@ use e2e::{Finished, until};
 use serde_json::{Value, json};
 
 const REGISTRY: &str = "reg.coral-system.svc:5000";
+const PROBE: &str = "quay.io/probe:1";
 const DIGEST: &str = "@sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
 /// The policy of these tests; deleted with the value.
 struct Lock<'a> {
     cluster: &'a Cluster,
+    namespace: &'a Namespace<'a>,
 }
 
 impl<'a> Lock<'a> {
     /// Locks the cluster and waits until that is in force in the namespace.
-    fn put(cluster: &'a Cluster, namespace: &Namespace<'_>, enforcement: &str) -> Self {
+    fn put(cluster: &'a Cluster, namespace: &'a Namespace<'a>, enforcement: &str) -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(|| cluster.install());
-        let lock = Self { cluster };
+        let lock = Self { cluster, namespace };
         cluster.apply(&format!(
             "apiVersion: stvz.io/v1\nkind: InjectionPolicy\nmetadata: {{name: e2e-lock}}\nspec:\n  \
              lock:\n    mode: Mirrored\n    registries: [{REGISTRY}, docker.io, 'host:5000']\n    \
@@ -34,12 +36,22 @@ impl<'a> Lock<'a> {
             PATIENCE,
             is_ready,
         );
+        // The API server applies what it has stored a moment later, each policy by itself.
         until("the lock in force", PATIENCE, || {
-            let probe = dry_run(cluster, namespace, &pod("probe", "quay.io/probe:1"));
-            let said = probe.stderr.contains("quay.io/probe:1");
-            (said || enforcement == "Audit").then_some(())
+            let is_said = match enforcement {
+                "Enforce" => lock.names(&pod_probe()) && lock.names(&template_probe()),
+                "Warn" => lock.names(&pod_probe()),
+                _ => true,
+            };
+            is_said.then_some(())
         });
         lock
+    }
+
+    /// Whether admission names the image of a probe, in a refusal or a warning.
+    fn names(&self, probe: &Value) -> bool {
+        let finished = dry_run(self.cluster, self.namespace, probe);
+        finished.stderr.contains(PROBE)
     }
 }
 
@@ -58,9 +70,26 @@ impl Drop for Lock<'_> {
         }
         let gone = ["validatingadmissionpolicy", "coral-lock"];
         until("the lock gone", PATIENCE, || {
-            self.cluster.get(&gone).is_none().then_some(())
+            let is_gone = self.cluster.get(&gone).is_none() && !self.names(&pod_probe());
+            is_gone.then_some(())
         });
     }
+}
+
+/// A pod that every lock of these tests refuses.
+fn pod_probe() -> Value {
+    pod("probe", PROBE)
+}
+
+/// A Deployment of such pods.
+fn template_probe() -> Value {
+    let labels = json!({"app": "probe"});
+    let mut template = pod("probe", PROBE);
+    template["metadata"] = json!({"labels": labels});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "probe"},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    })
 }
 
 /// A pod of one container.
@@ -307,8 +336,11 @@ fn a_lock_that_only_warns_or_audits_refuses_nothing() {
     cluster.wait_until("the binding", &binding, PATIENCE, |binding| {
         binding["spec"]["validationActions"] == json!(["Audit"])
     });
-    let finished = dry_run(&cluster, &namespace, &pod("p", "quay.io/x:1")).succeeded();
-    assert!(!finished.stderr.contains("quay.io"), "{finished}");
+    // The API server applies a stored binding a moment later.
+    until("a pod is created without a warning", PATIENCE, || {
+        let finished = dry_run(&cluster, &namespace, &pod("p", "quay.io/x:1")).succeeded();
+        (!finished.stderr.contains("quay.io")).then_some(())
+    });
     let templates = ["validatingadmissionpolicy", "coral-lock-templates"];
     assert!(cluster.get(&templates).is_none());
 }
