@@ -89,7 +89,7 @@ fn unsatisfiable(size: u64) -> Refusal {
     Refusal::new(
         StatusCode::RANGE_NOT_SATISFIABLE,
         Code::RangeInvalid,
-        format!("the blob has {size} bytes; one range inside it can be asked for at a time"),
+        format!("the blob has {size} bytes; no range inside it was asked for"),
     )
     .with_header(CONTENT_RANGE, header(format!("bytes */{size}")))
 }

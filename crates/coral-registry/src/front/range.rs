@@ -18,45 +18,79 @@ impl Span {
 /// What a `Range` header means for content of a given size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Everything: no header, or a unit that is not bytes.
+    /// Everything: no header, a unit that is not bytes, or several stretches. A server may answer
+    /// any request for ranges with everything (RFC 9110, section 14.2), and a client that asks for
+    /// several stretches takes either.
     All,
     /// One stretch.
     Part(Span),
-    /// Nothing that is there, something malformed, or several stretches, which no client of a
-    /// registry needs.
+    /// Nothing that is there, or something malformed.
     Unsatisfiable,
 }
 
 impl Wanted {
     pub(crate) fn parse(header: Option<&str>, size: u64) -> Self {
-        let Some(ranges) = header.and_then(|value| value.trim().strip_prefix("bytes=")) else {
+        let Some((unit, ranges)) = header.and_then(|value| value.split_once('=')) else {
             return Self::All;
         };
-        span(ranges.trim(), size).map_or(Self::Unsatisfiable, Self::Part)
+        if !unit.trim().eq_ignore_ascii_case("bytes") {
+            return Self::All;
+        }
+        Self::of_set(ranges, size)
+    }
+
+    /// A list of ranges: those that lie outside the content do not spoil the others.
+    fn of_set(ranges: &str, size: u64) -> Self {
+        let mut inside = Vec::new();
+        for range in ranges.split(',').map(str::trim).filter(|r| !r.is_empty()) {
+            match span(range, size) {
+                Ok(Some(span)) => inside.push(span),
+                Ok(None) => {}
+                Err(Malformed) => return Self::Unsatisfiable,
+            }
+        }
+        match inside.as_slice() {
+            [] => Self::Unsatisfiable,
+            [only] => Self::Part(*only),
+            _ => Self::All,
+        }
     }
 }
 
-fn span(range: &str, size: u64) -> Option<Span> {
-    let (first, last) = range.split_once('-')?;
+struct Malformed;
+
+/// The part of the content that a range names; `None` if it is outside.
+fn span(range: &str, size: u64) -> Result<Option<Span>, Malformed> {
+    let (first, last) = range.split_once('-').ok_or(Malformed)?;
     if first.is_empty() {
-        let length = number(last)?.min(size);
-        return (length > 0).then(|| Span {
+        let length = position(last)?.min(size);
+        return Ok((length > 0).then(|| Span {
             start: size - length,
             length,
-        });
+        }));
     }
-    let start = number(first)?;
+    let start = position(first)?;
     let last = match last {
         "" => u64::MAX,
-        last => number(last)?,
+        last => position(last)?,
     };
-    if start >= size || last < start {
-        return None;
+    if last < start {
+        return Err(Malformed);
     }
-    Some(Span {
+    Ok((start < size).then(|| Span {
         start,
         length: last.min(size - 1) - start + 1,
-    })
+    }))
+}
+
+/// A position of any length: one that does not fit is behind every content.
+fn position(text: &str) -> Result<u64, Malformed> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits {
+        Ok(text.parse().unwrap_or(u64::MAX))
+    } else {
+        Err(Malformed)
+    }
 }
 
 /// Reads `<first>-<last>`, with or without `bytes` before and a total behind it.
@@ -108,14 +142,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_or_malformed_or_several_cannot_be_satisfied() {
+    fn what_is_outside_or_malformed_cannot_be_satisfied() {
         for header in [
             "bytes=10-",
             "bytes=5-4",
             "bytes=",
             "bytes=-",
             "bytes=-0",
-            "bytes=0-1,3-4",
+            "bytes=,",
+            "bytes=10-11,12-",
+            "bytes=0-1,a-",
             "bytes=a-",
             "bytes=+1-2",
             "bytes=99999999999999999999-",
@@ -126,9 +162,30 @@ mod tests {
     }
 
     #[test]
+    fn several_ranges_inside_the_content_are_answered_with_everything() {
+        for header in [
+            "bytes=0-1,4-5",
+            "bytes=0-1, 4-5",
+            "bytes=0-0,-1",
+            "bytes=0-5,3-8,20-",
+        ] {
+            assert_eq!(Wanted::parse(Some(header), 10), Wanted::All, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_list_with_one_range_inside_the_content_is_that_part() {
+        check("bytes=0-1,20-30", 10, Some((0, 2)));
+        check("bytes= 3-5 ,", 10, Some((3, 3)));
+        check("Bytes=3-5", 10, Some((3, 3)));
+    }
+
+    #[test]
     fn no_range_and_other_units_mean_everything() {
         assert_eq!(Wanted::parse(None, 10), Wanted::All);
-        assert_eq!(Wanted::parse(Some("lines=1-2"), 10), Wanted::All);
+        for other in ["lines=1-2", "seconds=0-1,2-3", "bytes", ""] {
+            assert_eq!(Wanted::parse(Some(other), 10), Wanted::All, "{other}");
+        }
     }
 
     #[test]
