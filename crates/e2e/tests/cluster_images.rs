@@ -3,86 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "cluster_images/joins.rs"]
+mod joins;
+#[path = "cluster_images/pulls.rs"]
+mod pulls;
+#[path = "cluster_images/stage.rs"]
+mod stage;
+
 use std::time::Duration;
 
-use e2e::cluster::{Cluster, Namespace, Outside, OwnCluster, PATIENCE};
+use e2e::cluster::{Cluster, PATIENCE};
 use e2e::until;
 use serde_json::Value;
 
-/// Coral installed, and images inside.
-struct Stage<'a> {
-    cluster: &'a Cluster,
-    own: &'a OwnCluster,
-    outside: Outside,
-}
-
-impl<'a> Stage<'a> {
-    fn set(cluster: &'a Cluster, own: &'a OwnCluster) -> Self {
-        cluster.install();
-        let outside = Outside::start(own);
-        outside.bring_inside(cluster);
-        Self {
-            cluster,
-            own,
-            outside,
-        }
-    }
-
-    fn reference(&self, name: &str) -> String {
-        format!("{}/team/{name}:1", self.outside.plain.host())
-    }
-
-    fn yaml(&self, object: &str, repository: &str, more: &str) -> String {
-        format!(
-            "apiVersion: stvz.io/v1\nkind: Image\nmetadata: {{name: {object}}}\nspec:\n{more}  \
-             repositories:\n    - {{name: \"{}/team/{repository}\", tags: [\"1\"]}}\n",
-            self.outside.plain.host()
-        )
-    }
-
-    /// The value of the label of an image on a node, if it is there.
-    fn label(&self, node: &str, reference: &str) -> Option<String> {
-        let node = self.cluster.get(&["node", node])?;
-        let value = &node["metadata"]["labels"][label_of(reference)];
-        value.as_str().map(str::to_owned)
-    }
-
-    fn wait_for_label(&self, node: &str, reference: &str, expected: Option<&str>) {
-        let what = format!("label of {reference} on {node}: {expected:?}");
-        until(&what, PATIENCE, || {
-            (self.label(node, reference).as_deref() == expected).then_some(())
-        });
-    }
-
-    fn delete(&self, namespace: &Namespace<'_>, name: &str) {
-        let image = format!("image.stvz.io/{name}").replace("image.stvz.io/", "images.stvz.io/");
-        let arguments = ["-n", namespace.name(), "delete", &image, "--timeout=60s"];
-        let _ = self.cluster.kubectl(&arguments).succeeded();
-    }
-
-    /// Kills the controller at once; its Deployment makes another.
-    fn kill_the_controller(&self) {
-        let selector = "app.kubernetes.io/name=coral-controller";
-        let kill = ["-n", "coral-system", "delete", "pod", "-l", selector];
-        let now = ["--grace-period=0", "--force", "--wait=false"];
-        let _ = self
-            .cluster
-            .kubectl(&[&kill[..], &now[..]].concat())
-            .succeeded();
-    }
-
-    /// The names that a node's container runtime has for an image.
-    fn on_node(&self, node: &str, reference: &str) -> bool {
-        let list = ["ctr", "-n", "k8s.io", "images", "ls", "-q"];
-        let listed = self.own.exec(node, &list).succeeded();
-        listed.stdout.lines().any(|line| line == reference)
-    }
-}
-
-fn label_of(reference: &str) -> String {
-    let digest = e2e::sha256(reference.as_bytes());
-    format!("image.stvz.io/{}", &digest["sha256:".len()..][..32])
-}
+use stage::Stage;
 
 #[test]
 #[ignore = "needs a cluster"]
@@ -167,7 +101,8 @@ fn selectors_in_both_spellings_follow_the_labels_of_nodes_at_once() {
     let stage = Stage::set(&cluster, own);
     let namespace = cluster.namespace("select");
     let older = "  selector:\n    - {key: zone, operator: in, values: [a]}\n";
-    let newer = "  selector:\n    - {key: zone, operator: NotIn, values: [a]}\n";
+    let newer =
+        "  onDelete: Remove\n  selector:\n    - {key: zone, operator: NotIn, values: [a]}\n";
     namespace.apply(&stage.yaml("older", "web", older));
     namespace.apply(&stage.yaml("newer", "placed", newer));
     let (web, placed) = (stage.reference("web"), stage.reference("placed"));
@@ -226,9 +161,10 @@ fn a_broken_image_is_reported_on_itself_and_harms_no_other() {
     let namespace = cluster.namespace("broken");
     let selector = "  selector:\n    - {key: cpus, operator: gt, values: [many]}\n";
     namespace.apply(&stage.yaml("selector", "web", selector));
-    let absent = stage.yaml("absent", "absent", "  retry: {limit: 1}\n");
-    namespace.apply(&absent);
-    namespace.apply(&stage.yaml("good", "web", ""));
+    let secrets = "  imagePullSecrets: [{name: later}]\n";
+    let absent = format!("{secrets}  retry: {{limit: 1}}\n");
+    namespace.apply(&stage.yaml("absent", "absent", &absent));
+    namespace.apply(&stage.yaml("good", "web", secrets));
     cluster.wait_for_ready(namespace.name(), "images.stvz.io", "good");
     let degraded = |name: &str, reason: &str| {
         let arguments = ["-n", namespace.name(), "images.stvz.io", name];
@@ -253,4 +189,6 @@ fn a_broken_image_is_reported_on_itself_and_harms_no_other() {
         told.contains("not mirrored") && told.contains("RegistryMirror"),
         "{told}"
     );
+    let later = "imagePullSecrets are not used yet: private images come in a later version";
+    assert!(told.ends_with(later), "{told}");
 }

@@ -78,7 +78,12 @@ enum Action {
     /// Kill a node with all its processes at once
     Crash { node: String },
     /// Boot a crashed node: its disk is kept, its /run is new
-    Boot { node: String },
+    Boot {
+        node: String,
+        /// With a new disk, which has no image: as a node that joins the cluster
+        #[arg(long)]
+        new_disk: bool,
+    },
     /// Run a command in a node's namespaces
     Exec {
         node: String,
@@ -138,7 +143,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArguments) -> Result
             wall::keep_counts(&cluster, node)?;
             node::crash(&cluster, node)
         }
-        Action::Boot { node } => node::boot(&cluster, cluster.node(node)?),
+        Action::Boot { node, new_disk } => {
+            let node = cluster.node(node)?;
+            if *new_disk {
+                node::replace_disk(&cluster, node)?;
+            }
+            node::boot(&cluster, node)
+        }
         Action::Exec { node, command } => {
             become_command(node::enter(&cluster, cluster.node(node)?)?.args(command))
         }

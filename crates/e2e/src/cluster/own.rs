@@ -103,6 +103,11 @@ impl OwnCluster {
         let _ = self.xtask(&["boot", node]).succeeded();
     }
 
+    /// Boots a crashed node with a new disk, as a node that joins the cluster.
+    pub fn boot_with_new_disk(&self, node: &str) {
+        let _ = self.xtask(&["boot", node, "--new-disk"]).succeeded();
+    }
+
     /// Ends a component of a node: `containerd`, `kubelet` or `kube-proxy`.
     pub fn stop(&self, node: &str, component: &str) {
         let _ = self.xtask(&["stop", node, component]).succeeded();

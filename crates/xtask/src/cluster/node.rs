@@ -62,6 +62,17 @@ pub(super) fn boot(cluster: &Cluster, node: u8) -> Result<()> {
     Ok(())
 }
 
+/// Removes all that a crashed node has stored.
+pub(super) fn replace_disk(cluster: &Cluster, node: u8) -> Result<()> {
+    let name = format!("node{node}");
+    ensure!(
+        running(cluster, &name).is_none(),
+        "{name} is up: `cargo xtask cluster crash {name}` ends it"
+    );
+    remove(&cluster.node_folder(node))?;
+    make_folder(&cluster.node_folder(node))
+}
+
 /// Kills a node with all its processes at once, as if its plug were pulled.
 pub(super) fn crash(cluster: &Cluster, node: u8) -> Result<()> {
     let name = format!("node{node}");
