@@ -7,6 +7,8 @@
 mod faults;
 #[path = "cluster_mirrors/private.rs"]
 mod private;
+#[path = "cluster_mirrors/registries.rs"]
+mod registries;
 #[path = "cluster_mirrors/restarts.rs"]
 mod restarts;
 #[path = "cluster_mirrors/stage.rs"]
@@ -145,7 +147,7 @@ fn a_suspended_mirror_sends_no_request_until_it_is_resumed() {
     let all = |source| copy_of(source, "team/app", "select: {all: true}");
     let _mirror = stage.mirror("suspend", "interval: 1s", &[all(source)]);
     let _beside = stage.mirror("beside", "interval: 1s", &[all(beside)]);
-    stage.wait_for("suspend", "ready", is_ready);
+    stage.wait_for_public_images("suspend", 1);
     stage.suspend("suspend", true);
     let suspended = stage.wait_for("suspend", "suspended", |mirror| {
         let seen = &mirror["status"]["observedGeneration"];

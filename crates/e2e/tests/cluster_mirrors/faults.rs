@@ -24,7 +24,7 @@ fn a_source_that_is_gone_is_named_and_what_was_mirrored_stays() {
     let again = "interval: 1s\n  retry: {maxBackoff: 2s}";
     let _mirror = stage.mirror("gone", again, &[all(&source, "team/app")]);
     let _beside = stage.mirror("there", "interval: 1s", &[all(&beside, "team/other")]);
-    stage.wait_for("gone", "ready", is_ready);
+    stage.wait_for_public_images("gone", 1);
     stage.wait_for("there", "ready", is_ready);
 
     source.stop();

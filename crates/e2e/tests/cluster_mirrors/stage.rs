@@ -142,6 +142,16 @@ impl<'a> Stage<'a> {
         self.curl(&[], path)
     }
 
+    /// Begins an upload to a repository; the status of the answer, with the credential or without.
+    pub(crate) fn begin_upload(&self, repository: &str, with_credential: bool) -> u16 {
+        let user = format!("{}:{}", self.user.0, self.user.1);
+        let user = ["--user", &user];
+        let more = if with_credential { &user[..] } else { &[] };
+        let path = format!("/v2/{repository}/blobs/uploads/");
+        self.curl(&[&["--request", "POST"], more].concat(), &path)
+            .status
+    }
+
     fn curl(&self, more: &[&str], path: &str) -> Answer {
         let curl = [
             "curl",
