@@ -84,8 +84,7 @@ fn pod_probe() -> Value {
 /// A Deployment of such pods.
 fn template_probe() -> Value {
     let labels = json!({"app": "probe"});
-    let mut template = pod("probe", PROBE);
-    template["metadata"] = json!({"labels": labels});
+    let template = json!({"metadata": {"labels": labels}, "spec": pod("probe", PROBE)["spec"]});
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "probe"},
         "spec": {"selector": {"matchLabels": labels}, "template": template},
