@@ -197,6 +197,6 @@ fn advice(lock: &LockState) -> String {
     let registry = registries.iter().find(is_inside).or(registries.first());
     let registry = registry.map_or("", String::as_str);
     format!(
-        "Mirror it with a RegistryMirror and name it there ({registry}/HOST/PATH), or ask an administrator for a RegistryRoute of its host."
+        "Mirror it with a RegistryMirror and name it there ({registry}/HOST/PATH; of a host with a port, HOST_PORT), or ask an administrator for a RegistryRoute of its host."
     )
 }

@@ -200,7 +200,7 @@ fn the_message_names_the_image_the_policy_and_what_to_do() {
     assert_eq!(
         verdict.message,
         "image quay.io/x and 1 more are not from a registry that InjectionPolicy \"lock\" allows (reg.coral-system.svc:5000 or 2 routed hosts). \
-         Mirror it with a RegistryMirror and name it there (reg.coral-system.svc:5000/HOST/PATH), or ask an administrator for a RegistryRoute of its host."
+         Mirror it with a RegistryMirror and name it there (reg.coral-system.svc:5000/HOST/PATH; of a host with a port, HOST_PORT), or ask an administrator for a RegistryRoute of its host."
     );
     let long = format!("quay.io/{}", "x".repeat(1000));
     let verdict = pods.evaluate(&pod(&[&long]), &json!(null));
