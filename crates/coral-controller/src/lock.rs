@@ -15,6 +15,7 @@
 //! 4. Publish what is in force. Hosts that left stay published for some seconds, because API
 //!    servers take up a changed policy with a delay.
 
+mod absent;
 mod decide;
 mod generate;
 mod objects;
@@ -36,6 +37,7 @@ use crate::changes::Topic;
 use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
+use crate::store::Store;
 
 /// How long a host that left the lock counts as allowed. A changed policy was seen in force after
 /// at most one second.
@@ -67,6 +69,8 @@ impl LockPart {
             policies: cluster.policies.snapshot().values().cloned().collect(),
             routes: cluster.routes.snapshot().values().cloned().collect(),
             namespaces: namespaces.keys().map(|key| key.name.clone()).collect(),
+            mirrors: keys(&cluster.mirrors),
+            registries: keys(&cluster.registries),
             unreadable: unreadable(cluster),
         }
     }
@@ -133,24 +137,36 @@ impl LockPart {
         first
     }
 
-    /// An event when a policy gets ready or stops being so.
+    /// An event when a policy gets ready or stops being so, and when something is wrong with one
+    /// that is ready.
     async fn report(&self, policy: &InjectionPolicy, status: &InjectionPolicyStatus) {
-        let before = policy.status.as_ref().and_then(ready);
-        let Some((is_ready, reason, message)) = ready(status) else {
-            return;
+        let before = policy.status.as_ref();
+        let news = |kind| {
+            let (holds, reason, message) = said(status, kind)?;
+            let was = before.and_then(|before| said(before, kind));
+            let is_old = was.is_some_and(|was| (was.0, was.1) == (holds, reason));
+            (!is_old).then_some((holds, reason, message))
         };
-        if before
-            .is_some_and(|(was_ready, was_reason, _)| (was_ready, was_reason) == (is_ready, reason))
-        {
-            return;
-        }
         let events = &self.context.events;
-        if is_ready {
-            events.normal(policy, reason, message).await;
-        } else {
+        let is_ready = said(status, conditions::kind::READY).is_some_and(|(holds, ..)| holds);
+        match news(conditions::kind::READY) {
+            Some((true, reason, message)) => events.normal(policy, reason, message).await,
+            Some((false, reason, message)) => events.warning(policy, reason, message).await,
+            None => {}
+        }
+        if let Some((true, reason, message)) = news(conditions::kind::DEGRADED)
+            && is_ready
+        {
             events.warning(policy, reason, message).await;
         }
     }
+}
+
+/// The objects that exist, those that cannot be decoded included.
+fn keys<K>(store: &Store<K>) -> BTreeSet<ObjectKey> {
+    let decoded = store.snapshot();
+    let broken = store.broken().into_keys();
+    decoded.keys().cloned().chain(broken).collect()
 }
 
 /// Which policy or route cannot be decoded, if one cannot. It may hold hosts of the lock, or the
@@ -167,10 +183,11 @@ fn unreadable(cluster: &Cluster) -> Option<String> {
     ))
 }
 
-fn ready(status: &InjectionPolicyStatus) -> Option<(bool, &str, &str)> {
+/// Whether a condition holds, its reason and its message.
+fn said<'a>(status: &'a InjectionPolicyStatus, kind: &str) -> Option<(bool, &'a str, &'a str)> {
     let mut conditions = status.conditions.iter();
-    let ready = conditions.find(|c| c.type_ == conditions::kind::READY)?;
-    Some((ready.status == "True", &ready.reason, &ready.message))
+    let found = conditions.find(|condition| condition.type_ == kind)?;
+    Some((found.status == "True", &found.reason, &found.message))
 }
 
 async fn publish_status(
@@ -196,6 +213,8 @@ impl Part for LockPart {
     const TOPICS: &'static [Topic] = &[
         Topic::InjectionPolicies,
         Topic::RegistryRoutes,
+        Topic::RegistryMirrors,
+        Topic::Registries,
         Topic::Namespaces,
         Topic::Lock,
     ];

@@ -1,6 +1,6 @@
 //! Which lock is in force, what it allows, and what the policies' statuses say: pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coral_api::conditions::{Saying, Truth, cut, kind, set};
@@ -11,6 +11,9 @@ use coral_api::names::namespace;
 use coral_api::registry_route::{RegistryRoute, SourcePolicy};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+
+use super::absent::Absent;
+use crate::ObjectKey;
 
 /// Most hosts that a lock allows.
 pub(crate) const MAX_HOSTS: usize = 1500;
@@ -31,6 +34,10 @@ pub(crate) struct Observed {
     pub(crate) routes: Vec<Arc<RegistryRoute>>,
     /// Names of the namespaces that exist.
     pub(crate) namespaces: BTreeSet<String>,
+    /// The mirrors that exist, those that cannot be decoded included.
+    pub(crate) mirrors: BTreeSet<ObjectKey>,
+    /// The Registries that exist, those that cannot be decoded included.
+    pub(crate) registries: BTreeSet<ObjectKey>,
     /// Why something is not known that the lock may follow from: it stays as it is then.
     pub(crate) unreadable: Option<String>,
 }
@@ -59,6 +66,8 @@ pub(crate) struct Decision {
     left_out: Vec<String>,
     /// Exempt namespaces that do not exist.
     missing: Vec<String>,
+    /// What each policy names that does not exist, by the policy's name.
+    absent: BTreeMap<String, Absent>,
     /// Hosts of routes that no node may contact, which are not proved on every node yet.
     waiting: BTreeSet<String>,
     /// Nodes that lack a host of the lock, as their routes name them.
@@ -77,6 +86,12 @@ impl Decision {
 /// Decides which lock is in force.
 pub(crate) fn decide(observed: &Observed) -> Decision {
     let mut decision = decide_lock(observed);
+    let absent = observed.policies.iter().map(|policy| {
+        let has_lock = decision.winner == Some(policy.name_any());
+        let absent = Absent::of(policy, has_lock, observed);
+        (policy.name_any(), absent)
+    });
+    decision.absent = absent.collect();
     if observed.unreadable.is_some() {
         decision.lock = None;
     }
@@ -264,7 +279,9 @@ impl Decision {
 
     fn facts(&self, policy: &InjectionPolicy, is_winner: bool, failure: Option<&str>) -> Vec<Fact> {
         let trouble = self.trouble(policy, is_winner, failure);
-        let (is_degraded, reason, message) = match &trouble {
+        let absent = self.absent.get(&policy.name_any());
+        let lacks = absent.and_then(Absent::trouble);
+        let (is_degraded, reason, message) = match trouble.as_ref().or(lacks.as_ref()) {
             Some((reason, message)) => (true, *reason, message.clone()),
             None => (false, "AsExpected", String::new()),
         };
@@ -284,11 +301,12 @@ impl Decision {
                 "annotations decide, as far as this policy allows".to_owned(),
             ),
         };
+        let missing = absent.and_then(Absent::in_short).filter(|_| holds);
         let ready = Fact {
             kind: kind::READY,
             holds,
             reason,
-            message,
+            message: missing.map_or(message.clone(), |missing| format!("{message}; {missing}")),
         };
         let complete = lock.map(|_| self.complete());
         [ready, degraded].into_iter().chain(complete).collect()

@@ -1,3 +1,4 @@
+mod absent;
 mod cel;
 mod passes;
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use super::decide::{Decision, LockState, MAX_HOSTS, Observed, decide};
 use super::generate;
 use super::objects::holds;
+use crate::ObjectKey;
 
 const REGISTRY: &str = "reg.coral-system.svc:5000";
 
@@ -51,6 +53,8 @@ fn observed(policies: Vec<Arc<InjectionPolicy>>, routes: &[Value]) -> Observed {
         namespaces: ["kube-system", "coral-system", "coral-nodes", "team"]
             .map(str::to_owned)
             .into(),
+        mirrors: [].into(),
+        registries: [ObjectKey::new("coral-system", "reg")].into(),
         unreadable: None,
     }
 }

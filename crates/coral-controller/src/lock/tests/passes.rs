@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use coral_api::Registry;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
@@ -19,6 +20,9 @@ fn part(routes: &[Value], stored: &[&str]) -> (LockPart, Server) {
     let seen = observed(vec![locked(&json!({}))], routes);
     context.cluster.routes = Store::from_objects(seen.routes.iter().map(|r| (**r).clone()));
     context.cluster.policies = Store::from_objects(vec![(*seen.policies[0]).clone()]);
+    let registry = json!({"metadata": {"name": "reg", "namespace": "coral-system"}, "spec": {}});
+    let registry: Registry = serde_json::from_value(registry).unwrap();
+    context.cluster.registries = Store::from_objects([registry]);
     context.cluster.lock = in_force(stored);
     (LockPart::new(&context), server)
 }

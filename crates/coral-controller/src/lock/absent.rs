@@ -1,0 +1,102 @@
+//! Names in a policy that stand for no object: pure.
+//!
+//! A mirror that does not exist is one that no pod is pointed at, and a Registry that does not exist
+//! is one that no image comes from. Either may be created later, so neither is an error of the
+//! policy; a person has to be told all the same.
+
+use std::collections::BTreeSet;
+
+use coral_api::injection_policy::InjectionPolicy;
+use coral_api::names::{REGISTRY_PORT, registry_host};
+
+use super::decide::{Observed, listed};
+use crate::ObjectKey;
+
+/// What a policy names that does not exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Absent {
+    mirrors: Vec<String>,
+    /// Hosts of the lock.
+    hosts: Vec<String>,
+}
+
+impl Absent {
+    /// What of this policy's names does not exist. The lock's are looked at only if `has_lock`.
+    pub(crate) fn of(policy: &InjectionPolicy, has_lock: bool, observed: &Observed) -> Self {
+        let mirrors = policy.spec.mirrors.iter();
+        let mirrors: BTreeSet<ObjectKey> = mirrors
+            .map(|mirror| ObjectKey::new(&mirror.namespace, &mirror.name))
+            .filter(|key| !observed.mirrors.contains(key))
+            .collect();
+        let lock = policy.spec.lock.as_ref().filter(|_| has_lock);
+        let hosts = lock.map_or(&[][..], |lock| &lock.registries[..]);
+        let hosts = hosts
+            .iter()
+            .filter(|host| is_of_no_registry(host, observed));
+        Self {
+            mirrors: mirrors.iter().map(ToString::to_string).collect(),
+            hosts: hosts.cloned().collect(),
+        }
+    }
+
+    /// Reason and message of the condition; `None` if everything exists.
+    pub(crate) fn trouble(&self) -> Option<(&'static str, String)> {
+        let mirrors = (!self.mirrors.is_empty()).then(|| {
+            format!(
+                "spec.mirrors names RegistryMirrors that do not exist: {}. No pod is pointed at \
+                 them: create them, or correct the names",
+                listed(&self.mirrors)
+            )
+        });
+        let hosts = (!self.hosts.is_empty()).then(|| {
+            format!(
+                "lock.registries names hosts of Registries that do not exist: {}. Nodes cannot \
+                 pull from them: create the Registries, or correct the names \
+                 (NAME.NAMESPACE.svc:{REGISTRY_PORT})",
+                listed(&self.hosts)
+            )
+        });
+        match (mirrors, hosts) {
+            (None, None) => None,
+            (Some(mirrors), None) => Some(("MirrorNotFound", mirrors)),
+            (None, Some(hosts)) => Some(("RegistryNotFound", hosts)),
+            (Some(mirrors), Some(hosts)) => {
+                Some(("RegistryNotFound", format!("{hosts}. {mirrors}")))
+            }
+        }
+    }
+
+    /// The names alone, for the end of a message that says what holds.
+    pub(crate) fn in_short(&self) -> Option<String> {
+        let mirrors = self
+            .mirrors
+            .iter()
+            .map(|name| format!("RegistryMirror {name}"));
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|host| format!("the Registry of {host}"));
+        let names: Vec<String> = hosts.chain(mirrors).collect();
+        (!names.is_empty()).then(|| format!("missing: {}", listed(&names)))
+    }
+}
+
+/// Whether the host is written as that of a Registry, and there is none. Nodes find such a host only
+/// by a Registry or a route: the cluster's DNS is not theirs.
+fn is_of_no_registry(host: &str, observed: &Observed) -> bool {
+    let port = format!(".svc:{REGISTRY_PORT}");
+    let Some((name, namespace)) = host
+        .strip_suffix(&port)
+        .and_then(|host| host.split_once('.'))
+    else {
+        return false;
+    };
+    let mut routes = observed.routes.iter();
+    let is_routed = routes.any(|route| route.spec.hosts.iter().any(|routed| routed == host));
+    registry_host(namespace, name) == host
+        && !namespace.contains('.')
+        && !observed
+            .registries
+            .contains(&ObjectKey::new(namespace, name))
+        && !is_routed
+}
