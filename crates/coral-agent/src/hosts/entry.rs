@@ -6,6 +6,11 @@ use coral_api::node_images::{NodeRegistry, NodeRegistryPolicy};
 
 use super::MARKER;
 
+/// How long containerd waits for a connection to a registry inside. Its own limit is 30 s, which
+/// a Service that was just made, or a node that has just died, costs each request. A lost packet is
+/// sent again after a second. containerd 1.x ignores the key.
+const OWN_DIAL: &str = "dial_timeout = \"3s\"\n";
+
 /// A host's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -57,10 +62,10 @@ pub(crate) fn entry(
     // The empty [host] stays: containerd 1.6 ignores `server` without it and asks the source.
     let rules = match registry.policy {
         NodeRegistryPolicy::Registry => {
-            format!("server = \"{endpoint}\"\nca = {ca}\n\n[host]\n")
+            format!("server = \"{endpoint}\"\nca = {ca}\n{OWN_DIAL}\n[host]\n")
         }
         NodeRegistryPolicy::NeverContactSource => format!(
-            "server = \"{endpoint}\"\nca = {ca}\n\n[header]\nX-Coral-Route = \"never\"\n\n[host]\n"
+            "server = \"{endpoint}\"\nca = {ca}\n{OWN_DIAL}\n[header]\nX-Coral-Route = \"never\"\n\n[host]\n"
         ),
         NodeRegistryPolicy::AllowContactingSource if has_default => {
             return Err(EntryError::Default);
@@ -116,6 +121,8 @@ fn is_plain_url(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    const ENDPOINT: &str = "https://10.96.0.7:5000";
+
     fn made(host: &str, policy: NodeRegistryPolicy) -> Result<Entry, EntryError> {
         let registry = NodeRegistry {
             host: host.to_owned(),
@@ -133,7 +140,8 @@ mod tests {
         let rules = own.content.split_once('\n').unwrap().1;
         assert_eq!(
             rules,
-            "server = \"https://10.96.0.7:5000\"\nca = \"/etc/containerd/coral/ca.crt\"\n\n[host]\n"
+            "server = \"https://10.96.0.7:5000\"\nca = \"/etc/containerd/coral/ca.crt\"\n\
+             dial_timeout = \"3s\"\n\n[host]\n"
         );
         let never = made("quay.io", NodeRegistryPolicy::NeverContactSource).unwrap();
         assert_eq!(never.folder, "quay.io");
@@ -141,10 +149,14 @@ mod tests {
         assert!(never.content.ends_with(header), "{}", never.content);
         let allow = made("docker.io", NodeRegistryPolicy::AllowContactingSource).unwrap();
         assert!(!allow.content.contains("server ="), "{}", allow.content);
-        for entry in [own, never, allow] {
+        for (entry, at, wait) in [(own, "", "3s"), (never, "", "3s"), (allow, ENDPOINT, "1s")] {
             assert!(entry.content.starts_with(MARKER));
             let parsed: toml::Table = entry.content.parse().unwrap();
-            assert!(parsed.contains_key("host"), "{parsed}");
+            let host = parsed["host"].as_table().unwrap();
+            let rules = host
+                .get(at)
+                .map_or(&parsed, |rules| rules.as_table().unwrap());
+            assert_eq!(rules["dial_timeout"].as_str(), Some(wait), "{parsed}");
         }
     }
 
