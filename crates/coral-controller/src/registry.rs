@@ -6,6 +6,7 @@
 //! volume claim, which has no owner and stays.
 
 mod build;
+mod claim;
 mod decide;
 mod loaded;
 mod observe;
@@ -39,6 +40,7 @@ use build::{Builder, CONFIG_HASH, Owned, PUSH_USER};
 use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
 use outlook::Outlook;
+pub(crate) use outlook::why_not_ready;
 use workloads::Places;
 
 /// Waits after one Registry's failures.

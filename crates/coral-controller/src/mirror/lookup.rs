@@ -13,6 +13,7 @@ use super::registry_of;
 use crate::ObjectKey;
 use crate::context::Context;
 use crate::part::Part as _;
+use crate::registry::why_not_ready;
 use crate::secrets::SecretProblem;
 use crate::shared::RegistryAccess;
 use crate::store::Snapshot;
@@ -26,9 +27,9 @@ pub(super) enum LookupError {
     /// There is no such Registry.
     #[error("there is no Registry {0}: create one, or name another registry by spec.registry.host")]
     NoRegistry(ObjectKey),
-    /// The Registry has no address or credential yet, or its pod is not ready.
-    #[error("Registry {0} is not ready yet")]
-    RegistryNotReady(ObjectKey),
+    /// The Registry has no address or credential yet, or its pod is not ready: in its own words.
+    #[error("Registry {0} is not ready yet{why}", why = .1.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    RegistryNotReady(ObjectKey, Option<String>),
     /// A part that knows it has not said anything yet.
     #[error("Registry {0} is not known yet")]
     NotYet(ObjectKey),
@@ -42,6 +43,8 @@ pub(super) struct Seen {
     pub(super) ca: Option<Arc<String>>,
     /// Keys of the Registry objects that there are.
     pub(super) objects: BTreeSet<ObjectKey>,
+    /// Why Registries are not ready, in the words of their own conditions.
+    pub(super) troubles: BTreeMap<ObjectKey, String>,
     /// The Secrets that are named.
     pub(super) needed: BTreeSet<ObjectKey>,
 }
@@ -49,16 +52,16 @@ pub(super) struct Seen {
 impl Seen {
     /// Reads it. Secrets are read by name, each once.
     pub(super) async fn observe(context: &Context, mirrors: &Snapshot<RegistryMirror>) -> Self {
+        let objects = context.cluster.registries.snapshot();
+        let troubles = objects.iter().filter_map(|(key, registry)| {
+            let why = why_not_ready(registry)?;
+            Some((key.clone(), why))
+        });
         let mut seen = Self {
+            troubles: troubles.collect(),
             registries: context.shared.registries.get(),
             ca: context.shared.ca.get(),
-            objects: context
-                .cluster
-                .registries
-                .snapshot()
-                .keys()
-                .cloned()
-                .collect(),
+            objects: objects.keys().cloned().collect(),
             ..Self::default()
         };
         for (key, mirror) in mirrors.iter() {
@@ -139,7 +142,8 @@ impl Lookup for Seen {
         let host = access.and_then(|access| Host::parse(&access.host).ok());
         let push = access.and_then(|access| access.push.as_ref());
         let (Some(host), Some(push)) = (host, push) else {
-            return Err(LookupError::RegistryNotReady(key));
+            let why = self.troubles.get(&key).cloned();
+            return Err(LookupError::RegistryNotReady(key, why));
         };
         let origin = format!("Registry {key}");
         let credentials =

@@ -292,11 +292,15 @@ fn a_registry_that_restarts_leaves_its_mirrors_as_they_are() {
         (key, RegistryAccess { ready, ..access })
     });
     away.registries = Some(Arc::new(away_now.collect()));
+    let unschedulable = "Unschedulable: pod reg-0 finds no node".to_owned();
+    away.troubles = [(ObjectKey::new("a", "reg"), unschedulable)].into();
     let new = mirror("m", OLD, &spec("quay.io/a/b"));
     let mut ran = new.clone();
     ran.status = Some(status_of(&new, &snapshot(vec![]), true, 10));
-    let (reason, _) = trouble(&decide(&all([new]), &away), "m");
+    let (reason, message) = trouble(&decide(&all([new]), &away), "m");
     assert_eq!(reason, "RegistryNotReady");
+    let why = "Registry a/reg is not ready yet: Unschedulable: pod reg-0 finds no node";
+    assert!(message.contains(why), "{message}");
     let Verdict::Waits(waits) = of(&decide(&all([ran.clone()]), &away)) else {
         panic!("it goes on as it was, and says so");
     };

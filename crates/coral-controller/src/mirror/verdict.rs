@@ -78,13 +78,13 @@ fn wrong(
             }
             LookupError::Secret(SecretProblem::Missing(_)) => "SecretMissing",
             LookupError::NoRegistry(_) => "RegistryMissing",
-            LookupError::RegistryNotReady(_) if has_run(mirror) && !mirror.spec.suspend => {
+            LookupError::RegistryNotReady(..) if has_run(mirror) && !mirror.spec.suspend => {
                 return Verdict::Waits(Trouble {
                     reason: "RegistryNotReady",
                     message: error.to_string(),
                 });
             }
-            LookupError::RegistryNotReady(_) => "RegistryNotReady",
+            LookupError::RegistryNotReady(..) => "RegistryNotReady",
         },
         PrepareError::Secret { .. } | PrepareError::Credentials { .. } => "SecretInvalid",
     };

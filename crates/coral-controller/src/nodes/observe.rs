@@ -16,6 +16,7 @@ use super::routes::RouteView;
 use super::world::{HostsInForce, NodeView, Placed, RegistryView, WantedImage};
 use crate::ObjectKey;
 use crate::context::Context;
+use crate::registry::why_not_ready;
 use crate::shared::RegistryAccess;
 
 /// Everything that a pass reads.
@@ -79,11 +80,16 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
         let address = address(&access.endpoint)?;
         Some((address.to_string(), access.loaded.clone()?))
     });
+    let mut registries = registry_views(&registry_keys(context), &access, &nodes);
+    for view in &mut registries {
+        let object = cluster.registries.get(&view.key);
+        view.trouble = object.and_then(|object| why_not_ready(&object));
+    }
     let in_force = shared.locked_hosts.get().map(|hosts| (*hosts).clone());
     Some(Observed {
         wishes: wishes.collect(),
         routes: route_objects.values().map(|r| route_view(r)).collect(),
-        registries: registry_views(&registry_keys(context), &access, &nodes),
+        registries,
         nodes,
         in_force: HostsInForce(in_force),
         has_all_images: cluster.images.broken().is_empty(),
@@ -151,6 +157,7 @@ fn registry_views(
             key: key.clone(),
             endpoint: known.map(|access| access.endpoint.clone()).or(given),
             host,
+            trouble: None,
         }
     });
     views.collect()

@@ -218,16 +218,18 @@ pub(crate) fn status(
     let done = selected.iter().filter(complete).count();
     let all_done = !selected.is_empty() && done == selected.len();
     let lacking = selected.iter().filter_map(|node| lacks(node, &hosts));
+    let lacking: Vec<String> = lacking.take(MAX_LACKING).collect();
     let mut conditions = before(route).map_or_else(Vec::new, |before| before.conditions.clone());
     let counted = format!("{done} of {} nodes", selected.len());
     let (truth, reason, message) = match &trouble {
         Some((reason, why)) => (Truth::False, *reason, why.clone()),
         None if all_done => (Truth::True, "Routed", format!("{counted} are routed")),
-        None => (
-            Truth::False,
-            "Waiting",
-            format!("{counted} are routed so far"),
-        ),
+        None => {
+            let first = lacking.first().map_or("", String::as_str);
+            let separator = if first.is_empty() { "" } else { "; " };
+            let message = format!("{counted} are routed so far{separator}{first}");
+            (Truth::False, "Waiting", message)
+        }
     };
     let (degraded, why) = match trouble {
         Some((reason, why)) => ((Truth::True, reason), why),
@@ -251,7 +253,7 @@ pub(crate) fn status(
         observed_generation: Some(route.generation),
         nodes: Some(format!("{done}/{}", selected.len())),
         proved_hosts: proved(route, &hosts, nodes).into_iter().collect(),
-        lacking: lacking.take(MAX_LACKING).collect(),
+        lacking,
         conditions,
     }
 }
@@ -327,7 +329,8 @@ fn trouble(
         return Some(("RegistryNotFound", why));
     };
     if registry.endpoint.is_none() {
-        let why = format!("Registry {namespace}/{name} has not been ready yet: see its conditions");
+        let why = registry.trouble.as_deref().unwrap_or("see its conditions");
+        let why = format!("Registry {namespace}/{name} has not been ready yet: {why}");
         return Some(("RegistryNotReady", why));
     }
     let taken = route.hosts.iter().find_map(|host| {
@@ -355,6 +358,7 @@ mod tests {
             key: ObjectKey::new("coral-system", "reg"),
             host: "reg.coral-system.svc:5000".into(),
             endpoint: Some(ENDPOINT.into()),
+            trouble: None,
         }
     }
 
@@ -415,7 +419,7 @@ mod tests {
         let tenants = (0..MAX_NODE_REGISTRIES).map(|n| RegistryView {
             key: ObjectKey::new("a-tenant", format!("r{n:04}")),
             host: format!("r{n:04}.a-tenant.svc:5000"),
-            endpoint: Some(ENDPOINT.into()),
+            ..registry()
         });
         let registries: Vec<RegistryView> = tenants.chain([registry()]).collect();
         let routes = [route("out", &["quay.io"])];
@@ -516,11 +520,28 @@ mod tests {
         let route = route("out", &["quay.io"]);
         let registries = [RegistryView {
             endpoint: None,
+            trouble: Some("Unschedulable: pod reg-0 finds no node".into()),
             ..registry()
         }];
         let table = table(std::slice::from_ref(&route), &registries);
         let status = status(&route, &table, &registries, &[], Timestamp::UNIX_EPOCH);
-        assert_eq!(status.conditions[0].reason, "RegistryNotReady");
+        let ready = &status.conditions[0];
+        assert_eq!(ready.reason, "RegistryNotReady");
+        let why = "has not been ready yet: Unschedulable: pod reg-0 finds no node";
+        assert!(ready.message.ends_with(why), "{}", ready.message);
+    }
+
+    #[test]
+    fn a_route_that_waits_for_nodes_says_what_the_first_of_them_reports() {
+        let mut failed = report("quay.io", NodeRegistryState::Error);
+        failed.message = Some("the probe failed: connection refused".into());
+        let nodes = [routed("n1"), reporting("n2", vec![], vec![failed])];
+        let status = decided(&route("out", &["quay.io"]), &nodes);
+        let ready = &status.conditions[0];
+        assert_eq!(
+            ready.message,
+            "1 of 2 nodes are routed so far; n2: quay.io: the probe failed: connection refused"
+        );
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(crate) struct RegistryView {
     /// Where nodes reach it: `https://CLUSTER_IP:5000`. `None` before it was ready for the
     /// first time; a Registry that is down or refused keeps its own.
     pub(crate) endpoint: Option<String>,
+    /// Why it is not ready, in the words of its own condition.
+    pub(crate) trouble: Option<String>,
 }
 
 /// Hosts that a lock allows now. While it is not known, every host counts as allowed, so that no

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
 
 use super::build::Owned;
+use super::claim::{self, Classes};
 use super::loaded::Answer;
 use super::workloads::{Place, Rights};
 use super::{Registry, RegistryPart};
 use crate::ObjectKey;
-use crate::api::{ApiError, Known};
+use crate::api::{ApiError, Known, call};
 use crate::ca::certificate::Authority;
 use crate::part::Part as _;
 use crate::secrets::SecretProblem;
@@ -48,6 +51,8 @@ pub(super) struct Found {
     pub(super) tls: Option<Arc<Secret>>,
     pub(super) users: Option<Arc<Secret>>,
     pub(super) push: Option<Arc<Secret>>,
+    /// The storage classes, if the pod waits for its volume claim and they could be read.
+    pub(super) classes: Option<Classes>,
 }
 
 /// Whose an object is.
@@ -102,7 +107,10 @@ impl RegistryPart {
         observed.rights = place.rights().await;
         if observed.rights == Rights::Granted {
             match self.find(place, &key).await? {
-                Ok(found) => observed.found = found,
+                Ok(mut found) => {
+                    found.classes = self.classes(&found).await;
+                    observed.found = found;
+                }
                 Err(rights) => observed.rights = rights,
             }
         }
@@ -134,6 +142,7 @@ impl RegistryPart {
                 tls: secrets.next().flatten(),
                 users: secrets.next().flatten(),
                 push: secrets.next().flatten(),
+                classes: None,
             })
         };
         match found.await {
@@ -141,6 +150,19 @@ impl RegistryPart {
             Err(error) if ApiError::is_forbidden(&error) => Ok(Err(Rights::Refused)),
             Err(error) => Err(error),
         }
+    }
+
+    /// The storage classes, while the pod waits for its claim. They only make a message clearer, so
+    /// an installation without the right to list them goes on without.
+    async fn classes(&self, found: &Found) -> Option<Classes> {
+        if !claim::is_waited_for(found.pod.as_deref(), found.stateful_set.as_deref()) {
+            return None;
+        }
+        let api: Api<StorageClass> = Api::all(self.context.client.clone());
+        let params = ListParams::default();
+        let every = ObjectKey::cluster("");
+        let listed = call::<StorageClass, _>("list", &every, api.list(&params)).await;
+        listed.ok().map(|classes| Classes::of(&classes.items))
     }
 
     async fn secret(&self, key: &ObjectKey) -> Result<Option<Arc<Secret>>, Rights> {

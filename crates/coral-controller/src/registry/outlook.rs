@@ -8,7 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::Registry;
+use super::claim;
 use super::observe::Found;
+
+/// Longest message of a Registry that is repeated on other objects.
+const MAX_QUOTED: usize = 300;
 
 /// One statement: whether, why in one word, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +150,16 @@ impl Outlook {
     }
 }
 
+/// Why a Registry is not ready, for the conditions of what depends on it: the reason and the message
+/// of its own condition. `None` if it is ready, or says nothing.
+pub(crate) fn why_not_ready(registry: &Registry) -> Option<String> {
+    let conditions = registry.status.as_ref()?.conditions.iter().flatten();
+    let mut ready = conditions.filter(|condition| condition.type_ == kind::READY);
+    let ready = ready.next().filter(|ready| ready.status != "True")?;
+    let message = conditions::cut(&ready.message, MAX_QUOTED);
+    Some(format!("{}: {message}", ready.reason))
+}
+
 /// Says whether the workload serves, and if not, what its pod waits for.
 pub(super) fn of_workload(found: &Found, host: &str, outlook: &mut Outlook) {
     let set = found.stateful_set.as_deref();
@@ -157,7 +171,14 @@ pub(super) fn of_workload(found: &Found, host: &str, outlook: &mut Outlook) {
         });
         return;
     }
-    let trouble = found.pod.as_deref().and_then(trouble);
+    let trouble = found.pod.as_deref().and_then(|pod| {
+        let (reason, mut message) = trouble(pod)?;
+        let set = found.stateful_set.as_deref();
+        if let Some(advice) = claim::advice(pod, set, found.classes.as_ref()) {
+            message = format!("{message}; {advice}");
+        }
+        Some((reason, message))
+    });
     let (reason, message) = trouble.unwrap_or(("Starting", "its pod is not ready yet".to_owned()));
     outlook.wait(reason, &message);
 }
