@@ -9,6 +9,7 @@
 //! `cluster.rs`: observe → decide → apply → publish. Parts talk to each other through values in
 //! `shared.rs`, never by calls.
 
+mod advice;
 mod api;
 mod backoff;
 mod ca;

@@ -18,6 +18,7 @@ use super::probes::Stored;
 use super::verdict::{Trouble, Verdict, Verdicts};
 use super::{MirrorPart, registry_of, restore, shards, status};
 use crate::ObjectKey;
+use crate::advice;
 use crate::api::ApiError;
 use crate::changes::{Changes, Topic};
 
@@ -111,7 +112,7 @@ impl MirrorPart {
         if run.snapshot.is_none() || run.summary.has_changed().unwrap_or(false) {
             run.summary.mark_unchanged();
             let snapshot = self.fleet.engine().snapshot(&key.to_string()).await;
-            run.snapshot = snapshot.map(Arc::new);
+            run.snapshot = snapshot.map(advice::of_mirror).map(Arc::new);
         }
         let Some(snapshot) = run.snapshot.clone() else {
             // It is being restarted: it wakes the part again.

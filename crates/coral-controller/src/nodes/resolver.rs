@@ -9,6 +9,8 @@ use coral_distribution::{
 };
 use coral_image::{Digest, Host, ImageRef, Repository, RepositoryPath, destination_path};
 
+use crate::advice::{Means, in_cluster};
+
 /// Longest time that one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -104,7 +106,7 @@ impl Resolver {
     pub(crate) async fn resolve(&self, image: &ImageRef) -> Result<Digest, String> {
         let looked_up = self.look_up(image);
         match tokio::time::timeout(PATIENCE, looked_up).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.map_err(|why| in_cluster(&why, Means::Image)),
             Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
         }
     }
