@@ -18,6 +18,7 @@ mod cluster;
 mod context;
 mod events;
 mod follow;
+mod gauges;
 mod key;
 mod leader;
 mod lock;

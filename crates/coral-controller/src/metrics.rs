@@ -9,6 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::ObjectKey;
+use crate::gauges::Gauges;
+
 /// How a pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Outcome {
@@ -31,12 +34,64 @@ struct PartLabels {
     part: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MirrorLabels {
+    namespace: String,
+    mirror: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MirrorImagesLabels {
+    namespace: String,
+    mirror: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RegistryLabels {
+    namespace: String,
+    registry: String,
+}
+
+impl MirrorLabels {
+    fn of(key: &ObjectKey) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            mirror: key.name.clone(),
+        }
+    }
+}
+
+impl MirrorImagesLabels {
+    fn of(key: &ObjectKey, state: &'static str) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            mirror: key.name.clone(),
+            state,
+        }
+    }
+}
+
+impl RegistryLabels {
+    fn of(key: &ObjectKey) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            registry: key.name.clone(),
+        }
+    }
+}
+
 /// The controller's metrics. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     passes: Family<PassLabels, Counter>,
     durations: Family<PartLabels, Histogram, fn() -> Histogram>,
     leading: Gauge,
+    mirror_ready: Family<MirrorLabels, Gauge>,
+    mirror_images: Family<MirrorImagesLabels, Gauge>,
+    mirror_last_success: Family<MirrorLabels, Gauge>,
+    registry_ready: Family<RegistryLabels, Gauge>,
+    nodes_behind: Gauge,
 }
 
 impl Default for Metrics {
@@ -47,6 +102,11 @@ impl Default for Metrics {
             passes: Family::default(),
             durations: Family::new_with_constructor(buckets),
             leading: Gauge::default(),
+            mirror_ready: Family::default(),
+            mirror_images: Family::default(),
+            mirror_last_success: Family::default(),
+            registry_ready: Family::default(),
+            nodes_behind: Gauge::default(),
         }
     }
 }
@@ -69,6 +129,71 @@ impl Metrics {
             "1 while this process holds the lease",
             self.leading.clone(),
         );
+        self.register_gauges(registry);
+    }
+
+    fn register_gauges(&self, registry: &mut Registry) {
+        registry.register(
+            "coral_mirror_ready",
+            "1 while the RegistryMirror is Ready",
+            self.mirror_ready.clone(),
+        );
+        registry.register(
+            "coral_mirror_images",
+            "Images of the RegistryMirror, by state: mirrored, pending, failed",
+            self.mirror_images.clone(),
+        );
+        registry.register(
+            "coral_mirror_last_success_timestamp_seconds",
+            "End of the last pass of the RegistryMirror in which nothing failed",
+            self.mirror_last_success.clone(),
+        );
+        registry.register(
+            "coral_registry_ready",
+            "1 while the Registry is Ready",
+            self.registry_ready.clone(),
+        );
+        registry.register(
+            "coral_nodes_behind",
+            "Nodes that are not as their NodeImages object says",
+            self.nodes_behind.clone(),
+        );
+    }
+
+    /// Shows how the objects stand; `before` is what was shown last, of which what is gone leaves.
+    pub(crate) fn show(&self, before: &Gauges, now: &Gauges) {
+        for (key, mirror) in &now.mirrors {
+            let labels = MirrorLabels::of(key);
+            let ready = self.mirror_ready.get_or_create(&labels);
+            ready.set(i64::from(mirror.ready));
+            if let Some(time) = mirror.last_success {
+                self.mirror_last_success.get_or_create(&labels).set(time);
+            }
+            for (state, count) in mirror.counts() {
+                let labels = MirrorImagesLabels::of(key, state);
+                self.mirror_images.get_or_create(&labels).set(count);
+            }
+        }
+        let gone = before.mirrors.iter();
+        for (key, mirror) in gone.filter(|(key, _)| !now.mirrors.contains_key(key)) {
+            self.mirror_ready.remove(&MirrorLabels::of(key));
+            self.mirror_last_success.remove(&MirrorLabels::of(key));
+            for (state, _) in mirror.counts() {
+                let labels = MirrorImagesLabels::of(key, state);
+                self.mirror_images.remove(&labels);
+            }
+        }
+        for (key, is_ready) in &now.registries {
+            let ready = self.registry_ready.get_or_create(&RegistryLabels::of(key));
+            ready.set(i64::from(*is_ready));
+        }
+        for key in before.registries.keys() {
+            if !now.registries.contains_key(key) {
+                self.registry_ready.remove(&RegistryLabels::of(key));
+            }
+        }
+        let behind = i64::try_from(now.nodes_behind).unwrap_or(i64::MAX);
+        self.nodes_behind.set(behind);
     }
 
     pub(crate) fn passed(&self, part: &'static str, outcome: Outcome, took: Duration) {

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ca::CaPart;
 use crate::context::Context;
+use crate::gauges::GaugesPart;
 use crate::lock::LockPart;
 use crate::metrics::Metrics;
 use crate::mirror::MirrorPart;
@@ -29,6 +30,7 @@ pub(crate) fn begin(
     parts.run(MirrorPart::new(context.clone()));
     parts.run(RegistryPart::new(context.clone()));
     parts.run(LockPart::new(context));
+    parts.run(GaugesPart::new(context, metrics));
     parts.running
 }
 
