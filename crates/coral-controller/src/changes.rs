@@ -49,11 +49,13 @@ pub(crate) enum Topic {
     Lock,
     /// A running mirror came further, or something was learned of its repositories.
     MirrorProgress,
+    /// The pods of agents: which are there, and which are ready.
+    AgentPods,
 }
 
 impl Topic {
     /// Every topic.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Images,
         Self::RegistryMirrors,
         Self::MirroredImages,
@@ -74,6 +76,7 @@ impl Topic {
         Self::LockedHosts,
         Self::Lock,
         Self::MirrorProgress,
+        Self::AgentPods,
     ];
 }
 

@@ -10,7 +10,7 @@ use coral_api::node_images::NodeImages;
 use coral_api::registry_route::RegistryRoute;
 use coral_api::{Registry, RegistryMirror};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::Api;
@@ -52,6 +52,8 @@ pub(crate) struct Cluster {
     pub(crate) webhooks: Store<MutatingWebhookConfiguration>,
     /// The ConfigMap that agents mount, if it is there.
     pub(crate) agents_config: Store<ConfigMap>,
+    /// The agents' pods: names, nodes and readiness.
+    pub(crate) agent_pods: Store<Pod>,
     /// The admission policies of the lock, as far as they are there.
     pub(crate) lock: LockObjects,
 }
@@ -94,6 +96,13 @@ impl Cluster {
         let mut config = Watch::of(api, &self.agents_config, Topic::AgentsConfig);
         config.config = by_name(AGENTS_CONFIG);
         watches.begin(config);
+        let api = Api::namespaced(context.client.clone(), namespace);
+        let mut agents = Watch::of(api, &self.agent_pods, Topic::AgentPods);
+        agents.config = watcher::Config::default().labels(AGENTS);
+        agents.strip = strip_pod;
+        agents.same =
+            |a, b| same_meta(&a.metadata, &b.metadata) && a.spec == b.spec && a.status == b.status;
+        watches.begin(agents);
         let lock = &self.lock;
         lock.policies(&context.client)
             .for_each(|policy| watches.begin(policy));
@@ -119,7 +128,9 @@ impl Cluster {
                 Topic::Namespaces => self.namespaces.ready().await,
                 // In-process values are `Option`s, and readers handle `None`. These objects are
                 // watched by the part that asks for them.
+                // Nothing waits for the agents' pods: an older installation does not grant them.
                 Topic::Secrets
+                | Topic::AgentPods
                 | Topic::RegistryWorkloads
                 | Topic::Ca
                 | Topic::PublicPaths
@@ -131,6 +142,9 @@ impl Cluster {
         }
     }
 }
+
+/// The pods of the DaemonSet of the agents.
+const AGENTS: &str = "app.kubernetes.io/name=coral-agent";
 
 struct Watches<'a> {
     changes: &'a Changes,
@@ -167,6 +181,23 @@ fn strip_node(node: &mut Node) {
     }
 }
 
+/// Of a pod, the parts read on which node it is and whether it is ready.
+fn strip_pod(pod: &mut Pod) {
+    pod.metadata.annotations = None;
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        node_name: spec.node_name,
+        ..PodSpec::default()
+    });
+    pod.status = pod.status.take().map(|status| {
+        let mut conditions = status.conditions.unwrap_or_default();
+        conditions.retain(|condition| condition.type_ == "Ready");
+        PodStatus {
+            conditions: Some(conditions),
+            ..PodStatus::default()
+        }
+    });
+}
+
 /// Kubelet's heartbeats wake no part.
 fn same_node(a: &Node, b: &Node) -> bool {
     same_meta(&a.metadata, &b.metadata) && a.spec == b.spec && a.status == b.status
@@ -197,6 +228,25 @@ mod tests {
         .unwrap();
         strip_node(&mut node);
         node
+    }
+
+    #[test]
+    fn of_an_agents_pod_its_node_and_readiness_are_kept() {
+        let mut pod = serde_json::from_value(json!({
+            "metadata": {"name": "coral-agent-x", "annotations": {"a": "b"}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "agent", "image": "coral"}]},
+            "status": {"podIP": "10.0.0.1", "conditions": [
+                {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
+            ]},
+        }))
+        .unwrap();
+        strip_pod(&mut pod);
+        let kept = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "coral-agent-x"},
+            "spec": {"nodeName": "n1", "containers": []},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        assert_eq!(json!(pod), kept);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the statuses of `Image` and `RegistryRoute`. Everything in `placement`, `labels`, `image_status`,
 //! `resolution` and `routes` is pure. Start reading at [`NodesPart`] and [`placement::place`].
 
+mod agents;
 #[cfg(test)]
 mod fixtures;
 mod image_status;

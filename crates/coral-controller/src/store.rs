@@ -85,7 +85,6 @@ impl<K> Store<K> {
     }
 
     /// Whether the first list has been read whole.
-    #[cfg(test)]
     pub(crate) fn is_ready(&self) -> bool {
         *self.0.ready.borrow()
     }

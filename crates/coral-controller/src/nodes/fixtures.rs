@@ -47,6 +47,7 @@ pub(crate) fn node(name: &str, labels: &[(&str, &str)]) -> NodeView {
         ready: true,
         linux: true,
         placed: None,
+        silent: None,
     }
 }
 

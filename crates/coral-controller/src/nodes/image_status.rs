@@ -12,6 +12,7 @@ use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES};
 use coral_image::ImageRef;
 use jiff::Timestamp;
 
+use super::agents::{Silence, silence};
 use super::placement::Placement;
 use super::reported::Reported;
 use super::resolution::Resolutions;
@@ -45,7 +46,11 @@ pub(crate) fn status(
         label: image.label.clone(),
     });
     let mut conditions = before.map_or_else(Vec::new, |before| before.conditions.clone());
-    for saying in sayings(wish, &images, counts, selected.len(), placement) {
+    let mut sayings = sayings(wish, &images, counts, selected.len(), placement);
+    if let Some(silence) = silence(selected.iter().map(|reported| reported.node)) {
+        tell(&mut sayings, &silence);
+    }
+    for saying in sayings {
         let saying = Saying {
             kind: saying.0,
             truth: saying.1,
@@ -172,6 +177,20 @@ fn sayings(
         None => (kind::DEGRADED, Truth::False, "AsExpected", String::new()),
     };
     vec![ready, progressing, degraded]
+}
+
+/// Adds that agents have stopped reporting: what they reported last still counts.
+fn tell(sayings: &mut [Said], silence: &Silence) {
+    for (kind, truth, reason, message) in sayings {
+        if *kind == kind::READY {
+            *message = format!("{message}; {}", silence.message);
+        }
+        let is_new = *kind == kind::DEGRADED && *truth == Truth::False && silence.is_fault;
+        if is_new {
+            (*truth, *reason) = (Truth::True, "AgentSilent");
+            message.clone_from(&silence.message);
+        }
+    }
 }
 
 /// The first thing that a person should look at.
@@ -322,6 +341,32 @@ mod tests {
         assert_eq!(status.total_nodes, Some(20));
         assert_eq!(said(&status, "Ready").0, "False");
         assert_eq!(said(&status, "Progressing").0, "True");
+    }
+
+    #[test]
+    fn an_agent_that_has_stopped_reporting_is_told() {
+        let mut nodes = [
+            on("n1", ImageTagState::Available),
+            on("n2", ImageTagState::Available),
+        ];
+        nodes[1].silent = Some("pod x is not ready".to_owned());
+        let status = decided(&wish("web", &[IMAGE]), &nodes);
+        let (ready, _, message) = said(&status, "Ready");
+        assert_eq!(ready, "True", "what was reported last counts");
+        let expected =
+            "1/1 images on 2/2 nodes; no agent reports from node n2 (pod x is not ready)";
+        assert!(message.starts_with(expected), "{message}");
+        let (degraded, reason, _) = said(&status, "Degraded");
+        assert_eq!((degraded, reason), ("True", "AgentSilent"));
+        // A node that is not Ready is the cluster's trouble.
+        nodes[1].ready = false;
+        let status = decided(&wish("web", &[IMAGE]), &nodes);
+        assert!(
+            said(&status, "Ready")
+                .2
+                .contains("no agent reports from node n2")
+        );
+        assert_eq!(said(&status, "Degraded").0, "False");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use coral_api::registry_route::{RegistryRoute, SourcePolicy};
 use coral_image::{Digest, Host, ImageRef};
 use k8s_openapi::api::core::v1::Node;
 
+use super::agents::{AgentPods, by_node};
 use super::resolution::Prospect;
 use super::resolver::{LookupTarget, Reach, Reaches, targets};
 use super::routes::RouteView;
@@ -31,6 +32,8 @@ pub(crate) struct Observed {
     pub(crate) routes: Vec<RouteView>,
     pub(crate) registries: Vec<RegistryView>,
     pub(crate) nodes: Vec<NodeView>,
+    /// The agents' pods; `None` while they are not known.
+    pub(crate) agents: Option<AgentPods>,
     pub(crate) in_force: HostsInForce,
     /// Whether every Image could be decoded: while one cannot, no image leaves a node.
     pub(crate) has_all_images: bool,
@@ -91,6 +94,10 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
         routes: route_objects.values().map(|r| route_view(r)).collect(),
         registries,
         nodes,
+        agents: cluster.agent_pods.is_ready().then(|| {
+            let pods = cluster.agent_pods.snapshot();
+            by_node(pods.values().map(Arc::as_ref))
+        }),
         in_force: HostsInForce(in_force),
         has_all_images: cluster.images.broken().is_empty(),
         has_all_routes: cluster.routes.broken().is_empty(),
@@ -202,6 +209,7 @@ fn node_view(node: &Node, placed: Option<&NodeImages>) -> NodeView {
         ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
         linux,
         placed: placed.map(placed_view),
+        silent: None,
         labels,
     }
 }

@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::agents::Silences;
 use super::labels::{LabelChanges, changes};
 use super::observe::{Observed, observe, prospect, reaches, remembered};
 use super::placement::{Placement, place};
@@ -42,6 +43,7 @@ pub(crate) struct NodesPart {
     context: Context,
     writer: Writer,
     resolutions: Resolutions,
+    silences: Silences,
     /// The resolver, and what it was made from.
     resolver: Option<(Basis, Resolver)>,
     slots: Arc<tokio::sync::Semaphore>,
@@ -74,6 +76,7 @@ impl NodesPart {
             writer: context.writer(),
             context: context.clone(),
             resolutions: Resolutions::default(),
+            silences: Silences::default(),
             resolver: None,
             slots: Arc::new(tokio::sync::Semaphore::new(LOOKUPS)),
             registries_left_out: 0,
@@ -95,6 +98,7 @@ impl Part for NodesPart {
         Topic::Ca,
         Topic::Resolutions,
         Topic::LockedHosts,
+        Topic::AgentPods,
     ];
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
@@ -104,10 +108,12 @@ impl Part for NodesPart {
             shared.ca.get(),
             shared.own_image.get(),
         );
-        let (Some(observed), Some(ca), Some(own)) = (observed, ca, own) else {
+        let (Some(mut observed), Some(ca), Some(own)) = (observed, ca, own) else {
             // Nothing is taken away for want of knowledge: the parts that know it wake this one.
             return Ok(Wake::OnChange);
         };
+        let (nodes, agents) = (&mut observed.nodes, observed.agents.as_ref());
+        let next = self.silences.note(nodes, agents, now);
         let table = table(&observed.routes, &observed.registries);
         let wake = self.resolve(&observed, &table, ca, now)?;
         // Nodes know the image by its canonical name.
@@ -117,7 +123,7 @@ impl Part for NodesPart {
         let applied = self.apply(&observed, &decided).await;
         let published = self.publish(&observed, &decided, now).await;
         applied.and(published)?;
-        Ok(wake)
+        Ok(wake.or(Wake::at(next)))
     }
 }
 

@@ -11,6 +11,7 @@ use coral_api::node_images::{
 use coral_api::registry_route::{RegistryRouteStatus, SourcePolicy};
 use jiff::Timestamp;
 
+use super::agents::silence;
 use super::world::{HostsInForce, NodeView, RegistryView};
 use crate::ObjectKey;
 
@@ -231,9 +232,15 @@ pub(crate) fn status(
             (Truth::False, "Waiting", message)
         }
     };
-    let (degraded, why) = match trouble {
-        Some((reason, why)) => ((Truth::True, reason), why),
-        None => ((Truth::False, "AsExpected"), String::new()),
+    let silence = silence(selected.iter().copied());
+    let said = silence.as_ref().map(|silence| silence.message.as_str());
+    let message = said.map_or(message.clone(), |said| format!("{message}; {said}"));
+    let (degraded, why) = match (trouble, silence) {
+        (Some((reason, why)), _) => ((Truth::True, reason), why),
+        (None, Some(silence)) if silence.is_fault => {
+            ((Truth::True, "AgentSilent"), silence.message)
+        }
+        (None, _) => ((Truth::False, "AsExpected"), String::new()),
     };
     let progressing = truth == Truth::False && reason == "Waiting";
     for saying in [
@@ -529,6 +536,20 @@ mod tests {
         assert_eq!(ready.reason, "RegistryNotReady");
         let why = "has not been ready yet: Unschedulable: pod reg-0 finds no node";
         assert!(ready.message.ends_with(why), "{}", ready.message);
+    }
+
+    #[test]
+    fn a_route_says_which_nodes_agent_has_stopped_reporting() {
+        let mut nodes = [routed("n1"), routed("n2")];
+        nodes[1].silent = Some("pod x is not ready".to_owned());
+        let status = decided(&route("out", &["quay.io"]), &nodes);
+        let ready = &status.conditions[0];
+        assert_eq!(ready.status, "True", "its files are on the node");
+        let expected =
+            "2 of 2 nodes are routed; no agent reports from node n2 (pod x is not ready)";
+        assert!(ready.message.starts_with(expected), "{}", ready.message);
+        assert_eq!(status.conditions[2].reason, "AgentSilent");
+        assert_eq!(status.proved_hosts, ["quay.io"]);
     }
 
     #[test]

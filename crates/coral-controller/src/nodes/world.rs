@@ -35,6 +35,8 @@ pub(crate) struct NodeView {
     pub(crate) linux: bool,
     /// Its NodeImages object, if there is one.
     pub(crate) placed: Option<Placed>,
+    /// Why its agent has stopped reporting, if it has.
+    pub(crate) silent: Option<String>,
 }
 
 /// The NodeImages object of a node.
