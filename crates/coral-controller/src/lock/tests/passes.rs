@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use super::{REGISTRY, locked, observed, route};
+use super::{REGISTRY, locked, observed, policy, route};
 use crate::lock::decide::decide;
 use crate::lock::objects::LockObjects;
 use crate::lock::{LockPart, generate};
@@ -183,4 +183,23 @@ async fn a_new_leader_keeps_routed_hosts_for_as_long_as_an_earlier_lock_may_be_i
     let writing = part.apply(&decision, at(106));
     let _ = tokio::time::timeout(std::time::Duration::from_millis(1), writing).await;
     assert!(!published(&part).contains(&"quay.io".to_owned()));
+}
+
+#[tokio::test]
+async fn a_policy_that_names_a_missing_mirror_gets_one_warning_event() {
+    let (mut part, server) = part(&[], &[]);
+    let mirrors = json!([{"namespace": "coral-system", "name": "outsid"}]);
+    let named = policy("p", &json!({"mirrors": mirrors}));
+    part.context.cluster.policies = Store::from_objects([(*named).clone()]);
+    let writes = server.serve(|_| None);
+    part.pass(at(100)).await.unwrap();
+    let events = writes.to("/events");
+    let reasons: Vec<&str> = events.iter().filter_map(|e| e["reason"].as_str()).collect();
+    assert_eq!(reasons, ["Applied", "MirrorNotFound"]);
+    let status = writes.to("/injectionpolicies/p/status")[0]["status"].clone();
+    let mut told = (*named).clone();
+    told.status = serde_json::from_value(status).unwrap();
+    part.context.cluster.policies = Store::from_objects([told]);
+    part.pass(at(101)).await.unwrap();
+    assert_eq!(writes.to("/events").len(), 2, "it is told once");
 }
