@@ -107,6 +107,8 @@ pub struct Manifest {
     digest: Digest,
     kind: ManifestKind,
     body: ManifestBody,
+    /// What an index lists that is no manifest.
+    leaves: Vec<Descriptor>,
 }
 
 /// Why bytes are not a manifest that Coral takes.
@@ -194,16 +196,21 @@ impl Manifest {
         if bytes.len() > MAX_MANIFEST_SIZE {
             return Err(ManifestError::TooLarge);
         }
-        let body = body(&bytes).map_err(ManifestError::Json)?;
+        let mut body = body(&bytes).map_err(ManifestError::Json)?;
         let media_type = agree_on_type(content_type, &body)?;
         let kind = kind_of(&media_type, &body)?;
         let digest = algorithm.digest(&bytes);
+        let leaves = match &mut body.manifests {
+            Some(entries) => take_leaves(entries),
+            None => vec![],
+        };
         Ok(Self {
             bytes,
             media_type,
             digest,
             kind,
             body,
+            leaves,
         })
     }
 
@@ -232,7 +239,7 @@ impl Manifest {
         self.kind
     }
 
-    /// The fields Coral reads.
+    /// The fields Coral reads; of what an index lists, the manifests.
     pub fn body(&self) -> &ManifestBody {
         &self.body
     }
@@ -243,16 +250,22 @@ impl Manifest {
     }
 
     /// The blobs it needs, in the order they are written: layers before configuration does not
-    /// matter to any client, so configuration comes first. An index needs none.
+    /// matter to any client, so configuration comes first. An index needs those that it lists itself.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let body = &self.body;
         body.config
             .iter()
             .chain(body.layers.iter().flatten())
             .chain(body.blobs.iter().flatten())
+            .chain(&self.leaves)
     }
 
-    /// The child manifests of an index.
+    /// Everything that an index lists, of whatever type.
+    pub fn entries(&self) -> impl Iterator<Item = &Descriptor> {
+        self.children().iter().chain(&self.leaves)
+    }
+
+    /// The child manifests of an index: what it lists with a manifest's media type.
     pub fn children(&self) -> &[Descriptor] {
         self.body.manifests.as_deref().unwrap_or_default()
     }
@@ -343,6 +356,13 @@ fn kind_of(media_type: &str, body: &ManifestBody) -> Result<ManifestKind, Manife
         ManifestKind::Image if body.layers.is_none() => Err(missing("layers")),
         kind => Ok(kind),
     }
+}
+
+/// Takes out what is no manifest by its media type.
+fn take_leaves(entries: &mut Vec<Descriptor>) -> Vec<Descriptor> {
+    entries
+        .extract_if(.., |entry| !media_type::is_manifest(&entry.media_type))
+        .collect()
 }
 
 fn has_any(list: Option<&Vec<Descriptor>>) -> bool {

@@ -30,6 +30,16 @@ pub const MANIFESTS: [&str; 5] = [
     OCI_ARTIFACT,
 ];
 
+/// Whether a descriptor of this type names a manifest. One without a type is known by its role
+/// alone. Schema 1 counts, so that reading it says what it is. Every other type, known or not, is a
+/// blob's: an index may list layers, as build caches do.
+pub fn is_manifest(media_type: &str) -> bool {
+    let essence = essence(media_type);
+    essence.is_empty()
+        || MANIFESTS.contains(&essence.as_str())
+        || essence.starts_with("application/vnd.docker.distribution.manifest.")
+}
+
 /// The type without its parameters, in lower case: `a/b; charset=utf-8` is `a/b`.
 pub fn essence(value: &str) -> String {
     value

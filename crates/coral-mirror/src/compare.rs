@@ -4,7 +4,7 @@ use coral_distribution::{Category, Error};
 use coral_image::{Digest, PlatformPattern, Version};
 use futures::{StreamExt, stream};
 
-use crate::copy::{Site, cause_of, choose_children};
+use crate::copy::{Site, cause_of, choose_children, is_for_another};
 use crate::pace::AskError;
 use crate::state::Cause;
 
@@ -127,6 +127,10 @@ async fn compare_children(
     let Ok(children) = choose_children(&index, platforms) else {
         return Ok(Difference::Missing);
     };
+    // What was copied before platforms were looked at is asked for again, and refused.
+    if is_for_another(destination, &index, platforms).await {
+        return Ok(Difference::Missing);
+    }
     let sparse = children.len() < index.children().len();
     let questions = children.into_iter().map(|child| {
         let version = Version::Digest(child.digest);

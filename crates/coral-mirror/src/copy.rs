@@ -8,6 +8,8 @@
 mod arrived;
 mod blobs;
 mod error;
+mod missed;
+mod platform;
 mod referrers;
 mod site;
 mod tree;
@@ -21,14 +23,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 pub use error::CopyError;
 pub(crate) use error::{Kind, Side, cause_of};
+pub use missed::Missed;
+pub use platform::check_platforms;
+pub(crate) use platform::is_for_another;
 pub(crate) use referrers::cosign_tags;
 pub use site::Site;
-pub use tree::check_platforms;
 pub(crate) use tree::{choose_children, is_foreign};
 
 use crate::progress::Event;
 use blobs::Blobs;
-use referrers::{Budget, Referrer};
+use referrers::{Budget, Referrers};
 use tree::Tree;
 
 /// How much is done at once.
@@ -65,6 +69,12 @@ pub struct CopyOptions {
     /// Blobs and manifests that are broken at the destination, whatever it says of them: they are
     /// sent again.
     pub broken: BTreeSet<Digest>,
+    /// What the destination's name must resolve to in the end; anything else is refused before it
+    /// is written. A destination's digest says the same.
+    pub expected: Option<Digest>,
+    /// Looks first whether the destination's name resolves to the image already: then only what
+    /// is missing there is written, and not the name.
+    pub look_first: bool,
 }
 
 /// Who is told of the progress.
@@ -98,6 +108,10 @@ pub struct Copied {
     pub spared: u64,
     /// Referrers and signature tags copied with it.
     pub referrers: usize,
+    /// Referrers and signature tags that were not.
+    pub missed: Missed,
+    /// Whether the destination had all of it already.
+    pub up_to_date: bool,
     /// Whether some platforms of an index were left out.
     pub sparse: bool,
     /// Time it took.
@@ -141,54 +155,71 @@ impl Copier {
         }
     }
 
-    /// Copies one image with all that belongs to it.
+    /// Copies one image with all that belongs to it. Referrers and signature tags that cannot be
+    /// copied do not keep the image from its name: see [`Copied::missed`].
     pub async fn copy(&self, request: &CopyRequest) -> Result<Copied, CopyError> {
-        self.copy_at_depth(request, 0, &Budget::default()).await
+        self.copy_at_depth(request, None, 0, &Budget::default())
+            .await
     }
 
-    /// `depth` counts from an image to its referrers to theirs.
+    /// `depth` counts from an image to its referrers to theirs; a referrer has a `subject`.
     async fn copy_at_depth(
         &self,
         request: &CopyRequest,
+        subject: Option<Digest>,
         depth: u8,
         budget: &Budget,
     ) -> Result<Copied, CopyError> {
         let start = Instant::now();
         let tree = tree::read(request, self.limits.manifests_per_image).await?;
+        check_root(request, tree.root(), subject)?;
+        let is_named = request.options.look_first && names_already(request, tree.root()).await;
         (request.report)(&Event::Sized {
             bytes: tree.blob_bytes(),
         });
-        let (mut bytes, referrers) = futures::try_join!(
-            self.copy_blobs(request, &tree),
+        let (bytes, mut found) = futures::join!(
+            self.copy_blobs(request, &tree, is_named),
             referrers::find(request, &tree, depth, budget),
-        )?;
+        );
+        let mut bytes = bytes?;
         let copied = async {
             self.put_children(request, &tree).await?;
-            bytes += self
-                .put_root(request, &tree, &referrers, (depth, budget))
-                .await?;
-            Ok(())
+            self.put_root(request, &tree, is_named, &mut found, (depth, budget))
+                .await
         };
-        if let Err(error) = copied.await {
-            // Whatever was believed to be there may not be: the next try asks for each blob.
-            self.blobs.forget(&request.destination.registry);
-            return Err(error);
-        }
+        let arrived = match copied.await {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                // Whatever was believed to be there may not be: the next try asks for each blob.
+                self.blobs.forget(&request.destination.registry);
+                return Err(error);
+            }
+        };
+        let is_new = !is_named || bytes.moved > 0 || tree.children().next().is_some();
+        bytes += arrived.bytes;
         Ok(Copied {
             digest: tree.root().digest(),
             moved: bytes.moved,
             spared: bytes.spared,
-            referrers: referrers.len(),
+            referrers: arrived.count,
+            up_to_date: !is_new && arrived.count == 0 && found.missed.is_empty(),
+            missed: found.missed,
             sparse: tree.is_sparse(),
             elapsed: start.elapsed(),
         })
     }
 
-    async fn copy_blobs(&self, request: &CopyRequest, tree: &Tree) -> Result<Bytes, CopyError> {
+    /// `asks_first`: what is named already is there, most likely.
+    async fn copy_blobs(
+        &self,
+        request: &CopyRequest,
+        tree: &Tree,
+        asks_first: bool,
+    ) -> Result<Bytes, CopyError> {
         let blobs = tree
             .blobs()
             .into_iter()
-            .map(|blob| self.blobs.ensure(request, blob));
+            .map(|blob| self.blobs.ensure(request, blob, asks_first));
         stream::iter(blobs.collect::<Vec<_>>())
             .buffer_unordered(self.limits.blobs_per_image.max(1))
             .try_fold(Bytes::default(), |mut total, bytes| async move {
@@ -214,36 +245,94 @@ impl Copier {
 
     /// Writes the root and its referrers. With referrers the root is there by digest before
     /// anything refers to it, and gets its tag only after them: whoever finds the tag finds the
-    /// signatures.
+    /// signatures that could be copied.
     async fn put_root(
         &self,
         request: &CopyRequest,
         tree: &Tree,
-        referrers: &[Referrer],
+        is_named: bool,
+        found: &mut Referrers,
         (depth, budget): (u8, &Budget),
-    ) -> Result<Bytes, CopyError> {
+    ) -> Result<Arrived, CopyError> {
         let root = tree.root();
+        let name = &request.destination_version;
         let by_digest = Version::Digest(root.digest());
-        let mut bytes = Bytes::default();
-        if !referrers.is_empty() && request.destination_version != by_digest {
-            put(request, by_digest, root).await?;
+        let has_referrers = !found.referrers.is_empty();
+        if !is_named {
+            if has_referrers && *name != by_digest {
+                put(request, by_digest, root).await?;
+            }
+            if !has_referrers || name.digest().is_some() {
+                put(request, name.clone(), root).await?;
+            }
         }
-        if referrers.is_empty() || request.destination_version.digest().is_some() {
-            put(request, request.destination_version.clone(), root).await?;
+        let mut arrived = Arrived::default();
+        for referrer in &found.referrers {
+            let (of, own) = (referrer.subject(), referrer.request(request));
+            let copied = Box::pin(self.copy_at_depth(&own, of, depth + 1, budget)).await;
+            match copied {
+                Ok(copied) => {
+                    arrived.count += 1;
+                    arrived.bytes += Bytes {
+                        moved: copied.moved,
+                        spared: copied.spared,
+                    };
+                    found.missed.add(copied.missed);
+                }
+                Err(error) if error.is_no_referrer() => {
+                    tracing::info!(referrer = %referrer.version(), reason = %error, "left out");
+                }
+                Err(error) => found.missed.add(Missed::of(&error)),
+            }
         }
-        for referrer in referrers {
-            let copied =
-                Box::pin(self.copy_at_depth(&referrer.request(request), depth + 1, budget)).await?;
-            bytes += Bytes {
-                moved: copied.moved,
-                spared: copied.spared,
-            };
+        if !is_named && has_referrers && name.digest().is_none() {
+            put(request, name.clone(), root).await?;
         }
-        if !referrers.is_empty() && request.destination_version.digest().is_none() {
-            put(request, request.destination_version.clone(), root).await?;
-        }
-        Ok(bytes)
+        Ok(arrived)
     }
+}
+
+/// Referrers that were copied.
+#[derive(Debug, Default)]
+struct Arrived {
+    count: usize,
+    bytes: Bytes,
+}
+
+/// Whether what was read is what was asked for: the digest that is expected at the destination,
+/// and of a referrer, its subject.
+fn check_root(
+    request: &CopyRequest,
+    root: &Manifest,
+    subject: Option<Digest>,
+) -> Result<(), CopyError> {
+    let names = [
+        request.options.expected.as_ref(),
+        request.destination_version.digest(),
+    ];
+    for expected in names.into_iter().flatten() {
+        let actual = expected.algorithm().digest(root.bytes());
+        if actual != *expected {
+            let (expected, actual) = (Box::new(*expected), Box::new(actual));
+            return Err(Kind::OtherDigest { expected, actual }.into());
+        }
+    }
+    match subject {
+        Some(subject) if root.subject().map(|s| s.digest) != Some(subject) => {
+            Err(Kind::NoReferrer(Box::new(subject)).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the destination's name resolves to the image already. A destination that does not say
+/// so is written to: that says what is wrong.
+async fn names_already(request: &CopyRequest, root: &Manifest) -> bool {
+    let name = &request.destination_version;
+    let there = request.destination.endpoint.head(name).await;
+    let digest = there.ok().flatten().map(|there| there.digest);
+    let is_root = |digest: Digest| digest.algorithm().digest(root.bytes()) == digest;
+    digest.is_some_and(is_root) && !request.options.broken.contains(&root.digest())
 }
 
 async fn put(

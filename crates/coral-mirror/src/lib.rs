@@ -36,7 +36,8 @@ mod worker;
 pub use access::{Access, AccessError, AccessSource};
 pub use bandwidth::Bandwidth;
 pub use copy::{
-    Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Report, Site, check_platforms,
+    Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Missed, Report, Site,
+    check_platforms,
 };
 pub use engine::{Completeness, Engine, EngineLimits};
 pub use expand::{Creations, Expanded, Wanted, expand};

@@ -232,7 +232,7 @@ async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
         options: CopyOptions {
             platforms: wanted.platforms.clone(),
             without_referrers: !wanted.referrers,
-            broken: BTreeSet::new(),
+            ..CopyOptions::default()
         },
         report: Arc::new(|_| {}),
     };

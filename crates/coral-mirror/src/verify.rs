@@ -51,7 +51,7 @@ pub(crate) async fn verify(
         walk.add(children.iter().map(|child| child.digest), Some(place))?;
         if wanted.referrers {
             let companions = companions(destination, &digest).await;
-            walk.add(companions.map_err(at_destination)?, Some(place))?;
+            walk.add(companions, Some(place))?;
         }
     }
     Ok(walk.broken)
@@ -126,14 +126,20 @@ impl Walk {
     }
 }
 
-/// What the destination has that goes with a manifest.
-async fn companions(destination: &Endpoint, subject: &Digest) -> Result<Vec<Digest>, Error> {
-    let referrers = destination.referrers(subject).await?;
+/// What the destination has that goes with a manifest. What it does not tell is left unseen: the
+/// image itself is whole without.
+async fn companions(destination: &Endpoint, subject: &Digest) -> Vec<Digest> {
+    let untold = |error: &Error| {
+        tracing::warn!(%subject, %error, "referrers at the destination were not verified");
+    };
+    let referrers = destination.referrers(subject).await;
+    let referrers = referrers.inspect_err(untold).unwrap_or_default();
     let mut found: Vec<Digest> = referrers.iter().map(|referrer| referrer.digest).collect();
     for tag in cosign_tags(subject) {
-        found.extend(destination.head(&tag).await?.map(|there| there.digest));
+        let there = destination.head(&tag).await.inspect_err(untold);
+        found.extend(there.ok().flatten().map(|there| there.digest));
     }
-    Ok(found)
+    found
 }
 
 async fn broken_blobs(

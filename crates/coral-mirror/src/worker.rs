@@ -11,7 +11,7 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use crate::access::{Access, AccessError, AccessSource};
-use crate::copy::{Copier, CopyError, CopyOptions, CopyRequest};
+use crate::copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest};
 use crate::job::Job;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::progress::{Event, Observer, Subject, chain};
@@ -20,6 +20,8 @@ use crate::state::RetryPolicy;
 
 /// How often the lease of a job is renewed while it is copied.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// Tries to copy what belongs to an image that has its name already.
+const MISSED_TRIES: u32 = 4;
 /// Longest wait before a queue that failed is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -136,11 +138,13 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
                 platforms: job.platforms.clone(),
                 without_referrers: !job.referrers,
                 broken: job.broken.clone(),
+                ..CopyOptions::default()
             },
             report: Arc::new(observe),
         };
         let copied = self.copier.copy(&request).await;
         let copied = copied.map_err(|error| failure_of(&error))?;
+        let copied = self.with_what_was_missed(request, copied).await;
         let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);
         Ok(Done {
             digest,
@@ -148,6 +152,33 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
             sparse,
             elapsed: copied.elapsed,
         })
+    }
+}
+
+impl<Q: Queue, A: AccessSource> Worker<Q, A> {
+    /// Tries referrers again that may be copied after all; the image itself has its name by now.
+    async fn with_what_was_missed(&self, mut request: CopyRequest, mut copied: Copied) -> Copied {
+        let policy = RetryPolicy::default();
+        request.options.look_first = true;
+        request.options.broken.clear();
+        for attempt in 1..MISSED_TRIES {
+            if !copied.missed.may_pass() {
+                break;
+            }
+            tokio::time::sleep(policy.backoff(attempt, rand::random())).await;
+            match self.copier.copy(&request).await {
+                Ok(again) => {
+                    copied.moved += again.moved;
+                    copied.missed = again.missed;
+                }
+                Err(error) => tracing::debug!(%error, "the copy of its referrers was given up"),
+            }
+        }
+        if let Some(error) = &copied.missed.first {
+            let missed = copied.missed.count;
+            tracing::warn!(missed, error, "mirrored without some of its referrers");
+        }
+        copied
     }
 }
 

@@ -17,6 +17,8 @@ use coral_mirror::{
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use tokio_util::sync::CancellationToken;
 
+#[path = "copying/answers.rs"]
+mod answers;
 #[path = "copying/apart.rs"]
 mod apart;
 #[path = "copying/blame.rs"]

@@ -35,9 +35,7 @@ pub(crate) async fn run(
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let (destination, archive) = destination.begun()?;
-    let destination_version = destination
-        .version()
-        .unwrap_or_else(|| source_version.clone());
+    let destination_version = destination.version_to_write(&source, &source_version);
     let (bars, name, key) = (
         terminal.clone(),
         arguments.source.clone(),
@@ -52,6 +50,8 @@ pub(crate) async fn run(
             platforms: arguments.platforms.clone(),
             without_referrers: arguments.no_referrers,
             broken: BTreeSet::new(),
+            expected: destination.digest(),
+            look_first: true,
         },
         report: Arc::new(move |event| bars.observe(&alone(&name, key.as_ref()), event)),
     };
@@ -78,7 +78,20 @@ pub(crate) async fn run(
     };
     terminal.forget(&arguments.source);
     client.settle(SETTLING).await;
-    print(&arguments, &copied?);
+    let copied = copied?;
+    if let Some(error) = &copied.missed.first {
+        let count = copied.missed.count;
+        terminal.line(&format!(
+            "warning: {}: copied without {}: {error}",
+            arguments.source,
+            counted(
+                count,
+                "list of referrers or referrer",
+                "lists of referrers or referrers"
+            ),
+        ));
+    }
+    print(&arguments, &copied);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,7 +106,7 @@ async fn copy_with_retries(
     let policy = RetryPolicy::default();
     for attempt in 1.. {
         let error = match engine.copy(request).await {
-            Ok(copied) => return Ok(copied),
+            Ok(copied) => return Ok(with_what_was_missed(&engine, request, copied).await),
             Err(error) => error,
         };
         let wait = policy.backoff(attempt, rand::random());
@@ -113,6 +126,27 @@ async fn copy_with_retries(
     unreachable!("the loop ends at the limit")
 }
 
+/// The image has its name by now; referrers that may be copied after all are tried again.
+async fn with_what_was_missed(
+    engine: &Copier,
+    request: &CopyRequest,
+    mut copied: Copied,
+) -> Copied {
+    let policy = RetryPolicy::default();
+    for attempt in 1..policy.limit {
+        if !copied.missed.may_pass() {
+            break;
+        }
+        tokio::time::sleep(policy.backoff(attempt, rand::random())).await;
+        if let Ok(again) = engine.copy(request).await {
+            copied.moved += again.moved;
+            copied.referrers += again.referrers;
+            copied.missed = again.missed;
+        }
+    }
+    copied
+}
+
 /// What `copy -o json` prints beside the image.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -122,6 +156,8 @@ struct CopyDone {
     /// Bytes that the destination had.
     bytes_present: u64,
     referrers: usize,
+    /// Referrers, and lists of them, that could not be copied or read.
+    referrers_missed: usize,
     seconds: f64,
 }
 
@@ -139,10 +175,15 @@ fn print(arguments: &CopyArguments, copied: &Copied) {
                     ..image
                 },
                 done: CopyDone {
-                    action: Action::Copied,
+                    action: if copied.up_to_date {
+                        Action::UpToDate
+                    } else {
+                        Action::Copied
+                    },
                     bytes_copied: copied.moved,
                     bytes_present: copied.spared,
                     referrers: copied.referrers,
+                    referrers_missed: copied.missed.count,
                     seconds: copied.elapsed.as_secs_f64(),
                 },
             });
@@ -153,13 +194,19 @@ fn print(arguments: &CopyArguments, copied: &Copied) {
 fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {
     let referrers = match copied.referrers {
         0 => String::new(),
-        count => format!(", {count} referrers"),
+        count => format!(", {}", counted(count, "referrer", "referrers")),
     };
     let sparse = if copied.sparse {
         ", sparse: only the platforms asked for"
     } else {
         ""
     };
+    if copied.up_to_date {
+        return format!(
+            "{} -> {} {} (up to date{sparse})",
+            arguments.source, arguments.destination, copied.digest,
+        );
+    }
     format!(
         "{} -> {} {} ({} moved, {} already there{referrers}{sparse})",
         arguments.source,
@@ -168,6 +215,10 @@ fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {
         indicatif::HumanBytes(copied.moved),
         indicatif::HumanBytes(copied.spared),
     )
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// What is copied, for no mirror.

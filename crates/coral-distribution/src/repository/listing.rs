@@ -110,6 +110,7 @@ impl Odd {
 pub(super) struct Pages {
     next: Option<Url>,
     seen: HashSet<Url>,
+    most: usize,
 }
 
 impl Pages {
@@ -117,7 +118,13 @@ impl Pages {
         Self {
             next: Some(first),
             seen: HashSet::new(),
+            most: MAX_PAGES,
         }
+    }
+
+    /// The same with another bound on their number.
+    pub(super) fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     /// The next page to ask for.
@@ -150,8 +157,8 @@ impl Pages {
                 location::shown(&next)
             )));
         }
-        if self.seen.len() >= MAX_PAGES {
-            return Err(fail(format!("more than {MAX_PAGES} pages")));
+        if self.seen.len() >= self.most {
+            return Err(fail(format!("more than {} pages", self.most)));
         }
         self.next = Some(next);
         Ok(())

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Tag, Version, media_type};
+use coral_image::{
+    Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestKind, Tag, Version, media_type,
+};
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
@@ -15,6 +17,8 @@ use crate::transport::{Response, read_bounded, refusal};
 
 /// Times the tag is written before another writer is given way for good.
 const MAX_ATTEMPTS: usize = 5;
+/// Pages of referrers of one manifest that are read.
+const MAX_PAGES: usize = 500;
 /// More referrers of one manifest than anybody has.
 const MAX_REFERRERS: usize = 100_000;
 /// Bytes of all pages of referrers of one manifest together.
@@ -39,16 +43,19 @@ impl ReferrersLocks {
 
 impl RepositoryClient {
     /// The manifests that refer to this one, by the referrers API, else by the tag that stands in
-    /// for it; none is an empty list. Their annotations, which may be large, are left out.
+    /// for it; none is an empty list. Their annotations, which may be large, are left out. Each is
+    /// what the registry says refers to this manifest: whether it does, its `subject` says.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         match self.referrers_by_api(subject).await? {
             Some(found) => Ok(found),
-            None => Ok(self
-                .referrers_index(subject)
-                .await?
-                .map_or_else(Vec::new, |index| {
-                    index.children().iter().map(essential).collect()
-                })),
+            None => match self.referrers_tag(subject).await? {
+                Some(index) if lists_referrers(&index, subject) => {
+                    Ok(index.entries().map(essential).collect())
+                }
+                // Some registries answer the tag with the manifest itself, which says nothing of
+                // its referrers, and neither does what is no index.
+                _ => Ok(vec![]),
+            },
         }
     }
 
@@ -59,7 +66,8 @@ impl RepositoryClient {
             self.repository.path()
         );
         let mut pages =
-            Pages::new(self.url(&format!("referrers/{subject}"), format_args!("{asked}"))?);
+            Pages::new(self.url(&format!("referrers/{subject}"), format_args!("{asked}"))?)
+                .at_most(MAX_PAGES);
         let (mut found, mut bytes) = (Vec::new(), 0);
         while let Some(url) = pages.next() {
             let response = self.ask_page(url, &asked, media_type::OCI_INDEX).await?;
@@ -79,7 +87,11 @@ impl RepositoryClient {
             }
             let index = Manifest::parse(body, Some(media_type::OCI_INDEX))
                 .map_err(|error| Error::new(&host, &asked, error))?;
-            found.extend(index.children().iter().map(essential));
+            if subject.algorithm().digest(index.bytes()) == *subject {
+                // The registry has taken the question for one about the manifest itself.
+                return Ok(None);
+            }
+            found.extend(index.entries().map(essential));
             if found.len() > MAX_REFERRERS {
                 let text = format!("more than {MAX_REFERRERS} referrers");
                 return Err(Error::new(&host, &asked, Problem::Protocol(text)));
@@ -88,10 +100,10 @@ impl RepositoryClient {
         Ok(Some(found))
     }
 
-    /// What the referrers tag of a manifest holds.
-    async fn referrers_index(&self, subject: &Digest) -> Result<Option<Manifest>, Error> {
+    /// What the referrers tag of a manifest names.
+    async fn referrers_tag(&self, subject: &Digest) -> Result<Option<Manifest>, Error> {
         match self.manifest(&Version::Tag(fallback_tag(subject))).await {
-            Ok(index) => Ok(Some(index)),
+            Ok(found) => Ok(Some(found)),
             Err(error) if error.category() == Category::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -110,14 +122,23 @@ impl RepositoryClient {
             .lock_for(format!("{}:{tag}", self.repository));
         let _turn = lock.lock().await;
         for _ in 0..MAX_ATTEMPTS {
-            let before = self.referrers_index(subject).await?;
-            let changed = with_referrer(before.as_ref(), &referrer).map_err(|problem| {
+            let before = self.referrers_tag(subject).await?;
+            let refused = |problem| {
                 Error::new(
                     self.repository.host(),
                     format_args!("adding to {tag}"),
                     problem,
                 )
-            })?;
+            };
+            if before
+                .as_ref()
+                .is_some_and(|b| !lists_referrers(b, subject))
+            {
+                return Err(refused(Problem::protocol(
+                    "the referrers tag does not point at an index of referrers",
+                )));
+            }
+            let changed = with_referrer(before.as_ref(), &referrer).map_err(refused)?;
             let Some(index) = changed else { return Ok(()) };
             self.put_bytes(&tag, &index).await?;
             let now = self.head(&tag).await?;
@@ -133,6 +154,11 @@ impl RepositoryClient {
             Problem::Protocol(text),
         ))
     }
+}
+
+/// Whether what the referrers tag names can be the list of a manifest's referrers.
+fn lists_referrers(found: &Manifest, subject: &Digest) -> bool {
+    found.kind() == ManifestKind::Index && subject.algorithm().digest(found.bytes()) != *subject
 }
 
 /// A referrer without what is of any length.
@@ -168,12 +194,7 @@ pub(crate) fn with_referrer(
     referrer: &Descriptor,
 ) -> Result<Option<Manifest>, Problem> {
     let mut index = match before {
-        Some(index)
-            if index
-                .children()
-                .iter()
-                .any(|child| child.digest == referrer.digest) =>
-        {
+        Some(index) if index.entries().any(|child| child.digest == referrer.digest) => {
             return Ok(None);
         }
         Some(index) => serde_json::from_slice(index.bytes()).map_err(|error| {

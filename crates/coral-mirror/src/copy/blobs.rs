@@ -53,16 +53,25 @@ impl Blobs {
         self.known().arrived.remove(registry);
     }
 
-    /// Brings one blob to the destination, unless it is there.
+    /// Brings one blob to the destination, unless it is there. Where that is likely, the
+    /// destination is asked first, which changes nothing there.
     pub(super) async fn ensure(
         &self,
         request: &CopyRequest,
         blob: &Descriptor,
+        asks_first: bool,
     ) -> Result<Bytes, CopyError> {
         let place = (request.destination.registry.clone(), blob.digest);
         let turn = self.turn(&place);
         let guard = turn.lock().await;
-        let result = self.ensure_in_turn(request, blob, &place).await;
+        let result = if asks_first && is_there(request, blob).await {
+            Ok(Bytes {
+                moved: 0,
+                spared: blob.size,
+            })
+        } else {
+            self.ensure_in_turn(request, blob, &place).await
+        };
         drop(guard);
         self.end_turn(&place, turn);
         let bytes = result?;
@@ -192,6 +201,16 @@ async fn begin(
         }
         begun => Ok(begun),
     }
+}
+
+/// Whether the destination says that it has this blob, in this size. One that does not say so is
+/// sent the blob.
+async fn is_there(request: &CopyRequest, blob: &Descriptor) -> bool {
+    if request.options.broken.contains(&blob.digest) {
+        return false;
+    }
+    let size = request.destination.endpoint.blob_size(&blob.digest).await;
+    matches!(size, Ok(Some(size)) if size == blob.size)
 }
 
 /// Whether the source has this blob, in this size, itself. One that cannot be asked is taken to

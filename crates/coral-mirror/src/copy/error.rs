@@ -3,6 +3,7 @@
 use std::fmt;
 
 use coral_distribution::{Category, Disposition, Error};
+use coral_image::Digest;
 
 use crate::pace::AskError;
 use crate::state::Cause;
@@ -34,6 +35,17 @@ pub(crate) enum Kind {
     Distribution { side: Side, source: AskError },
     #[error("none of its platforms was asked for ({wanted}); it has {available}")]
     NoPlatform { wanted: String, available: String },
+    #[error("its platform was not asked for ({wanted}); it is for {platform}")]
+    OtherPlatform { wanted: String, platform: String },
+    #[error(
+        "the destination's digest is {expected}, but the image has {actual}; nothing was written"
+    )]
+    OtherDigest {
+        expected: Box<Digest>,
+        actual: Box<Digest>,
+    },
+    #[error("it does not name {0} as its subject")]
+    NoReferrer(Box<Digest>),
     #[error("its indexes are nested more than {0} deep")]
     TooDeep(usize),
     #[error("it has more than {0} manifests")]
@@ -59,6 +71,11 @@ impl CopyError {
             && *side == Side::Source
     }
 
+    /// Whether what was listed as a referrer is none.
+    pub(super) fn is_no_referrer(&self) -> bool {
+        matches!(self.0, Kind::NoReferrer(_))
+    }
+
     /// What the failure asks for.
     pub fn cause(&self) -> Cause {
         match &self.0 {
@@ -71,7 +88,9 @@ impl CopyError {
     pub fn category(&self) -> &'static str {
         match &self.0 {
             Kind::Distribution { source, .. } => source.category(),
-            Kind::NoPlatform { .. } => "no_platform",
+            Kind::NoPlatform { .. } | Kind::OtherPlatform { .. } => "no_platform",
+            Kind::OtherDigest { .. } => "digest",
+            Kind::NoReferrer(_) => "no_referrer",
             Kind::TooDeep(_) | Kind::TooMany(_) | Kind::TooManyReferrers(_) | Kind::TooLarge(_) => {
                 "too_large"
             }

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coral_image::{Digest, Tag, Version};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 
 use super::error::{Kind, Side};
 use super::tree::Tree;
-use super::{CopyError, CopyOptions, CopyRequest};
+use super::{CopyError, CopyOptions, CopyRequest, Missed};
 
 /// Signatures of attestations of images; nothing known goes deeper.
 const MAX_DEPTH: u8 = 3;
@@ -44,73 +44,117 @@ impl Budget {
 
 /// A manifest to copy along, under the name it has at the source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Referrer(Version);
+pub(super) struct Referrer {
+    version: Version,
+    subject: Digest,
+}
 
 impl Referrer {
     /// The copy of this referrer that goes with the copy of its subject.
     pub(super) fn request(&self, subject: &CopyRequest) -> CopyRequest {
         CopyRequest {
-            source_version: self.0.clone(),
-            destination_version: self.0.clone(),
-            // What refers to an image is not itself for a platform.
+            source_version: self.version.clone(),
+            destination_version: self.version.clone(),
             options: CopyOptions {
+                // What refers to an image is not itself for a platform.
                 platforms: vec![],
+                expected: None,
+                // It was looked for already.
+                look_first: false,
                 ..subject.options.clone()
             },
             ..subject.clone()
         }
     }
+
+    /// The name it has at the source.
+    pub(super) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What it must name as its subject: cosign's tags go by their names alone.
+    pub(super) fn subject(&self) -> Option<Digest> {
+        self.version.digest().map(|_| self.subject)
+    }
 }
 
-/// What refers to any manifest of the tree and is not at the destination.
+/// What goes with an image and is not at the destination.
+#[derive(Debug, Default)]
+pub(super) struct Referrers {
+    pub(super) referrers: Vec<Referrer>,
+    /// What could not be found out.
+    pub(super) missed: Missed,
+}
+
+impl Referrers {
+    fn take_in(&mut self, found: Result<Option<Referrer>, CopyError>) {
+        match found {
+            Ok(referrer) => self.referrers.extend(referrer),
+            Err(error) => self.missed.add(Missed::of(&error)),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.referrers.extend(other.referrers);
+        self.missed.add(other.missed);
+    }
+}
+
+/// What refers to any manifest of the tree and is not at the destination. What cannot be found out
+/// is missed: it does not keep the image from being copied.
 pub(super) async fn find(
     request: &CopyRequest,
     tree: &Tree,
     depth: u8,
     budget: &Budget,
-) -> Result<Vec<Referrer>, CopyError> {
+) -> Referrers {
     if request.options.without_referrers || depth >= MAX_DEPTH {
-        return Ok(vec![]);
+        return Referrers::default();
     }
+    let own: HashSet<Digest> = tree.digests().iter().copied().collect();
     let questions = tree
         .digests()
         .iter()
-        .map(|digest| find_for(request, *digest, budget));
-    let found: Vec<Vec<Referrer>> = stream::iter(questions.collect::<Vec<_>>())
+        .map(|digest| find_for(request, *digest, &own, budget));
+    let found: Vec<Referrers> = stream::iter(questions.collect::<Vec<_>>())
         .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
+        .collect()
+        .await;
+    let mut all = Referrers::default();
+    for found in found {
+        all.add(found);
+    }
     let mut seen = HashSet::new();
-    let distinct = found
-        .into_iter()
-        .flatten()
-        .filter(|r| seen.insert(r.clone()));
-    Ok(distinct.collect())
+    all.referrers.retain(|r| seen.insert(r.version.clone()));
+    all
 }
 
 async fn find_for(
     request: &CopyRequest,
     subject: Digest,
+    own: &HashSet<Digest>,
     budget: &Budget,
-) -> Result<Vec<Referrer>, CopyError> {
+) -> Referrers {
     let source = &request.source;
-    let failed = |e| CopyError::at(Side::Source, e);
-    let descriptors = source.ask(|| source.endpoint.referrers(&subject)).await;
-    let descriptors = descriptors.map_err(failed)?;
-    budget.spend(descriptors.len())?;
-    let mut versions: Vec<Version> = descriptors
-        .iter()
-        .map(|d| Version::Digest(d.digest))
-        .collect();
+    let mut found = Referrers::default();
+    let listed = source.ask(|| source.endpoint.referrers(&subject)).await;
+    let listed = listed.map_err(|e| CopyError::at(Side::Source, e));
+    let listed = listed.and_then(|listed| budget.spend(listed.len()).map(|()| listed));
+    let mut versions = vec![];
+    match listed {
+        Ok(listed) => versions.extend(listed.iter().map(|d| Version::Digest(d.digest))),
+        Err(error) => found.missed.add(Missed::of(&error)),
+    }
     versions.extend(cosign_tags(&subject));
     let questions = versions
         .into_iter()
-        .map(|version| missing(request, version));
-    let missing: Vec<Option<Referrer>> = stream::iter(questions.collect::<Vec<_>>())
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
-    Ok(missing.into_iter().flatten().collect())
+        .map(|version| missing(request, version, subject, own));
+    let questions = stream::iter(questions.collect::<Vec<_>>()).buffered(AT_ONCE);
+    let answers: Vec<_> = questions.collect().await;
+    for answer in answers {
+        found.take_in(answer);
+    }
+    found
 }
 
 /// The tags under which cosign keeps what it says of a manifest.
@@ -123,8 +167,15 @@ pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
         .map(Version::Tag)
 }
 
-/// A referrer that the source has and the destination has not, or not at the same digest.
-async fn missing(request: &CopyRequest, version: Version) -> Result<Option<Referrer>, CopyError> {
+/// A referrer that the source has and the destination has not, or not at the same digest. What is
+/// part of the image itself says nothing of it: a registry may answer with the image whatever tag
+/// it is asked for.
+async fn missing(
+    request: &CopyRequest,
+    version: Version,
+    subject: Digest,
+    own: &HashSet<Digest>,
+) -> Result<Option<Referrer>, CopyError> {
     let (source, destination) = (&request.source, &request.destination.endpoint);
     let find = |e| CopyError::at(Side::Destination, e);
     let wanted = match &version {
@@ -135,14 +186,15 @@ async fn missing(request: &CopyRequest, version: Version) -> Result<Option<Refer
             head.map_err(read)?.map(|d| d.digest)
         }
     };
-    let Some(wanted) = wanted else {
+    let Some(wanted) = wanted.filter(|digest| !own.contains(digest)) else {
         return Ok(None);
     };
+    let referrer = Referrer { version, subject };
     if request.options.broken.contains(&wanted) {
-        return Ok(Some(Referrer(version)));
+        return Ok(Some(referrer));
     }
-    let there = destination.head(&version).await.map_err(find)?;
-    Ok((there.map(|d| d.digest) != Some(wanted)).then_some(Referrer(version)))
+    let there = destination.head(&referrer.version).await.map_err(find)?;
+    Ok((there.map(|d| d.digest) != Some(wanted)).then_some(referrer))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, Platform
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::error::{Kind, Side};
-use super::{CopyError, CopyRequest};
+use super::{CopyError, CopyRequest, platform};
 
 /// Indexes of indexes of indexes; nobody is known to nest deeper than two.
 const MAX_DEPTH: usize = 8;
@@ -24,6 +24,8 @@ pub(crate) struct Tree {
     manifests: Vec<Manifest>,
     /// Every image and index of the tree, those that the destination has included.
     digests: Vec<Digest>,
+    /// What an index lists with an odd type and the source keeps as a manifest.
+    not_blobs: HashSet<Digest>,
     sparse: bool,
 }
 
@@ -48,7 +50,9 @@ impl Tree {
     pub(crate) fn blobs(&self) -> Vec<&Descriptor> {
         let mut seen = HashSet::new();
         let all = self.manifests.iter().flat_map(Manifest::blobs);
-        all.filter(|b| !is_foreign(b) && seen.insert(b.digest))
+        let is_blob = |b: &&Descriptor| !is_foreign(b) && !self.not_blobs.contains(&b.digest);
+        all.filter(is_blob)
+            .filter(|b| seen.insert(b.digest))
             .collect()
     }
 
@@ -69,8 +73,10 @@ pub(crate) fn is_foreign(blob: &Descriptor) -> bool {
 /// Reads the tree of a request's image, level by level.
 pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, CopyError> {
     let root = read_manifest(request, &request.source_version).await?;
+    platform::check(&request.source, &root, &request.options.platforms).await?;
     let mut levels = Levels::default();
-    let mut next = levels.take_in(vec![root], &request.options.platforms)?;
+    let odd = odd_manifests(request, std::slice::from_ref(&root)).await?;
+    let mut next = levels.take_in(vec![root], odd, &request.options.platforms)?;
     while !next.is_empty() {
         let children = next
             .into_iter()
@@ -79,10 +85,37 @@ pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, 
             .buffered(at_once.max(1))
             .try_collect()
             .await?;
-        let level = found.into_iter().flatten().collect();
-        next = levels.take_in(level, &request.options.platforms)?;
+        let level: Vec<Manifest> = found.into_iter().flatten().collect();
+        let odd = odd_manifests(request, &level).await?;
+        next = levels.take_in(level, odd, &request.options.platforms)?;
     }
     Ok(levels.into_tree())
+}
+
+/// What is listed is a manifest or a blob by its media type. A type that says neither is a blob's,
+/// unless the source has no such blob: registries keep manifests of any type.
+async fn odd_manifests(
+    request: &CopyRequest,
+    level: &[Manifest],
+) -> Result<Vec<Descriptor>, CopyError> {
+    let source = &request.source;
+    let mut odd = vec![];
+    let indexes = level.iter().filter(|m| m.kind() == ManifestKind::Index);
+    for leaf in indexes.flat_map(Manifest::blobs) {
+        if is_layer(&leaf.media_type) || is_foreign(leaf) {
+            continue;
+        }
+        let size = source.ask(|| source.endpoint.blob_size(&leaf.digest)).await;
+        if size.map_err(|e| CopyError::at(Side::Source, e))?.is_none() {
+            odd.push(leaf.clone());
+        }
+    }
+    Ok(odd)
+}
+
+/// Layers, of which there may be many, and of which there is no doubt.
+fn is_layer(media_type: &str) -> bool {
+    media_type.contains(".layer.") || media_type.contains(".diff.")
 }
 
 async fn read_manifest(request: &CopyRequest, version: &Version) -> Result<Manifest, CopyError> {
@@ -110,21 +143,25 @@ struct Levels {
     manifests: Vec<Vec<Manifest>>,
     digests: HashSet<Digest>,
     order: Vec<Digest>,
+    not_blobs: HashSet<Digest>,
     bytes: usize,
     sparse: bool,
 }
 
 impl Levels {
-    /// Adds a level and gives the children that were not seen before.
+    /// Adds a level and gives the children that were not seen before, with those of an `odd` type.
     fn take_in(
         &mut self,
         level: Vec<Manifest>,
+        odd: Vec<Descriptor>,
         platforms: &[PlatformPattern],
     ) -> Result<Vec<Descriptor>, CopyError> {
         if self.manifests.len() > MAX_DEPTH {
             return Err(Kind::TooDeep(MAX_DEPTH).into());
         }
-        let mut children = vec![];
+        self.not_blobs.extend(odd.iter().map(|d| d.digest));
+        let mut children: Vec<Descriptor> =
+            odd.into_iter().filter(|d| self.see(d.digest)).collect();
         for manifest in &level {
             self.bytes += manifest.bytes().len();
             self.see(manifest.digest());
@@ -155,20 +192,10 @@ impl Levels {
         Tree {
             manifests,
             digests: self.order,
+            not_blobs: self.not_blobs,
             sparse: self.sparse,
         }
     }
-}
-
-/// Whether an image is for any of these platforms; all will do where none is named.
-///
-/// # Errors
-/// If it is an index for other platforms only, which the error names.
-pub fn check_platforms(
-    manifest: &Manifest,
-    platforms: &[PlatformPattern],
-) -> Result<(), CopyError> {
-    choose_children(manifest, platforms).map(drop)
 }
 
 /// The children of `manifest` that `platforms` asks for: all when it is empty. Attestations go

@@ -110,7 +110,8 @@ impl Repository {
             .into_iter()
             .chain([manifest["config"].clone()]);
         let blob_is_here = |d: &Digest| self.blobs.contains_key(d);
-        let child_is_here = |d: &Digest| self.manifests.contains_key(d);
+        // An index may list layers, as build caches do.
+        let child_is_here = |d: &Digest| self.manifests.contains_key(d) || blob_is_here(d);
         let absent = |descriptor: &Value, here: &dyn Fn(&Digest) -> bool| {
             let text = descriptor["digest"].as_str()?;
             let there = Digest::parse(text).is_ok_and(|digest| here(&digest));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use coral_distribution::{Client, Credentials, Endpoint, Layout, NewArchive};
-use coral_image::{ImageRef, Tag, Version};
+use coral_image::{Digest, ImageRef, Tag, Version};
 use coral_mirror::{Key, Site};
 
 use crate::failure::Failure;
@@ -32,9 +32,30 @@ const SUPPORTED: &str =
 /// One end of a copy, as typed.
 #[derive(Debug)]
 pub(crate) enum Place {
-    Image(ImageRef, bool),
-    Layout(Layout, Option<Version>),
-    Archive(PathBuf, Option<Version>),
+    Image(ImageRef, Name),
+    Layout(Layout, Name),
+    Archive(PathBuf, Name),
+}
+
+/// What an image is called at one end, as far as that was typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Name {
+    tag: Option<Tag>,
+    digest: Option<Digest>,
+}
+
+impl Name {
+    /// To read by: the digest if there is one.
+    fn to_read(&self) -> Option<Version> {
+        let tag = || self.tag.clone().map(Version::Tag);
+        self.digest.map(Version::Digest).or_else(tag)
+    }
+
+    /// To write as: the tag if there is one.
+    fn to_write(&self) -> Option<Version> {
+        let digest = || self.digest.map(Version::Digest);
+        self.tag.clone().map(Version::Tag).or_else(digest)
+    }
 }
 
 impl Place {
@@ -42,12 +63,12 @@ impl Place {
     /// reference.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         if let Some(rest) = text.strip_prefix("oci:") {
-            let (dir, version) = path_and_version(text, rest, "oci:DIR[:TAG]")?;
-            return Ok(Self::Layout(Layout::new(dir), version));
+            let (dir, name) = path_and_name(text, rest, "oci:DIR[:TAG]")?;
+            return Ok(Self::Layout(Layout::new(dir), name));
         }
         if let Some(rest) = text.strip_prefix("oci-archive:") {
-            let (file, version) = path_and_version(text, rest, "oci-archive:FILE.tar[:TAG]")?;
-            return Ok(Self::Archive(file, version));
+            let (file, name) = path_and_name(text, rest, "oci-archive:FILE.tar[:TAG]")?;
+            return Ok(Self::Archive(file, name));
         }
         if let Some(name) = transport(text) {
             return Err(Failure::input(format!(
@@ -62,26 +83,31 @@ impl Place {
         let image = ImageRef::parse(text);
         let image = image.map_err(|e| Failure::input(format!("{text}: {e}")))?;
         let last = text.rsplit('/').next().unwrap_or_default();
-        Ok(Self::Image(image, last.contains([':', '@'])))
+        let is_typed = last.contains([':', '@']);
+        let name = Name {
+            tag: image.tag().cloned().filter(|_| is_typed),
+            digest: image.digest().copied(),
+        };
+        Ok(Self::Image(image, name))
     }
 
     /// To read from: an archive becomes the layout in it.
     pub(crate) async fn opened(self) -> Result<Self, Failure> {
-        let Self::Archive(file, version) = self else {
+        let Self::Archive(file, name) = self else {
             return Ok(self);
         };
         let layout = Layout::open_archive(file).await;
         let layout = layout.map_err(|error| Failure::error(&error))?;
-        Ok(Self::Layout(layout, version))
+        Ok(Self::Layout(layout, name))
     }
 
     /// To write to: an archive becomes a layout that is packed in the end.
     pub(crate) fn begun(self) -> Result<(Self, Option<NewArchive>), Failure> {
-        let Self::Archive(file, version) = self else {
+        let Self::Archive(file, name) = self else {
             return Ok((self, None));
         };
         let archive = NewArchive::create(file).map_err(|error| Failure::error(&error))?;
-        Ok((Self::Layout(archive.layout(), version), Some(archive)))
+        Ok((Self::Layout(archive.layout(), name), Some(archive)))
     }
 
     pub(crate) fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
@@ -109,13 +135,28 @@ impl Place {
         }
     }
 
-    /// The version that was typed.
-    pub(crate) fn version(&self) -> Option<Version> {
+    fn name(&self) -> &Name {
         match self {
-            Self::Image(image, true) => Some(image.version()),
-            Self::Image(_, false) => None,
-            Self::Layout(_, version) | Self::Archive(_, version) => version.clone(),
+            Self::Image(_, name) | Self::Layout(_, name) | Self::Archive(_, name) => name,
         }
+    }
+
+    /// The version that was typed, to read by.
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.name().to_read()
+    }
+
+    /// The version to write: what was typed, else what the source is called. A tag goes before a
+    /// digest, which the image is held against all the same.
+    pub(crate) fn version_to_write(&self, source: &Self, read: &Version) -> Version {
+        let own = self.name().to_write();
+        let of_source = || source.name().tag.clone().map(Version::Tag);
+        own.or_else(of_source).unwrap_or_else(|| read.clone())
+    }
+
+    /// The digest that was typed.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        self.name().digest
     }
 
     pub(crate) fn key(&self) -> Option<Key> {
@@ -127,10 +168,11 @@ impl Place {
 
     /// What is copied: what was typed; of a layout without a tag, the only thing in it.
     pub(crate) async fn source_version(&self, typed: &str) -> Result<Version, Failure> {
-        let Self::Layout(layout, None) = self else {
-            return Ok(self
-                .version()
-                .unwrap_or_else(|| Version::Tag(Tag::latest())));
+        if let Some(version) = self.version() {
+            return Ok(version);
+        }
+        let Self::Layout(layout, _) = self else {
+            return Ok(Version::Tag(Tag::latest()));
         };
         let entries = layout
             .entries()
@@ -161,27 +203,27 @@ fn transport(text: &str) -> Option<&str> {
     (is_transport && !is_host).then_some(name)
 }
 
-/// Takes `PATH[:TAG]` or `PATH[@DIGEST]` apart.
-fn path_and_version(
-    text: &str,
-    rest: &str,
-    expected: &str,
-) -> Result<(PathBuf, Option<Version>), Failure> {
-    let wrong = |e| Failure::input(format!("{text}: {e}"));
-    let (path, version) = if let Some((path, digest)) = rest.split_once('@') {
-        (path, Some(Version::parse(digest).map_err(wrong)?))
-    } else {
-        match rest.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => {
-                (path, Some(Version::Tag(Tag::parse(tag).map_err(wrong)?)))
-            }
-            _ => (rest, None),
-        }
-    };
+/// Takes `PATH[:TAG][@DIGEST]` apart.
+fn path_and_name(text: &str, rest: &str, expected: &str) -> Result<(PathBuf, Name), Failure> {
+    let wrong = |e: &dyn std::fmt::Display| Failure::input(format!("{text}: {e}"));
+    let mut name = Name::default();
+    let mut path = rest;
+    if let Some((before, digest)) = rest.rsplit_once('@')
+        && !digest.contains('/')
+    {
+        name.digest = Some(Digest::parse(digest).map_err(|e| wrong(&e))?);
+        path = before;
+    }
+    if let Some((before, tag)) = path.rsplit_once(':')
+        && !tag.contains('/')
+    {
+        name.tag = Some(Tag::parse(tag).map_err(|e| wrong(&e))?);
+        path = before;
+    }
     if path.is_empty() {
         return Err(Failure::input(format!("{text}: expected {expected}")));
     }
-    Ok((PathBuf::from(path), version))
+    Ok((PathBuf::from(path), name))
 }
 
 #[cfg(test)]
@@ -232,5 +274,40 @@ mod tests {
         let failure = Place::parse("docker://localhost:5000/x:1").unwrap_err();
         let said = failure.lines().collect::<String>();
         assert!(said.ends_with("write localhost:5000/x:1"), "{said}");
+    }
+
+    #[test]
+    fn a_tag_is_written_and_a_digest_beside_it_is_kept_to_be_held_against() {
+        let hex = "a".repeat(64);
+        let source = Place::parse("quay.io/a:1").unwrap();
+        let read = source.version().unwrap();
+        for prefix in [
+            "localhost:5000/x",
+            "oci:dir",
+            "oci-archive:x.tar",
+            "oci:a@b/dir",
+        ] {
+            let both = Place::parse(&format!("{prefix}:2@sha256:{hex}")).unwrap();
+            let tag = Version::Tag(Tag::parse("2").unwrap());
+            assert_eq!(both.version_to_write(&source, &read), tag, "{prefix}");
+            let digest = both.digest().unwrap();
+            assert_eq!(both.version(), Some(Version::Digest(digest)), "{prefix}");
+            let alone = Place::parse(&format!("{prefix}@sha256:{hex}")).unwrap();
+            let written = alone.version_to_write(&source, &read);
+            assert_eq!(written, Version::Digest(digest), "{prefix}");
+            let none = Place::parse(prefix).unwrap();
+            assert_eq!(none.version_to_write(&source, &read), read, "{prefix}");
+        }
+        Place::parse("oci:dir@latest").unwrap_err();
+    }
+
+    #[test]
+    fn a_destination_without_a_name_takes_the_tag_of_a_source_that_is_read_by_digest() {
+        let source = format!("quay.io/a:1@sha256:{}", "a".repeat(64));
+        let source = Place::parse(&source).unwrap();
+        let read = source.version().unwrap();
+        let destination = Place::parse("localhost:5000/x").unwrap();
+        let tag = Version::Tag(Tag::parse("1").unwrap());
+        assert_eq!(destination.version_to_write(&source, &read), tag);
     }
 }

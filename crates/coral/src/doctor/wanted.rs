@@ -65,10 +65,11 @@ async fn image(
         return Ok(Seen::Well);
     }
     let manifest = repository.manifest(version).await?;
-    Ok(match check_platforms(&manifest, platforms) {
-        Ok(()) => Seen::Well,
-        Err(error) => Seen::NoPlatform(coral_mirror::chain(&error)),
-    })
+    let endpoint = repository.clone().into();
+    let refused = check_platforms(&endpoint, &manifest, platforms).await?;
+    Ok(refused.map_or(Seen::Well, |error| {
+        Seen::NoPlatform(coral_mirror::chain(&error))
+    }))
 }
 
 /// Opens an upload and gives it up: only that says whether one may push.

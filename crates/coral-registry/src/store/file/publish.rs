@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use coral_image::{Descriptor, Digest, Manifest, ManifestKind, RepositoryPath, Tag, Version};
 
 use super::Files;
 use super::durable;
@@ -156,13 +156,16 @@ impl Files {
         written
     }
 
-    /// Layers that carry URLs are fetched from there and need not be pushed. Children of an index
+    /// Layers that carry URLs are fetched from there and need not be pushed. What an index lists
     /// may be missing: a copy of some platforms keeps the index as it is, byte for byte.
     fn check_blobs(
         &self,
         repository: &RepositoryPath,
         manifest: &Manifest,
     ) -> Result<(), PutManifestError> {
+        if manifest.kind() == ManifestKind::Index {
+            return Ok(());
+        }
         let mut missing = Vec::new();
         for descriptor in manifest.blobs() {
             let foreign = descriptor

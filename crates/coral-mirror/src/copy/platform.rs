@@ -1,0 +1,152 @@
+//! Whom an image of one manifest is for: its configuration says so.
+
+use coral_distribution::{Endpoint, Error};
+use coral_image::{Descriptor, Manifest, ManifestKind, Platform, PlatformPattern, media_type};
+use futures::TryStreamExt;
+use serde::Deserialize;
+
+use super::error::{Kind, Side};
+use super::{CopyError, Site, choose_children};
+use crate::pace::AskError;
+
+/// Bytes of a configuration that is read; the largest known have some hundred kilobytes.
+const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+/// What a configuration says of its platform (OCI image-spec, `config.md`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+}
+
+/// Why an image is for none of these platforms; `None` where it is for one, or where none is named.
+///
+/// # Errors
+/// If its configuration cannot be read.
+pub async fn check_platforms(
+    endpoint: &Endpoint,
+    manifest: &Manifest,
+    platforms: &[PlatformPattern],
+) -> Result<Option<CopyError>, Error> {
+    if let Err(refused) = choose_children(manifest, platforms) {
+        return Ok(Some(refused));
+    }
+    let Some(config) = configuration(manifest, platforms) else {
+        return Ok(None);
+    };
+    let config = read(endpoint, config).await?;
+    Ok(hold_against(&config, platforms).err())
+}
+
+/// The same for the root of a copy, at the pace of its source.
+pub(super) async fn check(
+    source: &Site,
+    manifest: &Manifest,
+    platforms: &[PlatformPattern],
+) -> Result<(), CopyError> {
+    let Some(config) = configuration(manifest, platforms) else {
+        return Ok(());
+    };
+    let read: Result<_, AskError> = source.ask(|| read(&source.endpoint, config)).await;
+    let read = read.map_err(|error| CopyError::at(Side::Source, error))?;
+    hold_against(&read, platforms)
+}
+
+/// Whether the configuration of an image of one manifest says that it is for none of the
+/// platforms; what cannot be read says nothing.
+pub(crate) async fn is_for_another(
+    endpoint: &Endpoint,
+    manifest: &Manifest,
+    platforms: &[PlatformPattern],
+) -> bool {
+    let Some(config) = configuration(manifest, platforms) else {
+        return false;
+    };
+    let read = read(endpoint, config).await;
+    read.is_ok_and(|config| hold_against(&config, platforms).is_err())
+}
+
+/// The configuration to be read; none for an index, and for artifacts, which are for no platform.
+fn configuration<'a>(
+    manifest: &'a Manifest,
+    platforms: &[PlatformPattern],
+) -> Option<&'a Descriptor> {
+    let is_image = |config: &&Descriptor| {
+        let kind = media_type::essence(&config.media_type);
+        [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&kind.as_str())
+    };
+    let config = manifest.body().config.as_ref().filter(is_image);
+    let asked = manifest.kind() == ManifestKind::Image && !platforms.is_empty();
+    config.filter(|config| asked && config.size <= MAX_CONFIG)
+}
+
+async fn read(endpoint: &Endpoint, config: &Descriptor) -> Result<Vec<u8>, Error> {
+    let blob = endpoint.blob(config, 0).await?;
+    let chunks: Vec<bytes::Bytes> = blob.try_collect().await?;
+    Ok(chunks.concat())
+}
+
+/// A configuration that names no platform is for none in particular.
+fn hold_against(config: &[u8], platforms: &[PlatformPattern]) -> Result<(), CopyError> {
+    let Some(platform) = platform_of(config) else {
+        return Ok(());
+    };
+    if platforms.iter().any(|wanted| wanted.accepts(&platform)) {
+        return Ok(());
+    }
+    let wanted: Vec<String> = platforms.iter().take(20).map(ToString::to_string).collect();
+    Err(Kind::OtherPlatform {
+        wanted: wanted.join(", "),
+        platform: platform.to_string(),
+    }
+    .into())
+}
+
+fn platform_of(config: &[u8]) -> Option<Platform> {
+    let config: Config = serde_json::from_slice(config).ok()?;
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (os, architecture) = (given(config.os)?, given(config.architecture)?);
+    let variant = given(config.variant).map(|variant| format!("/{variant}"));
+    let text = format!("{os}/{architecture}{}", variant.unwrap_or_default());
+    Platform::parse(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(texts: &[&str]) -> Vec<PlatformPattern> {
+        let parse = |text: &&str| PlatformPattern::parse(text).unwrap();
+        texts.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn a_configuration_for_another_platform_is_refused_with_both_names() {
+        let config = br#"{"os":"linux","architecture":"amd64"}"#;
+        hold_against(config, &patterns(&["linux/amd64"])).unwrap();
+        hold_against(config, &patterns(&["linux/arm64", "linux/*"])).unwrap();
+        let refused = hold_against(config, &patterns(&["linux/arm64"])).unwrap_err();
+        assert_eq!(refused.category(), "no_platform");
+        let said = refused.to_string();
+        assert!(
+            said.contains("linux/arm64") && said.contains("linux/amd64"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_configuration_that_names_no_platform_is_for_all() {
+        let wanted = patterns(&["linux/arm64"]);
+        for config in [
+            "{}",
+            "[]",
+            "",
+            r#"{"os":"","architecture":""}"#,
+            r#"{"os":"linux"}"#,
+        ] {
+            hold_against(config.as_bytes(), &wanted).unwrap();
+        }
+    }
+}
