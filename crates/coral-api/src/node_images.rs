@@ -19,6 +19,8 @@ pub const MAX_NODE_IMAGES: usize = 2000;
 /// Most images of one node that its Node object has labels for: every label is sent to everything
 /// that watches nodes whenever kubelet writes its status.
 pub const MAX_IMAGE_LABELS: usize = 500;
+/// The reason of an image whose pull was ended in favour of others: it waits, nothing failed.
+pub const YIELDED: &str = "Yielded";
 /// Most registry hosts of one node.
 pub const MAX_NODE_REGISTRIES: usize = 2000;
 

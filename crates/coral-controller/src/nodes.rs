@@ -2,7 +2,7 @@
 //!
 //! This part is the one writer of the specs of `NodeImages` and of Coral's labels on nodes, and of
 //! the statuses of `Image` and `RegistryRoute`. Everything in `placement`, `labels`, `image_status`,
-//! `resolution` and `routes` is pure. Start reading at [`NodesPart`] and [`placement::place`].
+//! `resolution`, `routes` and `shares` is pure. Start reading at [`NodesPart`] and [`placement::place`].
 
 mod agents;
 #[cfg(test)]
@@ -16,6 +16,7 @@ mod reported;
 mod resolution;
 mod resolver;
 mod routes;
+mod shares;
 mod world;
 
 pub(crate) use part::NodesPart;

@@ -230,7 +230,7 @@ impl<'a> Review<'a> {
         for (label, reference) in &labels {
             if is_required && !self.world.has_available(label) {
                 self.decision.warnings.push(format!(
-                    "{key}: no node has {reference} yet: the pod waits until an Image object has placed it"
+                    "{key}: no node has {reference} yet, or a label that says so: the pod waits until an Image object has placed it and a node has the label"
                 ));
             }
         }

@@ -8,7 +8,7 @@ use coral_api::image::{
     ImageTagStatus, MAX_FAILURES, MAX_IMAGES,
 };
 use coral_api::names::label;
-use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES};
+use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, YIELDED};
 use coral_image::ImageRef;
 use jiff::Timestamp;
 
@@ -97,9 +97,10 @@ fn one_image(
     let mut sizes = nodes.iter().filter_map(|node| node.image(&reference)?.size);
     let failures = nodes.iter().filter_map(|reported| {
         let image = reported.image(&reference)?;
+        let failed = image.reason.as_ref().filter(|reason| *reason != YIELDED)?;
         Some(ImageFailure {
             node: reported.node.name.clone(),
-            reason: image.reason.clone()?,
+            reason: failed.clone(),
             message: cut(image.message.as_deref().unwrap_or_default(), MAX_TEXT),
             attempts: image.attempts.unwrap_or(0),
             next_attempt: image.next_attempt.clone(),
@@ -231,17 +232,20 @@ fn trouble(
     }
     if let Some(nodes) = placement.left_out.get(&wish.key) {
         let why = format!(
-            "{} reached the limit of {MAX_NODE_IMAGES} images: name fewer images, or narrow the \
-             selector",
-            first_of(nodes)
+            "{} reached the limit of {MAX_NODE_IMAGES} images, and namespace {} has its share of \
+             them: name fewer images in it, or narrow the selector",
+            first_of(nodes),
+            wish.key.namespace
         );
         return Some(("TooManyImages", why));
     }
     let nodes = placement.unlabelled.get(&wish.key)?;
     let why = format!(
-        "{} reached the limit of {MAX_IMAGE_LABELS} image labels, so pods cannot be scheduled by \
-         some of these images: name fewer images, or narrow the selector",
-        first_of(nodes)
+        "{} reached the limit of {MAX_IMAGE_LABELS} image labels, and namespace {} has its share of \
+         them, so pods cannot be scheduled by some of these images: name fewer images in it, or \
+         narrow the selector",
+        first_of(nodes),
+        wish.key.namespace
     );
     Some(("TooManyLabels", why))
 }
@@ -440,6 +444,16 @@ mod tests {
         let (truth, reason, message) = said(&status, "Degraded");
         assert_eq!((truth, reason), ("True", "PullFailed"));
         assert_eq!(message, "quay.io/a/b:1 on node n0: NotFound happened");
+    }
+
+    #[test]
+    fn a_pull_that_gave_its_slot_to_others_is_no_failure() {
+        let report = reported(ImageTagState::Pending, Some(YIELDED));
+        let nodes = [reporting("n1", vec![report], vec![])];
+        let status = decided(&wish("web", &[IMAGE]), &nodes);
+        assert_eq!(status.images[0].failures, []);
+        assert_eq!(said(&status, "Degraded").0, "False");
+        assert_eq!(said(&status, "Progressing").0, "True");
     }
 
     #[test]

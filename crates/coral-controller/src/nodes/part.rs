@@ -7,7 +7,9 @@ use std::time::Duration;
 use coral_api::conditions::kind::{DEGRADED, READY};
 use coral_api::image::Image;
 use coral_api::names::label;
-use coral_api::node_images::{MAX_NODE_IMAGES, MAX_NODE_REGISTRIES, NodeImages, NodeImagesSpec};
+use coral_api::node_images::{
+    MAX_IMAGE_LABELS, MAX_NODE_IMAGES, MAX_NODE_REGISTRIES, NodeImages, NodeImagesSpec,
+};
 use coral_api::registry_route::RegistryRoute;
 use coral_distribution::AddressRules;
 use coral_image::{Digest, ImageRef};
@@ -150,7 +152,7 @@ fn decide(
         if let Some(before) = node.spec() {
             if !observed.has_all_images {
                 keep_images(&mut spec, before);
-                labelled.extend(still_labelled(node, before));
+                keep_labels(&mut labelled, node, before);
             }
             if !observed.has_all_routes {
                 keep_hosts(&mut spec, before);
@@ -197,11 +199,14 @@ fn keep_hosts(spec: &mut NodeImagesSpec, before: &NodeImagesSpec) {
     spec.registries.sort_by(|a, b| a.host.cmp(&b.host));
 }
 
-/// The references of these images that have a label on the node.
-fn still_labelled(node: &NodeView, before: &NodeImagesSpec) -> Vec<String> {
+/// Keeps the labels of images that stay, as far as the node has room for them.
+fn keep_labels(labelled: &mut BTreeSet<String>, node: &NodeView, before: &NodeImagesSpec) {
     let references = before.images.iter().map(|image| &image.reference);
-    let labelled = references.filter(|r| node.labels.contains_key(&label::image(r)));
-    labelled.cloned().collect()
+    let kept = references.filter(|r| node.labels.contains_key(&label::image(r)));
+    let kept = kept.filter(|r| !labelled.contains(*r)).cloned();
+    let room = MAX_IMAGE_LABELS.saturating_sub(labelled.len());
+    let kept: Vec<String> = kept.take(room).collect();
+    labelled.extend(kept);
 }
 
 impl NodesPart {
@@ -451,5 +456,21 @@ mod tests {
         keep_hosts(&mut now, &before);
         let expected = spec(&["a/b:1", "a/c:1", "a/d:1"], &["docker.io", "quay.io"]);
         assert_eq!(now, expected);
+    }
+
+    #[test]
+    fn labels_that_stay_are_bounded_too() {
+        let count = MAX_IMAGE_LABELS + 20;
+        let references: Vec<String> = (0..count).map(|n| format!("a.io/b:{n}")).collect();
+        let references: Vec<&str> = references.iter().map(String::as_str).collect();
+        let before = spec(&references, &[]);
+        let labels: Vec<String> = references.iter().map(|r| label::image(r)).collect();
+        let labels: Vec<(&str, &str)> = labels.iter().map(|l| (l.as_str(), "pending")).collect();
+        let node = super::super::fixtures::node("n1", &labels);
+        let chosen = ["a.io/new:1".to_owned(), "a.io/b:0".to_owned()];
+        let mut labelled = BTreeSet::from(chosen.clone());
+        keep_labels(&mut labelled, &node, &before);
+        assert_eq!(labelled.len(), MAX_IMAGE_LABELS);
+        assert!(chosen.iter().all(|reference| labelled.contains(reference)));
     }
 }

@@ -7,6 +7,7 @@ use coral_api::names::label;
 use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
+use super::shares;
 use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
@@ -32,13 +33,16 @@ struct Claim<'a> {
     placed: bool,
     /// The objects that ask for it, the oldest first.
     owners: Vec<&'a WantedImage>,
+    /// The namespace whose share it is counted in.
+    namespace: &'a str,
 }
 
 /// Decides which images each node should hold. `digests` has the digest of each reference that
 /// could be resolved; a reference that cannot be resolved now stays as it is where it was placed.
 ///
-/// Where there are more images than a node may hold, what was placed already stays, and older
-/// Image objects come before younger ones: a new object never displaces the images of another.
+/// Where there are more images than a node may hold, namespaces share the places equally. Within a
+/// share, what was placed already stays, and older Image objects come before younger ones: a new
+/// object never displaces the images of another one of its namespace.
 pub(crate) fn place(
     wishes: &[WantedImage],
     nodes: &[NodeView],
@@ -55,12 +59,17 @@ pub(crate) fn place(
     oldest.sort_by(|(one, _), (other, _)| one.age().cmp(&other.age()));
     for node in nodes.iter().filter(|node| node.linux) {
         let mut claims = claims(&oldest, node, digests);
-        // Stable: among equals the order of the claims, the oldest object first.
-        claims.sort_by_key(|claim| !claim.placed);
-        let excess = claims.split_off(claims.len().min(MAX_NODE_IMAGES));
+        let excess = share_out(&mut claims, MAX_NODE_IMAGES, |claim| claim.placed);
         note(&mut placement.left_out, &excess, node);
-        let labelled = labelled(&mut claims, node);
-        note(&mut placement.unlabelled, &claims[labelled.len()..], node);
+        let without_label = share_out(&mut claims, MAX_IMAGE_LABELS, |claim| {
+            // Labels that are there stay: pods may have been sent to the node by them.
+            let label = label::image(&claim.image.reference);
+            node.labels.contains_key(&label)
+        });
+        note(&mut placement.unlabelled, &without_label, node);
+        let labelled = claims.iter().map(|claim| claim.image.reference.clone());
+        let labelled = labelled.collect();
+        claims.extend(without_label);
         let mut images: Vec<NodeImage> = claims.into_iter().map(|claim| claim.image).collect();
         images.sort_by(|one, other| one.reference.cmp(&other.reference));
         placement.images.insert(node.name.clone(), images);
@@ -93,6 +102,7 @@ fn claims<'a>(
                 suspended: wish.settings.suspend,
                 placed: before.is_some(),
                 owners: vec![wish],
+                namespace: &wish.key.namespace,
             };
             if let Some(&index) = indexes.get(reference.as_str()) {
                 claims[index].join(claim);
@@ -105,8 +115,48 @@ fn claims<'a>(
     for claim in &mut claims {
         claim.image.generation = Some(generation(&claim.owners));
     }
+    charge(&mut claims);
     take_turns(&mut claims);
     claims
+}
+
+/// Counts each claim in the share of one namespace: of those that ask for it, the one that asks for
+/// the fewest images. An image is not kept away because a namespace that asks for many names it too.
+fn charge(claims: &mut [Claim<'_>]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for claim in &*claims {
+        for namespace in claim.namespaces() {
+            *counts.entry(namespace).or_default() += 1;
+        }
+    }
+    for claim in claims {
+        let fewest = claim
+            .namespaces()
+            .into_iter()
+            .min_by_key(|namespace| (counts.get(namespace), *namespace));
+        claim.namespace = fewest.unwrap_or(claim.namespace);
+    }
+}
+
+/// Leaves as many claims as there are places, each namespace its share of them, and returns the
+/// others. Those that `is_there` says yes to are preferred, then those of older objects.
+fn share_out<'a>(
+    claims: &mut Vec<Claim<'a>>,
+    places: usize,
+    is_there: impl Fn(&Claim<'_>) -> bool,
+) -> Vec<Claim<'a>> {
+    if claims.len() <= places {
+        return Vec::new();
+    }
+    // Stable: among equals the order of the claims, the oldest object first.
+    claims.sort_by_cached_key(|claim| !is_there(claim));
+    let namespaces: Vec<&str> = claims.iter().map(|claim| claim.namespace).collect();
+    let mut chosen = shares::chosen(&namespaces, places).into_iter();
+    let (stay, others) = std::mem::take(claims)
+        .into_iter()
+        .partition(|_| chosen.next() == Some(true));
+    *claims = stay;
+    others
 }
 
 /// Has the namespaces take turns: the agent pulls the first image of each before the second of any.
@@ -115,7 +165,7 @@ fn take_turns(claims: &mut [Claim<'_>]) {
     let turns: Vec<i32> = claims
         .iter()
         .map(|claim| {
-            let count = counts.entry(&claim.owners[0].key.namespace).or_default();
+            let count = counts.entry(claim.namespace).or_default();
             *count += 1;
             *count - 1
         })
@@ -126,20 +176,6 @@ fn take_turns(claims: &mut [Claim<'_>]) {
     for (claim, turn) in claims.iter_mut().zip(turns) {
         claim.image.priority = (turn > 0).then_some(-turn);
     }
-}
-
-/// Chooses the images that have a label on the node and moves them to the front. Labels that are
-/// there stay: pods may have been sent to the node by them.
-fn labelled(claims: &mut [Claim<'_>], node: &NodeView) -> BTreeSet<String> {
-    if claims.len() > MAX_IMAGE_LABELS {
-        claims.sort_by_cached_key(|claim| {
-            !node
-                .labels
-                .contains_key(&label::image(&claim.image.reference))
-        });
-    }
-    let chosen = claims.iter().take(MAX_IMAGE_LABELS);
-    chosen.map(|claim| claim.image.reference.clone()).collect()
 }
 
 /// Notes the node for every object that asks for one of these images.
@@ -195,6 +231,12 @@ fn whole_seconds(duration: std::time::Duration) -> u32 {
 }
 
 impl<'a> Claim<'a> {
+    /// The namespaces of the objects that ask for it.
+    fn namespaces(&self) -> BTreeSet<&'a str> {
+        let owners = self.owners.iter();
+        owners.map(|wish| wish.key.namespace.as_str()).collect()
+    }
+
     /// Two objects name one reference: it is protected if either says so, removed only if both do,
     /// tried as often as the more persistent one says, and follows its tag unless both are
     /// suspended.
@@ -410,5 +452,91 @@ mod tests {
             .map(|k| k.name.as_str())
             .collect();
         assert_eq!(cut, ["w1", "w2", "w3"], "w1 is the oldest, and lacks one");
+    }
+
+    /// An Image in `namespace` with `count` images of its own, made at `created`.
+    fn image_object(namespace: &str, name: &str, count: usize, created: i64) -> WantedImage {
+        let references = (0..count).map(|i| format!("{name}.example/a/b:{i:03}"));
+        let references: Vec<String> = references.collect();
+        let references: Vec<&str> = references.iter().map(String::as_str).collect();
+        WantedImage {
+            created,
+            key: ObjectKey::new(namespace, name),
+            ..wish(name, &references)
+        }
+    }
+
+    /// The node once all of this was written to it.
+    fn after(placement: &Placement) -> NodeView {
+        let references = references(placement, "n1");
+        let references: Vec<&str> = references.iter().map(String::as_str).collect();
+        let mut node = holding("n1", &references);
+        let labels = placement.labelled["n1"].iter();
+        node.labels = labels
+            .map(|reference| (label::image(reference), "error".to_owned()))
+            .collect();
+        node
+    }
+
+    /// Places twice: the second time nothing may change.
+    fn settled(wishes: &[WantedImage], node: NodeView) -> Placement {
+        let digests = all_digests(wishes);
+        let placement = place(wishes, &[node], &digests);
+        let again = place(wishes, &[after(&placement)], &digests);
+        assert_eq!(again, placement, "the second pass moves nothing");
+        placement
+    }
+
+    #[test]
+    fn a_namespace_that_has_every_label_gives_up_those_that_another_needs() {
+        let mut wishes = vec![image_object("evil", "e", MAX_IMAGE_LABELS, 0)];
+        let before = settled(&wishes, node("n1", &[]));
+        assert_eq!(before.labelled["n1"].len(), MAX_IMAGE_LABELS);
+        wishes.push(image_object("team", "t", 2, 9));
+        let placement = settled(&wishes, after(&before));
+        let labelled = &placement.labelled["n1"];
+        assert_eq!(labelled.len(), MAX_IMAGE_LABELS);
+        assert!(labelled.contains("t.example/a/b:000") && labelled.contains("t.example/a/b:001"));
+        assert_eq!(
+            placement.unlabelled.keys().collect::<Vec<_>>(),
+            [&wishes[0].key]
+        );
+        assert_eq!(labelled.difference(&before.labelled["n1"]).count(), 2);
+    }
+
+    #[test]
+    fn a_namespace_that_fills_a_node_gives_up_the_places_that_another_needs() {
+        let objects = MAX_NODE_IMAGES / 500;
+        let evil = (0..objects).map(|n| image_object("evil", &format!("e{n}"), 500, 0));
+        let mut wishes: Vec<WantedImage> = evil.collect();
+        let full = settled(&wishes, node("n1", &[]));
+        assert_eq!(full.left_out, BTreeMap::new());
+        wishes.push(image_object("team", "t", 3, 9));
+        // On a node that is full, and on a new one.
+        for node in [after(&full), node("n1", &[])] {
+            let placement = settled(&wishes, node);
+            assert_eq!(placement.images["n1"].len(), MAX_NODE_IMAGES);
+            let team = references(&placement, "n1").into_iter();
+            assert_eq!(team.filter(|r| r.starts_with("t.")).count(), 3);
+            let mut left_out = placement.left_out.keys();
+            assert!(left_out.all(|key| key.namespace == "evil"));
+        }
+    }
+
+    #[test]
+    fn an_image_that_a_namespace_with_many_images_names_too_counts_for_the_other() {
+        let objects = MAX_NODE_IMAGES / 500;
+        let evil = (0..=objects).map(|n| image_object("evil", &format!("e{n}"), 500, 0));
+        let mut wishes: Vec<WantedImage> = evil.collect();
+        let last = format!("e{objects}.example/a/b:499");
+        let mut team = wish("t", &[&last]);
+        team.key.namespace = "team".to_owned();
+        team.created = 9;
+        wishes.push(team);
+        let placement = settled(&wishes, node("n1", &[]));
+        let place = placement.images["n1"].iter();
+        let found = place.clone().find(|image| image.reference == last);
+        assert_eq!(found.map(|image| image.priority), Some(None));
+        assert!(!placement.left_out.contains_key(&wishes[objects + 1].key));
     }
 }
