@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_api::node_images::{NodeImageStatus, NodeImages, NodeRegistryPolicy};
-use coral_cri::{Category, ImageRuntime, RuntimeError};
+use coral_api::node_images::{NodeImage, NodeImageStatus, NodeImages, NodeRegistryPolicy};
+use coral_cri::{ImageRuntime, RuntimeError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
@@ -246,13 +246,14 @@ impl<R: ImageRuntime> Node<R> {
         if self.work.cancel_all_but(&decision.wanted) {
             *wake = now + SETTLE;
         }
-        for pull in &decision.pulls {
-            self.work.pull(runtime.clone(), pull.clone(), now);
-        }
         if let Some(wait) = self.settle(&decision.names) {
             *wake = now + wait;
         }
         names::apply(&mut decision, &spec.images, &*runtime).await?;
+        // After removals: the runtime removes an image with every name that it has then.
+        for pull in &decision.pulls {
+            self.work.pull(runtime.clone(), pull.clone(), now);
+        }
         *wake = decision.wake.map_or(*wake, |next| next.min(*wake));
         self.last.clone_from(&decision.statuses);
         let placed = decision.statuses.iter().filter(|status| status.placed);
@@ -270,13 +271,12 @@ impl<R: ImageRuntime> Node<R> {
         (!actions.is_empty()).then_some(wait)
     }
 
-    /// Notes that a pull gives its slot to others.
+    /// Notes that a pull gives its slot to others, or ends for a removal.
     fn put_back(&mut self, name: &str, now: Timestamp) {
-        let why = "it took long while other images waited: it is tried again, for longer";
-        let result = Err(RuntimeError::new("pull the image", Category::Timeout, why));
-        self.metrics.pulled(&result);
-        tracing::warn!(image = name, "pull stopped: other images wait");
-        self.note_pull(name, &result, now);
+        tracing::info!(image = name, "pull ended: others have waited for it");
+        self.note_attempts(name, |image, before, _| {
+            Some(Attempt::yielded(image, before, now, rand::random()))
+        });
     }
 
     /// Where the hosts stand, for images.
@@ -323,6 +323,22 @@ impl<R: ImageRuntime> Node<R> {
 
     /// Notes a pull on every image of the spec that it was for.
     fn note_pull(&mut self, name: &str, result: &Result<(), RuntimeError>, now: Timestamp) {
+        self.note_attempts(name, |image, before, is_inside| {
+            let error = result.as_ref().err()?;
+            let random = rand::random();
+            Some(Attempt::failed(
+                image, before, error, is_inside, now, random,
+            ))
+        });
+    }
+
+    /// Remembers, of every image of the spec that a pull was for, the attempt made of the one
+    /// before and of whether a Registry of the cluster has the image.
+    fn note_attempts(
+        &mut self,
+        name: &str,
+        attempt: impl Fn(&NodeImage, Option<&Attempt>, bool) -> Option<Attempt>,
+    ) {
         let Some(object) = self.seen.borrow().object().cloned() else {
             return;
         };
@@ -331,10 +347,8 @@ impl<R: ImageRuntime> Node<R> {
                 continue;
             };
             let before = self.attempts.remove(&image.reference);
-            if let Err(error) = result {
-                let inside = object.spec.registries.iter().any(|r| r.host == host);
-                let random = rand::random();
-                let attempt = Attempt::failed(image, before.as_ref(), error, inside, now, random);
+            let is_inside = object.spec.registries.iter().any(|r| r.host == host);
+            if let Some(attempt) = attempt(image, before.as_ref(), is_inside) {
                 self.attempts.insert(image.reference.clone(), attempt);
             }
         }

@@ -1,7 +1,7 @@
 //! Pulls that failed, and when they are tried again.
 
 use coral_api::image::ImageTagState;
-use coral_api::node_images::{NodeImage, NodeImageStatus};
+use coral_api::node_images::{NodeImage, NodeImageStatus, YIELDED};
 use coral_cri::{Disposition, RuntimeError};
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,7 +12,7 @@ const LIMIT: u32 = 5;
 /// Longest wait between attempts, where the spec does not say; never more than this.
 pub(crate) const LONGEST: SignedDuration = SignedDuration::from_mins(10);
 
-/// Attempts at one image that failed, without a success since.
+/// Attempts at one image that failed or were ended, without a success since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     /// The digest and generation that were tried: another one is tried at once.
@@ -20,6 +20,8 @@ pub(crate) struct Attempt {
     generation: Option<i64>,
     /// Failures in a row.
     pub(crate) failures: u32,
+    /// How often it was ended in favour of others, which is no failure.
+    pub(crate) yields: u32,
     /// When it is tried again; never before a change where this is absent.
     pub(crate) next: Option<Timestamp>,
     /// One word.
@@ -47,18 +49,40 @@ impl Attempt {
             Disposition::Transient => false,
             Disposition::Refusal => !is_inside || failures >= limit(image),
         };
-        let longest = image.max_backoff_seconds.map_or(LONGEST, |seconds| {
-            SignedDuration::from_secs(seconds.into()).min(LONGEST)
-        });
-        let next = now + backoff::wait(failures, longest, random);
+        let next = now + backoff::wait(failures, longest(image), random);
         Self {
             digest: image.digest.clone(),
             generation: image.generation,
             failures,
+            yields: before.map_or(0, |attempt| attempt.yields),
             next: (!waits_for_change).then_some(next),
             reason: error.category().to_string(),
             message: error.to_string(),
         }
+    }
+
+    /// One more pull that was ended in favour of others. What had failed before stays the news.
+    pub(crate) fn yielded(
+        image: &NodeImage,
+        before: Option<&Self>,
+        now: Timestamp,
+        random: f64,
+    ) -> Self {
+        let before = before.filter(|attempt| attempt.is_about(image));
+        let mut attempt = before.cloned().unwrap_or_else(|| Self {
+            digest: image.digest.clone(),
+            generation: image.generation,
+            failures: 0,
+            yields: 0,
+            next: None,
+            reason: YIELDED.to_owned(),
+            message: "the pull took long while other images waited, or a removal: it is made \
+                      again, and may take longer"
+                .to_owned(),
+        });
+        attempt.yields = attempt.yields.saturating_add(1);
+        attempt.next = Some(now + backoff::wait(attempt.yields, longest(image), random));
+        attempt
     }
 
     /// A reference or digest that can never be pulled.
@@ -67,6 +91,7 @@ impl Attempt {
             digest: image.digest.clone(),
             generation: image.generation,
             failures: 1,
+            yields: 0,
             next: None,
             reason: "InvalidReference".to_owned(),
             message,
@@ -79,6 +104,7 @@ impl Attempt {
             digest: status.digest.clone(),
             generation: status.observed_generation,
             failures: status.attempts.filter(|attempts| *attempts > 0)?,
+            yields: 0,
             next: status.next_attempt.as_ref().and_then(|at| at.parse().ok()),
             reason: status.reason.clone().unwrap_or_default(),
             message: status.message.clone().unwrap_or_default(),
@@ -105,6 +131,13 @@ impl Attempt {
             ImageTagState::Pending
         }
     }
+}
+
+/// Longest wait between attempts at the image.
+fn longest(image: &NodeImage) -> SignedDuration {
+    image.max_backoff_seconds.map_or(LONGEST, |seconds| {
+        SignedDuration::from_secs(seconds.into()).min(LONGEST)
+    })
 }
 
 fn limit(image: &NodeImage) -> u32 {

@@ -342,7 +342,7 @@ fn failed_status(image: &NodeImage, attempt: &Attempt) -> NodeImageStatus {
     NodeImageStatus {
         reason: Some(attempt.reason.clone()),
         message: Some(attempt.message.clone()),
-        attempts: Some(attempt.failures),
+        attempts: (attempt.failures > 0).then_some(attempt.failures),
         next_attempt: attempt.next.map(|next| next.to_string()),
         ..status(image, attempt.state(image))
     }

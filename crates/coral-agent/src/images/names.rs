@@ -61,18 +61,22 @@ impl NameAction {
 
 /// Makes the changes of a decision, each of them whatever became of the others. What fails is
 /// reported on the image that the name belongs to. An error is returned where the runtime does not
-/// answer at all.
+/// answer at all: one change may take too long by itself, two in a row mean more.
 pub(crate) async fn apply<R: ImageRuntime>(
     decision: &mut Decision,
     images: &[NodeImage],
     runtime: &R,
 ) -> Result<(), RuntimeError> {
+    let mut has_timed_out = false;
     for action in std::mem::take(&mut decision.names) {
-        match action.apply(runtime).await {
+        let done = action.apply(runtime).await;
+        let category = done.as_ref().err().map(RuntimeError::category);
+        let times_out = category == Some(Category::Timeout);
+        let is_away = category == Some(Category::Unavailable) || (times_out && has_timed_out);
+        has_timed_out = times_out;
+        match done {
             Ok(()) => {}
-            Err(error) if matches!(error.category(), Category::Unavailable | Category::Timeout) => {
-                return Err(error);
-            }
+            Err(error) if is_away => return Err(error),
             Err(error) => {
                 let name = action.name();
                 tracing::warn!(image = name, %error, "a name of an image was not changed");

@@ -1,7 +1,8 @@
 //! Which pulls run at the same time. Pure.
 //!
 //! A source that sends a byte a second must not keep the images of others away from the node: no
-//! host has all slots, and a pull that others wait for ends after a while.
+//! host has all slots, and a pull that others wait for ends after a while. Nor may pulls, of which
+//! one always runs, keep an image on the node that is to be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +10,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::decide::{Decision, View, Wanted};
 
-/// How long a pull may keep a slot that another image waits for; doubled with each failure, so that
-/// a large image gets through a slow line in the end.
+/// How long a pull may keep a slot that another image waits for; doubled each time that it gave
+/// the slot back, so that a large image gets through a slow line in the end.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 /// Longest time that a pull may keep such a slot.
 const LONGEST_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
-/// How long no pull starts while a removal waits for the running ones.
+/// How long no pull starts while a removal waits for the running ones. From the second time on the
+/// running ones are ended, so that a removal waits for six minutes at most.
 const HOLD: SignedDuration = SignedDuration::from_mins(1);
 /// How long pulls start again after a hold in which the running ones did not end.
 const REST: SignedDuration = SignedDuration::from_mins(5);
@@ -27,6 +29,8 @@ pub(super) struct Slots {
     /// Pulls that run or are about to, by host.
     taken: BTreeMap<String, usize>,
     is_held: bool,
+    /// Whether the running pulls end for a removal that they have kept waiting.
+    is_cleared: bool,
     /// Whether a pull waits for any slot.
     is_full: bool,
     /// Hosts that a pull waits for a slot of.
@@ -45,18 +49,21 @@ impl Slots {
             per_host: view.parallel.saturating_sub(1).max(1),
             taken,
             is_held: false,
+            is_cleared: false,
             is_full: false,
             full_hosts: BTreeSet::new(),
         }
     }
 
     /// Starts no pull while a removal waits, since the runtime removes images only between pulls.
-    /// Pulls that do not end stop others for a bounded time. Returns when to look again.
+    /// The running ones have time to end by themselves before they are ended; a hold that does not
+    /// help lasts for a bounded time. Returns when to look again.
     pub(super) fn hold(&mut self, view: &View<'_>) -> Timestamp {
         let since = view.held_since.unwrap_or(view.now);
         let waited = view.now.duration_since(since).as_secs().max(0);
         let within = waited % (HOLD + REST).as_secs();
         self.is_held = within < HOLD.as_secs();
+        self.is_cleared = self.is_held && waited > within;
         let end = if self.is_held { HOLD } else { HOLD + REST };
         view.now + (end - SignedDuration::from_secs(within))
     }
@@ -80,7 +87,7 @@ impl Slots {
         true
     }
 
-    /// Ends pulls that others have waited for long enough.
+    /// Ends pulls that others, or a removal, have waited for long enough.
     pub(super) fn take_back(
         &self,
         view: &View<'_>,
@@ -88,18 +95,17 @@ impl Slots {
         decision: &mut Decision,
     ) {
         for (name, &since) in view.pulling {
-            let is_waited_for =
-                self.is_full || decision.removal_waits || self.full_hosts.contains(host_of(name));
-            if !is_waited_for {
+            let is_waited_for = self.is_full || self.full_hosts.contains(host_of(name));
+            if !is_waited_for && !self.is_cleared {
                 continue;
             }
             let mut wishes = wanted.iter().filter(|wish| wish.pulled == *name);
-            let failures = wishes.find_map(|wish| {
+            let yields = wishes.find_map(|wish| {
                 let attempt = view.attempts.get(&wish.image.reference)?;
-                attempt.is_about(wish.image).then_some(attempt.failures)
+                attempt.is_about(wish.image).then_some(attempt.yields)
             });
-            let end = since + patience(failures.unwrap_or(0));
-            if end > view.now {
+            let end = since + patience(yields.unwrap_or(0));
+            if end > view.now && !self.is_cleared {
                 decision.wake = Some(decision.wake.map_or(end, |wake| wake.min(end)));
             } else if decision.wanted.remove(name) {
                 decision.overdue.push(name.clone());
@@ -108,9 +114,9 @@ impl Slots {
     }
 }
 
-fn patience(failures: u32) -> SignedDuration {
+fn patience(yields: u32) -> SignedDuration {
     PATIENCE
-        .saturating_mul(1 << failures.min(10))
+        .saturating_mul(1 << yields.min(10))
         .min(LONGEST_PATIENCE)
 }
 

@@ -76,6 +76,13 @@ impl Scene {
         self.pulling = pulls.map(|name| (name, now)).collect();
     }
 
+    fn put_back(&mut self, index: usize) {
+        let image = &self.images[index];
+        let before = self.attempts.get(&image.reference);
+        let attempt = Attempt::yielded(image, before, self.now, 0.0);
+        self.attempts.insert(image.reference.clone(), attempt);
+    }
+
     fn fail(&mut self, index: usize, category: Category, is_inside: bool) {
         let image = &self.images[index];
         let error = RuntimeError::new("pull the image", category, "it failed");
@@ -234,13 +241,80 @@ fn a_pull_that_others_wait_for_ends_after_a_while_and_gets_longer_next_time() {
     assert!(!ended.wanted.contains(&both[0]));
 
     scene.pulling.clear();
-    scene.fail(0, Category::Timeout, false);
-    scene.fail(1, Category::Timeout, false);
+    scene.put_back(0);
+    scene.put_back(1);
     assert_eq!(scene.pulls(), [pulled("reg.io/a")]);
     scene.now = at(310);
     scene.run_pulls();
     scene.now = at(310 + 599);
     assert!(!scene.decide().overdue.contains(&both[0]));
+}
+
+#[test]
+fn a_pull_that_gave_its_slot_to_others_has_not_failed() {
+    let mut scene = scene(&[NodeImage {
+        retry_limit: Some(1),
+        ..image("reg.io/a:1", ONE)
+    }]);
+    for _ in 0..6 {
+        scene.put_back(0);
+    }
+    let decision = scene.decide();
+    let status = only(&decision);
+    assert_eq!(status.state, ImageTagState::Pending);
+    assert_eq!(status.reason.as_deref(), Some("Yielded"));
+    assert_eq!(status.attempts, None);
+    scene.now = at(600);
+    assert_eq!(scene.decide().pulls.len(), 1);
+    scene.fail(0, Category::NotFound, false);
+    scene.put_back(0);
+    let decision = scene.decide();
+    let status = only(&decision);
+    assert_eq!(status.state, ImageTagState::Error, "that was a failure");
+    assert_eq!(status.reason.as_deref(), Some("NotFound"));
+}
+
+/// The second at which the removal that waits is made, while pulls of `minutes` run without end.
+fn removed_at(minutes: i64) -> Option<i64> {
+    let images = (0..40).map(|n| image(&format!("r{}.io/{n}:1", n % 4), TWO));
+    let mut scene = scene(&images.collect::<Vec<_>>());
+    scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
+    // Two that do not end at the same time.
+    scene
+        .pulling
+        .insert(format!("r0.io/0@{TWO}"), at(-minutes * 20));
+    scene
+        .pulling
+        .insert(format!("r1.io/1@{TWO}"), at(-minutes * 50));
+    (0..2 * 3600).find(|second| {
+        scene.now = at(*second);
+        let now = scene.now;
+        let runs = |since: Timestamp| now.duration_since(since).as_secs() < minutes * 60;
+        scene.pulling.retain(|_, since| runs(*since));
+        let decision = scene.decide();
+        let is_removal = |action: &NameAction| matches!(action, NameAction::Remove { .. });
+        scene.held_since = decision
+            .removal_waits
+            .then(|| scene.held_since.unwrap_or(now));
+        for name in &decision.overdue {
+            scene.pulling.remove(name);
+        }
+        for pull in decision.pulls {
+            scene.pulling.insert(pull.name, now);
+        }
+        decision.names.iter().any(is_removal)
+    })
+}
+
+#[test]
+fn a_removal_comes_within_minutes_however_long_pulls_take() {
+    for minutes in [2, 3, 4, 5, 60] {
+        let second = removed_at(minutes);
+        assert!(
+            second.is_some_and(|second| second <= 361),
+            "{minutes} minutes: {second:?}"
+        );
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) struct State {
     /// Pulls of these names wait for [`FakeRuntime::release`].
     pub(super) held: BTreeSet<String>,
     /// Images cannot be given these names.
-    pub(super) unnameable: BTreeSet<String>,
+    pub(super) unnameable: BTreeMap<String, Category>,
     /// Every pull that was begun, in order.
     pub(super) pulls: Vec<String>,
     /// Whether every call fails.
@@ -128,8 +128,8 @@ impl ImageRuntime for FakeRuntime {
 
     async fn tag(&self, source: &str, name: &str, marks: &Marks) -> Result<(), RuntimeError> {
         let mut state = self.here()?;
-        if state.unnameable.contains(name) {
-            return Err(RuntimeError::new("name", Category::Other, "read-only"));
+        if let Some(category) = state.unnameable.get(name) {
+            return Err(RuntimeError::new("name", *category, "read-only"));
         }
         let digest = state.names.get(source).ok_or_else(missing)?.digest.clone();
         state.give(name, &digest, marks);
@@ -149,6 +149,8 @@ impl ImageRuntime for FakeRuntime {
     }
 
     async fn remove(&self, reference: &str) -> Result<(), RuntimeError> {
+        // What runs beside it goes on.
+        tokio::task::yield_now().await;
         let mut state = self.here()?;
         if let Some(image) = state.names.get(reference).cloned() {
             state.names.retain(|_, name| name.digest != image.digest);

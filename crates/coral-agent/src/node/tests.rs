@@ -266,6 +266,15 @@ async fn a_refused_image_says_why_and_is_tried_again_when_the_generation_changes
 
 #[tokio::test]
 async fn a_name_that_cannot_be_changed_holds_up_no_other() {
+    a_stuck_name(Category::Other).await;
+}
+
+#[tokio::test]
+async fn a_change_of_a_name_that_takes_too_long_holds_up_no_other() {
+    a_stuck_name(Category::Timeout).await;
+}
+
+async fn a_stuck_name(category: Category) {
     let mut machine = Machine::start();
     let removed = NodeImage {
         remove: true,
@@ -274,7 +283,8 @@ async fn a_name_that_cannot_be_changed_holds_up_no_other() {
     machine.apply(|spec| spec.images = vec![removed]);
     machine.until(|status| status.available == Some(1)).await;
     let stuck = format!("{OWN}/a:1");
-    machine.runtime.state().unnameable.insert(stuck.clone());
+    let names = [(stuck.clone(), category)];
+    machine.runtime.state().unnameable = names.into();
     machine.apply(|spec| {
         let other = NodeImage {
             digest: ONE.replace('1', "2"),
@@ -291,6 +301,25 @@ async fn a_name_that_cannot_be_changed_holds_up_no_other() {
     machine.until(|status| status.images.len() == 2).await;
     let names: Vec<String> = machine.runtime.state().names.keys().cloned().collect();
     assert!(!names.contains(&format!("{OWN}/z:1")), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_removal_takes_no_name_away_that_a_pull_of_the_same_look_adds() {
+    let mut machine = Machine::start();
+    let removed = |name: &str| NodeImage {
+        remove: true,
+        ..image(name)
+    };
+    machine.apply(|spec| spec.images = vec![removed("a:1")]);
+    machine.until(|status| status.available == Some(1)).await;
+    machine.apply(|spec| spec.images = vec![removed("b:1")]);
+    let has_b = |status: &NodeImagesStatus| {
+        let mut images = status.images.iter();
+        images.any(|i| i.reference.ends_with("b:1") && i.state == ImageTagState::Available)
+    };
+    machine.until(has_b).await;
+    let pulls = ["a", "b"].map(|name| format!("{OWN}/{name}@{ONE}"));
+    assert_eq!(machine.runtime.state().pulls, pulls);
 }
 
 #[tokio::test]
