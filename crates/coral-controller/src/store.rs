@@ -186,11 +186,11 @@ impl<K: Resource> Objects<K> {
         let key = ObjectKey::from_object(&guarded);
         match guarded.0 {
             Ok(object) => {
-                self.broken.remove(&key);
+                let was_broken = self.broken.remove(&key).is_some();
                 let known = self.good.get(&key);
                 let is_same = known.is_some_and(|known| same(known, &object));
                 Arc::make_mut(&mut self.good).insert(key, Arc::new(object));
-                if is_same {
+                if is_same && !was_broken {
                     Taken::Unchanged
                 } else {
                     Taken::Changed
@@ -205,10 +205,13 @@ impl<K: Resource> Objects<K> {
 
     fn remove(&mut self, guarded: &DeserializeGuard<K>) -> Taken {
         let key = ObjectKey::from_object(guarded);
-        self.broken.remove(&key);
-        match Arc::make_mut(&mut self.good).remove(&key) {
-            Some(_) => Taken::Changed,
-            None => Taken::Unchanged,
+        // Decisions wait while an object is broken, also one that was never good.
+        let was_broken = self.broken.remove(&key).is_some();
+        let was_good = Arc::make_mut(&mut self.good).remove(&key).is_some();
+        if was_broken || was_good {
+            Taken::Changed
+        } else {
+            Taken::Unchanged
         }
     }
 }
@@ -275,5 +278,25 @@ mod tests {
         assert_eq!(store.take(event(), same), Taken::Unchanged);
         let gone = Event::Delete(object("x", &json!({})));
         assert_eq!(store.take(gone, same), Taken::Changed);
+    }
+
+    #[test]
+    fn an_object_that_is_broken_no_more_wakes_the_readers_who_waited_for_it() {
+        let store = Store::<ConfigMap>::default();
+        take(&store, Event::Init);
+        take(&store, Event::InitApply(object("x", &json!({"k": 7}))));
+        take(&store, Event::InitDone);
+        assert_eq!(store.broken().len(), 1);
+        let gone = || Event::Delete(object("x", &json!({"k": 7})));
+        assert_eq!(take(&store, gone()), Taken::Changed);
+        assert!(store.broken().is_empty());
+        assert_eq!(take(&store, gone()), Taken::Unchanged);
+
+        let same = |a: &ConfigMap, b: &ConfigMap| a.data == b.data;
+        let good = || Event::Apply(object("x", &json!({"k": "1"})));
+        store.take(good(), same);
+        store.take(Event::Apply(object("x", &json!({"k": 7}))), same);
+        assert_eq!(store.take(good(), same), Taken::Changed, "corrected");
+        assert_eq!(store.take(good(), same), Taken::Unchanged);
     }
 }
