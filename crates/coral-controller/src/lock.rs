@@ -28,6 +28,7 @@ use coral_api::conditions;
 use coral_api::injection_policy::{InjectionPolicy, InjectionPolicyStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
 use self::decide::{Decision, Observed, decide};
 pub(crate) use self::objects::{LOCK, LockObjects, TEMPLATES};
@@ -46,7 +47,8 @@ const UNTIL_IN_FORCE: SignedDuration = SignedDuration::from_secs(5);
 /// See the module.
 pub(crate) struct LockPart {
     context: Context,
-    /// Hosts that left the lock, each with the time until which it counts as allowed.
+    /// Hosts that left the lock, each with the time until which it counts as allowed: without end
+    /// until the lock was written.
     leaving: BTreeMap<String, Timestamp>,
     /// Whether a pass was made.
     has_begun: bool,
@@ -104,11 +106,18 @@ impl LockPart {
         let still: BTreeSet<&String> = again.hosts().collect();
         lock.allowed.retain(|host| still.contains(host));
 
-        // Before the write: one of its objects may be written although it fails.
+        // Before the write, and without end: a write may be slow, or be carried out although it
+        // failed.
         let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
-        self.leaving.extend(gone.map(|host| (host.clone(), until)));
-        let writer = self.context.writer();
+        let gone = gone.map(|host| (host.clone(), Timestamp::MAX));
+        self.leaving.extend(gone);
+        let (writer, began) = (self.context.writer(), Instant::now());
         self.context.cluster.lock.apply(&writer, &lock).await?;
+        let until = until.saturating_add(began.elapsed());
+        let until = until.unwrap_or(Timestamp::MAX);
+        for end in self.leaving.values_mut() {
+            *end = until.min(*end);
+        }
 
         self.leaving.retain(|host, _| !lock.allowed.contains(host));
         let mut in_force: BTreeSet<String> = lock.allowed.iter().cloned().collect();
@@ -227,6 +236,7 @@ impl Part for LockPart {
         let failure = failure.or_else(|| observed.unreadable.clone());
         let published = self.publish(&decision, failure.as_deref(), now).await;
         applied.and(published)?;
-        Ok(Wake::at(self.leaving.values().min().copied()))
+        let ends = self.leaving.values().filter(|end| **end < Timestamp::MAX);
+        Ok(Wake::at(ends.min().copied()))
     }
 }

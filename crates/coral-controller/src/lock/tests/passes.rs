@@ -66,7 +66,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_host_stays_published_until_the_narrower_lock_is_in_force() {
     let (mut part, mut server) = part(&[], &["docker.io"]);
     let shared = part.context.shared.clone();
@@ -136,7 +136,7 @@ async fn a_lock_that_cannot_be_written_narrows_nothing_and_says_so() {
     assert_eq!(published(&part), ["docker.io", REGISTRY]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_host_that_leaves_in_a_write_that_fails_half_way_keeps_its_grace() {
     let (mut part, server) = part(&[], &["docker.io"]);
     let mut has_failed = false;
@@ -148,9 +148,34 @@ async fn a_host_that_leaves_in_a_write_that_fails_half_way_keeps_its_grace() {
     part.pass(at(100)).await.unwrap_err();
     // The watch has brought the narrower policy.
     part.context.cluster.lock = in_force(&[]);
-    part.pass(at(101)).await.unwrap();
+    // The next pass is much later, and the grace begins once the lock was written.
+    part.pass(at(140)).await.unwrap();
     assert_eq!(published(&part), ["docker.io", REGISTRY]);
-    part.pass(at(106)).await.unwrap();
+    part.pass(at(145)).await.unwrap();
+    assert_eq!(published(&part), [REGISTRY]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_grace_of_a_host_that_leaves_begins_when_a_slow_write_ends() {
+    let (mut part, mut server) = part(&[], &["docker.io"]);
+    tokio::spawn(async move {
+        loop {
+            let asked = server.next().await;
+            if asked
+                .uri
+                .contains("/validatingadmissionpolicies/coral-lock?")
+            {
+                tokio::time::advance(std::time::Duration::from_secs(6)).await;
+            }
+            echo(asked);
+        }
+    });
+    let wake = part.pass(at(100)).await.unwrap();
+    assert_eq!(wake, Wake::At(at(111)));
+    part.context.cluster.lock = in_force(&[]);
+    part.pass(at(108)).await.unwrap();
+    assert_eq!(published(&part), ["docker.io", REGISTRY]);
+    part.pass(at(111)).await.unwrap();
     assert_eq!(published(&part), [REGISTRY]);
 }
 
