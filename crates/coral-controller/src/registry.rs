@@ -336,7 +336,11 @@ impl Part for RegistryPart {
             .filter(|(_, registry)| registry.metadata.deletion_timestamp.is_none());
         let alive: BTreeMap<_, _> = alive.collect();
         let keys: BTreeSet<ObjectKey> = alive.keys().map(|&key| key.clone()).collect();
-        let namespaces = keys.iter().map(|key| key.namespace.clone()).collect();
+        let mut namespaces: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for ObjectKey { namespace, name } in &keys {
+            let names = namespaces.entry(namespace.clone()).or_default();
+            names.insert(name.clone());
+        }
         let (client, changes) = (&self.context.client, &self.context.changes);
         self.places.follow(client, changes, &namespaces);
         self.loaded.retain(&keys);

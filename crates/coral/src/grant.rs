@@ -71,13 +71,8 @@ fn granted(arguments: &GrantArguments) -> Result<String, Failure> {
     Ok(documents?.join("---\n"))
 }
 
-/// What the controller needs for Registries beside their Secrets.
+/// What the controller needs for Registries beside their Secrets and the verb `run`.
 const WORKLOADS: &str = "  \
-  # That Registries may run here. No role of Kubernetes includes this verb, so that only an
-  # administrator of the cluster can grant it.
-  - apiGroups: [stvz.io]
-    resources: [registries]
-    verbs: [run]
   # The workload of a Registry, its address, and the list of public repositories that it follows.
   # Nothing is deleted: what was made goes with the Registry that owns it.
   - apiGroups: [apps]
@@ -94,7 +89,13 @@ const WORKLOADS: &str = "  \
 
 fn every_registry(namespace: &str) -> String {
     let rules = format!(
-        "{WORKLOADS}  \
+        "  \
+  # That Registries may run here. No role of Kubernetes includes this verb, so that only an
+  # administrator of the cluster can grant it.
+  - apiGroups: [stvz.io]
+    resources: [registries]
+    verbs: [run]
+{WORKLOADS}  \
   # Certificates and credentials of Registries. Without names this is every Secret of the namespace.
   - apiGroups: [\"\"]
     resources: [secrets]
@@ -114,7 +115,14 @@ fn one_registry(namespace: &str, name: &str) -> Result<String, Failure> {
         )));
     }
     let rules = format!(
-        "{WORKLOADS}  \
+        "  \
+  # That this Registry may run. No role of Kubernetes includes this verb, so that only an
+  # administrator of the cluster can grant it.
+  - apiGroups: [stvz.io]
+    resources: [registries]
+    resourceNames: [\"{name}\"]
+    verbs: [run]
+{WORKLOADS}  \
   # Its certificate, its users and its credential for pushing. `create` cannot be narrowed by name.
   - apiGroups: [\"\"]
     resources: [secrets]
@@ -259,10 +267,12 @@ mod tests {
 
     #[test]
     fn a_registry_needs_a_verb_that_administrators_of_namespaces_do_not_hold() {
-        for names in [&[][..], &["reg"]] {
+        for (names, narrowed) in [(&[][..], ""), (&["reg"], "    resourceNames: [\"reg\"]\n")] {
             let printed = granted(&arguments(true, "team", names)).unwrap();
-            let right = "  - apiGroups: [stvz.io]\n    resources: [registries]\n    verbs: [run]\n";
-            assert!(printed.contains(right), "{printed}");
+            let right = format!(
+                "  - apiGroups: [stvz.io]\n    resources: [registries]\n{narrowed}    verbs: [run]\n"
+            );
+            assert!(printed.contains(&right), "{printed}");
         }
         let aggregated = include_str!("../../../deploy/roles.yaml");
         let mut verbs = aggregated.lines().filter(|line| line.contains("verbs:"));

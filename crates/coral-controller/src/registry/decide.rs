@@ -429,7 +429,7 @@ fn refusal_of_rights(seen: &Observed) -> Option<Saying> {
         Rights::Refused => Some(Saying::new(
             "NotGranted",
             format!(
-                "the controller may not run registries in namespace {namespace}: allow it with `{}`",
+                "the controller may not run this Registry in namespace {namespace}: allow it with `{}`",
                 grant_command(&ObjectKey::from_object(seen.registry.as_ref()))
             ),
         )),

@@ -104,7 +104,7 @@ impl RegistryPart {
         let Some(place) = self.places.get(&key.namespace) else {
             return Ok(observed);
         };
-        observed.rights = place.rights().await;
+        observed.rights = place.rights(&key.name).await;
         if observed.rights == Rights::Granted {
             match self.find(place, &key).await? {
                 Ok(mut found) => {

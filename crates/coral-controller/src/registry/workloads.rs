@@ -2,8 +2,9 @@
 //!
 //! Rights on workloads exist only where an administrator granted them, so there is no watch over
 //! all namespaces. Rights on workloads are not enough: the administrator of a namespace holds them,
-//! and so could pass them on to the controller. The verb `run` on Registries, which no role of
-//! Kubernetes includes, can only be granted by an administrator of the cluster.
+//! and so could pass them on to the controller. The verb `run` on a Registry, which no role of
+//! Kubernetes includes, can only be granted by an administrator of the cluster. It is asked for by
+//! the name of each Registry: a grant may be for one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -22,9 +23,11 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Registry;
 use super::build::SELECTOR;
+use crate::backoff::Growth;
 use crate::changes::{Changes, Topic};
 use crate::follow::Watch;
 use crate::store::Store;
@@ -36,9 +39,18 @@ const RUN: &str = "run";
 /// How long the API server may take to answer whether the controller has the right.
 const REVIEW: Duration = Duration::from_secs(10);
 /// When a right that is missing is asked for again: an administrator waits for the effect.
-const ASK_AFTER_REFUSAL: Duration = Duration::from_secs(10);
+const AFTER_REFUSAL: Growth = Growth {
+    first: Duration::from_secs(10),
+    longest: Duration::from_mins(1),
+};
 /// When a right that was granted is asked for again: it may be taken back.
-const ASK_AFTER_GRANT: Duration = Duration::from_mins(5);
+const AFTER_GRANT: Duration = Duration::from_mins(5);
+/// Shortest time between two rounds for each Registry that is asked about, so that many Registries
+/// of one namespace do not keep the API server busy.
+const FOR_EACH: Duration = Duration::from_millis(50);
+
+/// Whether each Registry may run, by its name; absent until the API server answered.
+type Answers = BTreeMap<String, bool>;
 
 /// One watched namespace.
 pub(super) struct Place {
@@ -48,25 +60,31 @@ pub(super) struct Place {
     pub(super) pods: Store<Pod>,
     /// Kinds that the API server refuses to list.
     refused: watch::Receiver<BTreeSet<String>>,
-    /// Whether Registries may run here; `None` until the API server answered.
-    may_run: watch::Receiver<Option<bool>>,
+    /// The Registries whose rights are asked for.
+    names: watch::Sender<BTreeSet<String>>,
+    may_run: watch::Receiver<Answers>,
     /// The watches end with the place.
     _watches: JoinSet<()>,
 }
 
-/// What is known of the rights in a namespace.
+/// What is known of the rights to run a Registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rights {
-    /// Registries may run, and everything can be read.
+    /// The Registry may run, and everything can be read.
     Granted,
-    /// Registries may not run, or something cannot be read.
+    /// The Registry may not run, or something cannot be read.
     Refused,
     /// The API server did not answer yet; the part is woken when it does.
     Unknown,
 }
 
 impl Place {
-    fn begin(client: &Client, changes: &Changes, namespace: &str) -> Self {
+    fn begin(
+        client: &Client,
+        changes: &Changes,
+        namespace: &str,
+        names: &BTreeSet<String>,
+    ) -> Self {
         let (refuse, refused) = watch::channel(BTreeSet::new());
         let mut watches = Watches {
             client,
@@ -75,9 +93,15 @@ impl Place {
             refuse: Arc::new(refuse),
             running: JoinSet::new(),
         };
-        let (allow, may_run) = watch::channel(None);
-        let follow = follow_right(client.clone(), changes.clone(), namespace.to_owned(), allow);
-        watches.running.spawn(follow);
+        let (answers, may_run) = watch::channel(Answers::new());
+        let (names, asked_for) = watch::channel(names.clone());
+        let rights = FollowRights {
+            client: client.clone(),
+            changes: changes.clone(),
+            namespace: namespace.to_owned(),
+            answers,
+        };
+        watches.running.spawn(rights.run(asked_for));
         Self {
             stateful_sets: watches
                 .begin(|set: &mut StatefulSet| set.metadata.managed_fields = None),
@@ -85,17 +109,19 @@ impl Place {
             config_maps: watches.begin(|_| {}),
             pods: watches.begin(|_| {}),
             refused,
+            names,
             may_run,
             _watches: watches.running,
         }
     }
 
-    /// Waits for the first lists, for a bounded time.
-    pub(super) async fn rights(&self) -> Rights {
+    /// The rights to run the Registry of this name. Waits for the first lists and the answer, for a
+    /// bounded time.
+    pub(super) async fn rights(&self, name: &str) -> Rights {
         let mut refused = self.refused.clone();
         let (mut answered, mut denied) = (self.may_run.clone(), self.may_run.clone());
         let answer = async {
-            let _ = answered.wait_for(Option::is_some).await;
+            let _ = answered.wait_for(|known| known.contains_key(name)).await;
         };
         let known = async {
             tokio::join!(
@@ -108,8 +134,8 @@ impl Place {
         };
         tokio::select! {
             biased;
-            _ = known => self.judged(),
-            _ = denied.wait_for(|may_run| *may_run == Some(false)) => Rights::Refused,
+            _ = known => self.judged(name),
+            _ = denied.wait_for(|known| known.get(name) == Some(&false)) => Rights::Refused,
             _ = refused.wait_for(|kinds| !kinds.is_empty()) => Rights::Refused,
             () = tokio::time::sleep(FIRST_LIST) => Rights::Unknown,
         }
@@ -118,8 +144,8 @@ impl Place {
 
 impl Place {
     /// The rights, once all of them are known.
-    fn judged(&self) -> Rights {
-        let may_run = *self.may_run.borrow() == Some(true);
+    fn judged(&self, name: &str) -> Rights {
+        let may_run = self.may_run.borrow().get(name) == Some(&true);
         if may_run && self.refused.borrow().is_empty() {
             Rights::Granted
         } else {
@@ -128,33 +154,86 @@ impl Place {
     }
 }
 
-/// Asks for ever whether Registries may run in the namespace.
-async fn follow_right(
+/// Asks for ever which Registries of a namespace may run.
+struct FollowRights {
     client: Client,
     changes: Changes,
     namespace: String,
-    allow: watch::Sender<Option<bool>>,
-) {
-    loop {
-        let answer = may_run(&client, &namespace).await;
-        if answer.is_some() && allow.send_replace(answer) != answer {
-            changes.notify(Topic::RegistryWorkloads);
+    answers: watch::Sender<Answers>,
+}
+
+impl FollowRights {
+    /// Runs until the place ends. A Registry that is new is asked about at once, the others when
+    /// their time has come.
+    async fn run(self, mut names: watch::Receiver<BTreeSet<String>>) {
+        let (mut refusals, mut next) = (0, Instant::now());
+        loop {
+            let all = names.borrow_and_update().clone();
+            let is_due = next <= Instant::now();
+            let asked = self.to_be_asked(&all, is_due);
+            let has_every_right = self.ask(&asked).await;
+            // An administrator is about to grant what is new.
+            refusals = match (has_every_right, is_due) {
+                (true, true) => 0,
+                (true, false) => refusals,
+                (false, true) => refusals + 1,
+                (false, false) => 1,
+            };
+            let pause = match refusals {
+                0 => AFTER_GRANT,
+                refusals => AFTER_REFUSAL.after(refusals),
+            };
+            let each = FOR_EACH.saturating_mul(u32::try_from(all.len()).unwrap_or(u32::MAX));
+            let after = Instant::now() + crate::backoff::jittered(pause.max(each));
+            next = if is_due { after } else { next.min(after) };
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                changed = names.changed() => if changed.is_err() { return },
+            }
         }
-        let pause = match answer {
-            Some(true) => ASK_AFTER_GRANT,
-            Some(false) | None => ASK_AFTER_REFUSAL,
-        };
-        tokio::time::sleep(crate::backoff::jittered(pause)).await;
+    }
+
+    /// The Registries to be asked about: every one of `all` when it is time, otherwise those
+    /// without an answer. Forgets the answers about others.
+    fn to_be_asked(&self, all: &BTreeSet<String>, is_due: bool) -> Vec<String> {
+        self.answers.send_if_modified(|known| {
+            let before = known.len();
+            known.retain(|name, _| all.contains(name));
+            known.len() < before
+        });
+        let known = self.answers.borrow();
+        let asked = all
+            .iter()
+            .filter(|name| is_due || !known.contains_key(*name));
+        asked.cloned().collect()
+    }
+
+    /// Asks about these, and says whether all of them may run.
+    async fn ask(&self, names: &[String]) -> bool {
+        let mut has_every_right = true;
+        for name in names {
+            let answer = may_run(&self.client, &self.namespace, name).await;
+            has_every_right &= answer == Some(true);
+            let is_news = answer.is_some_and(|answer| {
+                self.answers
+                    .send_if_modified(|known| known.insert(name.clone(), answer) != Some(answer))
+            });
+            if is_news {
+                self.changes.notify(Topic::RegistryWorkloads);
+            }
+        }
+        has_every_right
     }
 }
 
-/// Whether Registries may run in the namespace; `None` without an answer of the API server.
-async fn may_run(client: &Client, namespace: &str) -> Option<bool> {
+/// Whether the Registry may run; `None` without an answer of the API server.
+async fn may_run(client: &Client, namespace: &str, name: &str) -> Option<bool> {
     let asked = ResourceAttributes {
         group: Some(Registry::group(&()).into_owned()),
         resource: Some(Registry::plural(&()).into_owned()),
         verb: Some(RUN.to_owned()),
         namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
         ..ResourceAttributes::default()
     };
     let review = SelfSubjectAccessReview {
@@ -169,7 +248,7 @@ async fn may_run(client: &Client, namespace: &str) -> Option<bool> {
     match tokio::time::timeout(REVIEW, reviews.create(&params, &review)).await {
         Ok(Ok(review)) => Some(review.status?.allowed),
         Ok(Err(error)) => {
-            tracing::warn!(namespace, %error, "cannot ask whether Registries may run");
+            tracing::warn!(namespace, name, %error, "cannot ask whether a Registry may run");
             None
         }
         Err(_) => None,
@@ -181,18 +260,23 @@ async fn may_run(client: &Client, namespace: &str) -> Option<bool> {
 pub(super) struct Places(BTreeMap<String, Place>);
 
 impl Places {
-    /// Watches exactly these namespaces.
+    /// Watches exactly these namespaces, each for the Registries of these names.
     pub(super) fn follow(
         &mut self,
         client: &Client,
         changes: &Changes,
-        namespaces: &BTreeSet<String>,
+        namespaces: &BTreeMap<String, BTreeSet<String>>,
     ) {
-        self.0.retain(|namespace, _| namespaces.contains(namespace));
-        for namespace in namespaces {
-            self.0
-                .entry(namespace.clone())
-                .or_insert_with(|| Place::begin(client, changes, namespace));
+        self.0
+            .retain(|namespace, _| namespaces.contains_key(namespace));
+        for (namespace, names) in namespaces {
+            let place = self.0.entry(namespace.clone());
+            let place = place.or_insert_with(|| Place::begin(client, changes, namespace, names));
+            place.names.send_if_modified(|known| {
+                let is_new = known != names;
+                known.clone_from(names);
+                is_new
+            });
         }
     }
 
@@ -248,19 +332,22 @@ mod tests {
     use super::*;
     use crate::scripted::{Asked, Server, pair, refusal};
 
-    /// Answers lists with nothing, and each review with the next of `allowed`; the last stays.
+    /// Answers lists with nothing, and each review of the Registry `reg` with the next of
+    /// `allowed`; the last stays. No other Registry may run.
     async fn serve(mut server: Server, mut allowed: Vec<bool>, lists: u16) {
         let mut open: Vec<Asked> = Vec::new();
         loop {
             let asked = server.next().await;
             if asked.uri.contains("selfsubjectaccessreviews") {
                 let attributes = &asked.body["spec"]["resourceAttributes"];
+                let name = &attributes["name"];
                 let expected = json!({
                     "group": "stvz.io", "resource": "registries", "verb": "run", "namespace": "a",
+                    "name": name,
                 });
                 assert_eq!(attributes, &expected);
-                let is_allowed = allowed[0];
-                if allowed.len() > 1 {
+                let is_allowed = name == "reg" && allowed[0];
+                if name == "reg" && allowed.len() > 1 {
                     allowed.remove(0);
                 }
                 asked.answer(201, &json!({"spec": {}, "status": {"allowed": is_allowed}}));
@@ -275,38 +362,60 @@ mod tests {
         }
     }
 
-    async fn rights(allowed: Vec<bool>, lists: u16) -> Rights {
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    async fn rights(of: &str, allowed: Vec<bool>, lists: u16) -> Rights {
         let (client, server) = pair();
-        let place = Place::begin(&client, &Changes::default(), "a");
+        let place = Place::begin(&client, &Changes::default(), "a", &names(&["other", "reg"]));
         tokio::select! {
-            rights = place.rights() => rights,
+            rights = place.rights(of) => rights,
             () = serve(server, allowed, lists) => unreachable!(),
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn rights_on_workloads_alone_let_no_registry_run() {
-        assert_eq!(rights(vec![false], 200).await, Rights::Refused);
-        assert_eq!(rights(vec![true], 403).await, Rights::Refused);
-        assert_eq!(rights(vec![true], 200).await, Rights::Granted);
+        assert_eq!(rights("reg", vec![false], 200).await, Rights::Refused);
+        assert_eq!(rights("reg", vec![true], 403).await, Rights::Refused);
+        assert_eq!(rights("reg", vec![true], 200).await, Rights::Granted);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_right_that_is_granted_later_wakes_the_part() {
+    async fn the_grant_of_one_registry_lets_no_other_run() {
+        assert_eq!(rights("other", vec![true], 200).await, Rights::Refused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_right_that_is_granted_later_wakes_the_part_and_a_new_registry_is_asked_about_at_once()
+     {
         let (client, server) = pair();
         let changes = Changes::default();
         let mut woken = changes.subscribe(&[Topic::RegistryWorkloads]);
-        let (allow, mut may_run) = watch::channel(None);
-        let follow = follow_right(client, changes, "a".into(), allow);
+        let (answers, mut may_run) = watch::channel(Answers::new());
+        let (wanted, asked_for) = watch::channel(names(&["reg"]));
+        let rights = FollowRights {
+            client,
+            changes,
+            namespace: "a".into(),
+            answers,
+        };
         let granted = async {
-            let _ = may_run.wait_for(|it| *it == Some(false)).await;
+            let _ = may_run.wait_for(|it| it.get("reg") == Some(&false)).await;
             woken.changed().await;
-            let _ = may_run.wait_for(|it| *it == Some(true)).await;
+            let _ = may_run.wait_for(|it| it.get("reg") == Some(&true)).await;
             woken.changed().await;
+            let before = Instant::now();
+            wanted.send_replace(names(&["other", "reg"]));
+            let _ = may_run.wait_for(|it| it.contains_key("other")).await;
+            assert_eq!(before.elapsed(), Duration::ZERO);
+            wanted.send_replace(names(&["reg"]));
+            let _ = may_run.wait_for(|it| !it.contains_key("other")).await;
         };
         tokio::select! {
             () = granted => {}
-            () = follow => unreachable!(),
+            () = rights.run(asked_for) => unreachable!(),
             () = serve(server, vec![false, true], 200) => unreachable!(),
         }
     }
