@@ -12,6 +12,7 @@ use crate::abandoned::Abandoned;
 use crate::auth::{Ask, Auth, Session};
 use crate::credentials::{Candidate, Credentials};
 use crate::error::{Error, Problem};
+use crate::open_uploads::OpenUploads;
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient};
@@ -24,6 +25,7 @@ pub struct Client {
     auth: Arc<Auth>,
     referrers: Arc<ReferrersLocks>,
     abandoned: Abandoned,
+    open_uploads: Option<OpenUploads>,
 }
 
 impl Client {
@@ -31,7 +33,9 @@ impl Client {
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
         // Another part of the process may have done so already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let open_uploads = options.open_uploads.clone();
         Ok(Self {
+            open_uploads,
             transport: Arc::new(Transport::new(options)?),
             auth: Arc::default(),
             referrers: Arc::default(),
@@ -59,6 +63,7 @@ impl Client {
             session,
             Arc::clone(&self.referrers),
             self.abandoned.clone(),
+            self.open_uploads.clone(),
         )
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use coral_image::Host;
 
 use crate::addresses::AddressRules;
+use crate::open_uploads::OpenUploads;
 use crate::redacted::Redacted;
 
 /// What is different about one host. The default is HTTPS with the system's trust anchors.
@@ -38,6 +39,9 @@ pub struct ClientOptions {
     /// Addresses that are not connected to, whatever leads there: a registry's name, a redirect, a
     /// token server.
     pub addresses: AddressRules,
+    /// Where uploads that are left open are remembered: an upload goes on after a restart of the
+    /// process. Without it, what is left open is given up.
+    pub open_uploads: Option<OpenUploads>,
 }
 
 impl Default for ClientOptions {
@@ -48,6 +52,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_mins(1),
             addresses: AddressRules::default(),
+            open_uploads: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use url::Url;
 use crate::abandoned::Abandoned;
 use crate::auth::{Ask, Session};
 use crate::error::{Error, Problem};
+use crate::open_uploads::OpenUploads;
 use crate::transport::{Body, Response, refusal};
 
 pub(crate) use referrers::ReferrersLocks;
@@ -57,6 +58,7 @@ pub struct RepositoryClient {
     session: Arc<Session>,
     referrers: Arc<ReferrersLocks>,
     abandoned: Abandoned,
+    open_uploads: Option<OpenUploads>,
 }
 
 /// A request on this repository, with what most have in common.
@@ -75,6 +77,7 @@ impl RepositoryClient {
         session: Arc<Session>,
         referrers: Arc<ReferrersLocks>,
         abandoned: Abandoned,
+        open_uploads: Option<OpenUploads>,
     ) -> Self {
         let base = base.map_err(|problem| problem.to_string());
         Self {
@@ -83,6 +86,7 @@ impl RepositoryClient {
             session,
             referrers,
             abandoned,
+            open_uploads,
         }
     }
 

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coral_distribution::Credentials;
+use coral_distribution::{Credentials, OpenUploads};
 use coral_image::Host;
 use coral_registry::InternalUser;
 use coral_rt::{Serving, shutdown_on_signal};
@@ -72,6 +72,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         &arguments.client,
         &surroundings.embedded,
         own_host,
+        OpenUploads::new(data.join("open-uploads")),
         board,
         terminal,
     );

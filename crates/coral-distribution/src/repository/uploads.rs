@@ -1,5 +1,6 @@
 //! Pushing blobs to a registry.
 
+mod remembered;
 mod resume;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,7 @@ use crate::auth::Ask;
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
+use crate::open_uploads::Memory;
 use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
 
@@ -40,6 +42,10 @@ pub(crate) struct RegistryUpload {
     /// Whether another repository of the registry has the blob.
     elsewhere: bool,
     standing: Standing,
+    /// Bytes that an earlier process has sent.
+    sent: u64,
+    /// What the next process finds if this one ends before the upload does.
+    memory: Option<Memory>,
 }
 
 /// Whether an upload takes room at the registry.
@@ -59,14 +65,30 @@ impl RepositoryClient {
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
+        let Some((memory, remembered)) = self.take_memory(digest) else {
+            return self.begin_anew(digest, mount_from).await.map(push_of);
+        };
+        if let Some(remembered) = remembered
+            && let Some(upload) = self.go_on_with(digest, &memory, &remembered).await
+        {
+            return Ok(push_of(Some(upload.remembered_by(memory))));
+        }
+        let begun = self.begin_anew(digest, mount_from).await?;
+        Ok(push_of(begun.map(|upload| upload.remembered_by(memory))))
+    }
+
+    async fn begin_anew(
+        &self,
+        digest: &Digest,
+        mount_from: Option<&RepositoryPath>,
+    ) -> Result<Option<RegistryUpload>, Error> {
         let wish = mount_from.map_or(Wish::Upload, |from| Wish::Mount { from });
-        let begun = match self.post_upload(digest, wish).await {
+        match self.post_upload(digest, wish).await {
             Err(error) if mount_from.is_some() && is_refusal(&error) => {
                 self.post_upload(digest, Wish::Upload).await
             }
             other => other,
-        };
-        begun.map(push_of)
+        }
     }
 
     /// An upload, or none where the blob is there already. The registry is heard out even when
@@ -118,6 +140,8 @@ impl RepositoryClient {
             verifies: response.header(CORAL_VERIFIES).is_some(),
             elsewhere: response.header(CORAL_ELSEWHERE).is_some(),
             standing: Standing::Open,
+            sent: 0,
+            memory: None,
         }))
     }
 
@@ -187,6 +211,7 @@ impl RegistryUpload {
 
     /// Sends everything in one request and ends the upload.
     pub(crate) async fn put(mut self, size: u64, body: BlobStream) -> Result<(), Error> {
+        self.begin_at_zero().await?;
         let mut headers = HeaderMap::new();
         headers.insert(
             CONTENT_TYPE,
@@ -198,6 +223,7 @@ impl RegistryUpload {
 
     /// Sends pieces of `chunk` bytes, more if the registry asks for more, and ends the upload.
     pub(crate) async fn put_chunked(mut self, chunk: usize, body: BlobStream) -> Result<(), Error> {
+        self.begin_at_zero().await?;
         let ended = self.send_chunks(chunk, body).await;
         self.clean_up_after(ended).await
     }
@@ -225,25 +251,37 @@ impl RegistryUpload {
         ended
     }
 
-    /// Gives a failed upload up, so that it takes no room over there until it is cleaned away.
+    /// Gives a failed upload up, so that it takes no room over there until it is cleaned away. What
+    /// cannot be reached now may be gone on with later.
     async fn clean_up(&mut self, error: &Error) {
         use Category::{Connect, Dns, NotFound, Timeout, Tls};
-        if !matches!(error.category(), Dns | Connect | Tls | Timeout | NotFound) {
-            self.give_up().await;
+        match error.category() {
+            Dns | Connect | Tls | Timeout if self.stays_for_the_next() => {
+                self.standing = Standing::Ended;
+            }
+            Dns | Connect | Tls | Timeout | NotFound => self.end(),
+            _ => self.give_up().await,
         }
-        self.standing = Standing::Ended;
     }
 
     async fn give_up(&mut self) {
         // What matters is the failure; most often the other side has cleaned up already.
         let _ = tokio::time::timeout(GIVING_UP, self.delete()).await;
+        self.end();
+    }
+
+    /// Nothing is left to be gone on with.
+    fn end(&mut self) {
         self.standing = Standing::Ended;
+        if let Some(memory) = self.memory.take() {
+            memory.forget();
+        }
     }
 
     /// Gives the upload up. One that is already gone is no error.
     pub(crate) async fn cancel(mut self) -> Result<(), Error> {
         let cancelled = self.delete().await;
-        self.standing = Standing::Ended;
+        self.end();
         cancelled
     }
 
@@ -301,7 +339,7 @@ impl RegistryUpload {
         expect(response, &[200, 201, 204])
             .await
             .map_err(Error::of_open_upload)?;
-        self.standing = Standing::Ended;
+        self.end();
         Ok(())
     }
 
@@ -345,8 +383,11 @@ impl RegistryUpload {
 
 impl Drop for RegistryUpload {
     fn drop(&mut self) {
-        if self.standing == Standing::Ended {
+        if self.standing == Standing::Ended || self.stays_for_the_next() {
             return;
+        }
+        if let Some(memory) = self.memory.take() {
+            memory.forget();
         }
         // The copy counts as ended: dropping it has nothing to give up.
         let copy = Self {
@@ -357,6 +398,8 @@ impl Drop for RegistryUpload {
             verifies: self.verifies,
             elsewhere: self.elsewhere,
             standing: Standing::Ended,
+            sent: 0,
+            memory: None,
         };
         let abandoned = &self.client.abandoned;
         abandoned.give_up(async move {

@@ -1,10 +1,11 @@
 //! What was cut goes on where it ended, on both sides of a copy.
 
+use std::path::Path;
 use std::time::Duration;
 
 use coral_distribution::{
     BlobSource, BlobStream, Category, ClientOptions, Credentials, Endpoint, Error, Layout,
-    PushError,
+    OpenUploads, PushError, RepositoryClient,
 };
 use coral_testkit::{Auth, Bearer, Built, Effect, Fault, FaultRegistry, ImageBuilder};
 use futures::StreamExt;
@@ -350,4 +351,67 @@ async fn where_the_registry_verifies_a_cut_read_goes_on_and_a_short_one_is_notic
     from.fault(Fault::new(Effect::Lengthen { bytes: 1 }).path("/blobs/"));
     let failed = copy(&from, &to, &built).await.unwrap_err();
     assert!(matches!(failed, PushError::Source(_)), "{failed:?}");
+}
+
+/// A client that remembers in this folder which uploads it left open.
+fn remembering(registry: &FaultRegistry, folder: &Path) -> RepositoryClient {
+    let options = ClientOptions {
+        open_uploads: Some(OpenUploads::new(folder.to_owned())),
+        ..plain(&[registry])
+    };
+    with(registry, options, Credentials::none())
+}
+
+/// A push that is cut after 60,000 bytes, and dropped before it goes on.
+async fn left_open((from, to): (&FaultRegistry, &FaultRegistry), folder: &Path, built: &Built) {
+    let cut = Effect::CutUpload { after: 60_000 };
+    to.fault(Fault::new(cut).method("PUT").first(1));
+    let asked = Fault::new(Effect::Stall).method("GET").path("/uploads/");
+    to.fault(asked.first(1));
+    let to = remembering(to, folder);
+    let upload = begin(&to, &large_blob(built).0.digest).await.unwrap();
+    let source = source_of(from, built);
+    let push = upload.put_from(&source);
+    let stopped = tokio::time::timeout(Duration::from_secs(1), push).await;
+    stopped.unwrap_err();
+}
+
+fn left_in(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+#[tokio::test]
+async fn an_upload_that_a_process_left_open_goes_on_at_its_offset_in_the_next() {
+    let (from, to, built) = verifying(None, None).await;
+    let folder = tempfile::tempdir().unwrap();
+    left_open((&from, &to), folder.path(), &built).await;
+    assert_eq!(left_in(folder.path()), 1);
+    let next = remembering(&to, folder.path());
+    let upload = begin(&next, &large_blob(&built).0.digest).await.unwrap();
+    upload.put_from(&source_of(&from, &built)).await.unwrap();
+    assert!(arrived(&to, &built));
+    let begun = |method: &str| to.count(|r| r.method == method);
+    assert_eq!((begun("POST"), begun("DELETE")), (1, 0));
+    assert_eq!(ranges(&from).len(), 1, "the source is asked for the rest");
+    assert_eq!(left_in(folder.path()), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_gone_on_with_is_thrown_away_and_begins_anew() {
+    let forgotten = Effect::Status {
+        status: 404,
+        headers: vec![],
+        body: String::new(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to, built) = verifying(None, None).await;
+    left_open((&from, &to), folder.path(), &built).await;
+    to.fault(Fault::new(forgotten).method("GET").path("/uploads/"));
+    let next = remembering(&to, folder.path());
+    let upload = begin(&next, &large_blob(&built).0.digest).await.unwrap();
+    upload.put_from(&source_of(&from, &built)).await.unwrap();
+    assert!(arrived(&to, &built));
+    let begun = |method: &str| to.count(|r| r.method == method);
+    assert_eq!((begun("POST"), begun("DELETE")), (2, 1));
+    assert_eq!(left_in(folder.path()), 0);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coral_api::Target;
-use coral_distribution::{ClientOptions, HostOptions};
+use coral_distribution::{ClientOptions, HostOptions, OpenUploads};
 use coral_image::Host;
 use coral_mirror::{
     Begun, Completeness, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member, Observer,
@@ -35,6 +35,8 @@ pub(crate) struct Mirrors {
     embedded: Host,
     /// The source with Coral's own image.
     own: Host,
+    /// Where uploads that are left open are remembered.
+    open_uploads: OpenUploads,
     fleet: Fleet,
     there: Arc<There>,
     running: BTreeMap<String, Running>,
@@ -67,6 +69,7 @@ impl Mirrors {
         client: &ClientArguments,
         embedded: &Host,
         own: Host,
+        open_uploads: OpenUploads,
         board: Board,
         terminal: &Terminal,
     ) -> Self {
@@ -79,6 +82,7 @@ impl Mirrors {
             client: client.clone(),
             embedded: embedded.clone(),
             own,
+            open_uploads,
             // The flags are read when the files are applied.
             fleet: Fleet::new(Arc::new(engine), ClientOptions::default()),
             there,
@@ -103,7 +107,8 @@ impl Mirrors {
         } else {
             plain.push(self.embedded.clone());
         }
-        let options = client_options(&self.client, &plain)?;
+        let mut options = client_options(&self.client, &plain)?;
+        options.open_uploads = Some(self.open_uploads.clone());
         self.fleet.set_client_options(options);
         let completeness = if broken.is_empty() {
             Completeness::Complete

@@ -45,8 +45,11 @@ impl RegistryUpload {
         };
         tracing::info!(error = %refused, "an upload was refused and is sent again");
         match self.client.post_upload(&self.digest, Wish::Upload).await {
-            Ok(Some(new)) => *self = new,
-            Ok(None) => return Ok(()),
+            Ok(Some(new)) => self.replace_with(new),
+            Ok(None) => {
+                self.end();
+                return Ok(());
+            }
             Err(_) => return Err(PushError::Destination(refused)),
         }
         self.put_whole(source, Check::Digest).await
@@ -54,7 +57,18 @@ impl RegistryUpload {
 
     async fn put_whole(&mut self, source: &BlobSource, check: Check) -> Result<(), PushError> {
         let mut resumes = Resumes::default();
-        let mut offset = 0;
+        let size = source.blob().size;
+        let mut offset = std::mem::take(&mut self.sent);
+        if offset > size {
+            // What is there is not this blob.
+            self.give_up().await;
+            match self.client.post_upload(&self.digest, Wish::Upload).await {
+                Ok(Some(new)) => self.replace_with(new),
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(PushError::Destination(error)),
+            }
+            offset = 0;
+        }
         loop {
             let failed = match self.put_rest(source, offset, check).await {
                 Err(PushError::Destination(error)) if may_go_on(&error) => error,
@@ -68,7 +82,7 @@ impl RegistryUpload {
             offset = match self.progress(source.blob().size).await {
                 Ok(Progress::At(there)) => there,
                 Ok(Progress::Done) => {
-                    self.standing = Standing::Ended;
+                    self.end();
                     return Ok(());
                 }
                 // What cut the upload says more than what came of asking about it.
@@ -114,7 +128,7 @@ impl RegistryUpload {
         match self.client.post_upload(&self.digest, Wish::Upload).await? {
             None => Ok(Progress::Done),
             Some(new) => {
-                *self = new;
+                self.replace_with(new);
                 Ok(Progress::At(0))
             }
         }

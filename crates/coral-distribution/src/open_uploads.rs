@@ -1,0 +1,167 @@
+//! Uploads that a process left open, remembered in a folder for the next one.
+//!
+//! One file for each upload, named after what is uploaded where. An address may hold a secret of
+//! the registry, so only the user may read the files. A file that is lost costs the bytes that were
+//! sent; one that is too much costs a request.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coral_image::{Digest, Repository};
+use serde::{Deserialize, Serialize};
+
+/// Largest file that is read: an address, and a little more.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// A folder with the addresses of open uploads; clones share it. At most one process uses a folder
+/// at a time.
+#[derive(Debug, Clone)]
+pub struct OpenUploads {
+    folder: Arc<PathBuf>,
+    /// Names of those that this process goes on with or has begun.
+    taken: Arc<Mutex<HashSet<String>>>,
+}
+
+impl PartialEq for OpenUploads {
+    fn eq(&self, other: &Self) -> bool {
+        self.folder == other.folder
+    }
+}
+
+impl Eq for OpenUploads {}
+
+/// What is remembered of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) location: String,
+    /// Whether the registry verifies digests, so that the bytes it has need not be read again.
+    pub(crate) verifies: bool,
+}
+
+/// The memory of one upload. Dropped, what is remembered stays for the next process.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    uploads: OpenUploads,
+    name: String,
+}
+
+impl OpenUploads {
+    /// Remembers uploads in this folder, which is made when the first one begins.
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder: Arc::new(folder),
+            taken: Arc::default(),
+        }
+    }
+
+    /// The memory of the upload of a blob to a repository, with what an earlier process left of
+    /// it; `None` where another upload of the same blob is under way.
+    pub(crate) fn take(
+        &self,
+        repository: &Repository,
+        blob: &Digest,
+    ) -> Option<(Memory, Option<Remembered>)> {
+        let name = format!(
+            "{}.json",
+            Digest::sha256(format!("{repository} {blob}").as_bytes()).hex()
+        );
+        if !self.taken().insert(name.clone()) {
+            return None;
+        }
+        let remembered = read(&self.folder.join(&name));
+        let uploads = self.clone();
+        Some((Memory { uploads, name }, remembered))
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashSet<String>> {
+        // Every change is one step, so a panic elsewhere does not spoil it.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Remembers where the upload is. What cannot be written down is not remembered.
+    pub(crate) fn remember(&self, upload: &Remembered) {
+        let folder = &self.uploads.folder;
+        if let Err(error) = write(folder, &self.name, upload) {
+            let folder = folder.display();
+            tracing::warn!(%folder, %error, "an open upload cannot be written down: it begins anew after a restart");
+        }
+    }
+
+    /// The upload has ended.
+    pub(crate) fn forget(&self) {
+        // What is not there any more is forgotten.
+        let _ = std::fs::remove_file(self.uploads.folder.join(&self.name));
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.uploads.taken().remove(&self.name);
+    }
+}
+
+/// What is in a file; one that cannot be read remembers nothing.
+fn read(file: &Path) -> Option<Remembered> {
+    let size = std::fs::metadata(file).ok()?.len();
+    let bytes = (size <= MAX_FILE).then(|| std::fs::read(file).ok())??;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn write(folder: &Path, name: &str, upload: &Remembered) -> std::io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    let unfinished = folder.join(format!("{name}.new"));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    file.write_all(&serde_json::to_vec(upload)?)?;
+    std::fs::rename(unfinished, folder.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_is_remembered_until_it_has_ended_and_taken_once_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let uploads = || OpenUploads::new(folder.path().join("uploads"));
+        let repository = Repository::parse("localhost:5000/a").unwrap();
+        let blob = Digest::sha256(b"x");
+        let upload = Remembered {
+            location: "http://localhost:5000/v2/a/blobs/uploads/1?state=x".to_owned(),
+            verifies: true,
+        };
+        let first = uploads();
+        let (memory, nothing) = first.take(&repository, &blob).unwrap();
+        assert_eq!(nothing, None);
+        memory.remember(&upload);
+        assert!(first.clone().take(&repository, &blob).is_none());
+        drop(memory);
+        let next = uploads();
+        let (memory, remembered) = next.take(&repository, &blob).unwrap();
+        assert_eq!(remembered, Some(upload));
+        memory.forget();
+        drop(memory);
+        assert_eq!(next.take(&repository, &blob).unwrap().1, None);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_remembers_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.json");
+        std::fs::write(&file, b"{\"location\": \"http://loc").unwrap();
+        assert_eq!(read(&file), None);
+        assert_eq!(read(&folder.path().join("y.json")), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! Uploads that are gone on with after a restart of the process.
+
+use coral_image::Digest;
+use http::header::RANGE;
+use http::{HeaderMap, Method};
+use url::Url;
+
+use super::{RegistryUpload, Standing, Wish, stored};
+use crate::error::{Error, Problem};
+use crate::open_uploads::{Memory, Remembered};
+use crate::repository::RepositoryClient;
+use crate::transport::Body;
+
+impl RepositoryClient {
+    /// The memory of the upload of this blob, where the client has one.
+    pub(super) fn take_memory(&self, digest: &Digest) -> Option<(Memory, Option<Remembered>)> {
+        let uploads = self.open_uploads.as_ref()?;
+        uploads.take(&self.repository, digest)
+    }
+
+    /// An upload of an earlier process, where the registry says how far it came. One of a registry
+    /// that leaves verifying to others is thrown away: what it has would have to be read again.
+    pub(super) async fn go_on_with(
+        &self,
+        digest: &Digest,
+        memory: &Memory,
+        remembered: &Remembered,
+    ) -> Option<RegistryUpload> {
+        let location = Url::parse(&remembered.location).ok()?;
+        let mut upload = RegistryUpload {
+            client: self.clone(),
+            digest: *digest,
+            location,
+            min_chunk: 0,
+            verifies: remembered.verifies,
+            elsewhere: false,
+            standing: Standing::Open,
+            sent: 0,
+            memory: None,
+        };
+        if upload.verifies
+            && let Ok(sent) = upload.ask_how_far().await
+        {
+            tracing::info!(%digest, sent, "an upload of an earlier run goes on");
+            upload.sent = sent;
+            return Some(upload);
+        }
+        tracing::info!(%digest, "an upload of an earlier run is thrown away");
+        upload.give_up().await;
+        memory.forget();
+        None
+    }
+}
+
+impl RegistryUpload {
+    /// The bytes that the registry has of it.
+    async fn ask_how_far(&mut self) -> Result<u64, Error> {
+        let url = self.location.clone();
+        let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);
+        let response = response.await?;
+        let there = response.header(RANGE).and_then(stored);
+        match there.filter(|_| response.status().is_success()) {
+            Some(there) => {
+                if let Some(location) = self.client.next_location(&response, &self.location)? {
+                    self.location = location;
+                }
+                Ok(there)
+            }
+            None => Err(response.error(Problem::Missing)),
+        }
+    }
+
+    /// Writes down where the upload is, so that the next process may go on with it.
+    pub(super) fn remembered_by(mut self, memory: Memory) -> Self {
+        memory.remember(&Remembered {
+            location: self.location.to_string(),
+            verifies: self.verifies,
+        });
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Takes the place of an upload that cannot be gone on with.
+    pub(super) fn replace_with(&mut self, mut new: Self) {
+        // An upload that began with a memory keeps it.
+        if let Some(memory) = self.memory.take() {
+            new = new.remembered_by(memory);
+        }
+        *self = new;
+    }
+
+    /// For those who send everything.
+    pub(super) async fn begin_at_zero(&mut self) -> Result<(), Error> {
+        if self.sent == 0 {
+            return Ok(());
+        }
+        // Nobody goes on with it.
+        let _ = self.delete().await;
+        self.standing = Standing::Ended;
+        let begun = self.client.post_upload(&self.digest, Wish::Upload).await?;
+        if let Some(new) = begun {
+            self.replace_with(new);
+        }
+        Ok(())
+    }
+
+    /// Whether the next process goes on with this upload if it is left open.
+    pub(super) fn stays_for_the_next(&self) -> bool {
+        self.memory.is_some() && self.verifies
+    }
+}
