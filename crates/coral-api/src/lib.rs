@@ -35,9 +35,10 @@ pub use object_reference::LocalObjectReference;
 pub use problem::Problem;
 pub use quantity::{Quantity, QuantityError};
 pub use registry::{
-    AuthSettings, EmptyDir, GrantSettings, Grantees, HostPath, HtpasswdSource, ImageVolume,
-    LimitSettings, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits, RegistrySettings,
-    RegistrySpec, RegistryStatus, RegistryStorage, RegistryTls, StorageSettings,
+    AuthSettings, CollectionSettings, EmptyDir, GrantSettings, Grantees, HostPath, HtpasswdSource,
+    ImageVolume, LimitSettings, PullRule, PushRule, Registry, RegistryAuth, RegistryCollection,
+    RegistryLimits, RegistrySettings, RegistrySpec, RegistryStatus, RegistryStorage, RegistryTls,
+    StorageSettings,
 };
 pub use registry_mirror::{
     Cadence, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits, MirrorRepository,

@@ -9,6 +9,7 @@
     reason = "KubeSchema expands a second public struct, and printer columns repeat their types"
 )]
 
+mod collection;
 mod settings;
 mod status;
 mod storage;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::nullable;
 use crate::rules;
 
+pub use collection::{CollectionSettings, RegistryCollection};
 pub use settings::{
     AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings, StorageSettings,
 };
@@ -96,6 +98,9 @@ pub struct RegistrySpec {
     /// Bounds for what clients do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RegistryLimits>,
+    /// When blobs that nothing holds any more are deleted. They are without it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gc: Option<RegistryCollection>,
 }
 
 /// The certificate of a registry.

@@ -41,6 +41,13 @@ pub(crate) fn duration_or_never(min: &str) -> Rule {
     )
 }
 
+/// An age: a duration that may also have days and weeks, which CEL cannot read; so its bounds are
+/// checked by the program alone.
+pub(crate) fn age() -> Rule {
+    Rule::new("self.matches('^([0-9]{1,6}(w|d|h|m|s))+$')")
+        .message("must be an age such as 7d, 4w or 168h")
+}
+
 /// A number of bytes.
 pub(crate) fn bytes() -> Rule {
     bytes_rule("0", "must be a number of bytes, such as 500M or 10Gi")

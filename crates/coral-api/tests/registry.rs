@@ -51,7 +51,8 @@ fn everything_that_can_be_said_is_understood() {
          imageVolumes:\n\
          - repository: base/app\n\
          \x20 hostPath: {path: /srv/app}\n\
-         limits: {blobSize: 2Gi, openUploads: 5, uploadExpiry: 2h, connections: 7}\n",
+         limits: {blobSize: 2Gi, openUploads: 5, uploadExpiry: 2h, connections: 7}\n\
+         gc: {interval: 10m, grace: 2h, untagged: 7d}\n",
     );
     assert_eq!(means.tls_secret.as_deref(), Some("cert"));
     let auth = means.auth.unwrap();
@@ -69,6 +70,10 @@ fn everything_that_can_be_said_is_understood() {
     assert_eq!(means.layouts[0].1, Path::new("/srv/app"));
     assert_eq!(means.limits.blob_bytes, Some(2 << 30));
     assert_eq!(means.limits.upload_expiry, Some(Duration::from_hours(2)));
+    let gc = means.collection;
+    assert_eq!(gc.interval, Some(Duration::from_mins(10)));
+    assert_eq!(gc.grace, Some(Duration::from_hours(2)));
+    assert_eq!(gc.untagged, Some(Duration::from_hours(7 * 24)));
     assert_eq!(
         (means.limits.open_uploads, means.limits.connections),
         (Some(5), Some(7))
@@ -116,6 +121,12 @@ fn what_means_nothing_is_named_with_its_line() {
             "imageVolumes: [{repository: a, hostPath: {path: /a}}, {repository: a, hostPath: {path: /b}}]",
             "spec.imageVolumes[1].repository: is there twice",
         ),
+        (
+            "gc: {interval: 1s}",
+            "spec.gc.interval: is \"1s\", must be 1m to 720h",
+        ),
+        ("gc: {grace: 7d}", "spec.gc.grace: \"7d\" has a unit"),
+        ("gc: {untagged: 2y}", "spec.gc.untagged: \"2y\""),
         (
             "limits: {blobSize: 1GB}",
             "spec.limits.blobSize: \"1GB\" is not an amount of bytes",

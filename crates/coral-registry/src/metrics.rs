@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::access::Rejected;
 use crate::front::RouteClass;
+use crate::store::Collected;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -31,9 +32,73 @@ struct LoginLabels {
     result: &'static str,
 }
 
+/// What collections did.
+#[derive(Debug, Clone, Default)]
+struct Collections {
+    runs: Family<RunLabels, Counter>,
+    freed_bytes: Counter,
+    contents: Counter,
+    links: Counter,
+    manifests: Counter,
+    stored_bytes: Gauge,
+    stored_contents: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RunLabels {
+    result: &'static str,
+}
+
+impl Collections {
+    fn register(registry: &mut Registry) -> Self {
+        let it = Self::default();
+        registry.register("gc_runs", "Garbage collections that ended", it.runs.clone());
+        for (name, help, counter) in [
+            (
+                "gc_freed_bytes",
+                "Bytes of content deleted",
+                &it.freed_bytes,
+            ),
+            (
+                "gc_contents",
+                "Blobs and manifests whose content was deleted",
+                &it.contents,
+            ),
+            ("gc_links", "Blobs taken out of a repository", &it.links),
+            (
+                "gc_manifests",
+                "Manifests removed that nothing reached",
+                &it.manifests,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            (
+                "stored_bytes",
+                "Bytes of content that the last garbage collection left",
+                &it.stored_bytes,
+            ),
+            (
+                "stored_contents",
+                "Blobs and manifests that the last garbage collection left",
+                &it.stored_contents,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        it
+    }
+
+    fn run(&self, result: &'static str) {
+        self.runs.get_or_create(&RunLabels { result }).inc();
+    }
+}
+
 /// The registry's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
+    collections: Collections,
     requests: Family<RequestLabels, Counter>,
     seconds: Family<RouteLabels, Histogram>,
     bytes_in: Counter,
@@ -44,7 +109,9 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("coral_registry");
         let metrics = Self {
+            collections: Collections::register(registry),
             requests: Family::default(),
             // 0.25 ms to 65 s, in steps of four.
             seconds: Family::new_with_constructor(|| {
@@ -55,7 +122,6 @@ impl Metrics {
             open_uploads: Gauge::default(),
             logins: Family::default(),
         };
-        let registry = registry.sub_registry_with_prefix("coral_registry");
         registry.register("requests", "Requests answered", metrics.requests.clone());
         registry.register(
             "request_duration_seconds",
@@ -113,10 +179,31 @@ impl Metrics {
         self.bytes_out.clone()
     }
 
-    pub(crate) fn open_uploads(&self, count: u64) {
-        self.open_uploads
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    pub(crate) fn collected(&self, collected: &Collected) {
+        let it = &self.collections;
+        it.freed_bytes.inc_by(collected.bytes);
+        it.contents.inc_by(collected.contents);
+        it.links.inc_by(collected.links);
+        it.manifests.inc_by(collected.manifests);
+        // One that was stopped has not seen all.
+        if collected.is_complete {
+            it.run("complete");
+            it.stored_bytes.set(gauge(collected.kept_bytes));
+            it.stored_contents.set(gauge(collected.kept_contents));
+        }
     }
+
+    pub(crate) fn collection_failed(&self) {
+        self.collections.run("failed");
+    }
+
+    pub(crate) fn open_uploads(&self, count: u64) {
+        self.open_uploads.set(gauge(count));
+    }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Anybody can send any method.

@@ -16,6 +16,8 @@ pub struct Settings {
     pub writes: Writes,
     /// Bounds for what clients do.
     pub limits: Limits,
+    /// When what nothing holds is taken away.
+    pub collection: CollectionSettings,
     /// Folders that are served as repositories, in place of what the store has there.
     pub layouts: Vec<LayoutFolder>,
     /// The registry's own names: requests with `ns=` one of these are for its own repositories.
@@ -28,6 +30,27 @@ impl Settings {
         self.layouts
             .iter()
             .find(|layout| layout.repository() == path)
+    }
+}
+
+/// When what nothing holds is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CollectionSettings {
+    /// Time from the end of one collection to the beginning of the next one.
+    pub interval: Duration,
+    /// How long blobs stay that no manifest names, from the last answer that they are there.
+    pub grace: Duration,
+    /// How long manifests stay that no tag, index or referrer reaches; none: for ever.
+    pub untagged: Option<Duration>,
+}
+
+impl Default for CollectionSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_hours(1),
+            grace: Duration::from_hours(24),
+            untagged: None,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the front needs of a store: a side to read and a side to write.
 
+mod collection;
 mod error;
 mod file;
 mod referrers;
@@ -11,8 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{PutManifestError, StoreError, UploadError};
 pub use file::FileStore;
 pub use referrers::{Referrers, ReferrersPage};
@@ -190,6 +193,17 @@ pub trait Store: Source {
     /// Ends uploads to which nothing was added for so long, but for those that somebody writes to.
     /// Which ones they were.
     fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>>;
+
+    /// Takes away what nothing holds any more, beside everything else that goes on. What was taken
+    /// away before `stop` is gone, and the answer tells of it.
+    fn collect(
+        &self,
+        rules: CollectionRules,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<Collected, StoreError>>;
+
+    /// To be called once no request is answered any more: leases are measured better after it.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Makes a blob visible in a repository without copying: the one that `from` has, or, without
     /// `from`, the one that any repository has.

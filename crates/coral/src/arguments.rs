@@ -17,7 +17,7 @@ use crate::controller::ControllerArguments;
 use crate::crds::CrdsArguments;
 use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
-use crate::registry::RegistryArguments;
+use crate::registry::{CollectArguments, RegistryArguments};
 use crate::uninstall::UninstallArguments;
 use crate::webhook::WebhookArguments;
 
@@ -77,7 +77,10 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryCommand {
     /// Serve the OCI distribution API from a folder
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
+    /// Delete the blobs that nothing holds any more from a folder that no registry serves; a
+    /// registry that is served does so by itself
+    Gc(CollectArguments),
 }
 
 #[derive(Debug, Subcommand)]

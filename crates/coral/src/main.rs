@@ -61,7 +61,10 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Up(up) => up::run(up, terminal).await,
             Command::Registry {
                 command: RegistryCommand::Serve(serve),
-            } => registry::serve(serve, terminal).await,
+            } => registry::serve(*serve, terminal).await,
+            Command::Registry {
+                command: RegistryCommand::Gc(collect),
+            } => registry::collect(collect, terminal).await,
             Command::Mirror {
                 command: MirrorCommand::Plan(plan),
             } => mirror::plan(plan, terminal).await,

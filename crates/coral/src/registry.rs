@@ -1,6 +1,7 @@
 //! `coral registry serve`, and the registry inside `coral up`.
 
 pub(crate) mod certificate;
+mod collect;
 mod options;
 
 use std::net::SocketAddr;
@@ -21,7 +22,8 @@ use crate::arguments::ServeArguments;
 use crate::failure::Failure;
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
-pub(crate) use options::RegistryArguments;
+pub(crate) use collect::collect;
+pub(crate) use options::{CollectArguments, RegistryArguments};
 
 /// The storage in a folder of `coral up`.
 pub(crate) const EMBEDDED: &str = "registry";
@@ -310,11 +312,14 @@ pub(crate) async fn serve_until(
         health.set_not_ready();
     });
     tokio::spawn(registry.clone().keep_clean(stop.clone()));
-    tokio::spawn(registry.keep_small(stop.clone()));
+    tokio::spawn(registry.clone().keep_small(stop.clone()));
+    let collecting = tokio::spawn(registry.clone().keep_collected(stop.clone()));
     let router = with_request_ids(router);
-    coral_registry::serve(listener, router, serving, stop)
-        .await
-        .map_err(|error| Failure::failed("the registry ended", &error))
+    let served = coral_registry::serve(listener, router, serving, stop.clone()).await;
+    stop.cancel();
+    let _ = collecting.await;
+    registry.close().await;
+    served.map_err(|error| Failure::failed("the registry ended", &error))
 }
 
 #[cfg(test)]

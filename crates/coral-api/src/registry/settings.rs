@@ -7,7 +7,8 @@ use std::time::Duration;
 use coral_image::RepositoryPath;
 
 use super::{
-    ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits, RegistryStorage,
+    CollectionSettings, ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits,
+    RegistryStorage, collection,
 };
 use crate::duration::GoDuration;
 use crate::problem::{Problem, Problems};
@@ -38,6 +39,8 @@ pub struct RegistrySettings {
     pub layouts: Vec<(RepositoryPath, PathBuf)>,
     /// Bounds for what clients do.
     pub limits: LimitSettings,
+    /// When what nothing holds is deleted.
+    pub collection: CollectionSettings,
     /// Where blobs are kept in a cluster.
     pub storage: StorageSettings,
 }
@@ -121,6 +124,7 @@ impl Registry {
             read_only: spec.read_only,
             layouts: layouts(&mut problems, &spec.image_volumes),
             limits: limits(&mut problems, spec.limits.as_ref()),
+            collection: collection::settings(&mut problems, spec.gc.as_ref()),
             storage: storage(&mut problems, spec.storage.as_ref()),
         };
         problems.into_result(Some(settings))

@@ -269,7 +269,14 @@ impl<'a> Builder<'a> {
                 flag("max-connections", limits.connections.map(|n| n.to_string())),
             ]
         });
-        fixed.into_iter().chain(limits.flatten()).collect()
+        let collection = self.registry.spec.gc.clone().unwrap_or_default();
+        let collection = [
+            flag("gc-interval", collection.interval),
+            flag("gc-grace", collection.grace),
+            flag("gc-untagged", collection.untagged),
+        ];
+        let given = limits.chain(collection).flatten();
+        fixed.into_iter().chain(given).collect()
     }
 
     fn volumes(&self) -> Value {

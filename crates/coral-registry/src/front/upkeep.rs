@@ -7,12 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Registry;
 use crate::kernel;
-use crate::store::Idle;
+use crate::store::{Collected, CollectionRules, Idle, Pace};
 
 /// How long an upload is kept that has nothing to go on with.
 const EMPTY: Duration = Duration::from_mins(10);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(150);
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
+/// The first collection does not wait for a whole interval: some registries are restarted often.
+const FIRST_COLLECTION: Duration = Duration::from_mins(5);
 const MEMORY_EVERY: Duration = Duration::from_secs(10);
 
 impl Registry {
@@ -44,6 +46,48 @@ impl Registry {
         }
     }
 
+    /// Takes away what nothing holds any more, again and again until `stop`.
+    pub async fn keep_collected(self, stop: CancellationToken) {
+        let mut pause = self.context.settings().collection.interval;
+        pause = pause.min(FIRST_COLLECTION);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.collect(&stop).await;
+            pause = self.context.settings().collection.interval;
+        }
+    }
+
+    async fn collect(&self, stop: &CancellationToken) {
+        let settings = self.context.settings().collection;
+        let rules = CollectionRules {
+            grace: settings.grace,
+            untagged: settings.untagged,
+            dry_run: false,
+            pace: Pace::Beside,
+        };
+        match self.context.store.collect(rules, stop.clone()).await {
+            Ok(collected) => {
+                self.context.metrics.collected(&collected);
+                tell(&collected);
+            }
+            Err(error) => {
+                self.context.metrics.collection_failed();
+                tracing::warn!(%error, "the collection of unused content failed; it is tried again");
+            }
+        }
+    }
+
+    /// To be called once nothing is served any more, so that the next start can rely on what was
+    /// noted of the clients' last requests.
+    pub async fn close(self) {
+        if let Err(error) = self.context.store.close().await {
+            tracing::warn!(%error, "the store was not closed in order: unused content stays longer");
+        }
+    }
+
     /// Gives back the memory that requests have left behind, until `stop`. One that has nothing to
     /// do does nothing.
     pub async fn keep_small(self, stop: CancellationToken) {
@@ -57,4 +101,19 @@ impl Registry {
             }
         }
     }
+}
+
+fn tell(collected: &Collected) {
+    if collected.is_nothing() {
+        tracing::debug!(kept_bytes = collected.kept_bytes, "nothing to collect");
+        return;
+    }
+    tracing::info!(
+        freed_bytes = collected.bytes,
+        contents = collected.contents,
+        links = collected.links,
+        manifests = collected.manifests,
+        kept_bytes = collected.kept_bytes,
+        "collected what nothing holds"
+    );
 }

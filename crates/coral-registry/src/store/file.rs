@@ -4,10 +4,12 @@
 //! blocking pool: it runs to its end even if the client goes
 //! away in the middle, so no operation is ever abandoned half-way by a dropped connection.
 
+mod collect;
 mod durable;
 mod group;
 mod hashing;
 mod layout;
+mod leases;
 mod locks;
 mod lookup;
 mod names;
@@ -21,22 +23,25 @@ mod uploads;
 mod verdicts;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::{BoxFuture, ready};
+use tokio_util::sync::CancellationToken;
 
 use self::durable::Durable;
 use self::layout::Layout;
+use self::leases::Leases;
 use self::locks::{KeyLocks, SharedLocks};
 use self::names::Names;
 use self::recent::Recent;
 use self::uploads::Uploads;
 use self::verdicts::Verdicts;
 use super::{
-    BlobHandle, Idle, ManifestRecord, Mounted, Page, PutManifestError, Referrers, ReferrersPage,
-    Source, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    BlobHandle, Collected, CollectionRules, Idle, ManifestRecord, Mounted, Page, PutManifestError,
+    Referrers, ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError,
+    UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -51,6 +56,9 @@ pub struct FileStore {
 struct Files {
     layout: Layout,
     durable: Durable,
+    leases: Leases,
+    /// Held by the collection that runs.
+    collecting: Mutex<()>,
     /// By repository: shared by those who add to it, owned by who takes a manifest out.
     repositories: SharedLocks,
     /// By digest: who publishes content.
@@ -235,7 +243,26 @@ impl Store for FileStore {
 
     fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>> {
         let uploads = Arc::clone(&self.uploads);
-        self.run(move |files| uploads.end_abandoned(files, idle))
+        self.run(move |files| {
+            // This is called every few minutes, so that the clock is known after a kill.
+            let saved = files.check_folder().and_then(|()| files.leases.save());
+            if let Err(error) = saved {
+                tracing::warn!(%error, "the store's clock cannot be written");
+            }
+            uploads.end_abandoned(files, idle)
+        })
+    }
+
+    fn collect(
+        &self,
+        rules: CollectionRules,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<Collected, StoreError>> {
+        self.write(move |files| files.collect(&rules, &stop))
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(|files| files.leases.close())
     }
 
     fn mount<'a>(

@@ -7,7 +7,8 @@ use coral_api::{
 use coral_image::Digest;
 use coral_mirror::chain;
 use coral_registry::{
-    Access, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, Settings, Who, Writes,
+    Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns,
+    Settings, Who, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 use jiff::Timestamp;
@@ -155,6 +156,7 @@ impl Loading<'_> {
                     Writes::Allowed
                 },
                 limits: limits(&means.limits),
+                collection: collection(&means.collection),
                 layouts,
                 names: vec![],
             },
@@ -273,5 +275,14 @@ fn limits(means: &LimitSettings) -> Limits {
         open_uploads: means.open_uploads.map_or(usual.open_uploads, u64::from),
         upload_expiry: means.upload_expiry.unwrap_or(usual.upload_expiry),
         ..usual
+    }
+}
+
+fn collection(means: &coral_api::CollectionSettings) -> CollectionSettings {
+    let usual = CollectionSettings::default();
+    CollectionSettings {
+        interval: means.interval.unwrap_or(usual.interval),
+        grace: means.grace.unwrap_or(usual.grace),
+        untagged: means.untagged,
     }
 }

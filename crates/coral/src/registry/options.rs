@@ -10,8 +10,8 @@ use coral_api::{GoDuration, Quantity};
 use coral_image::{Host, RepositoryPath};
 use coral_mirror::chain;
 use coral_registry::{
-    Access, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns, PublicPaths, Settings,
-    Who, Writes,
+    Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns,
+    PublicPaths, Settings, Who, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 
@@ -127,6 +127,35 @@ pub(crate) struct RegistryArguments {
         help_heading = "Limits"
     )]
     max_connections_per_address: Option<u32>,
+    /// Time between two collections of blobs that nothing holds
+    #[arg(long, env = "CORAL_GC_INTERVAL", value_name = "DURATION", default_value = "1h", value_parser = interval, help_heading = "Garbage collection")]
+    gc_interval: Duration,
+    #[command(flatten)]
+    collection: CollectionArguments,
+}
+
+/// What a collection takes away.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CollectionArguments {
+    /// How long a blob stays that no manifest names, from the last answer that it is there
+    #[arg(long = "gc-grace", env = "CORAL_GC_GRACE", value_name = "DURATION", default_value = "24h", value_parser = duration, help_heading = "Garbage collection")]
+    pub(super) grace: Duration,
+    /// How long a manifest stays that no tag, index or referrer reaches, such as 7d [default:
+    /// for ever]
+    #[arg(long = "gc-untagged", env = "CORAL_GC_UNTAGGED", value_name = "AGE", value_parser = age, help_heading = "Garbage collection")]
+    pub(super) untagged: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CollectArguments {
+    /// Folder with the content, which no registry serves now
+    #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
+    pub(super) storage: PathBuf,
+    /// Only say what would be deleted
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) collection: CollectionArguments,
 }
 
 /// `USER=PATTERN`.
@@ -165,6 +194,19 @@ fn size(text: &str) -> Result<u64, String> {
     Ok(size.get())
 }
 
+/// Collections without a pause would leave nothing for others.
+fn interval(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|it| {
+        (!it.is_zero())
+            .then_some(it)
+            .ok_or("must be more than 0".to_owned())
+    })
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    coral_api::parse_age(text).map_err(|error| error.to_string())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = GoDuration::parse(text).map_err(|error| error.to_string())?;
     Ok(duration.get())
@@ -186,6 +228,11 @@ impl RegistryArguments {
                 open_uploads: self.max_open_uploads,
                 upload_expiry: self.upload_expiry,
                 ..Limits::default()
+            },
+            collection: CollectionSettings {
+                interval: self.gc_interval,
+                grace: self.collection.grace,
+                untagged: self.collection.untagged,
             },
             layouts: self.layouts()?,
             names: self.host.clone(),

@@ -432,7 +432,7 @@ fn storage_is_a_claim_or_a_folder_and_stays_what_it_was() {
 
 #[test]
 fn the_pod_is_what_pod_security_restricted_admits() {
-    let mut seen = fresh(&json!({"limits": {"blobSize": "1Gi"}}));
+    let mut seen = fresh(&json!({"limits": {"blobSize": "1Gi"}, "gc": {"untagged": "7d"}}));
     settle(&mut seen);
     let set = json!(seen.found.stateful_set.as_deref().unwrap());
     let pod = &set["spec"]["template"]["spec"];
@@ -458,6 +458,7 @@ fn the_pod_is_what_pod_security_restricted_admits() {
         "--host=reg.a.svc:5000",
         "--host=10.96.0.7:5000",
         "--max-blob-size=1Gi",
+        "--gc-untagged=7d",
     ] {
         assert!(arguments.contains(part), "{arguments}");
     }

@@ -121,6 +121,8 @@ impl Durable {
     pub(super) fn mark(&self, target: &Path) -> Result<(), StoreError> {
         let folder = folder_of(target);
         self.make_folder(folder)?;
+        #[cfg(test)]
+        fuse::burn(target)?;
         match File::options().write(true).create_new(true).open(target) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(StoreError::io("create", target, error))
@@ -140,17 +142,19 @@ impl Durable {
     pub(super) fn publish(&self, source: &Path, target: &Path) -> Result<(), StoreError> {
         let folder = folder_of(target);
         self.make_folder(folder)?;
+        #[cfg(test)]
+        fuse::burn(target)?;
         fs::rename(source, target).map_err(|error| StoreError::io("name", target, error))?;
         self.sync_folder(folder)
     }
 
     /// Deletes a file; `false` if there was none.
     pub(super) fn remove(&self, target: &Path) -> Result<bool, StoreError> {
-        match fs::remove_file(target) {
-            Ok(()) => self.sync_folder(folder_of(target)).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(StoreError::io("delete", target, error)),
+        let was_there = unlink(target)?;
+        if was_there {
+            self.sync_folder(folder_of(target))?;
         }
+        Ok(was_there)
     }
 
     /// Makes what was done to the entries of a folder survive, together with what others did.
@@ -169,6 +173,18 @@ impl Durable {
     }
 }
 
+/// Deletes one of many files of a folder: the caller calls [`Durable::settle`] for one of
+/// them before it relies on that they are gone.
+pub(super) fn unlink(target: &Path) -> Result<bool, StoreError> {
+    #[cfg(test)]
+    fuse::burn(target)?;
+    match fs::remove_file(target) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("delete", target, error)),
+    }
+}
+
 fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let write = || {
         let mut file = File::options().write(true).create_new(true).open(path)?;
@@ -178,7 +194,37 @@ fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     write().map_err(|error| StoreError::io("write", path, error))
 }
 
+/// Ends the process, as it were, after so many changes of the file system: all later ones fail.
+#[cfg(test)]
+pub(super) mod fuse {
+    use std::cell::Cell;
+    use std::io;
+    use std::path::Path;
+
+    use crate::store::StoreError;
+
+    thread_local!(static LEFT: Cell<Option<u32>> = const { Cell::new(None) });
+
+    /// `None`: nothing fails.
+    pub(in crate::store::file) fn set(left: Option<u32>) {
+        LEFT.set(left);
+    }
+
+    pub(in crate::store::file) fn burn(path: &Path) -> Result<(), StoreError> {
+        match LEFT.get() {
+            None => Ok(()),
+            Some(0) => Err(StoreError::io("reach", path, io::Error::other("fuse"))),
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                Ok(())
+            }
+        }
+    }
+}
+
 fn create(folder: &Path) -> Result<(), StoreError> {
+    #[cfg(test)]
+    fuse::burn(folder)?;
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(StoreError::io("make folder", folder, error))

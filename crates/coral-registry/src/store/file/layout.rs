@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! coral-store.json                               version mark
+//! coral-clock.json                               the store's clock, which leases are measured by
 //! lock                                           held by the process that has the store
 //! blobs/<alg>/<2 hex>/<hex>                      all content, once for all repositories
-//! repositories/<path>/_blobs/<alg>/<hex>         empty: this repository has the blob
+//! repositories/<path>/_blobs/<alg>/<hex>         empty: this repository has the blob; its time
+//!                                                of modification is the last lease on it
 //! repositories/<path>/_manifests/<alg>/<hex>     record: media type, size, subject
 //! repositories/<path>/_tags/<tag>                record: digest, media type, size
 //! repositories/<path>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of a referrer
@@ -83,6 +85,20 @@ impl Layout {
     pub(super) fn blob_link(&self, repository: &RepositoryPath, digest: &Digest) -> PathBuf {
         let mut path = self.repository(repository);
         path.extend(["_blobs", digest.algorithm().name(), &digest.hex()]);
+        path
+    }
+
+    /// The links of one repository to blobs of one algorithm.
+    pub(super) fn blob_links(&self, repository: &RepositoryPath, algorithm: Algorithm) -> PathBuf {
+        let mut path = self.repository(repository);
+        path.extend(["_blobs", algorithm.name()]);
+        path
+    }
+
+    /// The records of one repository's manifests of one algorithm.
+    pub(super) fn manifests(&self, repository: &RepositoryPath, algorithm: Algorithm) -> PathBuf {
+        let mut path = self.repository(repository);
+        path.extend([MANIFESTS, algorithm.name()]);
         path
     }
 

@@ -45,8 +45,23 @@ impl Files {
             Some(record) => self.read_manifest(record)?.map(|found| found.record),
             None => None,
         };
+        let found = match found {
+            Some(record) if !self.lease_resolved(wanted, &record)? => None,
+            found => found,
+        };
         self.forget_absent(wanted, found.as_ref());
         Ok(found)
+    }
+
+    /// `false` if the manifest was removed meanwhile.
+    fn lease_resolved(
+        &self,
+        wanted: &(RepositoryPath, Version),
+        record: &ManifestRecord,
+    ) -> Result<bool, StoreError> {
+        let leased = self.lease_manifest(&wanted.0, &record.digest)?;
+        // A tag answers by itself, as it does to a GET.
+        Ok(leased || matches!(wanted.1, Version::Tag(_)))
     }
 
     fn record(
@@ -142,7 +157,7 @@ impl Files {
         repository: &RepositoryPath,
         digest: &Digest,
     ) -> Result<Option<u64>, StoreError> {
-        if !self.has_blob(repository, digest)? {
+        if !self.lease_blob(repository, digest)? {
             return Ok(None);
         }
         let path = self.layout.blob(digest);
@@ -176,6 +191,42 @@ impl Files {
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         exists(&self.layout.blob_link(repository, digest))
+    }
+
+    /// Whether the repository has a blob, which is a lease if it has.
+    pub(super) fn lease_blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let link = self.layout.blob_link(repository, digest);
+        self.lease(&link, repository, digest)
+    }
+
+    /// Whether the repository has the record of a manifest, which is a lease if it has.
+    pub(super) fn lease_manifest(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let record = self.layout.manifest(repository, digest);
+        self.lease(&record, repository, digest)
+    }
+
+    fn lease(
+        &self,
+        file: &Path,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        match self.leases.is_fresh(file)? {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            Some(false) => {
+                let _turn = self.records.lock(&(repository, digest));
+                self.leases.renew(file)
+            }
+        }
     }
 
     pub(super) fn tags(

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::Mutex;
 
 use coral_image::Algorithm;
 use rustix::fs::{FlockOperation, flock, syncfs};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Files;
 use super::durable::{self, Durable};
 use super::layout::{LOCK, Layout};
+use super::leases::Leases;
 use super::locks::{KeyLocks, SharedLocks};
 use super::lookup::names_in;
 use super::names::Names;
@@ -60,8 +62,11 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     let shelves = (0..=u8::MAX).map(|byte| format!("{byte:02x}"));
     durable.make_folders(&layout.contents(Algorithm::Sha256), shelves)?;
     settle_leftovers(&layout)?;
+    let leases = Leases::open(layout.root())?;
     Ok(Files {
         layout,
+        leases,
+        collecting: Mutex::default(),
         durable,
         repositories: SharedLocks::new(),
         contents: KeyLocks::new(),

@@ -72,15 +72,17 @@ impl Files {
         self.durable.write(&target, bytes)
     }
 
-    /// Makes content visible in a repository.
+    /// Makes content visible in a repository, and gives a lease on it. The caller holds the
+    /// content.
     pub(super) fn link(
         &self,
         repository: &RepositoryPath,
         digest: &Digest,
     ) -> Result<(), StoreError> {
+        let link = self.layout.blob_link(repository, digest);
         let _turn = self.records.lock(&(repository, digest));
-        self.durable
-            .mark(&self.layout.blob_link(repository, digest))
+        self.durable.mark(&link)?;
+        self.leases.renew(&link).map(|_| ())
     }
 
     pub(super) fn mount(
@@ -90,17 +92,19 @@ impl Files {
         from: Option<&RepositoryPath>,
     ) -> Result<Mounted, StoreError> {
         let content = self.layout.blob(digest);
+        let _hold = self.leases.hold(digest);
         let known = match from {
             Some(from) => self.has_blob(from, digest)?,
             None => true,
         };
-        match (known, content.exists()) {
-            (_, false) => return Ok(Mounted::Nowhere),
-            (false, true) => return Ok(Mounted::Elsewhere),
-            (true, true) => {}
-        }
         {
+            // A collection that did not see the hold yet unlinks the content under this lock.
             let _turn = self.contents.lock(digest);
+            match (known, content.exists()) {
+                (_, false) => return Ok(Mounted::Nowhere),
+                (false, true) => return Ok(Mounted::Elsewhere),
+                (true, true) => {}
+            }
             self.durable.settle(&content)?;
         }
         self.link(repository, digest).map(|()| Mounted::Here)
@@ -114,7 +118,9 @@ impl Files {
     ) -> Result<(), PutManifestError> {
         let _shared = self.repositories.share(repository);
         self.check_blobs(repository, manifest)?;
+        self.lease_named_manifests(repository, manifest)?;
         let digest = manifest.digest();
+        let _hold = self.leases.hold(&digest);
         self.write_content(&digest, manifest.bytes())?;
         self.write_manifest_record(repository, manifest)?;
         if let Some(subject) = manifest.subject() {
@@ -144,7 +150,8 @@ impl Files {
         let path = self.layout.manifest(repository, &digest);
         let written = self
             .durable
-            .write(&path, &records::write(&ManifestEntry::of(manifest)));
+            .write(&path, &records::write(&ManifestEntry::of(manifest)))
+            .and_then(|()| self.leases.renew(&path).map(|_| ()));
         self.resolved
             .forget(&(repository.clone(), Version::Digest(digest)));
         match written {
@@ -154,6 +161,21 @@ impl Files {
             Err(_) => self.catalog.forget(CATALOG),
         }
         written
+    }
+
+    /// What the manifest names need not be there, but what is there was answered for. Some tools
+    /// list plain blobs as the children of an index.
+    fn lease_named_manifests(
+        &self,
+        repository: &RepositoryPath,
+        manifest: &Manifest,
+    ) -> Result<(), StoreError> {
+        let named = manifest.blobs().chain(manifest.children());
+        for named in named.chain(manifest.subject()) {
+            self.lease_blob(repository, &named.digest)?;
+            self.lease_manifest(repository, &named.digest)?;
+        }
+        Ok(())
     }
 
     /// Layers that carry URLs are fetched from there and need not be pushed. What an index lists
@@ -281,9 +303,27 @@ impl Files {
                 self.remove_tag(repository, &tag)?;
             }
         }
-        if let Some(subject) = entry.subject {
+        self.remove_manifest(repository, digest, &entry, |_| Ok(true))
+    }
+
+    /// Removes a manifest if `may`, which is asked for its record under the lock that leases on it
+    /// are renewed under. The caller owns the repository's lock and has removed the tags.
+    pub(super) fn remove_manifest(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        entry: &ManifestEntry,
+        may: impl FnOnce(&Path) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let path = self.layout.manifest(repository, digest);
+        self.lease_what_loses_its_manifest(repository, digest, entry)?;
+        let _turn = self.records.lock(&(repository, digest));
+        if !may(&path)? {
+            return Ok(false);
+        }
+        if let Some(subject) = &entry.subject {
             self.durable
-                .remove(&self.layout.referrer(repository, &subject, digest))?;
+                .remove(&self.layout.referrer(repository, subject, digest))?;
         }
         let removed = self.durable.remove(&path);
         self.resolved
@@ -298,6 +338,26 @@ impl Files {
             Err(_) => self.catalog.forget(CATALOG),
         }
         removed
+    }
+
+    /// The blobs of a manifest that is deleted stay for the grace time: a client may be about to
+    /// fetch them.
+    fn lease_what_loses_its_manifest(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        entry: &ManifestEntry,
+    ) -> Result<(), StoreError> {
+        let bytes = fs::read(self.layout.blob(digest)).unwrap_or_default();
+        // What cannot be read cannot be pulled either.
+        let Ok(manifest) = Manifest::parse(bytes.into(), Some(&entry.media_type)) else {
+            return Ok(());
+        };
+        for named in manifest.blobs().chain(manifest.children()) {
+            self.lease_blob(repository, &named.digest)?;
+            self.lease_manifest(repository, &named.digest)?;
+        }
+        Ok(())
     }
 
     pub(super) fn delete_blob(

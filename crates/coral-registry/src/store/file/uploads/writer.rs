@@ -216,11 +216,16 @@ impl Held {
             }
             content = Content::Synced;
         }
-        let files = &self.store.files;
-        files.adopt_content(expected, &path, size, content)?;
-        files.link(&self.upload.repository, expected)?;
+        self.publish(expected, &path, content)?;
         self.end();
         Ok(size)
+    }
+
+    fn publish(&self, digest: &Digest, path: &Path, content: Content) -> Result<(), StoreError> {
+        let files = &self.store.files;
+        let _hold = files.leases.hold(digest);
+        files.adopt_content(digest, path, self.session.offset, content)?;
+        files.link(&self.upload.repository, digest)
     }
 
     /// By the descriptor that wrote, where it is there: that one is told of every error.

@@ -1,0 +1,166 @@
+//! Garbage collection, beside everything else that the store does.
+//!
+//! 1. **Repositories**, one after the other: what its manifests name is read; manifests that
+//!    nothing reaches are removed where that is wanted; links to blobs that no manifest names and
+//!    on which no lease runs (`leases.rs`) are removed. What stays is marked.
+//! 2. **Contents**, shelf by shelf: what is not marked and not held goes.
+//!
+//! Why nothing is lost that is pushed meanwhile:
+//! - A manifest that was taken in before a repository is looked at is seen, because its lock is
+//!   taken once in between. One that comes later leased its blobs after that moment, and a lease
+//!   that is younger than the look minus the grace time is honoured, checked again under the lock
+//!   that leases are renewed under, right before the unlink.
+//! - A link or record that is made after its repository was looked at belongs to content that was
+//!   held meanwhile, which is checked under the content's lock, right before the unlink.
+//! - Links are gone from the disk before content is touched, so no crash leaves a link without
+//!   content.
+//! - An error ends the collection before it touches content, for then not everything is marked.
+//!
+//! The memory is 16 bytes or so for each blob of the store (hashes of digests; two digests with one
+//! hash are kept together), and for each link of the repository that is looked at. No lock is held
+//! for longer than one file takes, and [`Turns`] gives way to others.
+
+mod contents;
+mod reach;
+mod repository;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use coral_image::{Algorithm, Digest, RepositoryPath};
+use tokio_util::sync::CancellationToken;
+
+use super::Files;
+use super::lookup::names_in;
+use crate::store::{Collected, CollectionRules, Pace, StoreError};
+
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+/// So many files are looked at in one turn, of some milliseconds.
+const TURN: u32 = 32;
+const LONGEST_REST: Duration = Duration::from_millis(50);
+
+/// Why a collection ended early.
+#[derive(Debug)]
+enum Ended {
+    Stopped,
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One collection.
+struct Pass<'a> {
+    files: &'a Files,
+    rules: &'a CollectionRules,
+    turns: Turns<'a>,
+    /// Content that a link or a record holds.
+    marked: HashSet<u64>,
+    collected: Collected,
+}
+
+impl Files {
+    /// Collects once; if a collection runs already, nothing is done.
+    pub(super) fn collect(
+        &self,
+        rules: &CollectionRules,
+        stop: &CancellationToken,
+    ) -> Result<Collected, StoreError> {
+        let _running = match self.collecting.try_lock() {
+            Ok(running) => running,
+            Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+            Err(TryLockError::WouldBlock) => return Ok(Collected::default()),
+        };
+        self.leases.save()?;
+        let _collecting = self.leases.begin(rules.grace);
+        let mut pass = Pass {
+            files: self,
+            rules,
+            turns: Turns::new(rules.pace, stop),
+            marked: HashSet::new(),
+            collected: Collected::default(),
+        };
+        match pass.run() {
+            Ok(()) => pass.collected.is_complete = true,
+            Err(Ended::Stopped) => {}
+            Err(Ended::Failed(error)) => return Err(error),
+        }
+        Ok(pass.collected)
+    }
+}
+
+impl Pass<'_> {
+    fn run(&mut self) -> Result<(), Ended> {
+        self.repositories(&self.files.layout.repositories(), "")?;
+        self.contents()
+    }
+
+    /// Every folder that may be a repository: also one without manifests has links.
+    fn repositories(&mut self, folder: &Path, prefix: &str) -> Result<(), Ended> {
+        for name in names_in(folder)? {
+            let path = format!("{prefix}{name}");
+            // The folders of a repository itself begin with an underscore, which no name does.
+            let Ok(repository) = RepositoryPath::parse(&path) else {
+                continue;
+            };
+            self.files.check_folder()?;
+            self.repository(&repository)?;
+            self.repositories(&folder.join(&name), &format!("{path}/"))?;
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, digest: &Digest) {
+        self.marked.insert(self.files.leases.key(digest));
+    }
+}
+
+/// The digest that a file is named after.
+fn digest_of(algorithm: Algorithm, name: &str) -> Option<Digest> {
+    Digest::parse(&format!("{algorithm}:{name}")).ok()
+}
+
+/// Gives way to others.
+struct Turns<'a> {
+    pace: Pace,
+    stop: &'a CancellationToken,
+    steps: u32,
+    since: Instant,
+}
+
+impl<'a> Turns<'a> {
+    fn new(pace: Pace, stop: &'a CancellationToken) -> Self {
+        Self {
+            pace,
+            stop,
+            steps: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// To be called for each file, with no lock held.
+    fn step(&mut self) -> Result<(), Ended> {
+        if self.stop.is_cancelled() {
+            return Err(Ended::Stopped);
+        }
+        self.steps += 1;
+        if self.steps >= TURN {
+            if self.pace == Pace::Beside {
+                std::thread::sleep(self.since.elapsed().min(LONGEST_REST));
+            }
+            self.steps = 0;
+            self.since = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

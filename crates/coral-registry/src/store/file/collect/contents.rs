@@ -1,0 +1,75 @@
+//! The second half: content that nothing holds.
+
+use std::fs;
+use std::path::Path;
+
+use coral_image::{Algorithm, Digest};
+
+use super::{ALGORITHMS, Ended, Pass, digest_of};
+use crate::store::StoreError;
+use crate::store::file::durable;
+use crate::store::file::lookup::names_in;
+use crate::store::file::records::absent;
+
+impl Pass<'_> {
+    pub(super) fn contents(&mut self) -> Result<(), Ended> {
+        for algorithm in ALGORITHMS {
+            let folder = self.files.layout.contents(algorithm);
+            for shelf in names_in(&folder)? {
+                self.files.check_folder()?;
+                self.shelf(algorithm, &folder.join(shelf))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shelf(&mut self, algorithm: Algorithm, folder: &Path) -> Result<(), Ended> {
+        let mut last_removed = None;
+        for name in names_in(folder)? {
+            self.turns.step()?;
+            let Some(digest) = digest_of(algorithm, &name) else {
+                continue;
+            };
+            if self.content(&digest)? && !self.rules.dry_run {
+                last_removed = Some(self.files.layout.blob(&digest));
+            }
+        }
+        if let Some(path) = last_removed {
+            self.files.durable.settle(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it went, or would have.
+    fn content(&mut self, digest: &Digest) -> Result<bool, StoreError> {
+        let files = self.files;
+        let path = files.layout.blob(digest);
+        let Some(size) = size(&path)? else {
+            return Ok(false);
+        };
+        let key = files.leases.key(digest);
+        let goes = !self.marked.contains(&key) && {
+            let _turn = files.contents.lock(digest);
+            !files.leases.is_held(key) && (self.rules.dry_run || durable::unlink(&path)?)
+        };
+        if !goes {
+            self.collected.kept_contents += 1;
+            self.collected.kept_bytes += size;
+            return Ok(false);
+        }
+        if !self.rules.dry_run {
+            files.manifests.forget(digest);
+        }
+        self.collected.contents += 1;
+        self.collected.bytes += size;
+        Ok(true)
+    }
+}
+
+fn size(path: &Path) -> Result<Option<u64>, StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(StoreError::io("read", path, error)),
+    }
+}

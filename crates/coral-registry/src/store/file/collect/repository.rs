@@ -1,0 +1,231 @@
+//! The first half: what one repository holds.
+
+use std::collections::HashSet;
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag};
+
+use super::reach::{Ties, reached};
+use super::{ALGORITHMS, Ended, Pass, digest_of};
+use crate::store::StoreError;
+use crate::store::file::durable;
+use crate::store::file::lookup::names_in;
+use crate::store::file::records::{self, ManifestEntry, TagEntry, absent};
+
+/// What the manifests of a repository say.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Blobs that they name, by key.
+    named: HashSet<u64>,
+    manifests: Vec<Ties>,
+    /// Whether one could not be read, so that what it names is not known.
+    is_unsure: bool,
+}
+
+impl Pass<'_> {
+    pub(super) fn repository(&mut self, repository: &RepositoryPath) -> Result<(), Ended> {
+        let began = {
+            // Manifests that are on their way in are on disk after this.
+            let _owned = self.files.repositories.own(repository);
+            self.files.leases.now()
+        };
+        let seen = self.manifests(repository)?;
+        self.collected.unreadable += u64::from(seen.is_unsure);
+        let gone = self.untagged(repository, &seen, began)?;
+        for manifest in &seen.manifests {
+            if !gone.contains(&manifest.digest) {
+                self.mark(&manifest.digest);
+            }
+        }
+        for algorithm in ALGORITHMS {
+            self.links(repository, algorithm, &seen, began)?;
+        }
+        Ok(())
+    }
+
+    fn manifests(&mut self, repository: &RepositoryPath) -> Result<Seen, Ended> {
+        let mut seen = Seen::default();
+        for algorithm in ALGORITHMS {
+            for name in names_in(&self.files.layout.manifests(repository, algorithm))? {
+                self.turns.step()?;
+                if let Some(digest) = digest_of(algorithm, &name) {
+                    self.manifest(repository, digest, &mut seen)?;
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    fn manifest(
+        &self,
+        repository: &RepositoryPath,
+        digest: Digest,
+        seen: &mut Seen,
+    ) -> Result<(), StoreError> {
+        let mut ties = Ties {
+            digest,
+            children: vec![],
+            subject: None,
+        };
+        match self.read(repository, &digest)? {
+            Read::Whole(manifest) => {
+                let leases = &self.files.leases;
+                let blobs = manifest.blobs().chain(manifest.children());
+                seen.named.extend(blobs.map(|it| leases.key(&it.digest)));
+                ties.children = manifest.children().iter().map(|it| it.digest).collect();
+                ties.subject = manifest.subject().map(|it| it.digest);
+                seen.manifests.push(ties);
+            }
+            Read::Unreadable => {
+                tracing::warn!(%repository, %digest, "a manifest cannot be read: no blob of its \
+                     repository is collected; push it again, or delete it");
+                seen.is_unsure = true;
+                seen.manifests.push(ties);
+            }
+            Read::Gone => {}
+        }
+        Ok(())
+    }
+
+    fn read(&self, repository: &RepositoryPath, digest: &Digest) -> Result<Read, StoreError> {
+        let record = self.files.layout.manifest(repository, digest);
+        let entry = match records::read::<ManifestEntry>(&record) {
+            Ok(None) => return Ok(Read::Gone),
+            Ok(Some(entry)) => entry,
+            Err(StoreError::Damaged { .. }) => return Ok(Read::Unreadable),
+            Err(error) => return Err(error),
+        };
+        let path = self.files.layout.blob(digest);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) if digest.matches(&bytes) => bytes,
+            Ok(_) => return Ok(Read::Unreadable),
+            Err(error) if absent(&error) => return Ok(Read::Unreadable),
+            Err(error) => return Err(StoreError::io("read", &path, error)),
+        };
+        let manifest = Manifest::parse(bytes.into(), Some(&entry.media_type));
+        Ok(manifest.map_or(Read::Unreadable, |it| Read::Whole(Box::new(it))))
+    }
+
+    /// Removes manifests that nothing reached for long enough. Those that are reached have their
+    /// leases renewed, so that the time begins when they are reached no more.
+    fn untagged(
+        &mut self,
+        repository: &RepositoryPath,
+        seen: &Seen,
+        began: SystemTime,
+    ) -> Result<HashSet<Digest>, Ended> {
+        let mut gone = HashSet::new();
+        let (Some(length), false) = (self.rules.untagged, seen.is_unsure) else {
+            return Ok(gone);
+        };
+        let Some(tagged) = self.tagged(repository)? else {
+            return Ok(gone);
+        };
+        let reached = reached(&seen.manifests, &tagged);
+        for Ties { digest, .. } in &seen.manifests {
+            self.turns.step()?;
+            if reached.contains(digest) {
+                if !self.rules.dry_run {
+                    self.files.lease_manifest(repository, digest)?;
+                }
+            } else if self.remove(repository, digest, began, length)? {
+                gone.insert(*digest);
+                self.collected.manifests += 1;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// What the tags point at; `None` if one cannot be read.
+    fn tagged(&mut self, repository: &RepositoryPath) -> Result<Option<Vec<Digest>>, Ended> {
+        let mut tagged = Vec::new();
+        for name in names_in(&self.files.layout.tags(repository))? {
+            self.turns.step()?;
+            let Ok(tag) = Tag::parse(&name) else { continue };
+            match records::read::<TagEntry>(&self.files.layout.tag(repository, &tag)) {
+                Ok(entry) => tagged.extend(entry.map(|entry| entry.digest)),
+                Err(StoreError::Damaged { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(tagged))
+    }
+
+    /// Whether the manifest went, or would have.
+    fn remove(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        began: SystemTime,
+        length: Duration,
+    ) -> Result<bool, StoreError> {
+        let files = self.files;
+        let record = files.layout.manifest(repository, digest);
+        if !files.leases.is_over(&record, began, length)? {
+            return Ok(false);
+        }
+        if self.rules.dry_run {
+            return Ok(true);
+        }
+        // A manifest that names this one, or a tag for it, renews the lease before it counts.
+        let _owned = files.repositories.own(repository);
+        let Some(entry) = records::read_usable::<ManifestEntry>(&record)? else {
+            return Ok(false);
+        };
+        files.remove_manifest(repository, digest, &entry, |record| {
+            files.leases.is_over(record, began, length)
+        })
+    }
+
+    fn links(
+        &mut self,
+        repository: &RepositoryPath,
+        algorithm: Algorithm,
+        seen: &Seen,
+        began: SystemTime,
+    ) -> Result<(), Ended> {
+        let folder = self.files.layout.blob_links(repository, algorithm);
+        let mut last_removed = None;
+        for name in names_in(&folder)? {
+            self.turns.step()?;
+            let Some(digest) = digest_of(algorithm, &name) else {
+                continue;
+            };
+            let is_named = seen.is_unsure || seen.named.contains(&self.files.leases.key(&digest));
+            if is_named || !self.unlink(repository, &digest, began)? {
+                self.mark(&digest);
+            } else {
+                self.collected.links += 1;
+                last_removed = Some(self.files.layout.blob_link(repository, &digest));
+            }
+        }
+        if let Some(link) = last_removed.filter(|_| !self.rules.dry_run) {
+            self.files.durable.settle(&link)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the link went, or would have.
+    fn unlink(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        began: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let files = self.files;
+        let link = files.layout.blob_link(repository, digest);
+        let _turn = files.records.lock(&(repository, digest));
+        let is_over = files.leases.is_over(&link, began, self.rules.grace)?;
+        Ok(is_over && (self.rules.dry_run || durable::unlink(&link)?))
+    }
+}
+
+/// A manifest as it is found.
+enum Read {
+    Whole(Box<Manifest>),
+    /// It has a record, and its content is missing, damaged or no manifest.
+    Unreadable,
+    /// It was deleted meanwhile.
+    Gone,
+}

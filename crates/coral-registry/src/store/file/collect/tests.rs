@@ -1,0 +1,310 @@
+//! Collections beside pushes, mounts, questions, tags that move, and deletions.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use coral_image::{Digest, Manifest, RepositoryPath, Tag, Version};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::file::publish::Content;
+use crate::store::file::{Files, open};
+use crate::store::{Collected, CollectionRules, Mounted, Pace, PutManifestError};
+
+const GRACE: Duration = Duration::from_millis(500);
+const WORKERS: usize = 4;
+const ROUNDS: usize = 60;
+const BLOBS: usize = 5;
+
+fn rules() -> CollectionRules {
+    CollectionRules {
+        grace: GRACE,
+        untagged: None,
+        dry_run: false,
+        pace: Pace::Beside,
+    }
+}
+
+fn store() -> (TempDir, Files) {
+    let folder = TempDir::new().unwrap();
+    let files = open::open(&folder.path().join("store")).unwrap();
+    (folder, files)
+}
+
+fn collect(files: &Files, rules: &CollectionRules) -> Collected {
+    let collected = files.collect(rules, &CancellationToken::new()).unwrap();
+    assert!(collected.is_complete);
+    collected
+}
+
+fn repository(name: &str) -> RepositoryPath {
+    RepositoryPath::parse(name).unwrap()
+}
+
+fn push(folder: &Path, files: &Files, repository: &RepositoryPath, content: &[u8]) -> Digest {
+    let digest = Digest::sha256(content);
+    let source = folder.join(format!("source-{}", repository.as_str()));
+    std::fs::write(&source, content).unwrap();
+    let _hold = files.leases.hold(&digest);
+    files
+        .adopt_content(&digest, &source, content.len() as u64, Content::Unsynced)
+        .unwrap();
+    files.link(repository, &digest).unwrap();
+    digest
+}
+
+fn manifest(layers: &[&[u8]], subject: Option<&Manifest>) -> Manifest {
+    let descriptor = |content: &&[u8]| serde_json::json!({"mediaType": "a/b", "digest": Digest::sha256(content), "size": content.len()});
+    let layers: Vec<_> = layers.iter().map(descriptor).collect();
+    let mut json = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": coral_image::media_type::OCI_MANIFEST,
+        "config": layers[0],
+        "layers": layers,
+    });
+    if let Some(subject) = subject {
+        json["subject"] = serde_json::json!(subject.descriptor());
+    }
+    Manifest::parse(Bytes::from(json.to_string()), None).unwrap()
+}
+
+fn index(children: &[&Manifest]) -> Manifest {
+    let children: Vec<_> = children.iter().map(|it| it.descriptor()).collect();
+    let json = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": coral_image::media_type::OCI_INDEX,
+        "manifests": children,
+    });
+    Manifest::parse(Bytes::from(json.to_string()), None).unwrap()
+}
+
+fn tag(name: &str) -> Tag {
+    Tag::parse(name).unwrap()
+}
+
+/// A client with a repository of its own, whose blobs others have too.
+struct Worker<'a> {
+    folder: &'a Path,
+    files: &'a Files,
+    repository: RepositoryPath,
+    images: &'a AtomicU64,
+}
+
+impl Worker<'_> {
+    fn round(&self, number: usize) {
+        let contents = [number % BLOBS, (number * 7 + 1) % BLOBS].map(|it| format!("blob {it}"));
+        let contents = [contents[0].as_bytes(), contents[1].as_bytes()];
+        let told = Instant::now();
+        for content in contents {
+            self.bring(content, number);
+        }
+        let image = manifest(&contents, None);
+        let tags = [tag("moving")];
+        match self.files.put_manifest(&self.repository, &image, &tags) {
+            Ok(()) => {}
+            // A slow machine: the client took longer than its leases hold.
+            Err(PutManifestError::MissingBlobs(_)) if told.elapsed() >= GRACE => return,
+            Err(error) => panic!("{}: {error:?}", self.repository),
+        }
+        self.images.fetch_add(1, Ordering::Relaxed);
+        self.pull(&image);
+        if number.is_multiple_of(3) {
+            let deleted = self
+                .files
+                .delete_manifest(&self.repository, &image.digest());
+            assert!(deleted.unwrap());
+        }
+    }
+
+    /// Sends a blob only if it is neither here nor to be mounted.
+    fn bring(&self, content: &[u8], number: usize) {
+        let digest = Digest::sha256(content);
+        if self
+            .files
+            .stat_blob(&self.repository, &digest)
+            .unwrap()
+            .is_some()
+        {
+            return;
+        }
+        let mount = || self.files.mount(&self.repository, &digest, None).unwrap();
+        if number.is_multiple_of(2) && mount() == Mounted::Here {
+            return;
+        }
+        push(self.folder, self.files, &self.repository, content);
+    }
+
+    fn pull(&self, image: &Manifest) {
+        let wanted = (self.repository.clone(), Version::Tag(tag("moving")));
+        let found = self.files.manifest(&wanted).unwrap();
+        assert!(found.is_some(), "{} lost its tag", self.repository);
+        for named in image.blobs() {
+            let blob = self.files.open_blob(&self.repository, &named.digest);
+            let digest = named.digest;
+            assert!(blob.unwrap().is_some(), "{} lost {digest}", self.repository);
+        }
+    }
+}
+
+#[test]
+fn clients_lose_nothing_beside_collections_and_space_comes_back_afterwards() {
+    let (folder, files) = store();
+    let (images, is_over, freed) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                freed.fetch_add(collect(&files, &rules()).links, Ordering::Relaxed);
+            }
+        });
+        let worker = |number: usize| {
+            let worker = Worker {
+                folder: folder.path(),
+                files: &files,
+                repository: repository(&format!("worker{number}")),
+                images: &images,
+            };
+            scope.spawn(move || (0..ROUNDS).for_each(|round| worker.round(round + number)))
+        };
+        let workers: Vec<_> = (0..WORKERS).map(worker).collect();
+        let ended: Vec<_> = workers
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(ended.iter().all(Result::is_ok), "a worker failed");
+    });
+    assert!(images.load(Ordering::Relaxed) > 0);
+    for number in 0..WORKERS {
+        let repository = repository(&format!("worker{number}"));
+        let all = files
+            .layout
+            .manifests(&repository, coral_image::Algorithm::Sha256);
+        for name in super::names_in(&all).unwrap() {
+            let digest = Digest::parse(&format!("sha256:{name}")).unwrap();
+            files.delete_manifest(&repository, &digest).unwrap();
+        }
+    }
+    for _ in 0..2 {
+        files.leases.advance(GRACE * 3);
+        collect(&files, &rules());
+    }
+    let left = collect(&files, &rules());
+    assert_eq!((left.kept_contents, left.kept_bytes), (0, 0));
+}
+
+#[test]
+fn the_blobs_of_a_deleted_manifest_stay_for_the_grace_time_and_a_dry_run_only_counts() {
+    let (folder, files) = store();
+    let a = repository("a");
+    push(folder.path(), &files, &a, b"layer");
+    let image = manifest(&[b"layer"], None);
+    files.put_manifest(&a, &image, &[tag("v1")]).unwrap();
+    files.leases.advance(GRACE * 10);
+    assert_eq!(collect(&files, &rules()).kept_contents, 2);
+    files.delete_manifest(&a, &image.digest()).unwrap();
+    // The manifest itself is of no use without its record.
+    let collected = collect(&files, &rules());
+    assert_eq!((collected.contents, collected.links), (1, 0));
+    assert!(
+        files
+            .open_blob(&a, &Digest::sha256(b"layer"))
+            .unwrap()
+            .is_some()
+    );
+    files.leases.advance(GRACE * 2);
+    let dry = CollectionRules {
+        dry_run: true,
+        ..rules()
+    };
+    for _ in 0..2 {
+        let counted = collect(&files, &dry);
+        assert_eq!((counted.contents, counted.links, counted.bytes), (1, 1, 5));
+    }
+    let collected = collect(&files, &rules());
+    assert_eq!(
+        (collected.contents, collected.links, collected.bytes),
+        (1, 1, 5)
+    );
+    assert!(
+        files
+            .open_blob(&a, &Digest::sha256(b"layer"))
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_blob_that_another_repository_has_stays_there() {
+    let (folder, files) = store();
+    let (a, b) = (repository("a"), repository("a/b"));
+    let digest = push(folder.path(), &files, &a, b"layer");
+    assert_eq!(files.mount(&b, &digest, Some(&a)).unwrap(), Mounted::Here);
+    let image = manifest(&[b"layer"], None);
+    files.put_manifest(&b, &image, &[tag("v1")]).unwrap();
+    files.leases.advance(GRACE * 2);
+    let collected = collect(&files, &rules());
+    assert_eq!((collected.links, collected.contents), (1, 0));
+    assert!(files.open_blob(&a, &digest).unwrap().is_none());
+    assert!(files.open_blob(&b, &digest).unwrap().is_some());
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_keeps_the_blobs_of_its_repository() {
+    let (folder, files) = store();
+    let a = repository("a");
+    let digest = push(folder.path(), &files, &a, b"layer");
+    let image = manifest(&[b"layer"], None);
+    files.put_manifest(&a, &image, &[tag("v1")]).unwrap();
+    std::fs::write(files.layout.blob(&image.digest()), b"damaged").unwrap();
+    files.leases.advance(GRACE * 10);
+    let collected = collect(&files, &rules());
+    assert_eq!((collected.unreadable, collected.contents), (1, 0));
+    assert!(files.open_blob(&a, &digest).unwrap().is_some());
+}
+
+#[test]
+fn untagged_manifests_go_only_where_that_is_wanted_and_not_before_they_were_untagged_for_so_long() {
+    let (folder, files) = store();
+    let a = repository("a");
+    push(folder.path(), &files, &a, b"layer");
+    push(folder.path(), &files, &a, b"other");
+    let (child, alone) = (manifest(&[b"layer"], None), manifest(&[b"other"], None));
+    let signature = manifest(&[b"layer", b"other"], Some(&child));
+    for image in [&child, &alone, &signature] {
+        files.put_manifest(&a, image, &[]).unwrap();
+    }
+    let all = index(&[&child]);
+    files.put_manifest(&a, &all, &[tag("v1")]).unwrap();
+    files.leases.advance(GRACE * 100);
+    assert_eq!(collect(&files, &rules()).manifests, 0);
+    let untagged = CollectionRules {
+        untagged: Some(GRACE * 4),
+        ..rules()
+    };
+    assert_eq!(collect(&files, &untagged).manifests, 1);
+    let has = |image: &Manifest| {
+        let wanted = (a.clone(), Version::Digest(image.digest()));
+        files.resolve(&wanted).unwrap().is_some()
+    };
+    assert!(has(&child) && has(&signature) && has(&all) && !has(&alone));
+    files.delete_tag(&a, &tag("v1")).unwrap();
+    assert_eq!(collect(&files, &untagged).manifests, 0);
+    files.leases.advance(GRACE * 5);
+    assert_eq!(collect(&files, &untagged).manifests, 3);
+    files.leases.advance(GRACE * 5);
+    assert_eq!(collect(&files, &untagged).kept_contents, 0);
+}
+
+#[test]
+fn a_collection_that_is_stopped_takes_no_content() {
+    let (folder, files) = store();
+    push(folder.path(), &files, &repository("a"), b"layer");
+    files.leases.advance(GRACE * 10);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let collected = files.collect(&rules(), &stop).unwrap();
+    assert!(!collected.is_complete && collected.is_nothing());
+}

@@ -1,0 +1,302 @@
+//! Leases: what a positive answer promises.
+//!
+//! A client that was told "this blob is here" (HEAD 200, mount 201, upload 201, a manifest that
+//! was taken in) does not send it again, and names it in a manifest later. So every such answer is
+//! a lease: for the length of the grace time, a collection takes nothing away that was answered
+//! for. This module gives the leases; `collect.rs` honours them.
+//!
+//! **A lease is the modification time of a file**: of the repository's link to the blob, or of the
+//! record of a manifest. It costs no memory, it goes away with the file, and it survives a restart.
+//! It is renewed only where it is older than an eighth of the grace time (`renewal`), and a
+//! collection takes only what is older than both together, so every answer holds for the whole
+//! grace time. A renewal takes the lock that the collection takes to look and unlink.
+//!
+//! **Times are the store's own** (`clock.rs`): a clock that never goes back and counts only while
+//! the store is served, so neither a wall clock that jumps nor a long stop ends a lease. After a
+//! power cut, when renewals may be lost, every lease begins anew.
+//!
+//! **Content** (`blobs/`) has no lease: a link or a record holds it. Between the moment that content
+//! is found or published and the moment that its link or record is on disk, the writer has a
+//! [`Hold`]; and while a collection runs, what was held since it began stays held until its end.
+//! So the collection may compare content with links and records that it read a while ago.
+
+mod clock;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use coral_image::Digest;
+
+use self::clock::Clock;
+use super::records::absent;
+use crate::store::StoreError;
+
+/// The leases of a store.
+#[derive(Debug)]
+pub(super) struct Leases {
+    clock: Clock,
+    hasher: RandomState,
+    /// The age at which a lease is renewed, in nanoseconds. Zero until the first collection says
+    /// how long a lease is.
+    renewal: AtomicU64,
+    /// The longest that `renewal` ever was in this run.
+    longest_renewal: AtomicU64,
+    held: Mutex<Held>,
+}
+
+/// Content by the hash of its digest. Two digests with one hash are kept together, which is safe.
+#[derive(Debug, Default)]
+struct Held {
+    now: HashMap<u64, u32>,
+    /// What was held at any time since the running collection began; none runs if it is absent.
+    since: Option<HashSet<u64>>,
+}
+
+/// Content that is not taken away as long as this exists.
+#[derive(Debug)]
+pub(super) struct Hold<'a> {
+    leases: &'a Leases,
+    key: u64,
+}
+
+/// While it exists, what was held stays held.
+#[derive(Debug)]
+pub(super) struct Collecting<'a>(&'a Leases);
+
+impl Leases {
+    /// Reads the clock in the store's root and starts it.
+    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+        Ok(Self {
+            clock: Clock::open(root)?,
+            hasher: RandomState::new(),
+            renewal: AtomicU64::new(0),
+            longest_renewal: AtomicU64::new(0),
+            held: Mutex::default(),
+        })
+    }
+
+    /// Gives or renews the lease of a file; `false` if there is no such file. The caller has the
+    /// lock of the file's name, unless [`Self::is_fresh`] said that nothing is to be done.
+    pub(super) fn renew(&self, path: &Path) -> Result<bool, StoreError> {
+        #[cfg(test)]
+        super::durable::fuse::burn(path)?;
+        let set = || {
+            let file = File::options().write(true).open(path)?;
+            file.set_modified(self.clock.now())
+        };
+        match set() {
+            Ok(()) => Ok(true),
+            Err(error) if absent(&error) => Ok(false),
+            Err(error) => Err(StoreError::io("renew the lease of", path, error)),
+        }
+    }
+
+    /// Whether a file's lease is young enough to answer without renewing it; `None` if there is no
+    /// such file.
+    pub(super) fn is_fresh(&self, path: &Path) -> Result<Option<bool>, StoreError> {
+        let Some(given) = given(path)? else {
+            return Ok(None);
+        };
+        let renewal = Duration::from_nanos(self.renewal.load(Ordering::Relaxed));
+        Ok(Some(self.age(given, self.clock.now()) < renewal))
+    }
+
+    /// Whether the lease of a file had ended before `began`, the beginning of a collection's look
+    /// at the repository; `false` if there is no such file.
+    pub(super) fn is_over(
+        &self,
+        path: &Path,
+        began: SystemTime,
+        length: Duration,
+    ) -> Result<bool, StoreError> {
+        let Some(given) = given(path)? else {
+            return Ok(false);
+        };
+        if given > self.clock.now() {
+            // Copied or made under another clock: its lease begins now.
+            self.renew(path)?;
+            return Ok(false);
+        }
+        let slack = Duration::from_nanos(self.longest_renewal.load(Ordering::Relaxed));
+        Ok(self.age(given, began) > length + slack)
+    }
+
+    fn age(&self, given: SystemTime, now: SystemTime) -> Duration {
+        let given = given.max(self.clock.floor());
+        now.duration_since(given).unwrap_or_default()
+    }
+
+    /// The store's time.
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    #[cfg(test)]
+    pub(super) fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Writes the clock down, so that a killed process loses little of its time.
+    pub(super) fn save(&self) -> Result<(), StoreError> {
+        self.clock.save()
+    }
+
+    /// Says that the process ends and that everything is on disk.
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        self.clock.close()
+    }
+
+    /// The key under which a collection knows content.
+    pub(super) fn key(&self, digest: &Digest) -> u64 {
+        self.hasher.hash_one(digest)
+    }
+
+    /// To be taken before content is looked for or published, and kept until what holds it is on
+    /// disk.
+    pub(super) fn hold(&self, digest: &Digest) -> Hold<'_> {
+        let key = self.key(digest);
+        *self.held().now.entry(key).or_default() += 1;
+        Hold { leases: self, key }
+    }
+
+    /// Whether content is held, or was since the collection began. The caller has the content's
+    /// lock, and unlinks before it gives it back.
+    pub(super) fn is_held(&self, key: u64) -> bool {
+        let held = self.held();
+        held.now.contains_key(&key) || held.since.as_ref().is_some_and(|set| set.contains(&key))
+    }
+
+    /// Begins a collection with leases of that length; one runs at a time.
+    pub(super) fn begin(&self, grace: Duration) -> Collecting<'_> {
+        let renewal = u64::try_from((grace / 8).as_nanos()).unwrap_or(u64::MAX);
+        // In this order: no lease is left alone for longer than the collection knows.
+        self.longest_renewal.fetch_max(renewal, Ordering::SeqCst);
+        self.renewal.store(renewal, Ordering::SeqCst);
+        self.held().since = Some(HashSet::new());
+        Collecting(self)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut held = self.leases.held();
+        if let Some(since) = &mut held.since {
+            since.insert(self.key);
+        }
+        if let Some(count) = held.now.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                held.now.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        self.0.held().since = None;
+    }
+}
+
+/// When the lease of a file was given or renewed.
+fn given(path: &Path) -> Result<Option<SystemTime>, StoreError> {
+    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        Ok(given) => Ok(Some(given)),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(StoreError::io("read", path, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn leases() -> (tempfile::TempDir, Leases, std::path::PathBuf) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let leases = Leases::open(folder.path()).unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        (folder, leases, file)
+    }
+
+    fn set(path: &Path, time: SystemTime) {
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(time).unwrap();
+    }
+
+    #[test]
+    fn a_lease_is_over_only_after_its_length_and_the_time_for_which_it_is_not_renewed() {
+        let (_folder, leases, file) = leases();
+        drop(leases.begin(8 * HOUR));
+        let given = leases.now();
+        set(&file, given);
+        let is_over = |hours: u32| {
+            let began = given + HOUR * hours;
+            leases.is_over(&file, began, 8 * HOUR).unwrap()
+        };
+        assert!(!is_over(8) && !is_over(9));
+        assert!(is_over(10));
+    }
+
+    #[test]
+    fn a_lease_from_the_future_begins_now() {
+        let (_folder, leases, file) = leases();
+        let future = leases.now() + 100 * HOUR;
+        set(&file, future);
+        assert!(
+            !leases
+                .is_over(&file, future + HOUR, Duration::ZERO)
+                .unwrap()
+        );
+        assert!(given(&file).unwrap().unwrap() < future);
+    }
+
+    #[test]
+    fn every_lease_of_a_store_without_a_clock_begins_when_it_is_opened() {
+        let (_folder, leases, file) = leases();
+        let now = leases.now();
+        set(&file, now - 1000 * HOUR);
+        assert!(!leases.is_over(&file, now, HOUR).unwrap());
+        assert!(leases.is_over(&file, now + 2 * HOUR, HOUR).unwrap());
+    }
+
+    #[test]
+    fn only_an_old_lease_is_renewed() {
+        let (_folder, leases, file) = leases();
+        assert_eq!(leases.is_fresh(&file).unwrap(), Some(false));
+        drop(leases.begin(8 * HOUR));
+        assert!(leases.renew(&file).unwrap());
+        assert_eq!(leases.is_fresh(&file).unwrap(), Some(true));
+        fs::remove_file(&file).unwrap();
+        assert_eq!(leases.is_fresh(&file).unwrap(), None);
+        assert!(!leases.renew(&file).unwrap());
+    }
+
+    #[test]
+    fn what_was_held_while_a_collection_ran_stays_held_until_its_end() {
+        let (_folder, leases, _) = leases();
+        let (before, within) = (Digest::sha256(b"before"), Digest::sha256(b"within"));
+        let held = |digest| leases.is_held(leases.key(digest));
+        let early = leases.hold(&before);
+        let again = leases.hold(&before);
+        drop(again);
+        assert!(held(&before));
+        let collecting = leases.begin(HOUR);
+        drop(early);
+        drop(leases.hold(&within));
+        assert!(held(&before) && held(&within));
+        drop(collecting);
+        assert!(!held(&before) && !held(&within));
+    }
+}

@@ -1,0 +1,222 @@
+//! The store's clock: it never goes back, and it runs only while the store is served.
+//!
+//! `coral-clock.json` says what it showed last. A process goes on from there by the monotonic clock
+//! and writes it down every few minutes; killed, it loses what came since, which makes leases
+//! longer. The wall clock is read once, for a store that has no clock yet.
+//!
+//! Leases are times of files, which the system writes to disk when it likes. `run` says whether
+//! those that were given can be relied on: the process before ended in order and had synced, or
+//! it was killed and the machine has run on since. Else a power cut may have undone some, and all
+//! leases begin anew (`floor`).
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::syncfs;
+use serde::{Deserialize, Serialize};
+
+use super::super::records;
+use crate::store::StoreError;
+
+const FILE: &str = "coral-clock.json";
+const NEW_FILE: &str = "coral-clock.json.new";
+/// Changes whenever the machine starts.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// What stands in place of the boot when a process ended in order.
+const ENDED: &str = "ended";
+
+/// What the file says; times in milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Reading {
+    now: u64,
+    /// No lease ends as if it had been given before.
+    floor: u64,
+    /// The boot that the process ran under, or [`ENDED`].
+    run: String,
+}
+
+impl Reading {
+    /// What cannot be a clock is none.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let reading: Self = serde_json::from_slice(bytes).ok()?;
+        (reading.now <= MOST && reading.floor <= reading.now).then_some(reading)
+    }
+}
+
+/// Times of files go somewhat further than this: the year 6429.
+const MOST: u64 = 1 << 47;
+
+/// The clock of one process.
+#[derive(Debug)]
+pub(super) struct Clock {
+    root: PathBuf,
+    start: Reading,
+    started: Instant,
+    #[cfg(test)]
+    advanced: Mutex<Duration>,
+    /// Held while the file is written.
+    writing: Mutex<()>,
+}
+
+impl Clock {
+    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+        let last = fs::read(root.join(FILE)).ok();
+        let last = last.and_then(|bytes| Reading::parse(&bytes));
+        let boot = fs::read_to_string(BOOT).unwrap_or_default();
+        let clock = Self {
+            root: root.to_owned(),
+            start: start(last, boot.trim(), millis(SystemTime::now())),
+            started: Instant::now(),
+            #[cfg(test)]
+            advanced: Mutex::default(),
+            writing: Mutex::default(),
+        };
+        clock.write(&clock.start, Durability::Synced)?;
+        Ok(clock)
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        let now = UNIX_EPOCH + Duration::from_millis(self.start.now) + self.started.elapsed();
+        #[cfg(test)]
+        let now = now + *self.advanced.lock().unwrap();
+        now
+    }
+
+    #[cfg(test)]
+    pub(super) fn advance(&self, by: Duration) {
+        *self.advanced.lock().unwrap() += by;
+    }
+
+    pub(super) fn floor(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.start.floor)
+    }
+
+    pub(super) fn save(&self) -> Result<(), StoreError> {
+        self.write(&self.reading(&self.start.run), Durability::Later)
+    }
+
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        File::open(&self.root)
+            .and_then(|folder| syncfs(&folder).map_err(Into::into))
+            .map_err(|error| StoreError::io("sync", &self.root, error))?;
+        self.write(&self.reading(ENDED), Durability::Synced)
+    }
+
+    fn reading(&self, run: &str) -> Reading {
+        Reading {
+            now: millis(self.now()),
+            floor: self.start.floor,
+            run: run.to_owned(),
+        }
+    }
+
+    fn write(&self, reading: &Reading, durability: Durability) -> Result<(), StoreError> {
+        let (new, file) = (self.root.join(NEW_FILE), self.root.join(FILE));
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = || -> io::Result<()> {
+            fs::write(&new, records::write(reading))?;
+            if durability == Durability::Synced {
+                File::open(&new)?.sync_all()?;
+            }
+            fs::rename(&new, &file)?;
+            if durability == Durability::Synced {
+                File::open(&self.root)?.sync_all()?;
+            }
+            Ok(())
+        };
+        write().map_err(|error| StoreError::io("write", &file, error))
+    }
+}
+
+/// Whether a written clock survives a power cut. One that does not is read as no clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    Synced,
+    Later,
+}
+
+/// What the clock shows at the start of a process. `boot` is empty where it is not known.
+fn start(last: Option<Reading>, boot: &str, wall: u64) -> Reading {
+    let run = boot.to_owned();
+    match last {
+        None => Reading {
+            now: wall,
+            floor: wall,
+            run,
+        },
+        Some(last) => {
+            let relied_on = last.run == ENDED || (!boot.is_empty() && last.run == boot);
+            let floor = if relied_on { last.floor } else { last.now };
+            Reading {
+                now: last.now,
+                floor,
+                run,
+            }
+        }
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(run: &str) -> Reading {
+        Reading {
+            now: 500,
+            floor: 100,
+            run: run.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_clock_goes_on_where_it_was_whatever_the_wall_clock_says() {
+        for wall in [0, 10, 10_000] {
+            let reading = start(Some(last(ENDED)), "b", wall);
+            assert_eq!((reading.now, reading.floor), (500, 100));
+        }
+    }
+
+    #[test]
+    fn leases_begin_anew_after_a_power_cut_and_not_after_a_kill() {
+        let floor = |run, boot| start(Some(last(run)), boot, 10_000).floor;
+        assert_eq!(floor("b", "b"), 100);
+        assert_eq!(floor(ENDED, "c"), 100);
+        assert_eq!(floor("b", "c"), 500);
+        assert_eq!(floor("", ""), 500);
+    }
+
+    #[test]
+    fn a_store_without_a_clock_begins_with_the_wall_clock() {
+        let reading = start(None, "b", 10_000);
+        assert_eq!((reading.now, reading.floor), (10_000, 10_000));
+    }
+
+    #[test]
+    fn what_cannot_be_a_clock_is_none() {
+        for wrong in ["", "{}", r#"{"now":1,"floor":2,"run":""}"#] {
+            assert_eq!(Reading::parse(wrong.as_bytes()), None, "{wrong}");
+        }
+        let endless = r#"{"now":18446744073709551615,"floor":2,"run":""}"#;
+        assert_eq!(Reading::parse(endless.as_bytes()), None);
+    }
+
+    #[test]
+    fn what_was_saved_and_closed_is_read_again() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let clock = Clock::open(folder.path()).unwrap();
+        clock.save().unwrap();
+        let before = clock.start.clone();
+        clock.close().unwrap();
+        let again = Clock::open(folder.path()).unwrap();
+        assert!(again.start.now >= before.now);
+        assert_eq!(again.start.floor, before.floor);
+    }
+}
