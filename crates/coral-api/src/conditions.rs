@@ -13,6 +13,10 @@ pub mod kind {
     pub const PROGRESSING: &str = "Progressing";
     /// Whether something is wrong that a person should look at.
     pub const DEGRADED: &str = "Degraded";
+    /// Whether the sources of some mirrored images have them no longer.
+    pub const SOURCE_GONE: &str = "SourceGone";
+    /// Whether a mirror has stopped deleting tags until a person has looked.
+    pub const PRUNE_PAUSED: &str = "PrunePaused";
     /// Whether every Ready node takes part in a lock's routes.
     pub const LOCK_COMPLETE: &str = "LockComplete";
 }

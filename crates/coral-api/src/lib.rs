@@ -41,11 +41,11 @@ pub use registry::{
     StorageSettings,
 };
 pub use registry_mirror::{
-    Cadence, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits, MirrorRepository,
-    MirrorSettings, MirroredRepository, Prune, PruneSettings, Reach, Referrers, ReferrersPolicy,
-    RegistryAddress, RegistryMirror, RegistryMirrorSpec, RegistryMirrorStatus, RegistryTarget,
-    RepositorySettings, Retry, RetrySettings, Target, VerifyBy, VerifyMethod, VerifySettings,
-    Visibility,
+    Cadence, Drift, DriftPolicy, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits,
+    MirrorRepository, MirrorSettings, MirroredRepository, Prune, PruneSettings, PruningStatus,
+    Reach, Referrers, ReferrersPolicy, RegistryAddress, RegistryMirror, RegistryMirrorSpec,
+    RegistryMirrorStatus, RegistryTarget, RepositorySettings, Retry, RetrySettings,
+    SourceGonePolicy, Target, VerifyBy, VerifyMethod, VerifySettings, Visibility,
 };
 pub use schedule::{CronSchedule, ScheduleError};
 pub use secret::{DockerConfig, Secret, SecretBytes, SecretError};

@@ -29,12 +29,14 @@ use crate::rules;
 
 pub use repository::{ListSelection, MirrorRepository, ReferrersPolicy};
 pub use settings::{
-    Cadence, MirrorLimitSettings, MirrorSettings, PruneSettings, Reach, Referrers, RegistryAddress,
-    RepositorySettings, RetrySettings, Target, VerifyBy, VerifySettings,
+    Cadence, Drift, MirrorLimitSettings, MirrorSettings, PruneSettings, Reach, Referrers,
+    RegistryAddress, RepositorySettings, RetrySettings, Target, VerifyBy, VerifySettings,
 };
 pub(crate) use settings::{object_name, object_names, retry};
-pub use status::{MirrorFailure, MirroredRepository, RegistryMirrorStatus, Visibility};
-pub use upkeep::{MirrorLimits, Prune, Retry, VerifyMethod};
+pub use status::{
+    MirrorFailure, MirroredRepository, PruningStatus, RegistryMirrorStatus, Visibility,
+};
+pub use upkeep::{DriftPolicy, MirrorLimits, Prune, Retry, SourceGonePolicy, VerifyMethod};
 
 /// What a mirror copies, from where, to where, and how often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -131,6 +133,10 @@ pub struct RegistryMirrorSpec {
     /// under their digests; whether the registry clears those away is its own affair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
+    /// What happens when a mirrored tag names another image at its source than before: `Follow` if
+    /// not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift_policy: Option<DriftPolicy>,
     /// How much this mirror may do at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<MirrorLimits>,

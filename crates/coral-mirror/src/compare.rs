@@ -23,7 +23,25 @@ pub(crate) enum Difference {
         sparse: bool,
     },
     /// Something is to be copied.
-    Missing,
+    Missing {
+        /// What the tag resolves to at the source; `None` of a digest, which never moves.
+        source: Option<Digest>,
+        /// What the tag resolves to at the destination.
+        there: Option<Digest>,
+    },
+    /// The source has no such tag, and the destination holds one.
+    SourceGone {
+        /// What the tag resolves to at the destination.
+        digest: Digest,
+    },
+}
+
+impl Difference {
+    /// Something is to be copied, and no tag moved.
+    const MISSING: Self = Self::Missing {
+        source: None,
+        there: None,
+    };
 }
 
 /// Why nothing could be found out.
@@ -45,6 +63,11 @@ fn named(version: &Version) -> String {
 }
 
 impl CompareError {
+    /// Whether the name of the source's registry does not resolve.
+    pub(crate) fn is_host_unknown(&self) -> bool {
+        matches!(self, Self::Source(error) if error.category() == Category::Dns.as_str())
+    }
+
     /// A bounded label for metrics and machines.
     pub(crate) fn category(&self) -> &'static str {
         match self {
@@ -87,7 +110,7 @@ pub(crate) async fn compare(
     let digest = match version {
         Version::Digest(digest) => match there.await? {
             Some(_) => *digest,
-            None => return Ok(Difference::Missing),
+            None => return Ok(Difference::MISSING),
         },
         Version::Tag(_) => {
             let wanted = source.check(|| source.endpoint.head(version));
@@ -97,9 +120,15 @@ pub(crate) async fn compare(
                 place: source.endpoint.to_string(),
                 version: version.clone(),
             };
-            let wanted = wanted.ok_or_else(not_there)?.digest;
-            if there.map(|d| d.digest) != Some(wanted) {
-                return Ok(Difference::Missing);
+            let there = there.map(|there| there.digest);
+            let wanted = match (wanted, there) {
+                (Some(wanted), _) => wanted.digest,
+                (None, Some(digest)) => return Ok(Difference::SourceGone { digest }),
+                (None, None) => return Err(not_there()),
+            };
+            if there != Some(wanted) {
+                let source = Some(wanted);
+                return Ok(Difference::Missing { source, there });
             }
             wanted
         }
@@ -125,11 +154,11 @@ async fn compare_children(
         .await
         .map_err(CompareError::Destination)?;
     let Ok(children) = choose_children(&index, platforms) else {
-        return Ok(Difference::Missing);
+        return Ok(Difference::MISSING);
     };
     // What was copied before platforms were looked at is asked for again, and refused.
     if is_for_another(destination, &index, platforms).await {
-        return Ok(Difference::Missing);
+        return Ok(Difference::MISSING);
     }
     let sparse = children.len() < index.children().len();
     let questions = children.into_iter().map(|child| {
@@ -144,7 +173,7 @@ async fn compare_children(
     let mut found = stream::iter(questions.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
     while let Some(child) = found.next().await {
         if child?.is_none() {
-            return Ok(Difference::Missing);
+            return Ok(Difference::MISSING);
         }
     }
     Ok(Difference::None { digest, sparse })

@@ -152,6 +152,14 @@ impl<Q: Queue + Results> Engine<Q> {
         }
     }
 
+    /// Has the running mirror of this name delete tags again after many images vanished at their
+    /// sources. Whether there is one that took it.
+    pub fn confirm_prune(&self, mirror: &str) -> bool {
+        let mirrors = self.running.mirrors();
+        let running = mirrors.get(mirror);
+        running.is_some_and(|running| running.looks.try_send(Look::ConfirmPrune).is_ok())
+    }
+
     /// Says that a mirror is gone, and wants nothing any more.
     pub fn withdraw(&self, mirror: &str) {
         self.wiring

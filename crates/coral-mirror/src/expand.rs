@@ -1,10 +1,15 @@
 //! What a mirror selects: from its settings to single images.
+//!
+//! A tag that the destination holds and the source lists no longer stays selected, if the filter
+//! would take it from a source that still had it: [`Expanded::vanished`]. So it is known after a
+//! restart, too, which images may be the last copy.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coral_api::{Referrers, RepositorySettings};
-use coral_distribution::Error;
+use coral_distribution::{Category, Error};
+use coral_image::select::TagFilter;
 use coral_image::{
     Descriptor, Digest, Host, ImageRef, Manifest, PlatformPattern, Repository, Tag, Version,
     destination_path,
@@ -16,6 +21,7 @@ use crate::access::Access;
 use crate::copy::Site;
 use crate::pace::AskError;
 use crate::progress::Key;
+use crate::prune::subject_of;
 use crate::state::Cause;
 
 /// Creation times asked for at the same time.
@@ -39,10 +45,14 @@ pub struct Wanted {
 }
 
 /// What the settings of a repository select.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Expanded {
-    /// The images.
+    /// The images that the source has, and those named one by one.
     pub wanted: Vec<Wanted>,
+    /// Images at the destination that the filter would take, and that the source does not list.
+    pub vanished: Vec<Wanted>,
+    /// Why it is not known which images vanished: the destination's tags could not be listed.
+    pub unlisted: Option<Error>,
     /// Where `select` fits none of the repository's tags: how many these are.
     pub unmatched: Option<usize>,
 }
@@ -68,6 +78,11 @@ pub enum ExpandError {
 }
 
 impl ExpandError {
+    /// Whether the name of the source's registry does not resolve.
+    pub(crate) fn is_host_unknown(&self) -> bool {
+        self.category() == Category::Dns.as_str()
+    }
+
     /// A bounded label for metrics and machines.
     pub fn category(&self) -> &'static str {
         match self {
@@ -85,17 +100,31 @@ impl ExpandError {
     }
 }
 
-/// The images that a repository's settings select at `now`. Only a filter lists the repository.
+/// The images that a repository's settings select at `now`. Only a filter lists the repository, at
+/// the source and at the destination. A repository that the source does not know is listed as one
+/// without tags, where the destination holds some of it.
 pub async fn expand(
     access: &Access,
     settings: &RepositorySettings,
     now: Timestamp,
 ) -> Result<Expanded, ExpandError> {
-    let mut tags: BTreeSet<Tag> = settings.tags.iter().cloned().collect();
-    let filtered = filtered(access, settings, now).await?;
-    let unmatched = filtered.as_ref().and_then(Filtered::unmatched);
-    tags.extend(filtered.into_iter().flat_map(|filtered| filtered.tags));
     let destination = destination_repository(&access.destination, &settings.repository)?;
+    let filtered = match &settings.filter {
+        Some(filter) => filtered(access, settings, filter, &destination, now).await?,
+        None => Filtered::default(),
+    };
+    let Filtered {
+        tags: selected,
+        vanished,
+        unmatched,
+        unlisted,
+    } = filtered;
+    let named: BTreeSet<Tag> = settings.tags.iter().cloned().collect();
+    let vanished = vanished.into_iter().filter(|tag| !named.contains(tag));
+    let vanished = vanished.map(|tag| wanted(settings, &destination, Version::Tag(tag)));
+    let vanished = vanished.collect();
+    let mut tags = named;
+    tags.extend(selected);
     let versions = tags
         .into_iter()
         .map(Version::Tag)
@@ -104,20 +133,23 @@ pub async fn expand(
         wanted: versions
             .map(|version| wanted(settings, &destination, version))
             .collect(),
+        vanished,
+        unlisted,
         unmatched,
     })
 }
 
-/// What `select` leaves of a list of tags.
+/// What `select` makes of the tags at both sides.
+#[derive(Debug, Default)]
 struct Filtered {
+    /// Those of the source that it takes.
     tags: Vec<Tag>,
-    listed: usize,
-}
-
-impl Filtered {
-    fn unmatched(&self) -> Option<usize> {
-        self.tags.is_empty().then_some(self.listed)
-    }
+    /// Those of the destination that it would take, did the source list them.
+    vanished: Vec<Tag>,
+    /// How many tags the source has, where none is taken.
+    unmatched: Option<usize>,
+    /// Why the destination's tags are not known.
+    unlisted: Option<Error>,
 }
 
 /// The repository that `source` is mirrored to.
@@ -152,29 +184,85 @@ pub(crate) fn wanted(
 async fn filtered(
     access: &Access,
     settings: &RepositorySettings,
+    filter: &TagFilter,
+    destination: &Repository,
     now: Timestamp,
-) -> Result<Option<Filtered>, ExpandError> {
-    let Some(filter) = &settings.filter else {
-        return Ok(None);
-    };
+) -> Result<Filtered, ExpandError> {
     let source = access.source(&settings.repository);
-    let tags = source.check(|| source.endpoint.tags()).await;
-    let tags = tags.map_err(ExpandError::List)?;
-    let listed = tags.len();
-    let of = |tags| Some(Filtered { tags, listed });
+    let listed = source.check(|| source.endpoint.tags()).await;
+    let there = access.destination(destination).endpoint.tags().await;
+    let (there, unlisted) = match there {
+        Ok(tags) => (tags, None),
+        Err(error) if error.category() == Category::NotFound => (vec![], None),
+        Err(error) => (vec![], Some(error)),
+    };
+    let (listed, missing) = match listed {
+        Ok(tags) => (tags, None),
+        Err(error) if error.category() == Category::NotFound.as_str() => (vec![], Some(error)),
+        Err(error) => return Err(ExpandError::List(error)),
+    };
+    let tags = selected(access, settings, filter, &source, &listed, now).await?;
+    let vanished = vanished(filter, &listed, &there, now);
+    if let Some(error) = missing
+        && vanished.is_empty()
+    {
+        return Err(ExpandError::List(error));
+    }
+    let unmatched = (tags.is_empty() && vanished.is_empty()).then_some(listed.len());
+    Ok(Filtered {
+        tags,
+        vanished,
+        unmatched,
+        unlisted,
+    })
+}
+
+/// The tags of the source that the filter takes.
+async fn selected(
+    access: &Access,
+    settings: &RepositorySettings,
+    filter: &TagFilter,
+    source: &Site,
+    listed: &[Tag],
+    now: Timestamp,
+) -> Result<Vec<Tag>, ExpandError> {
     if !filter.needs_creation() {
-        return Ok(of(filter.select(&tags, now, |_| None)));
+        return Ok(filter.select(listed, now, |_| None));
     }
     let questions = filter
-        .candidates(&tags)
+        .candidates(listed)
         .into_iter()
-        .map(|tag| dated(access, &source, &settings.repository, tag));
+        .map(|tag| dated(access, source, &settings.repository, tag));
     let created: HashMap<Tag, Option<Timestamp>> = stream::iter(questions.collect::<Vec<_>>())
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let select = |tag: &Tag| created.get(tag).copied().flatten();
-    Ok(of(filter.select(&tags, now, select)))
+    let created = |tag: &Tag| created.get(tag).copied().flatten();
+    Ok(filter.select(listed, now, created))
+}
+
+/// Pure: the tags that only the destination has, and that the filter would take from a source that
+/// had them, too. A time of creation is not known of what is gone: where the filter asks for one,
+/// every tag counts that its filters on names let through. Signatures belong to their images.
+fn vanished(filter: &TagFilter, listed: &[Tag], there: &[Tag], now: Timestamp) -> Vec<Tag> {
+    let at_source: BTreeSet<&Tag> = listed.iter().collect();
+    let gone = there.iter().filter(|tag| !at_source.contains(tag));
+    let gone: BTreeSet<Tag> = gone
+        .filter(|tag| subject_of(tag).is_none())
+        .cloned()
+        .collect();
+    if gone.is_empty() {
+        return vec![];
+    }
+    let taken = if filter.needs_creation() {
+        let gone: Vec<Tag> = gone.iter().cloned().collect();
+        filter.candidates(&gone)
+    } else {
+        let both: Vec<Tag> = listed.iter().chain(&gone).cloned().collect();
+        filter.select(&both, now, |_| None)
+    };
+    let is_gone = |tag: &Tag| gone.contains(tag);
+    taken.into_iter().filter(is_gone).collect()
 }
 
 /// Times of creation by tag, with the digest that they belong to: what was read once costs a
@@ -268,4 +356,55 @@ fn created_in(config: &[u8]) -> Option<Timestamp> {
         .created?
         .parse()
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_image::select::{LatestBy, TagSelection};
+
+    use super::*;
+
+    fn tags(names: &[&str]) -> Vec<Tag> {
+        names.iter().map(|name| Tag::parse(name).unwrap()).collect()
+    }
+
+    fn of(selection: &TagSelection, listed: &[&str], there: &[&str]) -> Vec<Tag> {
+        let filter = TagFilter::compile(selection).unwrap();
+        let (listed, there) = (tags(listed), tags(there));
+        vanished(&filter, &listed, &there, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_tag_that_only_the_destination_has_vanished_if_the_filter_would_take_it() {
+        let glob = || TagSelection {
+            glob: Some("v*".to_owned()),
+            ..TagSelection::default()
+        };
+        let signature = format!("sha256-{}.sig", "a".repeat(64));
+        let there = ["v1", "v2", "other", &signature];
+        assert_eq!(of(&glob(), &["v2", "v3"], &there), tags(&["v1"]));
+        assert_eq!(of(&glob(), &["v1", "v2"], &there), tags(&[]));
+        let every = TagSelection {
+            all: true,
+            ..TagSelection::default()
+        };
+        let all = of(&every, &["v2"], &there);
+        assert_eq!(all, tags(&["other", "v1"]));
+    }
+
+    #[test]
+    fn a_tag_that_newer_ones_replaced_did_not_vanish() {
+        let latest = |latest_by| TagSelection {
+            latest: Some(2),
+            latest_by,
+            ..TagSelection::default()
+        };
+        let by_version = || latest(LatestBy::Semver);
+        let there = ["1.0", "1.1", "1.2"];
+        assert_eq!(of(&by_version(), &["1.3", "1.2"], &there), tags(&[]));
+        // The newest one was taken back.
+        assert_eq!(of(&by_version(), &["1.1", "1.0"], &there), tags(&["1.2"]));
+        let by_creation = of(&latest(LatestBy::Creation), &["1.3"], &there);
+        assert_eq!(by_creation, tags(&there), "their time is not known");
+    }
 }

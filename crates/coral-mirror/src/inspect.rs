@@ -25,6 +25,8 @@ pub enum Which {
     Missing,
     /// Those that failed and were not mirrored since.
     Failed,
+    /// Those that are mirrored, and that their sources have no longer.
+    SourceGone,
 }
 
 /// A page of a mirror's images, in the order of their destinations.
@@ -81,6 +83,8 @@ pub(crate) enum Look {
     Snapshot(oneshot::Sender<Snapshot>),
     /// What failed is to be tried at once.
     Retry,
+    /// A person has looked at what vanished: tags are deleted again.
+    ConfirmPrune,
 }
 
 pub(crate) fn channel() -> (mpsc::Sender<Look>, mpsc::Receiver<Look>) {

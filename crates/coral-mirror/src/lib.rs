@@ -51,13 +51,13 @@ pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
-pub use progress::{Event, Key, Observer, Subject, chain};
+pub use progress::{Event, Key, MovedAt, Observer, Subject, chain};
 pub use prune::Destination;
 pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
 };
 pub use snapshot::Snapshot;
-pub use state::{Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing, Until};
+pub use state::{Absence, Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing, Until};
 pub use status::{MOST_FAILURES, failure_of_image, failure_of_repository, failures, name_failures};
 pub use sync::{Ended, Repositories, Summary};
 pub use visibility::visibility;

@@ -25,7 +25,7 @@ pub struct Mirror {
     /// When blobs at the destination are looked at.
     pub verify: Verify,
     /// What an earlier process knew: what is mirrored and not due is not asked for again. Where
-    /// `changed`, only what it says of the destination is used.
+    /// `changed`, only what it says of the destination is used, and whether tags are deleted.
     pub restored: Option<Arc<Snapshot>>,
 }
 

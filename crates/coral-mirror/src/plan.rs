@@ -16,7 +16,8 @@ use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
 use crate::expand::{Expanded, Wanted, expand};
 use crate::mirror::Mirror;
 use crate::progress::{Key, chain};
-use crate::prune::{Claims, Wishes, doomed};
+use crate::prune::{Claims, PruneError, Wishes, doomed};
+use crate::state::Absence;
 
 /// Images looked at at the same time.
 const AT_ONCE: usize = 8;
@@ -45,6 +46,8 @@ pub enum PlannedAction {
     },
     /// The destination has it.
     Skip(Digest),
+    /// The destination has it, and its source has it no longer.
+    SourceGone(Digest),
     /// Its tag would be deleted at the destination: no mirror selects it any more.
     Delete,
     /// So would it, but for `dryRun`.
@@ -64,6 +67,11 @@ impl Planned {
             PlannedAction::Skip(digest) => Some(MirroredImage {
                 digest: Some(digest.to_string()),
                 ..image(MirroredState::Mirrored)
+            }),
+            PlannedAction::SourceGone(digest) => Some(MirroredImage {
+                digest: Some(digest.to_string()),
+                message: Some(Absence::Tag.to_string()),
+                ..image(MirroredState::SourceGone)
             }),
             PlannedAction::Fail(error) => Some(MirroredImage {
                 message: Some(error.clone()),
@@ -85,7 +93,17 @@ pub async fn plan<S: BuildHasher>(
     let mut planned = vec![];
     for settings in repositories {
         match expand(access, settings, now).await {
-            Ok(Expanded { wanted, unmatched }) => {
+            Ok(Expanded {
+                mut wanted,
+                vanished,
+                unlisted,
+                unmatched,
+            }) => {
+                wanted.extend(vanished);
+                if let Some(error) = unlisted {
+                    let error = chain(&PruneError::List(error));
+                    tracing::warn!(repository = %settings.repository, error);
+                }
                 if let Some(tags) = unmatched {
                     tracing::warn!(repository = %settings.repository, tags, "select fits none of its tags");
                 }
@@ -115,6 +133,7 @@ async fn plan_images<S: BuildHasher>(
     while let Some((wanted, missing)) = looked.next().await {
         let action = match missing {
             Ok(Missing::Nothing(digest)) => PlannedAction::Skip(digest),
+            Ok(Missing::Source(digest)) => PlannedAction::SourceGone(digest),
             Ok(Missing::Blobs(blobs)) => {
                 let new: Vec<_> = blobs
                     .into_iter()
@@ -178,7 +197,13 @@ fn claim(claims: &mut Claims, mirror: &Mirror, planned: &[Planned]) {
             claims.unknown(&mirror.name, number);
             continue;
         }
-        let keys = planned.iter().filter_map(|p| p.key.as_ref());
+        let prune = mirror.settings.prune.as_ref();
+        let goes = |planned: &&Planned| {
+            let is_gone = matches!(planned.action, PlannedAction::SourceGone(_));
+            is_gone && prune.is_some_and(|prune| prune.delete_gone)
+        };
+        let stay = planned.iter().filter(|planned| !goes(planned));
+        let keys = stay.filter_map(|p| p.key.as_ref());
         let wanted = keys
             .filter(|k| k.repository == place)
             .map(|k| k.version.clone());
@@ -220,6 +245,7 @@ async fn deletions_of(
 
 enum Missing {
     Nothing(Digest),
+    Source(Digest),
     Blobs(Vec<(Digest, u64)>),
 }
 
@@ -243,8 +269,10 @@ async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
         Depth::Children
     };
     let found = compare(from, to, &wanted.key.version, &wanted.platforms, depth).await;
-    if let Difference::None { digest, .. } = found.map_err(|e| chain(&e))? {
-        return Ok(Missing::Nothing(digest));
+    match found.map_err(|e| chain(&e))? {
+        Difference::None { digest, .. } => return Ok(Missing::Nothing(digest)),
+        Difference::SourceGone { digest } => return Ok(Missing::Source(digest)),
+        Difference::Missing { .. } => {}
     }
     let tree = read_tree(&request).await.map_err(|e| chain(&e))?;
     let mut blobs = vec![];

@@ -61,6 +61,8 @@ pub enum Event<'a> {
     Mirrored {
         /// What the key resolves to now.
         digest: Digest,
+        /// What it resolved to before, if it was another image.
+        replaced: Option<Digest>,
         /// Bytes moved over the network.
         moved: u64,
         /// Whether its index names platforms that were left out.
@@ -78,10 +80,35 @@ pub enum Event<'a> {
         /// How many manifests and blobs.
         parts: usize,
     },
-    /// Its tag was deleted at the destination: no mirror selects it any more.
-    Pruned,
+    /// Its source has it no longer, and the destination holds it. Said once.
+    SourceGone,
+    /// The tag was found to be another image than before.
+    TagMoved {
+        /// Where, and what follows.
+        at: MovedAt,
+        /// What was mirrored.
+        from: Digest,
+        /// What the tag is now.
+        to: Digest,
+    },
+    /// Of a mirror: too many of its images vanished at their sources in one pass, and no tag is
+    /// deleted until a person has looked.
+    PruningPaused {
+        /// How many vanished.
+        vanished: usize,
+        /// How many images the mirror has.
+        images: usize,
+    },
+    /// Its tag was deleted at the destination.
+    Pruned {
+        /// Whether its source has it no longer; otherwise no mirror selects it any more.
+        gone: bool,
+    },
     /// Its tag would be deleted at the destination, were this not a dry run.
-    WouldPrune,
+    WouldPrune {
+        /// Whether its source has it no longer; otherwise no mirror selects it any more.
+        gone: bool,
+    },
     /// Of a repository: `select` fits none of its tags.
     Unmatched {
         /// How many it has.
@@ -100,6 +127,17 @@ pub enum Event<'a> {
         /// When it is tried again.
         next: NextTry,
     },
+}
+
+/// Where a tag moved, and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MovedAt {
+    /// At the source: the mirror follows.
+    Source,
+    /// At the source: the mirror keeps what it has.
+    SourceAndKept,
+    /// At the destination: the mirror puts it back.
+    Destination,
 }
 
 /// What an event is about.

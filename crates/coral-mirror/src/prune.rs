@@ -1,5 +1,8 @@
 //! Tags at the destination that nobody selects any more.
 //!
+//! A tag that a mirror would select if its source still had it is among its wishes (`expand`), so
+//! that the last copy of an image is not taken for one that no mirror wants.
+//!
 //! What is deleted is a tag, never a digest: a manifest may have other names. Nothing is deleted
 //! while it is not known what every mirror of the process wants of the repository.
 
@@ -89,9 +92,10 @@ impl Claims {
         self.incomplete = incomplete;
     }
 
-    /// A mirror knows what it wants of the repository that it announced at this place.
-    pub(crate) fn known(&mut self, mirror: &str, place: usize, wanted: BTreeSet<Version>) {
-        self.set(mirror, place, Claim::Known(wanted));
+    /// A mirror knows what it wants of the repository that it announced at this place. Whether
+    /// that is new.
+    pub(crate) fn known(&mut self, mirror: &str, place: usize, wanted: BTreeSet<Version>) -> bool {
+        self.set(mirror, place, Claim::Known(wanted))
     }
 
     /// A mirror cannot say what it wants.
@@ -99,11 +103,14 @@ impl Claims {
         self.set(mirror, place, Claim::Unknown);
     }
 
-    fn set(&mut self, mirror: &str, place: usize, claim: Claim) {
+    fn set(&mut self, mirror: &str, place: usize, claim: Claim) -> bool {
         let claimed = self.mirrors.get_mut(mirror);
-        if let Some((_, known)) = claimed.and_then(|claimed| claimed.places.get_mut(place)) {
-            *known = claim;
-        }
+        let Some((_, known)) = claimed.and_then(|claimed| claimed.places.get_mut(place)) else {
+            return false;
+        };
+        let is_new = *known != claim;
+        *known = claim;
+        is_new
     }
 
     /// A mirror is gone, and with it what it wanted.
@@ -283,7 +290,7 @@ fn sort(present: Vec<Tag>, wanted: &BTreeSet<Version>, keep: &TagPatterns) -> So
 }
 
 /// The digest that a tag such as `sha256-<hex>.sig` or `sha256-<hex>` is about.
-fn subject_of(tag: &Tag) -> Option<Digest> {
+pub(crate) fn subject_of(tag: &Tag) -> Option<Digest> {
     let stem = tag.as_str().split('.').next()?;
     let (algorithm, hex) = stem.split_once('-')?;
     let known = [Algorithm::Sha256, Algorithm::Sha512];

@@ -2,8 +2,8 @@
 //!
 //! Everything is keyed by name: a list of repositories that was reordered meanwhile does no harm.
 
-use coral_api::MirroredRepository;
 use coral_api::mirrored_images::MirroredImage;
+use coral_api::{MirroredRepository, PruningStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub moved: u64,
     /// Tags deleted at the destination so far.
     pub pruned: u64,
+    /// Whether tags are deleted at present.
+    pub pruning: PruningStatus,
     /// The repositories, each once, in the order of their names. `images` is absent while the
     /// repository was never listed, and `visibility` and `loaded` are not known here. A repository
     /// that is missing, or was neither listed nor failed, is listed at once.

@@ -119,6 +119,28 @@ pub enum ImageState {
     Failing(String),
     /// Failed as often as the limit says, or more.
     Error(String),
+    /// Complete at the destination, and its source has it no longer.
+    SourceGone(Absence),
+}
+
+/// What of an image is no longer at its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// The registry answers that it has no such tag or repository.
+    Tag,
+    /// The name of the registry does not resolve any more.
+    Host,
+}
+
+impl std::fmt::Display for Absence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tag => "its source has it no longer; the mirrored image is kept",
+            Self::Host => {
+                "the name of its source does not resolve any more; the mirrored image is kept"
+            }
+        })
+    }
 }
 
 /// State, failures in a row, and the next try.
@@ -149,6 +171,20 @@ impl ImageStatus {
             state: ImageState::Mirrored(digest),
             attempts: 0,
             next_try: None,
+        };
+    }
+
+    /// The source has the image no longer, and the destination holds it. A host that went away is
+    /// asked again when its next try is due, anything else in the next pass.
+    pub fn source_gone(&mut self, absence: Absence) {
+        let (attempts, next_try) = match absence {
+            Absence::Tag => (0, None),
+            Absence::Host => (self.attempts, self.next_try),
+        };
+        *self = Self {
+            state: ImageState::SourceGone(absence),
+            attempts,
+            next_try,
         };
     }
 

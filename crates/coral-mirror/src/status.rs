@@ -4,7 +4,7 @@
 //! of this module, so that all of them count and name the same things. Pure.
 
 use coral_api::metadata::time;
-use coral_api::mirrored_images::MirroredImage;
+use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::{MirrorFailure, MirroredRepository, RegistryMirrorStatus};
 use jiff::Timestamp;
 
@@ -19,12 +19,15 @@ impl Snapshot {
     pub fn status(&self) -> RegistryMirrorStatus {
         let images = || self.images.iter();
         let failures = failures(&self.repositories, images());
+        let is_gone = |image: &&MirroredImage| image.state == MirroredState::SourceGone;
         let waits = |image: &&MirroredImage| !image.is_held() && !image.has_failed();
         let mut status = RegistryMirrorStatus {
             desired: Some(count(self.images.len())),
             mirrored: Some(count(images().filter(|image| image.is_held()).count())),
             pending: Some(count(images().filter(waits).count())),
             failed: Some(count(images().filter(|image| image.has_failed()).count())),
+            source_gone: Some(count(images().filter(is_gone).count())),
+            pruning: Some(self.pruning),
             bytes_copied: i64::try_from(self.moved).ok(),
             repositories: Some(self.repositories.clone()),
             ..RegistryMirrorStatus::default()
@@ -36,17 +39,24 @@ impl Snapshot {
 }
 
 impl Summary {
+    /// Images that failed at the last attempt, whether they are tried again or in error. What
+    /// failed as a whole repository is counted in [`Self::repositories`].
+    pub fn failed(&self) -> usize {
+        let repositories = self.repositories.failing + self.repositories.errors;
+        (self.failing + self.errors).saturating_sub(repositories)
+    }
+
     /// Counts and times, the same as those of a [`Snapshot`] of this moment.
     pub fn status(&self) -> RegistryMirrorStatus {
-        let repositories = self.repositories.failing + self.repositories.errors;
-        let failed = self.failing + self.errors;
         // A mirror that has just begun is due since ever.
         let next = self.next_pass.filter(|at| *at > Timestamp::UNIX_EPOCH);
         RegistryMirrorStatus {
             desired: Some(count(self.desired)),
             mirrored: Some(count(self.mirrored)),
             pending: Some(count(self.pending)),
-            failed: Some(count(failed.saturating_sub(repositories))),
+            failed: Some(count(self.failed())),
+            source_gone: Some(count(self.source_gone)),
+            pruning: Some(self.pruning),
             bytes_copied: i64::try_from(self.moved).ok(),
             last_sync: self.last_pass.map(time),
             next_sync: next.map(time),
@@ -107,8 +117,6 @@ pub fn failure_of_image(image: &MirroredImage) -> Option<MirrorFailure> {
 
 #[cfg(test)]
 mod tests {
-    use coral_api::mirrored_images::MirroredState;
-
     use super::*;
 
     fn image(tag: usize, state: MirroredState, digest: Option<&str>) -> MirroredImage {

@@ -4,6 +4,8 @@
 //! whose turn it is to be copied by [`Turns`], what an outcome means by [`judge`]. The [`Driver`]
 //! carries it out.
 
+mod found;
+mod guard;
 mod ledger;
 mod report;
 mod summary;
@@ -36,8 +38,9 @@ use crate::progress::{Event, Key, Observer, chain};
 use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
-use crate::state::{Cause, RetryPolicy, Until};
-use ledger::{Action, Arrival, Ledger, Trust, Verification};
+use crate::state::{RetryPolicy, Until};
+use guard::Guard;
+use ledger::{Action, Ledger, Trust, Verification};
 use turns::Turns;
 use verdict::{Verdict, judge};
 
@@ -119,6 +122,8 @@ struct Driver<Q: Queue> {
     pruning: BTreeSet<usize>,
     /// What the last pass would have deleted and did not, being so much.
     doubted: HashMap<usize, Vec<Tag>>,
+    /// Whether tags are deleted.
+    guard: Guard,
     until: Until,
     turns: Turns,
 }
@@ -143,6 +148,8 @@ impl<Q: Queue> Driver<Q> {
             restore(&mut ledger, &mirror, snapshot);
         }
         let next_pass = (!mirror.settings.suspend).then_some(first_pass(&mirror));
+        let before = mirror.restored.as_ref().map(|snapshot| snapshot.pruning);
+        let guard = Guard::restored(before);
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
         let turns = Turns::new(mirror.settings.limits.copies.unwrap_or(usize::MAX));
         Self {
@@ -160,6 +167,7 @@ impl<Q: Queue> Driver<Q> {
             to_prune: BTreeSet::new(),
             pruning: BTreeSet::new(),
             doubted: HashMap::new(),
+            guard,
             until,
             turns,
         }
@@ -200,6 +208,7 @@ impl<Q: Queue> Driver<Q> {
         let settings = &self.mirror.settings.repositories;
         // The client that asked may have gone away.
         match look {
+            Look::ConfirmPrune => self.confirm_prune(),
             Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
             Look::Retry => self.ledger.retry(),
             Look::Snapshot(answer) => drop(answer.send(self.snapshot())),
@@ -209,6 +218,7 @@ impl<Q: Queue> Driver<Q> {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             next_pass: self.next_pass,
+            pruning: self.guard.status(),
             ..self.ledger.snapshot(&self.mirror.settings.repositories)
         }
     }
@@ -220,6 +230,7 @@ impl<Q: Queue> Driver<Q> {
         }
         Summary {
             last_pass: self.last_pass,
+            pruning: self.guard.status(),
             ..self.ledger.summary(self.next_pass)
         }
     }
@@ -311,59 +322,8 @@ impl<Q: Queue> Driver<Q> {
 
     async fn fold_in(&mut self, found: Found) {
         match found {
-            Found::Expanded(repository, Ok(Expanded { wanted, .. }))
-                if self.ledger.would_hold(repository, &wanted) > MOST_IMAGES =>
-            {
-                let selected = wanted.len();
-                let failure = Failure {
-                    error: format!(
-                        "it selects {selected} images, with which the mirror would have more than {MOST_IMAGES}: \
-                         narrow its select, or divide the mirror"
-                    ),
-                    category: "limit".into(),
-                    cause: Cause::Refusal,
-                };
-                self.claim_unknown(repository);
-                self.repository_failed(repository, failure);
-            }
-            Found::Expanded(repository, Ok(Expanded { wanted, unmatched })) => {
-                self.claim(repository, &wanted);
-                self.ledger.expanded(repository, wanted, Timestamp::now());
-                self.ledger.unmatched(repository, unmatched);
-                if let Some(tags) = unmatched {
-                    let settings = &self.mirror.settings.repositories[repository];
-                    let (source, event) =
-                        (settings.repository.to_string(), Event::Unmatched { tags });
-                    self.observe_as(&source, None, &event);
-                }
-            }
-            Found::Expanded(repository, Err(error)) => {
-                let failure = Failure {
-                    error: chain(&error),
-                    category: error.category().into(),
-                    cause: error.cause(),
-                };
-                self.claim_unknown(repository);
-                self.repository_failed(repository, failure);
-            }
-            Found::Compared(key, Ok(Difference::None { digest, sparse })) => {
-                let arrival = Arrival::Found { sparse };
-                if let Some(wanted) = self
-                    .ledger
-                    .succeeded(&key, digest, arrival, Timestamp::now())
-                {
-                    self.observe(&wanted, &Event::UpToDate { digest });
-                }
-            }
-            Found::Compared(key, Ok(Difference::Missing)) => self.enqueue(&key).await,
-            Found::Compared(key, Err(error)) => {
-                let failure = Failure {
-                    error: chain(&error),
-                    category: error.category().into(),
-                    cause: error.cause(),
-                };
-                self.image_failed(&key, failure);
-            }
+            Found::Expanded(repository, expanded) => self.fold_in_expanded(repository, expanded),
+            Found::Compared(key, compared) => self.fold_in_compared(&key, compared).await,
             Found::Verified(key, found) => self.fold_in_verified(&key, found).await,
             Found::Pruned(repository, pruned) => self.fold_in_pruned(repository, pruned),
         }
@@ -379,8 +339,8 @@ impl<Q: Queue> Driver<Q> {
         }
         let job = Job {
             broken: self.ledger.broken(key),
+            source: self.source_of(&wanted),
             key: wanted.key,
-            source: wanted.source,
             mirror: self.mirror.name.clone(),
             platforms: wanted.platforms,
             referrers: wanted.referrers,
@@ -415,10 +375,12 @@ impl<Q: Queue> Driver<Q> {
                 elapsed,
             } => {
                 let now = Timestamp::now();
+                let replaced = self.ledger.replaced(&job.key);
                 self.ledger.succeeded(&job.key, digest, arrival, now);
                 let (moved, sparse) = arrival.counted();
                 let event = Event::Mirrored {
                     digest,
+                    replaced: replaced.filter(|replaced| *replaced != digest),
                     moved,
                     sparse,
                     elapsed,

@@ -25,6 +25,8 @@ mod apart;
 mod blame;
 #[path = "copying/fleet.rs"]
 mod fleet;
+#[path = "copying/gone.rs"]
+mod gone;
 #[path = "copying/keeping.rs"]
 mod keeping;
 #[path = "copying/publicity.rs"]

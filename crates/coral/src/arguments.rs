@@ -89,6 +89,9 @@ pub(crate) enum MirrorCommand {
     Plan(MirrorArguments),
     /// Make one pass over all mirrors; exit code 1 if an image failed
     Run(RunArguments),
+    /// Make one pass that deletes tags though more than a fifth of a mirror's images vanished at
+    /// their sources, and have a running `coral up` go on deleting
+    Prune(PruneArguments),
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +155,18 @@ pub(crate) struct RunArguments {
     /// time to time, and copy again what is gone or broken
     #[arg(long)]
     pub(crate) verify: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArguments,
+    /// You have looked at what vanished
+    #[arg(long, required = true)]
+    pub(crate) confirm: bool,
+    /// Folder of the `coral up` that is told [default: ~/.local/share/coral]
+    #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

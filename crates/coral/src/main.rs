@@ -71,6 +71,9 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Mirror {
                 command: MirrorCommand::Run(run),
             } => mirror::run(run, terminal).await,
+            Command::Mirror {
+                command: MirrorCommand::Prune(prune),
+            } => mirror::prune(prune, terminal).await,
             Command::Controller(controller) => controller::run(controller, terminal).await,
             Command::Agent(agent) => agent::run(agent, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,

@@ -1,4 +1,4 @@
-//! `coral mirror plan` and `coral mirror run`.
+//! `coral mirror plan`, `coral mirror run` and `coral mirror prune`.
 
 mod plan;
 
@@ -6,17 +6,18 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use coral_api::PruningStatus;
 use coral_distribution::{ClientOptions, HostOptions};
 use coral_image::Host;
 use coral_mirror::{
-    Clients, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces, Subject, Summary,
-    Until, Verify, chain,
+    Clients, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces, Snapshot, Subject,
+    Summary, Until, Verify, chain,
 };
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use crate::arguments::{MirrorArguments, Output, RunArguments};
+use crate::arguments::{MirrorArguments, Output, PruneArguments, RunArguments};
 use crate::client::{ClientArguments, SETTLING};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
@@ -25,6 +26,7 @@ use crate::report::{
     print_json,
 };
 use crate::terminal::{Terminal, print};
+use crate::up::{confirmations, data_folder};
 pub(crate) use plan::plan;
 
 /// Reads the files and says what is odd about them.
@@ -85,7 +87,16 @@ pub(crate) fn plain_hosts(
     Ok(plain.then(|| registry.clone()).into_iter().collect())
 }
 
-fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Result<Vec<Mirror>, Failure> {
+fn mirrors(loaded: &Loaded, clients: &Clients, pass: Pass) -> Result<Vec<Mirror>, Failure> {
+    let pruning = if pass.confirmed {
+        PruningStatus::CONFIRMED
+    } else {
+        PruningStatus::default()
+    };
+    let before = Arc::new(Snapshot {
+        pruning,
+        ..Snapshot::default()
+    });
     let paces = Paces::default();
     let mirror = |loaded: &LoadedMirror| {
         let prepared = &loaded.prepared;
@@ -95,8 +106,8 @@ fn mirrors(loaded: &Loaded, clients: &Clients, verify: Verify) -> Result<Vec<Mir
             settings: prepared.settings.clone(),
             access: access.map_err(|error| no_client(&prepared.name, &error))?,
             changed: false,
-            restored: None,
-            verify,
+            restored: Some(before.clone()),
+            verify: pass.verify,
         })
     };
     loaded.mirrors.iter().map(mirror).collect()
@@ -143,7 +154,7 @@ impl Observer for Record {
                 seconds: Some(elapsed.as_secs_f64()),
                 category: None,
             },
-            Event::UpToDate { .. } => PassDone {
+            Event::UpToDate { .. } | Event::SourceGone => PassDone {
                 action: Some(Action::UpToDate),
                 ..PassDone::default()
             },
@@ -155,8 +166,8 @@ impl Observer for Record {
                 category: Some((*category).to_owned()),
                 ..PassDone::default()
             },
-            Event::Pruned => return self.deletion(subject, Action::Deleted),
-            Event::WouldPrune => return self.deletion(subject, Action::WouldBeDeleted),
+            Event::Pruned { .. } => return self.deletion(subject, Action::Deleted),
+            Event::WouldPrune { .. } => return self.deletion(subject, Action::WouldBeDeleted),
             _ => return,
         };
         let source = || subject.source.to_owned();
@@ -183,13 +194,55 @@ fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<(Loaded, Cli
     Ok((loaded, Clients::new(options)))
 }
 
+/// What is asked of a single pass.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    verify: Verify,
+    /// Whether tags are deleted though many images vanished at their sources.
+    confirmed: bool,
+}
+
 pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let verify = if arguments.verify {
         Verify::Now
     } else {
         Verify::AsScheduled
     };
-    let arguments = arguments.mirrors;
+    let pass = Pass {
+        verify,
+        confirmed: false,
+    };
+    one_pass(arguments.mirrors, pass, terminal).await
+}
+
+/// `coral mirror prune --confirm`: a pass that deletes tags though many images vanished at their
+/// sources, and word of it to a `coral up` with the same data folder.
+pub(crate) async fn prune(
+    arguments: PruneArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let data = data_folder(arguments.data.as_deref())?;
+    let loaded = read_files(&arguments.mirrors, terminal)?;
+    let names = loaded.mirrors.iter().map(|mirror| &mirror.prepared.name);
+    let told = confirmations::write(&data, names);
+    if let Err(error) = told {
+        let folder = data.display();
+        terminal.line(&format!(
+            "warning: {folder}: a `coral up` with this data folder is not told: {error}"
+        ));
+    }
+    let pass = Pass {
+        verify: Verify::AsScheduled,
+        confirmed: true,
+    };
+    one_pass(arguments.mirrors, pass, terminal).await
+}
+
+async fn one_pass(
+    arguments: MirrorArguments,
+    pass: Pass,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
     let (loaded, client) = read(&arguments, terminal)?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
@@ -202,13 +255,13 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
         EngineLimits::default(),
         record.clone(),
     );
-    let mirrors = mirrors(&loaded, &client, verify)?;
+    let mirrors = mirrors(&loaded, &client, pass)?;
     for mirror in &mirrors {
         engine.announce(mirror);
     }
     let names: Vec<String> = mirrors.iter().map(|mirror| mirror.name.clone()).collect();
-    let pass = |mirror: Mirror| engine.run(mirror, Until::OnePass, stop.clone(), |_| {});
-    let passes = mirrors.into_iter().map(pass);
+    let run = |mirror: Mirror| engine.run(mirror, Until::OnePass, stop.clone(), |_| {});
+    let passes = mirrors.into_iter().map(run);
     let ended = futures::future::join_all(passes.collect::<Vec<_>>()).await;
     engine.stop().await;
     client.settle(SETTLING).await;
@@ -236,6 +289,7 @@ pub(crate) fn in_words(total: &Summary) -> String {
     let repositories = total.repositories;
     let counts = [
         (total.sparse, "of them sparse"),
+        (total.source_gone, "of them gone at their sources"),
         (total.pending, "pending"),
         (total.failing - repositories.failing, "failing"),
         (total.errors - repositories.errors, "in error"),
@@ -254,8 +308,13 @@ pub(crate) fn in_words(total: &Summary) -> String {
         0 => String::new(),
         tags => format!(", {tags} tags deleted"),
     };
+    let paused = if total.pruning.paused {
+        ", no tag is deleted until `coral mirror prune --confirm`"
+    } else {
+        ""
+    };
     format!(
-        "{mirrored} of {desired} images mirrored{counts}, {} moved{deleted}",
+        "{mirrored} of {desired} images mirrored{counts}, {} moved{deleted}{paused}",
         HumanBytes(total.moved)
     )
 }

@@ -1,20 +1,22 @@
 //! What a person sees on standard error: lines, and on a terminal a bar for each running copy.
 
+mod events;
+mod said;
+
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coral_image::Digest;
-use coral_mirror::{Event, Key, NextTry, Observer, Standing, Subject};
+use coral_mirror::{Event, Observer, Subject};
 use coral_rt::LogFormat;
-use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Failures remembered so that none is told twice; past it, they may be.
-const MAX_REMEMBERED: usize = 10_000;
+use events::{fields, told};
+use said::Said;
 
 /// What stands beside the name of an image whose sizes are known.
 const SIZED: &str = "{bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
@@ -37,8 +39,8 @@ struct Inner {
 #[derive(Default)]
 struct Shown {
     running: HashMap<String, ProgressBar>,
-    /// What was last said of an image.
-    said: HashMap<String, String>,
+    /// What was last said of each image.
+    said: Said,
 }
 
 /// Columns of a bar besides the name, blanks between them included.
@@ -116,13 +118,8 @@ impl Terminal {
 
     /// Says something of an image, unless that was the last thing said of it.
     fn say(&self, name: &str, gist: &str, line: &str, fields: Map<String, Value>) {
-        let mut shown = self.shown();
-        if shown.said.len() >= MAX_REMEMBERED {
-            shown.said.clear();
-        }
-        let before = shown.said.insert(name.to_owned(), gist.to_owned());
-        drop(shown);
-        if before.as_deref() != Some(gist) {
+        let is_new = self.shown().said.is_new(name, gist);
+        if is_new {
             self.tell(line, fields);
         }
     }
@@ -143,8 +140,11 @@ impl Observer for Terminal {
             Event::Mirrored { .. }
             | Event::UpToDate { .. }
             | Event::Damaged { .. }
-            | Event::Pruned
-            | Event::WouldPrune
+            | Event::SourceGone
+            | Event::TagMoved { .. }
+            | Event::PruningPaused { .. }
+            | Event::Pruned { .. }
+            | Event::WouldPrune { .. }
             | Event::Unmatched { .. }
             | Event::Failed { .. } => {
                 self.forget(source);
@@ -159,85 +159,6 @@ fn set_style(bar: &ProgressBar, beside: &str) {
     let template = format!("{{msg:{}!}} {beside}", name_width());
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
-    }
-}
-
-/// What is said of an event: the gist, by which two are the same, and the line.
-fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) {
-    let to = key.map(|key| format!(" -> {key}")).unwrap_or_default();
-    match event {
-        Event::Mirrored {
-            digest,
-            moved,
-            sparse,
-            elapsed,
-        } => {
-            let sparse = if *sparse {
-                ", sparse: only the platforms asked for"
-            } else {
-                ""
-            };
-            let (bytes, time) = (HumanBytes(*moved), seconds(*elapsed));
-            let line = format!(
-                "mirrored {source}{to} ({}, {bytes} in {time}{sparse})",
-                digest.short()
-            );
-            (gist_of(digest), line)
-        }
-        Event::UpToDate { digest } => (
-            gist_of(digest),
-            format!("up to date {source}{to} ({})", digest.short()),
-        ),
-        Event::Damaged { parts } => (
-            "damaged".to_owned(),
-            format!(
-                "damaged {source}{to}: {parts} manifests or blobs gone or broken; copied again"
-            ),
-        ),
-        Event::Pruned => (
-            "deleted".to_owned(),
-            format!("deleted{to}: no longer selected"),
-        ),
-        Event::WouldPrune => (
-            "would delete".to_owned(),
-            format!("would delete{to}: no longer selected (dry run)"),
-        ),
-        Event::Unmatched { tags } => (
-            "unmatched".to_owned(),
-            format!("warning: {source}: select fits none of its {tags} tags"),
-        ),
-        Event::Failed {
-            error,
-            next,
-            attempts,
-            standing,
-            ..
-        } => {
-            let again = match next {
-                NextTry::In(wait) => format!("retry in {}", seconds(*wait)),
-                NextTry::ComeBackIn(wait) => {
-                    format!("not waited for: come back in {}", seconds(*wait))
-                }
-                NextTry::NextPass => "not retried before the next pass".to_owned(),
-            };
-            let times = match (attempts, standing) {
-                (0 | 1, Standing::Failing) => String::new(),
-                (0 | 1, Standing::InError) => " (in error)".to_owned(),
-                (n, Standing::Failing) => format!(" ({n} times in a row)"),
-                (n, Standing::InError) => format!(" ({n} times in a row, in error)"),
-            };
-            // Told at the first, second, fourth, eighth … time, so that the wait on the terminal
-            // is never older than half of the real one; and when it becomes an error.
-            let gist = format!(
-                "{error} {standing:?} {} {}",
-                matches!(next, NextTry::In(_)),
-                attempts.max(&1).ilog2()
-            );
-            (gist, format!("failed {source}{times}: {error}; {again}"))
-        }
-        Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
-            Default::default()
-        }
     }
 }
 
@@ -265,33 +186,6 @@ fn object(text: &str, mut fields: Map<String, Value>, now: Timestamp) -> Value {
     };
     fields.insert("message".to_owned(), message.into());
     json!({"timestamp": now, "level": level, "fields": fields, "target": "coral"})
-}
-
-/// What a machine gets of an event beside the line.
-fn fields(source: &str, key: Option<&Key>, event: &Event<'_>) -> Map<String, Value> {
-    let more = match event {
-        Event::Mirrored { digest, moved, .. } => json!({"digest": digest, "bytes": moved}),
-        Event::UpToDate { digest } => json!({"digest": digest}),
-        Event::Failed {
-            error,
-            category,
-            attempts,
-            ..
-        } => json!({"error": error, "category": category, "attempts": attempts}),
-        _ => Value::Null,
-    };
-    let mut fields = Map::from_iter([("image".to_owned(), source.into())]);
-    if let Some(key) = key {
-        fields.insert("destination".to_owned(), key.to_string().into());
-    }
-    if let Value::Object(more) = more {
-        fields.extend(more);
-    }
-    fields
-}
-
-fn gist_of(digest: &Digest) -> String {
-    digest.to_string()
 }
 
 /// A time for people: tenths of a second below ten seconds, then whole units.
@@ -348,39 +242,6 @@ pub(crate) fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn failed(attempts: u32, standing: Standing) -> (String, String) {
-        let event = Event::Failed {
-            error: "broken",
-            category: "server",
-            attempts,
-            standing,
-            next: NextTry::In(Duration::from_secs(16)),
-        };
-        told("a:1", None, &event)
-    }
-
-    #[test]
-    fn a_selection_that_fits_nothing_is_warned_of() {
-        let (_, line) = told("quay.io/team/app", None, &Event::Unmatched { tags: 3 });
-        assert_eq!(
-            line,
-            "warning: quay.io/team/app: select fits none of its 3 tags"
-        );
-    }
-
-    #[test]
-    fn what_becomes_an_error_is_told_though_the_try_before_was_told() {
-        let (fourth, _) = failed(4, Standing::Failing);
-        let (fifth, line) = failed(5, Standing::InError);
-        assert_ne!(fourth, fifth);
-        assert_eq!(
-            line,
-            "failed a:1 (5 times in a row, in error): broken; retry in 16 s"
-        );
-        assert_eq!(fourth, failed(5, Standing::Failing).0);
-        assert_eq!(fifth, failed(7, Standing::InError).0);
-    }
 
     #[test]
     fn a_line_for_machines_has_its_level_and_what_it_is_about() {

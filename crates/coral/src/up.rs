@@ -1,8 +1,10 @@
 //! `coral up`: a registry and mirrors from YAML files, in one process.
 
+pub(crate) mod confirmations;
 mod embedded;
 mod mirrors;
 mod own_source;
+mod pruning;
 mod status;
 mod watch;
 
@@ -74,6 +76,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         own_host,
         OpenUploads::new(data.join("open-uploads")),
         board,
+        &data,
         terminal,
     );
     let mut watch = Watch::new(&arguments.client);
@@ -92,12 +95,14 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
                 terminal.line(&format!("error: {news}"));
             }
         }
+        mirrors.follow_pruning(&data);
         mirrors.tell(terminal, &data, embedded.tls());
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
+    mirrors.follow_pruning(&data);
     terminal.line("stopping; what is mirrored stays, and a cut copy goes on at the next start");
     mirrors.stop().await;
     mirrors_stopped.cancel();

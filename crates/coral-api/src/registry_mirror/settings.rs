@@ -21,7 +21,7 @@ use crate::schedule::CronSchedule;
 
 pub use reach::Reach;
 pub use repository::Referrers;
-pub use upkeep::{MirrorLimitSettings, PruneSettings, VerifyBy, VerifySettings};
+pub use upkeep::{Drift, MirrorLimitSettings, PruneSettings, VerifyBy, VerifySettings};
 
 /// Port of a registry that is given by host alone; the older API's default.
 const DEFAULT_PORT: u16 = 5000;
@@ -53,6 +53,8 @@ pub struct MirrorSettings {
     pub retry: RetrySettings,
     /// How tags that are no longer selected are deleted; not at all if there is none.
     pub prune: Option<PruneSettings>,
+    /// What happens when a mirrored tag moves at its source.
+    pub drift: Drift,
     /// How much may be done at once.
     pub limits: MirrorLimitSettings,
     /// Namespaces whose pods may be pointed at what the mirror holds; none: its own only.
@@ -145,6 +147,7 @@ impl RegistryMirror {
         let retry = retry(&mut problems, spec.retry.as_ref());
         let prune = spec.prune.as_ref();
         let prune = prune.and_then(|typed| upkeep::prune(&mut problems, typed));
+        let drift = upkeep::drift(&mut problems, spec.drift_policy);
         let limits = upkeep::limits(&mut problems, spec.limits.as_ref());
         if let Some(selector) = &spec.allow_from {
             selector.check("spec.allowFrom", &mut problems);
@@ -158,6 +161,7 @@ impl RegistryMirror {
             verify,
             retry,
             prune,
+            drift,
             limits,
             allow_from,
             suspend,

@@ -25,6 +25,12 @@ pub struct RegistryMirrorStatus {
     /// How many of them could not be copied at the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<i64>,
+    /// How many of the mirrored images their source has no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_gone: Option<i64>,
+    /// Whether tags are deleted at present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruning: Option<PruningStatus>,
     /// Bytes copied since the mirror was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_copied: Option<i64>,
@@ -51,6 +57,26 @@ pub struct RegistryMirrorStatus {
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Option<Vec<Condition>>,
+}
+
+/// Whether a mirror deletes tags. It stops by itself when more than a fifth of its images vanish
+/// at their sources in one pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PruningStatus {
+    /// Whether no tag is deleted until a person confirms it or changes the spec.
+    pub paused: bool,
+    /// How many vanished images were taken note of: those that vanish beyond them are counted. -1
+    /// takes note of all that are found next.
+    pub accepted: i64,
+}
+
+impl PruningStatus {
+    /// A person has looked at what vanished.
+    pub const CONFIRMED: Self = Self {
+        paused: false,
+        accepted: -1,
+    };
 }
 
 /// An image that could not be copied.

@@ -20,12 +20,43 @@ pub enum VerifyMethod {
     Unknown,
 }
 
+/// What happens to a mirrored tag whose source has it no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SourceGonePolicy {
+    /// It stays at the destination, which may hold the last copy.
+    Keep,
+    /// It is deleted at the destination.
+    Delete,
+    /// A value that this version does not know; it is treated as `Keep`.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// What happens when a mirrored tag names another image at its source than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DriftPolicy {
+    /// The mirror follows.
+    Follow,
+    /// The mirror follows, with a warning that has both digests.
+    Warn,
+    /// The mirror keeps the image that it has, with a warning that has both digests.
+    Pin,
+    /// A value that this version does not know; it is treated as `Pin`.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
 /// What happens to tags at the destination that are no longer selected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "!has(self.dryRun) || !self.dryRun || (has(self.enabled) && self.enabled)"
-).message("has no effect without enabled: true").field_path(".dryRun"))]
+).message("has no effect without enabled: true").field_path(".dryRun"),
+    validation = Rule::new("!has(self.sourceGone) || (has(self.enabled) && self.enabled)")
+        .message("has no effect without enabled: true")
+        .field_path(".sourceGone"))]
 pub struct Prune {
     /// Whether such tags are deleted.
     #[serde(
@@ -51,6 +82,10 @@ pub struct Prune {
     )]
     #[schemars(extend("nullable" = true))]
     pub dry_run: bool,
+    /// What happens to a tag that the source has no longer though the selection would take it:
+    /// `Keep` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_gone: Option<SourceGonePolicy>,
 }
 
 /// How much a mirror may do at once.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use coral_api::RegistryMirror;
 use coral_api::mirrored_images::MirroredImages;
+use coral_api::{PruningStatus, RegistryMirror, RegistryMirrorStatus};
 
 use crate::ObjectKey;
 use crate::store::Snapshot;
@@ -52,7 +52,17 @@ pub(super) fn snapshot(
             .and_then(|bytes| u64::try_from(bytes).ok())
             .unwrap_or(0),
         pruned: 0,
+        pruning: pruning(mirror, status),
         repositories: status.repositories.clone().unwrap_or_default(),
         images: images.collect(),
     })
+}
+
+/// Whether tags are deleted. Who changes the spec has looked at what vanished.
+fn pruning(mirror: &RegistryMirror, status: &RegistryMirrorStatus) -> PruningStatus {
+    if is_current(mirror) {
+        status.pruning.unwrap_or_default()
+    } else {
+        PruningStatus::CONFIRMED
+    }
 }

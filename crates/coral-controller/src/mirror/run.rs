@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_api::conditions::kind::{DEGRADED, READY};
+use coral_api::conditions::kind::{DEGRADED, PRUNE_PAUSED, READY, SOURCE_GONE};
 use coral_api::mirrored_images::MirroredImages;
 use coral_api::{RegistryMirror, RegistryMirrorStatus};
 use coral_image::ImageRef;
@@ -166,9 +166,11 @@ impl MirrorPart {
             let message = ready.message.as_str();
             events.normal(&**mirror, &ready.reason, message).await;
         }
-        if let Some(degraded) = status::began(old, new, DEGRADED) {
-            let message = degraded.message.as_str();
-            events.warning(&**mirror, &degraded.reason, message).await;
+        for kind in [DEGRADED, SOURCE_GONE, PRUNE_PAUSED] {
+            if let Some(begun) = status::began(old, new, kind) {
+                let message = begun.message.as_str();
+                events.warning(&**mirror, &begun.reason, message).await;
+            }
         }
         Ok(wrote)
     }

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coral_api::conditions::kind::{DEGRADED, PROGRESSING, READY};
+use coral_api::conditions::kind::{DEGRADED, PROGRESSING, PRUNE_PAUSED, READY, SOURCE_GONE};
 use coral_api::conditions::{Saying, Truth, set};
 use coral_api::metadata::time;
+use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::{
     MirrorSettings, MirroredRepository, RegistryMirror, RegistryMirrorStatus, Target, Visibility,
 };
@@ -258,7 +259,7 @@ fn sayings(
     input: &Input<'_>,
     counted: &RegistryMirrorStatus,
     unusable: Option<Unusable>,
-) -> [Said; 3] {
+) -> [Said; 5] {
     let (desired, held) = (counted.desired.unwrap_or(0), counted.mirrored.unwrap_or(0));
     let said = |kind, truth: bool, reason, message| Said {
         kind,
@@ -305,7 +306,59 @@ fn sayings(
         }
         (None, None) => said(DEGRADED, false, "Healthy", String::new()),
     };
-    [ready, progressing, degraded]
+    [
+        ready,
+        progressing,
+        degraded,
+        source_gone(input.snapshot, counted),
+        prune_paused(counted),
+    ]
+}
+
+/// Which images their sources have no longer.
+fn source_gone(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus) -> Said {
+    let is_gone = |image: &&MirroredImage| image.state == MirroredState::SourceGone;
+    let (count, first) = (
+        counted.source_gone.unwrap_or(0),
+        snapshot.images.iter().find(is_gone),
+    );
+    let (truth, reason, message) = match first {
+        Some(first) => (
+            Truth::True,
+            "SourceGone",
+            format!(
+                "{count} mirrored images are no longer at their sources; first {}",
+                first.reference
+            ),
+        ),
+        None => (Truth::False, "SourcesComplete", String::new()),
+    };
+    Said {
+        kind: SOURCE_GONE,
+        truth,
+        reason,
+        message,
+    }
+}
+
+/// Whether tags are deleted at present.
+fn prune_paused(counted: &RegistryMirrorStatus) -> Said {
+    let is_paused = counted.pruning.is_some_and(|pruning| pruning.paused);
+    let (reason, message) = if is_paused {
+        (
+            "ManyVanished",
+            "more than a fifth of the images vanished at their sources in one pass: no tag is \
+             deleted until the spec changes",
+        )
+    } else {
+        ("NotPaused", "")
+    };
+    Said {
+        kind: PRUNE_PAUSED,
+        truth: is_paused.into(),
+        reason,
+        message: message.to_owned(),
+    }
 }
 
 /// Whether every repository was listed once.

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coral_api::conditions::is_true;
-use coral_api::conditions::kind::{DEGRADED, PROGRESSING, READY};
+use coral_api::conditions::kind::{DEGRADED, PROGRESSING, PRUNE_PAUSED, READY, SOURCE_GONE};
 use coral_api::mirrored_images::{MirroredImage, MirroredImages, MirroredState};
-use coral_api::{MirroredRepository, RegistryMirror, RegistryMirrorStatus, Visibility};
+use coral_api::{
+    MirroredRepository, PruningStatus, RegistryMirror, RegistryMirrorStatus, Visibility,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -172,6 +174,7 @@ fn snapshot(images: Vec<MirroredImage>) -> coral_mirror::Snapshot {
         next_pass: Some(at(3600)),
         moved: 7,
         pruned: 0,
+        pruning: PruningStatus::default(),
         repositories: vec![MirroredRepository {
             name: "quay.io/a/b".to_owned(),
             images: i64::try_from(images.len()).ok(),
@@ -281,6 +284,55 @@ fn a_mirror_whose_repository_was_never_listed_is_not_ready() {
     assert!(!is_true(conditions, READY) && is_true(conditions, DEGRADED));
     let failures = status.failures.unwrap();
     assert_eq!(failures[0].reference, "quay.io/a/b");
+}
+
+#[test]
+fn what_vanished_at_its_source_is_a_condition_and_stays_known_after_a_restart() {
+    let mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let gone = image(
+        "quay.io/a/b:1",
+        MirroredState::SourceGone,
+        Some("sha256:00"),
+    );
+    let mut known = snapshot(vec![gone]);
+    known.pruning = PruningStatus {
+        paused: true,
+        accepted: 4,
+    };
+    let status = status_of(&mirror, &known, true, 10);
+    assert_eq!(
+        (status.source_gone, status.mirrored, status.failed),
+        (Some(1), Some(1), Some(0))
+    );
+    let conditions = status.conditions.as_ref().unwrap();
+    for (kind, holds) in [(SOURCE_GONE, true), (PRUNE_PAUSED, true), (DEGRADED, false)] {
+        assert_eq!(is_true(conditions, kind), holds, "{kind}");
+    }
+    let message = &conditions
+        .iter()
+        .find(|c| c.type_ == SOURCE_GONE)
+        .unwrap()
+        .message;
+    assert!(message.contains("first quay.io/a/b:1"), "{message}");
+    let well = snapshot(vec![image(
+        "quay.io/a/b:1",
+        MirroredState::Mirrored,
+        Some("sha256:00"),
+    )]);
+    let well = status_of(&mirror, &well, true, 10).conditions.unwrap();
+    assert!(!is_true(&well, SOURCE_GONE) && !is_true(&well, PRUNE_PAUSED));
+    // A controller that starts goes on so; a change of the spec is a person who has looked.
+    let mut stored = mirror;
+    stored.metadata.generation = Some(3);
+    stored.status = Some(RegistryMirrorStatus {
+        observed_generation: Some(3),
+        ..status
+    });
+    let none = Store::<MirroredImages>::from_objects([]).snapshot();
+    let restored = |mirror: &RegistryMirror| restore::snapshot(mirror, &none).unwrap().pruning;
+    assert_eq!(restored(&stored), known.pruning);
+    stored.metadata.generation = Some(4);
+    assert_eq!(restored(&stored), PruningStatus::CONFIRMED);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Prepared {
     pub settings: MirrorSettings,
     /// Differs whenever the mirror's spec or something that it names does.
     pub fingerprint: Digest,
+    /// Differs whenever the mirror's spec does.
+    pub spec: Digest,
     /// The registry that it copies to.
     pub destination: Host,
     /// Sent to sources only.
@@ -136,6 +138,8 @@ pub fn prepare<L: Lookup>(
     lookup: &L,
 ) -> Result<Prepared, PrepareError<L::Error>> {
     let settings = mirror.settings().map_err(PrepareError::Settings)?;
+    // As text without what is not given: a newer version finds the same.
+    let typed = serde_json::to_vec(&mirror.spec).unwrap_or_default();
     let namespace = metadata::namespace(&mirror.metadata);
     let mut named = Named {
         namespace,
@@ -159,6 +163,7 @@ pub fn prepare<L: Lookup>(
     Ok(Prepared {
         name: format!("{namespace}/{}", metadata::name(&mirror.metadata)),
         fingerprint: Digest::sha256(&named.seen),
+        spec: Digest::sha256(&typed),
         source_options: sources.filter(|(_, options)| is_special(options)).collect(),
         destination_options: [(destination.clone(), reached)]
             .into_iter()

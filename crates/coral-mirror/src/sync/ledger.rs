@@ -1,6 +1,7 @@
 //! What a mirror knows of its images: pure, `now` and jitter are arguments.
 
 mod agenda;
+mod gone;
 mod image;
 mod page;
 mod record;
@@ -10,6 +11,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use coral_api::PruningStatus;
 use coral_image::Digest;
 use jiff::Timestamp;
 
@@ -297,6 +299,7 @@ impl Ledger {
             image.looked = Some(now);
             image.status.succeeded(digest);
             image.digest = Some(digest);
+            image.replaces = None;
             let first = image.verify_at.is_none();
             let wait = verify.and_then(|verify| match arrival {
                 // What was repaired is looked at at once: some registries keep what they have.
@@ -406,6 +409,8 @@ impl Ledger {
             failing: counts.failing,
             errors: counts.errors,
             repositories: Repositories::default(),
+            source_gone: counts.gone,
+            pruning: PruningStatus::default(),
             moved: self.moved,
             pruned: self.pruned,
             next_try: self.next_try(),
@@ -417,7 +422,7 @@ impl Ledger {
             match repository.status.state {
                 ImageState::Failing(_) => summary.repositories.failing += 1,
                 ImageState::Error(_) => summary.repositories.errors += 1,
-                ImageState::Pending | ImageState::Mirrored(_) => {}
+                ImageState::Pending | ImageState::Mirrored(_) | ImageState::SourceGone(_) => {}
             }
         }
         summary.failing += summary.repositories.failing;

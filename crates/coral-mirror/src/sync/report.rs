@@ -31,6 +31,22 @@ impl<Q: Queue> Driver<Q> {
         self.observe(&wanted, &event);
     }
 
+    /// An image failed because the name of its source does not resolve.
+    pub(super) fn host_failed(&mut self, key: &Key, failure: Failure) {
+        let was_gone = self.ledger.is_gone(key);
+        if was_gone {
+            // That is known already.
+            let now = Timestamp::now();
+            self.ledger.image_failed(key, failure, now, rand::random());
+        } else {
+            self.image_failed(key, failure);
+        }
+        let news = self.ledger.host_unknown(key);
+        if let Some(wanted) = news.filter(|_| !was_gone) {
+            self.observe_gone(&wanted);
+        }
+    }
+
     pub(super) fn repository_failed(&mut self, repository: usize, failure: Failure) {
         let now = Timestamp::now();
         let (error, category, cause) = (

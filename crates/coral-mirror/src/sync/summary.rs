@@ -1,5 +1,6 @@
 //! How a mirror stands, in counts.
 
+use coral_api::PruningStatus;
 use jiff::Timestamp;
 
 use crate::snapshot::Snapshot;
@@ -21,6 +22,10 @@ pub struct Summary {
     pub errors: usize,
     /// Of those failing or in error: repositories whose tags could not be listed, or deleted.
     pub repositories: Repositories,
+    /// Of those mirrored: their source has them no longer.
+    pub source_gone: usize,
+    /// Whether tags are deleted at present.
+    pub pruning: PruningStatus,
     /// Bytes moved over the network.
     pub moved: u64,
     /// Tags deleted at the destination so far.
@@ -52,6 +57,11 @@ impl Summary {
             repositories: Repositories {
                 failing: sum.repositories.failing + one.repositories.failing,
                 errors: sum.repositories.errors + one.repositories.errors,
+            },
+            source_gone: sum.source_gone + one.source_gone,
+            pruning: PruningStatus {
+                paused: sum.pruning.paused || one.pruning.paused,
+                accepted: sum.pruning.accepted.saturating_add(one.pruning.accepted),
             },
             moved: sum.moved.saturating_add(one.moved),
             pruned: sum.pruned + one.pruned,

@@ -8,6 +8,7 @@ use coral_image::{Digest, Version};
 use futures::FutureExt;
 use jiff::Timestamp;
 
+use super::guard::{Guard, Judgement};
 use super::{Driver, Found};
 use crate::copy::{CopyError, cause_of};
 use crate::expand::Wanted;
@@ -70,22 +71,28 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// What is wanted of a repository is known, for this mirror and for others.
-    pub(super) fn claim(&mut self, repository: usize, wanted: &[Wanted]) {
-        let versions: BTreeSet<Version> = wanted.iter().map(|w| w.key.version.clone()).collect();
+    /// What is wanted of a repository is known, for this mirror and for others. `is_empty` says
+    /// that its source has none of it.
+    pub(super) fn claim(&mut self, repository: usize, wanted: &[Wanted], is_empty: bool) {
         if self.mirror.settings.prune.is_some() {
-            if wanted.is_empty() {
+            if is_empty {
                 // A source that lists nothing any more is more often broken than empty.
                 let source = &self.mirror.settings.repositories[repository].repository;
                 tracing::warn!(repository = %source, "not pruned: nothing at all is selected");
+                self.to_prune.remove(&repository);
             } else {
                 self.to_prune.insert(repository);
             }
         }
+        self.claim_known(repository, wanted);
+    }
+
+    fn claim_known(&self, repository: usize, wanted: &[Wanted]) {
+        let versions: BTreeSet<Version> = wanted.iter().map(|w| w.key.version.clone()).collect();
         let name = &self.mirror.name;
         self.wiring
             .claims
-            .send_modify(|claims| claims.known(name, repository, versions));
+            .send_if_modified(|claims| claims.known(name, repository, versions));
     }
 
     pub(super) fn claim_unknown(&mut self, repository: usize) {
@@ -103,13 +110,31 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
+    /// A person has looked at what vanished.
+    pub(super) fn confirm_prune(&mut self) {
+        self.guard = Guard::confirmed();
+        // The next pass finds out what is to be deleted.
+        self.next_pass = self.next_pass.map(|_| Timestamp::now());
+    }
+
+    /// Begins to delete tags, once all images were looked at: only then it is known which of them
+    /// their sources have no longer.
     pub(super) fn ask_to_prune(&mut self) {
         let Some(settings) = self.mirror.settings.prune.clone() else {
             return;
         };
+        if !self.ledger.is_quiet() {
+            return;
+        }
+        if self.judge() != Judgement::Open {
+            self.to_prune.clear();
+        }
         let (destination, places) = (self.mirror.destination(), self.mirror.places());
         for repository in self.to_prune.clone() {
             let place = &places[repository];
+            if settings.delete_gone {
+                self.claim_known(repository, &self.ledger.wanted_of(repository, true));
+            }
             let wishes = self.claims.borrow_and_update().of(&destination, place);
             let wanted = match wishes {
                 Wishes::NotYet => continue,
@@ -133,6 +158,17 @@ impl<Q: Queue> Driver<Q> {
                 .boxed(),
             );
         }
+    }
+
+    /// Whether tags may be deleted, as far as that hangs on how many images vanished.
+    fn judge(&mut self) -> Judgement {
+        let (vanished, images) = self.ledger.vanished();
+        let judgement = self.guard.judge(vanished, images);
+        if let Judgement::Pauses { vanished } = judgement {
+            let event = Event::PruningPaused { vanished, images };
+            self.observe_as(&self.mirror.name, None, &event);
+        }
+        judgement
     }
 
     /// A single pass is asked for by a person who can look at its plan; and tags that are named
@@ -174,19 +210,25 @@ impl<Q: Queue> Driver<Q> {
             .prune
             .as_ref()
             .is_some_and(|prune| prune.dry_run);
-        let event = if dry {
-            Event::WouldPrune
-        } else {
+        if !dry {
             self.ledger.pruned(tags.len());
-            Event::Pruned
-        };
-        let source = &self.mirror.settings.repositories[repository].repository;
+        }
+        let source = self.mirror.settings.repositories[repository]
+            .repository
+            .clone();
         let place = self.mirror.places().swap_remove(repository);
         for tag in tags {
             let image = source.tagged(tag.clone()).to_string();
             let key = Key {
                 repository: place.clone(),
                 version: Version::Tag(tag),
+            };
+            let gone = self.ledger.is_gone(&key);
+            let event = if dry {
+                Event::WouldPrune { gone }
+            } else {
+                self.ledger.deleted(&key);
+                Event::Pruned { gone }
             };
             self.observe_as(&image, Some(&key), &event);
         }

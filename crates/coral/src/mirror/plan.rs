@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use coral_api::MirroredRepository;
 use coral_image::Host;
-use coral_mirror::{Key, Mirror, Planned, PlannedAction, Verify, plan as plan_mirror, plan_prune};
+use coral_mirror::{Key, Mirror, Planned, PlannedAction, plan as plan_mirror, plan_prune};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{mirrors, read};
+use super::{Pass, mirrors, read};
 use crate::arguments::{MirrorArguments, Output};
 use crate::failure::Failure;
 use crate::report::{Action, DeletionReport, ImageReport, RepositoryReport, print_json};
@@ -48,7 +48,7 @@ pub(crate) async fn plan(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let (loaded, client) = read(&arguments, terminal)?;
-    let mirrors = mirrors(&loaded, &client, Verify::AsScheduled)?;
+    let mirrors = mirrors(&loaded, &client, Pass::default())?;
     let lines = merged(plan_all(&mirrors).await);
     match arguments.output {
         Output::Table => print_plan(&lines, mirrors.len() > 1),
@@ -141,6 +141,7 @@ fn print_plan(lines: &[Line<'_>], several: bool) {
                 ("copy", HumanBytes(*bytes).to_string(), destination)
             }
             PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
+            PlannedAction::SourceGone(_) => ("keep (source gone)", "0 B".to_owned(), destination),
             PlannedAction::Delete => ("delete", "0 B".to_owned(), destination),
             PlannedAction::DeleteButForDryRun => {
                 ("delete (dry run)", "0 B".to_owned(), destination)
@@ -198,7 +199,7 @@ impl From<&PlannedAction> for ToDo {
             PlannedAction::Copy { bytes, blobs } => {
                 (Some(Action::WouldBeCopied), Some((*bytes, *blobs)))
             }
-            PlannedAction::Skip(_) => (Some(Action::UpToDate), None),
+            PlannedAction::Skip(_) | PlannedAction::SourceGone(_) => (Some(Action::UpToDate), None),
             PlannedAction::Delete | PlannedAction::DeleteButForDryRun => {
                 (Some(Action::WouldBeDeleted), None)
             }

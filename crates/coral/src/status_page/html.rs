@@ -133,6 +133,7 @@ fn badge(state: &str) -> Markup {
         "failing" => "↻",
         "error" => "✕",
         "copying" => "↓",
+        "source gone" => "⚓",
         _ => "…",
     };
     html! { span class={ "badge " (state) } { span aria-hidden="true" { (sign) " " } (state) } }

@@ -49,6 +49,7 @@ impl ShownImage {
             (MirroredState::Mirrored, _) => "mirrored",
             (MirroredState::Failing, _) => "failing",
             (MirroredState::Error, _) => "error",
+            (MirroredState::SourceGone, _) => "source gone",
             (MirroredState::Pending | MirroredState::Unknown, _) => "pending",
         }
     }

@@ -27,6 +27,7 @@ impl PageQuery {
         match self.show.as_deref() {
             Some("failed") => Which::Failed,
             Some("missing") => Which::Missing,
+            Some("source-gone") => Which::SourceGone,
             _ => Which::All,
         }
     }
@@ -48,6 +49,7 @@ pub(super) const fn word(which: Which) -> &'static str {
         Which::All => "all",
         Which::Missing => "missing",
         Which::Failed => "failed",
+        Which::SourceGone => "source-gone",
     }
 }
 
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn every_choice_is_read_back_from_its_word() {
-        for which in [Which::All, Which::Missing, Which::Failed] {
+        for which in [Which::All, Which::Missing, Which::Failed, Which::SourceGone] {
             let query = PageQuery {
                 show: Some(word(which).into()),
                 ..PageQuery::default()

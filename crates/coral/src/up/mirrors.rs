@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use coral_api::Target;
 use coral_distribution::{ClientOptions, HostOptions, OpenUploads};
-use coral_image::Host;
+use coral_image::{Digest, Host};
 use coral_mirror::{
     Begun, Completeness, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member, Observer,
-    Subject, Summary,
+    Snapshot, Subject, Summary,
 };
 use coral_rt::Tls;
 use tokio::sync::watch;
@@ -20,11 +20,14 @@ use crate::load::LoadedMirror;
 use crate::mirror::{client_options, no_client};
 use crate::status_page::{Board, BoardMirror};
 use crate::terminal::Terminal;
+use crate::up::confirmations;
+use crate::up::pruning::Pruning;
 use crate::up::status::Status;
 
 /// A mirror that runs, as far as it is told of.
 struct Running {
     origin: String,
+    spec: Digest,
     summary: watch::Receiver<Summary>,
 }
 
@@ -42,6 +45,7 @@ pub(crate) struct Mirrors {
     running: BTreeMap<String, Running>,
     status: Status,
     board: Board,
+    pruning: Pruning,
 }
 
 /// Which images are in a registry, beside what the terminal shows.
@@ -56,7 +60,7 @@ impl Observer for There {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 Event::Mirrored { .. } | Event::UpToDate { .. } => drop(keys.insert(key.clone())),
-                Event::Pruned => drop(keys.remove(key)),
+                Event::Pruned { .. } => drop(keys.remove(key)),
                 _ => {}
             }
         }
@@ -71,6 +75,7 @@ impl Mirrors {
         own: Host,
         open_uploads: OpenUploads,
         board: Board,
+        data: &Path,
         terminal: &Terminal,
     ) -> Self {
         let there = Arc::new(There {
@@ -89,6 +94,7 @@ impl Mirrors {
             running: BTreeMap::new(),
             status: Status::default(),
             board,
+            pruning: Pruning::read(data),
         }
     }
 
@@ -115,11 +121,24 @@ impl Mirrors {
         } else {
             Completeness::Partial
         };
-        let origins: BTreeMap<String, String> = wanted
+        let known = |mirror: &LoadedMirror| (mirror.origin.clone(), mirror.prepared.spec);
+        let mut origins: BTreeMap<String, (String, Digest)> = wanted
             .iter()
-            .map(|mirror| (mirror.prepared.name.clone(), mirror.origin.clone()))
+            .map(|mirror| (mirror.prepared.name.clone(), known(mirror)))
             .collect();
-        let members = wanted.into_iter().map(|m| Member::from(m.prepared));
+        let pruning = &self.pruning;
+        let members = wanted.into_iter().map(|mirror| {
+            let before = pruning.of(&mirror.prepared.name, &mirror.prepared.spec);
+            Member {
+                restored: before.map(|pruning| {
+                    Arc::new(Snapshot {
+                        pruning,
+                        ..Snapshot::default()
+                    })
+                }),
+                ..Member::from(mirror.prepared)
+            }
+        });
         let running = &self.running;
         let stays = |name: &str| {
             let origin = running.get(name).map(|running| &running.origin);
@@ -139,8 +158,9 @@ impl Mirrors {
             } else if !first_time {
                 self.say(&format!("mirror {name} added"));
             }
-            let origin = origins.get(name).cloned().unwrap_or_default();
-            self.show(begun, origin);
+            if let Some((origin, spec)) = origins.remove(name) {
+                self.show(begun, origin, spec);
+            }
         }
         match applied.failed.first() {
             Some((name, error)) => Err(no_client(name, error)),
@@ -155,9 +175,10 @@ impl Mirrors {
     }
 
     /// Has the status page and the terminal tell of a mirror that was started.
-    fn show(&mut self, begun: Begun, origin: String) {
+    fn show(&mut self, begun: Begun, origin: String, spec: Digest) {
         let running = Running {
             origin: origin.clone(),
+            spec,
             summary: begun.summary.clone(),
         };
         self.running.insert(begun.name.clone(), running);
@@ -174,6 +195,29 @@ impl Mirrors {
 
     fn say(&self, line: &str) {
         self.there.terminal.line(line);
+    }
+
+    /// Has mirrors delete tags again where a person confirmed it, and writes down how they stand.
+    pub(crate) fn follow_pruning(&mut self, data: &Path) {
+        for mirror in confirmations::read(data) {
+            let takes = self.fleet.engine().confirm_prune(&mirror);
+            if !takes && self.running.contains_key(&mirror) {
+                // It is about to begin.
+                continue;
+            }
+            if let Err(error) = confirmations::remove(data, &mirror) {
+                tracing::warn!(%mirror, %error, "a confirmation cannot be removed");
+            }
+        }
+        let now = self.running.iter().map(|(name, running)| {
+            let summary = running.summary.borrow();
+            // The summary of a mirror that has not begun yet says nothing.
+            let pruning = summary.next_pass.map(|_| summary.pruning);
+            (name, running.spec, pruning)
+        });
+        if let Err(error) = self.pruning.remember(now) {
+            tracing::warn!(%error, "whether tags are deleted is not remembered");
+        }
     }
 
     /// Says how things stand, when there is something to say.

@@ -8,7 +8,7 @@ use super::MIN_INTERVAL;
 use crate::duration::GoDuration;
 use crate::problem::Problems;
 use crate::quantity::Quantity;
-use crate::registry_mirror::{MirrorLimits, Prune, VerifyMethod};
+use crate::registry_mirror::{DriftPolicy, MirrorLimits, Prune, SourceGonePolicy, VerifyMethod};
 
 const DEFAULT_VERIFY: Duration = Duration::from_hours(24);
 const MIN_BANDWIDTH: u64 = 64_000;
@@ -40,6 +40,20 @@ pub struct PruneSettings {
     pub keep: TagPatterns,
     /// Whether it is only said what would be deleted.
     pub dry_run: bool,
+    /// Whether tags that their source has no longer are deleted, too.
+    pub delete_gone: bool,
+}
+
+/// What happens when a mirrored tag moves at its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Drift {
+    /// The mirror follows.
+    #[default]
+    Follow,
+    /// The mirror follows, with a warning.
+    Warn,
+    /// The mirror keeps the image that it has.
+    Pin,
 }
 
 /// How much a mirror may do at once.
@@ -98,8 +112,32 @@ pub(super) fn prune(problems: &mut Problems, typed: &Prune) -> Option<PruneSetti
     if typed.dry_run && !typed.enabled {
         problems.add("spec.prune.dryRun", "has no effect without enabled: true");
     }
-    let dry_run = typed.dry_run;
-    typed.enabled.then_some(PruneSettings { keep, dry_run })
+    if typed.source_gone.is_some() && !typed.enabled {
+        problems.add(
+            "spec.prune.sourceGone",
+            "has no effect without enabled: true",
+        );
+    }
+    if typed.source_gone == Some(SourceGonePolicy::Unknown) {
+        problems.unknown_value("spec.prune.sourceGone");
+    }
+    typed.enabled.then_some(PruneSettings {
+        keep,
+        dry_run: typed.dry_run,
+        delete_gone: typed.source_gone == Some(SourceGonePolicy::Delete),
+    })
+}
+
+pub(super) fn drift(problems: &mut Problems, typed: Option<DriftPolicy>) -> Drift {
+    match typed {
+        None | Some(DriftPolicy::Follow) => Drift::Follow,
+        Some(DriftPolicy::Warn) => Drift::Warn,
+        Some(DriftPolicy::Pin) => Drift::Pin,
+        Some(DriftPolicy::Unknown) => {
+            problems.unknown_value("spec.driftPolicy");
+            Drift::Pin
+        }
+    }
 }
 
 pub(super) fn limits(problems: &mut Problems, typed: Option<&MirrorLimits>) -> MirrorLimitSettings {
@@ -174,7 +212,7 @@ mod tests {
         let typed = Prune {
             enabled: true,
             keep: vec!["ok".into(), "[".into()],
-            dry_run: false,
+            ..Prune::default()
         };
         let said = problem(|p| drop(prune(p, &typed)));
         assert!(said.starts_with("spec.prune.keep[1]: "), "{said}");
@@ -187,6 +225,21 @@ mod tests {
             said,
             "spec.prune.dryRun: has no effect without enabled: true"
         );
+    }
+
+    #[test]
+    fn a_tag_that_its_source_has_no_longer_is_deleted_only_on_request() {
+        let deletes = |source_gone| {
+            let typed = Prune {
+                enabled: true,
+                source_gone,
+                ..Prune::default()
+            };
+            prune(&mut Problems::default(), &typed).map(|prune| prune.delete_gone)
+        };
+        assert_eq!(deletes(None), Some(false));
+        assert_eq!(deletes(Some(SourceGonePolicy::Keep)), Some(false));
+        assert_eq!(deletes(Some(SourceGonePolicy::Delete)), Some(true));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Image, Phase};
 use crate::progress::Key;
-use crate::state::ImageState;
+use crate::state::{Absence, ImageState};
 
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
@@ -28,24 +28,35 @@ pub(super) struct Counts {
     pub(super) failing: usize,
     pub(super) errors: usize,
     pub(super) sparse: usize,
+    /// Of those mirrored: their source has them no longer.
+    pub(super) gone: usize,
+    /// Of those: the source answers, and says so.
+    pub(super) vanished: usize,
     /// Being looked at or copied, or about to be.
     pub(super) busy: usize,
 }
 
 impl Counts {
-    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 4] {
+    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 6] {
         let is_held = image.digest.is_some();
         let held = is_held.then_some(&mut self.mirrored);
         let state = match image.status.state {
             ImageState::Failing(_) => Some(&mut self.failing),
             ImageState::Error(_) => Some(&mut self.errors),
-            ImageState::Pending | ImageState::Mirrored(_) => {
+            ImageState::Pending | ImageState::Mirrored(_) | ImageState::SourceGone(_) => {
                 (!is_held).then_some(&mut self.pending)
             }
         };
+        let absence = match image.status.state {
+            ImageState::SourceGone(absence) => Some(absence),
+            _ => None,
+        };
+        let gone = absence.map(|_| &mut self.gone);
+        let has_vanished = absence == Some(Absence::Tag);
+        let vanished = has_vanished.then_some(&mut self.vanished);
         let sparse = image.sparse.then_some(&mut self.sparse);
         let busy = (image.phase != Phase::Resting).then_some(&mut self.busy);
-        [held, state, sparse, busy]
+        [held, state, sparse, gone, vanished, busy]
     }
 }
 

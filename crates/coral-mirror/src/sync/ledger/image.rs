@@ -41,6 +41,10 @@ pub(super) struct Image {
     pub(super) broken: BTreeSet<Digest>,
     /// How often in a row it was found broken.
     pub(super) repairs: u32,
+    /// What the tag resolves to at its source, where that is not what the mirror keeps.
+    pub(super) drifted: Option<Digest>,
+    /// What the copy that is due replaces at the destination.
+    pub(super) replaces: Option<Digest>,
 }
 
 /// How an image came to be at the destination.
@@ -84,6 +88,8 @@ impl Image {
             verify_at: None,
             broken: BTreeSet::new(),
             repairs: 0,
+            drifted: None,
+            replaces: None,
         }
     }
 }

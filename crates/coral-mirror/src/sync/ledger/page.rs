@@ -44,7 +44,8 @@ impl Image {
 fn is_asked_for(which: Which, state: &ImageState) -> bool {
     match which {
         Which::All => true,
-        Which::Missing => !matches!(state, ImageState::Mirrored(_)),
+        Which::Missing => !matches!(state, ImageState::Mirrored(_) | ImageState::SourceGone(_)),
+        Which::SourceGone => matches!(state, ImageState::SourceGone(_)),
         Which::Failed => has_failed(state),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coral_api::conditions::cut;
 use coral_api::metadata::time;
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
-use coral_api::{MirroredRepository, RepositorySettings};
+use coral_api::{MirroredRepository, PruningStatus, RepositorySettings};
 use coral_image::{Digest, ImageRef, Repository as Name};
 use jiff::Timestamp;
 
@@ -15,7 +15,7 @@ use super::{Image, Ledger, Phase, Repository, turn_of};
 use crate::expand::wanted;
 use crate::progress::Key;
 use crate::snapshot::Snapshot;
-use crate::state::{ImageState, ImageStatus};
+use crate::state::{Absence, ImageState, ImageStatus};
 use crate::status::count;
 
 /// Longest message that is told of, in bytes.
@@ -38,6 +38,7 @@ impl Ledger {
             next_pass: None,
             moved: self.moved,
             pruned: self.pruned as u64,
+            pruning: PruningStatus::default(),
             repositories: self.repositories(settings),
             images: self
                 .images
@@ -147,7 +148,7 @@ impl Repository {
     fn record(&self, settings: &RepositorySettings, images: usize) -> MirroredRepository {
         let message = match &self.status.state {
             ImageState::Failing(message) | ImageState::Error(message) => Some(message),
-            ImageState::Pending | ImageState::Mirrored(_) => None,
+            ImageState::Pending | ImageState::Mirrored(_) | ImageState::SourceGone(_) => None,
         };
         let has_failed = message.is_some();
         MirroredRepository {
@@ -211,9 +212,12 @@ impl Image {
             ImageState::Pending => (MirroredState::Pending, None),
             // Found broken: it is about to be copied again.
             ImageState::Mirrored(_) if self.digest.is_none() => (MirroredState::Pending, None),
-            ImageState::Mirrored(_) => (MirroredState::Mirrored, None),
-            ImageState::Failing(message) => (MirroredState::Failing, Some(message)),
-            ImageState::Error(message) => (MirroredState::Error, Some(message)),
+            ImageState::Mirrored(_) => (MirroredState::Mirrored, self.drift()),
+            ImageState::Failing(message) => (MirroredState::Failing, Some(message.clone())),
+            ImageState::Error(message) => (MirroredState::Error, Some(message.clone())),
+            ImageState::SourceGone(absence) => {
+                (MirroredState::SourceGone, Some(absence.to_string()))
+            }
         };
         MirroredImage {
             reference: self.wanted.source.to_string(),
@@ -221,11 +225,18 @@ impl Image {
             state,
             digest: self.digest.map(|digest| digest.to_string()),
             sparse: self.sparse,
-            message: message.map(|message| cut(message, MAX_MESSAGE)),
+            message: message.map(|message| cut(&message, MAX_MESSAGE)),
             attempts: (self.status.attempts > 0).then_some(self.status.attempts),
             next_attempt: self.status.next_try.map(|at| at.to_string()),
             verified: self.verified.map(|at| at.to_string()),
         }
+    }
+
+    fn drift(&self) -> Option<String> {
+        let digest = self.drifted?;
+        Some(format!(
+            "the tag is {digest} at its source: driftPolicy: Pin keeps the image that was mirrored"
+        ))
     }
 
     /// An image that is not known to be mirrored, and did not fail, is due.
@@ -242,11 +253,15 @@ impl Image {
             (MirroredState::Mirrored, Some(digest)) => ImageState::Mirrored(digest),
             (MirroredState::Failing, _) => ImageState::Failing(message()),
             (MirroredState::Error, _) => ImageState::Error(message()),
+            (MirroredState::SourceGone, Some(_)) => {
+                let is_host = message() == Absence::Host.to_string();
+                ImageState::SourceGone(if is_host { Absence::Host } else { Absence::Tag })
+            }
             _ => return,
         };
         self.phase = Phase::Resting;
         self.status = match state {
-            ImageState::Mirrored(_) => ImageStatus {
+            ImageState::Mirrored(_) | ImageState::SourceGone(Absence::Tag) => ImageStatus {
                 state,
                 ..ImageStatus::default()
             },

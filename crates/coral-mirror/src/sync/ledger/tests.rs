@@ -382,3 +382,53 @@ fn what_is_to_be_done_is_told_once() {
     assert_eq!(ledger.actions(at(1)), verify);
     assert_eq!(ledger.actions(at(1)), []);
 }
+
+/// Regression: an alert on what fails went quiet at the fifth failure.
+#[test]
+fn what_fails_stays_counted_as_failed_when_it_goes_into_error() {
+    let mut ledger = looking_at(Until::Stopped, &["a/b:1", "a/c:1"]);
+    fails(&mut ledger, "a/c:1", Cause::Refusal, 0);
+    for n in 0..3 {
+        fails(&mut ledger, "a/b:1", Cause::Refusal, n);
+        let summary = ledger.summary(None);
+        let status = summary.status();
+        assert_eq!((summary.failed(), status.failed), (2, Some(2)), "{n}");
+        let written = ledger.snapshot(&[]).status();
+        assert_eq!(
+            (written.failed, written.mirrored),
+            (Some(2), Some(0)),
+            "{n}"
+        );
+    }
+}
+
+#[test]
+fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
+    let mut ledger = looking_at(Until::Stopped, &["a/b:1"]);
+    let key = wanted("a/b:1").key;
+    let digest = Digest::sha256(b"x");
+    ledger.succeeded(&key, digest, Arrival::Found { sparse: false }, at(0));
+    let gone: Vec<bool> = (1..=9)
+        .map(|n| {
+            fails(&mut ledger, "a/b:1", Cause::Transient, n);
+            ledger.host_unknown(&key);
+            ledger.is_gone(&key)
+        })
+        .collect();
+    assert_eq!(
+        gone.iter().filter(|gone| **gone).count(),
+        2,
+        "the limit is 2, and 6 more"
+    );
+    let summary = ledger.summary(None);
+    assert_eq!(
+        (summary.source_gone, summary.mirrored, summary.failed()),
+        (1, 1, 0)
+    );
+    assert_eq!(ledger.vanished().0, 0, "an outage is not counted as a loss");
+    assert!(summary.next_try.is_some(), "it is asked again");
+    let restored = ledger.snapshot(&[]);
+    assert_eq!(restored.status().source_gone, Some(1));
+    ledger.succeeded(&key, digest, Arrival::Found { sparse: false }, at(10));
+    assert_eq!(ledger.summary(None).source_gone, 0);
+}

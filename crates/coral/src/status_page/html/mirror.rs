@@ -50,19 +50,26 @@ pub(in crate::status_page) async fn page(
 }
 
 fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
+    let summary = mirror.summary();
+    let failed = summary.failed();
     let Summary {
         desired,
         mirrored,
         sparse,
-        failing,
-        errors,
+        source_gone,
+        pruning,
         next_pass,
         ..
-    } = mirror.summary();
+    } = summary;
     html! {
         dl.counts {
             div { dt { "Images mirrored" } dd { (mirrored) span.of { " of " (desired) } } }
-            div class=@if failing + errors > 0 { "bad" } { dt { "Failing" } dd { (failing + errors) } }
+            div class=@if failed > 0 { "bad" } { dt { "Failing" } dd { (failed) } }
+            @if source_gone > 0 { div { dt { "Source gone" } dd { (source_gone) } } }
+            @if pruning.paused { div.bad { dt { "Pruning" } dd.small {
+                "paused: more than a fifth of the images vanished at their sources in one pass; \
+                 confirm with " code { "coral mirror prune --confirm" }
+            } } }
             @if sparse > 0 { div { dt { "Sparse" } dd { (sparse) } } }
             div { dt { "Next look" } dd.small {
                 @if mirror.suspended { "suspended" } @else { (maybe_time(visit.now, next_pass)) }
@@ -95,6 +102,7 @@ const fn nothing(which: Which) -> &'static str {
         Which::All => "None yet: tags are being listed, or none is selected.",
         Which::Missing => "Every image is mirrored.",
         Which::Failed => "No image is failing.",
+        Which::SourceGone => "Every image is at its source.",
     }
 }
 
@@ -107,6 +115,7 @@ fn choices(mirror: &BoardMirror, chosen: Which) -> Markup {
         (Which::All, "All"),
         (Which::Missing, "Not mirrored"),
         (Which::Failed, "Failing"),
+        (Which::SourceGone, "Source gone"),
     ];
     html! {
         nav.choices aria-label="Which images" { @for (which, name) in choices {

@@ -73,7 +73,9 @@ fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
             div { dt { "Mirrors" } dd { (mirrors.len()) } }
             div { dt { "Images mirrored" } dd { (total.mirrored) span.of { " of " (total.desired) } } }
             div { dt { "Pending" } dd { (total.pending) } }
-            div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (troubled) } }
+            div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (total.failed()) } }
+            @if total.source_gone > 0 { div { dt { "Source gone" } dd { (total.source_gone) } } }
+            @if total.pruning.paused { div.bad { dt { "Pruning" } dd.small { "paused" } } }
             div { dt { "Moved since the start" } dd { (bytes(total.moved)) } }
         }
     }
@@ -168,7 +170,7 @@ fn row(visit: &Visit, mirror: &BoardMirror) -> Markup {
             td { @if mirror.is_here { "this registry" } @else { code { (mirror.destination) } } }
             td.number { (summary.mirrored) " of " (summary.desired) }
             td.number { (summary.pending) }
-            td.number { (summary.failing + summary.errors) }
+            td.number { (summary.failed()) }
             td {
                 @if mirror.suspended { "suspended" }
                 @else { (maybe_time(visit.now, summary.next_pass)) }

@@ -1,0 +1,204 @@
+//! What the questions about a repository and an image came to.
+
+use coral_api::Drift;
+use coral_distribution::Error;
+use coral_image::{Digest, ImageRef};
+use jiff::Timestamp;
+
+use super::ledger::Arrival;
+use super::{Driver, MOST_IMAGES};
+use crate::compare::{CompareError, Difference};
+use crate::copy::cause_of;
+use crate::expand::{ExpandError, Expanded, Wanted};
+use crate::outcome::Failure;
+use crate::progress::{Event, Key, MovedAt, chain};
+use crate::prune::PruneError;
+use crate::queue::Queue;
+use crate::state::Cause;
+
+impl<Q: Queue> Driver<Q> {
+    pub(super) fn fold_in_expanded(
+        &mut self,
+        repository: usize,
+        expanded: Result<Expanded, ExpandError>,
+    ) {
+        match expanded {
+            Ok(expanded) => {
+                let room =
+                    MOST_IMAGES.checked_sub(self.ledger.would_hold(repository, &expanded.wanted));
+                match room {
+                    Some(room) => self.take_in(repository, expanded, room),
+                    None => self.select_less(repository, expanded.wanted.len()),
+                }
+            }
+            Err(error) => {
+                let is_unknown = error.is_host_unknown();
+                let failure = Failure {
+                    error: chain(&error),
+                    category: error.category().into(),
+                    cause: error.cause(),
+                };
+                self.claim_unknown(repository);
+                self.repository_failed(repository, failure);
+                if is_unknown {
+                    for wanted in self.ledger.repository_unknown(repository) {
+                        self.observe_gone(&wanted);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a repository's settings select is known. There is `room` for so many images that their
+    /// source has no longer.
+    fn take_in(&mut self, repository: usize, expanded: Expanded, room: usize) {
+        let Expanded {
+            mut wanted,
+            mut vanished,
+            unlisted,
+            unmatched,
+        } = expanded;
+        let is_whole = unlisted.is_none() && vanished.len() <= room;
+        vanished.truncate(room);
+        let is_empty = wanted.is_empty();
+        wanted.extend(vanished);
+        if unlisted.is_some() {
+            // Those that are known to be gone are not forgotten for that.
+            let known = self.ledger.gone_of(repository).into_iter();
+            let new = known.filter(|gone| wanted.iter().all(|wanted| wanted.key != gone.key));
+            let new: Vec<Wanted> = new.collect();
+            wanted.extend(new);
+        }
+        if is_whole {
+            self.claim(repository, &wanted, is_empty);
+        } else {
+            self.claim_unknown(repository);
+        }
+        self.ledger.expanded(repository, wanted, Timestamp::now());
+        self.ledger.unmatched(repository, unmatched);
+        if let Some(tags) = unmatched {
+            let settings = &self.mirror.settings.repositories[repository];
+            let source = settings.repository.to_string();
+            self.observe_as(&source, None, &Event::Unmatched { tags });
+        }
+        if let Some(error) = unlisted.filter(|_| self.mirror.settings.prune.is_some()) {
+            self.repository_failed(repository, unlistable(error));
+        }
+    }
+
+    fn select_less(&mut self, repository: usize, selected: usize) {
+        let failure = Failure {
+            error: format!(
+                "it selects {selected} images, with which the mirror would have more than {MOST_IMAGES}: \
+                 narrow its select, or divide the mirror"
+            ),
+            category: "limit".into(),
+            cause: Cause::Refusal,
+        };
+        self.claim_unknown(repository);
+        self.repository_failed(repository, failure);
+    }
+
+    pub(super) async fn fold_in_compared(
+        &mut self,
+        key: &Key,
+        compared: Result<Difference, CompareError>,
+    ) {
+        match compared {
+            Ok(Difference::None { digest, sparse }) => {
+                self.ledger.not_drifted(key);
+                self.found(key, digest, sparse);
+            }
+            Ok(Difference::SourceGone { digest }) => {
+                let now = Timestamp::now();
+                if let Some(wanted) = self.ledger.source_gone(key, digest, now) {
+                    self.observe_gone(&wanted);
+                }
+            }
+            Ok(Difference::Missing { source, there }) => {
+                let moved = source.zip(there).filter(|(source, there)| source != there);
+                if let Some((source, there)) = moved {
+                    self.fold_in_moved(key, source, there).await;
+                } else {
+                    self.ledger.replaces(key, None);
+                    self.enqueue(key).await;
+                }
+            }
+            Err(error) => {
+                let failure = Failure {
+                    error: chain(&error),
+                    category: error.category().into(),
+                    cause: error.cause(),
+                };
+                if error.is_host_unknown() {
+                    self.host_failed(key, failure);
+                } else {
+                    self.image_failed(key, failure);
+                }
+            }
+        }
+    }
+
+    fn found(&mut self, key: &Key, digest: Digest, sparse: bool) {
+        let arrival = Arrival::Found { sparse };
+        let now = Timestamp::now();
+        if let Some(wanted) = self.ledger.succeeded(key, digest, arrival, now) {
+            self.observe(&wanted, &Event::UpToDate { digest });
+        }
+    }
+
+    /// A tag is one image at the source and another one at the destination.
+    async fn fold_in_moved(&mut self, key: &Key, source: Digest, there: Digest) {
+        let held = self.ledger.held(key);
+        let drift = self.mirror.settings.drift;
+        // Without knowledge of what was mirrored, it is the source that moved the tag.
+        let has_strayed = held.is_some_and(|held| held != there);
+        let wants = match (drift, held) {
+            (Drift::Pin, Some(held)) => held,
+            _ => source,
+        };
+        if has_strayed {
+            self.observe_moved(key, MovedAt::Destination, wants, there);
+        } else if drift == Drift::Pin {
+            if self.ledger.pinned(key, source).is_some() {
+                self.observe_moved(key, MovedAt::SourceAndKept, there, source);
+            }
+            return self.found(key, there, false);
+        } else if drift == Drift::Warn {
+            self.observe_moved(key, MovedAt::Source, there, source);
+        }
+        self.ledger.replaces(key, Some(there));
+        self.enqueue(key).await;
+    }
+
+    /// Where an image is copied from: of a tag that is pinned, the image that was mirrored.
+    pub(super) fn source_of(&self, wanted: &Wanted) -> ImageRef {
+        let is_tag = wanted.key.version.digest().is_none();
+        let held = self.ledger.held(&wanted.key);
+        match (self.mirror.settings.drift, held) {
+            (Drift::Pin, Some(digest)) if is_tag => {
+                wanted.source.repository().pinned(digest).into()
+            }
+            _ => wanted.source.clone(),
+        }
+    }
+
+    fn observe_moved(&self, key: &Key, at: MovedAt, from: Digest, to: Digest) {
+        if let Some(wanted) = self.ledger.wanted(key) {
+            self.observe(wanted, &Event::TagMoved { at, from, to });
+        }
+    }
+
+    pub(super) fn observe_gone(&self, wanted: &Wanted) {
+        self.observe(wanted, &Event::SourceGone);
+    }
+}
+
+fn unlistable(error: Error) -> Failure {
+    let (category, cause) = (error.category().as_str().into(), cause_of(&error));
+    Failure {
+        error: chain(&PruneError::List(error)),
+        category,
+        cause,
+    }
+}

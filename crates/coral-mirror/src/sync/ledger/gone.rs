@@ -1,0 +1,154 @@
+//! Tags that moved, and images that their source has no longer.
+
+use coral_image::Digest;
+use jiff::Timestamp;
+
+use super::{Image, Ledger, Phase};
+use crate::expand::Wanted;
+use crate::progress::Key;
+use crate::state::{Absence, ImageState};
+
+/// Attempts beyond the limit after which a host whose name does not resolve has gone away: with
+/// ten minutes between them about an hour, which few failures of a resolver last.
+const ATTEMPTS_BEYOND: u32 = 6;
+
+/// Something that happened to an image for the first time.
+pub(in crate::sync) type News = Option<Wanted>;
+
+impl Ledger {
+    /// The source has an image no longer, and the destination holds it. Gives the image if that
+    /// is new.
+    pub(in crate::sync) fn source_gone(
+        &mut self,
+        key: &Key,
+        digest: Digest,
+        now: Timestamp,
+    ) -> News {
+        self.change(key, |image| {
+            image.phase = Phase::Resting;
+            image.looked = Some(now);
+            image.digest = Some(digest);
+            image.gone(Absence::Tag)
+        })?
+    }
+
+    /// The image failed because the name of its source does not resolve. After an hour or so the
+    /// host counts as gone.
+    pub(in crate::sync) fn host_unknown(&mut self, key: &Key) -> News {
+        let enough = self.policy.limit.saturating_add(ATTEMPTS_BEYOND);
+        self.change(key, |image| {
+            let is_enough = image.status.attempts >= enough && image.digest.is_some();
+            is_enough.then(|| image.gone(Absence::Host)).flatten()
+        })?
+    }
+
+    /// The same, where the tags of a repository could not be listed for that reason. Gives the
+    /// images of which it is new.
+    pub(in crate::sync) fn repository_unknown(&mut self, repository: usize) -> Vec<Wanted> {
+        let enough = self.policy.limit.saturating_add(ATTEMPTS_BEYOND);
+        if self.repositories[repository].status.attempts < enough {
+            return vec![];
+        }
+        let is_held = |image: &Image| {
+            image.repository == repository
+                && image.digest.is_some()
+                && image.phase == Phase::Resting
+        };
+        let images = self.images.iter().filter(|(_, image)| is_held(image));
+        let keys: Vec<Key> = images.map(|(key, _)| key.clone()).collect();
+        let gone = |key| {
+            self.change(&key, |image| image.gone(Absence::Host))
+                .flatten()
+        };
+        keys.into_iter().filter_map(gone).collect()
+    }
+
+    /// The images of a repository that its source has no longer.
+    pub(in crate::sync) fn gone_of(&self, repository: usize) -> Vec<Wanted> {
+        let is_gone = |image: &&Image| {
+            let is_gone = matches!(image.status.state, ImageState::SourceGone(_));
+            image.repository == repository && is_gone
+        };
+        let images = self.images.values().filter(is_gone);
+        images.map(|image| image.wanted.clone()).collect()
+    }
+
+    /// The images of a repository; without those that its source says it has no longer, if they
+    /// are to be deleted.
+    pub(in crate::sync) fn wanted_of(&self, repository: usize, delete_gone: bool) -> Vec<Wanted> {
+        let vanished = ImageState::SourceGone(Absence::Tag);
+        let stays = |image: &&Image| {
+            let is_deleted = delete_gone && image.status.state == vanished;
+            image.repository == repository && !is_deleted
+        };
+        let images = self.images.values().filter(stays);
+        images.map(|image| image.wanted.clone()).collect()
+    }
+
+    /// How many images their sources say that they have no longer, and how many there are.
+    pub(in crate::sync) fn vanished(&self) -> (usize, usize) {
+        (self.agenda.counts.vanished, self.images.len())
+    }
+
+    /// The tag of an image was deleted at the destination.
+    pub(in crate::sync) fn deleted(&mut self, key: &Key) {
+        if let Some(image) = self.images.remove(key) {
+            self.agenda.leaves(key, &image);
+        }
+    }
+
+    /// What is wanted of an image.
+    pub(in crate::sync) fn wanted(&self, key: &Key) -> Option<&Wanted> {
+        Some(&self.images.get(key)?.wanted)
+    }
+
+    /// The digest at which an image is mirrored, if that is known.
+    pub(in crate::sync) fn held(&self, key: &Key) -> Option<Digest> {
+        let image = self.images.get(key)?;
+        match image.status.state {
+            // Some of it is broken, and is about to be copied again.
+            ImageState::Mirrored(digest) => Some(digest),
+            _ => image.digest,
+        }
+    }
+
+    /// The mirror keeps an image whose tag is another one at its source. Gives the image if that
+    /// is new.
+    pub(in crate::sync) fn pinned(&mut self, key: &Key, at_source: Digest) -> News {
+        self.change(key, |image| {
+            let is_new = image.drifted != Some(at_source);
+            image.drifted = Some(at_source);
+            is_new.then(|| image.wanted.clone())
+        })?
+    }
+
+    /// The tag is the same at both sides.
+    pub(in crate::sync) fn not_drifted(&mut self, key: &Key) {
+        self.change(key, |image| image.drifted = None);
+    }
+
+    /// Whether the source of an image has it no longer.
+    pub(in crate::sync) fn is_gone(&self, key: &Key) -> bool {
+        let image = self.images.get(key);
+        image.is_some_and(|image| matches!(image.status.state, ImageState::SourceGone(_)))
+    }
+
+    /// The copy that is due replaces this at the destination.
+    pub(in crate::sync) fn replaces(&mut self, key: &Key, digest: Option<Digest>) {
+        self.change(key, |image| image.replaces = digest);
+    }
+
+    /// What the copy of an image replaces at the destination.
+    pub(in crate::sync) fn replaced(&self, key: &Key) -> Option<Digest> {
+        self.images.get(key)?.replaces
+    }
+}
+
+impl Image {
+    /// Gives what is wanted, if it was not gone before.
+    fn gone(&mut self, absence: Absence) -> News {
+        let is_new = !matches!(self.status.state, ImageState::SourceGone(_));
+        self.status.source_gone(absence);
+        is_new.then(|| self.wanted.clone())
+    }
+}

@@ -1,0 +1,336 @@
+//! What vanishes or moves at its source, while tags are pruned.
+
+use std::collections::BTreeMap;
+
+use coral_api::PruningStatus;
+use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_image::{Digest, Repository, Version};
+use coral_mirror::{Ended, Snapshot};
+
+use super::*;
+
+/// Everything that is said, in the words of the events' types.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Observer for Heard {
+    fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
+        let said = match event {
+            Event::SourceGone => "gone".to_owned(),
+            Event::TagMoved { at, from, to } => format!("{at:?} {from} {to}"),
+            Event::PruningPaused { vanished, images } => format!("paused {vanished}/{images}"),
+            Event::Pruned { gone } => format!("pruned gone={gone}"),
+            Event::Mirrored {
+                digest,
+                replaced: Some(before),
+                ..
+            } => format!("mirrored {digest} before {before}"),
+            _ => return,
+        };
+        let tag = subject.source.rsplit(':').next().unwrap_or_default();
+        self.0.lock().unwrap().push(format!("{tag} {said}"));
+    }
+}
+
+impl Heard {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// An image under each of these tags, all different.
+fn images(seed: u64, tags: &[String]) -> Built {
+    let numbered = (0..).zip(tags);
+    numbered.fold(Built::default(), |all, (n, tag)| {
+        let image = ImageBuilder::new(seed + n).layers_of(&[500]).build();
+        all.with(image.tagged(tag))
+    })
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("v{n:02}")).collect()
+}
+
+impl Pair {
+    /// A mirror named `m` of these repositories, `{name: HOST/PATH, …}` each.
+    fn mirror_with(&self, spec: &str, repositories: &[(&str, &str)]) -> Mirror {
+        let source = self.source.host();
+        let entries = repositories.iter();
+        let entries =
+            entries.map(|(path, what)| format!("    - {{name: {source}/{path}, {what}}}\n"));
+        let yaml = format!(
+            "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata: {{name: m}}\nspec:\n  \
+             registry: {{name: local}}\n  retry: {{limit: 2, maxBackoff: 100ms}}\n{spec}  \
+             repositories:\n{}",
+            entries.collect::<String>()
+        );
+        let documents = documents::read("m.yaml", &yaml).unwrap();
+        let Object::RegistryMirror(mirror) = &documents[0].object else {
+            panic!("a mirror")
+        };
+        Mirror {
+            settings: mirror.settings().unwrap(),
+            ..self.described("default/m", &["a/b"])
+        }
+    }
+
+    /// One pass of a mirror, which knows `before`.
+    async fn pass_of(&self, mirror: Mirror, before: Option<Snapshot>, heard: &Arc<Heard>) -> Ended {
+        let engine = Engine::start(InProcess::default(), EngineLimits::default(), heard.clone());
+        let mirror = Mirror {
+            restored: before.map(|before| {
+                Arc::new(Snapshot {
+                    next_pass: None,
+                    ..before
+                })
+            }),
+            ..mirror
+        };
+        let stop = CancellationToken::new();
+        engine.run(mirror, Until::OnePass, stop, |_| {}).await
+    }
+
+    async fn remove(&self, at: &FaultRegistry, path: &str, tag: &str) {
+        let repository = Repository::parse(&format!("{}/{path}", at.host())).unwrap();
+        let credentials = Arc::new(Credentials::none());
+        let endpoint = self.client.repository(&repository, credentials);
+        endpoint
+            .delete(&Version::parse(tag).unwrap())
+            .await
+            .unwrap();
+    }
+}
+
+fn status_of(code: u16) -> Effect {
+    Effect::Status {
+        status: code,
+        headers: vec![],
+        body: String::new(),
+    }
+}
+
+fn by_tag(ended: &Ended) -> BTreeMap<&str, &MirroredImage> {
+    let images = ended.snapshot.images.iter();
+    let tag = |image: &'_ MirroredImage| image.reference.rfind(':').map(|at| at + 1);
+    images
+        .map(|image| (&image.reference[tag(image).unwrap()..], image))
+        .collect()
+}
+
+fn states(ended: &Ended, tags: &[String]) -> Vec<(MirroredState, bool)> {
+    let images = by_tag(ended);
+    let found = tags.iter().map(|tag| images[tag.as_str()]);
+    let mut found: Vec<_> = found.map(|image| (image.state, image.is_held())).collect();
+    found.dedup();
+    found
+}
+
+const PRUNING: &str = "  prune: {enabled: true}\n";
+const REPOSITORIES: [(&str, &str); 2] = [
+    ("a/b", "select: {regex: 'v[0-9]+'}"),
+    ("c/d", "select: {all: true}"),
+];
+
+#[tokio::test]
+async fn of_a_hundred_tags_of_which_many_vanish_move_or_are_refused_none_is_lost() {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let all = numbered(0..100);
+    let other = ["x".to_owned(), "y".to_owned()];
+    pair.source.load("a/b", &images(1, &all));
+    pair.source.load("c/d", &images(500, &other));
+    let mirror = pair.mirror_with(PRUNING, &REPOSITORIES);
+    let ended = pair.pass_of(mirror.clone(), None, &heard).await;
+    assert_eq!(ended.summary.mirrored, 102);
+    // 30 tags vanish, 10 move, 10 are refused, and a repository is not there.
+    for tag in numbered(0..30) {
+        pair.remove(&pair.source, "a/b", &tag).await;
+    }
+    let moved = images(1000, &numbered(30..40));
+    pair.source.load("a/b", &moved);
+    pair.source
+        .fault(Fault::new(status_of(401)).path("/a/b/manifests/v4"));
+    pair.source.fault(Fault::new(status_of(404)).path("/c/d/"));
+    let ended = pair
+        .pass_of(mirror.clone(), Some(ended.snapshot), &heard)
+        .await;
+    let there = pair.destination.tags(&pair.landed("a/b"));
+    assert_eq!(there.len(), 100);
+    assert_eq!(pair.destination.tags(&pair.landed("c/d")).len(), 2);
+    let gone = [(MirroredState::SourceGone, true)];
+    assert_eq!(states(&ended, &numbered(0..30)), gone);
+    assert_eq!(states(&ended, &other), gone);
+    assert_eq!(
+        states(&ended, &numbered(40..50)),
+        [(MirroredState::Error, true)]
+    );
+    let mirrored = [(MirroredState::Mirrored, true)];
+    assert_eq!(states(&ended, &numbered(30..40)), mirrored);
+    assert_eq!(states(&ended, &numbered(50..100)), mirrored);
+    for (tag, digest) in &moved.tags {
+        assert_eq!(there[tag], *digest, "{tag}");
+    }
+    let summary = &ended.summary;
+    assert_eq!((summary.mirrored, summary.source_gone), (102, 32));
+    assert_eq!((summary.errors, summary.pruned), (10, 0));
+    assert!(summary.pruning.paused);
+    let heard_now = heard.take();
+    assert!(
+        heard_now.contains(&"default/m paused 32/102".to_owned()),
+        "{heard_now:?}"
+    );
+    let vanished = heard_now.iter().filter(|said| said.ends_with(" gone"));
+    assert_eq!(vanished.count(), 32);
+    // All of it comes back.
+    pair.source.clear_faults();
+    pair.source.load("a/b", &images(1, &numbered(0..30)));
+    let ended = pair.pass_of(mirror, Some(ended.snapshot), &heard).await;
+    assert_eq!(states(&ended, &all), mirrored);
+    assert_eq!(states(&ended, &other), mirrored);
+    let summary = &ended.summary;
+    assert_eq!((summary.mirrored, summary.source_gone), (102, 0));
+    assert_eq!((summary.errors, summary.failing, summary.pruned), (0, 0, 0));
+    assert!(heard.take().is_empty(), "what came back is no news");
+}
+
+#[tokio::test]
+async fn a_process_that_knows_nothing_keeps_what_vanished_and_deletes_what_no_rule_takes() {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let tags = ["v1", "v2", "v3", "v4", "v5", "v6", "w"].map(str::to_owned);
+    pair.source.load("a/b", &images(1, &tags));
+    let everything = pair.mirror_with("", &[("a/b", "select: {all: true}")]);
+    pair.pass_of(everything, None, &heard).await;
+    pair.remove(&pair.source, "a/b", "v1").await;
+    let versions = pair.mirror_with(PRUNING, &[("a/b", "select: {glob: 'v*'}")]);
+    let ended = pair.pass_of(versions, None, &heard).await;
+    let there = pair.destination.tags(&pair.landed("a/b"));
+    assert_eq!(there.into_keys().collect::<Vec<_>>(), tags[..6]);
+    assert_eq!((ended.summary.pruned, ended.summary.source_gone), (1, 1));
+    assert_eq!(heard.take(), ["v1 gone", "w pruned gone=false"]);
+}
+
+#[tokio::test]
+async fn what_vanished_is_deleted_on_request_up_to_a_fifth_and_beyond_after_a_confirmation() {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let tags = numbered(0..10);
+    pair.source.load("a/b", &images(1, &tags));
+    let delete = "  prune: {enabled: true, sourceGone: Delete}\n";
+    // Named one by one or listed, it is the same.
+    let what = "tags: [v00, v01], select: {glob: 'v*'}";
+    let mirror = pair.mirror_with(delete, &[("a/b", what)]);
+    let ended = pair.pass_of(mirror.clone(), None, &heard).await;
+    for tag in ["v01", "v02"] {
+        pair.remove(&pair.source, "a/b", tag).await;
+    }
+    let ended = pair
+        .pass_of(mirror.clone(), Some(ended.snapshot), &heard)
+        .await;
+    assert_eq!((ended.summary.pruned, ended.summary.desired), (2, 8));
+    let said = heard.take();
+    assert!(
+        said.contains(&"v01 pruned gone=true".to_owned()),
+        "{said:?}"
+    );
+    for tag in ["v03", "v04"] {
+        pair.remove(&pair.source, "a/b", tag).await;
+    }
+    let mut mirror = mirror;
+    mirror.settings.repositories[0].tags.clear();
+    let paused = pair
+        .pass_of(mirror.clone(), Some(ended.snapshot), &heard)
+        .await;
+    assert!(paused.summary.pruning.paused);
+    assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 8);
+    let confirmed = Snapshot {
+        pruning: PruningStatus::CONFIRMED,
+        ..paused.snapshot
+    };
+    let ended = pair.pass_of(mirror, Some(confirmed), &heard).await;
+    assert!(!ended.summary.pruning.paused);
+    assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 6);
+}
+
+#[tokio::test]
+async fn a_tag_that_vanished_is_kept_where_another_mirror_keeps_it() {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let tags = numbered(0..10);
+    pair.source.load("a/b", &images(1, &tags));
+    let what = [("a/b", "select: {glob: 'v*'}")];
+    let keeps = pair.mirror_with(PRUNING, &what);
+    pair.pass_of(keeps.clone(), None, &heard).await;
+    pair.remove(&pair.source, "a/b", "v05").await;
+    let deletes = Mirror {
+        name: "default/other".to_owned(),
+        ..pair.mirror_with("  prune: {enabled: true, sourceGone: Delete}\n", &what)
+    };
+    let engine = Engine::start(InProcess::default(), EngineLimits::default(), heard.clone());
+    let mirrors = [keeps, deletes];
+    for mirror in &mirrors {
+        engine.announce(mirror);
+    }
+    let run = |mirror| engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
+    futures::future::join_all(mirrors.into_iter().map(run)).await;
+    assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 10);
+}
+
+/// Tag 1 is another image at the source than the one that was mirrored.
+async fn drifted(spec: &str) -> (Pair, Mirror, Ended, Arc<Heard>, [Digest; 2]) {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let [before, after] = [1, 2].map(image);
+    pair.source.load("a/b", &before);
+    let mirror = pair.mirror_with(spec, &[("a/b", "tags: ['1']")]);
+    let ended = pair.pass_of(mirror.clone(), None, &heard).await;
+    pair.source.load("a/b", &after);
+    let digests = [before.digest(), after.digest()];
+    (pair, mirror, ended, heard, digests)
+}
+
+#[tokio::test]
+async fn a_tag_that_moves_at_its_source_is_followed_warned_of_or_pinned_with_both_digests() {
+    for (policy, kept) in [("Follow", 1), ("Warn", 1), ("Pin", 0)] {
+        let spec = format!("  driftPolicy: {policy}\n");
+        let (pair, mirror, ended, heard, digests) = drifted(&spec).await;
+        let ended = pair
+            .pass_of(mirror.clone(), Some(ended.snapshot), &heard)
+            .await;
+        let there = pair.destination.tags(&pair.landed("a/b"));
+        assert_eq!(there["1"], digests[kept], "{policy}");
+        assert_eq!(
+            states(&ended, &["1".to_owned()]),
+            [(MirroredState::Mirrored, true)]
+        );
+        let [from, to] = &digests;
+        let mirrored = format!("1 mirrored {to} before {from}");
+        let expected = match policy {
+            "Follow" => vec![mirrored],
+            "Warn" => vec![format!("1 Source {from} {to}"), mirrored],
+            _ => vec![format!("1 SourceAndKept {from} {to}")],
+        };
+        assert_eq!(heard.take(), expected, "{policy}");
+        let message = by_tag(&ended)["1"].message.clone();
+        assert_eq!(message.is_some(), policy == "Pin");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_was_moved_in_the_mirror_is_put_back_with_one_warning() {
+    let (pair, mirror, ended, heard, [mirrored, _]) = drifted("  driftPolicy: Pin\n").await;
+    let strange = image(3);
+    pair.destination.load(&pair.landed("a/b"), &strange);
+    // The tag moved at the source, too, and is pinned to what was mirrored.
+    let ended = pair
+        .pass_of(mirror.clone(), Some(ended.snapshot), &heard)
+        .await;
+    let there = pair.destination.tags(&pair.landed("a/b"));
+    assert_eq!(there["1"], mirrored);
+    let strange = strange.digest();
+    let both = format!("1 Destination {mirrored} {strange}");
+    let back = format!("1 mirrored {mirrored} before {strange}");
+    assert_eq!(heard.take(), [both, back]);
+    pair.pass_of(mirror, Some(ended.snapshot), &heard).await;
+    assert_eq!(heard.take().len(), 1, "the tag at the source is told of");
+}

@@ -1,0 +1,246 @@
+//! What is said of an event, to people and to machines.
+
+use coral_image::Digest;
+use coral_mirror::{Event, Key, MovedAt, NextTry, Standing};
+use indicatif::HumanBytes;
+use serde_json::{Map, Value, json};
+
+use super::seconds;
+
+/// What is said of an event: the gist, by which two are the same, and the line.
+pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) {
+    let to = key.map(|key| format!(" -> {key}")).unwrap_or_default();
+    match event {
+        Event::Mirrored {
+            digest,
+            replaced,
+            moved,
+            sparse,
+            elapsed,
+        } => {
+            let sparse = if *sparse {
+                ", sparse: only the platforms asked for"
+            } else {
+                ""
+            };
+            let (bytes, time) = (HumanBytes(*moved), seconds(*elapsed));
+            let before = replaced.map(|before| format!(", before {}", before.short()));
+            let before = before.unwrap_or_default();
+            let line = format!(
+                "mirrored {source}{to} ({}{before}, {bytes} in {time}{sparse})",
+                digest.short()
+            );
+            (gist_of(digest), line)
+        }
+        Event::UpToDate { digest } => (
+            gist_of(digest),
+            format!("up to date {source}{to} ({})", digest.short()),
+        ),
+        Event::Damaged { parts } => (
+            "damaged".to_owned(),
+            format!(
+                "damaged {source}{to}: {parts} manifests or blobs gone or broken; copied again"
+            ),
+        ),
+        Event::SourceGone => (
+            "source gone".to_owned(),
+            format!("warning: {source}: its source has it no longer; kept{to}"),
+        ),
+        Event::TagMoved { at, from, to: now } => {
+            let line = moved(source, key, *at, &from.short(), &now.short());
+            (format!("moved {at:?} {from} {now}"), line)
+        }
+        Event::PruningPaused { vanished, images } => (
+            "paused".to_owned(),
+            format!(
+                "warning: mirror {source}: {vanished} of {images} images vanished at their \
+                 sources in one pass: no tag is deleted until `coral mirror prune --confirm`, or \
+                 until its YAML changes"
+            ),
+        ),
+        Event::Pruned { gone } => (
+            "deleted".to_owned(),
+            format!("deleted{to}: {}", why_deleted(*gone)),
+        ),
+        Event::WouldPrune { gone } => (
+            "would delete".to_owned(),
+            format!("would delete{to}: {} (dry run)", why_deleted(*gone)),
+        ),
+        Event::Unmatched { tags } => (
+            "unmatched".to_owned(),
+            format!("warning: {source}: select fits none of its {tags} tags"),
+        ),
+        Event::Failed {
+            error,
+            next,
+            attempts,
+            standing,
+            ..
+        } => {
+            let again = match next {
+                NextTry::In(wait) => format!("retry in {}", seconds(*wait)),
+                NextTry::ComeBackIn(wait) => {
+                    format!("not waited for: come back in {}", seconds(*wait))
+                }
+                NextTry::NextPass => "not retried before the next pass".to_owned(),
+            };
+            let times = match (attempts, standing) {
+                (0 | 1, Standing::Failing) => String::new(),
+                (0 | 1, Standing::InError) => " (in error)".to_owned(),
+                (n, Standing::Failing) => format!(" ({n} times in a row)"),
+                (n, Standing::InError) => format!(" ({n} times in a row, in error)"),
+            };
+            // Told at the first, second, fourth, eighth … time, so that the wait on the terminal
+            // is never older than half of the real one; and when it becomes an error.
+            let gist = format!(
+                "{error} {standing:?} {} {}",
+                matches!(next, NextTry::In(_)),
+                attempts.max(&1).ilog2()
+            );
+            (gist, format!("failed {source}{times}: {error}; {again}"))
+        }
+        Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
+            Default::default()
+        }
+    }
+}
+
+const fn why_deleted(gone: bool) -> &'static str {
+    if gone {
+        "its source has it no longer"
+    } else {
+        "no longer selected"
+    }
+}
+
+/// A tag was `from`, and is `now` another image.
+fn moved(source: &str, key: Option<&Key>, at: MovedAt, from: &str, now: &str) -> String {
+    let to = key.map(ToString::to_string).unwrap_or_default();
+    match at {
+        MovedAt::Source => {
+            format!(
+                "warning: {source}: its tag moved at the source from {from} to {now}; {to} follows"
+            )
+        }
+        MovedAt::SourceAndKept => format!(
+            "warning: {source}: its tag moved at the source from {from} to {now}; {to} keeps {from}"
+        ),
+        MovedAt::Destination => format!(
+            "warning: {to}: the tag was moved in the mirror to {now}, and is put back to {from}"
+        ),
+    }
+}
+
+/// What a machine gets of an event beside the line.
+pub(super) fn fields(source: &str, key: Option<&Key>, event: &Event<'_>) -> Map<String, Value> {
+    let more = match event {
+        Event::Mirrored {
+            digest,
+            replaced: Some(before),
+            moved,
+            ..
+        } => json!({"digest": digest, "before": before, "bytes": moved}),
+        Event::Mirrored { digest, moved, .. } => json!({"digest": digest, "bytes": moved}),
+        Event::UpToDate { digest } => json!({"digest": digest}),
+        Event::TagMoved { from, to, .. } => json!({"from": from, "to": to}),
+        Event::Failed {
+            error,
+            category,
+            attempts,
+            ..
+        } => json!({"error": error, "category": category, "attempts": attempts}),
+        _ => Value::Null,
+    };
+    let mut fields = Map::from_iter([("image".to_owned(), source.into())]);
+    if let Some(key) = key {
+        fields.insert("destination".to_owned(), key.to_string().into());
+    }
+    if let Value::Object(more) = more {
+        fields.extend(more);
+    }
+    fields
+}
+
+fn gist_of(digest: &Digest) -> String {
+    digest.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use coral_image::ImageRef;
+
+    use super::*;
+
+    fn failed(attempts: u32, standing: Standing) -> (String, String) {
+        let event = Event::Failed {
+            error: "broken",
+            category: "server",
+            attempts,
+            standing,
+            next: NextTry::In(Duration::from_secs(16)),
+        };
+        told("a:1", None, &event)
+    }
+
+    #[test]
+    fn a_selection_that_fits_nothing_is_warned_of() {
+        let (_, line) = told("quay.io/team/app", None, &Event::Unmatched { tags: 3 });
+        assert_eq!(
+            line,
+            "warning: quay.io/team/app: select fits none of its 3 tags"
+        );
+    }
+
+    #[test]
+    fn what_becomes_an_error_is_told_though_the_try_before_was_told() {
+        let (fourth, _) = failed(4, Standing::Failing);
+        let (fifth, line) = failed(5, Standing::InError);
+        assert_ne!(fourth, fifth);
+        assert_eq!(
+            line,
+            "failed a:1 (5 times in a row, in error): broken; retry in 16 s"
+        );
+        assert_eq!(fourth, failed(5, Standing::Failing).0);
+        assert_eq!(fifth, failed(7, Standing::InError).0);
+    }
+
+    #[test]
+    fn a_tag_that_moved_is_told_with_both_digests() {
+        let key = Key::of(&ImageRef::parse("mirror:5000/a:1").unwrap());
+        let (from, to) = (Digest::sha256(b"from"), Digest::sha256(b"to"));
+        let (one, other) = (from.short(), to.short());
+        let line = |at| told("q.io/a:1", Some(&key), &Event::TagMoved { at, from, to }).1;
+        assert_eq!(
+            line(MovedAt::Destination),
+            format!(
+                "warning: mirror:5000/a:1: the tag was moved in the mirror to {other}, and is put \
+                 back to {one}"
+            )
+        );
+        assert_eq!(
+            line(MovedAt::SourceAndKept),
+            format!(
+                "warning: q.io/a:1: its tag moved at the source from {one} to {other}; \
+                 mirror:5000/a:1 keeps {one}"
+            )
+        );
+        let mirrored = Event::Mirrored {
+            digest: to,
+            replaced: Some(from),
+            moved: 0,
+            sparse: false,
+            elapsed: Duration::ZERO,
+        };
+        let (_, line) = told("q.io/a:1", Some(&key), &mirrored);
+        let expected = format!("({other}, before {one}, 0 B in 0.0 s)");
+        assert!(line.ends_with(&expected), "{line}");
+    }
+
+    #[test]
+    fn an_image_that_its_source_has_no_longer_is_warned_of() {
+        let (_, line) = told("q.io/a:1", None, &Event::SourceGone);
+        assert_eq!(line, "warning: q.io/a:1: its source has it no longer; kept");
+    }
+}
