@@ -155,9 +155,18 @@ fn pruning_deletes_what_is_no_longer_selected_and_a_plan_says_so_before() {
 }
 
 /// One pass of mirrors into a registry that is not Coral's.
-fn run_into(registry: &RegistryServer, yaml: &Path, source: &str) -> Vec<(String, String)> {
+fn run_into(
+    registry: &RegistryServer,
+    yaml: &Path,
+    source: &str,
+    command: &[&str],
+) -> Vec<(String, String)> {
     let mut coral = coral();
-    coral.args(["mirror", "run", "-o", "json"]).arg(yaml);
+    coral
+        .arg("mirror")
+        .args(command)
+        .args(["-o", "json"])
+        .arg(yaml);
     coral.args(["--registry", &registry.host()]);
     coral.args(["--plain-http", source, "--plain-http", &registry.host()]);
     let finished = run(coral.env("HOME", yaml.parent().unwrap()));
@@ -184,14 +193,14 @@ fn what_is_gone_at_the_source_is_pruned_from_distribution_and_nothing_else() {
         copy.arg(format!("{}/team/app:{tag}", source.host()));
         let _ = run(copy.env("HOME", home.path())).succeeded();
     }
-    let prune = "  prune:\n    enabled: true\n    keep: [\"*-lts\"]\n";
+    let prune = "  prune:\n    enabled: true\n    keep: [\"*-lts\"]\n    sourceGone: Delete\n";
     let name = format!("{}/team/app", source.host());
     let all = mirror_yaml("all", &[(&name, "1")], prune);
     let yaml = write_yaml(
         home.path(),
         &all.replace("tags: [\"1\"]", "select: {all: true}"),
     );
-    let _ = run_into(&there, &yaml, source.host());
+    let _ = run_into(&there, &yaml, source.host(), &["run"]);
     let folder = source.host().replace(':', "_");
     let manifest = |host: &str, path: &str, tag: &str| {
         let url = format!("http://{host}/v2/{path}/manifests/{tag}");
@@ -208,7 +217,14 @@ fn what_is_gone_at_the_source_is_pruned_from_distribution_and_nothing_else() {
         let url = format!("http://{}/v2/team/app/manifests/{tag}", source.host());
         assert_eq!(http::request(&["-X", "DELETE", &url]).status, 202);
     }
-    let done = run_into(&there, &yaml, source.host());
+    // Half of the images: a pass alone deletes none of them.
+    let paused = run_into(&there, &yaml, source.host(), &["run"]);
+    assert!(
+        paused.iter().all(|(_, action)| action != "Deleted"),
+        "{paused:?}"
+    );
+    assert_eq!(statuses(), [200; 4]);
+    let done = run_into(&there, &yaml, source.host(), &["prune", "--confirm"]);
     assert!(
         done.contains(&("2".to_owned(), "Deleted".to_owned())),
         "{done:?}"
