@@ -5,8 +5,9 @@
 //! - to the token server that this registry names in its challenge, which is on another host by
 //!   design. It must be HTTPS, unless the registry itself is spoken to in plain HTTP (then whoever
 //!   could read the credential there can read it anyway) or plain HTTP was asked for that host;
-//! - nowhere else: not across a redirect to another origin, not to a `Location` elsewhere, and a
-//!   challenge that comes from a redirect's target teaches nothing.
+//! - nowhere else: not across a redirect to another origin, and not to a `Location` elsewhere. The
+//!   challenge of a redirect's target is answered with a token that is asked for without a
+//!   credential, for that one request.
 
 mod challenge;
 mod session;

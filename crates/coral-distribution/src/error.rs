@@ -117,6 +117,13 @@ impl Error {
         self
     }
 
+    /// Adds what else was seen with the failure.
+    pub(crate) fn noted(mut self, note: &str) -> Self {
+        let text = format!("{}; {note}", self.0.problem);
+        self.0.problem = Problem::Protocol(text);
+        self
+    }
+
     /// Of an answer to a request about an open upload: an upload that is not known, or whose
     /// bytes are counted otherwise, is nobody's refusal and can begin again.
     pub(crate) fn of_open_upload(mut self) -> Self {

@@ -174,6 +174,13 @@ impl Layout {
             .collect())
     }
 
+    /// The entry that has this name as it stands, such as `docker.io/library/debian:12`.
+    pub async fn named(&self, name: &str) -> Result<Option<Descriptor>, Error> {
+        let found = index::read(&self.tree).await;
+        let found = found.map_err(|problem| self.error("looking up a name", problem))?;
+        Ok(found.named(name))
+    }
+
     /// All tags.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
         let found = index::read(&self.tree).await;

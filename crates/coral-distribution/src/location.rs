@@ -53,22 +53,36 @@ fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// The target of the link with `rel="next"` in a `Link` header (RFC 8288).
-pub(crate) fn next_link(header: &str) -> Option<&str> {
-    let mut rest = header;
-    while let Some((_, after)) = rest.split_once('<') {
-        let (target, after) = after.split_once('>')?;
-        let (parameters, following) = until_next_link(after);
-        if is_next(parameters) {
-            return Some(target.trim());
-        }
-        rest = following;
+/// The target of the link with `rel="next"` in a `Link` header (RFC 8288); `None` if all of its
+/// links are of other relations.
+///
+/// A header that is not understood is an error: the end of a list must not be taken from it.
+pub(crate) fn next_link(header: &str) -> Result<Option<&str>, String> {
+    let wrong = || format!("its Link header is not understood: {:?}", cut(header));
+    let mut rest = header.trim_matches([' ', '\t', ',']);
+    if rest.is_empty() {
+        return Err(wrong());
     }
-    None
+    while !rest.is_empty() {
+        let link = rest.strip_prefix('<').ok_or_else(wrong)?;
+        let (target, after) = link.split_once('>').ok_or_else(wrong)?;
+        let (parameters, following) = until_next_link(after).ok_or_else(wrong)?;
+        let relations = relations(parameters).ok_or_else(wrong)?;
+        let mut relations = relations.split_ascii_whitespace();
+        if relations.any(|relation| relation.eq_ignore_ascii_case("next")) {
+            return Ok(Some(target.trim()));
+        }
+        rest = following.trim_start_matches([' ', '\t', ',']);
+    }
+    Ok(None)
 }
 
-/// Cuts at the comma that ends a link, minding quoted strings.
-fn until_next_link(text: &str) -> (&str, &str) {
+/// Cuts at the comma that ends a link, minding quoted strings; `None` where one is not closed.
+fn until_next_link(text: &str) -> Option<(&str, &str)> {
+    cut_outside_quotes(text, b',')
+}
+
+fn cut_outside_quotes(text: &str, end: u8) -> Option<(&str, &str)> {
     let mut quoted = false;
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {
@@ -76,25 +90,28 @@ fn until_next_link(text: &str) -> (&str, &str) {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b',' if !quoted => return text.split_at(at),
+            _ if byte == end && !quoted => return Some(text.split_at(at)),
             _ => {}
         }
     }
-    (text, "")
+    (!quoted).then_some((text, ""))
 }
 
-fn is_next(parameters: &str) -> bool {
-    parameters
-        .split(';')
-        .filter_map(|parameter| parameter.split_once('='))
-        .any(|(name, value)| {
-            name.trim().eq_ignore_ascii_case("rel")
-                && value
-                    .trim()
-                    .trim_matches('"')
-                    .split_ascii_whitespace()
-                    .any(|relation| relation.eq_ignore_ascii_case("next"))
-        })
+/// The value of `rel`, without its quotes; `None` where a link has none.
+fn relations(parameters: &str) -> Option<&str> {
+    let mut rest = parameters.trim();
+    while let Some(after) = rest.strip_prefix(';') {
+        let (parameter, following) = cut_outside_quotes(after, b';')?;
+        if let Some((name, value)) = parameter.split_once('=')
+            && name.trim().eq_ignore_ascii_case("rel")
+        {
+            let value = value.trim();
+            // Of several `rel` the first counts (RFC 8288, section 3.3).
+            return Some(value.trim_matches(['"', '\''])).filter(|value| !value.is_empty());
+        }
+        rest = following;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -167,17 +184,38 @@ mod tests {
                 Some("/v2/a/tags/list?n=2&last=b"),
             ),
             ("</x>;rel=next", Some("/x")),
+            ("</x?last=a,b>;Rel = 'Next' ,", Some("/x?last=a,b")),
+            (r#"<x?a>; title="; rel=prev" ; rel="next""#, Some("x?a")),
             (
                 r#"</a>; rel="prev", </b>; title="x, \"<y>\""; REL="last NEXT""#,
                 Some("/b"),
             ),
             (r#"</a>; rel="prev""#, None),
-            (r#"</a>; title="rel=next""#, None),
-            ("</a", None),
-            ("", None),
+            ("</a>; rel=prev; rel=next", None),
         ];
         for (header, expected) in cases {
-            assert_eq!(next_link(header), expected, "{header}");
+            assert_eq!(next_link(header), Ok(expected), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_not_understood_is_an_error_and_not_the_end_of_the_list() {
+        for header in [
+            "http://reg.example/v2/a/tags/list?n=2&last=b; rel=next",
+            "/v2/a/tags/list?last=b",
+            r#"</a>; title="rel=next""#,
+            r#"</a>; rel="next"#,
+            r#"</a>; rel="""#,
+            "</a>",
+            "</a> rel=next",
+            "</a",
+            "</a>; rel=prev, /b; rel=next",
+            "rel=next",
+            ",",
+            "",
+        ] {
+            let error = next_link(header).unwrap_err();
+            assert!(error.contains("not understood"), "{header}: {error}");
         }
     }
 
@@ -200,7 +238,7 @@ mod tests {
         #[test]
         fn a_link_comes_back(target in "/[a-z0-9/?&=._~-]{0,60}", title in "[ -!#-\\[\\]-~]{0,20}") {
             let header = format!("</first>; rel=\"prev\"; title=\"{title}\", <{target}>; rel=\"next\"");
-            prop_assert_eq!(next_link(&header), Some(target.as_str()));
+            prop_assert_eq!(next_link(&header), Ok(Some(target.as_str())));
         }
     }
 }

@@ -7,6 +7,7 @@ mod failure;
 mod pace;
 mod proxy;
 mod retry_after;
+mod trust;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +25,6 @@ use connections::Connections;
 pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;
 pub(crate) use pace::{Pace, TooSlow};
-use proxy::Proxies;
 pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
 pub(crate) use retry_after::wait_asked_for;
@@ -104,7 +104,6 @@ impl Response {
 #[derive(Debug)]
 pub(crate) struct Transport {
     connections: Connections,
-    proxies: Proxies,
     pub(crate) rate_limits: RateLimits,
     pub(crate) stall: Duration,
     pub(crate) connect_timeout: Duration,
@@ -112,12 +111,9 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub(crate) fn new(options: ClientOptions) -> Result<Self, Error> {
-        let proxies = Proxies::from_environment()
-            .map_err(|problem| Error::new("the environment", "looking for a proxy", problem))?;
         Ok(Self {
             stall: options.stall_timeout,
             connect_timeout: options.connect_timeout,
-            proxies,
             rate_limits: RateLimits::default(),
             connections: Connections::new(options)?,
         })
@@ -132,7 +128,7 @@ impl Transport {
 
     /// The proxy that stands before a URL, if there is one.
     pub(crate) fn proxy_for(&self, url: &Url) -> Option<Proxy> {
-        self.proxies.of(url)
+        self.connections.proxy_for(url)
     }
 
     /// Whether plain HTTP was asked for a registry.
@@ -157,11 +153,11 @@ impl Transport {
             };
             if !seen.insert(target.clone()) {
                 let text = format!("redirects go in a circle at {}", location::shown(&target));
-                return Err(sent.error(Problem::Protocol(text)));
+                return Err(sent.error(Problem::Permanent(text)));
             }
             if seen.len() > MAX_REDIRECTS {
                 let text = format!("more than {MAX_REDIRECTS} redirects");
-                return Err(sent.error(Problem::Protocol(text)));
+                return Err(sent.error(Problem::Permanent(text)));
             }
             if !location::same_origin(&request.url, &target) {
                 request.authorization = None;
@@ -254,7 +250,8 @@ impl Transport {
     /// What a request that got no answer means. Where a proxy stands in between, a connection that
     /// did not come about is one to the proxy.
     fn failure(&self, error: &reqwest::Error, url: &Url) -> Problem {
-        let problem = classify(error, url, self.connect_timeout, 0);
+        let given = self.connections.options_for(url);
+        let problem = classify(error, url, &given, self.connect_timeout, 0);
         let to_proxy = matches!(problem.category(), Category::Connect | Category::Dns)
             || matches!(problem, Problem::ConnectTimeout(_));
         match self.proxy_for(url).filter(|_| to_proxy) {

@@ -3,6 +3,7 @@
 mod events;
 mod said;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,7 +75,7 @@ impl Terminal {
     /// Says a line; machines get `fields` beside it.
     fn tell(&self, text: &str, fields: Map<String, Value>) {
         match self.0.format {
-            LogFormat::Text => self.raw(text),
+            LogFormat::Text => self.raw(&harmless(text)),
             LogFormat::Json => self.raw(&object(text, fields, Timestamp::now()).to_string()),
         }
     }
@@ -236,12 +237,32 @@ impl Drop for LogLine<'_> {
 
 /// Prints data to standard output. A reader that went away early wanted no more.
 pub(crate) fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+    let _ = writeln!(io::stdout().lock(), "{}", harmless(text));
+}
+
+/// Text without control characters but for line ends and tabs. Names and messages come from
+/// registries and files, and a terminal obeys what stands in them.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(is_harmful) {
+        text.replace(is_harmful, "\u{fffd}").into()
+    } else {
+        text.into()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_control_characters_do_not_reach_the_terminal() {
+        assert_eq!(
+            harmless("a\u{1b}[31m\u{7}b\u{9b}\r\n\tc"),
+            "a\u{fffd}[31m\u{fffd}b\u{fffd}\u{fffd}\n\tc"
+        );
+        assert!(matches!(harmless("plain é"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn a_line_for_machines_has_its_level_and_what_it_is_about() {

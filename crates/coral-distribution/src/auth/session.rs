@@ -142,6 +142,7 @@ impl Session {
                 Err(error) => return self.token_refused(error, candidate),
             };
             let response = self.transport.send(request(ask, header.clone())).await?;
+            let response = self.answered_elsewhere(ask, response).await?;
             if !is_refusal(&response) {
                 host.set_open();
                 return Ok(Tried::Answered(response));
@@ -158,6 +159,61 @@ impl Session {
                 return Ok(Tried::Refused(error));
             }
         }
+    }
+
+    /// Answers the challenge of another host that a redirect led to. Authentication belongs to the
+    /// host that answers: it is asked again with a token of its own token server, which is asked
+    /// without a credential, and what the first host was told stays there.
+    async fn answered_elsewhere(
+        &self,
+        ask: &mut Ask,
+        mut response: Response,
+    ) -> Result<Response, Error> {
+        for _ in 1..MAX_ROUNDS {
+            if response.status() != StatusCode::UNAUTHORIZED
+                || location::same_origin(response.url(), &ask.url)
+                || matches!(ask.body, Body::Stream(..))
+            {
+                break;
+            }
+            let headers = response.inner.headers().get_all(WWW_AUTHENTICATE);
+            let challenges =
+                parse_challenges(headers.iter().filter_map(|value| value.to_str().ok()));
+            let Some((Scheme::Bearer { realm, service }, challenge)) =
+                choose(&challenges, &response)?
+            else {
+                break;
+            };
+            self.check_realm(response.url(), &realm)
+                .map_err(|problem| response.error(problem))?;
+            let named: Vec<_> = scopes_of(challenge);
+            let key = TokenKey {
+                credential: None,
+                realm,
+                service,
+                scopes: if named.is_empty() {
+                    ask.scopes.clone()
+                } else {
+                    named
+                },
+            };
+            let Ok((token, freshness)) = self.auth.tokens.get(&self.transport, &key).await else {
+                break;
+            };
+            let url = response.url().clone();
+            let mut again = request(ask, Some(token.clone()));
+            again.url = url.clone();
+            response = self.transport.send(again).await?;
+            let refused = response.status() == StatusCode::UNAUTHORIZED
+                && location::same_origin(response.url(), &url);
+            if refused {
+                self.auth.tokens.forget(&key, &token).await;
+                if freshness == Freshness::New {
+                    break;
+                }
+            }
+        }
+        Ok(response)
     }
 
     /// Takes in a challenge. Whether it gives a reason to try the same candidate again.
@@ -184,11 +240,7 @@ impl Session {
             return Ok(true);
         }
         // Some registries name scopes of their own.
-        let named = challenge
-            .get("scope")
-            .unwrap_or_default()
-            .split_whitespace();
-        let named: Vec<_> = named.map(ToOwned::to_owned).collect();
+        let named = scopes_of(challenge);
         let other = !named.is_empty() && named != *scopes;
         if other {
             *scopes = named;
@@ -352,6 +404,20 @@ fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
     }
 }
 
+/// The scopes that a challenge names.
+fn scopes_of(challenge: &Challenge) -> Vec<String> {
+    let named = challenge.get("scope").unwrap_or_default();
+    named.split_whitespace().map(ToOwned::to_owned).collect()
+}
+
+/// Where a token server is: an address, or a path at the host that names it.
+fn realm_of(bearer: &Challenge, response: &Response) -> Option<Url> {
+    let text = bearer.get("realm")?;
+    let is_address = text.contains("://") || text.starts_with(['/', '.', '?']);
+    let realm = is_address.then(|| location::join(response.url(), text).ok())??;
+    realm.has_host().then_some(realm)
+}
+
 /// The challenge that we can answer best.
 fn choose<'a>(
     challenges: &'a [Challenge],
@@ -359,15 +425,10 @@ fn choose<'a>(
 ) -> Result<Option<(Scheme, &'a Challenge)>, Error> {
     let find = |name: &str| challenges.iter().find(|challenge| challenge.scheme == name);
     if let Some(bearer) = find("bearer") {
-        let realm = bearer.get("realm").unwrap_or_default();
-        let realm = location::join(response.url(), realm)
-            .ok()
-            .filter(|url| bearer.get("realm").is_some_and(|r| r.contains("://")) && url.has_host())
-            .ok_or_else(|| {
-                response.error(Problem::protocol(
-                    "its challenge names no usable token server",
-                ))
-            })?;
+        let realm = realm_of(bearer, response).ok_or_else(|| {
+            let text = "its challenge names no usable token server";
+            response.error(Problem::Permanent(text.to_owned()))
+        })?;
         let service = bearer.get("service").map(ToOwned::to_owned);
         return Ok(Some((Scheme::Bearer { realm, service }, bearer)));
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep};
 use url::Url;
 
 use crate::error::{Error, Problem};
+use crate::options::HostOptions;
 use crate::transport::{Pace, Response, classify};
 
 type Body = Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error>> + Send>>;
@@ -74,7 +75,13 @@ impl Stream for Incoming {
                 Poll::Ready(Some(paced.map(|()| chunk)))
             }
             Poll::Ready(Some(Err(error))) => {
-                let problem = classify(&error, &self.url, self.stall, self.received);
+                let problem = classify(
+                    &error,
+                    &self.url,
+                    &HostOptions::default(),
+                    self.stall,
+                    self.received,
+                );
                 Poll::Ready(Some(Err(Error::new(&self.place, &self.asked, problem))))
             }
             Poll::Ready(None) => Poll::Ready(None),

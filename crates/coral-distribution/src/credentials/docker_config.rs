@@ -50,13 +50,30 @@ pub(super) fn read(
         serde_json::from_slice(json).map_err(|error| form(origin, &error))?;
     // Docker asks a helper before it looks at what the file itself holds.
     let mut entries = match programs {
-        Helpers::Run => helpers(&root, origin)?,
+        Helpers::Run => helpers(&root, origin),
         Helpers::Refused => refused_helpers(&root, origin),
     };
     for (key, value) in auths(&root, origin)? {
-        entries.extend(entry(key, value, origin)?);
+        let Some(scope) = scope(key) else {
+            passed_over(origin, key);
+            continue;
+        };
+        // What is odd matters when its registry asks for a credential, and is then named.
+        let grant = entry(key, value, origin)
+            .unwrap_or_else(|wrong| Some(Grant::Unusable(wrong.to_string())));
+        entries.extend(grant.map(|grant| (scope, grant)));
     }
     Ok(entries)
+}
+
+/// Other programs write what they like into the file: an entry for nothing is none.
+fn passed_over(origin: &str, key: &str) {
+    let entry = shown(key);
+    tracing::debug!(
+        origin,
+        entry,
+        "an entry whose key is not a registry is passed over"
+    );
 }
 
 fn form(origin: &str, error: &serde_json::Error) -> CredentialsError {
@@ -97,17 +114,15 @@ fn auths<'a>(
     }
 }
 
-fn entry(
-    key: &str,
-    value: &Value,
-    origin: &str,
-) -> Result<Option<(Scope, Grant)>, CredentialsError> {
+fn entry(key: &str, value: &Value, origin: &str) -> Result<Option<Grant>, CredentialsError> {
     let wrong = |problem| CredentialsError::Entry {
         origin: origin.to_owned(),
         entry: shown(key),
         problem,
     };
-    let scope = scope(key).ok_or_else(|| wrong("the key is not a registry: write HOST[/PATH]"))?;
+    if value.is_null() {
+        return Ok(None);
+    }
     let entry = Entry::deserialize(value).map_err(|_| {
         wrong("it must be an object with \"auth\", or \"username\" and \"password\"")
     })?;
@@ -118,7 +133,7 @@ fn entry(
         .is_some_and(|text| !text.is_empty())
     {
         let why = format!("the entry {origin} has a registry token, which is not supported");
-        return Ok(Some((scope, Grant::Unusable(why))));
+        return Ok(Some(Grant::Unusable(why)));
     }
     if let Some(token) = entry.identitytoken.clone().filter(|text| !text.is_empty()) {
         let grant = Grant::Credential(Credential {
@@ -127,20 +142,16 @@ fn entry(
             kind: Kind::IdentityToken,
             origin,
         });
-        return Ok(Some((scope, grant)));
+        return Ok(Some(grant));
     }
     let pair = user_and_password(entry).map_err(wrong)?;
     Ok(pair.map(|(username, password)| {
-        let password = Redacted::new(password);
-        (
-            scope,
-            Grant::Credential(Credential {
-                username,
-                password,
-                kind: Kind::Password,
-                origin,
-            }),
-        )
+        Grant::Credential(Credential {
+            username,
+            password: Redacted::new(password),
+            kind: Kind::Password,
+            origin,
+        })
     }))
 }
 
@@ -172,26 +183,17 @@ fn user_and_password(entry: Entry) -> Result<Option<(String, String)>, &'static 
 }
 
 /// `credHelpers`, each for its host, and `credsStore` for all others.
-fn helpers(
-    root: &Map<String, Value>,
-    origin: &str,
-) -> Result<Vec<(Scope, Grant)>, CredentialsError> {
-    let wrong = |entry: &str, problem| CredentialsError::Entry {
-        origin: origin.to_owned(),
-        entry: shown(entry),
-        problem,
-    };
+fn helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
     let helper = |field: &str, value: &Value| {
         let name = value
             .as_str()
             .and_then(|name| Helper::new(name, format!("{field} of {origin}")));
-        let helper = name.ok_or_else(|| {
-            wrong(
-                field,
-                "it must name a helper: NAME of a program docker-credential-NAME",
-            )
-        })?;
-        Ok(Grant::Helper(Arc::new(helper)))
+        match name {
+            Some(helper) => Grant::Helper(Arc::new(helper)),
+            None => Grant::Unusable(format!(
+                "{field} of {origin} must name a helper: NAME of a program docker-credential-NAME"
+            )),
+        }
     };
     let set = |value: &Value| value.as_str() != Some("") && !value.is_null();
     let mut found = Vec::new();
@@ -204,18 +206,19 @@ fn helpers(
         if !set(value) {
             continue;
         }
-        let scope =
-            scope(key).ok_or_else(|| wrong(key, "the key is not a registry: write HOST"))?;
-        found.push((scope, helper("credHelpers", value)?));
+        match scope(key) {
+            Some(scope) => found.push((scope, helper("credHelpers", value))),
+            None => passed_over(origin, key),
+        }
     }
     if let Some(store) = root.get("credsStore").filter(|value| set(value)) {
         let scope = Scope {
             host: HostPattern::Any,
             path: String::new(),
         };
-        found.push((scope, helper("credsStore", store)?));
+        found.push((scope, helper("credsStore", store)));
     }
-    Ok(found)
+    found
 }
 
 /// Helpers that are not run are remembered, so that a refusal can name them.

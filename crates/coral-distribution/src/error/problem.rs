@@ -119,6 +119,9 @@ pub(crate) enum Problem {
     Manifest(#[source] ManifestError),
     #[error("{0}")]
     Protocol(String),
+    /// The same, and it stays so however often it is asked for.
+    #[error("{0}")]
+    Permanent(String),
     /// Another protocol than the one that we were told to speak.
     #[error("{0}")]
     OtherProtocol(String),
@@ -151,6 +154,22 @@ fn is_of_the_name(error: &std::io::Error) -> bool {
             | ErrorKind::ReadOnlyFilesystem
             | ErrorKind::InvalidInput
     )
+}
+
+/// Whether the resolver says that there is no such name, and not that it cannot tell now. These are
+/// the words of glibc and musl for `EAI_NONAME`.
+fn is_unknown_name(cause: &str) -> bool {
+    ["Name or service not known", "Name does not resolve"]
+        .iter()
+        .any(|words| cause.contains(words))
+}
+
+/// Whether the same manifest comes again. Bytes that are no JSON may have been cut on the way.
+fn stays(error: &ManifestError) -> bool {
+    match error {
+        ManifestError::Json(error) => error.is_data(),
+        _ => true,
+    }
 }
 
 fn cause_suffix(cause: &str) -> String {
@@ -207,6 +226,7 @@ impl Problem {
             Self::Html
             | Self::Manifest(_)
             | Self::Protocol(_)
+            | Self::Permanent(_)
             | Self::OtherProtocol(_)
             | Self::Unsafe(_)
             | Self::Broken(_) => Category::Protocol,
@@ -223,9 +243,13 @@ impl Problem {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
             Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
             Self::Helper(error) if error.passing => Disposition::Retry,
-            Self::Unsafe(_) | Self::OtherProtocol(_) | Self::Broken(_) => {
-                Disposition::WaitForChange
-            }
+            Self::Unsafe(_)
+            | Self::OtherProtocol(_)
+            | Self::Broken(_)
+            | Self::Permanent(_)
+            | Self::Html => Disposition::WaitForChange,
+            Self::Manifest(error) if stays(error) => Disposition::WaitForChange,
+            Self::Dns { cause } if is_unknown_name(cause) => Disposition::WaitForChange,
             Self::Storage { source, .. } if is_of_the_name(source) => Disposition::WaitForChange,
             _ => match self.category() {
                 Category::Unauthorized
@@ -265,5 +289,48 @@ impl From<ManifestError> for Problem {
 impl From<Answer> for Problem {
     fn from(answer: Answer) -> Self {
         Self::Answer(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_as_it_is_is_not_tried_again() {
+        let dns = |cause: &str| Problem::Dns {
+            cause: cause.to_owned(),
+        };
+        let cut = serde_json::from_str::<serde_json::Value>("{").unwrap_err();
+        let shape = serde_json::from_str::<u8>("[]").unwrap_err();
+        for (problem, expected) in [
+            (Problem::Html, Disposition::WaitForChange),
+            (
+                Problem::Manifest(ManifestError::Schema1),
+                Disposition::WaitForChange,
+            ),
+            (
+                Problem::Manifest(ManifestError::Json(shape)),
+                Disposition::WaitForChange,
+            ),
+            (
+                Problem::Manifest(ManifestError::Json(cut)),
+                Disposition::Retry,
+            ),
+            (
+                Problem::Permanent(String::new()),
+                Disposition::WaitForChange,
+            ),
+            (
+                dns("failed to lookup address information: Name or service not known"),
+                Disposition::WaitForChange,
+            ),
+            (
+                dns("Temporary failure in name resolution"),
+                Disposition::Retry,
+            ),
+        ] {
+            assert_eq!(problem.disposition(), expected, "{problem}");
+        }
     }
 }

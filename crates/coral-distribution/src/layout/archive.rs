@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,11 +17,71 @@ const REMOVALS: usize = 8;
 
 /// A tar that is going to be written. What it will hold is collected in a folder beside it, which
 /// goes away with this value; the file appears, synced and under its name, when
-/// [`NewArchive::finish`] returns, and replaces one that was there.
+/// [`NewArchive::finish`] returns, and replaces one that was there. A symbolic link stays, and the
+/// file that it names is written; what is no regular file, such as a pipe, is written into.
 #[derive(Debug)]
 pub struct NewArchive {
     target: PathBuf,
+    way: Way,
     folder: Folder,
+}
+
+/// How the tar comes to its target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    /// As a new file that takes this name.
+    Replace(PathBuf),
+    /// Byte by byte into what is there: a pipe, a terminal, a device.
+    Into(PathBuf),
+}
+
+/// Links that are followed to a file that is not there yet.
+const MAX_LINKS: usize = 40;
+
+/// Looks at what lies at the target.
+fn way_to(target: &Path) -> std::io::Result<Way> {
+    match std::fs::metadata(target) {
+        Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        // A socket is connected to, not opened.
+        Ok(found) if found.file_type().is_socket() => Err(std::io::Error::new(
+            ErrorKind::InvalidInput,
+            "a socket is no place for an archive",
+        )),
+        Ok(found) if !found.is_file() => Ok(Way::Into(target.to_owned())),
+        // `/dev/stdout` is whatever the shell opened: its name may be gone, and others write to it.
+        Ok(_) if leads_through_proc(target) => Ok(Way::Into(target.to_owned())),
+        Ok(_) => std::fs::canonicalize(target).map(Way::Replace),
+        Err(error) if error.kind() == ErrorKind::NotFound => end_of_links(target).map(Way::Replace),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether one of the links at the target is one of the kernel's own, of an open file.
+fn leads_through_proc(target: &Path) -> bool {
+    let mut path = target.to_owned();
+    for _ in 0..MAX_LINKS {
+        let folder = std::fs::canonicalize(parent(&path));
+        if folder.is_ok_and(|folder| folder.starts_with("/proc")) {
+            return true;
+        }
+        match std::fs::read_link(&path) {
+            Ok(next) => path = parent(&path).join(next),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// The file that a link names, which is not there yet.
+fn end_of_links(target: &Path) -> std::io::Result<PathBuf> {
+    let mut path = target.to_owned();
+    for _ in 0..MAX_LINKS {
+        match std::fs::read_link(&path) {
+            Ok(next) => path = parent(&path).join(next),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(std::io::Error::other("too many symbolic links"))
 }
 
 /// A folder that goes away with this value.
@@ -32,17 +93,26 @@ struct Folder {
 }
 
 impl NewArchive {
-    /// Makes the folder, in the one that the tar will be in.
+    /// Makes the folder, in the one that the tar will be in; in the one for temporary files where
+    /// no file will appear.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self, Error> {
         let target = target.into();
+        let way = way_to(&target).map_err(|error| {
+            let problem = problem("cannot write to", &target, error);
+            Error::new(target.display(), "writing the archive", problem)
+        })?;
         let name = format!(".coral-{}", uuid::Uuid::new_v4().simple());
-        let folder = parent(&target).join(name);
+        let folder = match &way {
+            Way::Replace(file) => parent(file).join(name),
+            Way::Into(_) => std::env::temp_dir().join(name),
+        };
         if let Err(error) = std::fs::create_dir(&folder) {
             let problem = problem("cannot make the folder", &folder, error);
             return Err(Error::new(target.display(), "writing the archive", problem));
         }
         Ok(Self {
             target,
+            way,
             folder: Folder {
                 path: folder,
                 is_given_up: Arc::default(),
@@ -58,10 +128,15 @@ impl NewArchive {
     /// Writes the tar. Dropped before that is done, no tar appears and the folder is gone: what
     /// packs, behind the back of whoever asked, ends for want of it.
     pub async fn finish(self) -> Result<(), Error> {
-        let Self { target, folder } = self;
+        let Self {
+            target,
+            way,
+            folder,
+        } = self;
         let place = target.display().to_string();
         let packing = Packing {
             target,
+            way,
             folder: folder.path.clone(),
             is_given_up: folder.is_given_up.clone(),
         };
@@ -75,15 +150,40 @@ impl NewArchive {
 /// The writing of the tar, on a thread that may wait.
 struct Packing {
     target: PathBuf,
+    way: Way,
     folder: PathBuf,
     is_given_up: Arc<Mutex<bool>>,
 }
 
 impl Packing {
     fn pack(self) -> Result<(), Problem> {
-        let whole = self.folder.join("whole.tar");
         let fail = |error| problem("cannot write", &self.target, error);
-        let file = File::create_new(&whole).map_err(fail)?;
+        let target = match &self.way {
+            Way::Replace(target) => target,
+            Way::Into(path) => {
+                let mut open = File::options();
+                let file = open.write(true).truncate(true).open(path);
+                return self.write(file.map_err(fail)?).map(drop);
+            }
+        };
+        let whole = self.folder.join("whole.tar");
+        let file = self.write(File::create_new(&whole).map_err(fail)?)?;
+        file.sync_all().map_err(fail)?;
+        // Held over the renaming: the removal begins before it, and no tar appears, or after it.
+        let is_given_up = lock(&self.is_given_up);
+        if *is_given_up {
+            return Err(fail(ErrorKind::Interrupted.into()));
+        }
+        std::fs::rename(&whole, target).map_err(fail)?;
+        drop(is_given_up);
+        File::open(parent(target))
+            .and_then(|folder| folder.sync_all())
+            .map_err(fail)
+    }
+
+    /// Writes all of the tar into a file.
+    fn write(&self, file: File) -> Result<File, Problem> {
+        let fail = |error| problem("cannot write", &self.target, error);
         let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, file));
         for name in ["oci-layout", "index.json"] {
             self.append(&mut tar, Path::new(name))?;
@@ -93,17 +193,9 @@ impl Packing {
         }
         let mut buffered = tar.into_inner().map_err(fail)?;
         buffered.flush().map_err(fail)?;
-        buffered.get_ref().sync_all().map_err(fail)?;
-        // Held over the renaming: the removal begins before it, and no tar appears, or after it.
-        let is_given_up = lock(&self.is_given_up);
-        if *is_given_up {
-            return Err(fail(ErrorKind::Interrupted.into()));
-        }
-        std::fs::rename(&whole, &self.target).map_err(fail)?;
-        drop(is_given_up);
-        File::open(parent(&self.target))
-            .and_then(|folder| folder.sync_all())
-            .map_err(fail)
+        buffered
+            .into_inner()
+            .map_err(|error| fail(error.into_error()))
     }
 
     /// All blobs, in the order of their digests: the same content makes the same file.
@@ -182,5 +274,54 @@ impl Layout {
             return Err(Error::new(&place, "reading the archive", problem));
         }
         Ok(Self { tree })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn a_link_stays_and_what_is_no_file_is_written_into() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("there.tar"), "").unwrap();
+        std::os::unix::fs::symlink("there.tar", at("link")).unwrap();
+        std::os::unix::fs::symlink("new.tar", at("dangling")).unwrap();
+        std::os::unix::fs::symlink("circle", at("circle")).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            mode,
+            0,
+        )
+        .unwrap();
+        let real = std::fs::canonicalize(at("there.tar")).unwrap();
+        assert_eq!(
+            way_to(&at("there.tar")).unwrap(),
+            Way::Replace(real.clone())
+        );
+        assert_eq!(way_to(&at("link")).unwrap(), Way::Replace(real));
+        assert_eq!(
+            way_to(&at("dangling")).unwrap(),
+            Way::Replace(at("new.tar"))
+        );
+        assert_eq!(way_to(&at("none")).unwrap(), Way::Replace(at("none")));
+        assert_eq!(way_to(&at("pipe")).unwrap(), Way::Into(at("pipe")));
+        let null = Path::new("/dev/null");
+        assert_eq!(way_to(null).unwrap(), Way::Into(null.to_owned()));
+        assert!(way_to(&at("circle")).is_err());
+        assert!(way_to(dir.path()).is_err());
+    }
+
+    #[test]
+    fn an_open_file_of_the_process_is_written_into() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        assert_eq!(way_to(&open).unwrap(), Way::Into(open));
     }
 }

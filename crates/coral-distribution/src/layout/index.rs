@@ -55,9 +55,29 @@ impl Index {
         manifests.filter_map(|value| Descriptor::deserialize(value).ok())
     }
 
-    /// The entry of a tag or digest.
+    /// The entry of a tag or digest. A tag that no entry is named by is that of the one entry whose
+    /// name is a whole reference with it.
     pub(super) fn find(&self, version: &Version) -> Option<Descriptor> {
-        self.entries().find(|entry| is(entry, version))
+        let exact = self.entries().find(|entry| is(entry, version));
+        let Version::Tag(tag) = version else {
+            return exact;
+        };
+        exact.or_else(|| {
+            let is_of = |entry: &Descriptor| {
+                let (_, last) = name(entry)?.rsplit_once(':')?;
+                (last == tag.as_str()).then_some(())
+            };
+            let mut found = self.entries().filter(|entry| is_of(entry).is_some());
+            let first = found.next()?;
+            found
+                .all(|other| other.digest == first.digest)
+                .then_some(first)
+        })
+    }
+
+    /// The entry of a name as it stands, whatever its form.
+    pub(super) fn named(&self, wanted: &str) -> Option<Descriptor> {
+        self.entries().find(|entry| name(entry) == Some(wanted))
     }
 
     fn push(&mut self, entry: &Descriptor) {

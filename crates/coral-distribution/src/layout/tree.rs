@@ -170,10 +170,37 @@ impl<R: Seek> Seek for Heads<'_, R> {
     }
 }
 
+/// Refuses a compressed tar by name: it is read in place, which needs its bytes as they are.
+fn uncompressed<R: Read + Seek>(mut tar: R) -> Result<R, Problem> {
+    let fail = |error: std::io::Error| {
+        let text = crate::transport::clean(&error.to_string());
+        Problem::Broken(format!("cannot be read: {text}"))
+    };
+    let mut head = Vec::new();
+    tar.by_ref().take(6).read_to_end(&mut head).map_err(fail)?;
+    tar.seek(SeekFrom::Start(0)).map_err(fail)?;
+    let kinds: [(&[u8], &str); 4] = [
+        (&[0x1f, 0x8b], "gzip"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        (b"BZh", "bzip2"),
+        (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
+    ];
+    let kind = kinds.iter().find(|(magic, _)| head.starts_with(magic));
+    match kind {
+        Some((_, kind)) => Err(Problem::Broken(format!(
+            "it is compressed with {kind}: decompress it first"
+        ))),
+        None => Ok(tar),
+    }
+}
+
 /// The files of a tar.
 pub(super) fn files_of(tar: impl Read + Seek) -> Result<Files, Problem> {
-    let fail =
-        |error: std::io::Error| Problem::Broken(format!("not a tar, or a broken one: {error}"));
+    let fail = |error: std::io::Error| {
+        let text = crate::transport::clean(&error.to_string());
+        Problem::Broken(format!("not a tar, or a broken one: {text}"))
+    };
+    let tar = uncompressed(tar)?;
     let mut files = HashMap::new();
     let left = Cell::new(MAX_HEAD);
     let mut archive = tar::Archive::new(Heads { tar, left: &left });

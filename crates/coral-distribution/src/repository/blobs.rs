@@ -1,12 +1,13 @@
 //! Reading blobs of a registry.
 
 use coral_image::{Descriptor, Digest, Hasher};
+use futures::StreamExt as _;
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, RANGE};
 use http::{Method, StatusCode};
 
 use super::{Access, Call, RepositoryClient, expect, header};
 use crate::blob_stream::{BlobStream, Checked, Incoming, Promise};
-use crate::error::{Error, Problem};
+use crate::error::{Category, Error, Problem};
 use crate::transport::{Response, is_html};
 
 impl RepositoryClient {
@@ -59,12 +60,18 @@ impl RepositoryClient {
         }
         let response = self.ask_blob(Method::GET, &promise.digest, offset).await?;
         let response = expect(response, if offset > 0 { &[200, 206] } else { &[200] }).await?;
-        let skip = skipped(&response, offset, size).map_err(|problem| response.error(problem))?;
+        let label = encoding(&response);
+        let skip = skipped(&response, offset, size)
+            .map_err(|problem| labelled(response.error(problem), label.as_deref()))?;
         let place = response.host.clone();
         let incoming = BlobStream::new(Incoming::new(response));
-        Ok(BlobStream::new(Checked::new(
-            incoming, promise, skip, place, asked,
-        )))
+        let checked = Checked::new(incoming, promise, skip, place, asked);
+        Ok(match label {
+            None => BlobStream::new(checked),
+            Some(label) => BlobStream::new(
+                checked.map(move |item| item.map_err(|error| labelled(error, Some(&label)))),
+            ),
+        })
     }
 
     async fn ask_blob(
@@ -90,20 +97,29 @@ impl RepositoryClient {
     }
 }
 
+/// The encoding that an answer is labelled with. Stores label blobs that they hold compressed, and
+/// send the very bytes of the digest: the bytes decide.
+fn encoding(response: &Response) -> Option<String> {
+    let label = response.header(CONTENT_ENCODING)?;
+    let is_none = label.is_empty() || label.eq_ignore_ascii_case("identity");
+    (!is_none).then(|| crate::transport::clean(label))
+}
+
+/// Names the encoding where the bytes are not those of the digest: it was done on the way.
+fn labelled(error: Error, label: Option<&str>) -> Error {
+    let is_of_bytes = matches!(error.category(), Category::Digest | Category::TooLarge);
+    match label {
+        Some(label) if is_of_bytes => error.noted(&format!(
+            "the blob came encoded as {label:?}, which was not asked for"
+        )),
+        _ => error,
+    }
+}
+
 /// Checks what the headers promise; how many bytes to skip, where the offset was ignored.
 fn skipped(response: &Response, offset: u64, size: u64) -> Result<u64, Problem> {
     if is_html(response) {
         return Err(Problem::Html);
-    }
-    if let Some(encoding) = response
-        .header(CONTENT_ENCODING)
-        .filter(|e| *e != "identity")
-    {
-        let text = format!(
-            "the blob came encoded as {:?}",
-            crate::transport::clean(encoding)
-        );
-        return Err(Problem::Protocol(text));
     }
     let partial = response.status() == StatusCode::PARTIAL_CONTENT;
     if partial {

@@ -16,13 +16,16 @@ use crate::transport::{Response, clean, is_html, read_bounded};
 
 /// Tags asked for at a time; registries give as many as they like.
 const PAGE: &str = "1000";
+/// Registries cut their pages at a multiple of this.
+const ROUND: usize = 100;
 const MAX_PAGE_SIZE: usize = 32 * 1024 * 1024;
 const MAX_PAGES: usize = 10_000;
 const MAX_TAGS: usize = 1_000_000;
 
+/// `tags` must be there: `null` is an empty list, and without it the answer is no list of tags.
 #[derive(Deserialize)]
 struct TagPage {
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     tags: Option<Vec<String>>,
 }
 
@@ -33,8 +36,10 @@ impl RepositoryClient {
         let asked = format!("listing the tags of {}", self.repository.path());
         let mut url = self.url("tags/list", format_args!("{asked}"))?;
         url.query_pairs_mut().append_pair("n", PAGE);
+        let first = url.clone();
         let mut pages = Pages::new(url);
         let (mut tags, mut odd) = (Vec::new(), Odd::default());
+        let mut before = HashSet::new();
         while let Some(url) = pages.next() {
             let response = expect(
                 self.ask_page(url, &asked, "application/json").await?,
@@ -50,21 +55,30 @@ impl RepositoryClient {
             let fail = |text: String| Error::new(&host, &asked, Problem::Protocol(text));
             let page: TagPage = serde_json::from_slice(&body)
                 .map_err(|error| fail(format!("the answer is not a list of tags: {error}")))?;
-            for name in page.tags.unwrap_or_default() {
-                match Tag::parse(&name) {
+            let names = page.tags.unwrap_or_default();
+            let mut news = 0;
+            for name in names.iter().filter(|name| !before.contains(*name)) {
+                news += 1;
+                match Tag::parse(name) {
                     Ok(tag) => tags.push(tag),
                     // One such name must not hide all others.
                     Err(error) => odd.take_in(&error),
                 }
             }
             if tags.len() + odd.count > MAX_TAGS {
-                return Err(fail(format!("more than {MAX_TAGS} tags")));
+                let text = format!("more than {MAX_TAGS} tags");
+                return Err(Error::new(&host, &asked, Problem::Permanent(text)));
             }
+            if let Some(last) = names.last().filter(|_| news > 0 && looks_cut(names.len())) {
+                pages.look_further(&first, last);
+            }
+            before = names.into_iter().collect();
         }
         odd.tell(&asked);
         Ok(tags)
     }
 
+    /// Asks for one page of a list.
     pub(super) async fn ask_page(
         &self,
         url: Url,
@@ -81,6 +95,12 @@ impl RepositoryClient {
         header(&mut ask, ACCEPT, accept)?;
         self.session.send(ask).await
     }
+}
+
+/// Whether a page of so many names may have been cut at its end. Without a `Link` the next page is
+/// then asked for all the same, because proxies drop headers; a page with nothing new is the end.
+fn looks_cut(names: usize) -> bool {
+    names > 0 && names.is_multiple_of(ROUND)
 }
 
 /// Names in a list that are no tags, told of once, however many they are.
@@ -134,15 +154,41 @@ impl Pages {
         Some(next)
     }
 
-    /// Takes the next page from an answer.
+    /// Whether no page has been asked for but the first.
+    pub(super) fn is_first(&self) -> bool {
+        self.seen.len() <= 1
+    }
+
+    /// Asks for what comes after `last`, unless the registry has named the next page itself.
+    fn look_further(&mut self, first: &Url, last: &str) {
+        let mut url = first.clone();
+        url.query_pairs_mut().append_pair("last", last);
+        if self.next.is_none() && !self.seen.contains(&url) {
+            self.next = Some(url);
+        }
+    }
+
+    /// Takes the next page from an answer. A `Link` that is there and not understood is an error,
+    /// unless another one names the next page.
     pub(super) fn follow(&mut self, response: &Response) -> Result<(), Error> {
-        let links = response.inner.headers().get_all(LINK);
-        let link = links
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .find_map(location::next_link);
-        let Some(text) = link else { return Ok(()) };
-        let fail = |text: String| response.error(Problem::Protocol(text));
+        let fail = |text: String| response.error(Problem::Permanent(text));
+        let mut found = Ok(None);
+        for value in response.inner.headers().get_all(LINK) {
+            let text = value
+                .to_str()
+                .map_err(|_| "its Link header is not text".to_owned());
+            match text.and_then(location::next_link) {
+                Ok(Some(next)) => {
+                    found = Ok(Some(next));
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) => found = Err(error),
+            }
+        }
+        let Some(text) = found.map_err(fail)? else {
+            return Ok(());
+        };
         let next = location::join(response.url(), text).map_err(fail)?;
         if !location::same_origin(response.url(), &next) {
             let text = format!(

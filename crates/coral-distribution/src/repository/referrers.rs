@@ -71,7 +71,8 @@ impl RepositoryClient {
         let (mut found, mut bytes) = (Vec::new(), 0);
         while let Some(url) = pages.next() {
             let response = self.ask_page(url, &asked, media_type::OCI_INDEX).await?;
-            if has_no_api(&response) {
+            // Once a page came the API is there, and what is left of the list is not passed over.
+            if pages.is_first() && has_no_api(&response) {
                 return Ok(None);
             }
             let (host, asked) = (response.host.clone(), response.asked.clone());
@@ -94,7 +95,7 @@ impl RepositoryClient {
             found.extend(index.entries().map(essential));
             if found.len() > MAX_REFERRERS {
                 let text = format!("more than {MAX_REFERRERS} referrers");
-                return Err(Error::new(&host, &asked, Problem::Protocol(text)));
+                return Err(Error::new(&host, &asked, Problem::Permanent(text)));
             }
         }
         Ok(Some(found))
@@ -173,9 +174,10 @@ fn essential(referrer: &Descriptor) -> Descriptor {
 /// paths with a page of their web interface.
 fn has_no_api(response: &Response) -> bool {
     let json = |value: &str| media_type::essence(value).ends_with("json");
+    let typed = response.inner.headers().contains_key(CONTENT_TYPE);
     match response.status().as_u16() {
         400 | 404 | 405 | 501 => true,
-        200 => !response.header(CONTENT_TYPE).is_some_and(json),
+        200 => typed && !response.header(CONTENT_TYPE).is_some_and(json),
         _ => false,
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::retry_after::wait_asked_for;
 use super::{Pace, Response, classify};
 use crate::error::{Answer, Error, Problem};
+use crate::options::HostOptions;
 
 /// As much of an error's body as is looked at.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -70,7 +71,13 @@ async fn next_chunk(response: &mut Response, received: u64) -> Result<Option<Byt
     let stall = response.stall;
     match tokio::time::timeout(stall, response.inner.chunk()).await {
         Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) => Err(response.error(classify(&error, response.url(), stall, received))),
+        Ok(Err(error)) => Err(response.error(classify(
+            &error,
+            response.url(),
+            &HostOptions::default(),
+            stall,
+            received,
+        ))),
         Err(_) => Err(response.error(Problem::Stalled(stall))),
     }
 }

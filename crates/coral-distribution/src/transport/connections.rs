@@ -6,6 +6,8 @@ use std::time::Duration;
 use coral_image::Host;
 use url::Url;
 
+use super::proxy::{Proxies, Proxy};
+use super::trust;
 use crate::addresses::{AddressRules, JudgingResolver};
 use crate::error::{Error, Problem};
 use crate::options::{ClientOptions, HostOptions};
@@ -35,6 +37,7 @@ enum PoolKey {
 #[derive(Debug)]
 pub(super) struct Connections {
     options: ClientOptions,
+    proxies: Proxies,
     /// Whether answers carry the certificate of the other side.
     certificates: bool,
     addresses: Arc<AddressRules>,
@@ -84,6 +87,8 @@ impl Connections {
             }
         }
         Ok(Self {
+            proxies: Proxies::from_environment()
+                .map_err(|problem| Error::new("the environment", "looking for a proxy", problem))?,
             addresses: Arc::new(options.addresses.clone()),
             options,
             certificates: false,
@@ -93,6 +98,11 @@ impl Connections {
 
     pub(super) fn options(&self) -> &ClientOptions {
         &self.options
+    }
+
+    /// The proxy that stands before a URL, if there is one.
+    pub(super) fn proxy_for(&self, url: &Url) -> Option<Proxy> {
+        self.proxies.of(url)
     }
 
     pub(super) fn keep_certificates(&mut self) {
@@ -136,7 +146,7 @@ impl Connections {
     }
 
     fn key_for(&self, url: &Url) -> PoolKey {
-        let direct = is_loopback(url);
+        let direct = self.proxies.is_direct(url);
         if url.scheme() == "http" {
             return PoolKey::Plain { direct };
         }
@@ -150,8 +160,8 @@ impl Connections {
     }
 
     fn build(&self, key: &PoolKey, port: Option<u16>) -> Result<reqwest::Client, Problem> {
-        let built = match key {
-            PoolKey::Plain { direct } => self.builder(*direct, port).tls_certs_only([]).build(),
+        let builder = match key {
+            PoolKey::Plain { direct } => self.builder(*direct, port).tls_certs_only([]),
             PoolKey::Tls {
                 skip_verify,
                 ca_pem,
@@ -159,6 +169,11 @@ impl Connections {
                 direct,
             } => {
                 let mut builder = self.builder(*direct, port).tls_info(self.certificates);
+                if let (false, Some(ca)) = (*skip_verify, ca_pem) {
+                    let config = trust::config(ca, client_pem.as_ref());
+                    builder = builder.tls_backend_preconfigured(config.map_err(Problem::Options)?);
+                    return built(builder);
+                }
                 if let Some(pem) = client_pem {
                     builder = builder.identity(identity(pem).map_err(Problem::Options)?);
                 }
@@ -166,20 +181,12 @@ impl Connections {
                     builder
                         .tls_certs_only([])
                         .tls_danger_accept_invalid_certs(true)
-                        .build()
                 } else {
-                    let extra = ca_pem.as_deref().map(certificates).transpose();
-                    let extra = extra.map_err(Problem::Options)?.unwrap_or_default();
-                    builder.tls_certs_merge(extra).build()
+                    builder
                 }
             }
         };
-        built.map_err(|error| Problem::Tls {
-            cause: super::failure::root(&error),
-            advice: "install the system's CA certificates (package ca-certificates), or name \
-                     one with --ca HOST=FILE"
-                .to_owned(),
-        })
+        built(builder)
     }
 
     fn builder(&self, direct: bool, port: Option<u16>) -> reqwest::ClientBuilder {
@@ -196,6 +203,15 @@ impl Connections {
         }
         if direct { builder.no_proxy() } else { builder }
     }
+}
+
+fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Problem> {
+    builder.build().map_err(|error| Problem::Tls {
+        cause: super::failure::root(&error),
+        advice: "install the system's CA certificates (package ca-certificates), or name one with \
+                 --ca HOST=FILE"
+            .to_owned(),
+    })
 }
 
 fn check_ca(pem: &[u8]) -> Result<(), String> {

@@ -10,6 +10,8 @@ use url::Url;
 use super::authority_of;
 use crate::addresses::Refused;
 use crate::error::Problem;
+use crate::location;
+use crate::options::HostOptions;
 
 /// The innermost cause, as text; the layers above it say nothing more.
 pub(crate) fn root(error: &(dyn StdError + 'static)) -> String {
@@ -40,10 +42,12 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     chain(error).find_map(|cause| cause.downcast_ref::<T>())
 }
 
-/// What a failed request means. `received` counts the bytes of the answer's body so far.
+/// What a failed request means. `given` is what the user said about the host; `received` counts the
+/// bytes of the answer's body so far.
 pub(crate) fn classify(
     error: &reqwest::Error,
     url: &Url,
+    given: &HostOptions,
     connect_timeout: Duration,
     received: u64,
 ) -> Problem {
@@ -53,7 +57,7 @@ pub(crate) fn classify(
         if received > 0 || matches!(tls, rustls::Error::DecryptError) {
             return Problem::Cut { received, cause };
         }
-        return tls_problem(tls, url);
+        return tls_problem(tls, url, given);
     }
     if let Some(refused) = find::<Refused>(error) {
         return Problem::Unsafe(refused.to_string());
@@ -73,14 +77,19 @@ pub(crate) fn classify(
         if parsing.is_parse_too_large() {
             return Problem::protocol("the head of the answer is too large");
         }
-        return not_http(url, &cause);
+        return not_http(url, given, &cause);
     }
     Problem::Cut { received, cause }
 }
 
-fn not_http(url: &Url, cause: &str) -> Problem {
+fn not_http(url: &Url, given: &HostOptions, cause: &str) -> Problem {
     let host = authority_of(url);
     match url.scheme() {
+        // The address came from a registry, not from the user.
+        "http" if !given.plain_http => Problem::OtherProtocol(format!(
+            "the answer from {} is not HTTP ({cause}); the registry gave that address",
+            location::shown(url)
+        )),
         "http" => Problem::OtherProtocol(format!(
             "the answer is not HTTP ({cause}): if {host} speaks TLS, leave --plain-http {host} out"
         )),
@@ -88,13 +97,25 @@ fn not_http(url: &Url, cause: &str) -> Problem {
     }
 }
 
-fn tls_problem(error: &rustls::Error, url: &Url) -> Problem {
+fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem {
     use rustls::{CertificateError, Error as Tls};
     let host = authority_of(url);
     let advice = match error {
+        // The flag was given, so the address with https came from a registry.
+        Tls::InvalidMessage(_) if given.plain_http => format!(
+            "the registry gave the address {} and {host} speaks plain HTTP there: correct the \
+             external address in the registry's configuration",
+            location::shown(url)
+        ),
         Tls::InvalidMessage(_) => {
             format!("if {host} speaks plain HTTP, say so with --plain-http {host}")
         }
+        Tls::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) if given.ca_pem.is_some() => format!(
+            "neither the CA that was named for {host} nor one of the system issued it; name the \
+             one that did with --ca {host}=FILE"
+        ),
         Tls::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         ) => format!("if its CA is your own, name it with --ca {host}=FILE"),
@@ -135,6 +156,7 @@ fn in_words(error: &rustls::Error) -> String {
                 shown(*time)
             )
         }
+        Tls::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         other => other.to_string(),
     }
 }
@@ -155,7 +177,8 @@ mod tests {
 
     fn told(error: rustls::CertificateError) -> String {
         let url = Url::parse("https://reg.example:5000/v2/").unwrap();
-        tls_problem(&rustls::Error::InvalidCertificate(error), &url).to_string()
+        let given = HostOptions::default();
+        tls_problem(&rustls::Error::InvalidCertificate(error), &url, &given).to_string()
     }
 
     #[test]

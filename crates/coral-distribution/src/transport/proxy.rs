@@ -7,6 +7,8 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
 
+use bypass::Bypass;
+
 use super::connections::is_loopback;
 use crate::error::Problem;
 
@@ -33,8 +35,14 @@ impl fmt::Display for Proxy {
     }
 }
 
+/// What `NO_PROXY` excepts.
+mod bypass;
+
 /// The rules of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case.
-pub(super) struct Proxies(Matcher);
+pub(super) struct Proxies {
+    matcher: Matcher,
+    bypass: Bypass,
+}
 
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,19 +78,27 @@ impl Proxies {
     /// An error names the variable that is none, and not its value: that may hold a password.
     pub(super) fn from_environment() -> Result<Self, Problem> {
         match malformed(|name| std::env::var_os(name)) {
-            None => Ok(Self(Matcher::from_env())),
+            None => Ok(Self {
+                matcher: Matcher::from_env(),
+                bypass: Bypass::from_environment(),
+            }),
             Some(name) => Err(Problem::Options(format!(
                 "{name} is not the URL of a proxy; write http://HOST:PORT, or unset it"
             ))),
         }
     }
 
+    /// Whether a URL is asked without any proxy.
+    pub(super) fn is_direct(&self, url: &Url) -> bool {
+        is_loopback(url) || self.bypass.holds(url)
+    }
+
     /// The proxy for a URL. None ever stands between this machine and itself.
     pub(super) fn of(&self, url: &Url) -> Option<Proxy> {
-        if is_loopback(url) {
+        if self.is_direct(url) {
             return None;
         }
-        let found = self.0.intercept(&url.as_str().parse().ok()?)?;
+        let found = self.matcher.intercept(&url.as_str().parse().ok()?)?;
         let uri = found.uri();
         let default = if uri.scheme_str() == Some("https") {
             443

@@ -290,7 +290,8 @@ async fn a_token_server_that_does_not_answer_or_resolve_is_told_apart() {
     let cases = [
         ("http://127.0.0.1:1/token", Category::Connect),
         ("http://no-such-host.invalid/token", Category::Dns),
-        ("/relative", Category::Protocol),
+        ("relative", Category::Protocol),
+        ("", Category::Protocol),
         ("ftp://x/token", Category::Protocol),
     ];
     for (realm, expected) in cases {
@@ -302,6 +303,27 @@ async fn a_token_server_that_does_not_answer_or_resolve_is_told_apart() {
         let error = somebody(&registry).head(&tag("1")).await.unwrap_err();
         assert_eq!(error.category(), expected, "{realm}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_realm_may_be_a_path_at_the_registry() {
+    let auth = Bearer {
+        realm: Some("/token".to_owned()),
+        ..bearer()
+    };
+    let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
+    registry.load(PATH, &image());
+    assert!(somebody(&registry).head(&tag("1")).await.unwrap().is_some());
+}
+
+/// Regression: it was tried five times.
+#[tokio::test]
+async fn a_challenge_without_a_realm_is_not_tried_again() {
+    let registry = FaultRegistry::start().await;
+    let challenge = [("www-authenticate", "Bearer error=\"x\"")];
+    registry.fault(Fault::new(status(401, &challenge, "")));
+    let error = anonymous(&registry).head(&tag("1")).await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
 }
 
 #[tokio::test]

@@ -61,6 +61,14 @@ async fn each_lie_about_a_blob_is_named() {
     }
 }
 
+/// Stores label what they hold compressed, and send the bytes of the digest.
+#[tokio::test]
+async fn a_label_of_an_encoding_does_not_matter_where_the_bytes_are_right() {
+    for label in ["gzip", "x-gzip", "aws-chunked", "identity", ""] {
+        under(set_header("content-encoding", label)).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_never_ends_does_end() {
     let (registry, built) = registry_with_image().await;

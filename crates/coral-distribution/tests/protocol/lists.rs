@@ -48,6 +48,51 @@ async fn pages_that_go_in_a_circle_or_elsewhere_are_named() {
     }
 }
 
+/// Regression: the list ended after its first page, and a mirror with prune deleted the rest.
+#[tokio::test]
+async fn a_list_whose_link_is_not_understood_is_not_taken_for_whole() {
+    for link in [
+        "/v2/x/tags/list?n=2&last=b; rel=next",
+        "</v2/x/tags/list?n=2&last=b>",
+    ] {
+        let (registry, built) = registry_with_image().await;
+        registry.fault(Fault::new(set_header("link", link)));
+        let client = anonymous(&registry);
+        let tags = client.tags().await.unwrap_err().to_string();
+        assert!(tags.contains("not understood"), "{tags}");
+        let referrers = client.referrers(&built.digest()).await.unwrap_err();
+        assert!(referrers.to_string().contains("not understood"));
+    }
+}
+
+#[tokio::test]
+async fn a_full_page_without_a_link_is_not_the_end_of_the_list() {
+    let registry = registry_with_tags(150, 100).await;
+    registry.fault(Fault::new(set_header("link", "</x>; rel=prev")).first(1));
+    let tags = anonymous(&registry).tags().await.unwrap();
+    assert_eq!(tags.len(), 151);
+}
+
+/// A registry without pages gives the same list again, and that is its end.
+#[tokio::test]
+async fn a_registry_that_knows_no_pages_is_read_to_its_end() {
+    let registry = registry_with_tags(0, 10).await;
+    let names: Vec<_> = (0..100).map(|n| format!("\"v{n}\"")).collect();
+    let body = format!("{{\"name\":\"x\",\"tags\":[{}]}}", names.join(","));
+    let json = [("content-type", "application/json")];
+    registry.fault(Fault::new(status(200, &json, &body)));
+    assert_eq!(anonymous(&registry).tags().await.unwrap().len(), 100);
+    assert_eq!(registry.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_without_tags_is_no_empty_list() {
+    let registry = registry_with_tags(5, 10).await;
+    registry.fault(Fault::new(status(200, &[], r#"{"errors": []}"#)));
+    let error = anonymous(&registry).tags().await.unwrap_err();
+    assert!(error.to_string().contains("not a list of tags"), "{error}");
+}
+
 #[tokio::test]
 async fn what_is_no_list_is_named() {
     let cases = [

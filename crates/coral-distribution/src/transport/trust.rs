@@ -1,0 +1,231 @@
+//! Whom TLS trusts where the user named certificates for a host.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
+};
+use rustls_platform_verifier::Verifier;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::redacted::Redacted;
+
+/// TLS that trusts the system's CAs and the certificates that are named, as CAs and as themselves.
+pub(super) fn config(
+    ca_pem: &[u8],
+    client_pem: Option<&Redacted<Vec<u8>>>,
+) -> Result<ClientConfig, String> {
+    let text = |error: TlsError| error.to_string();
+    let named: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(ca_pem).collect();
+    let named = named.map_err(|error| format!("not PEM: {error}"))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Naming::new(named, Arc::clone(&provider)).map_err(text)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(text)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match client_pem {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let pem = pem.expose();
+            // The library's own message may say what it read.
+            let wrong = |_| "the client certificate or its key is not PEM".to_owned();
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+            let key = PrivateKeyDer::from_pem_slice(pem).map_err(wrong)?;
+            builder
+                .with_client_auth_cert(chain.map_err(wrong)?, key)
+                .map_err(text)?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Trusts what the system trusts with the named certificates as further CAs. A server that shows a
+/// named certificate itself is trusted too, whatever that certificate says about its use: name and
+/// dates must fit, as always.
+#[derive(Debug)]
+struct Naming {
+    chains: Verifier,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl Naming {
+    fn new(
+        named: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let chains = Verifier::new_with_extra_roots(named.iter().cloned(), provider)?;
+        Ok(Self { chains, named })
+    }
+}
+
+impl ServerCertVerifier for Naming {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        if self.named.iter().any(|named| named == end_entity) {
+            check_itself(end_entity, server_name, now)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.chains
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.chains.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.chains.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// Name and dates of a certificate that is trusted as itself.
+fn check_itself(
+    der: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<(), CertificateError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding)?;
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let (from, until) = (
+        certificate.validity().not_before.timestamp(),
+        certificate.validity().not_after.timestamp(),
+    );
+    let time = |seconds: i64| {
+        let seconds = u64::try_from(seconds).unwrap_or_default();
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+    };
+    if seconds < from {
+        return Err(CertificateError::NotValidYetContext {
+            time: now,
+            not_before: time(from),
+        });
+    }
+    if seconds > until {
+        return Err(CertificateError::ExpiredContext {
+            time: now,
+            not_after: time(until),
+        });
+    }
+    if is_for(&certificate, server_name) {
+        Ok(())
+    } else {
+        Err(CertificateError::NotValidForName)
+    }
+}
+
+/// Whether a certificate is for this name: by its subject alternative names, or, where it has none,
+/// by its common name.
+fn is_for(certificate: &X509Certificate<'_>, server_name: &ServerName<'_>) -> bool {
+    let wanted = server_name.to_str();
+    let address: Option<std::net::IpAddr> = wanted.parse().ok();
+    if let Ok(Some(names)) = certificate.subject_alternative_name() {
+        return names.value.general_names.iter().any(|name| match name {
+            GeneralName::DNSName(name) => address.is_none() && is_same_name(name, &wanted),
+            GeneralName::IPAddress(bytes) => address.is_some_and(|address| match address {
+                std::net::IpAddr::V4(v4) => v4.octets() == *bytes,
+                std::net::IpAddr::V6(v6) => v6.octets() == *bytes,
+            }),
+            _ => false,
+        });
+    }
+    let mut common = certificate.subject().iter_common_name();
+    common.any(|name| name.as_str().is_ok_and(|name| is_same_name(name, &wanted)))
+}
+
+/// `*.` stands for one label.
+fn is_same_name(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(parent) => name
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent)),
+        None => pattern.eq_ignore_ascii_case(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    /// A certificate signed by its own key, for this name.
+    fn self_signed(name: &str, change: impl Fn(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    fn as_ca(params: &mut CertificateParams) {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+
+    fn shows(named: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str) -> bool {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let naming = Naming::new(vec![named.clone()], provider).unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let now = UnixTime::now();
+        naming
+            .verify_server_cert(shown, &[], &name, &[], now)
+            .is_ok()
+    }
+
+    /// Regression: `openssl req -x509` makes a CA, and a CA that a server showed was refused.
+    #[test]
+    fn a_certificate_that_is_named_is_trusted_as_itself_for_its_name_and_time() {
+        let ca = self_signed("reg.example", as_ca);
+        assert!(shows(&ca, &ca, "reg.example"));
+        assert!(!shows(&ca, &ca, "other.example"));
+        let leaf = self_signed("127.0.0.1", |_| {});
+        assert!(shows(&leaf, &leaf, "127.0.0.1"));
+        assert!(!shows(&leaf, &leaf, "127.0.0.2"));
+        let expired = self_signed("reg.example", |params| {
+            as_ca(params);
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        });
+        assert!(!shows(&expired, &expired, "reg.example"));
+    }
+
+    #[test]
+    fn another_certificate_for_the_same_name_is_not_trusted() {
+        let named = self_signed("reg.example", as_ca);
+        let other = self_signed("reg.example", as_ca);
+        assert!(!shows(&named, &other, "reg.example"));
+    }
+
+    #[test]
+    fn a_star_stands_for_one_label() {
+        assert!(is_same_name("*.Corp.test", "reg.corp.TEST"));
+        assert!(!is_same_name("*.corp.test", "a.b.corp.test"));
+        assert!(!is_same_name("*.corp.test", "corp.test"));
+    }
+}
