@@ -268,7 +268,8 @@ async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
     } else {
         Depth::Children
     };
-    let found = compare(from, to, &wanted.key.version, &wanted.platforms, depth).await;
+    let found = compare(from, to, &wanted.key.version, &wanted.platforms, depth);
+    let found = Box::pin(found).await;
     match found.map_err(|e| chain(&e))? {
         Difference::None { digest, .. } => return Ok(Missing::Nothing(digest)),
         Difference::SourceGone { digest } => return Ok(Missing::Source(digest)),

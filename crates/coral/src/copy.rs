@@ -34,6 +34,7 @@ pub(crate) async fn run(
     let source_version = source.source_version(&arguments.source).await?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let prints = !destination.is_standard_output();
     let (destination, archive) = destination.begun()?;
     let destination_version = destination.version_to_write(&source, &source_version);
     let (bars, name, key) = (
@@ -91,7 +92,11 @@ pub(crate) async fn run(
             ),
         ));
     }
-    print(&arguments, &copied);
+    if prints {
+        print(&arguments, &copied);
+    } else {
+        terminal.line(&in_words(&arguments, &copied));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,6 @@
 //! The ends of a copy, as they are typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coral_distribution::{Client, Credentials, Endpoint, Layout, NewArchive};
@@ -25,6 +25,10 @@ const FOREIGN: [&str; 13] = [
     "sif",
     "tarball",
 ];
+/// The file that `-` stands for as a destination.
+const STANDARD_OUTPUT: &str = "/dev/stdout";
+/// The file that `-` stands for as a source.
+const STANDARD_INPUT: &str = "/dev/stdin";
 /// What can be typed.
 const SUPPORTED: &str =
     "HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG] and oci-archive:FILE.tar[:TAG]";
@@ -42,6 +46,8 @@ pub(crate) enum Place {
 pub(crate) struct Name {
     tag: Option<Tag>,
     digest: Option<Digest>,
+    /// A whole reference, which many tools write as the name of an image in a layout.
+    reference: Option<String>,
 }
 
 impl Name {
@@ -56,6 +62,25 @@ impl Name {
         let digest = || self.digest.map(Version::Digest);
         self.tag.clone().map(Version::Tag).or_else(digest)
     }
+
+    /// With the digest that a whole reference names in a layout.
+    async fn resolved(mut self, layout: &Layout) -> Result<Self, Failure> {
+        let Some(reference) = self.reference.take() else {
+            return Ok(self);
+        };
+        let found = layout.named(&reference).await;
+        let Some(entry) = found.map_err(|error| Failure::error(&error))? else {
+            return Err(Failure::input(format!(
+                "{}: no image in it is named {reference:?}",
+                layout.dir().display()
+            )));
+        };
+        self.tag = ImageRef::parse(&reference)
+            .ok()
+            .and_then(|image| image.tag().cloned());
+        self.digest = Some(entry.digest);
+        Ok(self)
+    }
 }
 
 impl Place {
@@ -68,6 +93,10 @@ impl Place {
         }
         if let Some(rest) = text.strip_prefix("oci-archive:") {
             let (file, name) = path_and_name(text, rest, "oci-archive:FILE.tar[:TAG]")?;
+            let file = match file.to_str() {
+                Some("-") => PathBuf::from(STANDARD_OUTPUT),
+                _ => file,
+            };
             return Ok(Self::Archive(file, name));
         }
         if let Some(name) = transport(text) {
@@ -87,27 +116,40 @@ impl Place {
         let name = Name {
             tag: image.tag().cloned().filter(|_| is_typed),
             digest: image.digest().copied(),
+            reference: None,
         };
         Ok(Self::Image(image, name))
     }
 
-    /// To read from: an archive becomes the layout in it.
+    /// To read from: an archive becomes the layout in it, and a whole reference the digest that it
+    /// names there.
     pub(crate) async fn opened(self) -> Result<Self, Failure> {
-        let Self::Archive(file, name) = self else {
-            return Ok(self);
+        let (layout, name) = match self {
+            Self::Image(..) => return Ok(self),
+            Self::Layout(layout, name) => (layout, name),
+            Self::Archive(file, name) => (open_archive(file).await?, name),
         };
-        let layout = Layout::open_archive(file).await;
-        let layout = layout.map_err(|error| Failure::error(&error))?;
+        let name = name.resolved(&layout).await?;
         Ok(Self::Layout(layout, name))
     }
 
     /// To write to: an archive becomes a layout that is packed in the end.
     pub(crate) fn begun(self) -> Result<(Self, Option<NewArchive>), Failure> {
+        if let Some(reference) = &self.name().reference {
+            return Err(Failure::input(format!(
+                "{reference:?} is no tag, and an image is written under a tag"
+            )));
+        }
         let Self::Archive(file, name) = self else {
             return Ok((self, None));
         };
         let archive = NewArchive::create(file).map_err(|error| Failure::error(&error))?;
         Ok((Self::Layout(archive.layout(), name), Some(archive)))
+    }
+
+    /// Whether it is written to standard output.
+    pub(crate) fn is_standard_output(&self) -> bool {
+        matches!(self, Self::Archive(file, _) if file.as_os_str() == STANDARD_OUTPUT)
     }
 
     pub(crate) fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
@@ -203,8 +245,44 @@ fn transport(text: &str) -> Option<&str> {
     (is_transport && !is_host).then_some(name)
 }
 
-/// Takes `PATH[:TAG][@DIGEST]` apart.
+/// The layout in an archive; `-` is standard input.
+async fn open_archive(file: PathBuf) -> Result<Layout, Failure> {
+    let file = if file.as_os_str() == STANDARD_OUTPUT {
+        PathBuf::from(STANDARD_INPUT)
+    } else {
+        file
+    };
+    if std::fs::metadata(&file).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err(Failure::input(format!(
+            "{}: an archive is read in place, which takes a file and no pipe or device: write it \
+             to a file first",
+            file.display()
+        )));
+    }
+    let layout = Layout::open_archive(file).await;
+    layout.map_err(|error| Failure::error(&error))
+}
+
+/// Takes `PATH:REFERENCE` apart where the path is there and what follows is no tag.
+fn path_and_reference(rest: &str) -> Option<(PathBuf, Name)> {
+    let ends = rest.match_indices(':').map(|(at, _)| rest.split_at(at));
+    let mut ends = ends.map(|(path, name)| (path, &name[1..]));
+    let (path, reference) = ends.find(|(path, reference)| {
+        let is_whole = reference.contains(['/', ':']) && !reference.contains('@');
+        is_whole && !path.is_empty() && Path::new(path).exists()
+    })?;
+    let name = Name {
+        reference: Some(reference.to_owned()),
+        ..Name::default()
+    };
+    Some((PathBuf::from(path), name))
+}
+
+/// Takes `PATH[:TAG][@DIGEST]` or `PATH:REFERENCE` apart.
 fn path_and_name(text: &str, rest: &str, expected: &str) -> Result<(PathBuf, Name), Failure> {
+    if let Some(found) = path_and_reference(rest) {
+        return Ok(found);
+    }
     let wrong = |e: &dyn std::fmt::Display| Failure::input(format!("{text}: {e}"));
     let mut name = Name::default();
     let mut path = rest;
@@ -299,6 +377,34 @@ mod tests {
             assert_eq!(none.version_to_write(&source, &read), read, "{prefix}");
         }
         Place::parse("oci:dir@latest").unwrap_err();
+    }
+
+    #[test]
+    fn a_name_in_a_layout_may_be_a_whole_reference_and_is_no_name_to_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().display();
+        for reference in ["docker.io/library/foo:1.0", "host:5000/foo", "foo:1.0"] {
+            let place = Place::parse(&format!("oci:{dir}:{reference}")).unwrap();
+            assert_eq!(place.name().reference.as_deref(), Some(reference));
+            place.begun().unwrap_err();
+        }
+        let place = Place::parse(&format!("oci:{dir}:1.0")).unwrap();
+        assert_eq!(place.name().reference, None);
+        let Place::Layout(layout, _) = place else {
+            panic!("a layout");
+        };
+        assert_eq!(layout.dir().display().to_string(), dir.to_string());
+    }
+
+    #[test]
+    fn a_dash_is_standard_output_or_input() {
+        let place = Place::parse("oci-archive:-:1").unwrap();
+        assert!(place.is_standard_output());
+        assert!(
+            !Place::parse("oci-archive:-x:1")
+                .unwrap()
+                .is_standard_output()
+        );
     }
 
     #[test]
