@@ -389,7 +389,8 @@ async fn of_ten_thousand_tags_a_few_are_selected_with_a_request_a_page() {
     assert_eq!(summaries[0].mirrored, 3);
     assert_eq!(pair.tags(), ["1.99.96", "1.99.97", "1.99.98"]);
     let pages = pair.source.count(|r| r.path.contains("/tags/list"));
-    assert_eq!(pages, 100);
+    // A full last page without a link may have lost it, so the client looks once more.
+    assert_eq!(pages, 101);
 }
 
 #[tokio::test]
