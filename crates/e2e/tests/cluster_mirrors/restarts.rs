@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready, names_of};
 use e2e::image::busybox_root;
 use e2e::{Kind, Layout, Process, report, run, scratch, until};
+use serde_json::Value;
 
 use super::stage::{MINUTE, NAMESPACE, Stage, copy_of, fill, path_inside};
 
@@ -49,7 +50,19 @@ fn a_restarted_controller_goes_on_and_asks_no_source_again() {
     );
     let after = stage.wait_for_images("resumed", 16);
     assert_eq!(after["status"], before["status"]);
-    assert_eq!(stage.shard("resumed")["status"], shard["status"]);
+    let after = stage.shard("resumed");
+    assert_eq!(without_checks(&after), without_checks(&shard));
+}
+
+/// The status of a shard without the times at which blobs were checked. The checks of a mirror's
+/// images are spread over a day, and one of them may fall into a test.
+fn without_checks(shard: &Value) -> Value {
+    let mut status = shard["status"].clone();
+    let images = status["images"].as_array_mut().expect("a list of images");
+    for image in images.iter_mut().filter_map(Value::as_object_mut) {
+        image.remove("verified");
+    }
+    status
 }
 
 #[test]
