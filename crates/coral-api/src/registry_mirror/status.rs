@@ -77,6 +77,13 @@ impl PruningStatus {
         paused: false,
         accepted: -1,
     };
+
+    /// How it goes on once the spec was changed. That ends a pause, since the person who changed
+    /// the spec has looked; it confirms nothing that no pass has counted yet.
+    #[must_use]
+    pub fn after_change_of_spec(self) -> Self {
+        if self.paused { Self::CONFIRMED } else { self }
+    }
 }
 
 /// An image that could not be copied.

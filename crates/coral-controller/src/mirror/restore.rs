@@ -58,11 +58,12 @@ pub(super) fn snapshot(
     })
 }
 
-/// Whether tags are deleted. Who changes the spec has looked at what vanished.
+/// Whether tags are deleted.
 fn pruning(mirror: &RegistryMirror, status: &RegistryMirrorStatus) -> PruningStatus {
+    let before = status.pruning.unwrap_or_default();
     if is_current(mirror) {
-        status.pruning.unwrap_or_default()
+        before
     } else {
-        PruningStatus::CONFIRMED
+        before.after_change_of_spec()
     }
 }

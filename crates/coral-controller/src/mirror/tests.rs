@@ -333,6 +333,12 @@ fn what_vanished_at_its_source_is_a_condition_and_stays_known_after_a_restart() 
     assert_eq!(restored(&stored), known.pruning);
     stored.metadata.generation = Some(4);
     assert_eq!(restored(&stored), PruningStatus::CONFIRMED);
+    let open = PruningStatus {
+        paused: false,
+        ..known.pruning
+    };
+    stored.status.as_mut().unwrap().pruning = Some(open);
+    assert_eq!(restored(&stored), open, "no pause, so nothing is confirmed");
 }
 
 #[test]

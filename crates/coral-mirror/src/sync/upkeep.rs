@@ -149,7 +149,7 @@ impl<Q: Queue> Driver<Q> {
             self.pruning.insert(repository);
             let destination = self.mirror.access.destination(place).endpoint;
             let settings = settings.clone();
-            let caution = self.caution(repository);
+            let caution = self.caution(repository, settings.delete_gone);
             self.questions.push(
                 async move {
                     let pruned = prune(&destination, &wanted, &settings, &caution).await;
@@ -172,13 +172,14 @@ impl<Q: Queue> Driver<Q> {
     }
 
     /// A single pass is asked for by a person who can look at its plan; and tags that are named
-    /// one by one are no list that could lack something.
-    fn caution(&mut self, repository: usize) -> Caution {
+    /// one by one are no list that could lack something, unless the source is believed about what
+    /// it has no longer.
+    fn caution(&mut self, repository: usize, delete_gone: bool) -> Caution {
         let is_listed = self.mirror.settings.repositories[repository]
             .filter
             .is_some();
         let before = self.doubted.remove(&repository).unwrap_or_default();
-        if is_listed && self.until == Until::Stopped {
+        if (is_listed || delete_gone) && self.until == Until::Stopped {
             Caution::Twice(before)
         } else {
             Caution::None

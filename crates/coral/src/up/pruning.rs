@@ -16,7 +16,7 @@ const FILE: &str = "pruning.json";
 /// What is remembered of a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
-    /// Differs whenever the mirror's spec does: who changes that has looked at what vanished.
+    /// Differs whenever the mirror's spec does: a change of that ends a pause.
     spec: Digest,
     #[serde(flatten)]
     pruning: PruningStatus,
@@ -48,7 +48,7 @@ impl Pruning {
         Some(if is_same {
             before.pruning
         } else {
-            PruningStatus::CONFIRMED
+            before.pruning.after_change_of_spec()
         })
     }
 
@@ -98,7 +98,22 @@ mod tests {
         }
         let again = Pruning::read(data.path());
         assert_eq!(again.of(&name, &spec), Some(paused));
-        let changed = again.of(&name, &Digest::sha256(b"other"));
-        assert_eq!(changed, Some(PruningStatus::CONFIRMED));
+        let other = Digest::sha256(b"other");
+        assert_eq!(again.of(&name, &other), Some(PruningStatus::CONFIRMED));
+    }
+
+    /// Regression: an edit of the interval let a source that lost everything delete the last copies.
+    #[test]
+    fn a_change_of_the_spec_confirms_nothing_where_there_is_no_pause() {
+        let data = tempfile::tempdir().unwrap();
+        let (name, spec) = ("default/m".to_owned(), Digest::sha256(b"spec"));
+        let open = PruningStatus {
+            paused: false,
+            accepted: 7,
+        };
+        let mut pruning = Pruning::read(data.path());
+        let now = [(&name, spec, Some(open))];
+        pruning.remember(now.into_iter()).unwrap();
+        assert_eq!(pruning.of(&name, &Digest::sha256(b"other")), Some(open));
     }
 }
