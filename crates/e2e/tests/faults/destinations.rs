@@ -76,7 +76,11 @@ fn a_destination_that_says_it_stored_something_else_is_not_believed() {
     let value = format!("sha256:{}", "0".repeat(64));
     let lie = json!({ "set_header": { "name": "docker-content-digest", "value": value } });
     let pair = Pair::start();
-    pair.destination.fault(fault("PUT", "/manifests/", lie));
+    // A HEAD with the right digest would be believed when the copy is tried again.
+    for method in ["PUT", "HEAD"] {
+        let fault = fault(method, "/manifests/", lie.clone());
+        pair.destination.fault(fault);
+    }
     let host = pair.destination.host.clone();
     let finished = pair.copy().exited(1).saying(&host);
     assert!(finished.stderr.contains("digest"), "{finished}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{Process, Up, coral, mirror_yaml, scratch, until, write_yaml};
+use e2e::{Process, coral, free_port, mirror_yaml, scratch, until, write_yaml};
 use serde_json::json;
 
 use crate::rig::{Faulty, IMAGE, SOON, Served, fault, http};
@@ -32,8 +32,8 @@ fn both_under_way(source: &Faulty, storage: &Path) -> Option<()> {
     (stalled.count() >= 2 && uploads(storage).len() >= 2).then_some(())
 }
 
-/// Waits for uploads in the store, stops the program, and looks at what it left there.
-fn leaves_nothing(
+/// Waits for uploads in the store, and stops the program.
+fn stop_under_way(
     source: &Faulty,
     (mut process, storage): (Process, &Path),
     signal: &str,
@@ -44,6 +44,12 @@ fn leaves_nothing(
     });
     process.signal(signal);
     assert_eq!(process.wait(SOON), code, "{}", process.shown());
+}
+
+/// Waits for uploads in the store, stops the program, and looks at what it left there.
+fn leaves_nothing(source: &Faulty, started: (Process, &Path), signal: &str, code: i32) {
+    let storage = started.1;
+    stop_under_way(source, started, signal, code);
     assert_eq!(uploads(storage), [""; 0].map(PathBuf::from));
 }
 
@@ -93,15 +99,27 @@ fn a_mirror_run_that_is_stopped_leaves_no_upload() {
 
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
-fn up_that_is_stopped_leaves_no_upload() {
+fn up_that_is_stopped_goes_on_with_its_uploads_at_the_next_start_and_leaves_none() {
     let (source, home) = (stalling(), scratch());
     let data = home.path().join("data");
     let yaml = mirror_yaml("m", &[(&source.at("team/app"), "1")], "");
     let yaml = write_yaml(home.path(), &yaml);
-    let mut command = Up::command(&yaml, &data);
+    // An upload goes on where the registry has the address of before.
+    let mut command = coral();
+    command.arg("up").arg(&yaml).arg("--data").arg(&data);
+    command.args(["--listen", &format!("127.0.0.1:{}", free_port())]);
+    command.env("HOME", home.path());
     plain(&mut command, &[&source.host]);
     let storage = data.join("registry");
-    leaves_nothing(&source, (Process::start(&mut command), &storage), "TERM", 0);
+    stop_under_way(&source, (Process::start(&mut command), &storage), "TERM", 0);
+    let kept = uploads(&storage);
+    assert!(!kept.is_empty(), "what had come of the layers is kept");
+    source.clear_faults();
+    let mut again = Process::start(&mut command);
+    again.wait_for_line("mirrored ", SOON);
+    assert_eq!(uploads(&storage), [""; 0].map(PathBuf::from));
+    again.signal("TERM");
+    assert_eq!(again.wait(SOON), 0, "{}", again.shown());
 }
 
 #[test]

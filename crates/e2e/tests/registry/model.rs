@@ -8,6 +8,9 @@ use crate::trace::Event;
 
 /// Where files may be partial and may be lost: they have no final name yet.
 const SCRATCH: [&str; 2] = ["tmp", "uploads"];
+/// What the names of the clock of leases begin with. No answer promises it: all leases begin anew
+/// after a power cut.
+const CLOCK: &str = "/coral-clock.json";
 
 /// The storage folder, as the disk would have it.
 pub(crate) struct Model {
@@ -158,6 +161,9 @@ impl Model {
         let Some(rest) = path.strip_prefix(&self.root) else {
             return false;
         };
+        if rest.starts_with(CLOCK) {
+            return false;
+        }
         let top = rest.trim_start_matches('/').split('/').next();
         let nested = rest.trim_start_matches('/').contains('/');
         !(nested && top.is_some_and(|top| SCRATCH.contains(&top)))
