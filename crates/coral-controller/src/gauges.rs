@@ -38,6 +38,8 @@ pub(crate) struct MirrorGauges {
     pub(crate) mirrored: i64,
     pub(crate) pending: i64,
     pub(crate) failed: i64,
+    /// Of those mirrored: their source has them no longer.
+    pub(crate) source_gone: i64,
     /// End of the last look at the source, in seconds since 1970, if nothing failed in it.
     pub(crate) last_success: Option<i64>,
 }
@@ -88,6 +90,7 @@ fn of_mirror(mirror: &RegistryMirror) -> MirrorGauges {
         mirrored: status.mirrored.unwrap_or_default(),
         pending: status.pending.unwrap_or_default(),
         failed,
+        source_gone: status.source_gone.unwrap_or_default(),
         last_success: last
             .filter(|_| failed == 0 && failures == 0)
             .map(|last| last.0.as_second()),
@@ -189,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_objects_say_is_what_the_gauges_show() {
-        let well = json!({"mirrored": 5, "pending": 1, "failed": 0,
+        let well = json!({"mirrored": 5, "pending": 1, "failed": 0, "sourceGone": 2,
             "lastSync": "2026-01-01T00:00:10Z", "conditions": [condition("True")]});
         let node = |generation, ready| json!({"observedGeneration": generation, "conditions": [condition(ready)]});
         let nodes = [
@@ -206,6 +209,7 @@ mod tests {
         for line in [
             r#"coral_mirror_images{namespace="a",mirror="m",state="mirrored"} 5"#,
             r#"coral_mirror_images{namespace="a",mirror="m",state="pending"} 1"#,
+            r#"coral_mirror_source_gone_images{namespace="a",mirror="m"} 2"#,
             r#"coral_mirror_ready{namespace="a",mirror="m"} 1"#,
             r#"coral_mirror_last_success_timestamp_seconds{namespace="a",mirror="m"} 1767225610"#,
             r#"coral_registry_ready{namespace="a",registry="reg"} 1"#,

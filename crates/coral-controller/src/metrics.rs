@@ -89,6 +89,7 @@ pub(crate) struct Metrics {
     leading: Gauge,
     mirror_ready: Family<MirrorLabels, Gauge>,
     mirror_images: Family<MirrorImagesLabels, Gauge>,
+    mirror_source_gone: Family<MirrorLabels, Gauge>,
     mirror_last_success: Family<MirrorLabels, Gauge>,
     registry_ready: Family<RegistryLabels, Gauge>,
     nodes_behind: Gauge,
@@ -104,6 +105,7 @@ impl Default for Metrics {
             leading: Gauge::default(),
             mirror_ready: Family::default(),
             mirror_images: Family::default(),
+            mirror_source_gone: Family::default(),
             mirror_last_success: Family::default(),
             registry_ready: Family::default(),
             nodes_behind: Gauge::default(),
@@ -144,6 +146,11 @@ impl Metrics {
             self.mirror_images.clone(),
         );
         registry.register(
+            "coral_mirror_source_gone_images",
+            "Mirrored images of the RegistryMirror that their source has no longer",
+            self.mirror_source_gone.clone(),
+        );
+        registry.register(
             "coral_mirror_last_success_timestamp_seconds",
             "End of the last pass of the RegistryMirror in which nothing failed",
             self.mirror_last_success.clone(),
@@ -166,6 +173,8 @@ impl Metrics {
             let labels = MirrorLabels::of(key);
             let ready = self.mirror_ready.get_or_create(&labels);
             ready.set(i64::from(mirror.ready));
+            let gone = self.mirror_source_gone.get_or_create(&labels);
+            gone.set(mirror.source_gone);
             if let Some(time) = mirror.last_success {
                 self.mirror_last_success.get_or_create(&labels).set(time);
             }
@@ -177,6 +186,7 @@ impl Metrics {
         let gone = before.mirrors.iter();
         for (key, mirror) in gone.filter(|(key, _)| !now.mirrors.contains_key(key)) {
             self.mirror_ready.remove(&MirrorLabels::of(key));
+            self.mirror_source_gone.remove(&MirrorLabels::of(key));
             self.mirror_last_success.remove(&MirrorLabels::of(key));
             for (state, _) in mirror.counts() {
                 let labels = MirrorImagesLabels::of(key, state);
