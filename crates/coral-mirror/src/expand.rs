@@ -202,7 +202,7 @@ async fn filtered(
         Err(error) => return Err(ExpandError::List(error)),
     };
     let tags = selected(access, settings, filter, &source, &listed, now).await?;
-    let vanished = vanished(filter, &listed, &there, now);
+    let vanished = vanished(filter, &listed, &there);
     if let Some(error) = missing
         && vanished.is_empty()
     {
@@ -242,27 +242,14 @@ async fn selected(
 }
 
 /// Pure: the tags that only the destination has, and that the filter would take from a source that
-/// had them, too. A time of creation is not known of what is gone: where the filter asks for one,
-/// every tag counts that its filters on names let through. Signatures belong to their images.
-fn vanished(filter: &TagFilter, listed: &[Tag], there: &[Tag], now: Timestamp) -> Vec<Tag> {
+/// had them, too. `newerThan` and `latest` do not count: a time of creation is not known of what is
+/// gone, and newer tags do not make a last copy less of one. Signatures belong to their images.
+fn vanished(filter: &TagFilter, listed: &[Tag], there: &[Tag]) -> Vec<Tag> {
     let at_source: BTreeSet<&Tag> = listed.iter().collect();
     let gone = there.iter().filter(|tag| !at_source.contains(tag));
-    let gone: BTreeSet<Tag> = gone
-        .filter(|tag| subject_of(tag).is_none())
-        .cloned()
-        .collect();
-    if gone.is_empty() {
-        return vec![];
-    }
-    let taken = if filter.needs_creation() {
-        let gone: Vec<Tag> = gone.iter().cloned().collect();
-        filter.candidates(&gone)
-    } else {
-        let both: Vec<Tag> = listed.iter().chain(&gone).cloned().collect();
-        filter.select(&both, now, |_| None)
-    };
-    let is_gone = |tag: &Tag| gone.contains(tag);
-    taken.into_iter().filter(is_gone).collect()
+    let gone = gone.filter(|tag| subject_of(tag).is_none());
+    let gone: Vec<Tag> = gone.cloned().collect();
+    filter.candidates(&gone)
 }
 
 /// Times of creation by tag, with the digest that they belong to: what was read once costs a
@@ -371,7 +358,7 @@ mod tests {
     fn of(selection: &TagSelection, listed: &[&str], there: &[&str]) -> Vec<Tag> {
         let filter = TagFilter::compile(selection).unwrap();
         let (listed, there) = (tags(listed), tags(there));
-        vanished(&filter, &listed, &there, Timestamp::UNIX_EPOCH)
+        vanished(&filter, &listed, &there)
     }
 
     #[test]
@@ -393,18 +380,25 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_newer_ones_replaced_did_not_vanish() {
+    fn a_tag_that_is_gone_vanished_also_where_newer_ones_took_its_place() {
         let latest = |latest_by| TagSelection {
             latest: Some(2),
             latest_by,
             ..TagSelection::default()
         };
-        let by_version = || latest(LatestBy::Semver);
         let there = ["1.0", "1.1", "1.2"];
-        assert_eq!(of(&by_version(), &["1.3", "1.2"], &there), tags(&[]));
-        // The newest one was taken back.
-        assert_eq!(of(&by_version(), &["1.1", "1.0"], &there), tags(&["1.2"]));
-        let by_creation = of(&latest(LatestBy::Creation), &["1.3"], &there);
-        assert_eq!(by_creation, tags(&there), "their time is not known");
+        for by in [LatestBy::Semver, LatestBy::Creation] {
+            let older_are_gone = of(&latest(by), &["1.3", "1.2"], &there);
+            assert_eq!(older_are_gone, tags(&["1.0", "1.1"]));
+            let newest_is_gone = of(&latest(by), &["1.1", "1.0"], &there);
+            assert_eq!(newest_is_gone, tags(&["1.2"]));
+            // Newer ones replaced it, and the source has it.
+            assert_eq!(of(&latest(by), &["1.2", "1.1", "1.0"], &there), tags(&[]));
+        }
+        let range = TagSelection {
+            semver: Some(">=1.1".to_owned()),
+            ..latest(LatestBy::Semver)
+        };
+        assert_eq!(of(&range, &["1.3", "1.2"], &there), tags(&["1.1"]));
     }
 }

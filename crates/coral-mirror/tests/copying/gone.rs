@@ -211,6 +211,35 @@ async fn a_process_that_knows_nothing_keeps_what_vanished_and_deletes_what_no_ru
 }
 
 #[tokio::test]
+async fn a_last_copy_is_kept_when_newer_tags_appear_and_what_they_replace_is_deleted() {
+    for (spec, left) in [
+        (PRUNING, vec!["1.1.0", "1.2.0", "1.3.0"]),
+        (
+            "  prune: {enabled: true, sourceGone: Delete}\n",
+            vec!["1.2.0", "1.3.0"],
+        ),
+    ] {
+        let pair = Pair::start().await;
+        let heard = Arc::new(Heard::default());
+        let tags = ["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned);
+        pair.source.load("a/b", &images(1, &tags));
+        let everything = pair.mirror_with("", &[("a/b", "select: {all: true}")]);
+        pair.pass_of(everything, None, &heard).await;
+        pair.remove(&pair.source, "a/b", "1.1.0").await;
+        pair.source.load("a/b", &images(9, &["1.3.0".to_owned()]));
+        let latest = pair.mirror_with(spec, &[("a/b", "select: {semver: '*', latest: 2}")]);
+        let mut before = pair.pass_of(latest.clone(), None, &heard).await.snapshot;
+        before.pruning = PruningStatus::CONFIRMED;
+        pair.pass_of(latest, Some(before), &heard).await;
+        let there = pair.destination.tags(&pair.landed("a/b"));
+        assert_eq!(there.into_keys().collect::<Vec<_>>(), left, "{spec}");
+        let said = heard.take();
+        let replaced = "1.0.0 pruned gone=false".to_owned();
+        assert!(said.contains(&replaced), "{said:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_vanished_is_deleted_on_request_up_to_a_fifth_and_beyond_after_a_confirmation() {
     let pair = Pair::start().await;
     let heard = Arc::new(Heard::default());
