@@ -26,6 +26,8 @@ use crate::state::Cause;
 
 /// Creation times asked for at the same time.
 const AT_ONCE: usize = 8;
+/// Tags of each kind that are asked for where a source has no list of them.
+const MAX_PROBES: usize = 32;
 /// A configuration larger than this is not read for its time of creation.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 /// Times of creation that are remembered; past it, memory is given back and they are read again.
@@ -53,6 +55,9 @@ pub struct Expanded {
     pub vanished: Vec<Wanted>,
     /// Why it is not known which images vanished: the destination's tags could not be listed.
     pub unlisted: Option<Error>,
+    /// Why it is not known which tags the source has: it has manifests, and no list of its tags.
+    /// Then only what is named one by one is wanted, and nothing is said to have vanished.
+    pub untold: Option<ExpandError>,
     /// Where `select` fits none of the repository's tags: how many these are.
     pub unmatched: Option<usize>,
 }
@@ -101,8 +106,8 @@ impl ExpandError {
 }
 
 /// The images that a repository's settings select at `now`. Only a filter lists the repository, at
-/// the source and at the destination. A repository that the source does not know is listed as one
-/// without tags, where the destination holds some of it.
+/// the source and at the destination. A repository that the source does not know, by its list and by
+/// its tags, is listed as one without tags, where the destination holds some of it.
 pub async fn expand(
     access: &Access,
     settings: &RepositorySettings,
@@ -118,6 +123,7 @@ pub async fn expand(
         vanished,
         unmatched,
         unlisted,
+        untold,
     } = filtered;
     let named: BTreeSet<Tag> = settings.tags.iter().cloned().collect();
     let vanished = vanished.into_iter().filter(|tag| !named.contains(tag));
@@ -135,6 +141,7 @@ pub async fn expand(
             .collect(),
         vanished,
         unlisted,
+        untold,
         unmatched,
     })
 }
@@ -150,6 +157,8 @@ struct Filtered {
     unmatched: Option<usize>,
     /// Why the destination's tags are not known.
     unlisted: Option<Error>,
+    /// Why the source's tags are not known, though it has some of them.
+    untold: Option<ExpandError>,
 }
 
 /// The repository that `source` is mirrored to.
@@ -203,10 +212,16 @@ async fn filtered(
     };
     let tags = selected(access, settings, filter, &source, &listed, now).await?;
     let vanished = vanished(filter, &listed, &there);
-    if let Some(error) = missing
-        && vanished.is_empty()
-    {
-        return Err(ExpandError::List(error));
+    if let Some(error) = missing {
+        if vanished.is_empty() {
+            return Err(ExpandError::List(error));
+        }
+        if !has_none_of(&source, &settings.tags, &vanished).await {
+            return Ok(Filtered {
+                untold: Some(ExpandError::List(error)),
+                ..Filtered::default()
+            });
+        }
     }
     let unmatched = (tags.is_empty() && vanished.is_empty()).then_some(listed.len());
     Ok(Filtered {
@@ -214,7 +229,28 @@ async fn filtered(
         vanished,
         unmatched,
         unlisted,
+        untold: None,
     })
+}
+
+/// Whether a source that has no list of tags says of tags, too, that it has none of them: of those
+/// that are named, and of some of the others, spread over all of them.
+async fn has_none_of(source: &Site, named: &[Tag], others: &[Tag]) -> bool {
+    let named = named.iter().take(MAX_PROBES);
+    let others = others
+        .iter()
+        .step_by(others.len().div_ceil(MAX_PROBES).max(1));
+    let questions = named.chain(others).map(|tag| {
+        let version = Version::Tag(tag.clone());
+        async move { source.check(|| source.endpoint.head(&version)).await }
+    });
+    let mut answers = stream::iter(questions.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        if !matches!(answer, Ok(None)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// The tags of the source that the filter takes.

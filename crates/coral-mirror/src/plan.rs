@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::access::Access;
 use crate::compare::{Depth, Difference, compare};
 use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
-use crate::expand::{Expanded, Wanted, expand};
+use crate::expand::{ExpandError, Expanded, Wanted, expand};
 use crate::mirror::Mirror;
 use crate::progress::{Key, chain};
 use crate::prune::{Claims, PruneError, Wishes, doomed};
@@ -97,9 +97,11 @@ pub async fn plan<S: BuildHasher>(
                 mut wanted,
                 vanished,
                 unlisted,
+                untold,
                 unmatched,
             }) => {
                 wanted.extend(vanished);
+                planned.extend(untold.map(|error| unknown(settings, &error)));
                 if let Some(error) = unlisted {
                     let error = chain(&PruneError::List(error));
                     tracing::warn!(repository = %settings.repository, error);
@@ -109,14 +111,19 @@ pub async fn plan<S: BuildHasher>(
                 }
                 planned.extend(plan_images(access, wanted, counted).await);
             }
-            Err(error) => planned.push(Planned {
-                source: settings.repository.to_string(),
-                key: None,
-                action: PlannedAction::Fail(chain(&error)),
-            }),
+            Err(error) => planned.push(unknown(settings, &error)),
         }
     }
     planned
+}
+
+/// It is not known what is wanted of a repository.
+fn unknown(settings: &RepositorySettings, error: &ExpandError) -> Planned {
+    Planned {
+        source: settings.repository.to_string(),
+        key: None,
+        action: PlannedAction::Fail(chain(error)),
+    }
 }
 
 async fn plan_images<S: BuildHasher>(

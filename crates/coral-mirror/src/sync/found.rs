@@ -33,13 +33,8 @@ impl<Q: Queue> Driver<Q> {
             }
             Err(error) => {
                 let is_unknown = error.is_host_unknown();
-                let failure = Failure {
-                    error: chain(&error),
-                    category: error.category().into(),
-                    cause: error.cause(),
-                };
                 self.claim_unknown(repository);
-                self.repository_failed(repository, failure);
+                self.repository_failed(repository, unknown(&error));
                 if is_unknown {
                     for wanted in self.ledger.repository_unknown(repository) {
                         self.observe_gone(&wanted);
@@ -56,8 +51,15 @@ impl<Q: Queue> Driver<Q> {
             mut wanted,
             mut vanished,
             unlisted,
+            untold,
             unmatched,
         } = expanded;
+        if let Some(error) = untold {
+            // What is known of the others stays as it is, and none of them is looked at.
+            self.claim_unknown(repository);
+            self.ledger.joined(repository, wanted, Timestamp::now());
+            return self.repository_failed(repository, unknown(&error));
+        }
         let is_whole = unlisted.is_none() && vanished.len() <= room;
         vanished.truncate(room);
         let is_empty = wanted.is_empty();
@@ -191,6 +193,14 @@ impl<Q: Queue> Driver<Q> {
 
     pub(super) fn observe_gone(&self, wanted: &Wanted) {
         self.observe(wanted, &Event::SourceGone);
+    }
+}
+
+fn unknown(error: &ExpandError) -> Failure {
+    Failure {
+        error: chain(error),
+        category: error.category().into(),
+        cause: error.cause(),
     }
 }
 

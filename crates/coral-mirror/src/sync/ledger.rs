@@ -212,6 +212,12 @@ impl Ledger {
                 self.agenda.leaves(&key, &image);
             }
         }
+        self.joined(repository, wanted, now);
+    }
+
+    /// These images of a repository are due, as in [`Self::expanded`]; of its others nothing is
+    /// known, and they stay as they are.
+    pub(super) fn joined(&mut self, repository: usize, wanted: Vec<Wanted>, now: Timestamp) {
         for wanted in wanted {
             let key = wanted.key.clone();
             let again = self.change(&key, |image| {

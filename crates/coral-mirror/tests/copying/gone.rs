@@ -9,13 +9,15 @@ use coral_mirror::{Ended, Snapshot};
 
 use super::*;
 
-/// Everything that is said, in the words of the events' types.
+/// Everything that is said, in the words of the events' types; and what is said to be up to date.
 #[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
+pub(super) struct Heard(Mutex<Vec<String>>, Mutex<Vec<String>>);
 
 impl Observer for Heard {
     fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
+        let tag = subject.source.rsplit(':').next().unwrap_or_default();
         let said = match event {
+            Event::UpToDate { .. } => return self.1.lock().unwrap().push(tag.to_owned()),
             Event::SourceGone => "gone".to_owned(),
             Event::TagMoved { at, from, to } => format!("{at:?} {from} {to}"),
             Event::PruningPaused { vanished, images } => format!("paused {vanished}/{images}"),
@@ -27,7 +29,6 @@ impl Observer for Heard {
             } => format!("mirrored {digest} before {before}"),
             _ => return,
         };
-        let tag = subject.source.rsplit(':').next().unwrap_or_default();
         self.0.lock().unwrap().push(format!("{tag} {said}"));
     }
 }
@@ -35,6 +36,10 @@ impl Observer for Heard {
 impl Heard {
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    pub(super) fn take_up_to_date(&self) -> Vec<String> {
+        std::mem::take(&mut self.1.lock().unwrap())
     }
 }
 
@@ -53,7 +58,7 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
 
 impl Pair {
     /// A mirror named `m` of these repositories, `{name: HOST/PATH, …}` each.
-    fn mirror_with(&self, spec: &str, repositories: &[(&str, &str)]) -> Mirror {
+    pub(super) fn mirror_with(&self, spec: &str, repositories: &[(&str, &str)]) -> Mirror {
         let source = self.source.host();
         let entries = repositories.iter();
         let entries =
@@ -75,7 +80,12 @@ impl Pair {
     }
 
     /// One pass of a mirror, which knows `before`.
-    async fn pass_of(&self, mirror: Mirror, before: Option<Snapshot>, heard: &Arc<Heard>) -> Ended {
+    pub(super) async fn pass_of(
+        &self,
+        mirror: Mirror,
+        before: Option<Snapshot>,
+        heard: &Arc<Heard>,
+    ) -> Ended {
         let engine = Engine::start(InProcess::default(), EngineLimits::default(), heard.clone());
         let mirror = Mirror {
             restored: before.map(|before| {
@@ -101,7 +111,7 @@ impl Pair {
     }
 }
 
-fn status_of(code: u16) -> Effect {
+pub(super) fn status_of(code: u16) -> Effect {
     Effect::Status {
         status: code,
         headers: vec![],
@@ -237,6 +247,58 @@ async fn a_last_copy_is_kept_when_newer_tags_appear_and_what_they_replace_is_del
         let replaced = "1.0.0 pruned gone=false".to_owned();
         assert!(said.contains(&replaced), "{said:?}");
     }
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_found_where_manifests_are_is_a_failure_and_named_tags_go_on() {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let all = ["n", "v1", "v2"].map(str::to_owned);
+    pair.source.load("a/b", &images(1, &all));
+    let what = [("a/b", "tags: [n], select: {glob: 'v*'}")];
+    let mirror = pair.mirror_with("  prune: {enabled: true, sourceGone: Delete}\n", &what);
+    let ended = pair.pass_of(mirror.clone(), None, &heard).await;
+    assert_eq!((ended.summary.mirrored, ended.summary.errors), (3, 0));
+    let no_list = Fault::new(status_of(404)).path("/a/b/tags/list");
+    pair.source.fault(no_list);
+    let moved = images(9, &["n".to_owned()]);
+    pair.source.load("a/b", &moved);
+    pair.remove(&pair.source, "a/b", "v1").await;
+    heard.take_up_to_date();
+    let mut known = ended.snapshot;
+    for before in [true, true, false] {
+        let before = before.then(|| known.clone());
+        let desired = if before.is_some() { 3 } else { 1 };
+        let ended = pair.pass_of(mirror.clone(), before, &heard).await;
+        let summary = &ended.summary;
+        assert_eq!((summary.errors, summary.repositories.errors), (1, 1));
+        let images = (summary.desired, summary.mirrored, summary.source_gone);
+        assert_eq!(images, (desired, desired, 0));
+        let message = ended.snapshot.repositories[0].message.clone().unwrap();
+        assert!(
+            message.starts_with("its tags could not be listed"),
+            "{message}"
+        );
+        let there = pair.destination.tags(&pair.landed("a/b"));
+        assert_eq!(there.len(), 3);
+        assert_eq!(there["n"], moved.digest());
+        assert!(
+            !heard
+                .take_up_to_date()
+                .iter()
+                .any(|tag| tag.starts_with('v'))
+        );
+        if desired == 3 {
+            known = ended.snapshot;
+        }
+    }
+    // It is listed again, and what is new is mirrored.
+    pair.source.clear_faults();
+    pair.source.load("a/b", &images(20, &["v3".to_owned()]));
+    let keeps = pair.mirror_with(PRUNING, &what);
+    let ended = pair.pass_of(keeps, Some(known), &heard).await;
+    assert_eq!((ended.summary.mirrored, ended.summary.errors), (4, 0));
+    assert_eq!(ended.summary.source_gone, 1);
 }
 
 #[tokio::test]
