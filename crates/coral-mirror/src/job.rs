@@ -23,6 +23,10 @@ pub struct Job {
     /// Manifests and blobs that are broken at the destination: they are sent again even where the
     /// destination says that it has them.
     pub broken: BTreeSet<Digest>,
+    /// The image is at the destination, at this digest, without some of its referrers: only what is
+    /// missing is written.
+    #[serde(default)]
+    pub completes: Option<Digest>,
 }
 
 impl Job {

@@ -27,6 +27,9 @@ pub struct Done {
     pub moved: u64,
     /// Whether its index names platforms that were left out.
     pub sparse: bool,
+    /// Referrers and signature tags that were not copied, and lists of them that were not read.
+    #[serde(default)]
+    pub missed: usize,
     /// Time from the worker's begin.
     pub elapsed: Duration,
 }
@@ -72,11 +75,13 @@ mod tests {
             platforms: vec![],
             referrers: true,
             broken: BTreeSet::new(),
+            completes: Some(Digest::sha256(b"x")),
         };
         let done = Done {
             digest: Digest::sha256(b"x"),
             moved: 7,
             sparse: false,
+            missed: 2,
             elapsed: Duration::from_millis(1500),
         };
         let failure = Failure {

@@ -339,6 +339,7 @@ impl<Q: Queue> Driver<Q> {
         }
         let job = Job {
             broken: self.ledger.broken(key),
+            completes: self.ledger.completes(key),
             source: self.source_of(&wanted),
             key: wanted.key,
             mirror: self.mirror.name.clone(),
@@ -387,6 +388,7 @@ impl<Q: Queue> Driver<Q> {
                 };
                 self.observe(&wanted, &event);
             }
+            Verdict::Incomplete(digest) => self.is_there(&job.key, digest, false),
             Verdict::Failed(failure) => self.image_failed(&job.key, failure),
         }
     }

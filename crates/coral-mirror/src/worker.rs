@@ -138,18 +138,25 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
                 platforms: job.platforms.clone(),
                 without_referrers: !job.referrers,
                 broken: job.broken.clone(),
+                look_first: job.completes.is_some(),
                 ..CopyOptions::default()
             },
             report: Arc::new(observe),
         };
         let copied = self.copier.copy(&request).await;
         let copied = copied.map_err(|error| failure_of(&error))?;
-        let copied = self.with_what_was_missed(request, copied).await;
+        let copied = if job.completes.is_none() {
+            self.with_what_was_missed(request, copied).await
+        } else {
+            // A try more at each pass is enough, and it was told of after the first ones.
+            copied
+        };
         let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);
         Ok(Done {
             digest,
             moved,
             sparse,
+            missed: copied.missed.count,
             elapsed: copied.elapsed,
         })
     }

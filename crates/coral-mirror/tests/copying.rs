@@ -29,6 +29,8 @@ mod fleet;
 mod gone;
 #[path = "copying/keeping.rs"]
 mod keeping;
+#[path = "copying/missed.rs"]
+mod missed;
 #[path = "copying/publicity.rs"]
 mod publicity;
 #[path = "copying/restart.rs"]

@@ -289,6 +289,7 @@ pub(crate) fn in_words(total: &Summary) -> String {
     let repositories = total.repositories;
     let counts = [
         (total.sparse, "of them sparse"),
+        (total.missed, "of them without some of their referrers"),
         (total.source_gone, "of them gone at their sources"),
         (total.pending, "pending"),
         (total.failing - repositories.failing, "failing"),

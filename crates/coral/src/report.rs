@@ -86,6 +86,8 @@ pub(crate) struct Totals {
     #[serde(flatten)]
     status: RegistryMirrorStatus,
     sparse: usize,
+    /// Images without some of their referrers.
+    referrers_missed: usize,
     deleted: usize,
 }
 
@@ -94,6 +96,7 @@ impl From<&Summary> for Totals {
         Self {
             status: total.status(),
             sparse: total.sparse,
+            referrers_missed: total.missed,
             deleted: total.pruned,
         }
     }

@@ -184,6 +184,7 @@ mod tests {
         let source = ImageRef::parse(&format!("{host}/org/app:{tag}")).unwrap();
         let key = Key::of(&ImageRef::parse(&format!("mirror:5000/{host}/org/app:{tag}")).unwrap());
         Job {
+            completes: None,
             key,
             source,
             mirror: "default/m".into(),
@@ -199,6 +200,7 @@ mod tests {
 
     async fn finish(delivery: InProcessDelivery) {
         let done = Done {
+            missed: 0,
             digest: Digest::sha256(b"x"),
             moved: 0,
             sparse: false,

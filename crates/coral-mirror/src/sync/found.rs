@@ -109,7 +109,7 @@ impl<Q: Queue> Driver<Q> {
         match compared {
             Ok(Difference::None { digest, sparse }) => {
                 self.ledger.not_drifted(key);
-                self.found(key, digest, sparse);
+                self.found(key, digest, sparse).await;
             }
             Ok(Difference::SourceGone { digest }) => {
                 let now = Timestamp::now();
@@ -141,7 +141,16 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    fn found(&mut self, key: &Key, digest: Digest, sparse: bool) {
+    /// The image is at the destination; referrers that were missed are tried again.
+    async fn found(&mut self, key: &Key, digest: Digest, sparse: bool) {
+        if self.ledger.begins_to_complete(key, digest) {
+            self.enqueue(key).await;
+        } else {
+            self.is_there(key, digest, sparse);
+        }
+    }
+
+    pub(super) fn is_there(&mut self, key: &Key, digest: Digest, sparse: bool) {
         let arrival = Arrival::Found { sparse };
         let now = Timestamp::now();
         if let Some(wanted) = self.ledger.succeeded(key, digest, arrival, now) {
@@ -165,7 +174,7 @@ impl<Q: Queue> Driver<Q> {
             if self.ledger.pinned(key, source).is_some() {
                 self.observe_moved(key, MovedAt::SourceAndKept, there, source);
             }
-            return self.found(key, there, false);
+            return self.found(key, there, false).await;
         } else if drift == Drift::Warn {
             self.observe_moved(key, MovedAt::Source, there, source);
         }

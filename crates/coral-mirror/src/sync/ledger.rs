@@ -3,6 +3,7 @@
 mod agenda;
 mod gone;
 mod image;
+mod missed;
 mod page;
 mod record;
 #[cfg(test)]
@@ -306,6 +307,7 @@ impl Ledger {
             image.status.succeeded(digest);
             image.digest = Some(digest);
             image.replaces = None;
+            image.completes = None;
             let first = image.verify_at.is_none();
             let wait = verify.and_then(|verify| match arrival {
                 // What was repaired is looked at at once: some registries keep what they have.
@@ -319,9 +321,9 @@ impl Ledger {
                 image.verify_at = now.checked_add(wait).ok();
             }
             match arrival {
-                Arrival::Copied { sparse, .. } => {
+                Arrival::Copied { sparse, missed, .. } => {
                     image.broken.clear();
-                    image.sparse = sparse;
+                    (image.sparse, image.missed) = (sparse, missed);
                 }
                 Arrival::Found { sparse } => image.sparse |= sparse,
             }
@@ -411,6 +413,7 @@ impl Ledger {
             desired: self.images.len(),
             mirrored: counts.mirrored,
             sparse: counts.sparse,
+            missed: counts.missed,
             pending: counts.pending,
             failing: counts.failing,
             errors: counts.errors,

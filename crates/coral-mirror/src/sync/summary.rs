@@ -14,6 +14,9 @@ pub struct Summary {
     pub mirrored: usize,
     /// Those whose index names platforms that were left out.
     pub sparse: usize,
+    /// Of those mirrored: some of their referrers could not be copied, and are tried again in each
+    /// pass.
+    pub missed: usize,
     /// Not at the destination and not failed: to be looked at, or being copied.
     pub pending: usize,
     /// Failed, and tried again; repositories that could not be listed are counted here too.
@@ -51,6 +54,7 @@ impl Summary {
             desired: sum.desired + one.desired,
             mirrored: sum.mirrored + one.mirrored,
             sparse: sum.sparse + one.sparse,
+            missed: sum.missed + one.missed,
             pending: sum.pending + one.pending,
             failing: sum.failing + one.failing,
             errors: sum.errors + one.errors,

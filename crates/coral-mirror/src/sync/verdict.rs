@@ -19,6 +19,8 @@ pub(super) enum Verdict {
         arrival: Arrival,
         elapsed: Duration,
     },
+    /// The image is at this digest, and referrers that were missed before are missed still.
+    Incomplete(Digest),
     /// It was not copied.
     Failed(Failure),
 }
@@ -31,6 +33,9 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
         Ok(_) if job.platforms != wanted.platforms || job.referrers != wanted.referrers => {
             Verdict::Compare
         }
+        Ok(done) if done.missed > 0 && job.completes == Some(done.digest) => {
+            Verdict::Incomplete(done.digest)
+        }
         Ok(done) => {
             // What another mirror's copy moved is counted there.
             let moved = if job.mirror == mirror { done.moved } else { 0 };
@@ -39,11 +44,16 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
                 arrival: Arrival::Copied {
                     moved,
                     sparse: done.sparse,
+                    missed: done.missed > 0,
                 },
                 elapsed: done.elapsed,
             }
         }
-        Err(failure) => Verdict::Failed(failure.clone()),
+        Err(failure) => match job.completes {
+            // The image itself is there: it was just compared, for this mirror.
+            Some(digest) if job.mirror == mirror => Verdict::Incomplete(digest),
+            _ => Verdict::Failed(failure.clone()),
+        },
     }
 }
 
@@ -77,6 +87,7 @@ mod tests {
             platforms: vec![],
             referrers: true,
             broken: BTreeSet::new(),
+            completes: None,
         };
         Outcome { job, result }
     }
@@ -86,6 +97,7 @@ mod tests {
             digest: Digest::sha256(b"x"),
             moved: 7,
             sparse: false,
+            missed: 0,
             elapsed: Duration::from_secs(1),
         }
     }
@@ -99,6 +111,7 @@ mod tests {
                 arrival: Arrival::Copied {
                     moved: counted,
                     sparse: false,
+                    missed: false,
                 },
                 elapsed: done().elapsed,
             };
@@ -113,5 +126,30 @@ mod tests {
         let failure = Failure::transient("source: cut", "cut");
         let failed = judge(&outcome(Err(failure.clone())), &wanted(false), "a/two");
         assert_eq!(failed, Verdict::Failed(failure));
+    }
+
+    #[test]
+    fn an_image_that_is_there_does_not_fail_with_the_copy_of_what_it_lacks() {
+        let digest = done().digest;
+        let completing = |result| {
+            let mut outcome = outcome(result);
+            outcome.job.completes = Some(digest);
+            outcome
+        };
+        let failure = Failure::transient("source: cut", "cut");
+        let failed = completing(Err(failure.clone()));
+        let own = judge(&failed, &wanted(true), "a/one");
+        assert_eq!(own, Verdict::Incomplete(digest));
+        // Another mirror may want another image there.
+        let others = judge(&failed, &wanted(true), "a/two");
+        assert_eq!(others, Verdict::Failed(failure));
+        let lacking = Done {
+            missed: 1,
+            ..done()
+        };
+        let still = judge(&completing(Ok(lacking)), &wanted(true), "a/one");
+        assert_eq!(still, Verdict::Incomplete(digest));
+        let whole = judge(&completing(Ok(done())), &wanted(true), "a/one");
+        assert!(matches!(whole, Verdict::Arrived { .. }), "{whole:?}");
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Counts {
     pub(super) failing: usize,
     pub(super) errors: usize,
     pub(super) sparse: usize,
+    /// Of those mirrored: without some of their referrers.
+    pub(super) missed: usize,
     /// Of those mirrored: their source has them no longer.
     pub(super) gone: usize,
     /// Of those: the source answers, and says so.
@@ -37,7 +39,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 6] {
+    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 7] {
         let is_held = image.digest.is_some();
         let held = is_held.then_some(&mut self.mirrored);
         let state = match image.status.state {
@@ -55,8 +57,9 @@ impl Counts {
         let has_vanished = absence == Some(Absence::Tag);
         let vanished = has_vanished.then_some(&mut self.vanished);
         let sparse = image.sparse.then_some(&mut self.sparse);
+        let missed = (is_held && image.missed).then_some(&mut self.missed);
         let busy = (image.phase != Phase::Resting).then_some(&mut self.busy);
-        [held, state, sparse, gone, vanished, busy]
+        [held, state, sparse, missed, gone, vanished, busy]
     }
 }
 

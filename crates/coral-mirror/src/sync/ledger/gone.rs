@@ -135,7 +135,10 @@ impl Ledger {
 
     /// The copy that is due replaces this at the destination.
     pub(in crate::sync) fn replaces(&mut self, key: &Key, digest: Option<Digest>) {
-        self.change(key, |image| image.replaces = digest);
+        self.change(key, |image| {
+            image.replaces = digest;
+            image.completes = None;
+        });
     }
 
     /// What the copy of an image replaces at the destination.

@@ -45,6 +45,10 @@ pub(super) struct Image {
     pub(super) drifted: Option<Digest>,
     /// What the copy that is due replaces at the destination.
     pub(super) replaces: Option<Digest>,
+    /// Whether it is at the destination without some of its referrers.
+    pub(super) missed: bool,
+    /// The digest at which it is there, if the copy that is due brings only what was missed.
+    pub(super) completes: Option<Digest>,
 }
 
 /// How an image came to be at the destination.
@@ -61,6 +65,8 @@ pub(in crate::sync) enum Arrival {
         moved: u64,
         /// Whether its index names platforms that were left out.
         sparse: bool,
+        /// Whether some of its referrers were not copied.
+        missed: bool,
     },
 }
 
@@ -69,7 +75,7 @@ impl Arrival {
     pub(in crate::sync) fn counted(self) -> (u64, bool) {
         match self {
             Self::Found { sparse } => (0, sparse),
-            Self::Copied { moved, sparse } => (moved, sparse),
+            Self::Copied { moved, sparse, .. } => (moved, sparse),
         }
     }
 }
@@ -90,6 +96,8 @@ impl Image {
             repairs: 0,
             drifted: None,
             replaces: None,
+            missed: false,
+            completes: None,
         }
     }
 }

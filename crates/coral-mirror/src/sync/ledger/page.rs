@@ -88,6 +88,7 @@ mod tests {
             let arrival = Arrival::Copied {
                 moved: 5,
                 sparse: false,
+                missed: false,
             };
             ledger.succeeded(&key(&n.to_string()), Digest::sha256(b"x"), arrival, now);
         }

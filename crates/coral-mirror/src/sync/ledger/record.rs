@@ -11,6 +11,7 @@ use coral_api::{MirroredRepository, PruningStatus, RepositorySettings};
 use coral_image::{Digest, ImageRef, Repository as Name};
 use jiff::Timestamp;
 
+use super::missed::MISSED;
 use super::{Image, Ledger, Phase, Repository, turn_of};
 use crate::expand::wanted;
 use crate::progress::Key;
@@ -212,7 +213,10 @@ impl Image {
             ImageState::Pending => (MirroredState::Pending, None),
             // Found broken: it is about to be copied again.
             ImageState::Mirrored(_) if self.digest.is_none() => (MirroredState::Pending, None),
-            ImageState::Mirrored(_) => (MirroredState::Mirrored, self.drift()),
+            ImageState::Mirrored(_) => {
+                let missed = self.missed.then(|| MISSED.to_owned());
+                (MirroredState::Mirrored, missed.or_else(|| self.drift()))
+            }
             ImageState::Failing(message) => (MirroredState::Failing, Some(message.clone())),
             ImageState::Error(message) => (MirroredState::Error, Some(message.clone())),
             ImageState::SourceGone(absence) => {
@@ -247,6 +251,7 @@ impl Image {
             .as_ref()
             .and_then(|text| Digest::parse(text).ok());
         self.sparse = record.sparse;
+        self.missed = record.message.as_deref() == Some(MISSED);
         self.verified = time(&record.verified);
         let message = || record.message.clone().unwrap_or_default();
         let state = match (record.state, self.digest) {
