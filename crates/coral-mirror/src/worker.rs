@@ -163,13 +163,14 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
 }
 
 impl<Q: Queue, A: AccessSource> Worker<Q, A> {
-    /// Tries referrers again that may be copied after all; the image itself has its name by now.
+    /// Tries referrers again that may be copied after all; the image itself has its name by now. A
+    /// registry that wants fewer requests is asked again in the next pass: its images come first.
     async fn with_what_was_missed(&self, mut request: CopyRequest, mut copied: Copied) -> Copied {
         let policy = RetryPolicy::default();
         request.options.look_first = true;
         request.options.broken.clear();
         for attempt in 1..MISSED_TRIES {
-            if !copied.missed.may_pass() {
+            if !copied.missed.may_pass_soon() {
                 break;
             }
             tokio::time::sleep(policy.backoff(attempt, rand::random())).await;

@@ -1,5 +1,7 @@
 //! Referrers and signature tags that a copy did without.
 
+use coral_distribution::Category;
+
 use super::CopyError;
 use crate::progress::chain;
 use crate::state::Cause;
@@ -14,6 +16,8 @@ pub struct Missed {
     pub first: Option<String>,
     /// Whether any of them may pass by itself.
     may_pass: bool,
+    /// Whether any of them was refused because of too many requests.
+    is_rate_limited: bool,
 }
 
 impl Missed {
@@ -22,6 +26,7 @@ impl Missed {
             count: 1,
             first: Some(chain(error)),
             may_pass: error.cause() != Cause::Refusal,
+            is_rate_limited: error.category() == Category::RateLimited.as_str(),
         }
     }
 
@@ -29,6 +34,7 @@ impl Missed {
         self.count += other.count;
         self.first = self.first.take().or(other.first);
         self.may_pass |= other.may_pass;
+        self.is_rate_limited |= other.is_rate_limited;
     }
 
     /// Whether nothing was missed.
@@ -39,5 +45,39 @@ impl Missed {
     /// Whether another try may help without anything being changed.
     pub fn may_pass(&self) -> bool {
         self.may_pass
+    }
+
+    /// Whether another try at once is worth it. Where the registry wants fewer requests it is not:
+    /// each refusal holds up all that is read from there, images too.
+    pub(crate) fn may_pass_soon(&self) -> bool {
+        self.may_pass && !self.is_rate_limited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::copy::Side;
+    use crate::pace::AskError;
+
+    #[test]
+    fn a_registry_that_wants_fewer_requests_is_not_asked_again_at_once() {
+        let closed = AskError::Closed {
+            host: "quay.io".to_owned(),
+            wait: Duration::from_secs(5),
+        };
+        let limited = Missed::of(&CopyError::at(Side::Source, closed));
+        assert!(limited.may_pass() && !limited.may_pass_soon());
+        let cut = Missed {
+            count: 1,
+            may_pass: true,
+            ..Missed::default()
+        };
+        assert!(cut.may_pass_soon());
+        let mut both = cut;
+        both.add(limited);
+        assert!(both.may_pass() && !both.may_pass_soon());
     }
 }
