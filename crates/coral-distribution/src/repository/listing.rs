@@ -38,44 +38,53 @@ impl RepositoryClient {
         url.query_pairs_mut().append_pair("n", PAGE);
         let first = url.clone();
         let mut pages = Pages::new(url);
-        let (mut tags, mut odd) = (Vec::new(), Odd::default());
-        let mut before = HashSet::new();
+        let mut found = Found::default();
         while let Some(url) = pages.next() {
-            let response = expect(
-                self.ask_page(url, &asked, "application/json").await?,
-                &[200],
-            )
-            .await?;
-            if is_html(&response) {
-                return Err(response.error(Problem::Html));
-            }
-            pages.follow(&response)?;
-            let host = response.host.clone();
-            let body = read_bounded(response, MAX_PAGE_SIZE).await?;
-            let fail = |text: String| Error::new(&host, &asked, Problem::Protocol(text));
-            let page: TagPage = serde_json::from_slice(&body)
-                .map_err(|error| fail(format!("the answer is not a list of tags: {error}")))?;
-            let names = page.tags.unwrap_or_default();
-            let mut news = 0;
-            for name in names.iter().filter(|name| !before.contains(*name)) {
-                news += 1;
-                match Tag::parse(name) {
-                    Ok(tag) => tags.push(tag),
-                    // One such name must not hide all others.
-                    Err(error) => odd.take_in(&error),
+            let (names, link) = match self.tag_page(url, &asked, &mut pages).await {
+                Ok((names, _)) if pages.asks_guess && !found.lacks_one_of(&names) => break,
+                Ok(page) => page,
+                Err(error) if pages.asks_guess => {
+                    tracing::debug!(%error, "no page follows the last one that has a full size");
+                    break;
                 }
-            }
-            if tags.len() + odd.count > MAX_TAGS {
+                Err(error) => return Err(error),
+            };
+            link?;
+            let may_be_cut = found.lacks_one_of(&names) && looks_cut(names.len());
+            found.take_in(&names);
+            if found.count() > MAX_TAGS {
                 let text = format!("more than {MAX_TAGS} tags");
-                return Err(Error::new(&host, &asked, Problem::Permanent(text)));
+                let host = self.repository.host();
+                return Err(Error::new(host, &asked, Problem::Permanent(text)));
             }
-            if let Some(last) = names.last().filter(|_| news > 0 && looks_cut(names.len())) {
+            if let Some(last) = names.last().filter(|_| may_be_cut) {
                 pages.look_further(&first, last);
             }
-            before = names.into_iter().collect();
         }
-        odd.tell(&asked);
-        Ok(tags)
+        found.odd.tell(&asked);
+        Ok(found.tags)
+    }
+
+    /// One page of tags: the names, and whether its link to the next page is understood.
+    async fn tag_page(
+        &self,
+        url: Url,
+        asked: &str,
+        pages: &mut Pages,
+    ) -> Result<(Vec<String>, Result<(), Error>), Error> {
+        let response = self.ask_page(url, asked, "application/json").await?;
+        let response = expect(response, &[200]).await?;
+        if is_html(&response) {
+            return Err(response.error(Problem::Html));
+        }
+        let link = pages.follow(&response);
+        let host = response.host.clone();
+        let body = read_bounded(response, MAX_PAGE_SIZE).await?;
+        let page: TagPage = serde_json::from_slice(&body).map_err(|error| {
+            let text = format!("the answer is not a list of tags: {error}");
+            Error::new(&host, asked, Problem::Protocol(text))
+        })?;
+        Ok((page.tags.unwrap_or_default(), link))
     }
 
     /// Asks for one page of a list.
@@ -98,9 +107,43 @@ impl RepositoryClient {
 }
 
 /// Whether a page of so many names may have been cut at its end. Without a `Link` the next page is
-/// then asked for all the same, because proxies drop headers; a page with nothing new is the end.
+/// then asked for all the same, because proxies drop headers. That request is a guess, which
+/// registries that page by a token of their own ignore or refuse: its answer counts only if it
+/// names new tags, and in every other case the list is whole as it was.
 fn looks_cut(names: usize) -> bool {
     names > 0 && names.is_multiple_of(ROUND)
+}
+
+/// What the pages so far have named.
+#[derive(Default)]
+struct Found {
+    /// In the order of the registry, each once.
+    tags: Vec<Tag>,
+    seen: HashSet<Tag>,
+    odd: Odd,
+}
+
+impl Found {
+    /// Whether one of these names is a tag that no page has named.
+    fn lacks_one_of(&self, names: &[String]) -> bool {
+        let is_new = |tag: Tag| !self.seen.contains(&tag);
+        names.iter().any(|name| Tag::parse(name).is_ok_and(is_new))
+    }
+
+    fn take_in(&mut self, names: &[String]) {
+        for name in names {
+            match Tag::parse(name) {
+                Ok(tag) if self.seen.insert(tag.clone()) => self.tags.push(tag),
+                Ok(_) => {}
+                // One such name must not hide all others.
+                Err(error) => self.odd.take_in(&error),
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.tags.len() + self.odd.count
+    }
 }
 
 /// Names in a list that are no tags, told of once, however many they are.
@@ -131,6 +174,11 @@ pub(super) struct Pages {
     next: Option<Url>,
     seen: HashSet<Url>,
     most: usize,
+    /// Whether the next page is one that the registry has not named.
+    next_is_guess: bool,
+    /// The same of the page that was given last.
+    asks_guess: bool,
+    has_guessed: bool,
 }
 
 impl Pages {
@@ -139,6 +187,9 @@ impl Pages {
             next: Some(first),
             seen: HashSet::new(),
             most: MAX_PAGES,
+            next_is_guess: false,
+            asks_guess: false,
+            has_guessed: false,
         }
     }
 
@@ -150,6 +201,7 @@ impl Pages {
     /// The next page to ask for.
     pub(super) fn next(&mut self) -> Option<Url> {
         let next = self.next.take()?;
+        self.asks_guess = std::mem::take(&mut self.next_is_guess);
         self.seen.insert(next.clone());
         Some(next)
     }
@@ -165,6 +217,8 @@ impl Pages {
         url.query_pairs_mut().append_pair("last", last);
         if self.next.is_none() && !self.seen.contains(&url) {
             self.next = Some(url);
+            self.next_is_guess = true;
+            self.has_guessed = true;
         }
     }
 
@@ -198,6 +252,10 @@ impl Pages {
             return Err(response.error(Problem::Unsafe(text)));
         }
         if self.seen.contains(&next) {
+            // A registry that ignores the guess begins again with its first page.
+            if self.has_guessed {
+                return Ok(());
+            }
             return Err(fail(format!(
                 "its pages go in a circle at {}",
                 location::shown(&next)

@@ -85,6 +85,48 @@ async fn a_registry_that_knows_no_pages_is_read_to_its_end() {
     assert_eq!(registry.requests().len(), 2);
 }
 
+/// A page of these tags, with what it names as the next one.
+fn page(names: std::ops::Range<usize>, next: Option<&str>) -> Effect {
+    let names: Vec<_> = names.map(|n| format!("\"v{n}\"")).collect();
+    let body = format!("{{\"name\":\"x\",\"tags\":[{}]}}", names.join(","));
+    let link = next.map(|next| format!("</v2/{PATH}/tags/list?{next}>; rel=\"next\""));
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(link.as_deref().map(|link| ("link", link)));
+    status(200, &headers, &body)
+}
+
+/// Regression: a registry with page tokens of its own failed for good where its last page was full.
+#[tokio::test]
+async fn what_answers_the_guess_of_a_further_page_does_no_harm() {
+    let answers = [
+        status(400, &[], ""),
+        status(404, &[], ""),
+        status(405, &[], ""),
+        status(403, &[], ""),
+        status(429, &[], ""),
+        status(500, &[], ""),
+        status(503, &[], ""),
+        Effect::Html { status: 200 },
+        Effect::Garbage { status: 200 },
+        page(0..0, None),
+        page(0..100, Some("next_page=1")),
+        page(0..100, Some("next_page=other")),
+        page(50..150, Some("next_page=1")),
+        // One was pushed meanwhile, and the list goes in a circle.
+        page(150..201, Some("next_page=1")),
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        let registry = registry_with_tags(0, 10).await;
+        registry.fault(Fault::new(answer).path("last="));
+        registry.fault(Fault::new(page(100..200, None)).path("next_page=1"));
+        registry.fault(Fault::new(page(0..100, Some("next_page=1"))).first(1));
+        let tags = anonymous(&registry).tags().await.unwrap();
+        let expected = if number == 13 { 201 } else { 200 };
+        assert_eq!(tags.len(), expected, "answer {number}");
+        assert_eq!(registry.requests().len(), 3, "answer {number}");
+    }
+}
+
 #[tokio::test]
 async fn an_answer_without_tags_is_no_empty_list() {
     let registry = registry_with_tags(5, 10).await;
