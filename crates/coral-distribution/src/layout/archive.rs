@@ -1,10 +1,14 @@
 //! A layout as one tar file, written as a whole.
 
+mod inherited;
+
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use inherited::Inherited;
 
 use super::files::problem;
 use super::{Layout, Tree};
@@ -18,7 +22,8 @@ const REMOVALS: usize = 8;
 /// A tar that is going to be written. What it will hold is collected in a folder beside it, which
 /// goes away with this value; the file appears, synced and under its name, when
 /// [`NewArchive::finish`] returns, and replaces one that was there. A symbolic link stays, and the
-/// file that it names is written; what is no regular file, such as a pipe, is written into.
+/// file that it names is written; what is no regular file, such as a pipe, is written into, and so
+/// is a file that this process has open, as `/dev/stdout` or `/dev/fd/5`, from where it stands.
 #[derive(Debug)]
 pub struct NewArchive {
     target: PathBuf,
@@ -27,12 +32,14 @@ pub struct NewArchive {
 }
 
 /// How the tar comes to its target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 enum Way {
     /// As a new file that takes this name.
     Replace(PathBuf),
     /// Byte by byte into what is there: a pipe, a terminal, a device.
     Into(PathBuf),
+    /// Byte by byte into a file that this process was started with.
+    Open(Inherited),
 }
 
 /// Links that are followed to a file that is not there yet.
@@ -40,6 +47,9 @@ const MAX_LINKS: usize = 40;
 
 /// Looks at what lies at the target.
 fn way_to(target: &Path) -> std::io::Result<Way> {
+    if let Some(number) = inherited::number(target) {
+        return Inherited::take(number).map(Way::Open);
+    }
     match std::fs::metadata(target) {
         Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
         // A socket is connected to, not opened.
@@ -48,28 +58,10 @@ fn way_to(target: &Path) -> std::io::Result<Way> {
             "a socket is no place for an archive",
         )),
         Ok(found) if !found.is_file() => Ok(Way::Into(target.to_owned())),
-        // `/dev/stdout` is whatever the shell opened: its name may be gone, and others write to it.
-        Ok(_) if leads_through_proc(target) => Ok(Way::Into(target.to_owned())),
         Ok(_) => std::fs::canonicalize(target).map(Way::Replace),
         Err(error) if error.kind() == ErrorKind::NotFound => end_of_links(target).map(Way::Replace),
         Err(error) => Err(error),
     }
-}
-
-/// Whether one of the links at the target is one of the kernel's own, of an open file.
-fn leads_through_proc(target: &Path) -> bool {
-    let mut path = target.to_owned();
-    for _ in 0..MAX_LINKS {
-        let folder = std::fs::canonicalize(parent(&path));
-        if folder.is_ok_and(|folder| folder.starts_with("/proc")) {
-            return true;
-        }
-        match std::fs::read_link(&path) {
-            Ok(next) => path = parent(&path).join(next),
-            Err(_) => return false,
-        }
-    }
-    false
 }
 
 /// The file that a link names, which is not there yet.
@@ -104,7 +96,7 @@ impl NewArchive {
         let name = format!(".coral-{}", uuid::Uuid::new_v4().simple());
         let folder = match &way {
             Way::Replace(file) => parent(file).join(name),
-            Way::Into(_) => std::env::temp_dir().join(name),
+            Way::Into(_) | Way::Open(_) => std::env::temp_dir().join(name),
         };
         if let Err(error) = std::fs::create_dir(&folder) {
             let problem = problem("cannot make the folder", &folder, error);
@@ -165,6 +157,7 @@ impl Packing {
                 let file = open.write(true).truncate(true).open(path);
                 return self.write(file.map_err(fail)?).map(drop);
             }
+            Way::Open(inherited) => return self.write(inherited).map(drop),
         };
         let whole = self.folder.join("whole.tar");
         let file = self.write(File::create_new(&whole).map_err(fail)?)?;
@@ -182,7 +175,7 @@ impl Packing {
     }
 
     /// Writes all of the tar into a file.
-    fn write(&self, file: File) -> Result<File, Problem> {
+    fn write<W: std::io::Write>(&self, file: W) -> Result<W, Problem> {
         let fail = |error| problem("cannot write", &self.target, error);
         let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, file));
         for name in ["oci-layout", "index.json"] {
@@ -279,8 +272,6 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd as _;
-
     use super::*;
 
     #[test]
@@ -301,27 +292,95 @@ mod tests {
         )
         .unwrap();
         let real = std::fs::canonicalize(at("there.tar")).unwrap();
-        assert_eq!(
-            way_to(&at("there.tar")).unwrap(),
-            Way::Replace(real.clone())
-        );
-        assert_eq!(way_to(&at("link")).unwrap(), Way::Replace(real));
-        assert_eq!(
-            way_to(&at("dangling")).unwrap(),
-            Way::Replace(at("new.tar"))
-        );
-        assert_eq!(way_to(&at("none")).unwrap(), Way::Replace(at("none")));
-        assert_eq!(way_to(&at("pipe")).unwrap(), Way::Into(at("pipe")));
+        let replaced = |path: &Path| match way_to(path).unwrap() {
+            Way::Replace(file) => file,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(replaced(&at("there.tar")), real);
+        assert_eq!(replaced(&at("link")), real);
+        assert_eq!(replaced(&at("dangling")), at("new.tar"));
+        assert_eq!(replaced(&at("none")), at("none"));
+        assert!(matches!(way_to(&at("pipe")).unwrap(), Way::Into(_)));
         let null = Path::new("/dev/null");
-        assert_eq!(way_to(null).unwrap(), Way::Into(null.to_owned()));
+        assert!(matches!(way_to(null).unwrap(), Way::Into(_)));
         assert!(way_to(&at("circle")).is_err());
         assert!(way_to(dir.path()).is_err());
     }
 
+    fn tar_into(target: PathBuf) {
+        let archive = NewArchive::create(target).unwrap();
+        let layout = archive.folder.path.clone();
+        std::fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+        for name in ["oci-layout", "index.json", "blobs/sha256/x"] {
+            std::fs::write(layout.join(name), name).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(archive.finish()).unwrap();
+    }
+
+    fn of_this_process(file: &impl std::os::fd::AsRawFd) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    /// The rules of a container may forbid it for all descriptors but the standard ones.
+    fn may_duplicate(file: &impl std::os::fd::AsRawFd) -> bool {
+        inherited::duplicated_by_the_kernel(file.as_raw_fd()).is_ok()
+    }
+
+    /// Regression: what was there before was lost, and what came after went over the archive.
     #[test]
-    fn an_open_file_of_the_process_is_written_into() {
+    fn an_open_file_is_written_from_where_it_stands_and_nothing_is_cut_off() {
+        for appends in [true, false] {
+            let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+            std::fs::write(&path, "before and the rest").unwrap();
+            let mut options = File::options();
+            let mut file = options.write(true).append(appends).open(&path).unwrap();
+            if !may_duplicate(&file) {
+                return;
+            }
+            if !appends {
+                file.write_all(b"before").unwrap();
+            }
+            tar_into(of_this_process(&file));
+            file.write_all(b"after").unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let start: &[u8] = if appends {
+                b"before and the rest"
+            } else {
+                b"before"
+            };
+            let tar = bytes.strip_prefix(start).unwrap();
+            let tar = tar.strip_suffix(b"after").unwrap();
+            let mut tar = tar::Archive::new(tar);
+            assert_eq!(tar.entries().unwrap().count(), 3, "appends: {appends}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_is_open_takes_an_archive() {
+        use std::io::Read as _;
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        if !may_duplicate(&theirs) {
+            return;
+        }
+        theirs.set_nonblocking(true).unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            ours.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        tar_into(of_this_process(&theirs));
+        drop(theirs);
+        let bytes = reader.join().unwrap();
+        let mut tar = tar::Archive::new(&bytes[..]);
+        assert_eq!(tar.entries().unwrap().count(), 3);
+    }
+
+    #[test]
+    fn what_is_open_for_reading_only_is_refused_before_the_copy() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        assert_eq!(way_to(&open).unwrap(), Way::Into(open));
+        let file = File::open(file.path()).unwrap();
+        assert!(way_to(&of_this_process(&file)).is_err());
+        assert!(way_to(Path::new("/proc/self/fd/987654")).is_err());
     }
 }

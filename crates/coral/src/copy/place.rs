@@ -1,5 +1,7 @@
 //! The ends of a copy, as they are typed.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,9 +149,12 @@ impl Place {
         Ok((Self::Layout(archive.layout(), name), Some(archive)))
     }
 
-    /// Whether it is written to standard output.
+    /// Whether it is written to standard output, under whatever name.
     pub(crate) fn is_standard_output(&self) -> bool {
-        matches!(self, Self::Archive(file, _) if file.as_os_str() == STANDARD_OUTPUT)
+        let Self::Archive(file, _) = self else {
+            return false;
+        };
+        file.as_os_str() == STANDARD_OUTPUT || is_same_file(file, std::io::stdout().as_fd())
     }
 
     pub(crate) fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
@@ -304,8 +309,20 @@ fn path_and_name(text: &str, rest: &str, expected: &str) -> Result<(PathBuf, Nam
     Ok((PathBuf::from(path), name))
 }
 
+/// Whether a path leads to an open file.
+fn is_same_file(path: &Path, open: BorrowedFd<'_>) -> bool {
+    let open = open.try_clone_to_owned().map(std::fs::File::from);
+    let open = open.and_then(|open| open.metadata());
+    matches!(
+        (std::fs::metadata(path), open),
+        (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino())
+    )
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
 
     #[test]
@@ -405,6 +422,20 @@ mod tests {
                 .unwrap()
                 .is_standard_output()
         );
+    }
+
+    #[test]
+    fn an_open_file_is_known_by_any_of_its_names() {
+        let (one, other) = (
+            tempfile::NamedTempFile::new().unwrap(),
+            tempfile::NamedTempFile::new().unwrap(),
+        );
+        let open = format!("/proc/self/fd/{}", one.as_file().as_raw_fd());
+        for path in [Path::new(&open), one.path()] {
+            assert!(is_same_file(path, one.as_fd()));
+            assert!(!is_same_file(path, other.as_fd()));
+        }
+        assert!(!is_same_file(Path::new("/none"), one.as_fd()));
     }
 
     #[test]
