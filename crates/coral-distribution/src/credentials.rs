@@ -292,6 +292,12 @@ fn credentials<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<&'a Credentia
 }
 
 impl Scope {
+    /// All of every host.
+    const ANY: Self = Self {
+        host: HostPattern::Any,
+        path: String::new(),
+    };
+
     fn fits(&self, host: &Host, path: Option<&str>) -> bool {
         let host_fits = match &self.host {
             HostPattern::Exact(own) => own == host,

@@ -46,14 +46,17 @@ pub(super) fn read(
             limit: MAX_CONFIG,
         });
     }
-    let root: Map<String, Value> =
-        serde_json::from_slice(json).map_err(|error| form(origin, &error))?;
+    let root = root(json, origin)?;
     // Docker asks a helper before it looks at what the file itself holds.
     let mut entries = match programs {
         Helpers::Run => helpers(&root, origin),
         Helpers::Refused => refused_helpers(&root, origin),
     };
-    for (key, value) in auths(&root, origin)? {
+    let auths = auths(&root, origin).unwrap_or_else(|wrong| {
+        entries.push((Scope::ANY, Grant::Unusable(wrong.to_string())));
+        Vec::new()
+    });
+    for (key, value) in auths {
         let Some(scope) = scope(key) else {
             passed_over(origin, key);
             continue;
@@ -64,6 +67,43 @@ pub(super) fn read(
         entries.extend(grant.map(|grant| (scope, grant)));
     }
     Ok(entries)
+}
+
+/// The object that the file is. As Docker does, nothing is taken for an empty one, a byte order mark
+/// is passed over, and what is no Unicode becomes a letter that fits no credential.
+fn root(json: &[u8], origin: &str) -> Result<Map<String, Value>, CredentialsError> {
+    let text = String::from_utf8_lossy(json);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.is_empty() || text == "null" {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(text)
+        .or_else(|error| serde_json::from_str(&without_lone_surrogates(text)).map_err(|_| error))
+        .map_err(|error| form(origin, &error))
+}
+
+/// `\ud800` stands for a letter only in a pair, and Go takes it for an unknown one elsewhere.
+fn without_lone_surrogates(json: &str) -> String {
+    let unit = |text: &str| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut mended, mut rest) = (String::with_capacity(json.len()), json);
+    while let Some(at) = rest.find('\\') {
+        mended.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let pair = (unit(rest), rest.get(6..).and_then(unit));
+        let length = match pair {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => 6,
+            // Also a backslash that stands for itself.
+            _ => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        let (escape, after) = rest.split_at(length);
+        mended.push_str(if length == 6 { "\\ufffd" } else { escape });
+        rest = after;
+    }
+    mended + rest
 }
 
 /// Other programs write what they like into the file: an entry for nothing is none.
@@ -212,11 +252,7 @@ fn helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
         }
     }
     if let Some(store) = root.get("credsStore").filter(|value| set(value)) {
-        let scope = Scope {
-            host: HostPattern::Any,
-            path: String::new(),
-        };
-        found.push((scope, helper("credsStore", store)));
+        found.push((Scope::ANY, helper("credsStore", store)));
     }
     found
 }

@@ -48,6 +48,39 @@ fn an_entry_that_is_odd_takes_nothing_from_the_others() {
     }
 }
 
+/// Regression: each of these stopped every copy, also of public images.
+#[test]
+fn what_docker_reads_without_a_word_is_no_error() {
+    let read = |json: &[u8]| Credentials::from_docker_config(json, "config.json").unwrap();
+    for empty in ["", " \n", "null", "\u{feff}{}", "\u{feff}"] {
+        assert!(read(empty.as_bytes()).is_empty(), "{empty:?}");
+    }
+    let odd: [&[u8]; 6] = [
+        b"\xe4",
+        br"\ud800",
+        br"\udc00\ud800",
+        br"\\\ud800\\",
+        br"\ud83d\ude00",
+        br"\ud800\u",
+    ];
+    let good = auth("me");
+    for odd in &odd[..5] {
+        let config = [
+            br#"{"auths": {"x.example": {"username": "x", "password": ""#,
+            *odd,
+            br#""}, "quay.io": {"auth": ""#,
+            good.as_bytes(),
+            br#""}}}"#,
+        ]
+        .concat();
+        let read = read(&config);
+        let found = read.for_repository(&Repository::parse("quay.io/a").unwrap());
+        assert_eq!(found[0].username, "me", "{}", odd.escape_ascii());
+    }
+    let broken = [br#"{"x": ""#, odd[5], br#""}"#].concat();
+    assert!(Credentials::from_docker_config(&broken, "config.json").is_err());
+}
+
 #[test]
 fn the_longest_path_comes_first() {
     let config = format!(
@@ -228,7 +261,10 @@ fn messages_name_file_and_entry_and_never_a_secret() {
         "{broken}"
     );
     assert!(message("[]").contains("object"));
-    assert!(message(r#"{"auths": []}"#).contains("\"auths\" of config.json"));
+    for odd in ["[]", "\"\"", "5"] {
+        let told = hint(&format!(r#"{{"auths": {odd}}}"#), "reg.example/a").unwrap();
+        assert!(told.contains("\"auths\" of config.json"), "{told}");
+    }
     let huge = format!(
         "{{\"auths\": {{}}, \"x\": \"{}\"}}",
         "x".repeat(super::MAX_CONFIG)
