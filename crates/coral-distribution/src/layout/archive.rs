@@ -64,6 +64,60 @@ fn way_to(target: &Path) -> std::io::Result<Way> {
     }
 }
 
+/// Makes the folder to collect in. Where none can be made beside a file that is there and may be
+/// written, that file is written into.
+fn with_folder(way: Way, name: &str) -> Result<(Way, PathBuf), (PathBuf, std::io::Error)> {
+    let elsewhere = std::env::temp_dir().join(name);
+    let (way, folder) = match way {
+        Way::Replace(file) => {
+            let beside = parent(&file).join(name);
+            match std::fs::create_dir(&beside) {
+                Ok(()) => return Ok((Way::Replace(file), beside)),
+                Err(error) if is_of_the_name(&error) && may_be_written(&file) => {
+                    (Way::Into(file), elsewhere)
+                }
+                Err(error) => return Err((beside, error)),
+            }
+        }
+        way => (way, elsewhere),
+    };
+    match std::fs::create_dir(&folder) {
+        Ok(()) => Ok((way, folder)),
+        Err(error) => Err((folder, error)),
+    }
+}
+
+/// Whether it is the name that is refused, and perhaps not the file under it: one that is mounted,
+/// or that is in a folder of another user.
+fn is_of_the_name(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ResourceBusy
+            | ErrorKind::CrossesDevices
+            | ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+fn may_be_written(file: &Path) -> bool {
+    file.is_file() && File::options().write(true).open(file).is_ok()
+}
+
+/// What is left to do after the renaming: where the file had to stay, it gets the content.
+fn settle(whole: &Path, target: &Path, renamed: std::io::Result<()>) -> std::io::Result<()> {
+    match renamed {
+        Ok(()) => File::open(parent(target))?.sync_all(),
+        Err(error) if is_of_the_name(&error) && may_be_written(target) => {
+            // It is gone where the copy was given up meanwhile, and the file stays as it was.
+            let mut whole = File::open(whole)?;
+            let mut file = File::options().write(true).truncate(true).open(target)?;
+            std::io::copy(&mut whole, &mut file)?;
+            file.sync_all()
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The file that a link names, which is not there yet.
 fn end_of_links(target: &Path) -> std::io::Result<PathBuf> {
     let mut path = target.to_owned();
@@ -94,14 +148,10 @@ impl NewArchive {
             Error::new(target.display(), "writing the archive", problem)
         })?;
         let name = format!(".coral-{}", uuid::Uuid::new_v4().simple());
-        let folder = match &way {
-            Way::Replace(file) => parent(file).join(name),
-            Way::Into(_) | Way::Open(_) => std::env::temp_dir().join(name),
-        };
-        if let Err(error) = std::fs::create_dir(&folder) {
+        let (way, folder) = with_folder(way, &name).map_err(|(folder, error)| {
             let problem = problem("cannot make the folder", &folder, error);
-            return Err(Error::new(target.display(), "writing the archive", problem));
-        }
+            Error::new(target.display(), "writing the archive", problem)
+        })?;
         Ok(Self {
             target,
             way,
@@ -167,11 +217,9 @@ impl Packing {
         if *is_given_up {
             return Err(fail(ErrorKind::Interrupted.into()));
         }
-        std::fs::rename(&whole, target).map_err(fail)?;
+        let renamed = std::fs::rename(&whole, target);
         drop(is_given_up);
-        File::open(parent(target))
-            .and_then(|folder| folder.sync_all())
-            .map_err(fail)
+        settle(&whole, target, renamed).map_err(fail)
     }
 
     /// Writes all of the tar into a file.
@@ -320,6 +368,30 @@ mod tests {
 
     fn of_this_process(file: &impl std::os::fd::AsRawFd) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    /// Regression: into a file that is mounted, such as one of `docker run -v`, no copy went.
+    #[test]
+    fn a_file_that_cannot_be_replaced_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, target) = (dir.path().join("whole.tar"), dir.path().join("target.tar"));
+        std::fs::write(&whole, "new").unwrap();
+        let refused = |number| Err(std::io::Error::from_raw_os_error(number));
+        for errno in [
+            rustix::io::Errno::BUSY,
+            rustix::io::Errno::XDEV,
+            rustix::io::Errno::ACCESS,
+        ] {
+            std::fs::write(&target, "what was there").unwrap();
+            settle(&whole, &target, refused(errno.raw_os_error())).unwrap();
+            assert_eq!(std::fs::read(&target).unwrap(), b"new", "{errno}");
+        }
+        let full = rustix::io::Errno::NOSPC.raw_os_error();
+        assert!(settle(&whole, &target, refused(full)).is_err());
+        let none = dir.path().join("none.tar");
+        let busy = rustix::io::Errno::BUSY.raw_os_error();
+        assert!(settle(&whole, &none, refused(busy)).is_err());
+        assert!(!none.exists());
     }
 
     /// The rules of a container may forbid it for all descriptors but the standard ones.
