@@ -181,10 +181,11 @@ impl Transport {
             _ => return Ok(None),
         }
         let Some(text) = sent.header(LOCATION) else {
-            return Err(sent.error(Problem::protocol("a redirect came without a Location")));
+            let text = "a redirect came without a Location".to_owned();
+            return Err(sent.error(Problem::Permanent(text)));
         };
         let target = location::join(&request.url, text)
-            .map_err(|text| sent.error(Problem::Protocol(text)))?;
+            .map_err(|text| sent.error(Problem::Permanent(text)))?;
         self.check_downgrade(&request.url, &target)
             .map_err(|problem| sent.error(problem))?;
         if matches!(request.body, Body::Secret(_)) && !location::same_origin(&request.url, &target)

@@ -242,6 +242,10 @@ impl Problem {
         match self {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
             Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
+            // Not implemented, and not in this version of HTTP: no load of the server.
+            Self::Answer(answer) if matches!(answer.status.as_u16(), 501 | 505) => {
+                Disposition::WaitForChange
+            }
             Self::Helper(error) if error.passing => Disposition::Retry,
             Self::Unsafe(_)
             | Self::OtherProtocol(_)

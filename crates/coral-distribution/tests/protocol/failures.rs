@@ -262,3 +262,23 @@ async fn a_host_that_is_not_there_is_told_apart_from_a_name_that_is_not() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn redirects_to_nowhere_and_what_a_server_has_not_built_are_not_tried_again() {
+    for effect in [
+        status(302, &[], ""),
+        status(307, &[("location", "ftp://elsewhere.example/x")], ""),
+        status(501, &[], ""),
+        status(505, &[], ""),
+    ] {
+        let (registry, _) = registry_with_image().await;
+        registry.fault(Fault::new(effect.clone()));
+        let error = anonymous(&registry).manifest(&tag("1")).await.unwrap_err();
+        let disposition = error.disposition();
+        assert_eq!(
+            disposition,
+            Disposition::WaitForChange,
+            "{effect:?}: {error}"
+        );
+    }
+}
