@@ -56,6 +56,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder of repositories is not the one that the content belongs to.
+    #[error("{path} is missing, so the folder that it belongs to may be empty by mistake: nothing is collected; bring the contents of the folder back, or, if they are not wanted any more, make the file (it is empty)", path = path.display())]
+    Unmarked {
+        /// The mark that is missing.
+        path: PathBuf,
+    },
     /// A newer Coral wrote it.
     #[error("storage folder {path} has layout version {found}, this release knows up to {known}; use the release that wrote it, or a newer one", path = path.display())]
     Newer {
@@ -104,6 +110,7 @@ impl StoreError {
             Self::NotEmpty { .. } => "not_empty",
             Self::InUse { .. } => "in_use",
             Self::Replaced { .. } => "replaced",
+            Self::Unmarked { .. } => "unmarked",
             Self::Newer { .. } => "newer",
             Self::Damaged { .. } => "damaged",
             Self::Closed => "closed",

@@ -14,6 +14,8 @@
 //!   held meanwhile, which is checked under the content's lock, right before the unlink.
 //! - Links are gone from the disk before content is touched, so no crash leaves a link without
 //!   content.
+//! - A folder of repositories that is missing or empty by mistake has no mark (`open.rs`), without
+//!   which nothing is collected.
 //! - An error ends the collection before it touches content, for then not everything is marked.
 //!
 //! The memory is 16 bytes or so for each blob of the store (hashes of digests; two digests with one
@@ -96,7 +98,10 @@ impl Files {
 
 impl Pass<'_> {
     fn run(&mut self) -> Result<(), Ended> {
+        // Before and after, so that the marks are those of the folder that the content belongs to.
+        self.files.check_repositories()?;
         self.repositories(&self.files.layout.repositories(), "")?;
+        self.files.check_repositories()?;
         self.contents()
     }
 

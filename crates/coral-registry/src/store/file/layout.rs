@@ -5,6 +5,7 @@
 //! coral-clock.json                               the store's clock, which leases are measured by
 //! lock                                           held by the process that has the store
 //! blobs/<alg>/<2 hex>/<hex>                      all content, once for all repositories
+//! repositories/_mark                             empty: this is the folder that the store made
 //! repositories/<path>/_blobs/<alg>/<hex>         empty: this repository has the blob; its time
 //!                                                of modification is the last lease on it
 //! repositories/<path>/_manifests/<alg>/<hex>     record: media type, size, subject
@@ -76,6 +77,11 @@ impl Layout {
 
     pub(super) fn repositories(&self) -> PathBuf {
         self.root.join("repositories")
+    }
+
+    /// Its absence says that the folder of repositories is not the one that the content belongs to.
+    pub(super) fn repositories_mark(&self) -> PathBuf {
+        self.repositories().join("_mark")
     }
 
     pub(super) fn repository(&self, repository: &RepositoryPath) -> PathBuf {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Mutex;
 
-use coral_image::Algorithm;
+use coral_image::{Algorithm, RepositoryPath};
 use rustix::fs::{FlockOperation, flock, syncfs};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,9 @@ const MOST_MANIFESTS: usize = 8 * 1024 * 1024;
 #[serde(rename_all = "camelCase")]
 struct Mark {
     layout_version: u64,
+    /// Whether the folder of repositories was marked. Releases that do not know of it leave it out.
+    #[serde(default)]
+    repositories_marked: bool,
 }
 
 /// What a folder may hold that is not a store yet: what an earlier start got to before it ended,
@@ -46,9 +49,11 @@ const NEW_MARK: &str = "coral-store.json.new";
 pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     let dir = make_root(dir)?;
     let layout = Layout::new(&dir);
-    check_ours(&layout)?;
+    let mark = check_ours(&layout)?;
     let lock = take_lock(&layout)?;
-    write_mark(&layout)?;
+    if mark.is_none() {
+        write_mark(&layout, false)?;
+    }
     let durable = Durable::new(&dir, layout.tmp());
     for folder in [
         layout.tmp(),
@@ -61,6 +66,11 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     // Made one by one, nearly every blob of a young store would wait for one more sync.
     let shelves = (0..=u8::MAX).map(|byte| format!("{byte:02x}"));
     durable.make_folders(&layout.contents(Algorithm::Sha256), shelves)?;
+    mark_repositories(
+        &layout,
+        &durable,
+        mark.is_some_and(|it| it.repositories_marked),
+    )?;
     settle_leftovers(&layout)?;
     let leases = Leases::open(layout.root())?;
     Ok(Files {
@@ -134,6 +144,18 @@ impl Files {
     }
 }
 
+impl Files {
+    /// Whether the folder of repositories is the one that the content belongs to.
+    pub(super) fn check_repositories(&self) -> Result<(), StoreError> {
+        let path = self.layout.repositories_mark();
+        match fs::metadata(&path) {
+            Ok(_) => Ok(()),
+            Err(error) if records::absent(&error) => Err(StoreError::Unmarked { path }),
+            Err(error) => Err(StoreError::io("read", &path, error)),
+        }
+    }
+}
+
 /// Two processes would not know of each other's uploads and locks.
 fn take_lock(layout: &Layout) -> Result<File, StoreError> {
     let path = layout.lock();
@@ -154,7 +176,7 @@ fn take_lock(layout: &Layout) -> Result<File, StoreError> {
 
 /// A store of a version that is known here, or an empty folder: nobody's own files may be taken
 /// for a store's.
-fn check_ours(layout: &Layout) -> Result<(), StoreError> {
+fn check_ours(layout: &Layout) -> Result<Option<Mark>, StoreError> {
     let root = layout.root();
     match records::read::<Mark>(&layout.mark())? {
         Some(mark) if mark.layout_version > LAYOUT_VERSION => Err(StoreError::Newer {
@@ -162,7 +184,7 @@ fn check_ours(layout: &Layout) -> Result<(), StoreError> {
             found: mark.layout_version,
             known: LAYOUT_VERSION,
         }),
-        Some(_) => Ok(()),
+        Some(mark) => Ok(Some(mark)),
         None => match names_in(root)?
             .iter()
             .find(|name| !NOT_FOREIGN.contains(&name.as_str()))
@@ -171,19 +193,20 @@ fn check_ours(layout: &Layout) -> Result<(), StoreError> {
                 path: root.to_owned(),
                 name: name.clone(),
             }),
-            None => Ok(()),
+            None => Ok(None),
         },
     }
 }
 
 /// Comes before everything else that is made, so that the next start knows its own folder.
-fn write_mark(layout: &Layout) -> Result<(), StoreError> {
+fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), StoreError> {
     let (new, mark) = (layout.root().join(NEW_MARK), layout.mark());
     let write = || {
         fs::write(
             &new,
             records::write(&Mark {
                 layout_version: LAYOUT_VERSION,
+                repositories_marked,
             }),
         )?;
         File::open(&new)?.sync_data()?;
@@ -191,6 +214,47 @@ fn write_mark(layout: &Layout) -> Result<(), StoreError> {
     };
     write().map_err(|error| refused(layout.root(), "write", error))?;
     durable::sync_folder(layout.root())
+}
+
+/// Marks the folder of repositories, without which a collection deletes nothing: one that is empty
+/// because its disk is not mounted, or that is restored later than the content, would have all content
+/// deleted. A store without content, and one of a release that had no such marks, are believed;
+/// where a mark was once and is not now, it is not made anew.
+fn mark_repositories(
+    layout: &Layout,
+    durable: &Durable,
+    was_marked: bool,
+) -> Result<(), StoreError> {
+    if !layout.repositories_mark().exists() {
+        let is_believed = !was_marked && has_repositories(layout)?;
+        if !is_believed && has_content(layout)? {
+            let path = layout.repositories_mark();
+            tracing::error!("{}", StoreError::Unmarked { path });
+            return Ok(());
+        }
+        durable.mark(&layout.repositories_mark())?;
+    }
+    if was_marked {
+        return Ok(());
+    }
+    write_mark(layout, true)
+}
+
+fn has_repositories(layout: &Layout) -> Result<bool, StoreError> {
+    let names = names_in(&layout.repositories())?;
+    Ok(names.iter().any(|name| RepositoryPath::parse(name).is_ok()))
+}
+
+fn has_content(layout: &Layout) -> Result<bool, StoreError> {
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let folder = layout.contents(algorithm);
+        for shelf in names_in(&folder)? {
+            if !names_in(&folder.join(shelf))?.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Sweeps temporary files, and makes everything else that an earlier run renamed but had no time

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::file::publish::Content;
 use crate::store::file::{Files, open};
-use crate::store::{Collected, CollectionRules, Mounted, Pace, PutManifestError};
+use crate::store::{Collected, CollectionRules, Mounted, Pace, PutManifestError, StoreError};
 
 const GRACE: Duration = Duration::from_millis(500);
 const WORKERS: usize = 4;
@@ -296,6 +296,51 @@ fn untagged_manifests_go_only_where_that_is_wanted_and_not_before_they_were_unta
     assert_eq!(collect(&files, &untagged).manifests, 3);
     files.leases.advance(GRACE * 5);
     assert_eq!(collect(&files, &untagged).kept_contents, 0);
+}
+
+#[test]
+fn a_folder_of_repositories_that_is_not_the_stores_own_costs_no_content() {
+    let (folder, files) = store();
+    let (a, b) = (repository("a"), repository("b"));
+    push(folder.path(), &files, &a, b"layer");
+    let image = manifest(&[b"layer"], None);
+    files.put_manifest(&a, &image, &[tag("v1")]).unwrap();
+    let repositories = files.layout.repositories();
+    let away = folder.path().join("away");
+    drop(files);
+    std::fs::rename(&repositories, &away).unwrap();
+    for name in [b"early", b"later"] {
+        let files = open::open(&folder.path().join("store")).unwrap();
+        // One that is in use again already is no other case.
+        push(folder.path(), &files, &b, name);
+        files.leases.advance(GRACE * 10);
+        let failed = files.collect(&rules(), &CancellationToken::new());
+        assert!(
+            matches!(failed, Err(StoreError::Unmarked { .. })),
+            "{failed:?}"
+        );
+    }
+    std::fs::remove_dir_all(&repositories).unwrap();
+    std::fs::rename(&away, &repositories).unwrap();
+    let files = open::open(&folder.path().join("store")).unwrap();
+    let wanted = (a.clone(), Version::Tag(tag("v1")));
+    assert!(files.manifest(&wanted).unwrap().is_some());
+    let blob = files.open_blob(&a, &Digest::sha256(b"layer")).unwrap();
+    assert!(blob.is_some());
+    files.leases.advance(GRACE * 10);
+    assert_eq!(collect(&files, &rules()).contents, 2);
+}
+
+#[test]
+fn the_folder_of_repositories_of_an_older_release_is_believed() {
+    let (folder, files) = store();
+    push(folder.path(), &files, &repository("a"), b"layer");
+    std::fs::remove_file(files.layout.repositories_mark()).unwrap();
+    std::fs::write(files.layout.mark(), br#"{"layoutVersion":1}"#).unwrap();
+    drop(files);
+    let files = open::open(&folder.path().join("store")).unwrap();
+    files.leases.advance(GRACE * 10);
+    assert_eq!(collect(&files, &rules()).contents, 1);
 }
 
 #[test]
