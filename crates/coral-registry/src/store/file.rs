@@ -57,6 +57,8 @@ struct Files {
     layout: Layout,
     durable: Durable,
     leases: Leases,
+    /// Whether the folder of repositories is believed without a mark.
+    repositories_believed: bool,
     /// Held by the collection that runs.
     collecting: Mutex<()>,
     /// By repository: shared by those who add to it, owned by who takes a manifest out.
@@ -245,7 +247,8 @@ impl Store for FileStore {
         let uploads = Arc::clone(&self.uploads);
         self.run(move |files| {
             // This is called every few minutes, so that the clock is known after a kill.
-            let saved = files.check_folder().and_then(|()| files.leases.save());
+            let saved = files.check_folder();
+            let saved = saved.and_then(|()| files.leases.save_if_used());
             if let Err(error) = saved {
                 tracing::warn!(%error, "the store's clock cannot be written");
             }

@@ -15,6 +15,9 @@
 //! the store is served, so neither a wall clock that jumps nor a long stop ends a lease. After a
 //! power cut, when renewals may be lost, every lease begins anew.
 //!
+//! **A time that cannot be written** (the file is another user's, the disk is full or read-only)
+//! makes no answer fail: the lease is kept in memory, and the next process begins all leases anew.
+//!
 //! **Content** (`blobs/`) has no lease: a link or a record holds it. Between the moment that content
 //! is found or published and the moment that its link or record is on disk, the writer has a
 //! [`Hold`]; and while a collection runs, what was held since it began stays held until its end.
@@ -25,8 +28,9 @@ mod clock;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +40,9 @@ use self::clock::Clock;
 use super::records::absent;
 use crate::store::StoreError;
 
+/// How many leases are kept in memory: some megabytes.
+const MOST_UNWRITTEN: usize = 100_000;
+
 /// The leases of a store.
 #[derive(Debug)]
 pub(super) struct Leases {
@@ -44,8 +51,10 @@ pub(super) struct Leases {
     /// The age at which a lease is renewed, in nanoseconds. Zero until the first collection says
     /// how long a lease is.
     renewal: AtomicU64,
-    /// The longest that `renewal` ever was in this run.
-    longest_renewal: AtomicU64,
+    /// Leases that could not be written to their files, by the hash of the path.
+    unwritten: Mutex<HashMap<u64, SystemTime>>,
+    /// Whether a lease was given since the clock was written.
+    is_used: AtomicBool,
     held: Mutex<Held>,
 }
 
@@ -75,7 +84,8 @@ impl Leases {
             clock: Clock::open(root)?,
             hasher: RandomState::new(),
             renewal: AtomicU64::new(0),
-            longest_renewal: AtomicU64::new(0),
+            unwritten: Mutex::default(),
+            is_used: AtomicBool::new(false),
             held: Mutex::default(),
         })
     }
@@ -85,21 +95,63 @@ impl Leases {
     pub(super) fn renew(&self, path: &Path) -> Result<bool, StoreError> {
         #[cfg(test)]
         super::durable::fuse::burn(path)?;
+        self.is_used.store(true, Ordering::Relaxed);
         let set = || {
             let file = File::options().write(true).open(path)?;
             file.set_modified(self.clock.now())
         };
         match set() {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.unwritten().remove(&self.hasher.hash_one(path));
+                Ok(true)
+            }
             Err(error) if absent(&error) => Ok(false),
-            Err(error) => Err(StoreError::io("renew the lease of", path, error)),
+            Err(error) => {
+                self.remember(path, error);
+                Ok(true)
+            }
         }
+    }
+
+    /// Gives a lease in memory. Where they become too many, all leases begin anew instead.
+    fn remember(&self, path: &Path, error: io::Error) {
+        let mut unwritten = self.unwritten();
+        if unwritten.is_empty() {
+            let error = StoreError::io("renew the lease of", path, error);
+            tracing::warn!(%error, "leases are kept in memory: unused content stays longer; give the \
+                 files of the storage to the user that the registry runs as");
+        }
+        if unwritten.len() >= MOST_UNWRITTEN {
+            unwritten.clear();
+            self.clock.raise_floor();
+        }
+        unwritten.insert(self.hasher.hash_one(path), self.clock.now());
+        drop(unwritten);
+        if let Err(error) = self.clock.is_unwritten() {
+            tracing::warn!(%error, "the store's clock cannot be written");
+        }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<u64, SystemTime>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the lease of a file was given or renewed.
+    fn given(&self, path: &Path) -> Result<Option<SystemTime>, StoreError> {
+        let Some(given) = given(path)? else {
+            return Ok(None);
+        };
+        // One in memory is the later one: it goes as soon as one can be written.
+        let unwritten = self.unwritten().get(&self.hasher.hash_one(path)).copied();
+        Ok(Some(unwritten.unwrap_or(given)))
     }
 
     /// Whether a file's lease is young enough to answer without renewing it; `None` if there is no
     /// such file.
     pub(super) fn is_fresh(&self, path: &Path) -> Result<Option<bool>, StoreError> {
-        let Some(given) = given(path)? else {
+        let Some(given) = self.given(path)? else {
             return Ok(None);
         };
         let renewal = Duration::from_nanos(self.renewal.load(Ordering::Relaxed));
@@ -114,7 +166,7 @@ impl Leases {
         began: SystemTime,
         length: Duration,
     ) -> Result<bool, StoreError> {
-        let Some(given) = given(path)? else {
+        let Some(given) = self.given(path)? else {
             return Ok(false);
         };
         if given > self.clock.now() {
@@ -122,8 +174,7 @@ impl Leases {
             self.renew(path)?;
             return Ok(false);
         }
-        let slack = Duration::from_nanos(self.longest_renewal.load(Ordering::Relaxed));
-        Ok(self.age(given, began) > length + slack)
+        Ok(self.age(given, began) > length + self.clock.longest_renewal())
     }
 
     fn age(&self, given: SystemTime, now: SystemTime) -> Duration {
@@ -144,6 +195,16 @@ impl Leases {
     /// Writes the clock down, so that a killed process loses little of its time.
     pub(super) fn save(&self) -> Result<(), StoreError> {
         self.clock.save()
+    }
+
+    /// The same, if a lease was given since: a lost hour only makes leases longer.
+    pub(super) fn save_if_used(&self) -> Result<(), StoreError> {
+        if !self.is_used.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let saved = self.save();
+        self.is_used.fetch_or(saved.is_err(), Ordering::Relaxed);
+        saved
     }
 
     /// Says that the process ends and that everything is on disk.
@@ -175,7 +236,7 @@ impl Leases {
     pub(super) fn begin(&self, grace: Duration) -> Collecting<'_> {
         let renewal = u64::try_from((grace / 8).as_nanos()).unwrap_or(u64::MAX);
         // In this order: no lease is left alone for longer than the collection knows.
-        self.longest_renewal.fetch_max(renewal, Ordering::SeqCst);
+        self.clock.renews_after(grace / 8);
         self.renewal.store(renewal, Ordering::SeqCst);
         self.held().since = Some(HashSet::new());
         Collecting(self)
@@ -281,6 +342,51 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert_eq!(leases.is_fresh(&file).unwrap(), None);
         assert!(!leases.renew(&file).unwrap());
+    }
+
+    #[test]
+    fn a_lease_that_cannot_be_written_holds_in_memory_and_the_next_process_begins_all_anew() {
+        let (folder, leases, other) = leases();
+        drop(leases.begin(8 * HOUR));
+        // No file of this user's: a folder cannot be opened to set its time either.
+        let path = folder.path().join("link");
+        fs::create_dir(&path).unwrap();
+        leases.advance(100 * HOUR);
+        let given = leases.now();
+        assert!(leases.is_over(&path, given, 8 * HOUR).unwrap());
+        assert!(leases.renew(&path).unwrap());
+        assert_eq!(leases.is_fresh(&path).unwrap(), Some(true));
+        let is_over = |hours| leases.is_over(&path, given + HOUR * hours, 8 * HOUR);
+        assert!(!is_over(9).unwrap() && is_over(10).unwrap());
+        assert!(leases.is_over(&other, given, 8 * HOUR).unwrap());
+        leases.close().unwrap();
+        let next = Leases::open(folder.path()).unwrap();
+        assert!(!next.is_over(&path, next.now(), 8 * HOUR).unwrap());
+    }
+
+    #[test]
+    fn leases_that_were_not_renewed_for_long_hold_under_a_shorter_grace_time_after_a_restart() {
+        let (folder, leases, file) = leases();
+        drop(leases.begin(80 * HOUR));
+        let given = leases.now();
+        set(&file, given);
+        leases.close().unwrap();
+        let next = Leases::open(folder.path()).unwrap();
+        drop(next.begin(8 * HOUR));
+        let is_over = |hours| next.is_over(&file, given + HOUR * hours, 8 * HOUR);
+        assert!(!is_over(17).unwrap() && is_over(20).unwrap());
+    }
+
+    #[test]
+    fn the_clock_is_written_only_if_a_lease_was_given_since() {
+        let (folder, leases, file) = leases();
+        let clock = folder.path().join("coral-clock.json");
+        fs::remove_file(&clock).unwrap();
+        leases.save_if_used().unwrap();
+        assert!(!clock.exists());
+        assert!(leases.renew(&file).unwrap());
+        leases.save_if_used().unwrap();
+        assert!(clock.exists());
     }
 
     #[test]

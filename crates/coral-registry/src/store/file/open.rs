@@ -66,16 +66,14 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     // Made one by one, nearly every blob of a young store would wait for one more sync.
     let shelves = (0..=u8::MAX).map(|byte| format!("{byte:02x}"));
     durable.make_folders(&layout.contents(Algorithm::Sha256), shelves)?;
-    mark_repositories(
-        &layout,
-        &durable,
-        mark.is_some_and(|it| it.repositories_marked),
-    )?;
+    let was_marked = mark.is_some_and(|mark| mark.repositories_marked);
+    let repositories_believed = mark_repositories(&layout, &durable, was_marked)?;
     settle_leftovers(&layout)?;
     let leases = Leases::open(layout.root())?;
     Ok(Files {
         layout,
         leases,
+        repositories_believed,
         collecting: Mutex::default(),
         durable,
         repositories: SharedLocks::new(),
@@ -148,6 +146,9 @@ impl Files {
     /// Whether the folder of repositories is the one that the content belongs to.
     pub(super) fn check_repositories(&self) -> Result<(), StoreError> {
         let path = self.layout.repositories_mark();
+        if self.repositories_believed {
+            return Ok(());
+        }
         match fs::metadata(&path) {
             Ok(_) => Ok(()),
             Err(error) if records::absent(&error) => Err(StoreError::Unmarked { path }),
@@ -220,24 +221,32 @@ fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), StoreErr
 /// because its disk is not mounted, or that is restored later than the content, would have all content
 /// deleted. A store without content, and one of a release that had no such marks, are believed;
 /// where a mark was once and is not now, it is not made anew.
+///
+/// Whether the folder is believed without a mark, for which a full disk has no space.
 fn mark_repositories(
     layout: &Layout,
     durable: &Durable,
     was_marked: bool,
-) -> Result<(), StoreError> {
-    if !layout.repositories_mark().exists() {
+) -> Result<bool, StoreError> {
+    let path = layout.repositories_mark();
+    let is_there = path.exists();
+    if !is_there {
         let is_believed = !was_marked && has_repositories(layout)?;
         if !is_believed && has_content(layout)? {
-            let path = layout.repositories_mark();
             tracing::error!("{}", StoreError::Unmarked { path });
-            return Ok(());
+            return Ok(false);
         }
-        durable.mark(&layout.repositories_mark())?;
     }
-    if was_marked {
-        return Ok(());
+    if was_marked && is_there {
+        return Ok(false);
     }
-    write_mark(layout, true)
+    match durable.mark(&path).and_then(|()| write_mark(layout, true)) {
+        Err(error @ StoreError::Full { .. }) => {
+            tracing::warn!(%error, "the folder of repositories is marked at a later start");
+            Ok(true)
+        }
+        marked => marked.map(|()| false),
+    }
 }
 
 fn has_repositories(layout: &Layout) -> Result<bool, StoreError> {

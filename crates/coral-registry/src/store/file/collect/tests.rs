@@ -344,6 +344,42 @@ fn the_folder_of_repositories_of_an_older_release_is_believed() {
 }
 
 #[test]
+fn a_full_disk_stops_neither_a_start_nor_a_collection() {
+    let (folder, files) = store();
+    let root = folder.path().join("store");
+    push(folder.path(), &files, &repository("a"), b"layer");
+    // As an older release leaves it, ended in order.
+    std::fs::remove_file(files.layout.repositories_mark()).unwrap();
+    std::fs::write(files.layout.mark(), br#"{"layoutVersion":1}"#).unwrap();
+    files.leases.close().unwrap();
+    drop(files);
+    for name in ["coral-store.json.new", "coral-clock.json.new"] {
+        std::os::unix::fs::symlink("/dev/full", root.join(name)).unwrap();
+    }
+    let files = open::open(&root).unwrap();
+    assert!(files.leases.save().is_err());
+    files.leases.advance(GRACE * 10);
+    assert_eq!(collect(&files, &rules()).contents, 1);
+}
+
+#[test]
+fn a_file_whose_time_cannot_be_set_is_answered_for_mounted_and_tagged() {
+    let (folder, files) = store();
+    let (a, b) = (repository("a"), repository("b"));
+    let digest = push(folder.path(), &files, &a, b"layer");
+    for repository in [&a, &b] {
+        let link = files.layout.blob_link(repository, &digest);
+        let _ = std::fs::remove_file(&link);
+        // A folder has a time that nothing here may set, whichever user the test runs as.
+        std::fs::create_dir_all(&link).unwrap();
+    }
+    assert_eq!(files.stat_blob(&a, &digest).unwrap(), Some(5));
+    assert_eq!(files.mount(&b, &digest, Some(&a)).unwrap(), Mounted::Here);
+    let image = manifest(&[b"layer"], None);
+    files.put_manifest(&b, &image, &[tag("v1")]).unwrap();
+}
+
+#[test]
 fn a_collection_that_is_stopped_takes_no_content() {
     let (folder, files) = store();
     push(folder.path(), &files, &repository("a"), b"layer");

@@ -7,18 +7,21 @@
 //! Leases are times of files, which the system writes to disk when it likes. `run` says whether
 //! those that were given can be relied on: the process before ended in order and had synced, or
 //! it was killed and the machine has run on since. Else a power cut may have undone some, and all
-//! leases begin anew (`floor`).
+//! leases begin anew (`floor`). The same holds after a process that could not write a renewal to its
+//! file, and where the clock itself could not be written at a start (the disk is full): then there
+//! is none, which is a clock that says nothing of earlier leases.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
 
-use super::super::records;
+use super::super::{durable, records};
 use crate::store::StoreError;
 
 const FILE: &str = "coral-clock.json";
@@ -27,6 +30,8 @@ const NEW_FILE: &str = "coral-clock.json.new";
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// What stands in place of the boot when a process ended in order.
 const ENDED: &str = "ended";
+/// What stands there of a process that gave leases which only its memory has.
+const UNWRITTEN: &str = "unwritten";
 
 /// What the file says; times in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +39,20 @@ struct Reading {
     now: u64,
     /// No lease ends as if it had been given before.
     floor: u64,
-    /// The boot that the process ran under, or [`ENDED`].
+    /// The boot that the process ran under, [`ENDED`] or [`UNWRITTEN`].
     run: String,
+    /// The longest time for which leases were not renewed, in milliseconds.
+    #[serde(default)]
+    longest_renewal: u64,
 }
 
 impl Reading {
     /// What cannot be a clock is none.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let reading: Self = serde_json::from_slice(bytes).ok()?;
-        (reading.now <= MOST && reading.floor <= reading.now).then_some(reading)
+        let is_one =
+            reading.now <= MOST && reading.floor <= reading.now && reading.longest_renewal <= MOST;
+        is_one.then_some(reading)
     }
 }
 
@@ -55,6 +65,11 @@ pub(super) struct Clock {
     root: PathBuf,
     start: Reading,
     started: Instant,
+    /// As [`Reading::floor`], and higher where leases were forgotten since.
+    floor: AtomicU64,
+    longest_renewal: AtomicU64,
+    /// Whether a lease was given that only the memory has.
+    is_unwritten: AtomicBool,
     #[cfg(test)]
     advanced: Mutex<Duration>,
     /// Held while the file is written.
@@ -66,16 +81,37 @@ impl Clock {
         let last = fs::read(root.join(FILE)).ok();
         let last = last.and_then(|bytes| Reading::parse(&bytes));
         let boot = fs::read_to_string(BOOT).unwrap_or_default();
+        let is_known = last.clone();
+        let start = start(last, boot.trim(), millis(SystemTime::now()));
         let clock = Self {
             root: root.to_owned(),
-            start: start(last, boot.trim(), millis(SystemTime::now())),
             started: Instant::now(),
+            floor: AtomicU64::new(start.floor),
+            longest_renewal: AtomicU64::new(start.longest_renewal),
+            is_unwritten: AtomicBool::new(false),
+            start,
             #[cfg(test)]
             advanced: Mutex::default(),
             writing: Mutex::default(),
         };
-        clock.write(&clock.start, Durability::Synced)?;
+        if is_known.as_ref() != Some(&clock.start) {
+            clock.write_or_remove(&clock.start)?;
+        }
         Ok(clock)
+    }
+
+    /// Where the clock cannot be written, which a full disk must not make of a start, the one that
+    /// is there says too much of what can be relied on.
+    fn write_or_remove(&self, reading: &Reading) -> Result<(), StoreError> {
+        let Err(error) = self.write(reading, Durability::Synced) else {
+            return Ok(());
+        };
+        match fs::remove_file(self.root.join(FILE)) {
+            Err(removal) if !records::absent(&removal) => return Err(error),
+            _ => durable::sync_folder(&self.root)?,
+        }
+        tracing::warn!(%error, "the store's clock cannot be written: unused content stays longer");
+        Ok(())
     }
 
     pub(super) fn now(&self) -> SystemTime {
@@ -91,7 +127,32 @@ impl Clock {
     }
 
     pub(super) fn floor(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.start.floor)
+        UNIX_EPOCH + Duration::from_millis(self.floor.load(Ordering::SeqCst))
+    }
+
+    /// From now on, no lease ends as if it had been given before now.
+    pub(super) fn raise_floor(&self) {
+        self.floor.fetch_max(millis(self.now()), Ordering::SeqCst);
+    }
+
+    pub(super) fn longest_renewal(&self) -> Duration {
+        Duration::from_millis(self.longest_renewal.load(Ordering::SeqCst))
+    }
+
+    /// Leases are not renewed for so long.
+    pub(super) fn renews_after(&self, age: Duration) {
+        // Rounded up: no lease may be older than is known.
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let age = age.saturating_add(1).min(MOST);
+        self.longest_renewal.fetch_max(age, Ordering::SeqCst);
+    }
+
+    /// A lease was given that only the memory has: the next process must not rely on the files.
+    pub(super) fn is_unwritten(&self) -> Result<(), StoreError> {
+        if self.is_unwritten.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.write_or_remove(&self.reading(UNWRITTEN))
     }
 
     pub(super) fn save(&self) -> Result<(), StoreError> {
@@ -106,10 +167,16 @@ impl Clock {
     }
 
     fn reading(&self, run: &str) -> Reading {
+        let run = match self.is_unwritten.load(Ordering::SeqCst) {
+            true => UNWRITTEN,
+            false => run,
+        };
+        let now = millis(self.now());
         Reading {
-            now: millis(self.now()),
-            floor: self.start.floor,
+            now,
+            floor: self.floor.load(Ordering::SeqCst).min(now),
             run: run.to_owned(),
+            longest_renewal: self.longest_renewal.load(Ordering::SeqCst),
         }
     }
 
@@ -146,6 +213,7 @@ fn start(last: Option<Reading>, boot: &str, wall: u64) -> Reading {
             now: wall,
             floor: wall,
             run,
+            longest_renewal: 0,
         },
         Some(last) => {
             let relied_on = last.run == ENDED || (!boot.is_empty() && last.run == boot);
@@ -154,6 +222,7 @@ fn start(last: Option<Reading>, boot: &str, wall: u64) -> Reading {
                 now: last.now,
                 floor,
                 run,
+                longest_renewal: last.longest_renewal,
             }
         }
     }
@@ -173,6 +242,7 @@ mod tests {
             now: 500,
             floor: 100,
             run: run.to_owned(),
+            longest_renewal: 7,
         }
     }
 
@@ -190,6 +260,7 @@ mod tests {
         assert_eq!(floor("b", "b"), 100);
         assert_eq!(floor(ENDED, "c"), 100);
         assert_eq!(floor("b", "c"), 500);
+        assert_eq!(floor(UNWRITTEN, "b"), 500);
         assert_eq!(floor("", ""), 500);
     }
 
@@ -206,6 +277,19 @@ mod tests {
         }
         let endless = r#"{"now":18446744073709551615,"floor":2,"run":""}"#;
         assert_eq!(Reading::parse(endless.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_written_at_a_start_stops_nothing_and_is_not_relied_on_by_the_next() {
+        let folder = tempfile::TempDir::new().unwrap();
+        Clock::open(folder.path()).unwrap().close().unwrap();
+        let new = folder.path().join(NEW_FILE);
+        std::os::unix::fs::symlink("/dev/full", &new).unwrap();
+        let clock = Clock::open(folder.path()).unwrap();
+        assert!(matches!(clock.save(), Err(StoreError::Full { .. })));
+        fs::remove_file(&new).unwrap();
+        let again = Clock::open(folder.path()).unwrap();
+        assert_eq!(again.start.floor, again.start.now);
     }
 
     #[test]
