@@ -130,6 +130,7 @@ impl Files {
         }
         let entry = records::write(&TagEntry::of(manifest));
         for tag in tags {
+            self.lease_tagged(repository, tag)?;
             let _turn = self.records.lock(&(repository, tag));
             let written = self
                 .durable
@@ -255,8 +256,21 @@ impl Files {
         repository: &RepositoryPath,
         tag: &Tag,
     ) -> Result<bool, StoreError> {
+        self.lease_tagged(repository, tag)?;
         let _turn = self.records.lock(&(repository, tag));
         self.remove_tag(repository, tag)
+    }
+
+    /// What a tag points at is about to lose it: the time for which it is kept begins now. The
+    /// tag's lock is not held, for two locks of one set must not be: who moves the tag meanwhile
+    /// gives a lease on the manifest that it moves it to.
+    fn lease_tagged(&self, repository: &RepositoryPath, tag: &Tag) -> Result<(), StoreError> {
+        // A record that cannot be read says nothing, and is replaced.
+        let entry = records::read_usable::<TagEntry>(&self.layout.tag(repository, tag));
+        if let Ok(Some(entry)) = entry {
+            self.lease_manifest(repository, &entry.digest)?;
+        }
+        Ok(())
     }
 
     /// For who has the tag's lock, or owns the repository's.
@@ -303,11 +317,17 @@ impl Files {
                 self.remove_tag(repository, &tag)?;
             }
         }
+        // What it names stays for the grace time: a client may be about to fetch it.
+        for named in self.named_by(digest, &entry) {
+            self.lease_blob(repository, &named)?;
+            self.lease_manifest(repository, &named)?;
+        }
         self.remove_manifest(repository, digest, &entry, |_| Ok(true))
     }
 
     /// Removes a manifest if `may`, which is asked for its record under the lock that leases on it
-    /// are renewed under. The caller owns the repository's lock and has removed the tags.
+    /// are renewed under. The caller owns the repository's lock, has removed the tags, and has given
+    /// leases on what it names.
     pub(super) fn remove_manifest(
         &self,
         repository: &RepositoryPath,
@@ -316,7 +336,6 @@ impl Files {
         may: impl FnOnce(&Path) -> Result<bool, StoreError>,
     ) -> Result<bool, StoreError> {
         let path = self.layout.manifest(repository, digest);
-        self.lease_what_loses_its_manifest(repository, digest, entry)?;
         let _turn = self.records.lock(&(repository, digest));
         if !may(&path)? {
             return Ok(false);
@@ -340,24 +359,14 @@ impl Files {
         removed
     }
 
-    /// The blobs of a manifest that is deleted stay for the grace time: a client may be about to
-    /// fetch them.
-    fn lease_what_loses_its_manifest(
-        &self,
-        repository: &RepositoryPath,
-        digest: &Digest,
-        entry: &ManifestEntry,
-    ) -> Result<(), StoreError> {
+    /// What a manifest names; nothing if it cannot be read, for then it cannot be pulled either.
+    pub(super) fn named_by(&self, digest: &Digest, entry: &ManifestEntry) -> Vec<Digest> {
         let bytes = fs::read(self.layout.blob(digest)).unwrap_or_default();
-        // What cannot be read cannot be pulled either.
         let Ok(manifest) = Manifest::parse(bytes.into(), Some(&entry.media_type)) else {
-            return Ok(());
+            return vec![];
         };
-        for named in manifest.blobs().chain(manifest.children()) {
-            self.lease_blob(repository, &named.digest)?;
-            self.lease_manifest(repository, &named.digest)?;
-        }
-        Ok(())
+        let named = manifest.blobs().chain(manifest.children());
+        named.map(|named| named.digest).collect()
     }
 
     pub(super) fn delete_blob(

@@ -14,30 +14,67 @@ pub(super) struct Ties {
     pub(super) subject: Option<Digest>,
 }
 
-/// The manifests that a tag reaches: directly, as children of an index, as referrers (a signature
-/// stays with its image), or as the subject of a referrer (a tagged signature keeps its image).
-pub(super) fn reached(manifests: &[Ties], tagged: &[Digest]) -> HashSet<Digest> {
-    let mut next: HashMap<Digest, Vec<Digest>> = HashMap::new();
-    for Ties {
-        digest,
-        children,
-        subject,
-    } in manifests
-    {
-        next.entry(*digest).or_default().extend(children);
-        if let Some(subject) = subject {
-            next.entry(*digest).or_default().push(*subject);
-            next.entry(*subject).or_default().push(*digest);
+/// How the manifests of a repository hold each other: an index its children, an image its referrers
+/// (a signature stays with its image), a referrer its subject (a tagged signature keeps its image).
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// Children of indexes, and referrers of subjects.
+    down: HashMap<Digest, Vec<Digest>>,
+    /// Subjects of referrers.
+    up: HashMap<Digest, Digest>,
+}
+
+impl Reach {
+    pub(super) fn of(manifests: &[Ties]) -> Self {
+        let mut reach = Self::default();
+        for ties in manifests {
+            reach
+                .down
+                .entry(ties.digest)
+                .or_default()
+                .extend(&ties.children);
+            if let Some(subject) = ties.subject {
+                reach.up.insert(ties.digest, subject);
+                reach.down.entry(subject).or_default().push(ties.digest);
+            }
+        }
+        reach
+    }
+
+    /// Adds what these manifests reach, and they themselves.
+    pub(super) fn add(&self, roots: &[Digest], reached: &mut HashSet<Digest>) {
+        let mut open = roots.to_vec();
+        while let Some(digest) = open.pop() {
+            if reached.insert(digest) {
+                open.extend(self.below(&digest));
+                open.extend(self.up.get(&digest));
+            }
         }
     }
-    let mut reached = HashSet::new();
-    let mut open = tagged.to_vec();
-    while let Some(digest) = open.pop() {
-        if reached.insert(digest) {
-            open.extend(next.get(&digest).into_iter().flatten());
+
+    /// All manifests, an index before its children and a subject before its referrers.
+    pub(super) fn parents_first(&self, manifests: &[Ties]) -> Vec<Digest> {
+        let mut seen = HashSet::new();
+        let mut order = Vec::new();
+        for Ties { digest, .. } in manifests {
+            // What is open, and whether all below it is in the order already.
+            let mut open = vec![(*digest, false)];
+            while let Some((digest, is_done)) = open.pop() {
+                if is_done {
+                    order.push(digest);
+                } else if seen.insert(digest) {
+                    open.push((digest, true));
+                    open.extend(self.below(&digest).map(|child| (*child, false)));
+                }
+            }
         }
+        order.reverse();
+        order
     }
-    reached
+
+    fn below(&self, digest: &Digest) -> impl Iterator<Item = &Digest> {
+        self.down.get(digest).into_iter().flatten()
+    }
 }
 
 #[cfg(test)]
@@ -53,6 +90,36 @@ mod tests {
             digest: digest(name),
             children: children.iter().map(|name| digest(name)).collect(),
             subject: subject.map(digest),
+        }
+    }
+
+    fn reached(manifests: &[Ties], roots: &[Digest]) -> HashSet<Digest> {
+        let mut reached = HashSet::new();
+        Reach::of(manifests).add(roots, &mut reached);
+        reached
+    }
+
+    #[test]
+    fn an_index_comes_before_its_children_and_a_subject_before_its_referrers() {
+        let manifests = [
+            ties("referrer", &[], Some("child")),
+            ties("child", &[], None),
+            ties("index", &["child", "other"], None),
+            ties("other", &["below"], None),
+            ties("all", &["index", "below"], None),
+            ties("below", &[], None),
+        ];
+        let order = Reach::of(&manifests).parents_first(&manifests);
+        assert_eq!(order.len(), manifests.len());
+        let place = |name: &str| order.iter().position(|it| *it == digest(name)).unwrap();
+        for (first, then) in [
+            ("all", "index"),
+            ("index", "child"),
+            ("index", "other"),
+            ("other", "below"),
+            ("child", "referrer"),
+        ] {
+            assert!(place(first) < place(then), "{first} before {then}");
         }
     }
 

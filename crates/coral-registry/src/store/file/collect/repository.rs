@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag};
 
-use super::reach::{Ties, reached};
+use super::reach::{Reach, Ties};
 use super::{ALGORITHMS, Ended, Pass, digest_of};
 use crate::store::StoreError;
 use crate::store::file::durable;
@@ -73,7 +73,8 @@ impl Pass<'_> {
                 let leases = &self.files.leases;
                 let blobs = manifest.blobs().chain(manifest.children());
                 seen.named.extend(blobs.map(|it| leases.key(&it.digest)));
-                ties.children = manifest.children().iter().map(|it| it.digest).collect();
+                // Of whatever type: what was pushed as a manifest is one.
+                ties.children = manifest.entries().map(|it| it.digest).collect();
                 ties.subject = manifest.subject().map(|it| it.digest);
                 seen.manifests.push(ties);
             }
@@ -107,8 +108,9 @@ impl Pass<'_> {
         Ok(manifest.map_or(Read::Unreadable, |it| Read::Whole(Box::new(it))))
     }
 
-    /// Removes manifests that nothing reached for long enough. Those that are reached have their
-    /// leases renewed, so that the time begins when they are reached no more.
+    /// Removes manifests that nothing reached for long enough. What a tag reaches has its lease
+    /// renewed, so that the time begins when it is reached no more; what a manifest reaches that
+    /// is not old enough itself stays with it.
     fn untagged(
         &mut self,
         repository: &RepositoryPath,
@@ -122,19 +124,51 @@ impl Pass<'_> {
         let Some(tagged) = self.tagged(repository)? else {
             return Ok(gone);
         };
-        let reached = reached(&seen.manifests, &tagged);
-        for Ties { digest, .. } in &seen.manifests {
+        let reach = Reach::of(&seen.manifests);
+        let mut kept = HashSet::new();
+        reach.add(&tagged, &mut kept);
+        let young = self.young(repository, seen, began, length, &kept)?;
+        reach.add(&young, &mut kept);
+        // Parents first: what stays after all, because a client asked for it meanwhile, keeps the
+        // manifests below it, which are all there yet.
+        for digest in reach.parents_first(&seen.manifests) {
+            if kept.contains(&digest) {
+                continue;
+            }
             self.turns.step()?;
-            if reached.contains(digest) {
-                if !self.rules.dry_run {
-                    self.files.lease_manifest(repository, digest)?;
-                }
-            } else if self.remove(repository, digest, began, length)? {
-                gone.insert(*digest);
+            if self.remove(repository, &digest, began, length)? {
+                gone.insert(digest);
                 self.collected.manifests += 1;
+            } else {
+                reach.add(&[digest], &mut kept);
             }
         }
         Ok(gone)
+    }
+
+    /// Manifests that no tag reaches and whose lease is not over. Renews the leases of the others
+    /// that are `reached`.
+    fn young(
+        &mut self,
+        repository: &RepositoryPath,
+        seen: &Seen,
+        began: SystemTime,
+        length: Duration,
+        reached: &HashSet<Digest>,
+    ) -> Result<Vec<Digest>, Ended> {
+        let mut young = Vec::new();
+        for Ties { digest, .. } in &seen.manifests {
+            self.turns.step()?;
+            let record = self.files.layout.manifest(repository, digest);
+            if !reached.contains(digest) {
+                if !self.files.leases.is_over(&record, began, length)? {
+                    young.push(*digest);
+                }
+            } else if !self.rules.dry_run {
+                self.files.lease_manifest(repository, digest)?;
+            }
+        }
+        Ok(young)
     }
 
     /// What the tags point at; `None` if one cannot be read.
@@ -173,6 +207,9 @@ impl Pass<'_> {
         let Some(entry) = records::read_usable::<ManifestEntry>(&record)? else {
             return Ok(false);
         };
+        for named in files.named_by(digest, &entry) {
+            files.lease_blob(repository, &named)?;
+        }
         files.remove_manifest(repository, digest, &entry, |record| {
             files.leases.is_over(record, began, length)
         })
