@@ -36,6 +36,8 @@ impl Settings {
 /// When what nothing holds is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CollectionSettings {
+    /// Whether the registry collects at all.
+    pub is_on: bool,
     /// Time from the end of one collection to the beginning of the next one.
     pub interval: Duration,
     /// How long blobs stay that no manifest names, from the last answer that they are there.
@@ -47,6 +49,7 @@ pub struct CollectionSettings {
 impl Default for CollectionSettings {
     fn default() -> Self {
         Self {
+            is_on: true,
             interval: Duration::from_hours(1),
             grace: Duration::from_hours(24),
             untagged: None,

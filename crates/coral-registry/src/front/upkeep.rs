@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Registry;
 use crate::kernel;
+use crate::settings::CollectionSettings;
 use crate::store::{Collected, CollectionRules, Idle, Pace};
 
 /// How long an upload is kept that has nothing to go on with.
@@ -61,12 +62,8 @@ impl Registry {
     }
 
     async fn collect(&self, stop: &CancellationToken) {
-        let settings = self.context.settings().collection;
-        let rules = CollectionRules {
-            grace: settings.grace,
-            untagged: settings.untagged,
-            dry_run: false,
-            pace: Pace::Beside,
+        let Some(rules) = rules(&self.context.settings().collection) else {
+            return;
         };
         match self.context.store.collect(rules, stop.clone()).await {
             Ok(collected) => {
@@ -103,6 +100,15 @@ impl Registry {
     }
 }
 
+fn rules(settings: &CollectionSettings) -> Option<CollectionRules> {
+    settings.is_on.then_some(CollectionRules {
+        grace: settings.grace,
+        untagged: settings.untagged,
+        dry_run: false,
+        pace: Pace::Beside,
+    })
+}
+
 fn tell(collected: &Collected) {
     if collected.is_nothing() {
         tracing::debug!(kept_bytes = collected.kept_bytes, "nothing to collect");
@@ -116,4 +122,18 @@ fn tell(collected: &Collected) {
         kept_bytes = collected.kept_bytes,
         "collected what nothing holds"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_collects_only_if_that_is_on() {
+        let mut settings = CollectionSettings::default();
+        let grace = rules(&settings).map(|rules| rules.grace);
+        assert_eq!(grace, Some(settings.grace));
+        settings.is_on = false;
+        assert_eq!(rules(&settings), None);
+    }
 }

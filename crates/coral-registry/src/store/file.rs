@@ -22,6 +22,7 @@ mod turns;
 mod uploads;
 mod verdicts;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -61,6 +62,8 @@ struct Files {
     repositories_believed: bool,
     /// Held by the collection that runs.
     collecting: Mutex<()>,
+    /// Repositories with a manifest that cannot be read, which were told of.
+    unreadable: Mutex<HashSet<RepositoryPath>>,
     /// By repository: shared by those who add to it, owned by who takes a manifest out.
     repositories: SharedLocks,
     /// By digest: who publishes content.

@@ -284,5 +284,6 @@ fn collection(means: &coral_api::CollectionSettings) -> CollectionSettings {
         interval: means.interval.unwrap_or(usual.interval),
         grace: means.grace.unwrap_or(usual.grace),
         untagged: means.untagged,
+        ..usual
     }
 }

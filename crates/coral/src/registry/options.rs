@@ -230,6 +230,8 @@ impl RegistryArguments {
                 ..Limits::default()
             },
             collection: CollectionSettings {
+                // The folder may be copied meanwhile.
+                is_on: !self.read_only,
                 interval: self.gc_interval,
                 grace: self.collection.grace,
                 untagged: self.collection.untagged,
@@ -386,4 +388,27 @@ fn read(flag: &str, file: &Path) -> Result<Vec<u8>, Failure> {
         return Err(wrong(large));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        registry: RegistryArguments,
+    }
+
+    #[test]
+    fn a_registry_that_is_read_only_collects_nothing() {
+        for (flags, is_on) in [(&[][..], true), (&["--read-only"], false)] {
+            let line = ["coral"].iter().chain(flags);
+            let command = Command::parse_from(line);
+            let (settings, _) = command.registry.settings().unwrap();
+            assert_eq!(settings.collection.is_on, is_on, "{flags:?}");
+        }
+    }
 }

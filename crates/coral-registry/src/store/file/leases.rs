@@ -92,6 +92,13 @@ impl Leases {
 
     /// Gives or renews the lease of a file; `false` if there is no such file. The caller has the
     /// lock of the file's name, unless [`Self::is_fresh`] said that nothing is to be done.
+    #[cfg_attr(
+        not(test),
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "in tests the process may end here"
+        )
+    )]
     pub(super) fn renew(&self, path: &Path) -> Result<bool, StoreError> {
         #[cfg(test)]
         super::durable::fuse::burn(path)?;

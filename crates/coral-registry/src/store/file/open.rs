@@ -75,6 +75,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         leases,
         repositories_believed,
         collecting: Mutex::default(),
+        unreadable: Mutex::default(),
         durable,
         repositories: SharedLocks::new(),
         contents: KeyLocks::new(),

@@ -44,8 +44,15 @@ impl Pass<'_> {
     fn content(&mut self, digest: &Digest) -> Result<bool, StoreError> {
         let files = self.files;
         let path = files.layout.blob(digest);
-        let Some(size) = size(&path)? else {
-            return Ok(false);
+        let size = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if absent(&error) => return Ok(false),
+            Err(error) => {
+                let error = StoreError::io("read", &path, error);
+                tracing::warn!(%error, "content stays");
+                self.collected.kept_contents += 1;
+                return Ok(false);
+            }
         };
         let key = files.leases.key(digest);
         let goes = !self.marked.contains(&key) && {
@@ -63,13 +70,5 @@ impl Pass<'_> {
         self.collected.contents += 1;
         self.collected.bytes += size;
         Ok(true)
-    }
-}
-
-fn size(path: &Path) -> Result<Option<u64>, StoreError> {
-    match fs::metadata(path) {
-        Ok(metadata) => Ok(Some(metadata.len())),
-        Err(error) if absent(&error) => Ok(None),
-        Err(error) => Err(StoreError::io("read", path, error)),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag};
@@ -11,7 +12,7 @@ use super::{ALGORITHMS, Ended, Pass, digest_of};
 use crate::store::StoreError;
 use crate::store::file::durable;
 use crate::store::file::lookup::names_in;
-use crate::store::file::records::{self, ManifestEntry, TagEntry, absent};
+use crate::store::file::records::{self, ManifestEntry, TagEntry};
 
 /// What the manifests of a repository say.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ struct Seen {
     manifests: Vec<Ties>,
     /// Whether one could not be read, so that what it names is not known.
     is_unsure: bool,
+    /// One of those.
+    unreadable: Option<Digest>,
 }
 
 impl Pass<'_> {
@@ -32,6 +35,7 @@ impl Pass<'_> {
         };
         let seen = self.manifests(repository)?;
         self.collected.unreadable += u64::from(seen.is_unsure);
+        self.tell_unreadable(repository, seen.unreadable);
         let gone = self.untagged(repository, &seen, began)?;
         for manifest in &seen.manifests {
             if !gone.contains(&manifest.digest) {
@@ -44,31 +48,40 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Once, until all can be read again.
+    fn tell_unreadable(&self, repository: &RepositoryPath, unreadable: Option<Digest>) {
+        let told = &self.files.unreadable;
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(digest) = unreadable else {
+            told.remove(repository);
+            return;
+        };
+        if told.insert(repository.clone()) {
+            tracing::warn!(%repository, %digest, "a manifest cannot be read: no blob of its \
+                 repository is collected; push it again, or delete it");
+        }
+    }
+
     fn manifests(&mut self, repository: &RepositoryPath) -> Result<Seen, Ended> {
         let mut seen = Seen::default();
         for algorithm in ALGORITHMS {
             for name in names_in(&self.files.layout.manifests(repository, algorithm))? {
                 self.turns.step()?;
                 if let Some(digest) = digest_of(algorithm, &name) {
-                    self.manifest(repository, digest, &mut seen)?;
+                    self.manifest(repository, digest, &mut seen);
                 }
             }
         }
         Ok(seen)
     }
 
-    fn manifest(
-        &self,
-        repository: &RepositoryPath,
-        digest: Digest,
-        seen: &mut Seen,
-    ) -> Result<(), StoreError> {
+    fn manifest(&self, repository: &RepositoryPath, digest: Digest, seen: &mut Seen) {
         let mut ties = Ties {
             digest,
             children: vec![],
             subject: None,
         };
-        match self.read(repository, &digest)? {
+        match self.read(repository, &digest) {
             Read::Whole(manifest) => {
                 let leases = &self.files.leases;
                 let blobs = manifest.blobs().chain(manifest.children());
@@ -79,33 +92,27 @@ impl Pass<'_> {
                 seen.manifests.push(ties);
             }
             Read::Unreadable => {
-                tracing::warn!(%repository, %digest, "a manifest cannot be read: no blob of its \
-                     repository is collected; push it again, or delete it");
                 seen.is_unsure = true;
+                seen.unreadable = Some(digest);
                 seen.manifests.push(ties);
             }
             Read::Gone => {}
         }
-        Ok(())
     }
 
-    fn read(&self, repository: &RepositoryPath, digest: &Digest) -> Result<Read, StoreError> {
+    fn read(&self, repository: &RepositoryPath, digest: &Digest) -> Read {
         let record = self.files.layout.manifest(repository, digest);
         let entry = match records::read::<ManifestEntry>(&record) {
-            Ok(None) => return Ok(Read::Gone),
+            Ok(None) => return Read::Gone,
             Ok(Some(entry)) => entry,
-            Err(StoreError::Damaged { .. }) => return Ok(Read::Unreadable),
-            Err(error) => return Err(error),
+            Err(_) => return Read::Unreadable,
         };
-        let path = self.files.layout.blob(digest);
-        let bytes = match fs::read(&path) {
+        let bytes = match fs::read(self.files.layout.blob(digest)) {
             Ok(bytes) if digest.matches(&bytes) => bytes,
-            Ok(_) => return Ok(Read::Unreadable),
-            Err(error) if absent(&error) => return Ok(Read::Unreadable),
-            Err(error) => return Err(StoreError::io("read", &path, error)),
+            _ => return Read::Unreadable,
         };
         let manifest = Manifest::parse(bytes.into(), Some(&entry.media_type));
-        Ok(manifest.map_or(Read::Unreadable, |it| Read::Whole(Box::new(it))))
+        manifest.map_or(Read::Unreadable, |it| Read::Whole(Box::new(it)))
     }
 
     /// Removes manifests that nothing reached for long enough. What a tag reaches has its lease
@@ -179,8 +186,7 @@ impl Pass<'_> {
             let Ok(tag) = Tag::parse(&name) else { continue };
             match records::read::<TagEntry>(&self.files.layout.tag(repository, &tag)) {
                 Ok(entry) => tagged.extend(entry.map(|entry| entry.digest)),
-                Err(StoreError::Damaged { .. }) => return Ok(None),
-                Err(error) => return Err(error.into()),
+                Err(_) => return Ok(None),
             }
         }
         Ok(Some(tagged))
@@ -261,7 +267,7 @@ impl Pass<'_> {
 /// A manifest as it is found.
 enum Read {
     Whole(Box<Manifest>),
-    /// It has a record, and its content is missing, damaged or no manifest.
+    /// It has a record, and its content is missing, damaged, no manifest or not to be read.
     Unreadable,
     /// It was deleted meanwhile.
     Gone,

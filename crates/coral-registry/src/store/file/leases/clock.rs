@@ -167,10 +167,8 @@ impl Clock {
     }
 
     fn reading(&self, run: &str) -> Reading {
-        let run = match self.is_unwritten.load(Ordering::SeqCst) {
-            true => UNWRITTEN,
-            false => run,
-        };
+        let is_unwritten = self.is_unwritten.load(Ordering::SeqCst);
+        let run = if is_unwritten { UNWRITTEN } else { run };
         let now = millis(self.now());
         Reading {
             now,
