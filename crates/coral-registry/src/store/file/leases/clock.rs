@@ -12,7 +12,7 @@
 //! is none, which is a clock that says nothing of earlier leases.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -55,6 +55,9 @@ impl Reading {
         is_one.then_some(reading)
     }
 }
+
+/// No clock takes as many bytes.
+const MOST_BYTES: usize = 1024;
 
 /// Times of files go somewhat further than this: the year 6429.
 const MOST: u64 = 1 << 47;
@@ -192,8 +195,24 @@ impl Clock {
             }
             Ok(())
         };
-        write().map_err(|error| StoreError::io("write", &file, error))
+        write()
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    overwrite(&file, records::write(reading)).map_err(|_| error)
+                }
+                _ => Err(error),
+            })
+            .map_err(|error| StoreError::io("write", &file, error))
     }
+}
+
+/// Writes within the space that the file has, for a full disk. Cut off in the middle, it is no clock.
+fn overwrite(file: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
+    let mut file = File::options().write(true).open(file)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    bytes.resize(bytes.len().max(length.min(MOST_BYTES)), b' ');
+    file.write_all(&bytes)?;
+    file.sync_data()
 }
 
 /// Whether a written clock survives a power cut. One that does not is read as no clock.
@@ -278,13 +297,20 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_cannot_be_written_at_a_start_stops_nothing_and_is_not_relied_on_by_the_next() {
+    fn a_full_disk_stops_no_clock_and_one_that_is_not_written_is_not_relied_on() {
         let folder = tempfile::TempDir::new().unwrap();
         Clock::open(folder.path()).unwrap().close().unwrap();
         let new = folder.path().join(NEW_FILE);
         std::os::unix::fs::symlink("/dev/full", &new).unwrap();
         let clock = Clock::open(folder.path()).unwrap();
-        assert!(matches!(clock.save(), Err(StoreError::Full { .. })));
+        let floor = clock.start.floor;
+        // It is written within the space that it has.
+        clock.close().unwrap();
+        assert_eq!(Clock::open(folder.path()).unwrap().start.floor, floor);
+        // Which there is none of.
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        let clock = Clock::open(folder.path()).unwrap();
+        assert!(matches!(clock.close(), Err(StoreError::Full { .. })));
         fs::remove_file(&new).unwrap();
         let again = Clock::open(folder.path()).unwrap();
         assert_eq!(again.start.floor, again.start.now);
