@@ -259,8 +259,7 @@ async fn open_archive(file: PathBuf) -> Result<Layout, Failure> {
     };
     if std::fs::metadata(&file).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         return Err(Failure::input(format!(
-            "{}: an archive is read in place, which takes a file and no pipe or device: write it \
-             to a file first",
+            "{}: not a regular file, and an archive is read in place: write it to a file first",
             file.display()
         )));
     }
