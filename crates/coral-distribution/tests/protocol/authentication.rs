@@ -13,7 +13,7 @@ use crate::fixture::*;
 async fn unchanged_tags_cost_one_head_each_once_the_host_is_known() {
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
     registry.load(PATH, &image());
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     client.head(&tag("1")).await.unwrap();
     registry.clear_requests();
     for _ in 0..5 {
@@ -32,7 +32,7 @@ async fn unchanged_tags_cost_one_head_each_once_the_host_is_known() {
 async fn of_many_first_requests_one_is_challenged_and_one_token_is_fetched() {
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
     registry.load(PATH, &image());
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     let version = tag("1");
     let found: Vec<_> = futures::stream::iter(0..20)
         .map(|_| client.head(&version))
@@ -91,7 +91,7 @@ async fn public_images_need_no_credential() {
 async fn basic_is_spoken_where_it_is_asked_for() {
     let registry = FaultRegistry::start_with_auth(basic()).await;
     registry.load(PATH, &image());
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     client.manifest(&tag("1")).await.unwrap();
     registry.clear_requests();
     client.manifest(&tag("1")).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_token_that_ran_out_is_fetched_again() {
     };
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
     registry.load(PATH, &image());
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     for _ in 0..5 {
         assert!(client.head(&tag("1")).await.unwrap().is_some());
     }
@@ -185,7 +185,7 @@ async fn a_token_that_ran_out_is_fetched_again() {
 async fn of_many_requests_with_a_refused_token_one_fetches_a_new_one() {
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
     registry.load(PATH, &image());
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     let version = tag("1");
     client.head(&version).await.unwrap();
     registry.clear_requests();
@@ -222,7 +222,7 @@ async fn a_token_is_renewed_before_it_expires() {
     };
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
     registry.load(PATH, &image());
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     client.head(&tag("1")).await.unwrap();
     tokio::time::advance(std::time::Duration::from_secs(80)).await;
     client.head(&tag("1")).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_mount_asks_for_both_repositories() {
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
     let built = ImageBuilder::new(7).layer_of(1000).build();
     registry.load("library/base", &built);
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     let from = RepositoryPath::parse("library/base").unwrap();
     let (blob, _) = large_blob(&built);
     let push = client.begin_blob(&blob.digest, Some(&from)).await.unwrap();
@@ -279,7 +279,7 @@ async fn a_token_servers_failure_keeps_its_kind() {
     for (effect, expected) in cases {
         let registry = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
         registry.fault(Fault::new(effect.clone()).path("/token"));
-        let error = somebody(&registry).head(&tag("1")).await.unwrap_err();
+        let error = logged_in(&registry).head(&tag("1")).await.unwrap_err();
         assert_eq!(error.category(), expected, "{effect:?}: {error}");
         assert!(error.to_string().contains("getting a token"), "{error}");
     }
@@ -300,7 +300,7 @@ async fn a_token_server_that_does_not_answer_or_resolve_is_told_apart() {
             ..bearer()
         };
         let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
-        let error = somebody(&registry).head(&tag("1")).await.unwrap_err();
+        let error = logged_in(&registry).head(&tag("1")).await.unwrap_err();
         assert_eq!(error.category(), expected, "{realm}: {error}");
     }
 }
@@ -313,7 +313,13 @@ async fn a_realm_may_be_a_path_at_the_registry() {
     };
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
     registry.load(PATH, &image());
-    assert!(somebody(&registry).head(&tag("1")).await.unwrap().is_some());
+    assert!(
+        logged_in(&registry)
+            .head(&tag("1"))
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 /// Regression: it was tried five times.
@@ -343,7 +349,7 @@ async fn an_unknown_kind_of_authentication_is_named() {
 async fn a_challenge_that_never_ends_is_given_up() {
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
     registry.fault(Fault::new(Effect::Unauthorized).path("/manifests/"));
-    let error = somebody(&registry).head(&tag("1")).await.unwrap_err();
+    let error = logged_in(&registry).head(&tag("1")).await.unwrap_err();
     assert_eq!(error.category(), Category::Unauthorized);
     assert!(registry.requests().len() < 12, "{:?}", registry.requests());
 }

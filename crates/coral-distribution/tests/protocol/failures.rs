@@ -101,7 +101,7 @@ async fn a_403_to_head_is_asked_about_once_and_a_rate_limit_says_nothing_of_cred
     let (registry, _) = registry_with_image().await;
     let limited = Effect::Throttle(Throttle::Forbidden { retry_after: None });
     registry.fault(Fault::new(limited));
-    let error = somebody(&registry).head(&tag("1")).await.unwrap_err();
+    let error = logged_in(&registry).head(&tag("1")).await.unwrap_err();
     assert_eq!(error.category(), Category::RateLimited, "{error}");
     assert_eq!(error.disposition(), Disposition::Retry);
     assert!(!error.to_string().contains("credential"), "{error}");

@@ -61,7 +61,7 @@ pub(crate) fn anonymous(registry: &FaultRegistry) -> RepositoryClient {
 }
 
 /// A client of `PATH` with the credential that registries of this suite take.
-pub(crate) fn somebody(registry: &FaultRegistry) -> RepositoryClient {
+pub(crate) fn logged_in(registry: &FaultRegistry) -> RepositoryClient {
     with(registry, plain(&[registry]), credentials(registry))
 }
 

@@ -177,7 +177,7 @@ async fn a_token_that_ends_with_the_upload_open_is_renewed_and_the_upload_goes_o
         ..bearer()
     };
     let to = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
-    let client = somebody(&to);
+    let client = logged_in(&to);
     client.head(&tag("1")).await.unwrap();
     let upload = begin(&client, &large_blob(&built).0.digest).await.unwrap();
     upload.put_from(&source_of(&from, &built)).await.unwrap();

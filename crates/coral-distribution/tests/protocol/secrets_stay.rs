@@ -18,7 +18,7 @@ async fn a_redirect_to_another_host_takes_no_credential_along() {
         let built = image();
         registry.load(PATH, &built);
         elsewhere.load(PATH, &built);
-        let client = somebody(&registry);
+        let client = logged_in(&registry);
         client.head(&tag("1")).await.unwrap();
         assert!(was_told(&registry));
         let to = elsewhere.url().to_owned();
@@ -37,7 +37,7 @@ async fn a_challenge_from_a_redirects_target_gets_no_answer() {
     let elsewhere = FaultRegistry::start_with_auth(basic()).await;
     registry.load(PATH, &image());
     let to = elsewhere.url().to_owned();
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     client.head(&tag("1")).await.unwrap();
     registry.fault(Fault::new(Effect::Redirect { to }));
     let error = client.head(&tag("1")).await.unwrap_err();
@@ -57,7 +57,7 @@ async fn a_redirects_target_that_wants_a_token_gets_one_of_its_own_without_a_cre
     for auth in [Auth::None, basic(), Auth::Bearer(bearer())] {
         let registry = FaultRegistry::start_with_auth(auth).await;
         let to = elsewhere.url().to_owned();
-        let client = somebody(&registry);
+        let client = logged_in(&registry);
         registry.load(PATH, &built);
         client.head(&tag("1")).await.unwrap();
         registry.fault(Fault::new(Effect::Redirect { to }).path("/v2/"));
@@ -84,7 +84,7 @@ async fn a_redirects_target_whose_token_server_refuses_gets_no_credential() {
     let elsewhere = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
     let to = elsewhere.url().to_owned();
     registry.fault(Fault::new(Effect::Redirect { to }));
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     for _ in 0..2 {
         let error = client.head(&tag("1")).await.unwrap_err();
         assert_eq!(error.category(), Category::Unauthorized, "{error}");
@@ -96,7 +96,7 @@ async fn a_redirects_target_whose_token_server_refuses_gets_no_credential() {
 async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
     let registry = FaultRegistry::start_with_auth(basic()).await;
     let (blob, bytes) = large_blob(&image());
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     // One host asks for no credential, the other for the very one that we have.
     let open = FaultRegistry::start().await;
     let greedy = FaultRegistry::start_with_auth(basic()).await;

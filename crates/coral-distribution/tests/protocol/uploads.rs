@@ -160,7 +160,7 @@ async fn a_token_that_ends_with_the_upload_open_makes_it_begin_again() {
         ..bearer()
     };
     let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
-    let client = somebody(&registry);
+    let client = logged_in(&registry);
     let error = push(&client, None).await.unwrap_err();
     assert_eq!(error.category(), Category::Unauthorized);
     assert_eq!(error.disposition(), Disposition::Retry);

@@ -94,7 +94,7 @@ impl RegistryUpload {
         if self.sent == 0 {
             return Ok(());
         }
-        // Nobody goes on with it.
+        // What arrived is not continued: the caller sends all bytes anew.
         let _ = self.delete().await;
         self.standing = Standing::Ended;
         let begun = self.client.post_upload(&self.digest, Wish::Upload).await?;

@@ -276,7 +276,7 @@ impl Model {
             .ok_or(format!("{repository} lost {digest}, which {why}"))
     }
 
-    /// Every link has its content, whoever made it.
+    /// Every link has its content, whichever operation made it.
     fn is_legal(&self) -> Result<(), String> {
         let files = self.files();
         for number in 0..REPOSITORIES {

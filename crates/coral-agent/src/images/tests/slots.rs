@@ -1,0 +1,166 @@
+//! Which pulls run, for how long, and when they make way for removals.
+
+use super::*;
+
+#[test]
+fn the_most_urgent_are_pulled_first_and_not_more_than_allowed() {
+    let urgent = NodeImage {
+        priority: Some(10),
+        ..image("two.io/z:1", ONE)
+    };
+    let mut scene = scene(&[image("one.io/a:1", ONE), image("reg.io/b:1", ONE), urgent]);
+    assert_eq!(scene.pulls(), [pulled("two.io/z"), pulled("one.io/a")]);
+    scene.run_pulls();
+    assert!(scene.decide().pulls.is_empty());
+}
+
+#[test]
+fn no_host_has_every_slot() {
+    let mut scene = scene(&[
+        image("drip.example/a:1", ONE),
+        image("drip.example/b:1", ONE),
+        image("reg.io/a:1", ONE),
+    ]);
+    assert_eq!(
+        scene.pulls(),
+        [pulled("drip.example/a"), pulled("reg.io/a")]
+    );
+    scene.images.truncate(2);
+    assert_eq!(scene.pulls(), [pulled("drip.example/a")]);
+}
+
+#[test]
+fn what_was_tried_longest_ago_is_tried_next_and_what_was_not_before_that() {
+    let mut scene = scene(&[
+        image("a.io/a:1", ONE),
+        image("b.io/a:1", ONE),
+        image("c.io/a:1", ONE),
+        image("d.io/a:1", ONE),
+    ]);
+    scene.fail(1, Category::Other, false);
+    scene.now = at(10);
+    scene.fail(0, Category::Other, false);
+    scene.now = at(20);
+    assert_eq!(scene.pulls(), [pulled("c.io/a"), pulled("d.io/a")]);
+    scene.fail(2, Category::Other, false);
+    scene.fail(3, Category::Other, false);
+    scene.now = at(30);
+    assert_eq!(scene.pulls(), [pulled("b.io/a"), pulled("a.io/a")]);
+}
+
+#[test]
+fn a_pull_that_others_wait_for_ends_after_a_while_and_gets_longer_next_time() {
+    let mut scene = scene(&[
+        image("drip.example/a:1", ONE),
+        image("more.example/a:1", ONE),
+    ]);
+    scene.run_pulls();
+    scene.now = at(3600);
+    let alone = scene.decide();
+    assert_eq!(alone.overdue, Vec::<String>::new(), "nothing waits");
+
+    scene.images.push(image("reg.io/a:1", ONE));
+    scene.now = at(299);
+    let early = scene.decide();
+    assert_eq!(early.overdue, Vec::<String>::new());
+    assert_eq!(early.wake, Some(at(300)));
+    scene.now = at(300);
+    let ended = scene.decide();
+    let both = [pulled("drip.example/a"), pulled("more.example/a")];
+    assert_eq!(ended.overdue, both);
+    assert!(!ended.wanted.contains(&both[0]));
+
+    scene.pulling.clear();
+    scene.put_back(0);
+    scene.put_back(1);
+    assert_eq!(scene.pulls(), [pulled("reg.io/a")]);
+    scene.now = at(310);
+    scene.run_pulls();
+    scene.now = at(310 + 599);
+    assert!(!scene.decide().overdue.contains(&both[0]));
+}
+
+#[test]
+fn a_pull_that_gave_its_slot_to_others_has_not_failed() {
+    let mut scene = scene(&[NodeImage {
+        retry_limit: Some(1),
+        ..image("reg.io/a:1", ONE)
+    }]);
+    for _ in 0..6 {
+        scene.put_back(0);
+    }
+    let decision = scene.decide();
+    let status = only(&decision);
+    assert_eq!(status.state, ImageTagState::Pending);
+    assert_eq!(status.reason.as_deref(), Some("Yielded"));
+    assert_eq!(status.attempts, None);
+    scene.now = at(600);
+    assert_eq!(scene.decide().pulls.len(), 1);
+    scene.fail(0, Category::NotFound, false);
+    scene.put_back(0);
+    let decision = scene.decide();
+    let status = only(&decision);
+    assert_eq!(status.state, ImageTagState::Error, "that was a failure");
+    assert_eq!(status.reason.as_deref(), Some("NotFound"));
+}
+
+/// The second at which the removal that waits is made, while pulls of `minutes` run without end.
+fn removed_at(minutes: i64) -> Option<i64> {
+    let images = (0..40).map(|n| image(&format!("r{}.io/{n}:1", n % 4), TWO));
+    let mut scene = scene(&images.collect::<Vec<_>>());
+    scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
+    // Two that do not end at the same time.
+    scene
+        .pulling
+        .insert(format!("r0.io/0@{TWO}"), at(-minutes * 20));
+    scene
+        .pulling
+        .insert(format!("r1.io/1@{TWO}"), at(-minutes * 50));
+    (0..2 * 3600).find(|second| {
+        scene.now = at(*second);
+        let now = scene.now;
+        let runs = |since: Timestamp| now.duration_since(since).as_secs() < minutes * 60;
+        scene.pulling.retain(|_, since| runs(*since));
+        let decision = scene.decide();
+        let is_removal = |action: &NameAction| matches!(action, NameAction::Remove { .. });
+        scene.held_since = decision
+            .removal_waits
+            .then(|| scene.held_since.unwrap_or(now));
+        for name in &decision.overdue {
+            scene.pulling.remove(name);
+        }
+        for pull in decision.pulls {
+            scene.pulling.insert(pull.name, now);
+        }
+        decision.names.iter().any(is_removal)
+    })
+}
+
+#[test]
+fn a_removal_comes_within_minutes_however_long_pulls_take() {
+    for minutes in [2, 3, 4, 5, 60] {
+        let second = removed_at(minutes);
+        assert!(
+            second.is_some_and(|second| second <= 361),
+            "{minutes} minutes: {second:?}"
+        );
+    }
+}
+
+#[test]
+fn a_removal_that_waits_holds_pulls_up_for_a_bounded_time() {
+    let mut scene = scene(&[image("reg.io/c:1", TWO)]);
+    scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
+    scene.pulling.insert(pulled("drip.example/a"), at(0));
+    scene.held_since = Some(at(0));
+    let mut held = Vec::new();
+    for minute in 0..8 {
+        scene.now = at(minute * 60);
+        let decision = scene.decide();
+        assert!(decision.removal_waits);
+        held.push(decision.pulls.is_empty());
+    }
+    assert_eq!(held, [true, false, false, false, false, false, true, false]);
+    scene.now = at(30);
+    assert_eq!(scene.decide().wake, Some(at(60)));
+}
