@@ -7,6 +7,7 @@
 
 mod addresses;
 mod conflicts;
+mod guard;
 mod lookup;
 mod probes;
 mod restore;
@@ -18,12 +19,11 @@ mod tests;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use coral_api::names::registry_host;
 use coral_api::{RegistryMirror, Target};
+use coral_distribution::ClientOptions;
 use coral_image::{Host, Repository, destination_path};
 use coral_mirror::{
     Completeness, Destination, Engine, EngineLimits, Fleet, InProcess, Member, Prepared, Subject,
@@ -37,20 +37,18 @@ use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::shared::PublicPaths;
 use crate::store::Snapshot;
+use guard::Guard;
 use probes::Probes;
 use run::Run;
 use verdict::{Verdict, Verdicts};
-
-/// How long the addresses of the API servers count as current.
-const BETWEEN_GUARDS: Duration = Duration::from_mins(5);
 
 /// Keeps the mirrors of the cluster in step.
 pub(crate) struct MirrorPart {
     context: Context,
     writer: Writer,
     fleet: Fleet,
-    /// Which addresses of API servers the fleet may not connect to, and until when that is current.
-    guard: Option<(BTreeSet<SocketAddr>, Timestamp)>,
+    /// Which addresses of API servers the fleet does not connect to.
+    guard: Guard,
     runs: BTreeMap<ObjectKey, Run>,
     /// Registries whose pods were not ready at the last pass.
     unready: BTreeSet<ObjectKey>,
@@ -81,10 +79,15 @@ impl MirrorPart {
     /// A part whose engine runs and has no mirrors yet.
     pub(crate) fn new(context: Context) -> Self {
         let engine = Engine::start(InProcess::default(), EngineLimits::default(), Arc::new(Log));
+        let guard = Guard::default();
+        let options = ClientOptions {
+            addresses: guard.rules(),
+            ..ClientOptions::default()
+        };
         Self {
             writer: context.writer(),
-            fleet: Fleet::new(Arc::new(engine), addresses::guarded(BTreeSet::new())),
-            guard: None,
+            fleet: Fleet::new(Arc::new(engine), options),
+            guard,
             runs: BTreeMap::new(),
             unready: BTreeSet::new(),
             held: Held::new(),
@@ -107,14 +110,15 @@ impl Part for MirrorPart {
     ];
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
-        self.keep_guard(now).await?;
+        self.guard.keep(&self.context, now).await;
         let mirrors = self.context.cluster.mirrors.snapshot();
-        let seen = lookup::Seen::observe(&self.context, &mirrors).await;
+        let mut seen = lookup::Seen::observe(&self.context, &mirrors).await;
+        seen.unguarded.clone_from(&self.guard.failure);
         self.notice_ready(&seen);
         let verdicts = verdict::decide(&mirrors, &seen);
         self.supervise(&mirrors, &verdicts);
         self.publish_public_paths(&mirrors);
-        let mut wake = Wake::at(self.guard.as_ref().map(|(_, until)| *until));
+        let mut wake = Wake::at(self.guard.next());
         let mut failure = None;
         for (key, mirror) in mirrors.iter() {
             match self.write_down(key, mirror, &verdicts, now).await {
@@ -132,37 +136,6 @@ impl Part for MirrorPart {
 }
 
 impl MirrorPart {
-    /// Has mirrors kept from the API servers. None starts before their addresses are known; they are
-    /// read again from time to time, since control-plane nodes come and go.
-    async fn keep_guard(&mut self, now: Timestamp) -> Result<(), PassError> {
-        if self.guard.as_ref().is_some_and(|(_, until)| now < *until) {
-            return Ok(());
-        }
-        let until = now.saturating_add(BETWEEN_GUARDS)?;
-        let servers = match (addresses::api_servers(&self.context).await, &self.guard) {
-            (Ok(servers), _) => servers,
-            (Err(error), None) => {
-                let text = format!(
-                    "no mirror starts before the addresses of the API servers are known: {error}"
-                );
-                return Err(text.into());
-            }
-            (Err(error), Some((before, _))) => {
-                tracing::warn!(%error, "the addresses of the API servers cannot be read again");
-                before.clone()
-            }
-        };
-        if self.guard.as_ref().map(|(before, _)| before) != Some(&servers) {
-            let options = addresses::guarded(servers.clone());
-            let rules = options.addresses.clone();
-            self.context.shared.address_rules.set(rules);
-            self.fleet.set_client_options(options);
-            self.fleet.options_changed();
-        }
-        self.guard = Some((servers, until));
-        Ok(())
-    }
-
     /// What failed while a Registry was away is tried again as soon as it is back, not after the
     /// longest wait. Mirrors of other Registries are left alone.
     fn notice_ready(&mut self, seen: &lookup::Seen) {

@@ -84,9 +84,9 @@ pub(crate) struct Shared {
     /// Hosts that a lock allows now or in a moment. Published by the lock part; a file of a route
     /// stays on the nodes until its host is not among them. To be read after the routes.
     pub(crate) locked_hosts: Published<BTreeSet<String>>,
-    /// Addresses that what a tenant writes must not lead the controller to. Published by the mirror
-    /// part, read by everything that connects to hosts of tenants' objects.
-    pub(crate) address_rules: Published<AddressRules>,
+    /// Addresses that what a tenant writes must not lead the controller to, or why they are not
+    /// known: no host of a tenant's object is connected to then. Published by the mirror part.
+    pub(crate) address_rules: Published<Result<AddressRules, String>>,
     /// The image of the controller's own pod, which it gives to what it creates. Published by the
     /// registry part.
     pub(crate) own_image: Published<String>,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
@@ -18,10 +18,49 @@ pub struct AddressRules {
     /// of clouds that are none of these.
     pub refuse_local: bool,
     /// Single addresses, with their ports, that are refused: those of the Kubernetes API server.
-    pub refused: BTreeSet<SocketAddr>,
+    pub refused: Option<RefusedAddresses>,
     /// The machine's own addresses, which are refused at every port.
     pub own: BTreeSet<IpAddr>,
 }
+
+/// Single addresses with their ports. All clones share one set, which may be replaced while clients
+/// exist: each connection that begins later is judged by the new one.
+#[derive(Debug, Clone, Default)]
+pub struct RefusedAddresses(Arc<RwLock<BTreeSet<SocketAddr>>>);
+
+impl RefusedAddresses {
+    /// Takes this set in place of the one before.
+    pub fn replace(&self, addresses: BTreeSet<SocketAddr>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// The present set.
+    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
+        let addresses = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        addresses.clone()
+    }
+
+    fn contains(&self, address: IpAddr, port: u16) -> bool {
+        let addresses = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = addresses.iter();
+        addresses.any(|refused| unmapped(refused.ip()) == address && refused.port() == port)
+    }
+}
+
+impl From<BTreeSet<SocketAddr>> for RefusedAddresses {
+    fn from(addresses: BTreeSet<SocketAddr>) -> Self {
+        Self(Arc::new(RwLock::new(addresses)))
+    }
+}
+
+/// Equal are clones of each other: two sets may be replaced one by one.
+impl PartialEq for RefusedAddresses {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for RefusedAddresses {}
 
 /// An address that the client does not connect to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,9 +82,9 @@ fn subject(host: &str, address: &IpAddr, why: &str) -> String {
 }
 
 impl AddressRules {
-    /// Whether any address is refused.
+    /// Whether no address is refused, now or later.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.refuse_local && self.refused.is_empty() && self.own.is_empty()
+        !self.refuse_local && self.refused.is_none() && self.own.is_empty()
     }
 
     /// Why this address is refused; `None` if it is not.
@@ -68,9 +107,8 @@ impl AddressRules {
         if self.own.iter().any(|own| unmapped(*own) == address) {
             return Some("the machine itself");
         }
-        let is_same =
-            |refused: &SocketAddr| unmapped(refused.ip()) == address && refused.port() == port;
-        let is_refused = self.refused.iter().any(is_same);
+        let refused = self.refused.as_ref();
+        let is_refused = refused.is_some_and(|refused| refused.contains(address, port));
         is_refused.then_some("the address of the Kubernetes API server")
     }
 
@@ -154,7 +192,7 @@ mod tests {
     fn loopback_and_link_local_addresses_are_refused_however_they_are_written() {
         let rules = AddressRules {
             refuse_local: true,
-            refused: BTreeSet::from(["10.96.0.1:443".parse().unwrap()]),
+            refused: Some(BTreeSet::from(["10.96.0.1:443".parse().unwrap()]).into()),
             own: BTreeSet::from(["10.1.2.3".parse().unwrap()]),
         };
         let refused = |text: &str| {
@@ -231,9 +269,13 @@ mod tests {
         let error = resolve(local, 5000).await.err().unwrap();
         assert!(error.downcast_ref::<Refused>().is_some(), "{error}");
         let one = |port| AddressRules {
-            refused: ["127.0.0.1", "::1"]
-                .map(|address| SocketAddr::new(address.parse().unwrap(), port))
+            refused: Some(
+                BTreeSet::from(
+                    ["127.0.0.1", "::1"]
+                        .map(|address| SocketAddr::new(address.parse().unwrap(), port)),
+                )
                 .into(),
+            ),
             ..AddressRules::default()
         };
         assert!(resolve(one(443), 443).await.is_err());

@@ -31,7 +31,7 @@ mod resume;
 mod transport;
 mod upload;
 
-pub use addresses::AddressRules;
+pub use addresses::{AddressRules, RefusedAddresses};
 pub use blob_source::BlobSource;
 pub use blob_stream::BlobStream;
 pub use client::Client;

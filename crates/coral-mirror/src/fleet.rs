@@ -88,8 +88,6 @@ struct Running {
     fingerprint: Digest,
     /// The host of the Registry object that is its destination.
     registry: Option<Host>,
-    /// Whether it is to be started again as it is.
-    is_outdated: bool,
     stop: CancellationToken,
     task: JoinHandle<()>,
     /// What its uploads are sent with.
@@ -99,7 +97,7 @@ struct Running {
 impl Running {
     /// Whether the mirror runs as it was prepared.
     fn is(&self, prepared: &Prepared) -> bool {
-        !self.is_outdated && self.fingerprint == prepared.fingerprint
+        self.fingerprint == prepared.fingerprint
     }
 }
 
@@ -248,7 +246,6 @@ impl<Q: Queue + Results> Fleet<Q> {
         let running = Running {
             fingerprint,
             registry,
-            is_outdated: false,
             stop,
             task,
             destination,
@@ -279,14 +276,6 @@ impl<Q: Queue + Results> Fleet<Q> {
         let copies_there = mirrors.filter(|(_, running)| running.registry.as_ref() == Some(host));
         for (name, _) in copies_there {
             self.engine.retry(name);
-        }
-    }
-
-    /// Has the next [`Self::apply`] restart every mirror, with the client options as they are by
-    /// then. What is known of their images holds.
-    pub fn options_changed(&mut self) {
-        for running in self.running.values_mut() {
-            running.is_outdated = true;
         }
     }
 

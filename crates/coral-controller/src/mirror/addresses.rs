@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use coral_distribution::{AddressRules, ClientOptions};
+use coral_distribution::{AddressRules, RefusedAddresses};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::ObjectKey;
@@ -15,38 +15,38 @@ use crate::context::Context;
 const NAMESPACE: &str = "default";
 const SERVICE: &str = "kubernetes";
 
-/// Options of every mirror's client: no loopback, no link-local address, none of these.
-pub(super) fn guarded(servers: BTreeSet<SocketAddr>) -> ClientOptions {
-    ClientOptions {
-        addresses: AddressRules {
-            refuse_local: true,
-            refused: servers,
-            own: own(std::env::var("POD_IP").ok().as_deref()),
-        },
-        ..ClientOptions::default()
+/// Rules of every client: no loopback, no link-local address, none of the pod's own, none of these.
+pub(super) fn rules(servers: RefusedAddresses) -> AddressRules {
+    AddressRules {
+        refuse_local: true,
+        refused: Some(servers),
+        own: own(std::env::var("POD_IPS").ok().as_deref()),
     }
 }
 
-/// The API server's addresses with their ports: the Service's, and those behind it.
-pub(super) async fn api_servers(context: &Context) -> Result<BTreeSet<SocketAddr>, ApiError> {
+/// The API server's address with its port, as its Service has it.
+pub(super) fn service() -> Option<SocketAddr> {
     let var = |name: &str| std::env::var(name).ok();
-    let mut found = BTreeSet::new();
-    found.extend(service(
+    socket(
         var("KUBERNETES_SERVICE_HOST").as_deref(),
         var("KUBERNETES_SERVICE_PORT").as_deref(),
-    ));
+    )
+}
+
+/// The addresses with their ports behind the API server's Service; none while there are none.
+pub(super) async fn api_servers(context: &Context) -> Result<BTreeSet<SocketAddr>, ApiError> {
     let key = ObjectKey::new(NAMESPACE, SERVICE);
     let slice = context.writer().get::<EndpointSlice>(&key).await?;
-    found.extend(slice.iter().flat_map(endpoints));
-    Ok(found)
+    Ok(slice.iter().flat_map(endpoints).collect())
 }
 
-/// The pod's own address.
+/// The pod's own addresses, one of each family that the cluster has, separated by commas.
 fn own(pod: Option<&str>) -> BTreeSet<IpAddr> {
-    pod.into_iter().filter_map(|ip| ip.parse().ok()).collect()
+    let all = pod.into_iter().flat_map(|all| all.split(','));
+    all.filter_map(|ip| ip.trim().parse().ok()).collect()
 }
 
-fn service(host: Option<&str>, port: Option<&str>) -> Option<SocketAddr> {
+fn socket(host: Option<&str>, port: Option<&str>) -> Option<SocketAddr> {
     let address: IpAddr = host?.parse().ok()?;
     let port = port.and_then(|port| port.parse().ok()).unwrap_or(443);
     Some(SocketAddr::new(address, port))
@@ -73,9 +73,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pods_own_address_is_kept_from() {
-        let expected = BTreeSet::from(["10.0.0.7".parse::<IpAddr>().unwrap()]);
-        assert_eq!(own(Some("10.0.0.7")), expected);
+    fn the_pods_own_addresses_are_kept_from() {
+        let [v4, v6] = ["10.0.0.7", "fd00::7"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(own(Some("10.0.0.7")), BTreeSet::from([v4]));
+        assert_eq!(own(Some("10.0.0.7,fd00::7")), BTreeSet::from([v4, v6]));
         assert_eq!(own(None), BTreeSet::new());
     }
 
@@ -83,10 +84,10 @@ mod tests {
     fn the_service_and_every_address_behind_it_are_kept_from() {
         let one = |text: &str| text.parse::<SocketAddr>().unwrap();
         assert_eq!(
-            service(Some("10.96.0.1"), Some("443")),
+            socket(Some("10.96.0.1"), Some("443")),
             Some(one("10.96.0.1:443"))
         );
-        assert_eq!(service(None, None), None);
+        assert_eq!(socket(None, None), None);
         let slice = serde_json::from_value(json!({
             "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.168.1.2"]}, {"addresses": ["192.168.1.3"]}],

@@ -47,6 +47,8 @@ pub(super) struct Seen {
     pub(super) troubles: BTreeMap<ObjectKey, String>,
     /// The Secrets that are named.
     pub(super) needed: BTreeSet<ObjectKey>,
+    /// Why it is not known which addresses mirrors must be kept from.
+    pub(super) unguarded: Option<String>,
 }
 
 impl Seen {

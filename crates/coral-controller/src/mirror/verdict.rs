@@ -24,7 +24,8 @@ pub(super) enum Verdict {
     },
     /// Something is not known yet: it goes on as it was.
     NotYet,
-    /// Its Registry is away: it goes on as it was, and says so.
+    /// Its Registry is away, or it is not known what to keep it from: it goes on as it was, and says
+    /// so.
     Waits(Trouble),
     /// It cannot run.
     Wrong(Trouble),
@@ -53,6 +54,10 @@ pub(super) fn decide(mirrors: &Snapshot<RegistryMirror>, seen: &Seen) -> Verdict
 
 fn of_one(key: &ObjectKey, mirror: &RegistryMirror, seen: &Seen) -> Verdict {
     match prepare(mirror, seen) {
+        Ok(_) if seen.unguarded.is_some() => Verdict::Waits(Trouble {
+            reason: "WaitingForAddresses",
+            message: seen.unguarded.clone().unwrap_or_default(),
+        }),
         Ok(prepared) => Verdict::Run {
             prepared: Box::new(prepared),
             conflicts: vec![],

@@ -58,7 +58,7 @@ pub(crate) struct NodesPart {
 }
 
 /// What a resolver is made from.
-type Basis = (Reaches, Arc<String>, Arc<AddressRules>);
+type Basis = (Reaches, Arc<String>, AddressRules);
 
 /// What a pass decided.
 struct Decided {
@@ -246,8 +246,13 @@ impl NodesPart {
         let prospects = |image: &ImageRef| prospect(image, observed, &reaches);
         self.resolutions.retry(prospects, now);
         // Which addresses must not be asked is known a moment after the start, and wakes this part.
-        let Some(rules) = self.context.shared.address_rules.get() else {
-            return Ok(Wake::OnChange);
+        let rules = match self.context.shared.address_rules.get().as_deref() {
+            None => return Ok(Wake::OnChange),
+            Some(Err(why)) => {
+                self.resolutions.hinder(why, now);
+                return Ok(Wake::OnChange);
+            }
+            Some(Ok(rules)) => rules.clone(),
         };
         let due = self.resolutions.take_due(prospects, now);
         let resolver = self.resolver(reaches, ca, rules)?;
@@ -270,7 +275,7 @@ impl NodesPart {
         &mut self,
         reaches: Reaches,
         ca: Arc<String>,
-        rules: Arc<AddressRules>,
+        rules: AddressRules,
     ) -> Result<Resolver, PassError> {
         let basis = (reaches, ca, rules);
         if let Some((_, resolver)) = self.resolver.as_ref().filter(|(known, _)| *known == basis) {

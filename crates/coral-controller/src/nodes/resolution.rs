@@ -126,6 +126,15 @@ impl Resolutions {
         }
     }
 
+    /// Notes why nothing can be asked for now, with what is due. It stays due, and the text stays until
+    /// an answer comes.
+    pub(crate) fn hinder(&mut self, why: &str, now: Timestamp) {
+        let due = self.0.values_mut().filter(|entry| !entry.asking);
+        for entry in due.filter(|entry| entry.due.is_some_and(|due| due <= now)) {
+            entry.failure = Some(why.to_owned());
+        }
+    }
+
     /// Asks again at once for what failed under other prospects than the present ones.
     pub(crate) fn retry(&mut self, prospects: impl Fn(&ImageRef) -> Prospect, now: Timestamp) {
         let failed = self.0.iter_mut();
@@ -205,6 +214,19 @@ mod tests {
         resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(1), 0.0);
         assert_eq!(resolutions.next_due(), Some(at(3601)));
         assert_eq!(resolutions.digests().len(), 1);
+    }
+
+    #[test]
+    fn what_hinders_look_ups_is_told_and_costs_no_time() {
+        let mut resolutions = wanting(&["a/b:1"]);
+        resolutions.hinder("no addresses", at(0));
+        let told = |r: &Resolutions| r.get(&image("a/b:1")).unwrap().failure.clone();
+        assert_eq!(told(&resolutions).as_deref(), Some("no addresses"));
+        assert_eq!(due(&mut resolutions, 1), [image("a/b:1")]);
+        resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(1), 0.0);
+        assert_eq!(told(&resolutions), None);
+        resolutions.hinder("no addresses", at(2));
+        assert_eq!(told(&resolutions), None, "nothing is due");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Addresses that are not connected to: as a source, behind a redirect, as a token server.
 
+use std::collections::BTreeSet;
+
 use coral_distribution::{AddressRules, Category, ClientOptions, Credentials, Disposition, Error};
 use coral_testkit::{Effect, Fault, FaultRegistry};
 
@@ -11,7 +13,7 @@ fn refusing(registries: &[&FaultRegistry]) -> ClientOptions {
     let refused = registries.last().unwrap().host().parse().unwrap();
     options.addresses = AddressRules {
         refuse_local: false,
-        refused: [refused].into(),
+        refused: Some(BTreeSet::from([refused]).into()),
         ..AddressRules::default()
     };
     options

@@ -5,7 +5,7 @@ use kube::runtime::watcher;
 use super::*;
 use crate::context::Context;
 use crate::mirror::MirrorPart;
-use crate::part::Part as _;
+use crate::part::{Part as _, Wake};
 use crate::scripted::{Server, context, refusal};
 
 /// A mirror that has copied an image and whose Registry is away.
@@ -47,12 +47,30 @@ async fn no_mirror_starts_before_the_addresses_of_the_api_servers_are_known() {
         let refused = is_read && std::mem::take(&mut is_refused);
         refused.then(|| (403, refusal(403, "Forbidden")))
     });
+    let shared = context.shared.clone();
+    let registries = shared.registries.get().unwrap();
+    let back = registries.iter().map(|(key, access)| {
+        let (ready, access) = (true, access.clone());
+        (key.clone(), RegistryAccess { ready, ..access })
+    });
+    shared.registries.set(back.collect());
     let mut part = MirrorPart::new(context);
-    let error = part.pass(at(20)).await.unwrap_err().to_string();
-    assert!(error.contains("addresses of the API servers"), "{error}");
-    assert!(writes.to("/status").is_empty());
-    part.pass(at(21)).await.unwrap();
-    assert_eq!(writes.to("/status").len(), 1);
+    let Wake::At(next) = part.pass(at(20)).await.unwrap() else {
+        panic!("the addresses are read again");
+    };
+    let told = writes.to("/registrymirrors/m/status").remove(0).to_string();
+    assert!(told.contains("WaitingForAddresses"), "{told}");
+    assert!(told.contains("EndpointSlice default/kubernetes"), "{told}");
+    assert!(part.fleet.is_empty(), "no mirror runs");
+    let why = shared.address_rules.get().unwrap();
+    assert!(why.as_ref().as_ref().unwrap_err().contains("EndpointSlice"));
+    assert!(shared.public_paths.get().is_some(), "public lists move");
+
+    part.pass(next).await.unwrap();
+    let told = writes.to("/registrymirrors/m/status").remove(1).to_string();
+    // It would start: this test has no certificate of a CA.
+    assert!(told.contains("ClientInvalid"), "{told}");
+    assert!(shared.address_rules.get().unwrap().is_ok());
 }
 
 #[tokio::test]
