@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod gate;
 mod listings;
 mod manifests;
+mod own_names;
 mod places;
 mod progress;
 mod query;

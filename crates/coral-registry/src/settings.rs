@@ -20,7 +20,8 @@ pub struct Settings {
     pub collection: CollectionSettings,
     /// Folders that are served as repositories, in place of what the store has there.
     pub layouts: Vec<LayoutFolder>,
-    /// The registry's own names: requests with `ns=` one of these are for its own repositories.
+    /// The registry's own names: requests with `ns=` one of these are for its own repositories, and
+    /// one that only its own machine reaches answers to these names too.
     pub names: Vec<Host>,
 }
 

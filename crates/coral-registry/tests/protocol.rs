@@ -20,6 +20,8 @@ mod layouts;
 mod listings;
 #[path = "protocol/manifests.rs"]
 mod manifests;
+#[path = "protocol/own_names.rs"]
+mod own_names;
 #[path = "protocol/patience.rs"]
 mod patience;
 #[path = "protocol/routes.rs"]

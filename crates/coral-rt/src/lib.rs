@@ -20,7 +20,8 @@ pub use logging::{LogArgs, LogFormat, init_logging};
 pub use open_files::raise_open_file_limit;
 pub use request_id::with_request_ids;
 pub use serve::{
-    Connections, Overload, Peer, ReadLimit, Serving, Timeouts, Transport, network_of, serve,
+    Connections, HostError, Overload, Peer, ReadLimit, RequestHost, Serving, Timeouts, Transport,
+    network_of, serve,
 };
 pub use shutdown::shutdown_on_signal;
 pub use tls::{

@@ -1,9 +1,11 @@
 //! The HTTP server of every role: one listener with TLS, connection limits and timeouts.
 //!
 //! [`serve`] puts two values into the extensions of each request: [`Peer`], the address of the
-//! client, and [`Transport`], whether the connection is encrypted.
+//! client, and [`Transport`], whether the connection is encrypted. A request that does not say which
+//! host it is for ([`RequestHost`]) is refused with 400.
 
 mod connections;
+mod host;
 mod overload;
 mod repeated;
 mod timed;
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::connections::Permit;
 pub use self::connections::{Connections, network_of};
+pub use self::host::{HostError, RequestHost};
 pub use self::overload::Overload;
 use self::overload::{RESERVE_TIME, RESERVE_TIMEOUTS, Reserve};
 use self::repeated::RepeatedEvent;
@@ -300,6 +303,11 @@ impl Service<Request<Incoming>> for ConnectionService {
         {
             let refused = async move { Ok(overload::refuse(overload, request).await) };
             return Either::Right(Box::pin(refused));
+        }
+        let host = RequestHost::of(request.uri(), request.version(), request.headers());
+        if let Err(error) = host {
+            let refused = host::refuse(error, request.version());
+            return Either::Right(Box::pin(async move { Ok(refused) }));
         }
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.transport);

@@ -110,6 +110,10 @@ pub(crate) struct UpArguments {
     /// Folder for the registry's content [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// A name of the registry. On a loopback address, without TLS and without users, it answers
+    /// only for `localhost`, loopback addresses and its names
+    #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
+    pub(crate) host: Vec<Host>,
     /// Loopback address of a source with Coral's own image (ADDR/coral:latest), made from the
     /// running program; served only while a mirror names it
     #[arg(long = "self", env = "CORAL_SELF", default_value = "127.0.0.1:5051", value_name = "ADDR", value_parser = address)]

@@ -314,6 +314,7 @@ pub(crate) async fn serve_until(
     tokio::spawn(registry.clone().keep_clean(stop.clone()));
     tokio::spawn(registry.clone().keep_small(stop.clone()));
     let collecting = tokio::spawn(registry.clone().keep_collected(stop.clone()));
+    let router = registry.only_for_its_names(router, local_address(&listener)?);
     let router = with_request_ids(router);
     let served = coral_registry::serve(listener, router, serving, stop.clone()).await;
     stop.cancel();

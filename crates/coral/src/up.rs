@@ -49,7 +49,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let serving = Serving::default();
     let mut opened = registry::open(&data.join(registry::EMBEDDED), Some(user.clone())).await?;
     // Before the first client is let in.
-    let mut embedded = Embedded::new(opened.registry.clone(), &serving);
+    let mut embedded = Embedded::new(opened.registry.clone(), &serving, arguments.host.clone());
     embedded.apply(loaded.registry, &loaded.broken);
     registry::warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
     let users = "spec.auth of a Registry document";

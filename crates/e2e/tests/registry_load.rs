@@ -33,7 +33,8 @@ fn push(address: &str, pid: u32) -> u64 {
     let upload = ask(&mut wire, "POST", "/v2/a/blobs/uploads/");
     let upload = upload.location().to_owned();
     let length = PIECE * PIECES;
-    let head = format!("PATCH {upload} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    let head =
+        format!("PATCH {upload} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
     wire.send(head.as_bytes()).expect("it listens");
     let content = vec![0x5a; PIECE];
     let memory = (0..PIECES).map(|_| {

@@ -24,7 +24,7 @@ struct Attempt {
 
 fn whole(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Attempt {
     let mut lines = vec![format!("{method} {target} HTTP/1.1")];
-    lines.extend(["Host: registry", "Connection: close"].map(str::to_owned));
+    lines.extend(["Host: localhost", "Connection: close"].map(str::to_owned));
     lines.extend(
         headers
             .iter()
@@ -378,7 +378,7 @@ fn methods() -> Vec<Attempt> {
 }
 
 fn heads() -> Vec<Attempt> {
-    let header = |text: &str| format!("GET /v2/ HTTP/1.1\r\nHost: a\r\n{text}\r\n\r\n");
+    let header = |text: &str| format!("GET /v2/ HTTP/1.1\r\nHost: localhost\r\n{text}\r\n\r\n");
     vec![
         broken(""),
         broken("\r\n\r\n"),
@@ -387,10 +387,10 @@ fn heads() -> Vec<Attempt> {
         broken("GET /v2/ HTTP/9.9\r\n\r\n"),
         broken("GET  /v2/ HTTP/1.1\r\n\r\n"),
         broken("G\u{1}T /v2/ HTTP/1.1\r\n\r\n"),
-        broken("GET /v2/\u{1} HTTP/1.1\r\nHost: a\r\n\r\n"),
-        broken("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n"),
-        broken("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"),
-        broken("GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
+        broken("GET /v2/\u{1} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        broken("GET http:// HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        broken("CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        broken("GET * HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         broken(vec![0; 200]),
         broken(vec![0xff; 200]),
         broken(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),

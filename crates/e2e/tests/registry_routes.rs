@@ -7,6 +7,8 @@
 mod server;
 #[path = "registry/users.rs"]
 mod users;
+#[path = "registry/wire.rs"]
+mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +16,10 @@ use std::time::Duration;
 
 use e2e::http;
 use e2e::peers::skopeo_copy;
-use e2e::{Containerd, Layout, coral, run, scratch, until};
+use e2e::{Containerd, Layout, coral, run, scratch, until, write_yaml};
 use server::{Server, arguments};
 use users::CI;
+use wire::Wire;
 
 const SOON: Duration = Duration::from_secs(30);
 /// The reserved image as nodes pull it.
@@ -154,4 +157,58 @@ fn containerd_pulls_the_reserved_image_and_public_ones_under_every_name() {
     let missed = pull(&fetch, "quay.io/library/nginx:1");
     assert_ne!(missed.code, 0, "{missed}");
     assert!(missed.stderr.contains("403 Forbidden"), "{missed}");
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_registry_on_loopback_answers_no_web_page_that_has_its_name_resolve_to_it() {
+    let home = scratch();
+    let mut command = coral();
+    command.args(arguments(&home.path().join("storage")));
+    let serve = Server::start_with(command.args(["--host", "registry.example"]));
+    let yaml = write_yaml(home.path(), "");
+    let mut command = coral();
+    command.args([
+        "up",
+        "--listen=127.0.0.1:0",
+        "--host=registry.example",
+        "--data",
+    ]);
+    let up = Server::start_with(command.arg(home.path().join("data")).arg(yaml));
+    for (server, paths) in [
+        (&serve, &["/v2/_catalog", "/status.json", "/metrics"][..]),
+        (&up, &["/v2/_catalog", "/status.json", "/"]),
+    ] {
+        let ask = |host: &[&str], path: &str| {
+            let url = format!("http://{}{path}", server.address);
+            let headers = host.iter().flat_map(|host| ["--header", *host]);
+            http::request(&headers.chain([url.as_str()]).collect::<Vec<_>>())
+        };
+        for path in paths {
+            let foreign = ask(&["Host: evil.test:5002"], path);
+            assert_eq!(foreign.status, 421, "{path}");
+            let said = String::from_utf8_lossy(&foreign.body).into_owned();
+            assert!(said.contains("--host"), "{said}");
+            for own in [
+                "localhost:5002",
+                "registry.example",
+                "app.localhost",
+                "[::1]",
+            ] {
+                let answer = ask(&[&format!("Host: {own}")], path);
+                assert_eq!(answer.status, 200, "{path} {own}");
+            }
+            for wrong in [
+                &["Host:"][..],
+                &["Host: a@localhost"],
+                &["Host: localhost/"],
+            ] {
+                assert_eq!(ask(wrong, path).status, 400, "{path} {wrong:?}");
+            }
+        }
+        let mut wire = Wire::connect(&server.address).unwrap();
+        wire.send(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        assert_eq!(wire.reply(false).unwrap().status, 400);
+    }
 }

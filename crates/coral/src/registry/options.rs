@@ -89,7 +89,8 @@ pub(crate) struct RegistryArguments {
     public: Option<PathBuf>,
     /// A name of this registry, such as `coral.coral-system.svc:5000`. A container runtime says by
     /// `ns=` whose images it asks for: with one of these names its path is taken as it is, with
-    /// another `docker.io/` and the like is put before it
+    /// another `docker.io/` and the like is put before it. On a loopback address, without TLS and
+    /// without users, the registry answers only for `localhost`, loopback addresses and its names
     #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     host: Vec<Host>,
     /// Largest blob, such as 10Gi; none: as large as the storage

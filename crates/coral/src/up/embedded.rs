@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use coral_image::Digest;
-use coral_registry::Registry;
+use coral_image::{Digest, Host};
+use coral_registry::{Registry, Settings};
 use coral_rt::{Connections, Serving, Tls};
 
 use crate::load::LoadedRegistry;
@@ -14,6 +14,8 @@ pub(crate) struct Embedded {
     registry: Registry,
     tls: Tls,
     connections: Connections,
+    /// The registry's own names.
+    names: Vec<Host>,
     /// The document that holds.
     document: Option<Followed>,
     /// What was told last of that one.
@@ -22,11 +24,16 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     /// One that follows no document yet: open to every client, without TLS.
-    pub(crate) fn new(registry: Registry, serving: &Serving) -> Self {
+    pub(crate) fn new(registry: Registry, serving: &Serving, names: Vec<Host>) -> Self {
+        registry.configure(Settings {
+            names: names.clone(),
+            ..Settings::default()
+        });
         Self {
             registry,
             tls: serving.tls.clone(),
             connections: serving.connections.clone(),
+            names,
             document: None,
             told: Change::None,
         }
@@ -70,7 +77,10 @@ impl Embedded {
 
     fn follow(&self, wanted: LoadedRegistry) {
         // Layouts are opened anew each time, so this is done for an unchanged document too.
-        self.registry.configure(wanted.settings);
+        self.registry.configure(Settings {
+            names: self.names.clone(),
+            ..wanted.settings
+        });
         self.tls.set(wanted.certificate);
         self.connections.set_limit(wanted.connections);
     }

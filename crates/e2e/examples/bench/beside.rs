@@ -20,11 +20,11 @@ const REQUESTS: usize = 2_000;
 const ROUNDS: usize = 5;
 const BLOB: usize = 64 << 10;
 const MALFORMED: [&str; 6] = [
-    "GET /v2/../../etc/passwd/tags/list HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    "GET /v2/a/blobs/sha256:nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    "PUT /v2/a/manifests/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\n{",
-    "PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-    "GET /v2/%zz/manifests/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    "GET /v2/../../etc/passwd/tags/list HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "GET /v2/a/blobs/sha256:nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "PUT /v2/a/manifests/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n\r\n{",
+    "PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    "GET /v2/%zz/manifests/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     "\u{16}\u{3}\u{1}\r\n\r\n",
 ];
 
@@ -137,7 +137,7 @@ impl Bad {
             let line = match number % 2 {
                 0 => "GET /v2/ HTTP/1.1\r\nX-Slow: ".to_owned(),
                 _ => format!(
-                    "POST /v2/a/blobs/uploads/?digest={} HTTP/1.1\r\nHost: a\r\n\
+                    "POST /v2/a/blobs/uploads/?digest={} HTTP/1.1\r\nHost: localhost\r\n\
                      Content-Length: 1000000\r\n\r\n",
                     sha256(b"never done")
                 ),

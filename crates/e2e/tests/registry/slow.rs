@@ -66,7 +66,7 @@ impl Slow {
 /// The bytes of a request, how many of them are sent at once, and the answer to it.
 fn request(number: usize, large: &str) -> (Vec<u8>, usize, u16) {
     let body = format!("the slow body of push {number}, which comes byte by byte");
-    let head = |line: &str| format!("{line} HTTP/1.1\r\nHost: registry\r\n");
+    let head = |line: &str| format!("{line} HTTP/1.1\r\nHost: localhost\r\n");
     let with_body = |line: &str| {
         let head = head(line);
         let length = body.len();
