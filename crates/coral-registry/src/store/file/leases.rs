@@ -37,6 +37,7 @@ use std::time::{Duration, SystemTime};
 use coral_image::Digest;
 
 use self::clock::Clock;
+pub(super) use self::clock::Reliance;
 use super::records::absent;
 use crate::store::StoreError;
 
@@ -48,8 +49,8 @@ const MOST_UNWRITTEN: usize = 100_000;
 pub(super) struct Leases {
     clock: Clock,
     hasher: RandomState,
-    /// The age at which a lease is renewed, in nanoseconds. Zero until the first collection says
-    /// how long a lease is.
+    /// The age at which a lease is renewed, in nanoseconds. Until the first collection says how long
+    /// a lease is, the longest of earlier processes, which every collection allows for.
     renewal: AtomicU64,
     /// Leases that could not be written to their files, by the hash of the path.
     unwritten: Mutex<HashMap<u64, SystemTime>>,
@@ -79,11 +80,13 @@ pub(super) struct Collecting<'a>(&'a Leases);
 
 impl Leases {
     /// Reads the clock in the store's root and starts it.
-    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(root: &Path, reliance: Reliance) -> Result<Self, StoreError> {
+        let clock = Clock::open(root, reliance)?;
+        let renewal = u64::try_from(clock.longest_renewal().as_nanos()).unwrap_or(u64::MAX);
         Ok(Self {
-            clock: Clock::open(root)?,
+            clock,
             hasher: RandomState::new(),
-            renewal: AtomicU64::new(0),
+            renewal: AtomicU64::new(renewal),
             unwritten: Mutex::default(),
             is_used: AtomicBool::new(false),
             held: Mutex::default(),
@@ -292,7 +295,7 @@ mod tests {
 
     fn leases() -> (tempfile::TempDir, Leases, std::path::PathBuf) {
         let folder = tempfile::TempDir::new().unwrap();
-        let leases = Leases::open(folder.path()).unwrap();
+        let leases = Leases::open(folder.path(), Reliance::OnLast).unwrap();
         let file = folder.path().join("file");
         fs::write(&file, b"").unwrap();
         (folder, leases, file)
@@ -340,6 +343,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_an_earlier_process_gave_lately_is_not_renewed_by_the_next_one() {
+        let (folder, leases, file) = leases();
+        drop(leases.begin(8 * HOUR));
+        assert!(leases.renew(&file).unwrap());
+        leases.close().unwrap();
+        let next = Leases::open(folder.path(), Reliance::OnLast).unwrap();
+        assert_eq!(next.is_fresh(&file).unwrap(), Some(true));
+        next.advance(2 * HOUR);
+        assert_eq!(next.is_fresh(&file).unwrap(), Some(false));
+    }
+
+    #[test]
     fn only_an_old_lease_is_renewed() {
         let (_folder, leases, file) = leases();
         assert_eq!(leases.is_fresh(&file).unwrap(), Some(false));
@@ -367,7 +382,7 @@ mod tests {
         assert!(!is_over(9).unwrap() && is_over(10).unwrap());
         assert!(leases.is_over(&other, given, 8 * HOUR).unwrap());
         leases.close().unwrap();
-        let next = Leases::open(folder.path()).unwrap();
+        let next = Leases::open(folder.path(), Reliance::OnLast).unwrap();
         assert!(!next.is_over(&path, next.now(), 8 * HOUR).unwrap());
     }
 
@@ -378,7 +393,7 @@ mod tests {
         let given = leases.now();
         set(&file, given);
         leases.close().unwrap();
-        let next = Leases::open(folder.path()).unwrap();
+        let next = Leases::open(folder.path(), Reliance::OnLast).unwrap();
         drop(next.begin(8 * HOUR));
         let is_over = |hours| next.is_over(&file, given + HOUR * hours, 8 * HOUR);
         assert!(!is_over(17).unwrap() && is_over(20).unwrap());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Files;
 use super::durable::{self, Durable};
 use super::layout::{LOCK, Layout};
-use super::leases::Leases;
+use super::leases::{Leases, Reliance};
 use super::locks::{KeyLocks, SharedLocks};
 use super::lookup::names_in;
 use super::names::Names;
@@ -67,9 +67,10 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
     let shelves = (0..=u8::MAX).map(|byte| format!("{byte:02x}"));
     durable.make_folders(&layout.contents(Algorithm::Sha256), shelves)?;
     let was_marked = mark.is_some_and(|mark| mark.repositories_marked);
+    // Before the mark says that no other release was here.
+    let leases = Leases::open(layout.root(), Reliance::of(was_marked))?;
     let repositories_believed = mark_repositories(&layout, &durable, was_marked)?;
     settle_leftovers(&layout)?;
-    let leases = Leases::open(layout.root())?;
     Ok(Files {
         layout,
         leases,

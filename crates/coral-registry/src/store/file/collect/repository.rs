@@ -33,10 +33,16 @@ impl Pass<'_> {
             let _owned = self.files.repositories.own(repository);
             self.files.leases.now()
         };
-        let seen = self.manifests(repository)?;
+        let mut seen = self.manifests(repository)?;
+        let tagged = self.tagged(repository)?;
+        let recorded: HashSet<Digest> = seen.manifests.iter().map(|it| it.digest).collect();
+        let tags = tagged.iter().flatten();
+        for digest in tags.filter(|digest| !recorded.contains(digest)) {
+            self.without_record(repository, *digest, &mut seen)?;
+        }
         self.collected.unreadable += u64::from(seen.is_unsure);
         self.tell_unreadable(repository, seen.unreadable);
-        let gone = self.untagged(repository, &seen, began)?;
+        let gone = self.untagged(repository, &seen, tagged, began)?;
         for manifest in &seen.manifests {
             if !gone.contains(&manifest.digest) {
                 self.mark(&manifest.digest);
@@ -122,13 +128,12 @@ impl Pass<'_> {
         &mut self,
         repository: &RepositoryPath,
         seen: &Seen,
+        tagged: Option<Vec<Digest>>,
         began: SystemTime,
     ) -> Result<HashSet<Digest>, Ended> {
         let mut gone = HashSet::new();
-        let (Some(length), false) = (self.rules.untagged, seen.is_unsure) else {
-            return Ok(gone);
-        };
-        let Some(tagged) = self.tagged(repository)? else {
+        let (Some(length), Some(tagged), false) = (self.rules.untagged, tagged, seen.is_unsure)
+        else {
             return Ok(gone);
         };
         let reach = Reach::of(&seen.manifests);
@@ -190,6 +195,33 @@ impl Pass<'_> {
             }
         }
         Ok(Some(tagged))
+    }
+
+    /// A tag is answered without the record of its manifest, which a damaged file system may have
+    /// lost: the content stays, and what it names is not known.
+    fn without_record(
+        &mut self,
+        repository: &RepositoryPath,
+        digest: Digest,
+        seen: &mut Seen,
+    ) -> Result<(), Ended> {
+        let is_tagged = {
+            // A push or a deletion that runs is at its end after this.
+            let _owned = self.files.repositories.own(repository);
+            let has_record = self.files.layout.manifest(repository, &digest).exists();
+            !has_record && self.is_tagged(repository, &digest)?
+        };
+        if is_tagged {
+            seen.is_unsure = true;
+            seen.unreadable = Some(digest);
+            self.mark(&digest);
+        }
+        Ok(())
+    }
+
+    fn is_tagged(&mut self, repository: &RepositoryPath, digest: &Digest) -> Result<bool, Ended> {
+        let tagged = self.tagged(repository)?;
+        Ok(tagged.is_none_or(|tagged| tagged.contains(digest)))
     }
 
     /// Whether the manifest went, or would have.

@@ -277,6 +277,46 @@ fn a_manifest_that_cannot_be_read_keeps_the_blobs_of_its_repository() {
 }
 
 #[test]
+fn a_tag_whose_manifest_has_lost_its_record_keeps_what_it_is_answered_with() {
+    let (folder, files) = store();
+    let a = repository("a");
+    let digest = push(folder.path(), &files, &a, b"layer");
+    let image = manifest(&[b"layer"], None);
+    files.put_manifest(&a, &image, &[tag("v1")]).unwrap();
+    std::fs::remove_file(files.layout.manifest(&a, &image.digest())).unwrap();
+    files.leases.advance(GRACE * 10);
+    let collected = collect(&files, &rules());
+    assert_eq!((collected.unreadable, collected.contents), (1, 0));
+    let wanted = (a.clone(), Version::Tag(tag("v1")));
+    assert!(files.manifest(&wanted).unwrap().is_some());
+    assert!(files.open_blob(&a, &digest).unwrap().is_some());
+    // Without its tag nothing is answered any more.
+    assert!(files.delete_tag(&a, &tag("v1")).unwrap());
+    files.leases.advance(GRACE * 10);
+    let collected = collect(&files, &rules());
+    assert_eq!((collected.unreadable, collected.contents), (0, 2));
+}
+
+#[test]
+fn what_a_release_without_leases_answered_meanwhile_holds_after_the_next_upgrade() {
+    let (folder, files) = store();
+    let root = folder.path().join("store");
+    let a = repository("a");
+    let digest = push(folder.path(), &files, &a, b"layer");
+    files.leases.advance(GRACE * 10);
+    files.leases.close().unwrap();
+    let mark = files.layout.mark();
+    drop(files);
+    // What it writes at its start; it answered for the blob and gave no lease.
+    std::fs::write(mark, br#"{"layoutVersion":1}"#).unwrap();
+    for _ in 0..2 {
+        let files = open::open(&root).unwrap();
+        assert_eq!(collect(&files, &rules()).contents, 0);
+        assert!(files.open_blob(&a, &digest).unwrap().is_some());
+    }
+}
+
+#[test]
 fn a_folder_of_repositories_that_is_not_the_stores_own_costs_no_content() {
     let (folder, files) = store();
     let (a, b) = (repository("a"), repository("b"));

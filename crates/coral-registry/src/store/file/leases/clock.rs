@@ -7,7 +7,7 @@
 //! Leases are times of files, which the system writes to disk when it likes. `run` says whether
 //! those that were given can be relied on: the process before ended in order and had synced, or
 //! it was killed and the machine has run on since. Else a power cut may have undone some, and all
-//! leases begin anew (`floor`). The same holds after a process that could not write a renewal to its
+//! leases begin anew (`floor`). The same holds after a release that knows of no leases, after a process that could not write a renewal to its
 //! file, and where the clock itself could not be written at a start (the disk is full): then there
 //! is none, which is a clock that says nothing of earlier leases.
 
@@ -80,12 +80,12 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(root: &Path, reliance: Reliance) -> Result<Self, StoreError> {
         let last = fs::read(root.join(FILE)).ok();
         let last = last.and_then(|bytes| Reading::parse(&bytes));
         let boot = fs::read_to_string(BOOT).unwrap_or_default();
         let is_known = last.clone();
-        let start = start(last, boot.trim(), millis(SystemTime::now()));
+        let start = start(last, boot.trim(), reliance, millis(SystemTime::now()));
         let clock = Self {
             root: root.to_owned(),
             started: Instant::now(),
@@ -222,8 +222,28 @@ enum Durability {
     Later,
 }
 
+/// Whether the leases of the process before say what clients were told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Reliance {
+    /// They do, if they were not lost.
+    OnLast,
+    /// A release that knows of no leases may have served the store meanwhile: all begin anew.
+    OnNothing,
+}
+
+impl Reliance {
+    /// A release without leases writes the store's mark anew, without what it does not know.
+    pub(in super::super) fn of(is_marked: bool) -> Self {
+        if is_marked {
+            Self::OnLast
+        } else {
+            Self::OnNothing
+        }
+    }
+}
+
 /// What the clock shows at the start of a process. `boot` is empty where it is not known.
-fn start(last: Option<Reading>, boot: &str, wall: u64) -> Reading {
+fn start(last: Option<Reading>, boot: &str, reliance: Reliance, wall: u64) -> Reading {
     let run = boot.to_owned();
     match last {
         None => Reading {
@@ -233,7 +253,8 @@ fn start(last: Option<Reading>, boot: &str, wall: u64) -> Reading {
             longest_renewal: 0,
         },
         Some(last) => {
-            let relied_on = last.run == ENDED || (!boot.is_empty() && last.run == boot);
+            let is_settled = last.run == ENDED || (!boot.is_empty() && last.run == boot);
+            let relied_on = reliance == Reliance::OnLast && is_settled;
             let floor = if relied_on { last.floor } else { last.now };
             Reading {
                 now: last.now,
@@ -266,14 +287,14 @@ mod tests {
     #[test]
     fn the_clock_goes_on_where_it_was_whatever_the_wall_clock_says() {
         for wall in [0, 10, 10_000] {
-            let reading = start(Some(last(ENDED)), "b", wall);
+            let reading = start(Some(last(ENDED)), "b", Reliance::OnLast, wall);
             assert_eq!((reading.now, reading.floor), (500, 100));
         }
     }
 
     #[test]
     fn leases_begin_anew_after_a_power_cut_and_not_after_a_kill() {
-        let floor = |run, boot| start(Some(last(run)), boot, 10_000).floor;
+        let floor = |run, boot| start(Some(last(run)), boot, Reliance::OnLast, 10_000).floor;
         assert_eq!(floor("b", "b"), 100);
         assert_eq!(floor(ENDED, "c"), 100);
         assert_eq!(floor("b", "c"), 500);
@@ -282,8 +303,16 @@ mod tests {
     }
 
     #[test]
+    fn leases_begin_anew_where_another_release_may_have_answered_without_any() {
+        for run in ["b", ENDED, UNWRITTEN] {
+            let reading = start(Some(last(run)), "b", Reliance::OnNothing, 10_000);
+            assert_eq!((reading.now, reading.floor), (500, 500), "{run}");
+        }
+    }
+
+    #[test]
     fn a_store_without_a_clock_begins_with_the_wall_clock() {
-        let reading = start(None, "b", 10_000);
+        let reading = start(None, "b", Reliance::OnLast, 10_000);
         assert_eq!((reading.now, reading.floor), (10_000, 10_000));
     }
 
@@ -299,31 +328,40 @@ mod tests {
     #[test]
     fn a_full_disk_stops_no_clock_and_one_that_is_not_written_is_not_relied_on() {
         let folder = tempfile::TempDir::new().unwrap();
-        Clock::open(folder.path()).unwrap().close().unwrap();
+        Clock::open(folder.path(), Reliance::OnLast)
+            .unwrap()
+            .close()
+            .unwrap();
         let new = folder.path().join(NEW_FILE);
         std::os::unix::fs::symlink("/dev/full", &new).unwrap();
-        let clock = Clock::open(folder.path()).unwrap();
+        let clock = Clock::open(folder.path(), Reliance::OnLast).unwrap();
         let floor = clock.start.floor;
         // It is written within the space that it has.
         clock.close().unwrap();
-        assert_eq!(Clock::open(folder.path()).unwrap().start.floor, floor);
+        assert_eq!(
+            Clock::open(folder.path(), Reliance::OnLast)
+                .unwrap()
+                .start
+                .floor,
+            floor
+        );
         // Which there is none of.
         fs::remove_file(folder.path().join(FILE)).unwrap();
-        let clock = Clock::open(folder.path()).unwrap();
+        let clock = Clock::open(folder.path(), Reliance::OnLast).unwrap();
         assert!(matches!(clock.close(), Err(StoreError::Full { .. })));
         fs::remove_file(&new).unwrap();
-        let again = Clock::open(folder.path()).unwrap();
+        let again = Clock::open(folder.path(), Reliance::OnLast).unwrap();
         assert_eq!(again.start.floor, again.start.now);
     }
 
     #[test]
     fn what_was_saved_and_closed_is_read_again() {
         let folder = tempfile::TempDir::new().unwrap();
-        let clock = Clock::open(folder.path()).unwrap();
+        let clock = Clock::open(folder.path(), Reliance::OnLast).unwrap();
         clock.save().unwrap();
         let before = clock.start.clone();
         clock.close().unwrap();
-        let again = Clock::open(folder.path()).unwrap();
+        let again = Clock::open(folder.path(), Reliance::OnLast).unwrap();
         assert!(again.start.now >= before.now);
         assert_eq!(again.start.floor, before.floor);
     }
