@@ -2,8 +2,12 @@
 //!
 //! Blobs are written to a file of their own, synced and renamed; `index.json` is written anew in
 //! the same way, by one writer at a time. Nothing partial is ever visible.
+//!
+//! A layout may be a stranger's: what is read and written lies beneath its folder, and no symbolic
+//! link in it is followed.
 
 mod archive;
+mod beneath;
 mod files;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
@@ -22,7 +26,9 @@ use crate::repository::PutManifest;
 use crate::upload::{BlobPush, Upload};
 
 pub use archive::NewArchive;
-use tree::{Tree, blob_file};
+pub use beneath::LayoutFiles;
+use files::blob_file;
+use tree::Tree;
 pub(crate) use upload::LayoutUpload;
 
 /// An OCI image layout: a directory, made on the first write, or a tar to be read. Cheap to clone.
@@ -34,9 +40,7 @@ pub struct Layout {
 impl Layout {
     /// The layout in `dir`, which need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            tree: Tree::Dir(dir.into()),
-        }
+        LayoutFiles::new(dir).into()
     }
 
     /// Where it is: the directory, or the tar.
@@ -160,7 +164,7 @@ impl Layout {
         let dir = self.tree.writable();
         let dir =
             dir.map_err(|problem| self.error(format_args!("writing blob {digest}"), problem))?;
-        let upload = LayoutUpload::new(dir.to_owned(), *digest);
+        let upload = LayoutUpload::new(dir.clone(), *digest);
         Ok(BlobPush::Upload(Upload::from(upload)))
     }
 
@@ -206,5 +210,14 @@ impl Layout {
 
     fn error(&self, asked: impl std::fmt::Display, problem: impl Into<Problem>) -> Error {
         Error::new(self.dir().display(), asked, problem)
+    }
+}
+
+impl From<LayoutFiles> for Layout {
+    /// The layout in a folder, whose blobs may be in another one.
+    fn from(files: LayoutFiles) -> Self {
+        Self {
+            tree: Tree::Dir(files),
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A layout is somebody else's folder: it is never written to, what changes in it is seen at the
 //! next request, and nothing in it is taken on trust. A manifest is held against its digest each
-//! time it is read, a blob the first time and whenever its file has changed since.
+//! time it is read, a blob the first time and whenever its file has changed since. No symbolic link
+//! in the folder is followed.
 
 mod catalog;
 mod files;
@@ -11,10 +12,11 @@ pub(crate) mod fuzzing;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use coral_distribution::LayoutFiles;
 use coral_image::{Digest, RepositoryPath, Tag, Version};
 use futures::future::BoxFuture;
 
@@ -54,7 +56,7 @@ pub struct LayoutFolder(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     repository: RepositoryPath,
-    folder: PathBuf,
+    files: LayoutFiles,
     /// What is in it, as of when `index.json` looked like this.
     catalog: Mutex<Option<(Stamp, Arc<Catalog>)>>,
     /// Blobs that were held against their digests, as of when their files looked like this. At
@@ -63,12 +65,12 @@ struct Shared {
 }
 
 impl LayoutFolder {
-    /// The layout in `folder`, as `repository`. It is read once, so that a wrong folder is known at
-    /// once. This waits for the disk.
-    pub fn open(repository: RepositoryPath, folder: &Path) -> Result<Self, LayoutError> {
+    /// The layout of these files, as `repository`. It is read once, so that a wrong folder is known
+    /// at once. This waits for the disk.
+    pub fn open(repository: RepositoryPath, files: LayoutFiles) -> Result<Self, LayoutError> {
         let shared = Shared {
             repository,
-            folder: folder.to_owned(),
+            files,
             catalog: Mutex::default(),
             verified: Mutex::default(),
         };
@@ -98,12 +100,12 @@ impl LayoutFolder {
 impl Shared {
     /// What is in the layout now.
     fn catalog(&self) -> Result<Arc<Catalog>, LayoutError> {
-        let stamp = files::stamp(&self.folder.join("index.json"))?;
+        let stamp = files::stamp(&self.files)?;
         let mut slot = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, catalog)) = slot.as_ref().filter(|(seen, _)| *seen == stamp) {
             return Ok(Arc::clone(catalog));
         }
-        let catalog = Arc::new(Catalog::read(&self.folder)?);
+        let catalog = Arc::new(Catalog::read(&self.files)?);
         *slot = Some((stamp, Arc::clone(&catalog)));
         drop(slot);
         self.verified().retain(|digest, _| catalog.has_blob(digest));
@@ -116,9 +118,9 @@ impl Shared {
 
     /// The bytes of a manifest, which are what they hash to.
     fn manifest(&self, record: &ManifestRecord) -> Result<StoredManifest, StoreError> {
-        let bytes = files::read_blob(&self.folder, &record.digest)?;
+        let bytes = files::read_blob(&self.files, &record.digest)?;
         if !record.digest.matches(&bytes) {
-            return Err(files::damaged(&self.folder, &record.digest));
+            return Err(files::damaged(&self.files, &record.digest));
         }
         Ok(StoredManifest {
             record: record.clone(),
@@ -128,11 +130,11 @@ impl Shared {
 
     /// Opens a blob that the layout has; `None` if its file is missing, as in a sparse layout.
     fn open(&self, digest: &Digest) -> Result<Option<BlobHandle>, StoreError> {
-        let Some((file, stamp)) = files::open_blob(&self.folder, digest)? else {
+        let Some((file, stamp)) = files::open_blob(&self.files, digest)? else {
             return Ok(None);
         };
         if self.verified().get(digest) != Some(&stamp) {
-            files::verify(&self.folder, &file, digest)?;
+            files::verify(&self.files, &file, digest)?;
             self.verified().insert(*digest, stamp);
         }
         Ok(Some(BlobHandle {

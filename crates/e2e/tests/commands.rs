@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -171,6 +172,28 @@ fn what_is_no_archive_is_said_to_be_none() {
             .saying(said)
             .saying(name);
     }
+}
+
+/// Regression: a layout with `index.json` as a link had a file with a login read.
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_link_in_a_layout_is_not_followed() {
+    let home = scratch();
+    let layout = Layout::open(home.path().join("layout"));
+    layout.tag("1", &layout.add_image("amd64", b"a layer"));
+    let index = layout.folder().join("index.json");
+    let secret = home.path().join("config.json");
+    std::fs::rename(&index, &secret).unwrap();
+    symlink(&secret, &index).unwrap();
+    let from = layout.reference("1");
+    let to = format!("oci:{}:1", home.path().join("copy").display());
+    let named = format!("{} is a symbolic link", index.display());
+    let _ = run(&mut command(home.path(), &["copy", &from, &to]))
+        .exited(1)
+        .saying(&named);
+    std::fs::remove_file(&index).unwrap();
+    std::fs::rename(&secret, &index).unwrap();
+    let _ = run(&mut command(home.path(), &["copy", &from, &to])).succeeded();
 }
 
 #[test]

@@ -1,23 +1,28 @@
 //! Files of a layout: read with bounds, written so that they are whole or not there.
 
 use std::io::{ErrorKind, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use coral_image::Digest;
 use futures::StreamExt;
-use tokio::fs::{self, File};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
+use super::beneath::{LayoutFiles, LinkInside, regular};
 use super::tree::Reader;
 use crate::blob_stream::{BlobStream, Promise};
 use crate::error::{Error, Problem};
 
 const READ_SIZE: usize = 256 * 1024;
 
-pub(super) fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
-    dir.join("blobs")
+/// `blobs/sha256/<hex>`.
+pub(super) fn blob_file(digest: &Digest) -> PathBuf {
+    Path::new("blobs")
         .join(digest.algorithm().name())
         .join(digest.hex())
 }
@@ -30,52 +35,59 @@ pub(super) fn problem(what: &'static str, path: &Path, source: std::io::Error) -
     }
 }
 
-/// A file that is not there is missing content; everything else is the storage's fault.
+/// A file that is not there is missing content, and a link is not followed; everything else is the
+/// storage's fault.
+fn failed(what: &'static str, path: &Path, source: std::io::Error) -> Problem {
+    if let Some(link) = LinkInside::of(&source) {
+        return Problem::Unsafe(link.to_string());
+    }
+    problem(what, path, source)
+}
+
 fn reading(path: &Path, source: std::io::Error) -> Problem {
     match source.kind() {
         ErrorKind::NotFound => Problem::Missing,
-        _ => problem("cannot read", path, source),
+        _ => failed("cannot read", path, source),
     }
 }
 
-pub(super) async fn size(path: &Path) -> Result<Option<u64>, Problem> {
-    match fs::metadata(path).await {
+/// Does what waits for the file system on a thread for that.
+async fn blocking<T: Send + 'static>(
+    files: &LayoutFiles,
+    name: &Path,
+    work: impl FnOnce(&LayoutFiles, &Path) -> T + Send + 'static,
+) -> T {
+    let (files, name) = (files.clone(), name.to_owned());
+    let working = tokio::task::spawn_blocking(move || work(&files, &name));
+    working.await.expect("opening a file does not panic")
+}
+
+pub(super) async fn size(files: &LayoutFiles, name: &Path) -> Result<Option<u64>, Problem> {
+    match blocking(files, name, LayoutFiles::metadata).await {
         Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
         Ok(_) => Ok(None),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        Err(error) => Err(problem("cannot look at", path, error)),
+        Err(error) => Err(failed("cannot look at", &files.path(name), error)),
     }
 }
 
-/// Opens a file, and nothing that is none: opening a pipe waits for its other end, for ever.
-async fn open(path: &Path) -> std::io::Result<File> {
-    must_be_file(&fs::metadata(path).await?)?;
-    let file = File::open(path).await?;
-    must_be_file(&file.metadata().await?)?;
-    Ok(file)
-}
-
-/// The same, for who may wait for the file system.
+/// Opens a file by a path that the user gave, and nothing that is none: opening a pipe waits for its
+/// other end, for ever.
 pub(super) fn open_blocking(path: &Path) -> std::io::Result<std::fs::File> {
-    must_be_file(&std::fs::metadata(path)?)?;
+    regular(&std::fs::metadata(path)?)?;
     std::fs::File::open(path)
 }
 
-fn must_be_file(metadata: &std::fs::Metadata) -> std::io::Result<()> {
-    if metadata.is_file() {
-        return Ok(());
-    }
-    Err(std::io::Error::new(
-        ErrorKind::InvalidInput,
-        "not a regular file",
-    ))
-}
-
-pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Problem> {
-    let fail = |error| reading(path, error);
-    let file = open(path).await.map_err(fail)?;
+pub(super) async fn read_bounded(
+    files: &LayoutFiles,
+    name: &Path,
+    limit: usize,
+) -> Result<Bytes, Problem> {
+    let fail = |error| reading(&files.path(name), error);
+    let opened = blocking(files, name, LayoutFiles::open).await;
+    let file = File::from_std(opened.map_err(fail)?);
     let mut bytes = BytesMut::new();
     let mut file = file.take(limit as u64 + 1);
     while file.read_buf(&mut bytes).await.map_err(fail)? > 0 {}
@@ -89,9 +101,14 @@ pub(super) async fn read_bounded(path: &Path, limit: usize) -> Result<Bytes, Pro
 }
 
 /// Opens a blob at the offset, its length checked first.
-pub(super) async fn open_at(path: &Path, promise: &Promise) -> Result<File, Problem> {
-    let fail = |error| reading(path, error);
-    let mut file = open(path).await.map_err(fail)?;
+pub(super) async fn open_at(
+    files: &LayoutFiles,
+    name: &Path,
+    promise: &Promise,
+) -> Result<File, Problem> {
+    let fail = |error| reading(&files.path(name), error);
+    let opened = blocking(files, name, LayoutFiles::open).await;
+    let mut file = File::from_std(opened.map_err(fail)?);
     let actual = file.metadata().await.map_err(fail)?.len();
     if actual != promise.size {
         return Err(Problem::Length {
@@ -121,25 +138,46 @@ pub(super) fn stream(file: Reader, path: PathBuf, place: String, asked: String) 
 /// that, it is removed.
 pub(super) struct NewFile {
     file: Option<File>,
-    path: PathBuf,
+    /// Held open: what is put in its place meanwhile, such as a link, is not written into.
+    folder: Arc<OwnedFd>,
+    temporary: String,
+    name: PathBuf,
+    /// For messages.
     target: PathBuf,
 }
 
+/// An empty file beside `name`, and the folder that it is in.
+fn new_file(
+    files: &LayoutFiles,
+    name: &Path,
+    temporary: &str,
+) -> Result<(OwnedFd, std::fs::File), Problem> {
+    let path = files.path(name).with_file_name(temporary);
+    let folder = files.made_folder(name);
+    let folder = folder.map_err(|error| failed("cannot make the folder of", &path, error))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&folder, temporary, flags, Mode::from_raw_mode(0o666));
+    let file = file.map_err(|error| problem("cannot write", &path, error.into()))?;
+    Ok((folder, file.into()))
+}
+
 impl NewFile {
-    /// In the target's directory, which is made if it is not there.
-    pub(super) async fn create(target: &Path) -> Result<Self, Problem> {
-        let dir = target.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)
-            .await
-            .map_err(|e| problem("cannot make the folder", dir, e))?;
-        let path = dir.join(format!(".coral-{}", uuid::Uuid::new_v4().simple()));
-        let file = File::create_new(&path)
-            .await
-            .map_err(|e| problem("cannot write", &path, e))?;
+    /// In the folder of its name, which is made if it is not there.
+    pub(super) async fn create(files: &LayoutFiles, name: &Path) -> Result<Self, Problem> {
+        let target = files.path(name);
+        let last = PathBuf::from(name.file_name().unwrap_or_default());
+        let temporary = format!(".coral-{}", uuid::Uuid::new_v4().simple());
+        let beside = temporary.clone();
+        let made = blocking(files, name, move |files, name| {
+            new_file(files, name, &beside)
+        });
+        let (folder, file) = made.await?;
         Ok(Self {
-            file: Some(file),
-            path,
-            target: target.to_owned(),
+            file: Some(File::from_std(file)),
+            folder: Arc::new(folder),
+            temporary,
+            name: last,
+            target,
         })
     }
 
@@ -150,7 +188,7 @@ impl NewFile {
             .expect("the file is open until it is published");
         file.write_all(bytes)
             .await
-            .map_err(|error| problem("cannot write", &self.path, error))
+            .map_err(|error| problem("cannot write", &self.target, error))
     }
 
     /// Synced, renamed, and the directory synced.
@@ -162,26 +200,35 @@ impl NewFile {
             .expect("the file is open until it is published");
         file.flush().await.map_err(fail)?;
         file.sync_all().await.map_err(fail)?;
-        fs::rename(&self.path, &self.target).await.map_err(fail)?;
-        let dir = self.target.parent().unwrap_or(Path::new("."));
-        File::open(dir)
-            .await
-            .map_err(fail)?
-            .sync_all()
-            .await
-            .map_err(fail)
+        let (folder, from, to) = (
+            Arc::clone(&self.folder),
+            self.temporary.clone(),
+            self.name.clone(),
+        );
+        let renaming = tokio::task::spawn_blocking(move || {
+            rustix::fs::renameat(&folder, &from, &folder, &to)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
+            rustix::fs::fsync(folder)
+        });
+        let renamed = renaming.await.expect("renaming a file does not panic");
+        renamed.map_err(|error| fail(error.into()))
     }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
         // After publishing nothing has this name any more.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = rustix::fs::unlinkat(&self.folder, &self.temporary, AtFlags::empty());
     }
 }
 
-pub(super) async fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), Problem> {
-    let mut file = NewFile::create(target).await?;
+pub(super) async fn write_whole(
+    files: &LayoutFiles,
+    name: &Path,
+    bytes: &[u8],
+) -> Result<(), Problem> {
+    let mut file = NewFile::create(files, name).await?;
     file.write(bytes).await?;
     file.publish().await
 }

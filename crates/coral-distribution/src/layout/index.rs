@@ -7,8 +7,9 @@ use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Tag, Version,
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::files;
-use super::tree::{Tree, blob_file};
+use super::beneath::LayoutFiles;
+use super::files::{self, blob_file};
+use super::tree::Tree;
 use crate::error::Problem;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -141,8 +142,8 @@ pub(super) async fn put(
 ) -> Result<(), Problem> {
     let digest = manifest.digest();
     let dir = tree.writable()?;
-    let _turn = turn(dir).await?;
-    files::write_whole(&files::blob_path(dir, &digest), manifest.bytes()).await?;
+    let _turn = turn(dir.folder()).await?;
+    files::write_whole(dir, &blob_file(&digest), manifest.bytes()).await?;
     let mut index = read(tree).await?;
     enter(&mut index, version, manifest);
     write(dir, &index).await
@@ -175,10 +176,10 @@ pub(super) fn enter(index: &mut Index, version: &Version, manifest: &Manifest) {
 
 pub(super) async fn remove(tree: &Tree, version: &Version) -> Result<(), Problem> {
     let dir = tree.writable()?;
-    if files::size(&dir.join("index.json")).await?.is_none() {
+    if files::size(dir, Path::new("index.json")).await?.is_none() {
         return Err(Problem::Missing);
     }
-    let _turn = turn(dir).await?;
+    let _turn = turn(dir.folder()).await?;
     let mut index = read(tree).await?;
     if index.find(version).is_none() {
         return Err(Problem::Missing);
@@ -194,13 +195,13 @@ fn edit(index: &mut Index, wanted: impl Fn(&Descriptor) -> bool) {
     }
 }
 
-async fn write(dir: &Path, index: &Index) -> Result<(), Problem> {
-    let marker = dir.join("oci-layout");
-    if files::size(&marker).await?.is_none() {
-        files::write_whole(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#).await?;
+async fn write(dir: &LayoutFiles, index: &Index) -> Result<(), Problem> {
+    let marker = Path::new("oci-layout");
+    if files::size(dir, marker).await?.is_none() {
+        files::write_whole(dir, marker, br#"{"imageLayoutVersion":"1.0.0"}"#).await?;
     }
     let bytes = serde_json::to_vec(&index.0).expect("JSON that was read can be written");
-    files::write_whole(&dir.join("index.json"), &bytes).await
+    files::write_whole(dir, Path::new("index.json"), &bytes).await
 }
 
 /// All manifests of the layout that have this subject.

@@ -7,11 +7,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use coral_image::Digest;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncSeekExt as _};
 
-use super::files::{self, problem};
+use super::beneath::LayoutFiles;
+use super::files::{self, blob_file, problem};
 use crate::blob_stream::Promise;
 use crate::error::Problem;
 
@@ -28,7 +28,7 @@ pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 /// Where the files are.
 #[derive(Debug, Clone)]
 pub(super) enum Tree {
-    Dir(PathBuf),
+    Dir(LayoutFiles),
     Tar(Arc<TarIndex>),
 }
 
@@ -46,13 +46,13 @@ impl Tree {
     /// The directory, or the tar.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Dir(dir) => dir,
+            Self::Dir(dir) => dir.folder(),
             Self::Tar(tar) => &tar.path,
         }
     }
 
     /// The directory to write into; a tar has none.
-    pub(super) fn writable(&self) -> Result<&Path, Problem> {
+    pub(super) fn writable(&self) -> Result<&LayoutFiles, Problem> {
         match self {
             Self::Dir(dir) => Ok(dir),
             Self::Tar(_) => Err(Problem::Options(
@@ -63,14 +63,14 @@ impl Tree {
 
     pub(super) async fn size(&self, file: &Path) -> Result<Option<u64>, Problem> {
         match self {
-            Self::Dir(dir) => files::size(&dir.join(file)).await,
+            Self::Dir(dir) => files::size(dir, file).await,
             Self::Tar(tar) => Ok(tar.files.get(file).map(|(_, size)| *size)),
         }
     }
 
     pub(super) async fn read_bounded(&self, file: &Path, limit: usize) -> Result<Bytes, Problem> {
         let tar = match self {
-            Self::Dir(dir) => return files::read_bounded(&dir.join(file), limit).await,
+            Self::Dir(dir) => return files::read_bounded(dir, file, limit).await,
             Self::Tar(tar) => tar,
         };
         let size = tar.files.get(file).ok_or(Problem::Missing)?.1;
@@ -91,7 +91,7 @@ impl Tree {
         let file = blob_file(&promise.digest);
         let tar = match self {
             Self::Dir(dir) => {
-                let file = files::open_at(&dir.join(file), promise).await?;
+                let file = files::open_at(dir, &file, promise).await?;
                 return Ok(Box::new(file));
             }
             Self::Tar(tar) => tar,
@@ -105,11 +105,6 @@ impl Tree {
         }
         tar.open(&file, promise.offset).await
     }
-}
-
-/// `blobs/sha256/<hex>`.
-pub(super) fn blob_file(digest: &Digest) -> PathBuf {
-    files::blob_path(Path::new(""), digest)
 }
 
 impl TarIndex {

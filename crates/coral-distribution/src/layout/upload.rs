@@ -1,23 +1,22 @@
 //! Writing one blob into a layout.
 
-use std::path::PathBuf;
-
 use coral_image::Digest;
 use futures::StreamExt;
 
-use super::files::{self, NewFile};
+use super::beneath::LayoutFiles;
+use super::files::{NewFile, blob_file};
 use crate::blob_stream::BlobStream;
 use crate::error::{Error, Problem};
 
 /// A blob that is to be written.
 #[derive(Debug)]
 pub(crate) struct LayoutUpload {
-    dir: PathBuf,
+    dir: LayoutFiles,
     digest: Digest,
 }
 
 impl LayoutUpload {
-    pub(super) fn new(dir: PathBuf, digest: Digest) -> Self {
+    pub(super) fn new(dir: LayoutFiles, digest: Digest) -> Self {
         Self { dir, digest }
     }
 
@@ -25,13 +24,14 @@ impl LayoutUpload {
     pub(crate) async fn put(self, mut body: BlobStream) -> Result<(), Error> {
         let fail = |problem| {
             Error::new(
-                self.dir.display(),
+                self.dir.folder().display(),
                 format_args!("writing blob {}", self.digest),
                 problem,
             )
         };
-        let target = files::blob_path(&self.dir, &self.digest);
-        let mut file = NewFile::create(&target).await.map_err(fail)?;
+        let mut file = NewFile::create(&self.dir, &blob_file(&self.digest))
+            .await
+            .map_err(fail)?;
         let mut hasher = self.digest.algorithm().hasher();
         while let Some(bytes) = body.next().await {
             let bytes = bytes?;

@@ -1,6 +1,8 @@
 //! OCI layout directories as source and destination.
 
-use coral_distribution::{BlobPush, Category, Disposition, Endpoint, Layout, NewArchive};
+use coral_distribution::{
+    BlobPush, Category, Disposition, Endpoint, Layout, LayoutFiles, NewArchive,
+};
 use coral_image::{Manifest, ManifestKind, Version};
 use coral_testkit::{Built, Effect, Fault, ImageBuilder, IndexBuilder};
 
@@ -323,4 +325,55 @@ async fn what_coral_does_not_know_in_the_index_stays() {
     layout.delete(&tag("2")).await.unwrap();
     let after: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(after, index);
+}
+
+/// Regression: `index.json` as a link to a file with a login was opened and parsed.
+#[cfg(unix)]
+#[tokio::test]
+async fn no_link_inside_a_layout_is_followed_to_read_or_to_write() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("config.json");
+    std::fs::write(&secret, r#"{"manifests":[{"auth":"c2VjcmV0"}]}"#).unwrap();
+    let built = image();
+    let root = manifest(&built, built.manifests.len() - 1);
+    for link in ["index.json", "blobs", "blobs/sha256", "oci-layout"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("real")).unwrap();
+        let layout = Endpoint::from(Layout::new(dir.path()));
+        let link = dir.path().join(link);
+        if link.ends_with("sha256") {
+            std::fs::create_dir(link.parent().unwrap()).unwrap();
+        }
+        let to = if link.extension().is_some() || link.ends_with("oci-layout") {
+            secret.as_path()
+        } else {
+            outside.path()
+        };
+        symlink(to, &link).unwrap();
+        let error = layout.put_manifest(&tag("1"), &root).await.unwrap_err();
+        let said = error.to_string();
+        let named = format!("{} is a symbolic link", link.display());
+        assert!(said.contains(&named), "{said}");
+        assert!(!said.contains("c2VjcmV0"), "{said}");
+        assert_eq!(error.disposition(), Disposition::WaitForChange, "{said}");
+        if !link.ends_with("oci-layout") {
+            let read = layout.manifest(&Version::Digest(root.digest())).await;
+            assert!(read.unwrap_err().to_string().contains(&named));
+        }
+        let left: Vec<_> = std::fs::read_dir(outside.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+}
+
+/// A content store of a container runtime has blobs, and no index beside them.
+#[tokio::test]
+async fn the_blobs_of_a_layout_may_be_in_a_folder_that_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = LayoutFiles::new(dir.path().join("layout")).with_blobs(dir.path().join("store"));
+    let layout = Endpoint::from(Layout::from(files));
+    push(&layout, &image(), "1").await;
+    assert!(dir.path().join("store/sha256").is_dir());
+    assert!(!dir.path().join("layout/blobs").exists());
+    layout.manifest(&tag("1")).await.unwrap();
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 
 use bytes::Bytes;
+use coral_distribution::LayoutFiles;
 use coral_image::{Descriptor, Digest, Manifest, Tag, Version};
 use serde::Deserialize;
 
 use super::LayoutError;
-use super::files::{blob, read, read_error};
+use super::files::{INDEX, blob, read, read_error};
 use crate::store::{ManifestRecord, Page, Stretch};
 
 /// Most manifests of one layout.
@@ -37,15 +38,15 @@ struct Index {
 }
 
 impl Catalog {
-    pub(super) fn read(folder: &Path) -> Result<Self, LayoutError> {
-        let marker: Marker = json(&folder.join("oci-layout"))?;
+    pub(super) fn read(files: &LayoutFiles) -> Result<Self, LayoutError> {
+        let marker: Marker = json(files, Path::new("oci-layout"))?;
         if !marker.image_layout_version.starts_with("1.") {
             let version: String = marker.image_layout_version.chars().take(40).collect();
             let reason = format!("its version is {version:?}, known is 1.0.0");
-            let path = folder.join("oci-layout");
+            let path = files.path(Path::new("oci-layout"));
             return Err(LayoutError::Form { path, reason });
         }
-        let index: Index = json(&folder.join("index.json"))?;
+        let index: Index = json(files, Path::new(INDEX))?;
         let mut catalog = Self::default();
         let mut waiting = VecDeque::new();
         for descriptor in index.manifests {
@@ -60,15 +61,16 @@ impl Catalog {
             }
             if catalog.manifests.len() == MOST_MANIFESTS {
                 let reason = format!("it has more than {MOST_MANIFESTS} manifests");
-                let path = folder.join("index.json");
+                let path = files.path(Path::new(INDEX));
                 return Err(LayoutError::Form { path, reason });
             }
-            match manifest(folder, &descriptor) {
+            match manifest(files, &descriptor) {
                 Ok(manifest) => waiting.extend(catalog.take(&manifest)),
                 // One image that is not whole does not take the others with it.
                 Err(reason) => {
                     let digest = descriptor.digest;
-                    tracing::warn!(folder = %folder.display(), %digest, reason, "not served");
+                    let folder = files.folder().display();
+                    tracing::warn!(%folder, %digest, reason, "not served");
                 }
             }
         }
@@ -141,17 +143,30 @@ fn tag_of(descriptor: &Descriptor) -> Option<Tag> {
     Tag::parse(tag).ok()
 }
 
-fn manifest(folder: &Path, descriptor: &Descriptor) -> Result<Manifest, String> {
-    let bytes = read(&blob(folder, &descriptor.digest)).map_err(|error| error.to_string())?;
+fn manifest(files: &LayoutFiles, descriptor: &Descriptor) -> Result<Manifest, String> {
+    let bytes = read(files, &blob(&descriptor.digest)).map_err(|error| error.to_string())?;
     let media_type = Some(descriptor.media_type.as_str());
     Manifest::parse_pinned(Bytes::from(bytes), media_type, &descriptor.digest)
         .map_err(|error| error.to_string())
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LayoutError> {
-    let bytes = read(path).map_err(|source| read_error(path, source))?;
+/// Reads JSON. What a file of another form contains is not repeated: it may be secret.
+fn json<T: serde::de::DeserializeOwned>(
+    files: &LayoutFiles,
+    name: &Path,
+) -> Result<T, LayoutError> {
+    let bytes = read(files, name).map_err(|source| read_error(&files.path(name), source))?;
     serde_json::from_slice(&bytes).map_err(|error| LayoutError::Form {
-        path: path.to_owned(),
-        reason: error.to_string(),
+        path: files.path(name),
+        reason: form(&error),
     })
+}
+
+fn form(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "it has another form than this file of a layout",
+        _ => "it is not JSON",
+    };
+    format!("{what}: line {line}, column {column}")
 }

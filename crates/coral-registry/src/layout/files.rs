@@ -1,10 +1,10 @@
 //! The files of a layout.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use coral_distribution::LayoutFiles;
 use coral_image::{Digest, MAX_MANIFEST_SIZE};
 
 use super::LayoutError;
@@ -13,10 +13,14 @@ use crate::store::StoreError;
 
 const PIECE: usize = 256 * 1024;
 
-pub(super) fn stamp(path: &Path) -> Result<Stamp, LayoutError> {
-    match std::fs::metadata(path) {
+/// The list of what is in the layout.
+pub(super) const INDEX: &str = "index.json";
+
+pub(super) fn stamp(files: &LayoutFiles) -> Result<Stamp, LayoutError> {
+    let index = Path::new(INDEX);
+    match files.metadata(index) {
         Ok(metadata) => Ok(Stamp::of(&metadata)),
-        Err(source) => Err(read_error(path, source)),
+        Err(source) => Err(read_error(&files.path(index), source)),
     }
 }
 
@@ -25,29 +29,10 @@ pub(super) fn read_error(path: &Path, source: io::Error) -> LayoutError {
     LayoutError::Read { path, source }
 }
 
-/// Opens a file, and nothing that is none: opening a pipe waits for its other end, for ever. Who
-/// puts a pipe there between the look and the opening is not waited for either.
-fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let only_files = |metadata: Metadata| {
-        if metadata.is_file() {
-            return Ok(metadata);
-        }
-        let why = "it is not a regular file";
-        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
-    };
-    only_files(std::fs::metadata(path)?)?;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    let metadata = only_files(file.metadata()?)?;
-    Ok((file, metadata))
-}
-
 /// Reads a small file; `InvalidData` if it is larger than any manifest.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(files: &LayoutFiles, name: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let (file, _) = open(path)?;
+    let file = files.open(name)?;
     file.take(MAX_MANIFEST_SIZE as u64 + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() > MAX_MANIFEST_SIZE {
@@ -56,33 +41,42 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn blob(folder: &Path, digest: &Digest) -> PathBuf {
-    let text = digest.to_string();
-    let (algorithm, hex) = text.split_once(':').unwrap_or(("sha256", &text));
-    folder.join("blobs").join(algorithm).join(hex)
+/// The name of a blob's file in the layout.
+pub(super) fn blob(digest: &Digest) -> PathBuf {
+    Path::new("blobs")
+        .join(digest.algorithm().name())
+        .join(digest.hex())
 }
 
-pub(super) fn read_blob(folder: &Path, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-    let path = blob(folder, digest);
-    read(&path).map_err(|error| StoreError::io("read", &path, error))
+pub(super) fn read_blob(files: &LayoutFiles, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+    let name = blob(digest);
+    read(files, &name).map_err(|error| StoreError::io("read", &files.path(&name), error))
 }
 
 pub(super) fn open_blob(
-    folder: &Path,
+    files: &LayoutFiles,
     digest: &Digest,
 ) -> Result<Option<(File, Stamp)>, StoreError> {
-    let path = blob(folder, digest);
-    match open(&path) {
-        Ok((file, metadata)) => Ok(Some((file, Stamp::of(&metadata)))),
+    let name = blob(digest);
+    let fail = |error| StoreError::io("open", &files.path(&name), error);
+    match files.open(&name) {
+        Ok(file) => {
+            let metadata = file.metadata().map_err(fail)?;
+            Ok(Some((file, Stamp::of(&metadata))))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("open", &path, error)),
+        Err(error) => Err(fail(error)),
     }
 }
 
 /// Holds a file against its digest, from its beginning; where it is read from later does not
 /// depend on that.
-pub(super) fn verify(folder: &Path, mut file: &File, digest: &Digest) -> Result<(), StoreError> {
-    let path = blob(folder, digest);
+pub(super) fn verify(
+    files: &LayoutFiles,
+    mut file: &File,
+    digest: &Digest,
+) -> Result<(), StoreError> {
+    let path = files.path(&blob(digest));
     let mut hasher = digest.algorithm().hasher();
     let mut piece = vec![0; PIECE];
     loop {
@@ -96,12 +90,12 @@ pub(super) fn verify(folder: &Path, mut file: &File, digest: &Digest) -> Result<
     if hasher.finish() == *digest {
         return Ok(());
     }
-    Err(damaged(folder, digest))
+    Err(damaged(files, digest))
 }
 
-pub(super) fn damaged(folder: &Path, digest: &Digest) -> StoreError {
+pub(super) fn damaged(files: &LayoutFiles, digest: &Digest) -> StoreError {
     StoreError::Damaged {
-        path: blob(folder, digest),
+        path: files.path(&blob(digest)),
         reason: "its content is not what its name says".to_owned(),
     }
 }

@@ -1,11 +1,13 @@
 //! OCI layouts served as repositories.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
+use coral_distribution::LayoutFiles;
 use coral_image::{Digest, RepositoryPath};
-use coral_registry::{LayoutFolder, Settings};
+use coral_registry::{LayoutError, LayoutFolder, Settings};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -66,7 +68,7 @@ fn served(folder: &Path) -> Served {
     let served = Served::new();
     let path = RepositoryPath::parse("base/app").unwrap();
     served.registry.configure(Settings {
-        layouts: vec![LayoutFolder::open(path, folder).unwrap()],
+        layouts: vec![LayoutFolder::open(path, LayoutFiles::new(folder)).unwrap()],
         ..Settings::default()
     });
     served
@@ -179,7 +181,7 @@ fn a_folder_that_is_no_layout_is_refused() {
     let folder = TempDir::new().unwrap();
     let open = || {
         let path = RepositoryPath::parse("a").unwrap();
-        LayoutFolder::open(path, folder.path())
+        LayoutFolder::open(path, LayoutFiles::new(folder.path()))
             .unwrap_err()
             .to_string()
     };
@@ -232,4 +234,85 @@ fn pipe(path: &Path) {
 async fn in_time(served: &Served, target: &str) -> StatusCode {
     let answer = tokio::time::timeout(Duration::from_secs(10), served.get(target));
     answer.await.expect("there is an answer").status
+}
+
+/// A folder of a stranger could name each file of the machine, and have it read or served.
+#[tokio::test]
+async fn no_link_inside_a_layout_is_followed() {
+    let folder = TempDir::new().unwrap();
+    layout(folder.path());
+    let served = served(folder.path());
+    let outside = TempDir::new().unwrap();
+    let layer = Digest::sha256(b"layer");
+    let elsewhere = outside.path().join("layer");
+    let file = folder.path().join("blobs/sha256").join(layer.hex());
+    fs::rename(&file, &elsewhere).unwrap();
+    symlink(&elsewhere, &file).unwrap();
+    let blob = format!("/v2/base/app/blobs/{layer}");
+    assert_eq!(served.get(&blob).await.status, 500);
+    fs::rename(&elsewhere, &file).unwrap();
+    assert_eq!(served.get(&blob).await.status, 200);
+    let blobs = folder.path().join("blobs");
+    let moved = outside.path().join("blobs");
+    fs::rename(&blobs, &moved).unwrap();
+    symlink(&moved, &blobs).unwrap();
+    assert_eq!(served.get(&blob).await.status, 500);
+    let index = folder.path().join("index.json");
+    fs::remove_file(&index).unwrap();
+    let secret = outside.path().join("config.json");
+    fs::write(&secret, r#"{"manifests": ["c2VjcmV0"]}"#).unwrap();
+    symlink(&secret, &index).unwrap();
+    let path = RepositoryPath::parse("a").unwrap();
+    let refused = LayoutFolder::open(path, LayoutFiles::new(folder.path())).unwrap_err();
+    let LayoutError::Read { path, source } = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(path, index);
+    assert!(
+        source.to_string().contains("is a symbolic link"),
+        "{source}"
+    );
+}
+
+#[test]
+fn what_a_file_of_another_form_contains_is_not_told() {
+    let folder = TempDir::new().unwrap();
+    layout(folder.path());
+    for content in [
+        r#"{"manifests": ["c2VjcmV0"]}"#,
+        "c2VjcmV0",
+        r#""c2VjcmV0""#,
+    ] {
+        fs::write(folder.path().join("index.json"), content).unwrap();
+        let path = RepositoryPath::parse("a").unwrap();
+        let refused = LayoutFolder::open(path, LayoutFiles::new(folder.path())).unwrap_err();
+        let said = refused.to_string();
+        assert!(
+            said.contains("line 1") && !said.contains("c2VjcmV0"),
+            "{said}"
+        );
+    }
+}
+
+/// A content store of a container runtime has blobs, and no index beside them.
+#[tokio::test]
+async fn the_blobs_may_be_in_a_folder_that_is_named() {
+    let folder = TempDir::new().unwrap();
+    let (list, _) = layout(folder.path());
+    let store = TempDir::new().unwrap();
+    let blobs = store.path().join("blobs");
+    fs::rename(folder.path().join("blobs"), &blobs).unwrap();
+    // The user's own word may be a link.
+    symlink(&blobs, store.path().join("link")).unwrap();
+    let files = LayoutFiles::new(folder.path()).with_blobs(store.path().join("link"));
+    let served = Served::new();
+    let path = RepositoryPath::parse("base/app").unwrap();
+    served.registry.configure(Settings {
+        layouts: vec![LayoutFolder::open(path, files).unwrap()],
+        ..Settings::default()
+    });
+    let tag = served.get("/v2/base/app/manifests/1").await;
+    assert_eq!(tag.body, list.to_string().as_bytes());
+    let layer = format!("/v2/base/app/blobs/{}", Digest::sha256(b"layer"));
+    assert_eq!(served.get(&layer).await.body, b"layer");
 }

@@ -4,6 +4,7 @@ use coral_api::documents::{Document, DocumentError, Object};
 use coral_api::{
     AuthSettings, GrantSettings, Grantees, LimitSettings, Registry, SecretBytes, metadata,
 };
+use coral_distribution::LayoutFiles;
 use coral_image::Digest;
 use coral_mirror::chain;
 use coral_registry::{
@@ -128,7 +129,7 @@ impl Loading<'_> {
         };
         let mut layouts = vec![];
         for (i, (path, folder)) in means.layouts.iter().enumerate() {
-            match LayoutFolder::open(path.clone(), folder) {
+            match LayoutFolder::open(path.clone(), LayoutFiles::new(folder)) {
                 Ok(layout) => layouts.push(layout),
                 Err(error) => {
                     let field = format!("spec.imageVolumes[{i}].hostPath.path");

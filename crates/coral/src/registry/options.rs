@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use coral_api::{GoDuration, Quantity};
+use coral_distribution::LayoutFiles;
 use coral_image::{Host, RepositoryPath};
 use coral_mirror::chain;
 use coral_registry::{
@@ -77,6 +78,10 @@ pub(crate) struct RegistryArguments {
     /// Serve the OCI image layout in a folder as a repository, read-only
     #[arg(long, env = "CORAL_LAYOUT", value_name = "REPOSITORY=DIR", value_parser = layout, value_delimiter = ',')]
     layout: Vec<(RepositoryPath, PathBuf)>,
+    /// Folder of the blobs of a `--layout` that has none of its own, such as that of a container
+    /// runtime's content store: no symbolic link inside a layout is followed
+    #[arg(long, env = "CORAL_LAYOUT_BLOBS", value_name = "REPOSITORY=DIR", value_parser = layout, value_delimiter = ',', requires = "layout")]
+    layout_blobs: Vec<(RepositoryPath, PathBuf)>,
     /// File of the repositories that anonymous clients may read, as JSON:
     /// `{"generation": 1, "paths": ["docker.io/library/nginx"]}`; read again when it changes.
     /// `/coral/v1/public` says which generation is in force
@@ -310,8 +315,18 @@ impl RegistryArguments {
     }
 
     fn layouts(&self) -> Result<Vec<LayoutFolder>, Failure> {
+        let is_served = |path| self.layout.iter().any(|(served, _)| served == path);
+        if let Some((path, _)) = self.layout_blobs.iter().find(|(path, _)| !is_served(path)) {
+            return Err(Failure::input(format!(
+                "--layout-blobs {path}: no --layout is served as {path}"
+            )));
+        }
         let open = |(path, folder): &(RepositoryPath, PathBuf)| {
-            LayoutFolder::open(path.clone(), folder).map_err(|error| {
+            let mut files = LayoutFiles::new(folder);
+            if let Some((_, blobs)) = self.layout_blobs.iter().find(|(of, _)| of == path) {
+                files = files.with_blobs(blobs);
+            }
+            LayoutFolder::open(path.clone(), files).map_err(|error| {
                 let (folder, error) = (folder.display(), chain(&error));
                 Failure::input(format!("--layout {path}={folder}: {error}"))
             })
