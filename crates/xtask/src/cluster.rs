@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
-use crate::command::output;
+use crate::command::{output, say};
 use crate::tools::cluster::{ALL, KUBERNETES};
 use crate::workspace::Workspace;
 use processes::{running, succeeds, wait_for};
@@ -228,23 +228,23 @@ pub(crate) fn up(workspace: &Workspace, name: &str, nodes: u8) -> Result<Cluster
 
 fn bring_up(cluster: &Cluster) -> Result<()> {
     let began = Instant::now();
-    let say = |what: &str| println!("{:5.1} s  {what}", began.elapsed().as_secs_f32());
+    let passed = |what: &str| say(&format!("{:5.1} s  {what}", began.elapsed().as_secs_f32()));
     certificates::make(cluster)?;
     images::start_registry(cluster)?;
     control_plane::start(cluster)?;
     images::push(cluster)?;
-    say("images pushed");
+    passed("images pushed");
     control_plane::finish(cluster)?;
-    say("control plane up");
+    passed("control plane up");
     for node in 1..=cluster.nodes {
         node::boot(cluster, node)?;
     }
-    say("nodes booted");
+    passed("nodes booted");
     addons::apply(cluster)?;
     wait_until_ready(cluster)?;
-    say("nodes and name server ready");
+    passed("nodes and name server ready");
     let kubeconfig = cluster.kubeconfig("admin");
-    println!("export KUBECONFIG={}", kubeconfig.display());
+    say(&format!("export KUBECONFIG={}", kubeconfig.display()));
     Ok(())
 }
 
@@ -295,7 +295,7 @@ pub(crate) fn down(workspace: &Workspace, name: &str, logs: Option<&Path>) -> Re
     match Cluster::open(workspace, name) {
         Ok(cluster) => take_down(&cluster, logs),
         Err(error) => {
-            println!("nothing to do: {error}");
+            say(&format!("nothing to do: {error}"));
             Ok(())
         }
     }

@@ -1,6 +1,7 @@
 //! Running a program: its output is passed on as it comes, and scanned for the lines that the
 //! table at the end repeats.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -16,6 +17,28 @@ use crate::workspace::Workspace;
 const REPORT: &str = "report: ";
 /// Lines of tests that wait for something to be built: `pending: REASON`.
 const PENDING: &str = "pending: ";
+
+thread_local! {
+    /// What this thread's lines begin with.
+    static LABEL: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Does something whose lines begin with a label, since other threads print at the same time.
+pub(crate) fn labelled<T>(label: &str, work: impl FnOnce() -> T) -> T {
+    let before = LABEL.replace(format!("{label} | "));
+    let result = work();
+    LABEL.set(before);
+    result
+}
+
+/// Prints text; each line has the label of this thread.
+pub(crate) fn say(text: &str) {
+    LABEL.with_borrow(|label| {
+        for line in text.lines() {
+            println!("{label}{line}");
+        }
+    });
+}
 
 /// What a program said that is worth repeating.
 #[derive(Default)]
@@ -74,7 +97,7 @@ pub(crate) fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<Command
 /// Runs a program to its end; a failure names the program and its arguments.
 pub(crate) fn run(command: &mut Command) -> Result<Said> {
     let shown = shown(command);
-    println!("$ {shown}");
+    say(&format!("$ {shown}"));
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -86,7 +109,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Said> {
     forward(child.stderr.take(), sender);
     let mut said = Said::default();
     for line in lines {
-        println!("{line}");
+        say(&line);
         said.absorb(&line);
     }
     let status = child.wait()?;

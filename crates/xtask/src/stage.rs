@@ -4,17 +4,22 @@ mod outcome;
 mod page;
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::command::Said;
+use crate::command::{Said, labelled, say};
 use crate::workspace::Workspace;
 pub(crate) use outcome::{Outcome, Row};
 pub(crate) use page::renewed;
 
+/// How many stages of [`Stage::side_by_side`] run at a time: they wait more than they compute.
+const LANES: usize = 2;
+
 /// The work of a stage.
-pub(crate) type Work = Box<dyn Fn(&Workspace) -> Result<Said>>;
+pub(crate) type Work = Box<dyn Fn(&Workspace) -> Result<Said> + Send + Sync>;
 
 /// One step of the run.
 pub(crate) struct Stage {
@@ -22,18 +27,29 @@ pub(crate) struct Stage {
     /// Names of stages that must have passed before.
     pub(crate) needs: &'static [&'static str],
     pub(crate) work: Work,
+    /// Whether it may run beside its neighbours of the same kind.
+    pub(crate) is_side_by_side: bool,
 }
 
 impl Stage {
     pub(crate) fn new(
         name: impl Into<String>,
         needs: &'static [&'static str],
-        work: impl Fn(&Workspace) -> Result<Said> + 'static,
+        work: impl Fn(&Workspace) -> Result<Said> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name: name.into(),
             needs,
             work: Box::new(work),
+            is_side_by_side: false,
+        }
+    }
+
+    /// A stage that shares nothing with its neighbours of this kind but the machine.
+    pub(crate) fn side_by_side(self) -> Self {
+        Self {
+            is_side_by_side: true,
+            ..self
         }
     }
 }
@@ -84,23 +100,59 @@ fn is_named(stage: &str, name: &str) -> bool {
 }
 
 /// Runs all stages, also after a failure (but not those that need the failed one).
-pub(crate) fn run_all(workspace: &Workspace, stages: Vec<Stage>, budget: Budget) -> Outcome {
+pub(crate) fn run_all(workspace: &Workspace, stages: &[Stage], budget: Budget) -> Outcome {
     let started = Instant::now();
     let mut rows: Vec<Row> = Vec::new();
-    for stage in stages {
-        println!("\n==> {}", stage.name);
-        let began = Instant::now();
-        let result = attempt(workspace, &stage, &rows);
-        if let Err(error) = &result {
-            println!("{} failed: {error}", stage.name);
+    for batch in stages.chunk_by(|one, next| one.is_side_by_side && next.is_side_by_side) {
+        match batch {
+            [stage] => rows.push(run_stage(workspace, stage, &rows)),
+            several => {
+                let began = Instant::now();
+                let together = run_in_lanes(workspace, several, &rows);
+                rows.extend(together);
+                println!("\n{} stages in {:.0?}", several.len(), began.elapsed());
+            }
         }
-        rows.push(Row {
-            name: stage.name,
-            took: began.elapsed(),
-            result,
-        });
     }
     Outcome::new(rows, started.elapsed(), budget)
+}
+
+/// Runs stages in [`LANES`] threads; each line of their output begins with the stage's name.
+fn run_in_lanes(workspace: &Workspace, stages: &[Stage], before: &[Row]) -> Vec<Row> {
+    let waiting = Mutex::new(stages.iter().enumerate());
+    let ended = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                while let Some((place, stage)) = taken(&waiting) {
+                    let row = labelled(&stage.name, || run_stage(workspace, stage, before));
+                    ended.lock().expect("no lane panics").push((place, row));
+                }
+            });
+        }
+    });
+    let mut rows = ended.into_inner().expect("no lane panics");
+    rows.sort_by_key(|(place, _)| *place);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The next item of what several threads take from.
+fn taken<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    waiting.lock().expect("no lane panics").next()
+}
+
+fn run_stage(workspace: &Workspace, stage: &Stage, before: &[Row]) -> Row {
+    println!("\n==> {}", stage.name);
+    let began = Instant::now();
+    let result = attempt(workspace, stage, before);
+    if let Err(error) = &result {
+        say(&format!("{} failed: {error}", stage.name));
+    }
+    Row {
+        name: stage.name.clone(),
+        took: began.elapsed(),
+        result,
+    }
 }
 
 fn attempt(workspace: &Workspace, stage: &Stage, before: &[Row]) -> Result<Said, String> {
@@ -115,6 +167,8 @@ fn attempt(workspace: &Workspace, stage: &Stage, before: &[Row]) -> Result<Said,
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Barrier};
+
     use super::*;
 
     fn named(name: &str, needs: &'static [&'static str]) -> Stage {
@@ -157,5 +211,33 @@ mod tests {
             error.to_string(),
             "no stage is named `units`; the stages are: unit"
         );
+    }
+
+    #[test]
+    fn neighbours_that_share_nothing_run_side_by_side_and_are_told_in_their_order() {
+        let meet = Arc::new(Barrier::new(2));
+        let meeting = |name: &str| {
+            let meet = Arc::clone(&meet);
+            let work = move |_: &Workspace| {
+                meet.wait();
+                Ok(Said::default())
+            };
+            Stage::new(name, &[], work).side_by_side()
+        };
+        let stages = [named("unit", &[]), meeting("one"), meeting("two")];
+        let workspace = Workspace::find().unwrap();
+        let budget = Budget {
+            kind: "warm",
+            limit: Duration::MAX,
+        };
+        let outcome = run_all(&workspace, &stages, budget);
+        assert_eq!(outcome.failed(), 0);
+        let table = outcome.table();
+        let names: Vec<&str> = table.lines().take(3).filter_map(first_word).collect();
+        assert_eq!(names, ["unit", "one", "two"]);
+    }
+
+    fn first_word(line: &str) -> Option<&str> {
+        line.split_whitespace().next()
     }
 }

@@ -73,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &TestArguments) -> Result<()
         return Ok(());
     }
     let budget = budget(workspace, tier);
-    let outcome = run_all(workspace, stages, budget);
+    let outcome = run_all(workspace, &stages, budget);
     print!("\n{}", outcome.table());
     if tier == Tier::Long {
         write_page(workspace, &outcome, &order)?;

@@ -2,45 +2,53 @@
 //! binary and real peers.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::Tier;
 use crate::cluster;
-use crate::command::{Said, cargo, run};
+use crate::command::{Said, cargo, run, say};
 use crate::stage::Stage;
 use crate::workspace::Workspace;
 
-/// The cluster that the tests bring up; it stands beside the one that a developer has.
+/// What the clusters are called that the tests bring up, before the number of the group; they stand
+/// beside the one that a developer has.
 const CLUSTER: &str = "e2e";
 const NODES: u8 = 2;
 
-/// The stages; those that need a cluster bring up one of their own each, or take the one that a
-/// kubeconfig names.
+/// The stages; those that need a cluster bring up one of their own each and run side by side, or
+/// take the one that a kubeconfig names, one after another.
 pub(crate) fn stages(
     workspace: &Workspace,
     tier: Tier,
     kubeconfig: Option<&Path>,
 ) -> Result<Vec<Stage>> {
     let names = group_names(workspace)?;
-    let stage = |name: String| {
-        let group = name.clone();
+    let stage = |(number, name): (usize, String)| {
+        let (group, cluster) = (name.clone(), format!("{CLUSTER}{number}"));
+        let is_side_by_side = needs_cluster(&name) && kubeconfig.is_none();
         let kubeconfig = kubeconfig.map(Path::to_path_buf);
-        Stage::new(
+        let stage = Stage::new(
             format!("e2e:{name}"),
             &["tools", "build"],
             move |workspace| {
                 let mut command = group_command(workspace, &group, tier)?;
-                if needs_cluster(&group) {
-                    return run_on_cluster(workspace, &group, command, kubeconfig.as_ref());
+                match &kubeconfig {
+                    _ if !needs_cluster(&group) => run(&mut command),
+                    Some(kubeconfig) => run(command.env("KUBECONFIG", kubeconfig)),
+                    None => run_on_cluster(workspace, &group, &cluster, command),
                 }
-                run(&mut command)
             },
-        )
+        );
+        if is_side_by_side {
+            stage.side_by_side()
+        } else {
+            stage
+        }
     };
-    Ok(names.into_iter().map(stage).collect())
+    Ok(names.into_iter().enumerate().map(stage).collect())
 }
 
 /// `cluster.rs` and everything that begins with `cluster_`.
@@ -53,21 +61,18 @@ fn needs_cluster(group: &str) -> bool {
 fn run_on_cluster(
     workspace: &Workspace,
     group: &str,
+    name: &str,
     mut command: Command,
-    kubeconfig: Option<&PathBuf>,
 ) -> Result<Said> {
-    if let Some(kubeconfig) = kubeconfig {
-        return run(command.env("KUBECONFIG", kubeconfig));
-    }
     // What a run that was cut short left behind.
-    cluster::down(workspace, CLUSTER, None)?;
-    let up = cluster::up(workspace, CLUSTER, NODES)?;
+    cluster::down(workspace, name, None)?;
+    let up = cluster::up(workspace, name, NODES)?;
     command.envs(cluster::environment(workspace, &up)?);
     let result = run(&mut command);
     let logs = workspace.target.join("cluster-logs").join(group);
-    let down = cluster::down(workspace, CLUSTER, Some(&logs));
+    let down = cluster::down(workspace, name, Some(&logs));
     if let Err(error) = &down {
-        println!("the cluster is not down: {error:#}");
+        say(&format!("the cluster is not down: {error:#}"));
     }
     let said = result.with_context(|| format!("the cluster's logs are in {}", logs.display()))?;
     down.map(|()| said)
