@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coral_api::names::is_of_system;
 use coral_api::node_images::{
     NodeRegistry, NodeRegistryPolicy, NodeRegistryState, NodeRegistryStatus,
 };
@@ -61,9 +62,29 @@ pub(crate) struct Host<'a> {
     pub(crate) trouble: Option<Standing>,
 }
 
-/// What is known of the hosts, by host.
+/// What is known of the hosts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Proofs(BTreeMap<String, Proof>);
+pub(crate) struct Proofs {
+    by_host: BTreeMap<String, Proof>,
+    /// The number of probes that were chosen.
+    chosen: u64,
+    /// By kind of host, the number of the last probe that was chosen for it.
+    last: [u64; 4],
+}
+
+/// Kinds of hosts that take turns while several are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Routed hosts, what they lead to and the administrator's Registries, unless their last probe
+    /// failed. Comes before all others: each is quickly done, or is of another kind from then on.
+    Needed,
+    /// These, while they fail.
+    NeededFailing,
+    /// Other Registries, unless their last probe failed.
+    Other,
+    /// These, while they fail.
+    OtherFailing,
+}
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,13 +130,16 @@ impl Proofs {
             };
             Some((status.host.clone(), proof))
         });
-        Self(proofs.collect())
+        Self {
+            by_host: proofs.collect(),
+            ..Self::default()
+        }
     }
 
-    /// Which host is to be probed next: the one that is overdue longest. Registries that do not
-    /// answer are soon due again, and must not keep the other hosts from their turn. A routed host
-    /// comes after its own registry, and after no other.
-    pub(crate) fn next(&self, hosts: &[Host<'_>], now: Timestamp) -> Next {
+    /// Which host is to be probed next; it counts as chosen. One probe of a silent Registry takes
+    /// long, and those of a namespace may be many, so kinds of hosts take turns; within a kind it is
+    /// the one that is overdue longest. A routed host comes after its own registry.
+    pub(crate) fn next(&mut self, hosts: &[Host<'_>], now: Timestamp) -> Next {
         let mut due: Vec<(Timestamp, &NodeRegistry)> = Vec::new();
         let mut wake = None;
         for host in hosts.iter().filter(|host| host.trouble.is_none()) {
@@ -134,13 +158,37 @@ impl Proofs {
             }
         }
         let names: BTreeSet<&str> = due.iter().map(|(_, entry)| entry.host.as_str()).collect();
+        let needed = needed(hosts);
         let first = due
             .iter()
             .filter(|(_, entry)| is_own(entry) || !names.contains(entry.registry.as_str()))
-            .min_by(|(one, a), (other, b)| (one, &a.host).cmp(&(other, &b.host)));
-        match first {
-            Some((_, entry)) => Next::Probe(entry.host.clone()),
-            None => Next::Wait(wake),
+            .map(|(next, entry)| (self.kind(entry, &needed), next, &entry.host))
+            .min_by_key(|(kind, next, host)| (self.turn(*kind), *next, *host));
+        let Some((kind, _, host)) = first else {
+            return Next::Wait(wake);
+        };
+        let host = host.clone();
+        self.chosen += 1;
+        self.last[kind as usize] = self.chosen;
+        Next::Probe(host)
+    }
+
+    /// The kind of a host, where these `needed` names belong to the administrator.
+    fn kind(&self, entry: &NodeRegistry, needed: &BTreeSet<&str>) -> Kind {
+        let fails = self.proof(entry).is_some_and(|proof| proof.failures > 0);
+        match (needed.contains(entry.host.as_str()), fails) {
+            (true, false) => Kind::Needed,
+            (true, true) => Kind::NeededFailing,
+            (false, false) => Kind::Other,
+            (false, true) => Kind::OtherFailing,
+        }
+    }
+
+    /// The kind with the lowest number is served next: the one that waited longest.
+    fn turn(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Needed => 0,
+            _ => 1 + self.last[kind as usize],
         }
     }
 
@@ -167,19 +215,19 @@ impl Proofs {
             failures,
             next: now + wait,
         };
-        self.0.insert(entry.host.clone(), proof);
+        self.by_host.insert(entry.host.clone(), proof);
     }
 
     /// Has a host probed at once, because its file or the CA changed.
     pub(crate) fn forget_wait(&mut self, host: &str, now: Timestamp) {
-        if let Some(proof) = self.0.get_mut(host) {
+        if let Some(proof) = self.by_host.get_mut(host) {
             proof.next = now;
         }
     }
 
     /// Drops hosts that are no longer in the spec.
     pub(crate) fn retain(&mut self, entries: &[NodeRegistry]) {
-        self.0
+        self.by_host
             .retain(|host, _| entries.iter().any(|entry| entry.host == *host));
     }
 
@@ -223,9 +271,20 @@ impl Proofs {
     }
 
     fn proof(&self, entry: &NodeRegistry) -> Option<&Proof> {
-        let proof = self.0.get(&entry.host)?;
+        let proof = self.by_host.get(&entry.host)?;
         (proof.entry == Key::of_entry(entry)).then_some(proof)
     }
+}
+
+/// The hosts that the administrator relies on: routed hosts, the Registries that they lead to, and
+/// those of Coral's own namespace.
+fn needed<'a>(hosts: &[Host<'a>]) -> BTreeSet<&'a str> {
+    let routed = hosts.iter().filter(|host| !is_own(host.entry));
+    let routed = routed.flat_map(|host| [&*host.entry.host, &*host.entry.registry]);
+    let system = hosts.iter().map(|host| host.entry.host.as_str());
+    routed
+        .chain(system.filter(|host| is_of_system(host)))
+        .collect()
 }
 
 /// Whether the entry is a registry's own name.
@@ -343,7 +402,7 @@ mod tests {
         ];
         let entries = [own(), routed()];
         let hosts = hosts(&entries);
-        let proofs = Proofs::restored(&statuses, &entries, at(0));
+        let mut proofs = Proofs::restored(&statuses, &entries, at(0));
         assert_eq!(proofs.standing(&hosts[0], &hosts), Standing::Ready);
         assert!(matches!(
             proofs.standing(&hosts[1], &hosts),
@@ -395,6 +454,90 @@ mod tests {
                 Next::Wait(_) => seconds += 1,
             }
         }
+    }
+
+    /// Plays probes until `is_done`, one after the other: a silent host takes 15 s, another one 1 s.
+    /// Returns the seconds that it took.
+    fn until(
+        proofs: &mut Proofs,
+        entries: &[NodeRegistry],
+        is_silent: impl Fn(&str) -> bool,
+        is_done: impl Fn(&Proofs, &[Host<'_>]) -> bool,
+    ) -> i64 {
+        let hosts = hosts(entries);
+        let mut seconds = 0;
+        while !is_done(proofs, &hosts) {
+            assert!(seconds < 3600, "not done within an hour");
+            let Next::Probe(host) = proofs.next(&hosts, at(seconds)) else {
+                seconds += 1;
+                continue;
+            };
+            let entry = entries.iter().find(|entry| entry.host == host).unwrap();
+            let silent = is_silent(&host);
+            seconds += if silent { 15 } else { 1 };
+            let outcome = if silent {
+                Err("silent".to_owned())
+            } else {
+                Ok(())
+            };
+            proofs.note(entry, outcome, at(seconds), 0.0);
+        }
+        seconds
+    }
+
+    fn tenants(name: &str, count: usize) -> impl Iterator<Item = NodeRegistry> {
+        (0..count).map(move |number| {
+            let host = format!("{name}{number}.a-team.svc:5000");
+            let registry = host.clone();
+            NodeRegistry {
+                host,
+                registry,
+                ..own()
+            }
+        })
+    }
+
+    #[test]
+    fn hosts_of_the_administrator_are_proved_before_silent_registries_of_tenants() {
+        let system = NodeRegistry {
+            host: "reg.coral-system.svc:5000".to_owned(),
+            registry: "reg.coral-system.svc:5000".to_owned(),
+            ..own()
+        };
+        let mut entries: Vec<NodeRegistry> = tenants("a", 40).collect();
+        entries.extend([own(), routed(), system]);
+        let took = until(
+            &mut Proofs::default(),
+            &entries,
+            |host| host.contains("a-team"),
+            |proofs, hosts| {
+                let mut needed = hosts[40..].iter();
+                needed.all(|host| proofs.standing(host, hosts) == Standing::Ready)
+            },
+        );
+        assert_eq!(took, 3);
+    }
+
+    #[test]
+    fn silent_registries_of_tenants_postpone_no_probe_of_others_for_long() {
+        let mut entries: Vec<NodeRegistry> = tenants("a", 40).collect();
+        entries.extend([own(), routed()]);
+        entries.extend(tenants("honest", 1));
+        let mut proofs = Proofs::default();
+        let silent = |host: &str| host.starts_with('a');
+        let failed = |proofs: &Proofs| proofs.by_host.values().filter(|p| p.failures > 0).count();
+        until(&mut proofs, &entries, silent, |proofs, _| {
+            failed(proofs) == 40
+        });
+        // What failed once while its Registry was away for a moment.
+        for entry in [&entries[40], &entries[41], &entries[42]] {
+            proofs.note(entry, Err("refused".to_owned()), at(0), 0.0);
+        }
+        let took = until(&mut proofs, &entries, silent, |proofs, hosts| {
+            let mut needed = hosts[40..42].iter();
+            needed.all(|host| proofs.standing(host, hosts) == Standing::Ready)
+        });
+        assert!(took <= 40, "{took}");
     }
 
     #[test]

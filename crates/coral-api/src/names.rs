@@ -143,6 +143,18 @@ pub fn registry_host(namespace: &str, name: &str) -> String {
     format!("{name}.{namespace}.svc:{REGISTRY_PORT}")
 }
 
+/// Whether the host is a managed Registry of Coral's own namespace, in which only administrators
+/// write.
+///
+/// ```
+/// assert!(coral_api::names::is_of_system("reg.coral-system.svc:5000"));
+/// assert!(!coral_api::names::is_of_system("reg.team.svc:5000"));
+/// ```
+pub fn is_of_system(host: &str) -> bool {
+    let rest = host.split_once('.').map(|(_, rest)| rest);
+    rest.is_some_and(|rest| rest == format!("{}.svc:{REGISTRY_PORT}", namespace::SYSTEM))
+}
+
 /// The finalizer of the older Coral: objects that still carry it must be deletable.
 pub const FINALIZER: &str = "image.stvz.io/finalizer";
 /// The taint on a node whose set of images is not there yet.
