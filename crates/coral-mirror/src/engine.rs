@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, AccessError, AccessSource};
+use crate::clock::{Clock, Logged, SystemClock};
 use crate::copy::{Copier, Limits};
 use crate::inspect::{self, ImagePage, ImageQuery, Look};
 use crate::mirror::Mirror;
@@ -62,6 +63,16 @@ pub struct Engine<Q: Queue + Results = InProcess> {
 impl<Q: Queue + Results> Engine<Q> {
     /// Starts the workers.
     pub fn start(queue: Q, limits: EngineLimits, observer: Arc<dyn Observer>) -> Self {
+        Self::start_with_clock(queue, limits, observer, Arc::new(SystemClock))
+    }
+
+    /// Starts the workers; the mirrors have their time from `clock`.
+    pub fn start_with_clock(
+        queue: Q,
+        limits: EngineLimits,
+        observer: Arc<dyn Observer>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let queue = Arc::new(queue);
         let running = Arc::new(RunningMirrors::default());
         let worker = Worker {
@@ -78,6 +89,8 @@ impl<Q: Queue + Results> Engine<Q> {
             queue,
             observer,
             claims: watch::Sender::default(),
+            clock,
+            logged: Logged::default(),
         };
         Self {
             wiring: Arc::new(wiring),

@@ -11,6 +11,7 @@
 
 mod access;
 mod bandwidth;
+mod clock;
 mod compare;
 mod copy;
 mod engine;
@@ -35,6 +36,7 @@ mod worker;
 
 pub use access::{Access, AccessError, AccessSource};
 pub use bandwidth::Bandwidth;
+pub use clock::{Clock, Moment, SystemClock};
 pub use copy::{
     Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Missed, Report, Site,
     check_platforms,

@@ -34,6 +34,12 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// When a next try is at the latest, whichever wall clock it was computed by.
+    pub(crate) fn bounded(next_try: Timestamp, now: Timestamp) -> Timestamp {
+        now.checked_add(MAX_BACKOFF)
+            .map_or(next_try, |latest| next_try.min(latest))
+    }
+
     /// The wait after the `attempts`-th failure in a row: doubling from one second, of which the
     /// second half is scaled by `jitter` (0 to 1) so that many failures do not come back at once.
     pub fn backoff(&self, attempts: u32, jitter: f64) -> Duration {

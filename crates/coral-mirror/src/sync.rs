@@ -9,6 +9,7 @@ mod guard;
 mod ledger;
 mod report;
 mod summary;
+mod timing;
 mod turns;
 mod upkeep;
 mod verdict;
@@ -17,7 +18,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_api::Cadence;
 use coral_image::{Digest, Host, Tag};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::clock::{Clock, Frame, Logged};
 use crate::compare::{CompareError, Depth, Difference, compare};
 use crate::copy::CopyError;
 use crate::expand::{ExpandError, Expanded, Wanted, expand};
@@ -41,6 +42,7 @@ use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};
 use guard::Guard;
 use ledger::{Action, Ledger, Trust, Verification};
+use timing::{first_pass, next_pass, sleep_until};
 use turns::Turns;
 use verdict::{Verdict, judge};
 
@@ -61,6 +63,9 @@ pub(crate) struct Wiring<Q> {
     pub(crate) observer: Arc<dyn Observer>,
     /// What every mirror wants, for those that delete what no mirror wants.
     pub(crate) claims: watch::Sender<Claims>,
+    /// What tells them the time.
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) logged: Logged,
 }
 
 /// What a mirror hears from outside.
@@ -108,6 +113,7 @@ struct Driver<Q: Queue> {
     mirror: Mirror,
     wiring: Arc<Wiring<Q>>,
     subscriptions: Subscriptions,
+    frame: Frame,
     ledger: Ledger,
     questions: FuturesUnordered<BoxFuture<'static, Found>>,
     hosts: HashMap<Host, Arc<Semaphore>>,
@@ -144,10 +150,12 @@ impl<Q: Queue> Driver<Q> {
         let repositories = mirror.settings.repositories.len();
         let mut ledger = Ledger::new(repositories, policy, until, verification);
         let claims = wiring.claims.subscribe();
+        let frame = Frame::new(wiring.clock.clone());
+        let now = frame.now();
         if let Some(snapshot) = &mirror.restored {
-            restore(&mut ledger, &mirror, snapshot);
+            restore(&mut ledger, &mirror, snapshot, now);
         }
-        let next_pass = (!mirror.settings.suspend).then_some(first_pass(&mirror));
+        let next_pass = (!mirror.settings.suspend).then_some(first_pass(&mirror, now));
         let before = mirror.restored.as_ref().map(|snapshot| snapshot.pruning);
         let guard = Guard::restored(before);
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
@@ -156,6 +164,7 @@ impl<Q: Queue> Driver<Q> {
             mirror,
             wiring,
             subscriptions,
+            frame,
             ledger,
             questions,
             hosts,
@@ -183,7 +192,8 @@ impl<Q: Queue> Driver<Q> {
             self.claim_nothing_known();
         }
         loop {
-            let now = Timestamp::now();
+            self.look_at_clock();
+            let now = self.now();
             self.ask_what_is_due(now);
             let state = self.summary(now);
             summary(&state);
@@ -375,7 +385,7 @@ impl<Q: Queue> Driver<Q> {
                 arrival,
                 elapsed,
             } => {
-                let now = Timestamp::now();
+                let now = self.now();
                 let replaced = self.ledger.replaced(&job.key);
                 self.ledger.succeeded(&job.key, digest, arrival, now);
                 let (moved, sparse) = arrival.counted();
@@ -394,36 +404,13 @@ impl<Q: Queue> Driver<Q> {
     }
 }
 
-/// When a mirror that begins compares everything: at once, unless an earlier process did so with
-/// the same settings.
-fn first_pass(mirror: &Mirror) -> Timestamp {
-    let restored = mirror.restored.as_ref().filter(|_| !mirror.changed);
-    let next = restored.and_then(|snapshot| snapshot.next_pass);
-    next.unwrap_or(Timestamp::MIN)
-}
-
-fn restore(ledger: &mut Ledger, mirror: &Mirror, snapshot: &Snapshot) {
+fn restore(ledger: &mut Ledger, mirror: &Mirror, snapshot: &Snapshot, now: Timestamp) {
     let trust = if mirror.changed {
         Trust::Contents
     } else {
         Trust::Everything
     };
     let settings = &mirror.settings.repositories;
-    let (places, now) = (mirror.places(), Timestamp::now());
+    let places = mirror.places();
     ledger.restore(snapshot, settings, &places, trust, now);
-}
-
-fn next_pass(cadence: &Cadence, now: Timestamp) -> Option<Timestamp> {
-    match cadence {
-        Cadence::Every(interval) => now.checked_add(*interval).ok(),
-        Cadence::Cron(schedule) => schedule.next_after(now),
-    }
-}
-
-async fn sleep_until(at: Option<Timestamp>, now: Timestamp) {
-    match at {
-        Some(at) if at <= now => {}
-        Some(at) => tokio::time::sleep(at.duration_since(now).unsigned_abs()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -23,6 +23,8 @@ mod answers;
 mod apart;
 #[path = "copying/blame.rs"]
 mod blame;
+#[path = "copying/clock.rs"]
+mod clock;
 #[path = "copying/fleet.rs"]
 mod fleet;
 #[path = "copying/gone.rs"]

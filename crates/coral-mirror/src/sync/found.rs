@@ -3,7 +3,6 @@
 use coral_api::Drift;
 use coral_distribution::Error;
 use coral_image::{Digest, ImageRef};
-use jiff::Timestamp;
 
 use super::ledger::Arrival;
 use super::{Driver, MOST_IMAGES};
@@ -57,7 +56,7 @@ impl<Q: Queue> Driver<Q> {
         if let Some(error) = untold {
             // What is known of the others stays as it is, and none of them is looked at.
             self.claim_unknown(repository);
-            self.ledger.joined(repository, wanted, Timestamp::now());
+            self.ledger.joined(repository, wanted, self.now());
             return self.repository_failed(repository, unknown(&error));
         }
         let is_whole = unlisted.is_none() && vanished.len() <= room;
@@ -76,7 +75,7 @@ impl<Q: Queue> Driver<Q> {
         } else {
             self.claim_unknown(repository);
         }
-        self.ledger.expanded(repository, wanted, Timestamp::now());
+        self.ledger.expanded(repository, wanted, self.now());
         self.ledger.unmatched(repository, unmatched);
         if let Some(tags) = unmatched {
             let settings = &self.mirror.settings.repositories[repository];
@@ -112,7 +111,7 @@ impl<Q: Queue> Driver<Q> {
                 self.found(key, digest, sparse).await;
             }
             Ok(Difference::SourceGone { digest }) => {
-                let now = Timestamp::now();
+                let now = self.now();
                 if let Some(wanted) = self.ledger.source_gone(key, digest, now) {
                     self.observe_gone(&wanted);
                 }
@@ -152,7 +151,7 @@ impl<Q: Queue> Driver<Q> {
 
     pub(super) fn is_there(&mut self, key: &Key, digest: Digest, sparse: bool) {
         let arrival = Arrival::Found { sparse };
-        let now = Timestamp::now();
+        let now = self.now();
         if let Some(wanted) = self.ledger.succeeded(key, digest, arrival, now) {
             self.observe(&wanted, &Event::UpToDate { digest });
         }

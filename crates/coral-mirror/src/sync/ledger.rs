@@ -6,6 +6,7 @@ mod image;
 mod missed;
 mod page;
 mod record;
+mod shift;
 #[cfg(test)]
 mod tests;
 

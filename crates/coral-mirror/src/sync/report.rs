@@ -1,7 +1,5 @@
 //! What the observer hears of a mirror.
 
-use jiff::Timestamp;
-
 use super::Driver;
 use crate::expand::Wanted;
 use crate::outcome::Failure;
@@ -11,7 +9,7 @@ use crate::state::NextTry;
 
 impl<Q: Queue> Driver<Q> {
     pub(super) fn image_failed(&mut self, key: &Key, failure: Failure) {
-        let now = Timestamp::now();
+        let now = self.now();
         let (error, category, cause) = (
             failure.error.clone(),
             failure.category.clone(),
@@ -36,7 +34,7 @@ impl<Q: Queue> Driver<Q> {
         let was_gone = self.ledger.is_gone(key);
         if was_gone {
             // That is known already.
-            let now = Timestamp::now();
+            let now = self.now();
             self.ledger.image_failed(key, failure, now, rand::random());
         } else {
             self.image_failed(key, failure);
@@ -48,7 +46,7 @@ impl<Q: Queue> Driver<Q> {
     }
 
     pub(super) fn repository_failed(&mut self, repository: usize, failure: Failure) {
-        let now = Timestamp::now();
+        let now = self.now();
         let (error, category, cause) = (
             failure.error.clone(),
             failure.category.clone(),

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use coral_api::VerifyBy;
 use coral_image::{Digest, Version};
 use futures::FutureExt;
-use jiff::Timestamp;
 
 use super::guard::{Guard, Judgement};
 use super::{Driver, Found};
@@ -59,7 +58,7 @@ impl<Q: Queue> Driver<Q> {
             }
         };
         let parts = broken.len();
-        match self.ledger.verified(key, broken, Timestamp::now()) {
+        match self.ledger.verified(key, broken, self.now()) {
             0 => {}
             HOPELESS.. => self.image_failed(key, hopeless(parts)),
             _ => {
@@ -114,7 +113,7 @@ impl<Q: Queue> Driver<Q> {
     pub(super) fn confirm_prune(&mut self) {
         self.guard = Guard::confirmed();
         // The next pass finds out what is to be deleted.
-        self.next_pass = self.next_pass.map(|_| Timestamp::now());
+        self.next_pass = self.next_pass.map(|_| self.now());
     }
 
     /// Begins to delete tags, once all images were looked at: only then it is known which of them

@@ -16,7 +16,7 @@ use super::{Image, Ledger, Phase, Repository, turn_of};
 use crate::expand::wanted;
 use crate::progress::Key;
 use crate::snapshot::Snapshot;
-use crate::state::{Absence, ImageState, ImageStatus};
+use crate::state::{Absence, ImageState, ImageStatus, RetryPolicy};
 use crate::status::count;
 
 /// Longest message that is told of, in bytes.
@@ -92,7 +92,7 @@ impl Ledger {
         for (repository, settings) in self.repositories.iter_mut().zip(settings) {
             let record = records.get(settings.repository.to_string().as_str());
             *repository = match record.filter(|_| trust == Trust::Everything) {
-                Some(record) => Repository::restored(record, limit),
+                Some(record) => Repository::restored(record, limit, now),
                 None => Repository::in_phase(Phase::Due, false),
             };
         }
@@ -111,7 +111,7 @@ impl Ledger {
             };
             let wanted = wanted(&settings[number], &key.repository, key.version.clone());
             let mut image = Image::new(wanted, number);
-            image.take_in(record);
+            image.take_in(record, now);
             if trust == Trust::Contents && !image.status.is_mirrored() {
                 // Whether it is still wanted is known once its repository is listed. What the
                 // destination holds stays known until then.
@@ -137,7 +137,7 @@ impl Ledger {
         }
         let (from, wait) = match image.verified {
             _ if verify.at_once => (now, Duration::ZERO),
-            Some(verified) => (verified, verify.every),
+            Some(verified) => (verified.min(now), verify.every),
             None => (now, verify.every.mul_f64(turn_of(key))),
         };
         from.checked_add(wait).ok()
@@ -164,7 +164,7 @@ impl Repository {
     }
 
     /// `limit` is the number of failures in a row from which on it is in error.
-    fn restored(record: &MirroredRepository, limit: u32) -> Self {
+    fn restored(record: &MirroredRepository, limit: u32, now: Timestamp) -> Self {
         let is_listed = record.images.is_some();
         let Some(message) = &record.message else {
             let phase = if is_listed {
@@ -185,11 +185,12 @@ impl Repository {
         } else {
             ImageState::Failing(message.clone())
         };
+        let next_try = record.next_attempt.as_ref().map(|time| time.0);
         Self {
             status: ImageStatus {
                 state,
                 attempts,
-                next_try: record.next_attempt.as_ref().map(|time| time.0),
+                next_try: next_try.map(|at| RetryPolicy::bounded(at, now)),
             },
             ..Self::in_phase(Phase::Resting, is_listed)
         }
@@ -244,7 +245,7 @@ impl Image {
     }
 
     /// An image that is not known to be mirrored, and did not fail, is due.
-    fn take_in(&mut self, record: &MirroredImage) {
+    fn take_in(&mut self, record: &MirroredImage, now: Timestamp) {
         let time = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());
         self.digest = record
             .digest
@@ -273,7 +274,7 @@ impl Image {
             _ => ImageStatus {
                 state,
                 attempts: record.attempts.unwrap_or(1),
-                next_try: time(&record.next_attempt),
+                next_try: time(&record.next_attempt).map(|at| RetryPolicy::bounded(at, now)),
             },
         };
     }

@@ -1,5 +1,7 @@
 //! What becomes of an image between two looks, in tables: every step with its own `now`.
 
+mod clock;
+
 use std::time::Duration;
 
 use coral_image::ImageRef;
