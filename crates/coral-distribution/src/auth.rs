@@ -10,12 +10,14 @@
 //!   credential, for that one request.
 
 mod challenge;
+mod scheme;
 mod session;
 mod token;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use scheme::Scheme;
 use url::Url;
 
 pub(crate) use challenge::{Challenge, parse_challenges};
@@ -23,18 +25,6 @@ pub(crate) use session::{Ask, Session};
 pub(crate) use token::Tokens;
 #[cfg(fuzzing)]
 pub(crate) use token::read as read_token;
-
-/// What a host asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// Nothing so far.
-    Open,
-    Basic,
-    Bearer {
-        realm: Url,
-        service: Option<String>,
-    },
-}
 
 /// What is known about one host.
 #[derive(Debug, Default)]

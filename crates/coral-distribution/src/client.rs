@@ -83,6 +83,7 @@ impl Client {
             body: Body::Empty,
             scopes: Vec::new(),
             asked: "asking /v2/".to_owned(),
+            attempts: 0,
         };
         let response = session.send(ask).await?;
         if response.status().is_success() {

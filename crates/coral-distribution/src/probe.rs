@@ -129,6 +129,7 @@ fn unauthenticated(url: Url) -> Request {
         authorization: None,
         body: Body::Empty,
         asked: "asking /v2/".to_owned(),
+        attempt: 1,
     }
 }
 

@@ -114,6 +114,7 @@ impl RepositoryClient {
             body: Body::Empty,
             scopes: vec![self.scope(call.access)],
             asked: call.asked.to_string(),
+            attempts: 0,
         })
     }
 

@@ -4,6 +4,7 @@ mod activity;
 mod answer;
 mod connections;
 mod failure;
+mod log;
 mod pace;
 mod proxy;
 mod retry_after;
@@ -24,6 +25,7 @@ pub(crate) use answer::{clean, is_html, read_bounded, refusal};
 use connections::Connections;
 pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;
+use log::Sent;
 pub(crate) use pace::{Pace, TooSlow};
 pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
@@ -58,6 +60,8 @@ pub(crate) struct Request {
     pub(crate) body: Body,
     /// What it is for, for messages: `reading manifest library/debian:12`.
     pub(crate) asked: String,
+    /// How often the same has been sent by now, for the log; 1 at first.
+    pub(crate) attempt: u32,
 }
 
 /// An answer whose body has not been read.
@@ -159,6 +163,7 @@ impl Transport {
                 let text = format!("more than {MAX_REDIRECTS} redirects");
                 return Err(sent.error(Problem::Permanent(text)));
             }
+            log::redirected(&request, sent.status(), &target);
             if !location::same_origin(&request.url, &target) {
                 request.authorization = None;
             }
@@ -213,6 +218,7 @@ impl Transport {
         let reading = matches!(request.method, Method::GET | Method::HEAD);
         match self.send_once(request).await {
             Err(error) if reading && error.category() == Category::Cut => {
+                request.attempt += 1;
                 self.send_once(request).await
             }
             other => other,
@@ -220,6 +226,16 @@ impl Transport {
     }
 
     async fn send_once(&self, request: &mut Request) -> Result<Response, Error> {
+        let log = Sent::begin(request);
+        let sent = self.send_unlogged(request).await;
+        match &sent {
+            Ok(response) => log.answered(request, response.status()),
+            Err(error) => log.failed(request, error),
+        }
+        sent
+    }
+
+    async fn send_unlogged(&self, request: &mut Request) -> Result<Response, Error> {
         let host = authority_of(&request.url);
         let activity = Activity::default();
         let source_error = SourceError::default();

@@ -14,6 +14,7 @@ use coral_mirror::{
 };
 use coral_rt::shutdown_on_signal;
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use crate::arguments::{CopyArguments, Output};
 use crate::client::SETTLING;
@@ -110,7 +111,8 @@ async fn copy_with_retries(
     let engine = Copier::default();
     let policy = RetryPolicy::default();
     for attempt in 1.. {
-        let error = match engine.copy(request).await {
+        let span = tracing::error_span!("copy", %source, copy_attempt = attempt);
+        let error = match engine.copy(request).instrument(span).await {
             Ok(copied) => return Ok(with_what_was_missed(&engine, request, copied).await),
             Err(error) => error,
         };

@@ -127,6 +127,93 @@ fn at_the_loudest_every_line_is_json_names_its_image_and_holds_no_secret() {
     assert_eq!(process.wait(SOON), 0);
 }
 
+/// The lines of the log that tell of requests.
+fn requests_in(log: &str) -> Vec<&str> {
+    let tells = |line: &&str| line.contains("request answered") || line.contains("request failed");
+    log.lines().filter(tells).collect()
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn the_log_of_a_copy_tells_each_request_redirect_token_server_and_try() {
+    let home = scratch();
+    let (source, _) = private_mirror(home.path());
+    let elsewhere = FaultServer::registry(&[]);
+    let seed = json!({"path": "cave/gold", "tag": "1"});
+    elsewhere.load(&seed);
+    source.load(&seed);
+    source.fault(&json!({
+        "on": {"path": "/manifests/"}, "times": {"first": 1},
+        "effect": {"status": {"status": 503}},
+    }));
+    source.fault(&json!({
+        "on": {"path": "/blobs/"},
+        "effect": {"redirect": {"to": format!("http://{}", elsewhere.host())}},
+    }));
+    let config = json!({"auths": {source.host(): {"username": "ali", "password": PASSWORD}}});
+    let login = home.path().join("config.json");
+    fs::write(&login, config.to_string()).unwrap();
+    let copy = |tag: &str| {
+        let mut command = coral();
+        command.args(["copy", "--log", "debug"]);
+        for host in [source.host(), elsewhere.host()] {
+            command.args(["--plain-http", host]);
+        }
+        command.arg(format!("{}/cave/gold:{tag}", source.host()));
+        command.arg(format!("oci:{}:1", home.path().join("out").display()));
+        run(command.env("REGISTRY_AUTH_FILE", &login))
+    };
+    let log = copy("1").succeeded().stderr;
+    let (host, told) = (source.host(), requests_in(&log));
+    let has = |words: &[&str]| {
+        told.iter()
+            .any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    let at = format!("host={host}");
+    for words in [
+        ["path=/v2/cave/gold/manifests/1", "status=503", "ms="],
+        [
+            "path=/v2/cave/gold/manifests/1",
+            "status=200",
+            "copy_attempt=2",
+        ],
+        ["path=/v2/cave/gold/manifests/1", "status=401", "attempt=1"],
+        [
+            "path=/v2/cave/gold/manifests/1",
+            "status=200",
+            "authorization=\"token\"",
+        ],
+        ["path=/token", "status=200", "authorization=\"basic\""],
+        ["path=/v2/cave/gold/blobs/", "status=307", "method=GET"],
+    ] {
+        assert!(has(&[&words[..], &[&at]].concat()), "{words:?}: {log}");
+    }
+    let redirect = log.lines().find(|line| line.contains("redirect followed"));
+    assert!(redirect.unwrap().contains(elsewhere.host()), "{log}");
+    assert!(log.contains("token_server=http"), "{log}");
+    let failed = copy("none").stderr;
+    let (at, path) = (format!("host={host}"), "path=/v2/cave/gold/manifests/none");
+    let mut told = requests_in(&failed).into_iter();
+    assert!(
+        told.any(|line| line.contains(&at) && line.contains(path) && line.contains("status=404")),
+        "{failed}"
+    );
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn the_log_of_a_plan_tells_requests_also_to_a_registry_that_is_not_there() {
+    let home = scratch();
+    let (source, yaml) = private_mirror(home.path());
+    let mut command = coral();
+    command.args(["mirror", "plan"]).arg(yaml);
+    command.args(["--log", "debug", "--plain-http", source.host()]);
+    let log = run(command.env("HOME", home.path())).stderr;
+    let failed =
+        |line: &&str| line.contains("request failed") && line.contains("/cave/gold/manifests/1");
+    assert!(requests_in(&log).iter().any(failed), "{log}");
+}
+
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn completions_and_man_pages_know_the_subcommands() {

@@ -7,8 +7,9 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
+use super::scheme::{Scheme, choose, log_challenge, scopes_of};
 use super::token::{Freshness, TokenKey, basic};
-use super::{Auth, Challenge, HostState, Scheme, parse_challenges};
+use super::{Auth, HostState, parse_challenges};
 use crate::blob_stream::BlobStream;
 use crate::credentials::{Candidate, Credential, Kind};
 use crate::error::{Answer, Category, Error, Problem};
@@ -27,6 +28,8 @@ pub(crate) struct Ask {
     /// What a token must allow: `repository:library/debian:pull`.
     pub(crate) scopes: Vec<String>,
     pub(crate) asked: String,
+    /// How often it has been sent by now.
+    pub(crate) attempts: u32,
 }
 
 /// Who we may be at one repository.
@@ -231,6 +234,9 @@ impl Session {
             return Ok(false);
         };
         let changed = known != Some(&scheme);
+        if changed {
+            log_challenge(&response.host, &scheme);
+        }
         host.set(scheme);
         let Some(used) = used.filter(|_| !changed) else {
             return Ok(changed);
@@ -386,6 +392,7 @@ fn is_reading(method: &Method) -> bool {
 
 /// A request for this round; the body stays for the next unless it can be sent only once.
 fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
+    ask.attempts += 1;
     let body = match &mut ask.body {
         Body::Empty => Body::Empty,
         Body::Bytes(bytes) => Body::Bytes(bytes.clone()),
@@ -401,46 +408,6 @@ fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
         authorization,
         body,
         asked: ask.asked.clone(),
-    }
-}
-
-/// The scopes that a challenge names.
-fn scopes_of(challenge: &Challenge) -> Vec<String> {
-    let named = challenge.get("scope").unwrap_or_default();
-    named.split_whitespace().map(ToOwned::to_owned).collect()
-}
-
-/// Where a token server is: an address, or a path at the host that names it.
-fn realm_of(bearer: &Challenge, response: &Response) -> Option<Url> {
-    let text = bearer.get("realm")?;
-    let is_address = text.contains("://") || text.starts_with(['/', '.', '?']);
-    let realm = is_address.then(|| location::join(response.url(), text).ok())??;
-    realm.has_host().then_some(realm)
-}
-
-/// The challenge that we can answer best.
-fn choose<'a>(
-    challenges: &'a [Challenge],
-    response: &Response,
-) -> Result<Option<(Scheme, &'a Challenge)>, Error> {
-    let find = |name: &str| challenges.iter().find(|challenge| challenge.scheme == name);
-    if let Some(bearer) = find("bearer") {
-        let realm = realm_of(bearer, response).ok_or_else(|| {
-            let text = "its challenge names no usable token server";
-            response.error(Problem::Permanent(text.to_owned()))
-        })?;
-        let service = bearer.get("service").map(ToOwned::to_owned);
-        return Ok(Some((Scheme::Bearer { realm, service }, bearer)));
-    }
-    if let Some(basic) = find("basic") {
-        return Ok(Some((Scheme::Basic, basic)));
-    }
-    match challenges.first() {
-        Some(unknown) => {
-            let scheme = crate::transport::clean(&unknown.scheme);
-            let text = format!("it asks for authentication by {scheme:?}, which is not supported");
-            Err(response.error(Problem::Unsafe(text)))
-        }
-        None => Ok(None),
+        attempt: ask.attempts,
     }
 }

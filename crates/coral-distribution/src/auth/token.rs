@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::credentials::{Credential, Kind};
 use crate::error::{Error, Problem};
-use crate::transport::{Body, Request, Transport, read_bounded, refusal};
+use crate::transport::{Body, Request, Transport, authority_of, read_bounded, refusal};
 
 /// Some token servers list all of an account's groups in the token; none needs more than this.
 const MAX_TOKEN_ANSWER: usize = 256 * 1024;
@@ -149,6 +149,7 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
             authorization: key.credential.as_deref().map(basic),
             body: Body::Empty,
             asked,
+            attempt: 1,
         },
     };
     let response = transport.send(request).await?;
@@ -160,10 +161,20 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
     let fail = |text: &str| Error::new(&host, &asked, Problem::protocol(text));
     let body = read_bounded(response, MAX_TOKEN_ANSWER).await?;
     let (header, life) = read(&body).map_err(fail)?;
+    log_token(key, life);
     Ok(Token {
         header,
         renew_at: asked_at + life.saturating_sub(MARGIN.min(life / 4)),
     })
+}
+
+fn log_token(key: &TokenKey, life: Duration) {
+    let credential = key.credential.as_deref();
+    let credential = credential.map_or("none", |credential| credential.origin.as_str());
+    tracing::debug!(
+        server = %authority_of(&key.realm), path = %key.realm.path(), service = ?key.service,
+        scopes = ?key.scopes, credential, life_seconds = life.as_secs(), "token received"
+    );
 }
 
 /// The header of the token that a server answered with, and its life.
@@ -203,6 +214,7 @@ fn grant(key: &TokenKey, credential: &Credential, asked: String) -> Request {
         authorization: None,
         body: Body::Secret(form.finish().into()),
         asked,
+        attempt: 1,
     }
 }
 

@@ -366,6 +366,7 @@ impl RegistryUpload {
                     body,
                     scopes,
                     asked,
+                    attempts: 0,
                 })
                 .await;
         }
@@ -376,6 +377,7 @@ impl RegistryUpload {
             authorization: None,
             body,
             asked,
+            attempt: 1,
         };
         client.session.transport.send(request).await
     }

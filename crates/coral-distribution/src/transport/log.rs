@@ -1,0 +1,82 @@
+//! What is logged of each request, at debug.
+//!
+//! Nothing secret: of a URL the path, since queries hold signatures and upload states; of an
+//! `Authorization` the scheme alone.
+
+use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
+use url::Url;
+
+use super::{Request, authority_of};
+use crate::error::Error;
+use crate::location;
+
+/// A request that is under way.
+pub(super) struct Sent {
+    host: String,
+    path: String,
+    authorization: &'static str,
+    started: Instant,
+}
+
+impl Sent {
+    pub(super) fn begin(request: &Request) -> Self {
+        Self {
+            host: authority_of(&request.url),
+            path: request.url.path().to_owned(),
+            authorization: scheme_of(request.authorization.as_ref()),
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn answered(&self, request: &Request, status: StatusCode) {
+        let Self {
+            host,
+            path,
+            authorization,
+            started,
+        } = self;
+        tracing::debug!(
+            method = %request.method, %host, %path, status = status.as_u16(),
+            ms = milliseconds(*started), attempt = request.attempt, authorization,
+            asked = %request.asked, "request answered"
+        );
+    }
+
+    pub(super) fn failed(&self, request: &Request, error: &Error) {
+        let Self {
+            host,
+            path,
+            authorization,
+            started,
+        } = self;
+        tracing::debug!(
+            method = %request.method, %host, %path, %error, category = %error.category(),
+            ms = milliseconds(*started), attempt = request.attempt, authorization,
+            asked = %request.asked, "request failed"
+        );
+    }
+}
+
+pub(super) fn redirected(request: &Request, status: StatusCode, target: &Url) {
+    let keeps_authorization =
+        request.authorization.is_some() && location::same_origin(&request.url, target);
+    tracing::debug!(
+        host = %authority_of(&request.url), path = %request.url.path(), status = status.as_u16(),
+        to = %location::shown(target), keeps_authorization, asked = %request.asked,
+        "redirect followed"
+    );
+}
+
+/// Milliseconds as a number, so that machines can compare them.
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn scheme_of(authorization: Option<&HeaderValue>) -> &'static str {
+    match authorization.map(HeaderValue::as_bytes) {
+        None => "none",
+        Some(value) if value.starts_with(b"Basic ") => "basic",
+        Some(_) => "token",
+    }
+}
