@@ -106,7 +106,7 @@ fn stages(
         Stage::new("fmt", &["tools"], checks::format),
         Stage::new("clippy", &["tools"], checks::clippy),
         Stage::new("build", &[], checks::build),
-        Stage::new("unit", &[], checks::unit),
+        Stage::new("unit", &[], move |workspace| checks::unit(workspace, tier)),
         Stage::new("doc", &[], checks::doc),
         Stage::new("generate", &["build"], checks::generated),
         Stage::new("book", &["tools"], book::build),

@@ -166,7 +166,7 @@ fn tenths(range: &Range<usize>, of: usize) -> Range<usize> {
     range.start / of..range.end / of
 }
 
-fn at_once(host: &str, numbers: Range<usize>, work: impl Fn(&mut Wire, usize) + Sync) {
+pub(crate) fn at_once(host: &str, numbers: Range<usize>, work: impl Fn(&mut Wire, usize) + Sync) {
     let next = AtomicUsize::new(numbers.start);
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -192,13 +192,13 @@ fn tag(number: usize) -> String {
     format!("t{number:06}")
 }
 
-fn blob(number: usize) -> Vec<u8> {
+pub(crate) fn blob(number: usize) -> Vec<u8> {
     let mut bytes = vec![7; BLOB];
     bytes[..8].copy_from_slice(&number.to_be_bytes());
     bytes
 }
 
-fn push_blob(wire: &mut Wire, repository: &str, blob: &[u8]) {
+pub(crate) fn push_blob(wire: &mut Wire, repository: &str, blob: &[u8]) {
     let target = format!("/v2/{repository}/blobs/uploads/");
     let begun = wire.call("POST", &target, &[], b"").unwrap();
     let location = begun.location();

@@ -2,7 +2,7 @@
 //!
 //! Run by `cargo xtask bench`, which builds Coral as it is shipped, sets `CORAL_BIN` and puts the
 //! peers on `PATH`. The first argument is `machine` or `cluster`, the second is the page to write.
-//! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth` and `mirror`.
+//! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth`, `collecting` and `mirror`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it does")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
@@ -10,6 +10,7 @@
 
 mod beside;
 mod cluster;
+mod collecting;
 mod growth;
 mod machine;
 mod mirror;
@@ -41,10 +42,11 @@ fn measure_machine(page: Option<&Path>) {
     println!("{machine}");
     let mut rows: Vec<Row> = Vec::new();
     let only = std::env::var("CORAL_BENCH_ONLY").ok();
-    let parts: [(&str, Measure); 4] = [
+    let parts: [(&str, Measure); 5] = [
         ("serving", serving::measure),
         ("beside", beside::measure),
         ("growth", growth::measure),
+        ("collecting", collecting::measure),
         ("mirror", mirror::measure),
     ];
     for (name, measure) in parts {

@@ -23,7 +23,7 @@ impl Server {
     /// `coral registry serve` on an empty folder.
     pub(crate) fn coral() -> Self {
         let folder = scratch();
-        let mut process = launch("127.0.0.1:0", folder.path());
+        let mut process = launch("127.0.0.1:0", folder.path(), &[]);
         let line = process.wait_for_line("listening on http://", Duration::from_secs(20));
         let host = line
             .rsplit('/')
@@ -52,6 +52,11 @@ impl Server {
 
     /// Kills it and starts it again over what it stored; seconds until it answers.
     pub(crate) fn restart(&mut self) -> f64 {
+        self.restart_with(&[])
+    }
+
+    /// The same, with further arguments for Coral.
+    pub(crate) fn restart_with(&mut self, arguments: &[&str]) -> f64 {
         let host = self.host();
         let began = match self {
             Self::Coral {
@@ -60,7 +65,7 @@ impl Server {
                 process.signal("KILL");
                 process.wait(Duration::from_secs(20));
                 let began = Instant::now();
-                *process = launch(&host, folder.path());
+                *process = launch(&host, folder.path(), arguments);
                 began
             }
             Self::Distribution(server) => {
@@ -78,10 +83,7 @@ impl Server {
 
     /// Anonymous memory at this moment, in megabytes.
     pub(crate) fn anonymous_megabytes(&mut self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("RssAnon"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
-        kib.unwrap() * 1024.0 / 1e6
+        anonymous_megabytes(self.pid())
     }
 
     /// User and system time so far, in seconds.
@@ -99,7 +101,7 @@ impl Server {
         (next() + next()) / 100.0
     }
 
-    fn pid(&mut self) -> u32 {
+    pub(crate) fn pid(&mut self) -> u32 {
         match self {
             Self::Coral { process, .. } => process.pid(),
             Self::Distribution(server) => server.process().pid(),
@@ -107,9 +109,17 @@ impl Server {
     }
 }
 
-fn launch(listen: &str, folder: &Path) -> Process {
+/// Anonymous memory of a process at this moment, in megabytes.
+pub(crate) fn anonymous_megabytes(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    kib.unwrap() * 1024.0 / 1e6
+}
+
+fn launch(listen: &str, folder: &Path, arguments: &[&str]) -> Process {
     let mut command = coral();
     command.args(["registry", "serve", "--listen", listen, "--storage"]);
-    command.arg(folder.join("storage"));
+    command.arg(folder.join("storage")).args(arguments);
     Process::start(&mut command)
 }

@@ -267,15 +267,15 @@ fn curl_rate(url: &str) -> f64 {
 }
 
 /// What wrk says of three seconds.
-struct Wrk {
-    requests_per_second: f64,
+pub(crate) struct Wrk {
+    pub(crate) requests_per_second: f64,
     bytes_per_second: f64,
     bytes: f64,
-    p99_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 impl Wrk {
-    fn run(connections: usize, url: &str, header: Option<&str>) -> Self {
+    pub(crate) fn run(connections: usize, url: &str, header: Option<&str>) -> Self {
         let mut wrk = Command::new("wrk");
         wrk.args([
             "-t",

@@ -113,7 +113,8 @@ pub(crate) fn page(machine: &str, rows: &[Row]) -> String {
          user and system time of the registry's process. A store grows to ten times as much: \
          repositories of 100 blobs of 4 KB, and one repository with a tag for every ten blobs. The \
          same pages and images are then asked for again, after a restart at either size. A start \
-         ends with the first answer.\n",
+         ends with the first answer. Garbage collection is measured over as many blobs, named by \
+         images of a hundred layers; it runs all the time.\n",
         Part::Machine.heading(),
         lines.join("\n")
     )

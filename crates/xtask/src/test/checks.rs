@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Result, bail};
 
+use super::Tier;
 use crate::command::{Said, cargo, program, run};
 use crate::generate;
 use crate::workspace::{TARGET, Workspace};
@@ -58,8 +59,11 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
     )?)
 }
 
-pub(crate) fn unit(workspace: &Workspace) -> Result<Said> {
-    run(&mut cargo(
+/// Operations of the model of a store with crashes, in the long tier.
+const MODEL_STEPS: &str = "20000";
+
+pub(crate) fn unit(workspace: &Workspace, tier: Tier) -> Result<Said> {
+    let mut command = cargo(
         workspace,
         &[
             "test",
@@ -68,7 +72,11 @@ pub(crate) fn unit(workspace: &Workspace) -> Result<Said> {
             "--quiet",
             "--no-fail-fast",
         ],
-    )?)
+    )?;
+    if tier == Tier::Long {
+        command.env("CORAL_MODEL_STEPS", MODEL_STEPS);
+    }
+    run(&mut command)
 }
 
 pub(crate) fn doc(workspace: &Workspace) -> Result<Said> {
