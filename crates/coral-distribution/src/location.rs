@@ -59,7 +59,11 @@ fn cut(text: &str) -> String {
 /// A header that is not understood is an error: the end of a list must not be taken from it.
 pub(crate) fn next_link(header: &str) -> Result<Option<&str>, String> {
     let wrong = || format!("its Link header is not understood: {:?}", cut(header));
-    let mut rest = header.trim_matches([' ', '\t', ',']);
+    let mut rest = header.trim();
+    if is_empty_link(rest) {
+        return Ok(None);
+    }
+    rest = rest.trim_matches([' ', '\t', ',']);
     if rest.is_empty() {
         return Err(wrong());
     }
@@ -75,6 +79,20 @@ pub(crate) fn next_link(header: &str) -> Result<Option<&str>, String> {
         rest = following.trim_start_matches([' ', '\t', ',']);
     }
     Ok(None)
+}
+
+/// Whether a header leads nowhere: an empty value, or `<>` alone with any parameters, which some
+/// registries and gateways send with the last page.
+fn is_empty_link(header: &str) -> bool {
+    let after = header.strip_prefix('<').map(str::trim_start);
+    let parameters = after.and_then(|after| after.strip_prefix('>'));
+    header.is_empty()
+        || parameters
+            .and_then(until_next_link)
+            .is_some_and(|(parameters, following)| {
+                let is_end = parameters.trim().is_empty() || parameters.trim().starts_with(';');
+                is_end && following.is_empty()
+            })
 }
 
 /// Cuts at the comma that ends a link, minding quoted strings; `None` where one is not closed.
@@ -199,6 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn a_link_to_nowhere_is_the_end_of_the_list() {
+        for header in [
+            "",
+            " ",
+            "<>",
+            "<>; rel=\"next\"",
+            "< >;rel=next",
+            "<>; title=\"a, b\"",
+        ] {
+            assert_eq!(next_link(header), Ok(None), "{header}");
+        }
+    }
+
+    #[test]
     fn a_link_that_is_not_understood_is_an_error_and_not_the_end_of_the_list() {
         for header in [
             "http://reg.example/v2/a/tags/list?n=2&last=b; rel=next",
@@ -212,7 +244,8 @@ mod tests {
             "</a>; rel=prev, /b; rel=next",
             "rel=next",
             ",",
-            "",
+            "<> rel=next",
+            "<>; rel=prev, /b; rel=next",
         ] {
             let error = next_link(header).unwrap_err();
             assert!(error.contains("not understood"), "{header}: {error}");
