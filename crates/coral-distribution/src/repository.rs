@@ -136,7 +136,7 @@ async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error>
     let (host, asked) = (response.host.clone(), response.asked.clone());
     if response.status().is_success() {
         let text = format!("answered {} where that makes no sense", response.status());
-        return Err(Error::new(host, asked, Problem::Protocol(text)));
+        return Err(Error::new(host, asked, Problem::Permanent(text)));
     }
     Err(Error::new(host, asked, refusal(response).await))
 }

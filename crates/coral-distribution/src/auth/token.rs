@@ -13,7 +13,9 @@ use url::Url;
 
 use crate::credentials::{Credential, Kind};
 use crate::error::{Error, Problem};
-use crate::transport::{Body, Request, Transport, authority_of, read_bounded, refusal};
+use crate::transport::{
+    Body, Request, Transport, authority_of, is_html, markup, read_bounded, refusal,
+};
 
 /// Some token servers list all of an account's groups in the token; none needs more than this.
 const MAX_TOKEN_ANSWER: usize = 256 * 1024;
@@ -158,8 +160,13 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
         return Err(Error::new(host, asked, refusal(response).await));
     }
     let (host, asked) = (response.host.clone(), response.asked.clone());
-    let fail = |text: &str| Error::new(&host, &asked, Problem::protocol(text));
+    let is_page = is_html(&response);
     let body = read_bounded(response, MAX_TOKEN_ANSWER).await?;
+    let page = is_page.then_some(Problem::Html).or_else(|| markup(&body));
+    if let Some(problem) = page {
+        return Err(Error::new(host, asked, problem));
+    }
+    let fail = |text: &str| Error::new(&host, &asked, Problem::Permanent(text.to_owned()));
     let (header, life) = read(&body).map_err(fail)?;
     log_token(key, life);
     Ok(Token {

@@ -242,8 +242,9 @@ impl Problem {
         match self {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
             Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
-            // Not implemented, and not in this version of HTTP: no load of the server.
-            Self::Answer(answer) if matches!(answer.status.as_u16(), 501 | 505) => {
+            // Not implemented, not in this version of HTTP, or an answer to a question that was not
+            // asked: no load of the server.
+            Self::Answer(answer) if matches!(answer.status.as_u16(), 300..=399 | 501 | 505) => {
                 Disposition::WaitForChange
             }
             Self::Helper(error) if error.passing => Disposition::Retry,

@@ -12,7 +12,7 @@ use super::{Access, Call, RepositoryClient, expect, header};
 use crate::auth::Ask;
 use crate::error::{Error, Problem};
 use crate::location;
-use crate::transport::{Response, clean, is_html, read_bounded};
+use crate::transport::{Response, clean, is_html, markup, read_bounded};
 
 /// Tags asked for at a time; registries give as many as they like.
 const PAGE: &str = "1000";
@@ -80,10 +80,8 @@ impl RepositoryClient {
         let link = pages.follow(&response);
         let host = response.host.clone();
         let body = read_bounded(response, MAX_PAGE_SIZE).await?;
-        let page: TagPage = serde_json::from_slice(&body).map_err(|error| {
-            let text = format!("the answer is not a list of tags: {error}");
-            Error::new(&host, asked, Problem::Protocol(text))
-        })?;
+        let page: TagPage = serde_json::from_slice(&body)
+            .map_err(|error| Error::new(&host, asked, no_list(&body, &error)))?;
         Ok((page.tags.unwrap_or_default(), link))
     }
 
@@ -104,6 +102,17 @@ impl RepositoryClient {
         header(&mut ask, ACCEPT, accept)?;
         self.session.send(ask).await
     }
+}
+
+/// What came instead of a list of tags. JSON that ends too early may have been cut on the way;
+/// JSON of another shape, and pages for people, come again.
+fn no_list(body: &[u8], error: &serde_json::Error) -> Problem {
+    let text = format!("the answer is not a list of tags: {error}");
+    markup(body).unwrap_or(if error.is_data() {
+        Problem::Permanent(text)
+    } else {
+        Problem::Protocol(text)
+    })
 }
 
 /// Whether a page of so many names may have been cut at its end. Without a `Link` the next page is

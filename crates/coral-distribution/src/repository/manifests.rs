@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 
 use super::{Access, Call, PutManifest, RepositoryClient, expect, header};
 use crate::error::{Category, Error, Problem};
-use crate::transport::{Body, Response, is_html, read_bounded};
+use crate::transport::{Body, Response, is_html, markup, read_bounded};
 
 const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
 const OCI_SUBJECT: &str = "oci-subject";
@@ -176,6 +176,9 @@ fn parse(
     content_type: Option<&str>,
     expected: Option<&Digest>,
 ) -> Result<Manifest, Problem> {
+    if let Some(problem) = markup(&body) {
+        return Err(problem);
+    }
     Ok(match expected {
         Some(digest) => Manifest::parse_pinned(body, content_type, digest)?,
         None => Manifest::parse(body, content_type)?,

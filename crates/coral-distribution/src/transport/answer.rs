@@ -41,6 +41,24 @@ pub(crate) fn is_html(response: &Response) -> bool {
         .is_some_and(|value| coral_image::media_type::essence(value) == "text/html")
 }
 
+/// What a body is that begins like a page of HTML or like XML, whatever its type says.
+pub(crate) fn markup(body: &[u8]) -> Option<Problem> {
+    let body = body
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(body)
+        .trim_ascii_start();
+    let begins = |word: &[u8]| {
+        body.get(..word.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(word))
+    };
+    if begins(b"<!doctype html") || begins(b"<html") {
+        return Some(Problem::Html);
+    }
+    let text = "XML came (not a registry, or a proxy in between)";
+    body.starts_with(b"<")
+        .then(|| Problem::Permanent(text.to_owned()))
+}
+
 /// Reads an answer's body; more than `limit` bytes is an error.
 pub(crate) async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes, Error> {
     let too_large = Problem::TooLarge {

@@ -31,8 +31,13 @@ async fn every_status_has_its_category_and_disposition() {
         (500, C::Server, Retry),
         (502, C::Server, Retry),
         (503, C::Server, Retry),
-        (299, C::Protocol, Retry),
-        (304, C::Protocol, Retry),
+        (204, C::Protocol, WaitForChange),
+        (206, C::Protocol, WaitForChange),
+        (299, C::Protocol, WaitForChange),
+        (300, C::Protocol, WaitForChange),
+        (304, C::Protocol, WaitForChange),
+        (501, C::Server, WaitForChange),
+        (505, C::Server, WaitForChange),
     ];
     for (code, category, disposition) in cases {
         let error = failure(status(code, &[], "because")).await;
@@ -280,5 +285,51 @@ async fn redirects_to_nowhere_and_what_a_server_has_not_built_are_not_tried_agai
             Disposition::WaitForChange,
             "{effect:?}: {error}"
         );
+    }
+}
+
+/// Regression: pages for people that do not say that they are pages were tried five times.
+#[tokio::test]
+async fn pages_and_other_json_in_place_of_an_answer_are_not_tried_again() {
+    let xml = [("content-type", "application/xml")];
+    let pages = [
+        status(200, &[], "\n<!DOCTYPE html><html></html>"),
+        status(200, &xml, "<?xml version='1.0'?><Error/>"),
+        status(200, &[("content-type", "text/html")], "<html>"),
+    ];
+    for effect in pages {
+        let (registry, _) = registry_with_image().await;
+        registry.fault(Fault::new(effect.clone()));
+        let client = anonymous(&registry);
+        for error in [
+            client.manifest(&tag("1")).await.unwrap_err(),
+            client.tags().await.unwrap_err(),
+        ] {
+            let disposition = error.disposition();
+            assert_eq!(disposition, Disposition::WaitForChange, "{error}");
+            assert!(error.to_string().contains("not a registry"), "{error}");
+        }
+    }
+    let (registry, _) = registry_with_image().await;
+    registry.fault(Fault::new(status(200, &[], "{}")));
+    let error = anonymous(&registry).tags().await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
+    assert!(error.to_string().contains("not a list of tags"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_server_that_gives_no_token_is_not_asked_again() {
+    for body in [
+        "{}",
+        "<html></html>",
+        "<?xml version='1.0'?><Error/>",
+        "busy",
+    ] {
+        let registry = FaultRegistry::start_with_auth(coral_testkit::Auth::Bearer(bearer())).await;
+        registry.fault(Fault::new(status(200, &[], body)).path("/token"));
+        let error = logged_in(&registry).manifest(&tag("1")).await.unwrap_err();
+        let disposition = error.disposition();
+        assert_eq!(disposition, Disposition::WaitForChange, "{body}: {error}");
+        assert_eq!(error.category(), Category::Protocol, "{body}: {error}");
     }
 }
