@@ -31,6 +31,7 @@ use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::{BoxFuture, ready};
 use tokio_util::sync::CancellationToken;
 
+use self::collect::Settled;
 use self::durable::Durable;
 use self::layout::Layout;
 use self::leases::Leases;
@@ -60,8 +61,8 @@ struct Files {
     leases: Leases,
     /// Whether the folder of repositories is believed without a mark.
     repositories_believed: bool,
-    /// Held by the collection that runs.
-    collecting: Mutex<()>,
+    /// Held by the collection that runs: when the last one had nothing to do.
+    collecting: Mutex<Option<Settled>>,
     /// Repositories with a manifest that cannot be read, which were told of.
     unreadable: Mutex<HashSet<RepositoryPath>>,
     /// By repository: shared by those who add to it, owned by who takes a manifest out.

@@ -21,7 +21,8 @@ const TURNS: usize = 5;
 const SOON: Duration = Duration::from_mins(2);
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const NEVER: &[&str] = &["--gc-interval=720h"];
-const ALWAYS: &[&str] = &["--gc-interval=1ms"];
+/// Untagged manifests get older, so that a pass is never spared.
+const ALWAYS: &[&str] = &["--gc-interval=1ms", "--gc-untagged=720h"];
 
 pub(crate) fn measure() -> Vec<Row> {
     let all = std::env::var("CORAL_BENCH_BLOBS").map_or(BLOBS, |text| text.parse().unwrap());

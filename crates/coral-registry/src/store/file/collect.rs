@@ -18,6 +18,9 @@
 //!   which nothing is collected.
 //! - An error ends the collection before it touches content, for then not everything is marked.
 //!
+//! A pass that found nothing to do, and nothing that only has to get older, is not repeated until a
+//! file of the store gets or loses its name.
+//!
 //! The memory is 16 bytes or so for each blob of the store (hashes of digests; two digests with one
 //! hash are kept together), and for each link of the repository that is looked at. No lock is held
 //! for longer than one file takes, and [`Turns`] gives way to others.
@@ -64,6 +67,26 @@ struct Pass<'a> {
     /// Content that a link or a record holds.
     marked: HashSet<u64>,
     collected: Collected,
+    /// Whether something stays that goes once it is old enough, or is not held or damaged any more.
+    is_waiting: bool,
+}
+
+/// A store in which a collection found nothing to do, now or later.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// [`Durable::changes`](super::durable::Durable::changes) when it began.
+    changes: u64,
+    grace: Duration,
+    collected: Collected,
+}
+
+impl Settled {
+    /// What a collection would come to now, if nothing has changed since.
+    fn still(&self, changes: u64, rules: &CollectionRules) -> Option<Collected> {
+        // Another grace time is written into the clock; untagged manifests get older.
+        let is_same = self.changes == changes && self.grace == rules.grace;
+        (is_same && rules.untagged.is_none()).then_some(self.collected)
+    }
 }
 
 impl Files {
@@ -73,11 +96,19 @@ impl Files {
         rules: &CollectionRules,
         stop: &CancellationToken,
     ) -> Result<Collected, StoreError> {
-        let _running = match self.collecting.try_lock() {
-            Ok(running) => running,
+        let mut settled = match self.collecting.try_lock() {
+            Ok(settled) => settled,
             Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
             Err(TryLockError::WouldBlock) => return Ok(Collected::default()),
         };
+        let changes = self.durable.changes();
+        let still = settled.as_ref().and_then(|it| it.still(changes, rules));
+        if let Some(collected) = still {
+            // What is amiss is told all the same.
+            self.check_repositories()?;
+            return Ok(collected);
+        }
+        *settled = None;
         let _collecting = self.leases.begin(rules.grace);
         // On a full disk this is what makes room. A clock that stands still makes leases longer.
         if let Err(error) = self.leases.save() {
@@ -89,13 +120,22 @@ impl Files {
             turns: Turns::new(rules.pace, stop),
             marked: HashSet::new(),
             collected: Collected::default(),
+            is_waiting: false,
         };
         match pass.run() {
             Ok(()) => pass.collected.is_complete = true,
             Err(Ended::Stopped) => {}
             Err(Ended::Failed(error)) => return Err(error),
         }
-        Ok(pass.collected)
+        let collected = pass.collected;
+        if collected.is_complete && collected.is_nothing() && !pass.is_waiting {
+            *settled = Some(Settled {
+                changes,
+                grace: rules.grace,
+                collected,
+            });
+        }
+        Ok(collected)
     }
 }
 

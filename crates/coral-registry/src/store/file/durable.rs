@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -34,6 +35,8 @@ pub(super) struct Durable {
     /// by a process that ended before it synced the parent.
     folders: Mutex<Known>,
     syncs: GroupSync,
+    /// How many files got or lost their names.
+    changes: AtomicU64,
 }
 
 /// Folders in two generations: what is used moves to the young one; when that is full, it becomes
@@ -68,7 +71,18 @@ impl Durable {
             tmp,
             folders: Mutex::default(),
             syncs: GroupSync::default(),
+            changes: AtomicU64::new(0),
         }
+    }
+
+    /// How many files got or lost their names through this so far. Each is counted after it
+    /// happened: who reads this and then looks has seen what was counted.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Makes folders in one that exists or is made, with one sync for all of them.
@@ -123,7 +137,9 @@ impl Durable {
         self.make_folder(folder)?;
         #[cfg(test)]
         fuse::burn(target)?;
-        match File::options().write(true).create_new(true).open(target) {
+        let made = File::options().write(true).create_new(true).open(target);
+        self.changed();
+        match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(StoreError::io("create", target, error))
             }
@@ -145,6 +161,7 @@ impl Durable {
         #[cfg(test)]
         fuse::burn(target)?;
         fs::rename(source, target).map_err(|error| StoreError::io("name", target, error))?;
+        self.changed();
         self.sync_folder(folder)
     }
 
@@ -152,6 +169,7 @@ impl Durable {
     pub(super) fn remove(&self, target: &Path) -> Result<bool, StoreError> {
         let was_there = unlink(target)?;
         if was_there {
+            self.changed();
             self.sync_folder(folder_of(target))?;
         }
         Ok(was_there)

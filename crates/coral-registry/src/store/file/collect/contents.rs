@@ -51,15 +51,18 @@ impl Pass<'_> {
                 let error = StoreError::io("read", &path, error);
                 tracing::warn!(%error, "content stays");
                 self.collected.kept_contents += 1;
+                self.is_waiting = true;
                 return Ok(false);
             }
         };
         let key = files.leases.key(digest);
-        let goes = !self.marked.contains(&key) && {
+        let is_marked = self.marked.contains(&key);
+        let goes = !is_marked && {
             let _turn = files.contents.lock(digest);
             !files.leases.is_held(key) && (self.rules.dry_run || durable::unlink(&path)?)
         };
         if !goes {
+            self.is_waiting |= !is_marked;
             self.collected.kept_contents += 1;
             self.collected.kept_bytes += size;
             return Ok(false);

@@ -41,6 +41,7 @@ impl Pass<'_> {
             self.without_record(repository, *digest, &mut seen)?;
         }
         self.collected.unreadable += u64::from(seen.is_unsure);
+        self.is_waiting |= seen.is_unsure;
         self.tell_unreadable(repository, seen.unreadable);
         let gone = self.untagged(repository, &seen, tagged, began)?;
         for manifest in &seen.manifests {
@@ -270,6 +271,7 @@ impl Pass<'_> {
             let is_named = seen.is_unsure || seen.named.contains(&self.files.leases.key(&digest));
             if is_named || !self.unlink(repository, &digest, began)? {
                 self.mark(&digest);
+                self.is_waiting |= !is_named;
             } else {
                 self.collected.links += 1;
                 last_removed = Some(self.files.layout.blob_link(repository, &digest));

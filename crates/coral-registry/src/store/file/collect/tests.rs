@@ -277,6 +277,40 @@ fn a_manifest_that_cannot_be_read_keeps_the_blobs_of_its_repository() {
 }
 
 #[test]
+fn what_is_settled_is_not_looked_at_again_until_something_changes() {
+    let (folder, files) = store();
+    let a = repository("a");
+    push(folder.path(), &files, &a, b"layer");
+    let image = manifest(&[b"layer"], None);
+    files.put_manifest(&a, &image, &[tag("v1")]).unwrap();
+    // Beside it is a blob that has to get older.
+    push(folder.path(), &files, &a, b"alone");
+    assert!(collect(&files, &rules()).is_nothing());
+    files.leases.advance(GRACE * 10);
+    assert_eq!(collect(&files, &rules()).contents, 1);
+    let kept = collect(&files, &rules());
+    assert_eq!((kept.kept_contents, kept.contents), (2, 0));
+    // Nothing that is found now came through the store: it is not looked for.
+    let stray = Digest::sha256(b"stray");
+    let path = files.layout.blob(&stray);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, b"stray").unwrap();
+    assert_eq!(collect(&files, &rules()), kept);
+    let dry = CollectionRules {
+        grace: GRACE * 2,
+        dry_run: true,
+        ..rules()
+    };
+    assert_eq!(collect(&files, &dry).contents, 1);
+    assert_eq!(collect(&files, &rules()).contents, 1);
+    collect(&files, &rules());
+    assert!(files.delete_tag(&a, &tag("v1")).unwrap());
+    assert!(files.delete_manifest(&a, &image.digest()).unwrap());
+    files.leases.advance(GRACE * 10);
+    assert_eq!(collect(&files, &rules()).contents, 2);
+}
+
+#[test]
 fn a_tag_whose_manifest_has_lost_its_record_keeps_what_it_is_answered_with() {
     let (folder, files) = store();
     let a = repository("a");
