@@ -4,6 +4,7 @@
 //! the memory of a mirror must not grow with all that it has ever copied.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use coral_image::{Digest, RepositoryPath};
 
@@ -12,6 +13,10 @@ use coral_image::{Digest, RepositoryPath};
 const GENERATION: usize = 1792;
 /// A blob is mounted from any of its paths, so few are enough.
 const MOST_PATHS: usize = 8;
+
+/// For how long a blob is taken to be where it was seen. Registries delete what nothing names, some
+/// of them after a minute.
+const CERTAIN: Duration = Duration::from_secs(30);
 
 /// What is known of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,47 +29,65 @@ pub(super) enum Whereabouts {
     Unknown,
 }
 
+/// A path that a blob was seen at last.
+#[derive(Debug)]
+struct Seen {
+    path: RepositoryPath,
+    at: Instant,
+}
+
 /// The blobs at one registry, in two generations: what is used moves to the young one; when that
 /// is full, it becomes the old one, and what is left in the old one is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
-    young: HashMap<Digest, Vec<RepositoryPath>>,
-    old: HashMap<Digest, Vec<RepositoryPath>>,
+    young: HashMap<Digest, Vec<Seen>>,
+    old: HashMap<Digest, Vec<Seen>>,
 }
 
 impl Arrived {
-    /// Where a blob is, for who wants it at `path`; a layout has no paths.
-    pub(super) fn find(&mut self, blob: &Digest, path: Option<&RepositoryPath>) -> Whereabouts {
+    /// Where a blob is, for a copy that wants it at `path`; a layout has no paths. Where it was seen
+    /// there too long ago to be certain, nothing is known.
+    pub(super) fn find(
+        &mut self,
+        blob: &Digest,
+        path: Option<&RepositoryPath>,
+        now: Instant,
+    ) -> Whereabouts {
         if let Some(paths) = self.old.remove(blob) {
             self.keep(*blob, paths);
         }
         match (self.young.get(blob), path) {
             (None, _) => Whereabouts::Unknown,
             (Some(_), None) => Whereabouts::Here,
-            (Some(paths), Some(path)) if paths.contains(path) => Whereabouts::Here,
-            (Some(paths), Some(_)) => paths
-                .first()
-                .map_or(Whereabouts::Unknown, |other| Whereabouts::At(other.clone())),
+            (Some(paths), Some(path)) => match paths.iter().find(|seen| seen.path == *path) {
+                Some(seen) if now.saturating_duration_since(seen.at) < CERTAIN => Whereabouts::Here,
+                Some(_) => Whereabouts::Unknown,
+                None => paths.first().map_or(Whereabouts::Unknown, |other| {
+                    Whereabouts::At(other.path.clone())
+                }),
+            },
         }
     }
 
     /// A blob was seen or put there.
-    pub(super) fn remember(&mut self, blob: &Digest, path: Option<&RepositoryPath>) {
+    pub(super) fn remember(&mut self, blob: &Digest, path: Option<&RepositoryPath>, now: Instant) {
         let known = self.young.remove(blob).or_else(|| self.old.remove(blob));
         let mut paths = known.unwrap_or_default();
-        if let Some(path) = path
-            && !paths.contains(path)
-        {
+        if let Some(path) = path {
+            paths.retain(|seen| seen.path != *path);
             // The latest are the likeliest to be there still.
             if paths.len() == MOST_PATHS {
                 paths.remove(0);
             }
-            paths.push(path.clone());
+            paths.push(Seen {
+                path: path.clone(),
+                at: now,
+            });
         }
         self.keep(*blob, paths);
     }
 
-    fn keep(&mut self, blob: Digest, paths: Vec<RepositoryPath>) {
+    fn keep(&mut self, blob: Digest, paths: Vec<Seen>) {
         if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
@@ -86,37 +109,53 @@ mod tests {
 
     #[test]
     fn a_blob_is_here_at_another_path_or_nowhere() {
-        let mut arrived = Arrived::default();
+        let (mut arrived, now) = (Arrived::default(), Instant::now());
         let (a, b) = (path("a"), path("b"));
-        assert_eq!(arrived.find(&blob(0), Some(&a)), Whereabouts::Unknown);
-        arrived.remember(&blob(0), Some(&a));
-        assert_eq!(arrived.find(&blob(0), Some(&a)), Whereabouts::Here);
-        assert_eq!(arrived.find(&blob(0), Some(&b)), Whereabouts::At(a.clone()));
-        arrived.remember(&blob(0), Some(&b));
-        assert_eq!(arrived.find(&blob(0), Some(&b)), Whereabouts::Here);
-        assert_eq!(arrived.find(&blob(0), None), Whereabouts::Here);
+        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Unknown);
+        arrived.remember(&blob(0), Some(&a), now);
+        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Here);
+        assert_eq!(
+            arrived.find(&blob(0), Some(&b), now),
+            Whereabouts::At(a.clone())
+        );
+        arrived.remember(&blob(0), Some(&b), now);
+        assert_eq!(arrived.find(&blob(0), Some(&b), now), Whereabouts::Here);
+        assert_eq!(arrived.find(&blob(0), None, now), Whereabouts::Here);
     }
 
     #[test]
     fn however_much_arrives_what_is_kept_is_bounded_and_what_is_used_stays() {
-        let mut arrived = Arrived::default();
+        let (mut arrived, now) = (Arrived::default(), Instant::now());
         let a = path("a");
-        arrived.remember(&blob(0), Some(&a));
+        arrived.remember(&blob(0), Some(&a), now);
         for number in 1..20_000 {
-            arrived.remember(&blob(number), Some(&a));
+            arrived.remember(&blob(number), Some(&a), now);
             if number % 1000 == 0 {
-                assert_eq!(arrived.find(&blob(0), Some(&a)), Whereabouts::Here);
+                assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Here);
             }
             assert!(arrived.young.len() + arrived.old.len() <= 2 * GENERATION);
         }
-        assert_eq!(arrived.find(&blob(1), Some(&a)), Whereabouts::Unknown);
+        assert_eq!(arrived.find(&blob(1), Some(&a), now), Whereabouts::Unknown);
         for number in 0..1000 {
-            arrived.remember(&blob(0), Some(&path(&format!("p{number}"))));
+            arrived.remember(&blob(0), Some(&path(&format!("p{number}"))), now);
         }
         assert_eq!(arrived.young[&blob(0)].len(), MOST_PATHS);
         assert_eq!(
-            arrived.find(&blob(0), Some(&path("p999"))),
+            arrived.find(&blob(0), Some(&path("p999")), now),
             Whereabouts::Here
         );
+    }
+
+    #[test]
+    fn a_blob_that_was_seen_long_ago_is_asked_for_again() {
+        let (mut arrived, seen) = (Arrived::default(), Instant::now());
+        let (a, b) = (path("a"), path("b"));
+        arrived.remember(&blob(0), Some(&a), seen);
+        let now = seen + CERTAIN;
+        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Unknown);
+        let other = Whereabouts::At(a.clone());
+        assert_eq!(arrived.find(&blob(0), Some(&b), now), other, "to mount");
+        arrived.remember(&blob(0), Some(&a), now);
+        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Here);
     }
 }

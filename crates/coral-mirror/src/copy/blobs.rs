@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use coral_distribution::{BlobPush, BlobSource, BlobStream, Error, PushError, Upload};
 use coral_image::{Descriptor, Digest, RepositoryPath};
@@ -174,13 +175,15 @@ impl Blobs {
     fn where_is(&self, place: &Place, path: Option<&RepositoryPath>) -> Whereabouts {
         let mut known = self.known();
         let arrived = known.arrived.get_mut(&place.0);
-        arrived.map_or(Whereabouts::Unknown, |arrived| arrived.find(&place.1, path))
+        arrived.map_or(Whereabouts::Unknown, |arrived| {
+            arrived.find(&place.1, path, Instant::now())
+        })
     }
 
     fn remember(&self, place: &Place, path: Option<&RepositoryPath>) {
         let mut known = self.known();
         let arrived = known.arrived.entry(place.0.clone()).or_default();
-        arrived.remember(&place.1, path);
+        arrived.remember(&place.1, path, Instant::now());
     }
 }
 
