@@ -197,7 +197,8 @@ impl Credentials {
 
     /// The user's own: `explicit`, else `$REGISTRY_AUTH_FILE`, else what is in
     /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) and then in
-    /// `$XDG_RUNTIME_DIR/containers/auth.json`. None of the latter is no error.
+    /// `$XDG_RUNTIME_DIR/containers/auth.json` (without that variable
+    /// `/run/containers/UID/auth.json`). None of the latter is no error.
     pub fn load_user(explicit: Option<&Path>) -> Result<Self, CredentialsError> {
         files::load(files::Places::find(explicit, |name| std::env::var_os(name)))
     }

@@ -30,7 +30,10 @@ impl Places {
         let docker = env("DOCKER_CONFIG").or_else(|| Some(env("HOME")?.join(".docker")));
         let places = [
             docker.map(|dir| dir.join("config.json")),
-            env("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+            Some(match env("XDG_RUNTIME_DIR") {
+                Some(dir) => dir.join("containers/auth.json"),
+                None => without_runtime_dir(rustix::process::getuid().as_raw()),
+            }),
         ];
         Self::Usual(places.into_iter().flatten().collect())
     }
@@ -41,6 +44,11 @@ impl Places {
             Self::Usual(paths) => paths,
         }
     }
+}
+
+/// Where skopeo and podman log in without `XDG_RUNTIME_DIR`: for root, in containers, in cron.
+fn without_runtime_dir(user: u32) -> PathBuf {
+    PathBuf::from(format!("/run/containers/{user}/auth.json"))
 }
 
 /// See [`Credentials::load_user`].
@@ -58,6 +66,10 @@ pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
                     source.kind(),
                     std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
                 ) => {}
+            // Other users' folders are there too.
+            Err(CredentialsError::Read { source, .. })
+                if path.starts_with("/run/containers")
+                    && source.kind() == std::io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }
     }
@@ -143,6 +155,19 @@ mod tests {
         home.env
             .insert("DOCKER_CONFIG", home.dir.path().join("elsewhere").into());
         assert_eq!(home.users(None), ["moved", "podman"]);
+    }
+
+    #[test]
+    fn without_a_runtime_folder_the_login_of_skopeo_is_below_run_containers() {
+        let user = rustix::process::getuid().as_raw();
+        let usual = PathBuf::from(format!("/run/containers/{user}/auth.json"));
+        let mut home = Home::new();
+        let paths =
+            |home: &Home| Places::find(None, |name| home.env.get(name).cloned()).into_paths();
+        assert_eq!(paths(&home)[1..], [usual]);
+        home.env.insert("XDG_RUNTIME_DIR", "/somewhere".into());
+        let own = PathBuf::from("/somewhere/containers/auth.json");
+        assert_eq!(paths(&home)[1..], [own]);
     }
 
     #[test]
