@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coral_image::Repository;
+use coral_image::{Repository, RepositoryPath};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -162,6 +162,16 @@ impl<Q: Queue + Results> Engine<Q> {
         if let Some(running) = mirrors.get(mirror) {
             // A mirror that is behind with its questions tries again by itself.
             let _ = running.looks.try_send(Look::Retry);
+        }
+    }
+
+    /// Has every mirror verify its images in these repositories of a destination at once: content
+    /// of theirs was damaged there.
+    pub fn damaged(&self, repositories: &[RepositoryPath]) {
+        let repositories: Arc<[RepositoryPath]> = repositories.into();
+        for running in self.running.mirrors().values() {
+            // A mirror that is behind with its questions finds it when it verifies.
+            let _ = running.looks.try_send(Look::Damaged(repositories.clone()));
         }
     }
 

@@ -3,8 +3,11 @@
 //! A mirror answers between two steps of its own, from the state it decides by; without a question
 //! nothing is copied.
 
+use std::sync::Arc;
+
 use coral_api::MirroredRepository;
 use coral_api::mirrored_images::MirroredImage;
+use coral_image::RepositoryPath;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -83,6 +86,9 @@ pub(crate) enum Look {
     Snapshot(oneshot::Sender<Snapshot>),
     /// What failed is to be tried at once.
     Retry,
+    /// Content of these repositories at the destination was damaged: their images are verified at
+    /// once.
+    Damaged(Arc<[RepositoryPath]>),
     /// A person has looked at what vanished: tags are deleted again.
     ConfirmPrune,
 }

@@ -221,6 +221,7 @@ impl<Q: Queue> Driver<Q> {
             Look::ConfirmPrune => self.confirm_prune(),
             Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
             Look::Retry => self.ledger.retry(),
+            Look::Damaged(paths) => self.ledger.damaged(&paths, Timestamp::now()),
             Look::Snapshot(answer) => drop(answer.send(self.snapshot())),
         }
     }

@@ -19,6 +19,7 @@ mod range;
 mod reserved;
 mod route;
 mod routed;
+mod scrubbing;
 mod upkeep;
 mod uploads;
 mod whole;
@@ -36,6 +37,7 @@ use coral_rt::{Peer, Transport};
 use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use tokio::sync::broadcast;
 
 use self::body::Wire;
 pub(crate) use self::body::read_limit;
@@ -53,7 +55,7 @@ use crate::access::{Access, InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
 use crate::public::PublicPaths;
 use crate::settings::Settings;
-use crate::store::{Source, Store};
+use crate::store::{Damage, Source, Store};
 
 type Response = axum::response::Response;
 
@@ -77,6 +79,8 @@ pub(crate) struct Context {
     places: Places,
     /// Whether there were requests since the last look.
     was_asked: AtomicBool,
+    /// Content that was moved aside.
+    damages: broadcast::Sender<Damage>,
 }
 
 impl Context {
@@ -164,6 +168,7 @@ impl Registry {
                 manifests: Room::new(),
                 places: Places::default(),
                 was_asked: AtomicBool::new(true),
+                damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
             }),
         }
     }

@@ -29,9 +29,10 @@ pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};
 pub use public::{PublicPaths, PublicPathsError};
 pub use serve::serve;
-pub use settings::{CollectionSettings, Limits, Settings, Writes};
+pub use settings::{CollectionSettings, Limits, ScrubSettings, Settings, Writes};
 pub use store::{
-    BlobContent, BlobHandle, Collected, CollectionRules, FileStore, Idle, ManifestRecord, Mounted,
-    Pace, Page, PutManifestError, Referrers, ReferrersPage, Source, Store, StoreError,
-    StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    BlobContent, BlobHandle, Collected, CollectionRules, Damage, FileStore, Idle, ManifestRecord,
+    Mounted, Pace, Page, PutManifestError, Referrers, ReferrersPage, RoundEnd, ScrubRules,
+    ScrubState, ScrubWatch, Scrubbed, Source, Store, StoreError, StoredManifest, Stretch,
+    UploadError, UploadId, UploadWriter,
 };

@@ -1,6 +1,6 @@
 //! What the registry counts. Every label has a bounded set of values.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::access::Rejected;
 use crate::front::RouteClass;
-use crate::store::Collected;
+use crate::store::{Collected, RoundEnd, ScrubState, Scrubbed};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -95,10 +95,59 @@ impl Collections {
     }
 }
 
+/// What scrubs did.
+#[derive(Debug, Clone, Default)]
+struct Scrubs {
+    rounds: Family<RunLabels, Counter>,
+    read_bytes: Counter,
+    damaged: Counter,
+    unsure: Counter,
+    missing: Gauge,
+    completed: Gauge,
+}
+
+impl Scrubs {
+    fn register(registry: &mut Registry) -> Self {
+        let it = Self::default();
+        registry.register("scrub_rounds", "Scrubs that ended", it.rounds.clone());
+        for (name, help, counter) in [
+            ("scrub_read_bytes", "Bytes of content read", &it.read_bytes),
+            (
+                "scrub_damaged_contents",
+                "Blobs and manifests found damaged",
+                &it.damaged,
+            ),
+            (
+                "scrub_unsure_contents",
+                "Blobs and manifests of which two readings differed, or that could not be read",
+                &it.unsure,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            (
+                "scrub_missing_contents",
+                "Blobs and manifests that were damaged and are not back",
+                &it.missing,
+            ),
+            (
+                "scrub_last_complete_timestamp_seconds",
+                "When a scrub last read all content, in seconds since 1970; 0: never",
+                &it.completed,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        it
+    }
+}
+
 /// The registry's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     collections: Collections,
+    scrubs: Scrubs,
     requests: Family<RequestLabels, Counter>,
     seconds: Family<RouteLabels, Histogram>,
     bytes_in: Counter,
@@ -112,6 +161,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("coral_registry");
         let metrics = Self {
             collections: Collections::register(registry),
+            scrubs: Scrubs::register(registry),
             requests: Family::default(),
             // 0.25 ms to 65 s, in steps of four.
             seconds: Family::new_with_constructor(|| {
@@ -195,6 +245,43 @@ impl Metrics {
 
     pub(crate) fn collection_failed(&self) {
         self.collections.run("failed");
+    }
+
+    pub(crate) fn scrub_read(&self, bytes: u64) {
+        self.scrubs.read_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn scrub_damaged(&self) {
+        self.scrubs.damaged.inc();
+    }
+
+    pub(crate) fn scrubbed(&self, scrubbed: &Scrubbed) {
+        self.scrubs.unsure.inc_by(scrubbed.unsure);
+        match scrubbed.end {
+            // It goes on.
+            RoundEnd::Stopped => {}
+            RoundEnd::Complete => self.scrub_ended("complete"),
+            RoundEnd::Doubtful => self.scrub_ended("doubtful"),
+        }
+    }
+
+    pub(crate) fn scrub_failed(&self) {
+        self.scrub_ended("failed");
+    }
+
+    fn scrub_ended(&self, result: &'static str) {
+        self.scrubs
+            .rounds
+            .get_or_create(&RunLabels { result })
+            .inc();
+    }
+
+    pub(crate) fn scrub_state(&self, state: &ScrubState) {
+        self.scrubs.missing.set(gauge(state.missing));
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let completed = state.completed.and_then(since);
+        let seconds = completed.map_or(0, |since| since.as_secs());
+        self.scrubs.completed.set(gauge(seconds));
     }
 
     pub(crate) fn open_uploads(&self, count: u64) {

@@ -18,6 +18,8 @@ pub struct Settings {
     pub limits: Limits,
     /// When what nothing holds is taken away.
     pub collection: CollectionSettings,
+    /// When content is read to see whether it is whole.
+    pub scrub: ScrubSettings,
     /// Folders that are served as repositories, in place of what the store has there.
     pub layouts: Vec<LayoutFolder>,
     /// The registry's own names: requests with `ns=` one of these are for its own repositories, and
@@ -54,6 +56,28 @@ impl Default for CollectionSettings {
             interval: Duration::from_hours(1),
             grace: Duration::from_hours(24),
             untagged: None,
+        }
+    }
+}
+
+/// When content is read to see whether it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubSettings {
+    /// Time from the beginning of one round to the beginning of the next one, where a round does
+    /// not take longer.
+    pub interval: Duration,
+    /// Bytes per second that are read at most; 0: nothing is read.
+    pub bandwidth: u64,
+    /// Whether damaged content is only reported, and stays where it is.
+    pub report_only: bool,
+}
+
+impl Default for ScrubSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_hours(7 * 24),
+            bandwidth: 10 << 20,
+            report_only: false,
         }
     }
 }

@@ -4,6 +4,7 @@ mod collection;
 mod error;
 mod file;
 mod referrers;
+mod scrub;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{PutManifestError, StoreError, UploadError};
 pub use file::FileStore;
 pub use referrers::{Referrers, ReferrersPage};
+pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed};
 
 /// What a repository says of one manifest without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +203,18 @@ pub trait Store: Source {
         rules: CollectionRules,
         stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Collected, StoreError>>;
+
+    /// Reads all content once, or what is left of a round that was stopped, and moves aside what
+    /// is damaged. `watch` hears of it meanwhile.
+    fn scrub(
+        &self,
+        rules: ScrubRules,
+        stop: CancellationToken,
+        watch: Arc<dyn ScrubWatch>,
+    ) -> BoxFuture<'_, Result<Scrubbed, StoreError>>;
+
+    /// When rounds of the scrub began and ended, and what is missing since.
+    fn scrub_state(&self) -> BoxFuture<'_, Result<ScrubState, StoreError>>;
 
     /// To be called once no request is answered any more: leases are measured better after it.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -58,7 +58,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::failed("the async runtime cannot start", &error))?;
     let code = runtime.block_on(async {
         match arguments.command {
-            Command::Up(up) => up::run(up, terminal).await,
+            Command::Up(up) => Box::pin(up::run(up, terminal)).await,
             Command::Registry {
                 command: RegistryCommand::Serve(serve),
             } => registry::serve(*serve, terminal).await,

@@ -314,11 +314,13 @@ pub(crate) async fn serve_until(
     tokio::spawn(registry.clone().keep_clean(stop.clone()));
     tokio::spawn(registry.clone().keep_small(stop.clone()));
     let collecting = tokio::spawn(registry.clone().keep_collected(stop.clone()));
+    let scrubbing = tokio::spawn(registry.clone().keep_scrubbed(stop.clone()));
     let router = registry.only_for_its_names(router, local_address(&listener)?);
     let router = with_request_ids(router);
     let served = coral_registry::serve(listener, router, serving, stop.clone()).await;
     stop.cancel();
     let _ = collecting.await;
+    let _ = scrubbing.await;
     registry.close().await;
     served.map_err(|error| Failure::failed("the registry ended", &error))
 }

@@ -57,6 +57,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let board = Board::default();
     let site = Site::new(address, &serving.tls, board.clone())?;
     opened.router = status_page::beside(opened.router, site);
+    let mut damages = opened.registry.damages();
     // The registry stops last: the mirrors give up their uploads there.
     let mirrors_stopped = CancellationToken::new();
     let serving = tokio::spawn(registry::serve_until(
@@ -96,6 +97,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
             }
         }
         mirrors.follow_pruning(&data);
+        mirrors.follow_damages(&mut damages);
         mirrors.tell(terminal, &data, embedded.tls());
         tokio::select! {
             () = stop.cancelled() => {}

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use coral_api::PruningStatus;
-use coral_image::Digest;
+use coral_image::{Digest, RepositoryPath};
 use jiff::Timestamp;
 
 use super::summary::{Repositories, Summary};
@@ -128,6 +128,16 @@ impl Ledger {
         let again: Vec<Key> = again.map(|(key, _)| key.clone()).collect();
         for key in again {
             self.change(&key, |image| image.phase = Phase::Due);
+        }
+    }
+
+    /// Content of these repositories at the destination was damaged: their images are verified now.
+    pub(super) fn damaged(&mut self, paths: &[RepositoryPath], now: Timestamp) {
+        let images = self.images.iter();
+        let hit = images.filter(|(key, _)| paths.contains(key.repository.path()));
+        let hit: Vec<Key> = hit.map(|(key, _)| key.clone()).collect();
+        for key in hit {
+            self.change(&key, |image| image.verify_at = Some(now));
         }
     }
 

@@ -17,6 +17,7 @@ mod open;
 mod publish;
 mod recent;
 mod records;
+mod scrub;
 #[cfg(test)]
 mod turns;
 mod uploads;
@@ -42,8 +43,8 @@ use self::uploads::Uploads;
 use self::verdicts::Verdicts;
 use super::{
     BlobHandle, Collected, CollectionRules, Idle, ManifestRecord, Mounted, Page, PutManifestError,
-    Referrers, ReferrersPage, Source, Store, StoreError, StoredManifest, Stretch, UploadError,
-    UploadId, UploadWriter,
+    Referrers, ReferrersPage, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Store,
+    StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -63,6 +64,8 @@ struct Files {
     repositories_believed: bool,
     /// Held by the collection that runs: when the last one had nothing to do.
     collecting: Mutex<Option<Settled>>,
+    /// Held by the scrub that runs.
+    scrubbing: Mutex<()>,
     /// Repositories with a manifest that cannot be read, which were told of.
     unreadable: Mutex<HashSet<RepositoryPath>>,
     /// By repository: shared by those who add to it, owned by who takes a manifest out.
@@ -266,6 +269,19 @@ impl Store for FileStore {
         stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Collected, StoreError>> {
         self.write(move |files| files.collect(&rules, &stop))
+    }
+
+    fn scrub(
+        &self,
+        rules: ScrubRules,
+        stop: CancellationToken,
+        watch: Arc<dyn ScrubWatch>,
+    ) -> BoxFuture<'_, Result<Scrubbed, StoreError>> {
+        self.write(move |files| files.scrub(&rules, &stop, watch.as_ref()))
+    }
+
+    fn scrub_state(&self) -> BoxFuture<'_, Result<ScrubState, StoreError>> {
+        self.run(Files::scrub_state)
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -9,7 +9,7 @@ use coral_image::Digest;
 use coral_mirror::chain;
 use coral_registry::{
     Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns,
-    Settings, Who, Writes,
+    ScrubSettings, Settings, Who, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 use jiff::Timestamp;
@@ -158,6 +158,7 @@ impl Loading<'_> {
                 },
                 limits: limits(&means.limits),
                 collection: collection(&means.collection),
+                scrub: ScrubSettings::default(),
                 layouts,
                 names: vec![],
             },

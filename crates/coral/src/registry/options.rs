@@ -12,7 +12,7 @@ use coral_image::{Host, RepositoryPath};
 use coral_mirror::chain;
 use coral_registry::{
     Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns,
-    PublicPaths, Settings, Who, Writes,
+    PublicPaths, ScrubSettings, Settings, Who, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 
@@ -138,6 +138,13 @@ pub(crate) struct RegistryArguments {
     gc_interval: Duration,
     #[command(flatten)]
     collection: CollectionArguments,
+    /// Time from the beginning of one scrub, which reads all content to see whether it is whole, to
+    /// the next, such as 7d
+    #[arg(long, env = "CORAL_SCRUB_INTERVAL", value_name = "AGE", default_value = "7d", value_parser = scrub_interval, help_heading = "Scrub")]
+    scrub_interval: Duration,
+    /// Bytes per second that a scrub reads at most, such as 50Mi; 0 turns it off
+    #[arg(long, env = "CORAL_SCRUB_BANDWIDTH", value_name = "QUANTITY", default_value = "10Mi", value_parser = size, help_heading = "Scrub")]
+    scrub_bandwidth: u64,
 }
 
 /// What a collection takes away.
@@ -202,15 +209,21 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// Collections without a pause would leave nothing for others.
 fn interval(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|it| {
-        (!it.is_zero())
-            .then_some(it)
-            .ok_or("must be more than 0".to_owned())
-    })
+    duration(text).and_then(more_than_0)
+}
+
+fn more_than_0(it: Duration) -> Result<Duration, String> {
+    (!it.is_zero())
+        .then_some(it)
+        .ok_or("must be more than 0".to_owned())
 }
 
 fn age(text: &str) -> Result<Duration, String> {
     coral_api::parse_age(text).map_err(|error| error.to_string())
+}
+
+fn scrub_interval(text: &str) -> Result<Duration, String> {
+    age(text).and_then(more_than_0)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -241,6 +254,11 @@ impl RegistryArguments {
                 interval: self.gc_interval,
                 grace: self.collection.grace,
                 untagged: self.collection.untagged,
+            },
+            scrub: ScrubSettings {
+                interval: self.scrub_interval,
+                bandwidth: self.scrub_bandwidth,
+                report_only: self.read_only,
             },
             layouts: self.layouts()?,
             names: self.host.clone(),
@@ -419,12 +437,34 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_is_read_only_collects_nothing() {
+    fn a_scrub_is_paced_by_flags_in_the_units_of_other_flags() {
+        let settings = |flags: &[&str]| {
+            let line = ["coral"].iter().chain(flags);
+            let (settings, _) = Command::parse_from(line).registry.settings().unwrap();
+            (settings.scrub.interval, settings.scrub.bandwidth)
+        };
+        let usual = ScrubSettings::default();
+        assert_eq!(settings(&[]), (usual.interval, usual.bandwidth));
+        let given = settings(&["--scrub-interval=1h30m", "--scrub-bandwidth=50Mi"]);
+        assert_eq!(given, (Duration::from_mins(90), 50 << 20));
+        let given = settings(&["--scrub-interval=30d", "--scrub-bandwidth=0"]);
+        assert_eq!(given, (Duration::from_hours(30 * 24), 0));
+        for wrong in ["--scrub-interval=0s", "--scrub-interval=soon"] {
+            assert!(
+                Command::try_parse_from(["coral", wrong]).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_registry_that_is_read_only_collects_and_moves_nothing() {
         for (flags, is_on) in [(&[][..], true), (&["--read-only"], false)] {
             let line = ["coral"].iter().chain(flags);
             let command = Command::parse_from(line);
             let (settings, _) = command.registry.settings().unwrap();
             assert_eq!(settings.collection.is_on, is_on, "{flags:?}");
+            assert_eq!(settings.scrub.report_only, !is_on, "{flags:?}");
         }
     }
 }

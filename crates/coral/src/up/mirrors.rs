@@ -11,7 +11,9 @@ use coral_mirror::{
     Begun, Completeness, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member, Observer,
     Snapshot, Subject, Summary,
 };
+use coral_registry::Damage;
 use coral_rt::Tls;
+use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio::sync::watch;
 
 use crate::client::{ClientArguments, SETTLING};
@@ -95,6 +97,18 @@ impl Mirrors {
             status: Status::default(),
             board,
             pruning: Pruning::read(data),
+        }
+    }
+
+    /// Has the images looked at whose content the registry moved aside, so that it is copied again.
+    pub(crate) fn follow_damages(&self, damages: &mut broadcast::Receiver<Damage>) {
+        loop {
+            match damages.try_recv() {
+                Ok(damage) => self.fleet.engine().damaged(&damage.repositories),
+                // What was not heard of is found when the mirrors verify their images.
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
         }
     }
 

@@ -435,3 +435,18 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
     ledger.succeeded(&key, digest, Arrival::Found { sparse: false }, at(10));
     assert_eq!(ledger.summary(None).source_gone, 0);
 }
+
+#[test]
+fn images_whose_content_was_damaged_at_the_destination_are_verified_now() {
+    let mut ledger = looking_at(Until::Stopped, &["a/b:1", "a/c:1"]);
+    let digest = Digest::sha256(b"a");
+    let found = Arrival::Found { sparse: false };
+    for name in ["a/b:1", "a/c:1"] {
+        ledger.succeeded(&wanted(name).key, digest, found, at(0));
+    }
+    assert!(ledger.verifications_due(at(10)).is_empty());
+    let path = wanted("a/b:1").key.repository.path().clone();
+    ledger.damaged(&[path], at(10));
+    let due = ledger.verifications_due(at(10));
+    assert_eq!(due, [(wanted("a/b:1"), digest)]);
+}

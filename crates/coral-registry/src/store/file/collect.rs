@@ -41,7 +41,7 @@ use super::Files;
 use super::lookup::names_in;
 use crate::store::{Collected, CollectionRules, Pace, StoreError};
 
-const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+pub(super) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 /// So many files are looked at in one turn, of some milliseconds.
 const TURN: u32 = 32;
 const LONGEST_REST: Duration = Duration::from_millis(50);
@@ -169,7 +169,7 @@ impl Pass<'_> {
 }
 
 /// The digest that a file is named after.
-fn digest_of(algorithm: Algorithm, name: &str) -> Option<Digest> {
+pub(super) fn digest_of(algorithm: Algorithm, name: &str) -> Option<Digest> {
     Digest::parse(&format!("{algorithm}:{name}")).ok()
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! coral-store.json                               version mark
 //! coral-clock.json                               the store's clock, which leases are measured by
+//! coral-scrub.json                               how far the scrub is
 //! lock                                           held by the process that has the store
 //! blobs/<alg>/<2 hex>/<hex>                      all content, once for all repositories
 //! repositories/_mark                             empty: this is the folder that the store made
@@ -12,6 +13,7 @@
 //! repositories/<path>/_tags/<tag>                record: digest, media type, size
 //! repositories/<path>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of a referrer
 //! uploads/<uuid>@<repository, / as +>            what is on its way in
+//! damaged/<alg>-<hex>                            content that was moved out of the way
 //! tmp/<uuid>                                     files before they get their name
 //! ```
 //!
@@ -57,6 +59,21 @@ impl Layout {
 
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// How far the scrub is.
+    pub(super) fn scrub_position(&self) -> PathBuf {
+        self.root.join("coral-scrub.json")
+    }
+
+    /// Content that was damaged.
+    pub(super) fn damaged_folder(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
+    pub(super) fn damaged(&self, digest: &Digest) -> PathBuf {
+        let name = format!("{}-{}", digest.algorithm(), digest.hex());
+        self.damaged_folder().join(name)
     }
 
     pub(super) fn blobs(&self) -> PathBuf {

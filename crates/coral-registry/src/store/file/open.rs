@@ -76,6 +76,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         leases,
         repositories_believed,
         collecting: Mutex::default(),
+        scrubbing: Mutex::default(),
         unreadable: Mutex::default(),
         durable,
         repositories: SharedLocks::new(),

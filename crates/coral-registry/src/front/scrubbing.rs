@@ -1,0 +1,244 @@
+//! The scrub, round after round, and what is told of damaged content.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Registry};
+use crate::settings::ScrubSettings;
+use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed};
+
+/// Damages that a slow listener may be behind.
+pub(super) const MOST_UNHEARD: usize = 64;
+/// A round does not begin with the start, when others have much to do.
+const FIRST: Duration = Duration::from_mins(5);
+/// What is counted is looked at, and settings that changed are seen, so often.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
+const SHORTEST: Duration = Duration::from_millis(100);
+/// Images and repositories that a line names.
+const MOST_NAMED: usize = 10;
+
+impl Registry {
+    /// Content that is moved aside from now on because it is damaged.
+    pub fn damages(&self) -> broadcast::Receiver<Damage> {
+        self.context.damages.subscribe()
+    }
+
+    /// Reads all content in turn and moves aside what is damaged, again and again until `stop`.
+    pub async fn keep_scrubbed(self, stop: CancellationToken) {
+        let started = tokio::time::Instant::now();
+        let mut ended = None;
+        loop {
+            let settings = self.context.settings().scrub;
+            let now = SystemTime::now();
+            let wait = self.look().await.map_or(Some(LOOK_EVERY), |state| {
+                due_in(&settings, &known(state, ended), now, started.elapsed())
+            });
+            let mut pause = wait.unwrap_or(LOOK_EVERY);
+            if pause.is_zero() {
+                let is_failed = self.scrub(settings, &stop).await.is_none();
+                pause = if is_failed { LOOK_EVERY } else { SHORTEST };
+                ended = Some(now).filter(|_| !is_failed).or(ended);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause.clamp(SHORTEST, LOOK_EVERY)) => {}
+            }
+        }
+    }
+
+    async fn look(&self) -> Option<ScrubState> {
+        let state = self.context.store.scrub_state().await;
+        let state = state.inspect_err(|error| {
+            tracing::warn!(%error, "the state of the scrub cannot be read");
+        });
+        let state = state.ok()?;
+        self.context.metrics.scrub_state(&state);
+        Some(state)
+    }
+
+    /// `None` if it failed.
+    async fn scrub(&self, settings: ScrubSettings, stop: &CancellationToken) -> Option<()> {
+        let rules = ScrubRules {
+            bandwidth: Some(settings.bandwidth),
+            report_only: settings.report_only,
+        };
+        let watch = Arc::new(Told(Arc::clone(&self.context)));
+        match self.context.store.scrub(rules, stop.clone(), watch).await {
+            Ok(scrubbed) => {
+                self.context.metrics.scrubbed(&scrubbed);
+                tell(&scrubbed);
+                Some(())
+            }
+            Err(error) => {
+                self.context.metrics.scrub_failed();
+                tracing::warn!(%error, "the scrub failed; it is tried again");
+                None
+            }
+        }
+    }
+}
+
+/// What the store remembers, and the beginning of the last round that ended in this process: where
+/// the position is not written (read-only, a full disk), rounds would follow each other.
+fn known(state: ScrubState, ended: Option<SystemTime>) -> ScrubState {
+    match ended {
+        Some(began) if state.is_open || state.began.is_none() => ScrubState {
+            began: Some(began),
+            is_open: false,
+            ..state
+        },
+        _ => state,
+    }
+}
+
+/// How long it is until the next round, or the rest of one; none: none is wanted. A wall clock
+/// that went back makes no round wait for longer than the interval.
+fn due_in(
+    settings: &ScrubSettings,
+    state: &ScrubState,
+    now: SystemTime,
+    up: Duration,
+) -> Option<Duration> {
+    if settings.bandwidth == 0 {
+        return None;
+    }
+    let interval = settings.interval;
+    let settled = interval.min(FIRST).saturating_sub(up);
+    let began = state.began.filter(|_| !state.is_open);
+    let since = began.map(|began| now.duration_since(began).unwrap_or_default());
+    let left = since.map_or(Duration::ZERO, |since| interval.saturating_sub(since));
+    Some(left.max(settled))
+}
+
+/// Counts what a round does, and tells of what it finds.
+struct Told(Arc<Context>);
+
+impl ScrubWatch for Told {
+    fn read(&self, bytes: u64) {
+        self.0.metrics.scrub_read(bytes);
+    }
+
+    fn damaged(&self, damage: Damage) {
+        self.0.metrics.scrub_damaged();
+        let repositories = named(damage.repositories.iter().map(ToString::to_string));
+        let images = named(damage.images.iter().cloned());
+        let Damage {
+            digest,
+            size,
+            reason,
+            is_aside,
+            ..
+        } = &damage;
+        if *is_aside {
+            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged, and \
+                 is not served any more: a mirror copies it again, what was pushed has to be pushed \
+                 again");
+            // Nobody may be listening.
+            let _ = self.0.damages.send(damage);
+        } else {
+            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged, and \
+                 stays where it is");
+        }
+    }
+}
+
+fn named(names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = names.len().saturating_sub(MOST_NAMED);
+    let text = names.take(MOST_NAMED).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        return format!("{text}, and {more} more");
+    }
+    text
+}
+
+fn tell(scrubbed: &Scrubbed) {
+    let Scrubbed {
+        contents,
+        bytes,
+        damaged,
+        unsure,
+        end,
+    } = scrubbed;
+    match end {
+        RoundEnd::Stopped => {}
+        RoundEnd::Complete if *damaged == 0 && *unsure == 0 => {
+            tracing::debug!(contents, bytes, "a scrub read all content: it is whole");
+        }
+        RoundEnd::Complete => {
+            tracing::info!(contents, bytes, damaged, unsure, "a scrub read all content");
+        }
+        RoundEnd::Doubtful => tracing::error!(
+            contents,
+            damaged,
+            unsure,
+            "the scrub stopped, for much of the content is damaged or cannot be read: look at the \
+             disk and the memory of this machine; nothing more is moved until the next round"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+    const WEEK: Duration = Duration::from_hours(168);
+    const REST: Duration = Duration::from_hours(167);
+
+    fn due(began: Option<SystemTime>, is_open: bool, up: Duration) -> Option<Duration> {
+        let now = SystemTime::UNIX_EPOCH + 10 * WEEK;
+        let state = ScrubState {
+            began,
+            is_open,
+            ..ScrubState::default()
+        };
+        due_in(&ScrubSettings::default(), &state, now, up)
+    }
+
+    #[test]
+    fn rounds_begin_an_interval_apart_and_never_with_the_start() {
+        let now = SystemTime::UNIX_EPOCH + 10 * WEEK;
+        assert_eq!(due(None, false, Duration::ZERO), Some(FIRST));
+        assert_eq!(due(None, false, FIRST), Some(Duration::ZERO));
+        assert_eq!(due(Some(now - HOUR), false, HOUR), Some(REST));
+        assert_eq!(due(Some(now - 2 * WEEK), false, HOUR), Some(Duration::ZERO));
+        // One that is open goes on.
+        assert_eq!(due(Some(now - HOUR), true, HOUR), Some(Duration::ZERO));
+        assert_eq!(due(Some(now - HOUR), true, Duration::ZERO), Some(FIRST));
+    }
+
+    #[test]
+    fn where_no_position_is_written_rounds_do_not_follow_each_other() {
+        let now = SystemTime::UNIX_EPOCH + 10 * WEEK;
+        let state = known(ScrubState::default(), Some(now - HOUR));
+        let due = due_in(&ScrubSettings::default(), &state, now, HOUR);
+        assert_eq!(due, Some(REST));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_delays_no_round_beyond_the_interval() {
+        let later = SystemTime::UNIX_EPOCH + 100 * WEEK;
+        assert_eq!(due(Some(later), false, HOUR), Some(WEEK));
+    }
+
+    #[test]
+    fn a_bandwidth_of_0_turns_the_scrub_off() {
+        let settings = ScrubSettings {
+            bandwidth: 0,
+            ..ScrubSettings::default()
+        };
+        let now = SystemTime::UNIX_EPOCH;
+        assert_eq!(due_in(&settings, &ScrubState::default(), now, WEEK), None);
+    }
+
+    #[test]
+    fn a_line_names_some_and_counts_the_others() {
+        let names = |count: usize| named(vec!["a".to_owned(); count].into_iter());
+        assert_eq!(names(0), "");
+        assert_eq!(names(2), "a, a");
+        assert!(names(12).ends_with(", a, and 2 more"));
+    }
+}

@@ -1,0 +1,234 @@
+//! The scrub: all content is read in turn, at a pace, and held against its digest.
+//!
+//! What is damaged is moved aside (`damaged/`), so that HEAD, GET and mount answer that it is not
+//! there, and clients and mirrors send it again. Links and records stay: they say who wants it, and
+//! make the image whole again as soon as the content is back.
+//!
+//! Nothing is moved in doubt:
+//! - a file counts as damaged when two readings agree, each from the disk and not from the page
+//!   cache (`reading.rs`);
+//! - it is moved under the lock that pushes and collections take for it, and only if it is still the
+//!   file that was read;
+//! - where much is bad, the disk or the memory is, and the round ends (`streak.rs`).
+//!
+//! The memory is one piece of a file, and the names of one shelf.
+
+mod aside;
+mod holders;
+mod position;
+mod reading;
+mod streak;
+
+use std::path::Path;
+use std::sync::{PoisonError, TryLockError};
+use std::time::{Duration, Instant, SystemTime};
+
+use coral_image::{Algorithm, Digest};
+use tokio_util::sync::CancellationToken;
+
+use self::position::Position;
+use self::reading::{Reader, Stopped, Verdict, judge};
+use self::streak::Streak;
+use super::Files;
+use super::collect::{ALGORITHMS, digest_of};
+use super::lookup::names_in;
+use crate::stamp::Stamp;
+use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError};
+
+/// How often the position is written at most.
+const SAVE_EVERY: Duration = Duration::from_mins(1);
+
+/// Why a round ended early.
+enum Ended {
+    Stopped,
+    Doubtful,
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Stopped> for Ended {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// One round, or the rest of one.
+struct Round<'a> {
+    files: &'a Files,
+    rules: &'a ScrubRules,
+    watch: &'a dyn ScrubWatch,
+    reader: Reader<'a>,
+    position: Position,
+    saved: Instant,
+    streak: Streak,
+    scrubbed: Scrubbed,
+}
+
+impl Files {
+    /// Reads all content once, or what is left of a round that was stopped. If a scrub runs
+    /// already, nothing is done.
+    pub(super) fn scrub(
+        &self,
+        rules: &ScrubRules,
+        stop: &CancellationToken,
+        watch: &dyn ScrubWatch,
+    ) -> Result<Scrubbed, StoreError> {
+        let _running = match self.scrubbing.try_lock() {
+            Ok(running) => running,
+            Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+            Err(TryLockError::WouldBlock) => return Ok(Scrubbed::default()),
+        };
+        let position = if rules.report_only {
+            Position::default()
+        } else {
+            self.sweep_aside()?;
+            self.scrub_position()
+        };
+        let mut round = Round {
+            files: self,
+            rules,
+            watch,
+            reader: Reader::new(rules, stop, watch),
+            position: position.begin(SystemTime::now()),
+            saved: Instant::now(),
+            streak: Streak::default(),
+            scrubbed: Scrubbed::default(),
+        };
+        round.save();
+        let ended = round.run();
+        round.scrubbed.bytes = round.reader.bytes();
+        let end = match ended {
+            Ok(()) => RoundEnd::Complete,
+            Err(Ended::Stopped) => RoundEnd::Stopped,
+            Err(Ended::Doubtful) => RoundEnd::Doubtful,
+            Err(Ended::Failed(error)) => {
+                round.save();
+                return Err(error);
+            }
+        };
+        round.scrubbed.end = end;
+        round.position.end(end, SystemTime::now());
+        round.save();
+        Ok(round.scrubbed)
+    }
+
+    pub(super) fn scrub_state(&self) -> Result<ScrubState, StoreError> {
+        Ok(self.scrub_position().state(self.missing()?))
+    }
+}
+
+impl Round<'_> {
+    fn run(&mut self) -> Result<(), Ended> {
+        for algorithm in ALGORITHMS {
+            let folder = self.files.layout.contents(algorithm);
+            let mut shelves = names_in(&folder)?;
+            shelves.sort();
+            for shelf in shelves {
+                if !self.position.is_behind_shelf(algorithm, &shelf) {
+                    self.files.check_folder()?;
+                    self.shelf(algorithm, &folder.join(shelf))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn shelf(&mut self, algorithm: Algorithm, folder: &Path) -> Result<(), Ended> {
+        let mut names = names_in(folder)?;
+        names.sort();
+        for name in names {
+            let Some(digest) = digest_of(algorithm, &name) else {
+                continue;
+            };
+            if self.position.is_behind(&digest) {
+                continue;
+            }
+            self.content(&digest)?;
+            self.position.has_read(&digest);
+            if self.saved.elapsed() >= SAVE_EVERY {
+                self.save();
+            }
+            if self.streak.is_doubtful() {
+                return Err(Ended::Doubtful);
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, digest: &Digest) -> Result<(), Ended> {
+        let path = self.files.layout.blob(digest);
+        let Ok(metadata) = std::fs::metadata(&path) else {
+            return Ok(());
+        };
+        let stamp = Stamp::of(&metadata);
+        let first = self.reader.read(&path, digest.algorithm())?;
+        let again = || self.reader.read(&path, digest.algorithm());
+        let verdict = judge(digest, first, again)?;
+        self.scrubbed.contents += 1;
+        match verdict {
+            // Gone, or replaced while it was read.
+            Verdict::Gone => {}
+            Verdict::Unsure(_) | Verdict::Damaged(_) if !stamp.is_of(&path) => {}
+            Verdict::Sound => {
+                self.streak.good();
+                if !self.rules.report_only {
+                    self.files.is_replaced(digest)?;
+                }
+            }
+            Verdict::Unsure(reason) => {
+                self.streak.bad();
+                self.scrubbed.unsure += 1;
+                tracing::warn!(%digest, path = %path.display(), %reason, "it is not known whether \
+                     content is damaged, so it stays; look at the disk and the memory of this \
+                     machine");
+            }
+            Verdict::Damaged(reason) => self.damaged(digest, stamp, reason),
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, digest: &Digest, stamp: Stamp, reason: String) {
+        self.streak.bad();
+        let is_aside = !self.rules.report_only && self.set_aside(digest, stamp);
+        self.scrubbed.damaged += 1;
+        let repositories = self.files.holders(digest).unwrap_or_default();
+        let images = self.files.images_with(&repositories, digest);
+        self.watch.damaged(Damage {
+            digest: *digest,
+            size: stamp.size(),
+            reason,
+            repositories,
+            images,
+            is_aside,
+        });
+    }
+
+    fn set_aside(&self, digest: &Digest, stamp: Stamp) -> bool {
+        self.files.set_aside(digest, stamp).unwrap_or_else(|error| {
+            tracing::error!(%digest, %error, "damaged content cannot be moved aside, and is still \
+                 served; it is tried again in the next round");
+            false
+        })
+    }
+
+    /// A position that cannot be written costs a reading anew after a restart.
+    fn save(&mut self) {
+        self.saved = Instant::now();
+        if self.rules.report_only {
+            return;
+        }
+        let saved = self.files.check_folder();
+        let saved = saved.and_then(|()| self.files.save_scrub_position(&self.position));
+        if let Err(error) = saved {
+            tracing::debug!(%error, "the position of the scrub cannot be written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

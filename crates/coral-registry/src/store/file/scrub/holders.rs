@@ -1,0 +1,102 @@
+//! Who needs content: the repositories that have it, and their images.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use coral_image::{Digest, Manifest, RepositoryPath, Tag};
+
+use crate::store::StoreError;
+use crate::store::file::Files;
+use crate::store::file::lookup::names_in;
+use crate::store::file::records::{self, TagEntry};
+
+/// Repositories whose images are looked for, and images that are named.
+const MOST_REPOSITORIES: usize = 5;
+const MOST_IMAGES: usize = 20;
+/// Tags of one repository that are looked at.
+const MOST_TAGS: usize = 1000;
+/// An index of indexes of images.
+const MOST_DEPTH: u32 = 4;
+
+impl Files {
+    /// The repositories that have this blob or manifest.
+    pub(super) fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryPath>, StoreError> {
+        let mut found = Vec::new();
+        self.holders_below(&self.layout.repositories(), "", digest, &mut found)?;
+        found.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        Ok(found)
+    }
+
+    fn holders_below(
+        &self,
+        folder: &Path,
+        prefix: &str,
+        digest: &Digest,
+        found: &mut Vec<RepositoryPath>,
+    ) -> Result<(), StoreError> {
+        for name in names_in(folder)? {
+            let path = format!("{prefix}{name}");
+            let Ok(repository) = RepositoryPath::parse(&path) else {
+                continue;
+            };
+            let link = self.layout.blob_link(&repository, digest);
+            if link.exists() || self.layout.manifest(&repository, digest).exists() {
+                found.push(repository);
+            }
+            self.holders_below(&folder.join(&name), &format!("{path}/"), digest, found)?;
+        }
+        Ok(())
+    }
+
+    /// Images of these repositories that need the content, within bounds: what cannot be read is
+    /// left out.
+    pub(super) fn images_with(&self, holders: &[RepositoryPath], digest: &Digest) -> Vec<String> {
+        let mut images = Vec::new();
+        for repository in holders.iter().take(MOST_REPOSITORIES) {
+            let mut known = HashMap::new();
+            let mut tags = names_in(&self.layout.tags(repository)).unwrap_or_default();
+            tags.sort();
+            for name in tags.into_iter().take(MOST_TAGS) {
+                let Ok(tag) = Tag::parse(&name) else { continue };
+                let entry = records::read::<TagEntry>(&self.layout.tag(repository, &tag));
+                let Ok(Some(entry)) = entry else { continue };
+                if self.needs(&entry.digest, digest, MOST_DEPTH, &mut known) {
+                    images.push(format!("{repository}:{tag}"));
+                }
+                if images.len() >= MOST_IMAGES {
+                    return images;
+                }
+            }
+        }
+        images
+    }
+
+    /// Whether a manifest is the content, or names it, itself or by another manifest.
+    fn needs(
+        &self,
+        root: &Digest,
+        digest: &Digest,
+        depth: u32,
+        known: &mut HashMap<Digest, bool>,
+    ) -> bool {
+        if root == digest {
+            return true;
+        }
+        if let Some(needs) = known.get(root) {
+            return *needs;
+        }
+        // One that names itself ends here.
+        known.insert(*root, false);
+        let bytes = std::fs::read(self.layout.blob(root)).unwrap_or_default();
+        let Ok(manifest) = Manifest::parse(bytes.into(), None) else {
+            return false;
+        };
+        let needs = manifest.blobs().any(|it| it.digest == *digest)
+            || (depth > 0
+                && manifest
+                    .entries()
+                    .any(|it| self.needs(&it.digest, digest, depth - 1, known)));
+        known.insert(*root, needs);
+        needs
+    }
+}

@@ -1,0 +1,143 @@
+//! How far the scrub is, over restarts: `coral-scrub.json` in the store's root.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use coral_image::{Algorithm, Digest};
+use serde::{Deserialize, Serialize};
+
+use crate::store::file::Files;
+use crate::store::file::collect::ALGORITHMS;
+use crate::store::file::records;
+use crate::store::{RoundEnd, ScrubState, StoreError};
+
+/// `coral-scrub.json`. Times are seconds since 1970, by the wall clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Position {
+    /// When the round began.
+    began: Option<u64>,
+    /// Whether the round is to be gone on with.
+    is_open: bool,
+    /// The content that was read last; the round goes on behind it.
+    after: Option<Digest>,
+    /// When a round last came to its end with all content read.
+    completed: Option<u64>,
+}
+
+impl Position {
+    /// A new round, or the one that is open.
+    pub(super) fn begin(mut self, now: SystemTime) -> Self {
+        if !self.is_open {
+            self.began = Some(seconds(now));
+            self.is_open = true;
+            self.after = None;
+        }
+        self
+    }
+
+    pub(super) fn has_read(&mut self, digest: &Digest) {
+        self.after = Some(*digest);
+    }
+
+    pub(super) fn end(&mut self, end: RoundEnd, now: SystemTime) {
+        self.is_open = end == RoundEnd::Stopped;
+        if end == RoundEnd::Complete {
+            self.completed = Some(seconds(now));
+        }
+    }
+
+    /// Whether all content of this shelf was read.
+    pub(super) fn is_behind_shelf(&self, algorithm: Algorithm, name: &str) -> bool {
+        self.after.is_some_and(|after| {
+            let at = (place(after.algorithm()), &after.hex()[..2]);
+            (place(algorithm), name) < at
+        })
+    }
+
+    /// Whether this content was read.
+    pub(super) fn is_behind(&self, digest: &Digest) -> bool {
+        self.after.is_some_and(|after| {
+            let of = |digest: &Digest| (place(digest.algorithm()), digest.hex());
+            of(digest) <= of(&after)
+        })
+    }
+
+    pub(super) fn state(&self, missing: u64) -> ScrubState {
+        let time = |at: u64| UNIX_EPOCH.checked_add(Duration::from_secs(at));
+        ScrubState {
+            began: self.began.and_then(time),
+            is_open: self.is_open,
+            completed: self.completed.and_then(time),
+            missing,
+        }
+    }
+}
+
+impl Files {
+    /// How far the scrub is. A file that cannot be read costs a new round.
+    pub(super) fn scrub_position(&self) -> Position {
+        let read = records::read(&self.layout.scrub_position());
+        read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the scrub begins anew");
+            None
+        })
+        .unwrap_or_default()
+    }
+
+    pub(super) fn save_scrub_position(&self, position: &Position) -> Result<(), StoreError> {
+        let bytes = records::write(position);
+        self.durable.write(&self.layout.scrub_position(), &bytes)
+    }
+}
+
+/// Where the contents of an algorithm come in a round.
+fn place(algorithm: Algorithm) -> Option<usize> {
+    ALGORITHMS.iter().position(|it| *it == algorithm)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = UNIX_EPOCH;
+
+    fn digest(text: &str) -> Digest {
+        Digest::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_round_that_was_stopped_goes_on_behind_what_was_read() {
+        let last = digest(&format!("sha256:{}", "a1".repeat(32)));
+        let mut position = Position::default().begin(NOW);
+        position.has_read(&last);
+        position.end(RoundEnd::Stopped, NOW);
+        let position = position.begin(NOW);
+        assert!(position.is_behind_shelf(Algorithm::Sha256, "a0"));
+        assert!(!position.is_behind_shelf(Algorithm::Sha256, "a1"));
+        assert!(!position.is_behind_shelf(Algorithm::Sha512, "00"));
+        assert!(position.is_behind(&last));
+        assert!(position.is_behind(&digest(&format!("sha256:{}", "a0".repeat(32)))));
+        assert!(!position.is_behind(&digest(&format!("sha256:{}", "a2".repeat(32)))));
+        assert!(!position.is_behind(&digest(&format!("sha512:{}", "00".repeat(64)))));
+    }
+
+    #[test]
+    fn a_round_that_ended_is_followed_by_a_whole_one() {
+        for (end, completed) in [(RoundEnd::Complete, Some(NOW)), (RoundEnd::Doubtful, None)] {
+            let mut position = Position::default().begin(NOW);
+            position.has_read(&Digest::sha256(b""));
+            position.end(end, NOW);
+            assert!(!position.state(0).is_open);
+            let later = NOW + Duration::from_mins(1);
+            let position = position.begin(later);
+            assert_eq!(position.state(0).began, Some(later));
+            assert_eq!(position.state(0).completed, completed);
+            assert!(!position.is_behind(&Digest::sha256(b"")));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Reading a file as it is on the disk, at a pace, and what two readings say of it.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use coral_image::{Algorithm, Digest};
+use rustix::fs::{Advice, fadvise};
+use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::file::records::absent;
+use crate::store::{ScrubRules, ScrubWatch};
+
+const PIECE: usize = 256 * 1024;
+/// So much of a file stays in the page cache behind the reader at most.
+const WINDOW: u64 = 8 * 1024 * 1024;
+/// What opening a file counts as, in bytes: many small files are work too.
+const OPENING: u64 = 16 * 1024;
+/// A stop is heard after so long.
+const NAP: Duration = Duration::from_millis(100);
+
+/// What one reading of a file found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// All of it was read.
+    Hashes(Digest),
+    /// The disk has lost some of it.
+    Lost,
+    /// It cannot be read for a reason that says nothing of its content.
+    Refused(io::ErrorKind),
+    /// There is no such file any more.
+    Gone,
+}
+
+/// What two readings say of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is what its name says.
+    Sound,
+    /// It is not, and both readings agree.
+    Damaged(String),
+    /// That is not known.
+    Unsure(String),
+    /// There is no such file any more.
+    Gone,
+}
+
+/// Judges a file by a reading, and by a second one where the first is bad: a bit that flips in
+/// memory is no damage of the file.
+pub(super) fn judge<E>(
+    wanted: &Digest,
+    first: Reading,
+    second: impl FnOnce() -> Result<Reading, E>,
+) -> Result<Verdict, E> {
+    match first {
+        Reading::Hashes(digest) if digest == *wanted => return Ok(Verdict::Sound),
+        Reading::Gone => return Ok(Verdict::Gone),
+        Reading::Refused(kind) => return Ok(Verdict::Unsure(format!("it cannot be read: {kind}"))),
+        Reading::Hashes(_) | Reading::Lost => {}
+    }
+    Ok(match (first, second()?) {
+        (_, Reading::Gone) => Verdict::Gone,
+        (Reading::Hashes(one), Reading::Hashes(other)) if one == other => {
+            Verdict::Damaged(format!("it hashes to {one}"))
+        }
+        (Reading::Lost, Reading::Lost) => {
+            Verdict::Damaged("the disk cannot read all of it".to_owned())
+        }
+        _ => Verdict::Unsure("two readings of it differ".to_owned()),
+    })
+}
+
+/// The round was told to stop.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+/// Reads no faster than it may.
+pub(super) struct Reader<'a> {
+    bandwidth: Option<u64>,
+    stop: &'a CancellationToken,
+    watch: &'a dyn ScrubWatch,
+    /// When the next piece may be read.
+    next: Instant,
+    piece: Vec<u8>,
+    bytes: u64,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        rules: &ScrubRules,
+        stop: &'a CancellationToken,
+        watch: &'a dyn ScrubWatch,
+    ) -> Self {
+        Self {
+            bandwidth: rules.bandwidth,
+            stop,
+            watch,
+            next: Instant::now(),
+            piece: vec![0; PIECE],
+            bytes: 0,
+        }
+    }
+
+    /// Bytes read so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads a file from the disk.
+    pub(super) fn read(&mut self, path: &Path, algorithm: Algorithm) -> Result<Reading, Stopped> {
+        self.pace(OPENING)?;
+        match self.hash(path, algorithm) {
+            Ok(digest) => digest.map(Reading::Hashes),
+            Err(error) if absent(&error) => Ok(Reading::Gone),
+            Err(error) if is_lost(&error) => Ok(Reading::Lost),
+            Err(error) => Ok(Reading::Refused(error.kind())),
+        }
+    }
+
+    fn hash(&mut self, path: &Path, algorithm: Algorithm) -> io::Result<Result<Digest, Stopped>> {
+        let mut file = File::open(path)?;
+        forget(&file, 0, None);
+        let mut hasher = algorithm.hasher();
+        let (mut at, mut forgotten) = (0, 0);
+        loop {
+            let read = match file.read(&mut self.piece) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hasher.update(&self.piece[..read]);
+            at += read as u64;
+            if at - forgotten >= WINDOW {
+                forget(&file, forgotten, NonZeroU64::new(at - forgotten));
+                forgotten = at;
+            }
+            self.bytes += read as u64;
+            self.watch.read(read as u64);
+            if self.pace(read as u64).is_err() {
+                return Ok(Err(Stopped));
+            }
+        }
+        forget(&file, forgotten, None);
+        Ok(Ok(hasher.finish()))
+    }
+
+    /// Waits as long as so many bytes may take. Time that was not used is not saved up.
+    fn pace(&mut self, bytes: u64) -> Result<(), Stopped> {
+        if let Some(bandwidth) = self.bandwidth {
+            let now = Instant::now();
+            self.next = self.next.max(now) + time_for(bytes, bandwidth);
+            let ahead = |next: Instant| next.saturating_duration_since(Instant::now());
+            // Shorter waits are made up for later.
+            while ahead(self.next) > NAP / 10 && !self.stop.is_cancelled() {
+                std::thread::sleep(ahead(self.next).min(NAP));
+            }
+        }
+        if self.stop.is_cancelled() {
+            return Err(Stopped);
+        }
+        Ok(())
+    }
+}
+
+fn time_for(bytes: u64, bandwidth: u64) -> Duration {
+    let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(bandwidth.max(1));
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}
+
+/// Has the kernel forget what it keeps of the file in memory: what is read then comes from the
+/// disk, and what was read takes no room from others. It is advice; a failure changes nothing.
+fn forget(file: &File, from: u64, length: Option<NonZeroU64>) {
+    let _ = fadvise(file, from, length, Advice::DontNeed);
+}
+
+/// What file systems answer where the disk, or their own checksums, say that the bytes are gone.
+fn is_lost(error: &io::Error) -> bool {
+    let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA];
+    Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::convert::Infallible;
+
+    use super::*;
+
+    fn judged(first: Reading, second: Reading) -> (&'static str, bool) {
+        let looked_again = Cell::new(false);
+        let again = || {
+            looked_again.set(true);
+            Ok::<_, Infallible>(second)
+        };
+        let word = match judge(&Digest::sha256(b"right"), first, again).unwrap() {
+            Verdict::Sound => "sound",
+            Verdict::Damaged(_) => "damaged",
+            Verdict::Unsure(_) => "unsure",
+            Verdict::Gone => "gone",
+        };
+        (word, looked_again.get())
+    }
+
+    #[test]
+    fn only_what_two_readings_agree_on_is_damage() {
+        let right = Reading::Hashes(Digest::sha256(b"right"));
+        let wrong = Reading::Hashes(Digest::sha256(b"wrong"));
+        let other = Reading::Hashes(Digest::sha256(b"other"));
+        let refused = Reading::Refused(io::ErrorKind::PermissionDenied);
+        for (first, second, expected) in [
+            (right, wrong, ("sound", false)),
+            (wrong, wrong, ("damaged", true)),
+            (wrong, right, ("unsure", true)),
+            (wrong, other, ("unsure", true)),
+            (wrong, Reading::Lost, ("unsure", true)),
+            (wrong, Reading::Gone, ("gone", true)),
+            (Reading::Lost, Reading::Lost, ("damaged", true)),
+            (Reading::Lost, right, ("unsure", true)),
+            (Reading::Lost, refused, ("unsure", true)),
+            (refused, refused, ("unsure", false)),
+            (Reading::Gone, right, ("gone", false)),
+        ] {
+            assert_eq!(judged(first, second), expected, "{first:?} then {second:?}");
+        }
+    }
+
+    #[test]
+    fn a_failing_disk_is_told_from_a_file_that_may_not_be_read() {
+        let is_lost = |errno: Errno| is_lost(&io::Error::from(errno));
+        assert!(is_lost(Errno::IO) && is_lost(Errno::UCLEAN) && is_lost(Errno::BADMSG));
+        assert!(!is_lost(Errno::ACCESS) && !is_lost(Errno::NFILE) && !is_lost(Errno::NOENT));
+    }
+
+    #[test]
+    fn a_bandwidth_says_how_long_bytes_take() {
+        assert_eq!(time_for(10 << 20, 10 << 20), Duration::from_secs(1));
+        assert_eq!(time_for(1, u64::MAX), Duration::ZERO);
+        assert_eq!(time_for(1 << 20, 1), Duration::from_secs(1 << 20));
+    }
+}

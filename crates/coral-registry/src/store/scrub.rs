@@ -1,0 +1,82 @@
+//! What a scrub looks for, and what came of it.
+
+use std::time::SystemTime;
+
+use coral_image::{Digest, RepositoryPath};
+
+/// How a scrub reads the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubRules {
+    /// Bytes per second that are read at most; none: as fast as it goes.
+    pub bandwidth: Option<u64>,
+    /// Only reports what is damaged: nothing is moved and nothing is written.
+    pub report_only: bool,
+}
+
+/// What a round of a scrub did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Blobs and manifests that were read.
+    pub contents: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Blobs and manifests that are damaged.
+    pub damaged: u64,
+    /// Blobs and manifests of which it is not known: they could not be read, or two readings
+    /// differed. They stay where they are.
+    pub unsure: u64,
+    /// How it ended.
+    pub end: RoundEnd,
+}
+
+/// How a round of a scrub ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RoundEnd {
+    /// It was told to stop; the next one goes on where it was.
+    #[default]
+    Stopped,
+    /// All content was read.
+    Complete,
+    /// So much could not be read or was damaged that the disk or the memory is suspected. The
+    /// next round begins anew.
+    Doubtful,
+}
+
+/// Content that is damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// What it should hash to.
+    pub digest: Digest,
+    /// Length of the file, in bytes.
+    pub size: u64,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The repositories that have it.
+    pub repositories: Vec<RepositoryPath>,
+    /// Images that need it, as `repository:tag`: the first few that were found.
+    pub images: Vec<String>,
+    /// Whether it was moved aside, so that it is served no more.
+    pub is_aside: bool,
+}
+
+/// Hears what a scrub does, while it does it.
+pub trait ScrubWatch: Send + Sync + 'static {
+    /// So many bytes were read.
+    fn read(&self, bytes: u64);
+
+    /// Content is damaged.
+    fn damaged(&self, damage: Damage);
+}
+
+/// When rounds of the scrub began and ended, as the store remembers it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScrubState {
+    /// When the last round began; none: there was none.
+    pub began: Option<SystemTime>,
+    /// Whether that round is to be gone on with.
+    pub is_open: bool,
+    /// When a round last came to its end with all content read.
+    pub completed: Option<SystemTime>,
+    /// Blobs and manifests that were moved aside and are not back.
+    pub missing: u64,
+}
