@@ -3,8 +3,8 @@
 //! Where a credential may go:
 //! - to the registry it was given for, at exactly its scheme, host and port;
 //! - to the token server that this registry names in its challenge, which is on another host by
-//!   design. It must be HTTPS, unless the registry itself is spoken to in plain HTTP (then whoever
-//!   could read the credential there can read it anyway) or plain HTTP was asked for that host;
+//!   design. It must be HTTPS, unless it is at the registry's own origin or plain HTTP was asked for
+//!   that host. Without a credential, a registry in plain HTTP may name any token server;
 //! - nowhere else: not across a redirect to another origin, and not to a `Location` elsewhere. The
 //!   challenge of a redirect's target is answered with a token that is asked for without a
 //!   credential, for that one request.

@@ -273,8 +273,15 @@ impl Session {
             Some(Scheme::Bearer { realm, service }) => {
                 self.check_realm(&ask.url, realm)
                     .map_err(|problem| Error::new(authority_of(&ask.url), &ask.asked, problem))?;
+                let credential = credential(ask, candidate).await?;
+                if credential.is_some() {
+                    self.check_realm_for_credential(&ask.url, realm)
+                        .map_err(|problem| {
+                            Error::new(authority_of(&ask.url), &ask.asked, problem)
+                        })?;
+                }
                 let key = TokenKey {
-                    credential: credential(ask, candidate).await?,
+                    credential,
                     realm: realm.clone(),
                     service: service.clone(),
                     scopes: scopes.to_vec(),
@@ -298,11 +305,20 @@ impl Session {
         if safe {
             return Ok(());
         }
-        let server = authority_of(realm);
-        Err(Problem::Unsafe(format!(
-            "its token server {server} speaks plain HTTP, where nothing secret is sent; allow \
-             that with --plain-http {server}"
-        )))
+        Err(plain_realm(realm))
+    }
+
+    /// Plain HTTP that was asked for a registry is not asked for a token server elsewhere: it is
+    /// told a credential only at the registry's own origin, or where plain HTTP was asked for it.
+    fn check_realm_for_credential(&self, registry: &Url, realm: &Url) -> Result<(), Problem> {
+        let safe = realm.scheme() == "https"
+            || location::same_origin(registry, realm)
+            || self.transport.allows_plain_http(realm);
+        if safe {
+            Ok(())
+        } else {
+            Err(plain_realm(realm))
+        }
     }
 
     fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Tried, Error> {
@@ -363,6 +379,14 @@ impl Session {
             .iter()
             .fold(used, |text, hint| format!("{text}; {hint}"))
     }
+}
+
+fn plain_realm(realm: &Url) -> Problem {
+    let server = authority_of(realm);
+    Problem::Unsafe(format!(
+        "its token server {server} speaks plain HTTP, where nothing secret is sent; allow that \
+         with --plain-http {server}"
+    ))
 }
 
 async fn credential(ask: &Ask, candidate: &Candidate) -> Result<Option<Arc<Credential>>, Error> {

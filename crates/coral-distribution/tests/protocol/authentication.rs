@@ -300,7 +300,7 @@ async fn a_token_server_that_does_not_answer_or_resolve_is_told_apart() {
             ..bearer()
         };
         let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
-        let error = logged_in(&registry).head(&tag("1")).await.unwrap_err();
+        let error = anonymous(&registry).head(&tag("1")).await.unwrap_err();
         assert_eq!(error.category(), expected, "{realm}: {error}");
     }
 }

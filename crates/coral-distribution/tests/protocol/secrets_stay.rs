@@ -211,3 +211,27 @@ async fn a_credential_of_one_registry_is_not_shown_to_another() {
     assert_eq!(error.category(), Category::Unauthorized);
     assert!(!was_told(&other));
 }
+
+/// Regression: plain HTTP that was allowed for a registry was allowed for its token server too.
+#[tokio::test]
+async fn a_token_server_elsewhere_in_plain_http_gets_a_credential_only_where_that_was_asked_for() {
+    let server = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
+    let auth = Bearer {
+        realm: Some(format!("{}/token", server.url())),
+        ..bearer()
+    };
+    let registry = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
+    registry.load(PATH, &image());
+    let error = logged_in(&registry).head(&tag("1")).await.unwrap_err();
+    assert!(error.to_string().contains("--plain-http"), "{error}");
+    assert_eq!(error.disposition(), Disposition::WaitForChange);
+    assert!(server.requests().is_empty(), "{:?}", server.requests());
+    let client = with(
+        &registry,
+        plain(&[&registry, &server]),
+        credentials(&registry),
+    );
+    // Tokens of another registry are refused; what counts is who was asked.
+    let _ = client.head(&tag("1")).await;
+    assert!(was_told(&server));
+}
