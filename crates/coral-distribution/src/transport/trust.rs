@@ -7,7 +7,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
+    SignatureScheme,
 };
 use rustls_platform_verifier::Verifier;
 use x509_parser::extensions::GeneralName;
@@ -21,8 +22,7 @@ pub(super) fn config(
     client_pem: Option<&Redacted<Vec<u8>>>,
 ) -> Result<ClientConfig, String> {
     let text = |error: TlsError| error.to_string();
-    let named: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(ca_pem).collect();
-    let named = named.map_err(|error| format!("not PEM: {error}"))?;
+    let named = certificates(ca_pem)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Naming::new(named, Arc::clone(&provider)).map_err(text)?;
     let builder = ClientConfig::builder_with_provider(provider)
@@ -45,6 +45,56 @@ pub(super) fn config(
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The certificates of a file: PEM with any number of them, OpenSSL's `TRUSTED CERTIFICATE`
+/// included, or one in DER. Those that cannot be read are left out with a warning, unless no other
+/// is left.
+fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    const BEGIN: &str = "-----BEGIN ";
+    let text = String::from_utf8_lossy(file);
+    let Some(first) = text.find(BEGIN) else {
+        return match certificate(file) {
+            Some(der) => Ok(vec![der]),
+            None if file.is_empty() => Ok(Vec::new()),
+            None => Err("it holds no certificate in PEM or DER".to_owned()),
+        };
+    };
+    let (mut read, mut broken) = (Vec::new(), 0_usize);
+    for block in text[first + BEGIN.len()..].split(BEGIN) {
+        let Some((label, _)) = block.split_once("-----") else {
+            continue;
+        };
+        if !label.ends_with("CERTIFICATE") {
+            continue;
+        }
+        let pem = format!("{BEGIN}{block}").replace(label, "CERTIFICATE");
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok();
+        match der.and_then(|der| certificate(&der)) {
+            Some(der) => read.push(der),
+            None => broken += 1,
+        }
+    }
+    if read.is_empty() && broken > 0 {
+        return Err(format!("none of its {broken} certificates can be read"));
+    }
+    if broken > 0 {
+        let used = read.len();
+        tracing::warn!(
+            broken,
+            used,
+            "certificates of a CA file that cannot be read are left out"
+        );
+    }
+    Ok(read)
+}
+
+/// One certificate, without what OpenSSL writes after it, if TLS can use it.
+fn certificate(bytes: &[u8]) -> Option<CertificateDer<'static>> {
+    let (rest, _) = X509Certificate::from_der(bytes).ok()?;
+    let der = CertificateDer::from(bytes[..bytes.len() - rest.len()].to_vec());
+    RootCertStore::empty().add(der.clone()).ok()?;
+    Some(der)
 }
 
 /// Trusts what the system trusts with the named certificates as further CAs. A server that shows a
@@ -220,6 +270,40 @@ mod tests {
         let named = self_signed("reg.example", as_ca);
         let other = self_signed("reg.example", as_ca);
         assert!(!shows(&named, &other, "reg.example"));
+    }
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    }
+
+    /// Regression: one broken certificate in a bundle refused all of them.
+    #[test]
+    fn of_a_bundle_the_certificates_that_can_be_read_are_used() {
+        let (one, two) = (
+            self_signed("a.example", as_ca),
+            self_signed("b.example", as_ca),
+        );
+        let mut marked = two.to_vec();
+        marked.extend_from_slice(b"\x30\x03\x0c\x01x");
+        let bundle = [
+            "# a comment\n".to_owned(),
+            pem("CERTIFICATE", &one),
+            pem("CERTIFICATE", &one[..one.len() / 2]),
+            "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n".to_owned(),
+            pem("TRUSTED CERTIFICATE", &marked),
+        ];
+        let read = certificates(bundle.concat().as_bytes()).unwrap();
+        assert_eq!(read, [one.clone(), two]);
+        assert_eq!(
+            certificates(&one).unwrap(),
+            std::slice::from_ref(&one),
+            "DER"
+        );
+        let broken = pem("CERTIFICATE", b"x");
+        assert!(certificates(broken.as_bytes()).is_err());
+        assert!(certificates(b"no certificate").is_err());
     }
 
     #[test]
