@@ -12,6 +12,7 @@ mod files;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod index;
+mod names;
 mod tree;
 mod upload;
 
@@ -54,7 +55,7 @@ impl Layout {
         let found = index::read(&self.tree)
             .await
             .map_err(|p| self.error(&asked, p))?;
-        let found = found.find(version);
+        let found = found.find(version).map_err(|p| self.error(&asked, p))?;
         match (found, version) {
             (Some(descriptor), _) => Ok(self
                 .blob_size(&descriptor.digest)
@@ -79,7 +80,8 @@ impl Layout {
         let found = index::read(&self.tree)
             .await
             .map_err(|p| self.error(&asked, p))?;
-        match (found.find(version), version) {
+        let found = found.find(version).map_err(|p| self.error(&asked, p))?;
+        match (found, version) {
             (Some(descriptor), _) => {
                 let media_type = Some(descriptor.media_type.as_str());
                 self.read_manifest(&asked, &descriptor.digest, media_type)
@@ -178,11 +180,12 @@ impl Layout {
             .collect())
     }
 
-    /// The entry that has this name as it stands, such as `docker.io/library/debian:12`.
+    /// The entry of the image that has this name, such as `docker.io/library/debian:12`, whichever
+    /// annotation it is in; `debian:12` names the same. One of several images is an error.
     pub async fn named(&self, name: &str) -> Result<Option<Descriptor>, Error> {
         let found = index::read(&self.tree).await;
-        let found = found.map_err(|problem| self.error("looking up a name", problem))?;
-        Ok(found.named(name))
+        let found = found.and_then(|index| index.named(name));
+        found.map_err(|problem| self.error("looking up a name", problem))
     }
 
     /// All tags.

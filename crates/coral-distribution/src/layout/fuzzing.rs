@@ -17,10 +17,13 @@ pub(crate) fn index(bytes: &[u8]) {
         return;
     };
     for tag in index.tags() {
-        let found = index.find(&Version::Tag(tag.clone()));
+        // One that several images have is refused.
+        let Ok(found) = index.find(&Version::Tag(tag.clone())) else {
+            continue;
+        };
         let found = found.expect("a tag that is listed is found");
         assert!(
-            index.find(&Version::Digest(found.digest)).is_some(),
+            matches!(index.find(&Version::Digest(found.digest)), Ok(Some(_))),
             "{tag}"
         );
     }
@@ -31,7 +34,8 @@ pub(crate) fn index(bytes: &[u8]) {
     let before = index.tags();
     for version in [Version::Digest(manifest.digest()), tag] {
         enter(&mut index, &version, &manifest);
-        let found = index.find(&version).expect("what was put is found");
+        let found = index.find(&version).ok().flatten();
+        let found = found.expect("what was put is found");
         assert_eq!(found.digest, manifest.digest());
         let written = serde_json::to_vec(index.value()).expect("JSON that was read can be written");
         let read = Index::parse(&written).expect("what was written can be read");

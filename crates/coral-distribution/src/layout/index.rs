@@ -3,16 +3,18 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 
-use coral_image::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Tag, Version, media_type};
+use coral_image::{
+    Descriptor, Digest, ImageRef, MAX_MANIFEST_SIZE, Manifest, Tag, Version, media_type,
+};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::beneath::LayoutFiles;
 use super::files::{self, blob_file};
+use super::names::{self, REF_NAME, has_tag, is_named, is_same_image, name};
 use super::tree::Tree;
 use crate::error::Problem;
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// An index of ten thousand images has a few megabytes.
 const MAX_INDEX: usize = 64 * 1024 * 1024;
 /// Manifests looked at for referrers of one subject.
@@ -56,29 +58,33 @@ impl Index {
         manifests.filter_map(|value| Descriptor::deserialize(value).ok())
     }
 
-    /// The entry of a tag or digest. A tag that no entry is named by is that of the one entry whose
-    /// name is a whole reference with it.
-    pub(super) fn find(&self, version: &Version) -> Option<Descriptor> {
-        let exact = self.entries().find(|entry| is(entry, version));
+    /// The entry of a tag or digest. A tag that no entry is named by is that of the entry whose name
+    /// is a whole reference with it. A tag of several images is refused.
+    pub(super) fn find(&self, version: &Version) -> Result<Option<Descriptor>, Problem> {
+        let mut exact = self.entries().filter(|entry| is(entry, version));
         let Version::Tag(tag) = version else {
-            return exact;
+            return Ok(exact.next());
         };
-        exact.or_else(|| {
-            let is_of = |entry: &Descriptor| {
-                let (_, last) = name(entry)?.rsplit_once(':')?;
-                (last == tag.as_str()).then_some(())
-            };
-            let mut found = self.entries().filter(|entry| is_of(entry).is_some());
-            let first = found.next()?;
-            found
-                .all(|other| other.digest == first.digest)
-                .then_some(first)
-        })
+        if let Some(found) = names::only(tag.as_str(), exact)? {
+            return Ok(Some(found));
+        }
+        let with_tag = self.entries().filter(|it| has_tag(it, tag.as_str()));
+        names::only(tag.as_str(), with_tag)
     }
 
-    /// The entry of a name as it stands, whatever its form.
-    pub(super) fn named(&self, wanted: &str) -> Option<Descriptor> {
-        self.entries().find(|entry| name(entry) == Some(wanted))
+    /// The entry of a name: as it stands, whatever its form, or else by what image it means.
+    pub(super) fn named(&self, wanted: &str) -> Result<Option<Descriptor>, Problem> {
+        let exact = self.entries().filter(|entry| is_named(entry, wanted));
+        let found = names::only(wanted, exact)?;
+        let (None, Ok(image)) = (&found, ImageRef::parse(wanted)) else {
+            return Ok(found);
+        };
+        let same = self.entries().filter(|entry| is_same_image(entry, &image));
+        names::only(wanted, same)
+    }
+
+    fn has(&self, version: &Version) -> bool {
+        self.entries().any(|entry| is(&entry, version))
     }
 
     fn push(&mut self, entry: &Descriptor) {
@@ -95,14 +101,6 @@ impl Index {
             .collect();
         names.into_iter().collect()
     }
-}
-
-fn name(entry: &Descriptor) -> Option<&str> {
-    entry
-        .annotations
-        .as_ref()?
-        .get(REF_NAME)
-        .map(String::as_str)
 }
 
 fn is(entry: &Descriptor, version: &Version) -> bool {
@@ -162,7 +160,7 @@ pub(super) fn enter(index: &mut Index, version: &Version, manifest: &Manifest) {
         let same = is(known, version) && !matches!(version, Version::Digest(_));
         !same && !(nameless && (known.digest == digest || children.contains(&known.digest)))
     });
-    if matches!(version, Version::Tag(_)) || index.find(version).is_none() {
+    if matches!(version, Version::Tag(_)) || !index.has(version) {
         let mut entry = Descriptor::new(manifest.media_type(), digest, manifest.size());
         entry
             .artifact_type
@@ -181,7 +179,7 @@ pub(super) async fn remove(tree: &Tree, version: &Version) -> Result<(), Problem
     }
     let _turn = turn(dir.folder()).await?;
     let mut index = read(tree).await?;
-    if index.find(version).is_none() {
+    if !index.has(version) {
         return Err(Problem::Missing);
     }
     edit(&mut index, |known| !is(known, version));

@@ -49,11 +49,20 @@ impl Catalog {
         let index: Index = json(files, Path::new(INDEX))?;
         let mut catalog = Self::default();
         let mut waiting = VecDeque::new();
+        let mut doubtful = HashSet::new();
         for descriptor in index.manifests {
             if let Some(tag) = tag_of(&descriptor) {
-                catalog.tags.insert(tag, descriptor.digest);
+                let other = catalog.tags.insert(tag.clone(), descriptor.digest);
+                if other.is_some_and(|other| other != descriptor.digest) {
+                    doubtful.insert(tag);
+                }
             }
             waiting.push_back(descriptor);
+        }
+        for tag in doubtful {
+            let folder = files.folder().display();
+            tracing::warn!(%folder, %tag, "not served: several images of the layout have this tag");
+            catalog.tags.remove(&tag);
         }
         while let Some(descriptor) = waiting.pop_front() {
             if catalog.manifests.contains_key(&descriptor.digest) {

@@ -316,3 +316,24 @@ async fn the_blobs_may_be_in_a_folder_that_is_named() {
     let layer = format!("/v2/base/app/blobs/{}", Digest::sha256(b"layer"));
     assert_eq!(served.get(&layer).await.body, b"layer");
 }
+
+/// Regression: the last of them was served in silence.
+#[tokio::test]
+async fn a_tag_that_several_images_have_is_not_served() {
+    let folder = TempDir::new().unwrap();
+    let (list, image) = layout(folder.path());
+    let names = [
+        describe(&list, INDEX, Some("registry.example/some/app:1")),
+        describe(&image, MANIFEST, Some("registry.example/other/app:1")),
+        describe(&list, INDEX, Some("registry.example/some/app:2")),
+        describe(&list, INDEX, Some("2")),
+    ];
+    index(folder.path(), &names);
+    let served = served(folder.path());
+    let tags = served.get("/v2/base/app/tags/list").await.json();
+    assert_eq!(tags["tags"], json!(["2"]));
+    let doubtful = served.get("/v2/base/app/manifests/1").await;
+    assert_eq!(doubtful.status, StatusCode::NOT_FOUND);
+    let by_digest = format!("/v2/base/app/manifests/{}", digest_of(&image));
+    assert_eq!(served.get(&by_digest).await.status, StatusCode::OK);
+}

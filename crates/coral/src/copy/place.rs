@@ -272,7 +272,9 @@ fn path_and_reference(rest: &str) -> Option<(PathBuf, Name)> {
     let ends = rest.match_indices(':').map(|(at, _)| rest.split_at(at));
     let mut ends = ends.map(|(path, name)| (path, &name[1..]));
     let (path, reference) = ends.find(|(path, reference)| {
-        let is_whole = reference.contains(['/', ':']) && !reference.contains('@');
+        // A tag with a digest behind it is no name of its own.
+        let before = reference.split('@').next().unwrap_or_default();
+        let is_whole = !before.is_empty() && Tag::parse(before).is_err();
         is_whole && !path.is_empty() && Path::new(path).exists()
     })?;
     let name = Name {
@@ -399,13 +401,23 @@ mod tests {
     fn a_name_in_a_layout_may_be_a_whole_reference_and_is_no_name_to_write() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().display();
-        for reference in ["docker.io/library/foo:1.0", "host:5000/foo", "foo:1.0"] {
+        let pinned = format!("foo:1.0@sha256:{}", "a".repeat(64));
+        for reference in [
+            "docker.io/library/foo:1.0",
+            "host:5000/foo",
+            "foo:1.0",
+            "a name",
+            &pinned,
+        ] {
             let place = Place::parse(&format!("oci:{dir}:{reference}")).unwrap();
             assert_eq!(place.name().reference.as_deref(), Some(reference));
             place.begun().unwrap_err();
         }
+        for tagged in ["1.0".to_owned(), pinned.replace("foo:", "")] {
+            let place = Place::parse(&format!("oci:{dir}:{tagged}")).unwrap();
+            assert_eq!(place.name().reference, None, "{tagged}");
+        }
         let place = Place::parse(&format!("oci:{dir}:1.0")).unwrap();
-        assert_eq!(place.name().reference, None);
         let Place::Layout(layout, _) = place else {
             panic!("a layout");
         };
