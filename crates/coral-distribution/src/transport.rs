@@ -179,9 +179,9 @@ impl Transport {
             301..=303 if reading => {}
             307 | 308 if reading || !matches!(request.body, Body::Stream(..)) => {}
             301 | 302 | 303 | 307 | 308 => {
-                return Err(sent.error(Problem::protocol(
-                    "a redirect came where none can be followed",
-                )));
+                let text = "a redirect came in answer to a request that writes, which cannot be sent \
+                            to another address";
+                return Err(sent.error(Problem::Permanent(text.to_owned())));
             }
             _ => return Ok(None),
         }

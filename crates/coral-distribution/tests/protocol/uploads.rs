@@ -236,3 +236,17 @@ async fn an_upload_cannot_be_redirected_half_way() {
     assert_eq!(error.category(), Category::Protocol, "{error}");
     assert!(elsewhere.requests().is_empty());
 }
+
+/// Regression: the body is gone by then, and the upload was tried five times.
+#[tokio::test]
+async fn an_upload_that_is_redirected_is_refused_at_once() {
+    let (registry, elsewhere) = (FaultRegistry::start().await, FaultRegistry::start().await);
+    let (blob, bytes) = large_blob(&image());
+    let upload = begin(&anonymous(&registry), &blob.digest).await.unwrap();
+    let to = elsewhere.url().to_owned();
+    registry.fault(Fault::new(Effect::Redirect { to }).method("PUT"));
+    let error = upload.put(blob.size, stream_of(&bytes)).await.unwrap_err();
+    let disposition = error.disposition();
+    assert_eq!(disposition, coral_distribution::Disposition::WaitForChange);
+    assert!(error.to_string().contains("redirect"), "{error}");
+}
