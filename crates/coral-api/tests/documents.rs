@@ -519,3 +519,10 @@ fn a_long_block_of_comments_is_no_bomb() {
     let text = mirror(MINIMAL).replace("spec:\n", &format!("spec:\n{comments}"));
     assert_eq!(read(&text).len(), 1);
 }
+
+#[test]
+fn a_duration_that_is_a_bare_number_is_told_its_unit_at_once() {
+    let text = errors(&mirror(&format!("interval: 60\n{MINIMAL}")));
+    let expected = "spec.interval: must be text, not the number 60: write it with a unit, \"60s\"";
+    assert!(text.contains(expected), "{text}");
+}

@@ -31,7 +31,7 @@ pub(super) fn check(
     match type_of(schema) {
         "object" => check_object(node, schema, path, findings),
         "array" => check_list(node, schema, path, findings),
-        "string" => check_text(node, path, findings),
+        "string" => check_text(node, schema, path, findings),
         "boolean" => check_bool(node, path, findings),
         "integer" => check_integer(node, schema, path, findings),
         _ => Some(node.to_json()),
@@ -248,9 +248,22 @@ fn check_list(node: &Node, schema: &Json, path: &str, findings: &mut Findings) -
     Some(items.iter().enumerate().map(&mut item).collect())
 }
 
-fn check_text(node: &Node, path: &str, findings: &mut Findings) -> Option<Json> {
+/// Whether the rules of a text say that it is a duration.
+fn is_duration(schema: &Json) -> bool {
+    let rules = schema.get("x-kubernetes-validations");
+    let mut rules = rules.and_then(Json::as_array).into_iter().flatten();
+    rules.any(|rule| {
+        let message = rule.get("message").and_then(Json::as_str);
+        message.is_some_and(|message| message.contains("must be a duration"))
+    })
+}
+
+fn check_text(node: &Node, schema: &Json, path: &str, findings: &mut Findings) -> Option<Json> {
     let quoted = match &node.value {
         Value::Text(text) => return Some(json!(text)),
+        Value::Number(_, Some(written)) if is_duration(schema) => {
+            format!(": write it with a unit, \"{written}s\"")
+        }
         Value::Number(_, Some(written)) => format!(": write it in quotes, \"{written}\""),
         Value::Bool(value) => format!(": write it in quotes, \"{value}\""),
         _ => String::new(),
