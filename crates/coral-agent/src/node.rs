@@ -365,15 +365,17 @@ impl<R: ImageRuntime> Node<R> {
     }
 
     fn report(&self, object: &NodeImages, hosts: &[Host<'_>], decision: Decision, now: Timestamp) {
-        let mut trouble: Vec<String> = Vec::new();
+        let (mut trouble, mut lesser) = (Vec::new(), Vec::new());
         trouble.extend(self.runtime.trouble().map(str::to_owned));
         trouble.extend(self.files.trouble().map(str::to_owned));
+        trouble.extend(unwritten(hosts));
         if hosts.len() < object.spec.registries.len() {
             let message = "some hosts use a policy that this agent version does not support: \
                            update the agent";
-            trouble.push(message.to_owned());
+            lesser.push(("AgentOutdated", message.to_owned()));
         }
-        trouble.extend(decision.trouble);
+        let names = decision.trouble.into_iter();
+        lesser.extend(names.map(|message| ("NameNotChanged", message)));
         let is_proved = |host: &Host<'_>| self.proofs.standing(host, hosts) == Standing::Ready;
         if !hosts.is_empty() && !hosts.iter().any(is_proved) {
             trouble.extend(self.runtime.advice());
@@ -388,6 +390,7 @@ impl<R: ImageRuntime> Node<R> {
             generation: object.metadata.generation,
             runtime: self.runtime.shown(),
             trouble,
+            lesser,
             conditions: self.conditions(),
             now,
         };
@@ -404,6 +407,14 @@ impl<R: ImageRuntime> Node<R> {
             is_new
         });
     }
+}
+
+/// The first host whose file cannot be written, and why.
+fn unwritten(hosts: &[Host<'_>]) -> Option<String> {
+    hosts.iter().find_map(|host| match &host.trouble {
+        Some(Standing::Failed(why)) => Some(format!("{}: {why}", host.entry.host)),
+        _ => None,
+    })
 }
 
 /// Ends at this time; at once where it has passed.

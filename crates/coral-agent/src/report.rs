@@ -1,8 +1,11 @@
 //! The status of the node's NodeImages. Pure, bounded in size.
 
+use std::collections::BTreeSet;
+
 use coral_api::conditions::kind::{DEGRADED, READY};
 use coral_api::conditions::{Saying, Truth, set};
 use coral_api::image::ImageTagState;
+use coral_api::names::is_of_system;
 use coral_api::node_images::{
     NodeImageStatus, NodeImagesStatus, NodeRegistryPolicy, NodeRegistryState, NodeRegistryStatus,
 };
@@ -24,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) runtime: Option<String>,
     /// What is wrong with the node as a whole.
     pub(crate) trouble: Vec<String>,
+    /// What else is wrong on the node, with its reason: less than an image that is missing.
+    pub(crate) lesser: Vec<(&'static str, String)>,
     /// The conditions that were reported last.
     pub(crate) conditions: Vec<Condition>,
     pub(crate) now: Timestamp,
@@ -86,7 +91,14 @@ pub(crate) fn status(
         .iter()
         .filter(|registry| registry.state == NodeRegistryState::Ready)
         .count();
-    let trouble = (!node.trouble.is_empty()).then(|| cut(&node.trouble.join("; "), 1000));
+    let lesser = node.lesser.iter().map(|(_, message)| message);
+    let trouble: Vec<&str> = node
+        .trouble
+        .iter()
+        .chain(lesser)
+        .map(String::as_str)
+        .collect();
+    let trouble = (!trouble.is_empty()).then(|| cut(&trouble.join("; "), 1000));
     let mut status = NodeImagesStatus {
         observed_generation: node.generation,
         available: count(ImageTagState::Available),
@@ -101,7 +113,7 @@ pub(crate) fn status(
         registries,
         conditions: node.conditions.clone(),
     };
-    let (ready, degraded) = sayings(&status);
+    let (ready, degraded) = sayings(node, &status);
     for (kind, said) in [(READY, ready), (DEGRADED, degraded)] {
         let saying = Saying {
             kind,
@@ -131,47 +143,81 @@ fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> Said 
 }
 
 /// Whether the node is as its spec says, and whether something is wrong with it. The first trouble
-/// is told, that of the node before that of a registry, and that before an image's.
-fn sayings(status: &NodeImagesStatus) -> (Said, Said) {
-    let registry = |state| status.registries.iter().find(|r| r.state == state);
-    let mut images = status.images.iter().filter(|image| !image.removing);
-    let failed = images.find(|image| image.state == ImageTagState::Error);
-    let wrong = if let Some(trouble) = &status.message {
-        Some(("NodeNotUsable", trouble.clone()))
-    } else if let Some(registry) = registry(NodeRegistryState::Error) {
-        let message = registry.message.as_deref().unwrap_or_default();
-        Some(("RegistryNotReady", format!("{}: {message}", registry.host)))
-    } else {
-        failed.map(|image| {
-            let message = image.message.as_deref().unwrap_or_default();
-            ("PullFailed", format!("{}: {message}", image.reference))
-        })
+/// is told: that of the node, of a host that the administrator relies on, of an image, of a name. A
+/// Registry of a tenant says nothing about the node: it is told at the end of what `Ready` says.
+fn sayings(node: &Node, status: &NodeImagesStatus) -> (Said, Said) {
+    let (needed, others) = by_owner(&status.registries);
+    let wrong = wrong(node, status, &needed);
+    let silent = others
+        .iter()
+        .filter(|r| r.state == NodeRegistryState::Error);
+    let silent: Vec<&str> = silent.map(|registry| &*registry.host).collect();
+    let told = match silent[..] {
+        [] => String::new(),
+        [first, ..] => format!(
+            "; not reached from this node: {first} ({} in all)",
+            silent.len()
+        ),
     };
     if let Some((reason, message)) = wrong {
-        let ready = said(Truth::False, reason, message.clone());
+        let ready = said(Truth::False, reason, format!("{message}{told}"));
         return (ready, said(Truth::True, reason, message));
     }
     let (available, pending) = (
         status.available.unwrap_or_default(),
         status.pending.unwrap_or_default(),
     );
-    let ready = if let Some(registry) = registry(NodeRegistryState::Pending) {
+    let is_pending = |r: &&&NodeRegistryStatus| r.state == NodeRegistryState::Pending;
+    let ready = if let Some(registry) = needed.iter().find(is_pending) {
         let message = format!(
-            "waiting for the first successful probe of {}",
+            "waiting for the first successful probe of {}{told}",
             registry.host
         );
         said(Truth::False, "ProvingRegistries", message)
     } else if pending > 0 {
-        let message = format!("{available}/{} images available", available + pending);
+        let message = format!("{available}/{} images available{told}", available + pending);
         said(Truth::False, "Pulling", message)
     } else {
-        said(
-            Truth::True,
-            "AsSpecified",
-            format!("{available}/{available} images available"),
-        )
+        let message = format!("{available}/{available} images available{told}");
+        said(Truth::True, "AsSpecified", message)
     };
     (ready, said(Truth::False, "Healthy", ""))
+}
+
+/// Reason and message of what is wrong first.
+fn wrong(
+    node: &Node,
+    status: &NodeImagesStatus,
+    needed: &[&NodeRegistryStatus],
+) -> Option<(&'static str, String)> {
+    if !node.trouble.is_empty() {
+        return Some(("NodeNotUsable", cut(&node.trouble.join("; "), 1000)));
+    }
+    let mut needed = needed.iter();
+    if let Some(registry) = needed.find(|r| r.state == NodeRegistryState::Error) {
+        let message = registry.message.as_deref().unwrap_or_default();
+        return Some((
+            "RegistryNotReached",
+            format!("{}: {message}", registry.host),
+        ));
+    }
+    let mut images = status.images.iter().filter(|image| !image.removing);
+    if let Some(image) = images.find(|image| image.state == ImageTagState::Error) {
+        let message = image.message.as_deref().unwrap_or_default();
+        return Some(("PullFailed", format!("{}: {message}", image.reference)));
+    }
+    node.lesser.first().cloned()
+}
+
+/// The registries that the administrator relies on (routed hosts, those that they lead to, those of
+/// Coral's own namespace), and the others.
+fn by_owner(all: &[NodeRegistryStatus]) -> (Vec<&NodeRegistryStatus>, Vec<&NodeRegistryStatus>) {
+    let is_routed = |r: &&NodeRegistryStatus| r.policy != NodeRegistryPolicy::Registry;
+    let routed: BTreeSet<&str> = all.iter().filter(is_routed).map(|r| &*r.endpoint).collect();
+    all.iter().partition(|registry| {
+        let leads_there = routed.contains(registry.endpoint.as_str());
+        is_routed(registry) || leads_there || is_of_system(&registry.host)
+    })
 }
 
 fn cut(text: &str, longest: usize) -> String {
@@ -244,7 +290,7 @@ mod tests {
 
     fn registry(state: NodeRegistryState) -> NodeRegistryStatus {
         NodeRegistryStatus {
-            host: "reg".to_owned(),
+            host: "reg.coral-system.svc:5000".to_owned(),
             endpoint: String::new(),
             policy: NodeRegistryPolicy::Registry,
             state,
@@ -279,7 +325,7 @@ mod tests {
                 None,
                 &[Error],
                 NodeRegistryState::Error,
-                ("False", "RegistryNotReady", "True"),
+                ("False", "RegistryNotReached", "True"),
             ),
             (
                 None,
@@ -311,6 +357,56 @@ mod tests {
             assert_eq!(seen, expected, "{}", ready.message);
             assert_eq!(ready.observed_generation, Some(4));
         }
+    }
+
+    #[test]
+    fn a_registry_of_a_tenant_makes_no_node_unready_and_hides_no_image() {
+        let tenants = |state| NodeRegistryStatus {
+            host: "reg.team.svc:5000".to_owned(),
+            endpoint: "https://10.0.0.2:5000".to_owned(),
+            ..registry(state)
+        };
+        let told = |node: &Node, images, registries| {
+            let status = status(node, images, Vec::new(), registries);
+            let ready = &status.conditions[0];
+            format!("{} {}: {}", ready.status, ready.reason, ready.message)
+        };
+        let (node, error) = (Node::default(), NodeRegistryState::Error);
+        let first = told(&node, Vec::new(), vec![tenants(error)]);
+        let expected = "True AsSpecified: 0/0 images available; not reached from this node: \
+                        reg.team.svc:5000 (1 in all)";
+        assert_eq!(first, expected);
+        let proving = told(&node, Vec::new(), vec![tenants(NodeRegistryState::Pending)]);
+        assert!(proving.starts_with("True"), "{proving}");
+        let failed = vec![image(1, ImageTagState::Error)];
+        let failed = told(&node, failed, vec![tenants(error)]);
+        assert!(
+            failed.starts_with("False PullFailed: reg/a:1: x"),
+            "{failed}"
+        );
+        // A route of the administrator may lead there.
+        let mut routed = tenants(NodeRegistryState::Ready);
+        (routed.host, routed.policy) = (
+            "docker.io".to_owned(),
+            NodeRegistryPolicy::NeverContactSource,
+        );
+        let needed = told(&node, Vec::new(), vec![routed, tenants(error)]);
+        assert!(needed.starts_with("False RegistryNotReached"), "{needed}");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_changed_is_told_after_an_image_that_is_missing() {
+        let node = Node {
+            lesser: vec![("NameNotChanged", "the image name a: no".to_owned())],
+            ..Node::default()
+        };
+        let reason = |images| {
+            let status = status(&node, images, Vec::new(), Vec::new());
+            assert_eq!(status.message.as_deref(), Some("the image name a: no"));
+            status.conditions[1].reason.clone()
+        };
+        assert_eq!(reason(Vec::new()), "NameNotChanged");
+        assert_eq!(reason(vec![image(1, ImageTagState::Error)]), "PullFailed");
     }
 
     #[test]
