@@ -110,6 +110,23 @@ fn no_part_may_do_what_it_does_not_need() {
             "{other}"
         );
     }
+    let agents_pods = ["watch", "pods", "-n", "coral-nodes"];
+    assert!(may(&cluster, CONTROLLER, &agents_pods));
+    assert!(!may(
+        &cluster,
+        CONTROLLER,
+        &["watch", "pods", "-n", "default"]
+    ));
+    assert!(!may(
+        &cluster,
+        CONTROLLER,
+        &["delete", "pods", "-n", "coral-nodes"]
+    ));
+    let classes = "storageclasses.storage.k8s.io";
+    assert!(may(&cluster, CONTROLLER, &["list", classes]));
+    for verb in ["watch", "create", "patch", "delete"] {
+        assert!(!may(&cluster, CONTROLLER, &[verb, classes]), "{verb}");
+    }
     let foreign = "mutatingwebhookconfigurations.admissionregistration.k8s.io/other";
     assert!(!may(&cluster, CONTROLLER, &["patch", foreign]));
     let status = ["patch", "nodeimages.stvz.io", "--subresource=status"];
