@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coral_api::image::OnDelete;
+use coral_api::image::{ImageTagState, OnDelete};
 use coral_api::names::label;
 use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
-use super::shares;
+use super::reported::Reported;
+use super::shares::{self, Claimant};
 use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
@@ -31,18 +32,21 @@ struct Claim<'a> {
     suspended: bool,
     /// Whether the node was asked to hold it already.
     placed: bool,
+    /// Whether the node reports that it holds the image.
+    is_held: bool,
     /// The objects that ask for it, the oldest first.
     owners: Vec<&'a WantedImage>,
-    /// The namespace whose share it is counted in.
+    /// The namespace in whose turn it is pulled.
     namespace: &'a str,
 }
 
 /// Decides which images each node should hold. `digests` has the digest of each reference that
 /// could be resolved; a reference that cannot be resolved now stays as it is where it was placed.
 ///
-/// Where there are more images than a node may hold, namespaces share the places equally. Within a
-/// share, what was placed already stays, and older Image objects come before younger ones: a new
-/// object never displaces the images of another one of its namespace.
+/// Where there are more images than a node may hold, namespaces share the places equally, those that
+/// the node holds first ([`shares`]). Within a share, what was placed already stays, and older Image
+/// objects come before younger ones: a new object never displaces the images of another one of its
+/// namespace.
 pub(crate) fn place(
     wishes: &[WantedImage],
     nodes: &[NodeView],
@@ -62,7 +66,7 @@ pub(crate) fn place(
         let excess = share_out(&mut claims, MAX_NODE_IMAGES, |claim| claim.placed);
         note(&mut placement.left_out, &excess, node);
         let without_label = share_out(&mut claims, MAX_IMAGE_LABELS, |claim| {
-            // Labels that are there stay: pods may have been sent to the node by them.
+            // Within a share, labels that are there stay: pods may have been sent to the node by them.
             let label = label::image(&claim.image.reference);
             node.labels.contains_key(&label)
         });
@@ -89,6 +93,11 @@ fn claims<'a>(
         .iter()
         .map(|image| (image.reference.as_str(), image.digest.as_str()))
         .collect();
+    let reported = Reported::by(node);
+    let is_held = |reference: &str| {
+        let image = reported.image(reference);
+        image.is_some_and(|image| image.state == ImageTagState::Available)
+    };
     let mut claims: Vec<Claim<'a>> = Vec::new();
     let mut indexes: BTreeMap<&str, usize> = BTreeMap::new();
     for (wish, references) in oldest.iter().filter(|(wish, _)| wish.is_for(node)) {
@@ -101,6 +110,7 @@ fn claims<'a>(
                 image,
                 suspended: wish.settings.suspend,
                 placed: before.is_some(),
+                is_held: is_held(reference),
                 owners: vec![wish],
                 namespace: &wish.key.namespace,
             };
@@ -120,8 +130,8 @@ fn claims<'a>(
     claims
 }
 
-/// Counts each claim in the share of one namespace: of those that ask for it, the one that asks for
-/// the fewest images. An image is not kept away because a namespace that asks for many names it too.
+/// Counts each claim in the turn of one namespace: of those that ask for it, the one that asks for
+/// the fewest images. An image does not wait because a namespace that asks for many names it too.
 fn charge(claims: &mut [Claim<'_>]) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for claim in &*claims {
@@ -150,8 +160,8 @@ fn share_out<'a>(
     }
     // Stable: among equals the order of the claims, the oldest object first.
     claims.sort_by_cached_key(|claim| !is_there(claim));
-    let namespaces: Vec<&str> = claims.iter().map(|claim| claim.namespace).collect();
-    let mut chosen = shares::chosen(&namespaces, places).into_iter();
+    let claimants: Vec<Claimant<'_>> = claims.iter().map(Claim::claimant).collect();
+    let mut chosen = shares::chosen(&claimants, places).into_iter();
     let (stay, others) = std::mem::take(claims)
         .into_iter()
         .partition(|_| chosen.next() == Some(true));
@@ -231,6 +241,13 @@ fn whole_seconds(duration: std::time::Duration) -> u32 {
 }
 
 impl<'a> Claim<'a> {
+    fn claimant(&self) -> Claimant<'a> {
+        Claimant {
+            namespaces: self.namespaces().into_iter().collect(),
+            is_held: self.is_held,
+        }
+    }
+
     /// The namespaces of the objects that ask for it.
     fn namespaces(&self) -> BTreeSet<&'a str> {
         let owners = self.owners.iter();
@@ -273,7 +290,7 @@ mod tests {
     use super::super::fixtures::{digest, node, wish};
     use super::super::world::Placed;
     use super::*;
-    use coral_api::node_images::NodeImagesSpec;
+    use coral_api::node_images::{NodeImageStatus, NodeImagesSpec, NodeImagesStatus};
 
     fn digests(references: &[&str]) -> BTreeMap<String, Digest> {
         let known = references.iter().map(|&r| (r.to_owned(), digest(r)));
@@ -538,5 +555,34 @@ mod tests {
         let found = place.clone().find(|image| image.reference == last);
         assert_eq!(found.map(|image| image.priority), Some(None));
         assert!(!placement.left_out.contains_key(&wishes[objects + 1].key));
+    }
+
+    #[test]
+    fn images_that_do_not_exist_take_no_label_from_what_the_node_holds() {
+        let system = image_object("coral-system", "s", 400, 0);
+        let before = settled(std::slice::from_ref(&system), node("n1", &[]));
+        let mut holding = after(&before);
+        let images = before.images["n1"].iter().map(|image| NodeImageStatus {
+            reference: image.reference.clone(),
+            digest: image.digest.clone(),
+            observed_generation: None,
+            state: ImageTagState::Available,
+            placed: true,
+            removing: false,
+            size: None,
+            reason: None,
+            message: None,
+            attempts: None,
+            next_attempt: None,
+        });
+        holding.placed.as_mut().unwrap().status = Some(NodeImagesStatus {
+            images: images.collect(),
+            ..NodeImagesStatus::default()
+        });
+        let wishes = [system, image_object("evil", "e", MAX_IMAGE_LABELS, 9)];
+        let placement = place(&wishes, &[holding], &all_digests(&wishes));
+        let labelled = &placement.labelled["n1"];
+        assert_eq!(labelled.len(), MAX_IMAGE_LABELS);
+        assert!(labelled.is_superset(&before.labelled["n1"]));
     }
 }
