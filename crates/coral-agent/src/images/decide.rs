@@ -151,7 +151,7 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
     decision.removal_waits = !removal.waiting.is_empty();
     let mut slots = Slots::new(view);
     if decision.removal_waits {
-        decision.wake = Some(slots.hold(view));
+        decision.wake = slots.hold(view);
     }
     for wish in &wanted {
         decision.wanted.insert(wish.pulled.clone());

@@ -20,7 +20,8 @@ pub(crate) struct Removal {
 ///
 /// An image goes as a whole only if each of its names is to be removed, no container was made from
 /// it, and no pull runs (`may_remove`): the runtime removes by image ID, with every name, also one
-/// that a pull has just added. Pulls of the same decision begin after it. Otherwise single names are taken away, or given back unpinned.
+/// that a pull has just added. Pulls of the same decision begin after it. Otherwise single names are
+/// taken away, or given back unpinned.
 pub(crate) fn removal(
     present: &[RuntimeImage],
     wanted: &BTreeSet<String>,

@@ -15,10 +15,12 @@ use super::decide::{Decision, View, Wanted};
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 /// Longest time that a pull may keep such a slot.
 const LONGEST_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
-/// How long no pull starts while a removal waits for the running ones. From the second time on the
-/// running ones are ended, so that a removal waits for six minutes at most.
+/// How long no pull starts at first while a removal waits for the running ones.
 const HOLD: SignedDuration = SignedDuration::from_mins(1);
-/// How long pulls start again after a hold in which the running ones did not end.
+/// How long pulls start again after a hold in which the running ones did not end. After it, no pull
+/// starts until the removal is tried, and each running one ends once its patience is over: that of
+/// the longest is [`LONGEST_PATIENCE`], so a removal waits for 36 minutes at most. A pull keeps its
+/// patience however many removals follow each other, so that a large image gets through here too.
 const REST: SignedDuration = SignedDuration::from_mins(5);
 
 /// The slots for pulls.
@@ -29,7 +31,7 @@ pub(super) struct Slots {
     /// Pulls that run or are about to, by host.
     taken: BTreeMap<String, usize>,
     is_held: bool,
-    /// Whether the running pulls end for a removal that they have kept waiting.
+    /// Whether a removal has waited for the slots of all running pulls long enough.
     is_cleared: bool,
     /// Whether a pull waits for any slot.
     is_full: bool,
@@ -56,16 +58,15 @@ impl Slots {
     }
 
     /// Starts no pull while a removal waits, since the runtime removes images only between pulls.
-    /// The running ones have time to end by themselves before they are ended; a hold that does not
-    /// help lasts for a bounded time. Returns when to look again.
-    pub(super) fn hold(&mut self, view: &View<'_>) -> Timestamp {
-        let since = view.held_since.unwrap_or(view.now);
-        let waited = view.now.duration_since(since).as_secs().max(0);
-        let within = waited % (HOLD + REST).as_secs();
-        self.is_held = within < HOLD.as_secs();
-        self.is_cleared = self.is_held && waited > within;
+    /// A short hold comes first, then a rest for pulls, then a hold in which the running ones are
+    /// taken back. Returns when the hold or the rest ends; the last hold ends with the pulls.
+    pub(super) fn hold(&mut self, view: &View<'_>) -> Option<Timestamp> {
+        let since = view.held_since.unwrap_or(view.now).min(view.now);
+        let waited = view.now.duration_since(since);
+        self.is_cleared = waited >= HOLD + REST;
+        self.is_held = waited < HOLD || self.is_cleared;
         let end = if self.is_held { HOLD } else { HOLD + REST };
-        view.now + (end - SignedDuration::from_secs(within))
+        (!self.is_cleared).then(|| since + end)
     }
 
     /// Takes a slot for a pull from this host, if there is one.
@@ -105,7 +106,7 @@ impl Slots {
                 attempt.is_about(wish.image).then_some(attempt.yields)
             });
             let end = since + patience(yields.unwrap_or(0));
-            if end > view.now && !self.is_cleared {
+            if end > view.now {
                 decision.wake = Some(decision.wake.map_or(end, |wake| wake.min(end)));
             } else if decision.wanted.remove(name) {
                 decision.overdue.push(name.clone());
