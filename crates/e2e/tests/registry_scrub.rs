@@ -1,0 +1,65 @@
+//! A registry whose disk has changed a byte: what is damaged is found, named, never served again,
+//! and whole once it was pushed again.
+
+#[path = "registry/push.rs"]
+mod push;
+#[path = "registry/server.rs"]
+mod server;
+#[path = "registry/wire.rs"]
+mod wire;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use e2e::{coral, scratch, sha256};
+use push::{Push, Pushed};
+use server::{Server, arguments};
+use wire::Wire;
+
+const SOON: Duration = Duration::from_mins(1);
+const LAYER_SIZE: usize = 30_000;
+
+/// The file of the storage that holds the layer: the only one of its size.
+fn layer_file(storage: &Path) -> PathBuf {
+    let list = |folder: &Path| fs::read_dir(folder).expect("a folder of the storage");
+    let shelves = list(&storage.join("blobs/sha256")).flatten();
+    let mut files = shelves.flat_map(|shelf| list(&shelf.path()).flatten());
+    let found = files.find(|file| {
+        let size = file.metadata().map(|metadata| metadata.len());
+        size.is_ok_and(|size| size == LAYER_SIZE as u64)
+    });
+    found.expect("the layer is stored").path()
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn a_damaged_blob_is_never_served_again_and_whole_once_it_was_pushed_again() {
+    let folder = scratch();
+    let storage = folder.path().join("storage");
+    let mut command = coral();
+    command
+        .args(arguments(&storage))
+        .args(["--scrub-interval=1s"]);
+    let mut registry = Server::start_with(&mut command);
+    let mut wire = Wire::connect(&registry.address).expect("it listens");
+    let (image, other) = (Push::new(1, LAYER_SIZE), Push::new(2, 10));
+    for image in [&image, &other] {
+        assert!(matches!(image.run(&mut wire), Pushed::Whole));
+    }
+    let file = layer_file(&storage);
+    let mut bytes = fs::read(&file).expect("the layer");
+    let digest = sha256(&bytes);
+    bytes[LAYER_SIZE / 2] ^= 1;
+    fs::write(&file, &bytes).expect("the storage is writable");
+    let line = registry.process.wait_for_line(&digest, SOON);
+    assert!(line.contains("team/app1:v1"), "{line}");
+    let blob = format!("/v2/{}/blobs/{digest}", image.name);
+    for method in ["GET", "HEAD"] {
+        let reply = wire.call(method, &blob, &[], b"").expect("an answer");
+        assert_eq!(reply.status, 404, "{method}");
+    }
+    other.is_whole(&mut wire);
+    assert!(matches!(image.run(&mut wire), Pushed::Whole));
+    image.is_whole(&mut wire);
+}
