@@ -38,7 +38,7 @@ pub use registry::{
     AuthSettings, CollectionSettings, EmptyDir, GrantSettings, Grantees, HostPath, HtpasswdSource,
     ImageVolume, LimitSettings, PullRule, PushRule, Registry, RegistryAuth, RegistryCollection,
     RegistryLimits, RegistrySettings, RegistrySpec, RegistryStatus, RegistryStorage, RegistryTls,
-    StorageSettings,
+    SpaceSettings, StorageSettings,
 };
 pub use registry_mirror::{
     Cadence, Drift, DriftPolicy, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits,

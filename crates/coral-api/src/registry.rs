@@ -23,7 +23,8 @@ use crate::rules;
 
 pub use collection::{CollectionSettings, RegistryCollection};
 pub use settings::{
-    AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings, StorageSettings,
+    AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings, SpaceSettings,
+    StorageSettings,
 };
 pub use status::RegistryStatus;
 pub use storage::{EmptyDir, RegistryStorage};

@@ -52,6 +52,7 @@ fn everything_that_can_be_said_is_understood() {
          - repository: base/app\n\
          \x20 hostPath: {path: /srv/app}\n\
          limits: {blobSize: 2Gi, openUploads: 5, uploadExpiry: 2h, connections: 7}\n\
+         storage: {size: 10Gi, limit: 8Gi, minFree: 500M}\n\
          gc: {interval: 10m, grace: 2h, untagged: 7d}\n",
     );
     assert_eq!(means.tls_secret.as_deref(), Some("cert"));
@@ -70,6 +71,8 @@ fn everything_that_can_be_said_is_understood() {
     assert_eq!(means.layouts[0].1, Path::new("/srv/app"));
     assert_eq!(means.limits.blob_bytes, Some(2 << 30));
     assert_eq!(means.limits.upload_expiry, Some(Duration::from_hours(2)));
+    let space = (means.space.limit, means.space.min_free);
+    assert_eq!(space, (Some(8 << 30), Some(500_000_000)));
     let gc = means.collection;
     assert_eq!(gc.interval, Some(Duration::from_mins(10)));
     assert_eq!(gc.grace, Some(Duration::from_hours(2)));
@@ -124,6 +127,14 @@ fn what_means_nothing_is_named_with_its_line() {
         (
             "gc: {interval: 1s}",
             "spec.gc.interval: is \"1s\", must be 1m to 720h",
+        ),
+        (
+            "storage: {limit: 10k}",
+            "spec.storage.limit: is \"10k\", must be at least 1Mi",
+        ),
+        (
+            "storage: {minFree: 5%}",
+            "spec.storage.minFree: \"5%\" is not an amount of bytes",
         ),
         ("gc: {grace: 7d}", "spec.gc.grace: \"7d\" has a unit"),
         ("gc: {untagged: 2y}", "spec.gc.untagged: \"2y\""),

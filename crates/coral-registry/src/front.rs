@@ -20,6 +20,7 @@ mod reserved;
 mod route;
 mod routed;
 mod scrubbing;
+mod space;
 mod upkeep;
 mod uploads;
 mod whole;
@@ -155,8 +156,10 @@ impl Registry {
         internal: Option<InternalUser>,
     ) -> Self {
         let store = store.into();
-        let metrics = Metrics::register(metrics);
+        let registry = metrics;
+        let metrics = Metrics::register(registry);
         metrics.open_uploads(store.open_uploads());
+        crate::metrics::space::register(registry, Arc::clone(&store));
         Self {
             context: Arc::new(Context {
                 store,
@@ -175,6 +178,7 @@ impl Registry {
 
     /// From now on these settings hold; a request that runs ends under those it began with.
     pub fn configure(&self, settings: Settings) {
+        self.context.store.bound(settings.space);
         let mut slot = self
             .context
             .settings
@@ -216,6 +220,8 @@ impl Registry {
             .route("/v2/", any(handle))
             .route("/v2/{*rest}", any(handle))
             .route("/coral/v1/public", get(loaded_public_paths))
+            .route("/coral/v1/storage", get(space::sums))
+            .route("/coral/v1/storage/{*name}", get(space::of_repository))
             .with_state(Arc::clone(&self.context))
     }
 }

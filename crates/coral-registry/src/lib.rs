@@ -31,8 +31,8 @@ pub use public::{PublicPaths, PublicPathsError};
 pub use serve::serve;
 pub use settings::{CollectionSettings, Limits, ScrubSettings, Settings, Writes};
 pub use store::{
-    BlobContent, BlobHandle, Collected, CollectionRules, Damage, FileStore, Idle, ManifestRecord,
-    Mounted, Pace, Page, PutManifestError, Referrers, ReferrersPage, RoundEnd, ScrubRules,
-    ScrubState, ScrubWatch, Scrubbed, Source, Store, StoreError, StoredManifest, Stretch,
-    UploadError, UploadId, UploadWriter,
+    BlobContent, BlobHandle, Bound, Collected, CollectionRules, Damage, Disk, FileStore, Idle,
+    ManifestRecord, MinFree, Mounted, NoRoom, Pace, Page, PutManifestError, Referrers,
+    ReferrersPage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space,
+    SpaceBounds, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };

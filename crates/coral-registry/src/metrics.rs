@@ -1,5 +1,7 @@
 //! What the registry counts. Every label has a bounded set of values.
 
+pub(crate) mod space;
+
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};

@@ -6,6 +6,7 @@ use coral_image::{Host, RepositoryPath};
 
 use crate::access::Access;
 use crate::layout::LayoutFolder;
+use crate::store::SpaceBounds;
 
 /// How a registry treats its clients; can be replaced while it serves.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +21,8 @@ pub struct Settings {
     pub collection: CollectionSettings,
     /// When content is read to see whether it is whole.
     pub scrub: ScrubSettings,
+    /// How much the store takes.
+    pub space: SpaceBounds,
     /// Folders that are served as repositories, in place of what the store has there.
     pub layouts: Vec<LayoutFolder>,
     /// The registry's own names: requests with `ns=` one of these are for its own repositories, and

@@ -5,6 +5,7 @@ mod error;
 mod file;
 mod referrers;
 mod scrub;
+mod space;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use error::{PutManifestError, StoreError, UploadError};
 pub use file::FileStore;
 pub use referrers::{Referrers, ReferrersPage};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed};
+pub use space::{Bound, Disk, MinFree, NoRoom, Space, SpaceBounds};
 
 /// What a repository says of one manifest without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,6 +193,25 @@ pub trait Store: Source {
 
     /// Number of uploads that were begun and neither committed nor cancelled.
     fn open_uploads(&self) -> u64;
+
+    /// From now on the store takes no more than that. What is there stays, and can be read, tagged,
+    /// mounted and deleted.
+    fn bound(&self, bounds: SpaceBounds);
+
+    /// What is stored and free, without a look at the disk.
+    fn space(&self) -> Space;
+
+    /// The same with a look at the disk.
+    fn look_at_space(&self) -> BoxFuture<'_, Result<Space, StoreError>>;
+
+    /// [`StoreError::NoRoom`] if `more` bytes are too many; with 0, if not a single one may come.
+    fn check_room(&self, more: u64) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Bytes of all that a repository holds, also where others hold it too; 0 until it is counted.
+    fn repository_bytes(&self, repository: &RepositoryPath) -> u64;
+
+    /// Counts what is there, beside everything else. From then on the sums are kept up.
+    fn count(&self, stop: CancellationToken) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Ends uploads to which nothing was added for so long, but for those that somebody writes to.
     /// Which ones they were.

@@ -28,6 +28,8 @@ mod patience;
 mod routes;
 #[path = "protocol/serving.rs"]
 mod serving;
+#[path = "protocol/space.rs"]
+mod space;
 #[path = "protocol/storage.rs"]
 mod storage;
 #[path = "protocol/uploads.rs"]

@@ -313,6 +313,7 @@ pub(crate) async fn serve_until(
     });
     tokio::spawn(registry.clone().keep_clean(stop.clone()));
     tokio::spawn(registry.clone().keep_small(stop.clone()));
+    tokio::spawn(registry.clone().keep_counted(stop.clone()));
     let collecting = tokio::spawn(registry.clone().keep_collected(stop.clone()));
     let scrubbing = tokio::spawn(registry.clone().keep_scrubbed(stop.clone()));
     let router = registry.only_for_its_names(router, local_address(&listener)?);

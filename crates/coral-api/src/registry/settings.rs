@@ -43,6 +43,8 @@ pub struct RegistrySettings {
     pub collection: CollectionSettings,
     /// Where blobs are kept in a cluster.
     pub storage: StorageSettings,
+    /// How many bytes are stored.
+    pub space: SpaceSettings,
 }
 
 /// Where a registry in a cluster keeps its blobs.
@@ -60,6 +62,15 @@ pub enum StorageSettings {
         /// Its bound, as a quantity.
         limit: Option<String>,
     },
+}
+
+/// How many bytes a registry stores; none: its own bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpaceSettings {
+    /// Bytes of content and open uploads.
+    pub limit: Option<u64>,
+    /// Bytes of the disk that stay free.
+    pub min_free: Option<u64>,
 }
 
 /// Users, and what they may do.
@@ -126,6 +137,7 @@ impl Registry {
             limits: limits(&mut problems, spec.limits.as_ref()),
             collection: collection::settings(&mut problems, spec.gc.as_ref()),
             storage: storage(&mut problems, spec.storage.as_ref()),
+            space: space(&mut problems, spec.storage.as_ref()),
         };
         problems.into_result(Some(settings))
     }
@@ -317,9 +329,25 @@ fn storage(problems: &mut Problems, storage: Option<&RegistryStorage>) -> Storag
     }
 }
 
-fn volume_size(problems: &mut Problems, path: &str, text: &str) {
+fn space(problems: &mut Problems, storage: Option<&RegistryStorage>) -> SpaceSettings {
+    let Some(storage) = storage else {
+        return SpaceSettings::default();
+    };
+    let limit = storage.limit.as_deref();
+    let limit = limit.and_then(|text| volume_size(problems, "spec.storage.limit", text));
+    let min_free = storage.min_free.as_deref();
+    let min_free =
+        min_free.and_then(|text| problems.check("spec.storage.minFree", Quantity::parse(text)));
+    SpaceSettings {
+        limit,
+        min_free: min_free.map(Quantity::get),
+    }
+}
+
+fn volume_size(problems: &mut Problems, path: &str, text: &str) -> Option<u64> {
     let size = problems.check(path, Quantity::parse(text));
     if size.is_some_and(|size| size.get() < MIN_STORAGE) {
         problems.add(path, format_args!("is {text:?}, must be at least 1Mi"));
     }
+    size.map(Quantity::get)
 }

@@ -21,6 +21,19 @@ pub struct RegistryStorage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
+    /// Bytes that the registry stores at most, with open uploads, such as `8Gi`; at least `1Mi`.
+    /// Pushes over it are refused with 507. As many as the volume or disk takes if
+    /// not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = rules::bytes_of_at_least("1Mi"))]
+    pub limit: Option<String>,
+    /// Bytes of the volume or disk that pushes leave free: pushes that would take them are refused
+    /// with 507. `0`: none. 5 % of the disk and at most `1Gi` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = rules::bytes())]
+    pub min_free: Option<String>,
     /// A folder of the node that is gone when the registry's pod goes to another node. In place of
     /// a volume claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]

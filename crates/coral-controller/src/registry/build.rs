@@ -275,7 +275,16 @@ impl<'a> Builder<'a> {
             flag("gc-grace", collection.grace),
             flag("gc-untagged", collection.untagged),
         ];
-        let given = limits.chain(collection).flatten();
+        let storage = self.registry.spec.storage.clone().unwrap_or_default();
+        let folder = storage.empty_dir.and_then(|folder| folder.size_limit);
+        let space = [
+            flag(
+                "storage-limit",
+                storage.limit.or(folder.and_then(|it| below(&it))),
+            ),
+            flag("storage-min-free", storage.min_free),
+        ];
+        let given = limits.chain(collection).chain(space).flatten();
         fixed.into_iter().chain(given).collect()
     }
 
@@ -313,6 +322,13 @@ impl<'a> Builder<'a> {
         }
         Some(json!({"metadata": {"name": "data", "labels": self.labels()}, "spec": spec}))
     }
+}
+
+/// Nine tenths of the size of an `emptyDir`, in bytes: over its size the pod would be evicted, and all
+/// that is stored be lost.
+fn below(size: &str) -> Option<String> {
+    let size = coral_api::Quantity::parse(size).ok()?.get();
+    Some((size / 10 * 9).to_string())
 }
 
 fn probe(path: &str, period: u32, failures: u32) -> Value {

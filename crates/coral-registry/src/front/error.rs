@@ -153,6 +153,12 @@ impl From<StoreError> for Refusal {
                 Code::InsufficientStorage,
                 "the registry's storage is full; nothing was lost, try again when space was freed",
             ),
+            StoreError::NoRoom(no_room) => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                Code::InsufficientStorage,
+                format!("the registry's storage is full: {no_room}"),
+            )
+            .with_detail(json!(no_room.space)),
             StoreError::Replaced { .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unknown,
@@ -169,7 +175,10 @@ impl From<StoreError> for Refusal {
                 "the registry's storage failed; its log says why",
             ),
         };
-        refusal.cause = Some(Box::new(error));
+        // Said once in the log, when it begins.
+        if !matches!(error, StoreError::NoRoom(_)) {
+            refusal.cause = Some(Box::new(error));
+        }
         refusal
     }
 }

@@ -267,6 +267,9 @@ async fn receive_bounded(
     writer: &mut dyn UploadWriter,
 ) -> Result<(), Refusal> {
     let (progress, counter) = (head.progress(), context.metrics.bytes_in());
+    if let Some(length) = announced.filter(|length| *length > 0) {
+        context.store.check_room(length).await?;
+    }
     let Some(most) = head.visitor.settings.limits.blob_bytes else {
         return body::receive(body, announced, writer, progress, counter).await;
     };

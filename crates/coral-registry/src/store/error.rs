@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use coral_image::Digest;
 
+use super::NoRoom;
+
 /// Why a store could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -27,6 +29,9 @@ pub enum StoreError {
         /// On which file or folder.
         path: PathBuf,
     },
+    /// A bound that was set is reached.
+    #[error("the storage is full: {0}")]
+    NoRoom(Box<NoRoom>),
     /// The folder cannot be written.
     #[error("storage folder {path} is not writable by this user; choose another folder or change its owner", path = path.display())]
     NotWritable {
@@ -106,6 +111,7 @@ impl StoreError {
         match self {
             Self::Io { .. } => "io",
             Self::Full { .. } => "full",
+            Self::NoRoom(_) => "no_room",
             Self::NotWritable { .. } => "not_writable",
             Self::NotEmpty { .. } => "not_empty",
             Self::InUse { .. } => "in_use",

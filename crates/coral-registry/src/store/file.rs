@@ -21,6 +21,7 @@ mod scrub;
 #[cfg(test)]
 mod turns;
 mod uploads;
+mod usage;
 mod verdicts;
 
 use std::collections::HashSet;
@@ -40,11 +41,12 @@ use self::locks::{KeyLocks, SharedLocks};
 use self::names::Names;
 use self::recent::Recent;
 use self::uploads::Uploads;
+use self::usage::Usage;
 use self::verdicts::Verdicts;
 use super::{
     BlobHandle, Collected, CollectionRules, Idle, ManifestRecord, Mounted, Page, PutManifestError,
-    Referrers, ReferrersPage, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Store,
-    StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    Referrers, ReferrersPage, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space,
+    SpaceBounds, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -84,6 +86,7 @@ struct Files {
     manifests: Recent<Digest, Bytes>,
     /// Which content was held against its digest.
     verdicts: Verdicts,
+    usage: Usage,
     /// Held as long as the store is open.
     lock: std::fs::File,
 }
@@ -248,6 +251,30 @@ impl Store for FileStore {
 
     fn open_uploads(&self) -> u64 {
         self.uploads.count()
+    }
+
+    fn bound(&self, bounds: SpaceBounds) {
+        self.files.usage.set_bounds(bounds);
+    }
+
+    fn space(&self) -> Space {
+        self.files.usage.space()
+    }
+
+    fn look_at_space(&self) -> BoxFuture<'_, Result<Space, StoreError>> {
+        self.run(Files::space)
+    }
+
+    fn check_room(&self, more: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.run(move |files| files.check_room(more))
+    }
+
+    fn repository_bytes(&self, repository: &RepositoryPath) -> u64 {
+        self.files.usage.of_repository(repository)
+    }
+
+    fn count(&self, stop: CancellationToken) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.run(move |files| files.count(&stop))
     }
 
     fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>> {

@@ -8,8 +8,8 @@ use coral_distribution::LayoutFiles;
 use coral_image::Digest;
 use coral_mirror::chain;
 use coral_registry::{
-    Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns,
-    ScrubSettings, Settings, Who, Writes,
+    Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, MinFree,
+    PathPatterns, ScrubSettings, Settings, SpaceBounds, Who, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 use jiff::Timestamp;
@@ -159,6 +159,7 @@ impl Loading<'_> {
                 limits: limits(&means.limits),
                 collection: collection(&means.collection),
                 scrub: ScrubSettings::default(),
+                space: space(means.space),
                 layouts,
                 names: vec![],
             },
@@ -214,6 +215,13 @@ impl Loading<'_> {
         let push = grants(auth.push.as_deref())?;
         self.seen.extend(bytes);
         Ok(Access::Granted(Grants { users, pull, push }))
+    }
+}
+
+fn space(means: coral_api::SpaceSettings) -> SpaceBounds {
+    SpaceBounds {
+        limit: means.limit,
+        min_free: means.min_free.map_or(MinFree::Usual, MinFree::Bytes),
     }
 }
 

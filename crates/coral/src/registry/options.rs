@@ -11,8 +11,8 @@ use coral_distribution::LayoutFiles;
 use coral_image::{Host, RepositoryPath};
 use coral_mirror::chain;
 use coral_registry::{
-    Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, PathPatterns,
-    PublicPaths, ScrubSettings, Settings, Who, Writes,
+    Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, MinFree,
+    PathPatterns, PublicPaths, ScrubSettings, Settings, SpaceBounds, Who, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 
@@ -101,6 +101,14 @@ pub(crate) struct RegistryArguments {
     /// Largest blob, such as 10Gi; none: as large as the storage
     #[arg(long, env = "CORAL_MAX_BLOB_SIZE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     max_blob_size: Option<u64>,
+    /// Bytes that content and open uploads may have together, such as 100Gi: pushes over it are
+    /// refused with 507 [default: as many as the disk takes]
+    #[arg(long, env = "CORAL_STORAGE_LIMIT", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
+    storage_limit: Option<u64>,
+    /// Bytes of the disk that pushes leave free, with 507; 0: none [default: 5 % of the disk, at
+    /// most 1Gi]
+    #[arg(long, env = "CORAL_STORAGE_MIN_FREE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
+    storage_min_free: Option<u64>,
     /// How many uploads may be open at once
     #[arg(
         long,
@@ -259,6 +267,10 @@ impl RegistryArguments {
                 interval: self.scrub_interval,
                 bandwidth: self.scrub_bandwidth,
                 report_only: self.read_only,
+            },
+            space: SpaceBounds {
+                limit: self.storage_limit,
+                min_free: self.storage_min_free.map_or(MinFree::Usual, MinFree::Bytes),
             },
             layouts: self.layouts()?,
             names: self.host.clone(),

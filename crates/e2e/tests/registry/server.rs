@@ -52,6 +52,9 @@ pub(crate) fn arguments(storage: &Path) -> Vec<String> {
         "127.0.0.1:0",
         "--storage",
         &storage,
+        // Disks of tests are small, and what is tried there is that they are full.
+        "--storage-min-free",
+        "0",
     ]
     .map(str::to_owned)
     .to_vec()

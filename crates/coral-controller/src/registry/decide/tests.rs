@@ -428,6 +428,26 @@ fn storage_is_a_claim_or_a_folder_and_stays_what_it_was() {
         set["spec"]["template"]["spec"]["volumes"][0]["emptyDir"]["sizeLimit"],
         "1Gi"
     );
+    // The registry refuses pushes before the pod is evicted.
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    let arguments = container["args"].as_array().unwrap();
+    assert!(
+        arguments.contains(&json!("--storage-limit=966367638")),
+        "{arguments:?}"
+    );
+}
+
+#[test]
+fn the_bounds_of_the_storage_are_the_registrys_flags() {
+    let storage = json!({"size": "10Gi", "limit": "8Gi", "minFree": "500M"});
+    let mut seen = fresh(&json!({"storage": storage}));
+    settle(&mut seen);
+    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    let arguments = container["args"].as_array().unwrap();
+    for flag in ["--storage-limit=8Gi", "--storage-min-free=500M"] {
+        assert!(arguments.contains(&json!(flag)), "{flag}: {arguments:?}");
+    }
 }
 
 #[test]

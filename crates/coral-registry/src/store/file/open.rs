@@ -19,6 +19,7 @@ use super::lookup::names_in;
 use super::names::Names;
 use super::recent::Recent;
 use super::records;
+use super::usage::Usage;
 use super::verdicts::Verdicts;
 use crate::store::StoreError;
 
@@ -87,6 +88,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         resolved: Recent::keeping(MOST_RECORDS),
         manifests: Recent::keeping(MOST_MANIFESTS),
         verdicts: Verdicts::default(),
+        usage: Usage::default(),
         lock,
     })
 }

@@ -11,8 +11,9 @@ use coral_image::{Descriptor, Digest, Manifest, ManifestKind, RepositoryPath, Ta
 use super::Files;
 use super::durable;
 use super::lookup::{CATALOG, names_in};
-use super::names::Change;
+use super::names;
 use super::records::{self, ManifestEntry, TagEntry};
+use super::usage::{Change, size_of};
 use super::verdicts::Verdict;
 use crate::store::{Mounted, PutManifestError, StoreError};
 
@@ -59,7 +60,10 @@ impl Files {
         if content == Content::Unsynced {
             durable::sync_content(source)?;
         }
-        self.durable.publish(source, &target)
+        let change = self.usage.content(digest, &target);
+        self.durable.publish(source, &target)?;
+        change.end(size);
+        Ok(())
     }
 
     fn write_content(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
@@ -69,7 +73,20 @@ impl Files {
         if fs::read(&target).is_ok_and(|there| there == bytes) {
             return self.durable.settle(&target);
         }
-        self.durable.write(&target, bytes)
+        self.check_room(bytes.len() as u64)?;
+        let change = self.usage.content(digest, &target);
+        self.durable.write(&target, bytes)?;
+        change.end(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Deletes content, whose lock the caller has, without a sync.
+    pub(super) fn unlink_content(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.layout.blob(digest);
+        let change = self.usage.content(digest, &path);
+        let was_there = durable::unlink(&path)?;
+        change.end(0);
+        Ok(was_there)
     }
 
     /// Makes content visible in a repository, and gives a lease on it. The caller holds the
@@ -81,7 +98,11 @@ impl Files {
     ) -> Result<(), StoreError> {
         let link = self.layout.blob_link(repository, digest);
         let _turn = self.records.lock(&(repository, digest));
+        let size = size_of(&self.layout.blob(digest));
+        let before = if link.exists() { size } else { 0 };
+        let change = self.usage.held(repository, digest, before);
         self.durable.mark(&link)?;
+        change.end(size);
         self.leases.renew(&link).map(|_| ())
     }
 
@@ -135,7 +156,7 @@ impl Files {
             let written = self
                 .durable
                 .write(&self.layout.tag(repository, tag), &entry);
-            self.tag_changed(repository, Change::Added, tag, &written);
+            self.tag_changed(repository, names::Change::Added, tag, &written);
             written?;
         }
         Ok(())
@@ -149,16 +170,20 @@ impl Files {
         let digest = manifest.digest();
         let _turn = self.records.lock(&(repository, &digest));
         let path = self.layout.manifest(repository, &digest);
+        let size = manifest.size();
+        let before = if path.exists() { size } else { 0 };
+        let change = self.usage.held(repository, &digest, before);
         let written = self
             .durable
             .write(&path, &records::write(&ManifestEntry::of(manifest)))
+            .map(|()| change.end(size))
             .and_then(|()| self.leases.renew(&path).map(|_| ()));
         self.resolved
             .forget(&(repository.clone(), Version::Digest(digest)));
         match written {
             Ok(()) => self
                 .catalog
-                .changed(CATALOG, Change::Added, repository.as_str()),
+                .changed(CATALOG, names::Change::Added, repository.as_str()),
             Err(_) => self.catalog.forget(CATALOG),
         }
         written
@@ -246,7 +271,9 @@ impl Files {
         // A push may have repaired it meanwhile: then there is another file.
         if stamp.is_of(&path) {
             tracing::error!(path = %path.display(), "content was damaged and is taken away; push it again");
+            let change = self.usage.content(digest, &path);
             self.durable.remove(&path)?;
+            change.end(0);
         }
         Ok(Removal::Gone)
     }
@@ -276,7 +303,7 @@ impl Files {
     /// For who has the tag's lock, or owns the repository's.
     fn remove_tag(&self, repository: &RepositoryPath, tag: &Tag) -> Result<bool, StoreError> {
         let removed = self.durable.remove(&self.layout.tag(repository, tag));
-        self.tag_changed(repository, Change::Removed, tag, &removed);
+        self.tag_changed(repository, names::Change::Removed, tag, &removed);
         removed
     }
 
@@ -284,7 +311,7 @@ impl Files {
     fn tag_changed<T>(
         &self,
         repository: &RepositoryPath,
-        change: Change,
+        change: names::Change,
         tag: &Tag,
         tried: &Result<T, StoreError>,
     ) {
@@ -344,7 +371,11 @@ impl Files {
             self.durable
                 .remove(&self.layout.referrer(repository, subject, digest))?;
         }
+        let change = self.usage.held(repository, digest, entry.size);
         let removed = self.durable.remove(&path);
+        if removed.is_ok() {
+            change.end(0);
+        }
         self.resolved
             .forget(&(repository.clone(), Version::Digest(*digest)));
         // Where another repository has it, it is read once more.
@@ -353,7 +384,7 @@ impl Files {
             Ok(true) => {}
             Ok(false) => self
                 .catalog
-                .changed(CATALOG, Change::Removed, repository.as_str()),
+                .changed(CATALOG, names::Change::Removed, repository.as_str()),
             Err(_) => self.catalog.forget(CATALOG),
         }
         removed
@@ -375,8 +406,27 @@ impl Files {
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         let _turn = self.records.lock(&(repository, digest));
-        self.durable
-            .remove(&self.layout.blob_link(repository, digest))
+        let change = self.held_now(repository, digest);
+        let was_there = self
+            .durable
+            .remove(&self.layout.blob_link(repository, digest))?;
+        change.end(0);
+        Ok(was_there)
+    }
+
+    /// To be called before a link is removed, under its lock.
+    pub(super) fn held_now(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Change<'_, RepositoryPath> {
+        let link = self.layout.blob_link(repository, digest);
+        let size = if link.exists() {
+            size_of(&self.layout.blob(digest))
+        } else {
+            0
+        };
+        self.usage.held(repository, digest, size)
     }
 }
 

@@ -23,6 +23,7 @@ use super::hashing::Hashing;
 use super::layout::Layout;
 use super::lookup::names_in;
 use super::records::absent;
+use super::usage::size_of;
 use crate::store::{Idle, StoreError, UploadId};
 
 pub(super) use self::writer::write;
@@ -78,6 +79,7 @@ impl Uploads {
             if left_alone(&path, ABANDONED) {
                 let _ = fs::remove_file(&path);
             } else {
+                files.usage.uploads_grew(size_of(&path));
                 uploads.open.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -105,7 +107,9 @@ impl Uploads {
             }
             // A writer is always in memory.
             let Some(upload) = self.known(id) else {
+                let size = size_of(&data);
                 if fs::remove_file(&data).is_ok() {
+                    files.usage.uploads_shrank(size);
                     self.open.fetch_sub(1, Ordering::Relaxed);
                     ended.push(id);
                 }
@@ -114,7 +118,7 @@ impl Uploads {
             if let Ok(mut session) = Arc::clone(&upload.session).try_lock_owned()
                 && !session.ended
             {
-                self.end(id, &mut session);
+                self.end(files, id, &mut session);
                 ended.push(id);
             }
         }
@@ -127,6 +131,7 @@ impl Uploads {
         repository: &RepositoryPath,
         algorithm: Algorithm,
     ) -> Result<UploadId, StoreError> {
+        files.check_room(0)?;
         let id = UploadId::random();
         let data = files.layout.upload(repository, id);
         if let Err(error) = File::create_new(&data) {
@@ -182,7 +187,10 @@ impl Uploads {
         Arc::clone(upload)
     }
 
-    fn end(&self, id: UploadId, session: &mut Session) {
+    fn end(&self, files: &Files, id: UploadId, session: &mut Session) {
+        if !session.ended {
+            files.usage.uploads_shrank(session.offset);
+        }
         session.ended = true;
         // It may be gone already, by rename. What cannot be deleted now is swept later.
         if let Err(error) = fs::remove_file(&session.data)

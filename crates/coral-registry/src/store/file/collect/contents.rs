@@ -7,7 +7,6 @@ use coral_image::{Algorithm, Digest};
 
 use super::{ALGORITHMS, Ended, Pass, digest_of};
 use crate::store::StoreError;
-use crate::store::file::durable;
 use crate::store::file::lookup::names_in;
 use crate::store::file::records::absent;
 
@@ -17,7 +16,10 @@ impl Pass<'_> {
             let folder = self.files.layout.contents(algorithm);
             for shelf in names_in(&folder)? {
                 self.files.check_folder()?;
-                self.shelf(algorithm, &folder.join(shelf))?;
+                self.shelf(algorithm, &folder.join(&shelf))?;
+                if let Ok(byte) = u8::from_str_radix(&shelf, 16) {
+                    self.files.count_shelf(algorithm, byte)?;
+                }
             }
         }
         Ok(())
@@ -59,7 +61,7 @@ impl Pass<'_> {
         let is_marked = self.marked.contains(&key);
         let goes = !is_marked && {
             let _turn = files.contents.lock(digest);
-            !files.leases.is_held(key) && (self.rules.dry_run || durable::unlink(&path)?)
+            !files.leases.is_held(key) && (self.rules.dry_run || files.unlink_content(digest)?)
         };
         if !goes {
             self.is_waiting |= !is_marked;

@@ -293,8 +293,16 @@ impl Pass<'_> {
         let files = self.files;
         let link = files.layout.blob_link(repository, digest);
         let _turn = files.records.lock(&(repository, digest));
-        let is_over = files.leases.is_over(&link, began, self.rules.grace)?;
-        Ok(is_over && (self.rules.dry_run || durable::unlink(&link)?))
+        if !files.leases.is_over(&link, began, self.rules.grace)? {
+            return Ok(false);
+        }
+        if self.rules.dry_run {
+            return Ok(true);
+        }
+        let change = files.held_now(repository, digest);
+        let was_there = durable::unlink(&link)?;
+        change.end(0);
+        Ok(was_there)
     }
 }
 

@@ -35,7 +35,9 @@ impl Files {
             if !judged.is_of(&path) {
                 return Ok(false);
             }
+            let change = self.usage.content(digest, &path);
             self.durable.publish(&path, &aside)?;
+            change.end(0);
             self.durable.settle(&path)?;
         }
         // A manifest is answered from memory, too.

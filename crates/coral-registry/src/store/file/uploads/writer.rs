@@ -150,11 +150,17 @@ impl Held {
         let path = self.session.data.clone();
         let failed = |error| StoreError::io("write", &path, error);
         let offset = self.session.offset;
-        let file = match &mut self.file {
-            Some(file) => file,
-            empty => empty.insert(open_at(&path, offset).map_err(failed)?),
-        };
+        let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
+        if self.file.is_none() {
+            self.file = Some(open_at(&path, offset).map_err(failed)?);
+        }
+        if let Err(error) = self.store.files.take_room(written) {
+            self.back_to(self.told);
+            return Err(error.into());
+        }
+        let file = self.file.as_mut().ok_or(StoreError::Closed)?;
         if let Err(error) = write_all(file, batch) {
+            self.store.files.usage.uploads_shrank(written);
             let error = failed(error);
             let kept = match error {
                 StoreError::Full { .. } => self.told,
@@ -163,7 +169,6 @@ impl Held {
             self.back_to(kept);
             return Err(error.into());
         }
-        let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
         self.session.offset = offset + written;
         start_writing(file, offset, self.session.offset);
         self.upload
@@ -179,6 +184,8 @@ impl Held {
         let _ = open_at(&path, offset);
         self.file = None;
         self.session.hashing = Hashing::Unknown;
+        let given_back = self.session.offset.saturating_sub(offset);
+        self.store.files.usage.uploads_shrank(given_back);
         self.session.offset = offset;
         self.upload.offset.store(offset, Ordering::Release);
     }
@@ -240,6 +247,8 @@ impl Held {
 
     fn end(&mut self) {
         self.file = None;
-        self.store.uploads.end(self.id, &mut self.session);
+        self.store
+            .uploads
+            .end(&self.store.files, self.id, &mut self.session);
     }
 }

@@ -1,0 +1,86 @@
+//! `/coral/v1/storage`: what is stored, what may be stored, and what is free.
+//!
+//! The sums are for everybody, as the metrics are, which have them too. What one repository holds is
+//! for those who may read it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use coral_image::RepositoryPath;
+use http::StatusCode;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Refusal;
+use super::route::Route;
+use super::{Context, Registry, Response, gate, peer};
+use crate::store::{Bound, NoRoom};
+
+/// How old the look at the disk is at most that metrics show.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const COUNT_AGAIN: Duration = Duration::from_mins(1);
+
+impl Registry {
+    /// Counts what is stored, and then looks at the disk from time to time, until `stop`.
+    pub async fn keep_counted(self, stop: CancellationToken) {
+        let store = &self.context.store;
+        while let Err(error) = store.count(stop.clone()).await {
+            tracing::warn!(%error, "what is stored cannot be counted; it is tried again");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(COUNT_AGAIN) => {}
+            }
+        }
+        let mut was_full = false;
+        loop {
+            match store.look_at_space().await {
+                Ok(space) => {
+                    let lack = space.lack(0);
+                    tell(lack.as_ref(), was_full);
+                    was_full = lack.is_some();
+                }
+                Err(error) => tracing::debug!(%error, "the disk cannot be looked at"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+}
+
+/// Once when it begins, and once when it is over.
+fn tell(lack: Option<&NoRoom>, was_full: bool) {
+    match lack {
+        Some(lack) if !was_full => tracing::warn!("pushes are refused: {lack}"),
+        None if was_full => tracing::info!("there is room again, pushes are taken"),
+        _ => {}
+    }
+}
+
+pub(super) async fn sums(State(context): State<Arc<Context>>) -> Result<Response, Refusal> {
+    let space = context.store.look_at_space().await?;
+    let mut answer = serde_json::to_value(space).unwrap_or_default();
+    if let Some(lack) = space.lack(0) {
+        answer["full"] = json!(lack.to_string());
+        answer["reason"] = json!(match lack.bound {
+            Bound::Limit(_) => "Limit",
+            Bound::MinFree(_) => "MinFree",
+        });
+    }
+    Ok(super::json(StatusCode::OK, &answer))
+}
+
+pub(super) async fn of_repository(
+    State(context): State<Arc<Context>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (parts, _) = request.into_parts();
+    let route = Route::parse(&format!("/v2/{name}/tags/list"))?;
+    let visitor = gate::admit(&context, context.settings(), &parts.headers, peer(&parts)).await?;
+    gate::allow(&visitor, &route, &parts.method)?;
+    let bytes = RepositoryPath::parse(&name).map_or(0, |it| context.store.repository_bytes(&it));
+    Ok(super::json(StatusCode::OK, &json!({ "stored": bytes })))
+}

@@ -1,0 +1,379 @@
+//! How many bytes a store holds, in all and by repository.
+//!
+//! All of it is counted once at the start, folder by folder beside everything else, and kept up by
+//! whoever changes a file. The collection counts contents anew while it looks at them, which
+//! corrects what was changed by hand. No request walks through the store.
+
+use std::collections::HashMap;
+use std::fs;
+use std::hash::Hash;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use coral_image::{Algorithm, Digest, RepositoryPath};
+use rustix::fs::statvfs;
+use tokio_util::sync::CancellationToken;
+
+use super::Files;
+use super::collect::{ALGORITHMS, digest_of};
+use super::lookup::names_in;
+use crate::store::{Disk, Space, SpaceBounds, StoreError};
+
+/// The longest pause between two folders that are counted.
+const LONGEST_REST: Duration = Duration::from_millis(50);
+
+/// What a store holds and may hold.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    /// By shelf: the first byte of the digest.
+    contents: Tally<(Algorithm, u8)>,
+    /// Links and manifests, with the sizes of their content.
+    repositories: Tally<RepositoryPath>,
+    /// Bytes of open uploads.
+    uploads: AtomicU64,
+    is_counted: AtomicBool,
+    bounds: Mutex<SpaceBounds>,
+    /// At the last look.
+    disk: Mutex<Option<Disk>>,
+}
+
+impl Usage {
+    /// To be called before the content of `digest` is changed, under its lock.
+    pub(super) fn content(&self, digest: &Digest, path: &Path) -> Change<'_, (Algorithm, u8)> {
+        self.contents
+            .change(&shelf_of(digest), digest, size_of(path))
+    }
+
+    /// To be called before a link to, or the record of, `digest` is made or removed.
+    pub(super) fn held(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        before: u64,
+    ) -> Change<'_, RepositoryPath> {
+        self.repositories.change(repository, digest, before)
+    }
+
+    /// Bytes of all that a repository holds.
+    pub(super) fn of_repository(&self, repository: &RepositoryPath) -> u64 {
+        self.repositories.of(repository)
+    }
+
+    pub(super) fn set_bounds(&self, bounds: SpaceBounds) {
+        *locked(&self.bounds) = bounds;
+    }
+
+    pub(super) fn uploads_grew(&self, bytes: u64) {
+        self.uploads.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn uploads_shrank(&self, bytes: u64) {
+        let less = |now: u64| Some(now.saturating_sub(bytes));
+        let _ = self
+            .uploads
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    /// With the disk as it was at the last look.
+    pub(super) fn space(&self) -> Space {
+        let bounds = *locked(&self.bounds);
+        let space = Space {
+            stored: self.contents.total(),
+            uploads: self.uploads.load(Ordering::Acquire),
+            counted: self.is_counted.load(Ordering::Acquire),
+            limit: bounds.limit,
+            ..Space::default()
+        };
+        match *locked(&self.disk) {
+            Some(disk) => space.on(disk, &bounds),
+            None => space,
+        }
+    }
+}
+
+impl Files {
+    /// With a look at the disk.
+    pub(super) fn space(&self) -> Result<Space, StoreError> {
+        let root = self.layout.root();
+        let found = statvfs(root).map_err(|error| StoreError::io("look at", root, error.into()))?;
+        *locked(&self.usage.disk) = Some(Disk {
+            size: found.f_blocks.saturating_mul(found.f_frsize),
+            free: found.f_bavail.saturating_mul(found.f_frsize),
+        });
+        Ok(self.usage.space())
+    }
+
+    /// Whether `more` bytes may come.
+    pub(super) fn check_room(&self, more: u64) -> Result<(), StoreError> {
+        // Where the disk cannot be looked at, writing to it says why.
+        let space = self.space().unwrap_or_else(|_| self.usage.space());
+        match space.lack(more) {
+            Some(no_room) => Err(StoreError::NoRoom(Box::new(no_room))),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes room for `more` bytes of an upload, so that several uploads together stay within it.
+    pub(super) fn take_room(&self, more: u64) -> Result<(), StoreError> {
+        self.usage.uploads_grew(more);
+        // They are counted now, and the disk does not have them yet.
+        let space = self.space().unwrap_or_else(|_| self.usage.space());
+        let before = Space {
+            uploads: space.uploads.saturating_sub(more),
+            ..space
+        };
+        let Some(no_room) = before.lack(more) else {
+            return Ok(());
+        };
+        self.usage.uploads_shrank(more);
+        Err(StoreError::NoRoom(Box::new(no_room)))
+    }
+
+    /// Counts all that is there; what changes meanwhile is not lost.
+    pub(super) fn count(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        for algorithm in ALGORITHMS {
+            for byte in 0..=u8::MAX {
+                self.count_shelf(algorithm, byte)?;
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+            }
+        }
+        self.usage.contents.is_whole();
+        self.usage.is_counted.store(true, Ordering::Release);
+        self.count_repositories(&self.layout.repositories(), "", stop)?;
+        // Those that came behind the walk.
+        while let Some(repository) = self.usage.repositories.next_uncounted() {
+            self.count_repository(&repository)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the contents of a shelf anew, those of another name left out.
+    pub(super) fn count_shelf(&self, algorithm: Algorithm, byte: u8) -> Result<(), StoreError> {
+        let folder = self.layout.contents(algorithm).join(format!("{byte:02x}"));
+        rested(|| {
+            self.usage.contents.count(&(algorithm, byte), || {
+                let digests = names_in(&folder)?.into_iter();
+                let digests = digests.filter_map(|name| digest_of(algorithm, &name));
+                Ok(digests
+                    .map(|digest| (digest, size_of(&self.layout.blob(&digest))))
+                    .collect())
+            })
+        })
+    }
+
+    fn count_repositories(
+        &self,
+        folder: &Path,
+        prefix: &str,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        for name in names_in(folder)? {
+            let path = format!("{prefix}{name}");
+            // The folders of a repository itself begin with an underscore, which no name does.
+            let Ok(repository) = RepositoryPath::parse(&path) else {
+                continue;
+            };
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            self.count_repository(&repository)?;
+            self.count_repositories(&folder.join(&name), &format!("{path}/"), stop)?;
+        }
+        Ok(())
+    }
+
+    fn count_repository(&self, repository: &RepositoryPath) -> Result<(), StoreError> {
+        rested(|| {
+            self.usage.repositories.count(repository, || {
+                let mut found = HashMap::new();
+                for algorithm in ALGORITHMS {
+                    let links = names_in(&self.layout.blob_links(repository, algorithm))?;
+                    let manifests = names_in(&self.layout.manifests(repository, algorithm))?;
+                    let digests = links.into_iter().chain(manifests);
+                    let digests = digests.filter_map(|name| digest_of(algorithm, &name));
+                    found.extend(digests.map(|it| (it, size_of(&self.layout.blob(&it)))));
+                }
+                Ok(found)
+            })
+        })
+    }
+}
+
+/// Works, and rests as long: others are served meanwhile.
+fn rested<T>(work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = work();
+    std::thread::sleep(began.elapsed().min(LONGEST_REST));
+    done
+}
+
+fn shelf_of(digest: &Digest) -> (Algorithm, u8) {
+    let byte = u8::from_str_radix(&digest.hex()[..2], 16);
+    (digest.algorithm(), byte.unwrap_or_default())
+}
+
+/// Bytes of a file; 0 if it is not there.
+pub(super) fn size_of(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sums of sizes by folder.
+#[derive(Debug)]
+struct Tally<K>(Mutex<Sums<K>>);
+
+#[derive(Debug)]
+struct Sums<K> {
+    folders: HashMap<K, Sum>,
+    total: u64,
+    /// Whether a folder that is not known is empty.
+    is_whole: bool,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    bytes: u64,
+    is_counted: bool,
+    /// Changes that were begun and not ended, with the sizes before.
+    pending: HashMap<Digest, u64>,
+    /// While it is counted: what was changed since, with the sizes now.
+    changed: Option<HashMap<Digest, u64>>,
+}
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self(Mutex::new(Sums {
+            folders: HashMap::new(),
+            total: 0,
+            is_whole: false,
+        }))
+    }
+}
+
+impl<K: Clone + Eq + Hash> Tally<K> {
+    fn total(&self) -> u64 {
+        locked(&self.0).total
+    }
+
+    fn of(&self, key: &K) -> u64 {
+        locked(&self.0).folders.get(key).map_or(0, |sum| sum.bytes)
+    }
+
+    fn is_whole(&self) {
+        locked(&self.0).is_whole = true;
+    }
+
+    /// One that was only heard of by changes; if there is none, all that comes is new.
+    fn next_uncounted(&self) -> Option<K> {
+        let mut all = locked(&self.0);
+        let mut entries = all.folders.iter();
+        let found = entries.find(|(_, sum)| !sum.is_counted);
+        let found = found.map(|(key, _)| key.clone());
+        all.is_whole = found.is_none();
+        found
+    }
+
+    /// Begins a change of one file; for one file, one at a time.
+    fn change(&self, key: &K, digest: &Digest, before: u64) -> Change<'_, K> {
+        let mut all = locked(&self.0);
+        let is_whole = all.is_whole;
+        let sum = all.folders.entry(key.clone()).or_default();
+        sum.is_counted |= is_whole;
+        sum.pending.insert(*digest, before);
+        Change {
+            tally: self,
+            key: key.clone(),
+            digest: *digest,
+            before,
+            now: before,
+        }
+    }
+
+    /// Replaces the sum of a folder by what `read` finds. A file that is changed meanwhile counts as
+    /// it is when this ends, whether `read` saw it or not.
+    fn count(
+        &self,
+        key: &K,
+        read: impl FnOnce() -> Result<HashMap<Digest, u64>, StoreError>,
+    ) -> Result<(), StoreError> {
+        locked(&self.0)
+            .folders
+            .entry(key.clone())
+            .or_default()
+            .changed = Some(HashMap::new());
+        let found = read();
+        let mut all = locked(&self.0);
+        let all = &mut *all;
+        let sum = all.folders.entry(key.clone()).or_default();
+        let changed = sum.changed.take().unwrap_or_default();
+        let mut found = found?;
+        found.extend(changed);
+        found.extend(&sum.pending);
+        let bytes = found.values().sum();
+        all.total = all.total.saturating_add(bytes).saturating_sub(sum.bytes);
+        sum.bytes = bytes;
+        sum.is_counted = true;
+        all.forget_empty(key);
+        Ok(())
+    }
+}
+
+impl<K: Eq + Hash> Sums<K> {
+    fn forget_empty(&mut self, key: &K) {
+        let is_empty = |sum: &Sum| {
+            sum.is_counted && sum.bytes == 0 && sum.pending.is_empty() && sum.changed.is_none()
+        };
+        if self.is_whole && self.folders.get(key).is_some_and(is_empty) {
+            self.folders.remove(key);
+        }
+    }
+}
+
+/// A change of one file that was begun. Dropped without [`Self::end`], nothing was changed.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Change<'a, K: Eq + Hash> {
+    tally: &'a Tally<K>,
+    key: K,
+    digest: Digest,
+    before: u64,
+    now: u64,
+}
+
+impl<K: Eq + Hash> Change<'_, K> {
+    /// The file has so many bytes now; 0: it is gone.
+    pub(super) fn end(mut self, now: u64) {
+        self.now = now;
+    }
+}
+
+impl<K: Eq + Hash> Drop for Change<'_, K> {
+    fn drop(&mut self) {
+        let mut all = locked(&self.tally.0);
+        let all = &mut *all;
+        let Some(sum) = all.folders.get_mut(&self.key) else {
+            return;
+        };
+        sum.pending.remove(&self.digest);
+        if let Some(changed) = &mut sum.changed {
+            changed.insert(self.digest, self.now);
+        }
+        // What is not counted yet is counted as it is then.
+        if sum.is_counted {
+            let adjust = |it: u64| it.saturating_add(self.now).saturating_sub(self.before);
+            all.total = adjust(all.total);
+            sum.bytes = adjust(sum.bytes);
+        }
+        all.forget_empty(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests;

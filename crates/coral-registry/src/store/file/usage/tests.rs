@@ -1,0 +1,217 @@
+use bytes::Bytes;
+use coral_image::{Manifest, Tag};
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::file::open;
+use crate::store::file::publish::Content;
+use crate::store::{Bound, MinFree};
+
+fn digest(text: &str) -> Digest {
+    Digest::sha256(text.as_bytes())
+}
+
+fn found(files: &[(&str, u64)]) -> HashMap<Digest, u64> {
+    files
+        .iter()
+        .map(|(name, size)| (digest(name), *size))
+        .collect()
+}
+
+#[test]
+fn what_changes_while_a_folder_is_read_counts_once_whether_it_was_seen_or_not() {
+    let tally = Tally::<u8>::default();
+    let before_all = tally.change(&1, &digest("begun before"), 5);
+    let mut pending = None;
+    tally
+        .count(&1, || {
+            before_all.end(7);
+            tally.change(&1, &digest("new"), 0).end(10);
+            tally.change(&1, &digest("seen and gone"), 20).end(0);
+            drop(tally.change(&1, &digest("failed"), 3));
+            pending = Some(tally.change(&1, &digest("on its way"), 0));
+            Ok(found(&[
+                ("begun before", 5),
+                ("seen and gone", 20),
+                ("failed", 3),
+                ("on its way", 100),
+                ("old", 1000),
+            ]))
+        })
+        .unwrap();
+    assert_eq!(tally.of(&1), 7 + 10 + 3 + 1000);
+    pending.unwrap().end(100);
+    assert_eq!(tally.total(), 1120);
+    // Counted anew, what was wrong is right.
+    tally.count(&1, || Ok(found(&[("old", 900)]))).unwrap();
+    assert_eq!((tally.of(&1), tally.total()), (900, 900));
+}
+
+#[test]
+fn a_folder_that_comes_behind_the_walk_is_counted_and_later_ones_are_new() {
+    let tally = Tally::<u8>::default();
+    tally.change(&1, &digest("a"), 0).end(10);
+    assert_eq!(tally.total(), 0);
+    assert_eq!(tally.next_uncounted(), Some(1));
+    tally.count(&1, || Ok(found(&[("a", 10)]))).unwrap();
+    assert_eq!(tally.next_uncounted(), None);
+    tally.change(&2, &digest("b"), 0).end(5);
+    assert_eq!((tally.of(&2), tally.total()), (5, 15));
+    // What holds nothing takes no memory.
+    tally.change(&2, &digest("b"), 5).end(0);
+    assert_eq!(locked(&tally.0).folders.len(), 1);
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_keeps_its_sum() {
+    let tally = Tally::<u8>::default();
+    tally.count(&1, || Ok(found(&[("a", 10)]))).unwrap();
+    assert!(tally.count(&1, || Err(StoreError::Closed)).is_err());
+    assert_eq!(tally.of(&1), 10);
+}
+
+struct Folder {
+    files: Files,
+    dir: TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let files = open::open(&dir.path().join("store")).unwrap();
+        Self { files, dir }
+    }
+
+    fn push(&self, repository: &str, content: &[u8]) -> Digest {
+        let digest = Digest::sha256(content);
+        let source = self.dir.path().join("source");
+        std::fs::write(&source, content).unwrap();
+        let size = content.len() as u64;
+        let _hold = self.files.leases.hold(&digest);
+        self.files
+            .adopt_content(&digest, &source, size, Content::Unsynced)
+            .unwrap();
+        self.files.link(&path(repository), &digest).unwrap();
+        digest
+    }
+
+    fn sums(&self) -> (u64, u64, u64) {
+        let usage = &self.files.usage;
+        let of = |name| usage.of_repository(&path(name));
+        (usage.space().stored, of("a"), of("b/c"))
+    }
+
+    fn count(&self) {
+        self.files.count(&CancellationToken::new()).unwrap();
+    }
+}
+
+fn path(name: &str) -> RepositoryPath {
+    RepositoryPath::parse(name).unwrap()
+}
+
+fn manifest(layer: &Digest, size: usize) -> Manifest {
+    let json = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": coral_image::media_type::OCI_MANIFEST,
+        "config": {"mediaType": "a/b", "digest": layer, "size": size},
+        "layers": [],
+    });
+    Manifest::parse(Bytes::from(json.to_string()), None).unwrap()
+}
+
+#[test]
+fn what_is_kept_up_is_what_a_count_finds() {
+    let store = Folder::new();
+    let old = store.push("a", &[1; 1000]);
+    store.count();
+    assert!(store.files.usage.space().counted);
+    assert_eq!(store.sums(), (1000, 1000, 0));
+    let files = &store.files;
+    // Pushed twice, and mounted: on the disk once.
+    store.push("a", &[1; 1000]);
+    files.mount(&path("b/c"), &old, Some(&path("a"))).unwrap();
+    assert_eq!(store.sums(), (1000, 1000, 1000));
+    let new = store.push("b/c", &[2; 500]);
+    let manifest = manifest(&new, 500);
+    let tags = [Tag::parse("v1").unwrap(), Tag::parse("v2").unwrap()];
+    for _ in 0..2 {
+        files.put_manifest(&path("b/c"), &manifest, &tags).unwrap();
+    }
+    let size = manifest.size();
+    let kept_up = store.sums();
+    assert_eq!(kept_up, (1500 + size, 1000, 1500 + size));
+    store.count();
+    assert_eq!(store.sums(), kept_up);
+    // Deleted: of the repository at once, of the disk once it is collected.
+    files.delete_blob(&path("a"), &old).unwrap();
+    assert!(
+        files
+            .delete_manifest(&path("b/c"), &manifest.digest())
+            .unwrap()
+    );
+    assert_eq!(store.sums(), (1500 + size, 0, 1500));
+    let rules = crate::store::CollectionRules {
+        grace: Duration::ZERO,
+        untagged: None,
+        dry_run: false,
+        pace: crate::store::Pace::Alone,
+    };
+    let collected = files.collect(&rules, &CancellationToken::new()).unwrap();
+    assert!(collected.is_complete);
+    let after = store.sums();
+    store.count();
+    assert_eq!(store.sums(), after);
+    assert_eq!(after.0, collected.kept_bytes);
+}
+
+#[test]
+fn a_collection_counts_what_was_changed_by_hand() {
+    let store = Folder::new();
+    let blob = store.push("a", &[1; 1000]);
+    store.count();
+    std::fs::remove_file(store.files.layout.blob(&blob)).unwrap();
+    assert_eq!(store.sums().0, 1000);
+    let rules = crate::store::CollectionRules {
+        grace: Duration::from_hours(1),
+        untagged: None,
+        dry_run: false,
+        pace: crate::store::Pace::Alone,
+    };
+    store
+        .files
+        .collect(&rules, &CancellationToken::new())
+        .unwrap();
+    assert_eq!(store.sums().0, 0);
+}
+
+#[test]
+fn uploads_together_stay_within_the_limit_and_a_manifest_needs_room_too() {
+    let store = Folder::new();
+    let blob = store.push("a", &[1; 1000]);
+    store.count();
+    let manifest = manifest(&blob, 1000);
+    let files = &store.files;
+    let bounds = |limit, min_free| {
+        files.usage.set_bounds(SpaceBounds { limit, min_free });
+    };
+    bounds(Some(1300), MinFree::Bytes(0));
+    files.take_room(200).unwrap();
+    let refused = files.take_room(101).unwrap_err();
+    let StoreError::NoRoom(why) = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(why.bound, Bound::Limit(1300));
+    files.take_room(100).unwrap();
+    let tags = [Tag::parse("v1").unwrap()];
+    let put = || files.put_manifest(&path("a"), &manifest, &tags);
+    assert!(put().is_err());
+    files.usage.uploads_shrank(300);
+    put().unwrap();
+    // What is there may be tagged, mounted and deleted, whatever is left.
+    bounds(Some(1), MinFree::Bytes(u64::MAX));
+    assert!(files.check_room(0).is_err());
+    put().unwrap();
+    files.mount(&path("b/c"), &blob, None).unwrap();
+    assert!(files.delete_tag(&path("a"), &tags[0]).unwrap());
+}
