@@ -70,6 +70,8 @@ pub(crate) struct Node<R> {
     last: Vec<NodeImageStatus>,
     /// The changes of names that the last look made, and the looks in a row that made the same.
     settling: (Vec<NameAction>, u32),
+    /// The change of a name that the last look had no time for.
+    next_name: Option<NameAction>,
     /// Since when a removal waits for the running pulls.
     held_since: Option<Timestamp>,
     work: Work,
@@ -97,6 +99,7 @@ impl<R: ImageRuntime> Node<R> {
             placed: BTreeSet::new(),
             last: Vec::new(),
             settling: (Vec::new(), 0),
+            next_name: None,
             held_since: None,
             work: Work::default(),
         }
@@ -249,8 +252,9 @@ impl<R: ImageRuntime> Node<R> {
         if let Some(wait) = self.settle(&decision.names) {
             *wake = now + wait;
         }
-        names::apply(&mut decision, &spec.images, &*runtime).await?;
-        // After removals: the runtime removes an image with every name that it has then.
+        names::apply(&mut decision, &mut self.next_name, &spec.images, &*runtime).await?;
+        // After removals: the runtime removes an image with every name that it has then. Removals
+        // that are left wait for these pulls.
         for pull in &decision.pulls {
             self.work.pull(runtime.clone(), pull.clone(), now);
         }

@@ -1,9 +1,16 @@
 //! Changes of names: of each by itself, so that one that fails holds up no other.
 
+use std::time::Duration;
+
 use coral_api::node_images::{NodeImage, NodeImageStatus};
 use coral_cri::{Category, ImageRuntime, Marks, RuntimeError};
+use tokio::time::Instant;
 
 use super::decide::{Decision, leaving_status, pulled_name};
+
+/// How long one look goes on with changes of names: pulls, probes and the report wait for them. The
+/// last change may take longer by its own deadline.
+const TIME: Duration = Duration::from_secs(30);
 
 /// A change of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,29 +67,46 @@ impl NameAction {
 }
 
 /// Makes the changes of a decision, each of them whatever became of the others. What fails is
-/// reported on the image that the name belongs to. An error is returned where the runtime does not
-/// answer at all: one change may take too long by itself, two in a row mean more.
+/// reported on the image that the name belongs to. Past [`TIME`] no further change is begun: the
+/// next look makes the others, and begins with `first`, so that changes that fail each time keep
+/// no other waiting. An error is returned where the runtime does not answer at all.
 pub(crate) async fn apply<R: ImageRuntime>(
     decision: &mut Decision,
+    first: &mut Option<NameAction>,
     images: &[NodeImage],
     runtime: &R,
 ) -> Result<(), RuntimeError> {
-    let mut has_timed_out = false;
-    for action in std::mem::take(&mut decision.names) {
+    let mut actions = std::mem::take(&mut decision.names);
+    let place = actions.iter().position(|a| Some(a) == first.as_ref());
+    if let Some(place) = place {
+        actions.rotate_left(place);
+        *first = None;
+    }
+    let began = Instant::now();
+    let mut actions = actions.into_iter();
+    for action in actions.by_ref() {
         let done = action.apply(runtime).await;
-        let category = done.as_ref().err().map(RuntimeError::category);
-        let times_out = category == Some(Category::Timeout);
-        let is_away = category == Some(Category::Unavailable) || (times_out && has_timed_out);
-        has_timed_out = times_out;
         match done {
             Ok(()) => {}
-            Err(error) if is_away => return Err(error),
+            Err(error) if error.category() == Category::Unavailable => return Err(error),
             Err(error) => {
                 let name = action.name();
                 tracing::warn!(image = name, %error, "a name of an image was not changed");
                 note(decision, images, &action, &error);
             }
         }
+        if began.elapsed() >= TIME {
+            break;
+        }
+    }
+    let left = actions.as_slice();
+    if let Some(next) = left.first() {
+        *first = Some(next.clone());
+    }
+    for action in left.iter().filter(|action| action.is_removal()) {
+        show_leaving(decision, action.name(), |status| {
+            status.reason = Some("WaitsForRemovals".to_owned());
+        });
     }
     Ok(())
 }
@@ -108,17 +132,25 @@ fn note(decision: &mut Decision, images: &[NodeImage], action: &NameAction, erro
     }
     // A name by digest has no status of its own.
     if action.is_removal() && !name.contains('@') {
-        let mut status = leaving_status(name, "");
-        tell(&mut status);
-        let place = decision
-            .statuses
-            .binary_search_by(|other| other.reference.as_str().cmp(name));
-        if let Err(place) = place {
-            decision.statuses.insert(place, status);
-        }
+        show_leaving(decision, name, tell);
         return;
     }
     decision
         .trouble
         .push(format!("the image name {name}: {error}"));
+}
+
+/// Reports a name that still has to go, unless it has a status already. A name by digest has none.
+fn show_leaving(decision: &mut Decision, name: &str, tell: impl Fn(&mut NodeImageStatus)) {
+    if name.contains('@') {
+        return;
+    }
+    let mut status = leaving_status(name, "");
+    tell(&mut status);
+    let place = decision
+        .statuses
+        .binary_search_by(|other| other.reference.as_str().cmp(name));
+    if let Err(place) = place {
+        decision.statuses.insert(place, status);
+    }
 }

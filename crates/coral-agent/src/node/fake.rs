@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use coral_cri::{
     Category, ConfigPath, Credential, ImageName, ImageRuntime, Marks, RuntimeError, RuntimeImage,
@@ -23,6 +24,12 @@ pub(super) struct State {
     pub(super) held: BTreeSet<String>,
     /// Images cannot be given these names.
     pub(super) unnameable: BTreeMap<String, Category>,
+    /// Images that cannot be removed by these names.
+    pub(super) unremovable: BTreeMap<String, Category>,
+    /// How long a removal takes; needs a clock that is paused.
+    pub(super) removal_takes: Duration,
+    /// Every removal that was begun, in order.
+    pub(super) removals: Vec<String>,
     /// Every pull that was begun, in order.
     pub(super) pulls: Vec<String>,
     /// Whether every call fails.
@@ -151,7 +158,15 @@ impl ImageRuntime for FakeRuntime {
     async fn remove(&self, reference: &str) -> Result<(), RuntimeError> {
         // What runs beside it goes on.
         tokio::task::yield_now().await;
+        let takes = self.state().removal_takes;
+        if !takes.is_zero() {
+            tokio::time::advance(takes).await;
+        }
         let mut state = self.here()?;
+        state.removals.push(reference.to_owned());
+        if let Some(category) = state.unremovable.get(reference) {
+            return Err(RuntimeError::new("remove the image", *category, "no end"));
+        }
         if let Some(image) = state.names.get(reference).cloned() {
             state.names.retain(|_, name| name.digest != image.digest);
         }

@@ -304,6 +304,77 @@ async fn a_stuck_name(category: Category) {
 }
 
 #[tokio::test]
+async fn removals_that_take_too_long_hold_up_no_pull() {
+    let mut machine = Machine::start();
+    let two = ONE.replace('1', "2");
+    machine.apply(|spec| {
+        let second = NodeImage {
+            digest: two.clone(),
+            ..image("z:1")
+        };
+        let both = [image("y:1"), second].map(|image| NodeImage {
+            remove: true,
+            ..image
+        });
+        spec.images = both.into();
+    });
+    machine.until(|status| status.available == Some(2)).await;
+    let names: Vec<String> = machine.runtime.state().names.keys().cloned().collect();
+    let stuck = names.into_iter().map(|name| (name, Category::Timeout));
+    machine.runtime.state().unremovable = stuck.collect();
+    machine.apply(|spec| {
+        spec.images = vec![NodeImage {
+            digest: ONE.replace('1', "3"),
+            ..image("b:1")
+        }];
+    });
+    let status = machine.until(|status| status.available == Some(1)).await;
+    assert_eq!(status.message, None, "the runtime as a whole is well");
+    let removals = machine.runtime.state().removals.clone();
+    assert!(removals.len() >= 2, "{removals:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_makes_removals_for_half_a_minute_and_the_next_one_begins_with_the_others() {
+    let runtime = FakeRuntime::default();
+    runtime.state().removal_takes = Duration::from_secs(20);
+    let stuck = [("r.io/a:1".to_owned(), Category::Timeout)];
+    runtime.state().unremovable = stuck.into();
+    let mut first = None;
+    let mut look = async |names: &[&str]| {
+        let names = names.iter().map(|name| NameAction::Remove {
+            name: format!("r.io/{name}:1"),
+        });
+        let mut decision = Decision {
+            names: names.collect(),
+            ..Decision::default()
+        };
+        names::apply(&mut decision, &mut first, &[], &runtime)
+            .await
+            .unwrap();
+        let tried = std::mem::take(&mut runtime.state().removals);
+        let reasons = decision.statuses.into_iter();
+        let reasons = reasons.map(|status| (status.reference, status.reason.unwrap_or_default()));
+        (tried, reasons.collect::<Vec<_>>())
+    };
+    let (tried, reasons) = look(&["a", "b", "c", "d"]).await;
+    assert_eq!(tried, ["r.io/a:1", "r.io/b:1"]);
+    let told = [
+        ("a", "Timeout"),
+        ("c", "WaitsForRemovals"),
+        ("d", "WaitsForRemovals"),
+    ];
+    assert_eq!(
+        reasons,
+        told.map(|(name, reason)| (format!("r.io/{name}:1"), reason.to_owned()))
+    );
+    // While removals wait for pulls, the place is kept.
+    assert_eq!(look(&[]).await.0, Vec::<String>::new());
+    assert_eq!(look(&["a", "c", "d"]).await.0, ["r.io/c:1", "r.io/d:1"]);
+    assert_eq!(look(&["a"]).await.0, ["r.io/a:1"]);
+}
+
+#[tokio::test]
 async fn a_removal_takes_no_name_away_that_a_pull_of_the_same_look_adds() {
     let mut machine = Machine::start();
     let removed = |name: &str| NodeImage {
