@@ -19,6 +19,7 @@ mod settings;
 mod status;
 mod upkeep;
 
+use coral_image::Digest;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +155,19 @@ pub struct RegistryMirrorSpec {
     )]
     #[schemars(extend("nullable" = true))]
     pub suspend: bool,
+}
+
+impl RegistryMirrorSpec {
+    /// Differs whenever the spec does in more than `suspend` and `prune.dryRun`. These are set in
+    /// order to look at what vanished, so they alone confirm no deletion.
+    pub fn confirmation_digest(&self) -> Digest {
+        let mut spec = self.clone();
+        spec.suspend = false;
+        if let Some(prune) = &mut spec.prune {
+            prune.dry_run = false;
+        }
+        Digest::sha256(&serde_json::to_vec(&spec).unwrap_or_default())
+    }
 }
 
 /// A registry to copy to.

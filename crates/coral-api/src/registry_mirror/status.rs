@@ -31,6 +31,11 @@ pub struct RegistryMirrorStatus {
     /// Whether tags are deleted at present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruning: Option<PruningStatus>,
+    /// A digest of the spec without `suspend` and `prune.dryRun`. Only a change of it ends a pause
+    /// of `pruning`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
+    pub spec_digest: Option<String>,
     /// Bytes copied since the mirror was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_copied: Option<i64>,
@@ -64,11 +69,15 @@ pub struct RegistryMirrorStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PruningStatus {
-    /// Whether no tag is deleted until a person confirms it or changes the spec.
+    /// Whether no tag is deleted until a person confirms it, or changes more of the spec than
+    /// `suspend` and `prune.dryRun`.
     pub paused: bool,
     /// How many vanished images were taken note of: those that vanish beyond them are counted. -1
     /// takes note of all that are found next.
     pub accepted: i64,
+    /// While paused: how many images had vanished at the end of the last pass. A change of the spec
+    /// takes note of so many.
+    pub counted: i64,
 }
 
 impl PruningStatus {
@@ -76,13 +85,23 @@ impl PruningStatus {
     pub const CONFIRMED: Self = Self {
         paused: false,
         accepted: -1,
+        counted: 0,
     };
 
-    /// How it goes on once the spec was changed. That ends a pause, since the person who changed
-    /// the spec has looked; it confirms nothing that no pass has counted yet.
+    /// How it goes on once the spec was changed in more than `suspend` and `prune.dryRun`. That
+    /// ends a pause, since the person who changed the spec has looked; it confirms nothing that no
+    /// pass has counted yet: what vanishes later is judged again.
     #[must_use]
     pub fn after_change_of_spec(self) -> Self {
-        if self.paused { Self::CONFIRMED } else { self }
+        if self.paused {
+            Self {
+                paused: false,
+                accepted: self.counted.max(0),
+                counted: 0,
+            }
+        } else {
+            self
+        }
     }
 }
 

@@ -58,10 +58,12 @@ pub(super) fn snapshot(
     })
 }
 
-/// Whether tags are deleted.
+/// Whether tags are deleted. A spec that differs from the one of the status only in `suspend` and
+/// `prune.dryRun` leaves a pause as it is.
 fn pruning(mirror: &RegistryMirror, status: &RegistryMirrorStatus) -> PruningStatus {
     let before = status.pruning.unwrap_or_default();
-    if is_current(mirror) {
+    let digest = mirror.spec.confirmation_digest().to_string();
+    if is_current(mirror) || status.spec_digest == Some(digest) {
         before
     } else {
         before.after_change_of_spec()

@@ -249,6 +249,7 @@ impl MirrorPart {
         let input = status::Input {
             old: turn.mirror.status.as_ref(),
             generation: turn.mirror.metadata.generation,
+            spec: turn.prepared.spec,
             settings: &turn.prepared.settings,
             snapshot: &turn.snapshot,
             quiet: turn.quiet,

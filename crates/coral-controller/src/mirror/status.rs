@@ -11,7 +11,7 @@ use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::{
     MirrorSettings, MirroredRepository, RegistryMirror, RegistryMirrorStatus, Target, Visibility,
 };
-use coral_image::destination_path;
+use coral_image::{Digest, destination_path};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -25,6 +25,8 @@ use crate::store::Snapshot;
 pub(super) struct Input<'a> {
     pub(super) old: Option<&'a RegistryMirrorStatus>,
     pub(super) generation: Option<i64>,
+    /// The digest of the spec, of which only a change ends a pause.
+    pub(super) spec: Digest,
     pub(super) settings: &'a MirrorSettings,
     pub(super) snapshot: &'a coral_mirror::Snapshot,
     /// Whether nothing is being looked at or copied.
@@ -53,6 +55,7 @@ pub(super) fn status(
     }
     RegistryMirrorStatus {
         observed_generation: input.generation,
+        spec_digest: Some(input.spec.to_string()),
         last_sync,
         next_sync,
         repositories: Some(repositories),
@@ -348,7 +351,7 @@ fn prune_paused(counted: &RegistryMirrorStatus) -> Said {
         (
             "ManyVanished",
             "more than a fifth of the images vanished at their sources in one pass: no tag is \
-             deleted until the spec changes",
+             deleted until more of the spec changes than suspend and prune.dryRun",
         )
     } else {
         ("NotPaused", "")

@@ -194,6 +194,7 @@ fn status_of(
     let input = Input {
         old: mirror.status.as_ref(),
         generation: mirror.metadata.generation,
+        spec: mirror.spec.confirmation_digest(),
         settings: &settings,
         snapshot,
         quiet,
@@ -257,6 +258,7 @@ fn a_mirror_is_ready_once_it_was_asked_who_may_read_its_repositories() {
     let input = Input {
         old: None,
         generation: Some(3),
+        spec: mirror.spec.confirmation_digest(),
         settings: &settings,
         snapshot: &snapshot,
         quiet: true,
@@ -298,6 +300,7 @@ fn what_vanished_at_its_source_is_a_condition_and_stays_known_after_a_restart() 
     known.pruning = PruningStatus {
         paused: true,
         accepted: 4,
+        counted: 6,
     };
     let status = status_of(&mirror, &known, true, 10);
     assert_eq!(
@@ -321,7 +324,19 @@ fn what_vanished_at_its_source_is_a_condition_and_stays_known_after_a_restart() 
     )]);
     let well = status_of(&mirror, &well, true, 10).conditions.unwrap();
     assert!(!is_true(&well, SOURCE_GONE) && !is_true(&well, PRUNE_PAUSED));
-    // A controller that starts goes on so; a change of the spec is a person who has looked.
+}
+
+#[test]
+fn a_pause_ends_with_a_change_of_more_than_what_is_set_in_order_to_look() {
+    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    mirror.spec.prune = Some(serde_json::from_value(json!({"enabled": true})).unwrap());
+    let mut known = snapshot(vec![]);
+    known.pruning = PruningStatus {
+        paused: true,
+        accepted: 4,
+        counted: 6,
+    };
+    let status = status_of(&mirror, &known, true, 10);
     let mut stored = mirror;
     stored.metadata.generation = Some(3);
     stored.status = Some(RegistryMirrorStatus {
@@ -332,7 +347,16 @@ fn what_vanished_at_its_source_is_a_condition_and_stays_known_after_a_restart() 
     let restored = |mirror: &RegistryMirror| restore::snapshot(mirror, &none).unwrap().pruning;
     assert_eq!(restored(&stored), known.pruning);
     stored.metadata.generation = Some(4);
-    assert_eq!(restored(&stored), PruningStatus::CONFIRMED);
+    stored.spec.suspend = true;
+    stored.spec.prune.as_mut().unwrap().dry_run = true;
+    assert_eq!(restored(&stored), known.pruning, "set in order to look");
+    stored.spec.interval = Some("2h".to_owned());
+    let looked = PruningStatus {
+        paused: false,
+        accepted: 6,
+        counted: 0,
+    };
+    assert_eq!(restored(&stored), looked, "what was counted");
     let open = PruningStatus {
         paused: false,
         ..known.pruning
@@ -402,6 +426,7 @@ fn what_a_registry_has_loaded_says_nothing_about_the_one_after_it() {
         let input = Input {
             old: Some(&before),
             generation: Some(generation),
+            spec: mirror.spec.confirmation_digest(),
             settings: &settings,
             snapshot: &snapshot,
             quiet: true,
@@ -554,6 +579,7 @@ fn a_mirror_is_ready_once_the_registry_serves_its_public_repositories() {
         let input = Input {
             old: None,
             generation: Some(3),
+            spec: object.spec.confirmation_digest(),
             settings: &settings,
             snapshot: &snapshot,
             quiet: true,

@@ -31,7 +31,7 @@ pub struct Prepared {
     pub settings: MirrorSettings,
     /// Differs whenever the mirror's spec or something that it names does.
     pub fingerprint: Digest,
-    /// Differs whenever the mirror's spec does.
+    /// Differs whenever the mirror's spec does in more than `suspend` and `prune.dryRun`.
     pub spec: Digest,
     /// The registry that it copies to.
     pub destination: Host,
@@ -139,7 +139,6 @@ pub fn prepare<L: Lookup>(
 ) -> Result<Prepared, PrepareError<L::Error>> {
     let settings = mirror.settings().map_err(PrepareError::Settings)?;
     // As text without what is not given: a newer version finds the same.
-    let typed = serde_json::to_vec(&mirror.spec).unwrap_or_default();
     let namespace = metadata::namespace(&mirror.metadata);
     let mut named = Named {
         namespace,
@@ -163,7 +162,7 @@ pub fn prepare<L: Lookup>(
     Ok(Prepared {
         name: format!("{namespace}/{}", metadata::name(&mirror.metadata)),
         fingerprint: Digest::sha256(&named.seen),
-        spec: Digest::sha256(&typed),
+        spec: mirror.spec.confirmation_digest(),
         source_options: sources.filter(|(_, options)| is_special(options)).collect(),
         destination_options: [(destination.clone(), reached)]
             .into_iter()

@@ -14,6 +14,8 @@ pub(super) struct Guard {
     paused: bool,
     /// `None` takes note of whatever vanished when it is asked first.
     accepted: Option<usize>,
+    /// While paused: how many images had vanished when everything was last looked at.
+    counted: usize,
 }
 
 /// What became of a guard.
@@ -37,6 +39,7 @@ impl Guard {
         Self {
             paused: before.paused,
             accepted: usize::try_from(before.accepted).ok(),
+            counted: usize::try_from(before.counted).unwrap_or_default(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Guard {
     /// Everything was looked at: so many of a mirror's images are not at their sources.
     pub(super) fn judge(&mut self, vanished: usize, images: usize) -> Judgement {
         if self.paused {
+            self.counted = vanished;
             return Judgement::Paused;
         }
         let accepted = self.accepted.unwrap_or(vanished);
@@ -55,6 +59,7 @@ impl Guard {
         if new.saturating_mul(FRACTION) > images {
             self.accepted = Some(accepted);
             self.paused = true;
+            self.counted = vanished;
             return Judgement::Pauses { vanished: new };
         }
         self.accepted = Some(vanished);
@@ -66,6 +71,7 @@ impl Guard {
         PruningStatus {
             paused: self.paused,
             accepted: accepted.unwrap_or(PruningStatus::CONFIRMED.accepted),
+            counted: i64::try_from(self.counted).unwrap_or(i64::MAX),
         }
     }
 }
@@ -86,6 +92,21 @@ mod tests {
         assert_eq!(guard.judge(61, 100), Judgement::Open);
         assert_eq!(guard.judge(61, 100), Judgement::Open);
         assert_eq!(guard.judge(82, 100), Judgement::Pauses { vanished: 21 });
+    }
+
+    /// Regression: what vanished after the change was deleted with what had been counted.
+    #[test]
+    fn a_change_of_the_spec_confirms_what_the_last_pass_counted_and_no_more() {
+        let mut guard = Guard::restored(None);
+        assert_eq!(guard.judge(25, 100), Judgement::Pauses { vanished: 25 });
+        assert_eq!(guard.judge(30, 100), Judgement::Paused);
+        let kept = Guard::restored(Some(guard.status())).status();
+        assert_eq!((kept.paused, kept.accepted, kept.counted), (true, 0, 30));
+        let changed = || Guard::restored(Some(kept.after_change_of_spec()));
+        assert_eq!(changed().judge(30, 100), Judgement::Open);
+        assert_eq!(changed().judge(50, 100), Judgement::Open, "20 more");
+        let everything = changed().judge(100, 100);
+        assert_eq!(everything, Judgement::Pauses { vanished: 70 });
     }
 
     #[test]

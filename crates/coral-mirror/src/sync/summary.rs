@@ -66,6 +66,7 @@ impl Summary {
             pruning: PruningStatus {
                 paused: sum.pruning.paused || one.pruning.paused,
                 accepted: sum.pruning.accepted.saturating_add(one.pruning.accepted),
+                counted: sum.pruning.counted.saturating_add(one.pruning.counted),
             },
             moved: sum.moved.saturating_add(one.moved),
             pruned: sum.pruned + one.pruned,

@@ -16,7 +16,8 @@ const FILE: &str = "pruning.json";
 /// What is remembered of a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
-    /// Differs whenever the mirror's spec does: a change of that ends a pause.
+    /// Differs whenever the mirror's spec does in more than `suspend` and `prune.dryRun`: a change
+    /// of that ends a pause.
     spec: Digest,
     #[serde(flatten)]
     pruning: PruningStatus,
@@ -89,6 +90,7 @@ mod tests {
         let paused = PruningStatus {
             paused: true,
             accepted: 7,
+            counted: 9,
         };
         let mut pruning = Pruning::read(data.path());
         assert_eq!(pruning.of(&name, &spec), None);
@@ -99,7 +101,12 @@ mod tests {
         let again = Pruning::read(data.path());
         assert_eq!(again.of(&name, &spec), Some(paused));
         let other = Digest::sha256(b"other");
-        assert_eq!(again.of(&name, &other), Some(PruningStatus::CONFIRMED));
+        let open = PruningStatus {
+            paused: false,
+            accepted: 9,
+            counted: 0,
+        };
+        assert_eq!(again.of(&name, &other), Some(open), "what was counted");
     }
 
     /// Regression: an edit of the interval let a source that lost everything delete the last copies.
@@ -110,6 +117,7 @@ mod tests {
         let open = PruningStatus {
             paused: false,
             accepted: 7,
+            counted: 0,
         };
         let mut pruning = Pruning::read(data.path());
         let now = [(&name, spec, Some(open))];
