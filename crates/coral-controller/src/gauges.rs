@@ -4,8 +4,9 @@
 //! the controller that leads has them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use coral_api::conditions::kind::READY;
+use coral_api::conditions::kind::{DEGRADED, READY};
 use coral_api::node_images::NodeImages;
 use coral_api::{Registry, RegistryMirror};
 use jiff::Timestamp;
@@ -29,6 +30,8 @@ pub(crate) struct Gauges {
     pub(crate) registries: BTreeMap<ObjectKey, bool>,
     /// Nodes that are not as their NodeImages object says.
     pub(crate) nodes_behind: usize,
+    /// Mirrors and Registries that have no gauges, since there are too many.
+    pub(crate) omitted: usize,
 }
 
 /// What the gauges of a mirror show.
@@ -42,6 +45,9 @@ pub(crate) struct MirrorGauges {
     pub(crate) source_gone: i64,
     /// End of the last look at the source, in seconds since 1970, if nothing failed in it.
     pub(crate) last_success: Option<i64>,
+    /// Shown while no success is known, so that an alert on the age has a value: when the mirror
+    /// began to fail, or else when it was made.
+    pub(crate) no_success_since: i64,
 }
 
 impl MirrorGauges {
@@ -55,19 +61,20 @@ impl MirrorGauges {
     }
 }
 
-/// Decides what the gauges show.
+/// Decides what the gauges show, in a controller of the namespace `own`.
 pub(crate) fn decide(
+    own: &str,
     mirrors: &Snapshot<RegistryMirror>,
     registries: &Snapshot<Registry>,
     nodes: &Snapshot<NodeImages>,
 ) -> Gauges {
-    let mirrors = mirrors.iter().take(MAX_OBJECTS);
-    let registries = registries.iter().take(MAX_OBJECTS);
+    let left_out = |count: usize| count.saturating_sub(MAX_OBJECTS);
     Gauges {
-        mirrors: mirrors
+        omitted: left_out(mirrors.len()) + left_out(registries.len()),
+        mirrors: first(mirrors, own)
             .map(|(key, mirror)| (key.clone(), of_mirror(mirror)))
             .collect(),
-        registries: registries
+        registries: first(registries, own)
             .map(|(key, registry)| {
                 let status = registry.status.as_ref();
                 let conditions = status.and_then(|status| status.conditions.as_deref());
@@ -78,15 +85,35 @@ pub(crate) fn decide(
     }
 }
 
+/// The objects that have gauges: those of Coral's own namespace first, so that no number of other
+/// objects hides them.
+fn first<'a, K>(
+    all: &'a Snapshot<K>,
+    own: &'a str,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<K>)> {
+    let is_own = move |key: &ObjectKey| key.namespace == own;
+    let own = all.iter().filter(move |(key, _)| is_own(key));
+    let others = all.iter().filter(move |(key, _)| !is_own(key));
+    own.chain(others).take(MAX_OBJECTS)
+}
+
 fn of_mirror(mirror: &RegistryMirror) -> MirrorGauges {
+    let made = mirror.metadata.creation_timestamp.as_ref();
+    let made = made.map_or(0, |made| made.0.as_second());
     let Some(status) = &mirror.status else {
-        return MirrorGauges::default();
+        return MirrorGauges {
+            no_success_since: made,
+            ..MirrorGauges::default()
+        };
     };
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let mut degraded = conditions.iter().filter(|c| c.type_ == DEGRADED);
+    let failing = degraded.find(|condition| condition.status == "True");
     let failed = status.failed.unwrap_or_default();
     let failures = status.failures.as_ref().map_or(0, Vec::len);
     let last = status.last_sync.as_ref();
     MirrorGauges {
-        ready: is_ready(status.conditions.as_deref().unwrap_or_default()),
+        ready: is_ready(conditions),
         mirrored: status.mirrored.unwrap_or_default(),
         pending: status.pending.unwrap_or_default(),
         failed,
@@ -94,6 +121,7 @@ fn of_mirror(mirror: &RegistryMirror) -> MirrorGauges {
         last_success: last
             .filter(|_| failed == 0 && failures == 0)
             .map(|last| last.0.as_second()),
+        no_success_since: failing.map_or(made, |c| c.last_transition_time.0.as_second()),
     }
 }
 
@@ -135,6 +163,7 @@ impl Part for GaugesPart {
     async fn pass(&mut self, _: Timestamp) -> Result<Wake, PassError> {
         let cluster = &self.context.cluster;
         let gauges = decide(
+            &self.context.config.namespace,
             &cluster.mirrors.snapshot(),
             &cluster.registries.snapshot(),
             &cluster.node_images.snapshot(),
@@ -164,6 +193,44 @@ mod tests {
             "lastTransitionTime": "2026-01-01T00:00:00Z"})
     }
 
+    fn degraded() -> Value {
+        json!({"type": "Degraded", "status": "True", "reason": "Failing", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    #[test]
+    fn a_mirror_that_never_succeeded_has_an_age_from_the_time_it_was_made() {
+        let mut made = mirror(&Value::Null);
+        made.metadata.creation_timestamp =
+            serde_json::from_value(json!("2026-01-01T00:00:05Z")).unwrap();
+        let gauges = decided(vec![made], &[], &[]);
+        let metrics = Metrics::default();
+        metrics.show(&Gauges::default(), &gauges);
+        let line =
+            r#"coral_mirror_last_success_timestamp_seconds{namespace="a",mirror="m"} 1767225605"#;
+        let shown = text(&metrics);
+        assert!(shown.contains(line), "{shown}");
+    }
+
+    #[test]
+    fn objects_beyond_the_most_are_counted_and_those_of_the_system_are_never_left_out() {
+        let named = |namespace: &str, name: String| {
+            let mut object = mirror(&Value::Null);
+            object.metadata.namespace = Some(namespace.to_owned());
+            object.metadata.name = Some(name);
+            object
+        };
+        let tenants = (0..MAX_OBJECTS + 2).map(|number| named("a", format!("m{number}")));
+        let own = named("coral-system", "m".to_owned());
+        let gauges = decided(tenants.chain([own]).collect(), &[], &[]);
+        assert_eq!((gauges.mirrors.len(), gauges.omitted), (MAX_OBJECTS, 3));
+        let own = ObjectKey::new("coral-system", "m");
+        assert!(gauges.mirrors.contains_key(&own));
+        let metrics = Metrics::default();
+        metrics.show(&Gauges::default(), &gauges);
+        assert!(text(&metrics).contains("coral_objects_without_gauges 3"));
+    }
+
     fn decided(mirrors: Vec<RegistryMirror>, registries: &[&str], nodes: &[Value]) -> Gauges {
         let registries = registries.iter().map(|ready| {
             let object = json!({"metadata": {"name": "reg", "namespace": "a"}, "spec": {},
@@ -176,6 +243,7 @@ mod tests {
             serde_json::from_value::<NodeImages>(object).unwrap()
         });
         decide(
+            "coral-system",
             &Store::from_objects(mirrors).snapshot(),
             &Store::from_objects(registries).snapshot(),
             &Store::from_objects(nodes).snapshot(),
@@ -219,7 +287,7 @@ mod tests {
         }
         // A pass that failed leaves the time of the last one that did not.
         let failing = json!({"mirrored": 4, "pending": 0, "failed": 2,
-            "lastSync": "2026-01-01T01:00:00Z", "conditions": [condition("False")]});
+            "lastSync": "2026-01-01T01:00:00Z", "conditions": [condition("False"), degraded()]});
         let second = decided(vec![mirror(&failing)], &["False"], &[]);
         metrics.show(&first, &second);
         let shown = text(&metrics);
@@ -231,6 +299,12 @@ mod tests {
         ] {
             assert!(shown.contains(line), "{line} is not in {shown}");
         }
+        let restarted = Metrics::default();
+        restarted.show(&Gauges::default(), &second);
+        let line =
+            r#"coral_mirror_last_success_timestamp_seconds{namespace="a",mirror="m"} 1767225600"#;
+        let shown_again = text(&restarted);
+        assert!(shown_again.contains(line), "failing since: {shown_again}");
         metrics.show(&second, &Gauges::default());
         let shown = text(&metrics);
         assert!(

@@ -93,6 +93,7 @@ pub(crate) struct Metrics {
     mirror_last_success: Family<MirrorLabels, Gauge>,
     registry_ready: Family<RegistryLabels, Gauge>,
     nodes_behind: Gauge,
+    omitted: Gauge,
 }
 
 impl Default for Metrics {
@@ -109,6 +110,7 @@ impl Default for Metrics {
             mirror_last_success: Family::default(),
             registry_ready: Family::default(),
             nodes_behind: Gauge::default(),
+            omitted: Gauge::default(),
         }
     }
 }
@@ -152,7 +154,8 @@ impl Metrics {
         );
         registry.register(
             "coral_mirror_last_success_timestamp_seconds",
-            "End of the last pass of the RegistryMirror in which nothing failed",
+            "End of the last pass of the RegistryMirror in which nothing failed; while none is known, \
+             when it began to fail or was made",
             self.mirror_last_success.clone(),
         );
         registry.register(
@@ -165,6 +168,11 @@ impl Metrics {
             "Nodes that are not as their NodeImages object says",
             self.nodes_behind.clone(),
         );
+        registry.register(
+            "coral_objects_without_gauges",
+            "RegistryMirrors and Registries beyond the first 1000, which have no gauges",
+            self.omitted.clone(),
+        );
     }
 
     /// Shows how the objects stand; `before` is what was shown last, of which what is gone leaves.
@@ -175,7 +183,10 @@ impl Metrics {
             ready.set(i64::from(mirror.ready));
             let gone = self.mirror_source_gone.get_or_create(&labels);
             gone.set(mirror.source_gone);
-            if let Some(time) = mirror.last_success {
+            // A pass that failed leaves the time of the last one that did not.
+            let is_new = !before.mirrors.contains_key(key);
+            let unknown = is_new.then_some(mirror.no_success_since);
+            if let Some(time) = mirror.last_success.or(unknown) {
                 self.mirror_last_success.get_or_create(&labels).set(time);
             }
             for (state, count) in mirror.counts() {
@@ -204,6 +215,8 @@ impl Metrics {
         }
         let behind = i64::try_from(now.nodes_behind).unwrap_or(i64::MAX);
         self.nodes_behind.set(behind);
+        let omitted = i64::try_from(now.omitted).unwrap_or(i64::MAX);
+        self.omitted.set(omitted);
     }
 
     pub(crate) fn passed(&self, part: &'static str, outcome: Outcome, took: Duration) {
