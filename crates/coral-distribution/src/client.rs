@@ -15,7 +15,7 @@ use crate::error::{Error, Problem};
 use crate::open_uploads::OpenUploads;
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
-use crate::repository::{ReferrersLocks, RepositoryClient};
+use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
 use crate::transport::{Body, Transport, authority_of, is_html, refusal};
 
 /// One pool of connections and one cache of tokens; cloning shares them.
@@ -24,6 +24,7 @@ pub struct Client {
     pub(crate) transport: Arc<Transport>,
     auth: Arc<Auth>,
     referrers: Arc<ReferrersLocks>,
+    throttled_mounts: Arc<ThrottledMounts>,
     abandoned: Abandoned,
     open_uploads: Option<OpenUploads>,
 }
@@ -39,6 +40,7 @@ impl Client {
             transport: Arc::new(Transport::new(options)?),
             auth: Arc::default(),
             referrers: Arc::default(),
+            throttled_mounts: Arc::default(),
             abandoned: Abandoned::default(),
         })
     }
@@ -62,6 +64,7 @@ impl Client {
             base,
             session,
             Arc::clone(&self.referrers),
+            Arc::clone(&self.throttled_mounts),
             self.abandoned.clone(),
             self.open_uploads.clone(),
         )

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use coral_image::{Repository, Version};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use crate::abandoned::Abandoned;
@@ -22,7 +22,7 @@ use crate::open_uploads::OpenUploads;
 use crate::transport::{Body, Response, refusal};
 
 pub(crate) use referrers::ReferrersLocks;
-pub(crate) use uploads::RegistryUpload;
+pub(crate) use uploads::{RegistryUpload, ThrottledMounts};
 
 /// What became of a manifest that was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub struct RepositoryClient {
     base: Result<Url, String>,
     session: Arc<Session>,
     referrers: Arc<ReferrersLocks>,
+    throttled_mounts: Arc<ThrottledMounts>,
     abandoned: Abandoned,
     open_uploads: Option<OpenUploads>,
 }
@@ -76,6 +77,7 @@ impl RepositoryClient {
         base: Result<Url, Problem>,
         session: Arc<Session>,
         referrers: Arc<ReferrersLocks>,
+        throttled_mounts: Arc<ThrottledMounts>,
         abandoned: Abandoned,
         open_uploads: Option<OpenUploads>,
     ) -> Self {
@@ -85,6 +87,7 @@ impl RepositoryClient {
             base,
             session,
             referrers,
+            throttled_mounts,
             abandoned,
             open_uploads,
         }
@@ -126,6 +129,13 @@ impl RepositoryClient {
             Version::Digest(digest) => format!("{path}@{digest}"),
         }
     }
+}
+
+/// Whether an answer to `HEAD` may be about the method, so that `GET` is the way to ask. Of what is
+/// not there, of who may not, and of a registry that is busy or broken, `GET` says the same.
+fn is_without_head(status: StatusCode) -> bool {
+    status == StatusCode::NOT_IMPLEMENTED
+        || status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 408 | 429)
 }
 
 /// The answer if it has one of these statuses, else what it says as an error.

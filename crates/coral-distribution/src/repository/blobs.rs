@@ -5,15 +5,19 @@ use futures::StreamExt as _;
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, RANGE};
 use http::{Method, StatusCode};
 
-use super::{Access, Call, RepositoryClient, expect, header};
+use super::{Access, Call, RepositoryClient, expect, header, is_without_head};
 use crate::blob_stream::{BlobStream, Checked, Incoming, Promise};
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Response, is_html};
 
 impl RepositoryClient {
-    /// The length of a blob, by `HEAD`; `None` if it is not there.
+    /// The length of a blob, by `HEAD`; `None` if it is not there. Where `HEAD` itself is refused,
+    /// the head of the answer to a `GET` says it.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        let response = self.ask_blob(Method::HEAD, digest, 0).await?;
+        let mut response = self.ask_blob(Method::HEAD, digest, 0).await?;
+        if is_without_head(response.status()) {
+            response = self.ask_blob(Method::GET, digest, 0).await?;
+        }
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }

@@ -7,7 +7,7 @@ use coral_image::{
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
-use super::{Access, Call, PutManifest, RepositoryClient, expect, header};
+use super::{Access, Call, PutManifest, RepositoryClient, expect, header, is_without_head};
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Body, Response, is_html, markup, read_bounded};
 
@@ -16,14 +16,14 @@ const OCI_SUBJECT: &str = "oci-subject";
 
 impl RepositoryClient {
     /// What a tag or digest points at, by `HEAD`; `None` if it is not there. Where the answer
-    /// lacks the digest or the length, the manifest is read.
+    /// lacks the digest or the length, or `HEAD` itself is refused, the manifest is read.
     pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
         let asked = format!("looking up {}", self.named(version));
         let response = self.ask_manifest(Method::HEAD, version, &asked).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        if matches!(response.status().as_u16(), 405 | 501) {
+        if is_without_head(response.status()) {
             return self.head_by_get(version).await;
         }
         let response = expect(response, &[200]).await?;

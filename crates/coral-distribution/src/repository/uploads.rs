@@ -1,5 +1,6 @@
 //! Pushing blobs to a registry.
 
+mod mounts;
 mod remembered;
 mod resume;
 
@@ -19,6 +20,9 @@ use crate::location;
 use crate::open_uploads::Memory;
 use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
+
+pub(crate) use mounts::ThrottledMounts;
+use mounts::upload_may_help;
 
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 /// Coral's registry says so with the uploads that it accepts: it holds what comes against the
@@ -59,7 +63,8 @@ enum Standing {
 impl RepositoryClient {
     /// Starts to push a blob, or has it mounted from a repository of the same registry: from its
     /// own, if it has it already. Without one, the blob is sent whether or not the registry
-    /// believes that it has it. A registry that refuses to mount is asked again for an upload.
+    /// believes that it has it. A registry that does not mount is asked again for an upload, and
+    /// one that throttles the mount at the next push.
     pub async fn begin_blob(
         &self,
         digest: &Digest,
@@ -82,11 +87,18 @@ impl RepositoryClient {
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<Option<RegistryUpload>, Error> {
-        let wish = mount_from.map_or(Wish::Upload, |from| Wish::Mount { from });
-        match self.post_upload(digest, wish).await {
-            Err(error) if mount_from.is_some() && is_refusal(&error) => {
-                self.post_upload(digest, Wish::Upload).await
+        let Some(from) = mount_from else {
+            return self.post_upload(digest, Wish::Upload).await;
+        };
+        if self.throttled_mounts.take(&self.repository, digest) {
+            return self.post_upload(digest, Wish::Upload).await;
+        }
+        match self.post_upload(digest, Wish::Mount { from }).await {
+            Err(error) if error.category() == Category::RateLimited => {
+                self.throttled_mounts.note(&self.repository, digest);
+                Err(error)
             }
+            Err(error) if upload_may_help(&error) => self.post_upload(digest, Wish::Upload).await,
             other => other,
         }
     }
@@ -186,27 +198,20 @@ fn no_location(response: &Response) -> Error {
     ))
 }
 
-/// A registry may refuse to mount in any of these ways; none says that an upload is refused.
-fn is_refusal(error: &Error) -> bool {
-    matches!(
-        error.category(),
-        Category::Unauthorized | Category::Forbidden | Category::NotFound | Category::Refused
-    )
-}
-
 impl RegistryUpload {
     /// Whether another repository of the registry has the blob, so that it could be mounted.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.elsewhere
     }
 
-    /// Has the blob mounted from whichever repository has it; what this upload took is given up.
+    /// Has the blob mounted from whichever repository has it; what this upload took is given up. It
+    /// goes on where the mount fails.
     pub(crate) async fn mount(self) -> Result<BlobPush, Error> {
         let wish = Wish::MountFromAnywhere;
-        self.client
-            .post_upload(&self.digest, wish)
-            .await
-            .map(push_of)
+        match self.client.post_upload(&self.digest, wish).await {
+            Err(error) if upload_may_help(&error) => Ok(push_of(Some(self))),
+            other => other.map(push_of),
+        }
     }
 
     /// Sends everything in one request and ends the upload.

@@ -18,6 +18,21 @@ async fn under(effect: Effect) -> Result<Vec<u8>, Error> {
 }
 
 #[tokio::test]
+async fn the_length_of_a_blob_is_known_where_head_is_refused() {
+    for refusal in [400, 405, 501] {
+        let (registry, built) = registry_with_image().await;
+        let answer = status(refusal, &[], "");
+        registry.fault(Fault::new(answer).method("HEAD").path("/blobs/"));
+        let client = anonymous(&registry);
+        let (blob, _) = large_blob(&built);
+        let size = client.blob_size(&blob.digest).await.unwrap();
+        assert_eq!(size, Some(blob.size), "{refusal}");
+        let missing = Digest::sha256(b"missing");
+        assert_eq!(client.blob_size(&missing).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn a_blob_comes_whole() {
     let (registry, built) = registry_with_image().await;
     let client = anonymous(&registry);

@@ -77,6 +77,26 @@ async fn a_head_without_digest_or_length_or_without_head_reads_the_manifest() {
 }
 
 #[tokio::test]
+async fn head_that_is_refused_for_itself_is_followed_by_get_and_no_other_answer_is() {
+    for (refusal, reads) in [
+        (400, 1),
+        (406, 1),
+        (501, 1),
+        (401, 0),
+        (404, 0),
+        (429, 0),
+        (503, 0),
+    ] {
+        let (registry, built) = registry_with_image().await;
+        registry.fault(Fault::new(status(refusal, &[], "")).method("HEAD"));
+        let head = anonymous(&registry).head(&tag("1")).await;
+        let found = head.ok().flatten().map(|head| head.digest);
+        assert_eq!(found, (reads > 0).then(|| built.digest()), "{refusal}");
+        assert_eq!(registry.count(|r| r.method == "GET"), reads, "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_bytes_are_named_by_digest_and_by_tag() {
     let (registry, built) = registry_with_image().await;
     registry.fault(Fault::new(Effect::FlipByte { at: 20 }));

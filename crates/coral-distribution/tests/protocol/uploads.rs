@@ -94,6 +94,40 @@ async fn a_registry_that_refuses_to_mount_still_gets_the_blob() {
 }
 
 #[tokio::test]
+async fn a_mount_that_breaks_is_followed_by_an_upload() {
+    let stalls = Effect::Stall;
+    for effect in [
+        status(500, &[], ""),
+        status(503, &[], ""),
+        Effect::Close,
+        stalls,
+    ] {
+        let registry = FaultRegistry::start().await;
+        registry.fault(Fault::new(effect.clone()).path("mount="));
+        let options = patient_enough(&registry, &effect);
+        let client = with(&registry, options, Credentials::none());
+        let base = RepositoryPath::parse("library/base").unwrap();
+        let (digest, name) = (Digest::sha256(b"x"), format!("{effect:?}"));
+        let push = client.begin_blob(&digest, Some(&base)).await.expect(&name);
+        assert!(matches!(push, BlobPush::Upload(_)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_mount_that_is_throttled_is_followed_by_an_upload_after_the_wait() {
+    let registry = FaultRegistry::start().await;
+    let throttled = status(429, &[("retry-after", "7")], "");
+    registry.fault(Fault::new(throttled).path("mount="));
+    let (client, digest) = (anonymous(&registry), Digest::sha256(b"x"));
+    let base = RepositoryPath::parse("library/base").unwrap();
+    let begin = || client.begin_blob(&digest, Some(&base));
+    let wait = begin().await.unwrap_err().retry_after().unwrap();
+    assert_eq!(wait.as_secs(), 7);
+    assert!(matches!(begin().await.unwrap(), BlobPush::Upload(_)));
+    assert!(begin().await.is_err(), "later pushes ask for a mount again");
+}
+
+#[tokio::test]
 async fn wrong_bytes_are_refused_by_the_other_side_with_its_reason() {
     let registry = FaultRegistry::start().await;
     let client = anonymous(&registry);
