@@ -16,6 +16,7 @@ mod metrics;
 mod node;
 mod probe;
 mod publish;
+mod pulse;
 mod report;
 mod run;
 mod watch;

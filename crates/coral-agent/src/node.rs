@@ -22,6 +22,7 @@ use crate::images::names::{self, NameAction};
 use crate::metrics::Metrics;
 use crate::probe::{Host, Next, Proofs, Standing};
 use crate::publish::Report;
+use crate::pulse::Pulse;
 use crate::report;
 use crate::watch::Seen;
 use files::Files;
@@ -55,6 +56,7 @@ pub(crate) struct Node<R> {
     runtime: Runtime<R>,
     settings: Settings,
     metrics: Metrics,
+    pulse: Pulse,
     seen: watch::Receiver<Seen>,
     reports: watch::Sender<Option<Report>>,
     /// The object that the memory is about.
@@ -82,6 +84,7 @@ impl<R: ImageRuntime> Node<R> {
         runtime: Arc<R>,
         settings: Settings,
         metrics: Metrics,
+        pulse: Pulse,
         seen: watch::Receiver<Seen>,
         reports: watch::Sender<Option<Report>>,
     ) -> Self {
@@ -89,6 +92,7 @@ impl<R: ImageRuntime> Node<R> {
             runtime: Runtime::new(runtime),
             settings,
             metrics,
+            pulse,
             seen,
             reports,
             uid: None,
@@ -108,6 +112,7 @@ impl<R: ImageRuntime> Node<R> {
     /// Runs until `stop`; running pulls end with it.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
+            self.pulse.turn_begins();
             let wake = self.turn().await;
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 
 /// The owner of the status' fields.
 const MANAGER: &str = "coral-agent";
@@ -40,6 +41,7 @@ pub(crate) async fn publish(
     node: String,
     mut reports: watch::Receiver<Option<Report>>,
     metrics: Metrics,
+    pulse: Pulse,
 ) {
     let mut written: Option<(String, NodeImagesStatus)> = None;
     let mut failures = 0;
@@ -48,6 +50,7 @@ pub(crate) async fn publish(
         let report = reports.borrow_and_update().clone();
         let news = report.filter(|report| !is_written(report, written.as_ref()));
         let Some(report) = news else {
+            pulse.write_works();
             if reports.changed().await.is_err() {
                 return;
             }
@@ -56,6 +59,7 @@ pub(crate) async fn publish(
         match write(&api, &node, &report).await {
             Ok(()) => {
                 failures = 0;
+                pulse.write_works();
                 metrics.status_written();
                 written = Some((report.uid, report.status));
                 tokio::time::sleep(pace.after_write(Instant::now())).await;
@@ -64,6 +68,7 @@ pub(crate) async fn publish(
             Err(Failure::Gone) => written = Some((report.uid, report.status)),
             Err(Failure::Other(message)) => {
                 failures += 1;
+                pulse.write_failed();
                 let wait = Duration::from_secs(1 << u32::min(failures, 5)).min(LONGEST);
                 tracing::warn!(error = message, "the status of NodeImages was not written");
                 // A newer report is written as well after the wait.
@@ -132,15 +137,26 @@ mod tests {
     struct Scripted {
         server: Server,
         reports: watch::Sender<Option<Report>>,
+        pulse: Pulse,
     }
 
     fn start() -> Scripted {
         let (service, server) = mock::pair::<Request<Body>, Response<Body>>();
         let api = Api::all(Client::new(service, "default"));
         let (reports, receiver) = watch::channel(None);
-        let metrics = Metrics::default();
-        tokio::spawn(publish(api, "n1".to_owned(), receiver, metrics));
-        Scripted { server, reports }
+        let (metrics, pulse) = (Metrics::default(), Pulse::default());
+        tokio::spawn(publish(
+            api,
+            "n1".to_owned(),
+            receiver,
+            metrics,
+            pulse.clone(),
+        ));
+        Scripted {
+            server,
+            reports,
+            pulse,
+        }
     }
 
     impl Scripted {
@@ -222,5 +238,24 @@ mod tests {
         scripted.answer(500).await;
         scripted.reports.send_replace(Some(report("u1", 3)));
         assert_eq!(scripted.answer(200).await["status"]["available"], 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_whose_status_is_refused_for_a_minute_is_not_ready_until_it_is_written() {
+        let mut scripted = start();
+        scripted.reports.send_replace(Some(report("u1", 1)));
+        for _ in 0..5 {
+            scripted.answer(403).await;
+            assert_eq!(scripted.pulse.check(), Ok(()));
+        }
+        for _ in 0..3 {
+            scripted.answer(403).await;
+        }
+        let why = scripted.pulse.check().unwrap_err();
+        assert!(why.contains("writing the status"), "{why}");
+        scripted.answer(200).await;
+        scripted.reports.send_replace(Some(report("u1", 2)));
+        scripted.answer(200).await;
+        assert_eq!(scripted.pulse.check(), Ok(()));
     }
 }

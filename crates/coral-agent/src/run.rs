@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::publish::publish;
+use crate::pulse::Pulse;
 use crate::watch::{Seen, follow};
 
 /// How long the last report may take after the end was asked for.
@@ -68,6 +69,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::default();
+    let pulse = Pulse::default();
+    let beats = pulse.clone();
+    health.check_with(move || beats.check());
     let address = config.listen;
     let listener = TcpListener::bind(address)
         .await
@@ -83,12 +87,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
         parallel: config.parallel_pulls.max(1),
     };
     let api: Api<NodeImages> = Api::all(client.clone());
-    let node = Node::new(runtime, settings, metrics.clone(), objects.clone(), reports);
+    let node = Node::new(
+        runtime,
+        settings,
+        metrics.clone(),
+        pulse.clone(),
+        objects.clone(),
+        reports,
+    );
     tracing::info!(node = config.node, %address, "the agent runs");
     // The node's loop ends first: it drops the receiver of the watch and the sender of reports,
     // which ends the two others.
-    let following = follow(client, config.node.clone(), seen);
-    let publishing = publish(api, config.node, written, metrics);
+    let following = follow(client, config.node.clone(), seen, pulse.clone());
+    let publishing = publish(api, config.node, written, metrics, pulse);
     let looping = async {
         node.run(stop.clone()).await;
         health.set_not_ready();
@@ -112,7 +123,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
     served.map_err(|source| AgentError::Listen { address, source })
 }
 
-/// Ready once the API server has answered, with or without an object for the node.
+/// Ready once the API server has answered, with or without an object for the node, and as long as
+/// the [`Pulse`] has no objection.
 async fn ready_once_seen(mut objects: watch::Receiver<Seen>, health: Health) {
     let seen = objects.wait_for(|seen| !matches!(seen, Seen::NotYet));
     if seen.await.is_ok() {

@@ -10,6 +10,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::pulse::Pulse;
+
 /// Longest wait before the API server is asked again.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -36,7 +38,7 @@ impl Seen {
 }
 
 /// Follows the object until the receivers are gone.
-pub(crate) async fn follow(client: Client, node: String, seen: watch::Sender<Seen>) {
+pub(crate) async fn follow(client: Client, node: String, seen: watch::Sender<Seen>, pulse: Pulse) {
     let api: Api<NodeImages> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let stream = watch_objects(api, config);
@@ -55,9 +57,13 @@ pub(crate) async fn follow(client: Client, node: String, seen: watch::Sender<See
             event = stream.next() => match event {
                 Some(Ok(event)) => {
                     waits.answered(&event);
+                    if !matches!(event, Event::Init) {
+                        pulse.watch_works();
+                    }
                     state.take(event);
                 }
                 Some(Err(error)) => {
+                    pulse.watch_failed();
                     let wait = waits.failed(&error);
                     tokio::select! {
                         () = seen.closed() => return,

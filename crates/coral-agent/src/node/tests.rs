@@ -66,7 +66,14 @@ impl Machine {
             parallel: 3,
         };
         let runtime = self.runtime.clone();
-        let node = Node::new(runtime, settings, Metrics::default(), objects, sender);
+        let node = Node::new(
+            runtime,
+            settings,
+            Metrics::default(),
+            Pulse::default(),
+            objects,
+            sender,
+        );
         let stop = CancellationToken::new();
         tokio::spawn(node.run(stop.clone()));
         (self.seen, self.reports) = (seen, reports);

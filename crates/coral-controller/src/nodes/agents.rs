@@ -1,7 +1,8 @@
 //! Which nodes' agents have stopped reporting: pure.
 //!
-//! An agent writes when something changes, so silence alone says nothing. Its pod does: kubelet says
-//! whether it is ready, and once kubelet is silent too, Kubernetes takes the readiness of every pod
+//! An agent writes when something changes, so silence alone says nothing. Its pod does: it is not
+//! ready while the agent's loop stands still or while the API server cannot be watched or written to.
+//! kubelet reports that, and once kubelet is silent too, Kubernetes takes the readiness of every pod
 //! of the node away. So nothing has to be written while all is well.
 
 use std::collections::BTreeMap;

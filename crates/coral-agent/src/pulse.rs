@@ -1,0 +1,178 @@
+//! Whether the agent does its work, for `/readyz`: its pod is how the cluster learns that it is stuck
+//! or cut off from the API server. Liveness does not depend on it: a restart mends neither.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Longest time between the beginnings of two looks at the node: twice the time between two looks
+/// without a change.
+const LONGEST_TURN: Duration = Duration::from_mins(2);
+/// How long the API server may fail: a restart of it is no trouble of the agent.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// A watch that has not failed for so long works, though it may have brought nothing: it is tried
+/// again after ten seconds at most, and a connection has thirty.
+const QUIET: Duration = Duration::from_secs(45);
+
+/// What the agent's parts note of themselves. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pulse(Arc<Mutex<Beats>>);
+
+impl Pulse {
+    /// Notes that a look at the node begins.
+    pub(crate) fn turn_begins(&self) {
+        self.beats().turn = Some(Instant::now());
+    }
+
+    /// Notes that the watch failed.
+    pub(crate) fn watch_failed(&self) {
+        self.beats().watch.failed(Instant::now(), Some(QUIET));
+    }
+
+    /// Notes that the watch brought something.
+    pub(crate) fn watch_works(&self) {
+        self.beats().watch = Failures::default();
+    }
+
+    /// Notes that the status was not written.
+    pub(crate) fn write_failed(&self) {
+        self.beats().write.failed(Instant::now(), None);
+    }
+
+    /// Notes that the status is written, or that there is none to write.
+    pub(crate) fn write_works(&self) {
+        self.beats().write = Failures::default();
+    }
+
+    /// Nothing, or why the agent does not do its work now.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.beats().check(Instant::now())
+    }
+
+    fn beats(&self) -> MutexGuard<'_, Beats> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Beats {
+    /// When the last look began.
+    turn: Option<Instant>,
+    watch: Failures,
+    write: Failures,
+}
+
+impl Beats {
+    fn check(&self, now: Instant) -> Result<(), String> {
+        let since = |began: Instant| now.saturating_duration_since(began).as_secs();
+        if let Some(turn) = self.turn.filter(|turn| now > *turn + LONGEST_TURN) {
+            return Err(format!(
+                "the look at the node that began {} s ago does not end",
+                since(turn)
+            ));
+        }
+        if let Some(first) = self.watch.lasting(now, Some(QUIET)) {
+            return Err(format!(
+                "watching NodeImages has failed for {} s",
+                since(first)
+            ));
+        }
+        if let Some(first) = self.write.lasting(now, None) {
+            return Err(format!(
+                "writing the status of NodeImages has failed for {} s",
+                since(first)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The first and the last of failures in a row.
+#[derive(Debug, Default)]
+struct Failures(Option<(Instant, Instant)>);
+
+impl Failures {
+    /// Notes a failure. `quiet` is the time without one that ends the row.
+    fn failed(&mut self, now: Instant, quiet: Option<Duration>) {
+        let first = self.row(now, quiet).unwrap_or(now);
+        self.0 = Some((first, now));
+    }
+
+    /// The first failure of a row that has lasted too long.
+    fn lasting(&self, now: Instant, quiet: Option<Duration>) -> Option<Instant> {
+        let first = self.row(now, quiet)?;
+        (now >= first + PATIENCE).then_some(first)
+    }
+
+    fn row(&self, now: Instant, quiet: Option<Duration>) -> Option<Instant> {
+        let (first, last) = self.0?;
+        quiet
+            .is_none_or(|quiet| now <= last + quiet)
+            .then_some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(begin: Instant, second: u64) -> Instant {
+        begin + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn an_agent_whose_look_does_not_end_is_not_ready_until_the_next_one_begins() {
+        let begin = Instant::now();
+        let mut beats = Beats::default();
+        assert_eq!(beats.check(at(begin, 1000)), Ok(()), "nothing began yet");
+        beats.turn = Some(begin);
+        assert_eq!(beats.check(at(begin, 120)), Ok(()));
+        let why = beats.check(at(begin, 121)).unwrap_err();
+        assert_eq!(
+            why,
+            "the look at the node that began 121 s ago does not end"
+        );
+        beats.turn = Some(at(begin, 200));
+        assert_eq!(beats.check(at(begin, 201)), Ok(()));
+    }
+
+    #[test]
+    fn a_watch_that_fails_for_a_minute_is_told_until_it_brings_something_or_fails_no_more() {
+        let begin = Instant::now();
+        let mut beats = Beats::default();
+        for second in [0, 40, 59] {
+            beats.watch.failed(at(begin, second), Some(QUIET));
+            assert_eq!(beats.check(at(begin, second)), Ok(()), "a restart");
+        }
+        let why = beats.check(at(begin, 61)).unwrap_err();
+        assert_eq!(why, "watching NodeImages has failed for 61 s");
+        assert_eq!(beats.check(at(begin, 59 + 46)), Ok(()), "it fails no more");
+        // A single failure much later begins a new row.
+        beats.watch.failed(at(begin, 1000), Some(QUIET));
+        assert_eq!(beats.check(at(begin, 1000)), Ok(()));
+        beats.watch.failed(at(begin, 1040), Some(QUIET));
+        beats.watch.failed(at(begin, 1080), Some(QUIET));
+        assert!(beats.check(at(begin, 1080)).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_works_again_is_ready_at_once() {
+        let pulse = Pulse::default();
+        for (fail, work) in [
+            (
+                Pulse::watch_failed as fn(&Pulse),
+                Pulse::watch_works as fn(&Pulse),
+            ),
+            (Pulse::write_failed, Pulse::write_works),
+        ] {
+            for _ in 0..4 {
+                fail(&pulse);
+                tokio::time::advance(Duration::from_secs(25)).await;
+            }
+            assert!(pulse.check().is_err());
+            work(&pulse);
+            assert_eq!(pulse.check(), Ok(()));
+        }
+    }
+}
