@@ -13,6 +13,7 @@ mod files;
 pub(crate) mod fuzzing;
 mod index;
 mod names;
+mod spool;
 mod tree;
 mod upload;
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use inherited::Inherited;
 
 use super::files::problem;
+use super::tree::TarIndex;
 use super::{Layout, Tree};
 use crate::error::{Error, Problem};
 
@@ -300,8 +301,14 @@ impl Layout {
     pub async fn open_archive(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let place = path.display().to_string();
-        let found = super::tree::TarIndex::read(path).await;
-        let found = found.map_err(|problem| Error::new(&place, "reading the archive", problem))?;
+        Self::of_tar(&place, TarIndex::read(path).await).await
+    }
+
+    pub(super) async fn of_tar(
+        place: &str,
+        found: Result<TarIndex, Problem>,
+    ) -> Result<Self, Error> {
+        let found = found.map_err(|problem| Error::new(place, "reading the archive", problem))?;
         let tree = Tree::Tar(std::sync::Arc::new(found));
         if tree
             .size(Path::new("index.json"))
@@ -312,7 +319,7 @@ impl Layout {
         {
             let problem =
                 Problem::Broken("it holds no index.json, so it is no OCI layout".to_owned());
-            return Err(Error::new(&place, "reading the archive", problem));
+            return Err(Error::new(place, "reading the archive", problem));
         }
         Ok(Self { tree })
     }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::beneath::LayoutFiles;
 use super::files::{self, blob_file, problem};
+use super::spool::Spooled;
 use crate::blob_stream::Promise;
 use crate::error::Problem;
 
@@ -37,6 +38,8 @@ pub(super) enum Tree {
 pub(super) struct TarIndex {
     path: PathBuf,
     files: Files,
+    /// What `path` opens, where the tar came through a pipe: held, and never read by itself.
+    spooled: Option<Spooled>,
 }
 
 /// Where each file's bytes begin, and how many there are.
@@ -114,13 +117,24 @@ impl TarIndex {
         reading.await.expect("reading a tar does not panic")
     }
 
+    /// The same of a tar that came through a pipe.
+    pub(super) async fn read_spooled(spooled: Spooled) -> Result<Self, Problem> {
+        let mut read = Self::read(spooled.path()).await?;
+        read.spooled = Some(spooled);
+        Ok(read)
+    }
+
     fn read_blocking(path: PathBuf) -> Result<Self, Problem> {
         let file = files::open_blocking(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Problem::Missing,
             _ => problem("cannot read", &path, error),
         })?;
         let files = files_of(file)?;
-        Ok(Self { path, files })
+        Ok(Self {
+            path,
+            files,
+            spooled: None,
+        })
     }
 
     async fn open(&self, file: &Path, offset: u64) -> Result<Reader, Problem> {

@@ -1,7 +1,8 @@
 //! The ends of a copy, as they are typed.
 
+use std::fs::{File, FileType};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -250,21 +251,45 @@ fn transport(text: &str) -> Option<&str> {
     (is_transport && !is_host).then_some(name)
 }
 
-/// The layout in an archive; `-` is standard input.
+/// The layout in an archive; `-` is standard input. What comes through a pipe is kept in a temporary
+/// file.
 async fn open_archive(file: PathBuf) -> Result<Layout, Failure> {
     let file = if file.as_os_str() == STANDARD_OUTPUT {
         PathBuf::from(STANDARD_INPUT)
     } else {
         file
     };
-    if std::fs::metadata(&file).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+    let found = std::fs::metadata(&file).ok();
+    let is = |kind: fn(&FileType) -> bool| found.as_ref().is_some_and(|f| kind(&f.file_type()));
+    if is(FileType::is_fifo) || is(FileType::is_socket) {
+        let place = file.display().to_string();
+        let pipe = tokio::task::spawn_blocking(move || open_pipe(&file)).await;
+        let pipe = pipe
+            .expect("opening a pipe does not panic")
+            .map_err(|e| Failure::input(format!("{place}: cannot be opened: {e}")))?;
+        let layout = Layout::read_archive(pipe, &place).await;
+        return layout.map_err(|error| Failure::error(&error));
+    }
+    if found.is_some() && !is(FileType::is_file) && !is(FileType::is_dir) {
         return Err(Failure::input(format!(
-            "{}: not a regular file, and an archive is read in place: write it to a file first",
+            "{}: neither a file nor a pipe, which an archive is read from",
             file.display()
         )));
     }
     let layout = Layout::open_archive(file).await;
     layout.map_err(|error| Failure::error(&error))
+}
+
+/// The end of a pipe to read from. A socket cannot be opened by its path, but standard input may be
+/// one.
+fn open_pipe(path: &Path) -> std::io::Result<File> {
+    if path.as_os_str() == STANDARD_INPUT {
+        return std::io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map(File::from);
+    }
+    File::open(path)
 }
 
 /// Takes `PATH:REFERENCE` apart where the path is there and what follows is no tag.
@@ -433,6 +458,29 @@ mod tests {
                 .unwrap()
                 .is_standard_output()
         );
+    }
+
+    #[tokio::test]
+    async fn an_archive_is_read_from_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        let mut header = tar::Header::new_gnu();
+        header.set_size(index.len() as u64);
+        let mut tar = tar::Builder::new(Vec::new());
+        let appended = tar.append_data(&mut header, "index.json", &index[..]);
+        appended.unwrap();
+        let tar = tar.into_inner().unwrap();
+        let target = path.clone();
+        let writing = std::thread::spawn(move || std::fs::write(target, tar));
+        let layout = open_archive(path).await.unwrap();
+        writing.join().unwrap().unwrap();
+        for _ in 0..2 {
+            assert!(layout.entries().await.unwrap().is_empty());
+        }
+        open_archive(PathBuf::from("/dev/null")).await.unwrap_err();
     }
 
     #[test]
