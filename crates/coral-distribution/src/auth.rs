@@ -6,10 +6,12 @@
 //!   design. It must be HTTPS, unless it is at the registry's own origin or plain HTTP was asked for
 //!   that host. Without a credential, a registry in plain HTTP may name any token server;
 //! - nowhere else: not across a redirect to another origin, and not to a `Location` elsewhere. The
-//!   challenge of a redirect's target is answered with a token that is asked for without a
-//!   credential, for that one request.
+//!   challenge of a redirect's target is answered by the credential that is configured for that
+//!   host, else with a token that is asked for without one; what it took is sent there at once the
+//!   next time, to the same repository of the same origin.
 
 mod challenge;
+mod elsewhere;
 mod scheme;
 mod session;
 mod token;
@@ -21,6 +23,7 @@ use scheme::Scheme;
 use url::Url;
 
 pub(crate) use challenge::{Challenge, parse_challenges};
+pub(crate) use elsewhere::{Known, place_of};
 pub(crate) use session::{Ask, Session};
 pub(crate) use token::Tokens;
 #[cfg(fuzzing)]

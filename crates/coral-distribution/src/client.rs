@@ -46,10 +46,6 @@ impl Client {
     }
 
     /// The verbs on one repository, with what may be used to authenticate.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "whoever asks keeps a shared set, and the signature leaves room to keep it here"
-    )]
     pub fn repository(
         &self,
         repository: &Repository,
@@ -57,7 +53,7 @@ impl Client {
     ) -> RepositoryClient {
         let path = Some(repository.path().as_str());
         let fitting = credentials.candidates(repository.host(), path);
-        let session = self.session(fitting, credentials.hint_for(repository));
+        let session = self.session(fitting, credentials.hint_for(repository), credentials);
         let base = self.base(repository.host());
         RepositoryClient::new(
             repository.clone(),
@@ -124,9 +120,15 @@ impl Client {
         self.transport.rate_limits.watch(&name)
     }
 
-    fn session(&self, candidates: Vec<Candidate>, hint: Option<String>) -> Arc<Session> {
+    fn session(
+        &self,
+        candidates: Vec<Candidate>,
+        hint: Option<String>,
+        credentials: Arc<Credentials>,
+    ) -> Arc<Session> {
         let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
-        Arc::new(Session::new(transport, auth, candidates, hint))
+        let session = Session::new(transport, auth, candidates, hint, credentials);
+        Arc::new(session)
     }
 
     /// Where the API of a host begins. Docker Hub's registry has a name of its own.

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::net::{TcpStream, lookup_host};
 use url::Url;
 
+use crate::auth::Known;
 use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::error::{Error, Problem};
@@ -130,6 +131,7 @@ fn unauthenticated(url: Url) -> Request {
         body: Body::Empty,
         asked: "asking /v2/".to_owned(),
         attempt: 1,
+        elsewhere: Known::new(),
     }
 }
 

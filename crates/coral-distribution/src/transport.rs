@@ -31,6 +31,7 @@ pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
 pub(crate) use retry_after::wait_asked_for;
 
+use crate::auth::{Known, place_of};
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
@@ -62,6 +63,8 @@ pub(crate) struct Request {
     pub(crate) asked: String,
     /// How often the same has been sent by now, for the log; 1 at first.
     pub(crate) attempt: u32,
+    /// Sent to these places instead where a redirect leads there.
+    pub(crate) elsewhere: Known,
 }
 
 /// An answer whose body has not been read.
@@ -165,7 +168,9 @@ impl Transport {
             }
             log::redirected(&request, sent.status(), &target);
             if !location::same_origin(&request.url, &target) {
-                request.authorization = None;
+                let place = place_of(&target);
+                request.authorization =
+                    place.and_then(|place| request.elsewhere.get(&place).cloned());
             }
             request.url = target;
             sent.discard().await;

@@ -7,17 +7,18 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
+use super::elsewhere::{Elsewhere, Known};
 use super::scheme::{Scheme, choose, log_challenge, scopes_of};
 use super::token::{Freshness, TokenKey, basic};
 use super::{Auth, HostState, parse_challenges};
 use crate::blob_stream::BlobStream;
-use crate::credentials::{Candidate, Credential, Kind};
+use crate::credentials::{Candidate, Credential, Credentials, Kind};
 use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
 use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
 
 /// Without a scheme, with it, with a new token, with other scopes.
-const MAX_ROUNDS: usize = 4;
+pub(super) const MAX_ROUNDS: usize = 4;
 
 /// A request that may need authentication.
 pub(crate) struct Ask {
@@ -36,7 +37,10 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) transport: Arc<Transport>,
-    auth: Arc<Auth>,
+    pub(super) auth: Arc<Auth>,
+    /// For all hosts: for those that a redirect leads to.
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) elsewhere: Elsewhere,
     /// In the order in which they are tried.
     candidates: Vec<Candidate>,
     /// The one that worked last.
@@ -46,10 +50,10 @@ pub(crate) struct Session {
 }
 
 /// A token that a request carried.
-struct Used {
-    key: TokenKey,
-    header: HeaderValue,
-    freshness: Freshness,
+pub(super) struct Used {
+    pub(super) key: TokenKey,
+    pub(super) header: HeaderValue,
+    pub(super) freshness: Freshness,
 }
 
 /// What one try with one candidate came to.
@@ -64,11 +68,14 @@ impl Session {
         auth: Arc<Auth>,
         mut candidates: Vec<Candidate>,
         hint: Option<String>,
+        credentials: Arc<Credentials>,
     ) -> Self {
         candidates.push(Candidate::Nobody);
         Self {
             transport,
             auth,
+            credentials,
+            elsewhere: Elsewhere::default(),
             candidates,
             good: AtomicUsize::new(0),
             hint,
@@ -81,7 +88,7 @@ impl Session {
         auth: Arc<Auth>,
         candidates: Vec<Candidate>,
     ) -> Self {
-        let mut session = Self::new(transport, auth, candidates, None);
+        let mut session = Self::new(transport, auth, candidates, None, Arc::default());
         if session.candidates.len() > 1 {
             session.candidates.pop();
         }
@@ -140,11 +147,15 @@ impl Session {
         loop {
             round += 1;
             let known = host.scheme();
-            let (header, used) = match self.header(known.as_ref(), ask, candidate, &scopes).await {
+            let at = (&ask.url, ask.asked.as_str());
+            let found = self.header(known.as_ref(), at, candidate, &scopes).await;
+            let (header, used) = match found {
                 Ok(found) => found,
                 Err(error) => return self.token_refused(error, candidate),
             };
-            let response = self.transport.send(request(ask, header.clone())).await?;
+            let mut sent = request(ask, header.clone());
+            sent.elsewhere = self.elsewhere.known(&ask.method);
+            let response = self.transport.send(sent).await?;
             let response = self.answered_elsewhere(ask, response).await?;
             if !is_refusal(&response) {
                 host.set_open();
@@ -162,61 +173,6 @@ impl Session {
                 return Ok(Tried::Refused(error));
             }
         }
-    }
-
-    /// Answers the challenge of another host that a redirect led to. Authentication belongs to the
-    /// host that answers: it is asked again with a token of its own token server, which is asked
-    /// without a credential, and what the first host was told stays there.
-    async fn answered_elsewhere(
-        &self,
-        ask: &mut Ask,
-        mut response: Response,
-    ) -> Result<Response, Error> {
-        for _ in 1..MAX_ROUNDS {
-            if response.status() != StatusCode::UNAUTHORIZED
-                || location::same_origin(response.url(), &ask.url)
-                || matches!(ask.body, Body::Stream(..))
-            {
-                break;
-            }
-            let headers = response.inner.headers().get_all(WWW_AUTHENTICATE);
-            let challenges =
-                parse_challenges(headers.iter().filter_map(|value| value.to_str().ok()));
-            let Some((Scheme::Bearer { realm, service }, challenge)) =
-                choose(&challenges, &response)?
-            else {
-                break;
-            };
-            self.check_realm(response.url(), &realm)
-                .map_err(|problem| response.error(problem))?;
-            let named: Vec<_> = scopes_of(challenge);
-            let key = TokenKey {
-                credential: None,
-                realm,
-                service,
-                scopes: if named.is_empty() {
-                    ask.scopes.clone()
-                } else {
-                    named
-                },
-            };
-            let Ok((token, freshness)) = self.auth.tokens.get(&self.transport, &key).await else {
-                break;
-            };
-            let url = response.url().clone();
-            let mut again = request(ask, Some(token.clone()));
-            again.url = url.clone();
-            response = self.transport.send(again).await?;
-            let refused = response.status() == StatusCode::UNAUTHORIZED
-                && location::same_origin(response.url(), &url);
-            if refused {
-                self.auth.tokens.forget(&key, &token).await;
-                if freshness == Freshness::New {
-                    break;
-                }
-            }
-        }
-        Ok(response)
     }
 
     /// Takes in a challenge. Whether it gives a reason to try the same candidate again.
@@ -254,31 +210,28 @@ impl Session {
         Ok(other)
     }
 
-    /// The `Authorization` for what the host asks for.
-    async fn header(
+    /// The `Authorization` for what the host asks for, at an address and for a purpose.
+    pub(super) async fn header(
         &self,
         scheme: Option<&Scheme>,
-        ask: &Ask,
+        at: (&Url, &str),
         candidate: &Candidate,
         scopes: &[String],
     ) -> Result<(Option<HeaderValue>, Option<Used>), Error> {
+        let fail = |problem| Error::new(authority_of(at.0), at.1, problem);
         match scheme {
             None | Some(Scheme::Open) => Ok((None, None)),
             Some(Scheme::Basic) => {
-                let credential = credential(ask, candidate).await?;
+                let credential = credential(at, candidate).await?;
                 // A token server is asked for tokens, nobody else is told of this one.
                 let password = credential.filter(|c| c.kind == Kind::Password);
                 Ok((password.map(|c| basic(&c)), None))
             }
             Some(Scheme::Bearer { realm, service }) => {
-                self.check_realm(&ask.url, realm)
-                    .map_err(|problem| Error::new(authority_of(&ask.url), &ask.asked, problem))?;
-                let credential = credential(ask, candidate).await?;
+                self.check_realm(at.0, realm).map_err(fail)?;
+                let credential = credential(at, candidate).await?;
                 if credential.is_some() {
-                    self.check_realm_for_credential(&ask.url, realm)
-                        .map_err(|problem| {
-                            Error::new(authority_of(&ask.url), &ask.asked, problem)
-                        })?;
+                    self.check_realm_for_credential(at.0, realm).map_err(fail)?;
                 }
                 let key = TokenKey {
                     credential,
@@ -298,7 +251,7 @@ impl Session {
     }
 
     /// See the rule at the head of [`crate::auth`].
-    fn check_realm(&self, registry: &Url, realm: &Url) -> Result<(), Problem> {
+    pub(super) fn check_realm(&self, registry: &Url, realm: &Url) -> Result<(), Problem> {
         let safe = realm.scheme() == "https"
             || registry.scheme() == "http"
             || self.transport.allows_plain_http(realm);
@@ -389,12 +342,15 @@ fn plain_realm(realm: &Url) -> Problem {
     ))
 }
 
-async fn credential(ask: &Ask, candidate: &Candidate) -> Result<Option<Arc<Credential>>, Error> {
+async fn credential(
+    (url, asked): (&Url, &str),
+    candidate: &Candidate,
+) -> Result<Option<Arc<Credential>>, Error> {
     let found = candidate.credential().await;
-    found.map_err(|error| Error::new(authority_of(&ask.url), &ask.asked, Problem::Helper(error)))
+    found.map_err(|error| Error::new(authority_of(url), asked, Problem::Helper(error)))
 }
 
-fn is_refusal(response: &Response) -> bool {
+pub(super) fn is_refusal(response: &Response) -> bool {
     matches!(
         response.status(),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
@@ -410,12 +366,12 @@ fn another_may_help(error: &Error, ask: &Ask) -> bool {
     ) && !matches!(ask.body, Body::Stream(..))
 }
 
-fn is_reading(method: &Method) -> bool {
+pub(super) fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// A request for this round; the body stays for the next unless it can be sent only once.
-fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
+pub(super) fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
     ask.attempts += 1;
     let body = match &mut ask.body {
         Body::Empty => Body::Empty,
@@ -433,5 +389,6 @@ fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
         body,
         asked: ask.asked.clone(),
         attempt: ask.attempts,
+        elsewhere: Known::new(),
     }
 }

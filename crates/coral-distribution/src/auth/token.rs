@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
+use super::Known;
 use crate::credentials::{Credential, Kind};
 use crate::error::{Error, Problem};
 use crate::transport::{
@@ -152,6 +153,7 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
             body: Body::Empty,
             asked,
             attempt: 1,
+            elsewhere: Known::new(),
         },
     };
     let response = transport.send(request).await?;
@@ -222,6 +224,7 @@ fn grant(key: &TokenKey, credential: &Credential, asked: String) -> Request {
         body: Body::Secret(form.finish().into()),
         asked,
         attempt: 1,
+        elsewhere: Known::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{Access, Call, RepositoryClient, expect};
 use crate::abandoned::GIVING_UP;
-use crate::auth::Ask;
+use crate::auth::{Ask, Known};
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
@@ -383,6 +383,7 @@ impl RegistryUpload {
             body,
             asked,
             attempt: 1,
+            elsewhere: Known::new(),
         };
         client.session.transport.send(request).await
     }

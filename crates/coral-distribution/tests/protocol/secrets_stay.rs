@@ -1,6 +1,6 @@
 //! Credentials never leave their host.
 
-use coral_distribution::{Category, ClientOptions, Disposition, HostOptions};
+use coral_distribution::{Category, ClientOptions, Credentials, Disposition, HostOptions};
 use coral_testkit::{Auth, Bearer, Effect, Fault, FaultRegistry, Options};
 
 use crate::fixture::*;
@@ -76,6 +76,49 @@ async fn a_redirects_target_that_wants_a_token_gets_one_of_its_own_without_a_cre
         told.starts_with("Basic")
     };
     assert_eq!(elsewhere.count(basic), 0);
+}
+
+/// Regression: an entry for the host that a redirect leads to was not used, and each request was
+/// asked twice there.
+#[tokio::test]
+async fn a_redirects_target_with_an_entry_of_its_own_is_told_that_one_and_remembered() {
+    for auth in [basic(), Auth::Bearer(bearer())] {
+        let elsewhere = FaultRegistry::start_with_auth(auth).await;
+        let registry = FaultRegistry::start_with_auth(basic()).await;
+        let built = image();
+        elsewhere.load(PATH, &built);
+        let to = elsewhere.url().to_owned();
+        registry.fault(Fault::new(Effect::Redirect { to }).path("/v2/"));
+        let both = credentials(&registry).merged_with(credentials(&elsewhere));
+        let client = with(&registry, plain(&[&registry, &elsewhere]), both.clone());
+        client.head(&tag("1")).await.unwrap().unwrap();
+        elsewhere.clear_requests();
+        let (blob, bytes) = large_blob(&built);
+        assert_eq!(read(client.blob(&blob, 0).await).await.unwrap(), bytes);
+        client.manifest(&tag("1")).await.unwrap();
+        assert_eq!(elsewhere.requests().len(), 2);
+        // Nothing secret goes over plain HTTP that was not asked for.
+        elsewhere.clear_requests();
+        let client = with(&registry, plain(&[&registry]), both);
+        client.head(&tag("1")).await.unwrap_err();
+        assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
+    }
+}
+
+#[tokio::test]
+async fn a_stale_entry_for_a_redirects_target_does_not_hide_what_is_public() {
+    let auth = Bearer {
+        anonymous_pull: true,
+        ..bearer()
+    };
+    let elsewhere = FaultRegistry::start_with_auth(Auth::Bearer(auth)).await;
+    let registry = FaultRegistry::start().await;
+    elsewhere.load(PATH, &image());
+    let to = elsewhere.url().to_owned();
+    registry.fault(Fault::new(Effect::Redirect { to }));
+    let stale = Credentials::for_one_host(host(&elsewhere), "other", "stale", "an old entry");
+    let client = with(&registry, plain(&[&registry, &elsewhere]), stale);
+    client.manifest(&tag("1")).await.unwrap();
 }
 
 #[tokio::test]

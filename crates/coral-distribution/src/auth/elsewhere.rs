@@ -1,0 +1,180 @@
+//! The challenge of another host that a redirect led to.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use coral_image::Host;
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, Method, StatusCode};
+use url::Url;
+
+use super::parse_challenges;
+use super::scheme::{Scheme, choose, scopes_of};
+use super::session::{Ask, MAX_ROUNDS, Session, is_reading, is_refusal, request};
+use super::token::Freshness;
+use crate::credentials::Candidate;
+use crate::error::Error;
+use crate::location;
+use crate::transport::{Body, Response, authority_of};
+
+/// What each repository elsewhere took last, by its address without what is read there.
+pub(crate) type Known = HashMap<String, HeaderValue>;
+
+/// What one session has learnt of the hosts that redirects led it to.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere(Mutex<Known>);
+
+impl Elsewhere {
+    /// What may be sent at once; nothing with a request that writes.
+    pub(super) fn known(&self, method: &Method) -> Known {
+        if is_reading(method) {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        } else {
+            Known::new()
+        }
+    }
+
+    fn remember(&self, url: &Url, header: HeaderValue) {
+        if let Some(place) = place_of(url) {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(place, header);
+        }
+    }
+
+    fn forget(&self, url: &Url) {
+        if let Some(place) = place_of(url) {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.remove(&place);
+        }
+    }
+}
+
+/// Scheme, host, port and repository of an address of the distribution API. Others have none, and
+/// neither has one with a query, which may be signed and then takes no `Authorization`.
+pub(crate) fn place_of(url: &Url) -> Option<String> {
+    let repository = repository_of(url)?;
+    let origin = url.origin().ascii_serialization();
+    url.query()
+        .is_none()
+        .then(|| format!("{origin}/v2/{repository}"))
+}
+
+fn repository_of(url: &Url) -> Option<&str> {
+    let path = url.path().strip_prefix("/v2/")?;
+    let kinds = ["/manifests/", "/blobs/", "/tags/", "/referrers/"];
+    let end = kinds.iter().find_map(|kind| path.rfind(kind))?;
+    Some(&path[..end])
+}
+
+/// Whether a host that is not the one that was asked wants to know who asks.
+fn is_challenged(ask: &Ask, response: &Response) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
+        && !location::same_origin(response.url(), &ask.url)
+        && !matches!(ask.body, Body::Stream(..))
+}
+
+impl Session {
+    /// Answers the challenge of another host that a redirect led to. Authentication belongs to the
+    /// host that answers: it is told the credential that is configured for it, if there is one, and
+    /// what the first host was told stays there.
+    pub(super) async fn answered_elsewhere(
+        &self,
+        ask: &mut Ask,
+        mut response: Response,
+    ) -> Result<Response, Error> {
+        for _ in 1..MAX_ROUNDS {
+            if !is_challenged(ask, &response) {
+                break;
+            }
+            let url = response.url().clone();
+            // Seldom needed, and no burden for the futures of all other requests.
+            response = Box::pin(self.answered_at(&url, ask, response)).await?;
+            if location::same_origin(response.url(), &url) {
+                break;
+            }
+        }
+        Ok(response)
+    }
+
+    /// Asks at this address again, as each who may be somebody there and as nobody.
+    async fn answered_at(
+        &self,
+        url: &Url,
+        ask: &mut Ask,
+        mut response: Response,
+    ) -> Result<Response, Error> {
+        self.elsewhere.forget(url);
+        let headers = response.inner.headers().get_all(WWW_AUTHENTICATE);
+        let challenges = parse_challenges(headers.iter().filter_map(|value| value.to_str().ok()));
+        let Some((scheme, challenge)) = choose(&challenges, &response)? else {
+            return Ok(response);
+        };
+        if let Scheme::Bearer { realm, .. } = &scheme {
+            self.check_realm(url, realm)
+                .map_err(|problem| response.error(problem))?;
+        }
+        let named = scopes_of(challenge);
+        let scopes = if named.is_empty() {
+            ask.scopes.clone()
+        } else {
+            named
+        };
+        for candidate in self.candidates_at(url, &ask.method) {
+            // With a token that was kept, and with a new one.
+            for _ in 0..2 {
+                let header = self.header(Some(&scheme), (url, &ask.asked), &candidate, &scopes);
+                let Ok((Some(header), used)) = header.await else {
+                    break;
+                };
+                let mut again = request(ask, Some(header.clone()));
+                again.url = url.clone();
+                response = self.transport.send(again).await?;
+                if !is_refusal(&response) || !location::same_origin(response.url(), url) {
+                    self.elsewhere.remember(url, header);
+                    return Ok(response);
+                }
+                let Some(used) = used else { break };
+                self.auth.tokens.forget(&used.key, &used.header).await;
+                if used.freshness == Freshness::New {
+                    break;
+                }
+            }
+        }
+        Ok(response)
+    }
+
+    /// Who may be somebody at the address that a redirect led to: by an entry for that host, never
+    /// over plain HTTP that was not asked for there, and only to read.
+    fn candidates_at(&self, url: &Url, method: &Method) -> Vec<Candidate> {
+        let is_safe = url.scheme() == "https" || self.transport.allows_plain_http(url);
+        let host = Host::parse(&authority_of(url)).ok();
+        let host = host.filter(|_| is_safe && is_reading(method));
+        let own = host.map(|host| self.credentials.candidates(&host, repository_of(url)));
+        let mut candidates = own.unwrap_or_default();
+        candidates.push(Candidate::Nobody);
+        candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_repository_of_one_origin() {
+        for (url, expected) in [
+            ("https://b/v2/x/y/manifests/1", Some("https://b/v2/x/y")),
+            ("https://b:5000/v2/x/blobs/d", Some("https://b:5000/v2/x")),
+            ("http://b/v2/x/blobs/d", Some("http://b/v2/x")),
+            ("https://b/v2/x/blobs/d?signature=s", None),
+            ("https://b/store/d", None),
+            ("https://b/v2/", None),
+        ] {
+            let place = place_of(&Url::parse(url).unwrap());
+            assert_eq!(place.as_deref(), expected, "{url}");
+        }
+    }
+}
