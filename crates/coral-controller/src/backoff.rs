@@ -12,6 +12,12 @@ pub(crate) fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
+/// Whether the time for what waits `longest` at most has come. A time that is farther away was set
+/// before the clock was set back, and is not waited for.
+pub(crate) fn has_come(next: Timestamp, now: Timestamp, longest: Duration) -> bool {
+    next <= now || now.saturating_add(longest).is_ok_and(|last| next > last)
+}
+
 /// How waits grow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Growth {
@@ -56,7 +62,8 @@ impl<K: Ord + Clone> Backoff<K> {
 
     /// Whether the key may be tried now.
     pub(crate) fn may_try(&self, key: &K, now: Timestamp) -> bool {
-        self.failing.get(key).is_none_or(|it| it.next <= now)
+        let failing = self.failing.get(key);
+        failing.is_none_or(|it| has_come(it.next, now, self.growth.longest))
     }
 
     /// Notes a failure; says when the key may be tried again.
@@ -112,5 +119,18 @@ mod tests {
         assert_eq!(backoff.failed(&"a", now).failures, 2);
         backoff.succeeded(&"a");
         assert!(backoff.may_try(&"a", now) && backoff.next().is_none());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nothing_up() {
+        let mut backoff = Backoff::new(GROWTH);
+        let now = Timestamp::from_second(100_000).unwrap();
+        let next = backoff.failed(&"a", now).next;
+        let longest = next.saturating_sub(GROWTH.longest).unwrap();
+        assert!(
+            !backoff.may_try(&"a", longest),
+            "it may be the longest wait"
+        );
+        assert!(backoff.may_try(&"a", Timestamp::UNIX_EPOCH));
     }
 }

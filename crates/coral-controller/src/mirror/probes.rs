@@ -151,11 +151,13 @@ impl Probes {
     }
 
     /// When a source is asked again of which nothing is known yet; never in the past, since the part
-    /// would be woken without an end.
+    /// would be woken without an end, and never later than the longest wait.
     pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let state = self.state();
         let retries = state.entries.values().filter_map(|entry| entry.retry);
-        retries.filter(|retry| *retry > now).min()
+        let next = retries.filter(|retry| *retry > now).min()?;
+        let last = now.saturating_add(GROWTH.longest);
+        Some(last.map_or(next, |last| next.min(last)))
     }
 
     /// Forgets the mirrors of which `keep` is false.
@@ -201,6 +203,17 @@ mod tests {
         assert!(!due(None), "a pass runs");
         assert!(!due(Some(at(100))), "the pass that the status speaks of");
         assert!(due(Some(at(200))));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_puts_no_question_off() {
+        let (probes, key) = (Probes::new(&Changes::default()), ObjectKey::new("a", "m"));
+        let name = (key.clone(), SOURCE.to_owned());
+        probes.state().entries.entry(name.clone()).or_default();
+        probes.answered(&name, None, at(100_000));
+        assert!(!probes.is_due(&key, SOURCE, stored(None, 100), None, at(100_000)));
+        assert!(probes.is_due(&key, SOURCE, stored(None, 100), None, at(0)));
+        assert_eq!(probes.next(at(0)), Some(at(600)));
     }
 
     #[test]

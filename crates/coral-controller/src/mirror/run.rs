@@ -20,6 +20,7 @@ use super::{MirrorPart, registry_of, restore, shards, status};
 use crate::ObjectKey;
 use crate::advice;
 use crate::api::ApiError;
+use crate::backoff::has_come;
 use crate::changes::{Changes, Topic};
 
 /// No shard and no status is written more often.
@@ -106,7 +107,7 @@ impl MirrorPart {
             };
             return self.write_trouble(key, mirror, &trouble, now).await;
         };
-        if now < run.next_write {
+        if !has_come(run.next_write, now, BETWEEN_WRITES) {
             return Ok(Some(run.next_write));
         }
         if run.snapshot.is_none() || run.summary.has_changed().unwrap_or(false) {
