@@ -8,7 +8,6 @@
 mod addresses;
 mod conflicts;
 mod guard;
-mod known_as;
 mod lookup;
 mod probes;
 mod restore;
@@ -39,7 +38,6 @@ use crate::part::{Part, PassError, Wake};
 use crate::shared::PublicPaths;
 use crate::store::Snapshot;
 use guard::Guard;
-use known_as::known_as;
 use probes::Probes;
 use run::Run;
 use verdict::{Verdict, Verdicts};
@@ -118,10 +116,6 @@ impl Part for MirrorPart {
         seen.unguarded.clone_from(&self.guard.failure);
         self.notice_ready(&seen);
         let verdicts = verdict::decide(&mirrors, &seen);
-        if let Some(registries) = &seen.registries {
-            let engine = self.fleet.engine();
-            engine.set_registry_addresses(known_as(&mirrors, registries));
-        }
         self.supervise(&mirrors, &verdicts);
         self.publish_public_paths(&mirrors);
         let mut wake = Wake::at(self.guard.next());
@@ -165,11 +159,8 @@ impl MirrorPart {
         let mut stays = BTreeSet::new();
         let mut held = Held::new();
         for (key, verdict) in verdicts {
-            let mut keep_places = || {
-                held.extend(
-                    places(key, &mirrors[key]).map(|places| (format!("{key} (held)"), places)),
-                );
-            };
+            let mut keep_places =
+                || held.insert(format!("{key} (held)"), places(key, &mirrors[key]));
             match verdict {
                 Verdict::Run { prepared, .. } => {
                     members.push(self.member(key, prepared, mirrors));
@@ -178,7 +169,7 @@ impl MirrorPart {
                     stays.insert(key.to_string());
                     keep_places();
                 }
-                Verdict::Wrong(_) => keep_places(),
+                Verdict::Wrong(_) => drop(keep_places()),
             }
         }
         // Of a mirror that cannot be decoded it is not known what it wants, nor where.
@@ -275,16 +266,20 @@ fn destination(key: &ObjectKey, mirror: &RegistryMirror) -> Option<Host> {
     Host::parse(&host).ok()
 }
 
-/// Where a mirror copies to that cannot be followed now; `None` where its object names no registry.
-fn places(key: &ObjectKey, mirror: &RegistryMirror) -> Option<(Destination, Vec<Repository>)> {
-    let host = destination(key, mirror)?;
-    let destination = match mirror.spec.registry.name {
-        Some(_) => Destination::Named(host.clone()),
-        None => Destination::Address(host.clone()),
+/// Where a mirror copies to that cannot be followed now.
+fn places(key: &ObjectKey, mirror: &RegistryMirror) -> (Destination, Vec<Repository>) {
+    let host = destination(key, mirror);
+    let is_named = mirror.spec.registry.name.is_some();
+    let destination = match host.clone().filter(|_| is_named) {
+        Some(host) => Destination::Named(host),
+        None => Destination::Anywhere,
+    };
+    let Some(host) = host.or_else(|| Host::parse("registry.invalid").ok()) else {
+        return (destination, vec![]);
     };
     let paths = sources(mirror).filter_map(|source| destination_path(&source).ok());
     let places = paths.map(|path| Repository::new(host.clone(), path));
-    Some((destination, places.collect()))
+    (destination, places.collect())
 }
 
 /// The Registry object that a mirror copies to, if it names one.

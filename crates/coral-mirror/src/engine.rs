@@ -3,21 +3,21 @@
 //! Nothing below imports this module: workers and mirrors know the traits [`Queue`], [`Results`]
 //! and [`AccessSource`] only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coral_image::{Host, Repository, RepositoryPath};
+use coral_image::{Repository, RepositoryPath};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, AccessError, AccessSource};
-use crate::claims::Destination;
 use crate::clock::{Clock, Logged, SystemClock};
 use crate::copy::{Copier, Limits};
 use crate::inspect::{self, ImagePage, ImageQuery, Look};
 use crate::mirror::Mirror;
 use crate::progress::Observer;
+use crate::prune::Destination;
 use crate::queue::{InProcess, PER_HOST, Queue, Results};
 use crate::snapshot::Snapshot;
 use crate::state::Until;
@@ -197,15 +197,6 @@ impl<Q: Queue + Results> Engine<Q> {
         self.wiring
             .claims
             .send_modify(|claims| claims.set_incomplete(incomplete));
-    }
-
-    /// Says which addresses are Registry objects, by the host of each. From then on an address that
-    /// is none of these is taken for no other registry, and mirrors that write there keep none from
-    /// deleting tags.
-    pub fn set_registry_addresses(&self, addresses: BTreeMap<Host, Host>) {
-        self.wiring
-            .claims
-            .send_if_modified(|claims| claims.set_addresses(addresses));
     }
 
     /// What the running mirror of this name knows of its images; `None` if there is none.

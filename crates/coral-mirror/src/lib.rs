@@ -11,7 +11,6 @@
 
 mod access;
 mod bandwidth;
-mod claims;
 mod clock;
 mod compare;
 mod copy;
@@ -37,7 +36,6 @@ mod worker;
 
 pub use access::{Access, AccessError, AccessSource};
 pub use bandwidth::Bandwidth;
-pub use claims::Destination;
 pub use clock::{Clock, Moment, SystemClock};
 pub use copy::{
     Copied, Copier, CopyError, CopyOptions, CopyRequest, Limits, Missed, Report, Site,
@@ -56,6 +54,7 @@ pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, MovedAt, Observer, Subject, chain};
+pub use prune::Destination;
 pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
 };

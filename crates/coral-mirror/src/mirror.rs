@@ -6,8 +6,8 @@ use coral_api::{MirrorSettings, Target};
 use coral_image::Repository;
 
 use crate::access::Access;
-use crate::claims::Destination;
 use crate::expand::destination_repository;
+use crate::prune::Destination;
 use crate::snapshot::Snapshot;
 
 /// A mirror and how it reaches its registries.
@@ -42,10 +42,9 @@ pub enum Verify {
 impl Mirror {
     /// Which registry it writes to, as far as its name says which one that is.
     pub(crate) fn destination(&self) -> Destination {
-        let host = self.access.destination.clone();
         match self.settings.target {
-            Target::Named(_) => Destination::Named(host),
-            Target::Address(_) => Destination::Address(host),
+            Target::Named(_) => Destination::Named(self.access.destination.clone()),
+            Target::Address(_) => Destination::Anywhere,
         }
     }
 

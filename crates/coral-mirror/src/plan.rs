@@ -11,13 +11,12 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
 use crate::access::Access;
-use crate::claims::{Claims, Wishes};
 use crate::compare::{Depth, Difference, compare};
 use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
 use crate::expand::{ExpandError, Expanded, Wanted, expand};
 use crate::mirror::Mirror;
 use crate::progress::{Key, chain};
-use crate::prune::{PruneError, doomed};
+use crate::prune::{Claims, PruneError, Wishes, doomed};
 use crate::state::Absence;
 
 /// Images looked at at the same time.

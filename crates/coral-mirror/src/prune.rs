@@ -4,14 +4,143 @@
 //! that the last copy of an image is not taken for one that no mirror wants.
 //!
 //! What is deleted is a tag, never a digest: a manifest may have other names. Nothing is deleted
-//! while it is not known what every mirror of the process wants of the repository (`claims`).
+//! while it is not known what every mirror of the process wants of the repository.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coral_api::PruneSettings;
 use coral_distribution::{Category, Endpoint, Error};
 use coral_image::select::TagPatterns;
-use coral_image::{Algorithm, Digest, Tag, Version};
+use coral_image::{Algorithm, Digest, Host, Repository, Tag, Version};
+
+/// Which registry a mirror writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A Registry object, at this host: two of them with two hosts are two registries.
+    Named(Host),
+    /// Any registry, by an address. A registry has many of these, so it may be every other one.
+    Anywhere,
+}
+
+impl Destination {
+    /// Whether both may be one registry.
+    fn may_be(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Named(one), Self::Named(other)) => one == other,
+            _ => true,
+        }
+    }
+}
+
+/// What one mirror wants of one repository at its destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Claim {
+    /// It has not looked yet.
+    NotYet,
+    /// It looked, and could not find out; or it does not look at all.
+    Unknown,
+    /// These.
+    Known(BTreeSet<Version>),
+}
+
+/// What all mirrors together want of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wishes {
+    /// Some have not looked yet.
+    NotYet,
+    /// Some could not find out: nothing may be deleted.
+    Unknown,
+    /// These.
+    Known(BTreeSet<Version>),
+}
+
+/// What every mirror of the process wants.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    mirrors: BTreeMap<String, Claimed>,
+    incomplete: bool,
+}
+
+/// What one mirror wants.
+#[derive(Debug)]
+struct Claimed {
+    destination: Destination,
+    places: Vec<(Repository, Claim)>,
+}
+
+impl Claims {
+    /// A mirror is there, and wants something of these repositories.
+    pub(crate) fn announce(
+        &mut self,
+        mirror: &str,
+        destination: Destination,
+        repositories: impl IntoIterator<Item = Repository>,
+    ) {
+        let places = repositories
+            .into_iter()
+            .map(|repository| (repository, Claim::NotYet));
+        let places = places.collect();
+        let claimed = Claimed {
+            destination,
+            places,
+        };
+        self.mirrors.insert(mirror.to_owned(), claimed);
+    }
+
+    /// Whether mirrors exist of which nothing is known.
+    pub(crate) fn set_incomplete(&mut self, incomplete: bool) {
+        self.incomplete = incomplete;
+    }
+
+    /// A mirror knows what it wants of the repository that it announced at this place. Whether
+    /// that is new.
+    pub(crate) fn known(&mut self, mirror: &str, place: usize, wanted: BTreeSet<Version>) -> bool {
+        self.set(mirror, place, Claim::Known(wanted))
+    }
+
+    /// A mirror cannot say what it wants.
+    pub(crate) fn unknown(&mut self, mirror: &str, place: usize) {
+        self.set(mirror, place, Claim::Unknown);
+    }
+
+    fn set(&mut self, mirror: &str, place: usize, claim: Claim) -> bool {
+        let claimed = self.mirrors.get_mut(mirror);
+        let Some((_, known)) = claimed.and_then(|claimed| claimed.places.get_mut(place)) else {
+            return false;
+        };
+        let is_new = *known != claim;
+        *known = claim;
+        is_new
+    }
+
+    /// A mirror is gone, and with it what it wanted.
+    pub(crate) fn withdraw(&mut self, mirror: &str) {
+        self.mirrors.remove(mirror);
+    }
+
+    /// What all of them want of a repository of this registry. Registries are taken for one whatever
+    /// they are called, but for Registry objects: a host has many names, and what is kept in vain
+    /// does no harm.
+    pub(crate) fn of(&self, destination: &Destination, repository: &Repository) -> Wishes {
+        let mut together = BTreeSet::new();
+        let mut not_yet = false;
+        let same = |claimed: &&Claimed| claimed.destination.may_be(destination);
+        let all = self.mirrors.values().filter(same);
+        let all = all.flat_map(|claimed| &claimed.places);
+        for (_, claim) in all.filter(|(claimed, _)| claimed.path() == repository.path()) {
+            match claim {
+                Claim::Unknown => return Wishes::Unknown,
+                Claim::NotYet => not_yet = true,
+                Claim::Known(wanted) => together.extend(wanted.iter().cloned()),
+            }
+        }
+        match (self.incomplete, not_yet) {
+            (true, _) => Wishes::Unknown,
+            (_, true) => Wishes::NotYet,
+            _ => Wishes::Known(together),
+        }
+    }
+}
 
 /// Why tags were not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +332,10 @@ mod tests {
         tags(names).into_iter().map(Version::Tag).collect()
     }
 
+    fn repository(name: &str) -> Repository {
+        Repository::parse(name).unwrap()
+    }
+
     #[test]
     fn what_nobody_wants_goes_and_what_is_kept_or_belongs_to_an_image_stays() {
         let signature = format!("sha256-{}.sig", "a".repeat(64));
@@ -212,5 +345,54 @@ mod tests {
         assert_eq!(sorted.doomed, tags(&["2", "sha256-short"]));
         assert_eq!(sorted.kept, tags(&["1", "2-lts"]));
         assert_eq!(sorted.companions.len(), 1);
+    }
+
+    #[test]
+    fn what_one_registry_object_is_to_hold_does_not_matter_to_another() {
+        let named = |host: &str| Destination::Named(Host::parse(host).unwrap());
+        let (ours, theirs) = (named("reg.a.svc:5000"), named("reg.b.svc:5000"));
+        let app = repository("reg.a.svc:5000/quay.io/app");
+        let mut claims = Claims::default();
+        claims.announce("a/m", ours.clone(), [app.clone()]);
+        claims.known("a/m", 0, wanted(&["1"]));
+        claims.announce("b/m", theirs, [app.clone()]);
+        claims.unknown("b/m", 0);
+        assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1"])));
+        claims.announce("c/m", Destination::Anywhere, [app.clone()]);
+        assert_eq!(claims.of(&ours, &app), Wishes::NotYet);
+    }
+
+    #[test]
+    fn the_wishes_of_all_mirrors_count() {
+        let mut claims = Claims::default();
+        let app = repository("local:5000/quay.io/app");
+        claims.announce("a", Destination::Anywhere, [app.clone()]);
+        claims.announce(
+            "b",
+            Destination::Anywhere,
+            [repository("local:5000/quay.io/other"), app.clone()],
+        );
+        claims.known("a", 0, wanted(&["1"]));
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::NotYet);
+        claims.known("b", 1, wanted(&["2"]));
+        assert_eq!(
+            claims.of(&Destination::Anywhere, &app),
+            Wishes::Known(wanted(&["1", "2"]))
+        );
+        claims.unknown("b", 1);
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
+        // The same registry by another of its names.
+        let elsewhere = repository("127.0.0.1:5000/quay.io/app");
+        assert_eq!(
+            claims.of(&Destination::Anywhere, &elsewhere),
+            Wishes::Unknown
+        );
+        claims.withdraw("b");
+        assert_eq!(
+            claims.of(&Destination::Anywhere, &app),
+            Wishes::Known(wanted(&["1"]))
+        );
+        claims.set_incomplete(true);
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
     }
 }

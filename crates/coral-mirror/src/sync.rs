@@ -27,7 +27,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::claims::Claims;
 use crate::clock::{Clock, Frame, Logged};
 use crate::compare::{CompareError, Depth, Difference, compare};
 use crate::copy::CopyError;
@@ -37,7 +36,7 @@ use crate::job::Job;
 use crate::mirror::{Mirror, Verify};
 use crate::outcome::{Failure, Outcome};
 use crate::progress::{Event, Key, Observer, chain};
-use crate::prune::{PruneError, Pruned};
+use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};

@@ -11,16 +11,13 @@ use coral_api::mirrored_images::{MirroredImage, MirroredImages, MirroredState};
 use coral_api::{
     MirroredRepository, PruningStatus, RegistryMirror, RegistryMirrorStatus, Visibility,
 };
-use coral_image::Host;
-use coral_mirror::Destination;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::known_as::known_as;
 use super::lookup::Seen;
 use super::status::Input;
 use super::verdict::{Verdict, Verdicts, decide};
-use super::{places, restore, shards, status};
+use super::{restore, shards, status};
 use crate::ObjectKey;
 use crate::secrets::SecretProblem;
 use crate::shared::{PushCredential, RegistryAccess};
@@ -464,28 +461,6 @@ fn an_older_mirror_that_cannot_run_now_keeps_its_places() {
     assert_eq!(conflicts(&older), 1);
     older.status = None;
     assert_eq!(conflicts(&older), 0, "it has copied nothing");
-}
-
-#[test]
-fn a_mirror_by_address_is_known_for_the_registry_that_it_writes_to_and_for_no_other() {
-    let by_address = |name: &str, host: &str, port: Option<u16>| {
-        let mut spec = spec("quay.io/a/b");
-        spec["registry"] = json!({"host": host, "port": port});
-        mirror(name, OLD, &spec)
-    };
-    let long = by_address("long", "reg.a.svc.cluster.local", Some(5000));
-    let nowhere = by_address("nowhere", "nowhere.invalid", None);
-    let key = ObjectKey::new("a", "nowhere");
-    let (destination, _) = places(&key, &nowhere).unwrap();
-    let host = |name| Host::parse(name).unwrap();
-    assert_eq!(destination, Destination::Address(host("nowhere.invalid")));
-    let known = known_as(&all([long, nowhere]), &seen().registries.unwrap());
-    let registry = host("reg.a.svc:5000");
-    let expected = ["10.96.0.9:5000", "reg.a.svc.cluster.local:5000"];
-    assert_eq!(
-        known,
-        expected.map(|name| (host(name), registry.clone())).into()
-    );
 }
 
 #[test]

@@ -9,12 +9,11 @@ use futures::FutureExt;
 
 use super::guard::{Guard, Judgement};
 use super::{Driver, Found};
-use crate::claims::Wishes;
 use crate::copy::{CopyError, cause_of};
 use crate::expand::Wanted;
 use crate::outcome::Failure;
 use crate::progress::{Event, Key, chain};
-use crate::prune::{Caution, PruneError, Pruned, prune};
+use crate::prune::{Caution, PruneError, Pruned, Wishes, prune};
 use crate::queue::Queue;
 use crate::state::{Cause, Until};
 use crate::verify::verify;
@@ -138,9 +137,8 @@ impl<Q: Queue> Driver<Q> {
             let wishes = self.claims.borrow_and_update().of(&destination, place);
             let wanted = match wishes {
                 Wishes::NotYet => continue,
-                Wishes::Unknown { by } => {
-                    let held_by = by.as_deref().unwrap_or("a mirror that cannot be read");
-                    tracing::info!(mirror = %self.mirror.name, repository = %place, held_by, "not pruned: not every mirror could say what it wants of it");
+                Wishes::Unknown => {
+                    tracing::info!(repository = %place, "not pruned: not every mirror could say what it wants of it");
                     self.to_prune.remove(&repository);
                     continue;
                 }
