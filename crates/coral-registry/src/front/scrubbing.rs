@@ -85,7 +85,7 @@ impl Registry {
 /// the position is not written (read-only, a full disk), rounds would follow each other.
 fn known(state: ScrubState, ended: Option<SystemTime>) -> ScrubState {
     match ended {
-        Some(began) if state.is_open || state.began.is_none() => ScrubState {
+        Some(began) if state.is_open || state.began.is_none_or(|it| it < began) => ScrubState {
             began: Some(began),
             is_open: false,
             ..state
@@ -214,6 +214,14 @@ mod tests {
     fn where_no_position_is_written_rounds_do_not_follow_each_other() {
         let now = SystemTime::UNIX_EPOCH + 10 * WEEK;
         let state = known(ScrubState::default(), Some(now - HOUR));
+        let due = due_in(&ScrubSettings::default(), &state, now, HOUR);
+        assert_eq!(due, Some(REST));
+        // The last one that was written is long ago.
+        let written = ScrubState {
+            began: Some(now - 2 * WEEK),
+            ..ScrubState::default()
+        };
+        let state = known(written, Some(now - HOUR));
         let due = due_in(&ScrubSettings::default(), &state, now, HOUR);
         assert_eq!(due, Some(REST));
     }

@@ -66,7 +66,17 @@ struct Round<'a> {
     position: Position,
     saved: Instant,
     streak: Streak,
+    /// What was found bad since something was last found sound. It stays where it is until then:
+    /// where nothing is sound, the disk or the memory is at fault.
+    suspects: Vec<Suspect>,
     scrubbed: Scrubbed,
+}
+
+/// Content that is damaged, if its machine can be trusted.
+struct Suspect {
+    digest: Digest,
+    stamp: Stamp,
+    reason: String,
 }
 
 impl Files {
@@ -97,10 +107,12 @@ impl Files {
             position: position.begin(SystemTime::now()),
             saved: Instant::now(),
             streak: Streak::default(),
+            suspects: Vec::new(),
             scrubbed: Scrubbed::default(),
         };
         round.save();
         let ended = round.run();
+        round.settle(!matches!(ended, Err(Ended::Doubtful)));
         round.scrubbed.bytes = round.reader.bytes();
         let end = match ended {
             Ok(()) => RoundEnd::Complete,
@@ -167,7 +179,7 @@ impl Round<'_> {
         };
         let stamp = Stamp::of(&metadata);
         let first = self.reader.read(&path, digest.algorithm())?;
-        let again = || self.reader.read(&path, digest.algorithm());
+        let again = || self.reader.read_again(&path, digest.algorithm());
         let verdict = judge(digest, first, again)?;
         self.scrubbed.contents += 1;
         match verdict {
@@ -176,6 +188,7 @@ impl Round<'_> {
             Verdict::Unsure(_) | Verdict::Damaged(_) if !stamp.is_of(&path) => {}
             Verdict::Sound => {
                 self.streak.good();
+                self.settle(true);
                 if !self.rules.report_only {
                     self.files.is_replaced(digest)?;
                 }
@@ -187,25 +200,39 @@ impl Round<'_> {
                      content is damaged, so it stays; look at the disk and the memory of this \
                      machine");
             }
-            Verdict::Damaged(reason) => self.damaged(digest, stamp, reason),
+            Verdict::Damaged(reason) => {
+                self.streak.bad();
+                self.suspects.push(Suspect {
+                    digest: *digest,
+                    stamp,
+                    reason,
+                });
+            }
         }
         Ok(())
     }
 
-    fn damaged(&mut self, digest: &Digest, stamp: Stamp, reason: String) {
-        self.streak.bad();
-        let is_aside = !self.rules.report_only && self.set_aside(digest, stamp);
-        self.scrubbed.damaged += 1;
-        let repositories = self.files.holders(digest).unwrap_or_default();
-        let images = self.files.images_with(&repositories, digest);
-        self.watch.damaged(Damage {
-            digest: *digest,
-            size: stamp.size(),
-            reason,
-            repositories,
-            images,
-            is_aside,
-        });
+    /// Reports the suspects, and moves them aside if the machine is trusted.
+    fn settle(&mut self, is_trusted: bool) {
+        for suspect in std::mem::take(&mut self.suspects) {
+            let Suspect {
+                digest,
+                stamp,
+                reason,
+            } = suspect;
+            let is_aside = is_trusted && !self.rules.report_only && self.set_aside(&digest, stamp);
+            self.scrubbed.damaged += 1;
+            let repositories = self.files.holders(&digest).unwrap_or_default();
+            let images = self.files.images_with(&repositories, &digest);
+            self.watch.damaged(Damage {
+                digest,
+                size: stamp.size(),
+                reason,
+                repositories,
+                images,
+                is_aside,
+            });
+        }
     }
 
     fn set_aside(&self, digest: &Digest, stamp: Stamp) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use coral_image::{Digest, Manifest, RepositoryPath, Tag};
+use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag};
 
 use crate::store::StoreError;
 use crate::store::file::Files;
@@ -87,7 +87,12 @@ impl Files {
         }
         // One that names itself ends here.
         known.insert(*root, false);
-        let bytes = std::fs::read(self.layout.blob(root)).unwrap_or_default();
+        let path = self.layout.blob(root);
+        // An index may name anything as a child: what is too large is no manifest.
+        let is_small =
+            std::fs::metadata(&path).is_ok_and(|it| it.len() <= MAX_MANIFEST_SIZE as u64);
+        let bytes = is_small.then(|| std::fs::read(&path).ok());
+        let bytes = bytes.flatten().unwrap_or_default();
         let Ok(manifest) = Manifest::parse(bytes.into(), None) else {
             return false;
         };

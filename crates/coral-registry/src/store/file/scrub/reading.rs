@@ -19,6 +19,8 @@ const PIECE: usize = 256 * 1024;
 const WINDOW: u64 = 8 * 1024 * 1024;
 /// What opening a file counts as, in bytes: many small files are work too.
 const OPENING: u64 = 16 * 1024;
+/// What the disk cannot give for a moment is no damage.
+const BEFORE_READING_AGAIN: Duration = Duration::from_millis(250);
 /// A stop is heard after so long.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -118,6 +120,17 @@ impl<'a> Reader<'a> {
             Err(error) if is_lost(&error) => Ok(Reading::Lost),
             Err(error) => Ok(Reading::Refused(error.kind())),
         }
+    }
+
+    /// Reads it again, a moment later and into other memory.
+    pub(super) fn read_again(
+        &mut self,
+        path: &Path,
+        algorithm: Algorithm,
+    ) -> Result<Reading, Stopped> {
+        std::thread::sleep(BEFORE_READING_AGAIN);
+        self.piece = vec![0; PIECE];
+        self.read(path, algorithm)
     }
 
     fn hash(&mut self, path: &Path, algorithm: Algorithm) -> io::Result<Result<Digest, Stopped>> {

@@ -249,6 +249,8 @@ fn a_disk_on_which_all_is_bad_does_not_empty_the_store() {
     }
     let (scrubbed, damages) = scene.scrub(RULES);
     assert_eq!((scrubbed.end, scrubbed.damaged), (RoundEnd::Doubtful, 8));
+    // Not one of them: where nothing is sound, the disk or the memory is at fault.
+    assert_eq!(scene.aside(), Vec::<String>::new());
     assert_eq!(damages.len(), 8);
     let state = scene.files.scrub_state().unwrap();
     assert!(!state.is_open && state.completed.is_none());
