@@ -11,6 +11,8 @@ mod private;
 mod registries;
 #[path = "cluster_mirrors/restarts.rs"]
 mod restarts;
+#[path = "cluster_mirrors/routes.rs"]
+mod routes;
 #[path = "cluster_mirrors/stage.rs"]
 mod stage;
 
