@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coral_api::image::{Image, ImageSpec, NodeSelector, Requirement};
+use coral_api::image::{Image, ImageSpec, ImageTagState, NodeSelector, Requirement};
 use coral_api::node_images::{
     NodeImage, NodeImageStatus, NodeImagesSpec, NodeImagesStatus, NodeRegistry, NodeRegistryStatus,
 };
@@ -35,6 +35,27 @@ pub(crate) fn wish(name: &str, references: &[&str]) -> WantedImage {
         generation: 1,
         created: 0,
         settings,
+    }
+}
+
+/// What an agent reports of an image that it placed.
+pub(crate) fn reported_image(
+    reference: &str,
+    digest: &str,
+    state: ImageTagState,
+) -> NodeImageStatus {
+    NodeImageStatus {
+        reference: reference.to_owned(),
+        digest: digest.to_owned(),
+        observed_generation: None,
+        state,
+        placed: true,
+        removing: false,
+        size: None,
+        reason: None,
+        message: None,
+        attempts: None,
+        next_attempt: None,
     }
 }
 

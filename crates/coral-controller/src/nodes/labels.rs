@@ -78,7 +78,7 @@ fn is_ours(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{digest, node, reporting};
+    use super::super::fixtures::{digest, node, reported_image, reporting};
     use super::*;
     use coral_api::node_images::{NodeImageStatus, NodeRegistryStatus};
 
@@ -86,19 +86,7 @@ mod tests {
     const HOST: &str = "reg.coral-system.svc:5000";
 
     fn image(state: ImageTagState) -> NodeImageStatus {
-        NodeImageStatus {
-            reference: IMAGE.into(),
-            digest: digest("x").to_string(),
-            observed_generation: None,
-            state,
-            placed: true,
-            removing: false,
-            size: None,
-            reason: None,
-            message: None,
-            attempts: None,
-            next_attempt: None,
-        }
+        reported_image(IMAGE, &digest("x").to_string(), state)
     }
 
     fn registry(state: NodeRegistryState) -> NodeRegistryStatus {

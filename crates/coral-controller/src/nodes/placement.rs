@@ -287,10 +287,10 @@ fn generation(owners: &[&WantedImage]) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{digest, node, wish};
+    use super::super::fixtures::{digest, node, reported_image, wish};
     use super::super::world::Placed;
     use super::*;
-    use coral_api::node_images::{NodeImageStatus, NodeImagesSpec, NodeImagesStatus};
+    use coral_api::node_images::{NodeImagesSpec, NodeImagesStatus};
 
     fn digests(references: &[&str]) -> BTreeMap<String, Digest> {
         let known = references.iter().map(|&r| (r.to_owned(), digest(r)));
@@ -562,19 +562,9 @@ mod tests {
         let system = image_object("coral-system", "s", 400, 0);
         let before = settled(std::slice::from_ref(&system), node("n1", &[]));
         let mut holding = after(&before);
-        let images = before.images["n1"].iter().map(|image| NodeImageStatus {
-            reference: image.reference.clone(),
-            digest: image.digest.clone(),
-            observed_generation: None,
-            state: ImageTagState::Available,
-            placed: true,
-            removing: false,
-            size: None,
-            reason: None,
-            message: None,
-            attempts: None,
-            next_attempt: None,
-        });
+        let images = before.images["n1"]
+            .iter()
+            .map(|image| reported_image(&image.reference, &image.digest, ImageTagState::Available));
         holding.placed.as_mut().unwrap().status = Some(NodeImagesStatus {
             images: images.collect(),
             ..NodeImagesStatus::default()

@@ -99,7 +99,7 @@ impl Session {
         Ok(response)
     }
 
-    /// Asks at this address again, as each who may be somebody there and as nobody.
+    /// Asks at this address again: with each of the user's credentials for it, then without one.
     async fn answered_at(
         &self,
         url: &Url,
@@ -146,7 +146,7 @@ impl Session {
         Ok(response)
     }
 
-    /// Who may be somebody at the address that a redirect led to: by an entry for that host, never
+    /// The credentials for the address that a redirect led to: entries for that host only, never
     /// over plain HTTP that was not asked for there, and only to read.
     fn candidates_at(&self, url: &Url, method: &Method) -> Vec<Candidate> {
         let is_safe = url.scheme() == "https" || self.transport.allows_plain_http(url);

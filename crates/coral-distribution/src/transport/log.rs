@@ -30,29 +30,17 @@ impl Sent {
     }
 
     pub(super) fn answered(&self, request: &Request, status: StatusCode) {
-        let Self {
-            host,
-            path,
-            authorization,
-            started,
-        } = self;
         tracing::debug!(
-            method = %request.method, %host, %path, status = status.as_u16(),
-            ms = milliseconds(*started), attempt = request.attempt, authorization,
+            method = %request.method, host = %self.host, path = %self.path, status = status.as_u16(),
+            ms = milliseconds(self.started), attempt = request.attempt, authorization = self.authorization,
             asked = %request.asked, "request answered"
         );
     }
 
     pub(super) fn failed(&self, request: &Request, error: &Error) {
-        let Self {
-            host,
-            path,
-            authorization,
-            started,
-        } = self;
         tracing::debug!(
-            method = %request.method, %host, %path, %error, category = %error.category(),
-            ms = milliseconds(*started), attempt = request.attempt, authorization,
+            method = %request.method, host = %self.host, path = %self.path, %error, category = %error.category(),
+            ms = milliseconds(self.started), attempt = request.attempt, authorization = self.authorization,
             asked = %request.asked, "request failed"
         );
     }

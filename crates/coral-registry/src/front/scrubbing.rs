@@ -136,7 +136,7 @@ impl ScrubWatch for Told {
             tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged, and \
                  is not served any more: a mirror copies it again, what was pushed has to be pushed \
                  again");
-            // Nobody may be listening.
+            // The receiver may be gone.
             let _ = self.0.damages.send(damage);
         } else {
             tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged, and \

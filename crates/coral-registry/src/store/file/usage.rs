@@ -1,7 +1,7 @@
 //! How many bytes a store holds, in all and by repository.
 //!
-//! All of it is counted once at the start, folder by folder beside everything else, and kept up by
-//! whoever changes a file. The collection counts contents anew while it looks at them, which
+//! All of it is counted once at the start, folder by folder beside everything else. Each change of a
+//! file then adjusts the sums. The collection counts contents anew while it looks at them, which
 //! corrects what was changed by hand. No request walks through the store.
 
 use std::collections::HashMap;

@@ -232,7 +232,7 @@ fn what_nothing_is_known_of_stays() {
     let layer = scene.push("a", b"layer");
     let path = scene.files.layout.blob(&layer);
     fs::remove_file(&path).unwrap();
-    // A folder cannot be read as a file, whoever asks.
+    // A folder cannot be read as a file, by root neither.
     fs::create_dir(&path).unwrap();
     let (scrubbed, damages) = scene.scrub(RULES);
     assert_eq!((scrubbed.damaged, scrubbed.unsure), (0, 1));
