@@ -89,9 +89,21 @@ const RULES: &[Rule] = &[
         never: &["kube-client", "kube-runtime"],
     },
     Rule {
+        name: "coral-build",
+        uses: &[
+            "coral-api",
+            "coral-distribution",
+            "coral-image",
+            "coral-mirror",
+            "coral-rt",
+        ],
+        never: &["kube-client", "kube-runtime"],
+    },
+    Rule {
         name: "coral-controller",
         uses: &[
             "coral-api",
+            "coral-build",
             "coral-distribution",
             "coral-image",
             "coral-mirror",
@@ -114,6 +126,7 @@ const RULES: &[Rule] = &[
         uses: &[
             "coral-agent",
             "coral-api",
+            "coral-build",
             "coral-controller",
             "coral-cri",
             "coral-distribution",

@@ -1,0 +1,94 @@
+//! What the controller, the steps and the user's container agree on.
+//!
+//! The controller writes a pod by these names, and the steps read it by the same ones. The page "The
+//! contract of a build container" of the documentation says the part that users see.
+
+mod messages;
+mod run;
+
+pub use messages::{
+    FetchRecord, FetchReport, MAX_FAILURE_TEXT, MAX_TERMINATION_MESSAGE, OutputState, PushReport,
+    PushedBytes, PushedOutput, failure_text,
+};
+pub use run::{
+    AlsoTo, BuildJson, BuilderJson, EnvironmentVariable, GitSource, ImageSource, OutputJson,
+    PathSource, SourceJson, SourceKind, Step, StreamSource,
+};
+
+/// Folders and files in the pod.
+pub mod path {
+    /// The source. `fetch` writes it, `build` reads it.
+    pub const SOURCE: &str = "/coral/source";
+    /// The OCI layout or archive that `build` writes and `push` reads.
+    pub const OUTPUT: &str = "/coral/output";
+    /// Room for `build` to work in.
+    pub const SCRATCH: &str = "/coral/scratch";
+    /// The claim that keeps layers from one build to the next, for `build` only.
+    pub const CACHE: &str = "/coral/cache";
+    /// Written by `fetch` and read by `push`; `build` does not have it.
+    pub const RECORD: &str = "/coral/record";
+    /// What `fetch` recorded, a [`FetchRecord`](super::FetchRecord).
+    pub const FETCH_RECORD: &str = "/coral/record/fetch.json";
+    /// How registries are reached; nothing in it is secret.
+    pub const REGISTRIES: &str = "/coral/registries";
+    /// Routes for the tools that read `registries.conf`.
+    pub const REGISTRIES_CONF: &str = "/coral/registries/registries.conf";
+    /// Certificates of Coral's authority, in PEM.
+    pub const CA: &str = "/coral/registries/ca.crt";
+    /// The run, a [`BuildJson`](super::BuildJson).
+    pub const BUILD_JSON: &str = "/coral/registries/build.json";
+    /// Folder of the projected token of the pod's service account, for `fetch` and `push` only.
+    pub const TOKEN_FOLDER: &str = "/coral/token";
+    /// The token itself.
+    pub const TOKEN: &str = "/coral/token/token";
+    /// The Secret of a git source: `username` and `password`, or `token`.
+    pub const GIT: &str = "/coral/git";
+    /// Folder of the Docker configuration for a source image.
+    pub const SOURCE_CREDENTIAL: &str = "/coral/source-credential";
+    /// The `ConfigMap` or claim that the source is in, read-only, for `fetch` only.
+    pub const INPUT: &str = "/coral/input";
+    /// Docker configurations for `alsoTo`, each in a folder named by its position: see
+    /// [`also_to_credential`](super::also_to_credential).
+    pub const CREDENTIALS: &str = "/coral/credentials";
+    /// Name of the Docker configuration in its folder.
+    pub const CREDENTIAL_FILE: &str = "config.json";
+    /// Where Kubernetes reads the message of a step that ended.
+    pub const TERMINATION_LOG: &str = "/dev/termination-log";
+}
+
+/// Names of environment variables.
+pub mod env {
+    /// The source with its `path`: what `build` reads.
+    pub const SOURCE: &str = "CORAL_SOURCE";
+    /// Where `build` writes.
+    pub const OUTPUT: &str = "CORAL_OUTPUT";
+    /// Room to work in, for `build`.
+    pub const SCRATCH: &str = "CORAL_SCRATCH";
+    /// What stays from one build to the next, for `build`. Unset without `spec.cache`.
+    pub const CACHE: &str = "CORAL_CACHE";
+    /// The file of routes.
+    pub const REGISTRIES_CONF: &str = "CORAL_REGISTRIES_CONF";
+    /// The same, by the name that buildah, podman and skopeo read.
+    pub const CONTAINERS_REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
+    /// Certificates of Coral's authority.
+    pub const CA: &str = "CORAL_CA";
+    /// Host and port of the internal registry.
+    pub const REGISTRY: &str = "CORAL_REGISTRY";
+    /// Address of the controller, such as `https://coral-controller.coral-system.svc:443`, for `fetch`
+    /// and `push`.
+    pub const CONTROLLER: &str = "CORAL_CONTROLLER";
+}
+
+/// Audience of the service account token that is exchanged for a credential.
+pub const AUDIENCE: &str = "coral.stvz.io";
+/// How long that token lives, in seconds: the least that Kubernetes allows.
+pub const TOKEN_SECONDS: i64 = 600;
+/// User name beside a credential of the controller.
+pub const CREDENTIAL_USER: &str = "token";
+/// Label on the Job and its pod: the name of the `ImageBuild`.
+pub const BUILD_LABEL: &str = "image.stvz.io/build";
+
+/// The folder that holds the Docker configuration of `alsoTo[position]`.
+pub fn also_to_credential(position: usize) -> String {
+    format!("{}/{position}", path::CREDENTIALS)
+}

@@ -1,0 +1,10 @@
+//! What runs inside the pod of an `ImageBuild`, before and after the user's container.
+//!
+//! A build is one pod with three steps: `fetch` brings the source, `build` is the user's container,
+//! `push` sends what it wrote. `contract` is what the three and the controller agree on: paths, names of
+//! environment variables, the run's description and what the steps report. Nothing here knows a Kubernetes
+//! client: the steps read files and speak to registries and to the controller's credential endpoint.
+//!
+//! Start reading at [`contract`].
+
+pub mod contract;
