@@ -50,6 +50,43 @@ fn a_pod_runs_on_every_node_and_its_log_is_read() {
     }
 }
 
+/// The lines of a pod's `/proc/self/uid_map`: first inside, first on the node, how many.
+fn user_map(cluster: &Cluster, namespace: &Namespace<'_>, pod: &str) -> Vec<u64> {
+    let map = cluster.shell(namespace.name(), pod, "cat /proc/self/uid_map");
+    let words = map.succeeded().stdout;
+    words
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect()
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_pod_has_users_of_its_own_where_it_asks_for_them() {
+    let cluster = Cluster::connect();
+    let Some(_) = cluster.own() else { return };
+    let namespace = cluster.namespace("users");
+    for node in cluster.nodes() {
+        let node = ["node", node.as_str()];
+        cluster.wait_until("runc has user namespaces", &node, PATIENCE, |node| {
+            let handlers = node["status"]["runtimeHandlers"].as_array();
+            let mut handlers = handlers.into_iter().flatten();
+            handlers.any(|it| it["name"] == "runc" && it["features"]["userNamespaces"] == true)
+        });
+    }
+    let plain = pod(&cluster, "plain", None, "sleep 3600");
+    namespace.apply(&plain);
+    let own = pod(&cluster, "own", None, "sleep 3600");
+    namespace.apply(&own.replace("spec:\n", "spec:\n  hostUsers: false\n"));
+    for pod in ["plain", "own"] {
+        cluster.wait_for_pod(namespace.name(), pod);
+    }
+    assert_eq!(user_map(&cluster, &namespace, "plain")[..2], [0, 0]);
+    let own = user_map(&cluster, &namespace, "own");
+    assert_eq!((own[0], own[2]), (0, 65536), "{own:?}");
+    assert!(own[1] >= 65536, "{own:?}");
+}
+
 #[test]
 #[ignore = "needs a cluster"]
 fn services_are_reached_by_name() {

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::settings::{Cluster, make_folder, write};
-use crate::tools;
 
 /// Writes all of them. The folder `certs.d` is left as it is but for the cluster's own registry:
 /// what agents wrote there stays when a node boots again.
@@ -21,7 +20,7 @@ pub(super) fn write_all(cluster: &Cluster, node: u8) -> Result<()> {
     write(&trusted.join("hosts.toml"), &registry)?;
     write(
         &etc.join("containerd/config.toml"),
-        &containerd(cluster, node)?,
+        &containerd(cluster, node),
     )?;
     write(&etc.join("hosts"), &hosts(cluster))?;
     // A lookup by the node goes to the outside, which is cut off by `cluster cut`.
@@ -44,9 +43,8 @@ fn hosts(cluster: &Cluster) -> String {
 }
 
 /// `opt` makes folders in the machine's /opt.
-fn containerd(cluster: &Cluster, node: u8) -> Result<String> {
-    let runc = tools::find("runc").context("there is no runc: `cargo xtask test --install`")?;
-    Ok(format!(
+fn containerd(cluster: &Cluster, node: u8) -> String {
+    format!(
         r#"version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -82,9 +80,9 @@ sandbox = "{registry}/pause:1"
 config_path = "/etc/containerd/certs.d"
 "#,
         cni = cluster.node_folder(node).join("cni").display(),
-        runc = runc.display(),
+        runc = cluster.runc_program(),
         registry = cluster.registry(),
-    ))
+    )
 }
 
 /// Every packet of a pod is routed by its node, also one to a pod of the same node.

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::tools::cluster::{CONTAINERD, ETCD, KUBERNETES, Programs};
+use crate::tools::cluster::{CONTAINERD, ETCD, KUBERNETES, Programs, RUNC};
 use crate::workspace::Workspace;
 
 /// Where the folders of all clusters lie: a short path, since a socket's path ends at 107 letters,
@@ -160,6 +160,10 @@ impl Cluster {
 
     pub(super) fn containerd_program(&self, name: &str) -> String {
         self.program(&CONTAINERD, name)
+    }
+
+    pub(super) fn runc_program(&self) -> String {
+        self.program(&RUNC, "runc")
     }
 
     pub(super) fn containerd_folder(&self) -> PathBuf {

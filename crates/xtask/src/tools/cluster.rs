@@ -23,6 +23,8 @@ pub(crate) struct Programs {
     variables: &'static [&'static str],
     /// Whether C code may be part of them; without it they are static.
     cgo: bool,
+    /// Build tags, separated by commas; empty for none.
+    tags: &'static str,
     /// Each program with the package that it is built from.
     built: &'static [(&'static str, &'static str)],
 }
@@ -56,6 +58,7 @@ pub(crate) const CONTAINERD: Programs = Programs {
     module: "github.com/containerd/containerd/v2",
     variables: &["github.com/containerd/containerd/v2/version.Version={version}"],
     cgo: false,
+    tags: "",
     built: &[
         (
             "containerd",
@@ -75,6 +78,7 @@ pub(crate) const COREDNS: Programs = Programs {
     module: "github.com/coredns/coredns",
     variables: &[],
     cgo: false,
+    tags: "",
     built: &[("coredns", "github.com/coredns/coredns")],
 };
 
@@ -84,6 +88,7 @@ pub(crate) const ETCD: Programs = Programs {
     module: "go.etcd.io/etcd/server/v3",
     variables: &[],
     cgo: false,
+    tags: "",
     built: &[("etcd", "go.etcd.io/etcd/server/v3")],
 };
 
@@ -99,6 +104,7 @@ pub(crate) const KUBERNETES: Programs = Programs {
         "k8s.io/component-base/version.gitTreeState=clean",
     ],
     cgo: true,
+    tags: "",
     built: &[
         ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
         (
@@ -112,7 +118,19 @@ pub(crate) const KUBERNETES: Programs = Programs {
     ],
 };
 
-pub(crate) const ALL: &[&Programs] = &[&CONTAINERD, &COREDNS, &ETCD, &KUBERNETES];
+/// Debian's runc is older than 1.2, and a container with a user namespace of its own needs 1.2.
+/// Without the tag it applies no seccomp profile, and containerd's default one is refused.
+pub(crate) const RUNC: Programs = Programs {
+    name: "runc",
+    version: "v1.5.2",
+    module: "github.com/opencontainers/runc",
+    variables: &[],
+    cgo: true,
+    tags: "seccomp",
+    built: &[("runc", "github.com/opencontainers/runc")],
+};
+
+pub(crate) const ALL: &[&Programs] = &[&CONTAINERD, &COREDNS, &ETCD, &KUBERNETES, &RUNC];
 
 /// Builds the programs beside their place and renames them there, as the other tools.
 pub(super) fn build(workspace: &Workspace, programs: &Programs) -> Result<()> {
@@ -127,7 +145,8 @@ pub(super) fn build(workspace: &Workspace, programs: &Programs) -> Result<()> {
     for (name, package) in programs.built {
         let mut go = go(workspace, &module)?;
         go.env("CGO_ENABLED", if programs.cgo { "1" } else { "0" });
-        go.args(["build", "-ldflags", &linker_flags(programs), "-o"]);
+        go.args(["build", "-tags", programs.tags]);
+        go.args(["-ldflags", &linker_flags(programs), "-o"]);
         run(go.arg(building.join("bin").join(name)).arg(package))?;
     }
     super::install::remove_if_there(&module)?;

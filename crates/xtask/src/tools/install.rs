@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -26,14 +27,21 @@ pub(crate) fn install(workspace: &Workspace, missing: &Missing) -> Result<()> {
     for component in &missing.components {
         run(program(workspace, "rustup")?.args(["component", "add", component]))?;
     }
-    missing
-        .built
-        .iter()
-        .try_for_each(|tool| build(workspace, tool))?;
-    missing
-        .cluster
-        .iter()
-        .try_for_each(|programs| super::cluster::build(workspace, programs))
+    for tool in &missing.built {
+        timed(tool.name, || build(workspace, tool))?;
+    }
+    for programs in &missing.cluster {
+        timed(programs.name, || super::cluster::build(workspace, programs))?;
+    }
+    Ok(())
+}
+
+/// Says how long it took to build a tool: most of a run with an empty cache.
+fn timed(name: &str, build: impl FnOnce() -> Result<()>) -> Result<()> {
+    let began = Instant::now();
+    build()?;
+    println!("{:5.1} s  {name}", began.elapsed().as_secs_f32());
+    Ok(())
 }
 
 /// A command that changes the system: as it is for root, by sudo for others.

@@ -66,8 +66,11 @@ pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("iproute2", "ip"),
     ("iptables", "iptables"),
     ("jq", "jq"),
+    // What the cluster's runc is built with.
+    ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("nftables", "nft"),
     ("openssl", "openssl"),
+    ("pkg-config", "pkg-config"),
     // What the pictures of the documentation are written with.
     (
         "fonts-dejavu-core",
