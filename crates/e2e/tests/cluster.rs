@@ -56,7 +56,7 @@ fn user_map(cluster: &Cluster, namespace: &Namespace<'_>, pod: &str) -> Vec<u64>
     let words = map.succeeded().stdout;
     words
         .split_whitespace()
-        .map(|n| n.parse().unwrap())
+        .map(|n| n.parse().expect("a number"))
         .collect()
 }
 
