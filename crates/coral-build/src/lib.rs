@@ -5,6 +5,9 @@
 //! environment variables, the run's description and what the steps report. Nothing here knows a Kubernetes
 //! client: the steps read files and speak to registries and to the controller's credential endpoint.
 //!
+//! `ignore` has the rules of `.dockerignore`, by which a folder is packed as a source.
+//!
 //! Start reading at [`contract`].
 
 pub mod contract;
+pub mod ignore;
