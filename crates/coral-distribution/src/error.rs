@@ -26,7 +26,9 @@ pub enum Category {
     NotFound,
     /// 429 in any shape.
     RateLimited,
-    /// 5xx.
+    /// 507, or a file system that is full.
+    NoRoom,
+    /// Any other 5xx.
     Server,
     /// Any other refusal (4xx).
     Refused,
@@ -56,6 +58,7 @@ impl Category {
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::RateLimited => "rate_limited",
+            Self::NoRoom => "no_room",
             Self::Server => "server",
             Self::Refused => "refused",
             Self::Digest => "digest",
@@ -81,6 +84,8 @@ pub enum Disposition {
     Retry,
     /// It may pass, but not before this long from now.
     RetryAfter(Duration),
+    /// It passes when room is made at the destination, which takes longer than a few tries.
+    WaitForRoom,
     /// It stays until a reference, a credential or an option changes.
     WaitForChange,
 }

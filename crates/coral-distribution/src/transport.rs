@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use activity::{Activity, SourceError};
-pub(crate) use answer::{clean, is_html, markup, read_bounded, refusal};
+pub(crate) use answer::{clean, is_html, markup, read_document, refusal};
 use connections::Connections;
 pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;

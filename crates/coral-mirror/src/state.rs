@@ -67,18 +67,21 @@ pub enum Cause {
     Transient,
     /// It may pass by itself, and the other side said when to ask again.
     After(Duration),
+    /// The destination is full: room has to be made there.
+    NoRoom,
     /// Only a change of spec, credential or tag can mend it.
     Refusal,
 }
 
 impl Cause {
     /// Whether something done once, such as a single pass, ends with this failure, however few
-    /// there were: a refusal does not pass meanwhile, and a wait of more than a minute is too long.
+    /// there were: neither a refusal nor a full destination passes meanwhile, and a wait of more
+    /// than a minute is too long.
     pub fn ends_at_once(self) -> bool {
         match self {
             Self::Transient => false,
             Self::After(asked) => asked > LONGEST_OF_ONCE,
-            Self::Refusal => true,
+            Self::NoRoom | Self::Refusal => true,
         }
     }
 }
@@ -196,8 +199,9 @@ impl ImageStatus {
 
     /// The image failed at `now`. Below the limit it is retried with backoff whatever the cause;
     /// from the limit on a transient cause is still retried at the longest backoff, while a
-    /// refusal waits for a change. A wait that the other side asked for is never cut short, but
-    /// for the ten minutes that nothing exceeds.
+    /// refusal waits for a change. A full destination is tried at the longest backoff from the
+    /// beginning. A wait that the other side asked for is never cut short, but for the ten minutes
+    /// that nothing exceeds.
     pub fn failed(
         &mut self,
         error: String,
@@ -210,6 +214,7 @@ impl ImageStatus {
         let at_limit = self.attempts >= policy.limit.max(1);
         let wait = match cause {
             Cause::Refusal if at_limit => None,
+            Cause::NoRoom => Some(policy.max_backoff.min(MAX_BACKOFF)),
             Cause::Transient if at_limit => Some(policy.max_backoff.min(MAX_BACKOFF)),
             Cause::After(asked) => Some(
                 asked
@@ -315,6 +320,14 @@ mod tests {
         assert_eq!(status.state, ImageState::Error("broken".into()));
         assert!(!status.is_due(at(1059)));
         assert!(status.is_due(at(1060)));
+    }
+
+    #[test]
+    fn a_full_destination_is_tried_at_the_longest_wait_from_the_beginning() {
+        let status = failed_times(1, Cause::NoRoom);
+        assert_eq!(status.state, ImageState::Failing("broken".into()));
+        assert_eq!(status.next_try, Some(at(1060)));
+        assert!(Cause::NoRoom.ends_at_once());
     }
 
     #[test]

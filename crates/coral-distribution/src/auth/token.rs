@@ -15,7 +15,7 @@ use super::Known;
 use crate::credentials::{Credential, Kind};
 use crate::error::{Error, Problem};
 use crate::transport::{
-    Body, Request, Transport, authority_of, is_html, markup, read_bounded, refusal,
+    Body, Request, Transport, authority_of, is_html, markup, read_document, refusal,
 };
 
 /// Some token servers list all of an account's groups in the token; none needs more than this.
@@ -163,7 +163,7 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
     }
     let (host, asked) = (response.host.clone(), response.asked.clone());
     let is_page = is_html(&response);
-    let body = read_bounded(response, MAX_TOKEN_ANSWER).await?;
+    let body = read_document(response, MAX_TOKEN_ANSWER).await?;
     let page = is_page.then_some(Problem::Html).or_else(|| markup(&body));
     if let Some(problem) = page {
         return Err(Error::new(host, asked, problem));

@@ -39,6 +39,7 @@ impl Answer {
             StatusCode::NOT_FOUND | StatusCode::GONE => Category::NotFound,
             StatusCode::REQUEST_TIMEOUT => Category::Timeout,
             StatusCode::PAYLOAD_TOO_LARGE => Category::TooLarge,
+            StatusCode::INSUFFICIENT_STORAGE => Category::NoRoom,
             status if status.is_server_error() => Category::Server,
             status if status.is_client_error() => Category::Refused,
             _ => Category::Protocol,
@@ -156,6 +157,15 @@ fn is_of_the_name(error: &std::io::Error) -> bool {
     )
 }
 
+/// Whether the file system takes no more bytes.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
 /// Whether the resolver says that there is no such name, and not that it cannot tell now. These are
 /// the words of glibc and musl for `EAI_NONAME`.
 fn is_unknown_name(cause: &str) -> bool {
@@ -230,6 +240,7 @@ impl Problem {
             | Self::OtherProtocol(_)
             | Self::Unsafe(_)
             | Self::Broken(_) => Category::Protocol,
+            Self::Storage { source, .. } if is_full(source) => Category::NoRoom,
             Self::Storage { .. } => Category::Storage,
             Self::Options(_) => Category::Options,
         }
@@ -264,6 +275,7 @@ impl Problem {
                 | Category::TooLarge
                 | Category::Tls
                 | Category::Options => Disposition::WaitForChange,
+                Category::NoRoom => Disposition::WaitForRoom,
                 _ => Disposition::Retry,
             },
         }
@@ -333,6 +345,14 @@ mod tests {
             (
                 dns("Temporary failure in name resolution"),
                 Disposition::Retry,
+            ),
+            (
+                Problem::Storage {
+                    what: "cannot write",
+                    path: "blobs".to_owned(),
+                    source: std::io::ErrorKind::StorageFull.into(),
+                },
+                Disposition::WaitForRoom,
             ),
         ] {
             assert_eq!(problem.disposition(), expected, "{problem}");

@@ -12,7 +12,7 @@ use super::{Access, Call, RepositoryClient, expect, header};
 use crate::auth::Ask;
 use crate::error::{Error, Problem};
 use crate::location;
-use crate::transport::{Response, clean, is_html, markup, read_bounded};
+use crate::transport::{Response, clean, is_html, markup, read_document};
 
 /// Tags asked for at a time; registries give as many as they like.
 const PAGE: &str = "1000";
@@ -79,7 +79,7 @@ impl RepositoryClient {
         }
         let link = pages.follow(&response);
         let host = response.host.clone();
-        let body = read_bounded(response, MAX_PAGE_SIZE).await?;
+        let body = read_document(response, MAX_PAGE_SIZE).await?;
         let page: TagPage = serde_json::from_slice(&body)
             .map_err(|error| Error::new(&host, asked, no_list(&body, &error)))?;
         Ok((page.tags.unwrap_or_default(), link))

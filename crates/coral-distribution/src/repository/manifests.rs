@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 
 use super::{Access, Call, PutManifest, RepositoryClient, expect, header, is_without_head};
 use crate::error::{Category, Error, Problem};
-use crate::transport::{Body, Response, is_html, markup, read_bounded};
+use crate::transport::{Body, Response, is_html, markup, read_document};
 
 const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
 const OCI_SUBJECT: &str = "oci-subject";
@@ -86,7 +86,7 @@ impl RepositoryClient {
         };
         let content_type = response.header(CONTENT_TYPE).map(ToOwned::to_owned);
         let host = response.host.clone();
-        let body = read_bounded(response, MAX_MANIFEST_SIZE).await?;
+        let body = read_document(response, MAX_MANIFEST_SIZE).await?;
         parse(body, content_type.as_deref(), expected.as_ref())
             .map_err(|problem| Error::new(host, asked, problem))
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::RepositoryClient;
 use super::listing::Pages;
 use crate::error::{Category, Error, Problem};
-use crate::transport::{Response, read_bounded, refusal};
+use crate::transport::{Response, read_document, refusal};
 
 /// Times the tag is written before another writer is given way for good.
 const MAX_ATTEMPTS: usize = 5;
@@ -80,7 +80,7 @@ impl RepositoryClient {
                 return Err(Error::new(host, asked, refusal(response).await));
             }
             pages.follow(&response)?;
-            let body = read_bounded(response, MAX_MANIFEST_SIZE).await?;
+            let body = read_document(response, MAX_MANIFEST_SIZE).await?;
             bytes += body.len();
             if bytes > MAX_REFERRERS_BYTES {
                 let limit = MAX_REFERRERS_BYTES as u64;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{StatusCode, Version};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -59,8 +59,23 @@ pub(crate) fn markup(body: &[u8]) -> Option<Problem> {
         .then(|| Problem::Permanent(text.to_owned()))
 }
 
+/// Reads the body of an answer that must have one; more than `limit` bytes is an error. An empty
+/// body comes again, unless the end of the connection is the only sign of where it ends.
+pub(crate) async fn read_document(response: Response, limit: usize) -> Result<Bytes, Error> {
+    let may_be_cut = response.content_length().is_none()
+        && response.header(TRANSFER_ENCODING).is_none()
+        && response.inner.version() < Version::HTTP_2;
+    let (host, asked) = (response.host.clone(), response.asked.clone());
+    let body = read_bounded(response, limit).await?;
+    if body.is_empty() && !may_be_cut {
+        let text = "the answer is empty (not a registry, or a proxy in between)".to_owned();
+        return Err(Error::new(host, asked, Problem::Permanent(text)));
+    }
+    Ok(body)
+}
+
 /// Reads an answer's body; more than `limit` bytes is an error.
-pub(crate) async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes, Error> {
+async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes, Error> {
     let too_large = Problem::TooLarge {
         limit: limit as u64,
     };

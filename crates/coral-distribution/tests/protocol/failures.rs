@@ -20,7 +20,7 @@ async fn failure(effect: Effect) -> Error {
 #[tokio::test]
 async fn every_status_has_its_category_and_disposition() {
     use Category as C;
-    use Disposition::{Retry, WaitForChange};
+    use Disposition::{Retry, WaitForChange, WaitForRoom};
     let cases = [
         (401, C::Unauthorized, WaitForChange),
         (403, C::Forbidden, WaitForChange),
@@ -38,6 +38,7 @@ async fn every_status_has_its_category_and_disposition() {
         (304, C::Protocol, WaitForChange),
         (501, C::Server, WaitForChange),
         (505, C::Server, WaitForChange),
+        (507, C::NoRoom, WaitForRoom),
     ];
     for (code, category, disposition) in cases {
         let error = failure(status(code, &[], "because")).await;
@@ -310,6 +311,18 @@ async fn pages_and_other_json_in_place_of_an_answer_are_not_tried_again() {
             assert!(error.to_string().contains("not a registry"), "{error}");
         }
     }
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(status(200, &[], "")));
+    let client = anonymous(&registry);
+    for error in [
+        client.manifest(&tag("1")).await.unwrap_err(),
+        client.tags().await.unwrap_err(),
+        client.referrers(&built.digest()).await.unwrap_err(),
+    ] {
+        let disposition = error.disposition();
+        assert_eq!(disposition, Disposition::WaitForChange, "{error}");
+        assert!(error.to_string().contains("the answer is empty"), "{error}");
+    }
     let (registry, _) = registry_with_image().await;
     registry.fault(Fault::new(status(200, &[], "{}")));
     let error = anonymous(&registry).tags().await.unwrap_err();
@@ -320,6 +333,7 @@ async fn pages_and_other_json_in_place_of_an_answer_are_not_tried_again() {
 #[tokio::test]
 async fn a_token_server_that_gives_no_token_is_not_asked_again() {
     for body in [
+        "",
         "{}",
         "<html></html>",
         "<?xml version='1.0'?><Error/>",

@@ -173,7 +173,7 @@ async fn an_upload_that_is_cut_or_stalls_is_named() {
         (Effect::Stall, Category::Timeout),
         (status(500, &[], ""), Category::Server),
         (status(413, &[], ""), Category::TooLarge),
-        (status(507, &[], "disk full"), Category::Server),
+        (status(507, &[], "disk full"), Category::NoRoom),
     ];
     for (effect, expected) in cases {
         for (method, chunk) in [("PUT", None), ("PATCH", Some(50_000))] {

@@ -103,6 +103,7 @@ pub(crate) fn cause_of(error: &Error) -> Cause {
     match error.disposition() {
         Disposition::Retry => Cause::Transient,
         Disposition::RetryAfter(wait) => Cause::After(wait),
+        Disposition::WaitForRoom => Cause::NoRoom,
         Disposition::WaitForChange => Cause::Refusal,
     }
 }

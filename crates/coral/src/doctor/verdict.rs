@@ -120,6 +120,7 @@ fn advice(place: &str, category: Category) -> String {
         Category::RateLimited => "wait, or log in: most registries allow more to those they know".to_owned(),
         Category::NotFound => "check the name of the repository; some registries answer this way to those who may not read it".to_owned(),
         Category::Protocol => format!("{place} does not answer as a registry: check host and port, and whether a portal or proxy answers in its place"),
+        Category::NoRoom => format!("make room at {place}, or have its administrator raise its limit"),
         Category::Server => format!("{place} answers with a server error; its administrator can say more"),
         _ => "see what was found".to_owned(),
     }

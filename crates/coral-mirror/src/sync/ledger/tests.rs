@@ -106,6 +106,8 @@ fn what_was_refused_as_often_as_the_limit_says_is_looked_at_in_the_next_pass() {
 fn a_single_pass_tries_a_refusal_once_and_a_cut_as_often_as_the_limit_says() {
     for (cause, until, error) in [
         (Cause::Refusal, Until::OnePass, true),
+        (Cause::NoRoom, Until::OnePass, true),
+        (Cause::NoRoom, Until::Stopped, false),
         (Cause::Refusal, Until::Stopped, false),
         (Cause::Transient, Until::OnePass, false),
     ] {
