@@ -1,4 +1,4 @@
-//! Uploads that nobody goes on with: they are given up over there, where they would take room
+//! Uploads that are not continued: they are cancelled at the registry, where they would take room
 //! until they are cleaned away.
 //!
 //! A copy is a future, and a future ends anywhere: when a sibling fails, or when the user stops.
@@ -57,7 +57,7 @@ impl Abandoned {
         self.tasks.spawn_on(task.in_current_span(), &runtime);
     }
 
-    /// Runs something to its end even when whoever asked for it is gone: what comes of it is then
+    /// Runs something to its end even when its caller is gone: what comes of it is then
     /// dropped, and given up if it is an upload.
     pub(crate) async fn to_its_end<T: Send + 'static>(
         &self,
@@ -65,7 +65,7 @@ impl Abandoned {
     ) -> T {
         let (waiting, outcome) = oneshot::channel();
         let task = async move {
-            // What nobody waits for is dropped in here, while this still counts as under way.
+            // A result without a caller is dropped in here, while this still counts as under way.
             drop(waiting.send(asking.await));
         };
         let task = self.tasks.spawn(task.in_current_span());
@@ -74,7 +74,7 @@ impl Abandoned {
         }
         match task.await.map_err(JoinError::try_into_panic) {
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it whoever asked.
+            // The runtime ends, and with it the caller.
             _ => std::future::pending().await,
         }
     }

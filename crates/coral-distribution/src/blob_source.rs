@@ -29,7 +29,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<BlobStream, Error>> + Send>>;
 pub(crate) enum Check {
     /// Length and digest.
     Digest,
-    /// The length only: the digest is somebody else's.
+    /// The length only: the registry verifies the digest.
     Length,
 }
 

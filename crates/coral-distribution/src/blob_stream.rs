@@ -18,7 +18,7 @@ pub(crate) use skip::Skip;
 use crate::error::Error;
 
 /// The bytes of a blob as they come. It ends after exactly the promised number of bytes or with
-/// one error; the last chunk is given only after the digest has been found right, so whoever
+/// one error; the last chunk is given only after the digest has been found right, so a caller that
 /// passes chunks on can never complete a wrong blob.
 ///
 /// The lock is never taken: it makes the stream `Sync`, so that futures that hold one are `Send`.

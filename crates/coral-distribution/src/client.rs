@@ -70,7 +70,7 @@ impl Client {
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
         let fitting = credentials.candidates(host, None);
         let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
-        // Whoever asks this wants to know of the credential, not of what anybody may do.
+        // The question is about the credential, so anonymous access is no answer to it.
         let session = Session::strict(transport, auth, fitting);
         let url = self
             .base(host)

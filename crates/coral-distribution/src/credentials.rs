@@ -29,18 +29,18 @@ pub struct Credential {
 /// What the secret of a credential is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Sent to whoever asks for user and password.
+    /// Sent to a host that asks for user and password.
     Password,
     /// Exchanged at a token server, by OAuth 2, for tokens that end soon.
     IdentityToken,
 }
 
-/// Who may be somebody at a host.
+/// A way to log in at a host, or not to.
 #[derive(Debug, Clone)]
 pub(crate) enum Candidate {
-    Nobody,
-    Somebody(Arc<Credential>),
-    /// Whoever the helper says, once the host asks.
+    Anonymous,
+    Known(Arc<Credential>),
+    /// The credential that the helper gives once the host asks.
     Helper(Arc<Helper>, Host),
 }
 
@@ -48,8 +48,8 @@ impl Candidate {
     /// The credential, if there is one.
     pub(crate) async fn credential(&self) -> Result<Option<Arc<Credential>>, HelperError> {
         match self {
-            Self::Nobody => Ok(None),
-            Self::Somebody(credential) => Ok(Some(Arc::clone(credential))),
+            Self::Anonymous => Ok(None),
+            Self::Known(credential) => Ok(Some(Arc::clone(credential))),
             Self::Helper(helper, host) => helper.get(host).await,
         }
     }
@@ -57,7 +57,7 @@ impl Candidate {
     /// Whether trying both is one too many.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Somebody(a), Self::Somebody(b)) => {
+            (Self::Known(a), Self::Known(b)) => {
                 a.username == b.username && a.password == b.password && a.kind == b.kind
             }
             (Self::Helper(a, _), Self::Helper(b, _)) => Arc::ptr_eq(a, b),
@@ -68,8 +68,8 @@ impl Candidate {
     /// For messages.
     pub(crate) fn described(&self) -> Option<String> {
         match self {
-            Self::Nobody => None,
-            Self::Somebody(credential) => Some(credential.origin.clone()),
+            Self::Anonymous => None,
+            Self::Known(credential) => Some(credential.origin.clone()),
             Self::Helper(helper, _) => Some(helper.described()),
         }
     }
@@ -221,12 +221,12 @@ impl Credentials {
         credentials(self.fitting(repository.host(), Some(path)))
     }
 
-    /// Who may be somebody at a host, and at one repository of it, most specific first.
+    /// The credentials for a host and one repository of it, most specific first.
     pub(crate) fn candidates(&self, host: &Host, path: Option<&str>) -> Vec<Candidate> {
         let mut found: Vec<Candidate> = Vec::new();
         for grant in self.fitting(host, path) {
             let candidate = match grant {
-                Grant::Credential(credential) => Candidate::Somebody(Arc::new(credential.clone())),
+                Grant::Credential(credential) => Candidate::Known(Arc::new(credential.clone())),
                 Grant::Helper(helper) => Candidate::Helper(Arc::clone(helper), host.clone()),
                 Grant::Unusable(_) => continue,
             };

@@ -130,7 +130,7 @@ impl Error {
     }
 
     /// Of an answer to a request about an open upload: an upload that is not known, or whose
-    /// bytes are counted otherwise, is nobody's refusal and can begin again.
+    /// bytes are counted otherwise, is no refusal of access: the upload can begin again.
     pub(crate) fn of_open_upload(mut self) -> Self {
         if let Problem::Answer(answer) = &self.0.problem
             && matches!(answer.status.as_u16(), 404 | 410 | 416)

@@ -1,4 +1,4 @@
-//! One look at a registry, step by step, for whoever wants to know where it hurts.
+//! One look at a registry, step by step, to find the step that fails.
 
 mod certificate;
 

@@ -1,5 +1,5 @@
 //! What registries say of their rate limits, in each shape that is in use. Nothing is decided
-//! here: whoever plans requests watches.
+//! here: the code that plans requests subscribes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Hosts that are kept; nobody speaks to more registries that limit.
+/// Hosts that are kept; no mirror speaks to more registries that limit.
 const MAX_HOSTS: usize = 1024;
 /// Waits and windows are cut at this.
 const LONGEST: Duration = Duration::from_hours(24 * 31);

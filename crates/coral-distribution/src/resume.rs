@@ -51,7 +51,7 @@ impl Resumes {
 }
 
 /// Whether going on at the offset may help at once. What asks for patience (a rate limit, a wait)
-/// is for whoever decides about whole copies.
+/// is for the code that decides about whole copies.
 pub(crate) fn may_resume(error: &Error) -> bool {
     use Category::{Connect, Cut, Dns, Server, Timeout};
     error.disposition() == Disposition::Retry

@@ -93,8 +93,8 @@ impl Upload {
     }
 
     /// Has the blob mounted from whichever repository has it, instead of sending it; an upload
-    /// again where none has it any more. Whoever asks has made sure that the blob may be had:
-    /// nobody gets one by naming its digest.
+    /// again where none has it any more. The caller has made sure that the blob may be had:
+    /// knowing a digest is no right to its blob.
     pub async fn mount(self) -> Result<BlobPush, Error> {
         match self.0 {
             Target::Registry(upload) => upload.mount().await,

@@ -1,4 +1,4 @@
-//! Manifests as registries really hold them, and some that nobody should.
+//! Manifests as registries really hold them, and some that no registry should hold.
 
 use bytes::Bytes;
 use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestKind, media_type};

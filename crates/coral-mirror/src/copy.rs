@@ -244,7 +244,7 @@ impl Copier {
     }
 
     /// Writes the root and its referrers. With referrers the root is there by digest before
-    /// anything refers to it, and gets its tag only after them: whoever finds the tag finds the
+    /// anything refers to it, and gets its tag only after them: a client that finds the tag finds the
     /// signatures that could be copied.
     async fn put_root(
         &self,

@@ -25,7 +25,7 @@ const TRIES: u32 = 5;
 const UNKNOWN_END: Duration = Duration::from_mins(1);
 const FARTHEST_END: Duration = Duration::from_mins(10);
 
-/// A wait that somebody might wonder about, and how often one is told of.
+/// A wait that is long enough to report, and how often it is reported.
 const LONG: Duration = Duration::from_secs(5);
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
@@ -84,7 +84,7 @@ pub(crate) struct Pace {
     checks: Queue<()>,
     copies: Queue<()>,
     changed: Notify,
-    /// When somebody was told last that nothing is asked.
+    /// When it was last reported that no request is sent.
     told: Mutex<Option<Instant>>,
 }
 

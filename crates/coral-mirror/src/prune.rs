@@ -1,4 +1,4 @@
-//! Tags at the destination that nobody selects any more.
+//! Tags at the destination that no mirror selects any more.
 //!
 //! A tag that a mirror would select if its source still had it is among its wishes (`expand`), so
 //! that the last copy of an image is not taken for one that no mirror wants.
@@ -175,7 +175,7 @@ pub(crate) enum Caution {
     Twice(Vec<Tag>),
 }
 
-/// What became of tags that nobody wants.
+/// What became of tags that are no longer wanted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pruned {
     /// They went, or would go.
@@ -184,7 +184,7 @@ pub(crate) enum Pruned {
     Doubted(Vec<Tag>),
 }
 
-/// Deletes what nobody wants, or with a dry run only finds it.
+/// Deletes what is no longer wanted, or with a dry run only finds it.
 pub(crate) async fn prune(
     destination: &Endpoint,
     wanted: &BTreeSet<Version>,
@@ -204,7 +204,7 @@ pub(crate) async fn prune(
                 let tag = tag.clone();
                 return Err(PruneError::Delete { tag, source });
             }
-            // Somebody else was quicker.
+            // Another client has deleted it.
             _ => {}
         }
     }
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_goes_and_what_is_kept_or_belongs_to_an_image_stays() {
+    fn what_is_not_wanted_goes_and_what_is_kept_or_belongs_to_an_image_stays() {
         let signature = format!("sha256-{}.sig", "a".repeat(64));
         let present = tags(&["1", "2", "2-lts", &signature, "sha256-short"]);
         let keep = TagPatterns::compile("keep", &["*-lts".to_owned()]).unwrap();

@@ -11,7 +11,7 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest wait, whatever is configured.
 const MAX_BACKOFF: Duration = Duration::from_mins(10);
 
-/// Longest wait that a registry may ask for of what is done once: whoever waits for it rather comes
+/// Longest wait that a registry may ask for of what is done once: a caller that waits rather comes
 /// back later.
 const LONGEST_OF_ONCE: Duration = Duration::from_mins(1);
 
@@ -91,14 +91,14 @@ impl Cause {
 pub enum NextTry {
     /// By itself, after this long.
     In(Duration),
-    /// Not by itself: it is for whoever asked to come back, after this long.
+    /// Not by itself: the caller is to come back, after this long.
     ComeBackIn(Duration),
     /// Not by itself, before the next pass.
     NextPass,
 }
 
 impl NextTry {
-    /// What follows for whoever is told, after a failure of this cause at `now`.
+    /// What follows for the caller, after a failure of this cause at `now`.
     pub fn of(status: &ImageStatus, cause: Cause, now: Timestamp) -> Self {
         match (status.next_try, cause) {
             (Some(at), _) => Self::In(at.duration_since(now).unsigned_abs()),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_told_hears_when_it_is_tried_again_or_when_to_come_back() {
+    fn a_failure_says_when_it_is_tried_again_or_when_to_come_back() {
         let hour = Cause::After(Duration::from_hours(1));
         let mut status = failed_times(1, hour);
         let told = |status: &ImageStatus, cause| NextTry::of(status, cause, at(1000));

@@ -1,4 +1,4 @@
-//! What the fuzz targets ask of parsers that nobody else sees. Only built with `--cfg fuzzing`.
+//! Access for the fuzz targets to private parsers. Only built with `--cfg fuzzing`.
 
 pub use crate::access::fuzzing::{authorization, htpasswd};
 pub use crate::front::fuzzing::{range, target};

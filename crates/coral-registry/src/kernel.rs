@@ -6,7 +6,7 @@
 //! - files of the store under a digest never change and are never cut; a damaged one is replaced by
 //!   rename, which leaves the mapped one as it was;
 //! - only the kernel reads mapped bytes, when they are written to a socket. Where it cannot (the
-//!   disk failed, somebody cut the file by hand) it says `EFAULT`, and the connection ends; a
+//!   disk failed, the file was cut by hand) it says `EFAULT`, and the connection ends; a
 //!   program that reads such a page itself is killed with `SIGBUS`. So mapped pieces are only for
 //!   HTTP/1 without TLS, whose writes take them as they are;
 //! - a piece is only given out when all of its pages are in the page cache: the thread that writes
@@ -52,7 +52,7 @@ impl Mapped {
     /// Maps a stretch of a file of the store; `None` where the system does not want to.
     pub(crate) fn of(file: &File, start: u64, length: u64) -> Option<Self> {
         let length = usize::try_from(length).ok()?;
-        // SAFETY: the file is content under a digest, which nobody writes to (see above).
+        // SAFETY: the file is content under a digest, which is never written to (see above).
         let map = unsafe { MmapOptions::new().offset(start).len(length).map(file) };
         Some(Self {
             map: Arc::new(map.ok()?),

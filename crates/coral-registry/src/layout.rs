@@ -1,6 +1,6 @@
 //! OCI image layouts, served read-only as repositories (OCI image-spec, `image-layout.md`).
 //!
-//! A layout is somebody else's folder: it is never written to, what changes in it is seen at the
+//! A layout belongs to another program: it is never written to, what changes in it is seen at the
 //! next request, and nothing in it is taken on trust. A manifest is held against its digest each
 //! time it is read, a blob the first time and whenever its file has changed since. No symbolic link
 //! in the folder is followed.

@@ -67,7 +67,7 @@ pub struct Stretch<T> {
 pub enum BlobContent {
     /// A file, whose ranges can be read at any offset. Its content never changes.
     File(Arc<File>),
-    /// A file of somebody else, who may write to it: its bytes are copied, never mapped.
+    /// A file that another program may write to: its bytes are copied, never mapped.
     Foreign(Arc<File>),
 }
 
@@ -213,7 +213,7 @@ pub trait Store: Source {
     /// Counts what is there, beside everything else. From then on the sums are kept up.
     fn count(&self, stop: CancellationToken) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Ends uploads to which nothing was added for so long, but for those that somebody writes to.
+    /// Ends uploads to which nothing was added for so long, except those being written to.
     /// Which ones they were.
     fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>>;
 
@@ -280,7 +280,7 @@ pub enum Mounted {
     Here,
     /// `from` has not got it, but it could be mounted from elsewhere.
     Elsewhere,
-    /// Nobody has it.
+    /// No repository has it.
     Nowhere,
 }
 

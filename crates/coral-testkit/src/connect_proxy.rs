@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A longer head is nobody's.
+/// No client sends a longer head.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Takes `CONNECT` and requests in absolute form, and leads all of them to one address, whatever

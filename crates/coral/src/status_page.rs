@@ -1,7 +1,7 @@
 //! The status page beside the registry: mirrors, images, repositories, and how to pull them.
 //!
 //! It is a client of the registry like any other: what it says of repositories it asks the
-//! registry's own API, in process and with the credentials of whoever looks, so it can show nobody
+//! registry's own API, in process and with the viewer's credentials, so it can show a viewer no
 //! more than that API would. What it says of mirrors comes from the [`Board`], and an image of a
 //! mirror is shown to those who may read it at its destination. There is no script, no cookie and
 //! nothing from outside in it; everything is escaped by `maud`.

@@ -66,8 +66,8 @@ impl Terminal {
         }))
     }
 
-    /// Prints a line above the bars. When nobody reads standard error any more, there is nobody
-    /// to tell that either.
+    /// Prints a line above the bars. When standard error is closed, there is no place
+    /// to report that either.
     pub(crate) fn line(&self, text: &str) {
         self.tell(text, Map::new());
     }

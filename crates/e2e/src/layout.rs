@@ -63,7 +63,7 @@ impl Layout {
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
 
-    /// An image of one layer that holds these bytes (a tar or not: nobody unpacks it).
+    /// An image of one layer that holds these bytes (a tar or not: it is never unpacked).
     pub fn add_image(&self, architecture: &str, layer: &[u8]) -> Value {
         self.add_layered_image(architecture, &[layer])
     }
@@ -94,7 +94,7 @@ impl Layout {
                 descriptor
             })
             .collect();
-        // A field that nobody knows, and spaces that nobody would write: bytes must survive.
+        // An unknown field, and spaces that no tool writes: bytes must survive.
         let index = json!({
             "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests,
             "org.example.unknown": {"kept": true},

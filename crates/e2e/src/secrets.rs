@@ -1,7 +1,7 @@
 //! The secrets that tests use, and the check that no output of Coral's has one.
 //!
 //! Every [`Process`](crate::Process) that runs Coral is checked when it ends, whatever the test is
-//! about. What a test gives to Coral is registered here by whoever makes it up: the registries
+//! about. What a test gives to Coral is registered here by the code that makes it up: the registries
 //! that ask for a password do so by themselves.
 
 use std::collections::BTreeSet;
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_found_as_it_is_and_encoded() {
-        password("somebody", "hush-hush-1");
+        password("anna", "hush-hush-1");
         for text in [
             "it is hush-hush-1!",
             "Basic c29tZWJvZHk6aHVzaC1odXNoLTE=",

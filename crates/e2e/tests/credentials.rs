@@ -179,7 +179,7 @@ fn path_with(bin: &Path) -> String {
     )
 }
 
-/// Insists that the command works and tells nobody the secret.
+/// Insists that the command works and prints no secret.
 fn works_in_silence(command: &mut Command) {
     let finished = run(command).succeeded();
     let said = format!("{}{}", finished.stdout, finished.stderr);

@@ -104,7 +104,7 @@ fn each_call_of_a_push_that_fails_is_answered_with_an_error_and_loses_nothing() 
             refusals += refused;
             assert!(
                 failed == 0 || refused > 0 || kind == SWEPT_LATER,
-                "call {number} of {} failed, and nobody was told",
+                "call {number} of {} failed without a word",
                 kind.0
             );
             if failed == 0 {

@@ -168,7 +168,7 @@ fn answers_are_in_the_form_that_clients_expect() {
     for (login, method, path, status, expected) in [
         (None, "GET", missing, 401, "UNAUTHORIZED"),
         (Some(("anna", "wrong")), "GET", missing, 401, "UNAUTHORIZED"),
-        (Some(("nobody", "x")), "GET", missing, 401, "UNAUTHORIZED"),
+        (Some(("unknown", "x")), "GET", missing, 401, "UNAUTHORIZED"),
         (Some(ANNA), "GET", missing, 404, "MANIFEST_UNKNOWN"),
         (Some(ANNA), "DELETE", missing, 403, "DENIED"),
         (Some(CI), "DELETE", missing, 404, "MANIFEST_UNKNOWN"),

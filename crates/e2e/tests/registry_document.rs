@@ -102,7 +102,7 @@ fn mirrors_log_in_by_themselves_and_rights_follow_the_document() {
     assert!(!shown.contains("$2y$"), "a hash is in the output");
 }
 
-/// What an upload by nobody in particular is answered.
+/// The answer to an anonymous upload.
 fn anonymous_upload(up: &Up) -> u16 {
     let url = format!("http://{}/v2/team/app/blobs/uploads/", up.host());
     http::request(&["--request", "POST", &url]).status
@@ -122,7 +122,7 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
         assert_eq!(status(up, Some(CI), "/v2/"), 200, "{told}");
         assert_eq!(status(up, Some(ANNA), "/v2/"), 401, "{told}");
     };
-    // Somebody else's Registry, whichever file comes first.
+    // Another Registry, whichever file comes first.
     let open = registry("  readOnly: false\n").replace("name: local", "name: b\n  namespace: b");
     for file in ["a.yaml", "n.yaml"] {
         files.write(file, &[&open]);
@@ -167,7 +167,7 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
 
 #[test]
 #[ignore = "needs docker-registry, skopeo; run by cargo xtask test"]
-fn a_read_only_registry_is_filled_by_its_mirrors_and_by_nobody_else() {
+fn a_read_only_registry_is_filled_by_its_mirrors_only() {
     let home = scratch();
     let (source, digest) = source(home.path());
     let layout = Layout::open(home.path().join("base"));

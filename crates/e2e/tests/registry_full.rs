@@ -130,7 +130,7 @@ fn a_folder_that_cannot_be_written_is_refused_in_one_line() {
     let folder = scratch();
     let storage = folder.path().join("storage");
     fs::create_dir(&storage).expect("scratch is writable");
-    // The checkout may be a folder that nobody else may look into.
+    // The checkout may be a folder that other users may not look into.
     let program = folder.path().join("coral");
     fs::copy(coral().get_program(), &program).expect("the binary can be copied");
     let _ = run(Command::new("chmod").arg("755").arg(folder.path())).succeeded();

@@ -150,7 +150,7 @@ impl Round {
             let image = manifest(&self.config, &format!("tag {number}"), None);
             let target = format!("/v2/{}/manifests/moving", self.name);
             assert_eq!(call(wire, "PUT", &target, &image).status, 201);
-            // Somebody's push came after this one's at the latest, so it cannot be an older image.
+            // Another push came after this one's at the latest, so it cannot be an older image.
             let read = call(wire, "GET", &target, b"");
             assert_eq!(read.status, 200);
             (image, read.body)

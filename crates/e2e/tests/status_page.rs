@@ -255,7 +255,7 @@ fn guarded(home: &std::path::Path) -> (e2e::Process, String) {
 
 #[test]
 #[ignore = "needs htpasswd, skopeo, the release binary; run by cargo xtask test"]
-fn nobody_sees_more_than_they_may_pull() {
+fn no_user_sees_more_than_they_may_pull() {
     let home = scratch();
     let (_process, host) = guarded(home.path());
     let ask = |user: &str, path: &str| {

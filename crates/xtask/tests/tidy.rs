@@ -15,6 +15,9 @@ const EMPTY_NAMES: &[&str] = &[
     "util", "utils", "common", "helper", "helpers", "misc", "manager", "managers",
 ];
 
+/// Words that hide the subject of a sentence: the client, the administrator, the process is meant.
+const VAGUE_SUBJECTS: &[&str] = &["nobody", "somebody", "whoever"];
+
 /// The one place that may sleep, as a path in the checkout.
 const MAY_SLEEP: &str = "crates/e2e/src/wait.rs";
 
@@ -45,6 +48,9 @@ fn complaints(path: &str, source: &str) -> Vec<String> {
         if unfinished.iter().any(|text| line.contains(text)) {
             found.push(format!("{path}:{number}: unfinished"));
         }
+        for word in VAGUE_SUBJECTS.iter().filter(|word| has_word(line, word)) {
+            found.push(format!("{path}:{number}: name who is meant by `{word}`"));
+        }
     }
     found.extend(silent_exceptions(path, source));
     found.extend(sleeps(path, source));
@@ -53,6 +59,11 @@ fn complaints(path: &str, source: &str) -> Vec<String> {
 
 fn is_empty_name(part: &str) -> bool {
     EMPTY_NAMES.contains(&part.strip_suffix(".rs").unwrap_or(part))
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|letter: char| !letter.is_ascii_alphabetic())
+        .any(|part| part.eq_ignore_ascii_case(word))
 }
 
 /// Lint exceptions without a `reason`; the attribute may span lines.
@@ -155,6 +166,8 @@ fn each_convention_has_its_complaint() {
         check(plain, "#[expect(\n  dead_code,\n  reason = \"r\"\n)]"),
         ""
     );
+    assert!(check(plain, "/// Nobody reads it.\n").contains("copy.rs:1: name who is meant"));
+    assert_eq!(check(plain, "/// A body reads it.\n"), "");
     let sleeping = "std::thread::sleep(second);";
     assert_eq!(check(plain, sleeping), "");
     assert!(check("crates/a/tests/copy.rs", sleeping).contains("copy.rs:1: a test awaits"));

@@ -249,7 +249,7 @@ fn a_lock_that_cannot_be_written_says_why() {
 }
 
 #[test]
-fn enforcement_is_a_list_of_actions_and_audit_warns_nobody() {
+fn enforcement_is_a_list_of_actions_and_audit_warns_no_user() {
     for (enforcement, actions, warns) in [
         (json!(null), json!(["Deny", "Audit"]), true),
         (json!("Enforce"), json!(["Deny", "Audit"]), true),

@@ -1,6 +1,6 @@
 //! `WWW-Authenticate` (RFC 9110, section 11.6.1), read leniently.
 
-/// Nobody sends more than this.
+/// Real registries send one or two challenges.
 const MAX_CHALLENGES: usize = 16;
 const MAX_PARAMETERS: usize = 32;
 

@@ -154,7 +154,7 @@ impl Session {
         let host = host.filter(|_| is_safe && is_reading(method));
         let own = host.map(|host| self.credentials.candidates(&host, repository_of(url)));
         let mut candidates = own.unwrap_or_default();
-        candidates.push(Candidate::Nobody);
+        candidates.push(Candidate::Anonymous);
         candidates
     }
 }

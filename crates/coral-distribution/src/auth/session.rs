@@ -70,7 +70,7 @@ impl Session {
         hint: Option<String>,
         credentials: Arc<Credentials>,
     ) -> Self {
-        candidates.push(Candidate::Nobody);
+        candidates.push(Candidate::Anonymous);
         Self {
             transport,
             auth,
@@ -82,7 +82,7 @@ impl Session {
         }
     }
 
-    /// Of somebody, who is not tried as nobody when refused; of nobody where nobody is known.
+    /// A session that never falls back to anonymous access once a credential was refused.
     pub(crate) fn strict(
         transport: Arc<Transport>,
         auth: Arc<Auth>,
@@ -111,9 +111,9 @@ impl Session {
         for step in 0..self.candidates.len() {
             let index = (good + step) % self.candidates.len();
             let candidate = &self.candidates[index];
-            // Nobody can do nothing that somebody may not, but for reading.
-            let nobody = matches!(candidate, Candidate::Nobody);
-            if nobody && refused.is_some() && !is_reading(&ask.method) {
+            // Anonymous access is tried after a refused credential for reads only.
+            let is_anonymous = matches!(candidate, Candidate::Anonymous);
+            if is_anonymous && refused.is_some() && !is_reading(&ask.method) {
                 continue;
             }
             match self.try_one(host, ask, candidate).await? {
@@ -223,7 +223,7 @@ impl Session {
             None | Some(Scheme::Open) => Ok((None, None)),
             Some(Scheme::Basic) => {
                 let credential = credential(at, candidate).await?;
-                // A token server is asked for tokens, nobody else is told of this one.
+                // An identity token is for the token server; it is never sent as a password.
                 let password = credential.filter(|c| c.kind == Kind::Password);
                 Ok((password.map(|c| basic(&c)), None))
             }

@@ -307,11 +307,11 @@ mod tests {
         drop(fetching);
     }
 
-    /// HTTP/2 keeps headers in tables, and whoever logs headers shows them: but for these.
+    /// HTTP/2 keeps headers in tables, and logs of headers show them, except those marked sensitive.
     #[test]
     fn a_password_in_a_header_is_marked_as_secret() {
         let credential = Credential {
-            username: "somebody".to_owned(),
+            username: "anna".to_owned(),
             password: Redacted::new("hunter2-secret".to_owned()),
             kind: Kind::Password,
             origin: "the test".to_owned(),

@@ -17,7 +17,7 @@ use crate::transport::{Pace, Response, classify};
 type Body = Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error>> + Send>>;
 
 /// Chunks of a body. Waiting for one longer than the stall limit is an error, and so is a drip;
-/// time in which nobody asks for a chunk does not count.
+/// time in which the reader asks for no chunk does not count.
 pub(crate) struct Incoming {
     body: Body,
     stall: Duration,

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{Credential, CredentialsError, Grant, Helper, Helpers, HostPattern, Kind, Scope};
 use crate::redacted::Redacted;
 
-/// A Secret holds at most 1 MiB; nobody has a larger file.
+/// A Secret holds at most 1 MiB; a file is not larger either.
 pub(super) const MAX_CONFIG: usize = 1024 * 1024;
 
 /// Base64 as the tools write it: with padding or without.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_OUTPUT: u64 = 256 * 1024;
 /// How long an answer is used: helpers keep what they know, and what they give may end.
 const KEPT: Duration = Duration::from_mins(5);
-/// How long nobody asks again after a failure.
+/// How long a failed helper is not run again.
 const PAUSE: Duration = Duration::from_secs(30);
 /// What helpers say of a server that they do not know.
 const UNKNOWN: [&str; 2] = ["credentials not found", "no credentials"];
@@ -159,7 +159,7 @@ impl Helper {
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Nobody knows what it may print there.
+            // A helper may print secrets there.
             .stderr(Stdio::null())
             .process_group(0)
             .kill_on_drop(true)

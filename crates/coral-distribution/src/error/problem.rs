@@ -126,10 +126,10 @@ pub(crate) enum Problem {
     /// Another protocol than the one that we were told to speak.
     #[error("{0}")]
     OtherProtocol(String),
-    /// Something that may not be done, whoever asks for it.
+    /// An operation that is refused whatever the credential.
     #[error("{0}")]
     Unsafe(String),
-    /// A folder or an archive is not what it must be, and stays so until somebody writes it anew.
+    /// A folder or an archive is not what it must be, and stays so until it is written anew.
     #[error("{0}")]
     Broken(String),
     #[error("{what} {path}")]

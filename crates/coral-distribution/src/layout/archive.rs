@@ -169,7 +169,7 @@ impl NewArchive {
     }
 
     /// Writes the tar. Dropped before that is done, no tar appears and the folder is gone: what
-    /// packs, behind the back of whoever asked, ends for want of it.
+    /// packs in the background ends for want of it.
     pub async fn finish(self) -> Result<(), Error> {
         let Self {
             target,

@@ -23,7 +23,7 @@ const MAX_HEAD: usize = 256 * 1024;
 /// Longer than the name of any file of a layout; others are passed over.
 const MAX_NAME: usize = 255;
 
-/// A file that is read from its beginning, or from where somebody left off.
+/// A file that is read from its beginning, or from the offset of an interrupted reader.
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
 /// Where the files are.

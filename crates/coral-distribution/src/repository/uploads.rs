@@ -41,7 +41,7 @@ pub(crate) struct RegistryUpload {
     digest: Digest,
     location: Url,
     min_chunk: usize,
-    /// Whether the registry verifies the digest, so that nobody else has to.
+    /// Whether the registry verifies the digest, so that the client need not.
     verifies: bool,
     /// Whether another repository of the registry has the blob.
     elsewhere: bool,
@@ -104,7 +104,7 @@ impl RepositoryClient {
     }
 
     /// An upload, or none where the blob is there already. The registry is heard out even when
-    /// nobody waits for it any more: only its answer says what there is to be given up.
+    /// its caller is gone: only its answer says which upload has to be cancelled.
     async fn post_upload(
         &self,
         digest: &Digest,
@@ -411,7 +411,7 @@ impl Drop for RegistryUpload {
         };
         let abandoned = &self.client.abandoned;
         abandoned.give_up(async move {
-            // Whoever asked is gone; what is left over there is cleaned away in time.
+            // The caller is gone; the registry removes abandoned uploads in time.
             let _ = copy.delete().await;
         });
     }

@@ -31,7 +31,7 @@ struct State {
     ended: AtomicBool,
 }
 
-/// Where the error that ended a request's body is left for whoever sent it.
+/// Where the error that ended a request's body is left for its sender.
 pub(super) type SourceError = Arc<Mutex<Option<Error>>>;
 
 impl Activity {

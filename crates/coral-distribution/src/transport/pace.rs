@@ -6,7 +6,7 @@ use std::time::Duration;
 const LEAST: u64 = 1024;
 
 /// A minimum rate over a window of waiting. A transfer may take as long as it likes, but one that
-/// drips holds nobody for ever. Time in which nobody waited for it does not count.
+/// drips is ended. Time in which no reader waited for it does not count.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
     window: Duration,

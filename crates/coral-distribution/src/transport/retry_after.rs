@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use jiff::Timestamp;
 
-/// Nobody is waited for longer than this on one answer.
+/// The longest wait that one answer may ask for.
 const MAX_WAIT: Duration = Duration::from_hours(24);
 
 /// `Retry-After` in seconds or as a date, else `ratelimit-reset` (seconds), else
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_waited_for_longer_than_a_day() {
+    fn no_answer_is_waited_for_longer_than_a_day() {
         assert_eq!(
             wait(&[("retry-after", "99999999999999999999999999")]),
             Some(86_400)

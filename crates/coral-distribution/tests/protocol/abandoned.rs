@@ -1,4 +1,4 @@
-//! An upload that nobody goes on with leaves nothing behind.
+//! An upload that is not continued leaves nothing behind.
 
 use std::future::Future;
 use std::time::Duration;
@@ -72,7 +72,7 @@ async fn an_upload_that_was_never_used_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_beginning_nobody_waits_for_is_given_up() {
+async fn an_upload_whose_caller_is_gone_is_cancelled() {
     let registry = FaultRegistry::start().await;
     let gate = Effect::Hold {
         gate: "post".to_owned(),
@@ -105,7 +105,7 @@ async fn what_ended_is_not_given_up() {
 }
 
 #[tokio::test]
-async fn a_registry_that_does_not_answer_holds_nobody_up() {
+async fn a_registry_that_does_not_answer_holds_no_caller_up() {
     let registry = FaultRegistry::start().await;
     registry.fault(Fault::new(Effect::Stall).method("DELETE"));
     let (client, repository) = client(&registry);

@@ -188,7 +188,7 @@ async fn another_range_than_the_one_asked_for_is_named() {
 }
 
 #[tokio::test]
-async fn a_blob_that_nobody_reads_for_a_while_is_not_stalled() {
+async fn a_blob_that_is_not_read_for_a_while_is_not_stalled() {
     use futures::StreamExt;
     let (registry, built) = registry_with_image().await;
     let client = with(&registry, plain(&[&registry]), Credentials::none());

@@ -101,7 +101,7 @@ async fn a_rate_limit_is_one_in_every_shape() {
     assert_eq!(error.disposition(), seconds(30));
 }
 
-/// Nobody looks for a wrong credential where the only trouble is that too much was asked for.
+/// A refusal for asking too much must not read like a wrong credential.
 #[tokio::test]
 async fn a_403_to_head_is_asked_about_once_and_a_rate_limit_says_nothing_of_credentials() {
     let (registry, _) = registry_with_image().await;

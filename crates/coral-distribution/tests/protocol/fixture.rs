@@ -14,7 +14,7 @@ use futures::StreamExt;
 
 /// Everything is in this repository unless a test says otherwise.
 pub(crate) const PATH: &str = "team/app";
-pub(crate) const USER: &str = "somebody";
+pub(crate) const USER: &str = "anna";
 pub(crate) const PASSWORD: &str = "hunter2-secret";
 
 /// Options that speak plain HTTP to these registries.

@@ -237,13 +237,13 @@ async fn a_pipe_in_place_of_an_archive_is_refused() {
     assert!(made.unwrap().success());
     let soon = std::time::Duration::from_secs(10);
     let opened = tokio::time::timeout(soon, Layout::open_archive(&pipe)).await;
-    // Whoever waits for the other end is let go, so that the test can end.
+    // The reader of the other end is let go, so that the test can end.
     let _other_end = std::fs::File::options().read(true).write(true).open(&pipe);
     let error = opened.expect("nothing is waited for").unwrap_err();
     assert_eq!(error.category(), Category::Storage, "{error}");
 }
 
-/// Regression: whoever stopped a copy while its tar was written was left a folder with the blobs.
+/// Regression: a copy that was stopped while its tar was written left a folder with the blobs.
 #[cfg(unix)]
 #[tokio::test]
 async fn an_archive_given_up_while_it_is_packed_leaves_nothing() {

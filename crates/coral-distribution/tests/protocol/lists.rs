@@ -179,7 +179,7 @@ async fn names_that_are_no_tags_are_told_of_once() {
     assert_eq!((tags.len(), warnings.count()), (1, 1));
 }
 
-/// Names that are no tags are left out, and they count: nobody makes a list longer with them.
+/// Names that are no tags are left out, and they count: they make no list longer than its bound.
 #[tokio::test]
 async fn names_that_are_no_tags_count_towards_the_limit() {
     let registry = registry_with_tags(5, 10).await;

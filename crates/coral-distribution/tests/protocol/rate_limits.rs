@@ -9,7 +9,7 @@ use coral_testkit::{Effect, Fault, Throttle};
 use crate::fixture::*;
 
 #[tokio::test]
-async fn the_last_word_of_each_registry_is_seen_by_whoever_watches() {
+async fn the_last_word_of_each_registry_reaches_every_subscriber() {
     let (registry, _) = registry_with_image().await;
     let (other, _) = registry_with_image().await;
     let client = Client::new(plain(&[&registry, &other])).unwrap();

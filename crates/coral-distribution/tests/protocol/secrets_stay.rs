@@ -164,7 +164,7 @@ async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
     }
 }
 
-/// Options that trust this registry's certificate, and speak plain HTTP to nobody.
+/// Options that trust this registry's certificate, and speak plain HTTP to no host.
 fn trusting(registry: &FaultRegistry) -> ClientOptions {
     let mut options = plain(&[]);
     let ca_pem = registry.ca_pem().map(|pem| pem.as_bytes().to_vec());

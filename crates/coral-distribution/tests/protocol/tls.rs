@@ -1,4 +1,4 @@
-//! TLS: who is trusted, and what is said when somebody is not.
+//! TLS: which certificates are trusted, and the errors for those that are not.
 
 use coral_distribution::{
     Category, Client, ClientOptions, Credentials, Disposition, Error, HostOptions, Redacted,
@@ -35,7 +35,7 @@ async fn a_ca_of_its_own_is_trusted_where_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_ca_that_nobody_named_is_not_trusted() {
+async fn a_ca_that_was_not_named_is_not_trusted() {
     let registry = FaultRegistry::start_tls().await;
     let other = FaultRegistry::start_tls().await;
     let others = other.ca_pem().map(|pem| pem.as_bytes().to_vec());
@@ -47,7 +47,7 @@ async fn a_ca_that_nobody_named_is_not_trusted() {
         let error = ask(&registry, of_host).await.unwrap_err();
         assert_eq!(error.category(), Category::Tls, "{error}");
         assert!(error.to_string().contains("--ca "), "{error}");
-        // Nobody mends that by waiting.
+        // Waiting does not mend that.
         assert_eq!(error.disposition(), Disposition::WaitForChange);
     }
     assert!(registry.requests().is_empty());

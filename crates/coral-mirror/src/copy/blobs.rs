@@ -105,7 +105,7 @@ impl Blobs {
             _ if broken => None,
             Whereabouts::Here => return Ok(spared),
             Whereabouts::At(other) if source_has(request, blob).await => Some(other),
-            // Nobody gets a blob of another repository by naming its digest: the source has to
+            // Knowing a digest is no right to a blob of another repository: the source has to
             // send it.
             Whereabouts::At(_) => None,
             // Asking to mount a blob from its own repository finds it without a request more.
@@ -124,7 +124,7 @@ impl Blobs {
             match send(request, blob, upload).await {
                 Ok(()) => break moved,
                 // The pace leaves the registry in peace for as long as it wants, then asks again.
-                // Without one, whoever wants the image has to wait.
+                // Without one, the copy has to wait.
                 Err(error)
                     if request.source.pace.is_some()
                         && error.is_refusal_of_source()
@@ -225,7 +225,7 @@ async fn source_has(request: &CopyRequest, blob: &Descriptor) -> bool {
 }
 
 /// Sends the bytes of one blob, at the pace of its source. The request counts as in flight until
-/// bytes come: a body that takes its time keeps nobody from asking.
+/// bytes come: a slow body keeps no other request waiting.
 async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Result<(), CopyError> {
     let of_source = |e| CopyError::at(Side::Source, e);
     let site = &request.source;

@@ -13,7 +13,7 @@ use super::{CopyError, CopyOptions, CopyRequest, Missed};
 
 /// Signatures of attestations of images; nothing known goes deeper.
 const MAX_DEPTH: u8 = 3;
-/// Referrers of one image with those of its referrers; beyond, somebody is filling disks.
+/// Referrers of one image with those of its referrers; more is an attempt to fill the disk.
 const MAX_REFERRERS: usize = 10_000;
 /// Questions asked at the same time.
 const AT_ONCE: usize = 8;

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::error::{Kind, Side};
 use super::{CopyError, CopyRequest, platform};
 
-/// Indexes of indexes of indexes; nobody is known to nest deeper than two.
+/// Indexes of indexes of indexes; no known image nests deeper than two.
 const MAX_DEPTH: usize = 8;
 /// Manifests of one image; the largest known indexes have some hundred.
 const MAX_MANIFESTS: usize = 10_000;

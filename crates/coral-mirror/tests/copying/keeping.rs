@@ -1,4 +1,4 @@
-//! What a mirror leaves alone: tags and signatures that somebody needs, images of which it could
+//! What a mirror leaves alone: tags and signatures that are needed, images of which it could
 //! not learn enough.
 
 use std::sync::Arc;

@@ -140,7 +140,7 @@ async fn what_belongs_to_an_image_is_verified_with_it() {
     let summaries = pair.passes(vec![mirror.clone()]).await;
     assert_eq!(pair.destination.difference(&pair.place(), &built), None);
     assert_eq!((summaries[0].mirrored, summaries[0].errors), (1, 0));
-    // Where it is not wanted it is nobody's business, and no copy would mend it.
+    // Where it is not wanted there is nothing to report, and no copy would mend it.
     for blob in &spoil {
         pair.destination.lose_blob(&pair.place(), blob);
     }

@@ -56,7 +56,7 @@ fn parse(header: &HeaderValue) -> Option<Login> {
 }
 
 /// The user that the program itself is at its own registry, with a password that was made up at
-/// its start and is known to nobody else. It may do everything, and write where others may not.
+/// its start and is known only to it. It may do everything, and write where others may not.
 #[derive(Clone)]
 pub struct InternalUser {
     password: Arc<str>,

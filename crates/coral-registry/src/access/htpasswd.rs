@@ -164,7 +164,7 @@ mod tests {
         let users = Htpasswd::parse(&text).unwrap();
         assert_eq!(users.names().collect::<Vec<_>>(), ["anna", "ci"]);
         assert!(!format!("{users:?}").contains("2y"), "{users:?}");
-        let (known, stand_in) = users.hash_of("nobody");
+        let (known, stand_in) = users.hash_of("unknown");
         assert!(known.is_none());
         assert_eq!(stand_in.parse::<HashParts>().unwrap().get_cost(), 5);
     }

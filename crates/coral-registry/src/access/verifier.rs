@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_right_password_is_who_it_says_and_a_wrong_one_nobody() {
+    async fn a_right_password_gives_its_user_and_a_wrong_one_none() {
         let (verifier, users) = (Verifier::new(), users("right"));
         for _ in 0..2 {
             let anna = verifier.verify(&users, login("anna", "right"), HERE).await;

@@ -92,7 +92,7 @@ impl RangeBody {
 
     fn piece(&mut self, buffer: Vec<u8>, length: usize) -> io::Result<Frame<Bytes>> {
         if length == 0 {
-            // Only if somebody cuts a file of the store; the client sees the connection end.
+            // Only if a file of the store was cut by hand; the client sees the connection end.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let buffers = Arc::clone(&self.buffers);

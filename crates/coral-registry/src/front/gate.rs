@@ -76,7 +76,7 @@ pub(super) async fn admit(
                 verified.map_err(rejected)?
             }
         },
-        // Without users, only the program itself is somebody.
+        // Without users, only the embedding program can log in.
         (None, header @ Some(_)) => match Offered::of(header) {
             Offered::Login(login) if context.is_internal(&login) => Caller::Internal,
             _ => Caller::Anonymous,

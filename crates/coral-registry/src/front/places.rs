@@ -15,11 +15,11 @@ const LEAST: u64 = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     User(Arc<str>),
-    /// Somebody without a login, by where they are.
+    /// An anonymous client, by its network.
     Network(IpAddr),
 }
 
-/// The places that are taken since the start; uploads of an earlier run belong to nobody.
+/// The places that are taken since the start; uploads of an earlier run have no owner.
 #[derive(Debug, Default)]
 pub(super) struct Places(Mutex<Taken>);
 

@@ -60,7 +60,7 @@ pub(super) async fn begin(
     let writer = context.store.write_upload(name, id).await?;
     let taken = take_whole(context, head, body, name, writer, digest).await;
     if taken.is_err() {
-        // Nobody was told its name, so nobody can go on with it.
+        // No client was told its name, so none can continue it.
         discard(context, name, id).await;
     }
     context.metrics.open_uploads(context.store.open_uploads());
@@ -84,8 +84,8 @@ async fn open(
     Ok(opened)
 }
 
-/// A place for one more upload. One client alone does not get all that there are, and some are for
-/// nobody but the program that the registry runs in, which needs none of the others.
+/// A place for one more upload. One client alone does not get all that there are, and a tenth is
+/// reserved for the embedding process, which needs none of the others.
 fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<Place<'a>>, Refusal> {
     let all = head.visitor.settings.limits.open_uploads;
     let owner = head.visitor.owner();

@@ -17,7 +17,7 @@ use super::range::number;
 /// Memory for all such bodies that come in at the same time.
 const MOST: usize = 64 * 1024 * 1024;
 /// What each body has besides. Nearly every manifest fits, so that a few clients with large ones
-/// keep nobody else from pushing.
+/// keep no other client from pushing.
 const FREE: usize = 16 * 1024;
 /// What clients are told to wait when there is no room.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Room(Semaphore);
 
-/// What one body has of the room, as long as somebody works with it.
+/// What one body has of the room, for as long as it is in use.
 pub(super) struct Share<'a> {
     room: &'a Semaphore,
     taken: Option<SemaphorePermit<'a>>,
@@ -79,7 +79,7 @@ impl Room {
 
 impl Share<'_> {
     /// Takes more, up to `size` in all. Who waited here would keep what it has from others who
-    /// wait, so nobody does.
+    /// wait, so none of them waits.
     fn grow(&mut self, size: usize) -> Result<(), Refusal> {
         let Some(more) = size.checked_sub(self.size).filter(|more| *more > 0) else {
             return Ok(());

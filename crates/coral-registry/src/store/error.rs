@@ -41,7 +41,7 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// The folder is somebody's, and no store.
+    /// The folder has other content, and is no store.
     #[error("{path} is not empty and no registry storage (it has {name:?}); choose an empty folder, or one that does not exist yet", path = path.display())]
     NotEmpty {
         /// The folder.

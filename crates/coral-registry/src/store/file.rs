@@ -112,7 +112,7 @@ impl FileStore {
         self.files.check_folder()
     }
 
-    /// As [`Self::run`], and only in the folder that was opened: whoever finds another one in its
+    /// As [`Self::run`], and only in the folder that was opened: a process that finds another one in its
     /// place may hold that one's lock.
     fn write<T, E>(
         &self,

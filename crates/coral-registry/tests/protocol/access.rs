@@ -80,12 +80,12 @@ async fn without_a_login_there_is_an_invitation_and_nothing_else() {
             assert_eq!(answer.code(), "UNAUTHORIZED");
         }
     }
-    // Some clients send an empty name and password for nobody.
-    let nobody = ask(&served, Some(("", "")), "GET", "/v2/").await;
-    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    // Some clients send an empty name and password for anonymous access.
+    let anonymous = ask(&served, Some(("", "")), "GET", "/v2/").await;
+    assert_eq!(anonymous.status, StatusCode::UNAUTHORIZED);
 }
 
-/// Who sends something means to be somebody, and is told that it is not understood.
+/// A client that sends an unknown form of credential is told that it is not understood.
 #[tokio::test]
 async fn a_login_of_another_scheme_is_a_wrong_one() {
     let served = served(settings(vec![grant(Who::Anybody, "**")])).await;
@@ -105,7 +105,7 @@ async fn a_wrong_password_is_refused_where_none_is_needed_too() {
         ask(&served, None, "GET", MANIFEST).await.status,
         StatusCode::OK
     );
-    for login in [("anna", "robot"), ("nobody", "robot"), ("anna", "")] {
+    for login in [("anna", "robot"), ("unknown", "robot"), ("anna", "")] {
         let answer = ask(&served, Some(login), "GET", MANIFEST).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{login:?}");
         assert!(!String::from_utf8_lossy(&answer.body).contains("robot"));

@@ -1,4 +1,4 @@
-//! A storage folder that somebody or something has been at: what is damaged is not there, for every
+//! A storage folder that was changed by hand or by a fault: what is damaged is not there, for every
 //! method alike, until it is pushed again.
 
 use std::fs;
@@ -89,7 +89,7 @@ async fn a_manifest_whose_record_is_damaged_is_absent_until_it_is_pushed_again()
 }
 
 #[tokio::test]
-async fn a_damaged_tag_keeps_nobody_from_deleting_another_image() {
+async fn a_damaged_tag_does_not_block_deleting_another_image() {
     let registry = Served::new();
     let digest = registry.push_image("a", "v1", b"layer").await;
     registry.push_image("a", "v2", b"other").await;
@@ -129,7 +129,7 @@ async fn a_layer_that_was_cut_is_refused_to_a_manifest_and_pushed_again() {
         (refused.status, refused.code().as_str()),
         (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN")
     );
-    // Nobody is told again that it is there.
+    // No client is told again that it is there.
     let target = format!("/v2/a/blobs/{layer}");
     let head = registry.send("HEAD", &target, b"").await;
     assert_eq!(head.status, StatusCode::NOT_FOUND);

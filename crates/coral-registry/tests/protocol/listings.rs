@@ -130,7 +130,7 @@ async fn referrers_are_listed_with_what_they_are_and_filtered_by_it() {
 #[tokio::test]
 async fn referrers_of_the_unknown_are_an_empty_index() {
     let registry = Served::new();
-    let target = format!("/v2/nobody/referrers/{}", Digest::sha256(b"x"));
+    let target = format!("/v2/unknown/referrers/{}", Digest::sha256(b"x"));
     let answer = registry.get(&target).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(

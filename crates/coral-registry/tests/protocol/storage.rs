@@ -34,7 +34,7 @@ fn a_folder_of_a_newer_release_is_left_alone() {
 }
 
 #[test]
-fn a_folder_with_somebodys_files_is_left_alone() {
+fn a_folder_with_other_files_is_left_alone() {
     let folder = TempDir::new().unwrap();
     fs::create_dir(folder.path().join("tmp")).unwrap();
     fs::write(folder.path().join("tmp/thesis.txt"), "years of work").unwrap();
@@ -91,7 +91,7 @@ async fn what_an_ended_run_left_half_written_is_swept() {
 }
 
 #[tokio::test]
-async fn content_that_somebody_deleted_is_absent_until_it_is_pushed_again() {
+async fn content_that_was_deleted_by_hand_is_absent_until_it_is_pushed_again() {
     let registry = Served::new();
     let digest = registry.push("a", b"hello").await;
     let hex = digest.hex();

@@ -32,7 +32,7 @@ impl Formatter for Odd {
     }
 }
 
-/// The bytes of a manifest: with a field nobody knows, odd whitespace, and a line break at the end.
+/// The bytes of a manifest: with an unknown field, odd whitespace, and a line break at the end.
 pub(super) fn odd_bytes(mut manifest: Value) -> Bytes {
     manifest["x-coral-odd"] = json!({ "z": 1.0, "a": [null, "\u{e9}\u{2028}"], "": {} });
     let mut bytes = Vec::new();

@@ -210,7 +210,7 @@ impl Tokens {
     }
 }
 
-/// What somebody without a name is granted of a scope.
+/// What an anonymous client is granted of a scope.
 fn only_pull(scope: &str) -> String {
     match scope.rsplit_once(':') {
         Some((resource, actions)) if actions.split(',').any(|a| a == "pull") => {

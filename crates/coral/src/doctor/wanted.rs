@@ -75,8 +75,9 @@ async fn image(
 /// Opens an upload and gives it up: only that says whether one may push.
 async fn push(repository: &RepositoryClient) -> Result<Seen, Error> {
     // No registry has a blob that it would mount in place of an upload.
-    let nobodys = Digest::sha256(b"what nobody has: coral doctor looks whether it may push");
-    let upload = repository.begin_blob(&nobodys, None).await?;
+    let invented =
+        Digest::sha256(b"a blob that does not exist: coral doctor tests its right to push");
+    let upload = repository.begin_blob(&invented, None).await?;
     if let BlobPush::Upload(upload) = upload {
         // What cannot be given up is cleaned away over there; pushing works all the same.
         let _ = upload.cancel().await;

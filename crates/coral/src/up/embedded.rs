@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_the_place_of_a_document_that_holds() {
+    fn no_document_takes_the_place_of_one_that_holds() {
         let old = document("local", "m.yaml", b"1");
         let other = document("other", "a.yaml", b"2");
         let same = document("local", "a.yaml", b"2");

@@ -176,7 +176,7 @@ fn a_password_is_not_sent_to_a_token_server_in_the_clear_text_of_another_scheme(
 
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
-fn a_certificate_nobody_vouches_for_is_named_and_can_be_given() {
+fn a_certificate_of_an_unknown_ca_is_named_and_can_be_given() {
     let folder = e2e::scratch();
     let ca = folder.path().join("ca.pem");
     let seed = image().to_string();

@@ -115,7 +115,7 @@ fn an_address_that_is_not_of_this_machine_is_named() {
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_file_in_place_of_the_data_folder_is_named() {
-    let (_folder, file) = folder_with("taken", "a file of somebody else");
+    let (_folder, file) = folder_with("taken", "a file of another program");
     let (mirrors, _) = empty_mirror();
     for data in [file.clone(), file.join("below")] {
         for finished in [
@@ -128,7 +128,7 @@ fn a_file_in_place_of_the_data_folder_is_named() {
         }
     }
     let kept = fs::read_to_string(&file).expect("the file is still there");
-    assert_eq!(kept, "a file of somebody else");
+    assert_eq!(kept, "a file of another program");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn forbidden_is_named() {
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_challenge_that_no_token_satisfies_ends_soon() {
     let pair = Pair::start();
-    let tokens = json!({ "bearer": { "anonymous_pull": true, "username": "nobody" } });
+    let tokens = json!({ "bearer": { "anonymous_pull": true, "username": "unknown" } });
     pair.source.ask_for(&tokens);
     pair.source
         .fault(fault("", "/v2/team", json!("unauthorized")));

@@ -1,5 +1,5 @@
 //! What a mirror does beside copying: it finds what is gone or broken at its destination, deletes
-//! what nobody selects any more, and says which images are sparse.
+//! what is no longer selected, and says which images are sparse.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -89,7 +89,7 @@ impl Pusher {
     ) -> io::Result<String> {
         let reply = wire.call(method, target, headers, body)?;
         assert_eq!(reply.status, status, "{method} {target}");
-        // When nobody counts any more, the round is over.
+        // When the counter is gone, the round is over.
         let _ = self.step.send(());
         Ok(reply.location().to_owned())
     }

@@ -57,7 +57,7 @@ impl Slow {
     /// All send the rest and read the answer.
     ///
     /// # Panics
-    /// If one gets another answer than its request has when nobody is slow, or none.
+    /// If one gets another answer than its request has when no client is slow, or none.
     pub(crate) fn finish(self) {
         self.clients.into_iter().for_each(Client::finish);
     }

@@ -122,7 +122,7 @@ pub(super) fn succeeds(command: &mut Command) -> bool {
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// The command lines of processes that look like the cluster's, with their ids; somebody's `tail` of
+/// The command lines of processes that look like the cluster's, with their ids; a user's `tail` of
 /// a log is none.
 pub(super) fn lookalikes(cluster: &Cluster) -> Vec<String> {
     let path = format!("{}/", cluster.folder.display());

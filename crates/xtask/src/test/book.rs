@@ -84,7 +84,7 @@ fn leads(page: &Path, link: &str) -> bool {
     fs::read_to_string(&target).is_ok_and(|text| text.contains(&id))
 }
 
-/// Pages that the table of contents does not have: nobody would find them.
+/// Pages that the table of contents does not have: no reader would find them.
 fn unlisted(source: &Path) -> Result<Vec<String>> {
     let contents = fs::read_to_string(source.join("SUMMARY.md"))?;
     let mut missing = Vec::new();

@@ -180,8 +180,8 @@ fn a_configuration_from_elsewhere_runs_no_helper_and_says_so() {
     assert!(hint("gcr.io/a/b").unwrap().contains("gcloud"));
     assert!(hint("quay.io/a/b").unwrap().contains("desktop"));
     assert_eq!(hint("docker.io/a/b"), None);
-    let nobody = Host::parse("gcr.io").unwrap();
-    assert!(credentials.candidates(&nobody, None).is_empty());
+    let unknown = Host::parse("gcr.io").unwrap();
+    assert!(credentials.candidates(&unknown, None).is_empty());
 }
 
 #[test]

@@ -145,7 +145,7 @@ async fn what_a_helper_has_started_ends_with_it() {
         id = started => id,
     };
     let process = format!("/proc/{}/stat", id.trim());
-    // One that nobody has waited for yet is over, too.
+    // A zombie has ended, too.
     let runs = || std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z "));
     let ended = async {
         while runs() {

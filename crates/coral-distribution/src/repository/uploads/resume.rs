@@ -152,7 +152,7 @@ fn headers(offset: u64, size: u64) -> HeaderMap {
 }
 
 /// No answer, an answer of a gateway in between, or one that says to begin again. What a registry
-/// itself says is for whoever decides about whole copies.
+/// itself says is for the code that decides about whole copies.
 fn may_go_on(error: &Error) -> bool {
     use Category::{Connect, Cut, Dns, NotFound, Refused, Timeout, Unauthorized};
     let again = error.disposition() == Disposition::Retry;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The folders that somebody waits for.
+/// The folders whose sync is waited for.
 #[derive(Debug, Default)]
 pub(super) struct GroupSync {
     folders: Mutex<HashMap<PathBuf, Arc<Folder>>>,
@@ -43,7 +43,7 @@ impl GroupSync {
         let done = shared.until(shared.next(), || sync(folder));
         let mut folders = lock(&self.folders);
         drop(shared);
-        // Only the map has it: nobody else waits.
+        // Only the map has it: no other thread waits.
         if folders
             .get(folder)
             .is_some_and(|left| Arc::strong_count(left) == 1)
@@ -60,8 +60,8 @@ impl Folder {
         lock(&self.progress).begun + 1
     }
 
-    /// Returns when sync number `wanted` or a later one has ended, which `sync` does if nobody
-    /// else did.
+    /// Returns when sync number `wanted` or a later one has ended, which `sync` does if no other
+    /// thread did.
     fn until(&self, wanted: u64, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let _turn = lock(&self.turn);
         let number = {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn not_again() -> io::Result<()> {
-        panic!("somebody else did it")
+        panic!("another thread did it")
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_nobody_waits_for_are_forgotten() {
+    fn folders_without_waiting_threads_are_forgotten() {
         let group = GroupSync::default();
         let folder = Path::new("/a");
         group.sync(folder, |_| Ok(())).unwrap();

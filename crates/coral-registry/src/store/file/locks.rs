@@ -1,7 +1,7 @@
 //! Locks by key, in a fixed number of stripes: no key waits for the whole store, and the memory
 //! does not grow with the number of keys.
 //!
-//! Nobody holds two locks of one set at a time, so two keys in one stripe cannot deadlock. Across
+//! No thread holds two locks of one set at a time, so two keys in one stripe cannot deadlock. Across
 //! sets the order is: repository, blob, reference.
 
 use std::hash::{BuildHasher, Hash, RandomState};

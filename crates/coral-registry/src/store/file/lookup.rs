@@ -316,7 +316,7 @@ fn record_weight(wanted: &(RepositoryPath, Version), record: &ManifestRecord) ->
     ENTRY + wanted.0.as_str().len() + version + record.media_type.len()
 }
 
-/// Content that a repository refers to. Where it is gone, somebody has been at the folder; as a
+/// Content that a repository refers to. Where it is gone, the folder was changed by hand; as a
 /// blob that is not there, the next push puts it back.
 fn content<T>(
     action: &'static str,

@@ -2,7 +2,7 @@
 //! the folder.
 //!
 //! A list is read from its folder when it is first asked for. From then on it is kept up by those
-//! who change the folder: one process has the store, so nobody else does. What is kept is bounded;
+//! who change the folder: one process has the store, so no other does. What is kept is bounded;
 //! the list that was not asked for the longest goes first.
 
 use std::collections::{BTreeSet, HashMap};
@@ -32,7 +32,7 @@ struct Kept {
 
 #[derive(Debug)]
 enum List {
-    /// Somebody reads the folder. Whether what was changed meanwhile was seen is not known, so it
+    /// A thread reads the folder. Whether what was changed meanwhile was seen is not known, so it
     /// is done again on what was read.
     Reading(Vec<(Change, Box<str>)>),
     Ready {
@@ -116,7 +116,7 @@ impl Names {
                 change.apply(names, name);
                 kept.count = kept.count + names.len() - before;
                 if names.is_empty() {
-                    // Most likely nobody asks for it again.
+                    // Most likely it is not asked for again.
                     kept.lists.remove(key);
                     kept.count -= 1;
                 }

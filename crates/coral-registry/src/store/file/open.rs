@@ -112,7 +112,7 @@ fn make_root(dir: &Path) -> Result<std::path::PathBuf, StoreError> {
 }
 
 /// For its owner alone: what is in it may have been fetched with a credential. A folder that is
-/// there has the mode that somebody wanted it to have.
+/// there keeps its mode, which its owner may have chosen.
 fn make_private(dir: &Path) -> io::Result<()> {
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent)?;
@@ -180,7 +180,7 @@ fn take_lock(layout: &Layout) -> Result<File, StoreError> {
     }
 }
 
-/// A store of a version that is known here, or an empty folder: nobody's own files may be taken
+/// A store of a version that is known here, or an empty folder: other files must not be taken
 /// for a store's.
 fn check_ours(layout: &Layout) -> Result<Option<Mark>, StoreError> {
     let root = layout.root();

@@ -235,7 +235,7 @@ impl Files {
 
     /// Whether the repository has a blob, of the size that a manifest gives it. Where the sizes
     /// differ, one of the two is wrong: content that is not what it was is taken away, so that
-    /// nobody is told any more that it is there, and a push puts it back.
+    /// no client is told any more that it is there, and a push puts it back.
     fn has_whole_blob(
         &self,
         repository: &RepositoryPath,
@@ -256,7 +256,7 @@ impl Files {
         }
     }
 
-    /// Takes content away if its bytes do not hash to its digest. While they are read, nobody
+    /// Takes content away if its bytes do not hash to its digest. While they are read, no request
     /// waits for them.
     fn take_away_damaged(&self, digest: &Digest) -> Result<Removal, StoreError> {
         let path = self.layout.blob(digest);
@@ -328,7 +328,7 @@ impl Files {
         repository: &RepositoryPath,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        // Nobody adds a tag between the look at the tags and the end of the manifest.
+        // No tag is added between the look at the tags and the end of the manifest.
         let _owned = self.repositories.own(repository);
         let path = self.layout.manifest(repository, digest);
         let Some(entry) = records::read_usable::<ManifestEntry>(&path)? else {

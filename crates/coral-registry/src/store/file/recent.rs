@@ -1,6 +1,6 @@
 //! What was read not long ago, in memory and within bounds.
 //!
-//! One process has the store, so what is kept stays true until somebody here changes it. Whoever
+//! One process has the store, so what is kept stays true until this process changes it. Code that
 //! changes something on disk then says so with [`Recent::forget`]; and what a reader read while
 //! that was said is not kept, for it may be what was there before.
 
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asks_for_is_dropped_after_some_minutes() {
+    fn what_is_not_asked_for_is_dropped_after_some_minutes() {
         let recent = Recent::keeping(3_200_000);
         let began = Instant::now();
         // So many that every shard has some.

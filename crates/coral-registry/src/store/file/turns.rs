@@ -110,9 +110,9 @@ fn two_pushes_of_one_tag_take_turns() {
     });
 }
 
-/// A file that is large takes long to read, and whoever waited for that held a thread.
+/// A large file takes long to read, and a request that waited for it would hold a thread.
 #[test]
-fn nobody_waits_for_content_that_is_held_against_its_digest() {
+fn no_request_waits_for_content_that_is_held_against_its_digest() {
     let (folder, files, repository) = store();
     push(folder.path(), &files, &repository, b"{}");
     let wrong = image_with(b"{}", 3);

@@ -28,7 +28,7 @@ use crate::store::{Idle, StoreError, UploadId};
 
 pub(super) use self::writer::write;
 
-/// Uploads that nobody touched for so long are swept when the store is opened.
+/// Uploads untouched for so long are swept when the store is opened.
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How many uploads are kept in memory; idle ones above that are found again on disk.
 const MOST_IN_MEMORY: usize = 1024;
@@ -44,7 +44,7 @@ pub(super) struct Uploads {
 #[derive(Debug)]
 pub(super) struct Upload {
     repository: RepositoryPath,
-    /// A copy of the session's, readable while somebody writes.
+    /// A copy of the session's, readable during a write.
     offset: AtomicU64,
     session: Arc<AsyncMutex<Session>>,
 }
@@ -90,7 +90,7 @@ impl Uploads {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Ends what was left alone for so long, unless somebody writes to it just now.
+    /// Ends what was left alone for so long, unless it is being written to.
     pub(super) fn end_abandoned(
         &self,
         files: &Files,

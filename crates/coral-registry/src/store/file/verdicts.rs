@@ -1,5 +1,5 @@
 //! Whether content is what its name says. A look costs a reading of the whole file, so it is made
-//! once for as long as the file stays as it is, and one at a time: nobody reads the disk busy by
+//! once for as long as the file stays as it is, and one at a time: no client keeps the disk busy by
 //! asking for it again and again.
 
 use std::collections::HashMap;
