@@ -56,7 +56,7 @@ use crate::access::{Access, InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
 use crate::public::PublicPaths;
 use crate::settings::Settings;
-use crate::store::{Damage, Source, Store};
+use crate::store::{Source, Store};
 
 type Response = axum::response::Response;
 
@@ -81,7 +81,7 @@ pub(crate) struct Context {
     /// Whether there were requests since the last look.
     was_asked: AtomicBool,
     /// Content that was moved aside.
-    damages: broadcast::Sender<Damage>,
+    damages: broadcast::Sender<Arc<[RepositoryPath]>>,
 }
 
 impl Context {

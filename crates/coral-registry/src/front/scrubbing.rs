@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use coral_image::{Digest, RepositoryPath};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +22,8 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const MOST_NAMED: usize = 10;
 
 impl Registry {
-    /// Content that is moved aside from now on because it is damaged.
-    pub fn damages(&self) -> broadcast::Receiver<Damage> {
+    /// The repositories of content that is found damaged or missing from now on.
+    pub fn damages(&self) -> broadcast::Receiver<Arc<[RepositoryPath]>> {
         self.context.damages.subscribe()
     }
 
@@ -121,6 +122,13 @@ impl ScrubWatch for Told {
         self.0.metrics.scrub_read(bytes);
     }
 
+    fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
+        let named = named(repositories.iter().map(ToString::to_string));
+        tracing::warn!(%digest, repositories = %named, "content that was found damaged is still \
+             missing: a mirror copies it again, what was pushed has to be pushed again");
+        let _ = self.0.damages.send(repositories.into());
+    }
+
     fn damaged(&self, damage: Damage) {
         self.0.metrics.scrub_damaged();
         let repositories = named(damage.repositories.iter().map(ToString::to_string));
@@ -137,7 +145,7 @@ impl ScrubWatch for Told {
                  is not served any more: a mirror copies it again, what was pushed has to be pushed \
                  again");
             // The receiver may be gone.
-            let _ = self.0.damages.send(damage);
+            let _ = self.0.damages.send(damage.repositories.into());
         } else {
             tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged, and \
                  stays where it is");
@@ -160,6 +168,7 @@ fn tell(scrubbed: &Scrubbed) {
         bytes,
         damaged,
         unsure,
+        back,
         end,
     } = scrubbed;
     match end {
@@ -168,14 +177,21 @@ fn tell(scrubbed: &Scrubbed) {
             tracing::debug!(contents, bytes, "a scrub read all content: it is whole");
         }
         RoundEnd::Complete => {
-            tracing::info!(contents, bytes, damaged, unsure, "a scrub read all content");
+            tracing::info!(
+                contents,
+                bytes,
+                damaged,
+                unsure,
+                back,
+                "a scrub read all content"
+            );
         }
         RoundEnd::Doubtful => tracing::error!(
             contents,
             damaged,
             unsure,
             "the scrub stopped, for much of the content is damaged or cannot be read: look at the \
-             disk and the memory of this machine; nothing more is moved until the next round"
+             disk and the memory of this machine; the next round goes on behind it"
         ),
     }
 }

@@ -39,6 +39,11 @@ impl Collector for SpaceMetrics {
                 Some(space.uploads),
             ),
             (
+                "storage_damaged_bytes",
+                "Bytes of damaged content that was moved aside",
+                Some(space.damaged),
+            ),
+            (
                 "storage_limit_bytes",
                 "Bytes that content and open uploads may have",
                 space.limit,

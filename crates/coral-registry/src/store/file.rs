@@ -68,6 +68,8 @@ struct Files {
     collecting: Mutex<Option<Settled>>,
     /// Held by the scrub that runs.
     scrubbing: Mutex<()>,
+    /// What that scrub has moved aside.
+    moved: Mutex<HashSet<Digest>>,
     /// Repositories with a manifest that cannot be read, which were told of.
     unreadable: Mutex<HashSet<RepositoryPath>>,
     /// By repository: shared by those who add to it, owned by who takes a manifest out.

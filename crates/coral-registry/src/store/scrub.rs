@@ -25,6 +25,8 @@ pub struct Scrubbed {
     /// Blobs and manifests of which it is not known: they could not be read, or two readings
     /// differed. They stay where they are.
     pub unsure: u64,
+    /// Blobs and manifests that were moved aside, were read again and found whole, and are back.
+    pub back: u64,
     /// How it ended.
     pub end: RoundEnd,
 }
@@ -38,7 +40,7 @@ pub enum RoundEnd {
     /// All content was read.
     Complete,
     /// So much could not be read or was damaged that the disk or the memory is suspected. The
-    /// next round begins anew.
+    /// next round reads what this one did not get to.
     Doubtful,
 }
 
@@ -66,6 +68,10 @@ pub trait ScrubWatch: Send + Sync + 'static {
 
     /// Content is damaged.
     fn damaged(&self, damage: Damage);
+
+    /// Content that was found damaged earlier is still missing: told when a round begins or goes
+    /// on, of the first few.
+    fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]);
 }
 
 /// When rounds of the scrub began and ended, as the store remembers it.

@@ -50,6 +50,8 @@ pub struct Space {
     pub stored: u64,
     /// Bytes of uploads that are not committed yet.
     pub uploads: u64,
+    /// Bytes of damaged content that was moved aside, which the limit does not count.
+    pub damaged: u64,
     /// Whether all that was there at the start is counted; until then `stored` is too low.
     pub counted: bool,
     /// Bytes that `stored` and `uploads` may have together.

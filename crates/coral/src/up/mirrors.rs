@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use coral_api::Target;
 use coral_distribution::{ClientOptions, HostOptions, OpenUploads};
-use coral_image::{Digest, Host};
+use coral_image::{Digest, Host, RepositoryPath};
 use coral_mirror::{
     Begun, Completeness, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member, Observer,
     Snapshot, Subject, Summary,
 };
-use coral_registry::Damage;
 use coral_rt::Tls;
 use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio::sync::watch;
@@ -100,11 +99,12 @@ impl Mirrors {
         }
     }
 
-    /// Has the images looked at whose content the registry moved aside, so that it is copied again.
-    pub(crate) fn follow_damages(&self, damages: &mut broadcast::Receiver<Damage>) {
+    /// Has the images looked at whose content the registry found damaged or missing, so that it is
+    /// copied again.
+    pub(crate) fn follow_damages(&self, damages: &mut broadcast::Receiver<Arc<[RepositoryPath]>>) {
         loop {
             match damages.try_recv() {
-                Ok(damage) => self.fleet.engine().damaged(&damage.repositories),
+                Ok(repositories) => self.fleet.engine().damaged(&repositories),
                 // What was not heard of is found when the mirrors verify their images.
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,

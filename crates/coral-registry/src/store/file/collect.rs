@@ -145,7 +145,8 @@ impl Pass<'_> {
         self.files.check_repositories()?;
         self.repositories(&self.files.layout.repositories(), "")?;
         self.files.check_repositories()?;
-        self.contents()
+        self.contents()?;
+        self.damaged()
     }
 
     /// Every folder that may be a repository: also one without manifests has links.

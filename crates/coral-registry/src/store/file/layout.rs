@@ -13,7 +13,8 @@
 //! repositories/<path>/_tags/<tag>                record: digest, media type, size
 //! repositories/<path>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of a referrer
 //! uploads/<uuid>@<repository, / as +>            what is on its way in
-//! damaged/<alg>-<hex>                            content that was moved out of the way
+//! damaged/<alg>-<hex>                            content that was moved out of the way; empty: its bytes
+//!                                                were given up
 //! tmp/<uuid>                                     files before they get their name
 //! ```
 //!

@@ -78,6 +78,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
         repositories_believed,
         collecting: Mutex::default(),
         scrubbing: Mutex::default(),
+        moved: Mutex::default(),
         unreadable: Mutex::default(),
         durable,
         repositories: SharedLocks::new(),

@@ -2,7 +2,8 @@
 //!
 //! What is damaged is moved aside (`damaged/`), so that HEAD, GET and mount answer that it is not
 //! there, and clients and mirrors send it again. Links and records stay: they say who wants it, and
-//! make the image whole again as soon as the content is back.
+//! make the image whole again as soon as the content is back. What is aside is read again, and
+//! goes back where it is well (`aside.rs`).
 //!
 //! Nothing is moved in doubt:
 //! - a file counts as damaged when two readings agree, each from the disk and not from the page
@@ -27,16 +28,19 @@ use coral_image::{Algorithm, Digest};
 use tokio_util::sync::CancellationToken;
 
 use self::position::Position;
-use self::reading::{Reader, Stopped, Verdict, judge};
+use self::reading::{Reader, Reading, Stopped, Verdict, judge};
 use self::streak::Streak;
 use super::Files;
 use super::collect::{ALGORITHMS, digest_of};
 use super::lookup::names_in;
+use super::records::absent;
 use crate::stamp::Stamp;
 use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError};
 
 /// How often the position is written at most.
 const SAVE_EVERY: Duration = Duration::from_mins(1);
+/// Missing content that a round tells of again.
+const MOST_TOLD: usize = 64;
 
 /// Why a round ended early.
 enum Ended {
@@ -62,6 +66,7 @@ struct Round<'a> {
     files: &'a Files,
     rules: &'a ScrubRules,
     watch: &'a dyn ScrubWatch,
+    stop: &'a CancellationToken,
     reader: Reader<'a>,
     position: Position,
     saved: Instant,
@@ -96,13 +101,14 @@ impl Files {
         let position = if rules.report_only {
             Position::default()
         } else {
-            self.sweep_aside()?;
             self.scrub_position()
         };
+        let is_new = position.is_new();
         let mut round = Round {
             files: self,
             rules,
             watch,
+            stop,
             reader: Reader::new(rules, stop, watch),
             position: position.begin(SystemTime::now()),
             saved: Instant::now(),
@@ -111,8 +117,7 @@ impl Files {
             scrubbed: Scrubbed::default(),
         };
         round.save();
-        let ended = round.run();
-        round.settle(!matches!(ended, Err(Ended::Doubtful)));
+        let ended = round.whole(is_new);
         round.scrubbed.bytes = round.reader.bytes();
         let end = match ended {
             Ok(()) => RoundEnd::Complete,
@@ -130,11 +135,58 @@ impl Files {
     }
 
     pub(super) fn scrub_state(&self) -> Result<ScrubState, StoreError> {
-        Ok(self.scrub_position().state(self.missing()?))
+        let missing = self.missing()?.len() as u64;
+        Ok(self.scrub_position().state(missing))
     }
 }
 
 impl Round<'_> {
+    /// What is aside, all content, and what was moved aside meanwhile.
+    fn whole(&mut self, is_new: bool) -> Result<(), Ended> {
+        if !self.rules.report_only {
+            self.aside(is_new)?;
+        }
+        let read = self.run();
+        self.settle(!matches!(read, Err(Ended::Doubtful)));
+        let moved: Vec<Digest> = self.files.moved_aside().iter().copied().collect();
+        let ended = read.and_then(|()| self.put_back(moved));
+        self.files.round_ended();
+        ended
+    }
+
+    /// Puts back what is well, and tells again of what is missing.
+    fn aside(&mut self, is_new: bool) -> Result<(), Ended> {
+        if is_new {
+            let kept = self.files.kept_aside()?;
+            self.put_back(kept.into_iter().map(|kept| kept.digest).collect())?;
+            self.files.bound_aside()?;
+        }
+        let mut missing = self.files.missing()?;
+        missing.truncate(MOST_TOLD);
+        let holders = self.files.holders(&missing, self.stop)?;
+        for (digest, repositories) in missing.iter().zip(holders) {
+            self.watch.missing(digest, &repositories);
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self, kept: Vec<Digest>) -> Result<(), Ended> {
+        for digest in kept {
+            let path = self.files.layout.damaged(&digest);
+            let Ok(metadata) = std::fs::metadata(&path) else {
+                continue;
+            };
+            let read = self.reader.read(&path, digest.algorithm())?;
+            let is_well = matches!(read, Reading::Hashes(found) if found == digest);
+            if is_well && self.files.put_back(&digest, Stamp::of(&metadata))? {
+                self.scrubbed.back += 1;
+                tracing::warn!(%digest, "content that was taken for damaged is whole, and is \
+                     served again; look at the disk and the memory of this machine");
+            }
+        }
+        Ok(())
+    }
+
     fn run(&mut self) -> Result<(), Ended> {
         for algorithm in ALGORITHMS {
             let folder = self.files.layout.contents(algorithm);
@@ -151,7 +203,15 @@ impl Round<'_> {
     }
 
     fn shelf(&mut self, algorithm: Algorithm, folder: &Path) -> Result<(), Ended> {
-        let mut names = names_in(folder)?;
+        let mut names = match names_in(folder) {
+            Ok(names) => names,
+            Err(error) => {
+                self.unsure();
+                tracing::warn!(%error, "a folder of content cannot be read; the scrub goes on \
+                     behind it");
+                return self.go_on();
+            }
+        };
         names.sort();
         for name in names {
             let Some(digest) = digest_of(algorithm, &name) else {
@@ -165,19 +225,29 @@ impl Round<'_> {
             if self.saved.elapsed() >= SAVE_EVERY {
                 self.save();
             }
-            if self.streak.is_doubtful() {
-                return Err(Ended::Doubtful);
-            }
+            self.go_on()?;
+        }
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<(), Ended> {
+        if self.streak.is_doubtful() {
+            return Err(Ended::Doubtful);
         }
         Ok(())
     }
 
     fn content(&mut self, digest: &Digest) -> Result<(), Ended> {
         let path = self.files.layout.blob(digest);
-        let Ok(metadata) = std::fs::metadata(&path) else {
-            return Ok(());
+        let stamp = match std::fs::metadata(&path) {
+            Ok(metadata) => Stamp::of(&metadata),
+            Err(error) if absent(&error) => return Ok(()),
+            Err(error) => {
+                self.unsure();
+                tell_unsure(digest, &path, &error);
+                return Ok(());
+            }
         };
-        let stamp = Stamp::of(&metadata);
         let first = self.reader.read(&path, digest.algorithm())?;
         let again = || self.reader.read_again(&path, digest.algorithm());
         let verdict = judge(digest, first, again)?;
@@ -194,11 +264,14 @@ impl Round<'_> {
                 }
             }
             Verdict::Unsure(reason) => {
-                self.streak.bad();
+                self.unsure();
+                tell_unsure(digest, &path, &reason);
+            }
+            Verdict::Forbidden => {
                 self.scrubbed.unsure += 1;
-                tracing::warn!(%digest, path = %path.display(), %reason, "it is not known whether \
-                     content is damaged, so it stays; look at the disk and the memory of this \
-                     machine");
+                tracing::warn!(%digest, path = %path.display(), "content may not be read by this \
+                     process, so it is not known whether it is damaged; give it back to the user \
+                     that the registry runs as");
             }
             Verdict::Damaged(reason) => {
                 self.streak.bad();
@@ -212,9 +285,23 @@ impl Round<'_> {
         Ok(())
     }
 
+    fn unsure(&mut self) {
+        self.streak.bad();
+        self.scrubbed.unsure += 1;
+    }
+
     /// Reports the suspects, and moves them aside if the machine is trusted.
     fn settle(&mut self, is_trusted: bool) {
-        for suspect in std::mem::take(&mut self.suspects) {
+        if self.suspects.is_empty() {
+            return;
+        }
+        let suspects = std::mem::take(&mut self.suspects);
+        let digests: Vec<Digest> = suspects.iter().map(|it| it.digest).collect();
+        // Of damage that was found all is told, also when the round is to stop.
+        let never = CancellationToken::new();
+        let holders = self.files.holders(&digests, &never);
+        let holders = holders.unwrap_or_else(|_| vec![Vec::new(); digests.len()]);
+        for (suspect, repositories) in suspects.into_iter().zip(holders) {
             let Suspect {
                 digest,
                 stamp,
@@ -222,7 +309,6 @@ impl Round<'_> {
             } = suspect;
             let is_aside = is_trusted && !self.rules.report_only && self.set_aside(&digest, stamp);
             self.scrubbed.damaged += 1;
-            let repositories = self.files.holders(&digest).unwrap_or_default();
             let images = self.files.images_with(&repositories, &digest);
             self.watch.damaged(Damage {
                 digest,
@@ -255,6 +341,11 @@ impl Round<'_> {
             tracing::debug!(%error, "the position of the scrub cannot be written");
         }
     }
+}
+
+fn tell_unsure(digest: &Digest, path: &Path, reason: &dyn std::fmt::Display) {
+    tracing::warn!(%digest, path = %path.display(), %reason, "it is not known whether content is \
+         damaged, so it stays; look at the disk and the memory of this machine");
 }
 
 #[cfg(test)]

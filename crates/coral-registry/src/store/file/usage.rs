@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Files;
 use super::collect::{ALGORITHMS, digest_of};
 use super::lookup::names_in;
-use crate::store::{Disk, Space, SpaceBounds, StoreError};
+use crate::store::{Bound, Disk, NoRoom, Space, SpaceBounds, StoreError};
 
 /// The longest pause between two folders that are counted.
 const LONGEST_REST: Duration = Duration::from_millis(50);
@@ -33,6 +33,8 @@ pub(super) struct Usage {
     repositories: Tally<RepositoryPath>,
     /// Bytes of open uploads.
     uploads: AtomicU64,
+    /// Bytes of damaged content that was moved aside, at the last look.
+    damaged: AtomicU64,
     is_counted: AtomicBool,
     bounds: Mutex<SpaceBounds>,
     /// At the last look.
@@ -65,6 +67,10 @@ impl Usage {
         *locked(&self.bounds) = bounds;
     }
 
+    pub(super) fn set_damaged(&self, bytes: u64) {
+        self.damaged.store(bytes, Ordering::Release);
+    }
+
     pub(super) fn uploads_grew(&self, bytes: u64) {
         self.uploads.fetch_add(bytes, Ordering::AcqRel);
     }
@@ -82,6 +88,7 @@ impl Usage {
         let space = Space {
             stored: self.contents.total(),
             uploads: self.uploads.load(Ordering::Acquire),
+            damaged: self.damaged.load(Ordering::Acquire),
             counted: self.is_counted.load(Ordering::Acquire),
             limit: bounds.limit,
             ..Space::default()
@@ -110,9 +117,21 @@ impl Files {
         // Where the disk cannot be looked at, writing to it says why.
         let space = self.space().unwrap_or_else(|_| self.usage.space());
         match space.lack(more) {
-            Some(no_room) => Err(StoreError::NoRoom(Box::new(no_room))),
-            None => Ok(()),
+            Some(no_room) if !self.makes_room(&no_room, more) => {
+                Err(StoreError::NoRoom(Box::new(no_room)))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Whether damaged content that is kept aside gave the disk what it lacks.
+    fn makes_room(&self, no_room: &NoRoom, more: u64) -> bool {
+        let Bound::MinFree(min_free) = no_room.bound else {
+            return false;
+        };
+        let free = no_room.space.free.unwrap_or(0);
+        let wanted = min_free.saturating_add(more).saturating_sub(free);
+        no_room.space.damaged > 0 && self.free_aside(wanted)
     }
 
     /// Takes room for `more` bytes of an upload, so that several uploads together stay within it.
@@ -124,11 +143,13 @@ impl Files {
             uploads: space.uploads.saturating_sub(more),
             ..space
         };
-        let Some(no_room) = before.lack(more) else {
-            return Ok(());
-        };
-        self.usage.uploads_shrank(more);
-        Err(StoreError::NoRoom(Box::new(no_room)))
+        match before.lack(more) {
+            Some(no_room) if !self.makes_room(&no_room, more) => {
+                self.usage.uploads_shrank(more);
+                Err(StoreError::NoRoom(Box::new(no_room)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Counts all that is there; what changes meanwhile is not lost.

@@ -11,6 +11,19 @@ use crate::store::file::lookup::names_in;
 use crate::store::file::records::absent;
 
 impl Pass<'_> {
+    /// Damaged content that was moved aside, and that nothing wants back.
+    pub(super) fn damaged(&self) -> Result<(), Ended> {
+        if self.rules.dry_run {
+            return Ok(());
+        }
+        let leases = &self.files.leases;
+        let is_wanted = |digest: &Digest| {
+            let key = leases.key(digest);
+            self.marked.contains(&key) || leases.is_held(key)
+        };
+        Ok(self.files.sweep_aside(is_wanted)?)
+    }
+
     pub(super) fn contents(&mut self) -> Result<(), Ended> {
         for algorithm in ALGORITHMS {
             let folder = self.files.layout.contents(algorithm);

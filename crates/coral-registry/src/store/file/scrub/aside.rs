@@ -1,10 +1,17 @@
 //! Damaged content, moved out of the way into `damaged/`, where nothing is served from.
 //!
-//! A file stays there until its content is back and was read sound, or until no repository wants
-//! it any more. All of them together have bounds, beyond which the oldest go first.
+//! A file there is read again when a round begins, and when the round that moved it has read all:
+//! one that is well goes back. It stays until its content is back and was read sound, or until no
+//! repository wants it any more, which a collection sees.
+//!
+//! All of them together have bounds, and the room that pushes need comes before them. What is
+//! beyond is emptied, the oldest first: the empty file says that its content is missing. What the
+//! running round has moved is never emptied.
 
-use std::fs;
-use std::time::SystemTime;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use coral_image::Digest;
 
@@ -13,15 +20,17 @@ use crate::store::StoreError;
 use crate::store::file::Files;
 use crate::store::file::lookup::names_in;
 
-const MOST_FILES: usize = 1000;
+const MOST_FILES: usize = 4096;
 const MOST_BYTES: u64 = 16 << 30;
+/// Of the disk.
+const MOST_PART: u64 = 10;
 
 /// A file that was moved aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kept {
-    digest: Digest,
+pub(in crate::store::file) struct Kept {
+    pub(in crate::store::file) digest: Digest,
     size: u64,
-    /// When it was moved.
+    /// When it was moved, or emptied.
     moved: SystemTime,
 }
 
@@ -35,16 +44,33 @@ impl Files {
             if !judged.is_of(&path) {
                 return Ok(false);
             }
+            let mut moved = self.moved_aside();
             let change = self.usage.content(digest, &path);
             self.durable.publish(&path, &aside)?;
             change.end(0);
+            moved.insert(*digest);
             self.durable.settle(&path)?;
         }
         // A manifest is answered from memory, too.
         self.manifests.forget(digest);
-        for old in beyond(self.kept_aside()?, MOST_FILES, MOST_BYTES) {
-            self.durable.remove(&self.layout.damaged(&old))?;
+        self.bound_aside()?;
+        Ok(true)
+    }
+
+    /// Puts a file back that was read and is well, unless another one took its place. Whether it
+    /// is back.
+    pub(super) fn put_back(&self, digest: &Digest, judged: Stamp) -> Result<bool, StoreError> {
+        let (path, aside) = (self.layout.blob(digest), self.layout.damaged(digest));
+        let _turn = self.contents.lock(digest);
+        let mut moved = self.moved_aside();
+        if path.exists() || !judged.is_of(&aside) {
+            return Ok(false);
         }
+        let change = self.usage.content(digest, &path);
+        self.durable.publish(&aside, &path)?;
+        change.end(judged.size());
+        moved.remove(digest);
+        self.durable.settle(&aside)?;
         Ok(true)
     }
 
@@ -58,24 +84,89 @@ impl Files {
     }
 
     /// Removes what was moved aside of content that no repository wants any more.
-    pub(super) fn sweep_aside(&self) -> Result<(), StoreError> {
-        for kept in self.kept_aside()? {
-            self.check_repositories()?;
-            if self.holders(&kept.digest)?.is_empty() {
-                self.durable.remove(&self.layout.damaged(&kept.digest))?;
-            }
+    pub(in crate::store::file) fn sweep_aside(
+        &self,
+        is_wanted: impl Fn(&Digest) -> bool,
+    ) -> Result<(), StoreError> {
+        let unwanted = self.kept_aside()?.into_iter();
+        for kept in unwanted.filter(|kept| !is_wanted(&kept.digest)) {
+            self.durable.remove(&self.layout.damaged(&kept.digest))?;
         }
-        Ok(())
+        self.kept_aside().map(drop)
+    }
+
+    /// Empties what is beyond the bounds.
+    pub(super) fn bound_aside(&self) -> Result<(), StoreError> {
+        let disk = self.space().ok().and_then(|space| space.disk);
+        let most_bytes = disk.map_or(MOST_BYTES, |disk| MOST_BYTES.min(disk / MOST_PART));
+        let kept = self.kept_aside()?;
+        let moved = self.moved_aside();
+        let (emptied, removed) = beyond(kept, MOST_FILES, most_bytes, &moved);
+        for digest in &emptied {
+            self.empty(digest)?;
+        }
+        for digest in &removed {
+            self.durable.remove(&self.layout.damaged(digest))?;
+        }
+        drop(moved);
+        self.kept_aside().map(drop)
+    }
+
+    /// Empties files that were moved aside, the oldest first, so that `bytes` come free on the
+    /// disk; none if all of them together have not so many. Whether they came free.
+    pub(in crate::store::file) fn free_aside(&self, bytes: u64) -> bool {
+        let Ok(mut kept) = self.kept_aside() else {
+            return false;
+        };
+        let moved = self.moved_aside();
+        kept.retain(|kept| !moved.contains(&kept.digest));
+        if bytes == 0 || kept.iter().map(|kept| kept.size).sum::<u64>() < bytes {
+            return false;
+        }
+        kept.sort_by_key(|kept| kept.moved);
+        let mut freed = 0;
+        for kept in kept.iter().filter(|kept| kept.size > 0) {
+            if freed >= bytes || self.empty(&kept.digest).is_err() {
+                break;
+            }
+            freed += kept.size;
+        }
+        drop(moved);
+        tracing::info!(
+            bytes = freed,
+            "damaged content that was kept aside made room for a push"
+        );
+        // For the sum of what is left.
+        let _ = self.kept_aside();
+        freed >= bytes
+    }
+
+    /// For who has [`Self::moved_aside`]: a file that is put back is not emptied.
+    fn empty(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.layout.damaged(digest);
+        let emptied = File::options().write(true).open(&path);
+        let emptied = emptied.and_then(|file| file.set_len(0));
+        emptied.map_err(|error| StoreError::io("empty", &path, error))
+    }
+
+    /// The round is at its end, or gives up: what it moved is as good as what others did.
+    pub(super) fn round_ended(&self) {
+        self.moved_aside().clear();
+    }
+
+    /// What the running round has moved. Who has this is the only one that moves files out of
+    /// `damaged/` or empties them.
+    pub(super) fn moved_aside(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Content that was moved aside and is not back.
-    pub(super) fn missing(&self) -> Result<u64, StoreError> {
-        let kept = self.kept_aside()?.into_iter();
-        let missing = kept.filter(|kept| !self.layout.blob(&kept.digest).exists());
-        Ok(missing.count() as u64)
+    pub(super) fn missing(&self) -> Result<Vec<Digest>, StoreError> {
+        let kept = self.kept_aside()?.into_iter().map(|kept| kept.digest);
+        Ok(kept.filter(|it| !self.layout.blob(it).exists()).collect())
     }
 
-    fn kept_aside(&self) -> Result<Vec<Kept>, StoreError> {
+    pub(in crate::store::file) fn kept_aside(&self) -> Result<Vec<Kept>, StoreError> {
         let folder = self.layout.damaged_folder();
         let mut kept = Vec::new();
         for name in names_in(&folder)? {
@@ -85,7 +176,7 @@ impl Files {
             // One that is gone again is not kept.
             if let Ok(metadata) = fs::metadata(folder.join(&name)) {
                 let moved = std::os::unix::fs::MetadataExt::ctime(&metadata);
-                let moved = std::time::Duration::from_secs(u64::try_from(moved).unwrap_or(0));
+                let moved = Duration::from_secs(u64::try_from(moved).unwrap_or(0));
                 kept.push(Kept {
                     digest,
                     size: metadata.len(),
@@ -93,31 +184,40 @@ impl Files {
                 });
             }
         }
+        let bytes = kept.iter().map(|kept| kept.size).sum();
+        self.usage.set_damaged(bytes);
         Ok(kept)
     }
 }
 
-/// Which files are beyond the bounds, the oldest first. The newest one always stays.
-fn beyond(mut kept: Vec<Kept>, most_files: usize, most_bytes: u64) -> Vec<Digest> {
+/// Which files are to be emptied and which are to be removed, the oldest first; those of `moved`
+/// stay as they are.
+fn beyond(
+    mut kept: Vec<Kept>,
+    most_files: usize,
+    most_bytes: u64,
+    moved: &HashSet<Digest>,
+) -> (Vec<Digest>, Vec<Digest>) {
     kept.sort_by_key(|kept| kept.moved);
     let mut files = kept.len();
     let mut bytes: u64 = kept.iter().map(|kept| kept.size).sum();
-    let mut gone = Vec::new();
-    for kept in &kept {
-        if files <= 1 || (files <= most_files && bytes <= most_bytes) {
-            break;
+    let (mut emptied, mut removed) = (Vec::new(), Vec::new());
+    for kept in kept.iter().filter(|kept| !moved.contains(&kept.digest)) {
+        if files > most_files {
+            files -= 1;
+            removed.push(kept.digest);
+        } else if bytes > most_bytes && kept.size > 0 {
+            emptied.push(kept.digest);
+        } else {
+            continue;
         }
-        files -= 1;
         bytes -= kept.size;
-        gone.push(kept.digest);
     }
-    gone
+    (emptied, removed)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn kept(number: u8, size: u64) -> Kept {
@@ -129,15 +229,25 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_files_go_first_and_the_newest_stays_however_large_it_is() {
-        let all = vec![kept(3, 10), kept(1, 10), kept(2, 10)];
+    fn the_oldest_files_are_emptied_first_and_those_of_the_running_round_stay() {
+        let all = vec![kept(3, 10), kept(1, 10), kept(2, 10), kept(0, 0)];
         let names = |numbers: &[u8]| -> Vec<Digest> {
             numbers.iter().map(|it| Digest::sha256(&[*it])).collect()
         };
-        assert_eq!(beyond(all.clone(), 3, 30), names(&[]));
-        assert_eq!(beyond(all.clone(), 2, 30), names(&[1]));
-        assert_eq!(beyond(all.clone(), 3, 15), names(&[1, 2]));
-        assert_eq!(beyond(all, 3, 1), names(&[1, 2]));
-        assert_eq!(beyond(vec![], 3, 1), names(&[]));
+        let none = HashSet::new();
+        let emptied = |most, moved: &[u8]| {
+            let moved = names(moved).into_iter().collect();
+            let (emptied, removed) = beyond(all.clone(), 10, most, &moved);
+            assert_eq!(removed, names(&[]));
+            emptied
+        };
+        assert_eq!(emptied(30, &[]), names(&[]));
+        assert_eq!(emptied(15, &[]), names(&[1, 2]));
+        assert_eq!(emptied(15, &[1]), names(&[2, 3]));
+        assert_eq!(emptied(1, &[]), names(&[1, 2, 3]));
+        assert_eq!(emptied(1, &[1, 2, 3]), names(&[]));
+        assert_eq!(beyond(all.clone(), 3, 30, &none), (names(&[]), names(&[0])));
+        assert_eq!(beyond(all, 2, 10, &none), (names(&[2]), names(&[0, 1])));
+        assert_eq!(beyond(vec![], 3, 1, &none), (names(&[]), names(&[])));
     }
 }

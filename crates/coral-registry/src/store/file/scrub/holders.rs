@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag};
+use tokio_util::sync::CancellationToken;
 
 use crate::store::StoreError;
 use crate::store::file::Files;
@@ -19,11 +20,21 @@ const MOST_TAGS: usize = 1000;
 const MOST_DEPTH: u32 = 4;
 
 impl Files {
-    /// The repositories that have this blob or manifest.
-    pub(super) fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryPath>, StoreError> {
-        let mut found = Vec::new();
-        self.holders_below(&self.layout.repositories(), "", digest, &mut found)?;
-        found.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    /// The repositories that have these blobs or manifests, in the order of `digests`: one walk
+    /// for all of them.
+    pub(super) fn holders(
+        &self,
+        digests: &[Digest],
+        stop: &CancellationToken,
+    ) -> Result<Vec<Vec<RepositoryPath>>, StoreError> {
+        let mut found = vec![Vec::new(); digests.len()];
+        if !digests.is_empty() {
+            let root = self.layout.repositories();
+            self.holders_below(&root, "", digests, &mut found, stop)?;
+        }
+        for found in &mut found {
+            found.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        }
         Ok(found)
     }
 
@@ -31,19 +42,26 @@ impl Files {
         &self,
         folder: &Path,
         prefix: &str,
-        digest: &Digest,
-        found: &mut Vec<RepositoryPath>,
+        digests: &[Digest],
+        found: &mut [Vec<RepositoryPath>],
+        stop: &CancellationToken,
     ) -> Result<(), StoreError> {
         for name in names_in(folder)? {
             let path = format!("{prefix}{name}");
             let Ok(repository) = RepositoryPath::parse(&path) else {
                 continue;
             };
-            let link = self.layout.blob_link(&repository, digest);
-            if link.exists() || self.layout.manifest(&repository, digest).exists() {
-                found.push(repository);
+            if stop.is_cancelled() {
+                return Ok(());
             }
-            self.holders_below(&folder.join(&name), &format!("{path}/"), digest, found)?;
+            for (digest, found) in digests.iter().zip(&mut *found) {
+                let link = self.layout.blob_link(&repository, digest);
+                if link.exists() || self.layout.manifest(&repository, digest).exists() {
+                    found.push(repository.clone());
+                }
+            }
+            let below = folder.join(&name);
+            self.holders_below(&below, &format!("{path}/"), digests, found, stop)?;
         }
         Ok(())
     }

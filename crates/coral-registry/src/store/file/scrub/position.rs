@@ -20,19 +20,32 @@ pub(super) struct Position {
     is_open: bool,
     /// The content that was read last; the round goes on behind it.
     after: Option<Digest>,
+    /// Whether the last round was given up for much that was bad, at `after`.
+    is_doubtful: bool,
+    /// Whether the round began behind what an earlier one was given up at.
+    is_part: bool,
     /// When a round last came to its end with all content read.
     completed: Option<u64>,
 }
 
 impl Position {
-    /// A new round, or the one that is open.
+    /// A new round, or the one that is open. Behind one that was given up comes one of what it
+    /// did not get to: a folder that the disk has lost does not keep the rest from being read.
     pub(super) fn begin(mut self, now: SystemTime) -> Self {
         if !self.is_open {
             self.began = Some(seconds(now));
             self.is_open = true;
-            self.after = None;
+            self.is_part = std::mem::take(&mut self.is_doubtful) && self.after.is_some();
+            if !self.is_part {
+                self.after = None;
+            }
         }
         self
+    }
+
+    /// Whether the round is to begin.
+    pub(super) fn is_new(&self) -> bool {
+        !self.is_open || self.after.is_none()
     }
 
     pub(super) fn has_read(&mut self, digest: &Digest) {
@@ -41,7 +54,8 @@ impl Position {
 
     pub(super) fn end(&mut self, end: RoundEnd, now: SystemTime) {
         self.is_open = end == RoundEnd::Stopped;
-        if end == RoundEnd::Complete {
+        self.is_doubtful = end == RoundEnd::Doubtful;
+        if end == RoundEnd::Complete && !self.is_part {
             self.completed = Some(seconds(now));
         }
     }
@@ -128,16 +142,32 @@ mod tests {
 
     #[test]
     fn a_round_that_ended_is_followed_by_a_whole_one() {
-        for (end, completed) in [(RoundEnd::Complete, Some(NOW)), (RoundEnd::Doubtful, None)] {
-            let mut position = Position::default().begin(NOW);
-            position.has_read(&Digest::sha256(b""));
-            position.end(end, NOW);
-            assert!(!position.state(0).is_open);
-            let later = NOW + Duration::from_mins(1);
-            let position = position.begin(later);
-            assert_eq!(position.state(0).began, Some(later));
-            assert_eq!(position.state(0).completed, completed);
-            assert!(!position.is_behind(&Digest::sha256(b"")));
-        }
+        let mut position = Position::default().begin(NOW);
+        position.has_read(&Digest::sha256(b""));
+        position.end(RoundEnd::Complete, NOW);
+        assert!(!position.state(0).is_open);
+        let later = NOW + Duration::from_mins(1);
+        let position = position.begin(later);
+        assert_eq!(position.state(0).began, Some(later));
+        assert_eq!(position.state(0).completed, Some(NOW));
+        assert!(!position.is_behind(&Digest::sha256(b"")));
+    }
+
+    #[test]
+    fn one_that_was_given_up_is_followed_by_the_rest_and_then_by_a_whole_one() {
+        let read = Digest::sha256(b"");
+        let mut position = Position::default().begin(NOW);
+        position.has_read(&read);
+        position.end(RoundEnd::Doubtful, NOW);
+        assert!(!position.state(0).is_open);
+        let mut position = position.begin(NOW);
+        assert!(position.is_behind(&read));
+        position.end(RoundEnd::Complete, NOW);
+        // Not all was read.
+        assert_eq!(position.state(0).completed, None);
+        let mut position = position.begin(NOW);
+        assert!(!position.is_behind(&read));
+        position.end(RoundEnd::Complete, NOW);
+        assert_eq!(position.state(0).completed, Some(NOW));
     }
 }

@@ -46,6 +46,8 @@ pub(super) enum Verdict {
     Damaged(String),
     /// That is not known.
     Unsure(String),
+    /// It may not be read, which says nothing of the disk either.
+    Forbidden,
     /// There is no such file any more.
     Gone,
 }
@@ -60,6 +62,7 @@ pub(super) fn judge<E>(
     match first {
         Reading::Hashes(digest) if digest == *wanted => return Ok(Verdict::Sound),
         Reading::Gone => return Ok(Verdict::Gone),
+        Reading::Refused(io::ErrorKind::PermissionDenied) => return Ok(Verdict::Forbidden),
         Reading::Refused(kind) => return Ok(Verdict::Unsure(format!("it cannot be read: {kind}"))),
         Reading::Hashes(_) | Reading::Lost => {}
     }
@@ -213,6 +216,7 @@ mod tests {
             Verdict::Sound => "sound",
             Verdict::Damaged(_) => "damaged",
             Verdict::Unsure(_) => "unsure",
+            Verdict::Forbidden => "forbidden",
             Verdict::Gone => "gone",
         };
         (word, looked_again.get())
@@ -223,7 +227,8 @@ mod tests {
         let right = Reading::Hashes(Digest::sha256(b"right"));
         let wrong = Reading::Hashes(Digest::sha256(b"wrong"));
         let other = Reading::Hashes(Digest::sha256(b"other"));
-        let refused = Reading::Refused(io::ErrorKind::PermissionDenied);
+        let forbidden = Reading::Refused(io::ErrorKind::PermissionDenied);
+        let refused = Reading::Refused(io::ErrorKind::TimedOut);
         for (first, second, expected) in [
             (right, wrong, ("sound", false)),
             (wrong, wrong, ("damaged", true)),
@@ -235,6 +240,8 @@ mod tests {
             (Reading::Lost, right, ("unsure", true)),
             (Reading::Lost, refused, ("unsure", true)),
             (refused, refused, ("unsure", false)),
+            (forbidden, right, ("forbidden", false)),
+            (wrong, forbidden, ("unsure", true)),
             (Reading::Gone, right, ("gone", false)),
         ] {
             assert_eq!(judged(first, second), expected, "{first:?} then {second:?}");

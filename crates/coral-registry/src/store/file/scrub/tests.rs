@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::file::open;
 use crate::store::file::publish::Content;
-use crate::store::{CollectionRules, Mounted, Pace};
+use crate::store::{Collected, CollectionRules, Mounted, Pace};
 
 const RULES: ScrubRules = ScrubRules {
     bandwidth: None,
@@ -23,6 +23,7 @@ const RULES: ScrubRules = ScrubRules {
 #[derive(Default)]
 struct Watch {
     damages: Mutex<Vec<Damage>>,
+    missing: Mutex<Vec<(Digest, Vec<RepositoryPath>)>>,
     bytes: AtomicU64,
     most: Option<u64>,
     stop: CancellationToken,
@@ -38,6 +39,11 @@ impl ScrubWatch for Watch {
 
     fn damaged(&self, damage: Damage) {
         self.damages.lock().unwrap().push(damage);
+    }
+
+    fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
+        let missing = (*digest, repositories.to_vec());
+        self.missing.lock().unwrap().push(missing);
     }
 }
 
@@ -102,6 +108,21 @@ impl Scene {
         let watch = Watch::default();
         let scrubbed = self.files.scrub(&rules, &watch.stop, &watch).unwrap();
         (scrubbed, watch.damages.into_inner().unwrap())
+    }
+
+    fn collect(&self) -> Collected {
+        let rules = CollectionRules {
+            grace: Duration::ZERO,
+            untagged: Some(Duration::ZERO),
+            dry_run: false,
+            pace: Pace::Alone,
+        };
+        let stop = CancellationToken::new();
+        self.files.collect(&rules, &stop).unwrap()
+    }
+
+    fn count(&self) {
+        self.files.count(&CancellationToken::new()).unwrap();
     }
 
     fn has(&self, name: &str, digest: &Digest) -> bool {
@@ -194,14 +215,7 @@ fn a_collection_keeps_the_links_of_an_image_that_waits_for_a_layer() {
     scene.image("a", "v1", &[layer]);
     scene.damage(&layer, flip);
     scene.scrub(RULES);
-    let rules = CollectionRules {
-        grace: Duration::ZERO,
-        untagged: Some(Duration::ZERO),
-        dry_run: false,
-        pace: Pace::Alone,
-    };
-    let stop = CancellationToken::new();
-    let collected = scene.files.collect(&rules, &stop).unwrap();
+    let collected = scene.collect();
     assert!(collected.is_nothing(), "{collected:?}");
     let link = scene.files.layout.blob_link(&repository("a"), &layer);
     assert!(link.exists());
@@ -295,13 +309,125 @@ fn what_was_pushed_anew_while_it_was_read_is_not_moved() {
 }
 
 #[test]
-fn what_no_repository_wants_any_more_is_not_kept_aside() {
+fn a_collection_sweeps_what_was_moved_aside_and_no_repository_wants_any_more() {
+    let scene = Scene::new();
+    let layer = scene.push("a", b"layer");
+    let wanted = scene.push("a", b"wanted");
+    scene.image("a", "v1", &[wanted]);
+    for digest in [&layer, &wanted] {
+        scene.damage(digest, flip);
+    }
+    scene.scrub(RULES);
+    assert_eq!(scene.aside().len(), 2);
+    scene.files.delete_blob(&repository("a"), &layer).unwrap();
+    scene.collect();
+    assert_eq!(scene.aside(), [format!("sha256-{}", wanted.hex())]);
+}
+
+#[test]
+fn what_was_taken_for_damaged_and_is_whole_goes_back_when_the_next_round_begins() {
+    let mut scene = Scene::new();
+    let layer = scene.push("a", b"layer");
+    let broken = scene.push("a", b"broken");
+    scene.count();
+    let stored = scene.files.usage.space().stored;
+    for digest in [&layer, &broken] {
+        scene.damage(digest, flip);
+    }
+    scene.scrub(RULES);
+    assert!(scene.files.usage.space().stored < stored);
+    // It was the memory, not the disk.
+    flip(&scene.files.layout.damaged(&layer));
+    scene = scene.reopened();
+    scene.count();
+    let (scrubbed, damages) = scene.scrub(RULES);
+    assert_eq!((scrubbed.back, scrubbed.end), (1, RoundEnd::Complete));
+    assert_eq!(damages, []);
+    assert!(scene.has("a", &layer) && !scene.has("a", &broken));
+    assert_eq!(scene.aside(), [format!("sha256-{}", broken.hex())]);
+    let lost = b"broken".len() as u64;
+    assert_eq!(scene.files.usage.space().stored, stored - lost);
+    assert_eq!(scene.files.usage.space().damaged, lost);
+}
+
+#[test]
+fn what_was_pushed_again_is_not_replaced_by_what_was_moved_aside() {
     let scene = Scene::new();
     let layer = scene.push("a", b"layer");
     scene.damage(&layer, flip);
     scene.scrub(RULES);
-    assert_eq!(scene.aside().len(), 1);
-    scene.files.delete_blob(&repository("a"), &layer).unwrap();
+    scene.push("a", b"layer");
+    let aside = scene.files.layout.damaged(&layer);
+    flip(&aside);
+    let stamp = Stamp::of(&fs::metadata(&aside).unwrap());
+    assert!(!scene.files.put_back(&layer, stamp).unwrap());
+    assert!(scene.has("a", &layer));
+}
+
+#[test]
+fn room_for_pushes_comes_first_but_not_before_what_the_running_round_moved() {
+    let scene = Scene::new();
+    let layer = scene.push("team/app", b"a layer of 24 bytes.....");
+    scene.image("team/app", "v1", &[layer]);
+    scene.damage(&layer, flip);
+    let stamp = Stamp::of(&fs::metadata(scene.files.layout.blob(&layer)).unwrap());
+    assert!(scene.files.set_aside(&layer, stamp).unwrap());
+    let size = || {
+        let aside = scene.files.layout.damaged(&layer);
+        fs::metadata(aside).unwrap().len()
+    };
+    assert!(!scene.files.free_aside(10));
+    assert_eq!(size(), 24);
+    scene.files.round_ended();
+    // What does not help is not done.
+    assert!(!scene.files.free_aside(25));
+    assert_eq!(size(), 24);
+    assert!(scene.files.free_aside(10));
+    assert_eq!((size(), scene.files.usage.space().damaged), (0, 0));
+    // It is missing all the same, and every round says so until it is back.
+    for _ in 0..2 {
+        let watch = Watch::default();
+        scene.files.scrub(&RULES, &watch.stop, &watch).unwrap();
+        let missing = watch.missing.into_inner().unwrap();
+        assert_eq!(missing, [(layer, vec![repository("team/app")])]);
+        assert_eq!(scene.files.scrub_state().unwrap().missing, 1);
+    }
+    scene.push("team/app", b"a layer of 24 bytes.....");
     scene.scrub(RULES);
+    assert_eq!(scene.files.scrub_state().unwrap().missing, 0);
     assert_eq!(scene.aside(), [] as [String; 0]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_keeps_no_other_from_being_read() {
+    let scene = Scene::new();
+    let contents: Vec<Digest> = (0..20u8).map(|n| scene.push("a", &[n; 10])).collect();
+    let first = contents.iter().min_by_key(|digest| digest.hex()).unwrap();
+    let shelf = scene.files.layout.blob(first);
+    let shelf = shelf.parent().unwrap();
+    // A link that leads to itself cannot be listed, by root neither.
+    fs::remove_dir_all(shelf).unwrap();
+    std::os::unix::fs::symlink(shelf, shelf).unwrap();
+    let (scrubbed, _) = scene.scrub(RULES);
+    assert_eq!((scrubbed.end, scrubbed.unsure), (RoundEnd::Complete, 1));
+    let others = contents
+        .iter()
+        .filter(|it| it.hex()[..2] != first.hex()[..2]);
+    assert_eq!(scrubbed.contents, others.count() as u64);
+}
+
+#[test]
+fn behind_a_row_of_bad_files_the_next_round_goes_on() {
+    let scene = Scene::new();
+    let mut contents: Vec<Digest> = (0..30u8).map(|n| scene.push("a", &[n; 10])).collect();
+    contents.sort_by_key(Digest::hex);
+    for digest in &contents[5..13] {
+        scene.damage(digest, flip);
+    }
+    let (scrubbed, _) = scene.scrub(RULES);
+    assert_eq!((scrubbed.end, scrubbed.contents), (RoundEnd::Doubtful, 13));
+    let (rest, _) = scene.scrub(RULES);
+    assert_eq!((rest.end, rest.contents), (RoundEnd::Complete, 17));
+    assert_eq!(scene.files.scrub_state().unwrap().completed, None);
+    assert_eq!(scene.scrub(RULES).0.end, RoundEnd::Doubtful);
 }
