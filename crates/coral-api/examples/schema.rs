@@ -6,6 +6,7 @@
 use std::io;
 
 use coral_api::image::Image;
+use coral_api::image_build::ImageBuild;
 use coral_api::injection_policy::InjectionPolicy;
 use coral_api::mirrored_images::MirroredImages;
 use coral_api::node_images::NodeImages;
@@ -19,6 +20,7 @@ fn main() -> io::Result<()> {
     let generator = settings.into_generator();
     let schema = match kind.as_str() {
         "Image" => generator.into_root_schema_for::<Image>(),
+        "ImageBuild" => generator.into_root_schema_for::<ImageBuild>(),
         "InjectionPolicy" => generator.into_root_schema_for::<InjectionPolicy>(),
         "MirroredImages" => generator.into_root_schema_for::<MirroredImages>(),
         "NodeImages" => generator.into_root_schema_for::<NodeImages>(),

@@ -5,6 +5,7 @@ use kube::CustomResourceExt;
 use serde_json::Value as Json;
 
 use crate::image::Image;
+use crate::image_build::ImageBuild;
 use crate::injection_policy::InjectionPolicy;
 use crate::mirrored_images::MirroredImages;
 use crate::node_images::NodeImages;
@@ -22,6 +23,7 @@ const LABELS: [(&str, &str); 2] = [
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
         Image::crd(),
+        ImageBuild::crd(),
         InjectionPolicy::crd(),
         MirroredImages::crd(),
         NodeImages::crd(),

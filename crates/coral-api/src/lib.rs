@@ -22,6 +22,7 @@ pub mod conditions;
 pub mod crds;
 pub mod documents;
 pub mod image;
+pub mod image_build;
 pub mod injection_policy;
 pub mod metadata;
 pub mod mirrored_images;
@@ -36,9 +37,9 @@ pub use problem::Problem;
 pub use quantity::{Quantity, QuantityError};
 pub use registry::{
     AuthSettings, CollectionSettings, EmptyDir, GrantSettings, Grantees, HostPath, HtpasswdSource,
-    ImageVolume, LimitSettings, PullRule, PushRule, Registry, RegistryAuth, RegistryCollection,
-    RegistryLimits, RegistrySettings, RegistrySpec, RegistryStatus, RegistryStorage, RegistryTls,
-    SpaceSettings, StorageSettings,
+    ImageVolume, LimitSettings, PullRule, PushRule, Registry, RegistryAuth, RegistryBuilds,
+    RegistryCollection, RegistryLimits, RegistrySettings, RegistrySpec, RegistryStatus,
+    RegistryStorage, RegistryTls, SpaceSettings, StorageSettings,
 };
 pub use registry_mirror::{
     Cadence, Drift, DriftPolicy, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits,

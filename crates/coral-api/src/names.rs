@@ -123,6 +123,16 @@ pub mod namespace {
     pub const NODES: &str = "coral-nodes";
 }
 
+/// Labels and annotations on what a build is made of.
+pub mod build {
+    /// Label of a run's Job, pods and ConfigMap: the name of the ImageBuild, cut to 63 letters.
+    pub const NAME: &str = "image.stvz.io/build";
+    /// Label of a run's Job, pods and ConfigMap: the key of the run.
+    pub const RUN: &str = "image.stvz.io/run";
+    /// Annotation of a run's Job and pods: the uid of the ImageBuild.
+    pub const UID: &str = "image.stvz.io/build-uid";
+}
+
 /// The path and tag of the reserved image without layers, by which nodes are probed.
 pub const PROBE_PATH: &str = "coral-reserved/probe";
 /// The tag of [`PROBE_PATH`].

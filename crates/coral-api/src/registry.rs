@@ -18,6 +18,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::label_selector::LabelSelector;
 use crate::nullable;
 use crate::rules;
 
@@ -102,6 +103,20 @@ pub struct RegistrySpec {
     /// When blobs that nothing holds any more are deleted. They are without it, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gc: Option<RegistryCollection>,
+    /// Who may build into the registry. Has a meaning in a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builds: Option<RegistryBuilds>,
+}
+
+/// Who may build into a registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryBuilds {
+    /// Namespaces, by their labels, whose ImageBuilds may push to this registry, each below its own
+    /// name: `{}` is every namespace. The registry's own namespace always may, and is alone if
+    /// this is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_from: Option<LabelSelector>,
 }
 
 /// The certificate of a registry.

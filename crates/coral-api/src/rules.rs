@@ -67,6 +67,12 @@ fn bytes_rule(min: &str, message: &str) -> Rule {
     .message(message)
 }
 
+/// The path of a folder within another one.
+pub(crate) fn path_within() -> Rule {
+    Rule::new("!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')")
+        .message("must be a relative path without ..")
+}
+
 /// PEM text with certificates.
 pub(crate) fn certificates() -> Rule {
     Rule::new("self.contains('-----BEGIN CERTIFICATE-----')")

@@ -291,7 +291,9 @@ fn other_kinds_are_skipped_with_a_reason() {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: [anything]}\n---
 apiVersion: stvz.io/v1\nkind: Image\nmetadata: {name: b}\n---
 apiVersion: kpack.io/v1alpha2\nkind: Image\n---
-apiVersion: stvz.io/v1\nkind: NodeImages\nmetadata: {name: c}\n";
+apiVersion: stvz.io/v1\nkind: NodeImages\nmetadata: {name: c}\n---
+apiVersion: stvz.io/v1\nkind: ImageBuild\nmetadata: {name: d, namespace: team-a}\nspec:
+  source: {stream: {}}\n  output: {registry: {namespace: coral-system, name: reg}, tags: ['team-a/d:1']}\n";
     let shown: Vec<String> = read(text)
         .iter()
         .map(|document| match &document.object {
@@ -306,6 +308,7 @@ apiVersion: stvz.io/v1\nkind: NodeImages\nmetadata: {name: c}\n";
     6 Image "b": Image objects need a cluster
     10 Image "": not one of Coral's kinds
     13 NodeImages "c": NodeImages objects need a cluster
+    17 ImageBuild "d": ImageBuild objects need a cluster
     "#);
 }
 

@@ -59,11 +59,13 @@ fn compiled(kind: &str) -> CompiledSchema {
 
 static MIRROR: LazyLock<CompiledSchema> = LazyLock::new(|| compiled("RegistryMirror"));
 static REGISTRY: LazyLock<CompiledSchema> = LazyLock::new(|| compiled("Registry"));
+static BUILD: LazyLock<CompiledSchema> = LazyLock::new(|| compiled("ImageBuild"));
 
 /// What the CEL rules of a kind say.
 fn rules(kind: &str, object: &Value) -> String {
     let compiled = match kind {
         "Registry" => &REGISTRY,
+        "ImageBuild" => &BUILD,
         _ => &MIRROR,
     };
     match Validator::new().validate_compiled(compiled, object, None) {
@@ -103,7 +105,7 @@ fn every_bad_object_is_refused_by_the_reader_and_by_the_rules_that_can_be_writte
 #[test]
 fn the_objects_that_the_table_begins_with_are_taken() {
     let table = table();
-    for kind in ["RegistryMirror", "Registry"] {
+    for kind in ["RegistryMirror", "Registry", "ImageBuild"] {
         let object = object(&table, kind, &json!({}));
         assert_eq!(read(&object), "");
         assert_eq!(rules(kind, &object), "");
@@ -149,6 +151,7 @@ fn durations_and_sizes_have_one_form_in_rules_and_reader() {
         agree("RegistryMirror", json!({"interval": text}));
         agree("RegistryMirror", json!({"verify": text}));
         agree("RegistryMirror", json!({"retry": {"maxBackoff": text}}));
+        agree("ImageBuild", json!({"timeout": text}));
     }
     for text in [
         "64k", "63999", "64000", "1M", "1Mi", "20G", "1T", "1Ti", "1P", "1K", "1m", "1.5G", "-1M",
@@ -157,6 +160,7 @@ fn durations_and_sizes_have_one_form_in_rules_and_reader() {
         agree("RegistryMirror", json!({"limits": {"bandwidth": text}}));
         agree("Registry", json!({"limits": {"blobSize": text}}));
         agree("Registry", json!({"storage": {"size": text}}));
+        agree("ImageBuild", json!({"output": {"limit": text}}));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The JSON Schema of the types: it is what checks files, and later the CRD and the field docs.
 
+use coral_api::image_build::ImageBuildSpec;
 use coral_api::{RegistryMirrorSpec, RegistrySpec};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -46,6 +47,7 @@ fn every_field_is_described_and_every_list_is_bounded() {
     };
     each_field(&schema::<RegistryMirrorSpec>(), "spec", &mut check);
     each_field(&schema::<RegistrySpec>(), "spec", &mut check);
+    each_field(&schema::<ImageBuildSpec>(), "spec", &mut check);
     assert!(count > 45, "{count} fields were looked at");
 }
 
@@ -70,15 +72,20 @@ fn unbounded_texts(schema: &Value, path: &str, found: &mut Vec<String>) {
 }
 
 #[test]
-fn every_text_of_a_registry_is_bounded() {
+fn every_text_of_a_registry_and_of_a_build_is_bounded() {
     let mut found = Vec::new();
     unbounded_texts(&schema::<RegistrySpec>(), "spec", &mut found);
+    unbounded_texts(&schema::<ImageBuildSpec>(), "spec", &mut found);
     assert_eq!(found, Vec::<String>::new());
 }
 
 #[test]
 fn the_schema_needs_no_definitions_elsewhere() {
-    for schema in [schema::<RegistryMirrorSpec>(), schema::<RegistrySpec>()] {
+    for schema in [
+        schema::<RegistryMirrorSpec>(),
+        schema::<RegistrySpec>(),
+        schema::<ImageBuildSpec>(),
+    ] {
         let text = schema.to_string();
         assert!(!text.contains("$ref") && !text.contains("$defs"), "{text}");
     }

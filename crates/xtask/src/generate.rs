@@ -26,8 +26,9 @@ struct Page {
 }
 
 /// Every kind, and the word of its files' names.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 8] = [
     ("Image", "image"),
+    ("ImageBuild", "image-build"),
     ("InjectionPolicy", "injection-policy"),
     ("MirroredImages", "mirrored-images"),
     ("NodeImages", "node-images"),

@@ -15,6 +15,7 @@ use super::finding::Findings;
 use super::node::{Node, Value};
 use super::suggestion::{hint, nearest, shown};
 use super::{Object, bounds};
+use crate::image_build::{ImageBuild, ImageBuildSpec};
 use crate::names::{API_VERSION, GROUP, kind};
 use crate::older;
 use crate::problem::{Problem, Problems};
@@ -67,6 +68,7 @@ static META: LazyLock<Json> = LazyLock::new(|| {
 });
 static MIRROR_SPEC: LazyLock<Json> = LazyLock::new(schema::<RegistryMirrorSpec>);
 static REGISTRY_SPEC: LazyLock<Json> = LazyLock::new(schema::<RegistrySpec>);
+static BUILD_SPEC: LazyLock<Json> = LazyLock::new(schema::<ImageBuildSpec>);
 
 fn schema<T: JsonSchema>() -> Json {
     let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
@@ -114,16 +116,13 @@ pub(super) fn read(
     match (version, kind_given) {
         (API_VERSION, kind::REGISTRY_MIRROR) => mirror(node, findings),
         (API_VERSION, kind::REGISTRY) => registry(node, findings),
+        (API_VERSION, kind::IMAGE_BUILD) => build(node, findings),
         (API_VERSION, kind::MIRROR) => {
             let object = mirror(node, findings)?;
             Some(older::converted(object, warnings))
         }
         ("v1", "Secret") => secret(node, findings).map(Box::new).map(Object::Secret),
-        (API_VERSION, known) if kind::ALL.contains(&known) => Some(skipped(
-            node,
-            known,
-            format!("{known} objects need a cluster"),
-        )),
+        (API_VERSION, known) if kind::ALL.contains(&known) => Some(needs_cluster(node, known)),
         (API_VERSION, other) => {
             let hint = match nearest(other, &kind::ALL) {
                 None if other == "Secret" => ": a Secret has apiVersion v1".to_owned(),
@@ -199,6 +198,27 @@ fn skipped(node: &Node, kind: &str, reason: String) -> Object {
         name: shown(name.unwrap_or_default()),
         reason,
     }
+}
+
+fn needs_cluster(node: &Node, kind: &str) -> Object {
+    skipped(node, kind, format!("{kind} objects need a cluster"))
+}
+
+/// Checked like the kinds that are used, though nothing is built without a cluster.
+fn build(node: &Node, findings: &mut Findings) -> Option<Object> {
+    top(node, &TOP, findings);
+    let metadata = metadata(node, findings);
+    let spec = part::<ImageBuildSpec>(node, "spec", &BUILD_SPEC, findings);
+    let build = ImageBuild {
+        metadata: metadata.unwrap_or_default(),
+        spec: spec?,
+        status: None,
+    };
+    report(node, build.validate(), findings);
+    if let Some(spec) = node.get("spec") {
+        bounds::check(spec, &BUILD_SPEC, &build.spec, findings);
+    }
+    Some(needs_cluster(node, kind::IMAGE_BUILD))
 }
 
 fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use coral_image::RepositoryPath;
 
 use super::{
-    CollectionSettings, ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryLimits,
-    RegistryStorage, collection,
+    CollectionSettings, ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryBuilds,
+    RegistryLimits, RegistryStorage, collection,
 };
 use crate::duration::GoDuration;
+use crate::label_selector::LabelSelector;
 use crate::problem::{Problem, Problems};
 use crate::quantity::Quantity;
 use crate::registry_mirror::{object_name, object_names};
@@ -45,6 +46,8 @@ pub struct RegistrySettings {
     pub storage: StorageSettings,
     /// How many bytes are stored.
     pub space: SpaceSettings,
+    /// Which namespaces may build into it beside its own; none: no other.
+    pub builds: Option<LabelSelector>,
 }
 
 /// Where a registry in a cluster keeps its blobs.
@@ -138,6 +141,7 @@ impl Registry {
             collection: collection::settings(&mut problems, spec.gc.as_ref()),
             storage: storage(&mut problems, spec.storage.as_ref()),
             space: space(&mut problems, spec.storage.as_ref()),
+            builds: builds(&mut problems, spec.builds.as_ref()),
         };
         problems.into_result(Some(settings))
     }
@@ -342,6 +346,12 @@ fn space(problems: &mut Problems, storage: Option<&RegistryStorage>) -> SpaceSet
         limit,
         min_free: min_free.map(Quantity::get),
     }
+}
+
+fn builds(problems: &mut Problems, builds: Option<&RegistryBuilds>) -> Option<LabelSelector> {
+    let selector = builds?.allow_from.clone()?;
+    selector.check("spec.builds.allowFrom", problems);
+    Some(selector)
 }
 
 fn volume_size(problems: &mut Problems, path: &str, text: &str) -> Option<u64> {

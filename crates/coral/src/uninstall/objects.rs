@@ -10,7 +10,8 @@ use super::calls::{Calls, failure};
 use crate::failure::Failure;
 
 /// The kinds, in the order in which they go: what others refer to comes last.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 8] = [
+    ("ImageBuild", "imagebuilds"),
     ("RegistryRoute", "registryroutes"),
     ("InjectionPolicy", "injectionpolicies"),
     ("Image", "images"),

@@ -9,7 +9,8 @@ use e2e::cluster::{Cluster, has_condition};
 use e2e::{Finished, coral, run, scratch};
 use serde_json::{Value, json};
 
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
+    "imagebuilds",
     "images",
     "injectionpolicies",
     "mirroredimages",
