@@ -9,13 +9,5 @@
 //!
 //! Start reading at [`contract`].
 
-mod access;
-mod beneath;
 pub mod contract;
-mod fetch;
 pub mod ignore;
-mod pod;
-
-pub use access::{AccessError, Grant, GrantError, Granting, Grants};
-pub use fetch::{FetchError, fetch};
-pub use pod::{Pod, PodError};

@@ -4,11 +4,13 @@
 //! Only the latter can be cut off, crashed and booted: [`Cluster::own`] says whether it is that.
 //! Tests of one binary have the cluster one after another.
 
+mod builds;
 mod installation;
 mod outside;
 mod own;
 mod supply;
 
+pub use builds::{Builds, PUBLISHER, example, has_ended, ready};
 pub use installation::WORKLOADS;
 pub use outside::{OutsideRegistry, OutsideRequest};
 pub use own::{AuditedRequest, Dropped, OwnCluster};

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
+use crate::builder;
 use crate::command::{output, say};
 use crate::tools::cluster::{ALL, KUBERNETES};
 use crate::workspace::Workspace;
@@ -113,6 +114,8 @@ enum Action {
         /// Its full name there, such as registry.example.org/coral:1
         reference: String,
     },
+    /// Load the builder's image into every node, as localhost/coral-builder:1
+    LoadBuilder,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArguments) -> Result<()> {
@@ -162,6 +165,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArguments) -> Result
             Ok(())
         }
         Action::Load { image, reference } => load::into_nodes(&cluster, image, reference),
+        Action::LoadBuilder => {
+            load::into_nodes(&cluster, &builder::layout(workspace)?, builder::REFERENCE)
+        }
     }
 }
 

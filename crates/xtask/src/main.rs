@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod builder;
 mod cluster;
 mod command;
 mod generate;
@@ -40,6 +41,8 @@ enum Recipe {
     Bench(bench::BenchArguments),
     /// A real Kubernetes on this machine: up, down, kubectl, crash, boot, cut, join (as root).
     Cluster(cluster::ClusterArguments),
+    /// Write the image of the builder that Coral offers, as an OCI archive (as root).
+    Builder(builder::BuilderArguments),
     /// Write the files that are made from the code, or check that they are current.
     Generate(generate::GenerateArguments),
     /// Take the pictures of the documentation from the running program.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Recipe::Test(arguments) => test::run(&workspace, &arguments),
         Recipe::Bench(arguments) => bench::bench(&workspace, &arguments),
         Recipe::Cluster(arguments) => cluster::run(&workspace, &arguments),
+        Recipe::Builder(arguments) => builder::write(&workspace, &arguments),
         Recipe::Generate(arguments) => generate::run(&workspace, &arguments),
         Recipe::Screenshots => screenshots::take(&workspace),
     });

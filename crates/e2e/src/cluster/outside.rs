@@ -70,6 +70,12 @@ impl OutsideRegistry {
         Self::launch(kind, free_host(cluster), cluster, Some(&[]), None)
     }
 
+    /// Starts one on HTTPS like [`Self::start_with_private_ca`] that only this user may read and write.
+    pub fn start_private_for(kind: Kind, cluster: &OwnCluster, user: User) -> Self {
+        crate::secrets::password(user.name, user.password);
+        Self::launch(kind, free_host(cluster), cluster, Some(&[]), Some(user))
+    }
+
     /// Starts one like [`Self::start_with_private_ca`] on port 443, whose certificate has these names.
     pub fn start_as(kind: Kind, cluster: &OwnCluster, names: &[&str]) -> Self {
         let host = format!("{}:443", cluster.address());

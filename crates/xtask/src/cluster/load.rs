@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -22,10 +23,17 @@ pub(super) fn into_nodes(cluster: &Cluster, image: &Path, reference: &str) -> Re
     let packed = name_and_pack(image, reference, &folder, &archive);
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     packed?;
-    for node in 1..=cluster.nodes {
+    let import = |node: u8| {
         let mut import = node::ctr(cluster, node);
-        output(import.args(["images", "import", "--local"]).arg(&archive))?;
-    }
+        output(import.args(["images", "import", "--local"]).arg(&archive)).map(drop)
+    };
+    thread::scope(|scope| {
+        let started: Vec<_> = (1..=cluster.nodes)
+            .map(|node| scope.spawn(move || import(node)))
+            .collect();
+        let mut ended = started.into_iter().map(thread::ScopedJoinHandle::join);
+        ended.try_for_each(|ended| ended.expect("an import does not panic"))
+    })?;
     fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
 }
 

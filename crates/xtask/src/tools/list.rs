@@ -63,6 +63,7 @@ pub(crate) const DEBIAN: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     // The fuzzer's runtime is C++.
     ("g++", "g++"),
+    ("git", "git"),
     ("iproute2", "ip"),
     ("iptables", "iptables"),
     ("jq", "jq"),
