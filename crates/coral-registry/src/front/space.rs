@@ -20,18 +20,29 @@ use crate::store::{Bound, NoRoom};
 /// How old the look at the disk is at most that metrics show.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const COUNT_AGAIN: Duration = Duration::from_mins(1);
+const COUNT_AGAIN_AT_MOST: Duration = Duration::from_hours(6);
 
 impl Registry {
-    /// Counts what is stored, and then looks at the disk from time to time, until `stop`.
+    /// Counts what is stored, and looks at the disk from time to time, until `stop`.
     pub async fn keep_counted(self, stop: CancellationToken) {
-        let store = &self.context.store;
-        while let Err(error) = store.count(stop.clone()).await {
-            tracing::warn!(%error, "what is stored cannot be counted; it is tried again");
+        tokio::join!(self.count(&stop), self.keep_looked(&stop));
+    }
+
+    /// What cannot be counted is tried again, after ever longer pauses.
+    async fn count(&self, stop: &CancellationToken) {
+        let mut pause = COUNT_AGAIN;
+        while let Err(error) = self.context.store.count(stop.clone()).await {
+            tracing::warn!(%error, "not all that is stored can be counted; it is tried again");
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(COUNT_AGAIN) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            pause = COUNT_AGAIN_AT_MOST.min(pause * 4);
         }
+    }
+
+    async fn keep_looked(&self, stop: &CancellationToken) {
+        let store = &self.context.store;
         let mut was_full = false;
         loop {
             match store.look_at_space().await {

@@ -32,7 +32,7 @@ mod repository;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use coral_image::{Algorithm, Digest, RepositoryPath};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,8 @@ pub(super) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha
 /// So many files are looked at in one turn, of some milliseconds.
 const TURN: u32 = 32;
 const LONGEST_REST: Duration = Duration::from_millis(50);
+/// So long after it a store that is settled is looked at again: what was changed by hand counts.
+const SETTLED_FOR: Duration = Duration::from_hours(6);
 
 /// Why a collection ended early.
 #[derive(Debug)]
@@ -76,16 +78,19 @@ struct Pass<'a> {
 pub(super) struct Settled {
     /// [`Durable::changes`](super::durable::Durable::changes) when it began.
     changes: u64,
+    /// By the store's clock.
+    at: SystemTime,
     grace: Duration,
     collected: Collected,
 }
 
 impl Settled {
     /// What a collection would come to now, if nothing has changed since.
-    fn still(&self, changes: u64, rules: &CollectionRules) -> Option<Collected> {
+    fn still(&self, changes: u64, now: SystemTime, rules: &CollectionRules) -> Option<Collected> {
+        let is_recent = now.duration_since(self.at).is_ok_and(|it| it < SETTLED_FOR);
         // Another grace time is written into the clock; untagged manifests get older.
         let is_same = self.changes == changes && self.grace == rules.grace;
-        (is_same && rules.untagged.is_none()).then_some(self.collected)
+        (is_same && is_recent && rules.untagged.is_none()).then_some(self.collected)
     }
 }
 
@@ -102,7 +107,10 @@ impl Files {
             Err(TryLockError::WouldBlock) => return Ok(Collected::default()),
         };
         let changes = self.durable.changes();
-        let still = settled.as_ref().and_then(|it| it.still(changes, rules));
+        let now = self.leases.now();
+        let still = settled
+            .as_ref()
+            .and_then(|it| it.still(changes, now, rules));
         if let Some(collected) = still {
             // What is amiss is told all the same.
             self.check_repositories()?;
@@ -131,6 +139,7 @@ impl Files {
         if collected.is_complete && collected.is_nothing() && !pass.is_waiting {
             *settled = Some(Settled {
                 changes,
+                at: now,
                 grace: rules.grace,
                 collected,
             });

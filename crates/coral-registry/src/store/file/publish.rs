@@ -42,16 +42,23 @@ impl Files {
     }
 
     /// Publishes a file as the content of `digest`, which it was seen to hash to. Where
-    /// another one was quicker, the file is left.
+    /// another one was quicker, the file is left. One that has its name already, because what
+    /// came behind that broke, is done again.
+    ///
+    /// `uploaded`: the bytes that count as an upload's; none once they count as content.
     pub(super) fn adopt_content(
         &self,
         digest: &Digest,
         source: &Path,
         size: u64,
         content: Content,
+        uploaded: &mut u64,
     ) -> Result<(), StoreError> {
         let target = self.layout.blob(digest);
         let _turn = self.contents.lock(digest);
+        if has_size(&target, size) && is_gone(source) {
+            return self.durable.settle(&target);
+        }
         // What is there may be damaged: then this is its repair.
         if has_size(&target, size) && same_bytes(&target, source) {
             return self.durable.settle(&target);
@@ -61,9 +68,14 @@ impl Files {
             durable::sync_content(source)?;
         }
         let change = self.usage.content(digest, &target);
-        self.durable.publish(source, &target)?;
-        change.end(size);
-        Ok(())
+        let published = self.durable.publish(source, &target);
+        // Also where it broke behind the rename. Before they count as content, so that no other
+        // push is refused for bytes that count twice.
+        if published.is_ok() || is_gone(source) {
+            self.usage.uploads_shrank(std::mem::take(uploaded));
+        }
+        change.end(size_of(&target));
+        published
     }
 
     fn write_content(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
@@ -73,11 +85,14 @@ impl Files {
         if fs::read(&target).is_ok_and(|there| there == bytes) {
             return self.durable.settle(&target);
         }
-        self.check_room(bytes.len() as u64)?;
+        let more = (bytes.len() as u64).saturating_sub(size_of(&target));
+        if more > 0 {
+            self.check_room(more)?;
+        }
         let change = self.usage.content(digest, &target);
-        self.durable.write(&target, bytes)?;
-        change.end(bytes.len() as u64);
-        Ok(())
+        let written = self.durable.write(&target, bytes);
+        change.end(size_of(&target));
+        written
     }
 
     /// Deletes content, whose lock the caller has, without a sync.
@@ -101,8 +116,9 @@ impl Files {
         let size = size_of(&self.layout.blob(digest));
         let before = if link.exists() { size } else { 0 };
         let change = self.usage.held(repository, digest, before);
-        self.durable.mark(&link)?;
-        change.end(size);
+        let marked = self.durable.mark(&link);
+        change.end(if link.exists() { size } else { 0 });
+        marked?;
         self.leases.renew(&link).map(|_| ())
     }
 
@@ -449,6 +465,10 @@ fn same_bytes(one: &Path, other: &Path) -> bool {
             return true;
         }
     }
+}
+
+fn is_gone(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| records::absent(&error))
 }
 
 /// A file of another length under a digest is damaged, and is replaced.

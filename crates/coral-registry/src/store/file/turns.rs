@@ -29,7 +29,13 @@ fn push(folder: &Path, files: &Files, repository: &RepositoryPath, content: &[u8
     let (digest, source) = (Digest::sha256(content), folder.join("source"));
     std::fs::write(&source, content).unwrap();
     files
-        .adopt_content(&digest, &source, content.len() as u64, Content::Unsynced)
+        .adopt_content(
+            &digest,
+            &source,
+            content.len() as u64,
+            Content::Unsynced,
+            &mut 0,
+        )
         .unwrap();
     files.link(repository, &digest).unwrap();
     digest
@@ -72,7 +78,7 @@ fn two_pushes_of_one_content_take_turns() {
     std::fs::write(&source, b"content").unwrap();
     check(files.contents.lock(&digest), || {
         files
-            .adopt_content(&digest, &source, 7, Content::Unsynced)
+            .adopt_content(&digest, &source, 7, Content::Unsynced, &mut 0)
             .unwrap();
     });
 }

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use coral_image::{Algorithm, RepositoryPath};
 use tokio::sync::Mutex as AsyncMutex;
@@ -54,8 +54,25 @@ pub(super) struct Upload {
 struct Session {
     data: PathBuf,
     offset: u64,
+    /// Bytes that count as an upload's: none once they have become content.
+    counted: u64,
     hashing: Hashing,
+    /// When a commit broke off behind the bytes becoming content.
+    broke: Option<Instant>,
     ended: bool,
+}
+
+impl Session {
+    fn new(data: PathBuf, offset: u64, hashing: Hashing) -> Self {
+        Self {
+            data,
+            offset,
+            counted: offset,
+            hashing,
+            broke: None,
+            ended: false,
+        }
+    }
 }
 
 impl Upload {
@@ -122,7 +139,29 @@ impl Uploads {
                 ended.push(id);
             }
         }
+        self.end_broken(files, idle, &mut ended);
         Ok(ended)
+    }
+
+    /// Those that have no file any more, and whose commit the client did not repeat.
+    fn end_broken(&self, files: &Files, idle: Idle, ended: &mut Vec<UploadId>) {
+        let all: Vec<_> = self
+            .sessions()
+            .iter()
+            .map(|(id, it)| (*id, Arc::clone(it)))
+            .collect();
+        for (id, upload) in all {
+            let Ok(mut session) = Arc::clone(&upload.session).try_lock_owned() else {
+                continue;
+            };
+            let is_over = session
+                .broke
+                .is_some_and(|since| since.elapsed() >= idle.any);
+            if is_over && !session.ended {
+                self.end(files, id, &mut session);
+                ended.push(id);
+            }
+        }
     }
 
     pub(super) fn begin(
@@ -137,12 +176,7 @@ impl Uploads {
         if let Err(error) = File::create_new(&data) {
             return Err(StoreError::io("begin upload in", &data, error));
         }
-        let session = Session {
-            data,
-            offset: 0,
-            hashing: Hashing::Ready(algorithm.hasher()),
-            ended: false,
-        };
+        let session = Session::new(data, 0, Hashing::Ready(algorithm.hasher()));
         self.remember(id, repository.clone(), session);
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok(id)
@@ -174,7 +208,10 @@ impl Uploads {
         let mut sessions = self.sessions();
         if sessions.len() >= MOST_IN_MEMORY {
             sessions.retain(|_, upload| {
-                Arc::strong_count(upload) > 1 || Arc::strong_count(&upload.session) > 1
+                let is_used =
+                    Arc::strong_count(upload) > 1 || Arc::strong_count(&upload.session) > 1;
+                // One without a file is not found again.
+                is_used || upload.session.try_lock().is_ok_and(|it| it.broke.is_some())
             });
         }
         let upload = sessions.entry(id).or_insert_with(|| {
@@ -188,9 +225,9 @@ impl Uploads {
     }
 
     fn end(&self, files: &Files, id: UploadId, session: &mut Session) {
-        if !session.ended {
-            files.usage.uploads_shrank(session.offset);
-        }
+        files
+            .usage
+            .uploads_shrank(std::mem::take(&mut session.counted));
         session.ended = true;
         // It may be gone already, by rename. What cannot be deleted now is swept later.
         if let Err(error) = fs::remove_file(&session.data)
@@ -248,13 +285,11 @@ fn load(
 ) -> Result<Option<Session>, StoreError> {
     let data = files.layout.upload(repository, id);
     match fs::metadata(&data) {
-        Ok(metadata) => Ok(Some(Session {
-            data,
-            offset: metadata.len(),
-            hashing: Hashing::Unknown,
-            ended: false,
-        })),
+        Ok(metadata) => Ok(Some(Session::new(data, metadata.len(), Hashing::Unknown))),
         Err(error) if absent(&error) => Ok(None),
         Err(error) => Err(StoreError::io("read upload", &data, error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ use super::collect::{ALGORITHMS, digest_of};
 use super::lookup::names_in;
 use crate::store::{Bound, Disk, NoRoom, Space, SpaceBounds, StoreError};
 
+/// How long a look at the disk holds for uploads, while much is free.
+const LOOK_HOLDS: Duration = Duration::from_secs(1);
 /// The longest pause between two folders that are counted.
 const LONGEST_REST: Duration = Duration::from_millis(50);
 
@@ -37,8 +39,29 @@ pub(super) struct Usage {
     damaged: AtomicU64,
     is_counted: AtomicBool,
     bounds: Mutex<SpaceBounds>,
-    /// At the last look.
-    disk: Mutex<Option<Disk>>,
+    disk: Mutex<Option<Look>>,
+}
+
+/// The last look at the disk.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    disk: Disk,
+    at: Instant,
+    /// Bytes that uploads took since.
+    taken: u64,
+}
+
+impl Look {
+    /// Whether `more` bytes may come without another look: a network file system takes
+    /// milliseconds for one, and batches of an upload are small.
+    fn covers(&self, more: u64, min_free: u64, now: Instant) -> bool {
+        let left = self
+            .disk
+            .free
+            .saturating_sub(self.taken.saturating_add(more));
+        let is_recent = now.saturating_duration_since(self.at) < LOOK_HOLDS;
+        is_recent && left > min_free.saturating_mul(2)
+    }
 }
 
 impl Usage {
@@ -94,9 +117,24 @@ impl Usage {
             ..Space::default()
         };
         match *locked(&self.disk) {
-            Some(disk) => space.on(disk, &bounds),
+            Some(look) => space.on(look.disk, &bounds),
             None => space,
         }
+    }
+
+    /// Whether the last look at the disk covers `more` bytes of an upload, which are taken then.
+    fn covers(&self, more: u64) -> bool {
+        let min_free = locked(&self.bounds).min_free;
+        let mut look = locked(&self.disk);
+        let Some(look) = &mut *look else {
+            return false;
+        };
+        let min_free = min_free.on(look.disk.size);
+        let covers = look.covers(more, min_free, Instant::now());
+        if covers {
+            look.taken += more;
+        }
+        covers
     }
 }
 
@@ -105,9 +143,13 @@ impl Files {
     pub(super) fn space(&self) -> Result<Space, StoreError> {
         let root = self.layout.root();
         let found = statvfs(root).map_err(|error| StoreError::io("look at", root, error.into()))?;
-        *locked(&self.usage.disk) = Some(Disk {
-            size: found.f_blocks.saturating_mul(found.f_frsize),
-            free: found.f_bavail.saturating_mul(found.f_frsize),
+        *locked(&self.usage.disk) = Some(Look {
+            disk: Disk {
+                size: found.f_blocks.saturating_mul(found.f_frsize),
+                free: found.f_bavail.saturating_mul(found.f_frsize),
+            },
+            at: Instant::now(),
+            taken: 0,
         });
         Ok(self.usage.space())
     }
@@ -138,7 +180,12 @@ impl Files {
     pub(super) fn take_room(&self, more: u64) -> Result<(), StoreError> {
         self.usage.uploads_grew(more);
         // They are counted now, and the disk does not have them yet.
-        let space = self.space().unwrap_or_else(|_| self.usage.space());
+        let looked = if self.usage.covers(more) {
+            None
+        } else {
+            self.space().ok()
+        };
+        let space = looked.unwrap_or_else(|| self.usage.space());
         let before = Space {
             uploads: space.uploads.saturating_sub(more),
             ..space
@@ -152,24 +199,34 @@ impl Files {
         }
     }
 
-    /// Counts all that is there; what changes meanwhile is not lost.
+    /// Counts all that is there and is not counted yet; what changes meanwhile is not lost. A
+    /// folder that cannot be read keeps no other from being counted, and is the error at the end.
     pub(super) fn count(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        for algorithm in ALGORITHMS {
-            for byte in 0..=u8::MAX {
-                self.count_shelf(algorithm, byte)?;
-                if stop.is_cancelled() {
-                    return Ok(());
-                }
+        let mut failed = Ok(());
+        for (algorithm, byte) in ALGORITHMS.into_iter().flat_map(shelves) {
+            if !self.usage.contents.is_counted(&(algorithm, byte)) {
+                failed = failed.and(self.count_shelf(algorithm, byte));
+            }
+            if stop.is_cancelled() {
+                return Ok(());
             }
         }
-        self.usage.contents.is_whole();
-        self.usage.is_counted.store(true, Ordering::Release);
-        self.count_repositories(&self.layout.repositories(), "", stop)?;
-        // Those that came behind the walk.
-        while let Some(repository) = self.usage.repositories.next_uncounted() {
-            self.count_repository(&repository)?;
+        if failed.is_ok() {
+            self.usage.contents.is_whole();
+            self.usage.is_counted.store(true, Ordering::Release);
         }
-        Ok(())
+        let root = self.layout.repositories();
+        failed = failed.and(self.count_repositories(&root, "", stop));
+        // Those that came behind the walk.
+        loop {
+            let rest = self.usage.repositories.uncounted();
+            for repository in &rest {
+                failed = failed.and(self.count_repository(repository));
+            }
+            if rest.is_empty() || failed.is_err() {
+                return failed;
+            }
+        }
     }
 
     /// Counts the contents of a shelf anew, those of another name left out.
@@ -192,6 +249,7 @@ impl Files {
         prefix: &str,
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
+        let mut failed = Ok(());
         for name in names_in(folder)? {
             let path = format!("{prefix}{name}");
             // The folders of a repository itself begin with an underscore, which no name does.
@@ -201,13 +259,17 @@ impl Files {
             if stop.is_cancelled() {
                 return Ok(());
             }
-            self.count_repository(&repository)?;
-            self.count_repositories(&folder.join(&name), &format!("{path}/"), stop)?;
+            if !self.usage.repositories.is_counted(&repository) {
+                failed = failed.and(self.count_repository(&repository));
+            }
+            let below = self.count_repositories(&folder.join(&name), &format!("{path}/"), stop);
+            failed = failed.and(below);
         }
-        Ok(())
+        failed
     }
 
-    fn count_repository(&self, repository: &RepositoryPath) -> Result<(), StoreError> {
+    /// Counts what a repository holds anew.
+    pub(super) fn count_repository(&self, repository: &RepositoryPath) -> Result<(), StoreError> {
         rested(|| {
             self.usage.repositories.count(repository, || {
                 let mut found = HashMap::new();
@@ -232,6 +294,10 @@ fn rested<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
+fn shelves(algorithm: Algorithm) -> impl Iterator<Item = (Algorithm, u8)> {
+    (0..=u8::MAX).map(move |byte| (algorithm, byte))
+}
+
 fn shelf_of(digest: &Digest) -> (Algorithm, u8) {
     let byte = u8::from_str_radix(&digest.hex()[..2], 16);
     (digest.algorithm(), byte.unwrap_or_default())
@@ -246,9 +312,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sums of sizes by folder.
+/// Sums of sizes by folder; the other lock is held by who counts a folder.
 #[derive(Debug)]
-struct Tally<K>(Mutex<Sums<K>>);
+struct Tally<K>(Mutex<Sums<K>>, Mutex<()>);
 
 #[derive(Debug)]
 struct Sums<K> {
@@ -270,11 +336,12 @@ struct Sum {
 
 impl<K> Default for Tally<K> {
     fn default() -> Self {
-        Self(Mutex::new(Sums {
+        let sums = Sums {
             folders: HashMap::new(),
             total: 0,
             is_whole: false,
-        }))
+        };
+        Self(Mutex::new(sums), Mutex::default())
     }
 }
 
@@ -291,13 +358,19 @@ impl<K: Clone + Eq + Hash> Tally<K> {
         locked(&self.0).is_whole = true;
     }
 
-    /// One that was only heard of by changes; if there is none, all that comes is new.
-    fn next_uncounted(&self) -> Option<K> {
+    fn is_counted(&self, key: &K) -> bool {
+        let all = locked(&self.0);
+        all.folders
+            .get(key)
+            .map_or(all.is_whole, |sum| sum.is_counted)
+    }
+
+    /// Those that were only heard of by changes; if there are none, all that comes is new.
+    fn uncounted(&self) -> Vec<K> {
         let mut all = locked(&self.0);
-        let mut entries = all.folders.iter();
-        let found = entries.find(|(_, sum)| !sum.is_counted);
-        let found = found.map(|(key, _)| key.clone());
-        all.is_whole = found.is_none();
+        let uncounted = all.folders.iter().filter(|(_, sum)| !sum.is_counted);
+        let found: Vec<K> = uncounted.map(|(key, _)| key.clone()).collect();
+        all.is_whole = found.is_empty();
         found
     }
 
@@ -324,6 +397,8 @@ impl<K: Clone + Eq + Hash> Tally<K> {
         key: &K,
         read: impl FnOnce() -> Result<HashMap<Digest, u64>, StoreError>,
     ) -> Result<(), StoreError> {
+        // Two counts of one folder would each know of half the changes.
+        let _counting = locked(&self.1);
         locked(&self.0)
             .folders
             .entry(key.clone())

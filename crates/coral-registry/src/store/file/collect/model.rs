@@ -148,7 +148,13 @@ impl Model {
         std::fs::write(&source, &content).unwrap();
         let files = self.files();
         let hold = files.leases.hold(&digest);
-        files.adopt_content(&digest, &source, content.len() as u64, Content::Unsynced)?;
+        files.adopt_content(
+            &digest,
+            &source,
+            content.len() as u64,
+            Content::Unsynced,
+            &mut 0,
+        )?;
         files.link(&repository(to), &digest)?;
         drop(hold);
         self.leased(to, number);

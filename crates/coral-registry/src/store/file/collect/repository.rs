@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag};
 
 use super::reach::{Reach, Ties};
-use super::{ALGORITHMS, Ended, Pass, digest_of};
-use crate::store::StoreError;
+use super::{ALGORITHMS, Ended, Pass, TURN, digest_of};
 use crate::store::file::durable;
 use crate::store::file::lookup::names_in;
 use crate::store::file::records::{self, ManifestEntry, TagEntry};
+use crate::store::{Pace, StoreError};
 
 /// What the manifests of a repository say.
 #[derive(Debug, Default)]
@@ -26,6 +26,14 @@ struct Seen {
     unreadable: Option<Digest>,
 }
 
+/// What the tags of a repository point at.
+struct Tagged {
+    /// `None` if a tag cannot be read.
+    digests: Option<Vec<Digest>>,
+    /// Those of manifests without a record.
+    lost: Vec<(Tag, Digest)>,
+}
+
 impl Pass<'_> {
     pub(super) fn repository(&mut self, repository: &RepositoryPath) -> Result<(), Ended> {
         let began = {
@@ -34,12 +42,12 @@ impl Pass<'_> {
             self.files.leases.now()
         };
         let mut seen = self.manifests(repository)?;
-        let tagged = self.tagged(repository)?;
         let recorded: HashSet<Digest> = seen.manifests.iter().map(|it| it.digest).collect();
-        let tags = tagged.iter().flatten();
-        for digest in tags.filter(|digest| !recorded.contains(digest)) {
-            self.without_record(repository, *digest, &mut seen)?;
-        }
+        let Tagged {
+            digests: tagged,
+            lost,
+        } = self.tagged(repository, &recorded)?;
+        self.without_record(repository, &lost, &mut seen)?;
         self.collected.unreadable += u64::from(seen.is_unsure);
         self.is_waiting |= seen.is_unsure;
         self.tell_unreadable(repository, seen.unreadable);
@@ -51,6 +59,9 @@ impl Pass<'_> {
         }
         for algorithm in ALGORITHMS {
             self.links(repository, algorithm, &seen, began)?;
+        }
+        if self.rules.pace == Pace::Beside {
+            self.files.count_repository(repository)?;
         }
         Ok(())
     }
@@ -184,18 +195,30 @@ impl Pass<'_> {
         Ok(young)
     }
 
-    /// What the tags point at; `None` if one cannot be read.
-    fn tagged(&mut self, repository: &RepositoryPath) -> Result<Option<Vec<Digest>>, Ended> {
-        let mut tagged = Vec::new();
+    /// What the tags point at.
+    fn tagged(
+        &mut self,
+        repository: &RepositoryPath,
+        recorded: &HashSet<Digest>,
+    ) -> Result<Tagged, Ended> {
+        let (mut digests, mut lost) = (Some(Vec::new()), Vec::new());
         for name in names_in(&self.files.layout.tags(repository))? {
             self.turns.step()?;
             let Ok(tag) = Tag::parse(&name) else { continue };
             match records::read::<TagEntry>(&self.files.layout.tag(repository, &tag)) {
-                Ok(entry) => tagged.extend(entry.map(|entry| entry.digest)),
-                Err(_) => return Ok(None),
+                Ok(Some(entry)) => {
+                    if !recorded.contains(&entry.digest) {
+                        lost.push((tag, entry.digest));
+                    }
+                    if let Some(digests) = &mut digests {
+                        digests.push(entry.digest);
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => digests = None,
             }
         }
-        Ok(Some(tagged))
+        Ok(Tagged { digests, lost })
     }
 
     /// A tag is answered without the record of its manifest, which a damaged file system may have
@@ -203,26 +226,33 @@ impl Pass<'_> {
     fn without_record(
         &mut self,
         repository: &RepositoryPath,
-        digest: Digest,
+        lost: &[(Tag, Digest)],
         seen: &mut Seen,
     ) -> Result<(), Ended> {
-        let is_tagged = {
-            // A push or a deletion that runs is at its end after this.
-            let _owned = self.files.repositories.own(repository);
-            let has_record = self.files.layout.manifest(repository, &digest).exists();
-            !has_record && self.is_tagged(repository, &digest)?
-        };
-        if is_tagged {
-            seen.is_unsure = true;
-            seen.unreadable = Some(digest);
-            self.mark(&digest);
+        let files = self.files;
+        // A few at a time: whoever pushes to the repository waits meanwhile.
+        for lost in lost.chunks(TURN as usize) {
+            let tagged = {
+                // A push or a deletion that runs is at its end after this.
+                let _owned = files.repositories.own(repository);
+                let is_still = |tag: &Tag, digest: &Digest| {
+                    let entry = records::read::<TagEntry>(&files.layout.tag(repository, tag));
+                    !files.layout.manifest(repository, digest).exists()
+                        && entry.map_or(true, |it| it.is_some_and(|it| it.digest == *digest))
+                };
+                let tagged = lost.iter().filter(|(tag, digest)| is_still(tag, digest));
+                tagged.map(|(_, digest)| *digest).collect::<Vec<_>>()
+            };
+            for digest in tagged {
+                seen.is_unsure = true;
+                seen.unreadable = Some(digest);
+                self.mark(&digest);
+            }
+            for _ in lost {
+                self.turns.step()?;
+            }
         }
         Ok(())
-    }
-
-    fn is_tagged(&mut self, repository: &RepositoryPath, digest: &Digest) -> Result<bool, Ended> {
-        let tagged = self.tagged(repository)?;
-        Ok(tagged.is_none_or(|tagged| tagged.contains(digest)))
     }
 
     /// Whether the manifest went, or would have.

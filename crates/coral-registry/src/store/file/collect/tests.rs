@@ -52,7 +52,13 @@ fn push(folder: &Path, files: &Files, repository: &RepositoryPath, content: &[u8
     std::fs::write(&source, content).unwrap();
     let _hold = files.leases.hold(&digest);
     files
-        .adopt_content(&digest, &source, content.len() as u64, Content::Unsynced)
+        .adopt_content(
+            &digest,
+            &source,
+            content.len() as u64,
+            Content::Unsynced,
+            &mut 0,
+        )
         .unwrap();
     files.link(repository, &digest).unwrap();
     digest

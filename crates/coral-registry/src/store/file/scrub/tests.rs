@@ -72,7 +72,7 @@ impl Scene {
         fs::write(&source, content).unwrap();
         let (files, size) = (&self.files, content.len() as u64);
         files
-            .adopt_content(&digest, &source, size, Content::Unsynced)
+            .adopt_content(&digest, &source, size, Content::Unsynced, &mut 0)
             .unwrap();
         files.link(&repository(name), &digest).unwrap();
         digest

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coral_image::{Algorithm, Digest, RepositoryPath};
@@ -170,6 +170,7 @@ impl Held {
             return Err(error.into());
         }
         self.session.offset = offset + written;
+        self.session.counted += written;
         start_writing(file, offset, self.session.offset);
         self.upload
             .offset
@@ -185,7 +186,9 @@ impl Held {
         self.file = None;
         self.session.hashing = Hashing::Unknown;
         let given_back = self.session.offset.saturating_sub(offset);
+        let given_back = given_back.min(self.session.counted);
         self.store.files.usage.uploads_shrank(given_back);
+        self.session.counted -= given_back;
         self.session.offset = offset;
         self.upload.offset.store(offset, Ordering::Release);
     }
@@ -228,11 +231,23 @@ impl Held {
         Ok(size)
     }
 
-    fn publish(&self, digest: &Digest, path: &Path, content: Content) -> Result<(), StoreError> {
+    fn publish(
+        &mut self,
+        digest: &Digest,
+        path: &Path,
+        content: Content,
+    ) -> Result<(), StoreError> {
         let files = &self.store.files;
         let _hold = files.leases.hold(digest);
-        files.adopt_content(digest, path, self.session.offset, content)?;
-        files.link(&self.upload.repository, digest)
+        let session = &mut *self.session;
+        let size = session.offset;
+        let published = files
+            .adopt_content(digest, path, size, content, &mut session.counted)
+            .and_then(|()| files.link(&self.upload.repository, digest));
+        if published.is_err() && !path.exists() {
+            session.broke = Some(Instant::now());
+        }
+        published
     }
 
     /// By the descriptor that wrote, where it is there: that one is told of every error.

@@ -52,9 +52,10 @@ fn a_folder_that_comes_behind_the_walk_is_counted_and_later_ones_are_new() {
     let tally = Tally::<u8>::default();
     tally.change(&1, &digest("a"), 0).end(10);
     assert_eq!(tally.total(), 0);
-    assert_eq!(tally.next_uncounted(), Some(1));
+    assert!(!tally.is_counted(&1));
+    assert_eq!(tally.uncounted(), [1]);
     tally.count(&1, || Ok(found(&[("a", 10)]))).unwrap();
-    assert_eq!(tally.next_uncounted(), None);
+    assert_eq!(tally.uncounted(), [0; 0]);
     tally.change(&2, &digest("b"), 0).end(5);
     assert_eq!((tally.of(&2), tally.total()), (5, 15));
     // What holds nothing takes no memory.
@@ -89,7 +90,7 @@ impl Folder {
         let size = content.len() as u64;
         let _hold = self.files.leases.hold(&digest);
         self.files
-            .adopt_content(&digest, &source, size, Content::Unsynced)
+            .adopt_content(&digest, &source, size, Content::Unsynced, &mut 0)
             .unwrap();
         self.files.link(&path(repository), &digest).unwrap();
         digest
@@ -101,8 +102,29 @@ impl Folder {
         (usage.space().stored, of("a"), of("b/c"))
     }
 
+    /// All of it, also what was counted.
     fn count(&self) {
+        for folder in locked(&self.files.usage.contents.0).folders.values_mut() {
+            folder.is_counted = false;
+        }
+        for folder in locked(&self.files.usage.repositories.0)
+            .folders
+            .values_mut()
+        {
+            folder.is_counted = false;
+        }
         self.files.count(&CancellationToken::new()).unwrap();
+    }
+
+    fn collect(&self) {
+        let rules = crate::store::CollectionRules {
+            grace: Duration::from_hours(1),
+            untagged: None,
+            dry_run: false,
+            pace: crate::store::Pace::Beside,
+        };
+        let collected = self.files.collect(&rules, &CancellationToken::new());
+        assert!(collected.unwrap().is_complete);
     }
 }
 
@@ -166,23 +188,86 @@ fn what_is_kept_up_is_what_a_count_finds() {
 }
 
 #[test]
-fn a_collection_counts_what_was_changed_by_hand() {
+fn a_collection_counts_what_was_changed_by_hand_also_where_nothing_else_changes() {
     let store = Folder::new();
-    let blob = store.push("a", &[1; 1000]);
-    store.count();
-    std::fs::remove_file(store.files.layout.blob(&blob)).unwrap();
-    assert_eq!(store.sums().0, 1000);
-    let rules = crate::store::CollectionRules {
-        grace: Duration::from_hours(1),
-        untagged: None,
-        dry_run: false,
-        pace: crate::store::Pace::Alone,
-    };
+    let blobs = [store.push("a", &[1; 1000]), store.push("a", &[2; 500])];
+    let manifest = manifest(&blobs[0], 1000);
     store
         .files
-        .collect(&rules, &CancellationToken::new())
+        .put_manifest(&path("a"), &manifest, &[])
         .unwrap();
-    assert_eq!(store.sums().0, 0);
+    store.files.delete_blob(&path("a"), &blobs[1]).unwrap();
+    store.push("b/c", &[2; 500]);
+    store.count();
+    store.files.leases.advance(Duration::from_hours(100));
+    // Nothing is left to do after these.
+    store.collect();
+    store.collect();
+    let size = manifest.size();
+    assert_eq!(store.sums(), (1000 + size, 1000 + size, 0));
+    std::fs::remove_file(store.files.layout.blob(&blobs[0])).unwrap();
+    store.collect();
+    assert_eq!(store.sums(), (1000 + size, 1000 + size, 0));
+    store.files.leases.advance(Duration::from_hours(7));
+    store.collect();
+    assert_eq!(store.sums(), (size, size, 0));
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_keeps_no_other_from_being_counted() {
+    let store = Folder::new();
+    store.push("a", &[1; 1000]);
+    store.push("b/c", &[2; 500]);
+    let stop = CancellationToken::new();
+    let files = &store.files;
+    let shelf = files.layout.contents(Algorithm::Sha256).join("00");
+    let links = files.layout.repositories().join("a/_blobs/sha512");
+    std::fs::remove_dir(&shelf).unwrap();
+    // A link that leads to itself cannot be listed, by root neither.
+    for broken in [&shelf, &links] {
+        std::os::unix::fs::symlink(broken, broken).unwrap();
+    }
+    assert!(files.count(&stop).is_err());
+    assert!(!files.usage.space().counted);
+    assert_eq!(store.sums(), (1500, 0, 500));
+    std::fs::remove_file(&shelf).unwrap();
+    assert!(files.count(&stop).is_err());
+    assert!(files.usage.space().counted);
+    std::fs::remove_file(&links).unwrap();
+    files.count(&stop).unwrap();
+    assert_eq!(store.sums(), (1500, 1000, 500));
+}
+
+#[test]
+fn a_look_at_the_disk_holds_for_a_moment_while_much_is_free() {
+    let now = Instant::now();
+    let disk = Disk {
+        size: 1000,
+        free: 300,
+    };
+    let look = Look {
+        disk,
+        at: now,
+        taken: 50,
+    };
+    assert!(look.covers(49, 100, now));
+    assert!(!look.covers(50, 100, now));
+    assert!(look.covers(50, 0, now));
+    assert!(!look.covers(1, 100, now + LOOK_HOLDS));
+    // What is covered is taken, and not looked for.
+    let store = Folder::new();
+    let (size, free) = (1 << 20, 1 << 30);
+    let disk = Disk { size, free };
+    *locked(&store.files.usage.disk) = Some(Look {
+        disk,
+        at: Instant::now(),
+        taken: 0,
+    });
+    store.files.take_room(10).unwrap();
+    assert_eq!(store.files.usage.space().disk, Some(size));
+    assert_eq!(locked(&store.files.usage.disk).unwrap().taken, 10);
+    store.files.take_room(u64::MAX / 2).unwrap_err();
+    assert_ne!(store.files.usage.space().disk, Some(size));
 }
 
 #[test]
