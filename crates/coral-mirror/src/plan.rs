@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
-use coral_api::{PruneSettings, RepositorySettings};
+use coral_api::{Drift, PruneSettings, RepositorySettings};
 use coral_image::{Digest, Repository, Tag, Version};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use crate::expand::{ExpandError, Expanded, Wanted, expand};
 use crate::mirror::Mirror;
 use crate::progress::{Key, chain};
 use crate::prune::{Claims, PruneError, Wishes, doomed};
-use crate::state::Absence;
+use crate::state::{Absence, pinned};
 
 /// Images looked at at the same time.
 const AT_ONCE: usize = 8;
@@ -48,6 +48,14 @@ pub enum PlannedAction {
     Skip(Digest),
     /// The destination has it, and its source has it no longer.
     SourceGone(Digest),
+    /// The destination has it, the tag is another image at its source, and the mirror keeps what
+    /// it has.
+    Keep {
+        /// At the destination.
+        digest: Digest,
+        /// At the source.
+        at_source: Digest,
+    },
     /// Its tag would be deleted at the destination: no mirror selects it any more.
     Delete,
     /// So would it, but for `dryRun`.
@@ -68,6 +76,11 @@ impl Planned {
                 digest: Some(digest.to_string()),
                 ..image(MirroredState::Mirrored)
             }),
+            PlannedAction::Keep { digest, at_source } => Some(MirroredImage {
+                digest: Some(digest.to_string()),
+                message: Some(pinned(at_source)),
+                ..image(MirroredState::Mirrored)
+            }),
             PlannedAction::SourceGone(digest) => Some(MirroredImage {
                 digest: Some(digest.to_string()),
                 message: Some(Absence::Tag.to_string()),
@@ -82,16 +95,16 @@ impl Planned {
     }
 }
 
-/// What a pass over these repositories would do now. `counted` remembers the blobs that were
-/// counted, over several calls for one destination.
+/// What a pass of a mirror would do now. `counted` remembers the blobs that were counted, over
+/// several calls for one destination.
 pub async fn plan<S: BuildHasher>(
-    access: &Access,
-    repositories: &[RepositorySettings],
+    mirror: &Mirror,
     now: Timestamp,
     counted: &mut HashSet<Digest, S>,
 ) -> Vec<Planned> {
+    let (access, drift) = (&mirror.access, mirror.settings.drift);
     let mut planned = vec![];
-    for settings in repositories {
+    for settings in &mirror.settings.repositories {
         match expand(access, settings, now).await {
             Ok(Expanded {
                 mut wanted,
@@ -109,7 +122,7 @@ pub async fn plan<S: BuildHasher>(
                 if let Some(tags) = unmatched {
                     tracing::warn!(repository = %settings.repository, tags, "select fits none of its tags");
                 }
-                planned.extend(plan_images(access, wanted, counted).await);
+                planned.extend(plan_images(access, drift, wanted, counted).await);
             }
             Err(error) => planned.push(unknown(settings, &error)),
         }
@@ -128,11 +141,12 @@ fn unknown(settings: &RepositorySettings, error: &ExpandError) -> Planned {
 
 async fn plan_images<S: BuildHasher>(
     access: &Access,
+    drift: Drift,
     wanted: Vec<Wanted>,
     counted: &mut HashSet<Digest, S>,
 ) -> Vec<Planned> {
     let looks = wanted.into_iter().map(|wanted| async move {
-        let missing = Box::pin(missing(access, &wanted)).await;
+        let missing = Box::pin(missing(access, drift, &wanted)).await;
         (wanted, missing)
     });
     let mut looked = stream::iter(looks.collect::<Vec<_>>()).buffered(AT_ONCE);
@@ -141,6 +155,10 @@ async fn plan_images<S: BuildHasher>(
         let action = match missing {
             Ok(Missing::Nothing(digest)) => PlannedAction::Skip(digest),
             Ok(Missing::Source(digest)) => PlannedAction::SourceGone(digest),
+            Ok(Missing::Pinned { there, source }) => PlannedAction::Keep {
+                digest: there,
+                at_source: source,
+            },
             Ok(Missing::Blobs(blobs)) => {
                 let new: Vec<_> = blobs
                     .into_iter()
@@ -253,10 +271,11 @@ async fn deletions_of(
 enum Missing {
     Nothing(Digest),
     Source(Digest),
+    Pinned { there: Digest, source: Digest },
     Blobs(Vec<(Digest, u64)>),
 }
 
-async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
+async fn missing(access: &Access, drift: Drift, wanted: &Wanted) -> Result<Missing, String> {
     let request = CopyRequest {
         source: access.source(wanted.source.repository()),
         source_version: wanted.source.version(),
@@ -280,6 +299,12 @@ async fn missing(access: &Access, wanted: &Wanted) -> Result<Missing, String> {
     match found.map_err(|e| chain(&e))? {
         Difference::None { digest, .. } => return Ok(Missing::Nothing(digest)),
         Difference::SourceGone { digest } => return Ok(Missing::Source(digest)),
+        Difference::Missing {
+            source: Some(source),
+            there: Some(there),
+        } if drift == Drift::Pin && source != there => {
+            return Ok(Missing::Pinned { there, source });
+        }
         Difference::Missing { .. } => {}
     }
     let tree = read_tree(&request).await.map_err(|e| chain(&e))?;

@@ -2,10 +2,12 @@
 //!
 //! Everything is keyed by name: a list of repositories that was reordered meanwhile does no harm.
 
-use coral_api::mirrored_images::MirroredImage;
+use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::{MirroredRepository, PruningStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::sync::MISSED;
 
 /// What a mirror knows of its repositories and images.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,32 @@ pub struct Snapshot {
     /// repository was never listed, and `visibility` and `loaded` are not known here. A repository
     /// that is missing, or was neither listed nor failed, is listed at once.
     pub repositories: Vec<MirroredRepository>,
+    /// Whether `images` says only what was mirrored: a mirror that is started from it counts none of
+    /// them as mirrored, compares all of them once their repositories are listed, and sees which
+    /// tags were moved meanwhile, and where.
+    pub is_memory: bool,
     /// The images.
     pub images: Vec<MirroredImage>,
+}
+
+impl Snapshot {
+    /// Only what no comparison finds out: at which digests images were mirrored, and which of them
+    /// lack referrers; see [`Self::is_memory`].
+    #[must_use]
+    pub fn into_memory(self) -> Self {
+        let known = self
+            .images
+            .into_iter()
+            .filter(|image| image.digest.is_some());
+        let images = known.map(|image| MirroredImage {
+            digest: image.digest,
+            message: image.message.filter(|message| message == MISSED),
+            ..MirroredImage::new(&image.reference, &image.destination, MirroredState::Pending)
+        });
+        Self {
+            is_memory: true,
+            images: images.collect(),
+            ..Self::default()
+        }
+    }
 }

@@ -152,6 +152,13 @@ impl std::fmt::Display for Absence {
     }
 }
 
+/// Why a mirror keeps an image whose tag is another one at its source.
+pub(crate) fn pinned(at_source: &Digest) -> String {
+    format!(
+        "the tag is {at_source} at its source: driftPolicy: Pin keeps the image that was mirrored"
+    )
+}
+
 /// State, failures in a row, and the next try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageStatus {

@@ -41,6 +41,7 @@ use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};
 use guard::Guard;
+pub(crate) use ledger::MISSED;
 use ledger::{Action, Ledger, Trust, Verification};
 use timing::{first_pass, next_pass, sleep_until};
 use turns::Turns;

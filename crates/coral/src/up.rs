@@ -2,6 +2,7 @@
 
 pub(crate) mod confirmations;
 mod embedded;
+mod memory;
 mod mirrors;
 mod own_source;
 mod pruning;
@@ -87,6 +88,8 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
             renew_credentials(&mut surroundings, &arguments, terminal);
         }
         if due.files || due.again || due.credentials {
+            // A mirror that is replaced goes on from there.
+            mirrors.remember_images(Instant::now(), true).await;
             let loaded = load(&arguments.files, &surroundings);
             if let (true, Ok(loaded)) = (due.files, &loaded) {
                 tell_of(loaded, terminal);
@@ -98,6 +101,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         }
         mirrors.follow_pruning(&data);
         mirrors.follow_damages(&mut damages);
+        mirrors.remember_images(Instant::now(), false).await;
         mirrors.tell(terminal, &data, embedded.tls());
         tokio::select! {
             () = stop.cancelled() => {}
@@ -105,6 +109,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         }
     }
     mirrors.follow_pruning(&data);
+    mirrors.remember_images(Instant::now(), true).await;
     terminal.line("stopping; what is mirrored stays, and a cut copy goes on at the next start");
     mirrors.stop().await;
     mirrors_stopped.cancel();

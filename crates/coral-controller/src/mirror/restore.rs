@@ -54,6 +54,7 @@ pub(super) fn snapshot(
         pruned: 0,
         pruning: pruning(mirror, status),
         repositories: status.repositories.clone().unwrap_or_default(),
+        is_memory: false,
         images: images.collect(),
     })
 }

@@ -175,6 +175,7 @@ fn snapshot(images: Vec<MirroredImage>) -> coral_mirror::Snapshot {
         moved: 7,
         pruned: 0,
         pruning: PruningStatus::default(),
+        is_memory: false,
         repositories: vec![MirroredRepository {
             name: "quay.io/a/b".to_owned(),
             images: i64::try_from(images.len()).ok(),

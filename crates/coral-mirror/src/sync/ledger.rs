@@ -25,6 +25,7 @@ use crate::state::{Cause, ImageState, ImageStatus, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
+pub(crate) use missed::MISSED;
 pub(super) use record::Trust;
 
 #[derive(Debug)]
@@ -317,6 +318,7 @@ impl Ledger {
             image.looked = Some(now);
             image.status.succeeded(digest);
             image.digest = Some(digest);
+            image.remembered = None;
             image.replaces = None;
             image.completes = None;
             let first = image.verify_at.is_none();

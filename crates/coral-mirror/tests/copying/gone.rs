@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use coral_api::PruningStatus;
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_image::{Digest, Repository, Version};
-use coral_mirror::{Ended, Snapshot};
+use coral_mirror::{Ended, PlannedAction, Snapshot, plan};
+use jiff::Timestamp;
 
 use super::*;
 
@@ -424,4 +425,44 @@ async fn a_tag_that_was_moved_in_the_mirror_is_put_back_with_one_warning() {
     assert_eq!(heard.take(), [both, back]);
     pair.pass_of(mirror, Some(ended.snapshot), &heard).await;
     assert_eq!(heard.take().len(), 1, "the tag at the source is told of");
+}
+
+/// Regression: after a restart the image that was put in the mirror's place counted as mirrored.
+#[tokio::test]
+async fn a_process_that_compares_everything_anew_knows_where_a_tag_was_moved() {
+    for policy in ["Follow", "Pin"] {
+        let spec = format!("  driftPolicy: {policy}\n");
+        let (pair, mirror, ended, heard, [mirrored, after]) = drifted(&spec).await;
+        let strange = image(3);
+        pair.destination.load(&pair.landed("a/b"), &strange);
+        let remembered = ended.snapshot.into_memory();
+        assert!(!remembered.images[0].state.eq(&MirroredState::Mirrored));
+        let ended = pair.pass_of(mirror, Some(remembered), &heard).await;
+        let wanted = if policy == "Pin" { mirrored } else { after };
+        let there = pair.destination.tags(&pair.landed("a/b"));
+        assert_eq!(there["1"], wanted, "{policy}");
+        let strange = strange.digest();
+        let both = format!("1 Destination {wanted} {strange}");
+        let back = format!("1 mirrored {wanted} before {strange}");
+        assert_eq!(heard.take(), [both, back], "{policy}");
+        assert_eq!(ended.summary.mirrored, 1);
+    }
+}
+
+/// Regression: a plan said that a pinned tag would be copied.
+#[tokio::test]
+async fn a_plan_keeps_a_tag_that_is_pinned() {
+    for (policy, keeps) in [("Follow", false), ("Warn", false), ("Pin", true)] {
+        let spec = format!("  driftPolicy: {policy}\n");
+        let (_pair, mirror, _, _, [digest, at_source]) = drifted(&spec).await;
+        let counted = &mut std::collections::HashSet::new();
+        let planned = plan(&mirror, Timestamp::now(), counted).await;
+        let [image] = planned.as_slice() else {
+            panic!("{planned:?}")
+        };
+        let kept = PlannedAction::Keep { digest, at_source };
+        assert_eq!(image.action == kept, keeps, "{policy}: {image:?}");
+        let message = image.image().unwrap().message;
+        assert_eq!(message.is_some(), keeps, "{policy}: {message:?}");
+    }
 }

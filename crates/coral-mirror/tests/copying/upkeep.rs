@@ -274,7 +274,7 @@ async fn a_dry_run_and_a_plan_say_what_would_be_deleted() {
     );
     let counted = &mut std::collections::HashSet::new();
     let now = Timestamp::now();
-    let planned = plan(&mirror.access, &mirror.settings.repositories, now, counted).await;
+    let planned = plan(&mirror, now, counted).await;
     let mirrors = [mirror];
     let deletions = plan_prune(&mirrors, &[planned]).await;
     let [(0, deletion)] = deletions.as_slice() else {

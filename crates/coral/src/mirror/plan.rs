@@ -68,9 +68,8 @@ async fn plan_all(mirrors: &[Mirror]) -> Vec<(&str, Planned)> {
         let counted = counted
             .entry(mirror.access.destination.clone())
             .or_default();
-        let repositories = &mirror.settings.repositories;
         let now = Timestamp::now();
-        images.push(plan_mirror(&mirror.access, repositories, now, counted).await);
+        images.push(plan_mirror(mirror, now, counted).await);
     }
     let deletions = plan_prune(mirrors, &images).await;
     let images = images.into_iter().enumerate();
@@ -142,6 +141,7 @@ fn print_plan(lines: &[Line<'_>], several: bool) {
             }
             PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
             PlannedAction::SourceGone(_) => ("keep (source gone)", "0 B".to_owned(), destination),
+            PlannedAction::Keep { .. } => ("keep (pinned)", "0 B".to_owned(), destination),
             PlannedAction::Delete => ("delete", "0 B".to_owned(), destination),
             PlannedAction::DeleteButForDryRun => {
                 ("delete (dry run)", "0 B".to_owned(), destination)
@@ -199,7 +199,9 @@ impl From<&PlannedAction> for ToDo {
             PlannedAction::Copy { bytes, blobs } => {
                 (Some(Action::WouldBeCopied), Some((*bytes, *blobs)))
             }
-            PlannedAction::Skip(_) | PlannedAction::SourceGone(_) => (Some(Action::UpToDate), None),
+            PlannedAction::Skip(_) | PlannedAction::SourceGone(_) | PlannedAction::Keep { .. } => {
+                (Some(Action::UpToDate), None)
+            }
             PlannedAction::Delete | PlannedAction::DeleteButForDryRun => {
                 (Some(Action::WouldBeDeleted), None)
             }

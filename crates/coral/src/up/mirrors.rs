@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use coral_api::Target;
 use coral_distribution::{ClientOptions, HostOptions, OpenUploads};
@@ -22,14 +23,21 @@ use crate::mirror::{client_options, no_client};
 use crate::status_page::{Board, BoardMirror};
 use crate::terminal::Terminal;
 use crate::up::confirmations;
+use crate::up::memory::Memory;
 use crate::up::pruning::Pruning;
 use crate::up::status::Status;
+
+/// Shortest time between two looks at what is to be remembered of images.
+const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
 /// A mirror that runs, as far as it is told of.
 struct Running {
     origin: String,
     spec: Digest,
+    destination: Host,
     summary: watch::Receiver<Summary>,
+    /// How it stood when its images were written down last.
+    remembered: Option<Summary>,
 }
 
 /// Every mirror of the files.
@@ -47,6 +55,9 @@ pub(crate) struct Mirrors {
     status: Status,
     board: Board,
     pruning: Pruning,
+    memory: Memory,
+    /// When it was last looked at what is to be remembered of images.
+    remembered_at: Option<Instant>,
 }
 
 /// Which images are in a registry, beside what the terminal shows.
@@ -96,6 +107,8 @@ impl Mirrors {
             status: Status::default(),
             board,
             pruning: Pruning::read(data),
+            memory: Memory::new(data, embedded),
+            remembered_at: None,
         }
     }
 
@@ -140,28 +153,17 @@ impl Mirrors {
             .iter()
             .map(|mirror| (mirror.prepared.name.clone(), known(mirror)))
             .collect();
-        let pruning = &self.pruning;
-        let members = wanted.into_iter().map(|mirror| {
-            let before = pruning.of(&mirror.prepared.name, &mirror.prepared.spec);
-            Member {
-                restored: before.map(|pruning| {
-                    Arc::new(Snapshot {
-                        pruning,
-                        ..Snapshot::default()
-                    })
-                }),
-                ..Member::from(mirror.prepared)
-            }
-        });
+        let members: Vec<Member> = wanted.into_iter().map(|m| self.member(m)).collect();
         let running = &self.running;
         let stays = |name: &str| {
             let origin = running.get(name).map(|running| &running.origin);
             origin.is_some_and(|origin| broken.contains(origin))
         };
         let first_time = self.fleet.is_empty();
-        let applied = self.fleet.apply(members.collect(), completeness, stays);
+        let applied = self.fleet.apply(members, completeness, stays);
         for name in &applied.removed {
             self.running.remove(name);
+            self.memory.forget(name);
             self.board.remove(name);
             self.say(&format!("mirror {name} removed; what it copied stays"));
         }
@@ -182,6 +184,22 @@ impl Mirrors {
         }
     }
 
+    /// A mirror with what an earlier process, or it with an earlier spec, left of it.
+    fn member(&self, mirror: LoadedMirror) -> Member {
+        let prepared = mirror.prepared;
+        let restored = (!self.fleet.runs(&prepared)).then(|| {
+            let pruning = self.pruning.of(&prepared.name, &prepared.spec);
+            Arc::new(Snapshot {
+                pruning: pruning.unwrap_or_default(),
+                ..self.memory.read(&prepared.name, &prepared.destination)
+            })
+        });
+        Member {
+            restored,
+            ..Member::from(prepared)
+        }
+    }
+
     /// The registry beside the mirrors does as a changed document says: what it refused before, it
     /// may take now. Its mirrors begin anew when the files are applied.
     pub(crate) fn registry_changed(&mut self) {
@@ -193,7 +211,9 @@ impl Mirrors {
         let running = Running {
             origin: origin.clone(),
             spec,
+            destination: begun.destination.clone(),
             summary: begun.summary.clone(),
+            remembered: None,
         };
         self.running.insert(begun.name.clone(), running);
         self.board.put(BoardMirror {
@@ -231,6 +251,30 @@ impl Mirrors {
         });
         if let Err(error) = self.pruning.remember(now) {
             tracing::warn!(%error, "whether tags are deleted is not remembered");
+        }
+    }
+
+    /// Writes down what mirrors know of their images, if it is time, or `at_once`.
+    pub(crate) async fn remember_images(&mut self, now: Instant, at_once: bool) {
+        let is_early = |at: Instant| now.duration_since(at) < REMEMBER_EVERY;
+        if !at_once && self.remembered_at.is_some_and(is_early) {
+            return;
+        }
+        self.remembered_at = Some(now);
+        for (name, running) in &mut self.running {
+            let summary = running.summary.borrow().clone();
+            // One that has not begun yet knows nothing.
+            if summary.next_pass.is_none() || running.remembered.as_ref() == Some(&summary) {
+                continue;
+            }
+            let Some(snapshot) = self.fleet.engine().snapshot(name).await else {
+                continue;
+            };
+            running.remembered = Some(summary);
+            let written = self.memory.write(name, &running.destination, snapshot);
+            if let Err(error) = written {
+                tracing::warn!(mirror = %name, %error, "what is mirrored is not remembered");
+            }
         }
     }
 

@@ -108,7 +108,7 @@ impl Ledger {
         match image.status.state {
             // Some of it is broken, and is about to be copied again.
             ImageState::Mirrored(digest) => Some(digest),
-            _ => image.digest,
+            _ => image.digest.or(image.remembered),
         }
     }
 

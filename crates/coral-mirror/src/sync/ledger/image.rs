@@ -33,6 +33,8 @@ pub(super) struct Image {
     pub(super) looked: Option<Timestamp>,
     /// The digest at which it is complete at the destination, also while a later look fails.
     pub(super) digest: Option<Digest>,
+    /// The digest at which an earlier process mirrored it, until it is compared.
+    pub(super) remembered: Option<Digest>,
     /// When its blobs at the destination were looked at last.
     pub(super) verified: Option<Timestamp>,
     /// When its blobs at the destination are looked at next.
@@ -90,6 +92,7 @@ impl Image {
             sparse: false,
             looked: None,
             digest: None,
+            remembered: None,
             verified: None,
             verify_at: None,
             broken: BTreeSet::new(),

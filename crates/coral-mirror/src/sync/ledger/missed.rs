@@ -6,7 +6,7 @@ use super::Ledger;
 use crate::progress::Key;
 
 /// What a record says of such an image; a restored ledger knows it by that.
-pub(super) const MISSED: &str =
+pub(crate) const MISSED: &str =
     "some of its referrers could not be copied: they are tried again in each pass";
 
 impl Ledger {

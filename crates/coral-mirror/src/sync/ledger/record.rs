@@ -16,7 +16,7 @@ use super::{Image, Ledger, Phase, Repository, turn_of};
 use crate::expand::wanted;
 use crate::progress::Key;
 use crate::snapshot::Snapshot;
-use crate::state::{Absence, ImageState, ImageStatus, RetryPolicy};
+use crate::state::{Absence, ImageState, ImageStatus, RetryPolicy, pinned};
 use crate::status::count;
 
 /// Longest message that is told of, in bytes.
@@ -40,6 +40,7 @@ impl Ledger {
             moved: self.moved,
             pruned: self.pruned as u64,
             pruning: PruningStatus::default(),
+            is_memory: false,
             repositories: self.repositories(settings),
             images: self
                 .images
@@ -112,9 +113,13 @@ impl Ledger {
             let wanted = wanted(&settings[number], &key.repository, key.version.clone());
             let mut image = Image::new(wanted, number);
             image.take_in(record, now);
-            if trust == Trust::Contents && !image.status.is_mirrored() {
-                // Whether it is still wanted is known once its repository is listed. What the
-                // destination holds stays known until then.
+            // Whether it is still wanted is known once its repository is listed.
+            if snapshot.is_memory {
+                image.remembered = image.digest.take();
+                image.status = ImageStatus::default();
+                image.phase = Phase::Resting;
+            } else if trust == Trust::Contents && !image.status.is_mirrored() {
+                // What the destination holds stays known until then.
                 if image.digest.is_none() {
                     continue;
                 }
@@ -228,7 +233,7 @@ impl Image {
             reference: self.wanted.source.to_string(),
             destination: key.to_string(),
             state,
-            digest: self.digest.map(|digest| digest.to_string()),
+            digest: self.digest.or(self.remembered).map(|d| d.to_string()),
             sparse: self.sparse,
             message: message.map(|message| cut(&message, MAX_MESSAGE)),
             attempts: (self.status.attempts > 0).then_some(self.status.attempts),
@@ -238,10 +243,7 @@ impl Image {
     }
 
     fn drift(&self) -> Option<String> {
-        let digest = self.drifted?;
-        Some(format!(
-            "the tag is {digest} at its source: driftPolicy: Pin keeps the image that was mirrored"
-        ))
+        Some(pinned(&self.drifted?))
     }
 
     /// An image that is not known to be mirrored, and did not fail, is due.

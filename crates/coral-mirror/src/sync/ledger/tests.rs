@@ -272,6 +272,28 @@ fn an_image_keeps_its_digest_while_looks_fail_and_loses_it_where_it_is_broken() 
 }
 
 #[test]
+fn what_is_only_remembered_is_compared_once_its_repository_is_listed() {
+    let mut before = looking_at(Until::Stopped, &["a/b:1", "a/b:2"]);
+    for name in ["a/b:1", "a/b:2"] {
+        found(&mut before, name);
+    }
+    let snapshot = before.snapshot(&settings()).into_memory();
+    let mut ledger = ledger(Until::Stopped);
+    let settings = settings();
+    let places = places(&settings);
+    ledger.restore(&snapshot, &settings, &places, Trust::Everything, at(10));
+    let summary = ledger.summary(None);
+    assert_eq!((summary.mirrored, summary.pending), (0, 2));
+    assert!(due(&mut ledger, 10).is_empty());
+    assert_eq!(ledger.repositories_due(at(10)), [0, 1]);
+    // Tag 2 is wanted no more.
+    ledger.expanded(0, vec![wanted("a/b:1")], at(10));
+    assert_eq!(due(&mut ledger, 10), ["a/b"]);
+    let held = ["a/b:1", "a/b:2"].map(|name| ledger.held(&wanted(name).key));
+    assert_eq!(held, [Some(Digest::sha256(b"x")), None]);
+}
+
+#[test]
 fn a_failed_listing_waits_in_a_restored_ledger_too() {
     let mut before = ledger(Until::Stopped);
     let later = Cause::After(Duration::from_mins(5));

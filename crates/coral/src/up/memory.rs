@@ -1,0 +1,208 @@
+//! What `coral up` remembers of images over a restart: a file for each mirror, in the data folder,
+//! with the digests at which its images were mirrored. By them the next process sees which tags
+//! were moved meanwhile, at the source or in the mirror.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_image::{Digest, Host};
+use coral_mirror::Snapshot;
+use serde::{Deserialize, Serialize};
+
+/// The folder of the files, in the data folder.
+const FOLDER: &str = "mirrored";
+/// What stands between namespace and name in the name of a file: neither has it.
+const BETWEEN: char = '_';
+/// Largest file that is read: the most images that a mirror has, with long names.
+const MAX_FILE: u64 = 64 * 1024 * 1024;
+
+/// A file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Remembered {
+    /// The registry that the images are in; absent for the one beside the mirrors, whose address
+    /// may be another one at the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    destination: Option<String>,
+    /// By `PATH:TAG` at the destination.
+    images: BTreeMap<String, Image>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Image {
+    digest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// The files, and where they are.
+pub(super) struct Memory {
+    folder: PathBuf,
+    /// The registry beside the mirrors.
+    embedded: Host,
+    /// What was written last, by mirror.
+    written: BTreeMap<String, Digest>,
+}
+
+impl Memory {
+    pub(super) fn new(data: &Path, embedded: &Host) -> Self {
+        Self {
+            folder: data.join(FOLDER),
+            embedded: embedded.clone(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// What is remembered of a mirror with this destination. A file that cannot be read remembers
+    /// nothing, and what is at another destination is forgotten.
+    pub(super) fn read(&self, mirror: &str, destination: &Host) -> Snapshot {
+        let remembered = self.read_file(mirror).unwrap_or_default();
+        if remembered.destination != self.name_of(destination) {
+            return Snapshot::default();
+        }
+        let images = remembered.images.into_iter().map(|(name, image)| {
+            let place = format!("{destination}/{name}");
+            MirroredImage {
+                digest: Some(image.digest),
+                message: image.message,
+                ..MirroredImage::new(&name, &place, MirroredState::Pending)
+            }
+        });
+        Snapshot {
+            is_memory: true,
+            images: images.collect(),
+            ..Snapshot::default()
+        }
+    }
+
+    /// Writes down what a mirror knows, if it is not what was written last.
+    pub(super) fn write(
+        &mut self,
+        mirror: &str,
+        destination: &Host,
+        snapshot: Snapshot,
+    ) -> io::Result<()> {
+        let prefix = format!("{destination}/");
+        let images = snapshot.into_memory().images.into_iter();
+        let images = images.filter_map(|image| {
+            let name = image.destination.strip_prefix(&prefix)?.to_owned();
+            let (digest, message) = (image.digest?, image.message);
+            Some((name, Image { digest, message }))
+        });
+        let text = serde_json::to_vec(&Remembered {
+            destination: self.name_of(destination),
+            images: images.collect(),
+        })?;
+        let digest = Digest::sha256(&text);
+        if self.written.get(mirror) == Some(&digest) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder)?;
+        let path = self.path(mirror);
+        // Under another name first: a crash leaves the old file or the new one.
+        let next = path.with_extension("next");
+        fs::write(&next, &text)?;
+        fs::rename(&next, &path)?;
+        self.written.insert(mirror.to_owned(), digest);
+        Ok(())
+    }
+
+    /// A mirror is gone.
+    pub(super) fn forget(&mut self, mirror: &str) {
+        self.written.remove(mirror);
+        // What is not there any more is forgotten.
+        let _ = fs::remove_file(self.path(mirror));
+    }
+
+    fn read_file(&self, mirror: &str) -> Option<Remembered> {
+        let path = self.path(mirror);
+        let size = fs::metadata(&path).ok()?.len();
+        let text = (size <= MAX_FILE).then(|| fs::read(&path).ok())??;
+        serde_json::from_slice(&text)
+            .inspect_err(|error| {
+                let path = path.display();
+                tracing::warn!(%path, %error, "what was mirrored before is not known");
+            })
+            .ok()
+    }
+
+    fn name_of(&self, destination: &Host) -> Option<String> {
+        (*destination != self.embedded).then(|| destination.to_string())
+    }
+
+    fn path(&self, mirror: &str) -> PathBuf {
+        let name = mirror.replace('/', &BETWEEN.to_string());
+        self.folder.join(format!("{name}.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str) -> Host {
+        Host::parse(name).unwrap()
+    }
+
+    fn at(destination: &str, digest: &Digest) -> Snapshot {
+        let place = format!("{destination}/quay.io/a:1");
+        let image = MirroredImage {
+            digest: Some(digest.to_string()),
+            ..MirroredImage::new("quay.io/a:1", &place, MirroredState::Mirrored)
+        };
+        Snapshot {
+            images: vec![image],
+            ..Snapshot::default()
+        }
+    }
+
+    fn known(snapshot: &Snapshot) -> Vec<(&str, Option<&str>, MirroredState)> {
+        let images = snapshot.images.iter();
+        images
+            .map(|image| (&*image.destination, image.digest.as_deref(), image.state))
+            .collect()
+    }
+
+    #[test]
+    fn digests_are_remembered_though_the_registry_beside_the_mirrors_has_another_port() {
+        let data = tempfile::tempdir().unwrap();
+        let digest = Digest::sha256(b"x");
+        let before = host("127.0.0.1:5000");
+        let mut memory = Memory::new(data.path(), &before);
+        memory
+            .write("default/m", &before, at("127.0.0.1:5000", &digest))
+            .unwrap();
+        let now = host("127.0.0.1:5001");
+        let memory = Memory::new(data.path(), &now);
+        let read = memory.read("default/m", &now);
+        let text = digest.to_string();
+        let place = "127.0.0.1:5001/quay.io/a:1";
+        assert_eq!(
+            known(&read),
+            [(place, Some(&*text), MirroredState::Pending)]
+        );
+        // Another registry has nothing of it.
+        assert_eq!(
+            memory.read("default/m", &host("r.example")),
+            Snapshot::default()
+        );
+    }
+
+    #[test]
+    fn a_mirror_that_is_gone_is_forgotten_and_a_broken_file_remembers_nothing() {
+        let data = tempfile::tempdir().unwrap();
+        let place = host("r.example");
+        let mut memory = Memory::new(data.path(), &host("127.0.0.1:5000"));
+        for name in ["default/m", "default/n"] {
+            let snapshot = at("r.example", &Digest::sha256(b"x"));
+            memory.write(name, &place, snapshot).unwrap();
+        }
+        memory.forget("default/m");
+        assert_eq!(memory.read("default/m", &place), Snapshot::default());
+        assert_eq!(memory.read("default/n", &place).images.len(), 1);
+        fs::write(data.path().join("mirrored/default_n.json"), "{").unwrap();
+        assert_eq!(memory.read("default/n", &place), Snapshot::default());
+    }
+}
