@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coral_image::RepositoryPath;
+use coral_token::{Action, Rights};
 
 use crate::public::PublicPaths;
 
@@ -71,7 +72,7 @@ impl Who {
         match (self, caller) {
             (Self::Anybody, _) | (Self::EveryUser, Caller::User(_)) => true,
             (Self::Users(names), Caller::User(name)) => names.contains(name.as_ref()),
-            (_, Caller::Anonymous | Caller::Internal) => false,
+            (_, Caller::Anonymous | Caller::Internal | Caller::Token(_)) => false,
         }
     }
 }
@@ -103,6 +104,8 @@ impl Access {
 pub(crate) enum Caller {
     Anonymous,
     User(Arc<str>),
+    /// The holder of a signed token, with the rights that it names.
+    Token(Arc<Rights>),
     /// The program that the registry runs in.
     Internal,
 }
@@ -112,6 +115,7 @@ pub(crate) enum Caller {
 pub(crate) enum Right {
     Pull,
     Push,
+    Delete,
 }
 
 /// Who asks, under which rules.
@@ -124,15 +128,27 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Whether the caller may do this in that repository. Who may write may read.
+    /// Whether the caller may do this in that repository. A user who may write may read and
+    /// delete; the holder of a token may do what it names, and read what everybody may.
     pub(crate) fn may(&self, right: Right, path: &RepositoryPath) -> bool {
         let is_public = right == Right::Pull && self.public.contains(path);
-        is_public || self.holds(right, |patterns| patterns.matches(path.as_str()))
+        is_public
+            || self.token_names(right, path)
+            || self.holds(right, |patterns| patterns.matches(path.as_str()))
     }
 
-    /// Whether the caller may read whatever there is.
+    /// Whether the caller may read whatever there is. A token is never for that.
     pub(crate) fn may_pull_everything(&self) -> bool {
-        self.holds(Right::Pull, PathPatterns::is_everything)
+        !self.has_token() && self.holds(Right::Pull, PathPatterns::is_everything)
+    }
+
+    /// Whether the caller may list repositories, as far as it may read them.
+    pub(crate) fn may_list(&self) -> bool {
+        self.may_enter() && !self.has_token()
+    }
+
+    fn has_token(&self) -> bool {
+        matches!(self.caller, Caller::Token(_))
     }
 
     /// Whether there is anything that the caller may read, as far as can be told without looking.
@@ -140,9 +156,24 @@ impl Session<'_> {
         *self.caller != Caller::Anonymous || self.access.has_anonymous()
     }
 
+    fn token_names(&self, right: Right, path: &RepositoryPath) -> bool {
+        let Caller::Token(rights) = self.caller else {
+            return false;
+        };
+        match right {
+            Right::Pull => rights.allow(Action::Pull, path),
+            Right::Push => rights.allow(Action::Push, path),
+            Right::Delete => false,
+        }
+    }
+
     fn holds(&self, right: Right, fits: impl Fn(&PathPatterns) -> bool) -> bool {
+        // Whatever others may do, a token changes nothing but what it names.
+        if self.has_token() && right != Right::Pull {
+            return false;
+        }
         let grants = match self.access {
-            Access::Open => return true,
+            Access::Open => return !self.has_token(),
             Access::Granted(_) if *self.caller == Caller::Internal => return true,
             Access::Granted(grants) => grants,
         };
@@ -156,6 +187,11 @@ impl Session<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use coral_image::Host;
+    use coral_token::{Claims, PublicKeys, RepositoryAccess, SigningKey};
+
     use super::*;
 
     fn grant(who: Who, path: &str) -> Grant {
@@ -235,6 +271,66 @@ mod tests {
                 public: &PublicPaths::default(),
             };
             assert_eq!(session.may_pull_everything(), everything, "{caller:?}");
+        }
+    }
+
+    /// A token with these names and actions.
+    fn token(access: &[(&str, &[Action])]) -> Caller {
+        let pem = SigningKey::generate_pem().unwrap();
+        let key = SigningKey::from_pem(pem.as_bytes()).unwrap();
+        let access = access
+            .iter()
+            .map(|(name, actions)| RepositoryAccess::new(*name, actions));
+        let (now, life) = (SystemTime::now(), Duration::from_mins(10));
+        let claims = Claims::new("reg:5000", "test", access.collect(), now, life);
+        let keys = PublicKeys::from_pem(key.public_pem().as_bytes()).unwrap();
+        let names = [Host::parse("reg:5000").unwrap()];
+        let rights = keys.verify(&key.sign(&claims).unwrap(), &names, now);
+        Caller::Token(Arc::new(rights.unwrap()))
+    }
+
+    #[test]
+    fn a_token_is_for_what_it_names_and_reads_what_everybody_reads() {
+        let both = &[Action::Pull, Action::Push][..];
+        let build = token(&[("team-a/**", both), ("base/debian", &[Action::Pull])]);
+        for (right, path, expected) in [
+            (Right::Pull, "team-a/x", true),
+            (Right::Push, "team-a/x", true),
+            (Right::Delete, "team-a/x", false),
+            (Right::Push, "team-a", false),
+            (Right::Push, "team-ab/x", false),
+            (Right::Pull, "base/debian", true),
+            (Right::Push, "base/debian", false),
+            (Right::Pull, "public/a", true),
+            (Right::Push, "public/a", false),
+            // Every user may, and the holder of a token is none.
+            (Right::Pull, "shared/a", false),
+            (Right::Push, "team/a", false),
+        ] {
+            assert_eq!(may(&build, right, path), expected, "{right:?} {path}");
+        }
+    }
+
+    #[test]
+    fn a_token_lists_nothing_and_changes_nothing_else_where_everybody_may_do_everything() {
+        let everybody = Access::Granted(Grants {
+            users: Htpasswd::default(),
+            pull: vec![],
+            push: vec![grant(Who::Anybody, "**"), grant(Who::EveryUser, "**")],
+        });
+        let caller = token(&[("team-a/**", &[Action::Push])]);
+        let path = |text: &str| RepositoryPath::parse(text).unwrap();
+        for access in [&everybody, &Access::Open] {
+            let session = Session {
+                caller: &caller,
+                access,
+                public: &PublicPaths::default(),
+            };
+            assert!(session.may(Right::Push, &path("team-a/x")));
+            assert!(!session.may(Right::Push, &path("other/x")));
+            assert!(!session.may(Right::Delete, &path("team-a/x")));
+            assert!(session.may_enter() && !session.may_list());
+            assert!(!session.may_pull_everything());
         }
     }
 

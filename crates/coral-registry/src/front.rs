@@ -35,6 +35,7 @@ use axum::extract::{Request, State};
 use axum::routing::{any, get};
 use coral_image::{Host, RepositoryPath};
 use coral_rt::{Peer, Transport};
+use coral_token::PublicKeys;
 use http::header::{ALLOW, EXPECT, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -196,6 +197,20 @@ impl Registry {
             .unwrap_or_else(PoisonError::into_inner);
         let settings = Settings::clone(&slot);
         *slot = Arc::new(Settings { access, ..settings });
+    }
+
+    /// Replaces the keys whose tokens are taken, and leaves all other settings as they are.
+    pub fn set_token_keys(&self, keys: PublicKeys) {
+        let mut slot = self
+            .context
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let settings = Settings::clone(&slot);
+        *slot = Arc::new(Settings {
+            token_keys: Some(keys),
+            ..settings
+        });
     }
 
     /// Replaces the paths that everybody may read.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use coral_image::{Host, RepositoryPath};
+use coral_token::PublicKeys;
 
 use crate::access::Access;
 use crate::layout::LayoutFolder;
@@ -13,6 +14,9 @@ use crate::store::SpaceBounds;
 pub struct Settings {
     /// Who may read and write.
     pub access: Access,
+    /// The keys whose signed tokens are taken; without them no token is looked at. With them, the
+    /// user `token` is whom a token is for.
+    pub token_keys: Option<PublicKeys>,
     /// Whether anything can be written at all.
     pub writes: Writes,
     /// Bounds for what clients do.

@@ -32,5 +32,7 @@ mod serving;
 mod space;
 #[path = "protocol/storage.rs"]
 mod storage;
+#[path = "protocol/tokens.rs"]
+mod tokens;
 #[path = "protocol/uploads.rs"]
 mod uploads;

@@ -35,6 +35,7 @@ pub(crate) async fn serve(
     let options = arguments.registry;
     let files = (users_file(&options), certificate_files(&options));
     let public_file = public_file(&options);
+    let token_keys_file = token_keys_file(&options);
     let ((settings, warnings), certificate) = (options.settings()?, options.certificate()?);
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
@@ -44,6 +45,7 @@ pub(crate) async fn serve(
     let mut opened = opened.map_err(|failure| hinted(failure, &arguments.storage))?;
     opened.registry.configure(settings);
     publish_at_start(&opened.registry, &options, terminal);
+    take_token_keys_at_start(&opened.registry, &options, terminal);
     let serving = Serving {
         tls: Tls::off(),
         connections: options.connections(),
@@ -64,6 +66,7 @@ pub(crate) async fn serve(
     follow_users(files.0, &options, &opened.registry, terminal, &stop);
     follow_certificate(files.1, &options, &serving.tls, terminal, &stop);
     follow_public(public_file, &options, &opened.registry, terminal, &stop);
+    follow_token_keys(token_keys_file, &options, &opened.registry, terminal, &stop);
     serve_until(listener, opened, serving, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -182,6 +185,51 @@ fn follow_public(
         failure.lines().for_each(|line| {
             terminal.line(&format!(
                 "warning: {line}; the public paths stay as they were"
+            ));
+        });
+    };
+    tokio::spawn(file.follow(apply, report, stop.clone()));
+}
+
+fn token_keys_file(options: &RegistryArguments) -> Option<FollowedFiles> {
+    let file = options.token_keys_file()?;
+    Some(FollowedFiles::from_now(vec![file.to_owned()]))
+}
+
+/// A file that is missing or broken is no reason not to start: without it no token is taken.
+fn take_token_keys_at_start(registry: &Registry, options: &RegistryArguments, terminal: &Terminal) {
+    match options.token_keys() {
+        Ok(Some(keys)) => registry.set_token_keys(keys),
+        Ok(None) => {}
+        Err(failure) => failure.lines().for_each(|line| {
+            terminal.line(&format!(
+                "warning: {line}; every token is refused until the file is right"
+            ));
+        }),
+    }
+}
+
+fn follow_token_keys(
+    file: Option<FollowedFiles>,
+    options: &Arc<RegistryArguments>,
+    registry: &Registry,
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) {
+    let Some(file) = file else { return };
+    let (options, registry) = (options.clone(), registry.clone());
+    let terminal = terminal.clone();
+    let apply = move || {
+        if let Some(keys) = options.token_keys()? {
+            tracing::info!(keys = keys.len(), "the keys of tokens were read again");
+            registry.set_token_keys(keys);
+        }
+        Ok(())
+    };
+    let report = move |failure: Failure| {
+        failure.lines().for_each(|line| {
+            terminal.line(&format!(
+                "warning: {line}; the keys of tokens stay as they were"
             ));
         });
     };

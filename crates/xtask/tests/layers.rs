@@ -79,8 +79,18 @@ const RULES: &[Rule] = &[
         never: KUBERNETES,
     },
     Rule {
+        name: "coral-token",
+        uses: &["coral-image"],
+        never: RUNTIMES_AND_HTTP,
+    },
+    Rule {
         name: "coral-registry",
-        uses: &["coral-distribution", "coral-image", "coral-rt"],
+        uses: &[
+            "coral-distribution",
+            "coral-image",
+            "coral-rt",
+            "coral-token",
+        ],
         never: KUBERNETES,
     },
     Rule {
@@ -108,6 +118,7 @@ const RULES: &[Rule] = &[
             "coral-image",
             "coral-mirror",
             "coral-rt",
+            "coral-token",
         ],
         never: &[],
     },

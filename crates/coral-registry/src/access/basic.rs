@@ -1,4 +1,4 @@
-//! The header `Authorization` (RFC 7617), and the user that the program itself is.
+//! The header `Authorization` (RFC 7617 and RFC 6750), and the user that the program itself is.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +25,10 @@ pub(crate) enum Offered {
     /// There is none, or an empty one: some clients send an empty name and password.
     Nothing,
     Login(Login),
+    /// A token of the scheme `Bearer`.
+    Bearer(String),
+    /// More than is looked at.
+    TooLong,
     /// Another scheme, or malformed.
     Other,
 }
@@ -34,7 +38,19 @@ impl Offered {
         let Some(header) = header else {
             return Self::Nothing;
         };
-        match parse(header) {
+        let Some((scheme, rest)) = header.to_str().ok().and_then(|it| it.split_once(' ')) else {
+            return Self::Other;
+        };
+        if rest.len() > MOST_BYTES {
+            return Self::TooLong;
+        }
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Self::Bearer(rest.trim().to_owned());
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Self::Other;
+        }
+        match parse(rest) {
             Some(login) if login.user.is_empty() && login.password.is_empty() => Self::Nothing,
             Some(login) => Self::Login(login),
             None => Self::Other,
@@ -42,11 +58,7 @@ impl Offered {
     }
 }
 
-fn parse(header: &HeaderValue) -> Option<Login> {
-    let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > MOST_BYTES {
-        return None;
-    }
+fn parse(encoded: &str) -> Option<Login> {
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
     Some(Login {
@@ -133,15 +145,11 @@ mod tests {
             "Basic {}",
             encoded(&format!("a:{}", "x".repeat(MOST_BYTES)))
         );
-        for wrong in [
-            "Basic",
-            "Basic !",
-            "Bearer abc",
-            "Basic YQ==",
-            long.as_str(),
-        ] {
+        for wrong in ["Basic", "Basic !", "Digest abc", "Bearer", "Basic YQ=="] {
             assert!(matches!(offered(wrong), Offered::Other), "{wrong}");
         }
+        assert!(matches!(offered(&long), Offered::TooLong));
+        assert!(matches!(offered("bearer abc"), Offered::Bearer(token) if token == "abc"));
     }
 
     #[test]

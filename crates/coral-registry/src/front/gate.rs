@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use coral_rt::{Peer, network_of};
+use coral_token::{PublicKeys, TokenError};
 use http::header::{ALLOW, AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
@@ -12,7 +13,7 @@ use super::error::{Code, Refusal};
 use super::places::Owner;
 use super::route::Route;
 use super::{Context, header};
-use crate::access::{Caller, Offered, Rejected, Right, Session};
+use crate::access::{Caller, Login, Offered, Rejected, Right, Session};
 use crate::public::PublicPaths;
 use crate::settings::{Settings, Writes};
 
@@ -47,6 +48,7 @@ impl Visitor {
         match &self.caller {
             Caller::Internal => None,
             Caller::User(name) => Some(Owner::User(Arc::clone(name))),
+            Caller::Token(rights) => Some(Owner::Token(rights.subject().into())),
             Caller::Anonymous => Some(Owner::Network(network_of(self.from.0))),
         }
     }
@@ -65,23 +67,26 @@ pub(super) async fn admit(
     headers: &HeaderMap,
     from: Peer,
 ) -> Result<Visitor, Refusal> {
-    let caller = match (settings.access.users(), headers.get(AUTHORIZATION)) {
-        (Some(users), Some(header)) => match Offered::of(Some(header)) {
-            Offered::Nothing => Caller::Anonymous,
-            Offered::Other => return Err(wrong_login()),
-            Offered::Login(login) if context.is_internal(&login) => Caller::Internal,
-            Offered::Login(login) => {
-                let verified = context.verifier.verify(users, login, from.0).await;
-                context.metrics.login(verified.as_ref().err());
-                verified.map_err(rejected)?
-            }
-        },
+    let keys = settings.token_keys.as_ref();
+    let caller = match (
+        settings.access.users(),
+        keys,
+        Offered::of(headers.get(AUTHORIZATION)),
+    ) {
+        (_, _, Offered::Login(login)) if context.is_internal(&login) => Caller::Internal,
+        (_, Some(keys), Offered::Bearer(token)) => holder(context, &settings, keys, &token)?,
+        (_, Some(keys), Offered::Login(Login { user, password })) if user == coral_token::USER => {
+            holder(context, &settings, keys, &password)?
+        }
+        (Some(users), _, Offered::Login(login)) => {
+            let verified = context.verifier.verify(users, login, from.0).await;
+            context.metrics.login(verified.as_ref().err());
+            verified.map_err(rejected)?
+        }
+        (Some(_), _, Offered::TooLong) => return Err(too_long()),
+        (Some(_), _, Offered::Bearer(_) | Offered::Other) => return Err(wrong_login()),
         // Without users, only the embedding program can log in.
-        (None, header @ Some(_)) => match Offered::of(header) {
-            Offered::Login(login) if context.is_internal(&login) => Caller::Internal,
-            _ => Caller::Anonymous,
-        },
-        (_, None) => Caller::Anonymous,
+        (None, _, _) | (_, _, Offered::Nothing) => Caller::Anonymous,
     };
     Ok(Visitor {
         caller,
@@ -89,6 +94,25 @@ pub(super) async fn admit(
         settings,
         public: context.public(),
     })
+}
+
+/// The holder of this token.
+fn holder(
+    context: &Context,
+    settings: &Settings,
+    keys: &PublicKeys,
+    token: &str,
+) -> Result<Caller, Refusal> {
+    match keys.verify(token, &settings.names, SystemTime::now()) {
+        Ok(rights) => {
+            context.metrics.login(None);
+            Ok(Caller::Token(Arc::new(rights)))
+        }
+        Err(error) => {
+            context.metrics.login(Some(&Rejected::Wrong));
+            Err(wrong_token(&error))
+        }
+    }
 }
 
 /// A visitor whose credentials are not looked at. Requests for images of another registry get this
@@ -108,26 +132,30 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
     let session = visitor.session();
     let right = match *method {
         Method::GET | Method::HEAD if !matches!(route, Route::Upload(..)) => Right::Pull,
+        // Who began an upload may give it up.
+        Method::DELETE if !matches!(route, Route::Upload(..)) => Right::Delete,
         _ => Right::Push,
     };
     let allowed = match route.repository() {
         Some(path) => session.may(right, path),
+        None if *route == Route::Catalog => session.may_list(),
         None => session.may_enter(),
     };
     if !allowed {
         return Err(match visitor.invitation() {
             Some(challenge) => login_needed(challenge),
+            None if *route == Route::Catalog => no_list(),
             None => denied(right),
         });
     }
     let layout = route
         .repository()
         .and_then(|path| visitor.settings.layout(path));
-    if layout.is_some() && right == Right::Push {
+    if layout.is_some() && right != Right::Pull {
         return Err(read_only("this repository is an OCI layout"));
     }
     let refused = visitor.settings.writes == Writes::Refused && visitor.caller != Caller::Internal;
-    if refused && right == Right::Push {
+    if refused && right != Right::Pull {
         return Err(read_only("the registry is read-only"));
     }
     Ok(())
@@ -192,10 +220,37 @@ fn wrong_login() -> Refusal {
     .with_header(WWW_AUTHENTICATE, CHALLENGE)
 }
 
+fn wrong_token(error: &TokenError) -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        error.to_string(),
+    )
+    .with_header(WWW_AUTHENTICATE, CHALLENGE)
+}
+
+fn too_long() -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        "the header Authorization is longer than is read",
+    )
+    .with_header(WWW_AUTHENTICATE, CHALLENGE)
+}
+
+fn no_list() -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        "the holder of a token may not list repositories",
+    )
+}
+
 fn denied(right: Right) -> Refusal {
     let verb = match right {
         Right::Pull => "read",
         Right::Push => "write",
+        Right::Delete => "delete",
     };
     Refusal::new(
         StatusCode::FORBIDDEN,

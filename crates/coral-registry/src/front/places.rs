@@ -15,6 +15,8 @@ const LEAST: u64 = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     User(Arc<str>),
+    /// The holder of a token, by its subject.
+    Token(Arc<str>),
     /// An anonymous client, by its network.
     Network(IpAddr),
 }

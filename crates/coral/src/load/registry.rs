@@ -151,6 +151,7 @@ impl Loading<'_> {
             line: document.line,
             settings: Settings {
                 access,
+                token_keys: None,
                 writes: if means.read_only {
                     Writes::Refused
                 } else {

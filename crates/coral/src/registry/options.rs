@@ -12,7 +12,8 @@ use coral_image::{Host, RepositoryPath};
 use coral_mirror::chain;
 use coral_registry::{
     Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, MinFree,
-    PathPatterns, PublicPaths, ScrubSettings, Settings, SpaceBounds, Who, Writes,
+    PathPatterns, PublicPaths, ScrubSettings, Settings, SpaceBounds, TOKEN_USER, TokenKeys, Who,
+    Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 
@@ -25,7 +26,7 @@ const MOST_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {
     /// File of users and bcrypt hashes, as `htpasswd -B` writes it; read again when it changes.
-    /// Without it every client may do everything
+    /// Without it, and without `--token-keys`, every client may do everything
     #[arg(
         long,
         env = "CORAL_HTPASSWD",
@@ -54,6 +55,17 @@ pub(crate) struct RegistryArguments {
     /// every user may write everywhere
     #[arg(long, env = "CORAL_ALLOW_PUSH", value_name = "USER=PATTERN", value_parser = rule, value_delimiter = ',', requires = "htpasswd", help_heading = "Access")]
     allow_push: Vec<Rule>,
+    /// File of Ed25519 public keys, as PEM: signed tokens of these keys are taken, from the user
+    /// `token` or as `Authorization: Bearer`, and give the rights that they name and no other; read
+    /// again when it changes. A token is for one of the names of `--host`
+    #[arg(
+        long,
+        env = "CORAL_TOKEN_KEYS",
+        value_name = "FILE",
+        requires = "host",
+        help_heading = "Access"
+    )]
+    token_keys: Option<PathBuf>,
     /// Refuse everything that writes
     #[arg(long, env = "CORAL_READ_ONLY", value_parser = BoolishValueParser::new(), help_heading = "Access")]
     read_only: bool,
@@ -245,6 +257,8 @@ impl RegistryArguments {
         let (access, warnings) = self.access()?;
         let settings = Settings {
             access,
+            // Read apart from the rest: without the file no token is taken.
+            token_keys: self.token_keys.is_some().then(TokenKeys::default),
             writes: if self.read_only {
                 Writes::Refused
             } else {
@@ -278,12 +292,29 @@ impl RegistryArguments {
         Ok((settings, warnings))
     }
 
+    /// The keys that the file has now; none without a file.
+    pub(super) fn token_keys(&self) -> Result<Option<TokenKeys>, Failure> {
+        let Some(file) = &self.token_keys else {
+            return Ok(None);
+        };
+        let keys = TokenKeys::from_pem(&read("--token-keys", file)?);
+        keys.map(Some)
+            .map_err(|error| Failure::input(format!("--token-keys {}: {error}", file.display())))
+    }
+
+    pub(super) fn token_keys_file(&self) -> Option<&Path> {
+        self.token_keys.as_deref()
+    }
+
     /// Grants without effect. They are no errors: removing a user from the file has to take effect
     /// at once, and must not keep the registry from starting again.
     fn warnings(&self, access: &Access) -> Vec<String> {
         let Access::Granted(Grants { users, .. }) = access else {
             return vec![];
         };
+        if self.htpasswd.is_none() {
+            return vec![];
+        }
         if users.is_empty() {
             return vec!["--htpasswd: the file has no user, so every login is refused".to_owned()];
         }
@@ -297,7 +328,14 @@ impl RegistryArguments {
                 "{flag} {user}={pattern} has no effect: there is no user {user:?} in --htpasswd"
             )
         };
-        unknown.map(warning).collect()
+        let mut warnings: Vec<String> = unknown.map(warning).collect();
+        if self.token_keys.is_some() && users.has(TOKEN_USER) {
+            warnings.push(format!(
+                "--htpasswd: the password of {TOKEN_USER:?} has no effect: with --token-keys that \
+                 user sends a signed token"
+            ));
+        }
+        warnings
     }
 
     /// The certificate, if TLS is wanted.
@@ -373,7 +411,7 @@ impl RegistryArguments {
 
     fn granted(&self) -> Result<Access, Failure> {
         let Some(file) = &self.htpasswd else {
-            return Ok(Access::Open);
+            return Ok(self.without_users());
         };
         let wrong = |error: &dyn std::fmt::Display| {
             Failure::input(format!("--htpasswd {}: {error}", file.display()))
@@ -385,6 +423,18 @@ impl RegistryArguments {
         pull.extend(grants("--allow-pull", &self.allow_pull)?);
         let push = grants("--allow-push", &self.allow_push)?;
         Ok(Access::Granted(Grants { users, pull, push }))
+    }
+
+    /// With tokens alone, those without one read what is public.
+    fn without_users(&self) -> Access {
+        match &self.token_keys {
+            None => Access::Open,
+            Some(_) => Access::Granted(Grants {
+                users: Htpasswd::default(),
+                pull: vec![],
+                push: vec![],
+            }),
+        }
     }
 
     fn anonymous(&self) -> Result<Vec<Grant>, Failure> {
