@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coral_image::{Digest, Repository};
+use coral_image::{Digest, Host, Repository};
 use serde::{Deserialize, Serialize};
 
 /// Largest file that is read: an address, and a little more.
@@ -21,13 +21,15 @@ const MAX_FILE: u64 = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct OpenUploads {
     folder: Arc<PathBuf>,
+    /// A registry that may have another address the next time, and what it is called instead.
+    alias: Option<(Host, &'static str)>,
     /// Names of those that this process goes on with or has begun.
     taken: Arc<Mutex<HashSet<String>>>,
 }
 
 impl PartialEq for OpenUploads {
     fn eq(&self, other: &Self) -> bool {
-        self.folder == other.folder
+        self.folder == other.folder && self.alias == other.alias
     }
 }
 
@@ -36,6 +38,7 @@ impl Eq for OpenUploads {}
 /// What is remembered of an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remembered {
+    /// Without scheme and host where these are the registry's own.
     pub(crate) location: String,
     /// Whether the registry verifies digests, so that the bytes it has need not be read again.
     pub(crate) verifies: bool,
@@ -53,7 +56,18 @@ impl OpenUploads {
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder: Arc::new(folder),
+            alias: None,
             taken: Arc::default(),
+        }
+    }
+
+    /// Remembers the uploads to this registry under another name than its host, so that they are
+    /// found again when it has another address.
+    #[must_use]
+    pub fn with_alias(self, host: Host, alias: &'static str) -> Self {
+        Self {
+            alias: Some((host, alias)),
+            ..self
         }
     }
 
@@ -64,10 +78,11 @@ impl OpenUploads {
         repository: &Repository,
         blob: &Digest,
     ) -> Option<(Memory, Option<Remembered>)> {
-        let name = format!(
-            "{}.json",
-            Digest::sha256(format!("{repository} {blob}").as_bytes()).hex()
-        );
+        let host = repository.host();
+        let alias = self.alias.as_ref().filter(|(aliased, _)| aliased == host);
+        let host = alias.map_or(host.as_str(), |(_, alias)| alias);
+        let upload = format!("{host}/{} {blob}", repository.path());
+        let name = format!("{}.json", Digest::sha256(upload.as_bytes()).hex());
         if !self.taken().insert(name.clone()) {
             return None;
         }

@@ -34,6 +34,9 @@ use watch::Watch;
 
 /// How often the files are looked at for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What the registry beside the mirrors is called where its address does not matter; no host has
+/// this name.
+const EMBEDDED: &str = "(embedded)";
 
 pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     // The files first: a typo is told before a port is taken or a folder made.
@@ -76,7 +79,8 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         &arguments.client,
         &surroundings.embedded,
         own_host,
-        OpenUploads::new(data.join("open-uploads")),
+        OpenUploads::new(data.join("open-uploads"))
+            .with_alias(surroundings.embedded.clone(), EMBEDDED),
         board,
         &data,
         terminal,

@@ -1,12 +1,14 @@
 //! What was cut goes on where it ended, on both sides of a copy.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coral_distribution::{
-    BlobSource, BlobStream, Category, ClientOptions, Credentials, Endpoint, Error, Layout,
-    OpenUploads, PushError, RepositoryClient,
+    BlobSource, BlobStream, Category, Client, ClientOptions, Credentials, Endpoint, Error,
+    HostOptions, Layout, OpenUploads, PushError, RepositoryClient,
 };
+use coral_image::{Host, Repository};
 use coral_testkit::{Auth, Bearer, Built, Effect, Fault, FaultRegistry, ImageBuilder};
 use futures::StreamExt;
 
@@ -355,11 +357,25 @@ async fn where_the_registry_verifies_a_cut_read_goes_on_and_a_short_one_is_notic
 
 /// A client that remembers in this folder which uploads it left open.
 fn remembering(registry: &FaultRegistry, folder: &Path) -> RepositoryClient {
-    let options = ClientOptions {
-        open_uploads: Some(OpenUploads::new(folder.to_owned())),
-        ..plain(&[registry])
+    remembering_at(&host(registry), folder)
+}
+
+/// The same, of a registry at this address, which may be another one the next time.
+fn remembering_at(host: &Host, folder: &Path) -> RepositoryClient {
+    let uploads = OpenUploads::new(folder.to_owned());
+    let plain = HostOptions {
+        plain_http: true,
+        ..HostOptions::default()
     };
-    with(registry, options, Credentials::none())
+    let client = Client::new(ClientOptions {
+        open_uploads: Some(uploads.with_alias(host.clone(), "(moves)")),
+        hosts: [(host.clone(), plain)].into(),
+        ..ClientOptions::default()
+    });
+    let repository = Repository::parse(&format!("{host}/{PATH}")).unwrap();
+    client
+        .unwrap()
+        .repository(&repository, Arc::new(Credentials::none()))
 }
 
 /// A push that is cut after 60,000 bytes, and dropped before it goes on.
@@ -413,5 +429,24 @@ async fn an_upload_that_cannot_be_gone_on_with_is_thrown_away_and_begins_anew() 
     assert!(arrived(&to, &built));
     let begun = |method: &str| to.count(|r| r.method == method);
     assert_eq!((begun("POST"), begun("DELETE")), (2, 1));
+    assert_eq!(left_in(folder.path()), 0);
+}
+
+/// Regression: what a run under another listen port left was never found, and took room for a day.
+#[tokio::test]
+async fn an_upload_goes_on_though_the_registry_has_another_address() {
+    let (from, to, built) = verifying(None, None).await;
+    let folder = tempfile::tempdir().unwrap();
+    left_open((&from, &to), folder.path(), &built).await;
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
+    let remembered = std::fs::read_to_string(file.unwrap().path()).unwrap();
+    assert!(remembered.contains("\"/v2/"), "{remembered}");
+    let other = to.host().replace("127.0.0.1", "localhost");
+    let next = remembering_at(&Host::parse(&other).unwrap(), folder.path());
+    let upload = begin(&next, &large_blob(&built).0.digest).await.unwrap();
+    upload.put_from(&source_of(&from, &built)).await.unwrap();
+    assert!(arrived(&to, &built));
+    let begun = |method: &str| to.count(|r| r.method == method);
+    assert_eq!((begun("POST"), begun("DELETE")), (1, 0));
     assert_eq!(left_in(folder.path()), 0);
 }

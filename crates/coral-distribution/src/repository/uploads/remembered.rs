@@ -3,10 +3,11 @@
 use coral_image::Digest;
 use http::header::RANGE;
 use http::{HeaderMap, Method};
-use url::Url;
+use url::{Position, Url};
 
 use super::{RegistryUpload, Standing, Wish, stored};
 use crate::error::{Error, Problem};
+use crate::location;
 use crate::open_uploads::{Memory, Remembered};
 use crate::repository::RepositoryClient;
 use crate::transport::Body;
@@ -26,7 +27,7 @@ impl RepositoryClient {
         memory: &Memory,
         remembered: &Remembered,
     ) -> Option<RegistryUpload> {
-        let location = Url::parse(&remembered.location).ok()?;
+        let location = self.origin().ok()?.join(&remembered.location).ok()?;
         let mut upload = RegistryUpload {
             client: self.clone(),
             digest: *digest,
@@ -49,6 +50,21 @@ impl RepositoryClient {
         upload.give_up().await;
         memory.forget();
         None
+    }
+
+    /// The address of an upload, without scheme and host where these are the registry's own: it may
+    /// have others when it is gone on with.
+    fn relative(&self, location: &Url) -> String {
+        let is_own = |own: Url| location::same_origin(&own, location);
+        if self.origin().is_ok_and(is_own) {
+            location[Position::BeforePath..].to_owned()
+        } else {
+            location.to_string()
+        }
+    }
+
+    fn origin(&self) -> Result<Url, Error> {
+        self.url("", format_args!("an upload of an earlier run"))
     }
 }
 
@@ -73,7 +89,7 @@ impl RegistryUpload {
     /// Writes down where the upload is, so that the next process may go on with it.
     pub(super) fn remembered_by(mut self, memory: Memory) -> Self {
         memory.remember(&Remembered {
-            location: self.location.to_string(),
+            location: self.client.relative(&self.location),
             verifies: self.verifies,
         });
         self.memory = Some(memory);
