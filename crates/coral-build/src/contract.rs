@@ -18,38 +18,38 @@ pub use run::{
 /// Folders and files in the pod.
 pub mod path {
     /// The source. `fetch` writes it, `build` reads it.
-    pub const SOURCE: &str = "/coral/source";
+    pub const SOURCE: &str = "/coral-build/source";
     /// The OCI layout or archive that `build` writes and `push` reads.
-    pub const OUTPUT: &str = "/coral/output";
+    pub const OUTPUT: &str = "/coral-build/output";
     /// Room for `build` to work in.
-    pub const SCRATCH: &str = "/coral/scratch";
+    pub const SCRATCH: &str = "/coral-build/scratch";
     /// The claim that keeps layers from one build to the next, for `build` only.
-    pub const CACHE: &str = "/coral/cache";
+    pub const CACHE: &str = "/coral-build/cache";
     /// Written by `fetch` and read by `push`; `build` does not have it.
-    pub const RECORD: &str = "/coral/record";
+    pub const RECORD: &str = "/coral-build/record";
     /// What `fetch` recorded, a [`FetchRecord`](super::FetchRecord).
-    pub const FETCH_RECORD: &str = "/coral/record/fetch.json";
+    pub const FETCH_RECORD: &str = "/coral-build/record/fetch.json";
     /// How registries are reached; nothing in it is secret.
-    pub const REGISTRIES: &str = "/coral/registries";
+    pub const REGISTRIES: &str = "/coral-build/registries";
     /// Routes for the tools that read `registries.conf`.
-    pub const REGISTRIES_CONF: &str = "/coral/registries/registries.conf";
+    pub const REGISTRIES_CONF: &str = "/coral-build/registries/registries.conf";
     /// Certificates of Coral's authority, in PEM.
-    pub const CA: &str = "/coral/registries/ca.crt";
+    pub const CA: &str = "/coral-build/registries/ca.crt";
     /// The run, a [`BuildJson`](super::BuildJson).
-    pub const BUILD_JSON: &str = "/coral/registries/build.json";
+    pub const BUILD_JSON: &str = "/coral-build/registries/build.json";
     /// Folder of the projected token of the pod's service account, for `fetch` and `push` only.
-    pub const TOKEN_FOLDER: &str = "/coral/token";
+    pub const TOKEN_FOLDER: &str = "/coral-build/token";
     /// The token itself.
-    pub const TOKEN: &str = "/coral/token/token";
+    pub const TOKEN: &str = "/coral-build/token/token";
     /// The Secret of a git source: `username` and `password`, or `token`.
-    pub const GIT: &str = "/coral/git";
+    pub const GIT: &str = "/coral-build/git";
     /// Folder of the Docker configuration for a source image.
-    pub const SOURCE_CREDENTIAL: &str = "/coral/source-credential";
+    pub const SOURCE_CREDENTIAL: &str = "/coral-build/source-credential";
     /// The `ConfigMap` or claim that the source is in, read-only, for `fetch` only.
-    pub const INPUT: &str = "/coral/input";
+    pub const INPUT: &str = "/coral-build/input";
     /// Docker configurations for `alsoTo`, each in a folder named by its position: see
     /// [`also_to_credential`](super::also_to_credential).
-    pub const CREDENTIALS: &str = "/coral/credentials";
+    pub const CREDENTIALS: &str = "/coral-build/credentials";
     /// Name of the Docker configuration in its folder.
     pub const CREDENTIAL_FILE: &str = "config.json";
     /// Where Kubernetes reads the message of a step that ended.

@@ -230,11 +230,11 @@ mod tests {
             &json!({"limit": 1, "git": {"url": "https://a/b", "path": "web/app/"}}),
         ))
         .unwrap();
-        assert_eq!(read.source.kind.folder(), "/coral/source/web/app");
+        assert_eq!(read.source.kind.folder(), "/coral-build/source/web/app");
         let whole = SourceKind::Pvc(PathSource {
             path: Some("web".to_owned()),
         });
-        assert_eq!(whole.folder(), "/coral/source");
+        assert_eq!(whole.folder(), "/coral-build/source");
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl<'a> Builds<'a> {
     /// The container of a script, with more fields of `spec.build`.
     pub fn shell(&self, more: &str) -> String {
         format!(
-            "{{image: \"{}\", command: [sh, /coral/source/build.sh]{more}}}",
+            "{{image: \"{}\", command: [sh, /coral-build/source/build.sh]{more}}}",
             self.cluster.busybox()
         )
     }
