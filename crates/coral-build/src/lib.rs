@@ -9,5 +9,16 @@
 //!
 //! Start reading at [`contract`].
 
+mod access;
+mod beneath;
 pub mod contract;
+mod fetch;
 pub mod ignore;
+mod pod;
+mod provenance;
+mod push;
+
+pub use access::{AccessError, Grant, GrantError, Granting, Grants};
+pub use fetch::{FetchError, fetch};
+pub use pod::{Pod, PodError};
+pub use push::{OutputError, Patience, PushError, push};

@@ -1,0 +1,116 @@
+//! Reaching registries: the internal one with a credential of the controller, others with a Docker
+//! configuration.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use coral_distribution::{
+    Client, ClientOptions, Credentials, CredentialsError, Error, HostOptions,
+};
+use coral_image::Host;
+use jiff::Timestamp;
+
+use crate::contract::{CREDENTIAL_USER, path};
+use crate::pod::{self, Pod, PodError};
+
+/// Name of the certificates beside a Docker configuration.
+const CA_FILE: &str = "ca.crt";
+/// The names of a Docker configuration: as the contract says, and as the Secret's key is called.
+const CONFIG_FILES: [&str; 2] = [path::CREDENTIAL_FILE, ".dockerconfigjson"];
+
+/// A credential for the internal registry, and what the controller says of the build for its provenance.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The credential.
+    pub credentials: Arc<Credentials>,
+    /// When it ends.
+    pub expires: Option<Timestamp>,
+    /// Image of the build container with its digest, as the runtime reports it.
+    pub builder: Option<String>,
+    /// When the build container began.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+}
+
+impl Grant {
+    /// A grant of this password for a registry, with nothing said of the build.
+    pub fn new(registry: &Host, password: &str) -> Self {
+        let origin = "the controller's credential";
+        let credentials =
+            Credentials::for_one_host(registry.clone(), CREDENTIAL_USER, password, origin);
+        Self {
+            credentials: Arc::new(credentials),
+            expires: None,
+            builder: None,
+            started: None,
+            finished: None,
+        }
+    }
+}
+
+/// Why the controller gave no credential.
+#[derive(Debug, thiserror::Error)]
+#[error("the controller gave no credential for the internal registry")]
+pub struct GrantError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// The answer to a request for a credential.
+pub type Granting<'a> = Pin<Box<dyn Future<Output = Result<Grant, GrantError>> + Send + 'a>>;
+
+/// Gives credentials for the internal registry: in a pod the controller, in tests a constant.
+pub trait Grants: Send + Sync {
+    /// A credential that has just been made.
+    fn grant(&self) -> Granting<'_>;
+}
+
+/// Why registries cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A file of the contract.
+    #[error(transparent)]
+    Pod(#[from] PodError),
+    /// A Docker configuration.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// Certificates.
+    #[error(transparent)]
+    Client(#[from] Error),
+    /// The controller.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+}
+
+/// A client for the internal registry, which has a certificate of Coral's authority.
+pub(crate) fn internal(pod: &Pod, registry: &Host) -> Result<Client, AccessError> {
+    Ok(client(registry, pod.authority()?)?)
+}
+
+/// A client for a registry outside, and the credentials in the folder of its Secret. Certificates in the
+/// key `ca.crt` are trusted for this registry.
+pub(crate) fn outside(
+    folder: &Path,
+    registry: &Host,
+) -> Result<(Client, Arc<Credentials>), AccessError> {
+    let client = client(registry, pod::optional(&folder.join(CA_FILE))?)?;
+    for name in CONFIG_FILES {
+        if let Some(json) = pod::optional(&folder.join(name))? {
+            let credentials = Credentials::from_docker_config(&json, "the Secret")?;
+            return Ok((client, Arc::new(credentials)));
+        }
+    }
+    Ok((client, Arc::new(Credentials::none())))
+}
+
+/// Loopback is a host of tests: it speaks HTTP unless there are certificates for it.
+fn client(host: &Host, ca_pem: Option<Vec<u8>>) -> Result<Client, Error> {
+    let options = HostOptions {
+        plain_http: ca_pem.is_none() && host.is_loopback(),
+        ca_pem,
+        ..HostOptions::default()
+    };
+    Client::new(ClientOptions {
+        hosts: [(host.clone(), options)].into(),
+        ..ClientOptions::default()
+    })
+}

@@ -1,0 +1,168 @@
+//! A source that is in an image or an OCI artifact.
+
+use std::io;
+use std::path::Path;
+
+use coral_distribution::{BlobSource, RepositoryClient};
+use coral_image::{Descriptor, Digest, Host, ImageRef, Manifest, ManifestKind, Platform, Version};
+use futures::TryStreamExt as _;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::destination::Destination;
+use super::unpack::{Kind, unpack};
+use super::{FetchError, blocking};
+use crate::access::{self, AccessError, Grants};
+use crate::contract::{ImageSource, path};
+use crate::pod::Pod;
+
+/// The annotation of a layer of an artifact that says which file it is.
+const TITLE: &str = "org.opencontainers.image.title";
+/// The annotation of a layer that is a packed folder, as ORAS writes it.
+const PACKED: &str = "io.deis.oras.content.unpack";
+
+/// How a layer becomes files.
+#[derive(Debug, PartialEq, Eq)]
+enum Layer {
+    /// It is a tar.
+    Tar,
+    /// It is one file of this name.
+    File(String),
+}
+
+/// Unpacks an image's layers, or writes an artifact's files; the digest of what was read. An image of the
+/// internal registry is read with a credential of the controller.
+pub(super) async fn fetch(
+    pod: &Pod,
+    grants: &dyn Grants,
+    source: &ImageSource,
+    registry: &str,
+    mut to: Destination,
+) -> Result<(Digest, Destination), FetchError> {
+    let reference = ImageRef::parse(&source.reference)?;
+    let repository = repository(pod, grants, &reference, &Host::parse(registry)?).await?;
+    let manifest = repository.manifest(&reference.version()).await;
+    let root = manifest.map_err(FetchError::Image)?;
+    let image = match for_this_platform(&root)? {
+        Some(digest) => {
+            let child = repository.manifest(&Version::Digest(digest)).await;
+            child.map_err(FetchError::Image)?
+        }
+        None => root.clone(),
+    };
+    let layers = image.body().layers.clone().unwrap_or_default();
+    if layers.is_empty() {
+        return Err(FetchError::ImageForm("has no layers".to_owned()));
+    }
+    for layer in layers {
+        to = fetch_layer(&repository, layer, to).await?;
+    }
+    Ok((root.digest(), to))
+}
+
+async fn repository(
+    pod: &Pod,
+    grants: &dyn Grants,
+    reference: &ImageRef,
+    registry: &Host,
+) -> Result<RepositoryClient, FetchError> {
+    let host = reference.repository().host();
+    let (client, credentials) = if host == registry {
+        let grant = grants.grant().await.map_err(AccessError::from)?;
+        (access::internal(pod, registry)?, grant.credentials)
+    } else {
+        access::outside(&pod.path(path::SOURCE_CREDENTIAL), host)?
+    };
+    Ok(client.repository(reference.repository(), credentials))
+}
+
+/// The image in an index that is for the running platform, or the only one. `None` for an image.
+fn for_this_platform(root: &Manifest) -> Result<Option<Digest>, FetchError> {
+    if root.kind() == ManifestKind::Image {
+        return Ok(None);
+    }
+    let here = Platform::current();
+    let is_for_here = |child: &&Descriptor| {
+        let platform = child.platform.as_ref();
+        platform.is_some_and(|platform| here.accepts(platform))
+    };
+    match root.children() {
+        [only] => Ok(Some(only.digest)),
+        several => match several.iter().find(is_for_here) {
+            Some(child) => Ok(Some(child.digest)),
+            None => Err(FetchError::ImageForm(format!(
+                "is an index without an image for {here}"
+            ))),
+        },
+    }
+}
+
+/// How a layer becomes files, by its media type and annotations.
+fn layer(descriptor: &Descriptor) -> Result<Layer, FetchError> {
+    let annotation = |key: &str| descriptor.annotations.as_ref()?.get(key).cloned();
+    if annotation(PACKED).as_deref() == Some("true") {
+        return Ok(Layer::Tar);
+    }
+    if let Some(title) = annotation(TITLE) {
+        return Ok(Layer::File(title));
+    }
+    let kind = descriptor.media_type.as_str();
+    if kind.contains("tar") {
+        return Ok(Layer::Tar);
+    }
+    let shown: String = kind.chars().take(120).collect();
+    Err(FetchError::ImageForm(format!(
+        "has a layer of type {shown:?}, which is neither a tar nor a file with the annotation {TITLE}"
+    )))
+}
+
+async fn fetch_layer(
+    repository: &RepositoryClient,
+    descriptor: Descriptor,
+    to: Destination,
+) -> Result<Destination, FetchError> {
+    let layer = layer(&descriptor)?;
+    let source = BlobSource::new(repository.clone().into(), descriptor);
+    let bytes = source.read().await.map_err(FetchError::Image)?;
+    let bytes = StreamReader::new(bytes.map_err(io::Error::other));
+    let mut bytes = SyncIoBridge::new(bytes);
+    blocking(to, move |to| match layer {
+        Layer::Tar => unpack(&mut bytes, Kind::Layer, to),
+        Layer::File(name) => to.file(Path::new(&name), 0o644, None, &mut bytes),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(media_type: &str, annotations: &[(&str, &str)]) -> Descriptor {
+        let digest = coral_image::Algorithm::Sha256.digest(b"");
+        let pairs = annotations.iter();
+        let pairs = pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Descriptor {
+            annotations: Some(pairs.collect()),
+            ..Descriptor::new(media_type, digest, 0)
+        }
+    }
+
+    #[test]
+    fn a_layer_is_a_tar_or_a_named_file() {
+        let layer = |kind: &str, annotations: &[(&str, &str)]| {
+            layer(&described(kind, annotations)).map_err(|error| error.to_string())
+        };
+        let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+        assert_eq!(layer(tar, &[]), Ok(Layer::Tar));
+        let docker = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        assert_eq!(layer(docker, &[]), Ok(Layer::Tar));
+        let file = Layer::File("Dockerfile".to_owned());
+        assert_eq!(layer("text/plain", &[(TITLE, "Dockerfile")]), Ok(file));
+        let packed = [(TITLE, "web"), (PACKED, "true")];
+        assert_eq!(layer(tar, &packed), Ok(Layer::Tar));
+        let refused = layer("text/plain", &[]).unwrap_err();
+        assert!(
+            refused.contains("has a layer of type \"text/plain\""),
+            "{refused}"
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! The last step: sends what the build wrote.
+//!
+//! The image goes to the internal registry first: blobs and manifests by digest, its provenance, then its
+//! tags, so that what a tag resolves to is complete. After that each repository of `alsoTo` gets it; one
+//! that fails is reported and fails nothing else.
+
+mod output;
+mod target;
+
+use coral_image::{ImageRef, ReferenceError, Repository, Tag};
+use coral_mirror::{Copier, CopyError, RetryPolicy, chain};
+use jiff::Timestamp;
+
+use crate::access::{self, AccessError, Grant, Grants};
+use crate::contract::{
+    AlsoTo, BuildJson, FetchRecord, OutputState, PushReport, PushedBytes, PushedOutput,
+    also_to_credential, failure_text, path,
+};
+use crate::pod::{Pod, PodError};
+use crate::provenance;
+use output::BuiltImage;
+pub use output::OutputError;
+use target::{Login, Sent, Target};
+
+/// How often a failing push is tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the internal registry, which may be starting anew: without it the build fails.
+    pub inside: RetryPolicy,
+    /// For each repository of `alsoTo`.
+    pub outside: RetryPolicy,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let policy = RetryPolicy::default();
+        Self {
+            inside: RetryPolicy {
+                limit: 9,
+                max_backoff: std::time::Duration::from_secs(30),
+            },
+            outside: policy,
+        }
+    }
+}
+
+/// Why the image could not be pushed to the internal registry. Credentials and contents of files are in none
+/// of the messages.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// What the build wrote is no image.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A reference that the controller wrote.
+    #[error("the reference {text:?}")]
+    Reference {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: ReferenceError,
+    },
+    /// A reference that is another namespace's.
+    #[error("{reference} is not below {namespace}/, where builds of this namespace may push to")]
+    Elsewhere {
+        /// The reference.
+        reference: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// A repository would have no tag.
+    #[error("{0} has no tags")]
+    NoTags(String),
+    /// How a registry is reached.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// A file of the contract.
+    #[error(transparent)]
+    Pod(#[from] PodError),
+    /// The image was not copied.
+    #[error("{repository} did not get the image")]
+    Copy {
+        /// Where it should have gone.
+        repository: String,
+        /// Why it did not.
+        #[source]
+        source: CopyError,
+    },
+    /// Something beside the image was not written.
+    #[error("{repository} did not get {what}")]
+    Write {
+        /// Where it should have gone.
+        repository: String,
+        /// What.
+        what: String,
+        /// Why it did not.
+        #[source]
+        source: coral_distribution::Error,
+    },
+}
+
+/// A repository with the tags that it gets, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    repository: Repository,
+    tags: Vec<Tag>,
+}
+
+/// Pushes the image of the pod's run. The report tells of outputs outside that failed; a failure inside
+/// is an error.
+pub async fn push(
+    pod: &Pod,
+    grants: &dyn Grants,
+    patience: Patience,
+) -> Result<PushReport, PushError> {
+    let run = pod.run()?;
+    let wanted = wanted_inside(&run)?;
+    let image = output::find(&pod.path(path::OUTPUT), run.output.limit).await?;
+    let push = Push {
+        record: pod.record()?,
+        copier: Copier::default(),
+        patience,
+        pod,
+        run: &run,
+        image: &image,
+    };
+    let (mut report, grant) = push.inside(grants, &wanted).await?;
+    for (position, also_to) in run.output.also_to.iter().enumerate() {
+        report
+            .outputs
+            .extend(push.outside(position, also_to, &grant).await);
+    }
+    Ok(report)
+}
+
+/// The repositories inside with their tags, in the order in which they are named first.
+fn wanted_inside(run: &BuildJson) -> Result<Vec<Wanted>, PushError> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let below = format!("{}/", run.namespace);
+    for text in run.output.references() {
+        let (repository, tag) = parsed(&text)?;
+        if !repository.path().as_str().starts_with(&below) {
+            return Err(PushError::Elsewhere {
+                reference: text,
+                namespace: run.namespace.clone(),
+            });
+        }
+        match wanted.iter_mut().find(|it| it.repository == repository) {
+            Some(known) => known.tags.push(tag),
+            None => wanted.push(Wanted {
+                repository,
+                tags: vec![tag],
+            }),
+        }
+    }
+    if wanted.is_empty() {
+        return Err(PushError::NoTags(run.output.registry.clone()));
+    }
+    Ok(wanted)
+}
+
+fn wanted_outside(also_to: &AlsoTo) -> Result<Wanted, PushError> {
+    let texts = also_to.tags.iter();
+    let texts = texts.map(|tag| format!("{}:{tag}", also_to.repository));
+    let found: Vec<(Repository, Tag)> =
+        texts.map(|text| parsed(&text)).collect::<Result<_, _>>()?;
+    let Some((repository, _)) = found.first().cloned() else {
+        return Err(PushError::NoTags(also_to.repository.clone()));
+    };
+    let tags = found.into_iter().map(|(_, tag)| tag).collect();
+    Ok(Wanted { repository, tags })
+}
+
+fn parsed(text: &str) -> Result<(Repository, Tag), PushError> {
+    let fail = |source| PushError::Reference {
+        text: text.to_owned(),
+        source,
+    };
+    let reference = ImageRef::parse(text).map_err(fail)?;
+    let tag = reference.tag().cloned().unwrap_or_else(Tag::latest);
+    Ok((reference.repository().clone(), tag))
+}
+
+/// One push of one image.
+struct Push<'a> {
+    pod: &'a Pod,
+    run: &'a BuildJson,
+    record: FetchRecord,
+    image: &'a BuiltImage,
+    copier: Copier,
+    patience: Patience,
+}
+
+impl Push<'_> {
+    /// Pushes to the internal registry. The grant is what the controller said last.
+    async fn inside(
+        &self,
+        grants: &dyn Grants,
+        wanted: &[Wanted],
+    ) -> Result<(PushReport, Grant), PushError> {
+        let host = wanted[0].repository.host();
+        let client = access::internal(self.pod, host)?;
+        let mut login = Login::granted(client, grants).await?;
+        let mut report = PushReport {
+            digest: self.image.digest().to_string(),
+            outputs: Vec::new(),
+            bytes: PushedBytes::default(),
+        };
+        for wanted in wanted {
+            let mut target = Target::new(wanted, &mut login, self.patience.inside);
+            let sent = target.send(&self.copier, self.image).await?;
+            let note = self.attach(&mut target).await;
+            target.tag(self.image).await?;
+            report.bytes.pushed += sent.pushed;
+            report.bytes.mounted += sent.mounted;
+            report
+                .outputs
+                .extend(pushed(wanted, self.image, note.as_deref()));
+        }
+        let grant = login.grant().expect("the internal registry has one");
+        Ok((report, grant.clone()))
+    }
+
+    /// Pushes to one repository outside.
+    async fn outside(&self, position: usize, also_to: &AlsoTo, grant: &Grant) -> Vec<PushedOutput> {
+        let failed = |error: &PushError| {
+            let message = failure_text(&chain(error));
+            tracing::warn!(repository = also_to.repository, error = %message, "not pushed");
+            let output = |tag: &String| PushedOutput {
+                reference: format!("{}:{tag}", also_to.repository),
+                digest: None,
+                state: OutputState::Failed,
+                message: Some(message.clone()),
+            };
+            also_to.tags.iter().map(output).collect()
+        };
+        let wanted = match wanted_outside(also_to) {
+            Ok(wanted) => wanted,
+            Err(error) => return failed(&error),
+        };
+        match self.send_outside(position, &wanted, grant).await {
+            Ok(note) => pushed(&wanted, self.image, note.as_deref()).collect(),
+            Err(error) => failed(&error),
+        }
+    }
+
+    async fn send_outside(
+        &self,
+        position: usize,
+        wanted: &Wanted,
+        grant: &Grant,
+    ) -> Result<Option<String>, PushError> {
+        let folder = self.pod.path(&also_to_credential(position));
+        let (client, credentials) = access::outside(&folder, wanted.repository.host())?;
+        let mut login = Login::constant(client, credentials, grant.clone());
+        let mut target = Target::new(wanted, &mut login, self.patience.outside);
+        let _: Sent = target.send(&self.copier, self.image).await?;
+        let note = self.attach(&mut target).await;
+        target.tag(self.image).await?;
+        Ok(note)
+    }
+
+    /// Attaches the provenance; what is to be said if that does not work. An image without provenance
+    /// is of more use than none.
+    async fn attach(&self, target: &mut Target<'_, '_>) -> Option<String> {
+        let now = Timestamp::now();
+        let grant = target.login().grant();
+        let statement = provenance::statement(&provenance::Facts {
+            run: self.run,
+            record: &self.record,
+            grant,
+            repository: target.repository(),
+            image: self.image.manifest(),
+            now,
+        });
+        let error = target.attach(self.image, &statement, now).await.err()?;
+        let message = failure_text(&format!("pushed without provenance: {}", chain(&error)));
+        tracing::warn!(repository = %target.repository(), message);
+        Some(message)
+    }
+}
+
+/// The outputs of a repository that has the image.
+fn pushed(
+    wanted: &Wanted,
+    image: &BuiltImage,
+    note: Option<&str>,
+) -> impl Iterator<Item = PushedOutput> {
+    let digest = image.digest().to_string();
+    wanted.tags.iter().map(move |tag| PushedOutput {
+        reference: format!("{}:{tag}", wanted.repository),
+        digest: Some(digest.clone()),
+        state: OutputState::Pushed,
+        message: note.map(ToOwned::to_owned),
+    })
+}

@@ -1,0 +1,119 @@
+//! The step `fetch`, from the files of a pod to the source folder.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod pod;
+
+use coral_build::{Grants, fetch};
+use coral_image::Host;
+use coral_testkit::{FaultRegistry, ImageBuilder};
+use serde_json::json;
+
+use pod::{NoGrants, Password, TestPod, basic, chain};
+
+/// A tar with one file.
+fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, content).unwrap();
+    tar.into_inner().unwrap()
+}
+
+async fn fetched(pod: &TestPod, grants: &dyn Grants, input: &[u8]) -> Result<u64, String> {
+    let input = std::io::Cursor::new(input.to_vec());
+    let report = fetch(&pod.pod, grants, input).await;
+    report
+        .map(|report| report.bytes)
+        .map_err(|error| chain(&error))
+}
+
+#[tokio::test]
+async fn a_stream_is_unpacked_and_what_it_was_is_recorded() {
+    let pod = TestPod::new(&json!({"limit": 1 << 20, "stream": {}}), &["team-a/shop:1"]);
+    let tar = tar_of("Dockerfile", b"FROM x");
+    assert_eq!(fetched(&pod, &NoGrants, &tar).await, Ok(6));
+    assert_eq!(pod.read("coral/source/Dockerfile"), "FROM x");
+    assert!(pod.read("coral/record/fetch.json").contains("started"));
+}
+
+#[tokio::test]
+async fn a_stream_beyond_the_limit_is_refused_with_the_limit() {
+    let pod = TestPod::new(&json!({"limit": 8192, "stream": {}}), &["team-a/shop:1"]);
+    let tar = tar_of("large", &[1; 10_000]);
+    let refused = fetched(&pod, &NoGrants, &tar).await.unwrap_err();
+    assert!(refused.contains("larger than 8192 bytes"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_config_map_and_a_volume_are_copied_from_where_they_are_mounted() {
+    for source in [
+        json!({"limit": 1 << 20, "configMap": {}}),
+        json!({"limit": 1 << 20, "pvc": {}}),
+    ] {
+        let pod = TestPod::new(&source, &["team-a/shop:1"]);
+        pod.write("coral/input/Dockerfile", "FROM x");
+        assert_eq!(fetched(&pod, &NoGrants, b"").await, Ok(6));
+        assert_eq!(pod.read("coral/source/Dockerfile"), "FROM x");
+    }
+}
+
+#[tokio::test]
+async fn an_image_inside_is_read_with_the_controllers_credential() {
+    let registry = FaultRegistry::start_with_auth(basic("token", "secret")).await;
+    let image = ImageBuilder::new(1)
+        .layer(tar_of("one", b"1"))
+        .layer(tar_of("two", b"22"))
+        .tag("1")
+        .build();
+    registry.load("team-a/source", &image);
+    let reference = format!("{}/team-a/source:1", registry.host());
+    let source = json!({"limit": 1 << 20, "image": {"reference": reference}});
+    let pod = TestPod::at(&registry.host(), &source, &["team-a/shop:1"]);
+    let password = Password::new(&Host::parse(&registry.host()).unwrap(), "secret");
+    assert_eq!(fetched(&pod, &password, b"").await, Ok(3));
+    assert_eq!(pod.read("coral/source/two"), "22");
+    let record = pod.read("coral/record/fetch.json");
+    assert!(record.contains(&image.digest().to_string()), "{record}");
+}
+
+#[tokio::test]
+async fn an_image_outside_is_read_with_the_secret_of_the_source_and_never_with_the_controllers() {
+    let registry = FaultRegistry::start_with_auth(basic("user", "password")).await;
+    let image = ImageBuilder::new(1).layer(tar_of("one", b"1")).build();
+    registry.load("source", &image);
+    let reference = format!("{}/source@{}", registry.host(), image.digest());
+    let source = json!({"limit": 1 << 20, "image": {"reference": reference}});
+    let pod = TestPod::new(&source, &["team-a/shop:1"]);
+    let refused = fetched(&pod, &NoGrants, b"").await.unwrap_err();
+    assert!(refused.contains("401"), "{refused}");
+    pod.write_docker_config(
+        "coral/source-credential",
+        &registry.host(),
+        "user",
+        "password",
+    );
+    assert_eq!(fetched(&pod, &NoGrants, b"").await, Ok(1));
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_or_whose_bytes_are_wrong_is_an_error_that_says_so() {
+    let registry = FaultRegistry::start().await;
+    let image = ImageBuilder::new(1)
+        .layer(tar_of("one", b"1"))
+        .tag("1")
+        .build();
+    registry.load("source", &image);
+    let fetch_it = async |version: &str| {
+        let reference = format!("{}/source{version}", registry.host());
+        let source = json!({"limit": 1 << 20, "image": {"reference": reference}});
+        fetched(&TestPod::new(&source, &["team-a/shop:1"]), &NoGrants, b"").await
+    };
+    let missing = fetch_it(":2").await.unwrap_err();
+    assert!(missing.contains("404"), "{missing}");
+    let layer = coral_image::Algorithm::Sha256.digest(&tar_of("one", b"1"));
+    registry.spoil_blob("source", &layer, tar_of("one", b"2"));
+    let wrong = fetch_it(":1").await.unwrap_err();
+    assert!(wrong.contains("sha256:"), "{wrong}");
+}
