@@ -34,8 +34,11 @@ async fn a_stream_is_unpacked_and_what_it_was_is_recorded() {
     let pod = TestPod::new(&json!({"limit": 1 << 20, "stream": {}}), &["team-a/shop:1"]);
     let tar = tar_of("Dockerfile", b"FROM x");
     assert_eq!(fetched(&pod, &NoGrants, &tar).await, Ok(6));
-    assert_eq!(pod.read("coral/source/Dockerfile"), "FROM x");
-    assert!(pod.read("coral/record/fetch.json").contains("started"));
+    assert_eq!(pod.read("coral-build/source/Dockerfile"), "FROM x");
+    assert!(
+        pod.read("coral-build/record/fetch.json")
+            .contains("started")
+    );
 }
 
 #[tokio::test]
@@ -53,9 +56,9 @@ async fn a_config_map_and_a_volume_are_copied_from_where_they_are_mounted() {
         json!({"limit": 1 << 20, "pvc": {}}),
     ] {
         let pod = TestPod::new(&source, &["team-a/shop:1"]);
-        pod.write("coral/input/Dockerfile", "FROM x");
+        pod.write("coral-build/input/Dockerfile", "FROM x");
         assert_eq!(fetched(&pod, &NoGrants, b"").await, Ok(6));
-        assert_eq!(pod.read("coral/source/Dockerfile"), "FROM x");
+        assert_eq!(pod.read("coral-build/source/Dockerfile"), "FROM x");
     }
 }
 
@@ -73,8 +76,8 @@ async fn an_image_inside_is_read_with_the_controllers_credential() {
     let pod = TestPod::at(&registry.host(), &source, &["team-a/shop:1"]);
     let password = Password::new(&Host::parse(&registry.host()).unwrap(), "secret");
     assert_eq!(fetched(&pod, &password, b"").await, Ok(3));
-    assert_eq!(pod.read("coral/source/two"), "22");
-    let record = pod.read("coral/record/fetch.json");
+    assert_eq!(pod.read("coral-build/source/two"), "22");
+    let record = pod.read("coral-build/record/fetch.json");
     assert!(record.contains(&image.digest().to_string()), "{record}");
 }
 
@@ -89,7 +92,7 @@ async fn an_image_outside_is_read_with_the_secret_of_the_source_and_never_with_t
     let refused = fetched(&pod, &NoGrants, b"").await.unwrap_err();
     assert!(refused.contains("401"), "{refused}");
     pod.write_docker_config(
-        "coral/source-credential",
+        "coral-build/source-credential",
         &registry.host(),
         "user",
         "password",

@@ -130,7 +130,7 @@ async fn an_image_gets_all_its_tags_inside_and_a_second_push_sends_nothing() {
         IndexBuilder::of_platforms(2, &["linux/amd64", "linux/arm64"], &[4000]).build(),
     ] {
         let pod = TestPod::with_output(&source(), &output(&registry, &tags, &json!([])));
-        write_layout(&pod, "coral/output", &built);
+        write_layout(&pod, "coral-build/output", &built);
         let report = pushed(&pod, &password(&registry)).await.unwrap();
         assert_eq!(report.digest, built.digest().to_string());
         let references: Vec<_> = report.outputs.iter().map(|o| &o.reference).collect();
@@ -169,7 +169,7 @@ async fn an_archive_is_pushed_like_a_folder() {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_dir_all(".", pod.path("layout")).unwrap();
     std::fs::write(
-        pod.path("coral/output/image.tar"),
+        pod.path("coral-build/output/image.tar"),
         tar.into_inner().unwrap(),
     )
     .unwrap();
@@ -184,9 +184,9 @@ async fn the_provenance_names_source_builder_arguments_and_times_and_no_values_o
     let built = ImageBuilder::new(1).layer_of(5000).build();
     let git = json!({"limit": 1, "git": {"url": "https://git.example/shop.git", "ref": "main"}});
     let pod = TestPod::with_output(&git, &output(&registry, &["team-a/shop:3"], &json!([])));
-    write_layout(&pod, "coral/output", &built);
+    write_layout(&pod, "coral-build/output", &built);
     pod.write(
-        "coral/record/fetch.json",
+        "coral-build/record/fetch.json",
         r#"{"commit": "c0ffee", "started": "2026-11-27T09:00:00Z"}"#,
     );
     let mut grants = password(&registry);
@@ -230,8 +230,13 @@ async fn an_output_outside_gets_the_image_with_its_own_credential() {
     let also_to =
         json!([{"repository": format!("{}/acme/shop", outside.host()), "tags": ["3", "4"]}]);
     let pod = TestPod::with_output(&source(), &output(&registry, &["team-a/shop:3"], &also_to));
-    write_layout(&pod, "coral/output", &built);
-    pod.write_docker_config("coral/credentials/0", &outside.host(), "acme", "other");
+    write_layout(&pod, "coral-build/output", &built);
+    pod.write_docker_config(
+        "coral-build/credentials/0",
+        &outside.host(),
+        "acme",
+        "other",
+    );
     let report = pushed(&pod, &password(&registry)).await.unwrap();
     assert_eq!(report.outputs.len(), 3);
     assert_eq!(outside.tags("acme/shop").get("4"), Some(&built.digest()));
@@ -250,9 +255,19 @@ async fn outputs_outside_that_fail_are_reported_and_fail_nothing_else() {
         |path: &str| json!({"repository": format!("{}/{path}", outside.host()), "tags": ["3"]});
     let also_to = json!([at("first"), at("second")]);
     let pod = TestPod::with_output(&source(), &output(&registry, &["team-a/shop:3"], &also_to));
-    write_layout(&pod, "coral/output", &built);
-    pod.write_docker_config("coral/credentials/0", &outside.host(), "acme", "wrong-word");
-    pod.write_docker_config("coral/credentials/1", &outside.host(), "acme", "other");
+    write_layout(&pod, "coral-build/output", &built);
+    pod.write_docker_config(
+        "coral-build/credentials/0",
+        &outside.host(),
+        "acme",
+        "wrong-word",
+    );
+    pod.write_docker_config(
+        "coral-build/credentials/1",
+        &outside.host(),
+        "acme",
+        "other",
+    );
     let report = pushed(&pod, &password(&registry)).await.unwrap();
     let states: Vec<_> = report.outputs.iter().map(|output| output.state).collect();
     let (pushed, failed) = (OutputState::Pushed, OutputState::Failed);
@@ -274,7 +289,7 @@ async fn a_registry_that_fails_for_a_while_gets_the_image_all_the_same() {
         &source(),
         &output(&registry, &["team-a/shop:3"], &json!([])),
     );
-    write_layout(&pod, "coral/output", &built);
+    write_layout(&pod, "coral-build/output", &built);
     let report = pushed(&pod, &password(&registry)).await.unwrap();
     assert_eq!(report.outputs[0].message, None);
     assert_eq!(registry.difference("team-a/shop", &built), None);
@@ -290,7 +305,7 @@ async fn a_registry_that_stays_down_fails_the_push_and_gets_no_tag() {
     );
     write_layout(
         &pod,
-        "coral/output",
+        "coral-build/output",
         &ImageBuilder::new(1).layer_of(50).build(),
     );
     let failed = pushed(&pod, &password(&registry)).await.unwrap_err();
@@ -320,7 +335,7 @@ async fn a_credential_that_ends_soon_is_renewed() {
     );
     write_layout(
         &pod,
-        "coral/output",
+        "coral-build/output",
         &ImageBuilder::new(1).layer_of(50).build(),
     );
     let grants = ShortLived(password(&registry).0, AtomicUsize::new(0));
@@ -337,7 +352,7 @@ async fn without_a_credential_nothing_is_pushed() {
     );
     write_layout(
         &pod,
-        "coral/output",
+        "coral-build/output",
         &ImageBuilder::new(1).layer_of(50).build(),
     );
     let failed = pushed(&pod, &NoGrants).await.unwrap_err();
@@ -355,7 +370,7 @@ async fn a_tag_of_another_namespace_is_refused_before_anything_is_sent() {
         let pod = TestPod::with_output(&source(), &output(&registry, &[tag], &json!([])));
         write_layout(
             &pod,
-            "coral/output",
+            "coral-build/output",
             &ImageBuilder::new(1).layer_of(50).build(),
         );
         let failed = pushed(&pod, &password(&registry)).await.unwrap_err();
@@ -378,16 +393,17 @@ async fn an_output_that_is_no_image_is_an_error_that_says_what_is_wrong() {
     let built = ImageBuilder::new(1).layer_of(5000).build();
     let said = failed(&|_| ()).await;
     assert!(said.contains("the build wrote no image"), "{said}");
-    let said = failed(&|pod| pod.write("coral/output/index.json", "{not json")).await;
+    let said = failed(&|pod| pod.write("coral-build/output/index.json", "{not json")).await;
     assert!(said.contains("not JSON"), "{said}");
-    let said = failed(&|pod| pod.write("coral/output/index.json", r#"{"manifests": []}"#)).await;
+    let said =
+        failed(&|pod| pod.write("coral-build/output/index.json", r#"{"manifests": []}"#)).await;
     assert!(said.contains("has no manifest"), "{said}");
-    let said = failed(&|pod| pod.write("coral/output/image.tar", "not a tar")).await;
+    let said = failed(&|pod| pod.write("coral-build/output/image.tar", "not a tar")).await;
     assert!(said.contains("not a tar"), "{said}");
     let too_large = |pod: &TestPod| {
-        write_layout(pod, "coral/output", &built);
+        write_layout(pod, "coral-build/output", &built);
         let large = vec![0; 2 << 20];
-        std::fs::write(pod.path("coral/output/large"), large).unwrap();
+        std::fs::write(pod.path("coral-build/output/large"), large).unwrap();
     };
     let said = failed(&too_large).await;
     assert!(said.contains("larger than 1048576 bytes"), "{said}");
@@ -404,8 +420,8 @@ async fn a_layout_that_lies_about_a_digest_is_refused_and_gets_no_tag() {
             &source(),
             &output(&registry, &["team-a/shop:3"], &json!([])),
         );
-        write_layout(&pod, "coral/output", &built);
-        let file = pod.path(&format!("coral/output/blobs/sha256/{}", digest.hex()));
+        write_layout(&pod, "coral-build/output", &built);
+        let file = pod.path(&format!("coral-build/output/blobs/sha256/{}", digest.hex()));
         let mut bytes = std::fs::read(&file).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&file, bytes).unwrap();
@@ -428,19 +444,20 @@ async fn no_link_of_the_output_is_followed_and_no_file_is_quoted() {
             &output(&registry, &["team-a/shop:3"], &json!([])),
         );
         pod.write(
-            "coral/credentials/0/index.json",
+            "coral-build/credentials/0/index.json",
             r#"{"manifests": "s3cret"}"#,
         );
-        write_layout(&pod, "coral/credentials/0", &built);
+        write_layout(&pod, "coral-build/credentials/0", &built);
         let target = match name {
             "image.tar" => "../credentials/0/index.json".to_owned(),
             name => format!("../credentials/0/{name}"),
         };
         if name == "blobs" {
-            let index = pod.read("coral/credentials/0/index.json");
-            pod.write("coral/output/index.json", &index);
+            let index = pod.read("coral-build/credentials/0/index.json");
+            pod.write("coral-build/output/index.json", &index);
         }
-        std::os::unix::fs::symlink(target, pod.path(&format!("coral/output/{name}"))).unwrap();
+        std::os::unix::fs::symlink(target, pod.path(&format!("coral-build/output/{name}")))
+            .unwrap();
         let said = pushed(&pod, &password(&registry)).await.unwrap_err();
         let refused = said.contains("is a symbolic link") || said.contains("wrote no image");
         assert!(refused && !said.contains("s3cret"), "{said}");

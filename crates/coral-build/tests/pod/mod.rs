@@ -33,7 +33,7 @@ impl TestPod {
         let pod = Pod::beneath(folder.path());
         let made = Self { pod, folder };
         for path in ["source", "output", "record", "registries", "input"] {
-            std::fs::create_dir_all(made.path(&format!("coral/{path}"))).unwrap();
+            std::fs::create_dir_all(made.path(&format!("coral-build/{path}"))).unwrap();
         }
         let run = json!({
             "name": "shop", "namespace": "team-a", "uid": "7c9e", "run": "0123abcd",
@@ -44,7 +44,7 @@ impl TestPod {
             },
             "output": output,
         });
-        made.write("coral/registries/build.json", &run.to_string());
+        made.write("coral-build/registries/build.json", &run.to_string());
         made
     }
 
