@@ -1,11 +1,15 @@
-//! The certificate authority of the installation, and the certificates of the webhook.
+//! The certificate authority of the installation, the certificates of the webhook and of the
+//! controller's credential endpoint, and the key that signs credentials.
 //!
 //! The authority lives in the Secret `coral-ca`. It is created if it is not there, and never
 //! written again: of two controllers that create it, the later one takes what the first one made,
 //! and one that cannot be read is left for a person to look at. What clients trust goes to the
-//! webhook's configuration and, for the agents, into the ConfigMap `coral` of their namespace.
+//! webhook's configuration and, for the agents, into the ConfigMap `coral` of their namespace. The
+//! signing key lies in the Secret `coral-tokens` and is kept in the same way; its public part goes to
+//! the Registries.
 
 pub(crate) mod certificate;
+pub(crate) mod token_key;
 
 use std::collections::BTreeMap;
 
@@ -25,12 +29,17 @@ use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::secrets::SecretProblem;
 use certificate::{Authority, CertificateError, Names, Pair, due};
+use token_key::{TOKENS_SECRET, TokenKey};
 
 /// The Secret of the authority, in the controller's namespace.
 pub(crate) const CA_SECRET: &str = "coral-ca";
 /// The webhook's Secret, Service and configuration.
 const WEBHOOK_SECRET: &str = "coral-webhook-tls";
 const WEBHOOK_SERVICE: &str = "coral-webhook";
+/// The Secret with the certificate of the controller's own endpoint.
+pub(crate) const CONTROLLER_SECRET: &str = "coral-controller-tls";
+/// The controller's Service.
+pub(crate) const CONTROLLER_SERVICE: &str = "coral-controller";
 /// The name of the webhook's configuration.
 pub(crate) const WEBHOOK_CONFIGURATION: &str = "coral";
 const WEBHOOK: &str = "pods.image.stvz.io";
@@ -100,20 +109,22 @@ impl CaPart {
         }
     }
 
-    /// The webhook's certificate; says when it is to be renewed.
-    async fn keep_webhook_certificate(
+    /// The certificate of one of Coral's own Services; says when it is to be renewed.
+    async fn keep_certificate(
         &self,
+        secret: &str,
+        service: &str,
         authority: &Authority,
         now: Timestamp,
     ) -> Result<Timestamp, PassError> {
-        let key = self.own(WEBHOOK_SECRET);
+        let key = self.own(secret);
         let secret = match self.context.secrets.get(Self::NAME, &key).await {
             Ok(secret) => Some(secret),
             Err(SecretProblem::Missing(_)) => None,
             Err(problem) => return Err(problem.into()),
         };
         let pair = secret.as_deref().and_then(pair_of);
-        let names = service_names(WEBHOOK_SERVICE, &self.context.config.namespace);
+        let names = service_names(service, &self.context.config.namespace);
         let trusted = secret.as_deref().and_then(|it| text(it, BUNDLE_KEY));
         match due(pair.as_ref(), &names, authority, now) {
             Ok(renewal) if trusted.as_deref() == Some(authority.bundle()) => Ok(renewal),
@@ -130,6 +141,30 @@ impl CaPart {
                 Ok(renewal.unwrap_or(now))
             }
         }
+    }
+
+    /// The key that signs credentials: the one that is there, or a new one. One that cannot be read
+    /// is left for a person to look at.
+    async fn keep_token_key(&self) -> Result<TokenKey, PassError> {
+        let key = self.own(TOKENS_SECRET);
+        let found = match self.context.secrets.get(Self::NAME, &key).await {
+            Ok(secret) => secret,
+            Err(SecretProblem::Missing(_)) => {
+                let secret = token_key::new_secret(&key)?;
+                match self.writer.create(&secret).await {
+                    Ok(_) => {
+                        tracing::info!(secret = %key, "signing key of credentials created");
+                        secret.into()
+                    }
+                    Err(error) if error.is_already_exists() => {
+                        self.writer.get::<Secret>(&key).await?.ok_or(error)?.into()
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(problem) => return Err(problem.into()),
+        };
+        Ok(TokenKey::read(&key, &found)?)
     }
 
     async fn apply_secret(
@@ -209,7 +244,14 @@ impl Part for CaPart {
         }
         self.context.shared.ca.set(authority.bundle().to_owned());
         self.context.shared.authority.set(authority.clone());
-        let renewal = self.keep_webhook_certificate(&authority, now).await?;
+        // Each of these works without the others.
+        let webhook = self.keep_certificate(WEBHOOK_SECRET, WEBHOOK_SERVICE, &authority, now);
+        let webhook = webhook.await;
+        let own = self.keep_certificate(CONTROLLER_SECRET, CONTROLLER_SERVICE, &authority, now);
+        let own = own.await;
+        let token_key = self.keep_token_key().await?;
+        self.context.shared.token_keys.set(token_key.public());
+        let renewal = webhook?.min(own?);
         match failed {
             Some(error) => Err(error.into()),
             None => Ok(Wake::At(renewal)),

@@ -16,6 +16,7 @@ mod ca;
 mod changes;
 mod cluster;
 mod context;
+mod credentials;
 mod events;
 mod follow;
 mod gauges;

@@ -7,9 +7,11 @@ use std::time::Duration;
 use coral_rt::Health;
 use kube::Client;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::credentials::{self, CredentialMetrics};
 use crate::leader::{Leader, Timing};
 use crate::metrics::Metrics;
 use crate::parts;
@@ -30,6 +32,8 @@ pub struct Config {
     pub nodes_namespace: String,
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     pub listen: SocketAddr,
+    /// Address of the endpoint where pods get credentials (HTTPS).
+    pub credentials_listen: SocketAddr,
     /// The image of what the controller creates; none: that of its own pod.
     pub image: Option<String>,
 }
@@ -40,7 +44,7 @@ pub enum RunError {
     /// No cluster to talk to.
     #[error("no access to a Kubernetes API server: {0}")]
     Client(#[source] kube::Error),
-    /// The address of `/healthz` cannot be listened on.
+    /// The address of `/healthz` or of credentials cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
@@ -62,13 +66,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let (health, metrics) = (Health::default(), Metrics::default());
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    let credential_metrics = CredentialMetrics::default();
+    credential_metrics.register(&mut registry);
     let listen = config.listen;
+    let unheard = |address| move |source| RunError::Listen { address, source };
     let server = coral_rt::serve_health(listen, health.clone(), Arc::new(registry)).await;
-    let server = server.map_err(|source| RunError::Listen {
-        address: listen,
-        source,
-    })?;
+    let server = server.map_err(unheard(listen))?;
+    let address = config.credentials_listen;
+    let listener = TcpListener::bind(address).await.map_err(unheard(address))?;
+    // Every controller answers, also one that waits for the lease.
+    let credentials = tokio::spawn(credentials::serve(
+        listener,
+        config.namespace.clone(),
+        client.clone(),
+        credential_metrics,
+        stop.clone(),
+    ));
     let ended = lead(config, client, &health, &metrics, &stop).await;
+    credentials.abort();
     server.abort();
     ended
 }

@@ -71,6 +71,7 @@ pub(crate) fn context() -> (Context, Server) {
         namespace: "coral-system".to_owned(),
         nodes_namespace: "coral-nodes".to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
+        credentials_listen: ([127, 0, 0, 1], 0).into(),
         image: Some("example.org/coral:1".to_owned()),
     };
     (Context::new(config, client), server)

@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) ca: Published<String>,
     /// What issues certificates. Published by the CA part, together with `ca`.
     pub(crate) authority: Published<Authority>,
+    /// The public keys whose credentials Registries take, as PEM. Published by the CA part.
+    pub(crate) token_keys: Published<String>,
 }
 
 impl Shared {
@@ -107,6 +109,7 @@ impl Shared {
             own_image: Published::new(changes, Topic::RegistryAccess),
             ca: Published::new(changes, Topic::Ca),
             authority: Published::new(changes, Topic::Ca),
+            token_keys: Published::new(changes, Topic::Ca),
         }
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct ControllerArguments {
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "CORAL_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = address)]
     listen: SocketAddr,
+    /// Address where the pods of builds get credentials (HTTPS)
+    #[arg(long, env = "CORAL_CREDENTIALS_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDR", value_parser = address)]
+    credentials_listen: SocketAddr,
     /// Image of what the controller creates [default: that of its own pod]
     #[arg(long, env = "CORAL_IMAGE", value_name = "IMAGE")]
     image: Option<String>,
@@ -55,6 +58,7 @@ pub(crate) async fn run(
         namespace: arguments.pod_namespace,
         nodes_namespace: arguments.nodes_namespace,
         listen: arguments.listen,
+        credentials_listen: arguments.credentials_listen,
         image: arguments.image,
     };
     coral_controller::run(config, stop)

@@ -135,7 +135,12 @@ async fn remove_admission(calls: &Calls) -> Result<(), Failure> {
 }
 
 async fn remove_own(calls: &Calls) -> Result<(), Failure> {
-    for name in ["coral-ca", "coral-webhook-tls"] {
+    for name in [
+        "coral-ca",
+        "coral-controller-tls",
+        "coral-tokens",
+        "coral-webhook-tls",
+    ] {
         calls
             .delete(&calls.namespaced::<Secret>(SYSTEM), name)
             .await?;

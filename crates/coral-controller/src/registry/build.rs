@@ -26,6 +26,8 @@ pub(super) const PASSWORD_HASH: &str = "registry.stvz.io/password-sha256";
 pub(super) const CONFIG_HASH: &str = "registry.stvz.io/config";
 /// The key of the ConfigMap of public repositories.
 pub(super) const PUBLIC_KEY: &str = "public.json";
+/// The public keys of tokens in the same ConfigMap.
+pub(super) const TOKEN_KEYS_KEY: &str = "tokens.pem";
 /// The key of the Secret of users.
 pub(super) const HTPASSWD_KEY: &str = "htpasswd";
 const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
@@ -173,12 +175,18 @@ impl<'a> Builder<'a> {
         }
     }
 
-    pub(super) fn public(&self, list: &PublicList) -> Value {
+    /// What the registry follows and is not secret: the public paths, and the public keys whose
+    /// tokens it takes, if they are known.
+    pub(super) fn public(&self, list: &PublicList, token_keys: Option<&str>) -> Value {
         let owned = Owned::of(&self.key);
-        json!({
+        let mut map = json!({
             "metadata": self.metadata(&owned.public.name),
             "data": {PUBLIC_KEY: list.text()},
-        })
+        });
+        if let Some(keys) = token_keys {
+            map["data"][TOKEN_KEYS_KEY] = json!(keys);
+        }
+        map
     }
 
     pub(super) fn stateful_set(&self, image: &str, cluster_ip: std::net::IpAddr) -> Value {
@@ -252,6 +260,7 @@ impl<'a> Builder<'a> {
             "--htpasswd=/auth/htpasswd",
             &format!("--allow-push={PUSH_USER}=**"),
             &format!("--public=/public/{PUBLIC_KEY}"),
+            &format!("--token-keys=/public/{TOKEN_KEYS_KEY}"),
             &format!("--host={}", self.host()),
             &format!("--host={}", endpoint_host(cluster_ip)),
         ]

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{
-    Builder, CONFIG_HASH, Owned, PASSWORD_HASH, PUBLIC_KEY, PublicList, bounded, covers,
-    endpoint_host, password_of,
+    Builder, CONFIG_HASH, Owned, PASSWORD_HASH, PUBLIC_KEY, PublicList, TOKEN_KEYS_KEY, bounded,
+    covers, endpoint_host, password_of,
 };
 use super::observe::{Observed, Whose, whose};
 use super::outlook::{Outlook, Saying, of_workload};
@@ -193,6 +193,10 @@ pub(super) fn hash(text: &str) -> String {
 fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> PublicList {
     let found = seen.found.public.as_deref();
     let before = found.and_then(list_in);
+    // Keys that are not known yet stay as they were.
+    let keys_before = found.and_then(token_keys_in);
+    let keys = seen.token_keys.as_ref().map(|keys| keys.as_str());
+    let keys = keys.or(keys_before);
     let wanted = match (&seen.public, &before) {
         (Some(wanted), _) => {
             let (kept, left_out) = bounded(wanted);
@@ -208,7 +212,8 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
         (None, None) => BTreeSet::new(),
     };
     let generation = match &before {
-        Some(before) if before.paths == wanted => before.generation,
+        // The Registry that has loaded the generation has the keys too: both are one volume.
+        Some(before) if before.paths == wanted && keys == keys_before => before.generation,
         Some(before) => before.generation + 1,
         None => {
             seen.registry
@@ -223,11 +228,16 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
         generation,
         paths: wanted,
     };
-    let desired = builder.public(&list);
+    let desired = builder.public(&list, keys);
     if !is_covered(found, &desired) {
         plan.actions.push(Action::ApplyPublic(desired));
     }
     list
+}
+
+fn token_keys_in(map: &ConfigMap) -> Option<&str> {
+    let keys = map.data.as_ref()?.get(TOKEN_KEYS_KEY)?;
+    Some(keys.as_str())
 }
 
 fn list_in(map: &ConfigMap) -> Option<PublicList> {

@@ -32,6 +32,8 @@ pub(super) struct Observed {
     pub(super) image: String,
     /// `None` until the CA part has one.
     pub(super) authority: Option<Arc<Authority>>,
+    /// The public keys of tokens, as PEM; `None` until the CA part has one.
+    pub(super) token_keys: Option<Arc<String>>,
     /// The public repositories that mirrors want; `None` while that is not known.
     pub(super) public: Option<BTreeSet<String>>,
     /// What the Registry said it has loaded.
@@ -96,6 +98,7 @@ impl RegistryPart {
             found: Found::default(),
             image: self.image.clone().unwrap_or_default(),
             authority: None,
+            token_keys: None,
             public: public.and_then(|all| all.of(&key)),
             answer: self.loaded.answer(&key),
             confirmed: self.confirmed.get(&key).cloned(),
@@ -116,6 +119,7 @@ impl RegistryPart {
         }
         // Last: it may have come while the API server was asked.
         observed.authority = shared.authority.get();
+        observed.token_keys = shared.token_keys.get();
         Ok(observed)
     }
 

@@ -24,6 +24,7 @@ fn fresh(spec: &Value) -> Observed {
         found: Found::default(),
         image: "example.org/coral:1".to_owned(),
         authority: Some(Arc::new(Authority::generate(now()).unwrap())),
+        token_keys: None,
         public: Some(BTreeSet::new()),
         answer: super::super::loaded::Answer::default(),
         confirmed: None,
@@ -502,4 +503,27 @@ fn what_the_pod_waits_for_is_in_the_condition() {
     let (_, reason, message) = condition(&seen, "Ready");
     assert_eq!(reason, "PodNotRunning");
     assert!(message.contains("ErrImagePull: not found"), "{message}");
+}
+
+/// The Registry that says which generation it has loaded has the keys of that generation.
+#[test]
+fn keys_of_tokens_reach_the_registry_as_a_new_generation_and_stay_while_they_are_unknown() {
+    let mut seen = running(&json!({}));
+    let told = |seen: &Observed| {
+        let map = seen.found.public.clone().unwrap();
+        let generation = list_in(&map).unwrap().generation;
+        (token_keys_in(&map).map(str::to_owned), generation)
+    };
+    assert_eq!(told(&seen), (None, 1));
+    for (keys, expected) in [
+        (Some("first"), (Some("first"), 2)),
+        (Some("first"), (Some("first"), 2)),
+        (None, (Some("first"), 2)),
+        (Some("second"), (Some("second"), 3)),
+    ] {
+        seen.token_keys = keys.map(|keys| Arc::new(keys.to_owned()));
+        settle(&mut seen);
+        let (keys, generation) = expected;
+        assert_eq!(told(&seen), (keys.map(str::to_owned), generation));
+    }
 }

@@ -1,0 +1,86 @@
+//! What the API server says about a pod that asks.
+
+use coral_api::Registry;
+use coral_api::image_build::ImageBuild;
+use coral_build::contract::Step;
+use k8s_openapi::api::authentication::v1::TokenReview;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt as _};
+
+use super::decide::{Denied, Seen, build_of, job_of};
+use super::identity::{Identity, identity, review};
+use crate::ObjectKey;
+use crate::api::{ApiError, Writer, call};
+
+/// Why nothing was decided.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    /// The pod may not have it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The API server gave no answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// Asks the API server. Nothing is taken from a watch: what is decided by is as new as can be.
+pub(super) struct Observer {
+    client: Client,
+    reader: Writer,
+}
+
+impl Observer {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            reader: Writer::new(client.clone(), "coral-controller-credentials"),
+            client,
+        }
+    }
+
+    /// Whose token it is.
+    pub(super) async fn identify(&self, token: &str) -> Result<Identity, Problem> {
+        let reviews = Api::<TokenReview>::all(self.client.clone());
+        let (params, question) = (PostParams::default(), review(token));
+        let asking = reviews.create(&params, &question);
+        let answer = call::<TokenReview, _>("create", &ObjectKey::cluster(""), asking).await?;
+        Ok(identity(&answer)?)
+    }
+
+    /// What there is of the pod, its Job, its build and its Registry. What was not found, or may not be
+    /// read, is missing: without a grant there is no build either.
+    pub(super) async fn look(&self, identity: Identity, step: Step) -> Result<Seen, ApiError> {
+        let here = |name: &str| ObjectKey::new(&identity.namespace, name);
+        let mut seen = Seen {
+            step,
+            pod: None,
+            job: None,
+            build: None,
+            registry: None,
+            labels: std::collections::BTreeMap::new(),
+            identity: identity.clone(),
+        };
+        seen.pod = self.reader.get::<Pod>(&here(&identity.pod)).await?;
+        let Some(owner) = seen.pod.as_ref().and_then(job_of) else {
+            return Ok(seen);
+        };
+        seen.job = self.reader.get::<Job>(&here(&owner.name)).await?;
+        let Some(owner) = seen.job.as_ref().and_then(build_of) else {
+            return Ok(seen);
+        };
+        seen.build = self.reader.get::<ImageBuild>(&here(&owner.name)).await?;
+        let Some(build) = &seen.build else {
+            return Ok(seen);
+        };
+        let named = &build.spec.output.registry;
+        let key = ObjectKey::new(&named.namespace, &named.name);
+        seen.registry = self.reader.get::<Registry>(&key).await?;
+        if named.namespace != identity.namespace {
+            let key = ObjectKey::cluster(&identity.namespace);
+            let namespace = self.reader.get::<Namespace>(&key).await?;
+            seen.labels = namespace.map_or_else(Default::default, |it| it.labels().clone());
+        }
+        Ok(seen)
+    }
+}

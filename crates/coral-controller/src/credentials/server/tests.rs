@@ -1,0 +1,186 @@
+use coral_image::Host;
+use coral_token::{PublicKeys, SigningKey};
+use http::Request;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::scripted::{Asked, pair, refusal};
+
+/// The answers of an API server where the build `shop` of `team-a` pushes.
+fn pushing(asked: &Asked) -> Option<(u16, Value)> {
+    let path = asked.uri.split('?').next().unwrap_or_default();
+    let owner = |api_version: &str, kind: &str, name: &str| {
+        json!([{
+            "apiVersion": api_version, "kind": kind, "name": name, "uid": name, "controller": true,
+        }])
+    };
+    let ended = |name: &str| {
+        json!({
+            "name": name, "image": "i", "imageID": "i@sha256:aa", "ready": false,
+            "restartCount": 0, "state": {"terminated": {"exitCode": 0}},
+        })
+    };
+    let spec = json!({
+        "source": {"stream": {}},
+        "output": {"registry": {"namespace": "team-a", "name": "own"}, "tags": ["team-a/shop:1"]},
+    });
+    let typed: coral_api::image_build::ImageBuildSpec =
+        serde_json::from_value(spec.clone()).unwrap();
+    let object = match path.rsplit('/').next().unwrap_or_default() {
+        "tokenreviews" if asked.body["spec"]["token"] == "good" => json!({
+            "spec": {}, "status": {
+                "authenticated": true, "audiences": ["coral.stvz.io"],
+                "user": {"username": "system:serviceaccount:team-a:default", "extra": {
+                    "authentication.kubernetes.io/pod-name": ["shop-1-x"],
+                    "authentication.kubernetes.io/pod-uid": ["pod"],
+                }},
+            },
+        }),
+        "tokenreviews" => json!({"spec": {}, "status": {"authenticated": false}}),
+        "shop-1-x" => json!({
+            "metadata": {
+                "name": "shop-1-x", "namespace": "team-a", "uid": "pod",
+                "labels": {"image.stvz.io/build": "shop"},
+                "ownerReferences": owner("batch/v1", "Job", "shop-1"),
+            },
+            "status": {"initContainerStatuses": [ended("fetch"), ended("build")]},
+        }),
+        "shop-1" => json!({"metadata": {
+            "name": "shop-1", "namespace": "team-a", "uid": "shop-1",
+            "ownerReferences": owner("stvz.io/v1", "ImageBuild", "shop"),
+        }}),
+        "shop" => json!({
+            "metadata": {"name": "shop", "namespace": "team-a", "uid": "shop"},
+            "spec": spec, "status": {"job": "shop-1", "run": typed.run_key()},
+        }),
+        "own" => json!({"metadata": {"name": "own", "namespace": "team-a"}, "spec": {}}),
+        _ => return None,
+    };
+    Some((200, object))
+}
+
+/// The endpoint over such an API server, and the key that it signs with.
+fn endpoint(
+    answer: impl FnMut(&Asked) -> Option<(u16, Value)> + Send + 'static,
+) -> (Router, SigningKey) {
+    let (client, server) = pair();
+    server.serve(answer);
+    let key = SigningKey::from_pem(SigningKey::generate_pem().unwrap().as_bytes()).unwrap();
+    let material = Material::default();
+    material.set(key.clone());
+    let endpoint = Endpoint::new(client, material, CredentialMetrics::default());
+    (router(endpoint), key)
+}
+
+async fn ask(router: &Router, header: Option<&str>, body: &str) -> (StatusCode, Value) {
+    let mut request = Request::post(PATH);
+    if let Some(header) = header {
+        request = request.header(AUTHORIZATION, header);
+    }
+    let request = request.body(Body::from(body.to_owned())).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+    let body = serde_json::from_slice(&bytes.unwrap()).unwrap_or(Value::Null);
+    (status, body)
+}
+
+const PUSH: &str = r#"{"step": "push"}"#;
+
+#[tokio::test]
+async fn a_step_gets_a_token_that_its_registry_takes() {
+    let (router, key) = endpoint(pushing);
+    let (status, body) = ask(&router, Some("Bearer good"), PUSH).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(body["registry"], "own.team-a.svc:5000");
+    assert_eq!(body["username"], "token");
+    assert_eq!(body["provenance"]["builder"], "i@sha256:aa");
+    assert!(
+        body["expires"]
+            .as_str()
+            .unwrap()
+            .parse::<Timestamp>()
+            .is_ok()
+    );
+    let keys = PublicKeys::from_pem(key.public_pem().as_bytes()).unwrap();
+    let names = [Host::parse("own.team-a.svc:5000").unwrap()];
+    let token = body["password"].as_str().unwrap();
+    let rights = keys.verify(token, &names, std::time::SystemTime::now());
+    assert!(rights.unwrap().subject().starts_with("build/team-a/shop/"));
+}
+
+#[tokio::test]
+async fn what_is_no_good_request_is_refused_with_its_reason() {
+    let (router, _) = endpoint(pushing);
+    let large = format!(r#"{{"step": "push", "more": "{}"}}"#, "x".repeat(5000));
+    let long = format!("Bearer {}", "x".repeat(17_000));
+    for (header, body, status, said) in [
+        (None, PUSH, 401, "ServiceAccount token"),
+        (Some("Basic good"), PUSH, 401, "ServiceAccount token"),
+        (Some("Bearer "), PUSH, 401, "ServiceAccount token"),
+        (Some("Bearer bad"), PUSH, 401, "ServiceAccount token"),
+        (Some(long.as_str()), PUSH, 401, "ServiceAccount token"),
+        (Some("Bearer good"), "", 400, "expected the JSON"),
+        (
+            Some("Bearer good"),
+            r#"{"step": "all"}"#,
+            400,
+            "expected the JSON",
+        ),
+        (
+            Some("Bearer good"),
+            r#"{"step": "build"}"#,
+            403,
+            "gets no credential",
+        ),
+        (
+            Some("Bearer good"),
+            r#"{"step": "fetch"}"#,
+            403,
+            "not the one that runs",
+        ),
+        (Some("Bearer good"), large.as_str(), 413, "larger than"),
+    ] {
+        let (answered, answer) = ask(&router, header, body).await;
+        assert_eq!(answered.as_u16(), status, "{answer}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains(said), "{message}");
+        assert!(!message.contains("bad"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_grant_or_an_api_server_there_is_no_credential() {
+    for (code, status) in [(403, 403), (500, 503), (429, 503)] {
+        let (router, _) = endpoint(move |asked| {
+            let is_job = asked.uri.contains("/jobs/");
+            is_job
+                .then(|| (code, refusal(code, "No")))
+                .or_else(|| pushing(asked))
+        });
+        let (answered, body) = ask(&router, Some("Bearer good"), PUSH).await;
+        assert_eq!(answered.as_u16(), status, "{body}");
+        assert!(!body.to_string().contains("the server says"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_signing_key_the_answer_is_to_ask_again() {
+    let (client, server) = pair();
+    server.serve(pushing);
+    let metrics = CredentialMetrics::default();
+    let router = router(Endpoint::new(client, Material::default(), metrics));
+    let (status, body) = ask(&router, Some("Bearer good"), PUSH).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_without_end_is_told_when_to_ask_again() {
+    let (router, _) = endpoint(pushing);
+    let mut limited = 0;
+    for _ in 0..60 {
+        let (status, _) = ask(&router, Some("Bearer bad"), PUSH).await;
+        limited += u32::from(status == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(limited >= 20, "{limited} of 60 were limited");
+}
