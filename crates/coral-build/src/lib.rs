@@ -12,6 +12,7 @@
 mod access;
 mod beneath;
 pub mod contract;
+pub mod credentials;
 mod fetch;
 pub mod ignore;
 mod pod;

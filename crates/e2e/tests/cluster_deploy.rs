@@ -110,6 +110,15 @@ fn no_part_may_do_what_it_does_not_need() {
             "{other}"
         );
     }
+    // The key that signs credentials of builds is the controller's alone.
+    let key = ["get", "secrets/coral-tokens", "-n", "coral-system"];
+    let reviews = ["create", "tokenreviews.authentication.k8s.io"];
+    for question in [&key[..], &reviews[..]] {
+        assert!(may(&cluster, CONTROLLER, question), "{question:?}");
+        for account in [AGENT, WEBHOOK] {
+            assert!(!may(&cluster, account, question), "{account} {question:?}");
+        }
+    }
     let agents_pods = ["watch", "pods", "-n", "coral-nodes"];
     assert!(may(&cluster, CONTROLLER, &agents_pods));
     assert!(!may(

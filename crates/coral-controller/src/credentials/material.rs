@@ -38,12 +38,12 @@ impl Material {
 /// Follows both Secrets for ever. The leading controller writes them; this one may be another.
 pub(super) async fn follow(client: Client, namespace: String, tls: Tls, material: Material) {
     let changes = Changes::default();
-    let mut changed = changes.subscribe(&[Topic::Secrets]);
+    let mut woken = changes.subscribe(&[Topic::Secrets]);
     let secrets = Secrets::new(client, changes.clone());
     let own = |name: &str| ObjectKey::new(&namespace, name);
     let (certificate, tokens) = (own(CONTROLLER_SECRET), own(TOKENS_SECRET));
     loop {
-        changed.mark_seen();
+        woken.mark_seen();
         let (pair, key) = tokio::join!(secrets.get(USER, &certificate), secrets.get(USER, &tokens));
         match pair {
             Ok(secret) => take_certificate(&certificate, &secret, &tls),
@@ -53,7 +53,7 @@ pub(super) async fn follow(client: Client, namespace: String, tls: Tls, material
             Ok(secret) => take_key(&tokens, &secret, &material),
             Err(problem) => tracing::debug!(%problem, "no signing key for credentials"),
         }
-        changed.changed().await;
+        woken.changed().await;
     }
 }
 

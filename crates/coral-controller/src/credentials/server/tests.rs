@@ -151,11 +151,15 @@ async fn what_is_no_good_request_is_refused_with_its_reason() {
 
 #[tokio::test]
 async fn without_the_grant_or_an_api_server_there_is_no_credential() {
-    for (code, status) in [(403, 403), (500, 503), (429, 503)] {
+    for (code, reason, status) in [
+        (403, "Forbidden", 403),
+        (500, "InternalError", 503),
+        (429, "TooManyRequests", 503),
+    ] {
         let (router, _) = endpoint(move |asked| {
             let is_job = asked.uri.contains("/jobs/");
             is_job
-                .then(|| (code, refusal(code, "No")))
+                .then(|| (code, refusal(code, reason)))
                 .or_else(|| pushing(asked))
         });
         let (answered, body) = ask(&router, Some("Bearer good"), PUSH).await;

@@ -1,0 +1,229 @@
+//! A credential of the internal registry, from the controller: the token of the pod's ServiceAccount is
+//! exchanged for one that lives for minutes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coral_image::Host;
+use jiff::Timestamp;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::access::{Grant, GrantError, Granting, Grants};
+use crate::contract::{Step, env, path};
+use crate::pod::{Pod, PodError};
+
+/// Where a credential is asked for.
+const PATH: &str = "/v1/credentials";
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Most bytes of an answer that are read.
+const MOST_BYTES: usize = 64 * 1024;
+/// How long it is asked again while the controller cannot answer, or does not know yet that the step
+/// runs: a controller that is replaced is away for less.
+const ASK_AGAIN_FOR: Duration = Duration::from_mins(2);
+/// The first pause between two requests; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The controller, as a step of a build asks it.
+#[derive(Debug, Clone)]
+pub struct Controller {
+    url: String,
+    authority: Vec<u8>,
+    token_file: PathBuf,
+    step: Step,
+}
+
+/// Why the controller gave no credential.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The pod was not made by the controller.
+    #[error(
+        "the environment variable {} is not set: only the controller makes pods of builds",
+        env::CONTROLLER
+    )]
+    NoController,
+    /// A file of the contract.
+    #[error(transparent)]
+    Pod(#[from] PodError),
+    /// The token cannot be read.
+    #[error("the token of the ServiceAccount, {file}, cannot be read")]
+    Token {
+        /// Its file.
+        file: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The certificates of the authority, or the client made with them.
+    #[error("the certificates of Coral's authority cannot be used")]
+    Authority(#[source] reqwest::Error),
+    /// No answer.
+    #[error("the controller at {url} cannot be reached")]
+    Unreachable {
+        /// Its address.
+        url: String,
+        /// Why not.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The controller said no.
+    #[error("the controller refused with status {}: {message}", .status.as_u16())]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// The controller's words.
+        message: String,
+    },
+    /// The answer is not what the contract says.
+    #[error("the controller's answer is not what the contract of builds says")]
+    Answer,
+}
+
+impl ExchangeError {
+    /// Whether another try can end otherwise.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => {
+                status.is_server_error()
+                    || matches!(
+                        *status,
+                        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS
+                    )
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    registry: String,
+    password: String,
+    expires: Timestamp,
+    #[serde(default)]
+    provenance: Option<Provenance>,
+}
+
+#[derive(Deserialize)]
+struct Provenance {
+    builder: Option<String>,
+    started: Option<Timestamp>,
+    finished: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+impl Controller {
+    /// The controller that made this pod: its address is in the environment, the authority's
+    /// certificates and the token are files of the pod.
+    pub fn of(pod: &Pod, step: Step) -> Result<Self, ExchangeError> {
+        let url = std::env::var(env::CONTROLLER).map_err(|_| ExchangeError::NoController)?;
+        let authority = pod.authority()?.unwrap_or_default();
+        Ok(Self::new(url, authority, pod.path(path::TOKEN), step))
+    }
+
+    /// The controller at a URL, which has a certificate of this authority.
+    pub fn new(
+        url: impl Into<String>,
+        authority: Vec<u8>,
+        token_file: impl Into<PathBuf>,
+        step: Step,
+    ) -> Self {
+        Self {
+            url: url.into().trim_end_matches('/').to_owned(),
+            authority,
+            token_file: token_file.into(),
+            step,
+        }
+    }
+
+    /// Asks until there is an answer that another try would not change.
+    pub async fn exchange(&self) -> Result<Grant, ExchangeError> {
+        let began = tokio::time::Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.ask().await {
+                Err(error) if error.may_pass() && began.elapsed() + pause < ASK_AGAIN_FOR => {
+                    tracing::debug!(%error, "no credential yet; asking again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<Grant, ExchangeError> {
+        // Kubelet replaces the file before the token ends.
+        let token = std::fs::read_to_string(&self.token_file);
+        let token = token.map_err(|source| ExchangeError::Token {
+            file: self.token_file.display().to_string(),
+            source,
+        })?;
+        let url = format!("{}{PATH}", self.url);
+        let unreachable = |source: reqwest::Error| ExchangeError::Unreachable {
+            url: self.url.clone(),
+            source: source.without_url(),
+        };
+        let asking = self.client()?.post(&url).bearer_auth(token.trim());
+        let body = json!({"step": self.step}).to_string();
+        let mut response = asking.body(body).send().await.map_err(unreachable)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MOST_BYTES {
+                return Err(ExchangeError::Answer);
+            }
+        }
+        if status != StatusCode::OK {
+            let message = serde_json::from_slice::<Refusal>(&body);
+            let message = message.map_or_else(|_| "no reason is given".to_owned(), |it| it.message);
+            return Err(ExchangeError::Refused { status, message });
+        }
+        grant(&body)
+    }
+
+    /// Trusts the authority alone, and goes past every proxy: the controller is in the cluster.
+    fn client(&self) -> Result<reqwest::Client, ExchangeError> {
+        let trusted = reqwest::Certificate::from_pem_bundle(&self.authority);
+        let builder = reqwest::Client::builder()
+            .tls_certs_only(trusted.map_err(ExchangeError::Authority)?)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE);
+        builder.build().map_err(ExchangeError::Authority)
+    }
+}
+
+fn grant(body: &[u8]) -> Result<Grant, ExchangeError> {
+    // What is wrong with it is not told: it may hold the credential.
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| ExchangeError::Answer)?;
+    let host = Host::parse(&answer.registry).map_err(|_| ExchangeError::Answer)?;
+    let mut grant = Grant::new(&host, &answer.password);
+    grant.expires = Some(answer.expires);
+    if let Some(of) = answer.provenance {
+        grant.builder = of.builder.filter(|image| !image.is_empty());
+        (grant.started, grant.finished) = (of.started, of.finished);
+    }
+    Ok(grant)
+}
+
+impl Grants for Controller {
+    fn grant(&self) -> Granting<'_> {
+        Box::pin(async {
+            let answer = self.exchange().await;
+            answer.map_err(|error| GrantError(Box::new(error)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
