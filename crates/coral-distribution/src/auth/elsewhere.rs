@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use coral_image::Host;
+use coral_image::{Digest, Host};
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 use url::Url;
 
 use super::parse_challenges;
@@ -25,9 +25,9 @@ pub(crate) type Known = HashMap<String, HeaderValue>;
 pub(super) struct Elsewhere(Mutex<Known>);
 
 impl Elsewhere {
-    /// What may be sent at once; nothing with a request that writes.
-    pub(super) fn known(&self, method: &Method) -> Known {
-        if is_reading(method) {
+    /// What may be sent at once; nothing with a request that may not use a login there.
+    pub(super) fn known(&self, ask: &Ask) -> Known {
+        if may_use_logins(ask) {
             self.0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -67,6 +67,15 @@ fn repository_of(url: &Url) -> Option<&str> {
     let kinds = ["/manifests/", "/blobs/", "/tags/", "/referrers/"];
     let end = kinds.iter().find_map(|kind| path.rfind(kind))?;
     Some(&path[..end])
+}
+
+/// Whether a request may use the user's login for a host that a redirect leads to. The registry
+/// that is asked chooses what is read there. It must not have that stored under a tag at the
+/// destination, where others may read it, so the content has to be what its digest says: reading
+/// by tag, and lists, use no login.
+fn may_use_logins(ask: &Ask) -> bool {
+    let last = ask.url.path().rsplit('/').next();
+    is_reading(&ask.method) && last.is_some_and(|last| Digest::parse(last).is_ok())
 }
 
 /// Whether a host that is not the one that was asked wants to know who asks.
@@ -122,7 +131,7 @@ impl Session {
         } else {
             named
         };
-        for candidate in self.candidates_at(url, &ask.method) {
+        for candidate in self.candidates_at(url, ask) {
             // With a token that was kept, and with a new one.
             for _ in 0..2 {
                 let header = self.header(Some(&scheme), (url, &ask.asked), &candidate, &scopes);
@@ -133,7 +142,9 @@ impl Session {
                 again.url = url.clone();
                 response = self.transport.send(again).await?;
                 if !is_refusal(&response) || !location::same_origin(response.url(), url) {
-                    self.elsewhere.remember(url, header);
+                    if may_use_logins(ask) {
+                        self.elsewhere.remember(url, header);
+                    }
                     return Ok(response);
                 }
                 let Some(used) = used else { break };
@@ -147,15 +158,36 @@ impl Session {
     }
 
     /// The credentials for the address that a redirect led to: entries for that host only, never
-    /// over plain HTTP that was not asked for there, and only to read.
-    fn candidates_at(&self, url: &Url, method: &Method) -> Vec<Candidate> {
-        let is_safe = url.scheme() == "https" || self.transport.allows_plain_http(url);
-        let host = Host::parse(&authority_of(url)).ok();
-        let host = host.filter(|_| is_safe && is_reading(method));
-        let own = host.map(|host| self.credentials.candidates(&host, repository_of(url)));
-        let mut candidates = own.unwrap_or_default();
+    /// over plain HTTP that was not asked for there, and only to read what a digest names.
+    fn candidates_at(&self, url: &Url, ask: &Ask) -> Vec<Candidate> {
+        let mut candidates = if may_use_logins(ask) {
+            self.logins_at(url)
+        } else {
+            vec![]
+        };
         candidates.push(Candidate::Anonymous);
         candidates
+    }
+
+    fn logins_at(&self, url: &Url) -> Vec<Candidate> {
+        let is_safe = url.scheme() == "https" || self.transport.allows_plain_http(url);
+        let host = Host::parse(&authority_of(url)).ok().filter(|_| is_safe);
+        let own = host.map(|host| self.credentials.candidates(&host, repository_of(url)));
+        own.unwrap_or_default()
+    }
+
+    /// What helps where a redirect led to a host that refuses a request without a login, and there
+    /// is one for it which this request may not use.
+    pub(super) fn advice_elsewhere(&self, ask: &Ask, url: &Url) -> Option<String> {
+        let is_elsewhere = !location::same_origin(url, &ask.url);
+        if !is_elsewhere || may_use_logins(ask) || self.logins_at(url).is_empty() {
+            return None;
+        }
+        let host = authority_of(url);
+        Some(format!(
+            "it redirects to {host}, whose login is not used for a tag that another registry \
+             chooses: name {host} itself, or the image's digest"
+        ))
     }
 }
 

@@ -154,7 +154,7 @@ impl Session {
                 Err(error) => return self.token_refused(error, candidate),
             };
             let mut sent = request(ask, header.clone());
-            sent.elsewhere = self.elsewhere.known(&ask.method);
+            sent.elsewhere = self.elsewhere.known(ask);
             let response = self.transport.send(sent).await?;
             let response = self.answered_elsewhere(ask, response).await?;
             if !is_refusal(&response) {
@@ -168,7 +168,9 @@ impl Session {
                     .await?;
             let once = matches!(ask.body, Body::Stream(..));
             let response = self.explained(response, ask, header).await;
-            let error = self.refused(response, candidate, again && once).await;
+            let advice = self.advice_elsewhere(ask, response.url());
+            let advice = advice.unwrap_or_else(|| self.advice(candidate));
+            let error = refused(response, advice, again && once).await;
             if once || !again || round == MAX_ROUNDS {
                 return Ok(Tried::Refused(error));
             }
@@ -306,21 +308,6 @@ impl Session {
         }
     }
 
-    async fn refused(&self, response: Response, candidate: &Candidate, expired: bool) -> Error {
-        let (host, asked) = (response.host.clone(), response.asked.clone());
-        let mut answer: Answer = refusal(response).await;
-        // Who asks too often is not told of credentials.
-        if !answer.rate_limited {
-            answer.advice = self.advice(candidate);
-        }
-        let problem = if expired {
-            Problem::TokenExpired(answer)
-        } else {
-            Problem::Answer(answer)
-        };
-        Error::new(host, asked, problem)
-    }
-
     fn advice(&self, candidate: &Candidate) -> String {
         let used = match candidate.described() {
             Some(origin) => format!("asked with the credential of {origin}"),
@@ -332,6 +319,21 @@ impl Session {
             .iter()
             .fold(used, |text, hint| format!("{text}; {hint}"))
     }
+}
+
+async fn refused(response: Response, advice: String, expired: bool) -> Error {
+    let (host, asked) = (response.host.clone(), response.asked.clone());
+    let mut answer: Answer = refusal(response).await;
+    // Who asks too often is not told of credentials.
+    if !answer.rate_limited {
+        answer.advice = advice;
+    }
+    let problem = if expired {
+        Problem::TokenExpired(answer)
+    } else {
+        Problem::Answer(answer)
+    };
+    Error::new(host, asked, problem)
 }
 
 fn plain_realm(realm: &Url) -> Problem {

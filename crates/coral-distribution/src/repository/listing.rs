@@ -50,7 +50,7 @@ impl RepositoryClient {
                 Err(error) => return Err(error),
             };
             link?;
-            let may_be_cut = found.lacks_one_of(&names) && looks_cut(names.len());
+            let may_be_cut = found.lacks_one_of(&names) && pages.may_be_cut(names.len());
             found.take_in(&names);
             if found.count() > MAX_TAGS {
                 let text = format!("more than {MAX_TAGS} tags");
@@ -115,14 +115,6 @@ fn no_list(body: &[u8], error: &serde_json::Error) -> Problem {
     })
 }
 
-/// Whether a page of so many names may have been cut at its end. Without a `Link` the next page is
-/// then asked for all the same, because proxies drop headers. That request is a guess, which
-/// registries that page by a token of their own ignore or refuse: its answer counts only if it
-/// names new tags, and in every other case the list is whole as it was.
-fn looks_cut(names: usize) -> bool {
-    names > 0 && names.is_multiple_of(ROUND)
-}
-
 /// What the pages so far have named.
 #[derive(Default)]
 struct Found {
@@ -178,27 +170,34 @@ impl Odd {
     }
 }
 
+/// The page that is asked for next.
+enum Next {
+    Named(Url),
+    /// One that the registry has not named.
+    Guess(Url),
+}
+
 /// Follows `Link` headers from page to page, at most so far and never in a circle.
 pub(super) struct Pages {
-    next: Option<Url>,
+    next: Option<Next>,
     seen: HashSet<Url>,
     most: usize,
-    /// Whether the next page is one that the registry has not named.
-    next_is_guess: bool,
-    /// The same of the page that was given last.
+    /// Whether the page that was given last is a guess.
     asks_guess: bool,
     has_guessed: bool,
+    /// Whether a page named the next one.
+    has_linked: bool,
 }
 
 impl Pages {
     pub(super) fn new(first: Url) -> Self {
         Self {
-            next: Some(first),
+            next: Some(Next::Named(first)),
             seen: HashSet::new(),
             most: MAX_PAGES,
-            next_is_guess: false,
             asks_guess: false,
             has_guessed: false,
+            has_linked: false,
         }
     }
 
@@ -210,7 +209,8 @@ impl Pages {
     /// The next page to ask for.
     pub(super) fn next(&mut self) -> Option<Url> {
         let next = self.next.take()?;
-        self.asks_guess = std::mem::take(&mut self.next_is_guess);
+        self.asks_guess = matches!(next, Next::Guess(_));
+        let (Next::Named(next) | Next::Guess(next)) = next;
         self.seen.insert(next.clone());
         Some(next)
     }
@@ -220,13 +220,22 @@ impl Pages {
         self.seen.len() <= 1
     }
 
+    /// Whether a page of so many names may have been cut at its end, though no `Link` says so:
+    /// proxies drop headers, and registries cut pages at any size. The next page is then asked for
+    /// all the same. That request is a guess, which registries that page by a token of their own
+    /// ignore or refuse: its answer counts only if it names new tags, and in every other case the
+    /// list is whole as it was. Where an earlier page named the next one, headers arrive, and only
+    /// a page of a full size is doubted.
+    fn may_be_cut(&self, names: usize) -> bool {
+        names > 0 && (!self.has_linked || names.is_multiple_of(ROUND))
+    }
+
     /// Asks for what comes after `last`, unless the registry has named the next page itself.
     fn look_further(&mut self, first: &Url, last: &str) {
         let mut url = first.clone();
         url.query_pairs_mut().append_pair("last", last);
         if self.next.is_none() && !self.seen.contains(&url) {
-            self.next = Some(url);
-            self.next_is_guess = true;
+            self.next = Some(Next::Guess(url));
             self.has_guessed = true;
         }
     }
@@ -273,7 +282,8 @@ impl Pages {
         if self.seen.len() >= self.most {
             return Err(fail(format!("more than {} pages", self.most)));
         }
-        self.next = Some(next);
+        self.next = Some(Next::Named(next));
+        self.has_linked = true;
         Ok(())
     }
 }

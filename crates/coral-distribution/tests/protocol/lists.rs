@@ -73,6 +73,16 @@ async fn a_full_page_without_a_link_is_not_the_end_of_the_list() {
     assert_eq!(tags.len(), 151);
 }
 
+/// Regression: three of seven tags were taken for all, and the others were deleted.
+#[tokio::test]
+async fn a_page_of_any_size_without_a_link_is_not_the_end_of_the_list() {
+    let registry = registry_with_tags(6, 3).await;
+    registry.fault(Fault::new(set_header("link", "</x>; rel=prev")));
+    let tags = anonymous(&registry).tags().await.unwrap();
+    assert_eq!(tags.len(), 7);
+    assert_eq!(registry.requests().len(), 4);
+}
+
 /// A registry without pages gives the same list again, and that is its end.
 #[tokio::test]
 async fn a_registry_that_knows_no_pages_is_read_to_its_end() {

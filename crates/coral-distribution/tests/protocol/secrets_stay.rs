@@ -1,6 +1,7 @@
 //! Credentials never leave their host.
 
 use coral_distribution::{Category, ClientOptions, Credentials, Disposition, HostOptions};
+use coral_image::Version;
 use coral_testkit::{Auth, Bearer, Effect, Fault, FaultRegistry, Options};
 
 use crate::fixture::*;
@@ -91,16 +92,51 @@ async fn a_redirects_target_with_an_entry_of_its_own_is_told_that_one_and_rememb
         registry.fault(Fault::new(Effect::Redirect { to }).path("/v2/"));
         let both = credentials(&registry).merged_with(credentials(&elsewhere));
         let client = with(&registry, plain(&[&registry, &elsewhere]), both.clone());
-        client.head(&tag("1")).await.unwrap().unwrap();
+        let pinned = Version::Digest(built.digest());
+        client.head(&pinned).await.unwrap().unwrap();
         elsewhere.clear_requests();
         let (blob, bytes) = large_blob(&built);
         assert_eq!(read(client.blob(&blob, 0).await).await.unwrap(), bytes);
-        client.manifest(&tag("1")).await.unwrap();
+        client.manifest(&pinned).await.unwrap();
         assert_eq!(elsewhere.requests().len(), 2);
         // Nothing secret goes over plain HTTP that was not asked for.
         elsewhere.clear_requests();
         let client = with(&registry, plain(&[&registry]), both);
-        client.head(&tag("1")).await.unwrap_err();
+        client.head(&pinned).await.unwrap_err();
+        assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
+    }
+}
+
+/// Regression: a registry could have whatever the user's other logins read stored under its tag.
+#[tokio::test]
+async fn a_tag_that_another_registry_redirects_is_read_without_the_login_for_the_target() {
+    for auth in [basic(), Auth::Bearer(bearer())] {
+        let elsewhere = FaultRegistry::start_with_auth(auth).await;
+        let registry = FaultRegistry::start().await;
+        let built = image();
+        elsewhere.load(PATH, &built);
+        let to = elsewhere.url().to_owned();
+        registry.fault(Fault::new(Effect::Redirect { to }).path("/v2/"));
+        let client = with(
+            &registry,
+            plain(&[&registry, &elsewhere]),
+            credentials(&elsewhere),
+        );
+        // What was learnt with a digest is not used for a tag either.
+        client
+            .manifest(&Version::Digest(built.digest()))
+            .await
+            .unwrap();
+        elsewhere.clear_requests();
+        for error in [
+            client.manifest(&tag("1")).await.unwrap_err(),
+            client.tags().await.unwrap_err(),
+        ] {
+            let said = error.to_string();
+            assert_eq!(error.category(), Category::Unauthorized, "{said}");
+            assert!(said.contains("name "), "{said}");
+            assert!(said.contains("or the image's digest"), "{said}");
+        }
         assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
     }
 }
