@@ -43,7 +43,7 @@ pub mod kind {
     ];
 }
 
-/// Annotations on pods, their owners and namespaces.
+/// Annotations on pods, their owners, namespaces and mirrors.
 pub mod annotation {
     /// What is wished for: `pull-policy,selectors,registry`, each with an optional value, or `none`.
     pub const INJECT: &str = "image.stvz.io/inject";
@@ -59,6 +59,9 @@ pub mod annotation {
     pub const INJECTED: &str = "image.stvz.io/injected";
     /// The images that a pod named before it was changed, as JSON. For people: nothing trusts it.
     pub const ORIGINAL: &str = "image.stvz.io/original";
+    /// On a RegistryMirror: how many vanished images a person has looked at, so that tags are
+    /// deleted again.
+    pub const CONFIRM_PRUNE: &str = "image.stvz.io/confirm-prune";
 }
 
 /// Labels on nodes.

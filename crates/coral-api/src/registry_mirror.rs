@@ -158,15 +158,15 @@ pub struct RegistryMirrorSpec {
 }
 
 impl RegistryMirrorSpec {
-    /// Differs whenever the spec does in more than `suspend` and `prune.dryRun`. These are set in
-    /// order to look at what vanished, so they alone confirm no deletion.
-    pub fn confirmation_digest(&self) -> Digest {
-        let mut spec = self.clone();
-        spec.suspend = false;
-        if let Some(prune) = &mut spec.prune {
-            prune.dry_run = false;
-        }
-        Digest::sha256(&serde_json::to_vec(&spec).unwrap_or_default())
+    /// Differs whenever `prune` does in more than `dryRun`, which is set in order to look at what
+    /// vanished; `None` while nothing is pruned. Other changes of a spec are made for other reasons,
+    /// also by persons who know of no pause, and confirm no deletion.
+    pub fn prune_digest(&self) -> Option<Digest> {
+        let mut prune = self.prune.clone().filter(|prune| prune.enabled)?;
+        prune.dry_run = false;
+        Some(Digest::sha256(
+            &serde_json::to_vec(&prune).unwrap_or_default(),
+        ))
     }
 }
 

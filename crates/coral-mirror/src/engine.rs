@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, AccessError, AccessSource};
 use crate::clock::{Clock, Logged, SystemClock};
 use crate::copy::{Copier, Limits};
-use crate::inspect::{self, ImagePage, ImageQuery, Look};
+use crate::inspect::{self, Confirmation, ImagePage, ImageQuery, Look};
 use crate::mirror::Mirror;
 use crate::progress::Observer;
 use crate::prune::Destination;
@@ -175,12 +175,13 @@ impl<Q: Queue + Results> Engine<Q> {
         }
     }
 
-    /// Has the running mirror of this name delete tags again after many images vanished at their
-    /// sources. Whether there is one that took it.
-    pub fn confirm_prune(&self, mirror: &str) -> bool {
+    /// Tells the running mirror of this name that a person has looked at the images that vanished
+    /// at their sources. Whether there is one that heard it.
+    pub fn confirm_prune(&self, mirror: &str, confirmation: Confirmation) -> bool {
         let mirrors = self.running.mirrors();
+        let look = Look::ConfirmPrune(confirmation);
         let running = mirrors.get(mirror);
-        running.is_some_and(|running| running.looks.try_send(Look::ConfirmPrune).is_ok())
+        running.is_some_and(|running| running.looks.try_send(look).is_ok())
     }
 
     /// Says that a mirror is gone, and wants nothing any more.

@@ -18,6 +18,15 @@ use crate::snapshot::Snapshot;
 /// Questions that may wait for one mirror.
 pub(crate) const MOST_WAITING: usize = 16;
 
+/// How a person says that tags may be deleted though many images vanished at their sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmation {
+    /// Once, of so many images.
+    Command(i64),
+    /// By the number that the mirror's annotation has now; `None` where it has none.
+    Annotation(Option<i64>),
+}
+
 /// Which images are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Which {
@@ -90,7 +99,7 @@ pub(crate) enum Look {
     /// once.
     Damaged(Arc<[RepositoryPath]>),
     /// A person has looked at what vanished: tags are deleted again.
-    ConfirmPrune,
+    ConfirmPrune(Confirmation),
 }
 
 pub(crate) fn channel() -> (mpsc::Sender<Look>, mpsc::Receiver<Look>) {

@@ -47,7 +47,7 @@ pub use fleet::{
     Applied, Begun, Clients, Fallback, Fleet, Lookup, Member, NamedRegistry, PrepareError,
     Prepared, prepare,
 };
-pub use inspect::{Activity, ImagePage, ImageQuery, ImageView, Which};
+pub use inspect::{Activity, Confirmation, ImagePage, ImageQuery, ImageView, Which};
 pub use job::Job;
 pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};

@@ -94,7 +94,16 @@ pub enum Event<'a> {
     /// Of a mirror: too many of its images vanished at their sources in one pass, and no tag is
     /// deleted until a person has looked.
     PruningPaused {
-        /// How many vanished.
+        /// How many vanished in this pass.
+        new: usize,
+        /// How many have vanished in all.
+        vanished: usize,
+        /// How many images the mirror has.
+        images: usize,
+    },
+    /// Of a mirror: no tag is deleted since an earlier pass, and more images have vanished since.
+    PruningStaysPaused {
+        /// How many have vanished in all.
         vanished: usize,
         /// How many images the mirror has.
         images: usize,

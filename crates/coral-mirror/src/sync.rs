@@ -219,10 +219,10 @@ impl<Q: Queue> Driver<Q> {
         let settings = &self.mirror.settings.repositories;
         // The client that asked may have gone away.
         match look {
-            Look::ConfirmPrune => self.confirm_prune(),
+            Look::ConfirmPrune(confirmation) => self.confirm_prune(confirmation),
             Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
             Look::Retry => self.ledger.retry(),
-            Look::Damaged(paths) => self.ledger.damaged(&paths, Timestamp::now()),
+            Look::Damaged(paths) => self.ledger.damaged(&paths, self.frame.now()),
             Look::Snapshot(answer) => drop(answer.send(self.snapshot())),
         }
     }

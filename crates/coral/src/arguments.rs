@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
@@ -161,13 +162,42 @@ pub(crate) struct RunArguments {
     pub(crate) verify: bool,
 }
 
+/// How many vanished images of each mirror a person has looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Confirmed {
+    /// As many as were counted.
+    Counted,
+    /// So many.
+    Number(i64),
+}
+
+impl FromStr for Confirmed {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(number @ 0..) => Ok(Self::Number(number)),
+            _ if text == "counted" => Ok(Self::Counted),
+            _ => Err("give the number of vanished images that you have looked at, such as 25"),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PruneArguments {
     #[command(flatten)]
     pub(crate) mirrors: MirrorArguments,
-    /// You have looked at what vanished
-    #[arg(long, required = true)]
-    pub(crate) confirm: bool,
+    /// You have looked at what vanished: NUMBER images of each mirror, or else as many as the
+    /// `coral up` of the data folder has counted; without one, as many as this pass finds
+    #[arg(
+        long,
+        required = true,
+        num_args = 0..=1,
+        require_equals = true,
+        value_name = "NUMBER",
+        default_missing_value = "counted"
+    )]
+    pub(crate) confirm: Confirmed,
     /// Folder of the `coral up` that is told [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,

@@ -17,7 +17,7 @@ use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use crate::arguments::{MirrorArguments, Output, PruneArguments, RunArguments};
+use crate::arguments::{Confirmed, MirrorArguments, Output, PruneArguments, RunArguments};
 use crate::client::{ClientArguments, SETTLING};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
@@ -26,6 +26,7 @@ use crate::report::{
     print_json,
 };
 use crate::terminal::{Terminal, print};
+use crate::up::pruning::Pruning;
 use crate::up::{confirmations, data_folder};
 pub(crate) use plan::plan;
 
@@ -87,26 +88,22 @@ pub(crate) fn plain_hosts(
     Ok(plain.then(|| registry.clone()).into_iter().collect())
 }
 
-fn mirrors(loaded: &Loaded, clients: &Clients, pass: Pass) -> Result<Vec<Mirror>, Failure> {
-    let pruning = if pass.confirmed {
-        PruningStatus::CONFIRMED
-    } else {
-        PruningStatus::default()
-    };
-    let before = Arc::new(Snapshot {
-        pruning,
-        ..Snapshot::default()
-    });
+fn mirrors(loaded: &Loaded, clients: &Clients, pass: &Pass) -> Result<Vec<Mirror>, Failure> {
     let paces = Paces::default();
     let mirror = |loaded: &LoadedMirror| {
         let prepared = &loaded.prepared;
+        let confirmed = pass.confirmed.get(&prepared.name);
+        let before = Snapshot {
+            pruning: PruningStatus::accepting(confirmed.copied().unwrap_or(0)),
+            ..Snapshot::default()
+        };
         let access = prepared.access(clients, &paces);
         Ok(Mirror {
             name: prepared.name.clone(),
             settings: prepared.settings.clone(),
             access: access.map_err(|error| no_client(&prepared.name, &error))?,
             changed: false,
-            restored: Some(before.clone()),
+            restored: Some(Arc::new(before)),
             verify: pass.verify,
         })
     };
@@ -195,11 +192,11 @@ fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<(Loaded, Cli
 }
 
 /// What is asked of a single pass.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Pass {
     verify: Verify,
-    /// Whether tags are deleted though many images vanished at their sources.
-    confirmed: bool,
+    /// How many images may have vanished at their sources while tags are deleted, by mirror.
+    confirmed: BTreeMap<String, i64>,
 }
 
 pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -210,7 +207,7 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
     };
     let pass = Pass {
         verify,
-        confirmed: false,
+        confirmed: BTreeMap::new(),
     };
     one_pass(arguments.mirrors, pass, terminal).await
 }
@@ -223,8 +220,27 @@ pub(crate) async fn prune(
 ) -> Result<ExitCode, Failure> {
     let data = data_folder(arguments.data.as_deref())?;
     let loaded = read_files(&arguments.mirrors, terminal)?;
-    let names = loaded.mirrors.iter().map(|mirror| &mirror.prepared.name);
-    let told = confirmations::write(&data, names);
+    let counted = Pruning::read(&data);
+    let counted = counted.paused();
+    let number = |mirror: &LoadedMirror| {
+        let name = &mirror.prepared.name;
+        let number = match arguments.confirm {
+            Confirmed::Number(number) => Some(number),
+            Confirmed::Counted => counted.get(name.as_str()).copied(),
+        };
+        (name.clone(), number)
+    };
+    let numbers: BTreeMap<String, Option<i64>> = loaded.mirrors.iter().map(number).collect();
+    for (mirror, number) in &numbers {
+        if let Some(number) = number {
+            terminal.line(&format!(
+                "mirror {mirror}: up to {number} vanished images are confirmed"
+            ));
+        }
+    }
+    // A `coral up` that counts no vanished image needs no word.
+    let told = numbers.iter().filter_map(|(name, n)| Some((name, (*n)?)));
+    let told = confirmations::write(&data, told);
     if let Err(error) = told {
         let folder = data.display();
         terminal.line(&format!(
@@ -233,7 +249,10 @@ pub(crate) async fn prune(
     }
     let pass = Pass {
         verify: Verify::AsScheduled,
-        confirmed: true,
+        confirmed: numbers
+            .into_iter()
+            .map(|(mirror, number)| (mirror, number.unwrap_or(i64::MAX)))
+            .collect(),
     };
     one_pass(arguments.mirrors, pass, terminal).await
 }
@@ -255,7 +274,7 @@ async fn one_pass(
         EngineLimits::default(),
         record.clone(),
     );
-    let mirrors = mirrors(&loaded, &client, pass)?;
+    let mirrors = mirrors(&loaded, &client, &pass)?;
     for mirror in &mirrors {
         engine.announce(mirror);
     }

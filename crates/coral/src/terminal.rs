@@ -144,6 +144,7 @@ impl Observer for Terminal {
             | Event::SourceGone
             | Event::TagMoved { .. }
             | Event::PruningPaused { .. }
+            | Event::PruningStaysPaused { .. }
             | Event::Pruned { .. }
             | Event::WouldPrune { .. }
             | Event::Unmatched { .. }

@@ -5,7 +5,7 @@ mod embedded;
 mod memory;
 mod mirrors;
 mod own_source;
-mod pruning;
+pub(crate) mod pruning;
 mod status;
 mod watch;
 

@@ -31,11 +31,11 @@ pub struct RegistryMirrorStatus {
     /// Whether tags are deleted at present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruning: Option<PruningStatus>,
-    /// A digest of the spec without `suspend` and `prune.dryRun`. Only a change of it ends a pause
-    /// of `pruning`.
+    /// A digest of `spec.prune` without `dryRun`; absent while nothing is pruned. A change from one
+    /// digest to another ends a pause of `pruning`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
-    pub spec_digest: Option<String>,
+    pub prune_digest: Option<String>,
     /// Bytes copied since the mirror was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_copied: Option<i64>,
@@ -69,39 +69,134 @@ pub struct RegistryMirrorStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PruningStatus {
-    /// Whether no tag is deleted until a person confirms it, or changes more of the spec than
-    /// `suspend` and `prune.dryRun`.
+    /// Whether no tag is deleted until a person confirms it, or changes `spec.prune` in more than
+    /// `dryRun`.
     pub paused: bool,
-    /// How many vanished images were taken note of: those that vanish beyond them are counted. -1
-    /// takes note of all that are found next.
+    /// How many vanished images were confirmed, or had vanished at the end of the last pass that
+    /// did not stop deletions. Only those beyond them are counted.
     pub accepted: i64,
-    /// While paused: how many images had vanished at the end of the last pass. A change of the spec
-    /// takes note of so many.
+    /// While paused: how many images had vanished at the end of the last pass. A confirmation has
+    /// to name at least this number, and accepts so many.
     pub counted: i64,
+    /// The number in the annotation `image.stvz.io/confirm-prune` that was last looked at. It
+    /// confirms once: another pause needs another number, or the annotation removed meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<i64>,
 }
 
 impl PruningStatus {
-    /// A person has looked at what vanished.
-    pub const CONFIRMED: Self = Self {
-        paused: false,
-        accepted: -1,
-        counted: 0,
-    };
+    /// Tags are deleted as long as no more than `number` images have vanished.
+    pub fn accepting(number: i64) -> Self {
+        Self {
+            accepted: number,
+            ..Self::default()
+        }
+    }
 
-    /// How it goes on once the spec was changed in more than `suspend` and `prune.dryRun`. That
-    /// ends a pause, since the person who changed the spec has looked; it confirms nothing that no
-    /// pass has counted yet: what vanishes later is judged again.
+    /// How it goes on with a spec whose [`prune_digest`](super::RegistryMirrorSpec::prune_digest)
+    /// is `now`, where it was `before`. A change ends a pause; it confirms nothing that no pass has
+    /// counted yet: what vanishes later is judged again. Pruning that is turned off and on again is
+    /// no change.
     #[must_use]
-    pub fn after_change_of_spec(self) -> Self {
-        if self.paused {
+    pub fn after_change_of_prune(self, before: Option<&str>, now: Option<&str>) -> Self {
+        match (before, now) {
+            (Some(before), Some(now)) if before != now => self.after_confirmation(self.counted),
+            _ => self,
+        }
+    }
+
+    /// How it goes on once a person has said that `number` vanished images may be gone. If more
+    /// were counted, the pause goes on: those are images that the person has not seen.
+    #[must_use]
+    pub fn after_confirmation(self, number: i64) -> Self {
+        if self.paused && number >= self.counted {
             Self {
                 paused: false,
                 accepted: self.counted.max(0),
                 counted: 0,
+                ..self
             }
         } else {
             self
         }
+    }
+
+    /// How it goes on while the mirror's annotation names `number`. A number that is too small
+    /// waits, and one that was there before the pause confirms nothing.
+    #[must_use]
+    pub fn after_annotation(self, number: Option<i64>) -> Self {
+        let Some(named) = number.filter(|_| self.confirmed != number) else {
+            return Self {
+                confirmed: number,
+                ..self
+            };
+        };
+        if self.paused && named < self.counted {
+            return self;
+        }
+        Self {
+            confirmed: number,
+            ..self.after_confirmation(named)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paused(counted: i64) -> PruningStatus {
+        PruningStatus {
+            paused: true,
+            accepted: 4,
+            counted,
+            confirmed: None,
+        }
+    }
+
+    #[test]
+    fn a_confirmation_has_to_name_as_many_images_as_were_counted() {
+        for (number, is_taken) in [(-1, false), (24, false), (25, true), (30, true)] {
+            let after = paused(25).after_confirmation(number);
+            assert_eq!(after.paused, !is_taken, "{number}");
+            assert_eq!(after.accepted, if is_taken { 25 } else { 4 }, "{number}");
+        }
+        let open = PruningStatus::accepting(7);
+        assert_eq!(open.after_confirmation(100), open, "there is no pause");
+    }
+
+    #[test]
+    fn an_annotation_confirms_one_pause_and_none_that_comes_after_it() {
+        let open = paused(25).after_annotation(Some(25));
+        assert_eq!((open.paused, open.confirmed), (false, Some(25)));
+        let again = PruningStatus {
+            paused: true,
+            counted: 25,
+            ..open
+        };
+        assert!(again.after_annotation(Some(25)).paused, "it was used");
+        assert!(!again.after_annotation(Some(26)).paused, "another number");
+        let removed = again.after_annotation(None);
+        assert!(removed.paused);
+        assert!(!removed.after_annotation(Some(25)).paused, "set again");
+    }
+
+    #[test]
+    fn an_annotation_that_names_too_few_waits_and_one_from_before_the_pause_is_not_looked_at() {
+        let more = paused(100);
+        assert_eq!(more.after_annotation(Some(25)), more);
+        assert!(
+            !paused(25).after_annotation(Some(25)).paused,
+            "they came back"
+        );
+        let early = PruningStatus::default().after_annotation(Some(1000));
+        assert_eq!(early.confirmed, Some(1000));
+        let pauses = PruningStatus {
+            paused: true,
+            counted: 60,
+            ..early
+        };
+        assert!(pauses.after_annotation(Some(1000)).paused);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use coral_api::mirrored_images::MirroredImages;
+use coral_api::names::annotation;
 use coral_api::{PruningStatus, RegistryMirror, RegistryMirrorStatus};
 
 use crate::ObjectKey;
@@ -59,14 +60,17 @@ pub(super) fn snapshot(
     })
 }
 
-/// Whether tags are deleted. A spec that differs from the one of the status only in `suspend` and
-/// `prune.dryRun` leaves a pause as it is.
+/// Whether tags are deleted. Only a change of what is pruned ends a pause.
 fn pruning(mirror: &RegistryMirror, status: &RegistryMirrorStatus) -> PruningStatus {
     let before = status.pruning.unwrap_or_default();
-    let digest = mirror.spec.confirmation_digest().to_string();
-    if is_current(mirror) || status.spec_digest == Some(digest) {
-        before
-    } else {
-        before.after_change_of_spec()
-    }
+    let digest = mirror.spec.prune_digest().map(|digest| digest.to_string());
+    before.after_change_of_prune(status.prune_digest.as_deref(), digest.as_deref())
+}
+
+/// How many vanished images the annotation of a mirror confirms. One that is no number confirms
+/// none.
+pub(super) fn confirmed(mirror: &RegistryMirror) -> Option<i64> {
+    let annotations = mirror.metadata.annotations.as_ref()?;
+    let text = annotations.get(annotation::CONFIRM_PRUNE)?;
+    Some(text.trim().parse().unwrap_or(0))
 }

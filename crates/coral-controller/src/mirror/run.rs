@@ -8,7 +8,7 @@ use coral_api::conditions::kind::{DEGRADED, PRUNE_PAUSED, READY, SOURCE_GONE};
 use coral_api::mirrored_images::MirroredImages;
 use coral_api::{RegistryMirror, RegistryMirrorStatus};
 use coral_image::ImageRef;
-use coral_mirror::{Prepared, Summary};
+use coral_mirror::{Confirmation, Engine, Prepared, Summary};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -64,6 +64,20 @@ impl Run {
     }
 }
 
+/// Tells a mirror of the number in its annotation, if that changes anything.
+fn confirm_prune(
+    engine: &Engine,
+    key: &ObjectKey,
+    mirror: &RegistryMirror,
+    summary: &watch::Receiver<Summary>,
+) {
+    let (pruning, number) = (summary.borrow().pruning, restore::confirmed(mirror));
+    if pruning.after_annotation(number) != pruning {
+        // One that is behind with its questions is told in the next pass of this part.
+        engine.confirm_prune(&key.to_string(), Confirmation::Annotation(number));
+    }
+}
+
 fn after(now: Timestamp, wait: Duration) -> Timestamp {
     now.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
@@ -75,6 +89,7 @@ struct Turn<'a> {
     prepared: &'a Prepared,
     conflicts: &'a [Conflict],
     snapshot: Arc<coral_mirror::Snapshot>,
+    last_pass: Option<Timestamp>,
     quiet: bool,
     now: Timestamp,
 }
@@ -107,6 +122,7 @@ impl MirrorPart {
             };
             return self.write_trouble(key, mirror, &trouble, now).await;
         };
+        confirm_prune(self.fleet.engine(), key, mirror, &run.summary);
         if !has_come(run.next_write, now, BETWEEN_WRITES) {
             return Ok(Some(run.next_write));
         }
@@ -124,6 +140,7 @@ impl MirrorPart {
             mirror,
             prepared,
             conflicts,
+            last_pass: run.summary.borrow().last_pass,
             quiet: run.summary.borrow().quiet || prepared.settings.suspend,
             snapshot,
             now,
@@ -172,6 +189,10 @@ impl MirrorPart {
                 let message = begun.message.as_str();
                 events.warning(&**mirror, &begun.reason, message).await;
             }
+        }
+        if let Some(paused) = status::more_vanished(old, new) {
+            let message = paused.message.as_str();
+            events.warning(&**mirror, &paused.reason, message).await;
         }
         Ok(wrote)
     }
@@ -250,9 +271,10 @@ impl MirrorPart {
         let input = status::Input {
             old: turn.mirror.status.as_ref(),
             generation: turn.mirror.metadata.generation,
-            spec: turn.prepared.spec,
+            prune: turn.prepared.prune,
             settings: &turn.prepared.settings,
             snapshot: &turn.snapshot,
+            last_pass: turn.last_pass,
             quiet: turn.quiet,
             conflicts: turn.conflicts,
             loaded: access.and_then(|access| access.loaded),

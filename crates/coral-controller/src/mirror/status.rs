@@ -8,8 +8,10 @@ use coral_api::conditions::kind::{DEGRADED, PROGRESSING, PRUNE_PAUSED, READY, SO
 use coral_api::conditions::{Saying, Truth, set};
 use coral_api::metadata::time;
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_api::names::annotation;
 use coral_api::{
-    MirrorSettings, MirroredRepository, RegistryMirror, RegistryMirrorStatus, Target, Visibility,
+    MirrorSettings, MirroredRepository, PruningStatus, RegistryMirror, RegistryMirrorStatus,
+    Target, Visibility,
 };
 use coral_image::{Digest, destination_path};
 use jiff::Timestamp;
@@ -25,10 +27,12 @@ use crate::store::Snapshot;
 pub(super) struct Input<'a> {
     pub(super) old: Option<&'a RegistryMirrorStatus>,
     pub(super) generation: Option<i64>,
-    /// The digest of the spec, of which only a change ends a pause.
-    pub(super) spec: Digest,
+    /// The digest of what is pruned, of which only a change ends a pause.
+    pub(super) prune: Option<Digest>,
     pub(super) settings: &'a MirrorSettings,
     pub(super) snapshot: &'a coral_mirror::Snapshot,
+    /// When a pass ended last in this process.
+    pub(super) last_pass: Option<Timestamp>,
     /// Whether nothing is being looked at or copied.
     pub(super) quiet: bool,
     pub(super) conflicts: &'a [Conflict],
@@ -55,7 +59,7 @@ pub(super) fn status(
     }
     RegistryMirrorStatus {
         observed_generation: input.generation,
-        spec_digest: Some(input.spec.to_string()),
+        prune_digest: input.prune.map(|digest| digest.to_string()),
         last_sync,
         next_sync,
         repositories: Some(repositories),
@@ -106,6 +110,20 @@ pub(super) fn began<'a>(
     before
         .is_none_or(|before| before.reason != now.reason)
         .then_some(now)
+}
+
+/// The condition that says that no tag is deleted, if more images have vanished than it said
+/// before.
+pub(super) fn more_vanished<'a>(
+    old: Option<&RegistryMirrorStatus>,
+    new: &'a RegistryMirrorStatus,
+) -> Option<&'a Condition> {
+    let (before, now) = (old?.pruning?, new.pruning?);
+    let grows = before.paused && now.paused && now.counted > before.counted;
+    let mut conditions = new.conditions.iter().flatten();
+    conditions
+        .find(|condition| condition.type_ == PRUNE_PAUSED)
+        .filter(|_| grows)
 }
 
 /// What a status says of a repository.
@@ -162,20 +180,16 @@ pub(super) fn public_paths(
 /// When the next pass begins, and when the last one ended. A pass that runs is not noted: a process
 /// that goes on from the status begins it anew.
 fn syncs(input: &Input<'_>, old: &RegistryMirrorStatus) -> (Option<Time>, Option<Time>) {
+    // Not from a next pass that changes: it does so as well when the wall clock is set.
+    let last = input.last_pass.map(time).or_else(|| old.last_sync.clone());
     if input.settings.suspend {
-        return (None, old.last_sync.clone());
+        return (None, last);
+    }
+    if input.quiet {
+        return (input.snapshot.next_pass.map(time), last);
     }
     let is_same = old.observed_generation == input.generation;
-    if !input.quiet {
-        let next = old.next_sync.clone().filter(|_| is_same);
-        return (next, old.last_sync.clone());
-    }
-    let next = input.snapshot.next_pass.map(time);
-    if next == old.next_sync && is_same {
-        (next, old.last_sync.clone())
-    } else {
-        (next, Some(time(input.now)))
-    }
+    (old.next_sync.clone().filter(|_| is_same), last)
 }
 
 /// The repositories with what is known of their readers.
@@ -346,21 +360,27 @@ fn source_gone(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus
 
 /// Whether tags are deleted at present.
 fn prune_paused(counted: &RegistryMirrorStatus) -> Said {
-    let is_paused = counted.pruning.is_some_and(|pruning| pruning.paused);
-    let (reason, message) = if is_paused {
-        (
+    let paused = counted.pruning.filter(|pruning| pruning.paused);
+    let (reason, message) = match paused {
+        Some(PruningStatus {
+            counted: vanished, ..
+        }) => (
             "ManyVanished",
-            "more than a fifth of the images vanished at their sources in one pass: no tag is \
-             deleted until more of the spec changes than suspend and prune.dryRun",
-        )
-    } else {
-        ("NotPaused", "")
+            format!(
+                "more than a fifth of the images vanished at their sources in one pass, and \
+                 {vanished} of {} are gone now: no tag is deleted until the annotation {} is \
+                 \"{vanished}\", or spec.prune changes in more than dryRun",
+                counted.desired.unwrap_or(0),
+                annotation::CONFIRM_PRUNE,
+            ),
+        ),
+        None => ("NotPaused", String::new()),
     };
     Said {
         kind: PRUNE_PAUSED,
-        truth: is_paused.into(),
+        truth: paused.is_some().into(),
         reason,
-        message: message.to_owned(),
+        message,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Objects in, decisions out.
 
 mod passes;
+mod pruning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -195,9 +196,10 @@ fn status_of(
     let input = Input {
         old: mirror.status.as_ref(),
         generation: mirror.metadata.generation,
-        spec: mirror.spec.confirmation_digest(),
+        prune: mirror.spec.prune_digest(),
         settings: &settings,
         snapshot,
+        last_pass: quiet.then(|| at(now)),
         quiet,
         conflicts: &[],
         loaded: Some(Arc::new(BTreeSet::from(["quay.io/a/b".to_owned()]))),
@@ -235,6 +237,40 @@ fn the_outside_being_cut_off_makes_no_image_absent_and_no_repository_private() {
     assert_eq!(paths[&ObjectKey::new("a", "reg")], expected);
 }
 
+/// Regression: each jump of the wall clock moved the next pass, which was taken for the end of one:
+/// the alert on the age of the last pass fell silent.
+#[test]
+fn a_wall_clock_that_is_set_is_no_pass() {
+    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    mirror.status = Some(status_of(&mirror, &snapshot(vec![]), true, 10));
+    let mut jumped = snapshot(vec![]);
+    jumped.next_pass = Some(at(90_000));
+    let settings = mirror.settings().unwrap();
+    let mut input = Input {
+        old: mirror.status.as_ref(),
+        generation: Some(3),
+        prune: None,
+        settings: &settings,
+        snapshot: &jumped,
+        last_pass: None,
+        quiet: true,
+        conflicts: &[],
+        loaded: None,
+        now: at(87_000),
+    };
+    let times = |input: &Input<'_>| {
+        let status = status::status(input, |_| None, |_| true);
+        [status.last_sync, status.next_sync].map(|time| time.unwrap().0)
+    };
+    assert_eq!(times(&input), [at(10), at(90_000)], "of an earlier process");
+    input.last_pass = Some(at(86_410));
+    assert_eq!(
+        times(&input),
+        [at(86_410), at(90_000)],
+        "the driver shifted it"
+    );
+}
+
 #[test]
 fn a_repository_that_one_mirror_found_private_is_not_public() {
     let mirrors = all([
@@ -259,9 +295,10 @@ fn a_mirror_is_ready_once_it_was_asked_who_may_read_its_repositories() {
     let input = Input {
         old: None,
         generation: Some(3),
-        spec: mirror.spec.confirmation_digest(),
+        prune: mirror.spec.prune_digest(),
         settings: &settings,
         snapshot: &snapshot,
+        last_pass: None,
         quiet: true,
         conflicts: &[],
         loaded: None,
@@ -302,6 +339,7 @@ fn what_vanished_at_its_source_is_a_condition_and_stays_known_after_a_restart() 
         paused: true,
         accepted: 4,
         counted: 6,
+        confirmed: None,
     };
     let status = status_of(&mirror, &known, true, 10);
     assert_eq!(
@@ -325,45 +363,6 @@ fn what_vanished_at_its_source_is_a_condition_and_stays_known_after_a_restart() 
     )]);
     let well = status_of(&mirror, &well, true, 10).conditions.unwrap();
     assert!(!is_true(&well, SOURCE_GONE) && !is_true(&well, PRUNE_PAUSED));
-}
-
-#[test]
-fn a_pause_ends_with_a_change_of_more_than_what_is_set_in_order_to_look() {
-    let mut mirror = mirror("m", OLD, &spec("quay.io/a/b"));
-    mirror.spec.prune = Some(serde_json::from_value(json!({"enabled": true})).unwrap());
-    let mut known = snapshot(vec![]);
-    known.pruning = PruningStatus {
-        paused: true,
-        accepted: 4,
-        counted: 6,
-    };
-    let status = status_of(&mirror, &known, true, 10);
-    let mut stored = mirror;
-    stored.metadata.generation = Some(3);
-    stored.status = Some(RegistryMirrorStatus {
-        observed_generation: Some(3),
-        ..status
-    });
-    let none = Store::<MirroredImages>::from_objects([]).snapshot();
-    let restored = |mirror: &RegistryMirror| restore::snapshot(mirror, &none).unwrap().pruning;
-    assert_eq!(restored(&stored), known.pruning);
-    stored.metadata.generation = Some(4);
-    stored.spec.suspend = true;
-    stored.spec.prune.as_mut().unwrap().dry_run = true;
-    assert_eq!(restored(&stored), known.pruning, "set in order to look");
-    stored.spec.interval = Some("2h".to_owned());
-    let looked = PruningStatus {
-        paused: false,
-        accepted: 6,
-        counted: 0,
-    };
-    assert_eq!(restored(&stored), looked, "what was counted");
-    let open = PruningStatus {
-        paused: false,
-        ..known.pruning
-    };
-    stored.status.as_mut().unwrap().pruning = Some(open);
-    assert_eq!(restored(&stored), open, "no pause, so nothing is confirmed");
 }
 
 #[test]
@@ -427,9 +426,10 @@ fn what_a_registry_has_loaded_says_nothing_about_the_one_after_it() {
         let input = Input {
             old: Some(&before),
             generation: Some(generation),
-            spec: mirror.spec.confirmation_digest(),
+            prune: mirror.spec.prune_digest(),
             settings: &settings,
             snapshot: &snapshot,
+            last_pass: None,
             quiet: true,
             conflicts: &[],
             loaded: None,
@@ -580,9 +580,10 @@ fn a_mirror_is_ready_once_the_registry_serves_its_public_repositories() {
         let input = Input {
             old: None,
             generation: Some(3),
-            spec: object.spec.confirmation_digest(),
+            prune: object.spec.prune_digest(),
             settings: &settings,
             snapshot: &snapshot,
+            last_pass: None,
             quiet: true,
             conflicts: &[],
             loaded: loaded.map(Arc::new),

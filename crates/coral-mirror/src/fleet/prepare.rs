@@ -31,8 +31,9 @@ pub struct Prepared {
     pub settings: MirrorSettings,
     /// Differs whenever the mirror's spec or something that it names does.
     pub fingerprint: Digest,
-    /// Differs whenever the mirror's spec does in more than `suspend` and `prune.dryRun`.
-    pub spec: Digest,
+    /// Differs whenever the mirror's `prune` does in more than `dryRun`; `None` while nothing is
+    /// pruned.
+    pub prune: Option<Digest>,
     /// The registry that it copies to.
     pub destination: Host,
     /// Sent to sources only.
@@ -162,7 +163,7 @@ pub fn prepare<L: Lookup>(
     Ok(Prepared {
         name: format!("{namespace}/{}", metadata::name(&mirror.metadata)),
         fingerprint: Digest::sha256(&named.seen),
-        spec: mirror.spec.confirmation_digest(),
+        prune: mirror.spec.prune_digest(),
         source_options: sources.filter(|(_, options)| is_special(options)).collect(),
         destination_options: [(destination.clone(), reached)]
             .into_iter()

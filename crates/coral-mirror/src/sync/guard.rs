@@ -1,22 +1,19 @@
 //! When a mirror stops deleting tags: pure.
 //!
 //! A source that loses many images at once is more often broken, or taken over, than tidied up.
-//! What vanished before was taken note of and does not count again.
+//! What vanished before was accepted and does not count again.
 
 use coral_api::PruningStatus;
 
-/// A mirror deletes nothing once more than one image of this many vanished.
-const FRACTION: usize = 5;
+use crate::inspect::Confirmation;
+use crate::status::count;
 
-/// Whether tags are deleted, and how many vanished images were taken note of.
+/// A mirror deletes nothing once more than one image of this many vanished.
+const FRACTION: i64 = 5;
+
+/// Whether tags are deleted, and how many vanished images were accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Guard {
-    paused: bool,
-    /// `None` takes note of whatever vanished when it is asked first.
-    accepted: Option<usize>,
-    /// While paused: how many images had vanished when everything was last looked at.
-    counted: usize,
-}
+pub(super) struct Guard(PruningStatus);
 
 /// What became of a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,51 +25,53 @@ pub(super) enum Judgement {
         /// How many images vanished in this pass.
         vanished: usize,
     },
+    /// None is, since an earlier pass, and more images have vanished than were counted then.
+    Grows,
     /// None is, since an earlier pass.
     Paused,
 }
 
 impl Guard {
-    /// As an earlier process left it; with no knowledge of one, nothing was taken note of.
+    /// As an earlier process left it; with no knowledge of one, nothing was accepted.
     pub(super) fn restored(before: Option<PruningStatus>) -> Self {
-        let before = before.unwrap_or_default();
-        Self {
-            paused: before.paused,
-            accepted: usize::try_from(before.accepted).ok(),
-            counted: usize::try_from(before.counted).unwrap_or_default(),
-        }
+        Self(before.unwrap_or_default())
     }
 
-    /// A person has looked: deletions go on, whatever vanished until now.
-    pub(super) fn confirmed() -> Self {
-        Self::restored(Some(PruningStatus::CONFIRMED))
+    /// A person has looked. Whether that ended a pause.
+    pub(super) fn confirm(&mut self, confirmation: Confirmation) -> bool {
+        let before = self.0;
+        self.0 = match confirmation {
+            Confirmation::Command(number) => before.after_confirmation(number),
+            Confirmation::Annotation(number) => before.after_annotation(number),
+        };
+        before.paused && !self.0.paused
     }
 
     /// Everything was looked at: so many of a mirror's images are not at their sources.
     pub(super) fn judge(&mut self, vanished: usize, images: usize) -> Judgement {
-        if self.paused {
-            self.counted = vanished;
-            return Judgement::Paused;
+        let (now, images) = (count(vanished), count(images));
+        let before = self.0;
+        if before.paused {
+            self.0.counted = now;
+            return if now > before.counted {
+                Judgement::Grows
+            } else {
+                Judgement::Paused
+            };
         }
-        let accepted = self.accepted.unwrap_or(vanished);
-        let new = vanished.saturating_sub(accepted);
+        let new = now.saturating_sub(before.accepted.max(0)).max(0);
         if new.saturating_mul(FRACTION) > images {
-            self.accepted = Some(accepted);
-            self.paused = true;
-            self.counted = vanished;
-            return Judgement::Pauses { vanished: new };
+            self.0.paused = true;
+            self.0.counted = now;
+            let vanished = usize::try_from(new).unwrap_or(usize::MAX);
+            return Judgement::Pauses { vanished };
         }
-        self.accepted = Some(vanished);
+        self.0.accepted = now;
         Judgement::Open
     }
 
     pub(super) fn status(self) -> PruningStatus {
-        let accepted = self.accepted.and_then(|count| i64::try_from(count).ok());
-        PruningStatus {
-            paused: self.paused,
-            accepted: accepted.unwrap_or(PruningStatus::CONFIRMED.accepted),
-            counted: i64::try_from(self.counted).unwrap_or(i64::MAX),
-        }
+        self.0
     }
 }
 
@@ -88,21 +87,37 @@ mod tests {
         assert_eq!(guard.judge(61, 100), Judgement::Pauses { vanished: 21 });
         assert_eq!(guard.judge(61, 100), Judgement::Paused);
         assert_eq!(guard.judge(0, 100), Judgement::Paused, "they came back");
-        guard = Guard::confirmed();
+        assert_eq!(guard.judge(61, 100), Judgement::Grows);
+        assert!(guard.confirm(Confirmation::Command(61)));
         assert_eq!(guard.judge(61, 100), Judgement::Open);
         assert_eq!(guard.judge(61, 100), Judgement::Open);
         assert_eq!(guard.judge(82, 100), Judgement::Pauses { vanished: 21 });
     }
 
-    /// Regression: what vanished after the change was deleted with what had been counted.
+    /// Regression: the number grew while deletions were stopped, in silence, and a confirmation of
+    /// the number that was seen accepted the larger one.
     #[test]
-    fn a_change_of_the_spec_confirms_what_the_last_pass_counted_and_no_more() {
+    fn a_number_that_grows_while_paused_is_told_and_needs_a_confirmation_of_its_own() {
         let mut guard = Guard::restored(None);
         assert_eq!(guard.judge(25, 100), Judgement::Pauses { vanished: 25 });
-        assert_eq!(guard.judge(30, 100), Judgement::Paused);
+        assert_eq!(guard.judge(100, 100), Judgement::Grows);
+        assert_eq!(guard.judge(100, 100), Judgement::Paused, "told once");
+        assert!(!guard.confirm(Confirmation::Command(25)));
+        assert!(!guard.confirm(Confirmation::Annotation(Some(25))));
+        assert_eq!(guard.judge(100, 100), Judgement::Paused);
+        assert!(guard.confirm(Confirmation::Annotation(Some(100))));
+        assert_eq!(guard.judge(100, 100), Judgement::Open);
+    }
+
+    /// Regression: what vanished after the change was deleted with what had been counted.
+    #[test]
+    fn a_change_of_prune_confirms_what_the_last_pass_counted_and_no_more() {
+        let mut guard = Guard::restored(None);
+        assert_eq!(guard.judge(25, 100), Judgement::Pauses { vanished: 25 });
+        assert_eq!(guard.judge(30, 100), Judgement::Grows);
         let kept = Guard::restored(Some(guard.status())).status();
         assert_eq!((kept.paused, kept.accepted, kept.counted), (true, 0, 30));
-        let changed = || Guard::restored(Some(kept.after_change_of_spec()));
+        let changed = || Guard::restored(Some(kept.after_change_of_prune(Some("a"), Some("b"))));
         assert_eq!(changed().judge(30, 100), Judgement::Open);
         assert_eq!(changed().judge(50, 100), Judgement::Open, "20 more");
         let everything = changed().judge(100, 100);
@@ -122,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_and_what_was_taken_note_of_survive_a_restart() {
+    fn a_pause_and_what_was_accepted_survive_a_restart() {
         let mut guard = Guard::restored(None);
         guard.judge(15, 100);
         let mut again = Guard::restored(Some(guard.status()));
@@ -131,10 +146,15 @@ mod tests {
         assert!(again.status().paused);
         let mut after = Guard::restored(Some(again.status()));
         assert_eq!(after.judge(0, 100), Judgement::Paused);
-        let confirmed = Guard::confirmed().status();
-        assert_eq!(
-            Guard::restored(Some(confirmed)).judge(90, 100),
-            Judgement::Open
-        );
+    }
+
+    /// An older version wrote -1 for "accepts whatever is found next".
+    #[test]
+    fn a_number_below_zero_accepts_nothing() {
+        let mut guard = Guard::restored(Some(PruningStatus::accepting(-1)));
+        assert_eq!(guard.judge(21, 100), Judgement::Pauses { vanished: 21 });
+        let mut any = Guard::restored(Some(PruningStatus::accepting(i64::MAX)));
+        assert_eq!(any.judge(100, 100), Judgement::Open);
+        assert_eq!(any.status().accepted, 100);
     }
 }

@@ -67,6 +67,7 @@ impl Summary {
                 paused: sum.pruning.paused || one.pruning.paused,
                 accepted: sum.pruning.accepted.saturating_add(one.pruning.accepted),
                 counted: sum.pruning.counted.saturating_add(one.pruning.counted),
+                confirmed: None,
             },
             moved: sum.moved.saturating_add(one.moved),
             pruned: sum.pruned + one.pruned,

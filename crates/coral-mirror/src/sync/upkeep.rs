@@ -7,10 +7,11 @@ use coral_api::VerifyBy;
 use coral_image::{Digest, Version};
 use futures::FutureExt;
 
-use super::guard::{Guard, Judgement};
+use super::guard::Judgement;
 use super::{Driver, Found};
 use crate::copy::{CopyError, cause_of};
 use crate::expand::Wanted;
+use crate::inspect::Confirmation;
 use crate::outcome::Failure;
 use crate::progress::{Event, Key, chain};
 use crate::prune::{Caution, PruneError, Pruned, Wishes, prune};
@@ -110,10 +111,11 @@ impl<Q: Queue> Driver<Q> {
     }
 
     /// A person has looked at what vanished.
-    pub(super) fn confirm_prune(&mut self) {
-        self.guard = Guard::confirmed();
-        // The next pass finds out what is to be deleted.
-        self.next_pass = self.next_pass.map(|_| self.now());
+    pub(super) fn confirm_prune(&mut self, confirmation: Confirmation) {
+        if self.guard.confirm(confirmation) {
+            // The next pass finds out what is to be deleted.
+            self.next_pass = self.next_pass.map(|_| self.now());
+        }
     }
 
     /// Begins to delete tags, once all images were looked at: only then it is known which of them
@@ -163,10 +165,16 @@ impl<Q: Queue> Driver<Q> {
     fn judge(&mut self) -> Judgement {
         let (vanished, images) = self.ledger.vanished();
         let judgement = self.guard.judge(vanished, images);
-        if let Judgement::Pauses { vanished } = judgement {
-            let event = Event::PruningPaused { vanished, images };
-            self.observe_as(&self.mirror.name, None, &event);
-        }
+        let event = match judgement {
+            Judgement::Open | Judgement::Paused => return judgement,
+            Judgement::Pauses { vanished: new } => Event::PruningPaused {
+                new,
+                vanished,
+                images,
+            },
+            Judgement::Grows => Event::PruningStaysPaused { vanished, images },
+        };
+        self.observe_as(&self.mirror.name, None, &event);
         judgement
     }
 

@@ -21,7 +21,8 @@ impl Observer for Heard {
             Event::UpToDate { .. } => return self.1.lock().unwrap().push(tag.to_owned()),
             Event::SourceGone => "gone".to_owned(),
             Event::TagMoved { at, from, to } => format!("{at:?} {from} {to}"),
-            Event::PruningPaused { vanished, images } => format!("paused {vanished}/{images}"),
+            Event::PruningPaused { new, images, .. } => format!("paused {new}/{images}"),
+            Event::PruningStaysPaused { vanished, images } => format!("now {vanished}/{images}"),
             Event::Pruned { gone } => format!("pruned gone={gone}"),
             Event::Mirrored {
                 digest,
@@ -240,7 +241,7 @@ async fn a_last_copy_is_kept_when_newer_tags_appear_and_what_they_replace_is_del
         pair.source.load("a/b", &images(9, &["1.3.0".to_owned()]));
         let latest = pair.mirror_with(spec, &[("a/b", "select: {semver: '*', latest: 2}")]);
         let mut before = pair.pass_of(latest.clone(), None, &heard).await.snapshot;
-        before.pruning = PruningStatus::CONFIRMED;
+        before.pruning = PruningStatus::accepting(i64::MAX);
         pair.pass_of(latest, Some(before), &heard).await;
         let there = pair.destination.tags(&pair.landed("a/b"));
         assert_eq!(there.into_keys().collect::<Vec<_>>(), left, "{spec}");
@@ -335,13 +336,23 @@ async fn what_vanished_is_deleted_on_request_up_to_a_fifth_and_beyond_after_a_co
         .await;
     assert!(paused.summary.pruning.paused);
     assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 8);
+    // The number grows, which is told; the one that was told first confirms nothing.
+    pair.remove(&pair.source, "a/b", "v05").await;
+    heard.take();
+    let paused = pair
+        .pass_of(mirror.clone(), Some(paused.snapshot), &heard)
+        .await;
+    assert!(heard.take().contains(&"default/m now 3/8".to_owned()));
+    let before = paused.snapshot.pruning;
+    assert_eq!((before.paused, before.counted), (true, 3));
+    assert_eq!(before.after_confirmation(2), before);
     let confirmed = Snapshot {
-        pruning: PruningStatus::CONFIRMED,
+        pruning: before.after_confirmation(3),
         ..paused.snapshot
     };
     let ended = pair.pass_of(mirror, Some(confirmed), &heard).await;
     assert!(!ended.summary.pruning.paused);
-    assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 6);
+    assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 5);
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub(crate) async fn plan(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let (loaded, client) = read(&arguments, terminal)?;
-    let mirrors = mirrors(&loaded, &client, Pass::default())?;
+    let mirrors = mirrors(&loaded, &client, &Pass::default())?;
     let lines = merged(plan_all(&mirrors).await);
     match arguments.output {
         Output::Table => print_plan(&lines, mirrors.len() > 1),

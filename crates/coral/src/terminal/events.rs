@@ -50,14 +50,12 @@ pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (Strin
             let line = moved(source, key, *at, &from.short(), &now.short());
             (format!("moved {at:?} {from} {now}"), line)
         }
-        Event::PruningPaused { vanished, images } => (
-            "paused".to_owned(),
-            format!(
-                "warning: mirror {source}: {vanished} of {images} images vanished at their \
-                 sources in one pass: no tag is deleted until `coral mirror prune --confirm`, or \
-                 until its YAML changes"
-            ),
-        ),
+        Event::PruningPaused {
+            new,
+            vanished,
+            images,
+        } => paused(source, Some(*new), *vanished, *images),
+        Event::PruningStaysPaused { vanished, images } => paused(source, None, *vanished, *images),
         Event::Pruned { gone } => (
             "deleted".to_owned(),
             format!("deleted{to}: {}", why_deleted(*gone)),
@@ -103,6 +101,24 @@ pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (Strin
             Default::default()
         }
     }
+}
+
+/// No tag is deleted, since many images vanished: in one pass, or more than before.
+fn paused(source: &str, new: Option<usize>, vanished: usize, images: usize) -> (String, String) {
+    let what = match new {
+        Some(new) => format!(
+            "{new} of {images} images vanished at their sources in one pass, {vanished} are gone \
+             in all"
+        ),
+        None => {
+            format!("more images vanished at their sources, {vanished} of {images} are gone now")
+        }
+    };
+    let line = format!(
+        "warning: mirror {source}: {what}: no tag is deleted until `coral mirror prune \
+         --confirm={vanished}`, or until `prune` in its YAML changes"
+    );
+    (format!("paused {vanished}"), line)
 }
 
 const fn why_deleted(gone: bool) -> &'static str {

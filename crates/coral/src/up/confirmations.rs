@@ -1,5 +1,5 @@
 //! What `coral mirror prune --confirm` tells a running `coral up`: a file for each mirror, in the
-//! data folder, which is gone once it was read.
+//! data folder, which is gone once it was read. In it stands how many vanished images are confirmed.
 
 use std::fs;
 use std::io;
@@ -10,25 +10,38 @@ const FOLDER: &str = "prune-confirmed";
 /// What stands between namespace and name in the name of a file: neither has it.
 const BETWEEN: char = '_';
 
-/// Says that a person has looked at what vanished of these mirrors. Does nothing where there is no
-/// data folder: no `coral up` runs there.
-pub(crate) fn write<'a>(data: &Path, mirrors: impl Iterator<Item = &'a String>) -> io::Result<()> {
+/// Says that a person has looked at so many vanished images of these mirrors. Does nothing where
+/// there is no data folder: no `coral up` runs there.
+pub(crate) fn write<'a>(
+    data: &Path,
+    mirrors: impl Iterator<Item = (&'a String, i64)>,
+) -> io::Result<()> {
     if !data.is_dir() {
         return Ok(());
     }
     let folder = data.join(FOLDER);
     fs::create_dir_all(&folder)?;
-    for mirror in mirrors {
-        fs::write(folder.join(mirror.replace('/', &BETWEEN.to_string())), [])?;
+    let next = data.join(FOLDER).with_extension("next");
+    for (mirror, number) in mirrors {
+        // Under another name first: the number is read whole.
+        fs::write(&next, number.to_string())?;
+        let name = mirror.replace('/', &BETWEEN.to_string());
+        fs::rename(&next, folder.join(name))?;
     }
     Ok(())
 }
 
-/// The mirrors of which that was said.
-pub(super) fn read(data: &Path) -> Vec<String> {
+/// The mirrors of which that was said, and of how many images.
+pub(super) fn read(data: &Path) -> Vec<(String, i64)> {
     let entries = fs::read_dir(data.join(FOLDER)).into_iter().flatten();
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.map(|name| name.replacen(BETWEEN, "/", 1)).collect()
+    let confirmation = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        let number = fs::read_to_string(entry.path()).ok()?;
+        // A file without a number confirms nothing.
+        Some((name.replacen(BETWEEN, "/", 1), number.parse().unwrap_or(0)))
+    };
+    entries.filter_map(confirmation).collect()
 }
 
 /// It was heard.
@@ -45,10 +58,10 @@ mod tests {
     fn what_is_confirmed_is_read_until_it_is_removed() {
         let data = tempfile::tempdir().unwrap();
         assert!(read(data.path()).is_empty());
-        let mirrors = ["default/web.example".to_owned()];
-        write(data.path(), mirrors.iter()).unwrap();
-        assert_eq!(read(data.path()), mirrors);
-        remove(data.path(), &mirrors[0]).unwrap();
+        let mirror = "default/web.example".to_owned();
+        write(data.path(), [(&mirror, 25)].into_iter()).unwrap();
+        assert_eq!(read(data.path()), [(mirror.clone(), 25)]);
+        remove(data.path(), &mirror).unwrap();
         assert!(read(data.path()).is_empty());
     }
 
@@ -56,7 +69,7 @@ mod tests {
     fn without_a_data_folder_none_is_made() {
         let base = tempfile::tempdir().unwrap();
         let data = base.path().join("none");
-        write(&data, ["default/m".to_owned()].iter()).unwrap();
+        write(&data, [(&"default/m".to_owned(), 1)].into_iter()).unwrap();
         assert!(!data.exists());
     }
 }

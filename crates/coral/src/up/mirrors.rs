@@ -9,8 +9,8 @@ use coral_api::Target;
 use coral_distribution::{ClientOptions, HostOptions, OpenUploads};
 use coral_image::{Digest, Host, RepositoryPath};
 use coral_mirror::{
-    Begun, Completeness, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member, Observer,
-    Snapshot, Subject, Summary,
+    Begun, Completeness, Confirmation, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member,
+    Observer, Snapshot, Subject, Summary,
 };
 use coral_rt::Tls;
 use tokio::sync::broadcast::{self, error::TryRecvError};
@@ -33,7 +33,7 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 /// A mirror that runs, as far as it is told of.
 struct Running {
     origin: String,
-    spec: Digest,
+    prune: Option<Digest>,
     destination: Host,
     summary: watch::Receiver<Summary>,
     /// How it stood when its images were written down last.
@@ -148,8 +148,8 @@ impl Mirrors {
         } else {
             Completeness::Partial
         };
-        let known = |mirror: &LoadedMirror| (mirror.origin.clone(), mirror.prepared.spec);
-        let mut origins: BTreeMap<String, (String, Digest)> = wanted
+        let known = |mirror: &LoadedMirror| (mirror.origin.clone(), mirror.prepared.prune);
+        let mut origins: BTreeMap<String, (String, Option<Digest>)> = wanted
             .iter()
             .map(|mirror| (mirror.prepared.name.clone(), known(mirror)))
             .collect();
@@ -174,8 +174,8 @@ impl Mirrors {
             } else if !first_time {
                 self.say(&format!("mirror {name} added"));
             }
-            if let Some((origin, spec)) = origins.remove(name) {
-                self.show(begun, origin, spec);
+            if let Some((origin, prune)) = origins.remove(name) {
+                self.show(begun, origin, prune);
             }
         }
         match applied.failed.first() {
@@ -188,7 +188,7 @@ impl Mirrors {
     fn member(&self, mirror: LoadedMirror) -> Member {
         let prepared = mirror.prepared;
         let restored = (!self.fleet.runs(&prepared)).then(|| {
-            let pruning = self.pruning.of(&prepared.name, &prepared.spec);
+            let pruning = self.pruning.of(&prepared.name, prepared.prune);
             Arc::new(Snapshot {
                 pruning: pruning.unwrap_or_default(),
                 ..self.memory.read(&prepared.name, &prepared.destination)
@@ -207,10 +207,10 @@ impl Mirrors {
     }
 
     /// Has the status page and the terminal tell of a mirror that was started.
-    fn show(&mut self, begun: Begun, origin: String, spec: Digest) {
+    fn show(&mut self, begun: Begun, origin: String, prune: Option<Digest>) {
         let running = Running {
             origin: origin.clone(),
-            spec,
+            prune,
             destination: begun.destination.clone(),
             summary: begun.summary.clone(),
             remembered: None,
@@ -233,11 +233,18 @@ impl Mirrors {
 
     /// Has mirrors delete tags again where a person confirmed it, and writes down how they stand.
     pub(crate) fn follow_pruning(&mut self, data: &Path) {
-        for mirror in confirmations::read(data) {
-            let takes = self.fleet.engine().confirm_prune(&mirror);
-            if !takes && self.running.contains_key(&mirror) {
-                // It is about to begin.
-                continue;
+        for (mirror, number) in confirmations::read(data) {
+            let confirmation = Confirmation::Command(number);
+            let hears = self.fleet.engine().confirm_prune(&mirror, confirmation);
+            if let Some(running) = self.running.get(&mirror) {
+                if !hears {
+                    // It is about to begin.
+                    continue;
+                }
+                let pruning = running.summary.borrow().pruning;
+                if pruning.paused && number < pruning.counted {
+                    self.say(&too_few(&mirror, number, pruning.counted));
+                }
             }
             if let Err(error) = confirmations::remove(data, &mirror) {
                 tracing::warn!(%mirror, %error, "a confirmation cannot be removed");
@@ -247,7 +254,7 @@ impl Mirrors {
             let summary = running.summary.borrow();
             // The summary of a mirror that has not begun yet says nothing.
             let pruning = summary.next_pass.map(|_| summary.pruning);
-            (name, running.spec, pruning)
+            (name, running.prune, pruning)
         });
         if let Err(error) = self.pruning.remember(now) {
             tracing::warn!(%error, "whether tags are deleted is not remembered");
@@ -300,6 +307,14 @@ impl Mirrors {
     pub(crate) async fn stop(self) {
         self.fleet.stop(SETTLING).await;
     }
+}
+
+/// A confirmation that was not enough.
+fn too_few(mirror: &str, number: i64, counted: i64) -> String {
+    format!(
+        "warning: mirror {mirror}: {number} vanished images were confirmed, and {counted} have \
+         vanished: no tag is deleted until `coral mirror prune --confirm={counted}`"
+    )
 }
 
 /// The certificate of the registry beside the mirrors is for the names that others know it by, and

@@ -16,15 +16,16 @@ const FILE: &str = "pruning.json";
 /// What is remembered of a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
-    /// Differs whenever the mirror's spec does in more than `suspend` and `prune.dryRun`: a change
-    /// of that ends a pause.
-    spec: Digest,
+    /// Differs whenever the mirror's `prune` does in more than `dryRun`: a change of that ends a
+    /// pause.
+    #[serde(default)]
+    prune: Option<Digest>,
     #[serde(flatten)]
     pruning: PruningStatus,
 }
 
 /// What is remembered, and where.
-pub(super) struct Pruning {
+pub(crate) struct Pruning {
     path: PathBuf,
     mirrors: BTreeMap<String, Remembered>,
 }
@@ -32,7 +33,7 @@ pub(super) struct Pruning {
 impl Pruning {
     /// Reads what an earlier process wrote. What cannot be read is not known: then more than a
     /// fifth that is gone stops deletions, which loses nothing.
-    pub(super) fn read(data: &Path) -> Self {
+    pub(crate) fn read(data: &Path) -> Self {
         let path = data.join(FILE);
         let text = fs::read(&path).ok();
         let mirrors = text.and_then(|text| serde_json::from_slice(&text).ok());
@@ -42,25 +43,30 @@ impl Pruning {
         }
     }
 
-    /// How a mirror with this spec begins; `None` of one that is new.
-    pub(super) fn of(&self, mirror: &str, spec: &Digest) -> Option<PruningStatus> {
+    /// How a mirror with this digest of its `prune` begins; `None` of one that is new.
+    pub(super) fn of(&self, mirror: &str, prune: Option<Digest>) -> Option<PruningStatus> {
         let before = self.mirrors.get(mirror)?;
-        let is_same = before.spec == *spec;
-        Some(if is_same {
-            before.pruning
-        } else {
-            before.pruning.after_change_of_spec()
-        })
+        let [was, now] = [before.prune, prune].map(|digest| digest.map(|d| d.to_string()));
+        let pruning = before.pruning;
+        Some(pruning.after_change_of_prune(was.as_deref(), now.as_deref()))
+    }
+
+    /// How many images have vanished of the mirrors that delete no tags because of that.
+    pub(crate) fn paused(&self) -> BTreeMap<&str, i64> {
+        let paused = self.mirrors.iter().filter(|(_, m)| m.pruning.paused);
+        paused
+            .map(|(name, m)| (name.as_str(), m.pruning.counted))
+            .collect()
     }
 
     /// Writes down how mirrors stand now, if that changed. `None` stands for a mirror that has not
     /// begun: what is remembered of it stays.
     pub(super) fn remember<'a>(
         &mut self,
-        now: impl Iterator<Item = (&'a String, Digest, Option<PruningStatus>)>,
+        now: impl Iterator<Item = (&'a String, Option<Digest>, Option<PruningStatus>)>,
     ) -> io::Result<()> {
-        let known = now.filter_map(|(name, spec, pruning)| {
-            let now = pruning.map(|pruning| Remembered { spec, pruning });
+        let known = now.filter_map(|(name, prune, pruning)| {
+            let now = pruning.map(|pruning| Remembered { prune, pruning });
             Some((
                 name.clone(),
                 now.or_else(|| self.mirrors.get(name).cloned())?,
@@ -83,45 +89,59 @@ impl Pruning {
 mod tests {
     use super::*;
 
+    fn digest(text: &str) -> Digest {
+        Digest::sha256(text.as_bytes())
+    }
+
     #[test]
-    fn a_pause_survives_a_restart_and_ends_with_a_change_of_the_spec() {
+    fn a_pause_survives_a_restart_and_ends_with_a_change_of_prune() {
         let data = tempfile::tempdir().unwrap();
-        let (name, spec) = ("default/m".to_owned(), Digest::sha256(b"spec"));
+        let (name, prune) = ("default/m".to_owned(), Some(digest("prune")));
         let paused = PruningStatus {
             paused: true,
             accepted: 7,
             counted: 9,
+            confirmed: None,
         };
         let mut pruning = Pruning::read(data.path());
-        assert_eq!(pruning.of(&name, &spec), None);
+        assert_eq!(pruning.of(&name, prune), None);
         for now in [Some(paused), None] {
-            let now = [(&name, spec, now)];
+            let now = [(&name, prune, now)];
             pruning.remember(now.into_iter()).unwrap();
         }
         let again = Pruning::read(data.path());
-        assert_eq!(again.of(&name, &spec), Some(paused));
-        let other = Digest::sha256(b"other");
-        let open = PruningStatus {
-            paused: false,
-            accepted: 9,
-            counted: 0,
-        };
-        assert_eq!(again.of(&name, &other), Some(open), "what was counted");
+        assert_eq!(again.of(&name, prune), Some(paused));
+        assert_eq!(again.paused(), BTreeMap::from([("default/m", 9)]));
+        assert_eq!(again.of(&name, None), Some(paused), "turned off");
+        let open = PruningStatus::accepting(9);
+        assert_eq!(
+            again.of(&name, Some(digest("other"))),
+            Some(open),
+            "what was counted"
+        );
     }
 
     /// Regression: an edit of the interval let a source that lost everything delete the last copies.
     #[test]
-    fn a_change_of_the_spec_confirms_nothing_where_there_is_no_pause() {
+    fn a_change_of_prune_confirms_nothing_where_there_is_no_pause() {
         let data = tempfile::tempdir().unwrap();
-        let (name, spec) = ("default/m".to_owned(), Digest::sha256(b"spec"));
-        let open = PruningStatus {
-            paused: false,
-            accepted: 7,
-            counted: 0,
-        };
+        let (name, open) = ("default/m".to_owned(), PruningStatus::accepting(7));
         let mut pruning = Pruning::read(data.path());
-        let now = [(&name, spec, Some(open))];
+        let now = [(&name, Some(digest("prune")), Some(open))];
         pruning.remember(now.into_iter()).unwrap();
-        assert_eq!(pruning.of(&name, &Digest::sha256(b"other")), Some(open));
+        assert_eq!(pruning.of(&name, Some(digest("other"))), Some(open));
+    }
+
+    /// An older version noted a digest of the whole spec: it confirms nothing.
+    #[test]
+    fn a_pause_that_an_older_version_wrote_down_goes_on() {
+        let data = tempfile::tempdir().unwrap();
+        let spec = Digest::sha256(b"spec");
+        let old = format!(
+            r#"{{"default/m": {{"spec": "{spec}", "paused": true, "accepted": -1, "counted": 9}}}}"#
+        );
+        fs::write(data.path().join(FILE), old).unwrap();
+        let before = Pruning::read(data.path()).of("default/m", Some(digest("prune")));
+        assert!(before.unwrap().paused);
     }
 }

@@ -67,8 +67,9 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
             div class=@if failed > 0 { "bad" } { dt { "Failing" } dd { (failed) } }
             @if source_gone > 0 { div { dt { "Source gone" } dd { (source_gone) } } }
             @if pruning.paused { div.bad { dt { "Pruning" } dd.small {
-                "paused: more than a fifth of the images vanished at their sources in one pass; \
-                 confirm with " code { "coral mirror prune --confirm" }
+                "paused: more than a fifth of the images vanished at their sources in one pass, \
+                 and " (pruning.counted) " are gone now; confirm with "
+                code { "coral mirror prune --confirm=" (pruning.counted) }
             } } }
             @if sparse > 0 { div { dt { "Sparse" } dd { (sparse) } } }
             div { dt { "Next look" } dd.small {
