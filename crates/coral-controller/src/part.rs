@@ -84,14 +84,15 @@ pub(crate) async fn run_part<P: Part>(
     loop {
         // Before the pass reads: what changes while it runs is for the next one.
         subscription.mark_seen();
-        let began = Instant::now();
-        let passed = AssertUnwindSafe(part.pass(Timestamp::now()))
-            .catch_unwind()
-            .await;
+        let (began, now) = (Instant::now(), Timestamp::now());
+        let passed = AssertUnwindSafe(part.pass(now)).catch_unwind().await;
         let (outcome, next) = match passed {
             Ok(Ok(wake)) => {
                 failures.end(P::NAME);
-                (Outcome::Ok, Next::when(wake, Timestamp::now()))
+                // By the monotonic clock: the wall clock may have been set while the pass ran, and
+                // what it asked for is a time of the clock as it was.
+                let now = now.saturating_add(began.elapsed());
+                (Outcome::Ok, Next::when(wake, now.unwrap_or(Timestamp::MAX)))
             }
             Ok(Err(error)) => (
                 Outcome::Error,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::addresses;
 use crate::api::ApiError;
-use crate::backoff::Growth;
+use crate::backoff::{Growth, has_come};
 use crate::context::Context;
 
 /// How long addresses that were read count as current.
@@ -51,7 +51,7 @@ impl Guard {
 
     /// Reads the addresses if it is time, and publishes the rules, or why there are none.
     pub(super) async fn keep(&mut self, context: &Context, now: Timestamp) {
-        if self.next.is_some_and(|next| now < next) {
+        if !self.is_due(now) {
             return;
         }
         let read = addresses::api_servers(context).await;
@@ -59,6 +59,10 @@ impl Guard {
         self.next = Some(now.saturating_add(wait).unwrap_or(Timestamp::MAX));
         let rules = self.failure.clone().map_or_else(|| Ok(self.rules()), Err);
         context.shared.address_rules.set(rules);
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.next.is_none_or(|next| has_come(next, now, CURRENT))
     }
 
     /// Takes in what was read; returns how long that counts. What was known is never given up for
@@ -119,6 +123,18 @@ mod tests {
         guard.take(Ok(addresses(&["10.0.0.2:6443"])), Some(service()));
         assert_eq!(refused(), addresses(&["10.0.0.2:6443", "10.96.0.1:443"]));
         assert_eq!(guard.rules(), rules, "no client is made anew");
+    }
+
+    /// Regression: with a clock that was a day ahead at a read, no address was read for a day.
+    #[test]
+    fn a_clock_that_was_set_back_puts_no_read_off() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut guard = Guard::default();
+        assert!(guard.is_due(at(0)));
+        guard.next = Some(at(100_300));
+        for (now, is_due) in [(100_000, false), (100_300, true), (99_999, true), (0, true)] {
+            assert_eq!(guard.is_due(at(now)), is_due, "{now}");
+        }
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl Silences {
             let Some(why) = why_silent(node, pods) else {
                 continue;
             };
-            let began = self.0.get(&node.name).copied().unwrap_or(now);
+            // A time that is still to come was noted before the clock was set back.
+            let began = self.0.get(&node.name).copied().unwrap_or(now).min(now);
             since.insert(node.name.clone(), began);
             let told = began + PATIENCE;
             if told <= now {
@@ -175,6 +176,17 @@ mod tests {
         let mut again = nodes();
         assert_eq!(silences.note(&mut again, Some(&well), at(100)), None);
         assert_eq!(silence(again.iter()), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_tells_of_a_silence_no_more_than_a_minute_later() {
+        let (mut silences, mut seen) = (Silences::default(), nodes());
+        let gone = pods(&[("b", "n2", "True")]);
+        silences.note(&mut seen, Some(&gone), at(100_000));
+        let told = silences.note(&mut seen, Some(&gone), at(10));
+        assert_eq!(told, Some(at(70)));
+        silences.note(&mut seen, Some(&gone), at(70));
+        assert!(silence(seen.iter()).is_some());
     }
 
     #[test]

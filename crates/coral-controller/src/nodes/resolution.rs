@@ -7,6 +7,7 @@ use coral_image::{Digest, ImageRef};
 use jiff::Timestamp;
 
 use super::resolver::LookupTarget;
+use crate::backoff::has_come;
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
@@ -46,6 +47,14 @@ pub(crate) struct Prospect {
     pub(crate) places: Vec<LookupTarget>,
 }
 
+impl Resolution {
+    /// No wait is longer than the interval or the longest wait after a failure.
+    fn is_due(&self, now: Timestamp) -> bool {
+        let longest = self.refresh.max(LONGEST_BACKOFF);
+        self.due.is_some_and(|due| has_come(due, now, longest))
+    }
+}
+
 impl Resolutions {
     /// Takes over which references are named now and how often each is asked for. A reference with
     /// a digest needs no answer. `remembered` gives the digest that a status has, so that a
@@ -83,7 +92,7 @@ impl Resolutions {
         let due = self
             .0
             .iter_mut()
-            .filter(|(_, entry)| !entry.asking && entry.due.is_some_and(|due| due <= now));
+            .filter(|(_, entry)| !entry.asking && entry.is_due(now));
         due.map(|(image, entry)| {
             entry.asking = true;
             entry.asked_with = prospects(image);
@@ -130,7 +139,7 @@ impl Resolutions {
     /// an answer comes.
     pub(crate) fn hinder(&mut self, why: &str, now: Timestamp) {
         let due = self.0.values_mut().filter(|entry| !entry.asking);
-        for entry in due.filter(|entry| entry.due.is_some_and(|due| due <= now)) {
+        for entry in due.filter(|entry| entry.is_due(now)) {
             entry.failure = Some(why.to_owned());
         }
     }
@@ -214,6 +223,18 @@ mod tests {
         resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(1), 0.0);
         assert_eq!(resolutions.next_due(), Some(at(3601)));
         assert_eq!(resolutions.digests().len(), 1);
+    }
+
+    /// Regression: no tag was followed for as long as the clock had been set back.
+    #[test]
+    fn a_clock_that_was_set_back_puts_no_question_off() {
+        const DAY: i64 = 86_400;
+        for answer in [Ok(digest("x")), Err("down".to_owned())] {
+            let mut resolutions = wanting(&["a/b:1"]);
+            resolutions.answer(&image("a/b:1"), answer, at(DAY), 0.0);
+            assert_eq!(due(&mut resolutions, DAY), []);
+            assert_eq!(due(&mut resolutions, 0), [image("a/b:1")]);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::ObjectKey;
-use crate::backoff::Growth;
+use crate::backoff::{Growth, has_come};
 use crate::changes::{Changes, Topic};
 
 /// How long one question may take.
@@ -80,7 +80,8 @@ impl Loaded {
         if answer.is_asked {
             return None;
         }
-        if let Some(next) = answer.next.filter(|next| *next > now) {
+        let waits = |next: &Timestamp| !has_come(*next, now, GROWTH.longest);
+        if let Some(next) = answer.next.filter(waits) {
             return Some(next);
         }
         answer.is_asked = true;
@@ -152,4 +153,23 @@ async fn ask(url: &str, bundle: &str) -> Result<i64, String> {
     }
     let said: Said = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     Ok(said.generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: a mirror was `NotServed` for as long as the clock had been set back.
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_puts_no_question_off() {
+        let (loaded, key) = (Loaded::new(&Changes::default()), ObjectKey::new("a", "reg"));
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        loaded.lock().entry(key.clone()).or_default();
+        loaded.answered(&key, None, 1, at(100_000));
+        // No certificate: the question itself goes nowhere.
+        let ask = |now| loaded.ask(&key, "https://reg.invalid", "", 1, at(now));
+        assert!(ask(100_000).is_some(), "it was asked just now");
+        assert_eq!(ask(0), None);
+        assert!(loaded.answer(&key).is_asked);
+    }
 }

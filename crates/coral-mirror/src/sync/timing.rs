@@ -53,12 +53,14 @@ pub(super) fn next_pass(cadence: &Cadence, now: Timestamp) -> Option<Timestamp> 
     }
 }
 
-/// The next pass, after the wall clock was set. One that was due already stays due.
+/// The next pass, after the wall clock was set. One that was due already stays due, and one whose
+/// time the clock was set over is made up for: a machine that was paused must not miss its night.
 fn after_jump(cadence: &Cadence, next: Timestamp, jump: &Jump) -> Option<Timestamp> {
     let now = shifted(jump.before, jump.by);
     match cadence {
         _ if next <= jump.before => Some(now),
         Cadence::Every(_) => Some(shifted(next, jump.by)),
+        Cadence::Cron(_) if next <= now => Some(now),
         Cadence::Cron(schedule) => schedule.next_after(now),
     }
 }
@@ -113,10 +115,11 @@ mod tests {
         let daily = Cadence::Cron(CronSchedule::parse("0 3 * * *").unwrap());
         let (now, next) = (10 * DAY + 7200, 10 * DAY + 10_800);
         for (by, expected) in [
-            (3 * DAY, next + 3 * DAY),
+            (1800, next),
             (-3 * DAY, next - 3 * DAY),
-            // Over the time: it is not made up for.
-            (7200, next + DAY),
+            // Over the time: it is made up for at once.
+            (7200, now + 7200),
+            (3 * DAY, now + 3 * DAY),
         ] {
             let after = after_jump(&daily, at(next), &jumped(now, by));
             assert_eq!(after, Some(at(expected)), "{by}");

@@ -6,6 +6,7 @@
 //! than it was, which its status says truthfully, or damaged, which the digest at the end finds.
 
 mod data;
+mod idle;
 mod writer;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use super::records::absent;
 use super::usage::size_of;
 use crate::store::{Idle, StoreError, UploadId};
 
+use self::idle::{Moment, Watched, Written};
 pub(super) use self::writer::write;
 
 /// Uploads untouched for so long are swept when the store is opened.
@@ -38,6 +40,7 @@ const MOST_IN_MEMORY: usize = 1024;
 pub(super) struct Uploads {
     sessions: Mutex<HashMap<UploadId, Arc<Upload>>>,
     open: AtomicU64,
+    watched: Mutex<Watched>,
 }
 
 /// One upload.
@@ -93,7 +96,8 @@ impl Uploads {
         }
         for name in names_in(&folder)? {
             let path = folder.join(&name);
-            if left_alone(&path, ABANDONED) {
+            let written = written(&path);
+            if written.is_some_and(|it| it.age(SystemTime::now()) > ABANDONED) {
                 let _ = fs::remove_file(&path);
             } else {
                 files.usage.uploads_grew(size_of(&path));
@@ -114,14 +118,7 @@ impl Uploads {
         idle: Idle,
     ) -> Result<Vec<UploadId>, StoreError> {
         let mut ended = Vec::new();
-        for name in names_in(&files.layout.uploads())? {
-            let Some(id) = Layout::upload_of(&name) else {
-                continue;
-            };
-            let data = files.layout.uploads().join(&name);
-            if !idle.is_over(&data) {
-                continue;
-            }
+        for (id, data) in self.over(files, idle)? {
             // A writer is always in memory.
             let Some(upload) = self.known(id) else {
                 let size = size_of(&data);
@@ -162,6 +159,27 @@ impl Uploads {
                 ended.push(id);
             }
         }
+    }
+
+    /// The uploads that were left alone for too long, and their files.
+    fn over(&self, files: &Files, idle: Idle) -> Result<Vec<(UploadId, PathBuf)>, StoreError> {
+        let folder = files.layout.uploads();
+        let uploads = names_in(&folder)?.into_iter().filter_map(|name| {
+            let id = Layout::upload_of(&name)?;
+            let data = folder.join(name);
+            // One that ends just now is over.
+            let written = written(&data)?;
+            Some((id, data, written))
+        });
+        let uploads: Vec<_> = uploads.collect();
+        let seen: Vec<_> = uploads.iter().map(|(id, _, w)| (*id, *w)).collect();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let ages = watched.look(&seen, Moment::now());
+        let over = uploads.into_iter().filter(|(id, _, written)| {
+            let age = ages.get(id).copied().unwrap_or_default();
+            idle.is_over(age, written.size)
+        });
+        Ok(over.map(|(id, data, _)| (id, data)).collect())
     }
 
     pub(super) fn begin(
@@ -245,14 +263,6 @@ impl Uploads {
     }
 }
 
-impl Idle {
-    /// Whether that is over for the upload in this file.
-    fn is_over(self, data: &Path) -> bool {
-        let is_empty = || fs::metadata(data).is_ok_and(|metadata| metadata.len() == 0);
-        left_alone(data, self.any) || (left_alone(data, self.empty) && is_empty())
-    }
-}
-
 /// An upload was a folder once, `<uuid>/{repository,data}`. What of it cannot be used is deleted:
 /// nothing else has any business here.
 fn adopt_folder(files: &Files, name: &str) {
@@ -268,13 +278,12 @@ fn adopt_folder(files: &Files, name: &str) {
     let _ = fs::remove_dir_all(&folder);
 }
 
-/// Whether nothing was added for so long.
-fn left_alone(data: &Path, idle: Duration) -> bool {
-    let touched = fs::metadata(data).and_then(|metadata| metadata.modified());
-    touched.is_ok_and(|touched| {
-        SystemTime::now()
-            .duration_since(touched)
-            .is_ok_and(|age| age > idle)
+/// When something was added last, and how much there is.
+fn written(data: &Path) -> Option<Written> {
+    let metadata = fs::metadata(data).ok()?;
+    Some(Written {
+        at: metadata.modified().ok()?,
+        size: metadata.len(),
     })
 }
 
