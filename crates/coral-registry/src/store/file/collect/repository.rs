@@ -230,7 +230,7 @@ impl Pass<'_> {
         seen: &mut Seen,
     ) -> Result<(), Ended> {
         let files = self.files;
-        // A few at a time: whoever pushes to the repository waits meanwhile.
+        // A few at a time: a push to the repository waits meanwhile.
         for lost in lost.chunks(TURN as usize) {
             let tagged = {
                 // A push or a deletion that runs is at its end after this.
