@@ -17,6 +17,10 @@ pub(crate) enum Topic {
     MirroredImages,
     /// Objects of kind Registry.
     Registries,
+    /// Objects of kind ImageBuild.
+    ImageBuilds,
+    /// Jobs and pods of builds, and the rights to run them.
+    BuildWorkloads,
     /// Objects of kind RegistryRoute.
     RegistryRoutes,
     /// Objects of kind InjectionPolicy.
@@ -55,11 +59,13 @@ pub(crate) enum Topic {
 
 impl Topic {
     /// Every topic.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Images,
         Self::RegistryMirrors,
         Self::MirroredImages,
         Self::Registries,
+        Self::ImageBuilds,
+        Self::BuildWorkloads,
         Self::RegistryRoutes,
         Self::InjectionPolicies,
         Self::NodeImages,

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use coral_api::image::Image;
+use coral_api::image_build::ImageBuild;
 use coral_api::injection_policy::InjectionPolicy;
 use coral_api::mirrored_images::MirroredImages;
 use coral_api::node_images::NodeImages;
@@ -38,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) mirrors: Store<RegistryMirror>,
     /// Registries, of every namespace.
     pub(crate) registries: Store<Registry>,
+    /// Builds, of every namespace.
+    pub(crate) builds: Store<ImageBuild>,
     /// Routes.
     pub(crate) routes: Store<RegistryRoute>,
     /// Injection policies.
@@ -71,6 +74,7 @@ impl Cluster {
         watches.begin(Watch::all(client, &self.mirrored, Topic::MirroredImages));
         watches.begin(Watch::all(client, &self.mirrors, Topic::RegistryMirrors));
         watches.begin(Watch::all(client, &self.registries, Topic::Registries));
+        watches.begin(Watch::all(client, &self.builds, Topic::ImageBuilds));
         watches.begin(Watch::all(client, &self.routes, Topic::RegistryRoutes));
         watches.begin(Watch::all(client, &self.policies, Topic::InjectionPolicies));
         watches.begin(Watch::all(client, &self.node_images, Topic::NodeImages));
@@ -118,6 +122,7 @@ impl Cluster {
                 Topic::MirroredImages => self.mirrored.ready().await,
                 Topic::RegistryMirrors => self.mirrors.ready().await,
                 Topic::Registries => self.registries.ready().await,
+                Topic::ImageBuilds => self.builds.ready().await,
                 Topic::RegistryRoutes => self.routes.ready().await,
                 Topic::InjectionPolicies => self.policies.ready().await,
                 Topic::NodeImages => self.node_images.ready().await,
@@ -131,6 +136,7 @@ impl Cluster {
                 // Nothing waits for the agents' pods: an older installation does not grant them.
                 Topic::Secrets
                 | Topic::AgentPods
+                | Topic::BuildWorkloads
                 | Topic::RegistryWorkloads
                 | Topic::Ca
                 | Topic::PublicPaths

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coral_api::conditions::kind::{DEGRADED, READY};
+use coral_api::image_build::{BuildPhase, ImageBuild};
 use coral_api::node_images::NodeImages;
 use coral_api::{Registry, RegistryMirror};
 use jiff::Timestamp;
@@ -32,6 +33,8 @@ pub(crate) struct Gauges {
     pub(crate) nodes_behind: usize,
     /// Mirrors and Registries that have no gauges, since there are too many.
     pub(crate) omitted: usize,
+    /// How many builds are in each phase. One without a status is Pending.
+    pub(crate) builds: BTreeMap<BuildPhase, usize>,
 }
 
 /// What the gauges of a mirror show.
@@ -67,6 +70,7 @@ pub(crate) fn decide(
     mirrors: &Snapshot<RegistryMirror>,
     registries: &Snapshot<Registry>,
     nodes: &Snapshot<NodeImages>,
+    builds: &Snapshot<ImageBuild>,
 ) -> Gauges {
     let left_out = |count: usize| count.saturating_sub(MAX_OBJECTS);
     Gauges {
@@ -81,8 +85,20 @@ pub(crate) fn decide(
                 (key.clone(), is_ready(conditions.unwrap_or_default()))
             })
             .collect(),
+        builds: phases(builds),
         nodes_behind: nodes.values().filter(|node| is_behind(node)).count(),
     }
+}
+
+fn phases(builds: &Snapshot<ImageBuild>) -> BTreeMap<BuildPhase, usize> {
+    let mut counts = BTreeMap::new();
+    for build in builds.values() {
+        let phase = build.status.as_ref().and_then(|status| status.phase);
+        *counts
+            .entry(phase.unwrap_or(BuildPhase::Pending))
+            .or_default() += 1;
+    }
+    counts
 }
 
 /// The objects that have gauges: those of Coral's own namespace first, so that no number of other
@@ -157,8 +173,12 @@ impl GaugesPart {
 
 impl Part for GaugesPart {
     const NAME: &'static str = "gauges";
-    const TOPICS: &'static [Topic] =
-        &[Topic::RegistryMirrors, Topic::Registries, Topic::NodeImages];
+    const TOPICS: &'static [Topic] = &[
+        Topic::RegistryMirrors,
+        Topic::Registries,
+        Topic::NodeImages,
+        Topic::ImageBuilds,
+    ];
 
     async fn pass(&mut self, _: Timestamp) -> Result<Wake, PassError> {
         let cluster = &self.context.cluster;
@@ -167,6 +187,7 @@ impl Part for GaugesPart {
             &cluster.mirrors.snapshot(),
             &cluster.registries.snapshot(),
             &cluster.node_images.snapshot(),
+            &cluster.builds.snapshot(),
         );
         self.metrics.show(&self.shown, &gauges);
         self.shown = gauges;
@@ -247,7 +268,22 @@ mod tests {
             &Store::from_objects(mirrors).snapshot(),
             &Store::from_objects(registries).snapshot(),
             &Store::from_objects(nodes).snapshot(),
+            &Store::from_objects(builds()).snapshot(),
         )
+    }
+
+    fn builds() -> Vec<ImageBuild> {
+        let build = |name: &str, status: &Value| {
+            let output = json!({"registry": {"namespace": "a", "name": "reg"}, "tags": ["a/b:1"]});
+            let object = json!({"metadata": {"name": name, "namespace": "a"},
+                "spec": {"source": {"stream": {}}, "output": output}, "status": status});
+            serde_json::from_value(object).unwrap()
+        };
+        vec![
+            build("new", &json!(null)),
+            build("b1", &json!({"phase": "Building"})),
+            build("b2", &json!({"phase": "Building"})),
+        ]
     }
 
     fn text(metrics: &Metrics) -> String {
@@ -282,6 +318,9 @@ mod tests {
             r#"coral_mirror_last_success_timestamp_seconds{namespace="a",mirror="m"} 1767225610"#,
             r#"coral_registry_ready{namespace="a",registry="reg"} 1"#,
             "coral_nodes_behind 3",
+            r#"coral_builds{phase="Building"} 2"#,
+            r#"coral_builds{phase="Pending"} 1"#,
+            r#"coral_builds{phase="Failed"} 0"#,
         ] {
             assert!(shown.contains(line), "{line} is not in {shown}");
         }

@@ -12,6 +12,7 @@
 mod advice;
 mod api;
 mod backoff;
+mod builds;
 mod ca;
 mod changes;
 mod cluster;

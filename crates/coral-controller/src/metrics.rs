@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use coral_api::GoDuration;
+use coral_api::image_build::{BuildPhase, ImageBuildStatus};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -53,6 +55,16 @@ struct RegistryLabels {
     registry: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    step: &'static str,
+}
+
 impl MirrorLabels {
     fn of(key: &ObjectKey) -> Self {
         Self {
@@ -94,12 +106,16 @@ pub(crate) struct Metrics {
     registry_ready: Family<RegistryLabels, Gauge>,
     nodes_behind: Gauge,
     omitted: Gauge,
+    builds: Family<PhaseLabels, Gauge>,
+    build_durations: Family<StepLabels, Histogram, fn() -> Histogram>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let buckets: fn() -> Histogram =
             || Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0]);
+        let steps: fn() -> Histogram =
+            || Histogram::new([1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0]);
         Self {
             passes: Family::default(),
             durations: Family::new_with_constructor(buckets),
@@ -111,6 +127,8 @@ impl Default for Metrics {
             registry_ready: Family::default(),
             nodes_behind: Gauge::default(),
             omitted: Gauge::default(),
+            builds: Family::default(),
+            build_durations: Family::new_with_constructor(steps),
         }
     }
 }
@@ -169,6 +187,16 @@ impl Metrics {
             self.nodes_behind.clone(),
         );
         registry.register(
+            "coral_builds",
+            "ImageBuilds, by their phase",
+            self.builds.clone(),
+        );
+        registry.register(
+            "coral_build_step_duration_seconds",
+            "How long the steps of builds took: fetch, build, push",
+            self.build_durations.clone(),
+        );
+        registry.register(
             "coral_objects_without_gauges",
             "RegistryMirrors and Registries beyond the first 1000, which have no gauges",
             self.omitted.clone(),
@@ -213,10 +241,34 @@ impl Metrics {
                 self.registry_ready.remove(&RegistryLabels::of(key));
             }
         }
+        for phase in BuildPhase::ALL {
+            let count = now.builds.get(&phase).copied().unwrap_or_default();
+            let labels = PhaseLabels {
+                phase: phase.as_str(),
+            };
+            let gauge = self.builds.get_or_create(&labels);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         let behind = i64::try_from(now.nodes_behind).unwrap_or(i64::MAX);
         self.nodes_behind.set(behind);
         let omitted = i64::try_from(now.omitted).unwrap_or(i64::MAX);
         self.omitted.set(omitted);
+    }
+
+    /// Notes how long the steps of a build took that has ended.
+    pub(crate) fn built(&self, status: &ImageBuildStatus) {
+        let durations = status.durations.clone().unwrap_or_default();
+        for (step, took) in [
+            ("fetch", durations.fetch),
+            ("build", durations.build),
+            ("push", durations.push),
+        ] {
+            let took = took.and_then(|text| GoDuration::parse(&text).ok());
+            if let Some(took) = took {
+                let histogram = self.build_durations.get_or_create(&StepLabels { step });
+                histogram.observe(took.get().as_secs_f64());
+            }
+        }
     }
 
     pub(crate) fn passed(&self, part: &'static str, outcome: Outcome, took: Duration) {

@@ -3,6 +3,7 @@
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::builds::BuildsPart;
 use crate::ca::CaPart;
 use crate::context::Context;
 use crate::gauges::GaugesPart;
@@ -30,6 +31,7 @@ pub(crate) fn begin(
     parts.run(MirrorPart::new(context.clone()));
     parts.run(RegistryPart::new(context.clone()));
     parts.run(LockPart::new(context));
+    parts.run(BuildsPart::new(context, metrics));
     parts.run(GaugesPart::new(context, metrics));
     parts.running
 }

@@ -6,6 +6,7 @@
 //! volume claim, which has no owner and stays.
 
 mod build;
+pub(crate) mod built;
 mod claim;
 mod decide;
 mod loaded;

@@ -36,6 +36,8 @@ pub struct Config {
     pub credentials_listen: SocketAddr,
     /// The image of what the controller creates; none: that of its own pod.
     pub image: Option<String>,
+    /// The image of the container that builds, for an `ImageBuild` that names none.
+    pub builder_image: Option<String>,
 }
 
 /// Why the controller ended before it was told to.

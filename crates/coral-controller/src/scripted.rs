@@ -73,6 +73,7 @@ pub(crate) fn context() -> (Context, Server) {
         listen: ([127, 0, 0, 1], 0).into(),
         credentials_listen: ([127, 0, 0, 1], 0).into(),
         image: Some("example.org/coral:1".to_owned()),
+        builder_image: None,
     };
     (Context::new(config, client), server)
 }
@@ -125,6 +126,9 @@ impl Server {
                     if body.is_object() && body.get("spec").is_none() {
                         body["spec"] = match body["kind"].as_str() {
                             Some("RegistryMirror") => json!({"registry": {}, "repositories": []}),
+                            Some("ImageBuild") => json!({"source": {}, "output": {
+                                "registry": {"namespace": "", "name": ""}, "tags": [],
+                            }}),
                             _ => json!({}),
                         };
                     }

@@ -41,6 +41,9 @@ pub(crate) struct ControllerArguments {
     /// Image of what the controller creates [default: that of its own pod]
     #[arg(long, env = "CORAL_IMAGE", value_name = "IMAGE")]
     image: Option<String>,
+    /// Image of the container that builds, for an ImageBuild that names none
+    #[arg(long, env = "CORAL_BUILDER_IMAGE", value_name = "IMAGE")]
+    builder_image: Option<String>,
 }
 
 pub(crate) async fn run(
@@ -60,6 +63,7 @@ pub(crate) async fn run(
         listen: arguments.listen,
         credentials_listen: arguments.credentials_listen,
         image: arguments.image,
+        builder_image: arguments.builder_image,
     };
     coral_controller::run(config, stop)
         .await

@@ -28,6 +28,9 @@ pub(crate) struct GrantArguments {
     /// Allow Registry objects in the namespace, instead of the reading of Secrets
     #[arg(long)]
     registry: bool,
+    /// Allow ImageBuild objects in the namespace, instead of the reading of Secrets
+    #[arg(long, conflicts_with_all = ["registry", "names"])]
+    builds: bool,
     /// The namespace
     #[arg(value_name = "NAMESPACE")]
     namespace: String,
@@ -50,6 +53,9 @@ fn granted(arguments: &GrantArguments) -> Result<String, Failure> {
             "{namespace}: not the name of a namespace: expected at most {MAX_NAMESPACE} lower-case \
              letters, digits and dashes"
         )));
+    }
+    if arguments.builds {
+        return Ok(builds(namespace));
     }
     if arguments.names.is_empty() {
         return Ok(if arguments.registry {
@@ -136,6 +142,31 @@ fn one_registry(namespace: &str, name: &str) -> Result<String, Failure> {
     let reason = format!("# Allows Coral's controller to run the Registry {name} in {namespace}.");
     let role = format!("coral-registry-{name}");
     Ok(role_and_binding(&reason, namespace, &role, &rules))
+}
+
+/// No Secret is among them: the pod of a build mounts what it needs, and kubelet reads it.
+fn builds(namespace: &str) -> String {
+    let rules = "  \
+  # That ImageBuilds may run here. No role of Kubernetes includes this verb, so that only an
+  # administrator of the cluster can grant it.
+  - apiGroups: [stvz.io]
+    resources: [imagebuilds]
+    verbs: [run]
+  # One Job for each run. Those of earlier runs are deleted, as the history of the build says.
+  - apiGroups: [batch]
+    resources: [jobs]
+    verbs: [get, list, watch, create, patch, delete]
+  # How far a run is, and why it failed.
+  - apiGroups: [\"\"]
+    resources: [pods]
+    verbs: [get, list, watch]
+  # What the steps of a run read: the build, certificates, and where images are found.
+  - apiGroups: [\"\"]
+    resources: [configmaps]
+    verbs: [get, create, patch]
+";
+    let reason = format!("# Allows Coral's controller to run the ImageBuilds of {namespace}.");
+    role_and_binding(&reason, namespace, "coral-builds", rules)
 }
 
 fn every_secret(namespace: &str) -> String {
@@ -226,6 +257,7 @@ mod tests {
     fn arguments(registry: bool, namespace: &str, names: &[&str]) -> GrantArguments {
         GrantArguments {
             registry,
+            builds: false,
             namespace: namespace.to_owned(),
             names: names.iter().map(|&name| name.to_owned()).collect(),
         }
@@ -277,6 +309,23 @@ mod tests {
         let aggregated = include_str!("../../../deploy/roles.yaml");
         let mut verbs = aggregated.lines().filter(|line| line.contains("verbs:"));
         assert!(verbs.all(|line| !line.contains("run") && !line.contains('*')));
+    }
+
+    #[test]
+    fn the_grant_of_builds_reads_no_secret_and_has_the_verb_that_only_it_gives() {
+        let printed = granted(&GrantArguments {
+            builds: true,
+            ..arguments(false, "team", &[])
+        })
+        .unwrap();
+        let right = "  - apiGroups: [stvz.io]\n    resources: [imagebuilds]\n    verbs: [run]\n";
+        assert!(printed.contains(right), "{printed}");
+        assert!(!printed.contains("secrets"), "{printed}");
+        assert_eq!(
+            printed.matches("namespace: \"team\"").count(),
+            2,
+            "{printed}"
+        );
     }
 
     #[test]

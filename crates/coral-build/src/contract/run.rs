@@ -187,6 +187,16 @@ pub struct AlsoTo {
     pub repository: String,
     /// Its tags, at least one.
     pub tags: Vec<String>,
+    /// Certificates of the registry's authority in PEM, beside those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Whether plain HTTP is spoken to the registry.
+    #[serde(
+        rename = "plainHTTP",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub plain_http: bool,
 }
 
 #[cfg(test)]

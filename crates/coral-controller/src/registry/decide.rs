@@ -19,7 +19,7 @@ use super::build::{
 use super::observe::{Observed, Whose, whose};
 use super::outlook::{Outlook, Saying, of_workload};
 use super::workloads::Rights;
-use super::{PUSH_USER, Registry};
+use super::{PUSH_USER, Registry, built};
 use crate::ObjectKey;
 use crate::ca::certificate::{Authority, Due, Names, due};
 use crate::ca::pair_of;
@@ -197,9 +197,12 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
     let keys_before = found.and_then(token_keys_in);
     let keys = seen.token_keys.as_ref().map(|keys| keys.as_str());
     let keys = keys.or(keys_before);
+    let built = seen.found.built.as_deref();
+    let built = built.filter(|record| built::is_of(record, &seen.registry));
+    let built = built.map(built::paths).unwrap_or_default();
     let wanted = match (&seen.public, &before) {
-        (Some(wanted), _) => {
-            let (kept, left_out) = bounded(wanted);
+        (Some(mirrored), _) => {
+            let (kept, left_out) = bounded(&(mirrored | &built));
             if left_out > 0 {
                 plan.outlook.degrade("PublicListCut", &format!(
                     "{left_out} public repositories are left out, because a Registry takes at most 20,000 of them: mirror into several Registries"
@@ -208,8 +211,8 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
             kept
         }
         // Not known yet: what was public stays so.
-        (None, Some(before)) => before.paths.clone(),
-        (None, None) => BTreeSet::new(),
+        (None, Some(before)) => &before.paths | &built,
+        (None, None) => built,
     };
     let generation = match &before {
         // The Registry that has loaded the generation has the keys too: both are one volume.

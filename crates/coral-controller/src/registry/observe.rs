@@ -11,6 +11,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 
 use super::build::Owned;
+use super::built;
 use super::claim::{self, Classes};
 use super::loaded::Answer;
 use super::workloads::{Place, Rights};
@@ -49,6 +50,8 @@ pub(super) struct Found {
     pub(super) service: Option<Arc<Service>>,
     pub(super) stateful_set: Option<Arc<StatefulSet>>,
     pub(super) public: Option<Arc<ConfigMap>>,
+    /// The record of what builds made public.
+    pub(super) built: Option<Arc<ConfigMap>>,
     pub(super) pod: Option<Arc<Pod>>,
     pub(super) tls: Option<Arc<Secret>>,
     pub(super) users: Option<Arc<Secret>>,
@@ -142,6 +145,8 @@ impl RegistryPart {
                 service: self.labelled(&place.services, key).await?,
                 stateful_set: self.labelled(&place.stateful_sets, key).await?,
                 public: self.labelled(&place.config_maps, &owned.public).await?,
+                // Without Coral's labels it is nothing to this Registry.
+                built: place.config_maps.get(&built::key(key)),
                 pod: place.pods.get(&owned.pod),
                 tls: secrets.next().flatten(),
                 users: secrets.next().flatten(),

@@ -1,0 +1,237 @@
+//! Builds in the cluster: each run of an ImageBuild becomes a Job of one pod with three steps.
+//!
+//! A Job is made suspended and looked at before it runs, since an API server that does not know a
+//! field drops it. What the steps are told is in a ConfigMap that the Job owns. Everything that is
+//! known of a run is read from its Job and pod, so a controller that is killed at any moment goes on
+//! where it was. A run whose phase is final is never looked at again.
+
+mod decide;
+mod job;
+mod names;
+mod observe;
+mod outcome;
+mod places;
+mod public;
+mod reason;
+mod routes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::conditions::kind::READY;
+use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+
+use crate::ObjectKey;
+use crate::api::{ApiError, Writer};
+use crate::backoff::{Backoff, Growth};
+use crate::changes::Topic;
+use crate::context::Context;
+use crate::metrics::Metrics;
+use crate::part::{Part, PassError, Wake};
+use decide::{Action, Plan, decide, is_settled};
+use places::Places;
+
+/// Waits after one build's failures.
+const GROWTH: Growth = Growth {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+};
+
+/// Runs builds.
+pub(crate) struct BuildsPart {
+    context: Context,
+    metrics: Metrics,
+    writer: Writer,
+    places: Places,
+    backoff: Backoff<ObjectKey>,
+    /// The generations that failed last: another one is tried at once.
+    failed: BTreeMap<ObjectKey, Option<i64>>,
+}
+
+impl BuildsPart {
+    pub(crate) fn new(context: &Context, metrics: &Metrics) -> Self {
+        Self {
+            writer: context.writer(),
+            metrics: metrics.clone(),
+            places: Places::default(),
+            backoff: Backoff::new(GROWTH),
+            failed: BTreeMap::new(),
+            context: context.clone(),
+        }
+    }
+
+    /// Observes, decides, applies and publishes for one build.
+    async fn keep(
+        &self,
+        key: &ObjectKey,
+        build: &Arc<ImageBuild>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, ApiError> {
+        let seen = self.observe(build, now).await?;
+        let plan = decide(&seen);
+        for action in &plan.actions {
+            self.apply(build, action).await?;
+        }
+        self.publish(key, build, &plan).await?;
+        Ok(plan.next)
+    }
+
+    async fn apply(&self, build: &ImageBuild, action: &Action) -> Result<(), ApiError> {
+        match action {
+            Action::Create(job) => self.create(job).await,
+            Action::Start { job, config_map } => {
+                self.writer.apply::<ConfigMap>(job, config_map).await?;
+                self.suspend(job, false).await
+            }
+            Action::Suspend(job) => self.suspend(job, true).await,
+            Action::Delete(job, uid) => self.writer.delete::<Job>(job, Some(uid)).await,
+            Action::Publish(paths) => self.make_public(build, paths).await,
+        }
+    }
+
+    async fn create(&self, job: &Job) -> Result<(), ApiError> {
+        match self.writer.create(job).await {
+            Ok(_) => {
+                tracing::info!(job = %ObjectKey::from_object(job), "run of a build made");
+                Ok(())
+            }
+            // The next pass sees whose it is.
+            Err(error) if error.is_already_exists() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn suspend(&self, job: &ObjectKey, suspended: bool) -> Result<(), ApiError> {
+        let patch = json!({"spec": {"suspend": suspended}});
+        match self.writer.merge::<Job>(job, &patch).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn publish(
+        &self,
+        key: &ObjectKey,
+        build: &ImageBuild,
+        plan: &Plan,
+    ) -> Result<(), ApiError> {
+        let before = build.status.as_ref();
+        let written = self
+            .writer
+            .publish_status::<ImageBuild, ImageBuildStatus>(key, before, &plan.status)
+            .await;
+        match written {
+            Ok(true) => self.tell(build, &plan.status).await,
+            Ok(false) => {}
+            // Deleted meanwhile.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Events for the beginning and the end of a run, and for what a person has to do.
+    async fn tell(&self, build: &ImageBuild, status: &ImageBuildStatus) {
+        let before = build.status.as_ref();
+        let (was, is) = (ready(before), ready(Some(status)));
+        let Some(is) = is else { return };
+        let same_run = before.is_some_and(|before| before.run == status.run);
+        if same_run && was.map(|it| &it.reason) == Some(&is.reason) {
+            return;
+        }
+        let (events, note) = (&self.context.events, is.message.as_str());
+        let phase = status.phase.unwrap_or(BuildPhase::Unknown);
+        match phase {
+            BuildPhase::Succeeded | BuildPhase::Cancelled => {
+                events.normal(build, &is.reason, note).await;
+            }
+            BuildPhase::Failed => events.warning(build, &is.reason, note).await,
+            _ if is.reason == reason::RUNNING => {
+                let job = status.job.as_deref().unwrap_or_default();
+                let note = format!("the Job {job} runs the build");
+                events.normal(build, &is.reason, note).await;
+            }
+            _ if matches!(is.reason.as_str(), reason::WAITING | reason::PUBLISHING) => {}
+            _ => events.warning(build, &is.reason, note).await,
+        }
+        if phase.is_final() {
+            self.metrics.built(status);
+        }
+    }
+
+    /// Makes one build's turn, if it has come, and notes whether it failed.
+    async fn turn(
+        &mut self,
+        key: &ObjectKey,
+        build: &Arc<ImageBuild>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let generation = build.metadata.generation;
+        let is_changed = self.failed.get(key).is_some_and(|it| *it != generation);
+        if !is_changed && !self.backoff.may_try(key, now) {
+            return None;
+        }
+        match self.keep(key, build, now).await {
+            Ok(next) => {
+                self.backoff.succeeded(key);
+                self.failed.remove(key);
+                next
+            }
+            Err(error) => {
+                self.backoff.failed(key, now);
+                self.failed.insert(key.clone(), generation);
+                tracing::warn!(build = %key, %error, "reconcile of the ImageBuild failed; retrying");
+                None
+            }
+        }
+    }
+}
+
+impl Part for BuildsPart {
+    const NAME: &'static str = "builds";
+    const TOPICS: &'static [Topic] = &[
+        Topic::ImageBuilds,
+        Topic::BuildWorkloads,
+        Topic::Registries,
+        Topic::RegistryAccess,
+        Topic::RegistryRoutes,
+        Topic::Namespaces,
+        Topic::Nodes,
+        Topic::Ca,
+    ];
+
+    async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
+        let builds = self.context.cluster.builds.snapshot();
+        // What is being deleted goes by its owner references.
+        let open = builds
+            .iter()
+            .filter(|(_, build)| build.metadata.deletion_timestamp.is_none() && !is_settled(build));
+        let open: BTreeMap<_, _> = open.collect();
+        let namespaces: BTreeSet<String> = open.keys().map(|key| key.namespace.clone()).collect();
+        let (client, changes) = (&self.context.client, &self.context.changes);
+        self.places.follow(client, changes, &namespaces);
+        self.backoff.retain(|key| open.contains_key(key));
+        self.failed.retain(|key, _| open.contains_key(key));
+        let mut next = None;
+        for (key, build) in open {
+            let turn = self.turn(key, build, now).await;
+            next = next.into_iter().chain(turn).min();
+        }
+        let next = next.into_iter().chain(self.backoff.next()).min();
+        Ok(Wake::at(next))
+    }
+}
+
+fn ready(status: Option<&ImageBuildStatus>) -> Option<&Condition> {
+    let mut conditions = status?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == READY)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,577 @@
+//! What a build needs next: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::Problem;
+use coral_api::conditions::{self, Saying, Truth, cut, kind};
+use coral_api::image_build::{
+    BuildPhase, BuildSettings, BuildVisibility, ImageBuild, ImageBuildStatus,
+};
+use coral_api::metadata::time;
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt as _;
+use serde_json::Value;
+
+use super::job::{Run, Surroundings};
+use super::names;
+use super::outcome::{self, Reports, Seen, Standing};
+use super::places::Rights;
+use super::reason;
+use crate::ObjectKey;
+
+/// The label by which a namespace says which pods it takes.
+const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
+/// Bytes of `status.message`.
+const MAX_MESSAGE: usize = 2048;
+/// When a build is looked at again that waits for what no watch tells of.
+const SOON: Duration = Duration::from_secs(10);
+/// How long after its end a run waits for the Registry to make the image public.
+const UNTIL_PUBLIC: Duration = Duration::from_mins(1);
+
+/// Everything that one decision is made from.
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    pub(super) build: Arc<ImageBuild>,
+    pub(super) rights: Rights,
+    /// The Registry that the image goes to.
+    pub(super) registry: RegistrySeen,
+    /// The labels of the build's namespace.
+    pub(super) labels: BTreeMap<String, String>,
+    /// The Jobs that were made for this build.
+    pub(super) jobs: Vec<Arc<Job>>,
+    /// A Job of the run's name that was not made for this build.
+    pub(super) foreign: Option<Arc<Job>>,
+    /// The pod of the present run.
+    pub(super) pod: Option<Arc<Pod>>,
+    /// The node that the pod is on.
+    pub(super) node: Option<Arc<Node>>,
+    /// What Jobs are made from; `None` until it is known.
+    pub(super) around: Option<Surroundings>,
+    /// Coral's certificates; `None` until they are known.
+    pub(super) ca: Option<Arc<String>>,
+    /// The public paths that the Registry said it has loaded.
+    pub(super) loaded: Option<Arc<BTreeSet<String>>>,
+    /// Where base images are found.
+    pub(super) registries_conf: String,
+    pub(super) now: Timestamp,
+}
+
+/// The Registry of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RegistrySeen {
+    /// There is none of the name.
+    Missing,
+    /// Its `builds.allowFrom` does not select the namespace.
+    NotAllowed,
+    /// It does not serve.
+    NotReady,
+    /// It serves.
+    Ready,
+}
+
+/// What is to be done for a build, and what its status says afterwards.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) actions: Vec<Action>,
+    pub(super) status: ImageBuildStatus,
+    /// When to look again though nothing changes.
+    pub(super) next: Option<Timestamp>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    /// Makes the Job, which waits.
+    Create(Box<Job>),
+    /// Writes the ConfigMap of the run, and lets the Job run.
+    Start {
+        job: ObjectKey,
+        config_map: Box<Value>,
+    },
+    /// Ends the pod of a Job; the Job stays.
+    Suspend(ObjectKey),
+    /// Deletes the Job of this uid.
+    Delete(ObjectKey, String),
+    /// Makes repositories public in the Registry of the build.
+    Publish(BTreeSet<String>),
+}
+
+/// Whether there is nothing to do for the build: its run has ended, and its status says so of the
+/// present spec.
+pub(super) fn is_settled(build: &ImageBuild) -> bool {
+    let Some(status) = &build.status else {
+        return false;
+    };
+    status.observed_generation == build.metadata.generation && has_ended(build)
+}
+
+/// Whether the run that the spec asks for has ended, as the status says.
+fn has_ended(build: &ImageBuild) -> bool {
+    let Some(status) = &build.status else {
+        return false;
+    };
+    status.run.as_deref() == Some(&build.spec.run_key())
+        && status.phase.is_some_and(BuildPhase::is_final)
+}
+
+pub(super) fn decide(seen: &Observed) -> Plan {
+    let key = seen.build.spec.run_key();
+    let mut deciding = Deciding {
+        seen,
+        key: &key,
+        actions: Vec::new(),
+    };
+    let standing = deciding.standing();
+    deciding.finish(standing)
+}
+
+/// What the decision came to for the run.
+struct Come {
+    standing: Standing,
+    /// The Job of the run, once there is one.
+    job: Option<String>,
+    started: Option<Timestamp>,
+    reports: Reports,
+}
+
+impl Come {
+    fn without_job(standing: Standing) -> Self {
+        Self {
+            standing,
+            job: None,
+            started: None,
+            reports: Reports::default(),
+        }
+    }
+
+    fn pending(reason: &'static str, says: impl Into<String>) -> Self {
+        Self::without_job(Standing::new(BuildPhase::Pending, reason, says))
+    }
+}
+
+struct Deciding<'a> {
+    seen: &'a Observed,
+    key: &'a str,
+    actions: Vec<Action>,
+}
+
+impl Deciding<'_> {
+    /// How the build stands; `None`: as its status says, since its run has ended.
+    fn standing(&mut self) -> Option<Come> {
+        if self.remove_superseded() {
+            let says = "the run of the spec before is taken away";
+            return Some(Come::pending(reason::SUPERSEDED, says));
+        }
+        if has_ended(&self.seen.build) {
+            return None;
+        }
+        let settings = match self.seen.build.settings() {
+            Ok(settings) => settings,
+            Err(problems) => return Some(invalid(&problems)),
+        };
+        let job = self.seen.jobs.iter();
+        let mut job = job.filter(|job| names::run_of(job) == Some(self.key));
+        if let Some(job) = job.next() {
+            let job = job.clone();
+            return Some(self.with_job(&job, &settings));
+        }
+        if self.has_begun() {
+            return self.job_is_not_there();
+        }
+        Some(self.without_job(&settings))
+    }
+
+    /// The run has begun, and its Job is not to be seen.
+    fn job_is_not_there(&self) -> Option<Come> {
+        let status = self.status()?;
+        let (phase, reason, says) = match self.seen.rights {
+            Rights::Unknown => return None,
+            Rights::Refused => {
+                let namespace = self.seen.build.namespace().unwrap_or_default();
+                let phase = status.phase.unwrap_or(BuildPhase::Pending);
+                (phase, reason::NOT_GRANTED, not_granted(&namespace))
+            }
+            Rights::Granted => {
+                let says = "the Job of the run was deleted: change rerun to run it again";
+                (BuildPhase::Failed, reason::POD_LOST, says.to_owned())
+            }
+        };
+        Some(Come {
+            job: status.job.clone(),
+            reports: Reports {
+                source: status.source.clone(),
+                digest: status.digest.clone(),
+                outputs: status.outputs.clone(),
+                bytes: status.bytes,
+                durations: status.durations.clone(),
+            },
+            ..Come::without_job(Standing::new(phase, reason, says))
+        })
+    }
+
+    fn status(&self) -> Option<&ImageBuildStatus> {
+        self.seen.build.status.as_ref()
+    }
+
+    /// Whether the status says that this run has a Job.
+    fn has_begun(&self) -> bool {
+        self.status()
+            .is_some_and(|it| it.run.as_deref() == Some(self.key) && it.job.is_some())
+    }
+
+    /// Deletes Jobs of other runs that have not ended. Says whether there are any.
+    fn remove_superseded(&mut self) -> bool {
+        let others = self
+            .seen
+            .jobs
+            .iter()
+            .filter(|job| names::run_of(job) != Some(self.key) && !has_job_ended(job));
+        let deletes: Vec<Action> = others.map(delete).collect();
+        let any = !deletes.is_empty();
+        self.actions.extend(deletes);
+        any
+    }
+
+    fn without_job(&mut self, settings: &BuildSettings) -> Come {
+        let seen = self.seen;
+        if let Some(why) = self.obstacle(settings) {
+            return why;
+        }
+        if seen.build.spec.suspend {
+            return Come::pending(reason::SUSPENDED, "suspend is true, so nothing is run");
+        }
+        let Some(around) = &seen.around else {
+            let says = "the controller does not know its own image yet";
+            return Come::pending(reason::WAITING, says);
+        };
+        let run = Run {
+            build: &seen.build,
+            settings,
+            key: self.key,
+            around,
+        };
+        if run.builder().is_none() {
+            let says = "build.image is not given, and the installation offers no builder: name an \
+                        image, or start the controller with --builder-image";
+            return Come::pending(reason::NO_BUILDER, says);
+        }
+        match run.job() {
+            Ok(job) => self.actions.push(Action::Create(Box::new(job))),
+            Err(error) => {
+                let says = format!("no Job can be made of it: {error}");
+                let standing = Standing::new(BuildPhase::Failed, reason::INVALID, says);
+                return Come::without_job(standing);
+            }
+        }
+        Come {
+            job: Some(names::job(&seen.build.name_any(), self.key)),
+            started: Some(seen.now),
+            ..Come::pending(reason::RUNNING, "the Job is made")
+        }
+    }
+
+    /// What stands in the way of a run.
+    fn obstacle(&self, settings: &BuildSettings) -> Option<Come> {
+        let seen = self.seen;
+        let namespace = seen.build.namespace().unwrap_or_default();
+        let (of, name) = &settings.registry;
+        let (reason, says) = match seen.registry {
+            RegistrySeen::Missing => (
+                reason::NO_REGISTRY,
+                format!("there is no Registry {name} in namespace {of}"),
+            ),
+            RegistrySeen::NotAllowed => (
+                reason::NOT_ALLOWED,
+                format!(
+                    "the Registry {of}/{name} takes no builds of namespace {namespace}: its \
+                     builds.allowFrom has to select it"
+                ),
+            ),
+            _ if seen.rights == Rights::Refused => (reason::NOT_GRANTED, not_granted(&namespace)),
+            RegistrySeen::NotReady => (
+                reason::REGISTRY_NOT_READY,
+                format!("the Registry {of}/{name} is not ready"),
+            ),
+            RegistrySeen::Ready => {
+                return self.other_obstacle();
+            }
+        };
+        Some(Come::pending(reason, says))
+    }
+
+    fn other_obstacle(&self) -> Option<Come> {
+        let seen = self.seen;
+        if seen.labels.get(POD_SECURITY).map(String::as_str) == Some("restricted") {
+            let says = "the namespace takes pods of the Pod Security level restricted only, and a \
+                        build needs baseline";
+            return Some(Come::pending(reason::POD_SECURITY, says));
+        }
+        if seen.rights == Rights::Unknown {
+            let says = "the API server was not heard yet about the right to run builds here";
+            return Some(Come::pending(reason::WAITING, says));
+        }
+        if seen.ca.is_none() {
+            return Some(Come::pending(
+                reason::WAITING,
+                "Coral has no certificates yet",
+            ));
+        }
+        let foreign = seen.foreign.as_ref()?;
+        let name = foreign.name_any();
+        let says = if foreign.metadata.deletion_timestamp.is_some() || is_of_a_build(foreign) {
+            format!("the Job {name} of an earlier build of this name is still there")
+        } else {
+            format!("the Job {name} was not made for this build: delete or rename one of them")
+        };
+        let mut come = Come::pending(reason::NAME_TAKEN, says);
+        come.standing.next = seen.now.checked_add(SOON).ok();
+        Some(come)
+    }
+
+    fn with_job(&mut self, job: &Arc<Job>, settings: &BuildSettings) -> Come {
+        let seen = self.seen;
+        let at = ObjectKey::from_object(job.as_ref());
+        let created = job.metadata.creation_timestamp.as_ref().map(|it| it.0);
+        let come = |standing| Come {
+            job: Some(at.name.clone()),
+            started: created,
+            reports: seen
+                .pod
+                .as_deref()
+                .map(outcome::reports)
+                .unwrap_or_default(),
+            standing,
+        };
+        let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+        if seen.build.spec.suspend && !has_job_ended_by_itself(job) {
+            if !is_suspended {
+                self.actions.push(Action::Suspend(at.clone()));
+            }
+            let says = "suspend is true: change rerun to run it again";
+            let standing = Standing::new(BuildPhase::Cancelled, reason::CANCELLED, says);
+            return come(standing);
+        }
+        if is_suspended {
+            return come(self.start(job, settings));
+        }
+        let standing = Seen {
+            job,
+            pod: seen.pod.as_deref(),
+            node: seen.node.as_deref(),
+            timeout: outcome::words(settings.timeout.as_secs()),
+            now: seen.now,
+        }
+        .standing();
+        if standing.stop {
+            self.actions.push(Action::Suspend(at.clone()));
+        }
+        let mut come = come(standing);
+        self.publish(settings, &mut come);
+        come
+    }
+
+    /// Lets a Job run whose pod is as it was asked for.
+    fn start(&mut self, job: &Arc<Job>, settings: &BuildSettings) -> Standing {
+        let seen = self.seen;
+        let wants_host = seen
+            .build
+            .spec
+            .build
+            .as_ref()
+            .is_some_and(|it| it.host_users);
+        let pod = job
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.template.spec.as_ref());
+        let host_users = pod.and_then(|pod| pod.host_users);
+        if !wants_host && host_users != Some(false) {
+            let says = "the API server has no user namespaces, so the build would run as root of its \
+                        node: let it do so with build.hostUsers: true";
+            return Standing::new(BuildPhase::Failed, reason::NO_USER_NAMESPACES, says);
+        }
+        let (Some(around), Some(ca)) = (&seen.around, &seen.ca) else {
+            let says = "Coral has no certificates yet";
+            return Standing::new(BuildPhase::Pending, reason::WAITING, says);
+        };
+        let run = Run {
+            build: &seen.build,
+            settings,
+            key: self.key,
+            around,
+        };
+        self.actions.push(Action::Start {
+            job: ObjectKey::from_object(job.as_ref()),
+            config_map: Box::new(run.config_map(job, &seen.registries_conf, ca)),
+        });
+        Standing::new(BuildPhase::Pending, reason::RUNNING, "the Job begins")
+    }
+
+    /// Every pod may pull what was pushed inside, before the status says that it is there. The
+    /// Registry is waited for until it has the list, for a bounded time: it may be down by now.
+    fn publish(&mut self, settings: &BuildSettings, come: &mut Come) {
+        if !come.standing.phase.is_final() || come.reports.digest.is_none() {
+            return;
+        }
+        let visibility = self.seen.build.spec.output.visibility.unwrap_or_default();
+        if visibility != BuildVisibility::Cluster {
+            return;
+        }
+        let paths = settings.tags.iter().map(|it| it.path.as_str().to_owned());
+        let paths: BTreeSet<String> = paths.collect();
+        let loaded = self.seen.loaded.as_deref();
+        if loaded.is_some_and(|loaded| paths.is_subset(loaded)) {
+            return;
+        }
+        self.actions.push(Action::Publish(paths));
+        let ended = come.standing.ended.unwrap_or(self.seen.now);
+        let due = ended.checked_add(UNTIL_PUBLIC).unwrap_or(Timestamp::MAX);
+        if due > self.seen.now {
+            let says = "the image is pushed; the Registry is told that every pod may pull it";
+            come.standing = Standing {
+                next: Some(due),
+                ..Standing::new(BuildPhase::Pushing, reason::PUBLISHING, says)
+            };
+        }
+    }
+
+    fn finish(mut self, come: Option<Come>) -> Plan {
+        let phase = match &come {
+            Some(come) => Some(come.standing.phase),
+            None => self.status().and_then(|status| status.phase),
+        };
+        if phase.is_some_and(BuildPhase::is_final) {
+            self.forget_history(phase);
+        }
+        let next = come.as_ref().and_then(|come| come.standing.next);
+        let status = match come {
+            Some(come) => self.said(&come),
+            None => ImageBuildStatus {
+                observed_generation: self.seen.build.metadata.generation,
+                ..self.status().cloned().unwrap_or_default()
+            },
+        };
+        Plan {
+            actions: self.actions,
+            status,
+            next,
+        }
+    }
+
+    /// Deletes the oldest Jobs beyond those that are kept. That of the present run always stays.
+    fn forget_history(&mut self, phase: Option<BuildPhase>) {
+        let history = self.seen.build.spec.history.clone().unwrap_or_default();
+        let kept = |count: Option<u32>| count.unwrap_or(3) as usize;
+        let others = self.seen.jobs.iter();
+        let others = others.filter(|job| names::run_of(job) != Some(self.key));
+        let mut others: Vec<&Arc<Job>> = others.filter(|job| has_job_ended(job)).collect();
+        others.sort_by_key(|job| {
+            std::cmp::Reverse(job.metadata.creation_timestamp.as_ref().map(|it| it.0))
+        });
+        let succeeded = phase == Some(BuildPhase::Succeeded);
+        let mut room = [
+            kept(history.succeeded).saturating_sub(usize::from(succeeded)),
+            kept(history.failed).saturating_sub(usize::from(!succeeded)),
+        ];
+        for job in others {
+            let room = &mut room[usize::from(!outcome::has_condition(job, "Complete"))];
+            match room.checked_sub(1) {
+                Some(rest) => *room = rest,
+                None => self.actions.push(delete(job)),
+            }
+        }
+    }
+
+    fn said(&self, come: &Come) -> ImageBuildStatus {
+        let seen = self.seen;
+        let generation = seen.build.metadata.generation;
+        let before = self.status();
+        let same_run = before.filter(|it| it.run.as_deref() == Some(self.key));
+        let standing = &come.standing;
+        let mut conditions = before
+            .and_then(|it| it.conditions.clone())
+            .unwrap_or_default();
+        let saying = Saying {
+            kind: kind::READY,
+            truth: Truth::from(standing.phase == BuildPhase::Succeeded),
+            reason: standing.reason,
+            message: &standing.says,
+        };
+        conditions::set(&mut conditions, &saying, generation, seen.now);
+        let started = same_run.and_then(|it| it.start_time.clone());
+        let started = started.or_else(|| come.started.map(time));
+        let completed = same_run.and_then(|it| it.completion_time.clone());
+        let ended = standing.ended.unwrap_or(seen.now);
+        let completed = completed.or_else(|| standing.phase.is_final().then(|| time(ended)));
+        let reports = come.reports.clone();
+        ImageBuildStatus {
+            observed_generation: generation,
+            phase: Some(standing.phase),
+            // A run that has not begun is none yet: what waits may still change.
+            run: (come.job.is_some() || standing.phase.is_final()).then(|| self.key.to_owned()),
+            job: come.job.clone(),
+            digest: reports.digest,
+            source: reports.source,
+            outputs: reports.outputs,
+            bytes: reports.bytes,
+            durations: reports.durations,
+            start_time: started,
+            completion_time: completed,
+            message: standing.lines.as_deref().map(|it| cut(it, MAX_MESSAGE)),
+            conditions: Some(conditions),
+        }
+    }
+}
+
+fn invalid(problems: &[Problem]) -> Come {
+    let first = problems
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let more = match problems.len() {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    let says = format!("{first}{more}");
+    Come::without_job(Standing::new(BuildPhase::Failed, reason::INVALID, says))
+}
+
+fn not_granted(namespace: &str) -> String {
+    format!(
+        "Coral may not run builds in namespace {namespace}: an administrator of the cluster allows it \
+         with `coral grant --builds {namespace} | kubectl apply -f -`"
+    )
+}
+
+/// Whether a Job will not run any more. One that is suspended was cancelled.
+fn has_job_ended(job: &Job) -> bool {
+    let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+    let has_begun = job.status.as_ref().is_some_and(|it| {
+        it.conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Suspended")
+    });
+    has_job_ended_by_itself(job) || (is_suspended && has_begun)
+}
+
+fn has_job_ended_by_itself(job: &Job) -> bool {
+    outcome::has_condition(job, "Complete") || outcome::has_condition(job, "Failed")
+}
+
+/// Whether a Job's owner is an ImageBuild, whichever.
+fn is_of_a_build(job: &Job) -> bool {
+    let mut owners = job.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.kind == coral_api::names::kind::IMAGE_BUILD)
+}
+
+fn delete(job: &Arc<Job>) -> Action {
+    let uid = job.uid().unwrap_or_default();
+    Action::Delete(ObjectKey::from_object(job.as_ref()), uid)
+}
+
+#[cfg(test)]
+mod tests;

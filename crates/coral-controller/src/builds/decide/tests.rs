@@ -1,0 +1,331 @@
+//! Decisions about builds.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+mod faults;
+mod running;
+
+const UID: &str = "11111111-1111-1111-1111-111111111111";
+const JOB_UID: &str = "22222222-2222-2222-2222-222222222222";
+
+fn now() -> Timestamp {
+    "2026-01-01T00:10:00Z".parse().unwrap()
+}
+
+/// The smallest build that can run, with `more` merged into its spec.
+fn build_with(more: &Value) -> ImageBuild {
+    let mut spec = json!({
+        "source": {"stream": {}},
+        "build": {"image": "builder.example/b:1"},
+        "output": {"registry": {"namespace": "coral-system", "name": "reg"}, "tags": ["team-a/shop:3"]},
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        spec[field] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "stvz.io/v1", "kind": "ImageBuild",
+        "metadata": {"name": "shop", "namespace": "team-a", "uid": UID, "generation": 1},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// A build that may run, of which nothing is there yet.
+fn ready_for(build: ImageBuild) -> Observed {
+    Observed {
+        build: Arc::new(build),
+        rights: Rights::Granted,
+        registry: RegistrySeen::Ready,
+        labels: BTreeMap::new(),
+        jobs: Vec::new(),
+        foreign: None,
+        pod: None,
+        node: None,
+        around: Some(Surroundings {
+            image: "coral:1".to_owned(),
+            builder: None,
+            controller: "https://coral-controller.coral-system.svc:443".to_owned(),
+        }),
+        ca: Some(Arc::new("PEM".to_owned())),
+        loaded: None,
+        registries_conf: "routes".to_owned(),
+        now: now(),
+    }
+}
+
+fn seen() -> Observed {
+    ready_for(build_with(&json!({})))
+}
+
+/// The Job that the plan makes, as an API server stores it.
+fn made(plan: &Plan) -> Job {
+    let [Action::Create(job)] = &plan.actions[..] else {
+        panic!("{:?}", plan.actions);
+    };
+    let mut job = job.as_ref().clone();
+    job.metadata.uid = Some(JOB_UID.to_owned());
+    job.metadata.creation_timestamp = Some(time(now()));
+    job
+}
+
+/// The build whose Job is there, as after the first pass.
+fn begun(mut seen: Observed) -> Observed {
+    let plan = decide(&seen);
+    let job = made(&plan);
+    after(&mut seen, &plan);
+    seen.jobs = vec![Arc::new(job)];
+    seen
+}
+
+/// The build whose Job runs.
+fn running(seen: Observed) -> Observed {
+    let mut seen = begun(seen);
+    change_job(&mut seen, |job| {
+        job.spec.as_mut().unwrap().suspend = Some(false);
+    });
+    seen
+}
+
+fn change_job(seen: &mut Observed, change: impl FnOnce(&mut Job)) {
+    let mut job = seen.jobs[0].as_ref().clone();
+    change(&mut job);
+    seen.jobs[0] = Arc::new(job);
+}
+
+/// Has the object say what the plan says.
+fn after(seen: &mut Observed, plan: &Plan) {
+    let mut build = seen.build.as_ref().clone();
+    build.status = Some(plan.status.clone());
+    seen.build = Arc::new(build);
+}
+
+/// A change of the spec, as the API server notes it.
+fn change_spec(seen: &mut Observed, change: impl FnOnce(&mut ImageBuild)) {
+    let mut build = seen.build.as_ref().clone();
+    change(&mut build);
+    build.metadata.generation = build.metadata.generation.map(|it| it + 1);
+    seen.build = Arc::new(build);
+}
+
+fn with_pod(seen: &mut Observed, status: &Value) {
+    let pod = json!({
+        "metadata": {"name": "shop-x", "namespace": "team-a"},
+        "spec": {"containers": [], "hostUsers": false, "nodeName": "node1"},
+        "status": status,
+    });
+    seen.pod = Some(Arc::new(serde_json::from_value(pod).unwrap()));
+}
+
+/// The reason and message of the condition `Ready`.
+fn ready(plan: &Plan) -> (BuildPhase, String, String) {
+    let conditions = plan.status.conditions.as_ref().unwrap();
+    let ready = conditions.iter().find(|it| it.type_ == "Ready").unwrap();
+    let phase = plan.status.phase.unwrap();
+    (phase, ready.reason.clone(), ready.message.clone())
+}
+
+#[track_caller]
+fn says(plan: &Plan, phase: BuildPhase, reason: &str, part: &str) {
+    let found = ready(plan);
+    assert_eq!((found.0, found.1.as_str()), (phase, reason), "{}", found.2);
+    assert!(found.2.contains(part), "{}", found.2);
+}
+
+#[test]
+fn a_build_that_may_run_becomes_a_job_that_waits_to_be_looked_at() {
+    let plan = decide(&seen());
+    let job = made(&plan);
+    let spec = job.spec.unwrap();
+    assert_eq!(spec.suspend, Some(true));
+    assert_eq!(spec.backoff_limit, Some(0));
+    assert_eq!(spec.template.spec.unwrap().host_users, Some(false));
+    let owner = &job.metadata.owner_references.unwrap()[0];
+    assert_eq!((owner.uid.as_str(), owner.controller), (UID, Some(true)));
+    assert_eq!(plan.status.job, job.metadata.name);
+    assert_eq!(plan.status.run, Some(seen().build.spec.run_key()));
+    says(&plan, BuildPhase::Pending, "Running", "the Job");
+}
+
+#[test]
+fn a_job_that_is_as_it_was_asked_for_is_started_with_what_its_steps_read() {
+    let plan = decide(&begun(seen()));
+    let [Action::Start { job, config_map }] = &plan.actions[..] else {
+        panic!("{:?}", plan.actions);
+    };
+    assert_eq!(Some(&job.name), plan.status.job.as_ref());
+    assert_eq!(config_map["metadata"]["ownerReferences"][0]["uid"], JOB_UID);
+    let data = &config_map["data"];
+    assert_eq!(
+        (&data["ca.crt"], &data["registries.conf"]),
+        (&json!("PEM"), &json!("routes"))
+    );
+    let description: coral_build::contract::BuildJson =
+        serde_json::from_str(data["build.json"].as_str().unwrap()).unwrap();
+    assert_eq!(description.uid, UID);
+    assert_eq!(description.output.registry, "reg.coral-system.svc:5000");
+    assert_eq!(description.output.tags, ["team-a/shop:3"]);
+}
+
+#[test]
+fn a_job_without_its_user_namespace_does_not_run_unless_the_build_asks_for_it() {
+    let drop_field = |job: &mut Job| {
+        let template = &mut job.spec.as_mut().unwrap().template;
+        template.spec.as_mut().unwrap().host_users = None;
+    };
+    let mut dropped = begun(seen());
+    change_job(&mut dropped, drop_field);
+    let plan = decide(&dropped);
+    assert_eq!(plan.actions, []);
+    says(
+        &plan,
+        BuildPhase::Failed,
+        "UserNamespacesUnsupported",
+        "build.hostUsers: true",
+    );
+    // The same again, for a controller that was killed before it said so.
+    assert_eq!(ready(&decide(&dropped)), ready(&plan));
+
+    let asks = json!({"build": {"image": "b:1", "hostUsers": true}});
+    let mut asked = begun(ready_for(build_with(&asks)));
+    change_job(&mut asked, drop_field);
+    let plan = decide(&asked);
+    assert!(
+        matches!(plan.actions[..], [Action::Start { .. }]),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
+    let restricted = BTreeMap::from([(POD_SECURITY.to_owned(), "restricted".to_owned())]);
+    type Change = fn(&mut Observed);
+    let cases: [(Change, &str, &str); 7] = [
+        (
+            |it| it.registry = RegistrySeen::Missing,
+            "NoRegistry",
+            "no Registry reg in namespace coral-system",
+        ),
+        (
+            |it| it.registry = RegistrySeen::NotAllowed,
+            "NotAllowed",
+            "builds.allowFrom",
+        ),
+        (
+            |it| it.registry = RegistrySeen::NotReady,
+            "RegistryNotReady",
+            "coral-system/reg",
+        ),
+        (
+            |it| it.rights = Rights::Refused,
+            "NotGranted",
+            "`coral grant --builds team-a | kubectl apply -f -`",
+        ),
+        (|it| it.rights = Rights::Unknown, "Waiting", "not heard"),
+        (|it| it.ca = None, "Waiting", "certificates"),
+        (|it| it.around = None, "Waiting", "image"),
+    ];
+    for (change, reason, part) in cases {
+        let mut seen = seen();
+        change(&mut seen);
+        let plan = decide(&seen);
+        assert_eq!(plan.actions, [], "{reason}");
+        says(&plan, BuildPhase::Pending, reason, part);
+        assert_eq!(plan.status.run, None, "{reason}: it may still run");
+    }
+    let mut seen = seen();
+    seen.labels = restricted;
+    says(
+        &decide(&seen),
+        BuildPhase::Pending,
+        "PodSecurity",
+        "restricted",
+    );
+}
+
+#[test]
+fn a_build_that_names_no_builder_has_the_one_of_the_installation() {
+    let mut seen = ready_for(build_with(&json!({"build": {}})));
+    says(
+        &decide(&seen),
+        BuildPhase::Pending,
+        "NoBuilderImage",
+        "--builder-image",
+    );
+    seen.around.as_mut().unwrap().builder = Some("coral-builder:1".to_owned());
+    let pod = made(&decide(&seen)).spec.unwrap().template.spec.unwrap();
+    let build = &pod.init_containers.unwrap()[1];
+    assert_eq!(build.image.as_deref(), Some("coral-builder:1"));
+}
+
+#[test]
+fn a_spec_that_means_nothing_ends_at_once_with_the_first_problem() {
+    let output = json!({"registry": {"namespace": "coral-system", "name": "reg"}, "tags": ["team-b/shop:3"]});
+    let wrong = ready_for(build_with(&json!({"output": output, "timeout": "soon"})));
+    let plan = decide(&wrong);
+    assert_eq!(plan.actions, []);
+    says(&plan, BuildPhase::Failed, "InvalidSpec", "(and 1 more)");
+    let mut settled = wrong.clone();
+    after(&mut settled, &plan);
+    assert!(is_settled(&settled.build));
+}
+
+#[test]
+fn a_job_of_another_owner_is_not_touched() {
+    let mut seen = seen();
+    let mut job = made(&decide(&seen));
+    job.metadata.owner_references = None;
+    seen.foreign = Some(Arc::new(job));
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    says(
+        &plan,
+        BuildPhase::Pending,
+        "NameTaken",
+        "was not made for this build",
+    );
+    assert!(plan.next.is_some(), "no watch tells when it is gone");
+}
+
+#[test]
+fn a_build_that_is_suspended_from_the_start_runs_nothing_until_it_no_longer_is() {
+    let mut seen = ready_for(build_with(&json!({"suspend": true})));
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    says(&plan, BuildPhase::Pending, "Suspended", "suspend is true");
+    after(&mut seen, &plan);
+    change_spec(&mut seen, |build| {
+        build.spec.suspend = false;
+    });
+    made(&decide(&seen));
+}
+
+#[test]
+fn a_run_that_has_ended_is_never_begun_again_though_its_job_is_gone() {
+    let mut seen = running(seen());
+    let plan = decide(&seen);
+    let mut ended = plan.clone();
+    ended.status.phase = Some(BuildPhase::Succeeded);
+    after(&mut seen, &ended);
+    seen.jobs.clear();
+    assert!(is_settled(&seen.build));
+    change_spec(&mut seen, |build| {
+        build.spec.timeout = Some("1h".to_owned());
+    });
+    assert!(!is_settled(&seen.build));
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.status.phase, Some(BuildPhase::Succeeded));
+    assert_eq!(plan.status.observed_generation, Some(2));
+    after(&mut seen, &plan);
+    assert!(is_settled(&seen.build));
+    change_spec(&mut seen, |build| {
+        build.spec.rerun = Some("again".to_owned());
+    });
+    let again = decide(&seen);
+    made(&again);
+    assert_eq!(again.status.phase, Some(BuildPhase::Pending));
+    assert_eq!(again.status.digest, None, "nothing of the run before");
+    assert_eq!(again.status.completion_time, None);
+}

@@ -1,0 +1,278 @@
+//! Runs that fail: each ends once, with the truth in the status.
+
+use super::running::with_condition;
+use super::*;
+
+fn container(name: &str, state: &Value) -> Value {
+    json!({
+        "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+    })
+}
+
+fn died(name: &str, code: i32, reason: &str, message: &str) -> Value {
+    let state = json!({"terminated": {"exitCode": code, "reason": reason, "message": message}});
+    container(name, &state)
+}
+
+fn went_well(name: &str) -> Value {
+    died(name, 0, "Completed", "")
+}
+
+/// What is said of a run whose pod has this status.
+fn said(status: &Value) -> Plan {
+    let mut seen = running(seen());
+    with_pod(&mut seen, status);
+    decide(&seen)
+}
+
+#[test]
+fn a_step_that_fails_is_named_with_its_last_lines_masked_and_cut() {
+    let end = "fatal: https://me:hunter2@git.example/x not found";
+    let long = format!("{}\n{end}", "x".repeat(3000));
+    let failed = |step: &str| died(step, 1, "Error", &long);
+    let fetched = || went_well("fetch");
+    for (inits, push, reason) in [
+        (vec![failed("fetch")], vec![], "FetchFailed"),
+        (vec![fetched(), failed("build")], vec![], "BuildFailed"),
+        (
+            vec![fetched(), went_well("build")],
+            vec![failed("push")],
+            "PushFailed",
+        ),
+    ] {
+        let plan = said(&json!({
+            "phase": "Failed", "initContainerStatuses": inits, "containerStatuses": push,
+        }));
+        says(&plan, BuildPhase::Failed, reason, "ended with exit code 1");
+        let lines = plan.status.message.unwrap();
+        assert!(lines.len() <= 2048 && lines.starts_with('…'), "{lines}");
+        assert!(
+            lines.ends_with("https://***@git.example/x not found"),
+            "{lines}"
+        );
+        assert!(plan.status.completion_time.is_some());
+        assert_eq!(plan.actions, [], "nothing is tried again");
+    }
+}
+
+#[test]
+fn a_build_that_is_killed_for_its_memory_says_so() {
+    let inits = json!([went_well("fetch"), died("build", 137, "OOMKilled", "")]);
+    let plan = said(&json!({"phase": "Failed", "initContainerStatuses": inits}));
+    says(
+        &plan,
+        BuildPhase::Failed,
+        "BuildFailed",
+        "build.resources.limits.memory",
+    );
+}
+
+#[test]
+fn a_build_that_fills_the_disk_is_evicted_with_the_words_of_the_node() {
+    let plan = said(&json!({
+        "phase": "Failed", "reason": "Evicted",
+        "message": "Usage of EmptyDir volume \"output\" exceeds the limit \"10Gi\".",
+    }));
+    says(&plan, BuildPhase::Failed, "Evicted", "exceeds the limit");
+}
+
+#[test]
+fn a_build_that_never_ends_is_ended_by_its_timeout_and_says_in_which_step() {
+    let runs = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+    let inits = json!([went_well("fetch"), container("build", &runs)]);
+    let plan = said(&json!({
+        "phase": "Failed", "reason": "DeadlineExceeded", "initContainerStatuses": inits,
+    }));
+    says(
+        &plan,
+        BuildPhase::Failed,
+        "TimedOut",
+        "within 30m0s, in the step build",
+    );
+    // The Job's own deadline takes the pod away.
+    let mut gone = running(seen());
+    change_job(&mut gone, |job| {
+        *job = with_condition(job, "Failed", "DeadlineExceeded");
+    });
+    says(
+        &decide(&gone),
+        BuildPhase::Failed,
+        "TimedOut",
+        "did not end within 30m0s",
+    );
+}
+
+#[test]
+fn a_pod_that_no_node_takes_waits_and_says_why() {
+    let mut seen = running(seen());
+    let status = json!({"phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/2 nodes are available: persistentvolumeclaim \"src\" not found.",
+    }]});
+    with_pod(&mut seen, &status);
+    says(
+        &decide(&seen),
+        BuildPhase::Pending,
+        "Unschedulable",
+        "\"src\" not found",
+    );
+    change_job(&mut seen, |job| {
+        *job = with_condition(job, "Failed", "DeadlineExceeded");
+    });
+    says(
+        &decide(&seen),
+        BuildPhase::Failed,
+        "TimedOut",
+        "\"src\" not found",
+    );
+}
+
+#[test]
+fn a_builder_that_cannot_be_pulled_is_named_while_it_is_waited_for() {
+    let pulling = json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}});
+    let inits = json!([went_well("fetch"), container("build", &pulling)]);
+    let plan = said(&json!({"phase": "Pending", "initContainerStatuses": inits}));
+    says(
+        &plan,
+        BuildPhase::Building,
+        "ImagePullFailed",
+        "the image of the step build",
+    );
+}
+
+#[test]
+fn a_node_that_is_lost_ends_the_run_with_what_took_the_pod_away() {
+    let lost = json!([{
+        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+        "message": "Taint manager: deleting due to NoExecute taint",
+    }]);
+    let mut seen = running(seen());
+    with_pod(&mut seen, &json!({"phase": "Running", "conditions": lost}));
+    assert_eq!(
+        decide(&seen).status.phase,
+        Some(BuildPhase::Pending),
+        "not yet"
+    );
+    change_job(&mut seen, |job| {
+        *job = with_condition(job, "Failed", "BackoffLimitExceeded");
+    });
+    says(
+        &decide(&seen),
+        BuildPhase::Failed,
+        "PodLost",
+        "on node node1 was taken away",
+    );
+    seen.pod = None;
+    says(
+        &decide(&seen),
+        BuildPhase::Failed,
+        "PodLost",
+        "the pod of the run is gone",
+    );
+}
+
+#[test]
+fn a_node_without_user_namespaces_ends_the_run_with_what_to_choose() {
+    let node = |features: &Value| {
+        let other = json!({"name": "other", "features": {"userNamespaces": true}});
+        let handlers = json!([{"name": "", "features": features}, other]);
+        let node = json!({"metadata": {"name": "node1"}, "status": {"runtimeHandlers": handlers}});
+        Some(Arc::new(serde_json::from_value(node).unwrap()))
+    };
+    let mut seen = running(seen());
+    with_pod(&mut seen, &json!({"phase": "Pending"}));
+    seen.node = node(&json!({"userNamespaces": true}));
+    assert_eq!(decide(&seen).status.phase, Some(BuildPhase::Pending));
+    seen.node = node(&json!({"recursiveReadOnlyMounts": true}));
+    let plan = decide(&seen);
+    assert!(matches!(plan.actions[..], [Action::Suspend(_)]), "{plan:?}");
+    says(
+        &plan,
+        BuildPhase::Failed,
+        "UserNamespacesUnsupported",
+        "node1",
+    );
+}
+
+#[test]
+fn a_pod_that_is_not_made_or_does_not_start_is_told_of_after_a_while() {
+    let mut seen = running(seen());
+    change_job(&mut seen, |job| {
+        let mut json = serde_json::to_value(&*job).unwrap();
+        json["status"]["startTime"] = json!("2026-01-01T00:09:55Z");
+        *job = serde_json::from_value(json).unwrap();
+    });
+    let plan = decide(&seen);
+    says(&plan, BuildPhase::Pending, "Running", "");
+    seen.now = plan.next.unwrap();
+    says(
+        &decide(&seen),
+        BuildPhase::Pending,
+        "NoPod",
+        "kubectl describe job",
+    );
+    let status = json!({"phase": "Pending", "startTime": "2026-01-01T00:10:00Z"});
+    with_pod(&mut seen, &status);
+    let plan = decide(&seen);
+    says(&plan, BuildPhase::Pending, "Running", "the pod starts");
+    seen.now = plan.next.unwrap();
+    says(
+        &decide(&seen),
+        BuildPhase::Pending,
+        "NotStarted",
+        "kubectl describe pod",
+    );
+}
+
+#[test]
+fn a_push_without_a_report_is_no_success() {
+    let push = json!([died("push", 0, "Completed", "not JSON")]);
+    let plan = said(&json!({"phase": "Succeeded", "containerStatuses": push}));
+    says(&plan, BuildPhase::Failed, "PushFailed", "without a report");
+    let mut gone = running(seen());
+    change_job(&mut gone, |job| *job = with_condition(job, "Complete", ""));
+    says(
+        &decide(&gone),
+        BuildPhase::Failed,
+        "PodLost",
+        "report is gone",
+    );
+}
+
+#[test]
+fn a_job_that_was_deleted_ends_the_run_and_a_grant_that_was_taken_back_does_not() {
+    let mut seen = running(seen());
+    let plan = decide(&seen);
+    after(&mut seen, &plan);
+    seen.jobs.clear();
+    says(
+        &decide(&seen),
+        BuildPhase::Failed,
+        "PodLost",
+        "the Job of the run was deleted",
+    );
+    seen.rights = Rights::Unknown;
+    assert_eq!(
+        decide(&seen).status.phase,
+        Some(BuildPhase::Pending),
+        "as it was"
+    );
+    seen.rights = Rights::Refused;
+    says(
+        &decide(&seen),
+        BuildPhase::Pending,
+        "NotGranted",
+        "coral grant --builds team-a",
+    );
+}
+
+#[test]
+fn a_registry_that_is_down_stops_no_run_that_has_begun() {
+    let mut seen = begun(seen());
+    seen.registry = RegistrySeen::NotReady;
+    let plan = decide(&seen);
+    assert!(
+        matches!(plan.actions[..], [Action::Start { .. }]),
+        "{plan:?}"
+    );
+}

@@ -1,0 +1,238 @@
+//! Runs that go their way: phases, reports, cancelling, another spec, history.
+
+use super::*;
+
+const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn ended(step: &str, code: i32, message: &str) -> Value {
+    let reason = if code == 0 { "Completed" } else { "Error" };
+    json!({"name": step, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+    "state": {"terminated": {
+        "exitCode": code, "message": message, "reason": reason,
+        "startedAt": "2026-01-01T00:05:00Z", "finishedAt": "2026-01-01T00:07:05Z",
+    }}})
+}
+
+fn runs(step: &str) -> Value {
+    json!({"name": step, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"running": {"startedAt": "2026-01-01T00:05:00Z"}}})
+}
+
+fn waits(step: &str) -> Value {
+    json!({"name": step, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "PodInitializing"}}})
+}
+
+/// The status of a pod whose push reported these outputs.
+fn pushed(outputs: &Value) -> Value {
+    let report =
+        json!({"digest": DIGEST, "outputs": outputs, "bytes": {"pushed": 7, "mounted": 2}});
+    json!({
+        "phase": "Succeeded",
+        "initContainerStatuses": [
+            ended("fetch", 0, r#"{"commit": "abc", "bytes": 12}"#), ended("build", 0, ""),
+        ],
+        "containerStatuses": [ended("push", 0, &report.to_string())],
+    })
+}
+
+fn inside() -> Value {
+    let reference = "reg.coral-system.svc:5000/team-a/shop:3";
+    json!([{"reference": reference, "digest": DIGEST, "state": "Pushed"}])
+}
+
+fn shop() -> BTreeSet<String> {
+    BTreeSet::from(["team-a/shop".to_owned()])
+}
+
+#[test]
+fn the_phase_is_that_of_the_step_that_runs_or_comes_next() {
+    let fetched = || ended("fetch", 0, "{}");
+    let built = || ended("build", 0, "");
+    for (inits, push, expected) in [
+        (
+            vec![waits("fetch"), waits("build")],
+            waits("push"),
+            BuildPhase::Pending,
+        ),
+        (
+            vec![runs("fetch"), waits("build")],
+            waits("push"),
+            BuildPhase::Fetching,
+        ),
+        (
+            vec![fetched(), waits("build")],
+            waits("push"),
+            BuildPhase::Building,
+        ),
+        (
+            vec![fetched(), runs("build")],
+            waits("push"),
+            BuildPhase::Building,
+        ),
+        (vec![fetched(), built()], waits("push"), BuildPhase::Pushing),
+        (vec![fetched(), built()], runs("push"), BuildPhase::Pushing),
+    ] {
+        let mut seen = running(seen());
+        let status = json!({
+            "phase": "Pending", "initContainerStatuses": inits, "containerStatuses": [push],
+        });
+        with_pod(&mut seen, &status);
+        let plan = decide(&seen);
+        assert_eq!(plan.status.phase, Some(expected), "{status}");
+        assert_eq!(plan.actions, []);
+    }
+}
+
+#[test]
+fn a_run_that_pushed_reports_digest_outputs_bytes_times_and_commit() {
+    let mut seen = running(seen());
+    seen.loaded = Some(Arc::new(shop()));
+    with_pod(&mut seen, &pushed(&inside()));
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    says(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
+    let status = plan.status;
+    assert_eq!(status.digest.as_deref(), Some(DIGEST));
+    assert_eq!(status.source.unwrap().commit.as_deref(), Some("abc"));
+    assert_eq!(status.bytes.unwrap().pushed, Some(7));
+    assert_eq!(status.durations.unwrap().build.as_deref(), Some("2m5s"));
+    let completed = status.completion_time.unwrap().0.to_string();
+    assert_eq!(completed, "2026-01-01T00:07:05Z");
+    assert_eq!(status.outputs.unwrap().len(), 1);
+}
+
+#[test]
+fn an_image_is_public_before_its_build_succeeds_and_a_registry_that_is_down_delays_that_a_minute() {
+    let mut seen = running(seen());
+    with_pod(&mut seen, &pushed(&inside()));
+    seen.now = "2026-01-01T00:07:10Z".parse().unwrap();
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, [Action::Publish(shop())]);
+    says(&plan, BuildPhase::Pushing, "Publishing", "every pod");
+    assert!(plan.next.is_some());
+    after(&mut seen, &plan);
+    seen.loaded = Some(Arc::new(shop()));
+    says(&decide(&seen), BuildPhase::Succeeded, "Succeeded", "");
+    seen.loaded = None;
+    seen.now = "2026-01-01T00:09:00Z".parse().unwrap();
+    let plan = decide(&seen);
+    assert_eq!(
+        plan.actions,
+        [Action::Publish(shop())],
+        "it is noted all the same"
+    );
+    says(&plan, BuildPhase::Succeeded, "Succeeded", "");
+}
+
+#[test]
+fn an_output_outside_that_failed_fails_the_run_and_keeps_the_result_inside() {
+    let mut seen = running(seen());
+    let mut outputs = inside();
+    outputs.as_array_mut().unwrap().push(json!({
+        "reference": "ghcr.io/acme/shop:3", "state": "Failed",
+        "message": "401: Authorization: Bearer abcdef refused",
+    }));
+    with_pod(&mut seen, &pushed(&outputs));
+    let plan = decide(&seen);
+    says(
+        &plan,
+        BuildPhase::Failed,
+        "AlsoToFailed",
+        "not to ghcr.io/acme/shop:3",
+    );
+    assert_eq!(plan.status.digest.as_deref(), Some(DIGEST));
+    let message = plan.status.message.as_deref();
+    assert_eq!(message, Some("401: Authorization: Bearer *** refused"));
+    assert!(matches!(plan.actions[..], [Action::Publish(_)]), "{plan:?}");
+}
+
+#[test]
+fn suspending_cancels_a_run_once_and_it_stays_so() {
+    let mut seen = running(seen());
+    let plan = decide(&seen);
+    after(&mut seen, &plan);
+    change_spec(&mut seen, |build| {
+        build.spec.suspend = true;
+    });
+    let plan = decide(&seen);
+    assert!(matches!(plan.actions[..], [Action::Suspend(_)]), "{plan:?}");
+    says(&plan, BuildPhase::Cancelled, "Cancelled", "change rerun");
+    // A controller that was killed before it said so.
+    change_job(&mut seen, |job| {
+        job.spec.as_mut().unwrap().suspend = Some(true);
+    });
+    let again = decide(&seen);
+    assert_eq!(again.actions, []);
+    says(&again, BuildPhase::Cancelled, "Cancelled", "");
+    after(&mut seen, &again);
+    change_spec(&mut seen, |build| {
+        build.spec.suspend = false;
+    });
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.status.phase, Some(BuildPhase::Cancelled));
+}
+
+#[test]
+fn suspending_a_run_that_has_ended_changes_nothing() {
+    let mut seen = running(seen());
+    with_pod(&mut seen, &pushed(&inside()));
+    seen.loaded = Some(Arc::new(shop()));
+    change_job(&mut seen, |job| *job = with_condition(job, "Complete", ""));
+    change_spec(&mut seen, |build| {
+        build.spec.suspend = true;
+    });
+    says(&decide(&seen), BuildPhase::Succeeded, "Succeeded", "");
+}
+
+#[test]
+fn another_spec_takes_the_run_before_away_first() {
+    let mut seen = running(seen());
+    let plan = decide(&seen);
+    after(&mut seen, &plan);
+    change_spec(&mut seen, |build| {
+        build.spec.rerun = Some("2".to_owned());
+    });
+    let plan = decide(&seen);
+    let [Action::Delete(key, uid)] = &plan.actions[..] else {
+        panic!("{plan:?}");
+    };
+    let job = seen.jobs[0].metadata.name.as_deref();
+    assert_eq!((Some(key.name.as_str()), uid.as_str()), (job, JOB_UID));
+    says(&plan, BuildPhase::Pending, "Superseded", "");
+    after(&mut seen, &plan);
+    seen.jobs.clear();
+    made(&decide(&seen));
+}
+
+pub(super) fn with_condition(job: &Job, kind: &str, reason: &str) -> Job {
+    let mut json = serde_json::to_value(job).unwrap();
+    json["status"]["conditions"] = json!([{"type": kind, "status": "True", "reason": reason}]);
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn the_oldest_runs_go_and_the_present_one_stays() {
+    let history = json!({"history": {"succeeded": 2, "failed": 0}});
+    let mut seen = running(ready_for(build_with(&history)));
+    with_pod(&mut seen, &pushed(&inside()));
+    seen.loaded = Some(Arc::new(shop()));
+    for (day, kind) in [(1, "Complete"), (2, "Failed"), (3, "Complete")] {
+        let mut job = with_condition(&seen.jobs[0], kind, "");
+        let at: Timestamp = format!("2025-12-0{day}T00:00:00Z").parse().unwrap();
+        job.metadata.creation_timestamp = Some(time(at));
+        job.metadata.uid = Some(format!("uid-{day}"));
+        let labels = job.metadata.labels.as_mut().unwrap();
+        labels.insert("image.stvz.io/run".to_owned(), format!("0000000{day}"));
+        seen.jobs.push(Arc::new(job));
+    }
+    let plan = decide(&seen);
+    says(&plan, BuildPhase::Succeeded, "Succeeded", "");
+    let uid = |action: &Action| match action {
+        Action::Delete(_, uid) => uid.clone(),
+        other => panic!("{other:?}"),
+    };
+    let deleted: Vec<String> = plan.actions.iter().map(uid).collect();
+    assert_eq!(deleted, ["uid-2", "uid-1"]);
+}

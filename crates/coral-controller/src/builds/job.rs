@@ -1,0 +1,470 @@
+//! The Job of a run and the ConfigMap that its steps read: pure builders.
+
+use std::collections::BTreeMap;
+
+use coral_api::image_build::{
+    BuildSettings, BuildStep, BuildToleration, ImageBuild, SourceSettings, TolerationOperator,
+};
+use coral_api::names;
+use coral_build::contract::{
+    AUDIENCE, AlsoTo, BuildJson, BuilderJson, EnvironmentVariable, GitSource, ImageSource,
+    OutputJson, PathSource, SourceJson, SourceKind, Step, StreamSource, TOKEN_SECONDS,
+    also_to_credential, env, path,
+};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use super::names as own;
+
+/// The key of the run in the ConfigMap.
+const BUILD_JSON: &str = "build.json";
+/// The key of the routes.
+const REGISTRIES_CONF: &str = "registries.conf";
+/// The key of the certificates.
+const CA: &str = "ca.crt";
+/// How long after the pod's own deadline the Job gives up, for a pod that never started.
+const JOB_SLACK: i64 = 60;
+/// How long a run waits for a node that does not answer.
+const NODE_LOST: i64 = 60;
+/// Bytes of the folder for temporary files of Coral's own steps.
+const TMP: &str = "512Mi";
+/// The key of a Docker configuration in its Secret.
+const DOCKER_CONFIG: &str = ".dockerconfigjson";
+
+/// What a Job is made from beside the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Surroundings {
+    /// The image of Coral's own steps.
+    pub(super) image: String,
+    /// The image of the builder that is used if a build names none.
+    pub(super) builder: Option<String>,
+    /// Where the credentials of a run are asked for.
+    pub(super) controller: String,
+}
+
+/// One run of a build.
+pub(super) struct Run<'a> {
+    pub(super) build: &'a ImageBuild,
+    pub(super) settings: &'a BuildSettings,
+    pub(super) key: &'a str,
+    pub(super) around: &'a Surroundings,
+}
+
+impl Run<'_> {
+    /// The host of the Registry that the image goes to.
+    fn registry(&self) -> String {
+        let (namespace, name) = &self.settings.registry;
+        names::registry_host(namespace, name)
+    }
+
+    fn step(&self) -> BuildStep {
+        self.build.spec.build.clone().unwrap_or_default()
+    }
+
+    /// The image that builds; none if neither the build nor the installation names one.
+    pub(super) fn builder(&self) -> Option<String> {
+        self.step().image.or_else(|| self.around.builder.clone())
+    }
+
+    /// The Job, which waits to be started.
+    pub(super) fn job(&self) -> Result<Job, serde_json::Error> {
+        let timeout = i64::try_from(self.settings.timeout.as_secs()).unwrap_or(i64::MAX);
+        serde_json::from_value(json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": own::metadata(self.build, self.key),
+            "spec": {
+                // The API server may have dropped a field of the pod: it is looked at before it runs.
+                "suspend": true,
+                "backoffLimit": 0,
+                "activeDeadlineSeconds": timeout.saturating_add(JOB_SLACK),
+                "template": {
+                    "metadata": {
+                        "labels": own::labels(self.build, self.key),
+                        "annotations": own::annotations(self.build),
+                    },
+                    "spec": self.pod(timeout),
+                },
+            },
+        }))
+    }
+
+    fn pod(&self, timeout: i64) -> Value {
+        let step = self.step();
+        let mut pod = json!({
+            "restartPolicy": "Never",
+            // The pod's own deadline leaves the pod with its logs; that of a Job deletes it.
+            "activeDeadlineSeconds": timeout,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 10,
+            "tolerations": tolerations(&step),
+            "initContainers": [self.fetch(), self.build_container(&step)],
+            "containers": [self.push()],
+            "volumes": self.volumes(),
+        });
+        if !step.host_users {
+            pod["hostUsers"] = json!(false);
+        }
+        if !step.node_selector.is_empty() {
+            pod["nodeSelector"] = json!(step.node_selector);
+        }
+        if let Some(class) = &step.runtime_class_name {
+            pod["runtimeClassName"] = json!(class);
+        }
+        pod
+    }
+
+    fn fetch(&self) -> Value {
+        let mut mounts = vec![
+            mount("source", path::SOURCE, false),
+            mount("record", path::RECORD, false),
+            mount("tmp-fetch", "/tmp", false),
+            mount("registries", path::REGISTRIES, true),
+            mount("token", path::TOKEN_FOLDER, true),
+        ];
+        let source = &self.build.spec.source;
+        if source
+            .git
+            .as_ref()
+            .is_some_and(|git| git.secret_ref.is_some())
+        {
+            mounts.push(mount("git", path::GIT, true));
+        }
+        if source
+            .image
+            .as_ref()
+            .is_some_and(|it| it.secret_ref.is_some())
+        {
+            mounts.push(mount("source-credential", path::SOURCE_CREDENTIAL, true));
+        }
+        let is_volume = matches!(self.settings.source, SourceSettings::Volume { .. });
+        if is_volume || matches!(self.settings.source, SourceSettings::ConfigMap(_)) {
+            mounts.push(mount("input", path::INPUT, true));
+        }
+        // Files of a volume may be anybody's.
+        let added: &[&str] = if is_volume { &["DAC_OVERRIDE"] } else { &[] };
+        let mut container = self.own_step(Step::Fetch, added, &mounts);
+        if self.settings.source == SourceSettings::Stream {
+            container["stdin"] = json!(true);
+            container["stdinOnce"] = json!(true);
+        }
+        container
+    }
+
+    fn push(&self) -> Value {
+        let mut mounts = vec![
+            mount("output", path::OUTPUT, true),
+            mount("record", path::RECORD, true),
+            mount("tmp-push", "/tmp", false),
+            mount("registries", path::REGISTRIES, true),
+            mount("token", path::TOKEN_FOLDER, true),
+        ];
+        for (position, to) in self.settings.also_to.iter().enumerate() {
+            if to.secret.is_some() {
+                let folder = also_to_credential(position);
+                mounts.push(mount(&credential_volume(position), &folder, true));
+            }
+        }
+        // Builders write layouts that only their own user may read.
+        self.own_step(Step::Push, &["DAC_OVERRIDE"], &mounts)
+    }
+
+    /// A step of Coral's own: root of the pod's user namespace, without any right but those named.
+    fn own_step(&self, step: Step, capabilities: &[&str], mounts: &[Value]) -> Value {
+        let mut variables = self.variables();
+        variables.push((env::CONTROLLER, self.around.controller.clone()));
+        let mut allowed = json!({"drop": ["ALL"]});
+        if !capabilities.is_empty() {
+            allowed["add"] = json!(capabilities);
+        }
+        json!({
+            "name": step.name(),
+            "image": self.around.image,
+            "imagePullPolicy": "IfNotPresent",
+            "args": ["build-step", step.name()],
+            "env": environment(&variables),
+            "resources": {
+                "requests": {"cpu": "50m", "memory": "64Mi"},
+                "limits": {"memory": "1Gi"},
+            },
+            "securityContext": {
+                "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false,
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                "capabilities": allowed,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": mounts,
+        })
+    }
+
+    /// The user's container: no token, no Secret, and no right that its image does not have anyway.
+    fn build_container(&self, step: &BuildStep) -> Value {
+        let mut variables = self.variables();
+        variables.extend([
+            (env::SOURCE, self.source_kind().folder()),
+            (env::OUTPUT, path::OUTPUT.to_owned()),
+            (env::SCRATCH, path::SCRATCH.to_owned()),
+        ]);
+        let mut mounts = vec![
+            mount("source", path::SOURCE, true),
+            mount("output", path::OUTPUT, false),
+            mount("scratch", path::SCRATCH, false),
+            mount("registries", path::REGISTRIES, true),
+        ];
+        if self.settings.cache.is_some() {
+            variables.push((env::CACHE, path::CACHE.to_owned()));
+            mounts.push(mount("cache", path::CACHE, false));
+        }
+        let mut environment = environment(&variables);
+        environment.extend(
+            step.env
+                .iter()
+                .map(|it| json!({"name": it.name, "value": it.value})),
+        );
+        let mut container = json!({
+            "name": Step::Build.name(),
+            "image": self.builder().unwrap_or_default(),
+            "env": environment,
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": mounts,
+        });
+        if !step.command.is_empty() {
+            container["command"] = json!(step.command);
+        }
+        if !step.args.is_empty() {
+            container["args"] = json!(step.args);
+        }
+        if let Some(resources) = &step.resources {
+            container["resources"] = json!({
+                "limits": quantities(&resources.limits),
+                "requests": quantities(&resources.requests),
+            });
+        }
+        container
+    }
+
+    /// Variables that every step has.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            (env::REGISTRY, self.registry()),
+            (env::REGISTRIES_CONF, path::REGISTRIES_CONF.to_owned()),
+            (
+                env::CONTAINERS_REGISTRIES_CONF,
+                path::REGISTRIES_CONF.to_owned(),
+            ),
+            (env::CA, path::CA.to_owned()),
+        ]
+    }
+
+    /// Secrets and ConfigMaps of the user are optional: the step that needs one that is not there
+    /// says so, where the pod would only wait for it.
+    fn volumes(&self) -> Vec<Value> {
+        let settings = self.settings;
+        let folder = |name: &str, limit: &dyn std::fmt::Display| json!({"name": name, "emptyDir": {"sizeLimit": limit.to_string()}});
+        let output = settings.output_limit;
+        let mut volumes = vec![
+            folder("source", &settings.source_limit),
+            folder("output", &output),
+            folder("scratch", &output),
+            folder("record", &"1Mi"),
+            folder("tmp-fetch", &TMP),
+            folder("tmp-push", &TMP),
+            json!({"name": "registries", "configMap": {"name": own::job(&self.build.name_any(), self.key)}}),
+            json!({"name": "token", "projected": {"sources": [{"serviceAccountToken": {
+                "audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token",
+            }}]}}),
+        ];
+        if let Some(claim) = &settings.cache {
+            volumes.push(json!({"name": "cache", "persistentVolumeClaim": {"claimName": claim}}));
+        }
+        match &settings.source {
+            SourceSettings::Git(git) => {
+                let secret = git.secret_ref.as_ref();
+                volumes.extend(secret.map(|it| {
+                    json!({"name": "git", "secret": {"secretName": it.name, "optional": true}})
+                }));
+            }
+            SourceSettings::Image {
+                secret: Some(secret),
+                ..
+            } => {
+                volumes.push(docker_config("source-credential", secret));
+            }
+            SourceSettings::ConfigMap(name) => volumes
+                .push(json!({"name": "input", "configMap": {"name": name, "optional": true}})),
+            SourceSettings::Volume { claim, .. } => volumes.push(json!({
+                "name": "input",
+                "persistentVolumeClaim": {"claimName": claim, "readOnly": true},
+            })),
+            SourceSettings::Image { .. } | SourceSettings::Stream => {}
+        }
+        for (position, to) in settings.also_to.iter().enumerate() {
+            let secret = to.secret.as_deref();
+            volumes.extend(secret.map(|it| docker_config(&credential_volume(position), it)));
+        }
+        volumes
+    }
+
+    fn source_kind(&self) -> SourceKind {
+        match &self.settings.source {
+            SourceSettings::Git(git) => SourceKind::Git(GitSource {
+                url: git.url.clone(),
+                reference: git.reference.clone(),
+                path: git.path.clone(),
+                submodules: git.submodules,
+            }),
+            SourceSettings::Stream => SourceKind::Stream(StreamSource {}),
+            SourceSettings::Image { reference, .. } => SourceKind::Image(ImageSource {
+                reference: reference.to_string(),
+            }),
+            SourceSettings::ConfigMap(_) => SourceKind::ConfigMap {},
+            SourceSettings::Volume { path, .. } => {
+                SourceKind::Pvc(PathSource { path: path.clone() })
+            }
+        }
+    }
+
+    /// What the steps are told. Nothing in it is secret: the user's container can read it.
+    fn description(&self) -> BuildJson {
+        let step = self.step();
+        let env = step.env.iter().map(|it| EnvironmentVariable {
+            name: it.name.clone(),
+            value: it.value.clone(),
+        });
+        let tags = self.settings.tags.iter();
+        let also_to = self.settings.also_to.iter().map(|to| AlsoTo {
+            repository: to.repository.to_string(),
+            tags: to.tags.iter().map(|tag| tag.as_str().to_owned()).collect(),
+            ca: to.ca.clone(),
+            plain_http: to.plain_http,
+        });
+        BuildJson {
+            name: self.build.name_any(),
+            namespace: self.build.namespace().unwrap_or_default(),
+            uid: self.build.uid().unwrap_or_default(),
+            run: self.key.to_owned(),
+            source: SourceJson {
+                limit: self.settings.source_limit,
+                kind: self.source_kind(),
+            },
+            build: BuilderJson {
+                image: self.builder().unwrap_or_default(),
+                command: step.command.clone(),
+                args: step.args.clone(),
+                env: env.collect(),
+            },
+            output: OutputJson {
+                limit: self.settings.output_limit,
+                registry: self.registry(),
+                tags: tags
+                    .map(|it| format!("{}:{}", it.path.as_str(), it.tag.as_str()))
+                    .collect(),
+                also_to: also_to.collect(),
+            },
+        }
+    }
+
+    /// The ConfigMap of the run, owned by its Job.
+    pub(super) fn config_map(&self, job: &Job, registries_conf: &str, ca: &str) -> Value {
+        let description = serde_json::to_string(&self.description()).unwrap_or_default();
+        let data: BTreeMap<&str, &str> = [
+            (BUILD_JSON, description.as_str()),
+            (REGISTRIES_CONF, registries_conf),
+            (CA, ca),
+        ]
+        .into();
+        json!({
+            "metadata": {
+                "labels": own::labels(self.build, self.key),
+                "ownerReferences": [own::owner(job)],
+            },
+            "data": data,
+        })
+    }
+}
+
+fn mount(volume: &str, path: &str, read_only: bool) -> Value {
+    let mut mount = json!({"name": volume, "mountPath": path});
+    if read_only {
+        mount["readOnly"] = json!(true);
+    }
+    mount
+}
+
+fn environment(variables: &[(&str, String)]) -> Vec<Value> {
+    let all = variables.iter();
+    all.map(|(name, value)| json!({"name": name, "value": value}))
+        .collect()
+}
+
+/// A number is as good as its text: `cpu: 2`.
+fn quantities(given: &BTreeMap<String, IntOrString>) -> BTreeMap<&str, String> {
+    let text = |it: &IntOrString| match it {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    };
+    given
+        .iter()
+        .map(|(key, it)| (key.as_str(), text(it)))
+        .collect()
+}
+
+fn credential_volume(position: usize) -> String {
+    format!("credential-{position}")
+}
+
+fn docker_config(volume: &str, secret: &str) -> Value {
+    json!({"name": volume, "secret": {
+        "secretName": secret, "optional": true,
+        "items": [{"key": DOCKER_CONFIG, "path": path::CREDENTIAL_FILE}],
+    }})
+}
+
+/// Those of the build, and a shorter wait for a node that does not answer than the usual five
+/// minutes, unless the build has a word on it.
+fn tolerations(step: &BuildStep) -> Vec<Value> {
+    let mut all: Vec<Value> = step.tolerations.iter().map(toleration).collect();
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
+        let is_given = |it: &BuildToleration| it.key.is_none() || it.key.as_deref() == Some(key);
+        if !step.tolerations.iter().any(is_given) {
+            all.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": NODE_LOST,
+            }));
+        }
+    }
+    all
+}
+
+fn toleration(given: &BuildToleration) -> Value {
+    let mut toleration = json!({});
+    for (field, value) in [
+        ("key", &given.key),
+        ("value", &given.value),
+        ("effect", &given.effect),
+    ] {
+        if let Some(value) = value {
+            toleration[field] = json!(value);
+        }
+    }
+    match given.operator {
+        Some(TolerationOperator::Equal) => toleration["operator"] = json!("Equal"),
+        Some(TolerationOperator::Exists) => toleration["operator"] = json!("Exists"),
+        // A build with such a value is not run.
+        Some(TolerationOperator::Unknown) | None => {}
+    }
+    if let Some(seconds) = given.toleration_seconds {
+        toleration["tolerationSeconds"] = json!(seconds);
+    }
+    toleration
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Names and labels of what a run is made of.
+
+use std::collections::BTreeMap;
+
+use coral_api::image_build::ImageBuild;
+use coral_api::names::build as label;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt as _};
+use sha2::{Digest as _, Sha256};
+
+/// The labels of every Job and pod that is made for a build.
+pub(super) const SELECTOR: &str =
+    "app.kubernetes.io/name=coral-build,app.kubernetes.io/managed-by=coral";
+/// Longest name of a Job, which is a label of its pods.
+const MAX_NAME: usize = 63;
+/// Longest value of a label.
+const MAX_VALUE: usize = 63;
+/// Dash and key of a run.
+const KEY: usize = 9;
+/// Hexadecimal digits that tell names apart which are written in another way.
+const DIGITS: usize = 8;
+
+/// The name of a run's Job: `NAME-KEY`. A name that is too long or has dots is told from others by a
+/// hash.
+pub(super) fn job(name: &str, key: &str) -> String {
+    let plain = name.replace('.', "-");
+    if plain == name && name.len() + KEY <= MAX_NAME {
+        return format!("{name}-{key}");
+    }
+    let hash = hex::encode(Sha256::digest(name.as_bytes()));
+    let most = MAX_NAME - KEY - DIGITS - 1;
+    let cut = plain.get(..plain.len().min(most)).unwrap_or_default();
+    let cut = cut.trim_end_matches('-');
+    format!("{cut}-{}-{key}", &hash[..DIGITS])
+}
+
+/// The labels of a run's objects.
+pub(super) fn labels(build: &ImageBuild, key: &str) -> BTreeMap<String, String> {
+    let name = build.name_any();
+    [
+        ("app.kubernetes.io/name", "coral-build".to_owned()),
+        ("app.kubernetes.io/managed-by", "coral".to_owned()),
+        (label::NAME, label_value(&name)),
+        (label::RUN, key.to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+fn label_value(name: &str) -> String {
+    let cut = name.get(..name.len().min(MAX_VALUE)).unwrap_or_default();
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// Name, labels, annotation and owner of a run's Job.
+pub(super) fn metadata(build: &ImageBuild, key: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(job(&build.name_any(), key)),
+        namespace: build.namespace(),
+        labels: Some(labels(build, key)),
+        annotations: Some(annotations(build)),
+        owner_references: Some(vec![owner(build)]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The annotation of a run's Job and pod.
+pub(super) fn annotations(build: &ImageBuild) -> BTreeMap<String, String> {
+    [(label::UID.to_owned(), build.uid().unwrap_or_default())].into()
+}
+
+/// Without `blockOwnerDeletion`, which would need a right on finalizers.
+pub(super) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+/// Whether the object was made for this build.
+pub(super) fn is_of(object: &impl Resource, build: &ImageBuild) -> bool {
+    let uid = build.metadata.uid.as_ref();
+    let mut owners = object.meta().owner_references.iter().flatten();
+    uid.is_some() && owners.any(|owner| Some(&owner.uid) == uid)
+}
+
+/// The key of the run that a Job is for.
+pub(super) fn run_of(job: &Job) -> Option<&str> {
+    let labels = job.metadata.labels.as_ref()?;
+    labels.get(label::RUN).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_named_after_its_build_and_its_run() {
+        assert_eq!(job("shop", "0123abcd"), "shop-0123abcd");
+        let longest = "a".repeat(54);
+        assert_eq!(job(&longest, "0123abcd"), format!("{longest}-0123abcd"));
+    }
+
+    #[test]
+    fn names_that_a_job_cannot_have_are_cut_and_stay_different() {
+        let names = [
+            "a.b",
+            "a-b",
+            &"a".repeat(55),
+            &"a".repeat(253),
+            &format!("{}.b", "a".repeat(60)),
+        ];
+        let jobs: std::collections::BTreeSet<String> =
+            names.iter().map(|name| job(name, "0123abcd")).collect();
+        assert_eq!(jobs.len(), names.len(), "{jobs:?}");
+        for job in jobs {
+            assert!(job.len() <= MAX_NAME && !job.contains('.'), "{job}");
+            assert!(!job.contains("--"), "{job}");
+        }
+    }
+
+    #[test]
+    fn a_label_ends_with_a_letter_or_digit() {
+        assert_eq!(label_value("shop"), "shop");
+        let long = format!("{}.b", "a".repeat(62));
+        assert_eq!(label_value(&long), "a".repeat(62));
+    }
+}

@@ -1,0 +1,161 @@
+//! What there is of a build.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coral_api::Registry;
+use coral_api::image_build::ImageBuild;
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+
+use super::BuildsPart;
+use super::decide::{Observed, RegistrySeen};
+use super::job::Surroundings;
+use super::places::{Place, Rights};
+use super::{names, routes};
+use crate::ObjectKey;
+use crate::api::ApiError;
+use crate::shared::RegistryAccess;
+
+impl BuildsPart {
+    pub(super) async fn observe(
+        &self,
+        build: &Arc<ImageBuild>,
+        now: Timestamp,
+    ) -> Result<Observed, ApiError> {
+        let key = ObjectKey::from_object(build.as_ref());
+        let shared = &self.context.shared;
+        let registries = shared.registries.get().unwrap_or_default();
+        let output = output(build);
+        let labels = self.labels(&key.namespace);
+        let mut observed = Observed {
+            build: build.clone(),
+            rights: Rights::Unknown,
+            registry: self.registry(&key, &output, &labels, &registries),
+            labels,
+            jobs: Vec::new(),
+            foreign: None,
+            pod: None,
+            node: None,
+            around: self.surroundings(),
+            ca: shared.ca.get(),
+            loaded: registries.get(&output).and_then(|it| it.loaded.clone()),
+            registries_conf: String::new(),
+            now,
+        };
+        let routes = self.context.cluster.routes.snapshot();
+        observed.registries_conf =
+            routes::registries_conf(routes.values().map(AsRef::as_ref), &registries, &output);
+        let Some(place) = self.places.get(&key.namespace) else {
+            return Ok(observed);
+        };
+        observed.rights = place.rights();
+        if observed.rights == Rights::Granted {
+            self.find(place, &key, &mut observed).await?;
+        }
+        Ok(observed)
+    }
+
+    /// The Jobs of the build, the pod of its run and that pod's node.
+    async fn find(
+        &self,
+        place: &Place,
+        key: &ObjectKey,
+        observed: &mut Observed,
+    ) -> Result<(), ApiError> {
+        let build = observed.build.clone();
+        observed.jobs = place.jobs();
+        observed
+            .jobs
+            .retain(|job| names::is_of(job.as_ref(), &build));
+        let run = build.spec.run_key();
+        let name = names::job(&key.name, &run);
+        let is_known = |job: &Arc<Job>| job.name_any() == name;
+        if !observed.jobs.iter().any(is_known) {
+            // The watch sees only what carries Coral's labels, and it may be late.
+            let at = ObjectKey::new(&key.namespace, &name);
+            match self.writer.get::<Job>(&at).await? {
+                Some(job) if names::is_of(&job, &build) => observed.jobs.push(Arc::new(job)),
+                Some(job) => observed.foreign = Some(Arc::new(job)),
+                None => {}
+            }
+        }
+        let job = observed.jobs.iter().find(|job| is_known(job));
+        observed.pod = job.and_then(|job| pod_of(place, job));
+        let node = observed.pod.as_ref().and_then(|pod| pod.spec.as_ref());
+        let node = node.and_then(|spec| spec.node_name.clone());
+        observed.node =
+            node.and_then(|name| self.context.cluster.nodes.get(&ObjectKey::cluster(name)));
+        Ok(())
+    }
+
+    fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
+        let namespaces = &self.context.cluster.namespaces;
+        let found = namespaces.get(&ObjectKey::cluster(namespace));
+        found
+            .and_then(|it| it.metadata.labels.clone())
+            .unwrap_or_default()
+    }
+
+    fn registry(
+        &self,
+        build: &ObjectKey,
+        output: &ObjectKey,
+        labels: &BTreeMap<String, String>,
+        registries: &BTreeMap<ObjectKey, RegistryAccess>,
+    ) -> RegistrySeen {
+        let Some(registry) = self.context.cluster.registries.get(output) else {
+            return RegistrySeen::Missing;
+        };
+        if !takes(&registry, &build.namespace, labels) {
+            return RegistrySeen::NotAllowed;
+        }
+        match registries.get(output) {
+            Some(access) if access.ready => RegistrySeen::Ready,
+            _ => RegistrySeen::NotReady,
+        }
+    }
+
+    fn surroundings(&self) -> Option<Surroundings> {
+        let config = &self.context.config;
+        let image = self.context.shared.own_image.get()?;
+        Some(Surroundings {
+            image: image.as_ref().clone(),
+            builder: config.builder_image.clone(),
+            controller: format!("https://coral-controller.{}.svc:443", config.namespace),
+        })
+    }
+}
+
+/// Whether a Registry takes builds of a namespace with these labels.
+pub(super) fn takes(
+    registry: &Registry,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    if registry.metadata.namespace.as_deref() == Some(namespace) {
+        return true;
+    }
+    let builds = registry.spec.builds.as_ref();
+    let selector = builds.and_then(|it| it.allow_from.as_ref());
+    selector.is_some_and(|selector| selector.matches(labels))
+}
+
+/// The Registry that a build pushes to.
+pub(super) fn output(build: &ImageBuild) -> ObjectKey {
+    let registry = &build.spec.output.registry;
+    ObjectKey::new(&registry.namespace, &registry.name)
+}
+
+/// The newest pod of a Job.
+fn pod_of(place: &Place, job: &Job) -> Option<Arc<Pod>> {
+    let uid = job.metadata.uid.as_ref()?;
+    let is_its = |pod: &Arc<Pod>| {
+        let mut owners = pod.metadata.owner_references.iter().flatten();
+        owners.any(|owner| owner.uid == *uid)
+    };
+    let pods = place.pods().into_iter().filter(is_its);
+    pods.max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0))
+}

@@ -1,0 +1,52 @@
+//! Texts of outcomes.
+
+use super::*;
+
+#[test]
+fn what_looks_like_a_credential_is_masked_and_other_text_is_not() {
+    for (text, expected) in [
+        (
+            "https://me:hunter2@git.example/x",
+            "https://***@git.example/x",
+        ),
+        (
+            "https://:hunter2@git.example/x",
+            "https://***@git.example/x",
+        ),
+        (
+            "Authorization: Basic bWU6aHVudGVyMg==",
+            "Authorization: Basic ***",
+        ),
+        ("authorization: bearer abc.def", "authorization: bearer ***"),
+        ("password=hunter2&x=1", "password=***&x=1"),
+        (r#"{"token": "abc"}"#, r#"{"token": "***"}"#),
+        (
+            "got eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln here",
+            "got *** here",
+        ),
+        (
+            "https://git.example/a@b not found",
+            "https://git.example/a@b not found",
+        ),
+        (
+            "error: no such file: Dockerfile",
+            "error: no such file: Dockerfile",
+        ),
+        ("a token is missing", "a token is missing"),
+    ] {
+        assert_eq!(masked(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn the_end_of_a_text_is_kept_in_whole_letters() {
+    assert_eq!(last("short", 10), "short");
+    let end = last(&"ä".repeat(20), 9);
+    assert_eq!(end, "…äää");
+}
+
+#[test]
+fn times_are_said_as_kubernetes_says_them() {
+    let said = [0, 59, 65, 3600, 3723].map(words);
+    assert_eq!(said, ["0s", "59s", "1m5s", "1h0m0s", "1h2m3s"]);
+}

@@ -1,0 +1,57 @@
+//! The record of what builds made public in a Registry.
+//!
+//! It lies beside the Registry and goes with it. A path stays in it when the build that made it is
+//! deleted: its image stays, too.
+
+use std::collections::BTreeSet;
+
+use coral_api::image_build::ImageBuild;
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::BuildsPart;
+use super::observe::output;
+use crate::api::ApiError;
+use crate::registry::built;
+
+impl BuildsPart {
+    /// Adds paths to the record of the build's Registry. What does not fit is told of.
+    pub(super) async fn make_public(
+        &self,
+        build: &ImageBuild,
+        paths: &BTreeSet<String>,
+    ) -> Result<(), ApiError> {
+        let key = output(build);
+        let Some(registry) = self.context.cluster.registries.get(&key) else {
+            // Nothing is served of what was pushed.
+            return Ok(());
+        };
+        let at = built::key(&key);
+        let found = self.writer.get::<ConfigMap>(&at).await?;
+        let before = match &found {
+            Some(found) if !built::is_of(found, &registry) => {
+                let note = format!(
+                    "the ConfigMap {at} was not made for the Registry, so what is built there is not \
+                     public: delete or rename it"
+                );
+                self.context.events.warning(build, "NotPublic", note).await;
+                return Ok(());
+            }
+            Some(found) => built::paths(found),
+            None => BTreeSet::new(),
+        };
+        let (after, left_out) = built::with(&before, paths);
+        if left_out > 0 {
+            let note = format!(
+                "the Registry {key} has {} public repositories of builds, and no more are noted",
+                after.len()
+            );
+            self.context.events.warning(build, "NotPublic", note).await;
+        }
+        if after != before {
+            let record = built::record(&registry, &after);
+            self.writer.apply::<ConfigMap>(&at, &record).await?;
+            tracing::info!(registry = %key, paths = after.len(), "public repositories of builds noted");
+        }
+        Ok(())
+    }
+}

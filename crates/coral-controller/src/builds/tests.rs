@@ -1,0 +1,159 @@
+//! Passes over an API server that answers as a test says.
+
+use std::collections::BTreeMap;
+
+use coral_api::Registry;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::changes::Subscription;
+use crate::scripted::{Asked, Server, Writes, context, refusal};
+use crate::shared::RegistryAccess;
+use crate::store::Store;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+/// A build that is allowed to run, in a cluster whose Registry serves.
+fn ready_to_run(labels: &Value) -> (Context, Server) {
+    let (mut context, server) = context();
+    let build = json!({
+        "metadata": {"name": "shop", "namespace": "team-a", "uid": "u", "generation": 1},
+        "spec": {
+            "source": {"stream": {}}, "build": {"image": "b:1"},
+            "output": {"registry": {"namespace": "coral-system", "name": "reg"}, "tags": ["team-a/shop:3"]},
+        },
+    });
+    let build: ImageBuild = serde_json::from_value(build).unwrap();
+    context.cluster.builds = Store::from_objects([build]);
+    let registry = json!({
+        "metadata": {"name": "reg", "namespace": "coral-system"},
+        "spec": {"builds": {"allowFrom": {"matchLabels": {"builds": "yes"}}}},
+    });
+    let registry: Registry = serde_json::from_value(registry).unwrap();
+    context.cluster.registries = Store::from_objects([registry]);
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a", "labels": labels},
+    });
+    let namespace: PartialObjectMeta<Namespace> = serde_json::from_value(namespace).unwrap();
+    context.cluster.namespaces = Store::from_objects([namespace]);
+    let access = RegistryAccess {
+        host: "reg.coral-system.svc:5000".to_owned(),
+        endpoint: "https://10.0.0.1:5000".to_owned(),
+        ready: true,
+        is_observed: true,
+        push: None,
+        loaded: None,
+    };
+    let key = ObjectKey::new("coral-system", "reg");
+    context
+        .shared
+        .registries
+        .set(BTreeMap::from([(key, access)]));
+    context.shared.ca.set("PEM".to_owned());
+    context.shared.own_image.set("coral:1".to_owned());
+    (context, server)
+}
+
+/// Makes passes until one wrote to such a path.
+async fn passes_until(part: &mut BuildsPart, writes: &Writes, end: &str) -> Vec<Value> {
+    let changes = part.context.changes.clone();
+    let mut subscription: Subscription = changes.subscribe(BuildsPart::TOPICS);
+    loop {
+        subscription.mark_seen();
+        part.pass(at(0)).await.unwrap();
+        let found = writes.to(end);
+        if !found.is_empty() {
+            return found;
+        }
+        subscription.changed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_becomes_one_job_once_the_right_is_there() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let writes = server.serve(|_| None);
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    let jobs = passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs[0]["spec"]["suspend"], true);
+    let review = &writes.to("/selfsubjectaccessreviews")[0]["spec"]["resourceAttributes"];
+    let expected = json!({
+        "group": "stvz.io", "resource": "imagebuilds", "verb": "run", "namespace": "team-a",
+    });
+    assert_eq!(review, &expected);
+    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(said["status"]["job"], jobs[0]["metadata"]["name"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_right_nothing_is_read_or_made_in_the_namespace() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let writes = server.serve(|asked: &Asked| {
+        assert!(!asked.uri.contains("/jobs"), "{}", asked.uri);
+        assert!(!asked.uri.contains("/pods"), "{}", asked.uri);
+        let review = asked.uri.contains("selfsubjectaccessreviews");
+        let no = json!({"spec": {}, "status": {"allowed": false}});
+        review.then_some((201, no))
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    let mut said = Value::Null;
+    while !said.to_string().contains("NotGranted") {
+        let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
+        part.pass(at(0)).await.unwrap();
+        said = json!(writes.to("/imagebuilds/shop/status"));
+        if !said.to_string().contains("NotGranted") {
+            subscription.changed().await;
+        }
+    }
+    assert!(
+        said.to_string().contains("coral grant --builds team-a"),
+        "{said}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_takes_the_namespaces_that_it_selects_and_its_own() {
+    let (context, server) = ready_to_run(&json!({"builds": "no"}));
+    let writes = server.serve(|_| None);
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    part.pass(at(0)).await.unwrap();
+    let said = json!(writes.to("/imagebuilds/shop/status")).to_string();
+    assert!(said.contains("NotAllowed"), "{said}");
+    let registry = context
+        .cluster
+        .registries
+        .get(&ObjectKey::new("coral-system", "reg"));
+    let registry = registry.unwrap();
+    let labels = |value: &str| BTreeMap::from([("builds".to_owned(), value.to_owned())]);
+    assert!(observe::takes(&registry, "team-a", &labels("yes")));
+    assert!(!observe::takes(&registry, "team-a", &labels("no")));
+    assert!(observe::takes(&registry, "coral-system", &labels("no")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_cannot_be_made_is_tried_again_later_and_the_status_does_not_claim_it() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let writes = server.serve(|asked: &Asked| {
+        let is_create = asked.method == http::Method::POST && asked.uri.contains("/jobs");
+        is_create.then(|| (403, refusal(403, "Forbidden")))
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    let jobs = passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
+    assert_eq!(jobs.len(), 1);
+    let Wake::At(next) = part.pass(at(0)).await.unwrap() else {
+        panic!("it is tried again");
+    };
+    assert!(next > at(0));
+    assert_eq!(
+        writes.to("/namespaces/team-a/jobs").len(),
+        1,
+        "not before its time"
+    );
+    let said = json!(writes.to("/imagebuilds/shop/status")).to_string();
+    assert!(!said.contains("shop-"), "{said}");
+}
