@@ -197,10 +197,11 @@ fn a_job_without_its_user_namespace_does_not_run_unless_the_build_asks_for_it() 
     );
 }
 
+type Change = fn(&mut Observed);
+
 #[test]
 fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
     let restricted = BTreeMap::from([(POD_SECURITY.to_owned(), "restricted".to_owned())]);
-    type Change = fn(&mut Observed);
     let cases: [(Change, &str, &str); 7] = [
         (
             |it| it.registry = RegistrySeen::Missing,
