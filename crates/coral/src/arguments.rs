@@ -13,6 +13,7 @@ use coral_image::{Host, PlatformPattern};
 use coral_rt::LogArgs;
 
 use crate::agent::AgentArguments;
+use crate::build_step::BuildStepArguments;
 use crate::client::ClientArguments;
 use crate::controller::ControllerArguments;
 use crate::crds::CrdsArguments;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     Controller(ControllerArguments),
     /// Run the agent of a node: places images and makes containerd find the registries inside
     Agent(AgentArguments),
+    /// Run a step of a build; the controller starts it in the pod of an ImageBuild
+    #[command(hide = true)]
+    BuildStep(BuildStepArguments),
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
     /// Make Coral's own container image of the running program

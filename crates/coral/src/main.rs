@@ -6,6 +6,7 @@
 
 mod agent;
 mod arguments;
+mod build_step;
 mod client;
 mod controller;
 mod copy;
@@ -75,6 +76,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
                 command: MirrorCommand::Prune(prune),
             } => mirror::prune(prune, terminal).await,
             Command::Controller(controller) => controller::run(controller, terminal).await,
+            Command::BuildStep(step) => build_step::run(step, terminal).await,
             Command::Agent(agent) => agent::run(agent, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
             Command::Image(image) => image::run(image, terminal).await,

@@ -17,6 +17,13 @@ pub struct FetchReport {
     pub bytes: u64,
 }
 
+impl FetchReport {
+    /// The message as JSON.
+    pub fn to_message(&self) -> String {
+        json(self)
+    }
+}
+
 /// What `fetch` leaves for `push`, for the provenance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,7 +107,7 @@ impl PushReport {
     }
 }
 
-fn json(report: &PushReport) -> String {
+fn json(report: &impl Serialize) -> String {
     serde_json::to_string(report).expect("text and numbers have a form in JSON")
 }
 

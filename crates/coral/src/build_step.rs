@@ -1,0 +1,90 @@
+//! `coral build-step`: what runs in the pod of an `ImageBuild` before and after the user's container.
+//!
+//! The controller starts it. What a step has to say goes to the termination message, which the controller
+//! reads: JSON of a step that succeeded, plain text of one that failed.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use coral_build::contract::{Step, failure_text};
+use coral_build::credentials::Controller;
+use coral_build::{GrantError, Granting, Grants, Patience, Pod};
+use coral_mirror::chain;
+use coral_rt::shutdown_on_signal;
+
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildStepArguments {
+    #[command(subcommand)]
+    step: StepCommand,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum StepCommand {
+    /// Bring the source into its folder
+    Fetch,
+    /// Push what the build wrote
+    Push,
+}
+
+/// The controller, asked only if a step needs a credential: most sources need none.
+struct OnDemand<'a> {
+    pod: &'a Pod,
+    step: Step,
+}
+
+impl Grants for OnDemand<'_> {
+    fn grant(&self) -> Granting<'_> {
+        Box::pin(async {
+            let controller = Controller::of(self.pod, self.step);
+            let controller = controller.map_err(|error| GrantError(Box::new(error)))?;
+            controller.grant().await
+        })
+    }
+}
+
+pub(crate) async fn run(
+    arguments: BuildStepArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let pod = Pod::default();
+    // The first process of a container ignores signals that it does not handle.
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let done = tokio::select! {
+        done = work(&pod, arguments.step) => done,
+        () = stop.cancelled() => Err("the step was stopped".to_owned()),
+    };
+    let message = done
+        .as_ref()
+        .map_or_else(|text| failure_text(text), String::clone);
+    if let Err(error) = pod.write_termination_message(&message) {
+        terminal.line(&format!("warning: {}", chain(&error)));
+    }
+    match done {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(text) => Err(Failure::stopped(failure_text(&text))),
+    }
+}
+
+/// Carries out a step: its termination message, or why it failed.
+async fn work(pod: &Pod, step: StepCommand) -> Result<String, String> {
+    match step {
+        StepCommand::Fetch => {
+            let step = Step::Fetch;
+            let grants = OnDemand { pod, step };
+            let fetched = coral_build::fetch(pod, &grants, std::io::stdin()).await;
+            let report = fetched.map_err(|error| chain(&error))?;
+            Ok(report.to_message())
+        }
+        StepCommand::Push => {
+            let step = Step::Push;
+            let grants = OnDemand { pod, step };
+            let pushed = coral_build::push(pod, &grants, Patience::default()).await;
+            let report = pushed.map_err(|error| chain(&error))?;
+            Ok(report.to_message())
+        }
+    }
+}
