@@ -201,20 +201,31 @@ fn build<'a>(seen: &'a Seen, job: &Job) -> Result<&'a ImageBuild, Denied> {
     if build.metadata.deletion_timestamp.is_some() || build.spec.suspend {
         return Err(Denied::BuildEnded);
     }
-    // Only the controller writes the status: a Job that it did not make is in none.
-    let status = build.status.as_ref().ok_or(Denied::Superseded)?;
-    if status.job.as_deref() != Some(&*job.name_any()) {
-        return Err(Denied::Superseded);
-    }
-    if status.run.as_deref() != Some(&*build.spec.run_key()) {
-        return Err(Denied::Superseded);
-    }
-    match status.phase {
+    is_current(seen.step, build, &job.name_any())?;
+    match build.status.as_ref().and_then(|status| status.phase) {
         Some(BuildPhase::Succeeded | BuildPhase::Failed | BuildPhase::Cancelled) => {
             Err(Denied::BuildEnded)
         }
         _ => Ok(build),
     }
+}
+
+/// Whether the Job is the run that the build has now. Only the controller writes the status: a Job
+/// that it did not make is in none. The status may be behind a Job that was just begun.
+fn is_current(step: Step, build: &ImageBuild, job: &str) -> Result<(), Denied> {
+    let key = build.spec.run_key();
+    let (named, run) = build.status.as_ref().map_or((None, None), |status| {
+        (status.job.as_deref(), status.run.as_deref())
+    });
+    if named == Some(job) && run == Some(&*key) {
+        return Ok(());
+    }
+    let is_of_this_spec = job.rsplit_once('-').is_some_and(|(_, of)| of == key);
+    Err(if is_of_this_spec {
+        Denied::Early(step.name())
+    } else {
+        Denied::Superseded
+    })
 }
 
 /// The Job that controls this pod, as the pod says.

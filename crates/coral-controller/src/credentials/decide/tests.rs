@@ -291,6 +291,25 @@ fn a_job_that_the_status_does_not_name_is_refused() {
     );
 }
 
+/// The controller begins a Job and then writes the status: the pod may be quicker.
+#[test]
+fn a_run_that_the_status_does_not_name_yet_asks_again() {
+    let world = World::pushing();
+    let key = object::<ImageBuild>(&world.build).unwrap().spec.run_key();
+    let job_name = json!(format!("shop-{key}"));
+    let named = world.with(job, "/metadata/name", job_name.clone()).with(
+        pod,
+        "/metadata/ownerReferences/0/name",
+        job_name.clone(),
+    );
+    let early = named.with(build, "/status/job", json!("shop-00000000"));
+    assert_eq!(early.decided(), Err(Denied::Early("push")));
+    let early = early.with(build, "/status", Value::Null);
+    assert_eq!(early.decided(), Err(Denied::Early("push")));
+    let world = early.with(build, "/status", json!({"job": job_name, "run": key}));
+    assert!(world.decided().is_ok());
+}
+
 #[test]
 fn a_run_whose_spec_was_changed_since_is_refused() {
     check(
