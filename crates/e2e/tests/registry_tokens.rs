@@ -14,8 +14,9 @@ use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use e2e::http::{self, Answer};
 use e2e::peers::{crane, skopeo_copy};
-use e2e::{Finished, Layout, coral, http, run, scratch, until};
+use e2e::{Finished, Layout, coral, run, scratch, until};
 use serde_json::json;
 use server::{Server, arguments};
 
@@ -73,10 +74,14 @@ fn push(home: &Path, layout: &Layout, to: &str, token: &str) -> Finished {
     run(command.args(["--preserve-digests", "--dest-creds", &credential]))
 }
 
-fn status(server: &Server, token: &str, method: &str, path: &str) -> u16 {
+fn ask(server: &Server, token: &str, method: &str, path: &str) -> Answer {
     let url = format!("http://{}{path}", server.address);
     let header = format!("Authorization: Bearer {token}");
-    http::request(&["--request", method, "--header", &header, &url]).status
+    http::request(&["--request", method, "--header", &header, &url])
+}
+
+fn status(server: &Server, token: &str, method: &str, path: &str) -> u16 {
+    ask(server, token, method, path).status
 }
 
 #[test]
@@ -93,7 +98,7 @@ fn a_token_pushes_below_its_names_and_nowhere_else() {
     for path in ["team-ab/app:1", "docker.io/library/app:1", "app:1"] {
         let refused = push(home.path(), &layout, &to(path), &token);
         assert_ne!(refused.code, 0, "{refused}");
-        assert!(refused.stderr.contains("denied"), "{refused}");
+        assert!(refused.stderr.contains("403"), "{refused}");
     }
     let mut login = crane(home.path());
     login.args([
@@ -127,7 +132,10 @@ fn a_token_pushes_below_its_names_and_nowhere_else() {
     ] {
         let refused = push(home.path(), &layout, &to("team-a/app:2"), &wrong);
         assert_ne!(refused.code, 0, "{refused}");
-        assert!(refused.stderr.contains(reason), "{refused}");
+        assert!(refused.stderr.contains("unauthorized"), "{refused}");
+        let answer = ask(&server, &wrong, "GET", manifest);
+        let said = answer.json()["errors"][0]["message"].to_string();
+        assert!(said.contains(reason), "{said}");
     }
     assert_eq!(
         http::get(&format!("http://{}{manifest}", server.address)).status,
