@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::Resettable;
@@ -13,6 +13,7 @@ use coral_image::{Host, PlatformPattern};
 use coral_rt::LogArgs;
 
 use crate::agent::AgentArguments;
+use crate::build::BuildArguments;
 use crate::build_step::BuildStepArguments;
 use crate::client::ClientArguments;
 use crate::controller::ControllerArguments;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     BuildStep(BuildStepArguments),
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
+    /// Build a folder in the cluster, and push the image there
+    Build(Box<BuildArguments>),
     /// Make Coral's own container image of the running program
     Image(ImageArguments),
     /// Print what allows the controller to read Secrets, or to make Registries, in a namespace
@@ -291,8 +294,17 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 fn try_parse() -> Result<Arguments, clap::Error> {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let mut command = without_variables(Arguments::command(), &is_empty);
+    if is_plugin(std::env::args_os().next().as_deref()) {
+        command = command.bin_name("kubectl coral");
+    }
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Whether kubectl runs the program as its plugin, by the name that a plugin has.
+fn is_plugin(program: Option<&OsStr>) -> bool {
+    let name = program.map(Path::new).and_then(Path::file_name);
+    name.is_some_and(|name| name == "kubectl-coral")
 }
 
 /// Arguments no longer know these variables. An empty one is one that is not set, as everywhere
@@ -343,4 +355,41 @@ fn variable_in(command: &clap::Command, long: &str) -> Option<String> {
         .find_map(|a| a.get_env())
         .map(|name| name.to_string_lossy().into_owned());
     own.or_else(|| command.get_subcommands().find_map(|c| variable_in(c, long)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_a_service_set_variables_that_coral_up_reads() {
+        let command = Arguments::command();
+        let up = command.find_subcommand("up").unwrap();
+        let known: Vec<&OsStr> = up.get_arguments().filter_map(clap::Arg::get_env).collect();
+        let files = [
+            include_str!("../../../examples/service/coral-up.service"),
+            include_str!("../../../examples/service/coral-up.container"),
+        ];
+        for file in files {
+            let lines = file.lines().map(|line| line.trim_start_matches("# "));
+            let set = lines.filter_map(|line| line.strip_prefix("Environment="));
+            let names: Vec<&str> = set.filter_map(|pair| pair.split('=').next()).collect();
+            assert!(names.len() >= 3, "{file}");
+            for name in names {
+                assert!(known.contains(&OsStr::new(name)), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plugin_of_kubectl_is_known_by_its_name() {
+        for (program, expected) in [
+            ("/usr/local/bin/kubectl-coral", true),
+            ("kubectl-coral", true),
+            ("/kubectl-coral/coral", false),
+            ("coral", false),
+        ] {
+            assert_eq!(is_plugin(Some(OsStr::new(program))), expected, "{program}");
+        }
+    }
 }

@@ -11,8 +11,9 @@ use coral_api::names::kind;
 use crate::failure::Failure;
 
 /// Kinds that have a CRD.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     kind::IMAGE,
+    kind::IMAGE_BUILD,
     kind::INJECTION_POLICY,
     kind::MIRRORED_IMAGES,
     kind::NODE_IMAGES,

@@ -46,6 +46,14 @@ impl Failure {
         }
     }
 
+    /// Something that ran for this command ended without success, with its own exit code.
+    pub(crate) fn ended(lines: impl IntoIterator<Item = impl Display>, code: u8) -> Self {
+        Self {
+            lines: lines.into_iter().map(|line| line.to_string()).collect(),
+            code,
+        }
+    }
+
     /// The user wanted an end before it was done.
     pub(crate) fn stopped(what: impl Display) -> Self {
         Self {

@@ -282,3 +282,29 @@ impl Lookup for Files<'_> {
 fn texts(problems: &[impl ToString]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_skipped_by_name_and_the_mirrors_beside_it_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = include_str!("load/with-build.yaml");
+        std::fs::write(folder.path().join("all.yaml"), text).unwrap();
+        let surroundings = Surroundings {
+            embedded: Host::parse("127.0.0.1:5000").unwrap(),
+            embedded_credentials: Arc::default(),
+            user_credentials: Arc::default(),
+            credentials_version: 0,
+        };
+        let loaded = load(&[folder.path().to_owned()], &surroundings).unwrap();
+        assert_eq!(loaded.problems, Vec::<String>::new());
+        assert_eq!(loaded.mirrors.len(), 1);
+        let [warning] = loaded.warnings.as_slice() else {
+            panic!("{:?}", loaded.warnings);
+        };
+        let end = "all.yaml:1: ImageBuild \"shop\" is skipped: ImageBuild objects need a cluster";
+        assert!(warning.ends_with(end), "{warning}");
+    }
+}

@@ -2,12 +2,14 @@
 //!
 //! What is here: arguments, wiring, and what a person sees on the terminal. Each subcommand is a
 //! module of its own; what they do is in the crates below. Exit codes: 0 done, 1 something failed,
-//! 2 wrong input.
+//! 2 wrong input; `coral build` ends with that of the build.
 
 mod agent;
 mod arguments;
+mod build;
 mod build_step;
 mod client;
+mod cluster;
 mod controller;
 mod copy;
 mod crds;
@@ -79,6 +81,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::BuildStep(step) => build_step::run(step, terminal).await,
             Command::Agent(agent) => agent::run(agent, terminal).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
+            Command::Build(build) => Box::pin(build::run(*build, terminal)).await,
             Command::Image(image) => image::run(image, terminal).await,
             Command::Grant(grant) => grant::run(&grant),
             Command::Uninstall(uninstall) => uninstall::run(uninstall, terminal).await,

@@ -5,7 +5,6 @@
 //! remove their files from the nodes. Every step looks at what is there, so that it can be run
 //! again at any point.
 
-mod calls;
 mod nodes;
 mod objects;
 mod registries;
@@ -25,10 +24,10 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
+use crate::cluster::{Calls, ClusterArguments};
 use crate::failure::Failure;
 use crate::grant::PART_OF;
 use crate::terminal::Terminal;
-use calls::Calls;
 use coral_api::names::namespace::{NODES, SYSTEM};
 
 /// The policies of a lock, and their bindings.
@@ -50,9 +49,8 @@ pub(crate) struct UninstallArguments {
     /// How long to wait for the agents, and then for objects to go: 30s, 5m
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = timeout)]
     timeout: Duration,
-    /// The context of the kubeconfig, if not the current one
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -65,7 +63,7 @@ pub(crate) async fn run(
     arguments: UninstallArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let calls = Calls::connect(arguments.context.as_deref(), arguments.timeout).await?;
+    let calls = Calls::connect(&arguments.cluster, arguments.timeout).await?;
     let say = |text: &str| terminal.line(text);
     // The controller would write all of it again.
     stop_controller(&calls, terminal).await?;

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::calls::{Calls, failure};
+use crate::cluster::{Calls, failure};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 use coral_api::names::namespace::NODES;

@@ -6,7 +6,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams}
 use kube::core::GroupVersionKind;
 use serde_json::json;
 
-use super::calls::{Calls, failure};
+use crate::cluster::{Calls, failure};
 use crate::failure::Failure;
 
 /// The kinds, in the order in which they go: what others refer to comes last.

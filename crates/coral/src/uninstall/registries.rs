@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::calls::{Calls, failure};
+use crate::cluster::{Calls, failure};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 

@@ -1,0 +1,205 @@
+//! `coral build`: a folder of this machine, built in the cluster.
+//!
+//! The folder goes through the API server into the run's first step, so that this machine needs no
+//! way to a registry, and no container engine. What is here decides nothing about the build: it
+//! writes the `ImageBuild`, feeds it, shows its logs, and ends as it ends.
+
+mod logs;
+mod options;
+mod pack;
+mod run;
+mod send;
+mod source;
+mod stage;
+
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::image_build::ImageBuild;
+use coral_rt::shutdown_on_signal;
+use jiff::Timestamp;
+
+use crate::cluster::{Calls, kube_failure};
+use crate::failure::Failure;
+use crate::terminal::{Terminal, print};
+pub(crate) use options::BuildArguments;
+use run::{Abandoned, Ended, Run};
+use send::{SendError, Sent};
+use source::Source;
+
+/// Namespace where neither a flag nor a kubeconfig names one.
+const DEFAULT_NAMESPACE: &str = "default";
+/// Nothing here waits by [`Calls::until`].
+const UNUSED: Duration = Duration::ZERO;
+
+/// Runs the build, or prints its object.
+pub(crate) async fn run(
+    arguments: BuildArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let (folder, file) = (&arguments.folder, arguments.file.as_deref());
+    let source = Source::open(folder, file, arguments.builder.is_none())?;
+    let of_context = match &arguments.namespace {
+        Some(namespace) => Some(namespace.clone()),
+        None => arguments.cluster.namespace().await,
+    };
+    let namespace = of_context.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let dockerfile = source.dockerfile.as_deref();
+    let object = options::object(&arguments, &namespace, dockerfile, Timestamp::now())?;
+    if arguments.dry_run {
+        print(yaml(&object)?.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let calls = Calls::connect(&arguments.cluster, UNUSED).await?;
+    let run = Run::begin(&calls, terminal, object).await?;
+    let work = work(&run, Arc::new(source), &arguments, terminal);
+    let worked = tokio::select! {
+        worked = work => worked,
+        () = stop.cancelled() => Err(Abandoned::cancelling(Failure::stopped("stopped"))),
+    };
+    match worked {
+        Ok(Some(ended)) => report(&ended, terminal),
+        Ok(None) => Ok(ExitCode::SUCCESS),
+        Err(abandoned) => {
+            if abandoned.cancels {
+                terminal.line("cancelling the run");
+                run.cancel().await?;
+            }
+            Err(abandoned.failure)
+        }
+    }
+}
+
+/// Sends the folder and follows the run to its end; `None` if that is left to others.
+async fn work(
+    run: &Run<'_>,
+    source: Arc<Source>,
+    arguments: &BuildArguments,
+    terminal: &Terminal,
+) -> Result<Option<Ended>, Abandoned> {
+    let pod = run.fetching().await?;
+    terminal.line(&format!("sending {} to pod {pod}", source.folder.display()));
+    let mut sending = pin!(run.send(&pod, source));
+    if arguments.detach {
+        sent(sending.await, terminal)?;
+        terminal.line(&format!("the run goes on: {}", run.how_to_look()));
+        return Ok(None);
+    }
+    let mut following = pin!(run.follow(&pod));
+    let mut is_sent = false;
+    loop {
+        tokio::select! {
+            result = &mut sending, if !is_sent => {
+                is_sent = true;
+                match result {
+                    // The step says in its log what it makes of that, and the run how it ends.
+                    Err(error @ SendError::Cut(_)) => terminal.line(&format!("warning: {error}")),
+                    result => sent(result, terminal)?,
+                }
+            }
+            ended = &mut following => return Ok(ended.map(Some)?),
+        }
+    }
+}
+
+fn sent(result: Result<Sent, SendError>, terminal: &Terminal) -> Result<(), Abandoned> {
+    match result {
+        Ok(sent) => {
+            for line in send::told(&sent) {
+                terminal.line(&line);
+            }
+            Ok(())
+        }
+        Err(SendError::Attach(error)) => {
+            let failure = kube_failure("attaching to the step fetch", &error);
+            Err(Abandoned::cancelling(failure))
+        }
+        Err(error) => {
+            let failure = Failure::failed("the folder was not sent", &error);
+            Err(Abandoned::cancelling(failure))
+        }
+    }
+}
+
+/// Prints what was pushed. The command ends as the user's container did.
+fn report(ended: &Ended, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let ending = &ended.ending;
+    ending.pushed.iter().for_each(|reference| print(reference));
+    if let Some((pushed, mounted)) = ending.bytes {
+        let (pushed, mounted) = (send::size(pushed), send::size(mounted));
+        terminal.line(&format!("pushed {pushed}; {mounted} were there"));
+    }
+    if ending.succeeded {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let code = ended.build_code.filter(|code| *code != 0);
+    let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    let lines = std::iter::once(&ending.message).chain(&ending.not_pushed);
+    Err(Failure::ended(lines, code))
+}
+
+/// The object as `kubectl apply` takes it.
+fn yaml(object: &ImageBuild) -> Result<String, Failure> {
+    // By way of JSON: it leaves out what is not set.
+    let json = serde_json::to_value(object);
+    let json = json.map_err(|error| Failure::failed("the object cannot be written", &error))?;
+    serde_saphyr::to_string(&json)
+        .map_err(|error| Failure::failed("the object cannot be written as YAML", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(succeeded: bool) -> stage::Ending {
+        stage::Ending {
+            succeeded,
+            message: "the container ended with 7".to_owned(),
+            ..stage::Ending::default()
+        }
+    }
+
+    #[test]
+    fn the_command_ends_as_the_container_did_and_else_with_one() {
+        let terminal = Terminal::new(coral_rt::LogFormat::Text);
+        let code = |succeeded, build_code| {
+            let ending = ending(succeeded);
+            let ended = Ended { ending, build_code };
+            report(&ended, &terminal).unwrap_or_else(|failure| failure.exit_code())
+        };
+        assert_eq!(code(true, Some(0)), ExitCode::SUCCESS);
+        assert_eq!(code(false, Some(7)), ExitCode::from(7));
+        // It built, and the push failed.
+        assert_eq!(code(false, Some(0)), ExitCode::from(1));
+        assert_eq!(code(false, None), ExitCode::from(1));
+        assert_eq!(code(false, Some(-1)), ExitCode::from(1));
+    }
+
+    #[test]
+    fn what_a_dry_run_prints_is_the_object() {
+        let spec = serde_json::json!({
+            "source": {"stream": {}},
+            "output": {
+                "registry": {"namespace": "coral-system", "name": "reg"},
+                "tags": ["team-a/shop:3"],
+            },
+            "build": {"args": ["--build-arg", "V=1e3", "yes", "1e3"]},
+            "rerun": "2026-01-01T00:00:00Z",
+        });
+        let mut object = ImageBuild::new("shop", serde_json::from_value(spec.clone()).unwrap());
+        object.metadata.namespace = Some("team-a".to_owned());
+        let text = yaml(&object).unwrap();
+        let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let expected = serde_json::json!({
+            "apiVersion": "stvz.io/v1",
+            "kind": "ImageBuild",
+            "metadata": {"name": "shop", "namespace": "team-a"},
+            "spec": spec,
+        });
+        assert_eq!(read, expected, "{text}");
+    }
+}

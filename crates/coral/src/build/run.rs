@@ -1,0 +1,324 @@
+//! A run in the cluster: begun, fed with the folder, followed to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_api::image_build::ImageBuild;
+use coral_build::contract::Step;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, LogParams, Patch, PatchParams};
+
+use super::logs;
+use super::send::{self, SendError, Sent};
+use super::source::Source;
+use super::stage::{Ending, Stage, StepState, stage, step_state};
+use crate::cluster::{Calls, failure, kube_failure};
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// Who sets the fields of the object.
+const MANAGER: &str = "coral-build";
+/// How often the object and the pod are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Looks at a pod whose step has ended by its log, before the log is read on.
+const ENDING: u32 = 20;
+/// How often it is tried to attach: the pod's node may know of the container a moment later.
+const ATTACHING: usize = 5;
+
+/// A run.
+pub(super) struct Run<'a> {
+    calls: &'a Calls,
+    terminal: &'a Terminal,
+    /// As it was applied.
+    object: ImageBuild,
+    namespace: String,
+    name: String,
+    /// Key of the run.
+    key: String,
+    /// Of the object with the run's spec.
+    generation: i64,
+}
+
+/// How a run ended, and the exit code of the user's container if it was seen.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) ending: Ending,
+    pub(super) build_code: Option<i32>,
+}
+
+/// Why a run is not followed any more.
+#[derive(Debug)]
+pub(super) struct Abandoned {
+    /// What is said.
+    pub(super) failure: Failure,
+    /// Whether the run has to be cancelled: it would wait for the folder, for ever.
+    pub(super) cancels: bool,
+}
+
+impl Abandoned {
+    pub(super) fn cancelling(failure: Failure) -> Self {
+        let cancels = true;
+        Self { failure, cancels }
+    }
+}
+
+impl From<Failure> for Abandoned {
+    /// The run goes on, or has ended by itself.
+    fn from(failure: Failure) -> Self {
+        let cancels = false;
+        Self { failure, cancels }
+    }
+}
+
+/// The log of a step.
+#[derive(Debug, Clone, Copy)]
+enum Log {
+    /// It is to be read, from this time on if from a time.
+    Due(Option<Timestamp>),
+    /// It was read to its end at this time, some looks ago.
+    Read(Timestamp, u32),
+    /// It cannot be read.
+    Unreadable,
+}
+
+impl<'a> Run<'a> {
+    /// Applies the object, which begins the run.
+    pub(super) async fn begin(
+        calls: &'a Calls,
+        terminal: &'a Terminal,
+        object: ImageBuild,
+    ) -> Result<Self, Failure> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let what = format!("applying ImageBuild {namespace}/{name}");
+        let applied = apply(calls, &object, &what).await?;
+        Ok(Self {
+            calls,
+            terminal,
+            key: applied.spec.run_key(),
+            generation: applied.metadata.generation.unwrap_or_default(),
+            object,
+            namespace,
+            name,
+        })
+    }
+
+    /// The command that shows how the run is doing.
+    pub(super) fn how_to_look(&self) -> String {
+        format!(
+            "kubectl get imagebuild {} -n {} --watch",
+            self.name, self.namespace
+        )
+    }
+
+    /// Cancels the run.
+    pub(super) async fn cancel(&self) -> Result<(), Failure> {
+        let mut object = self.object.clone();
+        object.spec.suspend = true;
+        let what = format!("cancelling ImageBuild {}/{}", self.namespace, self.name);
+        apply(self.calls, &object, &what).await?;
+        Ok(())
+    }
+
+    /// Waits until the step `fetch` runs; the name of its pod.
+    pub(super) async fn fetching(&self) -> Result<String, Abandoned> {
+        let mut said = None;
+        loop {
+            match self.stage().await? {
+                Stage::Blocked(message) => {
+                    return Err(Abandoned::cancelling(self.failure(&message)));
+                }
+                Stage::Replaced => return Err(self.replaced().into()),
+                Stage::Ended(ending) => return Err(self.failure(&ending.message).into()),
+                Stage::Waiting(why) => self.say_once(&mut said, why),
+                Stage::Begun(job) => match self.pod(&job).await? {
+                    None => {}
+                    Some(pod) => match step_state(&pod, Step::Fetch) {
+                        StepState::Running => return Ok(pod.name_any()),
+                        StepState::Waiting(why) => self.say_once(&mut said, why),
+                        // The object will say why.
+                        StepState::Ended(_) | StepState::Never => {}
+                    },
+                },
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Sends the folder to the step `fetch`.
+    pub(super) async fn send(&self, pod: &str, source: Arc<Source>) -> Result<Sent, SendError> {
+        let mut tries = 1;
+        loop {
+            match send::send(&self.pods(), pod, source.clone()).await {
+                Err(SendError::Attach(error)) if tries < ATTACHING && passes(&error) => tries += 1,
+                sent => return sent,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Shows the logs of the steps, one after the other, and waits for the end.
+    pub(super) async fn follow(&self, pod: &str) -> Result<Ended, Failure> {
+        let mut build_code = None;
+        for step in Step::ALL {
+            let code = self.step(pod, step).await?;
+            if step == Step::Build {
+                build_code = code;
+            }
+        }
+        let ending = self.end().await?;
+        Ok(Ended { ending, build_code })
+    }
+
+    /// Shows the log of a step; its exit code, unless it never started or its pod is gone.
+    async fn step(&self, pod: &str, step: Step) -> Result<Option<i32>, Failure> {
+        let mut said = None;
+        let mut log = Log::Due(None);
+        loop {
+            let Some(found) = self.optional_pod(pod).await? else {
+                return Ok(None);
+            };
+            let state = step_state(&found, step);
+            match (&state, log) {
+                (StepState::Never, _) => return Ok(None),
+                (StepState::Waiting(why), _) => self.say_once(&mut said, why.clone()),
+                (_, Log::Due(since)) => log = self.log(pod, step, since).await,
+                // The log ends with the step. Its pod says so a moment later, unless the log was
+                // ended by something between here and the node.
+                (StepState::Running, Log::Read(at, looks)) if looks >= ENDING => {
+                    log = Log::Due(Some(at));
+                }
+                (StepState::Running, Log::Read(at, looks)) => log = Log::Read(at, looks + 1),
+                (StepState::Ended(_), _) | (StepState::Running, Log::Unreadable) => {}
+            }
+            match (state, log) {
+                (StepState::Ended(code), Log::Read(..) | Log::Unreadable) => return Ok(Some(code)),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// Waits until the object tells of the end.
+    async fn end(&self) -> Result<Ending, Failure> {
+        loop {
+            match self.stage().await? {
+                Stage::Ended(ending) => return Ok(ending),
+                Stage::Replaced => return Err(self.replaced()),
+                Stage::Blocked(message) => return Err(self.failure(&message)),
+                Stage::Waiting(_) | Stage::Begun(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// Shows the log of a step to its end. A log that cannot be read does not end the following
+    /// of the run.
+    async fn log(&self, pod: &str, step: Step, since_time: Option<Timestamp>) -> Log {
+        let parameters = LogParams {
+            container: Some(step.name().to_owned()),
+            follow: true,
+            since_time,
+            ..LogParams::default()
+        };
+        let read = match self.pods().log_stream(pod, &parameters).await {
+            Ok(log) => {
+                let say = |line: &str| self.terminal.line(&told(step, line));
+                logs::read(log, say).await.map_err(kube::Error::ReadEvents)
+            }
+            Err(error) => Err(error),
+        };
+        let now = Timestamp::now();
+        match read {
+            Ok(()) => Log::Read(now, 0),
+            // Once more from here on.
+            Err(kube::Error::ReadEvents(_)) => Log::Due(Some(now)),
+            Err(error) => {
+                let what = format!("the log of {} cannot be read", step.name());
+                let failure = kube_failure(&what, &error);
+                let lines: Vec<&str> = failure.lines().collect();
+                self.terminal
+                    .line(&format!("warning: {}", lines.join("; ")));
+                Log::Unreadable
+            }
+        }
+    }
+
+    async fn stage(&self) -> Result<Stage, Failure> {
+        let builds = self.calls.namespaced::<ImageBuild>(&self.namespace);
+        let what = format!("reading ImageBuild {}/{}", self.namespace, self.name);
+        let read = self.calls.patiently(&what, || builds.get(&self.name));
+        let build = read
+            .await?
+            .ok_or_else(|| self.failure("the object was deleted"))?;
+        Ok(stage(&build, &self.key, self.generation))
+    }
+
+    /// The pod of a Job; the newest, should there be several.
+    async fn pod(&self, job: &str) -> Result<Option<Pod>, Failure> {
+        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+        let what = format!("listing the pods of Job {}/{job}", self.namespace);
+        let pods = self.pods();
+        let found = self.calls.patiently(&what, || pods.list(&of_job)).await?;
+        let mut found = found.map(|list| list.items).unwrap_or_default();
+        found.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
+        Ok(found.pop())
+    }
+
+    async fn optional_pod(&self, name: &str) -> Result<Option<Pod>, Failure> {
+        let what = format!("reading pod {}/{name}", self.namespace);
+        let pods = self.pods();
+        self.calls.patiently(&what, || pods.get(name)).await
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        self.calls.namespaced(&self.namespace)
+    }
+
+    /// What is waited for, whenever that is something else than before.
+    fn say_once(&self, said: &mut Option<String>, why: Option<String>) {
+        if why.is_some() && *said != why {
+            let text = why.as_deref().unwrap_or_default();
+            self.terminal.line(&format!("waiting: {text}"));
+            *said = why;
+        }
+    }
+
+    fn replaced(&self) -> Failure {
+        self.failure("the object was changed, and another run takes the place of this one")
+    }
+
+    fn failure(&self, why: &str) -> Failure {
+        failure(format!("ImageBuild {}/{}", self.namespace, self.name), why)
+    }
+}
+
+/// A line of a step's log.
+fn told(step: Step, line: &str) -> String {
+    format!("{:<5} | {line}", step.name())
+}
+
+/// Whether an attempt to attach may do better a moment later.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || status.code == 400,
+        _ => true,
+    }
+}
+
+async fn apply(calls: &Calls, object: &ImageBuild, what: &str) -> Result<ImageBuild, Failure> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let builds = calls.namespaced::<ImageBuild>(&namespace);
+    let parameters = PatchParams::apply(MANAGER).validation_strict();
+    let patch = Patch::Apply(object);
+    let applied = calls.optional(what, builds.patch(&name, &parameters, &patch));
+    applied.await?.ok_or_else(|| {
+        failure(
+            what,
+            "the cluster knows no ImageBuild, or not this namespace: `kubectl get crd \
+             imagebuilds.stvz.io` and `kubectl get namespace` say which",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

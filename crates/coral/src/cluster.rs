@@ -1,0 +1,355 @@
+//! The cluster, with the rights of the person at the terminal: how it is found, and calls to its API
+//! server, each with a deadline and with an error that says what was attempted.
+
+#[cfg(test)]
+pub(crate) mod scripted;
+
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Api, DeleteParams, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(15);
+/// How often something that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often a call is made that may be repeated, half a second apart.
+const TRIES: usize = 40;
+/// Objects asked for at a time.
+const PAGE: u32 = 500;
+
+/// Which cluster is meant.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Reaching the cluster")]
+pub(crate) struct ClusterArguments {
+    /// The kubeconfig [default: $KUBECONFIG, else ~/.kube/config, else the pod's own rights]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig, if not the current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl ClusterArguments {
+    /// The namespace of the context, as far as a kubeconfig can be read. No server is asked.
+    pub(crate) async fn namespace(&self) -> Option<String> {
+        Some(self.config().await.ok()?.default_namespace)
+    }
+
+    async fn config(&self) -> Result<Config, Failure> {
+        let hint = "KUBECONFIG or --kubeconfig names the file, --context one of its contexts";
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let unusable =
+            |what: String, error: KubeconfigError| Err(Failure::failed(what, &error).hinting(hint));
+        if let Some(file) = &self.kubeconfig {
+            let what = format!("the kubeconfig {} cannot be used", file.display());
+            let read = match Kubeconfig::read_from(file) {
+                Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await,
+                Err(error) => Err(error),
+            };
+            return read.or_else(|error| unusable(what, error));
+        }
+        if let Some(name) = &self.context {
+            let what = format!("context {name:?} of the kubeconfig cannot be used");
+            let read = Config::from_kubeconfig(&options).await;
+            return read.or_else(|error| unusable(what, error));
+        }
+        Config::infer()
+            .await
+            .map_err(|error| Failure::failed("no cluster is configured", &error).hinting(hint))
+    }
+}
+
+/// A cluster, with the rights of the person.
+pub(crate) struct Calls {
+    client: Client,
+    timeout: Duration,
+}
+
+impl Calls {
+    /// Finds the cluster as kubectl does, and asks it whether it is one. `timeout` is for
+    /// [`until`](Self::until).
+    pub(crate) async fn connect(
+        cluster: &ClusterArguments,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let mut config = cluster.config().await?;
+        config.default_retry = false;
+        config.connect_timeout = Some(CALL);
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config)
+            .map_err(|error| Failure::failed("the cluster cannot be reached", &error))?;
+        let calls = Self { client, timeout };
+        let version = calls.client.apiserver_version();
+        let what = format!("{server} does not answer as an API server of Kubernetes");
+        calls.required(&what, version).await?;
+        Ok(calls)
+    }
+
+    /// How long is waited by [`until`](Self::until).
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(crate) fn all<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        Api::all(self.client.clone())
+    }
+
+    pub(crate) fn namespaced<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// A call whose object must be there.
+    pub(crate) async fn required<T>(
+        &self,
+        what: impl Display,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Failure> {
+        self.optional(&what, call)
+            .await?
+            .ok_or_else(|| failure(&what, "there is no such object"))
+    }
+
+    /// A call whose object, or whose kind, may be gone: `None`.
+    pub(crate) async fn optional<T>(
+        &self,
+        what: impl Display,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<Option<T>, Failure> {
+        settled(what, within(CALL, call).await)
+    }
+
+    /// As [`optional`](Self::optional), of a call that may be made any number of times: a server
+    /// that cannot be reached, or can do nothing for the moment, is asked again for some time.
+    pub(crate) async fn patiently<T, F>(
+        &self,
+        what: impl Display,
+        call: impl Fn() -> F,
+    ) -> Result<Option<T>, Failure>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        let mut tries = 1;
+        loop {
+            match within(CALL, call()).await {
+                Err(error) if tries < TRIES && passes(error.as_ref()) => tries += 1,
+                result => return settled(what, result),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Every object, page by page; none if the kind is not known.
+    pub(crate) async fn list<K>(&self, api: &Api<K>, which: &ListParams) -> Result<Vec<K>, Failure>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
+        let what = format!("listing {}", api.resource_url());
+        let mut found = Vec::new();
+        let mut page = which.clone().limit(PAGE);
+        loop {
+            let Some(list) = self.optional(&what, api.list(&page)).await? else {
+                return Ok(found);
+            };
+            found.extend(list.items);
+            match list.metadata.continue_ {
+                Some(token) if !token.is_empty() => page = page.continue_token(&token),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// Deletes an object, which may be gone already.
+    pub(crate) async fn delete<K>(&self, api: &Api<K>, name: &str) -> Result<(), Failure>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
+        let what = format!("deleting {}/{name}", api.resource_url());
+        let background = DeleteParams::background();
+        self.optional(what, api.delete(name, &background)).await?;
+        Ok(())
+    }
+
+    /// Deletes the objects with these labels in the namespaces that are meant.
+    pub(crate) async fn delete_listed<K>(
+        &self,
+        which: &ListParams,
+        meant: impl Fn(&str) -> bool,
+    ) -> Result<(), Failure>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        for object in self.list(&self.all::<K>(), which).await? {
+            let namespace = object.namespace().unwrap_or_default();
+            if meant(&namespace) {
+                let api = self.namespaced::<K>(&namespace);
+                self.delete(&api, &object.name_any()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks until it is so, or until the time is over: `false`.
+    pub(crate) async fn until(
+        &self,
+        is_so: impl AsyncFn() -> Result<bool, Failure>,
+    ) -> Result<bool, Failure> {
+        let end = Instant::now() + self.timeout;
+        loop {
+            if is_so().await? {
+                return Ok(true);
+            }
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// The outcome of a call; `None` if there was no answer in time.
+type Answer<T> = Result<T, Option<kube::Error>>;
+
+async fn within<T>(time: Duration, call: impl Future<Output = kube::Result<T>>) -> Answer<T> {
+    match tokio::time::timeout(time, call).await {
+        Ok(answer) => answer.map_err(Some),
+        Err(_) => Err(None),
+    }
+}
+
+/// Whether a call may do better when it is made again.
+fn passes(error: Option<&kube::Error>) -> bool {
+    match error {
+        Some(kube::Error::Api(status)) => status.code >= 500 || status.code == 429,
+        _ => true,
+    }
+}
+
+fn settled<T>(what: impl Display, answer: Answer<T>) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        // By the code: where the whole group is unknown, the answer has no reason.
+        Err(Some(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+        Err(Some(error)) => Err(kube_failure(what, &error)),
+        Err(None) => Err(failure(what, "the API server gave no answer in time")),
+    }
+}
+
+/// A call that failed, with what to do if a right is missing.
+pub(crate) fn kube_failure(what: impl Display, error: &kube::Error) -> Failure {
+    let kube::Error::Api(status) = error else {
+        return Failure::failed(what, error);
+    };
+    // The status's own text, without its debug form.
+    let failure = failure(what, &status.message);
+    match missing_right(&status.message).filter(|_| status.code == 403) {
+        Some(hint) => failure.hinting(hint),
+        None => failure,
+    }
+}
+
+/// What gives a right that the API server missed, from its message: `User "ann" cannot create
+/// resource "pods/attach" in API group "" in the namespace "team-a"`.
+fn missing_right(message: &str) -> Option<String> {
+    let quoted = |before: &str| {
+        let (_, rest) = message.split_once(&format!("{before} \""))?;
+        rest.split_once('"').map(|(text, _)| text)
+    };
+    let user = quoted("User")?;
+    let (_, rest) = message.split_once("\" cannot ")?;
+    let verb = rest.split_once(' ')?.0;
+    let resource = quoted("resource")?;
+    let namespace = quoted("in the namespace")?;
+    let (resource, subresource) = match resource.split_once('/') {
+        Some((resource, sub)) => (resource, format!(" --subresource={sub}")),
+        None => (resource, String::new()),
+    };
+    let group = match quoted("in API group")? {
+        "" => String::new(),
+        group => format!(".{group}"),
+    };
+    Some(format!(
+        "`kubectl auth can-i {verb} {resource}{group}{subresource} -n {namespace}` says so too; an \
+         administrator grants it with `kubectl create rolebinding coral-build -n {namespace} \
+         --clusterrole=edit --user={user}`"
+    ))
+}
+
+pub(crate) fn failure(what: impl Display, why: &str) -> Failure {
+    Failure::failed(what, &std::io::Error::other(why.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_can_do_nothing_for_the_moment_is_asked_again() {
+        let mut answers = [503, 429, 200].into_iter();
+        let (calls, heard) = scripted::server(move |_| match answers.next().unwrap() {
+            200 => (200, r#"{"metadata": {"name": "a"}}"#.to_owned()),
+            code => scripted::refusal(code, "later"),
+        });
+        let pods = calls.namespaced::<k8s_openapi::api::core::v1::Pod>("team-a");
+        let found = calls.patiently("reading", || pods.get("a")).await.unwrap();
+        assert!(found.is_some());
+        assert_eq!(heard.lock().unwrap().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_told_at_once() {
+        let (calls, heard) = scripted::server(|_| scripted::refusal(403, "no"));
+        let pods = calls.namespaced::<k8s_openapi::api::core::v1::Pod>("team-a");
+        let refused = calls.patiently("reading", || pods.get("a")).await;
+        let said: String = refused.unwrap_err().lines().collect();
+        assert_eq!(said, "reading: no");
+        assert_eq!(heard.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_missing_right_is_told_with_what_gives_it() {
+        let message = "pods \"shop\" is forbidden: User \"ann\" cannot create resource \
+                       \"pods/attach\" in API group \"\" in the namespace \"team-a\"";
+        let hint = missing_right(message).unwrap();
+        let check = "kubectl auth can-i create pods --subresource=attach -n team-a`";
+        assert!(hint.contains(check), "{hint}");
+        assert!(
+            hint.contains("-n team-a --clusterrole=edit --user=ann`"),
+            "{hint}"
+        );
+        let message = "imagebuilds.stvz.io is forbidden: User \"ann\" cannot patch resource \
+                       \"imagebuilds\" in API group \"stvz.io\" in the namespace \"team-a\"";
+        let hint = missing_right(message).unwrap();
+        assert!(
+            hint.contains("can-i patch imagebuilds.stvz.io -n team-a`"),
+            "{hint}"
+        );
+        assert_eq!(missing_right("quota exceeded"), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! An API server that says what a test tells it to.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::Calls;
+
+/// A request as the server saw it: path with query, and body.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) uri: String,
+    pub(crate) body: Value,
+}
+
+/// What was asked so far.
+pub(crate) type Heard = Arc<Mutex<Vec<Asked>>>;
+
+/// Calls to a server that answers each request with a status and a text.
+pub(crate) fn server(
+    mut answer: impl FnMut(&Asked) -> (u16, String) + Send + 'static,
+) -> (Calls, Heard) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let heard = Heard::default();
+    let noted = heard.clone();
+    tokio::spawn(async move {
+        while let Some((request, respond)) = handle.next_request().await {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await.unwrap();
+            let asked = Asked {
+                uri: parts.uri.to_string(),
+                body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+            };
+            let (code, text) = answer(&asked);
+            noted.lock().unwrap().push(asked);
+            let response = Response::builder()
+                .status(code)
+                .body(text.into_bytes().into());
+            respond.send_response(response.unwrap());
+        }
+    });
+    let client = Client::new(service, "default");
+    let timeout = Duration::from_secs(1);
+    (Calls { client, timeout }, heard)
+}
+
+/// A refusal of the API server.
+pub(crate) fn refusal(code: u16, message: &str) -> (u16, String) {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message,
+        "reason": "Odd", "code": code,
+    });
+    (code, status.to_string())
+}
