@@ -9,6 +9,7 @@ mod agents;
 mod fixtures;
 mod image_status;
 mod labels;
+mod lookups;
 mod observe;
 mod part;
 mod placement;

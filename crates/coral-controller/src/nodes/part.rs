@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::agents::Silences;
 use super::labels::{LabelChanges, changes};
+use super::lookups::{self, Lookups};
 use super::observe::{Observed, observe, prospect, reaches, remembered};
 use super::placement::{Placement, place};
 use super::reported::Reported;
@@ -35,9 +36,6 @@ use crate::changes::Topic;
 use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 
-/// Tags that are looked up at the same time.
-const LOOKUPS: usize = 16;
-
 type Answer = (ImageRef, Result<Digest, String>);
 
 /// Keeps NodeImages, node labels and the statuses of Images and routes in step.
@@ -48,7 +46,7 @@ pub(crate) struct NodesPart {
     silences: Silences,
     /// The resolver, and what it was made from.
     resolver: Option<(Basis, Resolver)>,
-    slots: Arc<tokio::sync::Semaphore>,
+    lookups: Lookups,
     /// The number of Registries without room on some node, as last logged.
     registries_left_out: usize,
     answers: (
@@ -80,7 +78,7 @@ impl NodesPart {
             resolutions: Resolutions::default(),
             silences: Silences::default(),
             resolver: None,
-            slots: Arc::new(tokio::sync::Semaphore::new(LOOKUPS)),
+            lookups: Lookups::default(),
             registries_left_out: 0,
             answers: mpsc::unbounded_channel(),
         }
@@ -256,11 +254,13 @@ impl NodesPart {
         };
         let due = self.resolutions.take_due(prospects, now);
         let resolver = self.resolver(reaches, ca, rules)?;
+        let charged = lookups::charged(&observed.wishes);
         for image in due {
-            let (resolver, slots) = (resolver.clone(), self.slots.clone());
+            let namespace = charged.get(&image).copied().unwrap_or_default();
+            let (resolver, share) = (resolver.clone(), self.lookups.share(namespace));
             let (answers, changes) = (self.answers.0.clone(), self.context.changes.clone());
             tokio::spawn(async move {
-                let _slot = slots.acquire().await;
+                let _slot = share.slot().await;
                 let answer = resolver.resolve(&image).await;
                 // The part may have ended meanwhile.
                 let _ = answers.send((image, answer));

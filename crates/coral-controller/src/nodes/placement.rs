@@ -8,7 +8,7 @@ use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
 use super::reported::Reported;
-use super::shares::{self, Claimant};
+use super::shares::{self, Claimant, Seen};
 use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
@@ -32,8 +32,8 @@ struct Claim<'a> {
     suspended: bool,
     /// Whether the node was asked to hold it already.
     placed: bool,
-    /// Whether the node reports that it holds the image.
-    is_held: bool,
+    /// What the node reports of it.
+    seen: Seen,
     /// The objects that ask for it, the oldest first.
     owners: Vec<&'a WantedImage>,
     /// The namespace in whose turn it is pulled.
@@ -94,9 +94,10 @@ fn claims<'a>(
         .map(|image| (image.reference.as_str(), image.digest.as_str()))
         .collect();
     let reported = Reported::by(node);
-    let is_held = |reference: &str| {
-        let image = reported.image(reference);
-        image.is_some_and(|image| image.state == ImageTagState::Available)
+    let seen = |reference: &str| match reported.image(reference) {
+        Some(image) if image.state == ImageTagState::Available || image.placed => Seen::Held,
+        Some(image) if image.state == ImageTagState::Error => Seen::Failed,
+        _ => Seen::NotYet,
     };
     let mut claims: Vec<Claim<'a>> = Vec::new();
     let mut indexes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -110,7 +111,7 @@ fn claims<'a>(
                 image,
                 suspended: wish.settings.suspend,
                 placed: before.is_some(),
-                is_held: is_held(reference),
+                seen: seen(reference),
                 owners: vec![wish],
                 namespace: &wish.key.namespace,
             };
@@ -244,7 +245,7 @@ impl<'a> Claim<'a> {
     fn claimant(&self) -> Claimant<'a> {
         Claimant {
             namespaces: self.namespaces().into_iter().collect(),
-            is_held: self.is_held,
+            seen: self.seen,
         }
     }
 

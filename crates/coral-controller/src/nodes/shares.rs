@@ -4,27 +4,39 @@
 //! namespace keeps the images of another from a node, however many it names and however old its
 //! objects are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many images that a node does not hold yet each namespace may put before what others hold
-/// there. So a namespace that comes late gets its share step by step, and one that names what does
-/// not exist takes no more than this from what runs.
+/// there. So a namespace that comes late gets its share step by step.
 const ON_TRIAL: usize = 16;
+/// All namespaces together may do so with one place of this many: those that name what does not
+/// exist take no more than this from what runs, however many they are.
+const ALL_ON_TRIAL: usize = 10;
+
+/// What a node says of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It holds the image, or an older one of its name: it exists.
+    Held,
+    /// It could not pull it.
+    Failed,
+    /// Nothing yet.
+    NotYet,
+}
 
 /// A claim on a place.
 pub(super) struct Claimant<'a> {
     /// The namespaces that make it: it counts in the share of any one of them.
     pub(super) namespaces: Vec<&'a str>,
-    /// Whether the node holds the image: it was seen to exist.
-    pub(super) is_held: bool,
+    pub(super) seen: Seen,
 }
 
 /// Which of the claims get one of the `places`; those to be preferred come first. What the node holds
-/// comes before what it does not, but for [`ON_TRIAL`] images of each namespace.
+/// comes before what it does not, but for a few that are [`on_trial`].
 pub(super) fn chosen(claims: &[Claimant<'_>], places: usize) -> Vec<bool> {
-    let mut on_trial = Room::of(ON_TRIAL);
+    let on_trial = on_trial(claims, places);
     let (firm, others): (Vec<usize>, Vec<usize>) =
-        (0..claims.len()).partition(|&i| claims[i].is_held || on_trial.take(&claims[i].namespaces));
+        (0..claims.len()).partition(|&i| claims[i].seen == Seen::Held || on_trial.contains(&i));
     let mut chosen = vec![false; claims.len()];
     let left = places.saturating_sub(firm.len());
     for (claimants, places) in [(firm, places), (others, left)] {
@@ -33,6 +45,25 @@ pub(super) fn chosen(claims: &[Claimant<'_>], places: usize) -> Vec<bool> {
         }
     }
     chosen
+}
+
+/// The claims on images that the node does not hold which count as if it did: the first of each
+/// namespace before the second of any, and those that have failed last, so that what cannot be
+/// pulled keeps no other image of its namespace from being tried.
+fn on_trial(claims: &[Claimant<'_>], places: usize) -> BTreeSet<usize> {
+    let mut waiting: Vec<usize> = (0..claims.len())
+        .filter(|&i| claims[i].seen != Seen::Held)
+        .collect();
+    waiting.sort_by_key(|&i| claims[i].seen == Seen::Failed);
+    let mut room = Room::of(ON_TRIAL);
+    let turns = waiting.into_iter().filter_map(|i| {
+        let turn = room.turn(&claims[i].namespaces)?;
+        Some((claims[i].seen == Seen::Failed, turn, i))
+    });
+    let mut turns: Vec<_> = turns.collect();
+    turns.sort_unstable();
+    let most = (places / ALL_ON_TRIAL).max(1);
+    turns.into_iter().take(most).map(|(_, _, i)| i).collect()
 }
 
 /// Which of these claims get one of the places: each namespace its share, and the few places that
@@ -68,17 +99,22 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Counts a claim for the one of its namespaces that has taken the least; `false` if none has
-    /// room. So namespaces that name the images of another take nothing from it.
-    fn take(&mut self, namespaces: &[&'a str]) -> bool {
+    /// Counts a claim for the one of its namespaces that has taken the least, and says how many
+    /// that one had taken; `None` if none has room. So namespaces that name the images of another
+    /// take nothing from it.
+    fn turn(&mut self, namespaces: &[&'a str]) -> Option<usize> {
         let taken = |namespace: &&'a str| self.taken.get(namespace).copied().unwrap_or_default();
-        let Some(least) = namespaces.iter().copied().min_by_key(taken) else {
-            return false;
-        };
+        let least = namespaces.iter().copied().min_by_key(taken)?;
         let taken = self.taken.entry(least).or_default();
-        let has_room = *taken < self.each;
+        let turn = *taken;
+        let has_room = turn < self.each;
         *taken += usize::from(has_room);
-        has_room
+        has_room.then_some(turn)
+    }
+
+    /// The same; whether there was room.
+    fn take(&mut self, namespaces: &[&'a str]) -> bool {
+        self.turn(namespaces).is_some()
     }
 }
 
@@ -102,11 +138,14 @@ mod tests {
     use super::*;
 
     fn held<'a>(namespaces: &[&'a str]) -> Vec<Claimant<'a>> {
-        let of = |namespace: &&'a str| Claimant {
+        namespaces.iter().map(|name| claim(name, true)).collect()
+    }
+
+    fn claim(namespace: &str, is_held: bool) -> Claimant<'_> {
+        Claimant {
             namespaces: vec![namespace],
-            is_held: true,
-        };
-        namespaces.iter().map(of).collect()
+            seen: if is_held { Seen::Held } else { Seen::NotYet },
+        }
     }
 
     fn counts(namespaces: &[&str], places: usize) -> BTreeMap<String, usize> {
@@ -151,15 +190,37 @@ mod tests {
 
     #[test]
     fn what_a_node_does_not_hold_takes_few_places_from_what_it_holds() {
-        let invented = (0..50).map(|_| Claimant {
-            namespaces: vec!["evil"],
-            is_held: false,
-        });
+        let invented = (0..50).map(|_| claim("evil", false));
         let claims: Vec<_> = invented.chain(held(&["team"; 40])).collect();
-        let some = expected(&[("evil", ON_TRIAL), ("team", 34)]);
-        assert_eq!(counts_of(&claims, 50), some);
+        let some = expected(&[("evil", 4), ("team", 36)]);
+        assert_eq!(counts_of(&claims, 40), some);
         let left = expected(&[("evil", 20), ("team", 40)]);
         assert_eq!(counts_of(&claims, 60), left);
+    }
+
+    /// Regression: 32 namespaces of one tenant left another one 15 of the 400 labels that it had.
+    #[test]
+    fn many_namespaces_that_name_what_does_not_exist_take_a_tenth_together() {
+        let names: Vec<String> = (0..64).map(|n| format!("evil{n}")).collect();
+        let invented = names
+            .iter()
+            .flat_map(|name| (0..40).map(|_| claim(name, false)));
+        let claims: Vec<_> = held(&["team"; 400]).into_iter().chain(invented).collect();
+        assert_eq!(counts_of(&claims, 500)["team"], 400);
+        assert_eq!(counts_of(&claims, 400)["team"], 360);
+    }
+
+    /// Regression: a namespace whose first images could not be pulled had no other one tried.
+    #[test]
+    fn what_has_failed_is_on_trial_after_what_has_not() {
+        let mut claims = held(&["team"; 40]);
+        claims.extend((0..30).map(|n| Claimant {
+            seen: if n < 20 { Seen::Failed } else { Seen::NotYet },
+            ..claim("other", false)
+        }));
+        let chosen = chosen(&claims, 40);
+        let tried: Vec<usize> = (0..30).filter(|n| chosen[40 + n]).collect();
+        assert_eq!(tried, [20, 21, 22, 23]);
     }
 
     #[test]
@@ -168,7 +229,7 @@ mod tests {
         claims.extend(["x", "y", "z"].into_iter().flat_map(|other| {
             (0..100).map(move |_| Claimant {
                 namespaces: vec!["team", other],
-                is_held: true,
+                ..claim("team", true)
             })
         }));
         assert!(counts_of(&claims, 500)["team"] >= 125);
