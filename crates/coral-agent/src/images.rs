@@ -9,7 +9,7 @@ pub(crate) mod decide;
 pub(crate) mod mark;
 pub(crate) mod names;
 pub(crate) mod remove;
-mod slots;
+pub(crate) mod slots;
 
 #[cfg(test)]
 mod tests;

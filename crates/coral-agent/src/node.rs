@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::images::attempt::Attempt;
 use crate::images::decide::{Decision, Inside, View, decide, pulled_name};
 use crate::images::names::{self, NameAction};
+use crate::images::slots::Hold;
 use crate::metrics::Metrics;
 use crate::probe::{Host, Next, Proofs, Standing};
 use crate::publish::Report;
@@ -34,6 +35,8 @@ const LOOK: SignedDuration = SignedDuration::from_mins(1);
 /// How soon names are looked at that were just given, and pulls that were just cancelled: the
 /// runtime learns of both a moment later.
 const SETTLE: SignedDuration = SignedDuration::from_millis(25);
+/// How long removals are made one after the other at most, while no pull starts.
+const REMOVALS: SignedDuration = SignedDuration::from_mins(5);
 /// How soon a runtime that did not answer is asked again.
 const RUNTIME_RETRY: SignedDuration = SignedDuration::from_secs(3);
 /// How often the CA's file is read.
@@ -72,10 +75,10 @@ pub(crate) struct Node<R> {
     last: Vec<NodeImageStatus>,
     /// The changes of names that the last look made, and the looks in a row that made the same.
     settling: (Vec<NameAction>, u32),
-    /// The change of a name that the last look had no time for.
-    next_name: Option<NameAction>,
-    /// Since when a removal waits for the running pulls.
-    held_since: Option<Timestamp>,
+    names: names::Memory,
+    hold: Hold,
+    /// Since when looks have made removals one after the other, with no pull between them.
+    removing_since: Option<Timestamp>,
     work: Work,
 }
 
@@ -103,8 +106,9 @@ impl<R: ImageRuntime> Node<R> {
             placed: BTreeSet::new(),
             last: Vec::new(),
             settling: (Vec::new(), 0),
-            next_name: None,
-            held_since: None,
+            names: names::Memory::default(),
+            hold: Hold::default(),
+            removing_since: None,
             work: Work::default(),
         }
     }
@@ -112,7 +116,7 @@ impl<R: ImageRuntime> Node<R> {
     /// Runs until `stop`; running pulls end with it.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            self.pulse.turn_begins();
+            self.pulse.goes_on();
             let wake = self.turn().await;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -222,11 +226,14 @@ impl<R: ImageRuntime> Node<R> {
     ) -> Result<Decision, RuntimeError> {
         let runtime = self.runtime.client.clone();
         let present = runtime.list().await?;
+        self.pulse.goes_on();
         let in_use = if crate::images::mark::any_to_remove(&present) {
             runtime.in_use().await?
         } else {
             BTreeSet::new()
         };
+        self.pulse.goes_on();
+        self.names.retain(&present);
         let spec = &object.spec;
         let references: BTreeSet<_> = spec.images.iter().map(|i| i.reference.as_str()).collect();
         self.attempts
@@ -237,17 +244,18 @@ impl<R: ImageRuntime> Node<R> {
             present: &present,
             in_use: &in_use,
             attempts: &self.attempts,
-            pulling: &self.work.pulling(),
+            pulling: &self.work.pulling(now),
             placed: &self.placed,
-            held_since: self.held_since,
+            hold: self.hold,
+            failed_removals: &self.names.failed,
             hosts: &self.inside(hosts),
             parallel: self.settings.parallel,
             now,
         };
         let mut decision = decide(&view);
-        self.held_since = decision
-            .removal_waits
-            .then(|| self.held_since.unwrap_or(now));
+        if decision.removal_waits {
+            self.hold = self.hold.after(true, now);
+        }
         for name in &decision.overdue {
             self.put_back(name, now);
         }
@@ -257,10 +265,18 @@ impl<R: ImageRuntime> Node<R> {
         if let Some(wait) = self.settle(&decision.names) {
             *wake = now + wait;
         }
-        names::apply(&mut decision, &mut self.next_name, &spec.images, &*runtime).await?;
+        let (memory, images) = (&mut self.names, &spec.images);
+        let pulse = &self.pulse;
+        let is_any_left =
+            names::apply(&mut decision, memory, images, &*runtime, pulse, now).await?;
+        let removes = self.goes_on_removing(is_any_left, now);
+        if !decision.removal_waits {
+            self.hold = self.hold.after(removes, now);
+        }
         // After removals: the runtime removes an image with every name that it has then. Removals
         // that are left wait for these pulls.
-        for pull in &decision.pulls {
+        let pulls = decision.pulls.iter().filter(|_| !removes);
+        for pull in pulls {
             self.work.pull(runtime.clone(), pull.clone(), now);
         }
         *wake = decision.wake.map_or(*wake, |next| next.min(*wake));
@@ -268,6 +284,15 @@ impl<R: ImageRuntime> Node<R> {
         let placed = decision.statuses.iter().filter(|status| status.placed);
         self.placed = placed.map(|status| status.reference.clone()).collect();
         Ok(decision)
+    }
+
+    /// Whether the next looks make the removals that are left before any pull starts, which they
+    /// would have to wait for.
+    fn goes_on_removing(&mut self, is_any_left: bool, now: Timestamp) -> bool {
+        let since = self.removing_since.unwrap_or(now).min(now);
+        let goes_on = is_any_left && now.duration_since(since) < REMOVALS;
+        self.removing_since = goes_on.then_some(since);
+        goes_on
     }
 
     /// When to look at names again that are changed now: longer each time, should they never
@@ -426,9 +451,10 @@ fn unwritten(hosts: &[Host<'_>]) -> Option<String> {
     })
 }
 
-/// Ends at this time; at once where it has passed.
+/// Ends at this time; at once where it has passed, and after [`LOOK`] where the clock was set back
+/// meanwhile.
 async fn until(wake: Timestamp) {
-    let wait = wake.duration_since(Timestamp::now());
+    let wait = wake.duration_since(Timestamp::now()).min(LOOK);
     tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Longest time between the beginnings of two looks at the node: twice the time between two looks
-/// without a change.
-const LONGEST_TURN: Duration = Duration::from_mins(2);
+/// Longest time without progress in the looks at the node: twice the time between two looks without
+/// a change, and longer than any single call of the container runtime may take.
+const LONGEST_STEP: Duration = Duration::from_mins(2);
 /// How long the API server may fail: a restart of it is no trouble of the agent.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// A watch that has not failed for so long works, though it may have brought nothing: it is tried
@@ -20,9 +20,10 @@ const QUIET: Duration = Duration::from_secs(45);
 pub(crate) struct Pulse(Arc<Mutex<Beats>>);
 
 impl Pulse {
-    /// Notes that a look at the node begins.
-    pub(crate) fn turn_begins(&self) {
-        self.beats().turn = Some(Instant::now());
+    /// Notes that a look at the node begins, or gets on: a look that makes many calls of a slow
+    /// runtime may take minutes.
+    pub(crate) fn goes_on(&self) {
+        self.beats().step = Some(Instant::now());
     }
 
     /// Notes that the watch failed.
@@ -57,8 +58,8 @@ impl Pulse {
 
 #[derive(Debug, Default)]
 struct Beats {
-    /// When the last look began.
-    turn: Option<Instant>,
+    /// When the last look began, or got on.
+    step: Option<Instant>,
     watch: Failures,
     write: Failures,
 }
@@ -66,10 +67,10 @@ struct Beats {
 impl Beats {
     fn check(&self, now: Instant) -> Result<(), String> {
         let since = |began: Instant| now.saturating_duration_since(began).as_secs();
-        if let Some(turn) = self.turn.filter(|turn| now > *turn + LONGEST_TURN) {
+        if let Some(step) = self.step.filter(|step| now > *step + LONGEST_STEP) {
             return Err(format!(
-                "the look at the node that began {} s ago does not end",
-                since(turn)
+                "the look at the node has not got on for {} s",
+                since(step)
             ));
         }
         if let Some(first) = self.watch.lasting(now, Some(QUIET)) {
@@ -122,18 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_whose_look_does_not_end_is_not_ready_until_the_next_one_begins() {
+    fn an_agent_whose_look_does_not_get_on_is_not_ready_until_it_does() {
         let begin = Instant::now();
         let mut beats = Beats::default();
         assert_eq!(beats.check(at(begin, 1000)), Ok(()), "nothing began yet");
-        beats.turn = Some(begin);
+        beats.step = Some(begin);
         assert_eq!(beats.check(at(begin, 120)), Ok(()));
         let why = beats.check(at(begin, 121)).unwrap_err();
-        assert_eq!(
-            why,
-            "the look at the node that began 121 s ago does not end"
-        );
-        beats.turn = Some(at(begin, 200));
+        assert_eq!(why, "the look at the node has not got on for 121 s");
+        beats.step = Some(at(begin, 200));
         assert_eq!(beats.check(at(begin, 201)), Ok(()));
     }
 

@@ -144,10 +144,15 @@ fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> Said 
 
 /// Whether the node is as its spec says, and whether something is wrong with it. The first trouble
 /// is told: that of the node, of a host that the administrator relies on, of an image, of a name. A
-/// Registry of a tenant says nothing about the node: it is told at the end of what `Ready` says.
+/// Registry of a tenant says nothing about the node, nor does an image from one that is not reached:
+/// the Registry is told at the end of what `Ready` says.
 fn sayings(node: &Node, status: &NodeImagesStatus) -> (Said, Said) {
     let (needed, others) = by_owner(&status.registries);
-    let wrong = wrong(node, status, &needed);
+    let not_ready = others
+        .iter()
+        .filter(|r| r.state != NodeRegistryState::Ready);
+    let away: Vec<&str> = not_ready.map(|registry| &*registry.host).collect();
+    let wrong = wrong(node, status, &needed, &away);
     let silent = others
         .iter()
         .filter(|r| r.state == NodeRegistryState::Error);
@@ -163,10 +168,12 @@ fn sayings(node: &Node, status: &NodeImagesStatus) -> (Said, Said) {
         let ready = said(Truth::False, reason, format!("{message}{told}"));
         return (ready, said(Truth::True, reason, message));
     }
-    let (available, pending) = (
-        status.available.unwrap_or_default(),
-        status.pending.unwrap_or_default(),
-    );
+    let is_pending = |image: &&NodeImageStatus| {
+        image.state == ImageTagState::Pending && !image.removing && !is_from(image, &away)
+    };
+    let pending = status.images.iter().filter(is_pending).count();
+    let pending = u32::try_from(pending).unwrap_or(u32::MAX);
+    let available = status.available.unwrap_or_default();
     let is_pending = |r: &&&NodeRegistryStatus| r.state == NodeRegistryState::Pending;
     let ready = if let Some(registry) = needed.iter().find(is_pending) {
         let message = format!(
@@ -189,6 +196,7 @@ fn wrong(
     node: &Node,
     status: &NodeImagesStatus,
     needed: &[&NodeRegistryStatus],
+    away: &[&str],
 ) -> Option<(&'static str, String)> {
     if !node.trouble.is_empty() {
         return Some(("NodeNotUsable", cut(&node.trouble.join("; "), 1000)));
@@ -201,12 +209,19 @@ fn wrong(
             format!("{}: {message}", registry.host),
         ));
     }
-    let mut images = status.images.iter().filter(|image| !image.removing);
+    let images = status.images.iter();
+    let mut images = images.filter(|image| !image.removing && !is_from(image, away));
     if let Some(image) = images.find(|image| image.state == ImageTagState::Error) {
         let message = image.message.as_deref().unwrap_or_default();
         return Some(("PullFailed", format!("{}: {message}", image.reference)));
     }
     node.lesser.first().cloned()
+}
+
+/// Whether an image is pulled from one of these hosts.
+fn is_from(image: &NodeImageStatus, hosts: &[&str]) -> bool {
+    let host = image.reference.split_once('/').map(|(host, _)| host);
+    host.is_some_and(|host| hosts.contains(&host))
 }
 
 /// The registries that the administrator relies on (routed hosts, those that they lead to, those of
@@ -384,6 +399,17 @@ mod tests {
             failed.starts_with("False PullFailed: reg/a:1: x"),
             "{failed}"
         );
+        // An image from there waits, or fails, with its Registry.
+        for state in [ImageTagState::Pending, ImageTagState::Error] {
+            let there = NodeImageStatus {
+                reference: "reg.team.svc:5000/a:1".to_owned(),
+                ..image(1, state)
+            };
+            let told_there = told(&node, vec![there.clone()], vec![tenants(error)]);
+            assert_eq!(told_there, expected);
+            let back = told(&node, vec![there], vec![tenants(NodeRegistryState::Ready)]);
+            assert!(back.starts_with("False"), "{back}");
+        }
         // A route of the administrator may lead there.
         let mut routed = tenants(NodeRegistryState::Ready);
         (routed.host, routed.policy) = (

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::attempt::Attempt;
 use super::mark::{Role, marks};
 use super::names::NameAction;
-use super::remove::removal;
-use super::slots::Slots;
+use super::remove::{FailedRemovals, Removal, postponed, removal};
+use super::slots::{Hold, Slots};
 use crate::probe::Standing;
 
 /// What is looked at.
@@ -28,8 +28,10 @@ pub(crate) struct View<'a> {
     pub(crate) attempts: &'a BTreeMap<String, Attempt>,
     /// Pulls that run, as `HOST/PATH@DIGEST`, and since when.
     pub(crate) pulling: &'a BTreeMap<String, Timestamp>,
-    /// Since when a removal waits for the running pulls.
-    pub(crate) held_since: Option<Timestamp>,
+    /// Whether a removal waits for the running pulls, and since when.
+    pub(crate) hold: Hold,
+    /// Removals that failed.
+    pub(crate) failed_removals: &'a FailedRemovals,
     /// References that the last status called placed by the agent: a pull by kubelet takes the
     /// labels of a name away.
     pub(crate) placed: &'a BTreeSet<String>,
@@ -147,17 +149,25 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
         .flat_map(|w| [w.name.clone(), w.pulled.clone()])
         .chain(view.pins.iter().cloned())
         .collect();
-    let removal = removal(view.present, &keep, view.in_use, view.pulling.is_empty());
+    let may_remove = view.pulling.is_empty();
+    let removal = removal(view.present, &keep, view.in_use, may_remove, |name| {
+        postponed(view.failed_removals, name, view.now)
+    });
     decision.removal_waits = !removal.waiting.is_empty();
     let mut slots = Slots::new(view);
     if decision.removal_waits {
         decision.wake = slots.hold(view);
     }
+    let later = removal.postponed.iter().map(|(_, _, failed)| failed.next);
+    decision.wake = decision.wake.into_iter().chain(later).min();
     for wish in &wanted {
         decision.wanted.insert(wish.pulled.clone());
         let status = match place(wish, &names, &shared, view, &mut decision.names) {
             Some(status) => status,
-            None => pull(wish, &shared, view, &mut slots, &mut decision),
+            None => NodeImageStatus {
+                placed: has_older(wish, &names, view),
+                ..pull(wish, &shared, view, &mut slots, &mut decision)
+            },
         };
         decision.statuses.push(status);
     }
@@ -168,16 +178,8 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
             .pins
             .extend(names.get(name.as_str()).map(|_| name.clone()));
     }
+    decision.statuses.extend(leaving(&removal));
     decision.names.extend(removal.actions);
-    decision
-        .statuses
-        .extend(removal.waiting.iter().filter_map(|(name, digest)| {
-            let is_tag = !name.contains('@');
-            is_tag.then(|| NodeImageStatus {
-                reason: Some("WaitsForPulls".to_owned()),
-                ..leaving_status(name, digest)
-            })
-        }));
     decision
         .statuses
         .sort_by(|one, other| one.reference.cmp(&other.reference));
@@ -185,6 +187,26 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
         .statuses
         .dedup_by(|one, other| one.reference == other.reference);
     decision
+}
+
+/// The statuses of names that still have to go. A name by digest has none.
+fn leaving(removal: &Removal) -> Vec<NodeImageStatus> {
+    let waiting = removal
+        .waiting
+        .iter()
+        .map(|(name, digest)| NodeImageStatus {
+            reason: Some("WaitsForPulls".to_owned()),
+            ..leaving_status(name, digest)
+        });
+    let postponed = removal.postponed.iter();
+    let postponed = postponed.map(|(name, digest, failed)| NodeImageStatus {
+        reason: Some(failed.reason.clone()),
+        message: Some(failed.message.clone()),
+        next_attempt: Some(failed.next.to_string()),
+        ..leaving_status(name, digest)
+    });
+    let is_tag = |status: &NodeImageStatus| !status.reference.contains('@');
+    waiting.chain(postponed).filter(is_tag).collect()
 }
 
 fn names(present: &[RuntimeImage]) -> BTreeMap<&str, (&RuntimeImage, &ImageName)> {
@@ -245,6 +267,19 @@ fn place(
         placed: is_made,
         size: i64::try_from(found.size).ok(),
         ..status(image, ImageTagState::Available)
+    })
+}
+
+/// Whether the name is there with another digest, and the agent made it: a new release of an image
+/// gives no place up on the node.
+fn has_older(
+    wish: &Wanted<'_>,
+    names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>,
+    view: &View<'_>,
+) -> bool {
+    names.get(wish.name.as_str()).is_some_and(|(_, name)| {
+        let is_made = Role::on(name).is_some_and(Role::is_made);
+        is_made || view.placed.contains(&wish.image.reference)
     })
 }
 

@@ -1,12 +1,16 @@
 //! Changes of names: of each by itself, so that one that fails holds up no other.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coral_api::node_images::{NodeImage, NodeImageStatus};
-use coral_cri::{Category, ImageRuntime, Marks, RuntimeError};
+use coral_cri::{Category, ImageRuntime, Marks, RuntimeError, RuntimeImage};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::decide::{Decision, leaving_status, pulled_name};
+use super::remove::{FailedRemoval, FailedRemovals};
+use crate::pulse::Pulse;
 
 /// How long one look goes on with changes of names: pulls, probes and the report wait for them. The
 /// last change may take longer by its own deadline.
@@ -66,32 +70,68 @@ impl NameAction {
     }
 }
 
+/// What is remembered of changes of names from look to look.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// The change that the last look had no time for.
+    first: Option<NameAction>,
+    /// Removals that failed.
+    pub(crate) failed: FailedRemovals,
+}
+
+impl Memory {
+    /// Forgets the failures of names that are no longer there.
+    pub(crate) fn retain(&mut self, present: &[RuntimeImage]) {
+        let names = present.iter().flat_map(|image| &image.names);
+        let names: BTreeSet<&str> = names.map(|name| name.name.as_str()).collect();
+        self.failed.retain(|name, _| names.contains(name.as_str()));
+    }
+
+    fn note(&mut self, action: &NameAction, done: Result<(), &RuntimeError>, now: Timestamp) {
+        let NameAction::Remove { name } = action else {
+            return;
+        };
+        let before = self.failed.remove(name);
+        if let Err(error) = done {
+            let failed = FailedRemoval::after(before.as_ref(), error, now, rand::random());
+            self.failed.insert(name.clone(), failed);
+        }
+    }
+}
+
 /// Makes the changes of a decision, each of them whatever became of the others. What fails is
 /// reported on the image that the name belongs to. Past [`TIME`] no further change is begun: the
-/// next look makes the others, and begins with `first`, so that changes that fail each time keep
-/// no other waiting. An error is returned where the runtime does not answer at all.
+/// next look makes the others, and begins with the first of these, so that changes that fail each
+/// time keep no other waiting. Whether removals are left; an error where the runtime does not
+/// answer at all.
 pub(crate) async fn apply<R: ImageRuntime>(
     decision: &mut Decision,
-    first: &mut Option<NameAction>,
+    memory: &mut Memory,
     images: &[NodeImage],
     runtime: &R,
-) -> Result<(), RuntimeError> {
+    pulse: &Pulse,
+    now: Timestamp,
+) -> Result<bool, RuntimeError> {
     let mut actions = std::mem::take(&mut decision.names);
-    let place = actions.iter().position(|a| Some(a) == first.as_ref());
+    let place = actions
+        .iter()
+        .position(|a| Some(a) == memory.first.as_ref());
     if let Some(place) = place {
         actions.rotate_left(place);
-        *first = None;
+        memory.first = None;
     }
     let began = Instant::now();
     let mut actions = actions.into_iter();
     for action in actions.by_ref() {
         let done = action.apply(runtime).await;
+        pulse.goes_on();
         match done {
-            Ok(()) => {}
+            Ok(()) => memory.note(&action, Ok(()), now),
             Err(error) if error.category() == Category::Unavailable => return Err(error),
             Err(error) => {
                 let name = action.name();
                 tracing::warn!(image = name, %error, "a name of an image was not changed");
+                memory.note(&action, Err(&error), now);
                 note(decision, images, &action, &error);
             }
         }
@@ -101,14 +141,14 @@ pub(crate) async fn apply<R: ImageRuntime>(
     }
     let left = actions.as_slice();
     if let Some(next) = left.first() {
-        *first = Some(next.clone());
+        memory.first = Some(next.clone());
     }
     for action in left.iter().filter(|action| action.is_removal()) {
         show_leaving(decision, action.name(), |status| {
             status.reason = Some("WaitsForRemovals".to_owned());
         });
     }
-    Ok(())
+    Ok(left.iter().any(NameAction::is_removal))
 }
 
 /// Reports a change that failed.

@@ -1,11 +1,67 @@
 //! What to do with names that the agent is responsible for and that are no longer wanted. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use coral_cri::{ImageName, RuntimeImage};
+use coral_cri::{ImageName, RuntimeError, RuntimeImage};
+use jiff::{SignedDuration, Timestamp};
 
 use super::mark::{Role, marks};
 use super::names::NameAction;
+use crate::backoff;
+
+/// Longest wait between attempts at a removal: each of them may have to wait for pulls, and holds
+/// others up.
+const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
+/// Removals that failed, by the name that was to go.
+pub(crate) type FailedRemovals = BTreeMap<String, FailedRemoval>;
+
+/// A removal that failed, and when it is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailedRemoval {
+    /// Failures in a row.
+    failures: u32,
+    pub(crate) next: Timestamp,
+    /// One word.
+    pub(crate) reason: String,
+    /// What happened.
+    pub(crate) message: String,
+}
+
+impl FailedRemoval {
+    /// One more failure.
+    pub(crate) fn after(
+        before: Option<&Self>,
+        error: &RuntimeError,
+        now: Timestamp,
+        random: f64,
+    ) -> Self {
+        let failures = before.map_or(0, |it| it.failures).saturating_add(1);
+        Self {
+            failures,
+            next: now + backoff::wait(failures, LONGEST, random),
+            reason: error.category().to_string(),
+            message: error.to_string(),
+        }
+    }
+
+    /// Whether it may be tried now. A wait beyond the longest is one of a clock that was set back.
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.next <= now || self.next > now + LONGEST
+    }
+}
+
+/// The failure after which it is not time yet to remove the image of this name.
+pub(crate) fn postponed(
+    failed: &FailedRemovals,
+    name: &str,
+    now: Timestamp,
+) -> Option<FailedRemoval> {
+    failed
+        .get(name)
+        .filter(|failed| !failed.is_due(now))
+        .cloned()
+}
 
 /// What to do, and what still has to go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +70,8 @@ pub(crate) struct Removal {
     pub(crate) actions: Vec<NameAction>,
     /// Names that wait until the running pulls have ended, with their digests.
     pub(crate) waiting: Vec<(String, String)>,
+    /// Names whose removal failed and is tried later, with their digests, and the failure.
+    pub(crate) postponed: Vec<(String, String, FailedRemoval)>,
 }
 
 /// Releases or removes every name that is marked and not in `wanted`.
@@ -21,12 +79,14 @@ pub(crate) struct Removal {
 /// An image goes as a whole only if each of its names is to be removed, no container was made from
 /// it, and no pull runs (`may_remove`): the runtime removes by image ID, with every name, also one
 /// that a pull has just added. Pulls of the same decision begin after it. Otherwise single names are
-/// taken away, or given back unpinned.
+/// taken away, or given back unpinned. `postponed` names a failure after which it is not time yet:
+/// such a removal waits for no pull.
 pub(crate) fn removal(
     present: &[RuntimeImage],
     wanted: &BTreeSet<String>,
     in_use: &BTreeSet<String>,
     may_remove: bool,
+    postponed: impl Fn(&str) -> Option<FailedRemoval>,
 ) -> Removal {
     let mut removal = Removal::default();
     for image in present {
@@ -50,6 +110,10 @@ pub(crate) fn removal(
                 .extend(remove.iter().map(|name| NameAction::Untag {
                     name: name.name.clone(),
                 }));
+        } else if let Some(failed) = postponed(&remove[0].name) {
+            let names = remove.iter();
+            let names = names.map(|name| (name.name.clone(), name.digest.clone(), failed.clone()));
+            removal.postponed.extend(names);
         } else if may_remove {
             removal.actions.push(NameAction::Remove {
                 name: remove[0].name.clone(),

@@ -21,7 +21,52 @@ const HOLD: SignedDuration = SignedDuration::from_mins(1);
 /// starts until the removal is tried, and each running one ends once its patience is over: that of
 /// the longest is [`LONGEST_PATIENCE`], so a removal waits for 36 minutes at most. A pull keeps its
 /// patience however many removals follow each other, so that a large image gets through here too.
+///
+/// Once the removal was tried, no other one holds pulls up for as long as it did: however many
+/// follow each other, pulls start half of the time, and one that comes just then waits for
+/// 72 minutes at most.
 const REST: SignedDuration = SignedDuration::from_mins(5);
+/// The longest time that a removal waits for running pulls.
+const LONGEST_HOLD: SignedDuration = SignedDuration::from_mins(1 + 5 + 30);
+
+/// Whether a removal waits for the running pulls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Hold {
+    /// Since when one does.
+    since: Option<Timestamp>,
+    /// Until when none holds pulls up again.
+    rests_until: Option<Timestamp>,
+}
+
+impl Hold {
+    /// How it goes on after a look in which a removal waited, or none did.
+    #[must_use]
+    pub(crate) fn after(self, removal_waits: bool, now: Timestamp) -> Self {
+        let rests_until = self.rests_until.filter(|_| self.rests(now));
+        // A time that is still to come was noted before the clock was set back.
+        let since = self.since.map(|since| since.min(now));
+        match (removal_waits, since) {
+            (true, _) => Self {
+                since: rests_until.is_none().then(|| since.unwrap_or(now)),
+                rests_until,
+            },
+            (false, Some(since)) => Self {
+                since: None,
+                rests_until: Some(now + now.duration_since(since).min(LONGEST_HOLD)),
+            },
+            (false, None) => Self {
+                since: None,
+                rests_until,
+            },
+        }
+    }
+
+    /// Whether pulls start though a removal waits.
+    fn rests(self, now: Timestamp) -> bool {
+        self.rests_until
+            .is_some_and(|until| until > now && until <= now + LONGEST_HOLD)
+    }
+}
 
 /// The slots for pulls.
 pub(super) struct Slots {
@@ -61,7 +106,10 @@ impl Slots {
     /// A short hold comes first, then a rest for pulls, then a hold in which the running ones are
     /// taken back. Returns when the hold or the rest ends; the last hold ends with the pulls.
     pub(super) fn hold(&mut self, view: &View<'_>) -> Option<Timestamp> {
-        let since = view.held_since.unwrap_or(view.now).min(view.now);
+        if view.hold.rests(view.now) {
+            return view.hold.rests_until;
+        }
+        let since = view.hold.since.unwrap_or(view.now).min(view.now);
         let waited = view.now.duration_since(since);
         self.is_cleared = waited >= HOLD + REST;
         self.is_held = waited < HOLD || self.is_cleared;

@@ -12,6 +12,8 @@ use super::attempt::Attempt;
 use super::decide::{Decision, Inside, Pull, View, decide};
 use super::mark::{LABEL, Role, marks};
 use super::names::NameAction;
+use super::remove::{FailedRemoval, FailedRemovals};
+use super::slots::Hold;
 use crate::probe::Standing;
 
 const ONE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -25,7 +27,8 @@ struct Scene {
     in_use: BTreeSet<String>,
     attempts: BTreeMap<String, Attempt>,
     pulling: BTreeMap<String, Timestamp>,
-    held_since: Option<Timestamp>,
+    hold: Hold,
+    failed_removals: FailedRemovals,
     placed: BTreeSet<String>,
     hosts: BTreeMap<String, Inside>,
     now: Timestamp,
@@ -43,7 +46,8 @@ fn scene(images: &[NodeImage]) -> Scene {
         in_use: BTreeSet::new(),
         attempts: BTreeMap::new(),
         pulling: BTreeMap::new(),
-        held_since: None,
+        hold: Hold::default(),
+        failed_removals: FailedRemovals::new(),
         placed: BTreeSet::new(),
         hosts: BTreeMap::new(),
         now: at(0),
@@ -59,7 +63,8 @@ impl Scene {
             in_use: &self.in_use,
             attempts: &self.attempts,
             pulling: &self.pulling,
-            held_since: self.held_since,
+            hold: self.hold,
+            failed_removals: &self.failed_removals,
             placed: &self.placed,
             hosts: &self.hosts,
             parallel: 2,

@@ -27,6 +27,7 @@ struct Machine {
     seen: watch::Sender<Seen>,
     reports: watch::Receiver<Option<Report>>,
     object: NodeImages,
+    pulse: Pulse,
     agent: Option<DropGuard>,
 }
 
@@ -45,6 +46,7 @@ impl Machine {
             seen: watch::channel(Seen::NotYet).0,
             reports: watch::channel(None).1,
             object,
+            pulse: Pulse::default(),
             agent: None,
         };
         machine.restart();
@@ -70,7 +72,7 @@ impl Machine {
             runtime,
             settings,
             Metrics::default(),
-            Pulse::default(),
+            self.pulse.clone(),
             objects,
             sender,
         );
@@ -347,18 +349,19 @@ async fn a_look_makes_removals_for_half_a_minute_and_the_next_one_begins_with_th
     runtime.state().removal_takes = Duration::from_secs(20);
     let stuck = [("r.io/a:1".to_owned(), Category::Timeout)];
     runtime.state().unremovable = stuck.into();
-    let mut first = None;
+    let mut memory = names::Memory::default();
     let mut look = async |names: &[&str]| {
-        let names = names.iter().map(|name| NameAction::Remove {
+        let actions = names.iter().map(|name| NameAction::Remove {
             name: format!("r.io/{name}:1"),
         });
         let mut decision = Decision {
-            names: names.collect(),
+            names: actions.collect(),
             ..Decision::default()
         };
-        names::apply(&mut decision, &mut first, &[], &runtime)
-            .await
-            .unwrap();
+        let (pulse, now) = (Pulse::default(), Timestamp::now());
+        let is_left = names::apply(&mut decision, &mut memory, &[], &runtime, &pulse, now);
+        let is_left = is_left.await.unwrap();
+        assert_eq!(is_left, names.len() > 2);
         let tried = std::mem::take(&mut runtime.state().removals);
         let reasons = decision.statuses.into_iter();
         let reasons = reasons.map(|status| (status.reference, status.reason.unwrap_or_default()));
@@ -379,6 +382,66 @@ async fn a_look_makes_removals_for_half_a_minute_and_the_next_one_begins_with_th
     assert_eq!(look(&[]).await.0, Vec::<String>::new());
     assert_eq!(look(&["a", "c", "d"]).await.0, ["r.io/c:1", "r.io/d:1"]);
     assert_eq!(look(&["a"]).await.0, ["r.io/a:1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_is_ready_while_its_slow_looks_get_on_and_not_once_the_loop_stands_still() {
+    let mut machine = Machine::start();
+    machine.apply(|spec| {
+        let images = ["a:1", "b:1", "c:1"].iter().zip(["1", "2", "3"]);
+        let images = images.map(|(name, digit)| NodeImage {
+            digest: ONE.replace('1', digit),
+            remove: true,
+            ..image(name)
+        });
+        spec.images = images.collect();
+    });
+    machine.until(|status| status.available == Some(3)).await;
+    // Three of these calls take longer than a look may stand still.
+    machine.runtime.state().removal_takes = Duration::from_secs(110);
+    machine.apply(|spec| spec.images.clear());
+    let pulse = machine.pulse.clone();
+    let mut unready = 0;
+    while !machine.runtime.state().names.is_empty() {
+        tokio::time::advance(Duration::from_millis(50)).await;
+        unready += usize::from(pulse.check().is_err());
+    }
+    assert_eq!(unready, 0);
+    machine.agent = None;
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_mins(3)).await;
+    assert!(pulse.check().is_err(), "the loop has ended");
+}
+
+/// Regression: of many removals that take half a minute each, one came in each time between pulls.
+#[tokio::test(start_paused = true)]
+async fn slow_removals_follow_each_other_before_the_next_pull_for_some_minutes() {
+    let mut machine = Machine::start();
+    let all = (0..6).map(|n| NodeImage {
+        digest: ONE.replace('1', &n.to_string()),
+        remove: true,
+        ..image(&format!("old{n}:1"))
+    });
+    machine.apply(|spec| spec.images = all.collect());
+    machine.until(|status| status.available == Some(6)).await;
+    machine.runtime.state().removal_takes = Duration::from_secs(31);
+    machine.apply(|spec| {
+        spec.images = vec![NodeImage {
+            digest: ONE.replace('1', "a"),
+            ..image("new:1")
+        }];
+    });
+    let generation = machine.object.metadata.generation;
+    let is_there = |report: &Option<Report>| {
+        let status = report.as_ref().map(|report| &report.status);
+        status.is_some_and(|status| {
+            status.observed_generation == generation && status.available == Some(1)
+        })
+    };
+    // Not `until`: the paused clock advances by the time that removals take.
+    machine.reports.wait_for(is_there).await.unwrap();
+    let names: Vec<String> = machine.runtime.state().names.keys().cloned().collect();
+    assert!(!names.iter().any(|name| name.contains("old")), "{names:?}");
 }
 
 #[tokio::test]

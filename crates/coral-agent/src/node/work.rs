@@ -83,11 +83,15 @@ impl Work {
         self.probing = self.probing.take().filter(|task| !task.is_finished());
     }
 
-    /// The pulls that run, and since when.
-    pub(super) fn pulling(&self) -> BTreeMap<String, Timestamp> {
-        let pulling = self.pulling.iter();
+    /// The pulls that run, and since when. A time that is still to come was noted before the clock
+    /// was set back: such a pull counts from now on.
+    pub(super) fn pulling(&mut self, now: Timestamp) -> BTreeMap<String, Timestamp> {
+        let pulling = self.pulling.iter_mut();
         pulling
-            .map(|(name, running)| (name.clone(), running.since))
+            .map(|(name, running)| {
+                running.since = running.since.min(now);
+                (name.clone(), running.since)
+            })
             .collect()
     }
 

@@ -123,9 +123,7 @@ fn removed_at(minutes: i64) -> Option<i64> {
         scene.pulling.retain(|_, since| runs(*since));
         let decision = scene.decide();
         let is_removal = |action: &NameAction| matches!(action, NameAction::Remove { .. });
-        scene.held_since = decision
-            .removal_waits
-            .then(|| scene.held_since.unwrap_or(now));
+        scene.hold = scene.hold.after(decision.removal_waits, now);
         for name in &decision.overdue {
             scene.pulling.remove(name);
         }
@@ -152,7 +150,7 @@ fn a_removal_that_waits_lets_pulls_start_for_a_while_before_it_ends_them() {
     let mut scene = scene(&[image("reg.io/c:1", TWO)]);
     scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
     scene.pulling.insert(pulled("drip.example/a"), at(0));
-    scene.held_since = Some(at(0));
+    scene.hold = Hold::default().after(true, at(0));
     let mut held = Vec::new();
     for minute in 0..8 {
         scene.now = at(minute * 60);
@@ -178,9 +176,7 @@ fn removals_that_keep_coming_end_no_pull_before_its_patience_is_over() {
             scene.present.clone_from(&old);
         }
         let decision = scene.decide();
-        scene.held_since = decision
-            .removal_waits
-            .then(|| scene.held_since.unwrap_or(now));
+        scene.hold = scene.hold.after(decision.removal_waits, now);
         if decision
             .names
             .iter()
@@ -204,6 +200,114 @@ fn removals_that_keep_coming_end_no_pull_before_its_patience_is_over() {
     assert!(done <= 60 * 60, "{done}");
 }
 
+/// How many pulls of a minute start in 12 hours beside two sources that drip, and how many removals
+/// are made. One waits again so many seconds after each that was made; with `fails`, each fails.
+fn starts_beside_removals(gap: i64, fails: bool) -> (usize, usize) {
+    let mut scene = scene(&[
+        image("drip.example/a:1", TWO),
+        image("more.example/a:1", TWO),
+    ]);
+    let leaving = there("id", &[name("reg.io/a:1", ONE, "remove", false)]);
+    // The drips had their turns: each keeps its slot for half an hour.
+    for _ in 0..3 {
+        scene.put_back(0);
+        scene.put_back(1);
+    }
+    let error = RuntimeError::new("remove the image", Category::Other, "it failed");
+    let (mut next, mut honest, mut removals) = (0, 0, 0);
+    for second in (0..12 * 3600).step_by(5) {
+        scene.now = at(second);
+        let now = scene.now;
+        let runs = |name: &str, since: Timestamp| {
+            name.contains(".example/") || now.duration_since(since).as_secs() < 60
+        };
+        scene.pulling.retain(|name, since| runs(name, *since));
+        scene.images.truncate(2);
+        // There is always another one, which was never tried.
+        scene.images.push(image(&format!("reg.io/{honest}:1"), TWO));
+        scene.present = if second >= next {
+            vec![leaving.clone()]
+        } else {
+            vec![]
+        };
+        let decision = scene.decide();
+        scene.hold = scene.hold.after(decision.removal_waits, now);
+        for action in &decision.names {
+            if let NameAction::Remove { name } = action {
+                removals += 1;
+                if fails {
+                    let before = scene.failed_removals.get(name);
+                    let failed = FailedRemoval::after(before, &error, now, 0.0);
+                    scene.failed_removals.insert(name.clone(), failed);
+                } else {
+                    next = second + gap;
+                }
+            }
+        }
+        for name in &decision.overdue {
+            scene.pulling.remove(name);
+            scene.put_back(usize::from(name.starts_with("more")));
+        }
+        for pull in decision.pulls {
+            honest += usize::from(pull.name.starts_with("reg.io/"));
+            scene.pulling.insert(pull.name, now);
+        }
+    }
+    (honest, removals)
+}
+
+/// Regression: while removals kept coming, pulls started in 5 of 36 minutes.
+#[test]
+fn pulls_start_half_of_the_time_however_many_removals_follow_each_other() {
+    let (alone, none) = starts_beside_removals(i64::MAX / 2, false);
+    assert!(none <= 1 && alone > 350, "{alone} pulls, {none} removals");
+    for (gap, fails) in [(60, false), (600, false), (60, true)] {
+        let (starts, removals) = starts_beside_removals(gap, fails);
+        assert!(
+            2 * starts >= alone - alone / 10,
+            "{starts} of {alone}, {gap} s"
+        );
+        // One that failed waits for up to an hour.
+        let longest = if fails { 73 + 60 } else { 73 };
+        assert!(removals >= 12 * 60 / longest, "{removals} removals");
+    }
+}
+
+#[test]
+fn a_removal_that_failed_is_told_and_waits_for_no_pull_until_it_is_tried_again() {
+    let mut scene = scene(&[image("reg.io/c:1", TWO)]);
+    scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
+    let error = RuntimeError::new("remove the image", Category::Other, "read-only");
+    let mut failed = None;
+    for _ in 0..3 {
+        failed = Some(FailedRemoval::after(failed.as_ref(), &error, at(0), 0.0));
+    }
+    let key = "reg.io/a:1".to_owned();
+    scene.failed_removals.insert(key, failed.unwrap());
+    scene.pulling.insert(pulled("drip.example/a"), at(0));
+    scene.now = at(3);
+    let decision = scene.decide();
+    assert!(!decision.removal_waits && !decision.pulls.is_empty());
+    assert_eq!(decision.wake, Some(at(4)));
+    let told = &decision.statuses[0];
+    assert!(told.removing);
+    let message = told.message.as_deref().unwrap_or_default();
+    assert!(message.contains("read-only"), "{message}");
+    scene.now = at(4);
+    assert!(scene.decide().removal_waits);
+    scene.now = at(-86_400);
+    assert!(scene.decide().removal_waits, "the clock was set back");
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_no_hold_and_no_rest_longer() {
+    let day_ahead = Hold::default().after(true, at(86_400));
+    let held = day_ahead.after(true, at(0));
+    assert_eq!(held, Hold::default().after(true, at(0)));
+    let rests = day_ahead.after(false, at(86_400 + 600));
+    assert_eq!(rests.after(true, at(0)), Hold::default().after(true, at(0)));
+}
+
 #[test]
 fn a_removal_waits_for_the_patience_of_the_longest_pull_at_most() {
     let mut scene = scene(&[image("reg.io/large:1", TWO)]);
@@ -213,7 +317,7 @@ fn a_removal_waits_for_the_patience_of_the_longest_pull_at_most() {
     }
     let large = pulled_two("reg.io/large");
     scene.pulling.insert(large.clone(), at(359));
-    scene.held_since = Some(at(0));
+    scene.hold = Hold::default().after(true, at(0));
     scene.now = at(360);
     let early = scene.decide();
     assert_eq!(early.overdue, Vec::<String>::new());
