@@ -273,7 +273,7 @@ fn name_of(command: &Command) -> String {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_mins(2);
 
     #[test]
     fn a_line_is_awaited_and_a_signal_ends_the_process() {

@@ -15,7 +15,7 @@ use e2e::{
 };
 use serde_json::json;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 const USER: User = User {
     name: "reader",
     password: "correct horse",

@@ -9,6 +9,7 @@ mod server;
 #[path = "registry/wire.rs"]
 mod wire;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -21,9 +22,7 @@ use wire::Wire;
 
 /// So many calls of one kind a thread makes for a push at most.
 const MOST: u32 = 60;
-/// A call fails once on each thread of the registry: so many tries are enough.
-const TRIES: usize = 12;
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 /// Calls that only files and folders are given to; the answers do not pass through them.
 const CALLS: [(&str, &str); 5] = [
@@ -51,9 +50,20 @@ fn failed_calls(log: &Path) -> usize {
     log.matches("(INJECTED)").count()
 }
 
-/// Pushes until it works; returns how often it was refused.
-fn push_until_it_works(push: &Push, wire: &mut Wire, place: &str) -> usize {
-    for refused in 0..TRIES {
+/// The threads that a process has now.
+fn threads_of(process: u32) -> BTreeSet<String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task"));
+    let tasks = tasks.expect("the registry runs").filter_map(Result::ok);
+    let names = tasks.map(|task| task.file_name());
+    names.filter_map(|name| name.into_string().ok()).collect()
+}
+
+/// Pushes until it works; returns how often it was refused. A call fails once on each thread of the
+/// registry, and a busy machine has it use many: each refusal needs one that has not failed yet.
+fn push_until_it_works(registry: u32, push: &Push, wire: &mut Wire, place: &str) -> usize {
+    let mut threads = threads_of(registry);
+    let mut refused = 0;
+    loop {
         match push.run(wire) {
             Pushed::Whole => return refused,
             Pushed::Refused { request, reply } => {
@@ -63,8 +73,14 @@ fn push_until_it_works(push: &Push, wire: &mut Wire, place: &str) -> usize {
                 push.is_whole_or_absent(wire);
             }
         }
+        refused += 1;
+        threads.extend(threads_of(registry));
+        let most = threads.len();
+        assert!(
+            refused <= most,
+            "{place}: refused {refused} times by {most} threads"
+        );
     }
-    panic!("{place}: refused {TRIES} times");
 }
 
 /// Pushes while one call fails on each thread; returns how many calls failed, and how many
@@ -77,10 +93,11 @@ fn push_with_a_failure(
     log: &Path,
 ) -> (usize, usize) {
     let mut command = strace(log, calls, error, number);
-    let mut strace = Process::start(command.args(["-p", &registry.process.pid().to_string()]));
+    let pid = registry.process.pid();
+    let mut strace = Process::start(command.args(["-p", &pid.to_string()]));
     strace.wait_for_line("attached", SOON);
     let mut wire = Wire::connect(&registry.address).expect("it listens");
-    let refused = push_until_it_works(push, &mut wire, &format!("call {number} of {calls}"));
+    let refused = push_until_it_works(pid, push, &mut wire, &format!("call {number} of {calls}"));
     push.is_whole(&mut wire);
     strace.signal("INT");
     strace.wait(SOON);

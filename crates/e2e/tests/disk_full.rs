@@ -26,7 +26,7 @@ use wire::Wire;
 const SIZE: u64 = 64 * 1024 * 1024;
 /// So many pages and files a push or copy takes at most.
 const MOST: u64 = 200;
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 const LAYER: usize = 30_000;
 
 /// What is scarce.

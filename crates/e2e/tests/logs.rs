@@ -10,7 +10,7 @@ use std::time::Duration;
 use e2e::{FaultServer, Process, coral, mirror_yaml, run, scratch, until, write_yaml};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 const PASSWORD: &str = "open-sesame-1001";
 
 /// Every line on standard error, read as JSON.

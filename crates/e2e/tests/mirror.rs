@@ -18,7 +18,7 @@ use e2e::{
 };
 use serde_json::json;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 /// `spec` lines that make a mirror look again every second.
 const EVERY_SECOND: &str = "  interval: 1s\n";
@@ -223,12 +223,7 @@ fn a_copy_cut_by_ctrl_c_goes_on_where_it_was() {
         },
     );
     up.process().signal("INT");
-    assert_eq!(
-        up.process().wait(Duration::from_secs(15)),
-        0,
-        "{}",
-        up.process().shown()
-    );
+    assert_eq!(up.process().wait(SOON), 0, "{}", up.process().shown());
     source.forget();
     let mut up = Up::start(&yaml, &data, &["--plain-http", source.host()]);
     let repository = format!("{}/team/app", source.folder_name());

@@ -15,7 +15,7 @@ const README_COMMAND: &str = "cargo run --release -- up examples/quickstart";
 /// The image that needs no network.
 const OWN_IMAGE: &str = "127.0.0.1:5000/127.0.0.1_5051/coral:latest";
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -114,7 +114,7 @@ fn the_quickstart_works_without_network() {
     let _ = offline.shell(&typed).succeeded();
     unreachable_images_are_named_and_retried(&mut offline);
     offline.process.signal("INT");
-    assert_eq!(offline.process.wait(Duration::from_secs(10)), 0);
+    assert_eq!(offline.process.wait(SOON), 0);
 }
 
 fn unreachable_images_are_named_and_retried(offline: &mut Offline) {

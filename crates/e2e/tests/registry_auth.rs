@@ -17,7 +17,7 @@ use e2e::{Containerd, Layout, coral, report, run, scratch, until};
 use server::{Server, arguments};
 use users::{ANNA, CI, Login};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 /// A registry with users: both read everything, `ci` writes below `team`.
 fn serve(home: &Path, more: &[&str]) -> Server {

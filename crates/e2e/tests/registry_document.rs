@@ -19,7 +19,7 @@ use e2e::http;
 use e2e::{Layout, Up, run, scratch, until};
 use users::{ANNA, CI, Login};
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_mins(2);
 const OPAQUE: &str = "Opaque";
 
 const AUTH: &str = "  auth:\n    htpasswd: {secretName: users}\n";

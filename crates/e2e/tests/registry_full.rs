@@ -138,6 +138,6 @@ fn a_folder_that_cannot_be_written_is_refused_in_one_line() {
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
     command.arg(&program).args(arguments(&storage));
     let mut process = Process::start(&mut command);
-    process.wait_for_line("not writable", std::time::Duration::from_secs(20));
-    assert_ne!(process.wait(std::time::Duration::from_secs(20)), 0);
+    process.wait_for_line("not writable", std::time::Duration::from_mins(2));
+    assert_ne!(process.wait(std::time::Duration::from_mins(2)), 0);
 }

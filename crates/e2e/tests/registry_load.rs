@@ -21,7 +21,7 @@ const PIECE: usize = 1024 * 1024;
 const PIECES: usize = 16;
 /// For all of these pushes, in KiB of memory that no file stands behind.
 const MOST: u64 = 32 * 1024;
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 fn ask(wire: &mut Wire, method: &str, target: &str) -> Reply {
     wire.call(method, target, &[], b"").expect("an answer")

@@ -21,7 +21,7 @@ use server::{Server, arguments};
 use users::CI;
 use wire::Wire;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 /// The reserved image as nodes pull it.
 const PROBE: &str =
     "coral-reserved/probe@sha256:09ade42fe3e69018a3360bb092265af902f9e7d6013146cf152c82ac3a944707";

@@ -240,7 +240,7 @@ fn a_layout_is_on_disk_when_copy_ends() {
 /// The traced program is strace's child.
 fn stop(strace: &mut Process) {
     let children = format!("/proc/{0}/task/{0}/children", strace.pid());
-    let child = until("strace's child", Duration::from_secs(10), || {
+    let child = until("strace's child", Duration::from_mins(2), || {
         let children = fs::read_to_string(&children).ok()?;
         children.split_whitespace().next().map(str::to_owned)
     });
@@ -248,5 +248,5 @@ fn stop(strace: &mut Process) {
         .args(["-s", "KILL", &child])
         .status();
     assert!(killed.is_ok_and(|status| status.success()));
-    strace.wait(Duration::from_secs(30));
+    strace.wait(Duration::from_mins(2));
 }

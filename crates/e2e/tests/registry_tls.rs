@@ -25,7 +25,7 @@ use serde_json::json;
 use server::{Server, arguments};
 use users::ANNA;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 fn serve(home: &Path, tls: &Certificates, more: &[&str]) -> Server {
     let mut command = coral();

@@ -242,7 +242,7 @@ fn writers_at_once_lose_nothing_that_was_acknowledged() {
     let last = format!("/v2/writers/{}/manifests/moving", rounds - 1);
     let before = read(&registry, &last);
     registry.process.signal("KILL");
-    registry.process.wait(Duration::from_secs(20));
+    registry.process.wait(Duration::from_mins(2));
     let registry = Server::start(&storage);
     assert!(read(&registry, &last) == before);
     report!(

@@ -9,7 +9,7 @@ use e2e::{FaultServer, Up, mirror_yaml, scratch, until, write_yaml};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 /// A registry with a mirrored index, a mirrored image and one that is missing at its source.
 struct Scene {

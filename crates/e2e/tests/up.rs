@@ -11,7 +11,7 @@ use e2e::{FaultServer, Up, mirror_yaml, scratch};
 use serde_json::json;
 
 const AUTH: &str = r#"{"basic": {"username": "me", "password": "late-secret"}}"#;
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 /// A folder with one mirror of tag 1 of each repository.
 fn mirrors(home: &Path, names: &[(&str, &str)]) -> std::path::PathBuf {

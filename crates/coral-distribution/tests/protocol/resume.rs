@@ -9,7 +9,7 @@ use coral_distribution::{
     HostOptions, Layout, OpenUploads, PushError, RepositoryClient,
 };
 use coral_image::{Host, Repository};
-use coral_testkit::{Auth, Bearer, Built, Effect, Fault, FaultRegistry, ImageBuilder};
+use coral_testkit::{Auth, Bearer, Built, Effect, Fault, FaultRegistry, ImageBuilder, Recorded};
 use futures::StreamExt;
 
 use crate::fixture::*;
@@ -384,12 +384,14 @@ async fn left_open((from, to): (&FaultRegistry, &FaultRegistry), folder: &Path, 
     to.fault(Fault::new(cut).method("PUT").first(1));
     let asked = Fault::new(Effect::Stall).method("GET").path("/uploads/");
     to.fault(asked.first(1));
-    let to = remembering(to, folder);
-    let upload = begin(&to, &large_blob(built).0.digest).await.unwrap();
+    let client = remembering(to, folder);
+    let upload = begin(&client, &large_blob(built).0.digest).await.unwrap();
     let source = source_of(from, built);
-    let push = upload.put_from(&source);
-    let stopped = tokio::time::timeout(Duration::from_secs(1), push).await;
-    stopped.unwrap_err();
+    let asks = |request: &Recorded| request.method == "GET" && request.path.contains("/uploads/");
+    tokio::select! {
+        ended = upload.put_from(&source) => panic!("it asks how far it came: {ended:?}"),
+        () = to.wait_for(|requests| requests.iter().any(asks)) => {}
+    }
 }
 
 fn left_in(folder: &Path) -> usize {

@@ -232,7 +232,7 @@ fn pipe(path: &Path) {
 }
 
 async fn in_time(served: &Served, target: &str) -> StatusCode {
-    let answer = tokio::time::timeout(Duration::from_secs(10), served.get(target));
+    let answer = tokio::time::timeout(Duration::from_mins(1), served.get(target));
     answer.await.expect("there is an answer").status
 }
 

