@@ -4,6 +4,7 @@ mod docker_config;
 mod files;
 mod program;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -156,6 +157,54 @@ enum Grant {
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     entries: Vec<(Scope, Grant)>,
+    /// Where was looked for them, for messages.
+    places: Vec<Place>,
+}
+
+/// A file or an object that was read for credentials. Holds nothing secret.
+#[derive(Debug, Clone)]
+struct Place {
+    /// What it is called.
+    name: String,
+    /// The registries that it has entries for; `None` if it is not there.
+    hosts: Option<Vec<String>>,
+}
+
+/// Most registries that a message names.
+const MAX_NAMED: usize = 5;
+
+impl Place {
+    fn new(name: &str, entries: &[(Scope, Grant)]) -> Self {
+        let mut hosts: Vec<String> = Vec::new();
+        let usable = |grant: &Grant| !matches!(grant, Grant::Unusable(_));
+        for (scope, _) in entries.iter().filter(|(_, grant)| usable(grant)) {
+            let shown = scope.to_string();
+            if !hosts.contains(&shown) {
+                hosts.push(shown);
+            }
+        }
+        Self {
+            name: name.to_owned(),
+            hosts: Some(hosts),
+        }
+    }
+
+    /// Of a place that has nothing for a host.
+    fn described(&self) -> String {
+        let name = &self.name;
+        match self.hosts.as_deref() {
+            None => format!("{name} is not there"),
+            Some([]) => format!("{name} has none"),
+            Some(hosts) => {
+                let named = hosts[..hosts.len().min(MAX_NAMED)].join(", ");
+                let more = match hosts.len().saturating_sub(MAX_NAMED) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("{name} has none for it (it has {named}{more})")
+            }
+        }
+    }
 }
 
 impl Credentials {
@@ -178,6 +227,7 @@ impl Credentials {
         };
         Self {
             entries: vec![(scope, Grant::Credential(credential))],
+            places: Vec::new(),
         }
     }
 
@@ -185,14 +235,30 @@ impl Credentials {
     /// `origin` names it in messages. Credential helpers that it names are not run: what comes
     /// from elsewhere, such as a Secret, starts no program here.
     pub fn from_docker_config(json: &[u8], origin: &str) -> Result<Self, CredentialsError> {
-        let entries = docker_config::read(json, origin, Helpers::Refused)?;
-        Ok(Self { entries })
+        Self::read(json, origin, Helpers::Refused)
     }
 
     /// The same of a file of this machine, whose helpers are run when they are needed.
     fn from_own_docker_config(json: &[u8], origin: &str) -> Result<Self, CredentialsError> {
-        let entries = docker_config::read(json, origin, Helpers::Run)?;
-        Ok(Self { entries })
+        Self::read(json, origin, Helpers::Run)
+    }
+
+    fn read(json: &[u8], origin: &str, helpers: Helpers) -> Result<Self, CredentialsError> {
+        let entries = docker_config::read(json, origin, helpers)?;
+        let places = vec![Place::new(origin, &entries)];
+        Ok(Self { entries, places })
+    }
+
+    /// None, where a file with them is not there.
+    fn not_there(path: &Path) -> Self {
+        let place = Place {
+            name: path.display().to_string(),
+            hosts: None,
+        };
+        Self {
+            places: vec![place],
+            ..Self::default()
+        }
     }
 
     /// The user's own: `explicit`, else `$REGISTRY_AUTH_FILE`, else what is in
@@ -212,6 +278,7 @@ impl Credentials {
     #[must_use]
     pub fn merged_with(mut self, other: Self) -> Self {
         self.entries.extend(other.entries);
+        self.places.extend(other.places);
         self
     }
 
@@ -237,7 +304,7 @@ impl Credentials {
         found
     }
 
-    /// Why an entry that fits cannot be used, if there is such a one and no usable one.
+    /// Where nothing that fits can be used: why an entry cannot, or where was looked for one.
     pub(crate) fn hint_for(&self, repository: &Repository) -> Option<String> {
         let path = repository.path().as_str();
         let hint = self
@@ -246,7 +313,12 @@ impl Credentials {
                 Grant::Unusable(why) => Some(why.clone()),
                 Grant::Credential(_) | Grant::Helper(_) => None,
             });
-        hint.filter(|_| self.candidates(repository.host(), Some(path)).is_empty())
+        let places = || {
+            let described: Vec<String> = self.places.iter().map(Place::described).collect();
+            (!described.is_empty()).then(|| described.join("; "))
+        };
+        let has_none = self.candidates(repository.host(), Some(path)).is_empty();
+        has_none.then(|| hint.or_else(places)).flatten()
     }
 
     /// Whether there is none.
@@ -290,6 +362,20 @@ fn credentials<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<&'a Credentia
         }
     }
     found
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            HostPattern::Exact(host) => write!(f, "{host}")?,
+            HostPattern::Glob(pattern) => f.write_str(&crate::transport::clean(pattern))?,
+            HostPattern::Any => f.write_str("*")?,
+        }
+        if !self.path.is_empty() {
+            write!(f, "/{}", crate::transport::clean(&self.path))?;
+        }
+        Ok(())
+    }
 }
 
 impl Scope {

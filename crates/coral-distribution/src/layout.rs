@@ -14,6 +14,7 @@ pub(crate) mod fuzzing;
 mod index;
 mod names;
 mod spool;
+mod tar_files;
 mod tree;
 mod upload;
 

@@ -65,7 +65,10 @@ pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
                 if matches!(
                     source.kind(),
                     std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-                ) => {}
+                ) =>
+            {
+                all = all.merged_with(Credentials::not_there(&path));
+            }
             // Other users' folders are there too.
             Err(CredentialsError::Read { source, .. })
                 if path.starts_with("/run/containers")
@@ -182,5 +185,32 @@ mod tests {
         let missing = home.dir.path().join("missing.json");
         let error = load(Places::find(Some(&missing), |_| None)).unwrap_err();
         assert!(error.to_string().contains("missing.json"), "{error}");
+    }
+
+    /// Regression: "asked without a credential" did not say where one had been looked for.
+    #[test]
+    fn where_was_looked_for_a_credential_is_said() {
+        let home = Home::new();
+        let docker = home.dir.path().join(".docker/config.json");
+        let hint = || {
+            let env = |name: &str| home.env.get(name).cloned();
+            let found = load(Places::find(None, env)).unwrap();
+            let wanted = Repository::parse("r.example:5000/a").unwrap();
+            found.hint_for(&wanted).unwrap()
+        };
+        let path = docker.display();
+        let said = hint();
+        assert!(said.contains(&format!("{path} is not there")), "{said}");
+        std::fs::create_dir_all(docker.parent().unwrap()).unwrap();
+        let entries: Vec<String> = (0..7)
+            .map(|n| format!("\"r{n}.example\": {{\"auth\": \"dTpw\"}}"))
+            .collect();
+        let config = format!("{{\"auths\": {{{}}}}}", entries.join(","));
+        std::fs::write(&docker, config).unwrap();
+        let said = hint();
+        let expected = format!("{path} has none for it (it has r0.example, r1.example, ");
+        assert!(said.contains(&expected), "{said}");
+        assert!(said.contains(" and 2 more)"), "{said}");
+        assert!(!said.contains("dTpw"), "{said}");
     }
 }

@@ -310,13 +310,9 @@ impl Layout {
     ) -> Result<Self, Error> {
         let found = found.map_err(|problem| Error::new(place, "reading the archive", problem))?;
         let tree = Tree::Tar(std::sync::Arc::new(found));
-        if tree
-            .size(Path::new("index.json"))
-            .await
-            .ok()
-            .flatten()
-            .is_none()
-        {
+        let index = tree.size(Path::new("index.json")).await;
+        let index = index.map_err(|problem| Error::new(place, "reading the archive", problem))?;
+        if index.is_none() {
             let problem =
                 Problem::Broken("it holds no index.json, so it is no OCI layout".to_owned());
             return Err(Error::new(place, "reading the archive", problem));

@@ -80,7 +80,7 @@ fn look(tar: &[u8]) {
     let Ok(files) = files_of(Cursor::new(tar)) else {
         return;
     };
-    for (name, (start, size)) in files {
+    for (name, (start, size)) in files.into_found() {
         assert!(
             name.components()
                 .all(|part| matches!(part, Component::Normal(_))),

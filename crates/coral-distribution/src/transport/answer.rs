@@ -71,7 +71,21 @@ pub(crate) async fn read_document(response: Response, limit: usize) -> Result<By
         let text = "the answer is empty (not a registry, or a proxy in between)".to_owned();
         return Err(Error::new(host, asked, Problem::Permanent(text)));
     }
-    Ok(body)
+    match compressed(&body) {
+        Some(problem) => Err(Error::new(host, asked, problem)),
+        None => Ok(body),
+    }
+}
+
+/// What a document is that came compressed, which was not asked for: it is not decoded, since its
+/// digest is that of other bytes.
+fn compressed(body: &[u8]) -> Option<Problem> {
+    let kinds: [(&[u8], &str); 2] = [(&[0x1f, 0x8b], "gzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "zstd")];
+    let (_, kind) = kinds.iter().find(|(magic, _)| body.starts_with(magic))?;
+    Some(Problem::Permanent(format!(
+        "the answer came compressed with {kind}, which was not asked for: have the registry, or the \
+         proxy in between, not compress it"
+    )))
 }
 
 /// Reads an answer's body; more than `limit` bytes is an error.
@@ -253,5 +267,20 @@ mod tests {
         let long = clean(&"é".repeat(1000));
         assert_eq!(long.chars().count(), MAX_MESSAGE + 1);
         assert!(long.ends_with('…'));
+    }
+
+    /// Regression: a manifest that was compressed on the way had a wrong digest, five times.
+    #[test]
+    fn a_document_that_came_compressed_is_said_to_be_so_and_comes_again_like_that() {
+        for (body, kind) in [
+            (&b"\x1f\x8b\x08\0"[..], "gzip"),
+            (&b"\x28\xb5\x2f\xfd"[..], "zstd"),
+        ] {
+            let problem = compressed(body).unwrap();
+            assert!(problem.to_string().contains(kind), "{problem}");
+            let disposition = problem.disposition();
+            assert_eq!(disposition, crate::Disposition::WaitForChange);
+        }
+        assert!(compressed(b"{}").is_none());
     }
 }

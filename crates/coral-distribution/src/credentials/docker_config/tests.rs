@@ -179,7 +179,8 @@ fn a_configuration_from_elsewhere_runs_no_helper_and_says_so() {
     let hint = |name: &str| credentials.hint_for(&Repository::parse(name).unwrap());
     assert!(hint("gcr.io/a/b").unwrap().contains("gcloud"));
     assert!(hint("quay.io/a/b").unwrap().contains("desktop"));
-    assert_eq!(hint("docker.io/a/b"), None);
+    let others = "config.json has none for it (it has ghcr.io)";
+    assert_eq!(hint("docker.io/a/b").unwrap(), others);
     let unknown = Host::parse("gcr.io").unwrap();
     assert!(credentials.candidates(&unknown, None).is_empty());
 }

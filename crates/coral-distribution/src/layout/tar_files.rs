@@ -1,0 +1,332 @@
+//! The files inside a tar, found by its heads; nothing is unpacked.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::Problem;
+
+/// More files than any layout has.
+const MAX_ENTRIES: usize = 1_000_000;
+/// More than the head of one file has, with a long name and whatever else stands before it.
+const MAX_HEAD: usize = 256 * 1024;
+/// Longer than the name of any file of a layout; others are passed over.
+const MAX_NAME: usize = 255;
+/// The file that says which images there are.
+const INDEX: &str = "index.json";
+
+/// Heads, which are read into memory, of a length within bounds; what lies between them is sought
+/// over.
+struct Heads<'a, R> {
+    tar: R,
+    /// How much the next head may have yet.
+    left: &'a Cell<usize>,
+}
+
+impl<R: Read> Read for Heads<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left.get() == 0 && !buffer.is_empty() {
+            let why =
+                format!("the name of a file, or what stands before it, has over {MAX_HEAD} bytes");
+            return Err(std::io::Error::other(why));
+        }
+        let most = buffer.len().min(self.left.get());
+        let length = self.tar.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - length);
+        Ok(length)
+    }
+}
+
+impl<R: Seek> Seek for Heads<'_, R> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.tar.seek(to)
+    }
+}
+
+/// Refuses a compressed tar by name: it is read in place, which needs its bytes as they are.
+fn uncompressed<R: Read + Seek>(mut tar: R) -> Result<R, Problem> {
+    let fail = |error: std::io::Error| {
+        let text = crate::transport::clean(&error.to_string());
+        Problem::Broken(format!("cannot be read: {text}"))
+    };
+    let mut head = Vec::new();
+    tar.by_ref().take(6).read_to_end(&mut head).map_err(fail)?;
+    tar.seek(SeekFrom::Start(0)).map_err(fail)?;
+    let kinds: [(&[u8], &str); 4] = [
+        (&[0x1f, 0x8b], "gzip"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        (b"BZh", "bzip2"),
+        (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
+    ];
+    let kind = kinds.iter().find(|(magic, _)| head.starts_with(magic));
+    match kind {
+        Some((_, kind)) => Err(Problem::Broken(format!(
+            "it is compressed with {kind}: decompress it first"
+        ))),
+        None => Ok(tar),
+    }
+}
+
+/// The files of a tar, by their names.
+#[derive(Debug, Default)]
+pub(super) struct TarFiles {
+    /// Where each file's bytes begin, and how many there are.
+    found: HashMap<PathBuf, (u64, u64)>,
+    /// What is there and cannot be read, and why.
+    odd: HashMap<PathBuf, &'static str>,
+}
+
+impl TarFiles {
+    /// Where a file's bytes begin, and how many there are.
+    pub(super) fn find(&self, name: &Path) -> Result<Option<(u64, u64)>, Problem> {
+        match (self.found.get(name), self.odd.get(name)) {
+            (Some(place), _) => Ok(Some(*place)),
+            (None, Some(why)) => Err(Problem::Broken(format!("{} {why}", name.display()))),
+            (None, None) => Ok(None),
+        }
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn into_found(self) -> HashMap<PathBuf, (u64, u64)> {
+        self.found
+    }
+
+    fn count(&self) -> usize {
+        self.found.len() + self.odd.len()
+    }
+
+    /// Takes in one more entry of a tar of so many bytes.
+    fn take_in<R: Read>(
+        &mut self,
+        entry: &tar::Entry<'_, R>,
+        name: PathBuf,
+        length: u64,
+    ) -> Result<(), Problem> {
+        let why = match entry.header().entry_type() {
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                let (start, size) = (entry.raw_file_position(), entry.size());
+                if start.checked_add(size).is_none_or(|end| end > length) {
+                    return Err(Problem::Broken(format!(
+                        "{} is said to have {size} bytes, which is more than the archive has: it \
+                         was cut, or is no layout",
+                        shown(&name)
+                    )));
+                }
+                return self.put(name, (start, size));
+            }
+            tar::EntryType::Link => match self.linked(entry) {
+                Some(place) => return self.put(name, place),
+                None => "is a hard link to what is not before it in the archive",
+            },
+            tar::EntryType::Symlink => "is a symbolic link in the archive, and none is followed",
+            tar::EntryType::GNUSparse => {
+                "is a sparse file, which is not read: make the archive without"
+            }
+            // Folders, devices and pipes are nothing that a layout has.
+            _ => return Ok(()),
+        };
+        self.odd.insert(name, why);
+        Ok(())
+    }
+
+    /// Of two files of one name one would be read and another one looked at.
+    fn put(&mut self, name: PathBuf, place: (u64, u64)) -> Result<(), Problem> {
+        let is_index = name == Path::new(INDEX);
+        if self.found.insert(name, place).is_some() && is_index {
+            return Err(Problem::Broken(format!("it holds {INDEX} twice")));
+        }
+        Ok(())
+    }
+
+    /// The file that a hard link stands for, where it came before: that is how programs write a
+    /// file that has two names.
+    fn linked<R: Read>(&self, entry: &tar::Entry<'_, R>) -> Option<(u64, u64)> {
+        let target = entry.link_name().ok()??;
+        self.found.get(&plain(&target).ok()?).copied()
+    }
+}
+
+/// The files of a tar.
+pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
+    let fail = |error: std::io::Error| {
+        let text = crate::transport::clean(&error.to_string());
+        Problem::Broken(format!("not a tar, or a broken one: {text}"))
+    };
+    let mut tar = uncompressed(tar)?;
+    let length = tar.seek(SeekFrom::End(0)).map_err(fail)?;
+    tar.seek(SeekFrom::Start(0)).map_err(fail)?;
+    let mut files = TarFiles::default();
+    let left = Cell::new(MAX_HEAD);
+    let mut archive = tar::Archive::new(Heads { tar, left: &left });
+    for entry in archive.entries_with_seek().map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        left.set(MAX_HEAD);
+        if files.count() == MAX_ENTRIES {
+            return Err(Problem::Broken(format!("more than {MAX_ENTRIES} files")));
+        }
+        let name = entry.path().map_err(fail)?;
+        // Of what is no file the name does not matter.
+        let name = match plain(&name) {
+            Ok(name) => name,
+            Err(problem) if entry.header().entry_type().is_file() => return Err(problem),
+            Err(_) => continue,
+        };
+        if name.as_os_str().len() <= MAX_NAME {
+            files.take_in(&entry, name, length)?;
+        }
+    }
+    Ok(files)
+}
+
+/// A name inside the archive without `./`. One that leads out of it is refused, although nothing
+/// is ever unpacked: such an archive is not to be trusted.
+fn plain(name: &Path) -> Result<PathBuf, Problem> {
+    let mut clean = PathBuf::new();
+    for component in name.components() {
+        match component {
+            Component::Normal(part) => clean.push(part),
+            Component::CurDir => {}
+            _ => {
+                let text = format!(
+                    "it holds a file named {}, which leads out of it",
+                    shown(name)
+                );
+                return Err(Problem::Unsafe(text));
+            }
+        }
+    }
+    Ok(clean)
+}
+
+/// A name fit to be shown.
+fn shown(name: &Path) -> String {
+    format!("{:?}", crate::transport::clean(&name.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Disposition;
+
+    /// An archive of these entries: kind, name, what it links to, size, and the bytes that follow.
+    fn archive(entries: &[(tar::EntryType, &str, &str, u64, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (kind, name, target, size, bytes) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_path(name).unwrap();
+            if !target.is_empty() {
+                header.set_link_name(target).unwrap();
+            }
+            header.set_size(*size);
+            header.set_cksum();
+            builder.append(&header, *bytes).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn found(entries: &[(tar::EntryType, &str, &str, u64, &[u8])]) -> Result<TarFiles, Problem> {
+        files_of(std::io::Cursor::new(archive(entries)))
+    }
+
+    /// Regression: a file with two names was "not there" under the second one.
+    #[test]
+    fn a_hard_link_is_the_file_that_came_before_it() {
+        use tar::EntryType::{Link, Regular};
+        let files = found(&[
+            (Regular, "blobs/a", "", 4, b"text"),
+            (Link, "blobs/b", "./blobs/a", 0, b""),
+            (Link, "blobs/c", "blobs/d", 0, b""),
+            (Link, "blobs/e", "../a", 0, b""),
+        ]);
+        let files = files.unwrap();
+        let at = |name: &str| files.find(Path::new(name));
+        assert_eq!(at("blobs/b").unwrap(), at("blobs/a").unwrap());
+        for name in ["blobs/c", "blobs/e"] {
+            let said = at(name).unwrap_err().to_string();
+            assert!(said.contains("is a hard link"), "{said}");
+        }
+        assert_eq!(at("blobs/x").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_layout_is_said_by_name() {
+        use tar::EntryType::{Regular, Symlink};
+        for (entries, said) in [
+            (
+                vec![(Symlink, "index.json", "/etc/passwd", 0, &b""[..])],
+                "index.json is a symbolic link",
+            ),
+            (
+                vec![
+                    (Regular, "index.json", "", 4, b"text"),
+                    (Regular, "./index.json", "", 4, b"next"),
+                ],
+                "it holds index.json twice",
+            ),
+            (
+                vec![(Regular, "index.json", "", 1 << 40, b"text")],
+                "\"index.json\" is said to have 1099511627776 bytes",
+            ),
+        ] {
+            let index = found(&entries).and_then(|files| files.find(Path::new(INDEX)));
+            let problem = index.unwrap_err();
+            assert!(problem.to_string().contains(said), "{problem}");
+            assert_eq!(problem.disposition(), Disposition::WaitForChange);
+        }
+    }
+
+    /// The length is the archive's word, and the bytes need not be on disk.
+    #[test]
+    fn a_name_without_end_is_not_read_into_memory() {
+        for kind in [
+            tar::EntryType::GNULongName,
+            tar::EntryType::GNULongLink,
+            tar::EntryType::XHeader,
+        ] {
+            let file = tempfile::tempfile().unwrap();
+            let size = 8 << 20;
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size);
+            header.set_entry_type(kind);
+            header.set_cksum();
+            let mut builder = tar::Builder::new(&file);
+            builder
+                .append(&header, std::io::repeat(b'x').take(size))
+                .unwrap();
+            header.set_size(0);
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_cksum();
+            builder.append(&header, std::io::empty()).unwrap();
+            drop(builder);
+            (&file).seek(SeekFrom::Start(0)).unwrap();
+            let refused = files_of(&file).unwrap_err();
+            assert!(
+                refused.to_string().contains("has over 262144 bytes"),
+                "{kind:?}: {refused}"
+            );
+            assert_eq!(refused.disposition(), Disposition::WaitForChange);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_long_and_no_layout_has_is_passed_over() {
+        let file = tempfile::tempfile().unwrap();
+        let mut builder = tar::Builder::new(&file);
+        for name in ["x".repeat(10_000), "index.json".to_owned()] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(4);
+            builder
+                .append_data(&mut header, name, &b"text"[..])
+                .unwrap();
+        }
+        drop(builder);
+        (&file).seek(SeekFrom::Start(0)).unwrap();
+        let files = files_of(&file).unwrap().into_found();
+        assert_eq!(
+            files.into_keys().collect::<Vec<_>>(),
+            [Path::new("index.json")]
+        );
+    }
+}
