@@ -4,6 +4,30 @@
 //! meaning of its own (references, durations, schedules), a second type holds it, and one call
 //! makes the one from the other and names every problem with its path:
 //! [`RegistryMirror::settings`]. Start reading at [`documents::read`] and [`RegistryMirror`].
+//! ```
+//! use coral_api::documents::{self, Object};
+//!
+//! let yaml = "
+//! apiVersion: stvz.io/v1
+//! kind: RegistryMirror
+//! metadata: {name: web}
+//! spec:
+//!   registry: {name: local}
+//!   repositories:
+//!     - name: debian
+//!       tags: [bookworm-slim]
+//! ";
+//! let documents = documents::read("web.yaml", yaml).expect("the file is well-formed");
+//! let Object::RegistryMirror(mirror) = &documents[0].object else {
+//!     panic!("the first document is a mirror");
+//! };
+//! let settings = mirror.settings().expect("the mirror has no problem");
+//! assert_eq!(settings.repositories.len(), 1);
+//!
+//! // Errors name the file, the line and what to do.
+//! let errors = documents::read("web.yaml", &yaml.replace("tags", "tag")).unwrap_err();
+//! assert!(errors[0].to_string().starts_with("web.yaml:"));
+//! ```
 
 mod duration;
 mod label_selector;

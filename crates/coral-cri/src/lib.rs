@@ -7,6 +7,19 @@
 //!
 //! Nothing here decides what should be on a node, keeps state, or retries: each call is one
 //! request with a deadline and a typed error. Start reading at [`ImageRuntime`].
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use coral_cri::{Containerd, ImageRuntime};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = Containerd::new(Path::new("/run/containerd/containerd.sock"))?;
+//! for image in runtime.list().await? {
+//!     println!("{} {:?}: {} bytes", image.id, image.names, image.size);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod containerd;
 mod error;

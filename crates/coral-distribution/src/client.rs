@@ -19,6 +19,19 @@ use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
 use crate::transport::{Body, Transport, authority_of, is_html, refusal};
 
 /// One pool of connections and one cache of tokens; cloning shares them.
+/// A process needs one client for all its registries that take the same options:
+///
+/// ```
+/// use coral_distribution::{Client, ClientOptions, Credentials};
+/// use coral_image::ImageRef;
+///
+/// let client = Client::new(ClientOptions::default())?;
+/// let image = ImageRef::parse("debian:bookworm-slim")?;
+/// // Nothing is sent before a verb is called on the repository.
+/// let repository = client.repository(image.repository(), Credentials::none().into());
+/// assert_eq!(repository.repository().to_string(), "docker.io/library/debian");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) transport: Arc<Transport>,

@@ -7,6 +7,26 @@
 //! [`Error`] that answers its [`Category`] and its [`Disposition`]; the caller decides.
 //!
 //! Start reading at [`Client`] and [`RepositoryClient`].
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use coral_distribution::{Client, ClientOptions, Credentials};
+//! use coral_image::ImageRef;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let image = ImageRef::parse("quay.io/prometheus/node-exporter:v1.8.2")?;
+//! let client = Client::new(ClientOptions::default())?;
+//! // The credentials that `docker login` stored.
+//! let credentials = Arc::new(Credentials::load_user(None)?);
+//! let repository = client.repository(image.repository(), credentials);
+//! match repository.head(&image.version()).await {
+//!     Ok(Some(manifest)) => println!("{} of {} bytes", manifest.digest, manifest.size),
+//!     Ok(None) => println!("there is no such tag"),
+//!     Err(error) => println!("{} ({:?})", error, error.category()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod abandoned;
 mod addresses;

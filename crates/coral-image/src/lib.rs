@@ -3,6 +3,17 @@
 //! Nothing here does I/O, reads a clock or knows about HTTP or Kubernetes. What comes from outside
 //! is turned into a validated value once, by the `parse` function of its type; everything after
 //! works on values that cannot be malformed. Start reading at [`ImageRef`] and [`Manifest`].
+//! ```
+//! use coral_image::{ImageRef, destination_path};
+//!
+//! let image = ImageRef::parse("debian:bookworm-slim")?;
+//! assert_eq!(image.repository().to_string(), "docker.io/library/debian");
+//! // Where a mirror puts it: the host becomes the first part of the path.
+//! let path = destination_path(image.repository())?;
+//! assert_eq!(path.as_str(), "docker.io/library/debian");
+//! assert!(ImageRef::parse("debian:a tag").is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod destination;
 mod digest;

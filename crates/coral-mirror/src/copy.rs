@@ -134,6 +134,34 @@ impl std::ops::AddAssign for Bytes {
 }
 
 /// Copies images. Cheap to clone; all clones share the knowledge of running copies.
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use coral_distribution::{Client, ClientOptions, Credentials};
+/// use coral_image::ImageRef;
+/// use coral_mirror::{Copier, CopyOptions, CopyRequest, Site};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new(ClientOptions::default())?;
+/// let site = |image: &ImageRef| {
+///     let repository = client.repository(image.repository(), Credentials::none().into());
+///     Site::new(repository.into(), image.repository())
+/// };
+/// let source = ImageRef::parse("debian:bookworm-slim")?;
+/// let destination = ImageRef::parse("registry.example/docker.io/library/debian:bookworm-slim")?;
+/// let request = CopyRequest {
+///     source: site(&source),
+///     source_version: source.version(),
+///     destination: site(&destination),
+///     destination_version: destination.version(),
+///     options: CopyOptions::default(),
+///     report: Arc::new(|event| println!("{event:?}")),
+/// };
+/// let copied = Copier::default().copy(&request).await?;
+/// println!("{}: {} bytes sent, {} spared", copied.digest, copied.moved, copied.spared);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Copier {
     blobs: Arc<Blobs>,

@@ -8,6 +8,24 @@
 //! client. `status` says how a mirror stands in the words of the API. `engine` wires it all
 //! together for one process, and `fleet` keeps the right mirrors running in it. Start reading at
 //! [`Engine`] and [`Copier`].
+//! A process starts one engine and runs its mirrors in it; [`Mirror`] shows how one is made.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use coral_mirror::{Engine, EngineLimits, InProcess, Mirror, Observer, Until};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example(mirror: Mirror, observer: Arc<dyn Observer>) {
+//! let engine = Engine::start(InProcess::default(), EngineLimits::default(), observer);
+//! let stop = CancellationToken::new();
+//! // One pass; `Until::Stopped` keeps the mirror in step.
+//! engine
+//!     .run(mirror, Until::OnePass, stop, |summary| println!("{summary:?}"))
+//!     .await;
+//! engine.stop().await;
+//! # }
+//! ```
 
 mod access;
 mod bandwidth;

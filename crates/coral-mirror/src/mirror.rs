@@ -11,6 +11,46 @@ use crate::prune::Destination;
 use crate::snapshot::Snapshot;
 
 /// A mirror and how it reaches its registries.
+/// ```
+/// use std::sync::Arc;
+///
+/// use coral_api::documents::{self, Object};
+/// use coral_distribution::{Client, ClientOptions, Credentials};
+/// use coral_image::Host;
+/// use coral_mirror::{Access, Creations, Mirror, Paces, Verify};
+///
+/// let yaml = "
+/// apiVersion: stvz.io/v1
+/// kind: RegistryMirror
+/// metadata: {name: web}
+/// spec:
+///   registry: {name: local}
+///   repositories: [{name: debian, tags: [bookworm-slim]}]
+/// ";
+/// let documents = documents::read("web.yaml", yaml).expect("the file is well-formed");
+/// let Object::RegistryMirror(document) = &documents[0].object else {
+///     panic!("the first document is a mirror");
+/// };
+/// let client = Client::new(ClientOptions::default())?;
+/// let mirror = Mirror {
+///     name: "default/web".to_owned(),
+///     settings: document.settings().expect("the mirror has no problem"),
+///     access: Access {
+///         client: client.clone(),
+///         destination_client: client,
+///         destination: Host::parse("127.0.0.1:5000")?,
+///         source_credentials: Arc::new(Credentials::none()),
+///         destination_credentials: Arc::new(Credentials::none()),
+///         paces: Paces::default(),
+///         bandwidth: None,
+///         creations: Creations::default(),
+///     },
+///     changed: false,
+///     verify: Verify::default(),
+///     restored: None,
+/// };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Mirror {
     /// `namespace/name`.

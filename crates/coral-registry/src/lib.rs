@@ -7,6 +7,22 @@
 //!
 //! Start reading at `front.rs` for the protocol, and at `store/file/durable.rs` for what
 //! "durable" means here.
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use coral_registry::{FileStore, Registry, Settings};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = FileStore::open(Path::new("/var/lib/registry"))?;
+//! let mut metrics = prometheus_client::registry::Registry::default();
+//! let registry = Registry::new(std::sync::Arc::new(store) as std::sync::Arc<dyn coral_registry::Store>, &mut metrics);
+//! registry.configure(Settings::default());
+//! // An axum router; `coral_rt::serve` serves it with limits and TLS.
+//! let router = registry.router();
+//! # let _ = router;
+//! # Ok(())
+//! # }
+//! ```
 
 mod access;
 mod front;

@@ -169,6 +169,31 @@ pub trait Source: Send + Sync + 'static {
 
 /// What can be written. Everything is durable when its future resolves with `Ok`, but for the
 /// bytes of an upload that is not committed yet.
+/// A blob is uploaded, then committed under its digest:
+///
+/// ```
+/// use bytes::Bytes;
+/// use coral_image::{Algorithm, Digest, RepositoryPath};
+/// use coral_registry::{FileStore, Source, Store};
+///
+/// # let runtime = tokio::runtime::Runtime::new()?;
+/// # runtime.block_on(async {
+/// let folder = tempfile::tempdir()?;
+/// let store = FileStore::open(folder.path())?;
+/// let repository = RepositoryPath::parse("team-a/shop")?;
+/// let digest = Digest::sha256(b"a layer");
+///
+/// let upload = store.begin_upload(&repository, Algorithm::Sha256).await?;
+/// let mut writer = store.write_upload(&repository, upload).await?;
+/// writer.append(vec![Bytes::from_static(b"a layer")]).await?;
+/// // Bytes that do not hash to the digest are refused here.
+/// writer.commit(digest).await?;
+///
+/// assert_eq!(store.stat_blob(&repository, &digest).await?, Some(7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Store: Source {
     /// Starts an upload. `algorithm` is a hint which digest it will be committed under.
     fn begin_upload<'a>(

@@ -2,6 +2,16 @@
 //!
 //! Every role of the binary is started through here, so that all of them log, stop, serve and
 //! report their health alike. Nothing here knows what a registry or an image is.
+//! ```
+//! use coral_rt::Health;
+//!
+//! let health = Health::default();
+//! assert!(!health.is_ready());
+//! health.set_ready();
+//! assert!(health.is_ready());
+//! // `/readyz` also asks this each time.
+//! health.check_with(|| Err("the disk is gone".to_owned()));
+//! ```
 
 mod error_chain;
 mod follow;

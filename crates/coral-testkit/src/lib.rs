@@ -7,6 +7,17 @@
 //! HTTP (`/_control/`), and a [`CountingProxy`] to look at what goes over a wire.
 //!
 //! The fakes have state and behave like the thing itself; nothing here is scripted call by call.
+//! ```
+//! use coral_testkit::{FaultRegistry, ImageBuilder};
+//!
+//! # let runtime = tokio::runtime::Runtime::new()?;
+//! # runtime.block_on(async {
+//! let registry = FaultRegistry::start().await;
+//! registry.load("team/web", &ImageBuilder::new(1).layer_of(1024).tag("1").build());
+//! assert_eq!(registry.repositories(), ["team/web"]);
+//! # });
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod connect_proxy;
 mod image;

@@ -8,6 +8,18 @@
 //! Start reading at [`decide`](decide()), which is pure. [`run`](run()) keeps a [`World`] up to date
 //! from watches (`store.rs`, `world/build.rs`) and serves admission reviews (`server.rs`,
 //! `review.rs`).
+//! ```
+//! use coral_webhook::{Namespace, World, decide};
+//! use serde_json::json;
+//!
+//! let pod = json!({
+//!     "metadata": {"annotations": {"image.stvz.io/inject": "pull-policy"}},
+//!     "spec": {"containers": [{"name": "web", "image": "debian:bookworm-slim"}]},
+//! });
+//! let namespace = Namespace { name: "team-a".to_owned(), ..Namespace::default() };
+//! let decision = decide(&pod, &namespace, &World::default());
+//! assert_eq!(decision.warnings, Vec::<String>::new());
+//! ```
 
 mod decide;
 #[cfg(test)]
