@@ -34,7 +34,7 @@ use crate::changes::Topic;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
-use decide::{Action, Plan, decide, is_settled};
+use decide::{Action, decide, has_ended, is_settled, troubled};
 use places::Places;
 
 /// Waits after one build's failures.
@@ -76,9 +76,25 @@ impl BuildsPart {
         let seen = self.observe(build, now).await?;
         let plan = decide(&seen);
         for action in &plan.actions {
-            self.apply(build, action).await?;
+            if let Err(error) = self.apply(build, action).await {
+                // A history that cannot be cleaned does not change what the run came to.
+                if has_ended(build) {
+                    return Err(error);
+                }
+                let hint = if error.is_forbidden() {
+                    format!(
+                        "; `coral grant --builds {}` prints what Coral needs",
+                        key.namespace
+                    )
+                } else {
+                    String::new()
+                };
+                let status = troubled(build, &format!("{error}{hint}"), now);
+                self.publish(key, build, &status).await?;
+                return Err(error);
+            }
         }
-        self.publish(key, build, &plan).await?;
+        self.publish(key, build, &plan.status).await?;
         Ok(plan.next)
     }
 
@@ -119,15 +135,15 @@ impl BuildsPart {
         &self,
         key: &ObjectKey,
         build: &ImageBuild,
-        plan: &Plan,
+        status: &ImageBuildStatus,
     ) -> Result<(), ApiError> {
         let before = build.status.as_ref();
         let written = self
             .writer
-            .publish_status::<ImageBuild, ImageBuildStatus>(key, before, &plan.status)
+            .publish_status::<ImageBuild, ImageBuildStatus>(key, before, status)
             .await;
         match written {
-            Ok(true) => self.tell(build, &plan.status).await,
+            Ok(true) => self.tell(build, status).await,
             Ok(false) => {}
             // Deleted meanwhile.
             Err(error) if error.is_not_found() => {}
@@ -157,7 +173,7 @@ impl BuildsPart {
                 let note = format!("the Job {job} runs the build");
                 events.normal(build, &is.reason, note).await;
             }
-            _ if matches!(is.reason.as_str(), reason::WAITING | reason::PUBLISHING) => {}
+            _ if reason::NEEDS_NO_PERSON.contains(&is.reason.as_str()) => {}
             _ => events.warning(build, &is.reason, note).await,
         }
         if phase.is_final() {

@@ -110,7 +110,7 @@ pub(super) fn is_settled(build: &ImageBuild) -> bool {
 }
 
 /// Whether the run that the spec asks for has ended, as the status says.
-fn has_ended(build: &ImageBuild) -> bool {
+pub(super) fn has_ended(build: &ImageBuild) -> bool {
     let Some(status) = &build.status else {
         return false;
     };
@@ -524,6 +524,34 @@ impl Deciding<'_> {
             conditions: Some(conditions),
         }
     }
+}
+
+/// What the status says when something could not be done: nothing of it has come about.
+pub(super) fn troubled(build: &ImageBuild, says: &str, now: Timestamp) -> ImageBuildStatus {
+    let key = build.spec.run_key();
+    let before = build.status.clone().unwrap_or_default();
+    let is_of_run = before.run.as_ref() == Some(&key);
+    let mut status = if is_of_run {
+        before
+    } else {
+        ImageBuildStatus {
+            conditions: before.conditions,
+            ..ImageBuildStatus::default()
+        }
+    };
+    let generation = build.metadata.generation;
+    status.observed_generation = generation;
+    status.phase = status.phase.or(Some(BuildPhase::Pending));
+    let mut conditions = status.conditions.take().unwrap_or_default();
+    let saying = Saying {
+        kind: kind::READY,
+        truth: Truth::False,
+        reason: reason::APPLY_FAILED,
+        message: says,
+    };
+    conditions::set(&mut conditions, &saying, generation, now);
+    status.conditions = Some(conditions);
+    status
 }
 
 fn invalid(problems: &[Problem]) -> Come {

@@ -27,3 +27,7 @@ pub(super) const ALSO_TO_FAILED: &str = "AlsoToFailed";
 pub(super) const TIMED_OUT: &str = "TimedOut";
 pub(super) const EVICTED: &str = "Evicted";
 pub(super) const POD_LOST: &str = "PodLost";
+pub(super) const APPLY_FAILED: &str = "ApplyFailed";
+
+/// Reasons that pass by themselves.
+pub(super) const NEEDS_NO_PERSON: [&str; 4] = [WAITING, PUBLISHING, SUPERSEDED, SUSPENDED];

@@ -154,6 +154,12 @@ async fn a_job_that_cannot_be_made_is_tried_again_later_and_the_status_does_not_
         1,
         "not before its time"
     );
-    let said = json!(writes.to("/imagebuilds/shop/status")).to_string();
-    assert!(!said.contains("shop-"), "{said}");
+    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(said["status"]["phase"], "Pending");
+    assert_eq!(said["status"]["job"], Value::Null);
+    let ready = &said["status"]["conditions"][0];
+    assert_eq!(ready["reason"], "ApplyFailed");
+    let message = ready["message"].as_str().unwrap();
+    assert!(message.contains("the server says Forbidden"), "{message}");
+    assert!(message.contains("coral grant --builds team-a"), "{message}");
 }
