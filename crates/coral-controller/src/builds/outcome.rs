@@ -134,15 +134,25 @@ impl Seen<'_> {
     }
 
     fn timed_out(&self, pod: Option<&Pod>) -> Standing {
-        let during = match pod.map(|pod| (current_step(pod), waiting(pod))) {
-            Some((Some(step), _)) => format!(", in the step {}", step.name()),
-            Some((None, Some((_, why)))) => format!(": {why}"),
-            Some((None, None)) | None => pod
-                .and_then(unschedulable)
-                .map_or_else(String::new, |why| format!(": no node takes the pod: {why}")),
+        // The step that ran was killed, and looks like one that failed.
+        let killed = pod.and_then(failed_step);
+        let step = killed.map(|(step, _)| step);
+        let step = step.or_else(|| pod.and_then(current_step));
+        let during = step.map_or_else(String::new, |step| format!(", in the step {}", step.name()));
+        let why = pod.and_then(waiting).map(|(_, why)| why);
+        let unscheduled = || {
+            Some(format!(
+                "no node takes the pod: {}",
+                masked(unschedulable(pod?)?)
+            ))
         };
-        let says = format!("did not end within {}{during}", self.timeout);
-        Standing::failed(reason::TIMED_OUT, says)
+        let why = why.filter(|_| killed.is_none()).or_else(unscheduled);
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let says = format!("did not end within {}{during}{why}", self.timeout);
+        Standing {
+            lines: killed.and_then(|(_, ended)| lines(ended)),
+            ..Standing::failed(reason::TIMED_OUT, says)
+        }
     }
 
     fn failed(&self, pod: &Pod) -> Standing {
@@ -352,12 +362,17 @@ fn step_failed(step: Step, ended: &ContainerStateTerminated) -> Standing {
         }
         Some(why) => format!("the step {name} ended with exit code {code}: {why}"),
     };
-    let lines = masked(ended.message.as_deref().unwrap_or_default());
-    let lines = last(lines.trim(), MAX_MESSAGE);
     Standing {
-        lines: (!lines.is_empty()).then_some(lines),
+        lines: lines(ended),
         ..Standing::failed(reason, says)
     }
+}
+
+/// The last lines of a step, without what looks like a credential.
+fn lines(ended: &ContainerStateTerminated) -> Option<String> {
+    let lines = masked(ended.message.as_deref().unwrap_or_default());
+    let lines = last(lines.trim(), MAX_MESSAGE);
+    (!lines.is_empty()).then_some(lines)
 }
 
 fn succeeded(pod: &Pod) -> Standing {

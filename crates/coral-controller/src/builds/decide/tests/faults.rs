@@ -78,10 +78,11 @@ fn a_build_that_fills_the_disk_is_evicted_with_the_words_of_the_node() {
 
 #[test]
 fn a_build_that_never_ends_is_ended_by_its_timeout_and_says_in_which_step() {
-    let runs = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
-    let inits = json!([went_well("fetch"), container("build", &runs)]);
+    let killed = died("build", 137, "Error", "line 7");
+    let waits = container("push", &json!({"waiting": {"reason": "PodInitializing"}}));
     let plan = said(&json!({
-        "phase": "Failed", "reason": "DeadlineExceeded", "initContainerStatuses": inits,
+        "phase": "Failed", "reason": "DeadlineExceeded",
+        "initContainerStatuses": [went_well("fetch"), killed], "containerStatuses": [waits],
     }));
     says(
         &plan,
@@ -89,6 +90,14 @@ fn a_build_that_never_ends_is_ended_by_its_timeout_and_says_in_which_step() {
         "TimedOut",
         "within 30m0s, in the step build",
     );
+    assert_eq!(plan.status.message.as_deref(), Some("line 7"));
+    let pulling = json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}});
+    let plan = said(&json!({
+        "phase": "Failed", "reason": "DeadlineExceeded",
+        "initContainerStatuses": [went_well("fetch"), container("build", &pulling)],
+    }));
+    let part = "in the step build: the image of the step build cannot be pulled";
+    says(&plan, BuildPhase::Failed, "TimedOut", part);
     // The Job's own deadline takes the pod away.
     let mut gone = running(seen());
     change_job(&mut gone, |job| {
