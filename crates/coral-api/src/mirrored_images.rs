@@ -167,6 +167,8 @@ pub enum MirroredState {
     Failing,
     /// It failed as often as `retry.limit` says.
     Error,
+    /// It waits for room at the destination, which is full.
+    Waiting,
     /// It is complete at the destination, and its source has it no longer.
     SourceGone,
     /// A value of a newer Coral.

@@ -16,7 +16,32 @@ use crate::open_uploads::OpenUploads;
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
-use crate::transport::{Body, Transport, authority_of, is_html, refusal};
+use crate::transport::{Body, Transport, authority_of, is_html, read_document, refusal};
+
+/// What is read of an answer about room.
+const MAX_ROOM: usize = 64 * 1024;
+
+/// What `/coral/v1/storage` says.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Space {
+    stored: u64,
+    uploads: u64,
+    limit: Option<u64>,
+    free: Option<u64>,
+    min_free: Option<u64>,
+}
+
+impl Space {
+    fn room(self) -> Option<u64> {
+        let used = self.stored.saturating_add(self.uploads);
+        let below_limit = self.limit.map(|limit| limit.saturating_sub(used));
+        // A floor of 0 is none.
+        let disk = self.free.zip(self.min_free.filter(|floor| *floor > 0));
+        let above_floor = disk.map(|(free, floor)| free.saturating_sub(floor));
+        below_limit.into_iter().chain(above_floor).min()
+    }
+}
 
 /// One pool of connections and one cache of tokens; cloning shares them.
 /// A process needs one client for all its registries that take the same options:
@@ -109,6 +134,35 @@ impl Client {
         Err(Error::new(host, asked, refusal(response).await))
     }
 
+    /// Asks a registry of Coral how many bytes may still be pushed to it; `None` if it has no
+    /// bound, or does not say so, as other registries.
+    pub async fn room(&self, host: &Host, credentials: &Credentials) -> Result<Option<u64>, Error> {
+        const ASKED: &str = "asking for its room";
+        let fitting = credentials.candidates(host, None);
+        let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
+        let session = Session::strict(transport, auth, fitting);
+        let url = self.base(host).and_then(|base| {
+            let url = base.join("/coral/v1/storage");
+            url.map_err(|error| Problem::Options(error.to_string()))
+        });
+        let ask = Ask {
+            method: Method::GET,
+            url: url.map_err(|problem| Error::new(host, ASKED, problem))?,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            scopes: Vec::new(),
+            asked: ASKED.to_owned(),
+            attempts: 0,
+        };
+        let response = session.send(ask).await?;
+        if !response.status().is_success() {
+            return Ok(None);
+        }
+        let body = read_document(response, MAX_ROOM).await?;
+        let space: Option<Space> = serde_json::from_slice(&body).ok();
+        Ok(space.and_then(Space::room))
+    }
+
     /// From now on sends a name and a password to this host without being asked for them, where
     /// there are any: for a registry that answers strangers too, but not with what they need.
     pub fn expect_basic(&self, host: &Host) {
@@ -158,5 +212,31 @@ impl Client {
         };
         Url::parse(&format!("{scheme}://{authority}/v2/"))
             .map_err(|_| Problem::Options(format!("{host} cannot be written as a URL")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_what_the_tighter_bound_leaves() {
+        let space = |limit, free, min_free| Space {
+            stored: 60,
+            uploads: 10,
+            limit,
+            free,
+            min_free,
+        };
+        for (space, room) in [
+            (space(None, None, None), None),
+            (space(Some(100), None, None), Some(30)),
+            (space(Some(50), None, None), Some(0)),
+            (space(Some(100), Some(45), Some(20)), Some(25)),
+            (space(None, Some(45), Some(60)), Some(0)),
+            (space(None, Some(45), Some(0)), None),
+        ] {
+            assert_eq!(space.room(), room, "{space:?}");
+        }
     }
 }

@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod amount;
 mod destination;
 mod digest;
 mod manifest;
@@ -24,6 +25,7 @@ mod reference;
 pub mod media_type;
 pub mod select;
 
+pub use amount::Amount;
 pub use destination::{DestinationError, destination_path};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use manifest::{

@@ -39,6 +39,8 @@ pub enum Which {
     Failed,
     /// Those that are mirrored, and that their sources have no longer.
     SourceGone,
+    /// Those that the destination has no room for now.
+    Waiting,
 }
 
 /// A page of a mirror's images, in the order of their destinations.

@@ -108,6 +108,13 @@ pub enum Event<'a> {
         /// How many images the mirror has.
         images: usize,
     },
+    /// Of a mirror: its destination is full, and images wait for room there. Said once.
+    WaitsForRoom {
+        /// What the destination says.
+        error: &'a str,
+    },
+    /// Of a mirror: no image waits for room any more.
+    RoomAgain,
     /// Its tag was deleted at the destination.
     Pruned {
         /// Whether its source has it no longer; otherwise no mirror selects it any more.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coral_image::Digest;
+use coral_image::{Amount, Digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,10 @@ pub enum Cause {
     /// It may pass by itself, and the other side said when to ask again.
     After(Duration),
     /// The destination is full: room has to be made there.
-    NoRoom,
+    NoRoom {
+        /// Bytes that are known to be needed; 0: that is not known.
+        needed: u64,
+    },
     /// Only a change of spec, credential or tag can mend it.
     Refusal,
 }
@@ -81,7 +84,7 @@ impl Cause {
         match self {
             Self::Transient => false,
             Self::After(asked) => asked > LONGEST_OF_ONCE,
-            Self::NoRoom | Self::Refusal => true,
+            Self::NoRoom { .. } | Self::Refusal => true,
         }
     }
 }
@@ -128,8 +131,32 @@ pub enum ImageState {
     Failing(String),
     /// Failed as often as the limit says, or more.
     Error(String),
+    /// The destination has no room for it now, which is no failure.
+    Waiting(Lack),
     /// Complete at the destination, and its source has it no longer.
     SourceGone(Absence),
+}
+
+/// What an image lacks at a destination that is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    /// Bytes that are known to be needed; 0: that is not known.
+    pub needed: u64,
+    /// Bytes that there is room for, if the destination says so.
+    pub free: Option<u64>,
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("waiting for room at the destination")?;
+        if self.needed > 0 {
+            write!(f, ": {} needed", Amount(self.needed))?;
+            if let Some(free) = self.free {
+                write!(f, ", {} free", Amount(free))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What of an image is no longer at its source.
@@ -221,7 +248,7 @@ impl ImageStatus {
         let at_limit = self.attempts >= policy.limit.max(1);
         let wait = match cause {
             Cause::Refusal if at_limit => None,
-            Cause::NoRoom => Some(policy.max_backoff.min(MAX_BACKOFF)),
+            Cause::NoRoom { .. } => Some(policy.max_backoff.min(MAX_BACKOFF)),
             Cause::Transient if at_limit => Some(policy.max_backoff.min(MAX_BACKOFF)),
             Cause::After(asked) => Some(
                 asked
@@ -235,6 +262,16 @@ impl ImageStatus {
             ImageState::Error(error)
         } else {
             ImageState::Failing(error)
+        };
+    }
+
+    /// The destination has no room for the image. It is tried again once the destination says that
+    /// there is room; one that says nothing is tried at the longest wait of all.
+    pub fn waits_for_room(&mut self, lack: Lack, now: Timestamp) {
+        *self = Self {
+            state: ImageState::Waiting(lack),
+            attempts: 0,
+            next_try: now.checked_add(MAX_BACKOFF).ok(),
         };
     }
 
@@ -331,10 +368,29 @@ mod tests {
 
     #[test]
     fn a_full_destination_is_tried_at_the_longest_wait_from_the_beginning() {
-        let status = failed_times(1, Cause::NoRoom);
+        let full = Cause::NoRoom { needed: 0 };
+        let status = failed_times(1, full);
         assert_eq!(status.state, ImageState::Failing("broken".into()));
         assert_eq!(status.next_try, Some(at(1060)));
-        assert!(Cause::NoRoom.ends_at_once());
+        assert!(full.ends_at_once());
+    }
+
+    #[test]
+    fn what_waits_for_room_has_not_failed_and_says_what_it_lacks() {
+        let mut status = failed_times(2, Cause::Transient);
+        let lack = |needed, free| Lack { needed, free };
+        status.waits_for_room(lack(3 << 30, Some(1 << 20)), at(1000));
+        assert_eq!((status.attempts, status.next_try), (0, Some(at(1600))));
+        let ImageState::Waiting(said) = status.state else {
+            panic!("{status:?}");
+        };
+        let said = said.to_string();
+        assert_eq!(
+            said,
+            "waiting for room at the destination: 3.0 GiB needed, 1.0 MiB free"
+        );
+        let said = lack(0, Some(1)).to_string();
+        assert_eq!(said, "waiting for room at the destination");
     }
 
     #[test]

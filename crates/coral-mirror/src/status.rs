@@ -20,11 +20,14 @@ impl Snapshot {
         let images = || self.images.iter();
         let failures = failures(&self.repositories, images());
         let is_gone = |image: &&MirroredImage| image.state == MirroredState::SourceGone;
-        let waits = |image: &&MirroredImage| !image.is_held() && !image.has_failed();
+        let waits = |image: &&MirroredImage| image.state == MirroredState::Waiting;
+        let is_pending =
+            |image: &&MirroredImage| !image.is_held() && !image.has_failed() && !waits(image);
         let mut status = RegistryMirrorStatus {
             desired: Some(count(self.images.len())),
             mirrored: Some(count(images().filter(|image| image.is_held()).count())),
-            pending: Some(count(images().filter(waits).count())),
+            pending: Some(count(images().filter(is_pending).count())),
+            waiting: Some(count(images().filter(waits).count())),
             failed: Some(count(images().filter(|image| image.has_failed()).count())),
             source_gone: Some(count(images().filter(is_gone).count())),
             pruning: Some(self.pruning),
@@ -54,6 +57,7 @@ impl Summary {
             desired: Some(count(self.desired)),
             mirrored: Some(count(self.mirrored)),
             pending: Some(count(self.pending)),
+            waiting: Some(count(self.waiting)),
             failed: Some(count(self.failed())),
             source_gone: Some(count(self.source_gone)),
             pruning: Some(self.pruning),

@@ -8,6 +8,7 @@ mod found;
 mod guard;
 mod ledger;
 mod report;
+mod room;
 mod summary;
 mod timing;
 mod turns;
@@ -43,6 +44,7 @@ use crate::state::{RetryPolicy, Until};
 use guard::Guard;
 pub(crate) use ledger::MISSED;
 use ledger::{Action, Ledger, Trust, Verification};
+use room::RoomWatch;
 use timing::{first_pass, next_pass, sleep_until};
 use turns::Turns;
 use verdict::{Verdict, judge};
@@ -108,6 +110,8 @@ enum Found {
     Compared(Key, Result<Difference, CompareError>),
     Verified(Key, Result<BTreeSet<Digest>, CopyError>),
     Pruned(usize, Result<Pruned, PruneError>),
+    /// Bytes that there is room for at the destination, if it says so.
+    Room(Option<u64>),
 }
 
 struct Driver<Q: Queue> {
@@ -131,6 +135,7 @@ struct Driver<Q: Queue> {
     doubted: HashMap<usize, Vec<Tag>>,
     /// Whether tags are deleted.
     guard: Guard,
+    room: RoomWatch,
     until: Until,
     turns: Turns,
 }
@@ -178,6 +183,7 @@ impl<Q: Queue> Driver<Q> {
             pruning: BTreeSet::new(),
             doubted: HashMap::new(),
             guard,
+            room: RoomWatch::default(),
             until,
             turns,
         }
@@ -252,7 +258,9 @@ impl<Q: Queue> Driver<Q> {
             return None;
         }
         let pass = self.next_pass.filter(|_| until == Until::Stopped);
-        self.ledger.wake_at().into_iter().chain(pass).min()
+        let room = self.room.next_look(self.ledger.waiting());
+        let next = self.ledger.wake_at().into_iter();
+        next.chain(pass).chain(room).min()
     }
 
     fn ask_what_is_due(&mut self, now: Timestamp) {
@@ -269,6 +277,7 @@ impl<Q: Queue> Driver<Q> {
         for action in self.ledger.actions(now) {
             self.act(action, now);
         }
+        self.ask_for_room(now);
         self.ask_to_prune();
     }
 
@@ -338,6 +347,7 @@ impl<Q: Queue> Driver<Q> {
             Found::Compared(key, compared) => self.fold_in_compared(&key, compared).await,
             Found::Verified(key, found) => self.fold_in_verified(&key, found).await,
             Found::Pruned(repository, pruned) => self.fold_in_pruned(repository, pruned),
+            Found::Room(room) => self.fold_in_room(room),
         }
     }
 

@@ -37,6 +37,8 @@ mod missed;
 mod publicity;
 #[path = "copying/restart.rs"]
 mod restart;
+#[path = "copying/room.rs"]
+mod room;
 
 /// A source, a destination, and a client for both.
 struct Pair {

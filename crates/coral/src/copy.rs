@@ -121,7 +121,7 @@ async fn copy_with_retries(
             cause if cause.ends_at_once() => return Err(error),
             _ if attempt >= policy.limit => return Err(error),
             Cause::After(asked) => asked.max(wait),
-            Cause::Transient | Cause::NoRoom | Cause::Refusal => wait,
+            Cause::Transient | Cause::NoRoom { .. } | Cause::Refusal => wait,
         };
         let next = crate::terminal::seconds(wait);
         terminal.line(&format!(

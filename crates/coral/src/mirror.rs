@@ -313,6 +313,7 @@ pub(crate) fn in_words(total: &Summary) -> String {
         (total.pending, "pending"),
         (total.failing - repositories.failing, "failing"),
         (total.errors - repositories.errors, "in error"),
+        (total.waiting, "waiting for room"),
         (
             repositories.failing + repositories.errors,
             "repositories with tags that cannot be listed or deleted",

@@ -145,6 +145,8 @@ impl Observer for Terminal {
             | Event::TagMoved { .. }
             | Event::PruningPaused { .. }
             | Event::PruningStaysPaused { .. }
+            | Event::WaitsForRoom { .. }
+            | Event::RoomAgain
             | Event::Pruned { .. }
             | Event::WouldPrune { .. }
             | Event::Unmatched { .. }

@@ -310,3 +310,55 @@ fn what_the_registry_refused_is_tried_again_when_its_document_changes() {
     let repository = format!("{}/team/app", source.folder_name());
     assert_eq!(up.wait_for(&repository, "1", SOON), digest);
 }
+
+/// The room is taken by an upload that is open, and is back once that is cancelled.
+#[test]
+#[ignore = "needs docker-registry, skopeo; run by cargo xtask test"]
+fn a_mirror_waits_for_room_without_failing_and_goes_on_when_there_is_some() {
+    const LIMIT: usize = 1 << 20;
+    let home = scratch();
+    let (source, digest) = source(home.path());
+    let files = Files::new(home.path());
+    let limit = format!("  storage: {{limit: \"{LIMIT}\", minFree: \"0\"}}\n");
+    files.write("registry.yaml", &[&registry(&limit)]);
+    let data = home.path().join("data");
+    let mut up = Up::start(&files.0, &data, &["--plain-http", &source.host()]);
+    let base = format!("http://{}", up.host());
+    let uploads = format!("{base}/v2/team/other/blobs/uploads/");
+    let begun = until("the registry takes an upload", SOON, || {
+        let begun = http::request(&["--request", "POST", &uploads]);
+        (begun.status == 202).then_some(begun)
+    });
+    let upload = format!("{base}{}", begun.header("location").unwrap());
+    let filler = home.path().join("filler");
+    fs::write(&filler, vec![7; LIMIT]).unwrap();
+    let body = format!("@{}", filler.display());
+    let sent = http::request(&["--request", "PATCH", "--data-binary", &body, &upload]);
+    assert_eq!(sent.status, 202);
+
+    files.write("mirror.yaml", &[&mirror(&source)]);
+    let line = up.process().wait_for_line("images wait for room", SOON);
+    assert!(line.contains("1.0 MiB"), "{line}");
+    let status = http::get(&format!("{base}/status.json")).json();
+    let waits = &status["mirrors"][0];
+    assert_eq!(
+        (&waits["waiting"], &waits["failed"]),
+        (&1.into(), &0.into()),
+        "{waits}"
+    );
+    let image = &waits["images"][0];
+    assert_eq!(image["state"], "Waiting", "{image}");
+    let message = image["message"].as_str().unwrap();
+    assert!(message.contains("needed"), "{message}");
+
+    assert_eq!(http::request(&["--request", "DELETE", &upload]).status, 204);
+    let repository = format!("{}/team/app", source.folder_name());
+    assert_eq!(up.wait_for(&repository, "1", SOON), digest);
+    up.process()
+        .wait_for_line("no image waits for room any more", SOON);
+    assert!(
+        !up.process().shown().contains("failed "),
+        "{}",
+        up.process().shown()
+    );
+}

@@ -22,6 +22,9 @@ pub struct RegistryMirrorStatus {
     /// How many of them are still to be copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<i64>,
+    /// How many of them wait for room at the destination, which is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<i64>,
     /// How many of them could not be copied at the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<i64>,

@@ -297,6 +297,15 @@ fn sayings(
         (true, None, _) => said(READY, true, "Mirrored", mirrored.clone()),
         (_, _, Some(conflict)) => said(READY, false, "Conflict", conflict.to_string()),
         _ if suspended => said(READY, false, "Suspended", mirrored.clone()),
+        _ if counted.waiting.unwrap_or(0) > 0 => said(
+            READY,
+            false,
+            "WaitingForRoom",
+            format!(
+                "{mirrored}; {} wait for room at the destination, which is full",
+                counted.waiting.unwrap_or(0)
+            ),
+        ),
         _ => said(READY, false, "Incomplete", mirrored.clone()),
     };
     let progressing = if suspended {

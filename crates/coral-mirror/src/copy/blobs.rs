@@ -75,7 +75,7 @@ impl Blobs {
         };
         drop(guard);
         self.end_turn(&place, turn);
-        let bytes = result?;
+        let bytes = result.map_err(|error| error.of_bytes(blob.size))?;
         if bytes.spared > 0 {
             (request.report)(&Event::Spared {
                 bytes: bytes.spared,

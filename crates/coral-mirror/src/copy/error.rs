@@ -32,7 +32,12 @@ pub struct CopyError(#[from] Kind);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
     #[error("{side}")]
-    Distribution { side: Side, source: AskError },
+    Distribution {
+        side: Side,
+        source: AskError,
+        /// Bytes that were to be written.
+        needed: u64,
+    },
     #[error("none of its platforms was asked for ({wanted}); it has {available}")]
     NoPlatform { wanted: String, available: String },
     #[error("its platform was not asked for ({wanted}); it is for {platform}")]
@@ -58,13 +63,25 @@ pub(crate) enum Kind {
 
 impl CopyError {
     pub(crate) fn at(side: Side, source: impl Into<AskError>) -> Self {
-        let source = source.into();
-        Self(Kind::Distribution { side, source })
+        let (source, needed) = (source.into(), 0);
+        Self(Kind::Distribution {
+            side,
+            source,
+            needed,
+        })
+    }
+
+    /// The same, of what has so many bytes.
+    pub(super) fn of_bytes(mut self, bytes: u64) -> Self {
+        if let Kind::Distribution { needed, .. } = &mut self.0 {
+            *needed = bytes;
+        }
+        self
     }
 
     /// Whether the source said that this was too much for now.
     pub(super) fn is_refusal_of_source(&self) -> bool {
-        let Kind::Distribution { side, source } = &self.0 else {
+        let Kind::Distribution { side, source, .. } = &self.0 else {
             return false;
         };
         matches!(source, AskError::Request(error) if error.category() == Category::RateLimited)
@@ -79,7 +96,10 @@ impl CopyError {
     /// What the failure asks for.
     pub fn cause(&self) -> Cause {
         match &self.0 {
-            Kind::Distribution { source, .. } => source.cause(),
+            Kind::Distribution { source, needed, .. } => match source.cause() {
+                Cause::NoRoom { .. } => Cause::NoRoom { needed: *needed },
+                cause => cause,
+            },
             _ => Cause::Refusal,
         }
     }
@@ -103,7 +123,7 @@ pub(crate) fn cause_of(error: &Error) -> Cause {
     match error.disposition() {
         Disposition::Retry => Cause::Transient,
         Disposition::RetryAfter(wait) => Cause::After(wait),
-        Disposition::WaitForRoom => Cause::NoRoom,
+        Disposition::WaitForRoom => Cause::NoRoom { needed: 0 },
         Disposition::WaitForChange => Cause::Refusal,
     }
 }

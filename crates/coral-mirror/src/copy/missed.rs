@@ -25,7 +25,7 @@ impl Missed {
         Self {
             count: 1,
             first: Some(chain(error)),
-            may_pass: !matches!(error.cause(), Cause::NoRoom | Cause::Refusal),
+            may_pass: !matches!(error.cause(), Cause::NoRoom { .. } | Cause::Refusal),
             is_rate_limited: error.category() == Category::RateLimited.as_str(),
         }
     }

@@ -6,6 +6,7 @@ mod image;
 mod missed;
 mod page;
 mod record;
+mod room;
 mod shift;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use super::summary::{Repositories, Summary};
 use crate::expand::Wanted;
 use crate::outcome::Failure;
 use crate::progress::Key;
-use crate::state::{Cause, ImageState, ImageStatus, RetryPolicy, Until};
+use crate::state::{Cause, ImageState, ImageStatus, Lack, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
@@ -116,7 +117,10 @@ impl Ledger {
     /// What failed is to be looked at again, whatever it waits for.
     pub(super) fn retry(&mut self) {
         let failed = |phase: Phase, status: &ImageStatus| {
-            let has_failed = matches!(status.state, ImageState::Failing(_) | ImageState::Error(_));
+            let has_failed = matches!(
+                status.state,
+                ImageState::Failing(_) | ImageState::Error(_) | ImageState::Waiting(_)
+            );
             phase == Phase::Resting && has_failed
         };
         for repository in &mut self.repositories {
@@ -355,9 +359,16 @@ impl Ledger {
         self.change(key, |image| {
             image.phase = Phase::Resting;
             image.looked = Some(now);
-            image
-                .status
-                .failed(failure.error, failure.cause, policy, now, jitter);
+            match (failure.cause, until) {
+                (Cause::NoRoom { needed }, Until::Stopped) => {
+                    image
+                        .status
+                        .waits_for_room(Lack { needed, free: None }, now);
+                }
+                (cause, _) => image
+                    .status
+                    .failed(failure.error, cause, policy, now, jitter),
+            }
             until.bounds(&mut image.status);
             (image.wanted.clone(), image.status.clone())
         })
@@ -430,6 +441,7 @@ impl Ledger {
             pending: counts.pending,
             failing: counts.failing,
             errors: counts.errors,
+            waiting: counts.waiting,
             repositories: Repositories::default(),
             source_gone: counts.gone,
             pruning: PruningStatus::default(),
@@ -444,7 +456,10 @@ impl Ledger {
             match repository.status.state {
                 ImageState::Failing(_) => summary.repositories.failing += 1,
                 ImageState::Error(_) => summary.repositories.errors += 1,
-                ImageState::Pending | ImageState::Mirrored(_) | ImageState::SourceGone(_) => {}
+                ImageState::Pending
+                | ImageState::Mirrored(_)
+                | ImageState::Waiting(_)
+                | ImageState::SourceGone(_) => {}
             }
         }
         summary.failing += summary.repositories.failing;

@@ -5,7 +5,7 @@ use crate::expand::Wanted;
 use crate::outcome::Failure;
 use crate::progress::{Event, Key, Subject};
 use crate::queue::Queue;
-use crate::state::NextTry;
+use crate::state::{ImageState, NextTry};
 
 impl<Q: Queue> Driver<Q> {
     pub(super) fn image_failed(&mut self, key: &Key, failure: Failure) {
@@ -19,6 +19,17 @@ impl<Q: Queue> Driver<Q> {
         else {
             return;
         };
+        if matches!(status.state, ImageState::Waiting(_)) {
+            // One line for all of them.
+            if self.room.is_news() {
+                self.observe_as(
+                    &self.mirror.name,
+                    None,
+                    &Event::WaitsForRoom { error: &error },
+                );
+            }
+            return;
+        }
         let event = Event::Failed {
             error: &error,
             category: &category,

@@ -23,6 +23,8 @@ pub struct Summary {
     pub failing: usize,
     /// Failed as often as the limit says.
     pub errors: usize,
+    /// Waiting for room at the destination, which is full.
+    pub waiting: usize,
     /// Of those failing or in error: repositories whose tags could not be listed, or deleted.
     pub repositories: Repositories,
     /// Of those mirrored: their source has them no longer.
@@ -58,6 +60,7 @@ impl Summary {
             pending: sum.pending + one.pending,
             failing: sum.failing + one.failing,
             errors: sum.errors + one.errors,
+            waiting: sum.waiting + one.waiting,
             repositories: Repositories {
                 failing: sum.repositories.failing + one.repositories.failing,
                 errors: sum.repositories.errors + one.repositories.errors,

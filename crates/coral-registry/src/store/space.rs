@@ -1,5 +1,6 @@
 //! How much a store may hold, and how much there is: plain values.
 
+use coral_image::Amount;
 use serde::Serialize;
 
 const GIB: u64 = 1 << 30;
@@ -125,18 +126,18 @@ pub struct NoRoom {
 impl std::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let space = &self.space;
-        let stored = Bytes(space.stored);
+        let stored = Amount(space.stored);
         match self.bound {
             Bound::Limit(limit) => {
-                let limit = Bytes(limit);
+                let limit = Amount(limit);
                 write!(f, "{stored} are stored")?;
                 if space.uploads > 0 {
-                    let uploads = Bytes(space.uploads);
+                    let uploads = Amount(space.uploads);
                     write!(f, " and {uploads} are in open uploads")?;
                 }
                 write!(f, ", of {limit} that the storage limit allows")?;
                 if let Some(free) = space.free {
-                    write!(f, " ({} are free on the disk)", Bytes(free))?;
+                    write!(f, " ({} are free on the disk)", Amount(free))?;
                 }
                 write!(
                     f,
@@ -145,7 +146,7 @@ impl std::fmt::Display for NoRoom {
                 )
             }
             Bound::MinFree(min_free) => {
-                let (free, min_free) = (Bytes(space.free.unwrap_or(0)), Bytes(min_free));
+                let (free, min_free) = (Amount(space.free.unwrap_or(0)), Amount(min_free));
                 write!(
                     f,
                     "{free} are free on its disk and pushes leave {min_free} free ({stored} are \
@@ -153,26 +154,6 @@ impl std::fmt::Display for NoRoom {
                      the next garbage collection"
                 )
             }
-        }
-    }
-}
-
-/// An amount for people: three digits and a unit, powers of 1024.
-struct Bytes(u64);
-
-impl std::fmt::Display for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (mut whole, mut rest) = (self.0, 0);
-        let mut units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter();
-        let mut unit = units.next().copied().unwrap_or_default();
-        while whole >= 1024 {
-            rest = whole % 1024;
-            whole /= 1024;
-            unit = units.next().copied().unwrap_or_default();
-        }
-        match (unit, whole) {
-            ("B", _) | (_, 100..) => write!(f, "{whole} {unit}"),
-            _ => write!(f, "{whole}.{} {unit}", rest * 10 / 1024),
         }
     }
 }

@@ -50,6 +50,7 @@ impl ShownImage {
             (MirroredState::Failing, _) => "failing",
             (MirroredState::Error, _) => "error",
             (MirroredState::SourceGone, _) => "source gone",
+            (MirroredState::Waiting, _) => "waiting for room",
             (MirroredState::Pending | MirroredState::Unknown, _) => "pending",
         }
     }

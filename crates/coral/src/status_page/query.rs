@@ -28,6 +28,7 @@ impl PageQuery {
             Some("failed") => Which::Failed,
             Some("missing") => Which::Missing,
             Some("source-gone") => Which::SourceGone,
+            Some("waiting") => Which::Waiting,
             _ => Which::All,
         }
     }
@@ -50,6 +51,7 @@ pub(super) const fn word(which: Which) -> &'static str {
         Which::Missing => "missing",
         Which::Failed => "failed",
         Which::SourceGone => "source-gone",
+        Which::Waiting => "waiting",
     }
 }
 
@@ -72,7 +74,13 @@ mod tests {
 
     #[test]
     fn every_choice_is_read_back_from_its_word() {
-        for which in [Which::All, Which::Missing, Which::Failed, Which::SourceGone] {
+        for which in [
+            Which::All,
+            Which::Missing,
+            Which::Failed,
+            Which::SourceGone,
+            Which::Waiting,
+        ] {
             let query = PageQuery {
                 show: Some(word(which).into()),
                 ..PageQuery::default()

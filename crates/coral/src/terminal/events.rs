@@ -56,6 +56,11 @@ pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (Strin
             images,
         } => paused(source, Some(*new), *vanished, *images),
         Event::PruningStaysPaused { vanished, images } => paused(source, None, *vanished, *images),
+        Event::WaitsForRoom { error } => waits_for_room(source, error),
+        Event::RoomAgain => (
+            "room".to_owned(),
+            format!("mirror {source}: no image waits for room any more"),
+        ),
         Event::Pruned { gone } => (
             "deleted".to_owned(),
             format!("deleted{to}: {}", why_deleted(*gone)),
@@ -119,6 +124,13 @@ fn paused(source: &str, new: Option<usize>, vanished: usize, images: usize) -> (
          --confirm={vanished}`, or until `prune` in its YAML changes"
     );
     (format!("paused {vanished}"), line)
+}
+
+fn waits_for_room(mirror: &str, error: &str) -> (String, String) {
+    let line = format!(
+        "warning: mirror {mirror}: images wait for room, and are copied when there is some: {error}"
+    );
+    ("waits".to_owned(), line)
 }
 
 const fn why_deleted(gone: bool) -> &'static str {

@@ -27,6 +27,8 @@ pub(super) struct Counts {
     pub(super) mirrored: usize,
     pub(super) failing: usize,
     pub(super) errors: usize,
+    /// For room at the destination.
+    pub(super) waiting: usize,
     pub(super) sparse: usize,
     /// Of those mirrored: without some of their referrers.
     pub(super) missed: usize,
@@ -45,6 +47,7 @@ impl Counts {
         let state = match image.status.state {
             ImageState::Failing(_) => Some(&mut self.failing),
             ImageState::Error(_) => Some(&mut self.errors),
+            ImageState::Waiting(_) => Some(&mut self.waiting),
             ImageState::Pending | ImageState::Mirrored(_) | ImageState::SourceGone(_) => {
                 (!is_held).then_some(&mut self.pending)
             }

@@ -46,6 +46,7 @@ fn is_asked_for(which: Which, state: &ImageState) -> bool {
         Which::All => true,
         Which::Missing => !matches!(state, ImageState::Mirrored(_) | ImageState::SourceGone(_)),
         Which::SourceGone => matches!(state, ImageState::SourceGone(_)),
+        Which::Waiting => matches!(state, ImageState::Waiting(_)),
         Which::Failed => has_failed(state),
     }
 }

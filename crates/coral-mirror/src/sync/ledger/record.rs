@@ -154,7 +154,10 @@ impl Repository {
     fn record(&self, settings: &RepositorySettings, images: usize) -> MirroredRepository {
         let message = match &self.status.state {
             ImageState::Failing(message) | ImageState::Error(message) => Some(message),
-            ImageState::Pending | ImageState::Mirrored(_) | ImageState::SourceGone(_) => None,
+            ImageState::Pending
+            | ImageState::Mirrored(_)
+            | ImageState::Waiting(_)
+            | ImageState::SourceGone(_) => None,
         };
         let has_failed = message.is_some();
         MirroredRepository {
@@ -225,6 +228,7 @@ impl Image {
             }
             ImageState::Failing(message) => (MirroredState::Failing, Some(message.clone())),
             ImageState::Error(message) => (MirroredState::Error, Some(message.clone())),
+            ImageState::Waiting(lack) => (MirroredState::Waiting, Some(lack.to_string())),
             ImageState::SourceGone(absence) => {
                 (MirroredState::SourceGone, Some(absence.to_string()))
             }

@@ -106,8 +106,7 @@ fn what_was_refused_as_often_as_the_limit_says_is_looked_at_in_the_next_pass() {
 fn a_single_pass_tries_a_refusal_once_and_a_cut_as_often_as_the_limit_says() {
     for (cause, until, error) in [
         (Cause::Refusal, Until::OnePass, true),
-        (Cause::NoRoom, Until::OnePass, true),
-        (Cause::NoRoom, Until::Stopped, false),
+        (Cause::NoRoom { needed: 0 }, Until::OnePass, true),
         (Cause::Refusal, Until::Stopped, false),
         (Cause::Transient, Until::OnePass, false),
     ] {
@@ -117,6 +116,40 @@ fn a_single_pass_tries_a_refusal_once_and_a_cut_as_often_as_the_limit_says() {
         assert_eq!(is_error, error, "{cause:?} {until:?}");
         assert_eq!(ledger.is_at_rest(), error, "{cause:?} {until:?}");
     }
+}
+
+#[test]
+fn what_waits_for_room_is_tried_when_there_is_room_for_it_and_by_no_pass() {
+    let names = ["a/a:1", "a/b:1", "a/c:1"];
+    let mut ledger = looking_at(Until::Stopped, &names);
+    for (name, needed) in names.iter().zip([300, 500, 200]) {
+        let status = fails(&mut ledger, name, Cause::NoRoom { needed }, 0);
+        assert_eq!((status.attempts, status.next_try), (0, Some(at(600))));
+    }
+    let summary = ledger.summary(None);
+    let counts = (
+        summary.waiting,
+        summary.failing,
+        summary.errors,
+        summary.pending,
+    );
+    assert_eq!(counts, (3, 0, 0, 0));
+    ledger.expanded(0, names.iter().map(|name| wanted(name)).collect(), at(1));
+    ledger.has_room(100, at(500));
+    assert!(due(&mut ledger, 1099).is_empty());
+    // There is room for the first and the last one.
+    ledger.has_room(599, at(1000));
+    assert_eq!(due(&mut ledger, 1000), ["a/a", "a/c"]);
+    let waits = &ledger.images[&wanted("a/b:1").key].status;
+    let lack = Lack {
+        needed: 500,
+        free: Some(599),
+    };
+    assert_eq!(waits.state, ImageState::Waiting(lack));
+    // A destination that says nothing is tried now and then.
+    assert_eq!(due(&mut ledger, 1600), ["a/b"]);
+    // Being tried, it goes on waiting until that ends.
+    assert_eq!(ledger.waiting(), 3);
 }
 
 #[test]

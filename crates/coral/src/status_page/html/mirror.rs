@@ -57,6 +57,7 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
         mirrored,
         sparse,
         source_gone,
+        waiting,
         pruning,
         next_pass,
         ..
@@ -65,6 +66,7 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
         dl.counts {
             div { dt { "Images mirrored" } dd { (mirrored) span.of { " of " (desired) } } }
             div class=@if failed > 0 { "bad" } { dt { "Failing" } dd { (failed) } }
+            @if waiting > 0 { div.bad { dt { "Waiting for room" } dd { (waiting) } } }
             @if source_gone > 0 { div { dt { "Source gone" } dd { (source_gone) } } }
             @if pruning.paused { div.bad { dt { "Pruning" } dd.small {
                 "paused: more than a fifth of the images vanished at their sources in one pass, \
@@ -103,6 +105,7 @@ const fn nothing(which: Which) -> &'static str {
         Which::All => "None yet: tags are being listed, or none is selected.",
         Which::Missing => "Every image is mirrored.",
         Which::Failed => "No image is failing.",
+        Which::Waiting => "No image waits for room.",
         Which::SourceGone => "Every image is at its source.",
     }
 }
@@ -116,6 +119,7 @@ fn choices(mirror: &BoardMirror, chosen: Which) -> Markup {
         (Which::All, "All"),
         (Which::Missing, "Not mirrored"),
         (Which::Failed, "Failing"),
+        (Which::Waiting, "Waiting for room"),
         (Which::SourceGone, "Source gone"),
     ];
     html! {

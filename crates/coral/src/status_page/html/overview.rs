@@ -74,6 +74,7 @@ fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
             div { dt { "Images mirrored" } dd { (total.mirrored) span.of { " of " (total.desired) } } }
             div { dt { "Pending" } dd { (total.pending) } }
             div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (total.failed()) } }
+            @if total.waiting > 0 { div.bad { dt { "Waiting for room" } dd { (total.waiting) } } }
             @if total.source_gone > 0 { div { dt { "Source gone" } dd { (total.source_gone) } } }
             @if total.pruning.paused { div.bad { dt { "Pruning" } dd.small { "paused" } } }
             div { dt { "Moved since the start" } dd { (bytes(total.moved)) } }

@@ -1,0 +1,45 @@
+//! Images that wait for room at the destination.
+
+use jiff::Timestamp;
+
+use super::{Ledger, Phase};
+use crate::progress::Key;
+use crate::state::{ImageState, Lack};
+
+/// What is taken to be needed where that is not known: a manifest has less.
+const UNKNOWN: u64 = 64 << 10;
+
+impl Ledger {
+    /// How many images wait for room.
+    pub(in crate::sync) fn waiting(&self) -> usize {
+        self.agenda.counts.waiting
+    }
+
+    /// The destination has room for so many bytes: as many images as that is enough for are due,
+    /// and the others go on waiting, since each try costs requests at their sources.
+    pub(in crate::sync) fn has_room(&mut self, bytes: u64, now: Timestamp) {
+        let waits = self.images.iter().filter_map(|(key, image)| {
+            let ImageState::Waiting(lack) = image.status.state else {
+                return None;
+            };
+            (image.phase == Phase::Resting).then(|| (key.clone(), lack.needed))
+        });
+        let waits: Vec<(Key, u64)> = waits.collect();
+        let mut left = bytes;
+        for (key, needed) in waits {
+            let takes = if needed == 0 { UNKNOWN } else { needed };
+            let fits = takes <= left;
+            if fits {
+                left -= takes;
+            }
+            self.change(&key, |image| {
+                if fits {
+                    image.phase = Phase::Due;
+                } else {
+                    let free = Some(bytes);
+                    image.status.waits_for_room(Lack { needed, free }, now);
+                }
+            });
+        }
+    }
+}
