@@ -10,6 +10,7 @@
 )]
 
 mod collection;
+mod scrub;
 mod settings;
 mod status;
 mod storage;
@@ -23,6 +24,7 @@ use crate::nullable;
 use crate::rules;
 
 pub use collection::{CollectionSettings, RegistryCollection};
+pub use scrub::{RegistryScrub, ScrubSettings};
 pub use settings::{
     AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings, SpaceSettings,
     StorageSettings,
@@ -103,6 +105,9 @@ pub struct RegistrySpec {
     /// When blobs that nothing holds any more are deleted. They are without it, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gc: Option<RegistryCollection>,
+    /// How content is looked for that the disk has damaged. It is without it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<RegistryScrub>,
     /// Who may build into the registry. Has a meaning in a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds: Option<RegistryBuilds>,

@@ -53,7 +53,8 @@ fn everything_that_can_be_said_is_understood() {
          \x20 hostPath: {path: /srv/app}\n\
          limits: {blobSize: 2Gi, openUploads: 5, uploadExpiry: 2h, connections: 7}\n\
          storage: {size: 10Gi, limit: 8Gi, minFree: 500M}\n\
-         gc: {interval: 10m, grace: 2h, untagged: 7d}\n",
+         gc: {interval: 10m, grace: 2h, untagged: 7d}\n\
+         scrub: {interval: 14d, bandwidth: 50Mi}\n",
     );
     assert_eq!(means.tls_secret.as_deref(), Some("cert"));
     let auth = means.auth.unwrap();
@@ -77,6 +78,9 @@ fn everything_that_can_be_said_is_understood() {
     assert_eq!(gc.interval, Some(Duration::from_mins(10)));
     assert_eq!(gc.grace, Some(Duration::from_hours(2)));
     assert_eq!(gc.untagged, Some(Duration::from_hours(7 * 24)));
+    let scrub = (means.scrub.interval, means.scrub.bandwidth);
+    let fortnight = Duration::from_hours(14 * 24);
+    assert_eq!(scrub, (Some(fortnight), Some(50 << 20)));
     assert_eq!(
         (means.limits.open_uploads, means.limits.connections),
         (Some(5), Some(7))
@@ -135,6 +139,14 @@ fn what_means_nothing_is_named_with_its_line() {
         (
             "storage: {minFree: 5%}",
             "spec.storage.minFree: \"5%\" is not an amount of bytes",
+        ),
+        (
+            "scrub: {interval: 10m}",
+            "spec.scrub.interval: is \"10m\", must be 1h to 365d",
+        ),
+        (
+            "scrub: {bandwidth: fast}",
+            "spec.scrub.bandwidth: \"fast\" is not an amount of bytes",
         ),
         ("gc: {grace: 7d}", "spec.gc.grace: \"7d\" has a unit"),
         ("gc: {untagged: 2y}", "spec.gc.untagged: \"2y\""),

@@ -8,7 +8,7 @@ use coral_image::RepositoryPath;
 
 use super::{
     CollectionSettings, ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryBuilds,
-    RegistryLimits, RegistryStorage, collection,
+    RegistryLimits, RegistryStorage, ScrubSettings, collection, scrub,
 };
 use crate::duration::GoDuration;
 use crate::label_selector::LabelSelector;
@@ -42,6 +42,8 @@ pub struct RegistrySettings {
     pub limits: LimitSettings,
     /// When what nothing holds is deleted.
     pub collection: CollectionSettings,
+    /// How content is looked for that the disk has damaged.
+    pub scrub: ScrubSettings,
     /// Where blobs are kept in a cluster.
     pub storage: StorageSettings,
     /// How many bytes are stored.
@@ -139,6 +141,7 @@ impl Registry {
             layouts: layouts(&mut problems, &spec.image_volumes),
             limits: limits(&mut problems, spec.limits.as_ref()),
             collection: collection::settings(&mut problems, spec.gc.as_ref()),
+            scrub: scrub::settings(&mut problems, spec.scrub.as_ref()),
             storage: storage(&mut problems, spec.storage.as_ref()),
             space: space(&mut problems, spec.storage.as_ref()),
             builds: builds(&mut problems, spec.builds.as_ref()),

@@ -284,6 +284,11 @@ impl<'a> Builder<'a> {
             flag("gc-grace", collection.grace),
             flag("gc-untagged", collection.untagged),
         ];
+        let scrub = self.registry.spec.scrub.clone().unwrap_or_default();
+        let scrub = [
+            flag("scrub-interval", scrub.interval),
+            flag("scrub-bandwidth", scrub.bandwidth),
+        ];
         let storage = self.registry.spec.storage.clone().unwrap_or_default();
         let folder = storage.empty_dir.and_then(|folder| folder.size_limit);
         let space = [
@@ -293,7 +298,7 @@ impl<'a> Builder<'a> {
             ),
             flag("storage-min-free", storage.min_free),
         ];
-        let given = limits.chain(collection).chain(space).flatten();
+        let given = limits.chain(collection).chain(scrub).chain(space).flatten();
         fixed.into_iter().chain(given).collect()
     }
 

@@ -159,7 +159,7 @@ impl Loading<'_> {
                 },
                 limits: limits(&means.limits),
                 collection: collection(&means.collection),
-                scrub: ScrubSettings::default(),
+                scrub: scrub(means.scrub),
                 space: space(means.space),
                 layouts,
                 names: vec![],
@@ -285,6 +285,15 @@ fn limits(means: &LimitSettings) -> Limits {
         blob_bytes: means.blob_bytes,
         open_uploads: means.open_uploads.map_or(usual.open_uploads, u64::from),
         upload_expiry: means.upload_expiry.unwrap_or(usual.upload_expiry),
+        ..usual
+    }
+}
+
+fn scrub(means: coral_api::ScrubSettings) -> ScrubSettings {
+    let usual = ScrubSettings::default();
+    ScrubSettings {
+        interval: means.interval.unwrap_or(usual.interval),
+        bandwidth: means.bandwidth.unwrap_or(usual.bandwidth),
         ..usual
     }
 }

@@ -453,7 +453,11 @@ fn the_bounds_of_the_storage_are_the_registrys_flags() {
 
 #[test]
 fn the_pod_is_what_pod_security_restricted_admits() {
-    let mut seen = fresh(&json!({"limits": {"blobSize": "1Gi"}, "gc": {"untagged": "7d"}}));
+    let mut seen = fresh(&json!({
+        "limits": {"blobSize": "1Gi"},
+        "gc": {"untagged": "7d"},
+        "scrub": {"interval": "14d", "bandwidth": "0"},
+    }));
     settle(&mut seen);
     let set = json!(seen.found.stateful_set.as_deref().unwrap());
     let pod = &set["spec"]["template"]["spec"];
@@ -480,6 +484,8 @@ fn the_pod_is_what_pod_security_restricted_admits() {
         "--host=10.96.0.7:5000",
         "--max-blob-size=1Gi",
         "--gc-untagged=7d",
+        "--scrub-interval=14d",
+        "--scrub-bandwidth=0",
     ] {
         assert!(arguments.contains(part), "{arguments}");
     }
