@@ -41,11 +41,17 @@ pub(crate) struct Gauges {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct MirrorGauges {
     pub(crate) ready: bool,
+    pub(crate) desired: i64,
     pub(crate) mirrored: i64,
     pub(crate) pending: i64,
     pub(crate) failed: i64,
     /// Of those mirrored: their source has them no longer.
     pub(crate) source_gone: i64,
+    /// Whether no tag is deleted, since many images vanished.
+    pub(crate) prune_paused: bool,
+    pub(crate) copied_bytes: i64,
+    /// When the next pass begins, in seconds since 1970.
+    pub(crate) next_pass: Option<i64>,
     /// End of the last look at the source, in seconds since 1970, if nothing failed in it.
     pub(crate) last_success: Option<i64>,
     /// Shown while no success is known, so that an alert on the age has a value: when the mirror
@@ -55,8 +61,9 @@ pub(crate) struct MirrorGauges {
 
 impl MirrorGauges {
     /// The numbers of images, by state.
-    pub(crate) fn counts(&self) -> [(&'static str, i64); 3] {
+    pub(crate) fn counts(&self) -> [(&'static str, i64); 4] {
         [
+            ("desired", self.desired),
             ("mirrored", self.mirrored),
             ("pending", self.pending),
             ("failed", self.failed),
@@ -130,10 +137,14 @@ fn of_mirror(mirror: &RegistryMirror) -> MirrorGauges {
     let last = status.last_sync.as_ref();
     MirrorGauges {
         ready: is_ready(conditions),
+        desired: status.desired.unwrap_or_default(),
         mirrored: status.mirrored.unwrap_or_default(),
         pending: status.pending.unwrap_or_default(),
         failed,
         source_gone: status.source_gone.unwrap_or_default(),
+        prune_paused: status.pruning.is_some_and(|pruning| pruning.paused),
+        copied_bytes: status.bytes_copied.unwrap_or_default(),
+        next_pass: status.next_sync.as_ref().map(|next| next.0.as_second()),
         last_success: last
             .filter(|_| failed == 0 && failures == 0)
             .map(|last| last.0.as_second()),
@@ -196,20 +207,20 @@ impl Part for GaugesPart {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
     use crate::store::Store;
 
-    fn mirror(status: &Value) -> RegistryMirror {
+    pub(crate) fn mirror(status: &Value) -> RegistryMirror {
         let spec = json!({"registry": {"name": "reg"}, "repositories": []});
         let object =
             json!({"metadata": {"name": "m", "namespace": "a"}, "spec": spec, "status": status});
         serde_json::from_value(object).unwrap()
     }
 
-    fn condition(status: &str) -> Value {
+    pub(crate) fn condition(status: &str) -> Value {
         json!({"type": "Ready", "status": status, "reason": "R", "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z"})
     }
@@ -252,7 +263,11 @@ mod tests {
         assert!(text(&metrics).contains("coral_objects_without_gauges 3"));
     }
 
-    fn decided(mirrors: Vec<RegistryMirror>, registries: &[&str], nodes: &[Value]) -> Gauges {
+    pub(crate) fn decided(
+        mirrors: Vec<RegistryMirror>,
+        registries: &[&str],
+        nodes: &[Value],
+    ) -> Gauges {
         let registries = registries.iter().map(|ready| {
             let object = json!({"metadata": {"name": "reg", "namespace": "a"}, "spec": {},
                 "status": {"conditions": [condition(ready)]}});
@@ -286,7 +301,7 @@ mod tests {
         ]
     }
 
-    fn text(metrics: &Metrics) -> String {
+    pub(crate) fn text(metrics: &Metrics) -> String {
         let mut registry = prometheus_client::registry::Registry::default();
         metrics.register(&mut registry);
         let mut text = String::new();
@@ -296,7 +311,8 @@ mod tests {
 
     #[test]
     fn what_objects_say_is_what_the_gauges_show() {
-        let well = json!({"mirrored": 5, "pending": 1, "failed": 0, "sourceGone": 2,
+        let well = json!({"desired": 6, "mirrored": 5, "pending": 1, "failed": 0, "sourceGone": 2,
+            "bytesCopied": 70, "nextSync": "2026-01-01T01:00:10Z", "pruning": {"paused": true},
             "lastSync": "2026-01-01T00:00:10Z", "conditions": [condition("True")]});
         let node = |generation, ready| json!({"observedGeneration": generation, "conditions": [condition(ready)]});
         let nodes = [
@@ -312,6 +328,10 @@ mod tests {
         let shown = text(&metrics);
         for line in [
             r#"coral_mirror_images{namespace="a",mirror="m",state="mirrored"} 5"#,
+            r#"coral_mirror_images{namespace="a",mirror="m",state="desired"} 6"#,
+            r#"coral_mirror_prune_paused{namespace="a",mirror="m"} 1"#,
+            r#"coral_mirror_copied_bytes{namespace="a",mirror="m"} 70"#,
+            r#"coral_mirror_next_pass_timestamp_seconds{namespace="a",mirror="m"} 1767229210"#,
             r#"coral_mirror_images{namespace="a",mirror="m",state="pending"} 1"#,
             r#"coral_mirror_source_gone_images{namespace="a",mirror="m"} 2"#,
             r#"coral_mirror_ready{namespace="a",mirror="m"} 1"#,

@@ -1,5 +1,9 @@
 //! What the controller counts.
 
+#[cfg(test)]
+mod alerts;
+mod sources;
+
 use std::time::Duration;
 
 use coral_api::GoDuration;
@@ -13,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::ObjectKey;
 use crate::gauges::Gauges;
+pub(crate) use sources::Sources;
 
 /// How a pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -103,6 +108,11 @@ pub(crate) struct Metrics {
     mirror_images: Family<MirrorImagesLabels, Gauge>,
     mirror_source_gone: Family<MirrorLabels, Gauge>,
     mirror_last_success: Family<MirrorLabels, Gauge>,
+    mirror_next_pass: Family<MirrorLabels, Gauge>,
+    mirror_prune_paused: Family<MirrorLabels, Gauge>,
+    mirror_copied_bytes: Family<MirrorLabels, Gauge>,
+    mirror_failed_attempts: Family<MirrorLabels, Counter>,
+    sources: Sources,
     registry_ready: Family<RegistryLabels, Gauge>,
     nodes_behind: Gauge,
     omitted: Gauge,
@@ -124,6 +134,11 @@ impl Default for Metrics {
             mirror_images: Family::default(),
             mirror_source_gone: Family::default(),
             mirror_last_success: Family::default(),
+            mirror_next_pass: Family::default(),
+            mirror_prune_paused: Family::default(),
+            mirror_copied_bytes: Family::default(),
+            mirror_failed_attempts: Family::default(),
+            sources: Sources::default(),
             registry_ready: Family::default(),
             nodes_behind: Gauge::default(),
             omitted: Gauge::default(),
@@ -152,6 +167,7 @@ impl Metrics {
             self.leading.clone(),
         );
         self.register_gauges(registry);
+        registry.register_collector(Box::new(self.sources.clone()));
     }
 
     fn register_gauges(&self, registry: &mut Registry) {
@@ -162,7 +178,7 @@ impl Metrics {
         );
         registry.register(
             "coral_mirror_images",
-            "Images of the RegistryMirror, by state: mirrored, pending, failed",
+            "Images of the RegistryMirror: those desired, and of them those mirrored, pending, failed",
             self.mirror_images.clone(),
         );
         registry.register(
@@ -175,6 +191,26 @@ impl Metrics {
             "End of the last pass of the RegistryMirror in which nothing failed; while none is known, \
              when it began to fail or was made",
             self.mirror_last_success.clone(),
+        );
+        registry.register(
+            "coral_mirror_next_pass_timestamp_seconds",
+            "When the next pass of the RegistryMirror begins",
+            self.mirror_next_pass.clone(),
+        );
+        registry.register(
+            "coral_mirror_prune_paused",
+            "1 while the RegistryMirror deletes no tag since many images vanished at their sources",
+            self.mirror_prune_paused.clone(),
+        );
+        registry.register(
+            "coral_mirror_copied_bytes",
+            "Bytes copied since the RegistryMirror was made",
+            self.mirror_copied_bytes.clone(),
+        );
+        registry.register(
+            "coral_mirror_failed_attempts",
+            "Attempts at images and repositories of the RegistryMirror that failed; each is made again",
+            self.mirror_failed_attempts.clone(),
         );
         registry.register(
             "coral_registry_ready",
@@ -211,6 +247,16 @@ impl Metrics {
             ready.set(i64::from(mirror.ready));
             let gone = self.mirror_source_gone.get_or_create(&labels);
             gone.set(mirror.source_gone);
+            let paused = self.mirror_prune_paused.get_or_create(&labels);
+            paused.set(i64::from(mirror.prune_paused));
+            let copied = self.mirror_copied_bytes.get_or_create(&labels);
+            copied.set(mirror.copied_bytes);
+            if let Some(next) = mirror.next_pass {
+                self.mirror_next_pass.get_or_create(&labels).set(next);
+            } else {
+                // Suspended, or no pass has ended: an older time would look overdue.
+                self.mirror_next_pass.remove(&labels);
+            }
             // A pass that failed leaves the time of the last one that did not.
             let is_new = !before.mirrors.contains_key(key);
             let unknown = is_new.then_some(mirror.no_success_since);
@@ -224,9 +270,18 @@ impl Metrics {
         }
         let gone = before.mirrors.iter();
         for (key, mirror) in gone.filter(|(key, _)| !now.mirrors.contains_key(key)) {
-            self.mirror_ready.remove(&MirrorLabels::of(key));
-            self.mirror_source_gone.remove(&MirrorLabels::of(key));
-            self.mirror_last_success.remove(&MirrorLabels::of(key));
+            let labels = MirrorLabels::of(key);
+            for gauge in [
+                &self.mirror_ready,
+                &self.mirror_source_gone,
+                &self.mirror_last_success,
+                &self.mirror_next_pass,
+                &self.mirror_prune_paused,
+                &self.mirror_copied_bytes,
+            ] {
+                gauge.remove(&labels);
+            }
+            self.mirror_failed_attempts.remove(&labels);
             for (state, _) in mirror.counts() {
                 let labels = MirrorImagesLabels::of(key, state);
                 self.mirror_images.remove(&labels);
@@ -269,6 +324,23 @@ impl Metrics {
                 histogram.observe(took.get().as_secs_f64());
             }
         }
+    }
+
+    /// An attempt of this mirror (`namespace/name`) failed. Those that have no gauges are not
+    /// counted.
+    pub(crate) fn attempt_failed(&self, mirror: &str) {
+        let Some((namespace, name)) = mirror.split_once('/') else {
+            return;
+        };
+        let labels = MirrorLabels::of(&ObjectKey::new(namespace, name));
+        if self.mirror_ready.get(&labels).is_some() {
+            self.mirror_failed_attempts.get_or_create(&labels).inc();
+        }
+    }
+
+    /// Where what is asked of source registries is counted.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     pub(crate) fn passed(&self, part: &'static str, outcome: Outcome, took: Duration) {

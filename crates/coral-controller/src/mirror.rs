@@ -34,6 +34,7 @@ use crate::ObjectKey;
 use crate::api::Writer;
 use crate::changes::Topic;
 use crate::context::Context;
+use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
 use crate::shared::PublicPaths;
 use crate::store::Snapshot;
@@ -60,8 +61,8 @@ pub(crate) struct MirrorPart {
 /// Places at destinations that are held.
 type Held = BTreeMap<String, (Destination, Vec<Repository>)>;
 
-/// Logs what fails; the statuses say the rest.
-struct Log;
+/// Logs and counts what fails; the statuses say the rest.
+struct Log(Metrics);
 
 impl coral_mirror::Observer for Log {
     fn observe(&self, subject: &Subject<'_>, event: &coral_mirror::Event<'_>) {
@@ -71,22 +72,27 @@ impl coral_mirror::Observer for Log {
         {
             let (mirror, image) = (subject.mirror.unwrap_or_default(), subject.source);
             tracing::info!(mirror, image, category, error, "failed");
+            self.0.attempt_failed(mirror);
         }
     }
 }
 
 impl MirrorPart {
     /// A part whose engine runs and has no mirrors yet.
-    pub(crate) fn new(context: Context) -> Self {
-        let engine = Engine::start(InProcess::default(), EngineLimits::default(), Arc::new(Log));
+    pub(crate) fn new(context: Context, metrics: &Metrics) -> Self {
+        let log = Arc::new(Log(metrics.clone()));
+        let engine = Engine::start(InProcess::default(), EngineLimits::default(), log);
         let guard = Guard::default();
         let options = ClientOptions {
             addresses: guard.rules(),
             ..ClientOptions::default()
         };
+        let fleet = Fleet::new(Arc::new(engine), options);
+        let paces = fleet.paces().clone();
+        metrics.sources().follow(move || paces.used());
         Self {
             writer: context.writer(),
-            fleet: Fleet::new(Arc::new(engine), options),
+            fleet,
             guard,
             runs: BTreeMap::new(),
             unready: BTreeSet::new(),

@@ -28,7 +28,7 @@ pub(crate) fn begin(
     };
     parts.run(CaPart::new(context.clone()));
     parts.run(NodesPart::new(context));
-    parts.run(MirrorPart::new(context.clone()));
+    parts.run(MirrorPart::new(context.clone(), metrics));
     parts.run(RegistryPart::new(context.clone()));
     parts.run(LockPart::new(context));
     parts.run(BuildsPart::new(context, metrics));

@@ -132,6 +132,11 @@ impl<Q: Queue + Results> Fleet<Q> {
         self.clients = Clients::new(options);
     }
 
+    /// The paces of the registries that its mirrors ask.
+    pub fn paces(&self) -> &Paces {
+        &self.paces
+    }
+
     /// The engine that the mirrors run in.
     pub fn engine(&self) -> &Arc<Engine<Q>> {
         &self.engine

@@ -69,7 +69,7 @@ pub use inspect::{Activity, Confirmation, ImagePage, ImageQuery, ImageView, Whic
 pub use job::Job;
 pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};
-pub use pace::{AskError, Paces};
+pub use pace::{AskError, Paces, SourceUse};
 pub use plan::{Planned, PlannedAction, plan, plan_prune};
 pub use progress::{Event, Key, MovedAt, Observer, Subject, chain};
 pub use prune::Destination;

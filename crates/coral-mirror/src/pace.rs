@@ -3,6 +3,7 @@
 mod tempo;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,11 +69,42 @@ impl AskError {
 pub struct Paces(Arc<Mutex<HashMap<Host, Arc<Pace>>>>);
 
 impl Paces {
+    /// What was asked of each registry so far, those that were asked the most first.
+    pub fn used(&self) -> Vec<SourceUse> {
+        let paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used: Vec<SourceUse> = paces.values().map(|pace| pace.used()).collect();
+        used.sort_by(|a, b| (b.requests, &a.host).cmp(&(a.requests, &b.host)));
+        used
+    }
+
     pub(crate) fn of(&self, host: &Host) -> Arc<Pace> {
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Pace::new(host.to_string()));
         paces.entry(host.clone()).or_insert_with(new).clone()
     }
+}
+
+/// What was asked of one registry, in requests since the process began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceUse {
+    /// The registry.
+    pub host: String,
+    /// All that were sent.
+    pub requests: u64,
+    /// Those that it refused for being too many.
+    pub refused: u64,
+    /// Those that were sent again after such a refusal.
+    pub repeated: u64,
+    /// How many more it takes in its present window, where it says so.
+    pub left: Option<u64>,
+}
+
+/// What is counted of one registry.
+#[derive(Debug, Default)]
+struct Counts {
+    requests: AtomicU64,
+    refused: AtomicU64,
+    repeated: AtomicU64,
 }
 
 /// How one registry is asked.
@@ -86,6 +118,7 @@ pub(crate) struct Pace {
     changed: Notify,
     /// When it was last reported that no request is sent.
     told: Mutex<Option<Instant>>,
+    counts: Counts,
 }
 
 /// A request on its way.
@@ -104,6 +137,24 @@ impl Pace {
             copies: Queue::default(),
             changed: Notify::new(),
             told: Mutex::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    fn used(&self) -> SourceUse {
+        let Counts {
+            requests,
+            refused,
+            repeated,
+        } = &self.counts;
+        let [requests, refused, repeated] =
+            [requests, refused, repeated].map(|count| count.load(Ordering::Relaxed));
+        SourceUse {
+            host: self.host.clone(),
+            requests,
+            refused,
+            repeated,
+            left: self.tempo().left(Instant::now()),
         }
     }
 
@@ -123,7 +174,9 @@ impl Pace {
             asking.ends(result.as_ref().err());
             tries += 1;
             match result {
-                Err(error) if is_refusal(&error) && tries < TRIES => {}
+                Err(error) if is_refusal(&error) && tries < TRIES => {
+                    self.counts.repeated.fetch_add(1, Ordering::Relaxed);
+                }
                 other => return Ok(other?),
             }
         }
@@ -143,6 +196,7 @@ impl Pace {
             let turn = self.tempo().admit(now, purpose);
             match turn {
                 Turn::Now => {
+                    self.counts.requests.fetch_add(1, Ordering::Relaxed);
                     return Ok(Asking {
                         pace: Arc::clone(self),
                         sent: now,
@@ -200,6 +254,9 @@ impl Asking {
     /// Says what came of it: nothing bad, or this error.
     pub(crate) fn ends(self, error: Option<&Error>) {
         let now = Instant::now();
+        if error.is_some_and(is_refusal) {
+            self.pace.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
         let mut tempo = self.pace.tempo();
         match error {
             Some(error) if is_refusal(error) => tempo.refused(self.sent, now, error.retry_after()),
@@ -235,6 +292,36 @@ fn is_distress(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn requests_refusals_and_what_is_left_are_counted_by_host() {
+        let (paces, host) = (Paces::default(), Host::parse("reg.example").unwrap());
+        let pace = paces.of(&host);
+        let limit = RateLimit {
+            limit: Some(100),
+            remaining: Some(7),
+            window: Some(Duration::from_hours(1)),
+            reset_after: None,
+            at: tokio::time::Instant::now(),
+        };
+        pace.observe(&limit);
+        let asked = pace
+            .ask(Purpose::Copy, || async { Ok::<_, Error>(()) })
+            .await;
+        asked.unwrap();
+        let other = paces.of(&Host::parse("a.example").unwrap());
+        assert_eq!(other.used().left, None);
+        let used = paces.used();
+        let expected = SourceUse {
+            host: "reg.example".to_owned(),
+            requests: 1,
+            refused: 0,
+            repeated: 0,
+            left: Some(7),
+        };
+        assert_eq!(used[0], expected);
+        assert_eq!(used[1].host, "a.example");
+    }
 
     #[test]
     fn a_long_wait_is_told_of_once_a_minute() {

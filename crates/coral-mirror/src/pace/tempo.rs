@@ -196,6 +196,12 @@ impl Tempo {
         self.stumbles(sent, now);
     }
 
+    /// How many more requests the registry takes, where it has said so and it still holds.
+    pub(super) fn left(&self, now: Instant) -> Option<u64> {
+        let budget = self.budget.filter(|budget| budget.renews > now)?;
+        Some(budget.remaining)
+    }
+
     /// What the registry says is left.
     pub(super) fn observed(&mut self, budget: Budget) {
         self.budget = Some(budget);

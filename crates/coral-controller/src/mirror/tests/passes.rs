@@ -4,6 +4,7 @@ use kube::runtime::watcher;
 
 use super::*;
 use crate::context::Context;
+use crate::metrics::Metrics;
 use crate::mirror::MirrorPart;
 use crate::part::{Part as _, Wake};
 use crate::scripted::{Server, context, refusal};
@@ -32,7 +33,10 @@ fn away() -> (Context, Server) {
 async fn a_mirror_whose_registry_is_away_says_so_and_keeps_its_images() {
     let (context, server) = away();
     let writes = server.serve(|_| None);
-    MirrorPart::new(context).pass(at(20)).await.unwrap();
+    MirrorPart::new(context, &Metrics::default())
+        .pass(at(20))
+        .await
+        .unwrap();
     let status = writes.to("/registrymirrors/m/status").remove(0);
     assert!(status.to_string().contains("RegistryNotReady"), "{status}");
     assert_eq!(status["status"]["mirrored"], 1);
@@ -54,7 +58,7 @@ async fn no_mirror_starts_before_the_addresses_of_the_api_servers_are_known() {
         (key.clone(), RegistryAccess { ready, ..access })
     });
     shared.registries.set(back.collect());
-    let mut part = MirrorPart::new(context);
+    let mut part = MirrorPart::new(context, &Metrics::default());
     let Wake::At(next) = part.pass(at(20)).await.unwrap() else {
         panic!("the addresses are read again");
     };
@@ -81,7 +85,10 @@ async fn a_mirror_that_cannot_be_decoded_leaves_what_is_public_as_it_is() {
     context.cluster.mirrors.take(event, |_, _| false);
     server.serve(|_| None);
     let shared = context.shared.clone();
-    MirrorPart::new(context).pass(at(20)).await.unwrap();
+    MirrorPart::new(context, &Metrics::default())
+        .pass(at(20))
+        .await
+        .unwrap();
     let public = shared.public_paths.get().unwrap();
     assert_eq!(public.of(&ObjectKey::new("a", "reg")), None);
     assert_eq!(

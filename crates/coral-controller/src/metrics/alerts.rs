@@ -1,0 +1,306 @@
+//! The alerts and the dashboard of `deploy/monitoring`, held against what is exported: each alert
+//! fires in the state that it is about, and none while all is well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use coral_mirror::SourceUse;
+use serde_json::{Value, json};
+
+use super::{Metrics, Outcome};
+use crate::gauges::Gauges;
+use crate::gauges::tests::{condition, decided, mirror, text};
+
+const RULES: &str = include_str!("../../../../deploy/monitoring/rules.yaml");
+const DASHBOARD: &str = include_str!("../../../../deploy/monitoring/dashboard.json");
+
+/// A few minutes after the last pass of the mirror that is well.
+const NOW: i64 = 1_767_226_000;
+const DAY: i64 = 86_400;
+
+type Labels = BTreeMap<String, String>;
+
+/// What is exported at one moment: names, labels and values.
+struct Scrape {
+    now: i64,
+    samples: Vec<(String, Labels, f64)>,
+}
+
+impl Scrape {
+    fn of(metrics: &Metrics, now: i64) -> Self {
+        let text = text(metrics);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let sample = |line: &str| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = selector(series);
+            (name, labels, value.parse().unwrap())
+        };
+        Self {
+            now,
+            samples: lines.map(sample).collect(),
+        }
+    }
+
+    fn value(&self, name: &str, labels: &Labels) -> Option<f64> {
+        let mut samples = self.samples.iter();
+        let found = samples.find(|(other, with, _)| other == name && with == labels);
+        found.map(|(_, _, value)| *value)
+    }
+}
+
+/// `NAME{label="value",…}`.
+fn selector(text: &str) -> (String, Labels) {
+    let Some((name, labels)) = text.split_once('{') else {
+        return (text.to_owned(), Labels::new());
+    };
+    let labels = labels.trim_end_matches('}').split(',');
+    let labels = labels.map(|label| {
+        let (name, value) = label.split_once('=').unwrap();
+        (name.to_owned(), value.trim_matches('"').to_owned())
+    });
+    (name.to_owned(), labels.collect())
+}
+
+/// What an expression compares.
+enum Measure {
+    Value,
+    /// `time() - METRIC`.
+    Age,
+    /// `increase(METRIC[15m])`: between two scrapes.
+    Increase,
+    /// `sum(METRIC)`.
+    Sum,
+}
+
+fn measure(text: &str) -> (Measure, &str) {
+    let inner = |prefix, suffix| text.strip_prefix(prefix)?.strip_suffix(suffix);
+    if let Some(metric) = text.strip_prefix("time() - ") {
+        (Measure::Age, metric)
+    } else if let Some(metric) = inner("increase(", "[15m])") {
+        (Measure::Increase, metric)
+    } else if let Some(metric) = inner("sum(", ")") {
+        (Measure::Sum, metric)
+    } else {
+        (Measure::Value, text)
+    }
+}
+
+/// Whether an expression of the form `MEASURE COMPARISON NUMBER` has a result.
+fn has_result(expression: &str, before: &Scrape, now: &Scrape) -> bool {
+    let words: Vec<&str> = expression.rsplitn(3, ' ').collect();
+    let [bound, comparison, measured] = words[..] else {
+        panic!("{expression}");
+    };
+    let bound: f64 = bound.parse().unwrap();
+    let (measure, metric) = measure(measured);
+    let (name, labels) = selector(metric);
+    let is_meant = |with: &Labels| labels.iter().all(|(l, value)| with.get(l) == Some(value));
+    let series = now.samples.iter();
+    let series = series.filter(|(other, with, _)| *other == name && is_meant(with));
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact")]
+    let time = now.now as f64;
+    let values = series.map(|(name, with, value)| match measure {
+        Measure::Age => time - value,
+        Measure::Increase => value - before.value(name, with).unwrap_or(*value),
+        Measure::Value | Measure::Sum => *value,
+    });
+    let mut values: Vec<f64> = values.collect();
+    if matches!(measure, Measure::Sum) {
+        values = vec![values.into_iter().sum()];
+    }
+    values.into_iter().any(|value| match comparison {
+        ">" => value > bound,
+        "<" => value < bound,
+        "==" => (value - bound).abs() < f64::EPSILON,
+        other => panic!("{other} in {expression}"),
+    })
+}
+
+/// The alerts of the rule file, with their expressions.
+fn alerts() -> BTreeMap<&'static str, &'static str> {
+    let lines: Vec<&str> = RULES.lines().map(str::trim).collect();
+    let alerts = lines.windows(2).filter_map(|pair| {
+        let name = pair[0].strip_prefix("- alert: ")?;
+        let expression = pair[1].strip_prefix("expr: ");
+        Some((name, expression.expect("an expression follows")))
+    });
+    alerts.collect()
+}
+
+/// What the objects say, and what is counted.
+struct State {
+    metrics: Metrics,
+    shown: Gauges,
+}
+
+fn well() -> Value {
+    json!({"desired": 6, "mirrored": 6, "pending": 0, "failed": 0, "sourceGone": 0,
+        "lastSync": "2026-01-01T00:00:10Z", "nextSync": "2026-01-01T01:00:10Z",
+        "pruning": {"paused": false}, "conditions": [condition("True")]})
+}
+
+fn node(ready: &str) -> Value {
+    json!({"observedGeneration": 2, "conditions": [condition(ready)]})
+}
+
+fn objects(status: &Value, registry: &str, node_is_ready: &str) -> Gauges {
+    decided(vec![mirror(status)], &[registry], &[node(node_is_ready)])
+}
+
+impl State {
+    /// All is well.
+    fn well() -> Self {
+        let mut state = Self {
+            metrics: Metrics::default(),
+            shown: Gauges::default(),
+        };
+        state.metrics.set_leading(true);
+        for outcome in [Outcome::Ok, Outcome::Error, Outcome::Panic] {
+            state.passes(outcome, 1);
+        }
+        state.show(&objects(&well(), "True", "True"));
+        state.metrics.attempt_failed("a/m");
+        let built = json!({"durations": {"fetch": "1s", "build": "1m", "push": "2s"}});
+        let built = serde_json::from_value(built).unwrap();
+        state.metrics.built(&built);
+        state.asks(0, 100);
+        state
+    }
+
+    fn show(&mut self, now: &Gauges) {
+        self.metrics.show(&self.shown, now);
+        self.shown = now.clone();
+    }
+
+    /// The status of the mirror differs in this field.
+    fn differs(&mut self, field: &str, value: Value) {
+        let mut status = well();
+        status[field] = value;
+        self.show(&objects(&status, "True", "True"));
+    }
+
+    /// A source has refused so many requests, and takes so many more.
+    fn asks(&self, refused: u64, left: u64) {
+        self.metrics.sources().follow(move || {
+            vec![SourceUse {
+                host: "docker.io".to_owned(),
+                requests: 1000,
+                refused,
+                repeated: refused,
+                left: Some(left),
+            }]
+        });
+    }
+
+    fn passes(&self, outcome: Outcome, count: usize) {
+        for _ in 0..count {
+            self.metrics.passed("mirror", outcome, Duration::ZERO);
+        }
+    }
+}
+
+/// Makes something wrong, and says how much time passes.
+type Fault = fn(&mut State) -> i64;
+
+/// What is wrong, by alert.
+const FAULTS: [(&str, Fault); 15] = [
+    ("CoralMirrorStale", |_| 2 * DAY),
+    ("CoralMirrorPassOverdue", |_| 3 * 3600),
+    ("CoralMirrorNotReady", |state| {
+        state.differs("conditions", json!([condition("False")]));
+        0
+    }),
+    ("CoralMirrorFailing", |state| {
+        state.differs("failed", json!(1));
+        0
+    }),
+    ("CoralMirrorAttemptsFail", |state| {
+        (0..60).for_each(|_| state.metrics.attempt_failed("a/m"));
+        0
+    }),
+    ("CoralMirrorSourceGone", |state| {
+        state.differs("sourceGone", json!(1));
+        0
+    }),
+    ("CoralMirrorPrunePaused", |state| {
+        state.differs("pruning", json!({"paused": true}));
+        0
+    }),
+    ("CoralSourceRefuses", |state| {
+        state.asks(21, 100);
+        0
+    }),
+    ("CoralSourceQuotaLow", |state| {
+        state.asks(0, 9);
+        0
+    }),
+    ("CoralRegistryNotReady", |state| {
+        state.show(&objects(&well(), "False", "True"));
+        0
+    }),
+    ("CoralNodesBehind", |state| {
+        state.show(&objects(&well(), "True", "False"));
+        0
+    }),
+    ("CoralObjectsWithoutGauges", |state| {
+        state.show(&Gauges {
+            omitted: 1,
+            ..state.shown.clone()
+        });
+        0
+    }),
+    ("CoralControllerPassesFail", |state| {
+        state.passes(Outcome::Error, 21);
+        0
+    }),
+    ("CoralControllerPanics", |state| {
+        state.passes(Outcome::Panic, 1);
+        0
+    }),
+    ("CoralNoLeader", |state| {
+        state.metrics.set_leading(false);
+        0
+    }),
+];
+
+#[test]
+fn each_alert_fires_in_the_state_that_it_is_about_and_none_while_all_is_well() {
+    let (alerts, faults) = (alerts(), BTreeMap::from(FAULTS));
+    let named: Vec<&str> = alerts.keys().copied().collect();
+    assert_eq!(named, faults.keys().copied().collect::<Vec<_>>());
+    for (alert, expression) in alerts {
+        let mut state = State::well();
+        let before = Scrape::of(&state.metrics, NOW);
+        let is_quiet = !has_result(expression, &before, &before);
+        assert!(is_quiet, "{alert} fires while all is well: {expression}");
+        let later = faults[alert](&mut state);
+        let now = Scrape::of(&state.metrics, NOW + later);
+        let fires = has_result(expression, &before, &now);
+        assert!(fires, "{alert} does not fire: {expression}");
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_nothing_that_is_not_exported() {
+    let shown = text(&State::well().metrics);
+    let types = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let exported = types.map(|line| match line.split_once(' ').unwrap() {
+        (name, "counter") => format!("{name}_total"),
+        (name, "histogram") => format!("{name}_bucket"),
+        (name, _) => name.to_owned(),
+    });
+    let board: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = board["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut asked = BTreeSet::new();
+    for target in targets {
+        let expression = target["expr"].as_str().unwrap();
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        asked.extend(words.filter(|w| w.starts_with("coral_")).map(str::to_owned));
+    }
+    let exported: BTreeSet<String> = exported.collect();
+    let unknown: Vec<&String> = asked.difference(&exported).collect();
+    assert!(asked.len() > 15 && unknown.is_empty(), "{unknown:?}");
+}

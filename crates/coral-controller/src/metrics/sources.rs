@@ -1,0 +1,91 @@
+//! What is asked of the registries that mirrors copy from.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coral_mirror::SourceUse;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+/// Most registries that are shown, those that are asked the most: tenants choose their names.
+const MOST_HOSTS: usize = 100;
+
+/// Says what was asked so far, those that were asked the most first.
+type Reader = Box<dyn Fn() -> Vec<SourceUse> + Send>;
+
+/// Asks at each scrape what was asked of sources. Cheap to clone; all clones share one state.
+#[derive(Clone, Default)]
+pub(crate) struct Sources(Arc<Mutex<Option<Reader>>>);
+
+impl Sources {
+    /// From now on it is this that is shown.
+    pub(crate) fn follow(&self, read: impl Fn() -> Vec<SourceUse> + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
+    }
+
+    fn used(&self) -> Vec<SourceUse> {
+        let read = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = read.as_ref().map(|read| read()).unwrap_or_default();
+        used.truncate(MOST_HOSTS);
+        used
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+/// A counter of each registry: its name, its help and its value.
+type Counted = (&'static str, &'static str, fn(&SourceUse) -> u64);
+
+const COUNTED: [Counted; 3] = [
+    (
+        "coral_source_requests",
+        "Requests of mirrors to the registry",
+        |source| source.requests,
+    ),
+    (
+        "coral_source_refused_requests",
+        "Requests that the registry refused for being too many (429 and its like)",
+        |source| source.refused,
+    ),
+    (
+        "coral_source_repeated_requests",
+        "Requests that were made again after such a refusal",
+        |source| source.repeated,
+    ),
+];
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let used = self.used();
+        if used.is_empty() {
+            return Ok(());
+        }
+        for (name, help, value) in COUNTED {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for source in &used {
+                let labels = [("host", source.host.as_str())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, u64, u64>(&value(source), None)?;
+            }
+        }
+        let mut metric = encoder.encode_descriptor(
+            "coral_source_requests_left",
+            "Requests that the registry says it takes in its present window",
+            None,
+            MetricType::Gauge,
+        )?;
+        for source in &used {
+            let Some(left) = source.left else { continue };
+            let labels = [("host", source.host.as_str())];
+            let left = i64::try_from(left).unwrap_or(i64::MAX);
+            metric.encode_family(&labels)?.encode_gauge(&left)?;
+        }
+        Ok(())
+    }
+}
