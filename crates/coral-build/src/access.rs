@@ -11,7 +11,7 @@ use coral_distribution::{
 use coral_image::Host;
 use jiff::Timestamp;
 
-use crate::contract::{CREDENTIAL_USER, path};
+use crate::contract::{AlsoTo, CREDENTIAL_USER, path};
 use crate::pod::{self, Pod, PodError};
 
 /// Name of the certificates beside a Docker configuration.
@@ -83,7 +83,7 @@ pub enum AccessError {
 
 /// A client for the internal registry, which has a certificate of Coral's authority.
 pub(crate) fn internal(pod: &Pod, registry: &Host) -> Result<Client, AccessError> {
-    Ok(client(registry, pod.authority()?)?)
+    Ok(client(registry, pod.authority()?, false)?)
 }
 
 /// A client for a registry outside, and the credentials in the folder of its Secret. Certificates in the
@@ -92,20 +92,40 @@ pub(crate) fn outside(
     folder: &Path,
     registry: &Host,
 ) -> Result<(Client, Arc<Credentials>), AccessError> {
-    let client = client(registry, pod::optional(&folder.join(CA_FILE))?)?;
+    let ca_pem = pod::optional(&folder.join(CA_FILE))?;
+    let client = client(registry, ca_pem, false)?;
+    Ok((client, credentials(folder)?))
+}
+
+/// The same for a registry of `alsoTo`, whose certificates or plain HTTP the build may name.
+pub(crate) fn also_to(
+    folder: &Path,
+    registry: &Host,
+    named: &AlsoTo,
+) -> Result<(Client, Arc<Credentials>), AccessError> {
+    let ca_pem = match &named.ca {
+        Some(ca) => Some(ca.clone().into_bytes()),
+        None => pod::optional(&folder.join(CA_FILE))?,
+    };
+    let client = client(registry, ca_pem, named.plain_http)?;
+    Ok((client, credentials(folder)?))
+}
+
+/// The credentials in the folder of a Secret; none if it has no Docker configuration.
+fn credentials(folder: &Path) -> Result<Arc<Credentials>, AccessError> {
     for name in CONFIG_FILES {
         if let Some(json) = pod::optional(&folder.join(name))? {
             let credentials = Credentials::from_docker_config(&json, "the Secret")?;
-            return Ok((client, Arc::new(credentials)));
+            return Ok(Arc::new(credentials));
         }
     }
-    Ok((client, Arc::new(Credentials::none())))
+    Ok(Arc::new(Credentials::none()))
 }
 
 /// Loopback is a host of tests: it speaks HTTP unless there are certificates for it.
-fn client(host: &Host, ca_pem: Option<Vec<u8>>) -> Result<Client, Error> {
+fn client(host: &Host, ca_pem: Option<Vec<u8>>, plain_http: bool) -> Result<Client, Error> {
     let options = HostOptions {
-        plain_http: ca_pem.is_none() && host.is_loopback(),
+        plain_http: plain_http || ca_pem.is_none() && host.is_loopback(),
         ca_pem,
         ..HostOptions::default()
     };

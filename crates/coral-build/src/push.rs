@@ -238,7 +238,7 @@ impl Push<'_> {
             Ok(wanted) => wanted,
             Err(error) => return failed(&error),
         };
-        match self.send_outside(position, &wanted, grant).await {
+        match self.send_outside(position, also_to, &wanted, grant).await {
             Ok(note) => pushed(&wanted, self.image, note.as_deref()).collect(),
             Err(error) => failed(&error),
         }
@@ -247,11 +247,12 @@ impl Push<'_> {
     async fn send_outside(
         &self,
         position: usize,
+        also_to: &AlsoTo,
         wanted: &Wanted,
         grant: &Grant,
     ) -> Result<Option<String>, PushError> {
         let folder = self.pod.path(&also_to_credential(position));
-        let (client, credentials) = access::outside(&folder, wanted.repository.host())?;
+        let (client, credentials) = access::also_to(&folder, wanted.repository.host(), also_to)?;
         let mut login = Login::constant(client, credentials, grant.clone());
         let mut target = Target::new(wanted, &mut login, self.patience.outside);
         let _: Sent = target.send(&self.copier, self.image).await?;
