@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 
 #[derive(Args)]
 pub(crate) struct BenchArguments {
-    /// What to measure: registry and mirror beside their peers, or Coral on a cluster (as root)
+    /// What to measure: registry and mirror beside their peers, or Coral or its builds on a cluster (as root)
     #[arg(value_enum, default_value_t = Subject::Machine)]
     subject: Subject,
     /// Only print the figures; leave docs/benchmarks.md as it is
@@ -27,6 +27,8 @@ enum Subject {
     Machine,
     /// Installation, placing and a registry with little memory, on a fresh cluster of two nodes.
     Cluster,
+    /// Builds of images, on a fresh cluster of two nodes.
+    Build,
 }
 
 /// Whether the page of the documentation is written anew.
@@ -45,7 +47,8 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArguments) -> Result
     };
     match arguments.subject {
         Subject::Machine => measure(workspace, pages),
-        Subject::Cluster => measure_cluster(workspace, pages),
+        Subject::Cluster => measure_cluster(workspace, "cluster", pages),
+        Subject::Build => measure_cluster(workspace, "build", pages),
     }
     .map(drop)
 }
@@ -54,11 +57,11 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArguments) -> Result
 const CLUSTER: &str = "bench";
 const NODES: u8 = 2;
 
-fn measure_cluster(workspace: &Workspace, pages: Pages) -> Result<Said> {
+fn measure_cluster(workspace: &Workspace, part: &str, pages: Pages) -> Result<Said> {
     build(workspace)?;
     cluster::down(workspace, CLUSTER, None)?;
     let up = cluster::up(workspace, CLUSTER, NODES)?;
-    let mut command = example(workspace, "cluster", pages)?;
+    let mut command = example(workspace, part, pages)?;
     command.env("CORAL_BIN", workspace.coral());
     command.envs(cluster::environment(workspace, &up)?);
     let result = run(&mut command);

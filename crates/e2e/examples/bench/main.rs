@@ -1,7 +1,7 @@
 //! Coral beside its peers, on one machine, in one run: the rows of `docs/benchmarks.md`.
 //!
 //! Run by `cargo xtask bench`, which builds Coral as it is shipped, sets `CORAL_BIN` and puts the
-//! peers on `PATH`. The first argument is `machine` or `cluster`, the second is the page to write.
+//! peers on `PATH`. The first argument is `machine`, `cluster` or `build`, the second is the page to write.
 //! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth`, `collecting` and `mirror`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it does")]
@@ -9,6 +9,7 @@
 #![allow(clippy::cast_precision_loss, reason = "figures of three digits")]
 
 mod beside;
+mod build;
 mod cluster;
 mod collecting;
 mod growth;
@@ -33,7 +34,8 @@ fn main() {
     match part.to_str() {
         Some("machine") => measure_machine(page.as_deref()),
         Some("cluster") => cluster::measure(page.as_deref()),
-        _ => panic!("the first argument is `machine` or `cluster`"),
+        Some("build") => build::measure(page.as_deref()),
+        _ => panic!("the first argument is `machine`, `cluster` or `build`"),
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) enum Part {
     Machine,
     /// Coral on a cluster.
     Cluster,
+    /// Builds on a cluster.
+    Build,
 }
 
 impl Part {
@@ -79,20 +81,24 @@ impl Part {
         match self {
             Self::Machine => "# Benchmarks",
             Self::Cluster => "## In a cluster",
+            Self::Build => "## Builds",
         }
     }
 }
 
-/// Writes one part of the page, and leaves the other as it is.
+/// Writes one part of the page, and leaves the others as they are.
 pub(crate) fn write(page: &Path, part: Part, text: &str) {
     let before = fs::read_to_string(page).unwrap_or_default();
-    let cut = before.find(Part::Cluster.heading()).unwrap_or(before.len());
-    let (machine, cluster) = match part {
-        Part::Machine => (text, &before[cut..]),
-        Part::Cluster => (&before[..cut], text),
-    };
-    let both = format!("{}\n\n{}", machine.trim_end(), cluster.trim_start());
-    fs::write(page, format!("{}\n", both.trim_end())).unwrap();
+    let build = before.find(Part::Build.heading()).unwrap_or(before.len());
+    let cluster = before.find(Part::Cluster.heading()).unwrap_or(build);
+    let mut parts = [
+        &before[..cluster],
+        &before[cluster..build],
+        &before[build..],
+    ];
+    parts[part as usize] = text;
+    let parts = parts.map(str::trim);
+    fs::write(page, format!("{}\n", parts.join("\n\n").trim_end())).unwrap();
     println!("wrote {}", page.display());
 }
 

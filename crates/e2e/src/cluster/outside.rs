@@ -170,6 +170,18 @@ impl OutsideRegistry {
         String::from_utf8(answer.body).expect("manifests are JSON")
     }
 
+    /// The digest of a tag, read by the test itself.
+    pub fn digest(&self, path: &str, tag: &str) -> String {
+        let image = format!("docker://{}/{path}:{tag}", self.host);
+        let mut inspect = skopeo(self.folder.path());
+        inspect.args(["inspect", "--no-tags", "--tls-verify=false"]);
+        if let Some(User { name, password }) = self.user {
+            inspect.args(["--creds", &format!("{name}:{password}")]);
+        }
+        let inspected = run(inspect.args(["--format", "{{.Digest}}", &image])).succeeded();
+        inspected.text().to_owned()
+    }
+
     /// Pushes what a layout has under a tag as `repository:tag`, index and all.
     pub fn push(&self, layout: &Layout, tag: &str, destination: &str) {
         let source = layout.reference(tag);

@@ -1,0 +1,158 @@
+//! Images that are built in the cluster: by both builders, pushed inside and outside, and run.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use e2e::cluster::{Builds, Cluster, PUBLISHER, example};
+use e2e::until;
+use serde_json::{Value, json};
+
+/// A Dockerfile in a ConfigMap.
+fn dockerfile(name: &str, lines: &str) -> String {
+    let lines = lines.lines().map(|line| format!("    {line}\n"));
+    format!(
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  Dockerfile: |\n{}",
+        lines.collect::<Vec<_>>().concat()
+    )
+}
+
+/// `alsoTo` to the registry outside, and the Secret with its login.
+fn published(builds: &Builds<'_>, repository: &str) -> (String, String) {
+    let registry = builds.published();
+    let host = registry.host();
+    let login =
+        json!({"auths": {host: {"username": PUBLISHER.name, "password": PUBLISHER.password}}});
+    let secret = format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: publisher}}\ntype: \
+         kubernetes.io/dockerconfigjson\nstringData: {{.dockerconfigjson: '{login}'}}\n"
+    );
+    let ca = std::fs::read_to_string(registry.ca().unwrap()).unwrap();
+    let ca = ca.lines().map(|line| format!("          {line}\n"));
+    let also_to = format!(
+        "    alsoTo:\n      - repository: \"{host}/{repository}\"\n        tags: [\"3\", \
+         latest]\n        secretRef: {{name: publisher}}\n        ca: |\n{}",
+        ca.collect::<Vec<_>>().concat()
+    );
+    (also_to, secret)
+}
+
+/// What the Registry answers a reader without a credential.
+fn read(builds: &Builds<'_>, path: &str) -> Value {
+    let service = ["-n", "coral-system", "service", "reg"];
+    let service = builds.cluster.get(&service).unwrap();
+    let address = service["spec"]["clusterIP"].as_str().unwrap();
+    let url = format!("https://{address}:5000/v2/{}{path}", builds.namespace());
+    let ca = "/etc/containerd/coral/ca.crt";
+    let curl = ["curl", "--silent", "--fail", "--cacert", ca, &url];
+    let answer = builds.own.exec("node1", &curl).succeeded();
+    serde_json::from_str(&answer.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_dockerfile_is_built_with_the_outside_cut_off_and_pushed_inside_and_outside() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    let cut = own.cut();
+    let lines = format!(
+        "FROM {}\nARG GREETING=none\nRUN echo \"$GREETING\" >/said && chown 5:6 /said\n",
+        builds.base()
+    );
+    builds.apply(&dockerfile("hello", &lines));
+    let container = "{args: [--build-arg, GREETING=good morning]}";
+    let source = "{configMap: {name: hello}}";
+    builds.apply(&builds.yaml("hello", source, container, "", ""));
+    let status = builds.succeeded("hello");
+    let digest = status["digest"].as_str().unwrap();
+    assert!(digest.starts_with("sha256:"), "{status:#}");
+    assert_eq!(status["outputs"][0]["state"], "Pushed", "{status:#}");
+    builds.deploy("hello", ", command: [/bin/busybox, sleep, \"3600\"]");
+    let said = ["-n", builds.namespace(), "exec", "deployment/hello", "--"];
+    let said = cluster.kubectl(&[&said[..], &["cat", "/said"]].concat());
+    assert_eq!(said.succeeded().text(), "good morning");
+    let base = builds.base();
+    let (host, _) = base.split_once('/').unwrap();
+    assert_eq!(own.asked_of(host), 0, "the base image came from inside");
+    cut.join();
+
+    // The same once more, now outside, too.
+    let (also_to, secret) = published(&builds, "acme/hello");
+    builds.apply(&secret);
+    builds.apply(&builds.yaml("hello", source, container, &also_to, ""));
+    let status = builds.succeeded("hello");
+    let digest = status["digest"].as_str().unwrap();
+    for tag in ["3", "latest"] {
+        assert_eq!(builds.published().digest("acme/hello", tag), digest);
+    }
+    let outputs = status["outputs"].as_array().unwrap();
+    assert!(
+        outputs.iter().all(|it| it["state"] == "Pushed"),
+        "{status:#}"
+    );
+    what_was_built_stays_when_the_object_goes(&builds, digest);
+}
+
+fn what_was_built_stays_when_the_object_goes(builds: &Builds<'_>, digest: &str) {
+    let delete = ["-n", builds.namespace(), "delete", "imagebuild", "hello"];
+    let _ = builds.cluster.kubectl(&delete).succeeded();
+    until("its pods gone", e2e::cluster::PATIENCE, || {
+        builds.pods("hello").is_empty().then_some(())
+    });
+    let jobs = ["-n", builds.namespace(), "jobs"];
+    let jobs = builds.cluster.get(&jobs).unwrap();
+    assert_eq!(jobs["items"], json!([]));
+    let manifest = read(builds, &format!("/hello/manifests/{digest}"));
+    assert_eq!(manifest["schemaVersion"], 2);
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn the_example_of_a_script_builds_what_a_deployment_runs() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    let example = example("script.yaml")
+        .replace("docker.io/library/busybox:1.37", &cluster.busybox())
+        .replace("name: local}", "name: reg}")
+        .replace("team-a/", &format!("{}/", builds.namespace()));
+    builds.apply(&example);
+    builds.succeeded("site");
+    builds.deploy("site", "");
+    let page = ["-n", builds.namespace(), "exec", "deployment/site", "--"];
+    let get = [
+        "/bin/busybox",
+        "wget",
+        "-q",
+        "-O",
+        "-",
+        "http://127.0.0.1:8080/",
+    ];
+    let page = || cluster.kubectl(&[&page[..], &get].concat()).stdout;
+    until("the page", e2e::cluster::PATIENCE, || {
+        page().contains("built by a script").then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_second_build_pushes_only_the_layer_that_changed() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    builds.apply(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: layers}\nspec:\n  \
+         accessModes: [ReadWriteOnce]\n  resources: {requests: {storage: 1Gi}}\n",
+    );
+    let mut pushed = Vec::new();
+    for version in ["one", "two"] {
+        let lines = format!("FROM {}\nRUN echo {version} >/version\n", builds.base());
+        builds.apply(&dockerfile("cached", &lines));
+        let more = format!("  cache: {{pvc: layers}}\n  rerun: {version}\n");
+        let source = "{configMap: {name: cached}}";
+        builds.apply(&builds.yaml("cached", source, "{}", "", &more));
+        let status = builds.succeeded("cached");
+        pushed.push(status["bytes"]["pushed"].as_u64().unwrap());
+    }
+    assert!(pushed[1] < 64 << 10, "{pushed:?}");
+    assert!(pushed[1] < pushed[0], "{pushed:?}");
+}
