@@ -312,6 +312,34 @@ apiVersion: stvz.io/v1\nkind: ImageBuild\nmetadata: {name: d, namespace: team-a}
     "#);
 }
 
+/// Regression: a compose file beside the mirrors stopped all of them.
+#[test]
+fn files_of_other_programs_are_skipped() {
+    for text in [
+        "services:\n  web: {image: nginx}\n",
+        "image: {repository: nginx, tag: '1'}\nreplicaCount: 2\n",
+        "apiVersion: v2\nname: chart\nversion: 1.0.0\n",
+        "resources: [a.yaml]\n",
+    ] {
+        let documents = read(text);
+        let Object::Skipped { kind, reason, .. } = &documents[0].object else {
+            panic!("{text}");
+        };
+        assert!(kind.is_empty() && reason.contains("no Kubernetes object"));
+    }
+    for slip in [
+        "apiVersion: stvz.io/v1\n",
+        "Kind: RegistryMirror\n",
+        "registry: {name: a}\nrepositories: []\n",
+        "spec: {}\n",
+    ] {
+        assert!(
+            errors(slip).contains("missing") || errors(slip).contains("did you mean"),
+            "{slip}"
+        );
+    }
+}
+
 #[test]
 fn the_older_kind_is_read_with_a_warning_that_can_be_pasted() {
     let text = "apiVersion: stvz.io/v1
@@ -484,7 +512,7 @@ fn large_files_and_many_errors_are_cut() {
     insta::assert_snapshot!(errors(&large), @"f.yaml: has 4194305 bytes, at most 4194304 are read");
     let many = errors(&"---\na: 1\n".repeat(10_001));
     assert_eq!(many, "f.yaml: has 10001 documents, at most 10000 are read");
-    let errors = errors(&"---\na: 1\n".repeat(1000));
+    let errors = errors(&"---\nspec: 1\n".repeat(1000));
     assert_eq!(errors.lines().count(), 101);
     assert!(errors.ends_with("f.yaml: and 1900 more errors"), "{errors}");
 }

@@ -95,7 +95,7 @@ impl Planned {
     }
 }
 
-/// What a pass of a mirror would do now. `counted` remembers the blobs that were counted, over
+/// What a pass of a mirror would do now: nothing, if the mirror is suspended. `counted` remembers the blobs that were counted, over
 /// several calls for one destination.
 pub async fn plan<S: BuildHasher>(
     mirror: &Mirror,
@@ -104,6 +104,9 @@ pub async fn plan<S: BuildHasher>(
 ) -> Vec<Planned> {
     let (access, drift) = (&mirror.access, mirror.settings.drift);
     let mut planned = vec![];
+    if mirror.settings.suspend {
+        return planned;
+    }
     for settings in &mirror.settings.repositories {
         match expand(access, settings, now).await {
             Ok(Expanded {
@@ -215,10 +218,8 @@ fn claim(claims: &mut Claims, mirror: &Mirror, planned: &[Planned]) {
     claims.announce(&mirror.name, mirror.destination(), places.clone());
     for (number, (settings, place)) in mirror.settings.repositories.iter().zip(places).enumerate() {
         let source = settings.repository.to_string();
-        if planned
-            .iter()
-            .any(|p| p.key.is_none() && p.source == source)
-        {
+        let has_failed = |p: &Planned| p.key.is_none() && p.source == source;
+        if mirror.settings.suspend || planned.iter().any(has_failed) {
             claims.unknown(&mirror.name, number);
             continue;
         }

@@ -75,6 +75,11 @@ fn host_pair(text: &str) -> Result<(Host, Pair), String> {
     Ok((host(name)?, Pair { certificate, key }))
 }
 
+/// Whether something is said about a host's TLS.
+fn is_reached_with_tls(options: &HostOptions) -> bool {
+    options.skip_tls_verify || options.ca_pem.is_some() || options.client_pem.is_some()
+}
+
 impl ClientArguments {
     /// What the flags say of single hosts.
     pub(crate) fn host_options(&self) -> Result<BTreeMap<Host, HostOptions>, Failure> {
@@ -107,7 +112,15 @@ impl ClientArguments {
             pem.extend(read(&pair.key)?);
             hosts.entry(host.clone()).or_default().client_pem = Some(Redacted::new(pem));
         }
-        Ok(hosts)
+        // A host without a port may have a token server with TLS beside a registry without.
+        let mut plain = self.plain_http.iter().filter(|host| host.port().is_some());
+        match plain.find(|host| is_reached_with_tls(&hosts[*host])) {
+            Some(host) => Err(Failure::input(format!(
+                "--plain-http {host}: --skip-tls-verify, --ca and --client-cert have no effect for \
+                 {host} then: leave one of the two out"
+            ))),
+            None => Ok(hosts),
+        }
     }
 
     /// The files with the user's own credentials, whether they are there or not.

@@ -29,13 +29,19 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let source = Place::parse(&arguments.source)?;
     let destination = Place::parse(&arguments.destination)?;
+    let prints = !destination.is_standard_output();
+    if !prints && arguments.output == Output::Json {
+        return Err(Failure::input(
+            "-o json: standard output takes the archive, so nothing else can be printed there; \
+             leave -o out, or name a file in place of -",
+        ));
+    }
     let client = arguments.client.client(arguments.client.host_options()?)?;
     let credentials = arguments.client.user_credentials()?;
     let source = source.opened().await?;
     let source_version = source.source_version(&arguments.source).await?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
-    let prints = !destination.is_standard_output();
     let (destination, archive) = destination.begun()?;
     let destination_version = destination.version_to_write(&source, &source_version);
     let (bars, name, key) = (

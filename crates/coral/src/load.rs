@@ -202,7 +202,11 @@ fn error_at(document: &Document, title: String, message: String) -> DocumentErro
 fn warnings_of(document: &Document) -> Vec<String> {
     let mut warnings = document.warnings.clone();
     if let Object::Skipped { kind, name, reason } = &document.object {
-        warnings.push(format!("{kind} {name:?} is skipped: {reason}"));
+        warnings.push(if kind.is_empty() {
+            format!("skipped: {reason}")
+        } else {
+            format!("{kind} {name:?} is skipped: {reason}")
+        });
     }
     let place = |w: &String| format!("{}:{}: {w}", document.origin, document.line);
     warnings.iter().map(place).collect()

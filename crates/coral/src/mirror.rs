@@ -61,6 +61,13 @@ pub(crate) fn read_files(
     Ok(loaded)
 }
 
+/// The names of the mirrors that copy nothing for now.
+fn suspended(loaded: &Loaded) -> impl Iterator<Item = &String> {
+    let mirrors = loaded.mirrors.iter().map(|mirror| &mirror.prepared);
+    let mirrors = mirrors.filter(|mirror| mirror.settings.suspend);
+    mirrors.map(|mirror| &mirror.name)
+}
+
 /// How mirrors reach registries, by the flags. `plain` are hosts that Coral itself runs.
 pub(crate) fn client_options(
     arguments: &ClientArguments,
@@ -186,6 +193,11 @@ struct PassReport {
 /// What the files say, and the client that goes with it.
 fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<(Loaded, Clients), Failure> {
     let loaded = read_files(arguments, terminal)?;
+    for name in suspended(&loaded) {
+        terminal.line(&format!(
+            "warning: mirror {name} is left out: its spec has suspend: true"
+        ));
+    }
     let plain = plain_hosts(arguments, &loaded)?;
     let options = client_options(&arguments.client, &plain)?;
     Ok((loaded, Clients::new(options)))
@@ -219,6 +231,12 @@ pub(crate) async fn prune(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let data = data_folder(arguments.data.as_deref())?;
+    if let Some(named) = arguments.data.as_ref().filter(|_| !data.is_dir()) {
+        let named = named.display();
+        return Err(Failure::input(format!(
+            "--data {named}: there is no such folder, so no `coral up` can be told"
+        )));
+    }
     let loaded = read_files(&arguments.mirrors, terminal)?;
     let counted = Pruning::read(&data);
     let counted = counted.paused();

@@ -106,6 +106,10 @@ pub(super) fn read(
         );
         return None;
     }
+    if is_no_object(node) {
+        let reason = "it is no Kubernetes object: it has no kind, metadata or spec".to_owned();
+        return Some(skipped(node, "", reason));
+    }
     let kind_given = header(node, "kind", "kind: RegistryMirror", findings);
     let example = match kind_given {
         Some(known) if !kind::ALL.contains(&known) => "apiVersion: v1",
@@ -135,6 +139,18 @@ pub(super) fn read(
         }
         (version, kind) => foreign(node, version, kind, findings),
     }
+}
+
+/// Whether a document is a file of another program, such as a compose file or the values of a Helm
+/// chart: nothing in it, and nothing that is nearly so called, belongs to a Kubernetes object, or to
+/// a mirror that lacks its head.
+fn is_no_object(node: &Node) -> bool {
+    const OBJECT: [&str; 5] = ["kind", "metadata", "spec", "status", "repositories"];
+    let entries = node.entries();
+    let belongs = |key: &str| OBJECT.contains(&key) || nearest(key, &OBJECT).is_some();
+    let version = node.get("apiVersion").and_then(Node::text);
+    let is_ours = version.is_some_and(|version| version.contains(GROUP));
+    !entries.is_empty() && !is_ours && !entries.iter().any(|entry| belongs(&entry.key))
 }
 
 /// The text of `apiVersion` or `kind`, which every object has.

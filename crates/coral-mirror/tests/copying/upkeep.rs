@@ -289,6 +289,29 @@ async fn a_dry_run_and_a_plan_say_what_would_be_deleted() {
     assert_eq!(pair.tags(), ["1", "2", "3"]);
 }
 
+/// Regression: the plan of a mirror that copies nothing was that of one that does.
+#[tokio::test]
+async fn a_plan_leaves_a_suspended_mirror_out_and_deletes_nothing_that_it_may_want() {
+    let pair = Pair::start().await;
+    pair.source.load("a/b", &three());
+    pair.passes(vec![pair.mirror_of("m", "select: {all: true}", "")])
+        .await;
+    let prunes = pair.mirror_of("m", "tags: ['1']", "  prune: {enabled: true}\n");
+    let suspended = pair.mirror_of("n", "tags: ['2']", "  suspend: true\n");
+    let counted = &mut std::collections::HashSet::new();
+    let mut mirrors = vec![prunes];
+    for (with, deletions) in [(None, 2), (Some(suspended), 0)] {
+        mirrors.extend(with);
+        let mut planned = vec![];
+        for mirror in &mirrors {
+            planned.push(plan(mirror, Timestamp::now(), counted).await);
+        }
+        assert!(planned.iter().skip(1).all(Vec::is_empty), "{planned:?}");
+        let found = plan_prune(&mirrors, &planned).await;
+        assert_eq!(found.len(), deletions, "{found:?}");
+    }
+}
+
 /// How many images are being copied, and how many were at most.
 #[derive(Default)]
 struct AtOnce {
