@@ -18,6 +18,7 @@ use crate::build_step::BuildStepArguments;
 use crate::client::ClientArguments;
 use crate::controller::ControllerArguments;
 use crate::crds::CrdsArguments;
+use crate::examples::with_examples;
 use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
 use crate::registry::{CollectArguments, RegistryArguments};
@@ -293,7 +294,8 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn try_parse() -> Result<Arguments, clap::Error> {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-    let mut command = without_variables(Arguments::command(), &is_empty);
+    let command = with_examples(Arguments::command());
+    let mut command = without_variables(command, &is_empty);
     if is_plugin(std::env::args_os().next().as_deref()) {
         command = command.bin_name("kubectl coral");
     }

@@ -14,6 +14,7 @@ mod controller;
 mod copy;
 mod crds;
 mod doctor;
+mod examples;
 mod failure;
 mod grant;
 mod image;

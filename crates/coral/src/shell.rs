@@ -1,10 +1,12 @@
 //! What the program gives a person's shell: completions and man pages.
 
+mod page;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 
 use crate::arguments::{Arguments, CompletionArguments, ManArguments};
 use crate::failure::Failure;
@@ -32,5 +34,21 @@ pub(crate) fn man(arguments: &ManArguments) -> Result<ExitCode, Failure> {
 
 fn write(folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Arguments::command(), folder)
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    write_with_those_below(&command, "", folder)
+}
+
+fn write_with_those_below(command: &Command, words: &str, folder: &Path) -> std::io::Result<()> {
+    let name = page::name(words);
+    std::fs::write(
+        folder.join(format!("{name}.1")),
+        page::page(command, words)?,
+    )?;
+    let shown = command.get_subcommands().filter(|s| !s.is_hide_set());
+    for subcommand in shown {
+        let words = format!("{words} {}", subcommand.get_name());
+        write_with_those_below(subcommand, words.trim_start(), folder)?;
+    }
+    Ok(())
 }

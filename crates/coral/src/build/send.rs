@@ -79,15 +79,17 @@ pub(super) async fn send(
         }
     }?;
     drop(stdin);
-    settle(attached).await?;
+    settle(attached).await;
     Ok(sent)
 }
 
 /// Waits until the other end has everything: a connection that is closed earlier takes with it what
-/// is still on its way.
-async fn settle(attached: AttachedProcess) -> Result<(), SendError> {
-    let ended = attached.join().await;
-    ended.map_err(|error| SendError::Cut(format!(": {error}")))
+/// is still on its way. How it ends says nothing more: the step itself sees whether the archive has
+/// its end.
+async fn settle(attached: AttachedProcess) {
+    if let Err(error) = attached.join().await {
+        tracing::debug!(%error, "the connection to the step fetch ended");
+    }
 }
 
 /// Packs the folder on a thread of its own and writes it to `out`, which is shut down only if the

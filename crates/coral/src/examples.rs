@@ -1,0 +1,240 @@
+//! Examples of each subcommand, for `--help` and the man pages.
+
+use std::fmt::Write;
+
+use clap::Command;
+
+/// What is wanted, and the words that do it.
+type Example = (&'static str, &'static str);
+
+/// By the words of the subcommand.
+const EXAMPLES: &[(&str, &[Example])] = &[
+    (
+        "up",
+        &[
+            (
+                "The registry and the mirrors of a folder of YAML files",
+                "coral up mirrors",
+            ),
+            (
+                "For other machines too, with the images in a folder of your own",
+                "coral up mirrors --listen 0.0.0.0:5000 --data /srv/coral",
+            ),
+        ],
+    ),
+    (
+        "registry serve",
+        &[
+            (
+                "A registry for this machine",
+                "coral registry serve --storage /srv/coral",
+            ),
+            (
+                "With TLS and users, of whom one may push below team/",
+                "coral registry serve --storage /srv/coral --listen 0.0.0.0:5000 --tls-cert tls.crt \
+                 --tls-key tls.key --htpasswd users --allow-push 'ci=team/**'",
+            ),
+        ],
+    ),
+    (
+        "registry gc",
+        &[(
+            "Free what no image holds, in the folder of a registry that is stopped",
+            "coral registry gc --storage /srv/coral",
+        )],
+    ),
+    (
+        "mirror plan",
+        &[
+            ("What a pass would do", "coral mirror plan mirrors"),
+            (
+                "How many images would be copied",
+                "coral mirror plan mirrors --output json | jq '.images | map(select(.action == \
+                 \"WouldBeCopied\")) | length'",
+            ),
+        ],
+    ),
+    (
+        "mirror run",
+        &[
+            (
+                "One pass into the registry that runs at 127.0.0.1:5000",
+                "coral mirror run mirrors",
+            ),
+            (
+                "Into another, by the certificate of its own authority",
+                "coral mirror run mirrors --registry reg.corp:5000 --ca reg.corp:5000=ca.pem",
+            ),
+        ],
+    ),
+    (
+        "mirror prune",
+        &[(
+            "Delete what vanished at the sources, after a look at the plan",
+            "coral mirror prune mirrors --confirm",
+        )],
+    ),
+    (
+        "copy",
+        &[
+            (
+                "From one registry to another, with signatures",
+                "coral copy quay.io/acme/web:1 reg.corp:5000/acme/web:1",
+            ),
+            (
+                "Into a file that carries it across",
+                "coral copy quay.io/acme/web:1 oci-archive:web.tar:1",
+            ),
+        ],
+    ),
+    (
+        "build",
+        &[
+            (
+                "This folder, to the image team-a/shop:3 of the cluster's registry",
+                "coral build . --namespace team-a --tag team-a/shop:3",
+            ),
+            (
+                "The object that would be applied",
+                "coral build . --namespace team-a --dry-run",
+            ),
+            (
+                "To a registry outside as well, by the credential in the Secret ghcr",
+                "coral build . --also-to ghcr.io/acme/shop:3=ghcr",
+            ),
+        ],
+    ),
+    (
+        "image",
+        &[(
+            "Coral's image for another machine",
+            "coral image oci-archive:coral.tar:latest",
+        )],
+    ),
+    (
+        "grant",
+        &[
+            (
+                "Let the controller read one Secret",
+                "coral grant team-a quay-login | kubectl apply -f -",
+            ),
+            (
+                "Let it run Registries in a namespace",
+                "coral grant --registry team-a | kubectl apply -f -",
+            ),
+        ],
+    ),
+    (
+        "uninstall",
+        &[(
+            "Take Coral out, with every image of its Registries",
+            "coral uninstall --delete-data",
+        )],
+    ),
+    (
+        "doctor",
+        &[("Why a mirror does not come along", "coral doctor mirrors")],
+    ),
+    (
+        "crds",
+        &[(
+            "Install or renew Coral's kinds",
+            "coral crds | kubectl apply --server-side -f -",
+        )],
+    ),
+    (
+        "completions",
+        &[(
+            "For bash, from the next shell on",
+            "coral completions bash > ~/.local/share/bash-completion/completions/coral",
+        )],
+    ),
+    (
+        "man",
+        &[(
+            "Where man looks for the pages of a user",
+            "coral man ~/.local/share/man/man1",
+        )],
+    ),
+];
+
+/// The examples of a subcommand, by its words without `coral`.
+pub(crate) fn examples(words: &str) -> &'static [Example] {
+    let found = EXAMPLES.iter().find(|(of, _)| *of == words);
+    found.map_or(&[], |(_, examples)| examples)
+}
+
+/// A command, and those below it, with their examples at the end of the long help.
+pub(crate) fn with_examples(command: Command) -> Command {
+    below(command, "")
+}
+
+fn below(command: Command, words: &str) -> Command {
+    let examples = examples(words);
+    let command = if examples.is_empty() {
+        command
+    } else {
+        command.after_long_help(help(examples))
+    };
+    command.mut_subcommands(|subcommand| {
+        let words = format!("{words} {}", subcommand.get_name());
+        below(subcommand, words.trim_start())
+    })
+}
+
+fn help(examples: &[Example]) -> String {
+    let mut text = String::from("Examples:");
+    for (purpose, line) in examples {
+        let _ = write!(text, "\n  # {purpose}\n  {line}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::arguments::Arguments;
+
+    /// The words of a line as a shell reads them, up to a pipe or a file.
+    fn words(line: &str) -> Vec<String> {
+        let line = line
+            .split([' '])
+            .take_while(|word| !matches!(*word, "|" | ">"));
+        line.map(|word| word.replace('\'', "")).collect()
+    }
+
+    #[test]
+    fn every_example_is_understood_by_its_own_subcommand() {
+        for (subcommand, examples) in EXAMPLES {
+            for (_, line) in *examples {
+                let begin = format!("coral {subcommand} ");
+                assert!(line.starts_with(&begin), "{line}");
+                let parsed = Arguments::command().try_get_matches_from(words(line));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn every_subcommand_that_a_person_types_has_an_example() {
+        let mut command = with_examples(Arguments::command().disable_help_subcommand(true));
+        command.build();
+        let lacking = |command: &Command| {
+            let of_person =
+                !["controller", "agent", "webhook", "help"].contains(&command.get_name());
+            of_person && !command.is_hide_set() && command.get_after_long_help().is_none()
+        };
+        for command in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+            let leaves: Vec<&Command> = if command.has_subcommands() {
+                command.get_subcommands().collect()
+            } else {
+                vec![command]
+            };
+            for leaf in leaves {
+                assert!(!lacking(leaf), "{}", leaf.get_name());
+            }
+        }
+    }
+}
