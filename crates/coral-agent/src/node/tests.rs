@@ -400,17 +400,21 @@ async fn an_agent_is_ready_while_its_slow_looks_get_on_and_not_once_the_loop_sta
     // Three of these calls take longer than a look may stand still.
     machine.runtime.state().removal_takes = Duration::from_secs(110);
     machine.apply(|spec| spec.images.clear());
-    let pulse = machine.pulse.clone();
-    let mut unready = 0;
-    while !machine.runtime.state().names.is_empty() {
-        tokio::time::advance(Duration::from_millis(50)).await;
-        unready += usize::from(pulse.check().is_err());
-    }
-    assert_eq!(unready, 0);
+    let generation = machine.object.metadata.generation;
+    let is_empty = |report: &Option<Report>| {
+        let status = report.as_ref().map(|report| &report.status);
+        status.is_some_and(|status| {
+            status.observed_generation == generation && status.images.is_empty()
+        })
+    };
+    // Not `until`: the paused clock advances by the time that removals take.
+    machine.reports.wait_for(is_empty).await.unwrap();
+    assert_eq!(machine.runtime.state().removals.len(), 3);
+    assert_eq!(machine.pulse.check(), Ok(()));
     machine.agent = None;
-    tokio::task::yield_now().await;
+    while machine.reports.changed().await.is_ok() {}
     tokio::time::advance(Duration::from_mins(3)).await;
-    assert!(pulse.check().is_err(), "the loop has ended");
+    assert!(machine.pulse.check().is_err(), "the loop has ended");
 }
 
 /// Regression: of many removals that take half a minute each, one came in each time between pulls.
