@@ -8,7 +8,7 @@ use coral_image::{Manifest, Tag, Version, media_type};
 use serde_json::{Value, json};
 
 use super::index::{Index, enter};
-use super::tree::files_of;
+use super::tar_files::files_of;
 
 /// What is taken of an `index.json` can be found, and nothing else of it changes when a manifest
 /// is put beside it.
