@@ -85,8 +85,6 @@ pub const AUDIENCE: &str = "coral.stvz.io";
 pub const TOKEN_SECONDS: i64 = 600;
 /// User name beside a credential of the controller.
 pub const CREDENTIAL_USER: &str = "token";
-/// Label on the Job and its pod: the name of the `ImageBuild`.
-pub const BUILD_LABEL: &str = "image.stvz.io/build";
 
 /// The folder that holds the Docker configuration of `alsoTo[position]`.
 pub fn also_to_credential(position: usize) -> String {

@@ -35,6 +35,7 @@ use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
 use decide::{Action, decide, has_ended, is_settled, troubled};
+pub(crate) use observe::takes;
 use places::Places;
 
 /// Waits after one build's failures.

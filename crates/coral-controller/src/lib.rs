@@ -29,6 +29,7 @@ mod mirror;
 mod nodes;
 mod part;
 mod parts;
+mod permission;
 mod registry;
 mod run;
 #[cfg(test)]

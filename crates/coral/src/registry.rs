@@ -171,24 +171,35 @@ fn follow_public(
     terminal: &Terminal,
     stop: &CancellationToken,
 ) {
-    let Some(file) = file else { return };
     let (options, registry) = (options.clone(), registry.clone());
-    let terminal = terminal.clone();
-    let apply = move || {
+    let take = move || {
         let public = options.public()?;
         let (generation, paths) = (public.generation(), public.len());
         registry.publish(public);
         tracing::info!(generation, paths, "the public paths were read again");
         Ok(())
     };
-    let report = move |failure: Failure| {
-        failure.lines().for_each(|line| {
-            terminal.line(&format!(
-                "warning: {line}; the public paths stay as they were"
-            ));
-        });
+    let otherwise = ("warning", "the public paths stay as they were");
+    follow(file, take, otherwise, terminal, stop);
+}
+
+/// Calls `take` when the files have changed. `otherwise` says how serious a failure of it is, and
+/// what holds then.
+fn follow(
+    files: Option<FollowedFiles>,
+    take: impl Fn() -> Result<(), Failure> + Send + 'static,
+    otherwise: (&'static str, &'static str),
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) {
+    let Some(files) = files else { return };
+    let (terminal, (weight, kept)) = (terminal.clone(), otherwise);
+    let complain = move |failure: Failure| {
+        failure
+            .lines()
+            .for_each(|line| terminal.line(&format!("{weight}: {line}; {kept}")));
     };
-    tokio::spawn(file.follow(apply, report, stop.clone()));
+    tokio::spawn(files.follow(take, complain, stop.clone()));
 }
 
 fn token_keys_file(options: &RegistryArguments) -> Option<FollowedFiles> {
@@ -216,24 +227,16 @@ fn follow_token_keys(
     terminal: &Terminal,
     stop: &CancellationToken,
 ) {
-    let Some(file) = file else { return };
     let (options, registry) = (options.clone(), registry.clone());
-    let terminal = terminal.clone();
-    let apply = move || {
+    let take = move || {
         if let Some(keys) = options.token_keys()? {
             tracing::info!(keys = keys.len(), "the keys of tokens were read again");
             registry.set_token_keys(keys);
         }
         Ok(())
     };
-    let report = move |failure: Failure| {
-        failure.lines().for_each(|line| {
-            terminal.line(&format!(
-                "warning: {line}; the keys of tokens stay as they were"
-            ));
-        });
-    };
-    tokio::spawn(file.follow(apply, report, stop.clone()));
+    let otherwise = ("warning", "the keys of tokens stay as they were");
+    follow(file, take, otherwise, terminal, stop);
 }
 
 fn follow_users(
@@ -243,9 +246,8 @@ fn follow_users(
     terminal: &Terminal,
     stop: &CancellationToken,
 ) {
-    let Some(files) = files else { return };
     let (options, registry) = (options.clone(), registry.clone());
-    let (told, terminal) = (terminal.clone(), terminal.clone());
+    let told = terminal.clone();
     let take = move || {
         // The users alone: a layout that cannot be read must not keep a removed user in force.
         let (access, warnings) = options.access()?;
@@ -254,12 +256,8 @@ fn follow_users(
         warn_of_users(&warnings, &told);
         Ok(())
     };
-    let complain = move |failure: Failure| {
-        failure
-            .lines()
-            .for_each(|line| terminal.line(&format!("error: {line}; the users stay as they were")));
-    };
-    tokio::spawn(files.follow(take, complain, stop.clone()));
+    let otherwise = ("error", "the users stay as they were");
+    follow(files, take, otherwise, terminal, stop);
 }
 
 fn follow_certificate(
@@ -269,9 +267,8 @@ fn follow_certificate(
     terminal: &Terminal,
     stop: &CancellationToken,
 ) {
-    let Some(files) = files else { return };
     let (options, tls) = (options.clone(), tls.clone());
-    let (told, terminal) = (terminal.clone(), terminal.clone());
+    let told = terminal.clone();
     let take = move || {
         let certificate = options.certificate()?;
         told.line("the certificate was read again");
@@ -279,12 +276,8 @@ fn follow_certificate(
         tls.set(certificate);
         Ok(())
     };
-    let complain = move |failure: Failure| {
-        failure.lines().for_each(|line| {
-            terminal.line(&format!("error: {line}; the certificate stays as it was"));
-        });
-    };
-    tokio::spawn(files.follow(take, complain, stop.clone()));
+    let otherwise = ("error", "the certificate stays as it was");
+    follow(files, take, otherwise, terminal, stop);
 }
 
 /// Binds; the flag is named when it does not work.

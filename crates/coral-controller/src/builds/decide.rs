@@ -1,5 +1,8 @@
 //! What a build needs next: pure.
 
+mod history;
+mod obstacle;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +19,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
 use serde_json::Value;
 
+use history::{delete, has_job_ended, has_job_ended_by_itself};
+use obstacle::not_granted;
+
 use super::job::{Run, Surroundings};
 use super::names;
 use super::outcome::{self, Reports, Seen, Standing};
@@ -23,12 +29,8 @@ use super::places::Rights;
 use super::reason;
 use crate::ObjectKey;
 
-/// The label by which a namespace says which pods it takes.
-const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 /// Bytes of `status.message`.
 const MAX_MESSAGE: usize = 2048;
-/// When a build is looked at again that waits for what no watch tells of.
-const SOON: Duration = Duration::from_secs(10);
 /// How long after its end a run waits for the Registry to make the image public.
 const UNTIL_PUBLIC: Duration = Duration::from_mins(1);
 
@@ -274,64 +276,6 @@ impl Deciding<'_> {
         }
     }
 
-    /// What stands in the way of a run.
-    fn obstacle(&self, settings: &BuildSettings) -> Option<Come> {
-        let seen = self.seen;
-        let namespace = seen.build.namespace().unwrap_or_default();
-        let (of, name) = &settings.registry;
-        let (reason, says) = match seen.registry {
-            RegistrySeen::Missing => (
-                reason::NO_REGISTRY,
-                format!("there is no Registry {name} in namespace {of}"),
-            ),
-            RegistrySeen::NotAllowed => (
-                reason::NOT_ALLOWED,
-                format!(
-                    "the Registry {of}/{name} takes no builds of namespace {namespace}: its \
-                     builds.allowFrom has to select it"
-                ),
-            ),
-            _ if seen.rights == Rights::Refused => (reason::NOT_GRANTED, not_granted(&namespace)),
-            RegistrySeen::NotReady => (
-                reason::REGISTRY_NOT_READY,
-                format!("the Registry {of}/{name} is not ready"),
-            ),
-            RegistrySeen::Ready => {
-                return self.other_obstacle();
-            }
-        };
-        Some(Come::pending(reason, says))
-    }
-
-    fn other_obstacle(&self) -> Option<Come> {
-        let seen = self.seen;
-        if seen.labels.get(POD_SECURITY).map(String::as_str) == Some("restricted") {
-            let says = "the namespace takes pods of the Pod Security level restricted only, and a \
-                        build needs baseline";
-            return Some(Come::pending(reason::POD_SECURITY, says));
-        }
-        if seen.rights == Rights::Unknown {
-            let says = "the API server was not heard yet about the right to run builds here";
-            return Some(Come::pending(reason::WAITING, says));
-        }
-        if seen.ca.is_none() {
-            return Some(Come::pending(
-                reason::WAITING,
-                "Coral has no certificates yet",
-            ));
-        }
-        let foreign = seen.foreign.as_ref()?;
-        let name = foreign.name_any();
-        let says = if foreign.metadata.deletion_timestamp.is_some() || is_of_a_build(foreign) {
-            format!("the Job {name} of an earlier build of this name is still there")
-        } else {
-            format!("the Job {name} was not made for this build: delete or rename one of them")
-        };
-        let mut come = Come::pending(reason::NAME_TAKEN, says);
-        come.standing.next = seen.now.checked_add(SOON).ok();
-        Some(come)
-    }
-
     fn with_job(&mut self, job: &Arc<Job>, settings: &BuildSettings) -> Come {
         let seen = self.seen;
         let at = ObjectKey::from_object(job.as_ref());
@@ -461,30 +405,6 @@ impl Deciding<'_> {
         }
     }
 
-    /// Deletes the oldest Jobs beyond those that are kept. That of the present run always stays.
-    fn forget_history(&mut self, phase: Option<BuildPhase>) {
-        let history = self.seen.build.spec.history.clone().unwrap_or_default();
-        let kept = |count: Option<u32>| count.unwrap_or(3) as usize;
-        let others = self.seen.jobs.iter();
-        let others = others.filter(|job| names::run_of(job) != Some(self.key));
-        let mut others: Vec<&Arc<Job>> = others.filter(|job| has_job_ended(job)).collect();
-        others.sort_by_key(|job| {
-            std::cmp::Reverse(job.metadata.creation_timestamp.as_ref().map(|it| it.0))
-        });
-        let succeeded = phase == Some(BuildPhase::Succeeded);
-        let mut room = [
-            kept(history.succeeded).saturating_sub(usize::from(succeeded)),
-            kept(history.failed).saturating_sub(usize::from(!succeeded)),
-        ];
-        for job in others {
-            let room = &mut room[usize::from(!outcome::has_condition(job, "Complete"))];
-            match room.checked_sub(1) {
-                Some(rest) => *room = rest,
-                None => self.actions.push(delete(job)),
-            }
-        }
-    }
-
     fn said(&self, come: &Come) -> ImageBuildStatus {
         let seen = self.seen;
         let generation = seen.build.metadata.generation;
@@ -565,40 +485,6 @@ fn invalid(problems: &[Problem]) -> Come {
     };
     let says = format!("{first}{more}");
     Come::without_job(Standing::new(BuildPhase::Failed, reason::INVALID, says))
-}
-
-fn not_granted(namespace: &str) -> String {
-    format!(
-        "Coral may not run builds in namespace {namespace}: an administrator of the cluster allows it \
-         with `coral grant --builds {namespace} | kubectl apply -f -`"
-    )
-}
-
-/// Whether a Job will not run any more. One that is suspended was cancelled.
-fn has_job_ended(job: &Job) -> bool {
-    let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
-    let has_begun = job.status.as_ref().is_some_and(|it| {
-        it.conditions
-            .iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Suspended")
-    });
-    has_job_ended_by_itself(job) || (is_suspended && has_begun)
-}
-
-fn has_job_ended_by_itself(job: &Job) -> bool {
-    outcome::has_condition(job, "Complete") || outcome::has_condition(job, "Failed")
-}
-
-/// Whether a Job's owner is an ImageBuild, whichever.
-fn is_of_a_build(job: &Job) -> bool {
-    let mut owners = job.metadata.owner_references.iter().flatten();
-    owners.any(|owner| owner.kind == coral_api::names::kind::IMAGE_BUILD)
-}
-
-fn delete(job: &Arc<Job>) -> Action {
-    let uid = job.uid().unwrap_or_default();
-    Action::Delete(ObjectKey::from_object(job.as_ref()), uid)
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ impl BuildsPart {
 }
 
 /// Whether a Registry takes builds of a namespace with these labels.
-pub(super) fn takes(
+pub(crate) fn takes(
     registry: &Registry,
     namespace: &str,
     labels: &BTreeMap<String, String>,

@@ -12,12 +12,9 @@ use std::time::Duration;
 
 use coral_api::image_build::ImageBuild;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -28,12 +25,9 @@ use super::names::SELECTOR;
 use crate::backoff::Growth;
 use crate::changes::{Changes, Topic};
 use crate::follow::Watch;
+use crate::permission::may_run;
 use crate::store::Store;
 
-/// The verb on ImageBuilds that lets the controller run them in a namespace.
-const RUN: &str = "run";
-/// How long the API server may take to answer whether the controller has the right.
-const REVIEW: Duration = Duration::from_secs(10);
 /// When a right that is missing is asked for again: an administrator waits for the effect.
 const AFTER_REFUSAL: Growth = Growth {
     first: Duration::from_secs(5),
@@ -166,7 +160,7 @@ impl Asking {
     async fn run(self) {
         let mut refusals = 0;
         loop {
-            let answer = may_run(&self.client, &self.namespace).await;
+            let answer = may_run::<ImageBuild>(&self.client, &self.namespace, None).await;
             let is_news = answer.is_some()
                 && self.answer.send_if_modified(|known| {
                     let is_news = *known != answer;
@@ -187,34 +181,6 @@ impl Asking {
             };
             tokio::time::sleep(crate::backoff::jittered(pause)).await;
         }
-    }
-}
-
-/// Whether builds may run; `None` without an answer of the API server.
-async fn may_run(client: &Client, namespace: &str) -> Option<bool> {
-    let asked = ResourceAttributes {
-        group: Some(ImageBuild::group(&()).into_owned()),
-        resource: Some(ImageBuild::plural(&()).into_owned()),
-        verb: Some(RUN.to_owned()),
-        namespace: Some(namespace.to_owned()),
-        ..ResourceAttributes::default()
-    };
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(asked),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let reviews = Api::<SelfSubjectAccessReview>::all(client.clone());
-    let params = PostParams::default();
-    match tokio::time::timeout(REVIEW, reviews.create(&params, &review)).await {
-        Ok(Ok(review)) => Some(review.status?.allowed),
-        Ok(Err(error)) => {
-            tracing::warn!(namespace, %error, "cannot ask whether builds may run");
-            None
-        }
-        Err(_) => None,
     }
 }
 

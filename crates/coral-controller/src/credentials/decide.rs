@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coral_api::image_build::{BuildPhase, ImageBuild};
 use coral_api::names;
-use coral_build::contract::{BUILD_LABEL, Step};
+use coral_build::contract::Step;
 use coral_token::{Action, RepositoryAccess};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt as _};
 
 use super::identity::Identity;
+use crate::builds::takes;
 
 /// How long a credential lives.
 pub(super) const LIFE: Duration = Duration::from_mins(10);
@@ -157,7 +158,7 @@ fn pod(seen: &Seen) -> Result<&Pod, Denied> {
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return Err(Denied::PodEnded);
     }
-    if !pod.labels().contains_key(BUILD_LABEL) {
+    if !pod.labels().contains_key(names::build::NAME) {
         return Err(Denied::NotABuild);
     }
     Ok(pod)
@@ -299,10 +300,7 @@ fn host(seen: &Seen, build: &ImageBuild) -> Result<String, Denied> {
     if !is_same || registry.metadata.deletion_timestamp.is_some() {
         return Err(Denied::NoRegistry);
     }
-    let own = named.namespace == seen.identity.namespace;
-    let selector = registry.spec.builds.as_ref();
-    let selector = selector.and_then(|builds| builds.allow_from.as_ref());
-    if !own && !selector.is_some_and(|selector| selector.matches(&seen.labels)) {
+    if !takes(registry, &seen.identity.namespace, &seen.labels) {
         return Err(Denied::NotAllowed);
     }
     Ok(names::registry_host(&named.namespace, &named.name))

@@ -13,11 +13,8 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -30,14 +27,11 @@ use super::build::SELECTOR;
 use crate::backoff::Growth;
 use crate::changes::{Changes, Topic};
 use crate::follow::Watch;
+use crate::permission::may_run;
 use crate::store::Store;
 
 /// How long the first look at a namespace may take within a pass.
 const FIRST_LIST: Duration = Duration::from_secs(5);
-/// The verb on Registries that lets the controller make them in a namespace.
-const RUN: &str = "run";
-/// How long the API server may take to answer whether the controller has the right.
-const REVIEW: Duration = Duration::from_secs(10);
 /// When a right that is missing is asked for again: an administrator waits for the effect.
 const AFTER_REFUSAL: Growth = Growth {
     first: Duration::from_secs(10),
@@ -212,7 +206,7 @@ impl FollowRights {
     async fn ask(&self, names: &[String]) -> bool {
         let mut has_every_right = true;
         for name in names {
-            let answer = may_run(&self.client, &self.namespace, name).await;
+            let answer = may_run::<Registry>(&self.client, &self.namespace, Some(name)).await;
             has_every_right &= answer == Some(true);
             let is_news = answer.is_some_and(|answer| {
                 self.answers
@@ -223,35 +217,6 @@ impl FollowRights {
             }
         }
         has_every_right
-    }
-}
-
-/// Whether the Registry may run; `None` without an answer of the API server.
-async fn may_run(client: &Client, namespace: &str, name: &str) -> Option<bool> {
-    let asked = ResourceAttributes {
-        group: Some(Registry::group(&()).into_owned()),
-        resource: Some(Registry::plural(&()).into_owned()),
-        verb: Some(RUN.to_owned()),
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        ..ResourceAttributes::default()
-    };
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(asked),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let reviews = Api::<SelfSubjectAccessReview>::all(client.clone());
-    let params = PostParams::default();
-    match tokio::time::timeout(REVIEW, reviews.create(&params, &review)).await {
-        Ok(Ok(review)) => Some(review.status?.allowed),
-        Ok(Err(error)) => {
-            tracing::warn!(namespace, name, %error, "cannot ask whether a Registry may run");
-            None
-        }
-        Err(_) => None,
     }
 }
 

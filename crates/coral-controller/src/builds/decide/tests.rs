@@ -201,7 +201,7 @@ type Change = fn(&mut Observed);
 
 #[test]
 fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
-    let restricted = BTreeMap::from([(POD_SECURITY.to_owned(), "restricted".to_owned())]);
+    let restricted = BTreeMap::from([(obstacle::POD_SECURITY.to_owned(), "restricted".to_owned())]);
     let cases: [(Change, &str, &str); 7] = [
         (
             |it| it.registry = RegistrySeen::Missing,

@@ -1,0 +1,59 @@
+//! The Jobs of runs that have ended: which are kept.
+
+use std::sync::Arc;
+
+use coral_api::image_build::BuildPhase;
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt as _;
+
+use super::{Action, Deciding};
+use crate::ObjectKey;
+use crate::builds::{names, outcome};
+
+impl Deciding<'_> {
+    /// Deletes the oldest Jobs beyond those that are kept. That of the present run always stays.
+    pub(super) fn forget_history(&mut self, phase: Option<BuildPhase>) {
+        let history = self.seen.build.spec.history.clone().unwrap_or_default();
+        let kept = |count: Option<u32>| count.unwrap_or(3) as usize;
+        let others = self.seen.jobs.iter();
+        let others = others.filter(|job| names::run_of(job) != Some(self.key));
+        let mut others: Vec<&Arc<Job>> = others.filter(|job| has_job_ended(job)).collect();
+        others.sort_by_key(|job| {
+            std::cmp::Reverse(job.metadata.creation_timestamp.as_ref().map(|it| it.0))
+        });
+        let succeeded = phase == Some(BuildPhase::Succeeded);
+        let mut room = [
+            kept(history.succeeded).saturating_sub(usize::from(succeeded)),
+            kept(history.failed).saturating_sub(usize::from(!succeeded)),
+        ];
+        for job in others {
+            let room = &mut room[usize::from(!outcome::has_condition(job, "Complete"))];
+            match room.checked_sub(1) {
+                Some(rest) => *room = rest,
+                None => self.actions.push(delete(job)),
+            }
+        }
+    }
+}
+
+/// Whether a Job will not run any more. One that is suspended was cancelled.
+pub(super) fn has_job_ended(job: &Job) -> bool {
+    let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+    let has_begun = job.status.as_ref().is_some_and(|it| {
+        it.conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Suspended")
+    });
+    has_job_ended_by_itself(job) || (is_suspended && has_begun)
+}
+
+pub(super) fn has_job_ended_by_itself(job: &Job) -> bool {
+    outcome::has_condition(job, "Complete") || outcome::has_condition(job, "Failed")
+}
+
+/// Deletes exactly this Job, and not one that has its name later.
+pub(super) fn delete(job: &Arc<Job>) -> Action {
+    let uid = job.uid().unwrap_or_default();
+    Action::Delete(ObjectKey::from_object(job.as_ref()), uid)
+}

@@ -1,0 +1,89 @@
+//! What keeps a build from becoming a Job.
+
+use std::time::Duration;
+
+use coral_api::image_build::BuildSettings;
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt as _;
+
+use super::{Come, Deciding, RegistrySeen};
+use crate::builds::places::Rights;
+use crate::builds::reason;
+
+/// The label by which a namespace says which pods it takes.
+pub(super) const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
+/// When a build is looked at again that waits for what no watch tells of.
+const SOON: Duration = Duration::from_secs(10);
+
+impl Deciding<'_> {
+    /// What stands in the way of a run.
+    pub(super) fn obstacle(&self, settings: &BuildSettings) -> Option<Come> {
+        let seen = self.seen;
+        let namespace = seen.build.namespace().unwrap_or_default();
+        let (of, name) = &settings.registry;
+        let (reason, says) = match seen.registry {
+            RegistrySeen::Missing => (
+                reason::NO_REGISTRY,
+                format!("there is no Registry {name} in namespace {of}"),
+            ),
+            RegistrySeen::NotAllowed => (
+                reason::NOT_ALLOWED,
+                format!(
+                    "the Registry {of}/{name} takes no builds of namespace {namespace}: its \
+                     builds.allowFrom has to select it"
+                ),
+            ),
+            _ if seen.rights == Rights::Refused => (reason::NOT_GRANTED, not_granted(&namespace)),
+            RegistrySeen::NotReady => (
+                reason::REGISTRY_NOT_READY,
+                format!("the Registry {of}/{name} is not ready"),
+            ),
+            RegistrySeen::Ready => {
+                return self.other_obstacle();
+            }
+        };
+        Some(Come::pending(reason, says))
+    }
+
+    fn other_obstacle(&self) -> Option<Come> {
+        let seen = self.seen;
+        if seen.labels.get(POD_SECURITY).map(String::as_str) == Some("restricted") {
+            let says = "the namespace takes pods of the Pod Security level restricted only, and a \
+                        build needs baseline";
+            return Some(Come::pending(reason::POD_SECURITY, says));
+        }
+        if seen.rights == Rights::Unknown {
+            let says = "the API server was not heard yet about the right to run builds here";
+            return Some(Come::pending(reason::WAITING, says));
+        }
+        if seen.ca.is_none() {
+            return Some(Come::pending(
+                reason::WAITING,
+                "Coral has no certificates yet",
+            ));
+        }
+        let foreign = seen.foreign.as_ref()?;
+        let name = foreign.name_any();
+        let says = if foreign.metadata.deletion_timestamp.is_some() || is_of_a_build(foreign) {
+            format!("the Job {name} of an earlier build of this name is still there")
+        } else {
+            format!("the Job {name} was not made for this build: delete or rename one of them")
+        };
+        let mut come = Come::pending(reason::NAME_TAKEN, says);
+        come.standing.next = seen.now.checked_add(SOON).ok();
+        Some(come)
+    }
+}
+
+pub(super) fn not_granted(namespace: &str) -> String {
+    format!(
+        "Coral may not run builds in namespace {namespace}: an administrator of the cluster allows it \
+         with `coral grant --builds {namespace} | kubectl apply -f -`"
+    )
+}
+
+/// Whether a Job's owner is an ImageBuild, whichever.
+fn is_of_a_build(job: &Job) -> bool {
+    let mut owners = job.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.kind == coral_api::names::kind::IMAGE_BUILD)
+}
