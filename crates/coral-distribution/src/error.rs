@@ -161,6 +161,11 @@ impl Error {
         self.0.problem.tls_advice()
     }
 
+    /// Whether the other side answered a TLS handshake with something else.
+    pub(crate) fn is_not_tls(&self) -> bool {
+        matches!(self.0.problem, Problem::NotTls { .. })
+    }
+
     /// Whether something moved, but too little.
     pub(crate) fn is_drip(&self) -> bool {
         matches!(self.0.problem, Problem::Slow { .. })

@@ -9,7 +9,8 @@ use crate::addresses::AddressRules;
 use crate::open_uploads::OpenUploads;
 use crate::redacted::Redacted;
 
-/// What is different about one host. The default is HTTPS with the system's trust anchors.
+/// What is different about one host. The default is HTTPS with the system's trust anchors. A host on
+/// loopback that answers, but not with TLS, is then spoken to by plain HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct HostOptions {
     /// Speak HTTP without TLS.

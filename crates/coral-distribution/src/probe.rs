@@ -91,6 +91,7 @@ impl Client {
         let reached = connected.is_ok();
         probe.connection = Some(connected);
         if reached {
+            let base = transport.as_spoken(base).await;
             self.ask(&mut probe, &transport, base, host, credentials)
                 .await;
         }

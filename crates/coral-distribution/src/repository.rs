@@ -106,6 +106,7 @@ impl RepositoryClient {
         let fail = |text: String| Error::new(self.repository.host(), asked, Problem::Options(text));
         let base = self.base.as_ref().map_err(|text| fail(text.clone()))?;
         base.join(&format!("{}/{path}", self.repository.path()))
+            .map(|url| self.session.transport.as_heard(url))
             .map_err(|_| fail(format!("{path} cannot be written as a URL")))
     }
 

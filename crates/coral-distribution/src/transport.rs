@@ -5,6 +5,7 @@ mod answer;
 mod connections;
 mod failure;
 mod log;
+mod loopback;
 mod pace;
 mod proxy;
 mod retry_after;
@@ -26,6 +27,7 @@ use connections::Connections;
 pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;
 use log::Sent;
+use loopback::Loopback;
 pub(crate) use pace::{Pace, TooSlow};
 pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
@@ -111,6 +113,7 @@ impl Response {
 #[derive(Debug)]
 pub(crate) struct Transport {
     connections: Connections,
+    loopback: Loopback,
     pub(crate) rate_limits: RateLimits,
     pub(crate) stall: Duration,
     pub(crate) connect_timeout: Duration,
@@ -122,6 +125,7 @@ impl Transport {
             stall: options.stall_timeout,
             connect_timeout: options.connect_timeout,
             rate_limits: RateLimits::default(),
+            loopback: Loopback::default(),
             connections: Connections::new(options)?,
         })
     }
@@ -145,9 +149,10 @@ impl Transport {
             .is_some_and(|options| options.plain_http)
     }
 
-    /// Whether plain HTTP was asked for this host (name and port as in a URL).
+    /// Whether plain HTTP was asked for this host (name and port as in a URL), or the host is on
+    /// loopback and was heard to speak it.
     pub(crate) fn allows_plain_http(&self, url: &Url) -> bool {
-        self.connections.options_for(url).plain_http
+        self.connections.options_for(url).plain_http || self.loopback.speaks_plain_http(url)
     }
 
     /// Sends a request and follows redirects.

@@ -21,6 +21,8 @@ mod fixture;
 mod layouts;
 #[path = "protocol/lists.rs"]
 mod lists;
+#[path = "protocol/loopback.rs"]
+mod loopback;
 #[path = "protocol/manifests.rs"]
 mod manifests;
 #[path = "protocol/probe.rs"]

@@ -23,7 +23,8 @@ const MAX_PEM: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Reaching registries")]
 pub(crate) struct ClientArguments {
-    /// Speak plain HTTP to this host; without it HTTPS is spoken to every host, loopback included
+    /// Speak plain HTTP to this host. Without it, HTTPS is spoken to every host; one on loopback that
+    /// does not speak TLS is then asked by plain HTTP
     #[arg(long, env = "CORAL_PLAIN_HTTP", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     plain_http: Vec<Host>,
     /// Take any certificate from this host

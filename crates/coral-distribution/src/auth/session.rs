@@ -98,10 +98,14 @@ impl Session {
     /// Sends a request with the credential that fits; a refusal (401, 403) is an error, every
     /// other answer is returned as it is.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
+        ask.url = self.transport.as_spoken(ask.url).await;
         let host = self.auth.host(&ask.url);
         let first = host.wait_for_first().await;
         let result = self.try_candidates(&host, &mut ask).await;
         drop(first);
+        if result.as_ref().map_or(true, is_of_another_scheme) {
+            self.transport.doubt(&ask.url);
+        }
         result
     }
 
@@ -370,6 +374,11 @@ fn another_may_help(error: &Error, ask: &Ask) -> bool {
 
 pub(super) fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// A server that speaks TLS answers a request in plain HTTP with 400.
+fn is_of_another_scheme(response: &Response) -> bool {
+    response.status() == StatusCode::BAD_REQUEST
 }
 
 /// A request for this round; the body stays for the next unless it can be sent only once.

@@ -84,6 +84,8 @@ pub(crate) enum Problem {
     },
     #[error("TLS failed: {cause}; {advice}")]
     Tls { cause: String, advice: String },
+    #[error("TLS failed: it does not speak TLS; {advice}")]
+    NotTls { advice: String },
     #[error("no connection within {} s", .0.as_secs_f32())]
     ConnectTimeout(Duration),
     #[error("no byte moved for {} s", .0.as_secs_f32())]
@@ -213,7 +215,7 @@ impl Problem {
 
     pub(crate) fn tls_advice(&self) -> Option<&str> {
         match self {
-            Self::Tls { advice, .. } => Some(advice),
+            Self::Tls { advice, .. } | Self::NotTls { advice } => Some(advice),
             _ => None,
         }
     }
@@ -222,7 +224,7 @@ impl Problem {
         match self {
             Self::Dns { .. } => Category::Dns,
             Self::Connect { .. } => Category::Connect,
-            Self::Tls { .. } => Category::Tls,
+            Self::Tls { .. } | Self::NotTls { .. } => Category::Tls,
             Self::Proxy { problem, .. } => problem.category(),
             Self::ConnectTimeout(_) | Self::Stalled(_) | Self::Slow { .. } => Category::Timeout,
             Self::Answer(answer) | Self::TokenExpired(answer) | Self::UploadLost(answer) => {

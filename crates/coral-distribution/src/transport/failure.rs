@@ -134,9 +134,12 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
         ),
         _ => "check what stands between here and there".to_owned(),
     };
-    Problem::Tls {
-        cause: in_words(error),
-        advice,
+    match error {
+        Tls::InvalidMessage(_) => Problem::NotTls { advice },
+        _ => Problem::Tls {
+            cause: in_words(error),
+            advice,
+        },
     }
 }
 
@@ -156,7 +159,6 @@ fn in_words(error: &rustls::Error) -> String {
                 shown(*time)
             )
         }
-        Tls::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         other => other.to_string(),
     }
 }

@@ -70,17 +70,6 @@ async fn verification_is_skipped_only_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn plain_http_is_never_assumed_and_the_message_says_what_to_do() {
-    let registry = FaultRegistry::start().await;
-    let error = ask(&registry, HostOptions::default()).await.unwrap_err();
-    assert_eq!(error.category(), Category::Tls, "{error}");
-    assert_eq!(error.disposition(), Disposition::WaitForChange);
-    let advice = format!("--plain-http {}", registry.host());
-    assert!(error.to_string().contains(&advice), "{error}");
-    assert!(registry.requests().is_empty());
-}
-
-#[tokio::test]
 async fn plain_http_to_a_tls_server_is_named() {
     let registry = FaultRegistry::start_tls().await;
     let plain = HostOptions {

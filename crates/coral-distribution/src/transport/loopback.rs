@@ -1,0 +1,159 @@
+//! Registries on this machine: HTTPS is tried first, then plain HTTP, as other clients do.
+//!
+//! Only hosts that nothing was said about are tried. A host that spoke TLS once is never asked by
+//! plain HTTP afterwards, and a certificate that is not trusted is an error, not a reason to go on
+//! without TLS.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use http::{HeaderMap, Method};
+use url::Url;
+
+use super::connections::{authority_of, is_loopback};
+use super::{Body, Request, Transport};
+use crate::auth::Known;
+use crate::error::{Category, Error};
+use crate::options::HostOptions;
+
+/// Most hosts that are remembered. A machine has few registries; what is forgotten is tried again.
+const MOST_HOSTS: usize = 256;
+
+/// What a registry was heard to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Tls,
+    PlainHttp,
+}
+
+/// What each registry on loopback was heard to speak, by host and port.
+#[derive(Debug, Default)]
+pub(super) struct Loopback(Mutex<HashMap<String, Spoken>>);
+
+impl Loopback {
+    fn get(&self, url: &Url) -> Option<Spoken> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(&authority_of(url)).copied()
+    }
+
+    fn set(&self, url: &Url, spoken: Spoken) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() >= MOST_HOSTS {
+            heard.retain(|_, spoken| *spoken == Spoken::Tls);
+        }
+        heard.insert(authority_of(url), spoken);
+    }
+
+    fn forget(&self, url: &Url) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.get(&authority_of(url)) == Some(&Spoken::PlainHttp) {
+            heard.remove(&authority_of(url));
+        }
+    }
+
+    pub(super) fn speaks_plain_http(&self, url: &Url) -> bool {
+        is_loopback(url) && self.get(url) == Some(Spoken::PlainHttp)
+    }
+}
+
+impl Transport {
+    /// The same URL with the scheme that its host was heard to speak, if it is on loopback.
+    pub(crate) fn as_heard(&self, mut url: Url) -> Url {
+        if url.scheme() == "https" && self.loopback.speaks_plain_http(&url) {
+            // Cannot fail: both are special schemes.
+            let _ = url.set_scheme("http");
+        }
+        url
+    }
+
+    /// The same URL with the scheme that its host speaks; asks a host on loopback for it, once.
+    pub(crate) async fn as_spoken(&self, url: Url) -> Url {
+        let open = url.scheme() == "https"
+            && is_loopback(&url)
+            && self.loopback.get(&url).is_none()
+            && self.connections.options_for(&url) == HostOptions::default();
+        if open && let Some(spoken) = self.hear(&url).await {
+            self.loopback.set(&url, spoken);
+        }
+        self.as_heard(url)
+    }
+
+    /// After a failure: the registry may speak TLS by now.
+    pub(crate) fn doubt(&self, url: &Url) {
+        self.loopback.forget(url);
+    }
+
+    async fn hear(&self, url: &Url) -> Option<Spoken> {
+        let mut base = url.clone();
+        base.set_path("/v2/");
+        base.set_query(None);
+        match self.send_unlogged(&mut question(base.clone())).await {
+            Ok(_) => return Some(Spoken::Tls),
+            Err(error) if may_be_plain(&error) => {}
+            // Whatever else fails is told by the request that is about to be sent.
+            Err(_) => return None,
+        }
+        let _ = base.set_scheme("http");
+        self.send_unlogged(&mut question(base)).await.ok()?;
+        let host = authority_of(url);
+        tracing::debug!(host, "the registry on loopback speaks plain HTTP");
+        Some(Spoken::PlainHttp)
+    }
+}
+
+/// Some servers answer a TLS handshake by closing the connection.
+fn may_be_plain(error: &Error) -> bool {
+    error.is_not_tls() || matches!(error.category(), Category::Connect | Category::Cut)
+}
+
+/// Without any credential.
+fn question(url: Url) -> Request {
+    Request {
+        method: Method::GET,
+        url,
+        headers: HeaderMap::new(),
+        authorization: None,
+        body: Body::Empty,
+        asked: "asking whether it speaks TLS".to_owned(),
+        attempt: 1,
+        elsewhere: Known::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::ClientOptions;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn plain_http_is_never_spoken_to_another_machine_nor_where_tls_was_spoken_once() {
+        let transport = Transport::new(ClientOptions::default()).unwrap();
+        let other = url("https://reg.example:5000/v2/");
+        transport.loopback.set(&other, Spoken::PlainHttp);
+        assert_eq!(transport.as_spoken(other.clone()).await, other);
+        assert!(!transport.allows_plain_http(&other));
+        let own = url("https://127.0.0.1:5000/v2/");
+        transport.loopback.set(&own, Spoken::Tls);
+        transport.doubt(&own);
+        assert_eq!(transport.as_spoken(own.clone()).await, own);
+        transport.loopback.set(&own, Spoken::PlainHttp);
+        assert_eq!(
+            transport.as_spoken(own.clone()).await,
+            url("http://127.0.0.1:5000/v2/")
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let loopback = Loopback::default();
+        for port in 1..=2000 {
+            let own = url(&format!("https://127.0.0.1:{port}/"));
+            loopback.set(&own, Spoken::PlainHttp);
+        }
+        assert!(loopback.0.lock().unwrap().len() <= MOST_HOSTS);
+    }
+}
