@@ -164,11 +164,15 @@ impl Helper {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
+        // From the first await on, so that whenever this is dropped, its children end with it.
+        let group = Group::of(&child);
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read is heard all the same.
             let _ = stdin.write_all(server.as_bytes()).await;
         }
-        read_output(child).await
+        let output = read_output(&mut child).await?;
+        group.leave();
+        Ok(output)
     }
 
     fn failed(&self, what: &str, passing: bool) -> HelperError {
@@ -202,8 +206,7 @@ impl Drop for Group {
     }
 }
 
-async fn read_output(mut child: Child) -> std::io::Result<Output> {
-    let group = Group::of(&child);
+async fn read_output(child: &mut Child) -> std::io::Result<Output> {
     let mut stdout = Vec::new();
     if let Some(pipe) = child.stdout.take() {
         pipe.take(MAX_OUTPUT + 1).read_to_end(&mut stdout).await?;
@@ -214,7 +217,6 @@ async fn read_output(mut child: Child) -> std::io::Result<Output> {
         )));
     }
     let status = child.wait().await?;
-    group.leave();
     Ok(Output {
         status,
         stdout,
