@@ -43,12 +43,13 @@ impl Visitor {
         }
     }
 
-    /// Whose uploads count together. The program's own do not.
+    /// Whose uploads count together. The program's own do not. A token is made anew for each run of a
+    /// build, so that those for the same repositories count together.
     pub(super) fn owner(&self) -> Option<Owner> {
         match &self.caller {
             Caller::Internal => None,
             Caller::User(name) => Some(Owner::User(Arc::clone(name))),
-            Caller::Token(rights) => Some(Owner::Token(rights.subject().into())),
+            Caller::Token(rights) => Some(Owner::Token(rights.pushes_to().into())),
             Caller::Anonymous => Some(Owner::Network(network_of(self.from.0))),
         }
     }

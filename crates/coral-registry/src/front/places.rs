@@ -15,7 +15,7 @@ const LEAST: u64 = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     User(Arc<str>),
-    /// The holder of a token, by its subject.
+    /// The holders of tokens, by the repositories that they may push to.
     Token(Arc<str>),
     /// An anonymous client, by its network.
     Network(IpAddr),

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use coral_image::{Digest, Host};
 use coral_registry::{
-    Access, Grant, Grants, Htpasswd, PathPatterns, PublicPaths, Settings, TokenKeys, Who,
+    Access, Grant, Grants, Htpasswd, Limits, PathPatterns, PublicPaths, Settings, TokenKeys, Who,
 };
 use coral_token::{Action, Claims, RepositoryAccess, SigningKey};
 use http::StatusCode;
@@ -333,4 +333,35 @@ async fn without_keys_a_token_is_a_wrong_login() {
         .ask(&token, "GET", "/v2/team-a/app/manifests/1", b"")
         .await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn uploads_of_one_namespace_count_together_however_many_tokens_it_has() {
+    let registry = guarded().await;
+    registry.served.registry.configure(Settings {
+        token_keys: Some(public(&registry.key)),
+        names: vec![Host::parse(HOST).unwrap()],
+        limits: Limits {
+            open_uploads: 200,
+            ..Limits::default()
+        },
+        ..Settings::default()
+    });
+    let token = |namespace: &str, run: u32| {
+        let mut claims = claims(&[(&format!("{namespace}/**"), BOTH)]);
+        claims.sub = format!("build/{namespace}/shop/{run:08x}/push");
+        registry.key.sign(&claims).unwrap()
+    };
+    let ask_for_upload = async |token: &str, namespace: &str| {
+        let target = format!("/v2/{namespace}/x/blobs/uploads/");
+        registry.ask(token, "POST", &target, b"").await.status
+    };
+    for run in 0..100 {
+        let begun = ask_for_upload(&token("team-a", run), "team-a").await;
+        assert_eq!(begun, StatusCode::ACCEPTED, "{run}");
+    }
+    let refused = ask_for_upload(&token("team-a", 100), "team-a").await;
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    let begun = ask_for_upload(&token("team-b", 0), "team-b").await;
+    assert_eq!(begun, StatusCode::ACCEPTED);
 }
