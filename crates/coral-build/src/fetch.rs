@@ -5,6 +5,7 @@
 
 mod config_map;
 mod destination;
+mod git;
 mod image;
 mod unpack;
 mod volume;
@@ -19,6 +20,7 @@ use crate::access::{AccessError, Grants};
 use crate::contract::{FetchRecord, FetchReport, SourceKind, path};
 use crate::pod::{Pod, PodError};
 use destination::Destination;
+pub use git::GitError;
 use unpack::Kind;
 
 /// Most of a stranger's name that is shown.
@@ -90,9 +92,9 @@ pub enum FetchError {
     /// A file of the contract.
     #[error(transparent)]
     Pod(#[from] PodError),
-    /// A kind of source that this version does not fetch.
-    #[error("sources of kind {0} are not supported yet")]
-    Unsupported(&'static str),
+    /// The git repository.
+    #[error(transparent)]
+    Git(#[from] GitError),
 }
 
 impl FetchError {
@@ -152,7 +154,12 @@ pub async fn fetch(
             record.digest = Some(digest.to_string());
             to
         }
-        SourceKind::Git(_) => return Err(FetchError::Unsupported("git")),
+        SourceKind::Git(source) => {
+            let secret = pod.path(path::GIT);
+            let (commit, to) = git::fetch(&source, &secret, run.source.limit, to).await?;
+            record.commit = Some(commit);
+            to
+        }
     };
     let report = FetchReport {
         commit: record.commit.clone(),

@@ -20,6 +20,6 @@ mod provenance;
 mod push;
 
 pub use access::{AccessError, Grant, GrantError, Granting, Grants};
-pub use fetch::{FetchError, fetch};
+pub use fetch::{FetchError, GitError, fetch};
 pub use pod::{Pod, PodError};
 pub use push::{OutputError, Patience, PushError, push};

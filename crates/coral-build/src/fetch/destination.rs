@@ -58,6 +58,11 @@ impl Destination {
         self.bytes
     }
 
+    /// A folder that was written into the source.
+    pub(super) fn inner(&self, name: &OsStr) -> std::io::Result<Folder> {
+        self.root.folder(name)
+    }
+
     /// Makes a folder, or sets the permissions of the one that is there.
     pub(super) fn folder(&mut self, path: &Path, mode: u32) -> Result<(), FetchError> {
         let Some((parent, name)) = self.place(path)? else {

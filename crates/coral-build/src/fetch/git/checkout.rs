@@ -1,0 +1,145 @@
+//! The files of a commit, from a pack into the source folder.
+
+use std::path::Path;
+
+use gix_hash::ObjectId;
+use gix_object::bstr::ByteSlice as _;
+use gix_object::tree::EntryKind;
+use gix_object::{CommitRefIter, Kind, TagRefIter, TreeRefIter};
+use gix_pack::Bundle;
+use gix_zlib::Inflate;
+use url::Url;
+
+use super::GitError;
+use super::remote::Received;
+use crate::beneath::MAX_DEPTH;
+use crate::fetch::FetchError;
+use crate::fetch::destination::{Destination, Links};
+
+const HASH: gix_hash::Kind = gix_hash::Kind::Sha1;
+/// Tags of tags of tags.
+const MAX_TAGS: usize = 10;
+
+/// Writes the files of what was received; the commit.
+pub(super) fn checkout(
+    received: Received,
+    url: &Url,
+    to: &mut Destination,
+) -> Result<String, FetchError> {
+    let mut objects = Objects {
+        bundle: received.bundle,
+        inflate: Inflate::default(),
+        url: url.to_string(),
+    };
+    let (commit, tree) = objects.peel(received.wanted)?;
+    write_tree(&mut objects, tree, Path::new(""), 0, to)?;
+    Ok(commit.to_string())
+}
+
+/// The objects of a pack.
+struct Objects {
+    bundle: Bundle,
+    inflate: Inflate,
+    url: String,
+}
+
+impl Objects {
+    fn find(&mut self, id: ObjectId) -> Result<(Kind, Vec<u8>), GitError> {
+        let mut bytes = Vec::new();
+        let mut cache = gix_pack::cache::Never;
+        let found = self
+            .bundle
+            .find(&id, &mut bytes, &mut self.inflate, &mut cache);
+        let found = found.map_err(|error| broken(&self.url, &error.to_string()))?;
+        let Some((object, _)) = found else {
+            return Err(broken(&self.url, &format!("the object {id} is missing")));
+        };
+        let kind = object.kind;
+        Ok((kind, bytes))
+    }
+
+    /// The commit that an object is or a tag points at, and its tree.
+    fn peel(&mut self, object: ObjectId) -> Result<(ObjectId, ObjectId), GitError> {
+        let mut id = object;
+        for _ in 0..MAX_TAGS {
+            let (kind, bytes) = self.find(id)?;
+            let fail = |error: gix_error::Error| broken(&self.url, &error.to_string());
+            match kind {
+                Kind::Tag => {
+                    id = TagRefIter::from_bytes(&bytes, HASH)
+                        .target_id()
+                        .map_err(fail)?;
+                }
+                Kind::Commit => {
+                    let tree = CommitRefIter::from_bytes(&bytes, HASH).tree_id();
+                    return Ok((id, tree.map_err(fail)?));
+                }
+                Kind::Tree | Kind::Blob => break,
+            }
+        }
+        Err(broken(&self.url, "what was asked for is no commit"))
+    }
+}
+
+fn broken(url: &str, problem: &str) -> GitError {
+    GitError::Broken {
+        url: url.to_owned(),
+        problem: crate::contract::failure_text(problem),
+    }
+}
+
+fn write_tree(
+    objects: &mut Objects,
+    tree: ObjectId,
+    folder: &Path,
+    depth: usize,
+    to: &mut Destination,
+) -> Result<(), FetchError> {
+    if depth > MAX_DEPTH {
+        return Err(FetchError::entry(
+            folder,
+            "its folders are nested too deeply",
+        ));
+    }
+    let (_, bytes) = objects.find(tree)?;
+    for entry in TreeRefIter::from_bytes(&bytes, HASH) {
+        let entry = entry.map_err(|error| broken(&objects.url, &error.to_string()))?;
+        let name = entry.filename.to_os_str_lossy();
+        let path = folder.join(&name);
+        // Git refuses it, too: tools would take it for the repository's own, and run what is in it.
+        if entry.filename.eq_ignore_ascii_case(b".git") {
+            let problem = "a repository must not hold a file or folder .git";
+            return Err(FetchError::entry(&path, problem));
+        }
+        if entry.filename.contains(&b'/') {
+            return Err(FetchError::entry(&path, "its name has a slash"));
+        }
+        let id = entry.oid.to_owned();
+        match entry.mode.kind() {
+            EntryKind::Tree => {
+                to.folder(&path, 0o755)?;
+                write_tree(objects, id, &path, depth + 1, to)?;
+            }
+            // What a submodule holds is in another repository.
+            EntryKind::Commit => to.folder(&path, 0o755)?,
+            EntryKind::Link => {
+                let (_, target) = objects.find(id)?;
+                to.link(
+                    &path,
+                    target.as_bstr().to_os_str_lossy().as_ref(),
+                    Links::All,
+                )?;
+            }
+            kind @ (EntryKind::Blob | EntryKind::BlobExecutable) => {
+                let mode = if kind == EntryKind::Blob {
+                    0o644
+                } else {
+                    0o755
+                };
+                let (_, content) = objects.find(id)?;
+                to.file(&path, mode, None, &mut &content[..])?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,320 @@
+//! The other side: which commit a reference is, and the pack with that commit alone.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+
+use gix_hash::ObjectId;
+use gix_object::bstr::BString;
+use gix_pack::Bundle;
+use gix_protocol::fetch::negotiate::{Action, Round, one_round};
+use gix_protocol::fetch::{Arguments, Context, Negotiate, Options, Response, Shallow, Tags};
+use gix_protocol::handshake::Ref;
+use gix_protocol::ls_refs::RefPrefixes;
+use gix_protocol::{Handshake, LsRefsCommand};
+use gix_transport::client::blocking_io::http::{Transport, connect_http};
+use gix_transport::{Protocol, Service};
+use gix_utils::progress::Discard;
+use url::Url;
+
+use super::GitError;
+use super::http::{GitHttp, Requests, Seen};
+
+/// Largest object that is held in memory.
+const MAX_OBJECT: usize = 1024 * 1024 * 1024;
+/// Hexadecimal digits of a whole commit.
+const COMMIT_DIGITS: usize = 40;
+
+/// Why nothing was received.
+#[derive(Debug)]
+pub(super) enum RemoteError {
+    /// The answers have more bytes than this.
+    TooLarge(u64),
+    /// Anything else.
+    Git(GitError),
+}
+
+impl From<GitError> for RemoteError {
+    fn from(error: GitError) -> Self {
+        Self::Git(error)
+    }
+}
+
+/// What was received: a pack with all objects of a commit, and what was asked for.
+pub(super) struct Received {
+    pub(super) bundle: Bundle,
+    pub(super) wanted: ObjectId,
+}
+
+/// A repository that is spoken to.
+pub(super) struct Remote<'a> {
+    url: &'a Url,
+    http: &'a GitHttp,
+    seen: Rc<Seen>,
+    transport: Transport<Requests>,
+    handshake: Handshake,
+    reference: String,
+}
+
+impl<'a> Remote<'a> {
+    /// Asks for what the server can do.
+    pub(super) fn connect(url: &'a Url, http: &'a GitHttp) -> Result<Self, RemoteError> {
+        let (requests, seen) = http.begin();
+        let broken = |problem: String| GitError::Broken {
+            url: url.to_string(),
+            problem,
+        };
+        let parsed = gix_url::parse(url.as_str()).map_err(|error| broken(error.to_string()))?;
+        let transport = connect_http(requests, parsed, Protocol::V2, false);
+        let mut remote = Self {
+            url,
+            http,
+            seen,
+            transport,
+            handshake: Handshake::default(),
+            reference: String::new(),
+        };
+        let handshake = gix_protocol::handshake(
+            &mut remote.transport,
+            Service::UploadPack,
+            |_| Ok(None),
+            Vec::new(),
+            &mut Discard,
+        );
+        remote.handshake = handshake.map_err(|error| remote.failed(&error))?;
+        Ok(remote)
+    }
+
+    /// The object that a branch, tag or commit is; without one that of the default branch.
+    pub(super) fn resolve(&mut self, reference: Option<&str>) -> Result<ObjectId, RemoteError> {
+        reference.unwrap_or("HEAD").clone_into(&mut self.reference);
+        let names = names(reference);
+        let refs = match self.handshake.refs.take() {
+            // Older protocols tell them at once.
+            Some(refs) => refs,
+            None => self.list(&names)?,
+        };
+        let found = names.iter().find_map(|name| object_of(name, &refs));
+        let commit = || ObjectId::from_hex(reference?.as_bytes()).ok();
+        let is_whole = reference.is_some_and(|text| text.len() == COMMIT_DIGITS);
+        match found.or_else(|| commit().filter(|_| is_whole)) {
+            Some(object) => Ok(object),
+            None => Err(self.no_reference().into()),
+        }
+    }
+
+    fn list(&mut self, names: &[String]) -> Result<Vec<Ref>, RemoteError> {
+        let mut prefixes = RefPrefixes::new();
+        prefixes.extend(names.iter().map(|name| BString::from(name.as_str())));
+        let command = LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent());
+        let listed = command.invoke_blocking(&mut self.transport, &mut Discard, false);
+        listed.map_err(|error| self.failed(&error))
+    }
+
+    /// Receives a commit without its history into a folder, which is empty or has what an attempt before
+    /// left.
+    pub(super) fn receive(
+        mut self,
+        wanted: ObjectId,
+        folder: &Path,
+    ) -> Result<Received, RemoteError> {
+        let interrupt = AtomicBool::new(false);
+        let mut bundle = None;
+        let fetched = gix_protocol::fetch(
+            &mut One(wanted),
+            |pack, progress, interrupt| {
+                let written = Bundle::write_to_directory(
+                    pack,
+                    Some(folder),
+                    progress,
+                    interrupt,
+                    None::<gix_object::find::Never>,
+                    gix_hash::Kind::Sha1,
+                    gix_pack::bundle::write::Options {
+                        thread_limit: Some(1),
+                        alloc_limit_bytes: Some(MAX_OBJECT),
+                        ..Default::default()
+                    },
+                )?;
+                bundle = written.to_bundle().transpose()?;
+                Ok(true)
+            },
+            Discard,
+            &interrupt,
+            Context {
+                handshake: &mut self.handshake,
+                transport: &mut self.transport,
+                user_agent: agent(),
+                trace_packetlines: false,
+            },
+            Options {
+                shallow_file: folder.join("shallow"),
+                shallow: &Shallow::DepthAtRemote(NonZeroU32::MIN),
+                tags: Tags::None,
+                reject_shallow_remote: false,
+            },
+        );
+        fetched.map_err(|error| self.failed(&error))?;
+        match bundle {
+            Some(bundle) => Ok(Received { bundle, wanted }),
+            None => Err(self.broken("the server sent nothing".to_owned()).into()),
+        }
+    }
+
+    fn no_reference(&self) -> GitError {
+        GitError::Reference {
+            url: self.url.to_string(),
+            reference: self.reference.clone(),
+        }
+    }
+
+    fn broken(&self, problem: String) -> GitError {
+        GitError::Broken {
+            url: self.url.to_string(),
+            problem,
+        }
+    }
+
+    /// What a failure of the library means, by what was seen of the requests.
+    fn failed(&self, error: &gix_error::Error) -> RemoteError {
+        if self.seen.too_large.get() {
+            return RemoteError::TooLarge(self.http.limit());
+        }
+        let url = self.url.to_string();
+        if let Some(status) = self.seen.status.get() {
+            return of_status(url, status, self.http.has_login()).into();
+        }
+        if let Some(problem) = self.seen.no_answer.borrow().clone() {
+            return GitError::Unreachable { url, problem }.into();
+        }
+        let texts: Vec<String> = error.iter_errors().map(ToString::to_string).collect();
+        let text = texts.join(": ");
+        // What servers say to a commit that they do not have, or do not give.
+        if text.contains("not our ref") || text.contains("unadvertised object") {
+            return self.no_reference().into();
+        }
+        if text.contains("indicate 'smart' protocol") {
+            let problem = "the server's answer is not that of git".to_owned();
+            return GitError::NoRepository { url, problem }.into();
+        }
+        self.broken(crate::contract::failure_text(&text)).into()
+    }
+}
+
+/// What an answer that is no success means.
+fn of_status(url: String, status: u16, has_login: bool) -> GitError {
+    match status {
+        401 | 403 if has_login => GitError::Credential { url, status },
+        401 | 403 => GitError::NoCredential { url, status },
+        500.. | 429 => GitError::Server { url, status },
+        _ => GitError::NoRepository {
+            url,
+            problem: format!("the server answered with status {status}"),
+        },
+    }
+}
+
+/// How the library tells the server who asks.
+fn agent() -> (&'static str, Option<String>) {
+    (
+        "agent",
+        Some(concat!("coral/", env!("CARGO_PKG_VERSION")).into()),
+    )
+}
+
+/// The full names that a reference may have, the preferred one first.
+fn names(reference: Option<&str>) -> Vec<String> {
+    match reference {
+        None | Some("HEAD") => vec!["HEAD".to_owned()],
+        Some(full) if full.starts_with("refs/") => vec![full.to_owned()],
+        Some(name) => ["heads", "tags"]
+            .map(|kind| format!("refs/{kind}/{name}"))
+            .into(),
+    }
+}
+
+/// The object under a full name: of a tag with a text the tag itself, since older servers give nothing
+/// else.
+fn object_of(name: &str, refs: &[Ref]) -> Option<ObjectId> {
+    refs.iter().find_map(|found| match found {
+        Ref::Direct {
+            full_ref_name,
+            object,
+        } if full_ref_name == name => Some(*object),
+        Ref::Peeled {
+            full_ref_name, tag, ..
+        } if full_ref_name == name => Some(*tag),
+        Ref::Symbolic {
+            full_ref_name,
+            tag,
+            object,
+            ..
+        } if full_ref_name == name => Some(tag.unwrap_or(*object)),
+        _ => None,
+    })
+}
+
+/// Asks for one object and has none.
+struct One(ObjectId);
+
+impl Negotiate for One {
+    fn mark_complete_and_common_ref(&mut self) -> gix_error::Result<Action> {
+        Ok(Action::MustNegotiate {
+            remote_ref_target_known: Vec::new(),
+        })
+    }
+
+    fn add_wants(&mut self, arguments: &mut Arguments, _known: &[bool]) -> bool {
+        arguments.want(self.0);
+        true
+    }
+
+    fn one_round(
+        &mut self,
+        _state: &mut one_round::State,
+        _arguments: &mut Arguments,
+        _previous: Option<&Response>,
+    ) -> gix_error::Result<(Round, bool)> {
+        let round = Round {
+            haves_sent: 0,
+            in_vain: 0,
+            haves_to_send: 0,
+            previous_response_had_at_least_one_in_common: false,
+        };
+        Ok((round, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_comes_before_a_tag_of_its_name() {
+        let id = |digit: &str| ObjectId::from_hex(digit.repeat(40).as_bytes()).unwrap();
+        let direct = |name: &str, digit: &str| Ref::Direct {
+            full_ref_name: name.into(),
+            object: id(digit),
+        };
+        let refs = [direct("refs/tags/a", "1"), direct("refs/heads/a", "2")];
+        let found = names(Some("a"))
+            .iter()
+            .find_map(|name| object_of(name, &refs));
+        assert_eq!(found, Some(id("2")));
+        let found = names(Some("refs/tags/a"));
+        assert_eq!(object_of(&found[0], &refs), Some(id("1")));
+        assert_eq!(names(None), ["HEAD"]);
+    }
+
+    #[test]
+    fn an_answer_is_about_the_credential_the_repository_or_the_server() {
+        let of =
+            |status, has_login| of_status("https://git.example/a".to_owned(), status, has_login);
+        assert!(matches!(of(401, true), GitError::Credential { .. }));
+        assert!(matches!(of(403, true), GitError::Credential { .. }));
+        assert!(matches!(of(401, false), GitError::NoCredential { .. }));
+        assert!(matches!(of(404, true), GitError::NoRepository { .. }));
+        assert!(of(503, true).may_pass() && !of(404, true).may_pass());
+    }
+}

@@ -1,0 +1,219 @@
+//! The step `fetch` with git repositories, from git's own server.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod git_server;
+mod pod;
+
+use coral_build::contract::FetchReport;
+use coral_build::fetch;
+use serde_json::{Value, json};
+
+use git_server::GitServer;
+use pod::{NoGrants, TestPod, chain};
+
+fn pod(source: &Value) -> TestPod {
+    TestPod::new(
+        &json!({"limit": 1 << 20, "git": source}),
+        &["team-a/shop:1"],
+    )
+}
+
+async fn fetched(pod: &TestPod) -> Result<FetchReport, String> {
+    let fetched = fetch(&pod.pod, &NoGrants, std::io::empty()).await;
+    fetched.map_err(|error| chain(&error))
+}
+
+/// `user:password` as the header `Authorization` has it.
+fn basic(pair: &str) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(pair);
+    format!("Basic {text}")
+}
+
+#[tokio::test]
+async fn the_files_of_a_branch_a_tag_and_a_commit_are_written_and_the_commit_is_recorded() {
+    let server = GitServer::start();
+    server.write("Dockerfile", b"FROM old");
+    let old = server.commit();
+    server.git(&["tag", "light"]);
+    server.git(&["tag", "-a", "annotated", "-m", "text"]);
+    server.git(&["branch", "feature/old"]);
+    server.write("Dockerfile", b"FROM new");
+    let new = server.commit();
+    for (reference, commit) in [
+        (None, &new),
+        (Some("main"), &new),
+        (Some("HEAD"), &new),
+        (Some("refs/heads/main"), &new),
+        (Some("feature/old"), &old),
+        (Some("light"), &old),
+        (Some("annotated"), &old),
+        (Some("refs/tags/annotated"), &old),
+        (Some(old.as_str()), &old),
+    ] {
+        let pod = pod(&json!({"url": server.url(), "ref": reference}));
+        let report = fetched(&pod).await;
+        let report = report.unwrap_or_else(|error| panic!("{reference:?}: {error}"));
+        assert_eq!(report.commit.as_ref(), Some(commit), "{reference:?}");
+        let content = if *commit == old {
+            "FROM old"
+        } else {
+            "FROM new"
+        };
+        assert_eq!(pod.read("coral-build/source/Dockerfile"), content);
+        assert!(pod.read("coral-build/record/fetch.json").contains(commit));
+    }
+}
+
+#[tokio::test]
+async fn history_is_not_fetched() {
+    let server = GitServer::start();
+    server.write("large", &coral_testkit::pseudo_random(1, 300_000));
+    server.commit();
+    server.write("large", b"small by now");
+    server.commit();
+    let pod = pod(&json!({"url": server.url()}));
+    fetched(&pod).await.unwrap();
+    assert!(server.sent() < 100_000, "{} bytes", server.sent());
+}
+
+#[tokio::test]
+async fn executables_and_links_stay_what_they_are() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let server = GitServer::start();
+    server.write("bin/run", b"#!/bin/sh");
+    let run = server.work().join("bin/run");
+    std::fs::set_permissions(&run, PermissionsExt::from_mode(0o755)).unwrap();
+    symlink("/etc/passwd", server.work().join("link")).unwrap();
+    server.commit();
+    let pod = pod(&json!({"url": server.url(), "path": "bin"}));
+    fetched(&pod).await.unwrap();
+    let run = std::fs::metadata(pod.path("coral-build/source/bin/run")).unwrap();
+    assert_eq!(run.permissions().mode() & 0o777, 0o755);
+    let link = std::fs::read_link(pod.path("coral-build/source/link")).unwrap();
+    assert_eq!(link.to_str(), Some("/etc/passwd"));
+}
+
+#[tokio::test]
+async fn a_path_that_the_repository_does_not_have_is_an_error() {
+    let server = GitServer::start();
+    server.write("web/main", b"1");
+    server.commit();
+    for (path, problem) in [
+        ("app", "no such folder"),
+        ("web/main", "no such folder"),
+        ("../x", "leads out"),
+    ] {
+        let pod = pod(&json!({"url": server.url(), "path": path}));
+        let error = fetched(&pod).await.unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_or_a_user_with_a_password_is_sent() {
+    let server = GitServer::start();
+    server.write("a", b"1");
+    server.commit();
+    for (demanded, keys) in [
+        ("x-access-token:t0ken", &[("token", "t0ken")][..]),
+        ("me:word", &[("username", "me"), ("password", "word\n")]),
+    ] {
+        server.demand(&basic(demanded));
+        let pod = pod(&json!({"url": server.url()}));
+        for (key, value) in keys {
+            pod.write(&format!("coral-build/git/{key}"), value);
+        }
+        fetched(&pod).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn wrong_url_reference_and_credential_are_three_errors_without_the_credential() {
+    let server = GitServer::start();
+    server.write("a", b"1");
+    server.commit();
+    let missing = server.url().replace("shop", "none");
+    let error = fetched(&pod(&json!({"url": missing}))).await.unwrap_err();
+    assert!(error.contains("there is no git repository at"), "{error}");
+    for reference in ["none", "refs/heads/none", &"0123".repeat(10)] {
+        let asked = pod(&json!({"url": server.url(), "ref": reference}));
+        let error = fetched(&asked).await.unwrap_err();
+        let expected = format!("has no branch, tag or commit {reference:?}");
+        assert!(error.contains(&expected), "{error}");
+    }
+    server.demand(&basic("me:right"));
+    let none = pod(&json!({"url": server.url()}));
+    let error = fetched(&none).await.unwrap_err();
+    assert!(error.contains("asks for a credential"), "{error}");
+    none.write("coral-build/git/token", "wrong-word");
+    let error = fetched(&none).await.unwrap_err();
+    assert!(error.contains("refused the credential"), "{error}");
+    assert!(!error.contains("wrong-word"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_received_is_held_against_the_limit_while_it_comes() {
+    let server = GitServer::start();
+    server.write("a", b"1");
+    server.commit();
+    // Only the tag is large: its files would fit.
+    let text: String = coral_testkit::pseudo_random(1, 2 << 20)
+        .iter()
+        .map(|byte| char::from(b'!' + byte % 90))
+        .collect();
+    let file = server.work().join(".git/text");
+    std::fs::write(&file, text).unwrap();
+    server.git(&["tag", "-a", "large", "-F", ".git/text"]);
+    let asked = pod(&json!({"url": server.url(), "ref": "large"}));
+    let error = fetched(&asked).await.unwrap_err();
+    assert!(error.contains("larger than 1048576 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_small_pack_with_large_files_is_held_against_the_limit_too() {
+    let server = GitServer::start();
+    server.write("zeros", &vec![0; 4 << 20]);
+    server.commit();
+    let error = fetched(&pod(&json!({"url": server.url()})))
+        .await
+        .unwrap_err();
+    assert!(server.sent() < 1 << 20);
+    assert!(error.contains("larger than 1048576 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_once_is_asked_again() {
+    let server = GitServer::start();
+    server.write("a", b"1");
+    server.commit();
+    server.fail_with(&[503]);
+    fetched(&pod(&json!({"url": server.url()}))).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_repository_and_a_page_are_no_sources() {
+    let server = GitServer::start();
+    let error = fetched(&pod(&json!({"url": server.url()})))
+        .await
+        .unwrap_err();
+    assert!(
+        error.contains("has no branch, tag or commit \"HEAD\""),
+        "{error}"
+    );
+    let page = coral_testkit::FaultRegistry::start().await;
+    let url = format!("http://{}/v2/", page.host());
+    let error = fetched(&pod(&json!({"url": url}))).await.unwrap_err();
+    assert!(error.contains("there is no git repository at"), "{error}");
+}
+
+#[tokio::test]
+async fn submodules_are_refused_by_name() {
+    let asked = pod(&json!({"url": "https://git.example/a", "submodules": true}));
+    let error = fetched(&asked).await.unwrap_err();
+    assert!(
+        error.contains("source.git.submodules is not supported yet"),
+        "{error}"
+    );
+}
