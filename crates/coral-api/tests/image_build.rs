@@ -87,8 +87,8 @@ fn a_git_url_has_a_host_and_no_password() {
     for (url, is_taken) in [
         ("https://git.example/shop.git", true),
         ("http://git.example:8080/a/b", true),
-        ("ssh://git@git.example:22/shop.git", true),
-        ("git@git.example:acme/shop.git", true),
+        ("ssh://git@git.example:22/shop.git", false),
+        ("git@git.example:acme/shop.git", false),
         ("https://git.example/a@b", true),
         ("https://me@git.example/shop.git", false),
         ("https://me:secret@git.example/shop.git", false),

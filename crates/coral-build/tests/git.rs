@@ -208,12 +208,82 @@ async fn an_empty_repository_and_a_page_are_no_sources() {
     assert!(error.contains("there is no git repository at"), "{error}");
 }
 
-#[tokio::test]
-async fn submodules_are_refused_by_name() {
-    let asked = pod(&json!({"url": "https://git.example/a", "submodules": true}));
-    let error = fetched(&asked).await.unwrap_err();
-    assert!(
-        error.contains("source.git.submodules is not supported yet"),
-        "{error}"
+/// Commits a submodule of `shop.git` at this path.
+fn add_submodule(server: &GitServer, path: &str, url: &str, commit: &str) {
+    server.write(
+        ".gitmodules",
+        format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n").as_bytes(),
     );
+    std::fs::create_dir_all(server.work().join(path)).unwrap();
+    let entry = format!("160000,{commit},{path}");
+    server.git(&["update-index", "--add", "--cacheinfo", &entry]);
+}
+
+#[tokio::test]
+async fn submodules_are_written_at_their_recorded_commits_if_they_are_asked_for() {
+    let server = GitServer::start();
+    let inner = server.other("inner.git", &[("deep", b"of the inner one")]);
+    let entry = format!("160000,{inner},parts/inner");
+    let lib = server.other("lib.git", &[("version", b"old")]);
+    let modules = b"[submodule \"i\"]\npath = parts/inner\nurl = ../inner.git\n";
+    let nested = server.other_with("lib.git", &[(".gitmodules", modules)], &entry);
+    server.other("lib.git", &[("version", b"newer than what is recorded")]);
+    assert_ne!(lib, nested);
+    add_submodule(&server, "vendor/lib", "../lib.git", &nested);
+    let commit = server.commit();
+    // The credential is sent to the same server for all of them.
+    server.demand(&basic("x-access-token:t0ken"));
+    let asked = pod(&json!({"url": server.url(), "submodules": true}));
+    asked.write("coral-build/git/token", "t0ken");
+    let report = fetched(&asked).await.unwrap();
+    assert_eq!(report.commit, Some(commit));
+    assert_eq!(asked.read("coral-build/source/vendor/lib/version"), "old");
+    let deep = asked.read("coral-build/source/vendor/lib/parts/inner/deep");
+    assert_eq!(deep, "of the inner one");
+
+    let without = pod(&json!({"url": server.url()}));
+    without.write("coral-build/git/token", "t0ken");
+    fetched(&without).await.unwrap();
+    let lib = without.path("coral-build/source/vendor/lib");
+    assert_eq!(std::fs::read_dir(lib).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_submodule_that_cannot_be_fetched_is_named() {
+    let lib = "1".repeat(40);
+    for (url, problem) in [
+        ("../none.git", "there is no git repository at"),
+        ("http://127.0.0.1:1/lib.git", "its URL is http://"),
+        ("git@git.example:acme/lib.git", "SSH is not supported"),
+        ("../../../lib.git", "leads out of the server"),
+    ] {
+        let server = GitServer::start();
+        add_submodule(&server, "lib", url, &lib);
+        server.commit();
+        let asked = pod(&json!({"url": server.url(), "submodules": true}));
+        let error = fetched(&asked).await.unwrap_err();
+        assert!(error.contains("submodule \"lib\": "), "{error}");
+        assert!(error.contains(problem), "{error}");
+    }
+    let server = GitServer::start();
+    add_submodule(&server, "lib", "../lib.git", &lib);
+    server.write(".gitmodules", b"");
+    server.commit();
+    let asked = pod(&json!({"url": server.url(), "submodules": true}));
+    let error = fetched(&asked).await.unwrap_err();
+    assert!(error.contains("does not name its URL"), "{error}");
+}
+
+#[tokio::test]
+async fn a_repository_that_is_its_own_submodule_ends() {
+    let server = GitServer::start();
+    server.write("a", b"1");
+    let mut last = server.commit();
+    for _ in 0..7 {
+        add_submodule(&server, "again", "../shop.git", &last);
+        last = server.commit();
+    }
+    let asked = pod(&json!({"url": server.url(), "submodules": true}));
+    let error = fetched(&asked).await.unwrap_err();
+    assert!(error.contains("nested more than 5 deep"), "{error}");
 }

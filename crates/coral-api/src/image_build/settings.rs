@@ -218,8 +218,8 @@ fn check_git(problems: &mut Problems, git: &GitSource) {
         let message = "holds a user or password: put them into a Secret and name it in secretRef";
         problems.add(URL, message);
     } else if !is_git_url(url) {
-        let message = "is not the URL of a git repository: expected https://host/path, \
-                       ssh://user@host/path or user@host:path";
+        let message = "is not the URL of a git repository: expected https://host/path; SSH is \
+                       not supported";
         problems.add(URL, message);
     }
     path_within(problems, "spec.source.git.path", git.path.as_deref());
@@ -241,24 +241,13 @@ fn has_password(url: &str) -> bool {
 }
 
 fn is_git_url(url: &str) -> bool {
-    if url.contains(' ') {
-        return false;
-    }
-    let Some((scheme, rest)) = url.split_once("://") else {
-        let name = |text: &str, also: &[u8]| {
-            let known = |b: u8| b.is_ascii_alphanumeric() || also.contains(&b);
-            !text.is_empty() && text.bytes().all(known)
-        };
-        let parts = url.split_once('@');
-        let parts = parts.and_then(|(user, rest)| Some((user, rest.split_once(':')?)));
-        return parts.is_some_and(|(user, (host, path))| {
-            name(user, b"._-") && name(host, b".-") && !path.is_empty()
-        });
-    };
-    let has_path = rest
-        .split_once('/')
-        .is_some_and(|(host, path)| !host.is_empty() && !path.is_empty());
-    matches!(scheme, "http" | "https" | "ssh") && has_path
+    let parts = url
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.split_once('/')?)));
+    parts.is_some_and(|(scheme, (host, path))| {
+        let is_http = matches!(scheme, "http" | "https");
+        is_http && !url.contains(' ') && !host.is_empty() && !path.is_empty()
+    })
 }
 
 fn path_within(problems: &mut Problems, at: &str, path: Option<&str>) {

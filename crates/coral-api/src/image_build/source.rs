@@ -41,15 +41,13 @@ pub struct BuildSource {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GitSource {
-    /// The repository: `https://host/path`, `http://host/path`, `ssh://user@host/path` or
-    /// `user@host:path`, without a password.
+    /// The repository: `https://host/path`, or `http://host/path` without TLS, and no password.
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(
         validation = Rule::new("!self.matches('^[a-z+]+://[^/]*:[^/]*@') && !self.matches('^https?://[^/]*@')")
             .message("holds a user or password: put them into a Secret and name it in secretRef"),
-        validation = Rule::new(
-            r"self.matches('^(https?://[^/ ]+/[^ ]+|ssh://[^/ ]+/[^ ]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^ ]+)$')"
-        ).message("is not the URL of a git repository: expected https://host/path, ssh://user@host/path or user@host:path")
+        validation = Rule::new("self.matches('^https?://[^/ ]+/[^ ]+$')")
+            .message("is not the URL of a git repository: expected https://host/path; SSH is not supported")
     )]
     pub url: String,
     /// Branch, tag, full name of a ref or commit: the default branch if not given.
@@ -64,7 +62,9 @@ pub struct GitSource {
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = rules::path_within())]
     pub path: Option<String>,
-    /// Whether submodules are fetched too.
+    /// Whether submodules are fetched too, each at its recorded commit, from `https://` URLs and
+    /// from those relative to the repository's. Only the repository's own server gets the
+    /// credential.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -72,9 +72,9 @@ pub struct GitSource {
     )]
     #[schemars(extend("nullable" = true))]
     pub submodules: bool,
-    /// Secret with the credential, in the object's own namespace: `username` and `password`, or
-    /// `token`, for HTTPS; `ssh-privatekey` and `known_hosts` for SSH. Only the step `fetch` sees
-    /// it.
+    /// Secret with the credential, in the object's own namespace: `token`, or `username` and
+    /// `password`; and with `ca.crt`, if the server's certificate is by a private authority. Only
+    /// the step `fetch` sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalObjectReference>,
 }

@@ -7,11 +7,13 @@
 mod checkout;
 mod http;
 mod remote;
+mod submodules;
 
 use std::path::Path;
 use std::time::Duration;
 
 use coral_distribution::Redacted;
+use gix_hash::ObjectId;
 use url::Url;
 
 use super::FetchError;
@@ -19,6 +21,7 @@ use super::destination::Destination;
 use crate::beneath::{Folder, components};
 use crate::contract::GitSource;
 use crate::pod::{self, PodError};
+use checkout::Checkout;
 use http::{GitHttp, Login};
 use remote::Remote;
 
@@ -33,7 +36,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// The URL is none that is fetched from.
-    #[error("source.git.url {url:?}: {problem}")]
+    #[error("the git URL {url:?} cannot be fetched from: {problem}")]
     Url {
         /// The URL, without what stands before its host.
         url: String,
@@ -104,9 +107,22 @@ pub enum GitError {
         /// Why.
         problem: String,
     },
-    /// Not in this version.
-    #[error("{0} is not supported yet")]
-    Unsupported(&'static str),
+    /// The repository of a submodule.
+    #[error("submodule {path:?}: {error}")]
+    Submodule {
+        /// Its folder.
+        path: String,
+        /// What happened.
+        error: Box<Self>,
+    },
+    /// What the repository says of its submodules cannot be followed.
+    #[error("submodule {path:?}: {problem}")]
+    Modules {
+        /// The submodule's folder.
+        path: String,
+        /// Why.
+        problem: String,
+    },
     /// A file of the Secret.
     #[error("the Secret of source.git.secretRef")]
     Secret(#[from] PodError),
@@ -129,9 +145,6 @@ pub(super) async fn fetch(
     limit: u64,
     to: Destination,
 ) -> Result<(String, Destination), FetchError> {
-    if source.submodules {
-        return Err(GitError::Unsupported("source.git.submodules").into());
-    }
     let url = checked_url(&source.url)?;
     let login = login(secret)?;
     let client = http::client(pod::optional(&secret.join("ca.crt")).map_err(GitError::from)?)?;
@@ -151,22 +164,38 @@ fn fetch_blocking(
     http: &GitHttp,
     to: &mut Destination,
 ) -> Result<String, FetchError> {
-    let folder =
-        tempfile::tempdir().map_err(|error| FetchError::write(Path::new("/tmp"), error))?;
+    let resolve = |remote: &mut Remote<'_>| remote.resolve(source.reference.as_deref());
+    let checkout = write_one(url, http, resolve, Path::new(""), to)?;
+    let commit = checkout.commit.to_string();
+    if source.submodules {
+        submodules::write(checkout, url, http, to)?;
+    }
+    if let Some(path) = &source.path {
+        to.holds(path)?;
+    }
+    Ok(commit)
+}
+
+/// Fetches one commit of a repository and writes its files into a folder of the source.
+fn write_one(
+    url: &Url,
+    http: &GitHttp,
+    mut commit: impl FnMut(&mut Remote<'_>) -> Result<ObjectId, remote::RemoteError>,
+    folder: &Path,
+    to: &mut Destination,
+) -> Result<Checkout, FetchError> {
+    // It lies there until the files are written, and no longer.
+    let pack = tempfile::tempdir().map_err(|error| FetchError::write(Path::new("/tmp"), error))?;
     let received = with_retries(|| {
         let mut remote = Remote::connect(url, http)?;
-        let wanted = remote.resolve(source.reference.as_deref())?;
-        remote.receive(wanted, folder.path())
+        let wanted = commit(&mut remote)?;
+        remote.receive(wanted, pack.path())
     });
     let received = received.map_err(|error| match error {
         remote::RemoteError::TooLarge(limit) => FetchError::TooLarge { limit },
         remote::RemoteError::Git(error) => error.into(),
     })?;
-    let commit = checkout::checkout(received, url, to)?;
-    if let Some(path) = &source.path {
-        to.holds(path)?;
-    }
-    Ok(commit)
+    checkout::checkout(received, url, folder, to)
 }
 
 fn with_retries<T>(
@@ -199,7 +228,7 @@ fn checked_url(text: &str) -> Result<Url, GitError> {
     };
     let is_scp = !text.contains("://") && text.contains('@') && text.contains(':');
     if text.starts_with("ssh://") || text.starts_with("git+ssh://") || is_scp {
-        return Err(fail("SSH is not supported yet; use the https:// URL"));
+        return Err(fail("SSH is not supported; use the https:// URL"));
     }
     let expected = "expected https://HOST/PATH, or http://HOST/PATH without TLS";
     let url = Url::parse(text).map_err(|_| fail(expected))?;
@@ -264,8 +293,8 @@ mod tests {
     #[test]
     fn a_url_that_cannot_be_fetched_from_is_refused_without_its_credential() {
         for (url, said) in [
-            ("git@github.com:acme/shop.git", "SSH is not supported yet"),
-            ("ssh://git@github.com/acme/shop", "SSH is not supported yet"),
+            ("git@github.com:acme/shop.git", "SSH is not supported"),
+            ("ssh://git@github.com/acme/shop", "SSH is not supported"),
             (
                 "https://user:s3cret@git.example/shop",
                 "it holds a user or a credential",

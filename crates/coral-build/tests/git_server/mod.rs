@@ -73,10 +73,29 @@ impl GitServer {
     /// Runs git in the repository; what it printed.
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
         std::fs::create_dir_all(self.work()).unwrap();
-        let output = git(&self.work()).args(arguments).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "git {arguments:?}: {error}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        run(&self.work(), arguments)
+    }
+
+    /// Commits files to another repository of the server; the commit.
+    pub(crate) fn other(&self, name: &str, files: &[(&str, &[u8])]) -> String {
+        self.other_with(name, files, "")
+    }
+
+    /// Commits files to another repository, and an entry of its index as `git update-index` has it.
+    pub(crate) fn other_with(&self, name: &str, files: &[(&str, &[u8])], entry: &str) -> String {
+        let folder = self.folder.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        run(&folder, &["init", "-q", "-b", "main", "."]);
+        for (file, content) in files {
+            std::fs::write(folder.join(file), content).unwrap();
+        }
+        if let Some(path) = entry.rsplit(',').next().filter(|path| !path.is_empty()) {
+            std::fs::create_dir_all(folder.join(path)).unwrap();
+            run(&folder, &["update-index", "--add", "--cacheinfo", entry]);
+        }
+        run(&folder, &["add", "-A"]);
+        run(&folder, &["commit", "-q", "-m", "a commit"]);
+        run(&folder, &["rev-parse", "HEAD"])
     }
 
     /// Asks for this value of the header `Authorization`.
@@ -93,6 +112,13 @@ impl GitServer {
     pub(crate) fn sent(&self) -> usize {
         self.state.lock().unwrap().sent
     }
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> String {
+    let output = git(folder).args(arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "git {arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// Git without the settings of this machine.

@@ -1,6 +1,6 @@
 //! The files of a commit, from a pack into the source folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gix_hash::ObjectId;
 use gix_object::bstr::ByteSlice as _;
@@ -19,21 +19,45 @@ use crate::fetch::destination::{Destination, Links};
 const HASH: gix_hash::Kind = gix_hash::Kind::Sha1;
 /// Tags of tags of tags.
 const MAX_TAGS: usize = 10;
+/// The file that says where submodules come from.
+const MODULES_FILE: &[u8] = b".gitmodules";
 
-/// Writes the files of what was received; the commit.
+/// What was written.
+pub(super) struct Checkout {
+    pub(super) commit: ObjectId,
+    /// Where other repositories belong, below the folder that was written to, and their commits.
+    pub(super) submodules: Vec<(PathBuf, ObjectId)>,
+    /// The content of `.gitmodules`, if there is one.
+    pub(super) modules: Option<Vec<u8>>,
+}
+
+/// Writes the files of what was received into this folder of the source.
 pub(super) fn checkout(
     received: Received,
     url: &Url,
+    folder: &Path,
     to: &mut Destination,
-) -> Result<String, FetchError> {
+) -> Result<Checkout, FetchError> {
     let mut objects = Objects {
         bundle: received.bundle,
         inflate: Inflate::default(),
         url: url.to_string(),
+        submodules: Vec::new(),
     };
     let (commit, tree) = objects.peel(received.wanted)?;
-    write_tree(&mut objects, tree, Path::new(""), 0, to)?;
-    Ok(commit.to_string())
+    write_tree(&mut objects, tree, folder, 0, to)?;
+    let modules = objects.modules(tree)?;
+    let mut submodules = objects.submodules;
+    for (path, _) in &mut submodules {
+        if let Ok(below) = path.strip_prefix(folder) {
+            *path = below.to_owned();
+        }
+    }
+    Ok(Checkout {
+        commit,
+        submodules,
+        modules,
+    })
 }
 
 /// The objects of a pack.
@@ -41,6 +65,8 @@ struct Objects {
     bundle: Bundle,
     inflate: Inflate,
     url: String,
+    /// Entries of trees that are commits of other repositories.
+    submodules: Vec<(PathBuf, ObjectId)>,
 }
 
 impl Objects {
@@ -78,6 +104,19 @@ impl Objects {
             }
         }
         Err(broken(&self.url, "what was asked for is no commit"))
+    }
+
+    /// The content of the file `.gitmodules` in the root of this tree.
+    fn modules(&mut self, root: ObjectId) -> Result<Option<Vec<u8>>, GitError> {
+        let (_, bytes) = self.find(root)?;
+        let entries = TreeRefIter::from_bytes(&bytes, HASH);
+        let mut files = entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.mode.is_blob());
+        let Some(file) = files.find(|entry| entry.filename == MODULES_FILE) else {
+            return Ok(None);
+        };
+        Ok(Some(self.find(file.oid.to_owned())?.1))
     }
 }
 
@@ -121,7 +160,10 @@ fn write_tree(
                 write_tree(objects, id, &path, depth + 1, to)?;
             }
             // What a submodule holds is in another repository.
-            EntryKind::Commit => to.folder(&path, 0o755)?,
+            EntryKind::Commit => {
+                to.folder(&path, 0o755)?;
+                objects.submodules.push((path, id));
+            }
             EntryKind::Link => {
                 let (_, target) = objects.find(id)?;
                 to.link(

@@ -96,9 +96,10 @@ impl GitHttp {
         }
     }
 
-    /// Whether there is a credential.
-    pub(super) fn has_login(&self) -> bool {
-        self.login.is_some()
+    /// Whether there is a credential that this URL gets: the server of the repository alone gets it,
+    /// and not those of submodules elsewhere.
+    pub(super) fn has_login(&self, url: &Url) -> bool {
+        self.login.is_some() && url.origin() == self.repository.origin()
     }
 
     /// Most bytes of answers.
@@ -120,7 +121,7 @@ impl GitHttp {
 
     fn request(&self, method: reqwest::Method, url: &str) -> Result<RequestBuilder, io::Error> {
         let url = Url::parse(url).map_err(io::Error::other)?;
-        let is_own = url.origin() == self.repository.origin();
+        let is_own = self.has_login(&url);
         let request = self.client.request(method, url);
         let Some(login) = self.login.as_ref().filter(|_| is_own) else {
             return Ok(request);
@@ -384,5 +385,35 @@ impl Write for PostWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_credential_is_for_the_server_of_the_repository_alone() {
+        let repository = Url::parse("https://git.example/acme/shop.git").unwrap();
+        let login = Login {
+            user: "me".to_owned(),
+            password: coral_distribution::Redacted::new("word".to_owned()),
+        };
+        let http = GitHttp::new(client(None).unwrap(), &repository, Some(login), 1);
+        for (url, is_sent) in [
+            ("https://git.example/acme/lib.git/info/refs", true),
+            ("https://else.example/acme/lib.git/info/refs", false),
+            ("https://git.example:8443/acme/lib.git/info/refs", false),
+            ("http://git.example/acme/shop.git/info/refs", false),
+        ] {
+            let request = http.request(reqwest::Method::GET, url).unwrap();
+            let request = request.build().unwrap();
+            assert_eq!(
+                request.headers().contains_key(AUTHORIZATION),
+                is_sent,
+                "{url}"
+            );
+            assert_eq!(http.has_login(&Url::parse(url).unwrap()), is_sent, "{url}");
+        }
     }
 }

@@ -183,7 +183,7 @@ impl<'a> Remote<'a> {
         }
         let url = self.url.to_string();
         if let Some(status) = self.seen.status.get() {
-            return of_status(url, status, self.http.has_login()).into();
+            return of_status(url, status, self.http.has_login(self.url)).into();
         }
         if let Some(problem) = self.seen.no_answer.borrow().clone() {
             return GitError::Unreachable { url, problem }.into();

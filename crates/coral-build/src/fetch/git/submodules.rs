@@ -1,0 +1,206 @@
+//! Submodules: other repositories whose commits a repository names.
+//!
+//! A repository is a stranger's, and so is its `.gitmodules`: it leads to `https://` and to the server
+//! of the repository only, to so many repositories and so deep. The credential is for the repository's
+//! own server.
+
+use std::path::{Path, PathBuf};
+
+use gix_hash::ObjectId;
+use url::Url;
+
+use super::checkout::Checkout;
+use super::http::GitHttp;
+use super::{FetchError, GitError, checked_url, write_one};
+use crate::fetch::destination::Destination;
+use crate::fetch::shown;
+
+/// Most repositories that one source is made of, beside the first.
+const MAX_SUBMODULES: usize = 64;
+/// Submodules of submodules.
+const MAX_DEPTH: usize = 5;
+/// Largest `.gitmodules`.
+const MAX_FILE: usize = 256 * 1024;
+
+/// A submodule that is not written yet.
+struct Pending {
+    /// Its folder in the source.
+    folder: PathBuf,
+    url: Url,
+    commit: ObjectId,
+    depth: usize,
+}
+
+/// Writes the submodules of what was written, and theirs.
+pub(super) fn write(
+    first: Checkout,
+    url: &Url,
+    http: &GitHttp,
+    to: &mut Destination,
+) -> Result<(), FetchError> {
+    let mut pending = of(first, Path::new(""), url, 1)?;
+    let mut count = 0;
+    while let Some(next) = pending.pop() {
+        count += 1;
+        let fail = |problem: String| GitError::Modules {
+            path: shown(&next.folder),
+            problem,
+        };
+        if count > MAX_SUBMODULES {
+            let problem = format!("the source has more than {MAX_SUBMODULES} submodules");
+            return Err(fail(problem).into());
+        }
+        if next.depth > MAX_DEPTH {
+            let problem = format!("submodules are nested more than {MAX_DEPTH} deep");
+            return Err(fail(problem).into());
+        }
+        let commit = |_: &mut super::Remote<'_>| Ok(next.commit);
+        let written = write_one(&next.url, http, commit, &next.folder, to);
+        let written = written.map_err(|error| match error {
+            FetchError::Git(error) => FetchError::Git(GitError::Submodule {
+                path: shown(&next.folder),
+                error: Box::new(error),
+            }),
+            other => other,
+        })?;
+        pending.extend(of(written, &next.folder, &next.url, next.depth + 1)?);
+    }
+    Ok(())
+}
+
+/// The submodules of a repository that was written into this folder.
+fn of(written: Checkout, folder: &Path, url: &Url, depth: usize) -> Result<Vec<Pending>, GitError> {
+    let file = written.modules.unwrap_or_default();
+    let urls = urls(&file[..file.len().min(MAX_FILE)]);
+    let resolved = written.submodules.into_iter().map(|(path, commit)| {
+        let folder = folder.join(&path);
+        let fail = |problem: &str| GitError::Modules {
+            path: shown(&folder),
+            problem: problem.to_owned(),
+        };
+        let named = urls.iter().find(|(known, _)| Path::new(known) == path);
+        let (_, text) = named.ok_or_else(|| fail("the file .gitmodules does not name its URL"))?;
+        let url = resolve(text, url).map_err(|error| match error {
+            Refused::Leaves => fail("its relative URL leads out of the server"),
+            Refused::NoTls => {
+                fail("its URL is http://; write https://, or one relative to the repository's")
+            }
+            Refused::Url(error) => GitError::Submodule {
+                path: shown(&folder),
+                error: Box::new(error),
+            },
+        })?;
+        Ok(Pending {
+            folder,
+            url,
+            commit,
+            depth,
+        })
+    });
+    resolved.collect()
+}
+
+/// Why a submodule's URL is not fetched from.
+#[derive(Debug)]
+enum Refused {
+    Leaves,
+    NoTls,
+    Url(GitError),
+}
+
+/// A submodule's URL, which may be relative to that of the repository.
+fn resolve(text: &str, repository: &Url) -> Result<Url, Refused> {
+    if !text.starts_with("./") && !text.starts_with("../") {
+        let url = checked_url(text).map_err(Refused::Url)?;
+        return match url.scheme() {
+            "https" => Ok(url),
+            _ => Err(Refused::NoTls),
+        };
+    }
+    let base = repository.path().trim_matches('/');
+    let mut parts: Vec<&str> = base.split('/').collect();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop().ok_or(Refused::Leaves)?;
+            }
+            name => parts.push(name),
+        }
+    }
+    let mut url = repository.clone();
+    url.set_path(&parts.join("/"));
+    checked_url(url.as_str()).map_err(Refused::Url)
+}
+
+/// The paths of a `.gitmodules`, and their URLs. What is no such pair is left out.
+fn urls(file: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(file);
+    let mut found = Vec::new();
+    let (mut path, mut url) = (None, None);
+    for line in text.lines().map(str::trim).chain(["["]) {
+        if line.starts_with('[') {
+            found.extend(path.take().zip(url.take()));
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=') else {
+            continue;
+        };
+        match key.trim().to_ascii_lowercase().as_str() {
+            "path" => path = Some(value_of(value)),
+            "url" => url = Some(value_of(value)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A value without quotes and comments.
+fn value_of(text: &str) -> String {
+    let text = text.trim();
+    let quoted = text.strip_prefix('"').and_then(|text| text.split_once('"'));
+    let bare = || text.split([';', '#']).next().unwrap_or_default().trim_end();
+    quoted.map_or_else(bare, |(quoted, _)| quoted).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_gives_a_url_for_each_path() {
+        let file = b"# comment\n[submodule \"a\"]\n\tpath = lib/a\n\turl = https://h/a.git ; why\n\
+                     [submodule \"no url\"]\n\tpath = b\n[core]\n\turl = \"https://h/none\"\n\
+                     [submodule \"c\"]\nURL=\"../c d.git\"\nupdate = none\npath=c d\n";
+        let expected = [("lib/a", "https://h/a.git"), ("c d", "../c d.git")];
+        let expected = expected.map(|(path, url)| (path.to_owned(), url.to_owned()));
+        assert_eq!(urls(file), expected);
+    }
+
+    #[test]
+    fn a_relative_url_stays_on_the_server_and_another_one_has_tls() {
+        let base = Url::parse("http://git.example:3000/acme/shop.git").unwrap();
+        for (text, expected) in [
+            ("../lib.git", "http://git.example:3000/acme/lib.git"),
+            ("./lib.git", "http://git.example:3000/acme/shop.git/lib.git"),
+            ("../../other/x", "http://git.example:3000/other/x"),
+            ("https://else.example/x.git", "https://else.example/x.git"),
+        ] {
+            assert_eq!(resolve(text, &base).unwrap().as_str(), expected);
+        }
+        let refused = |text: &str| resolve(text, &base).unwrap_err();
+        assert!(matches!(refused("../../../x"), Refused::Leaves));
+        assert!(matches!(refused("http://else.example/x"), Refused::NoTls));
+        for text in [
+            "git@h:x.git",
+            "file:///etc",
+            "/etc",
+            "https://me:s3cret@h/x",
+        ] {
+            let Refused::Url(error) = refused(text) else {
+                panic!("{text}")
+            };
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+}
