@@ -42,8 +42,8 @@ impl BuildsPart {
         let (after, left_out) = built::with(&before, paths);
         if left_out > 0 {
             let note = format!(
-                "the Registry {key} has {} public repositories of builds, and no more are noted",
-                after.len()
+                "{left_out} repositories of the build do not become public in the Registry {key}: {}",
+                built::BOUNDS
             );
             self.context.events.warning(build, "NotPublic", note).await;
         }

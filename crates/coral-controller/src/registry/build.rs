@@ -399,21 +399,23 @@ impl PublicList {
     }
 }
 
-/// What of these paths a Registry can be told, and how many are left out.
-pub(super) fn bounded(paths: &BTreeSet<String>) -> (BTreeSet<String>, usize) {
-    let mut bytes = 0;
-    let fits = |path: &&String| {
+/// What of these paths a Registry can be told, and how many are left out. Those of mirrors come first: who
+/// builds takes the room that mirrors leave, whatever the repositories are called.
+pub(super) fn bounded(
+    mirrored: &BTreeSet<String>,
+    built: &BTreeSet<String>,
+) -> (BTreeSet<String>, usize) {
+    let (mut kept, mut bytes, mut left_out) = (BTreeSet::new(), 0, 0);
+    for path in mirrored.iter().chain(built.difference(mirrored)) {
         // Quotes and comma.
-        bytes += path.len() + 3;
-        bytes <= MOST_PUBLIC_BYTES
-    };
-    let kept: BTreeSet<String> = paths
-        .iter()
-        .take(MOST_PUBLIC)
-        .take_while(fits)
-        .cloned()
-        .collect();
-    let left_out = paths.len() - kept.len();
+        let size = path.len() + 3;
+        if kept.len() < MOST_PUBLIC && bytes + size <= MOST_PUBLIC_BYTES {
+            bytes += size;
+            kept.insert(path.clone());
+        } else {
+            left_out += 1;
+        }
+    }
     (kept, left_out)
 }
 

@@ -200,20 +200,19 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
     let built = seen.found.built.as_deref();
     let built = built.filter(|record| built::is_of(record, &seen.registry));
     let built = built.map(built::paths).unwrap_or_default();
-    let wanted = match (&seen.public, &before) {
-        (Some(mirrored), _) => {
-            let (kept, left_out) = bounded(&(mirrored | &built));
-            if left_out > 0 {
-                plan.outlook.degrade("PublicListCut", &format!(
-                    "{left_out} public repositories are left out, because a Registry takes at most 20,000 of them: mirror into several Registries"
-                ));
-            }
-            kept
-        }
+    let none = BTreeSet::new();
+    let mirrored = match (&seen.public, &before) {
+        (Some(mirrored), _) => mirrored,
         // Not known yet: what was public stays so.
-        (None, Some(before)) => &before.paths | &built,
-        (None, None) => built,
+        (None, Some(before)) => &before.paths,
+        (None, None) => &none,
     };
+    let (wanted, left_out) = bounded(mirrored, &built);
+    if left_out > 0 {
+        plan.outlook.degrade("PublicListCut", &format!(
+            "{left_out} public repositories are left out, because a Registry takes at most 20,000 of them with 900 KiB of names, those of mirrors first: mirror or build into several Registries"
+        ));
+    }
     let generation = match &before {
         // The Registry that has loaded the generation has the keys too: both are one volume.
         Some(before) if before.paths == wanted && keys == keys_before => before.generation,

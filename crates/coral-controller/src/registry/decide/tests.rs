@@ -393,9 +393,32 @@ fn too_long_a_list_is_cut_and_told() {
     );
     assert!(message.starts_with("1 public"), "{message}");
     let long: BTreeSet<String> = (0..20_000).map(|n| format!("a/{n:0>200}")).collect();
-    let (kept, left_out) = bounded(&long);
+    let (kept, left_out) = bounded(&long, &BTreeSet::new());
     assert_eq!(kept.len() + left_out, 20_000);
     assert!(kept.iter().map(String::len).sum::<usize>() < 900 * 1024);
+}
+
+#[test]
+fn what_tenants_build_takes_no_mirrored_repository_off_the_list() {
+    let mut seen = running(&json!({}));
+    let mirrored: BTreeSet<String> = (0..20).map(|n| format!("docker.io/{n:0>200}")).collect();
+    seen.public = Some(mirrored.clone());
+    // Before the mirrored ones in the order of the alphabet, and more than there is room for.
+    let built: BTreeSet<String> = (0..5_000).map(|n| format!("a-team/{n:0>240}")).collect();
+    let record = built::record(&seen.registry, &built);
+    seen.found.built = Some(Arc::new(serde_json::from_value(record).unwrap()));
+    let listed = |plan: &Plan| {
+        let mut lists = plan.actions.iter().filter_map(|action| match action {
+            Action::ApplyPublic(map) => PublicList::parse(map["data"][PUBLIC_KEY].as_str()?),
+            _ => None,
+        });
+        lists.next_back().unwrap().paths
+    };
+    let listed_now = listed(&decide(&seen));
+    assert!(mirrored.is_subset(&listed_now));
+    assert!(listed_now.len() > 3_000, "{}", listed_now.len());
+    let bytes: usize = listed_now.iter().map(String::len).sum();
+    assert!(bytes < 900 * 1024, "{bytes}");
 }
 
 #[test]
