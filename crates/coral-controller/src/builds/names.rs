@@ -82,11 +82,14 @@ pub(super) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference
     }
 }
 
-/// Whether the object was made for this build.
-pub(super) fn is_of(object: &impl Resource, build: &ImageBuild) -> bool {
+/// Whether the Job was made for this build. Whoever may write Jobs in the namespace can give one any labels
+/// and owners; the name must be that of the run as well, since status and ConfigMap go by it.
+pub(super) fn is_of(found: &Job, build: &ImageBuild) -> bool {
     let uid = build.metadata.uid.as_ref();
-    let mut owners = object.meta().owner_references.iter().flatten();
-    uid.is_some() && owners.any(|owner| Some(&owner.uid) == uid)
+    let mut owners = found.metadata.owner_references.iter().flatten();
+    let is_owned = owners.any(|owner| Some(&owner.uid) == uid && owner.controller == Some(true));
+    let is_named = run_of(found).is_some_and(|run| found.name_any() == job(&build.name_any(), run));
+    uid.is_some() && is_owned && is_named
 }
 
 /// The key of the run that a Job is for.
@@ -122,6 +125,31 @@ mod tests {
             assert!(job.len() <= MAX_NAME && !job.contains('.'), "{job}");
             assert!(!job.contains("--"), "{job}");
         }
+    }
+
+    #[test]
+    fn a_job_with_the_labels_and_owner_of_a_run_and_another_name_is_not_taken_for_it() {
+        let build: ImageBuild = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "shop", "namespace": "team-a", "uid": "u"},
+            "spec": {"source": {"stream": {}}, "output": {
+                "registry": {"namespace": "a", "name": "b"}, "tags": [],
+            }},
+        }))
+        .unwrap();
+        let own = Job {
+            metadata: metadata(&build, "0123abcd"),
+            ..Job::default()
+        };
+        assert!(is_of(&own, &build));
+        let mut forged = own.clone();
+        forged.metadata.name = Some("kube-root-ca.crt".to_owned());
+        assert!(!is_of(&forged, &build));
+        let mut owned = own.clone();
+        owned.metadata.owner_references.as_mut().unwrap()[0].controller = None;
+        assert!(!is_of(&owned, &build));
+        let mut other = own;
+        other.metadata.owner_references.as_mut().unwrap()[0].uid = "v".to_owned();
+        assert!(!is_of(&other, &build));
     }
 
     #[test]

@@ -67,9 +67,7 @@ impl BuildsPart {
     ) -> Result<(), ApiError> {
         let build = observed.build.clone();
         observed.jobs = place.jobs();
-        observed
-            .jobs
-            .retain(|job| names::is_of(job.as_ref(), &build));
+        observed.jobs.retain(|job| names::is_of(job, &build));
         let run = build.spec.run_key();
         let name = names::job(&key.name, &run);
         let is_known = |job: &Arc<Job>| job.name_any() == name;

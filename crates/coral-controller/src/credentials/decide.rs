@@ -211,8 +211,8 @@ fn build<'a>(seen: &'a Seen, job: &Job) -> Result<&'a ImageBuild, Denied> {
     }
 }
 
-/// Whether the Job is the run that the build has now. Only the controller writes the status: a Job
-/// that it did not make is in none. The status may be behind a Job that was just begun.
+/// Whether the Job is the run that the build has now. Only the controller writes the status, and it takes
+/// no Job of another name for a run. The status may be behind a Job that was just begun.
 fn is_current(step: Step, build: &ImageBuild, job: &str) -> Result<(), Denied> {
     let key = build.spec.run_key();
     let (named, run) = build.status.as_ref().map_or((None, None), |status| {
