@@ -102,6 +102,13 @@ where
     }
 }
 
+/// Whether an object can be called so (RFC 1123 subdomain).
+fn is_name(name: &str) -> bool {
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    begins && name.bytes().all(known)
+}
+
 /// Writes objects under one field manager.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -124,8 +131,13 @@ impl Writer {
         <K::Scope as ScopeOf<K>>::api(self.client.clone(), &key.namespace)
     }
 
-    /// Reads one object.
+    /// Reads one object. Names can be a stranger's, such as those of owner references, and become a
+    /// part of the URL: what no object is called is not asked for.
     pub(crate) async fn get<K: Known>(&self, key: &ObjectKey) -> Result<Option<K>, ApiError> {
+        let in_namespace = key.namespace.is_empty() || is_name(&key.namespace);
+        if !in_namespace || !is_name(&key.name) {
+            return Ok(None);
+        }
         call::<K, _>("get", key, self.scoped::<K>(key).get_opt(&key.name)).await
     }
 

@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use metrics::CredentialMetrics;
 
 /// Connections that are served at once: pods of builds ask once or twice.
-const MAX_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 1024;
+/// Connections of one address, so that a few pods do not keep the others out.
+const MAX_OF_ADDRESS: usize = 16;
 
 /// Serves until `stop`.
 pub(crate) async fn serve(
@@ -35,9 +37,11 @@ pub(crate) async fn serve(
     let material = material::Material::default();
     let following = material::follow(client.clone(), namespace, tls.clone(), material.clone());
     let router = server::router(server::Endpoint::new(client, material, metrics));
+    let connections = Connections::at_most(MAX_CONNECTIONS);
+    connections.set_limit_per_address(Some(MAX_OF_ADDRESS));
     let serving = Serving {
         tls,
-        connections: Connections::at_most(MAX_CONNECTIONS),
+        connections,
         ..Serving::default()
     };
     tokio::select! {

@@ -169,6 +169,36 @@ async fn without_the_grant_or_an_api_server_there_is_no_credential() {
 }
 
 #[tokio::test]
+async fn the_name_of_an_owner_leads_to_no_other_object() {
+    const SECRET: &str = "../../../../../api/v1/namespaces/coral-system/secrets/coral-tokens";
+    for name in [
+        SECRET,
+        "shop-1?watch=true",
+        "shop-1#",
+        "shop-1/status",
+        "..",
+    ] {
+        let asked_for = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let noted = asked_for.clone();
+        let (router, _) = endpoint(move |asked| {
+            noted.lock().unwrap().push(asked.uri.clone());
+            let (code, mut object) = pushing(asked)?;
+            if let Some(owner) = object.pointer_mut("/metadata/ownerReferences/0")
+                && owner["kind"] == "Job"
+            {
+                owner["name"] = json!(name);
+            }
+            Some((code, object))
+        });
+        let (status, body) = ask(&router, Some("Bearer good"), PUSH).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{name}: {body}");
+        let asked_for = asked_for.lock().unwrap();
+        let jobs = asked_for.iter().filter(|uri| uri.contains("/jobs/"));
+        assert_eq!(jobs.count(), 0, "{asked_for:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_the_signing_key_the_answer_is_to_ask_again() {
     let (client, server) = pair();
     server.serve(pushing);
