@@ -507,8 +507,8 @@ fn user_namespaces(node: &Node) -> Option<bool> {
     Some(features.user_namespaces.unwrap_or_default())
 }
 
-/// Text without what looks like a credential: a step's output is shown to everybody who may read the
-/// object.
+/// Text without what looks like a credential, since a step's output is shown to everybody who may read the
+/// object, and without control characters, since it is shown on terminals.
 pub(super) fn masked(text: &str) -> String {
     static SECRETS: LazyLock<[(Regex, &str); 3]> = LazyLock::new(|| {
         let compiled = |pattern| Regex::new(pattern).expect("a fixed pattern");
@@ -526,7 +526,8 @@ pub(super) fn masked(text: &str) -> String {
             ),
         ]
     });
-    let mut text = text.to_owned();
+    let shown = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let mut text: String = text.chars().map(shown).collect();
     for (pattern, instead) in SECRETS.iter() {
         text = pattern.replace_all(&text, *instead).into_owned();
     }

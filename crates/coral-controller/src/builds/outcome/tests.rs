@@ -39,6 +39,12 @@ fn what_looks_like_a_credential_is_masked_and_other_text_is_not() {
 }
 
 #[test]
+fn a_step_has_no_say_over_the_terminal_that_shows_its_output() {
+    let shown = masked("one\r\x1b[2Jtwo\u{9b}31m\nthree\t!");
+    assert_eq!(shown, "one  [2Jtwo 31m\nthree !");
+}
+
+#[test]
 fn the_end_of_a_text_is_kept_in_whole_letters() {
     assert_eq!(last("short", 10), "short");
     let end = last(&"ä".repeat(20), 9);
