@@ -8,12 +8,14 @@ mod builds;
 mod installation;
 mod outside;
 mod own;
+mod reader;
 mod supply;
 
 pub use builds::{Builds, PUBLISHER, example, has_ended, ready};
 pub use installation::WORKLOADS;
 pub use outside::{OutsideRegistry, OutsideRequest};
 pub use own::{AuditedRequest, Dropped, OwnCluster};
+pub use reader::{Reader, page, pose};
 pub use supply::{Outside, REGISTRY};
 
 use std::env;

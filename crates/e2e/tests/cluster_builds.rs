@@ -1,8 +1,12 @@
-//! Images that are built in the cluster: by both builders, pushed inside and outside, and run.
+//! Images that are built in the cluster: from several kinds of sources, by both builders, pushed inside
+//! and outside, and run.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use e2e::cluster::{Builds, Cluster, PUBLISHER, example};
+#[path = "cluster_builds/command.rs"]
+mod command;
+
+use e2e::cluster::{Builds, Cluster, PUBLISHER, Reader, example, page, pose};
 use e2e::until;
 use serde_json::{Value, json};
 
@@ -155,4 +159,17 @@ fn a_second_build_pushes_only_the_layer_that_changed() {
     }
     assert!(pushed[1] < 64 << 10, "{pushed:?}");
     assert!(pushed[1] < pushed[0], "{pushed:?}");
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn the_page_of_builds_works_as_it_is_written() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let outside = pose(&cluster, own);
+    drop(Builds::set(&cluster, own));
+    let page = page("docs/src/guide/first-build.md");
+    let mut reader = Reader::new(&cluster, own, &outside);
+    reader.follow(&page);
+    assert!(reader.compared >= 2, "only {} outputs", reader.compared);
 }

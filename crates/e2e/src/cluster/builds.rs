@@ -15,8 +15,6 @@ use crate::layout::Layout;
 use crate::registry::{Kind, User};
 use crate::run::{run, scratch};
 
-/// The builder's image on the nodes.
-const BUILDER: &str = "localhost/coral-builder:1";
 /// How long a build of a few seconds may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Phases in which a build stays.
@@ -252,14 +250,10 @@ pub fn has_ended(build: &Value) -> bool {
 }
 
 fn install(cluster: &Cluster, own: &OwnCluster) -> World {
+    // Under the name that `deploy/` gives to the controller.
     let _ = own.xtask(&["load-builder"]).succeeded();
     cluster.load_image();
     cluster.apply_deploy();
-    let builder = format!("CORAL_BUILDER_IMAGE={BUILDER}");
-    let controller = "deployment/coral-controller";
-    let _ = cluster
-        .kubectl(&["-n", "coral-system", "set", "env", controller, &builder])
-        .succeeded();
     cluster.wait_until_installed();
     let mut world = World {
         bases: OutsideRegistry::start(Kind::DockerRegistry, own),
