@@ -62,9 +62,12 @@ pub(crate) trait Part: Send {
     /// Its name in logs, metrics and field managers.
     const NAME: &'static str;
 
-    /// Everything the part reads. Passes begin once the stores of these kinds are filled, and are
-    /// made again when one of these changes.
+    /// Everything the part reads. Passes are made again when one of these changes.
     const TOPICS: &'static [Topic];
+
+    /// The kinds whose stores are filled before the first pass. A kind that is not installed is never
+    /// known, and its part never begins.
+    const AWAITED: &'static [Topic] = Self::TOPICS;
 
     /// One pass: observe, decide, apply, publish. An object that is wrong is reported on itself
     /// and ends no pass; an error means that the pass could not do its work. Nothing may be

@@ -50,10 +50,42 @@ impl Parts<'_> {
         self.running.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => return P::NAME,
-                () = context.cluster.ready(P::TOPICS) => {}
+                () = context.cluster.ready(P::AWAITED) => {}
             }
             run_part(part, &context.changes, &metrics, stop).await;
             P::NAME
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::gauges::tests::{mirror, text};
+    use crate::scripted;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn mirrors_have_their_gauges_where_the_kind_of_builds_is_not_installed() {
+        let (mut context, _server) = scripted::context();
+        context.cluster.mirrors = Store::from_objects([mirror(&Value::Null)]);
+        context.cluster.registries = Store::from_objects([]);
+        context.cluster.node_images = Store::from_objects([]);
+        assert!(!context.cluster.builds.is_ready());
+        let (metrics, stop) = (Metrics::default(), CancellationToken::new());
+        let mut parts = Parts {
+            context: &context,
+            metrics: &metrics,
+            stop: &stop,
+            running: JoinSet::new(),
+        };
+        parts.run(GaugesPart::new(&context, &metrics));
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let shown = text(&metrics);
+        assert!(shown.contains("coral_mirror_ready{"), "{shown}");
     }
 }
