@@ -88,7 +88,8 @@ pub struct PushedBytes {
 
 impl PushReport {
     /// The message as JSON of at most [`MAX_TERMINATION_MESSAGE`] bytes: the texts of failures are
-    /// cut first, and outputs are left out from the end if that does not do.
+    /// cut first, and outputs are left out from the end if that does not do. Those that failed are
+    /// left out last: without any, the run would count as one that succeeded.
     pub fn to_message(&self) -> String {
         let mut report = self.clone();
         for longest in [400, 120, 0] {
@@ -102,7 +103,14 @@ impl PushReport {
                 return text;
             }
         }
-        while json(&report).len() > MAX_TERMINATION_MESSAGE && report.outputs.pop().is_some() {}
+        while json(&report).len() > MAX_TERMINATION_MESSAGE {
+            let is_pushed = |output: &PushedOutput| output.state == OutputState::Pushed;
+            let pushed = report.outputs.iter().rposition(is_pushed);
+            let Some(last) = pushed.or_else(|| report.outputs.len().checked_sub(1)) else {
+                break;
+            };
+            report.outputs.remove(last);
+        }
         json(&report)
     }
 }
@@ -161,6 +169,22 @@ mod tests {
         let read: PushReport = serde_json::from_str(&text).unwrap();
         assert_eq!(read.outputs.len(), 4);
         assert!(read.outputs[0].message.as_ref().unwrap().len() >= 120);
+    }
+
+    #[test]
+    fn an_output_that_failed_is_told_of_however_many_were_pushed() {
+        let mut report = report(26, 300);
+        for output in &mut report.outputs[..24] {
+            output.state = OutputState::Pushed;
+            output.digest = Some(format!("sha256:{}", "1".repeat(64)));
+            output.message = None;
+        }
+        let text = report.to_message();
+        let read: PushReport = serde_json::from_str(&text).unwrap();
+        let states = read.outputs.iter().map(|output| output.state);
+        let failed = states.filter(|state| *state == OutputState::Failed);
+        assert_eq!(failed.count(), 2, "{text}");
+        assert!(read.outputs.len() > 5, "{}", read.outputs.len());
     }
 
     #[test]
