@@ -50,9 +50,16 @@ impl ApiError {
         }
     }
 
-    /// 403: a right is missing.
+    /// 403: a right is missing, or an admission refuses the object.
     pub(crate) fn is_forbidden(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_forbidden)
+    }
+
+    /// 403 in the words of an authorizer. A quota that is used up, a namespace that is being deleted
+    /// and policies refuse with 403 as well, and no grant helps against them.
+    pub(crate) fn is_missing_right(&self) -> bool {
+        let mut status = self.status().into_iter();
+        self.is_forbidden() && status.any(|it| it.message.contains(" is forbidden: User "))
     }
 
     /// 404.

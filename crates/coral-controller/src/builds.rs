@@ -82,7 +82,7 @@ impl BuildsPart {
                 if has_ended(build) {
                     return Err(error);
                 }
-                let hint = if error.is_forbidden() {
+                let hint = if error.is_missing_right() {
                     format!(
                         "; `coral grant --builds {}` prints what Coral needs",
                         key.namespace

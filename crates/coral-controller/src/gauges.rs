@@ -193,11 +193,8 @@ impl Part for GaugesPart {
 
     /// Builds came later than the others: an installation that lacks their kind, or the right to read
     /// them, keeps its metrics.
-    const AWAITED: &'static [Topic] = &[
-        Topic::RegistryMirrors,
-        Topic::Registries,
-        Topic::NodeImages,
-    ];
+    const AWAITED: &'static [Topic] =
+        &[Topic::RegistryMirrors, Topic::Registries, Topic::NodeImages];
 
     async fn pass(&mut self, _: Timestamp) -> Result<Wake, PassError> {
         let cluster = &self.context.cluster;

@@ -135,12 +135,36 @@ async fn a_registry_takes_the_namespaces_that_it_selects_and_its_own() {
     assert!(observe::takes(&registry, "coral-system", &labels("no")));
 }
 
+/// What the API server says, with 403, of a Job that may not be made.
+fn forbidden(why: &str) -> Value {
+    let mut refusal = refusal(403, "Forbidden");
+    refusal["message"] = json!(format!("jobs.batch is forbidden: {why}"));
+    refusal
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_no_grant_helps_against_is_not_blamed_on_one() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let writes = server.serve(|asked: &Asked| {
+        let is_create = asked.method == http::Method::POST && asked.uri.contains("/jobs");
+        is_create.then(|| (403, forbidden("exceeded quota: jobs, used: 3, limited: 3")))
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
+    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    let message = said["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("exceeded quota: jobs, used: 3, limited: 3"),
+        "{message}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_job_that_cannot_be_made_is_tried_again_later_and_the_status_does_not_claim_it() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
     let writes = server.serve(|asked: &Asked| {
         let is_create = asked.method == http::Method::POST && asked.uri.contains("/jobs");
-        is_create.then(|| (403, refusal(403, "Forbidden")))
+        is_create.then(|| (403, forbidden(r#"User "c" cannot create resource "jobs""#)))
     });
     let mut part = BuildsPart::new(&context, &Metrics::default());
     let jobs = passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
@@ -160,6 +184,6 @@ async fn a_job_that_cannot_be_made_is_tried_again_later_and_the_status_does_not_
     let ready = &said["status"]["conditions"][0];
     assert_eq!(ready["reason"], "ApplyFailed");
     let message = ready["message"].as_str().unwrap();
-    assert!(message.contains("the server says Forbidden"), "{message}");
+    assert!(message.contains("cannot create resource"), "{message}");
     assert!(message.contains("coral grant --builds team-a"), "{message}");
 }
