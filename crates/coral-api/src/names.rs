@@ -134,6 +134,8 @@ pub mod build {
     pub const RUN: &str = "image.stvz.io/run";
     /// Annotation of a run's Job and pods: the uid of the ImageBuild.
     pub const UID: &str = "image.stvz.io/build-uid";
+    /// Annotation of a run's Job: the generation of the ImageBuild that it was made for.
+    pub const GENERATION: &str = "image.stvz.io/build-generation";
 }
 
 /// The path and tag of the reserved image without layers, by which nodes are probed.

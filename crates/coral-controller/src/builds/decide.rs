@@ -179,6 +179,11 @@ impl Deciding<'_> {
         let mut job = job.filter(|job| names::run_of(job) == Some(self.key));
         if let Some(job) = job.next() {
             let job = job.clone();
+            if self.is_history(&job) {
+                self.actions.push(delete(&job));
+                let says = "the Job of an earlier run of the same spec is taken away";
+                return Some(Come::pending(reason::SUPERSEDED, says));
+            }
             return Some(self.with_job(&job, &settings));
         }
         if self.has_begun() {
@@ -217,6 +222,16 @@ impl Deciding<'_> {
 
     fn status(&self) -> Option<&ImageBuildStatus> {
         self.seen.build.status.as_ref()
+    }
+
+    /// Whether the Job is an earlier run of a spec that was changed and put back since: the status
+    /// tells of another run, and of a later generation. That run may have pushed the same tags.
+    fn is_history(&self, job: &Job) -> bool {
+        let made = names::generation_of(job);
+        self.status().is_some_and(|it| {
+            let is_later = made.is_some() && it.observed_generation > made;
+            is_later && it.run.as_deref() != Some(self.key)
+        })
     }
 
     /// Whether the status says that this run has a Job.

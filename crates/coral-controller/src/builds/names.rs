@@ -59,15 +59,29 @@ pub(super) fn metadata(build: &ImageBuild, key: &str) -> ObjectMeta {
         name: Some(job(&build.name_any(), key)),
         namespace: build.namespace(),
         labels: Some(labels(build, key)),
-        annotations: Some(annotations(build)),
+        annotations: Some(annotations_of_job(build)),
         owner_references: Some(vec![owner(build)]),
         ..ObjectMeta::default()
     }
 }
 
-/// The annotation of a run's Job and pod.
+/// The annotation of a run's pod, which its Job has too.
 pub(super) fn annotations(build: &ImageBuild) -> BTreeMap<String, String> {
     [(label::UID.to_owned(), build.uid().unwrap_or_default())].into()
+}
+
+fn annotations_of_job(build: &ImageBuild) -> BTreeMap<String, String> {
+    let mut annotations = annotations(build);
+    if let Some(generation) = build.metadata.generation {
+        annotations.insert(label::GENERATION.to_owned(), generation.to_string());
+    }
+    annotations
+}
+
+/// The generation of the build that a Job was made for, if the Job says so.
+pub(super) fn generation_of(job: &Job) -> Option<i64> {
+    let annotations = job.metadata.annotations.as_ref()?;
+    annotations.get(label::GENERATION)?.parse().ok()
 }
 
 /// Without `blockOwnerDeletion`, which would need a right on finalizers.

@@ -206,6 +206,37 @@ fn another_spec_takes_the_run_before_away_first() {
     made(&decide(&seen));
 }
 
+#[test]
+fn a_spec_that_is_put_back_is_run_anew_and_not_reported_from_its_earlier_run() {
+    let complete = |seen: &mut Observed| {
+        with_pod(seen, &pushed(&inside()));
+        change_job(seen, |job| *job = with_condition(job, "Complete", ""));
+        seen.loaded = Some(Arc::new(shop()));
+        let plan = decide(seen);
+        says(&plan, BuildPhase::Succeeded, "Succeeded", "");
+        after(seen, &plan);
+    };
+    let rerun = |seen: &mut Observed, with: Option<&str>| {
+        change_spec(seen, |build| build.spec.rerun = with.map(str::to_owned));
+    };
+    let mut seen = running(seen());
+    complete(&mut seen);
+    let first = seen.jobs.clone();
+    rerun(&mut seen, Some("2"));
+    (seen.jobs, seen.pod) = (Vec::new(), None);
+    let mut seen = running(seen);
+    complete(&mut seen);
+    rerun(&mut seen, None);
+    seen.jobs.extend(first);
+    let plan = decide(&seen);
+    says(&plan, BuildPhase::Pending, "Superseded", "earlier run");
+    assert!(matches!(plan.actions[..], [Action::Delete(..)]), "{plan:?}");
+    after(&mut seen, &plan);
+    seen.jobs.pop();
+    seen.pod = None;
+    made(&decide(&seen));
+}
+
 pub(super) fn with_condition(job: &Job, kind: &str, reason: &str) -> Job {
     let mut json = serde_json::to_value(job).unwrap();
     json["status"]["conditions"] = json!([{"type": kind, "status": "True", "reason": reason}]);
