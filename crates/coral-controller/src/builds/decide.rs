@@ -16,6 +16,7 @@ use coral_api::metadata::time;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use serde_json::Value;
 
@@ -224,6 +225,15 @@ impl Deciding<'_> {
         self.seen.build.status.as_ref()
     }
 
+    /// What the condition `Ready` says of this run so far.
+    fn said_before(&self) -> Option<&Condition> {
+        let status = self
+            .status()
+            .filter(|it| it.run.as_deref() == Some(self.key));
+        let mut conditions = status?.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == kind::READY)
+    }
+
     /// Whether the Job is an earlier run of a spec that was changed and put back since: the status
     /// tells of another run, and of a later generation. That run may have pushed the same tags.
     fn is_history(&self, job: &Job) -> bool {
@@ -310,7 +320,7 @@ impl Deciding<'_> {
             if !is_suspended {
                 self.actions.push(Action::Suspend(at.clone()));
             }
-            let says = "suspend is true: change rerun to run it again";
+            let says = "suspend is true: set it to false and change rerun to run it again";
             let standing = Standing::new(BuildPhase::Cancelled, reason::CANCELLED, says);
             return come(standing);
         }
@@ -321,6 +331,7 @@ impl Deciding<'_> {
             job,
             pod: seen.pod.as_deref(),
             node: seen.node.as_deref(),
+            before: self.said_before(),
             timeout: outcome::words(settings.timeout.as_secs()),
             now: seen.now,
         }

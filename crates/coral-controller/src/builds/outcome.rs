@@ -11,6 +11,7 @@ use coral_build::contract::{self, FetchReport, PushReport, Step};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use regex::Regex;
 
 use super::reason;
@@ -76,6 +77,8 @@ pub(super) struct Seen<'a> {
     pub(super) pod: Option<&'a Pod>,
     /// The node that the pod is on.
     pub(super) node: Option<&'a Node>,
+    /// What the condition `Ready` said of the run before.
+    pub(super) before: Option<&'a Condition>,
     /// How long the run may take, in words.
     pub(super) timeout: String,
     pub(super) now: Timestamp,
@@ -147,12 +150,20 @@ impl Seen<'_> {
             ))
         };
         let why = why.filter(|_| killed.is_none()).or_else(unscheduled);
+        let why = why.or_else(|| self.waited_for().filter(|_| step.is_none()));
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let says = format!("did not end within {}{during}{why}", self.timeout);
         Standing {
             lines: killed.and_then(|(_, ended)| lines(ended)),
             ..Standing::failed(reason::TIMED_OUT, says)
         }
+    }
+
+    /// What a run waited for of which nothing has begun. At the end its pod may be gone.
+    fn waited_for(&self) -> Option<String> {
+        let before = self.before?;
+        let is_wait = reason::KEEPS_FROM_RUNNING.contains(&before.reason.as_str());
+        is_wait.then(|| before.message.clone())
     }
 
     fn failed(&self, pod: &Pod) -> Standing {

@@ -29,5 +29,8 @@ pub(super) const EVICTED: &str = "Evicted";
 pub(super) const POD_LOST: &str = "PodLost";
 pub(super) const APPLY_FAILED: &str = "ApplyFailed";
 
+/// Reasons of a run whose pod the cluster does not start.
+pub(super) const KEEPS_FROM_RUNNING: [&str; 4] = [NO_POD, NOT_STARTED, UNSCHEDULABLE, IMAGE_PULL];
+
 /// Reasons that pass by themselves.
 pub(super) const NEEDS_NO_PERSON: [&str; 4] = [WAITING, PUBLISHING, SUPERSEDED, SUSPENDED];

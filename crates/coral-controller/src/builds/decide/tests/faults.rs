@@ -112,6 +112,24 @@ fn a_build_that_never_ends_is_ended_by_its_timeout_and_says_in_which_step() {
 }
 
 #[test]
+fn a_run_that_never_had_a_pod_says_in_the_end_what_it_waited_for() {
+    let mut seen = running(seen());
+    change_job(&mut seen, |job| {
+        let mut json = serde_json::to_value(&*job).unwrap();
+        json["status"]["startTime"] = json!("2026-01-01T00:00:00Z");
+        *job = serde_json::from_value(json).unwrap();
+    });
+    let plan = decide(&seen);
+    says(&plan, BuildPhase::Pending, "NoPod", "such as a quota");
+    after(&mut seen, &plan);
+    change_job(&mut seen, |job| {
+        *job = with_condition(job, "Failed", "DeadlineExceeded");
+    });
+    let plan = decide(&seen);
+    says(&plan, BuildPhase::Failed, "TimedOut", "such as a quota");
+}
+
+#[test]
 fn a_pod_that_no_node_takes_waits_and_says_why() {
     let mut seen = running(seen());
     let status = json!({"phase": "Pending", "conditions": [{
