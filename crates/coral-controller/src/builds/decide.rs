@@ -121,6 +121,18 @@ pub(super) fn has_ended(build: &ImageBuild) -> bool {
         && status.phase.is_some_and(BuildPhase::is_final)
 }
 
+/// Whether the status says that the run that the spec asks for has a Job.
+pub(super) fn has_begun(build: &ImageBuild) -> bool {
+    let status = build.status.as_ref();
+    let status = status.filter(|it| it.run.as_deref() == Some(&build.spec.run_key()));
+    status.is_some_and(|it| it.job.is_some())
+}
+
+/// Whether the Job waits to be started, or was cancelled.
+pub(super) fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
+}
+
 pub(super) fn decide(seen: &Observed) -> Plan {
     let key = seen.build.spec.run_key();
     let mut deciding = Deciding {
@@ -187,7 +199,7 @@ impl Deciding<'_> {
             }
             return Some(self.with_job(&job, &settings));
         }
-        if self.has_begun() {
+        if has_begun(&self.seen.build) {
             return self.job_is_not_there();
         }
         Some(self.without_job(&settings))
@@ -242,12 +254,6 @@ impl Deciding<'_> {
             let is_later = made.is_some() && it.observed_generation > made;
             is_later && it.run.as_deref() != Some(self.key)
         })
-    }
-
-    /// Whether the status says that this run has a Job.
-    fn has_begun(&self) -> bool {
-        self.status()
-            .is_some_and(|it| it.run.as_deref() == Some(self.key) && it.job.is_some())
     }
 
     /// Deletes Jobs of other runs that have not ended. Says whether there are any.
@@ -315,16 +321,15 @@ impl Deciding<'_> {
                 .unwrap_or_default(),
             standing,
         };
-        let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
         if seen.build.spec.suspend && !has_job_ended_by_itself(job) {
-            if !is_suspended {
+            if !is_suspended(job) {
                 self.actions.push(Action::Suspend(at.clone()));
             }
             let says = "suspend is true: set it to false and change rerun to run it again";
             let standing = Standing::new(BuildPhase::Cancelled, reason::CANCELLED, says);
             return come(standing);
         }
-        if is_suspended {
+        if is_suspended(job) {
             return come(self.start(job, settings));
         }
         let standing = Seen {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::BuildsPart;
-use super::decide::{Observed, RegistrySeen};
+use super::decide::{Observed, RegistrySeen, has_begun, is_suspended};
 use super::job::Surroundings;
 use super::places::{Place, Rights};
 use super::{names, routes};
@@ -45,15 +45,18 @@ impl BuildsPart {
             registries_conf: String::new(),
             now,
         };
-        let routes = self.context.cluster.routes.snapshot();
-        observed.registries_conf =
-            routes::registries_conf(routes.values().map(AsRef::as_ref), &registries, &output);
         let Some(place) = self.places.get(&key.namespace) else {
             return Ok(observed);
         };
         observed.rights = place.rights();
         if observed.rights == Rights::Granted {
             self.find(place, &key, &mut observed).await?;
+        }
+        // Made of all public paths of the Registry, which may be thousands: only for what begins.
+        if observed.jobs.iter().any(|job| is_suspended(job)) {
+            let routes = self.context.cluster.routes.snapshot();
+            let routes = routes.values().map(AsRef::as_ref);
+            observed.registries_conf = routes::registries_conf(routes, &registries, &output);
         }
         Ok(observed)
     }
@@ -71,7 +74,9 @@ impl BuildsPart {
         let run = build.spec.run_key();
         let name = names::job(&key.name, &run);
         let is_known = |job: &Arc<Job>| job.name_any() == name;
-        if !observed.jobs.iter().any(is_known) {
+        // What cannot begin now, and has not, has no Job of which the watch does not know.
+        let may_begin = observed.registry == RegistrySeen::Ready && !build.spec.suspend;
+        if !observed.jobs.iter().any(is_known) && (may_begin || has_begun(&build)) {
             // The watch sees only what carries Coral's labels, and it may be late.
             let at = ObjectKey::new(&key.namespace, &name);
             match self.writer.get::<Job>(&at).await? {

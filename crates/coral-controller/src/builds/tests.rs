@@ -1,6 +1,7 @@
 //! Passes over an API server that answers as a test says.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coral_api::Registry;
 use k8s_openapi::api::core::v1::Namespace;
@@ -133,6 +134,38 @@ async fn a_registry_takes_the_namespaces_that_it_selects_and_its_own() {
     assert!(observe::takes(&registry, "team-a", &labels("yes")));
     assert!(!observe::takes(&registry, "team-a", &labels("no")));
     assert!(observe::takes(&registry, "coral-system", &labels("no")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_waits_for_its_registry_costs_no_question_at_each_pass() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let output = ObjectKey::new("coral-system", "reg");
+    let mut registries = context.shared.registries.get().unwrap().as_ref().clone();
+    registries.get_mut(&output).unwrap().ready = false;
+    context.shared.registries.set(registries);
+    let asked_for_jobs = Arc::<AtomicUsize>::default();
+    let counted = asked_for_jobs.clone();
+    let writes = server.serve(move |asked: &Asked| {
+        let is_of_job = asked.uri.contains("/jobs/");
+        counted.fetch_add(usize::from(is_of_job), Ordering::Relaxed);
+        None
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    loop {
+        let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
+        part.pass(at(0)).await.unwrap();
+        let place = part.places.get("team-a").unwrap();
+        if place.rights() == places::Rights::Granted {
+            break;
+        }
+        subscription.changed().await;
+    }
+    for _ in 0..3 {
+        part.pass(at(0)).await.unwrap();
+    }
+    let said = json!(writes.to("/imagebuilds/shop/status")).to_string();
+    assert!(said.contains("RegistryNotReady"), "{said}");
+    assert_eq!(asked_for_jobs.load(Ordering::Relaxed), 0);
 }
 
 /// What the API server says, with 403, of a Job that may not be made.

@@ -6,7 +6,7 @@ use coral_api::image_build::BuildPhase;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 
-use super::{Action, Deciding};
+use super::{Action, Deciding, is_suspended};
 use crate::ObjectKey;
 use crate::builds::{names, outcome};
 
@@ -38,14 +38,13 @@ impl Deciding<'_> {
 
 /// Whether a Job will not run any more. One that is suspended was cancelled.
 pub(super) fn has_job_ended(job: &Job) -> bool {
-    let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
     let has_begun = job.status.as_ref().is_some_and(|it| {
         it.conditions
             .iter()
             .flatten()
             .any(|condition| condition.type_ == "Suspended")
     });
-    has_job_ended_by_itself(job) || (is_suspended && has_begun)
+    has_job_ended_by_itself(job) || (is_suspended(job) && has_begun)
 }
 
 pub(super) fn has_job_ended_by_itself(job: &Job) -> bool {
