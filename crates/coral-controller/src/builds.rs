@@ -74,29 +74,47 @@ impl BuildsPart {
         build: &Arc<ImageBuild>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, ApiError> {
-        let seen = self.observe(build, now).await?;
+        let seen = match self.observe(build, now).await {
+            Ok(seen) => seen,
+            // No answer says nothing about the build.
+            Err(error) if !error.is_forbidden() => return Err(error),
+            Err(error) => return Err(self.refused(key, build, error, now).await),
+        };
         let plan = decide(&seen);
+        let has_come_to_an_end = plan.status.phase.is_some_and(BuildPhase::is_final);
         for action in &plan.actions {
-            if let Err(error) = self.apply(build, action).await {
-                // A history that cannot be cleaned does not change what the run came to.
-                if has_ended(build) {
-                    return Err(error);
+            match self.apply(build, action).await {
+                Ok(()) => {}
+                // A history that cannot be cleaned does not change what the run came to. The next
+                // run that ends cleans it.
+                Err(error) if has_come_to_an_end && matches!(action, Action::Delete(..)) => {
+                    tracing::warn!(build = %key, %error, "an old Job of a build stays");
                 }
-                let hint = if error.is_missing_right() {
-                    format!(
-                        "; `coral grant --builds {}` prints what Coral needs",
-                        key.namespace
-                    )
-                } else {
-                    String::new()
-                };
-                let status = troubled(build, &format!("{error}{hint}"), now);
-                self.publish(key, build, &status).await?;
-                return Err(error);
+                Err(error) if has_ended(build) => return Err(error),
+                Err(error) => return Err(self.refused(key, build, error, now).await),
             }
         }
         self.publish(key, build, &plan.status).await?;
         Ok(plan.next)
+    }
+
+    /// Has the status say what could not be done.
+    async fn refused(
+        &self,
+        key: &ObjectKey,
+        build: &ImageBuild,
+        error: ApiError,
+        now: Timestamp,
+    ) -> ApiError {
+        let namespace = &key.namespace;
+        let hint = if error.is_missing_right() {
+            format!("; `coral grant --builds {namespace}` prints what Coral needs")
+        } else {
+            String::new()
+        };
+        let status = troubled(build, &format!("{error}{hint}"), now);
+        let published = self.publish(key, build, &status).await;
+        published.err().unwrap_or(error)
     }
 
     async fn apply(&self, build: &ImageBuild, action: &Action) -> Result<(), ApiError> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::changes::Subscription;
-use crate::scripted::{Asked, Server, Writes, context, refusal};
+use crate::scripted::{Asked, Server, Writes, context, list, refusal};
 use crate::shared::RegistryAccess;
 use crate::store::Store;
 
@@ -189,6 +189,67 @@ async fn a_refusal_that_no_grant_helps_against_is_not_blamed_on_one() {
     assert!(
         message.ends_with("exceeded quota: jobs, used: 3, limited: 3"),
         "{message}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_without_the_reading_of_jobs_is_said_on_the_build() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let writes = server.serve(|asked: &Asked| {
+        let is_read = asked.method == http::Method::GET && asked.uri.contains("/jobs/");
+        is_read.then(|| (403, forbidden(r#"User "c" cannot get resource "jobs""#)))
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    let mut said = String::new();
+    for _ in 0..10 {
+        let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
+        part.pass(at(0)).await.unwrap();
+        said = json!(writes.to("/imagebuilds/shop/status")).to_string();
+        if said.contains("ApplyFailed") {
+            break;
+        }
+        let changed = tokio::time::timeout(GROWTH.longest, subscription.changed());
+        let _ = changed.await;
+    }
+    assert!(said.contains("cannot get resource"), "{said}");
+    assert!(said.contains("coral grant --builds team-a"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_reported_though_an_old_job_of_its_history_cannot_be_deleted() {
+    let (mut context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let builds = context.cluster.builds.snapshot();
+    let mut build = builds.values().next().unwrap().as_ref().clone();
+    build.spec.history = serde_json::from_value(json!({"succeeded": 0, "failed": 0})).unwrap();
+    let run = build.spec.run_key();
+    context.cluster.builds = Store::from_objects([build]);
+    let job = move |key: &str, uid: &str| {
+        json!({
+            "metadata": {
+                "name": format!("shop-{key}"), "namespace": "team-a", "uid": uid,
+                "labels": {"image.stvz.io/run": key},
+                "ownerReferences": [{"apiVersion": "stvz.io/v1", "kind": "ImageBuild",
+                    "name": "shop", "uid": "u", "controller": true}],
+            },
+            "spec": {"suspend": false, "template": {"spec": {"containers": []}}},
+            "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "x"}]},
+        })
+    };
+    let jobs = [job(&run, "1"), job("00000000", "2")];
+    let writes = server.serve(move |asked: &Asked| {
+        if asked.method == http::Method::DELETE {
+            return Some((403, forbidden(r#"User "c" cannot delete resource "jobs""#)));
+        }
+        let is_list = asked.uri.contains("/jobs?") && asked.uri.contains("limit=");
+        is_list.then(|| (200, list(&jobs)))
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    passes_until(&mut part, &writes, "/namespaces/team-a/jobs/shop-00000000").await;
+    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(said["status"]["phase"], "Failed", "{said}");
+    assert_eq!(
+        said["status"]["conditions"][0]["reason"], "PodLost",
+        "{said}"
     );
 }
 
