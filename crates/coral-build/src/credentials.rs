@@ -23,6 +23,9 @@ const MOST_BYTES: usize = 64 * 1024;
 /// How long it is asked again while the controller cannot answer, or does not know yet that the step
 /// runs: a controller that is replaced is away for less.
 const ASK_AGAIN_FOR: Duration = Duration::from_mins(2);
+/// How long `push` asks a controller that is away, or whose API server is: what was built would be
+/// lost. The timeout of the run goes on.
+const PUSH_ASKS_FOR: Duration = Duration::from_mins(15);
 /// The first pause between two requests; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -83,19 +86,22 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// Whether another try can end otherwise.
-    fn may_pass(&self) -> bool {
-        match self {
+    /// How long it is asked again; none: another try cannot end otherwise.
+    fn ask_again_for(&self, step: Step) -> Option<Duration> {
+        let is_away = match self {
             Self::Unreachable { .. } => true,
-            Self::Refused { status, .. } => {
-                status.is_server_error()
-                    || matches!(
-                        *status,
-                        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS
-                    )
+            Self::Refused { status, .. } if *status == StatusCode::CONFLICT => false,
+            Self::Refused { status, .. }
+                if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS =>
+            {
+                true
             }
-            _ => false,
-        }
+            _ => return None,
+        };
+        Some(match step {
+            Step::Push if is_away => PUSH_ASKS_FOR,
+            _ => ASK_AGAIN_FOR,
+        })
     }
 }
 
@@ -148,15 +154,24 @@ impl Controller {
     pub async fn exchange(&self) -> Result<Grant, ExchangeError> {
         let began = tokio::time::Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut is_told = false;
         loop {
-            match self.ask().await {
-                Err(error) if error.may_pass() && began.elapsed() + pause < ASK_AGAIN_FOR => {
-                    tracing::debug!(%error, "no credential yet; asking again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                answer => return answer,
+            let error = match self.ask().await {
+                Ok(grant) => return Ok(grant),
+                Err(error) => error,
+            };
+            let patience = error.ask_again_for(self.step).unwrap_or_default();
+            if began.elapsed() + pause >= patience {
+                return Err(error);
             }
+            // A few tries are usual: the API server learns a moment later that the step runs.
+            if pause == LONGEST_PAUSE && !is_told {
+                let (step, seconds) = (self.step.name(), patience.as_secs());
+                tracing::warn!(%error, step, seconds, "no credential yet; asking again");
+                is_told = true;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

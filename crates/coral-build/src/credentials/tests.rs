@@ -85,6 +85,24 @@ async fn it_is_asked_again_while_the_step_is_not_known_to_run() {
     assert_eq!(controller.asked.lock().unwrap().len(), 3);
 }
 
+#[test]
+fn what_was_built_waits_for_a_controller_that_is_away_and_for_no_refusal() {
+    let refused = |status: u16| ExchangeError::Refused {
+        status: StatusCode::from_u16(status).unwrap(),
+        message: String::new(),
+    };
+    for (status, fetch, push) in [
+        (503, Some(ASK_AGAIN_FOR), Some(PUSH_ASKS_FOR)),
+        (429, Some(ASK_AGAIN_FOR), Some(PUSH_ASKS_FOR)),
+        (409, Some(ASK_AGAIN_FOR), Some(ASK_AGAIN_FOR)),
+        (403, None, None),
+    ] {
+        let error = refused(status);
+        assert_eq!(error.ask_again_for(Step::Fetch), fetch, "{status}");
+        assert_eq!(error.ask_again_for(Step::Push), push, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_ends_at_once_with_the_controllers_words() {
     for status in [401, 403, 400] {
