@@ -144,7 +144,7 @@ fn a_volume_of_the_user_is_optional_so_that_the_step_says_that_it_is_missing() {
 #[test]
 fn every_mounted_volume_is_there_whatever_the_source() {
     for source in [
-        json!({"git": {"url": "git@git.example:a.git"}}),
+        json!({"git": {"url": "https://git.example/a.git"}}),
         json!({"stream": {}}),
         json!({"image": {"reference": "a.example/src:1", "secretRef": {"name": "pull"}}}),
         json!({"configMap": {"name": "files"}}),
