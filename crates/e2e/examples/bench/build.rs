@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use e2e::cluster::{Builds, Cluster};
-use serde_json::Value;
+use e2e::until_every;
+use serde_json::{Value, json};
 
 use crate::cluster::Figure;
 use crate::{machine, table};
@@ -13,6 +14,8 @@ use crate::{machine, table};
 const RUNS: usize = 5;
 /// Builds at once.
 const AT_ONCE: usize = 10;
+/// Builds beside the same container in a Pod.
+const LONG_RUNS: usize = 3;
 
 /// Measures everything, and writes the section of the page if there is one.
 pub(crate) fn measure(page: Option<&Path>) {
@@ -22,6 +25,7 @@ pub(crate) fn measure(page: Option<&Path>) {
     println!("{machine}");
     let builds = Builds::set(&cluster, own);
     let mut figures = overhead(&builds);
+    figures.extend(by_hand(&builds));
     figures.push(changed(&builds));
     figures.push(at_once(&builds));
     for figure in &figures {
@@ -66,14 +70,106 @@ fn steps(status: &Value) -> Duration {
     Duration::from_secs_f64(took.iter().sum())
 }
 
-/// `2s`, `350ms` or `1.5s`.
+/// `2s`, `2m5s` or `1h2m`, as the status has it.
 fn seconds(value: &Value) -> f64 {
-    let text = value.as_str().unwrap_or_default();
-    let (number, scale) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1e-3),
-        None => (text.trim_end_matches('s'), 1.0),
+    let (mut whole, mut number) = (0.0, 0.0);
+    for letter in value.as_str().unwrap_or_default().chars() {
+        match (letter.to_digit(10), letter) {
+            (Some(digit), _) => number = number * 10.0 + f64::from(digit),
+            (None, unit) => {
+                let scale = match unit {
+                    'h' => 3600.0,
+                    'm' => 60.0,
+                    _ => 1.0,
+                };
+                whole += number * scale;
+                number = 0.0;
+            }
+        }
+    }
+    whole
+}
+
+/// A Dockerfile that takes the builder a while: as a build, and by the same container in a Pod that
+/// does nothing else, each from `kubectl apply` to its end.
+fn by_hand(builds: &Builds<'_>) -> Vec<Figure> {
+    let (mut as_build, mut as_pod) = (Vec::new(), Vec::new());
+    let lines = format!(
+        "FROM {}\n    RUN head -c 300000000 /dev/urandom >/large && sha256sum /large >/sum\n    \
+         RUN sha256sum -c /sum && rm /large\n",
+        builds.base()
+    );
+    builds.apply(&format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: large}}\ndata:\n  Dockerfile: |\n    \
+         {lines}"
+    ));
+    for run in 0..=LONG_RUNS {
+        let name = format!("large-{run}");
+        let source = "{configMap: {name: large}}";
+        let began = Instant::now();
+        builds.apply(&builds.yaml(&name, source, "{}", "", ""));
+        builds.succeeded(&name);
+        let took = began.elapsed();
+        let pod = bare(&builds.pods(&name)[0], &name);
+        let began = Instant::now();
+        builds.apply(&pod.to_string());
+        until_succeeded(builds, &name);
+        // The first brings the builder's image to its node.
+        if run > 0 {
+            as_build.push(took.as_secs_f64());
+            as_pod.push(began.elapsed().as_secs_f64());
+        }
+    }
+    let figure = |work: &str, runs| Figure {
+        work: work.to_owned(),
+        unit: "s",
+        runs,
     };
-    number.parse::<f64>().unwrap_or_default() * scale
+    vec![
+        figure("a Dockerfile that writes and reads 300 MB", as_build),
+        figure("same, the builder's container alone in a Pod", as_pod),
+    ]
+}
+
+/// The container `build` of a build's pod, in a Pod of its own with the same source and the same node.
+fn bare(pod: &Value, name: &str) -> Value {
+    let of = |list: &Value, wanted: &str| -> Value {
+        let mut all = list.as_array().into_iter().flatten();
+        let found = all.find(|it| it["name"] == wanted);
+        found.cloned().expect("every build has it")
+    };
+    let container = of(&pod["spec"]["initContainers"], "build");
+    let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+    let volumes: Vec<Value> = mounts
+        .map(|mount| match mount["name"].as_str().unwrap_or_default() {
+            "source" => json!({"name": "source", "configMap": {"name": "large"}}),
+            other => of(&pod["spec"]["volumes"], other),
+        })
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "hostUsers": false,
+            "automountServiceAccountToken": false,
+            "nodeName": pod["spec"]["nodeName"],
+            "containers": [container],
+            "volumes": volumes,
+        },
+    })
+}
+
+fn until_succeeded(builds: &Builds<'_>, pod: &str) {
+    let object = ["-n", builds.namespace(), "pod", pod];
+    let every = Duration::from_millis(250);
+    let ended = until_every(every, Duration::from_mins(5), || {
+        let pod = builds.cluster.get(&object)?;
+        let phase = pod["status"]["phase"].as_str()?.to_owned();
+        matches!(phase.as_str(), "Succeeded" | "Failed").then_some(phase)
+    });
+    assert_eq!(ended.as_deref(), Some("Succeeded"));
 }
 
 /// A Dockerfile whose last file has changed: bytes pushed by the bytes of that layer.
@@ -130,7 +226,8 @@ fn section(machine: &str, figures: &[Figure]) -> String {
          | work | runs | median | worst |\n|---|---|---|---|\n{}\n\n\
          A build is timed from the start of `kubectl apply` until its status says that it has \
          succeeded; its script writes an OCI layout with a layer of one megabyte. The time of the \
-         three steps is that of the status, in whole seconds as Kubernetes tells it. The changed \
+         three steps is that of the status, in whole seconds as Kubernetes tells it. The builder's \
+         container alone has the same source, node and user namespace, and nothing is pushed. The changed \
          layer is the last of a Dockerfile with a cache on a volume, 4 MB of random bytes.\n",
         table::Part::Build.heading(),
         lines.join("\n")
