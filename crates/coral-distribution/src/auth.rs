@@ -50,8 +50,12 @@ impl HostState {
 
     /// Notes that a request went through as it was, unless a challenge came meanwhile.
     fn set_open(&self) {
+        self.set_if_unknown(Scheme::Open);
+    }
+
+    fn set_if_unknown(&self, new: Scheme) {
         let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
-        scheme.get_or_insert(Scheme::Open);
+        scheme.get_or_insert(new);
     }
 
     /// Lets the first request to a host go ahead alone, so that of many only one is answered
@@ -78,6 +82,15 @@ pub(crate) struct Auth {
 impl Auth {
     pub(crate) fn expect_basic(&self, origin: &Url) {
         self.host(origin).set(Scheme::Basic);
+    }
+
+    /// The host turned out to speak another scheme: what was to be expected of it still is.
+    fn moved(&self, from: &Url, to: &Url) {
+        if from.scheme() != to.scheme()
+            && let Some(scheme) = self.host(from).scheme()
+        {
+            self.host(to).set_if_unknown(scheme);
+        }
     }
 
     fn host(&self, origin: &Url) -> Arc<HostState> {

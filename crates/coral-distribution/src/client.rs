@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coral_image::{Host, Repository};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::watch;
 use url::Url;
 
@@ -16,7 +17,7 @@ use crate::open_uploads::OpenUploads;
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
-use crate::transport::{Body, Transport, authority_of, is_html, read_document, refusal};
+use crate::transport::{Body, Response, Transport, authority_of, is_html, read_document, refusal};
 
 /// What is read of an answer about room.
 const MAX_ROOM: usize = 64 * 1024;
@@ -106,23 +107,9 @@ impl Client {
 
     /// Asks `GET /v2/`: whether a registry answers at `host` and takes the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
-        let fitting = credentials.candidates(host, None);
-        let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
         // The question is about the credential, so anonymous access is no answer to it.
-        let session = Session::strict(transport, auth, fitting);
-        let url = self
-            .base(host)
-            .map_err(|problem| Error::new(host, "asking /v2/", problem))?;
-        let ask = Ask {
-            method: Method::GET,
-            url,
-            headers: HeaderMap::new(),
-            body: Body::Empty,
-            scopes: Vec::new(),
-            asked: "asking /v2/".to_owned(),
-            attempts: 0,
-        };
-        let response = session.send(ask).await?;
+        let asked = self.beside(host, credentials, "/v2/", "asking /v2/");
+        let response = asked.await?;
         if response.status().is_success() {
             // Portals and other sites answer whatever is asked.
             if is_html(&response) {
@@ -137,30 +124,66 @@ impl Client {
     /// Asks a registry of Coral how many bytes may still be pushed to it; `None` if it has no
     /// bound, or does not say so, as other registries.
     pub async fn room(&self, host: &Host, credentials: &Credentials) -> Result<Option<u64>, Error> {
-        const ASKED: &str = "asking for its room";
-        let fitting = credentials.candidates(host, None);
-        let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
-        let session = Session::strict(transport, auth, fitting);
-        let url = self.base(host).and_then(|base| {
-            let url = base.join("/coral/v1/storage");
-            url.map_err(|error| Problem::Options(error.to_string()))
-        });
-        let ask = Ask {
-            method: Method::GET,
-            url: url.map_err(|problem| Error::new(host, ASKED, problem))?,
-            headers: HeaderMap::new(),
-            body: Body::Empty,
-            scopes: Vec::new(),
-            asked: ASKED.to_owned(),
-            attempts: 0,
-        };
-        let response = session.send(ask).await?;
+        let asked = self.beside(
+            host,
+            credentials,
+            "/coral/v1/storage",
+            "asking for its room",
+        );
+        let response = asked.await?;
         if !response.status().is_success() {
             return Ok(None);
         }
         let body = read_document(response, MAX_ROOM).await?;
         let space: Option<Space> = serde_json::from_slice(&body).ok();
         Ok(space.and_then(Space::room))
+    }
+
+    /// What stands at a path beside the registry's API, as its `/status.json`; `None` if nothing
+    /// does. A credential for the host is sent along without being asked for. More than `limit`
+    /// bytes are an error.
+    pub async fn document(
+        &self,
+        host: &Host,
+        credentials: &Credentials,
+        path: &str,
+        limit: usize,
+    ) -> Result<Option<Bytes>, Error> {
+        self.expect_basic(host);
+        let asked = format!("reading {path}");
+        let response = self.beside(host, credentials, path, &asked).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(read_document(response, limit).await?)),
+            _ => Err(Error::new(host, asked, refusal(response).await)),
+        }
+    }
+
+    /// Sends a GET with the credential for the host, and never without it.
+    async fn beside(
+        &self,
+        host: &Host,
+        credentials: &Credentials,
+        path: &str,
+        asked: &str,
+    ) -> Result<Response, Error> {
+        let fitting = credentials.candidates(host, None);
+        let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
+        let session = Session::strict(transport, auth, fitting);
+        let url = self.base(host).and_then(|base| {
+            let url = base.join(path);
+            url.map_err(|error| Problem::Options(error.to_string()))
+        });
+        let ask = Ask {
+            method: Method::GET,
+            url: url.map_err(|problem| Error::new(host, asked, problem))?,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            scopes: Vec::new(),
+            asked: asked.to_owned(),
+            attempts: 0,
+        };
+        session.send(ask).await
     }
 
     /// From now on sends a name and a password to this host without being asked for them, where

@@ -22,6 +22,7 @@ use crate::examples::with_examples;
 use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
 use crate::registry::{CollectArguments, RegistryArguments};
+use crate::status::StatusArguments;
 use crate::uninstall::UninstallArguments;
 use crate::webhook::WebhookArguments;
 
@@ -54,6 +55,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: MirrorCommand,
     },
+    /// Say how the mirrors of a running `coral up` stand; exit code 1 if something failed
+    Status(StatusArguments),
     /// Run the controller of a cluster: reconciles Coral's kinds, one at a time by a leader lease
     Controller(ControllerArguments),
     /// Run the agent of a node: places images and makes containerd find the registries inside

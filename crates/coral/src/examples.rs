@@ -136,6 +136,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[("Why a mirror does not come along", "coral doctor mirrors")],
     ),
     (
+        "status",
+        &[
+            ("How the mirrors of `coral up` stand", "coral status"),
+            (
+                "The images that failed, at another address",
+                "coral status 127.0.0.1:5001 --output json | jq '.mirrors[].failures'",
+            ),
+        ],
+    ),
+    (
         "crds",
         &[(
             "Install or renew Coral's kinds",

@@ -24,6 +24,7 @@ mod own_image;
 mod registry;
 mod report;
 mod shell;
+mod status;
 mod status_page;
 mod terminal;
 mod uninstall;
@@ -81,6 +82,7 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Controller(controller) => controller::run(controller, terminal).await,
             Command::BuildStep(step) => build_step::run(step, terminal).await,
             Command::Agent(agent) => agent::run(agent, terminal).await,
+            Command::Status(status) => status::run(status).await,
             Command::Copy(copy) => copy::run(copy, terminal).await,
             Command::Build(build) => Box::pin(build::run(*build, terminal)).await,
             Command::Image(image) => image::run(image, terminal).await,

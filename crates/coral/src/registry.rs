@@ -282,17 +282,27 @@ fn follow_certificate(
 
 /// Binds; the flag is named when it does not work.
 pub(crate) async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => Failure::failed(
-                format!(
-                    "{address} is in use by another program; choose another address with {flag}"
-                ),
-                &error,
-            ),
-            _ => Failure::failed(format!("cannot listen on {address} ({flag})"), &error),
-        })
+    let error = match TcpListener::bind(address).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        return Err(Failure::failed(
+            format!("cannot listen on {address} ({flag})"),
+            &error,
+        ));
+    }
+    let what = match crate::status::running_at(address).await {
+        Some(version) => format!(
+            "{address} is in use by a running coral {version}: `coral status {address}` shows its \
+             mirrors, and `coral mirror run DIR --registry {address}` copies into it; or choose \
+             another address with {flag}"
+        ),
+        None => {
+            format!("{address} is in use by another program; choose another address with {flag}")
+        }
+    };
+    Err(Failure::failed(what, &error))
 }
 
 pub(crate) fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failure> {

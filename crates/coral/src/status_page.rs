@@ -36,6 +36,7 @@ use api::{Api, ApiError, Reader};
 pub(crate) use board::{Board, BoardMirror};
 use facts::Facts;
 use query::PageQuery;
+pub(crate) use words::relative;
 
 /// Where the registry is, as its page tells it to people.
 #[derive(Debug, Clone)]

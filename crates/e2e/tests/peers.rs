@@ -184,6 +184,25 @@ fn odd_images_survive_the_way_from_distribution() {
     odd_images_survive(Kind::Distribution);
 }
 
+/// With a `hosts.toml` as in the guide; the address behind Coral's answers nothing.
+fn pull_by_its_own_name(stand: &Stand, containerd: &Containerd) {
+    let source = stand.source.host();
+    let folder = stand.home.path().join("certs.d");
+    let of_host = folder.join(&source);
+    fs::create_dir_all(&of_host).unwrap();
+    let text = format!(
+        "server = \"http://127.0.0.1:1\"\n\n[host.\"http://{}\"]\n  capabilities = [\"pull\", \
+         \"resolve\"]\n",
+        stand.up.host()
+    );
+    fs::write(of_host.join("hosts.toml"), text).unwrap();
+    let folder = folder.display().to_string();
+    let image = format!("{source}/team/app:1");
+    let _ = containerd
+        .ctr(&["images", "pull", "--hosts-dir", &folder, &image])
+        .succeeded();
+}
+
 #[test]
 #[ignore = "needs root, containerd, runc, debootstrap, umoci; run by cargo xtask test"]
 fn containerd_runs_a_mirrored_debian() {
@@ -195,6 +214,7 @@ fn containerd_runs_a_mirrored_debian() {
     let _ = containerd
         .ctr(&["images", "pull", "--plain-http", &image])
         .succeeded();
+    pull_by_its_own_name(&stand, &containerd);
     let said = containerd
         .ctr(&["run", "--rm", &image, "greeter"])
         .succeeded();

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use e2e::{FaultServer, Up, mirror_yaml, scratch};
+use e2e::{FaultServer, Up, coral, mirror_yaml, run, scratch, until};
 use serde_json::json;
 
 const AUTH: &str = r#"{"basic": {"username": "me", "password": "late-secret"}}"#;
@@ -45,6 +45,48 @@ fn a_busy_port_for_the_own_image_holds_nothing_else_up_and_is_tried_again() {
     up.wait_for(&format!("{}/team/app", source.folder_name()), "1", SOON);
     drop(squatter);
     up.wait_for(&format!("{}/coral", own.replace(':', "_")), "latest", SOON);
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn the_status_is_told_in_the_terminal_and_by_the_exit_code() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    source.load(&json!({"path": "team/app", "tag": "1"}));
+    let name = |path: &str| format!("{}/{path}", source.host());
+    let folder = mirrors(home.path(), &[("one", &name("team/app"))]);
+    let mut up = Up::start(&folder, &home.path().join("data"), &[]);
+    up.wait_for(&format!("{}/team/app", source.folder_name()), "1", SOON);
+    let host = up.host().to_owned();
+    let status = || run(coral().args(["status", &host]));
+    until("the mirror has made its pass", SOON, || {
+        let told = status().stdout;
+        told.contains("default/one   1 of 1   0").then_some(())
+    });
+    let _ = status().succeeded();
+    mirrors(home.path(), &[("gone", &name("team/gone"))]);
+    until("the missing image is told", SOON, || {
+        status().stdout.contains("default/gone: ").then_some(())
+    });
+    let told = status().exited(1).stdout;
+    let line = told.lines().find(|line| line.starts_with("default/gone: "));
+    assert!(line.unwrap().contains("team/gone:1"), "{told}");
+    // The port is taken by a program that can be asked.
+    let mut second = coral();
+    second.arg("up").arg(&folder).args(["--listen", &host]);
+    second.arg("--data").arg(home.path().join("other"));
+    let refused = run(&mut second).exited(1);
+    assert!(
+        refused.stderr.contains("in use by a running coral"),
+        "{refused}"
+    );
+    assert!(
+        refused.stderr.contains(&format!("coral status {host}")),
+        "{refused}"
+    );
+    drop(up);
+    let refused = status().exited(1);
+    assert!(refused.stderr.contains("nothing listens at"), "{refused}");
 }
 
 #[test]

@@ -98,7 +98,9 @@ impl Session {
     /// Sends a request with the credential that fits; a refusal (401, 403) is an error, every
     /// other answer is returned as it is.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
-        ask.url = self.transport.as_spoken(ask.url).await;
+        let spoken = self.transport.as_spoken(ask.url.clone()).await;
+        self.auth.moved(&ask.url, &spoken);
+        ask.url = spoken;
         let host = self.auth.host(&ask.url);
         let first = host.wait_for_first().await;
         let result = self.try_candidates(&host, &mut ask).await;

@@ -85,7 +85,7 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
 
 fn of_certificate(place: &str, certificate: Option<&Certificate>, now: Timestamp) -> Finding {
     let Some(Certificate { issuer, expires }) = certificate else {
-        return Finding::ok(place, "tls", "none, as it was asked for");
+        return Finding::ok(place, "tls", "none, plain HTTP");
     };
     let left = expires.duration_since(now);
     let found = format!("verified, from {issuer}, until {expires}");

@@ -8,7 +8,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// How long ago something was, or how soon it will be.
-pub(super) fn relative(now: Timestamp, time: Timestamp) -> String {
+pub(crate) fn relative(now: Timestamp, time: Timestamp) -> String {
     let seconds = time.as_second() - now.as_second();
     let length = length(seconds.unsigned_abs());
     match seconds {
