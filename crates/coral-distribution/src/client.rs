@@ -234,6 +234,7 @@ impl Client {
             host.as_str()
         };
         Url::parse(&format!("{scheme}://{authority}/v2/"))
+            .map(|url| self.transport.as_heard(url))
             .map_err(|_| Problem::Options(format!("{host} cannot be written as a URL")))
     }
 }

@@ -98,9 +98,11 @@ impl Session {
     /// Sends a request with the credential that fits; a refusal (401, 403) is an error, every
     /// other answer is returned as it is.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
-        let spoken = self.transport.as_spoken(ask.url.clone()).await;
-        self.auth.moved(&ask.url, &spoken);
-        ask.url = spoken;
+        if self.transport.is_unheard(&ask.url) {
+            // Seldom, and every request would be as large as this one.
+            Box::pin(self.find_scheme(&mut ask)).await;
+        }
+        ask.url = self.transport.as_heard(ask.url);
         let host = self.auth.host(&ask.url);
         let first = host.wait_for_first().await;
         let result = self.try_candidates(&host, &mut ask).await;
@@ -109,6 +111,12 @@ impl Session {
             self.transport.doubt(&ask.url);
         }
         result
+    }
+
+    async fn find_scheme(&self, ask: &mut Ask) {
+        let spoken = self.transport.as_spoken(ask.url.clone()).await;
+        self.auth.moved(&ask.url, &spoken);
+        ask.url = spoken;
     }
 
     async fn try_candidates(&self, host: &HostState, ask: &mut Ask) -> Result<Response, Error> {

@@ -66,13 +66,19 @@ impl Transport {
         url
     }
 
+    /// Whether a host on loopback has to be asked what it speaks.
+    pub(crate) fn is_unheard(&self, url: &Url) -> bool {
+        url.scheme() == "https"
+            && is_loopback(url)
+            && self.loopback.get(url).is_none()
+            && self.connections.options_for(url) == HostOptions::default()
+    }
+
     /// The same URL with the scheme that its host speaks; asks a host on loopback for it, once.
     pub(crate) async fn as_spoken(&self, url: Url) -> Url {
-        let open = url.scheme() == "https"
-            && is_loopback(&url)
-            && self.loopback.get(&url).is_none()
-            && self.connections.options_for(&url) == HostOptions::default();
-        if open && let Some(spoken) = self.hear(&url).await {
+        if self.is_unheard(&url)
+            && let Some(spoken) = self.hear(&url).await
+        {
             self.loopback.set(&url, spoken);
         }
         self.as_heard(url)
