@@ -11,6 +11,7 @@
 
 mod build;
 mod output;
+pub mod reason;
 mod settings;
 mod source;
 mod status;
@@ -59,6 +60,7 @@ pub use status::{
     status = "ImageBuildStatus",
     shortname = "ib",
     category = "coral",
+    doc = "An image that a container of your choice builds in the cluster.",
     derive = "PartialEq",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the message")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coral_api::image_build::{
-    BuildCache, BuildHistory, BuildSettings, BuildStep, ImageBuild, SourceSettings,
+    BuildCache, BuildHistory, BuildSettings, BuildStep, ImageBuild, SourceSettings, reason,
 };
 use serde_json::{Value, json};
 
@@ -39,11 +40,25 @@ fn problems(spec: &Value) -> Vec<String> {
 }
 
 #[test]
+fn the_guide_explains_every_reason_of_a_build_and_no_other() {
+    let guide = include_str!("../../../docs/src/guide/builds.md");
+    let (_, table) = guide.split_once("| reason | phase |").unwrap();
+    let rows = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    let reasons = rows.filter_map(|row| row.split('|').nth(1));
+    let explained = reasons.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let explained: BTreeSet<&str> = explained.collect();
+    assert_eq!(explained, reason::ALL.iter().copied().collect());
+}
+
+#[test]
 fn a_small_build_has_sensible_defaults() {
     let means = settings(&spec(&[]));
     assert_eq!(means.source, SourceSettings::Stream);
     assert_eq!(means.timeout, Duration::from_mins(30));
-    assert_eq!((means.keep_succeeded, means.keep_failed), (3, 3));
+    assert_eq!(build(&spec(&[])).spec.kept_runs(), (3, 3));
     assert_eq!(
         (means.source_limit, means.output_limit),
         (2 << 30, 10 << 30)

@@ -46,10 +46,6 @@ pub struct BuildSettings {
     pub cache: Option<String>,
     /// How long a run may take.
     pub timeout: Duration,
-    /// How many runs that succeeded are kept.
-    pub keep_succeeded: usize,
-    /// How many other runs that ended are kept.
-    pub keep_failed: usize,
 }
 
 /// Where a source comes from.
@@ -117,6 +113,16 @@ impl ImageBuildSpec {
         let hex = digest.split_once(':').map_or("", |(_, hex)| hex);
         hex.chars().take(2 * KEY_BYTES).collect()
     }
+
+    /// How many Jobs of ended runs are kept: of those that succeeded, and of the others.
+    pub fn kept_runs(&self) -> (usize, usize) {
+        let history = self.history.as_ref();
+        let kept = |count: Option<u32>| count.unwrap_or(DEFAULT_HISTORY) as usize;
+        (
+            kept(history.and_then(|it| it.succeeded)),
+            kept(history.and_then(|it| it.failed)),
+        )
+    }
 }
 
 impl ImageBuild {
@@ -126,7 +132,7 @@ impl ImageBuild {
         object_names(&mut problems, &self.metadata);
         let spec = &self.spec;
         let namespace = self.metadata.namespace.as_deref();
-        let (keep_succeeded, keep_failed) = history(&mut problems, spec);
+        check_history(&mut problems, spec);
         step(&mut problems, spec.build.as_ref());
         let source = source(&mut problems, &spec.source);
         let settings = BuildSettings {
@@ -147,8 +153,6 @@ impl ImageBuild {
             also_to: also_to(&mut problems, &spec.output.also_to),
             cache: cache(&mut problems, spec),
             timeout: timeout(&mut problems, spec.timeout.as_deref()),
-            keep_succeeded,
-            keep_failed,
             // Replaced below: without a source there is a problem, and no settings.
             source: SourceSettings::Stream,
         };
@@ -435,17 +439,12 @@ fn limit(problems: &mut Problems, path: &str, text: Option<&str>, default: u64) 
     limit.map_or(default, Quantity::get)
 }
 
-fn history(problems: &mut Problems, spec: &ImageBuildSpec) -> (usize, usize) {
-    let history = spec.history.clone().unwrap_or_default();
-    let mut kept = |field: &str, count: Option<u32>| {
+fn check_history(problems: &mut Problems, spec: &ImageBuildSpec) {
+    let Some(history) = &spec.history else { return };
+    for (field, count) in [("succeeded", history.succeeded), ("failed", history.failed)] {
         if count.is_some_and(|count| count > MAX_HISTORY) {
             let message = format!("must be 0 to {MAX_HISTORY}");
             problems.add(format!("spec.history.{field}"), message);
         }
-        count.unwrap_or(DEFAULT_HISTORY) as usize
-    };
-    (
-        kept("succeeded", history.succeeded),
-        kept("failed", history.failed),
-    )
+    }
 }

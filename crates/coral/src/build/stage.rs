@@ -1,20 +1,9 @@
 //! How far a run is, from what the cluster says of it.
 
 use coral_api::conditions;
-use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus, OutputState};
+use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus, OutputState, reason};
 use coral_build::contract::Step;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-
-/// Reasons of the condition `Ready` that no waiting changes: a person has to do something.
-const BLOCKED: [&str; 7] = [
-    "NotGranted",
-    "NoRegistry",
-    "NotAllowed",
-    "NoBuilderImage",
-    "PodSecurity",
-    "NameTaken",
-    "Suspended",
-];
 
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +53,9 @@ pub(super) fn stage(build: &ImageBuild, run: &str, generation: i64) -> Stage {
         return Stage::Begun(job);
     }
     match not_ready(&status) {
-        Some((reason, message)) if BLOCKED.contains(&reason.as_str()) => Stage::Blocked(message),
+        Some((reason, message)) if reason::NEEDS_A_PERSON.contains(&reason.as_str()) => {
+            Stage::Blocked(message)
+        }
         Some((_, message)) => Stage::Waiting(Some(message)),
         None => Stage::Waiting(None),
     }

@@ -1,4 +1,4 @@
-//! The Jobs of runs that have ended: which are kept.
+//! Which Jobs of ended runs are kept.
 
 use std::sync::Arc;
 
@@ -13,8 +13,7 @@ use crate::builds::{names, outcome};
 impl Deciding<'_> {
     /// Deletes the oldest Jobs beyond those that are kept. That of the present run always stays.
     pub(super) fn forget_history(&mut self, phase: Option<BuildPhase>) {
-        let history = self.seen.build.spec.history.clone().unwrap_or_default();
-        let kept = |count: Option<u32>| count.unwrap_or(3) as usize;
+        let (kept_succeeded, kept_failed) = self.seen.build.spec.kept_runs();
         let others = self.seen.jobs.iter();
         let others = others.filter(|job| names::run_of(job) != Some(self.key));
         let mut others: Vec<&Arc<Job>> = others.filter(|job| has_job_ended(job)).collect();
@@ -23,8 +22,8 @@ impl Deciding<'_> {
         });
         let succeeded = phase == Some(BuildPhase::Succeeded);
         let mut room = [
-            kept(history.succeeded).saturating_sub(usize::from(succeeded)),
-            kept(history.failed).saturating_sub(usize::from(!succeeded)),
+            kept_succeeded.saturating_sub(usize::from(succeeded)),
+            kept_failed.saturating_sub(usize::from(!succeeded)),
         ];
         for job in others {
             let room = &mut room[usize::from(!outcome::has_condition(job, "Complete"))];
