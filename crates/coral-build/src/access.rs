@@ -11,7 +11,7 @@ use coral_distribution::{
 use coral_image::Host;
 use jiff::Timestamp;
 
-use crate::contract::{AlsoTo, CREDENTIAL_USER, path};
+use crate::contract::{AlsoTo, BuildContainer, path};
 use crate::pod::{self, Pod, PodError};
 
 /// Name of the certificates beside a Docker configuration.
@@ -19,33 +19,26 @@ const CA_FILE: &str = "ca.crt";
 /// The names of a Docker configuration: as the contract says, and as the Secret's key is called.
 const CONFIG_FILES: [&str; 2] = [path::CREDENTIAL_FILE, ".dockerconfigjson"];
 
-/// A credential for the internal registry, and what the controller says of the build for its provenance.
+/// A credential of the internal registry, and what the controller knows of the build container.
 #[derive(Debug, Clone)]
-pub struct Grant {
+pub struct StepCredential {
     /// The credential.
     pub credentials: Arc<Credentials>,
     /// When it ends.
     pub expires: Option<Timestamp>,
-    /// Image of the build container with its digest, as the runtime reports it.
-    pub builder: Option<String>,
-    /// When the build container began.
-    pub started: Option<Timestamp>,
-    /// When it ended.
-    pub finished: Option<Timestamp>,
+    /// The build container, for the provenance.
+    pub container: BuildContainer,
 }
 
-impl Grant {
-    /// A grant of this password for a registry, with nothing said of the build.
-    pub fn new(registry: &Host, password: &str) -> Self {
+impl StepCredential {
+    /// This user and password for a registry, with no end and nothing known of the build container.
+    pub fn new(registry: &Host, user: &str, password: &str) -> Self {
         let origin = "the controller's credential";
-        let credentials =
-            Credentials::for_one_host(registry.clone(), CREDENTIAL_USER, password, origin);
+        let credentials = Credentials::for_one_host(registry.clone(), user, password, origin);
         Self {
             credentials: Arc::new(credentials),
             expires: None,
-            builder: None,
-            started: None,
-            finished: None,
+            container: BuildContainer::default(),
         }
     }
 }
@@ -53,15 +46,16 @@ impl Grant {
 /// Why the controller gave no credential.
 #[derive(Debug, thiserror::Error)]
 #[error("the controller gave no credential for the internal registry")]
-pub struct GrantError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub struct CredentialError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// The answer to a request for a credential.
-pub type Granting<'a> = Pin<Box<dyn Future<Output = Result<Grant, GrantError>> + Send + 'a>>;
+pub type CredentialFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<StepCredential, CredentialError>> + Send + 'a>>;
 
-/// Gives credentials for the internal registry: in a pod the controller, in tests a constant.
-pub trait Grants: Send + Sync {
+/// Gives credentials of the internal registry: in a pod the controller, in tests a constant.
+pub trait CredentialSource: Send + Sync {
     /// A credential that has just been made.
-    fn grant(&self) -> Granting<'_>;
+    fn credential(&self) -> CredentialFuture<'_>;
 }
 
 /// Why registries cannot be reached.
@@ -78,7 +72,7 @@ pub enum AccessError {
     Client(#[from] Error),
     /// The controller.
     #[error(transparent)]
-    Grant(#[from] GrantError),
+    Credential(#[from] CredentialError),
 }
 
 /// A client for the internal registry, which has a certificate of Coral's authority.

@@ -3,9 +3,14 @@
 //! The controller writes a pod by these names, and the steps read it by the same ones. The page "The
 //! contract of a build container" of the documentation says the part that users see.
 
+mod credentials;
 mod messages;
 mod run;
 
+pub use credentials::{
+    AUDIENCE, BuildContainer, CREDENTIALS_PATH, CredentialAnswer, CredentialRefusal,
+    CredentialRequest, TOKEN_SECONDS,
+};
 pub use messages::{
     FetchRecord, FetchReport, MAX_FAILURE_TEXT, MAX_TERMINATION_MESSAGE, OutputState, PushReport,
     PushedBytes, PushedOutput, failure_text,
@@ -78,13 +83,6 @@ pub mod env {
     /// and `push`.
     pub const CONTROLLER: &str = "CORAL_CONTROLLER";
 }
-
-/// Audience of the service account token that is exchanged for a credential.
-pub const AUDIENCE: &str = "coral.stvz.io";
-/// How long that token lives, in seconds: the least that Kubernetes allows.
-pub const TOKEN_SECONDS: i64 = 600;
-/// User name beside a credential of the controller.
-pub const CREDENTIAL_USER: &str = "token";
 
 /// The folder that holds the Docker configuration of `alsoTo[position]`.
 pub fn also_to_credential(position: usize) -> String {

@@ -5,17 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coral_image::Host;
-use jiff::Timestamp;
 use reqwest::StatusCode;
-use serde::Deserialize;
-use serde_json::json;
 
-use crate::access::{Grant, GrantError, Granting, Grants};
-use crate::contract::{Step, env, path};
+use crate::access::{CredentialError, CredentialFuture, CredentialSource, StepCredential};
+use crate::contract::{
+    CREDENTIALS_PATH, CredentialAnswer, CredentialRefusal, CredentialRequest, Step, env, path,
+};
 use crate::pod::{Pod, PodError};
 
-/// Where a credential is asked for.
-const PATH: &str = "/v1/credentials";
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Most bytes of an answer that are read.
@@ -105,27 +102,6 @@ impl ExchangeError {
     }
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    registry: String,
-    password: String,
-    expires: Timestamp,
-    #[serde(default)]
-    provenance: Option<Provenance>,
-}
-
-#[derive(Deserialize)]
-struct Provenance {
-    builder: Option<String>,
-    started: Option<Timestamp>,
-    finished: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    message: String,
-}
-
 impl Controller {
     /// The controller that made this pod: its address is in the environment, the authority's
     /// certificates and the token are files of the pod.
@@ -151,7 +127,7 @@ impl Controller {
     }
 
     /// Asks until there is an answer that another try would not change.
-    pub async fn exchange(&self) -> Result<Grant, ExchangeError> {
+    pub async fn exchange(&self) -> Result<StepCredential, ExchangeError> {
         let began = tokio::time::Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut is_told = false;
@@ -175,20 +151,21 @@ impl Controller {
         }
     }
 
-    async fn ask(&self) -> Result<Grant, ExchangeError> {
+    async fn ask(&self) -> Result<StepCredential, ExchangeError> {
         // Kubelet replaces the file before the token ends.
         let token = std::fs::read_to_string(&self.token_file);
         let token = token.map_err(|source| ExchangeError::Token {
             file: self.token_file.display().to_string(),
             source,
         })?;
-        let url = format!("{}{PATH}", self.url);
+        let url = format!("{}{CREDENTIALS_PATH}", self.url);
         let unreachable = |source: reqwest::Error| ExchangeError::Unreachable {
             url: self.url.clone(),
             source: source.without_url(),
         };
         let asking = self.client()?.post(&url).bearer_auth(token.trim());
-        let body = json!({"step": self.step}).to_string();
+        let request = CredentialRequest { step: self.step };
+        let body = serde_json::to_vec(&request).map_err(|_| ExchangeError::Answer)?;
         let mut response = asking.body(body).send().await.map_err(unreachable)?;
         let status = response.status();
         let mut body = Vec::new();
@@ -199,11 +176,11 @@ impl Controller {
             }
         }
         if status != StatusCode::OK {
-            let message = serde_json::from_slice::<Refusal>(&body);
+            let message = serde_json::from_slice::<CredentialRefusal>(&body);
             let message = message.map_or_else(|_| "no reason is given".to_owned(), |it| it.message);
             return Err(ExchangeError::Refused { status, message });
         }
-        grant(&body)
+        credential(&body)
     }
 
     /// Trusts the authority alone, and goes past every proxy: the controller is in the cluster.
@@ -218,24 +195,22 @@ impl Controller {
     }
 }
 
-fn grant(body: &[u8]) -> Result<Grant, ExchangeError> {
+fn credential(body: &[u8]) -> Result<StepCredential, ExchangeError> {
     // What is wrong with it is not told: it may hold the credential.
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| ExchangeError::Answer)?;
+    let answer: CredentialAnswer =
+        serde_json::from_slice(body).map_err(|_| ExchangeError::Answer)?;
     let host = Host::parse(&answer.registry).map_err(|_| ExchangeError::Answer)?;
-    let mut grant = Grant::new(&host, &answer.password);
-    grant.expires = Some(answer.expires);
-    if let Some(of) = answer.provenance {
-        grant.builder = of.builder.filter(|image| !image.is_empty());
-        (grant.started, grant.finished) = (of.started, of.finished);
-    }
-    Ok(grant)
+    let mut credential = StepCredential::new(&host, &answer.username, &answer.password);
+    credential.expires = Some(answer.expires);
+    credential.container = answer.provenance.unwrap_or_default();
+    Ok(credential)
 }
 
-impl Grants for Controller {
-    fn grant(&self) -> Granting<'_> {
+impl CredentialSource for Controller {
+    fn credential(&self) -> CredentialFuture<'_> {
         Box::pin(async {
             let answer = self.exchange().await;
-            answer.map_err(|error| GrantError(Box::new(error)))
+            answer.map_err(|error| CredentialError(Box::new(error)))
         })
     }
 }

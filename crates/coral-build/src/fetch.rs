@@ -16,7 +16,7 @@ use std::path::Path;
 use coral_image::ReferenceError;
 use jiff::Timestamp;
 
-use crate::access::{AccessError, Grants};
+use crate::access::{AccessError, CredentialSource};
 use crate::contract::{FetchRecord, FetchReport, SourceKind, path};
 use crate::pod::{Pod, PodError};
 use destination::Destination;
@@ -130,7 +130,7 @@ fn shown(path: &Path) -> String {
 /// which a stream comes by.
 pub async fn fetch(
     pod: &Pod,
-    grants: &dyn Grants,
+    credentials: &dyn CredentialSource,
     input: impl Read + Send + 'static,
 ) -> Result<FetchReport, FetchError> {
     let started = Timestamp::now();
@@ -150,7 +150,7 @@ pub async fn fetch(
         }
         SourceKind::Image(source) => {
             let registry = &run.output.registry;
-            let (digest, to) = image::fetch(pod, grants, &source, registry, to).await?;
+            let (digest, to) = image::fetch(pod, credentials, &source, registry, to).await?;
             record.digest = Some(digest.to_string());
             to
         }

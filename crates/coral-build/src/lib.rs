@@ -19,7 +19,9 @@ mod pod;
 mod provenance;
 mod push;
 
-pub use access::{AccessError, Grant, GrantError, Granting, Grants};
+pub use access::{
+    AccessError, CredentialError, CredentialFuture, CredentialSource, StepCredential,
+};
 pub use fetch::{FetchError, GitError, fetch};
 pub use pod::{Pod, PodError};
 pub use push::{OutputError, Patience, PushError, push};

@@ -6,8 +6,7 @@ use coral_image::{Algorithm, Digest, Manifest, Repository, Version, media_type};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::access::Grant;
-use crate::contract::{BuildJson, EnvironmentVariable, FetchRecord, SourceKind};
+use crate::contract::{BuildContainer, BuildJson, EnvironmentVariable, FetchRecord, SourceKind};
 
 /// Type of the statement, as the artifact and its layer have it.
 const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
@@ -29,8 +28,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) run: &'a BuildJson,
     /// What `fetch` recorded.
     pub(crate) record: &'a FetchRecord,
-    /// What the controller says of the build container.
-    pub(crate) grant: Option<&'a Grant>,
+    /// The build container.
+    pub(crate) container: &'a BuildContainer,
     /// Where the image is.
     pub(crate) repository: &'a Repository,
     /// The image.
@@ -43,9 +42,9 @@ pub(crate) struct Facts<'a> {
 /// read it.
 pub(crate) fn statement(facts: &Facts<'_>) -> Value {
     let Facts { run, record, .. } = facts;
-    let started = facts.grant.and_then(|grant| grant.started);
+    let started = facts.container.started;
     let started = record.started.clone().or(started.map(|at| at.to_string()));
-    let finished = facts.grant.and_then(|grant| grant.finished);
+    let finished = facts.container.finished;
     let names = run
         .build
         .env
@@ -116,7 +115,7 @@ fn dependencies(facts: &Facts<'_>) -> Vec<Value> {
         SourceKind::Stream(_) | SourceKind::ConfigMap {} | SourceKind::Pvc(_) => {}
     }
     let mut builder = json!({"uri": facts.run.build.image});
-    let reported = facts.grant.and_then(|grant| grant.builder.as_deref());
+    let reported = facts.container.builder.as_deref();
     if let Some(digest) = reported.and_then(builder_digest) {
         builder["digest"] = digest_set(&digest);
     }

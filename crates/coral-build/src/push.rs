@@ -11,10 +11,10 @@ use coral_image::{ImageRef, ReferenceError, Repository, Tag};
 use coral_mirror::{Copier, CopyError, RetryPolicy, chain};
 use jiff::Timestamp;
 
-use crate::access::{self, AccessError, Grant, Grants};
+use crate::access::{self, AccessError, CredentialSource};
 use crate::contract::{
-    AlsoTo, BuildJson, FetchRecord, OutputState, PushReport, PushedBytes, PushedOutput,
-    also_to_credential, failure_text, path,
+    AlsoTo, BuildContainer, BuildJson, FetchRecord, OutputState, PushReport, PushedBytes,
+    PushedOutput, also_to_credential, failure_text, path,
 };
 use crate::pod::{Pod, PodError};
 use crate::provenance;
@@ -52,7 +52,7 @@ pub enum PushError {
     #[error(transparent)]
     Output(#[from] OutputError),
     /// A reference that the controller wrote.
-    #[error("the reference {text:?}")]
+    #[error("the reference {text:?} cannot be used")]
     Reference {
         /// The text.
         text: String,
@@ -78,7 +78,7 @@ pub enum PushError {
     #[error(transparent)]
     Pod(#[from] PodError),
     /// The image was not copied.
-    #[error("{repository} did not get the image")]
+    #[error("the image could not be pushed to {repository}")]
     Copy {
         /// Where it should have gone.
         repository: String,
@@ -87,7 +87,7 @@ pub enum PushError {
         source: CopyError,
     },
     /// Something beside the image was not written.
-    #[error("{repository} did not get {what}")]
+    #[error("{what} could not be pushed to {repository}")]
     Write {
         /// Where it should have gone.
         repository: String,
@@ -110,7 +110,7 @@ struct Wanted {
 /// is an error.
 pub async fn push(
     pod: &Pod,
-    grants: &dyn Grants,
+    credentials: &dyn CredentialSource,
     patience: Patience,
 ) -> Result<PushReport, PushError> {
     let run = pod.run()?;
@@ -124,11 +124,11 @@ pub async fn push(
         run: &run,
         image: &image,
     };
-    let (mut report, grant) = push.inside(grants, &wanted).await?;
+    let (mut report, container) = push.inside(credentials, &wanted).await?;
     for (position, also_to) in run.output.also_to.iter().enumerate() {
         report
             .outputs
-            .extend(push.outside(position, also_to, &grant).await);
+            .extend(push.outside(position, also_to, &container).await);
     }
     Ok(report)
 }
@@ -192,15 +192,15 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Pushes to the internal registry. The grant is what the controller said last.
+    /// Pushes to the internal registry. Also returns what the controller knows of the build container.
     async fn inside(
         &self,
-        grants: &dyn Grants,
+        credentials: &dyn CredentialSource,
         wanted: &[Wanted],
-    ) -> Result<(PushReport, Grant), PushError> {
+    ) -> Result<(PushReport, BuildContainer), PushError> {
         let host = wanted[0].repository.host();
         let client = access::internal(self.pod, host)?;
-        let mut login = Login::granted(client, grants).await?;
+        let mut login = Login::renewed(client, credentials).await?;
         let mut report = PushReport {
             digest: self.image.digest().to_string(),
             outputs: Vec::new(),
@@ -217,12 +217,16 @@ impl Push<'_> {
                 .outputs
                 .extend(pushed(wanted, self.image, note.as_deref()));
         }
-        let grant = login.grant().expect("the internal registry has one");
-        Ok((report, grant.clone()))
+        Ok((report, login.container().clone()))
     }
 
     /// Pushes to one repository outside.
-    async fn outside(&self, position: usize, also_to: &AlsoTo, grant: &Grant) -> Vec<PushedOutput> {
+    async fn outside(
+        &self,
+        position: usize,
+        also_to: &AlsoTo,
+        container: &BuildContainer,
+    ) -> Vec<PushedOutput> {
         let failed = |error: &PushError| {
             let message = failure_text(&chain(error));
             tracing::warn!(repository = also_to.repository, error = %message, "not pushed");
@@ -238,7 +242,8 @@ impl Push<'_> {
             Ok(wanted) => wanted,
             Err(error) => return failed(&error),
         };
-        match self.send_outside(position, also_to, &wanted, grant).await {
+        let sent = self.send_outside(position, also_to, &wanted, container);
+        match sent.await {
             Ok(note) => pushed(&wanted, self.image, note.as_deref()).collect(),
             Err(error) => failed(&error),
         }
@@ -249,11 +254,11 @@ impl Push<'_> {
         position: usize,
         also_to: &AlsoTo,
         wanted: &Wanted,
-        grant: &Grant,
+        container: &BuildContainer,
     ) -> Result<Option<String>, PushError> {
         let folder = self.pod.path(&also_to_credential(position));
         let (client, credentials) = access::also_to(&folder, wanted.repository.host(), also_to)?;
-        let mut login = Login::constant(client, credentials, grant.clone());
+        let mut login = Login::constant(client, credentials, container.clone());
         let mut target = Target::new(wanted, &mut login, self.patience.outside);
         let _: Sent = target.send(&self.copier, self.image).await?;
         let note = self.attach(&mut target).await;
@@ -265,11 +270,10 @@ impl Push<'_> {
     /// is of more use than none.
     async fn attach(&self, target: &mut Target<'_, '_>) -> Option<String> {
         let now = Timestamp::now();
-        let grant = target.login().grant();
         let statement = provenance::statement(&provenance::Facts {
             run: self.run,
             record: &self.record,
-            grant,
+            container: target.login().container(),
             repository: target.repository(),
             image: self.image.manifest(),
             now,

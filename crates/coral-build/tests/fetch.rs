@@ -4,12 +4,12 @@
 
 mod pod;
 
-use coral_build::{Grants, fetch};
+use coral_build::{CredentialSource, fetch};
 use coral_image::Host;
 use coral_testkit::{FaultRegistry, ImageBuilder};
 use serde_json::json;
 
-use pod::{NoGrants, Password, TestPod, basic, chain};
+use pod::{NoCredential, Password, TestPod, basic, chain};
 
 /// A tar with one file.
 fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
@@ -21,9 +21,13 @@ fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-async fn fetched(pod: &TestPod, grants: &dyn Grants, input: &[u8]) -> Result<u64, String> {
+async fn fetched(
+    pod: &TestPod,
+    credentials: &dyn CredentialSource,
+    input: &[u8],
+) -> Result<u64, String> {
     let input = std::io::Cursor::new(input.to_vec());
-    let report = fetch(&pod.pod, grants, input).await;
+    let report = fetch(&pod.pod, credentials, input).await;
     report
         .map(|report| report.bytes)
         .map_err(|error| chain(&error))
@@ -33,7 +37,7 @@ async fn fetched(pod: &TestPod, grants: &dyn Grants, input: &[u8]) -> Result<u64
 async fn a_stream_is_unpacked_and_what_it_was_is_recorded() {
     let pod = TestPod::new(&json!({"limit": 1 << 20, "stream": {}}), &["team-a/shop:1"]);
     let tar = tar_of("Dockerfile", b"FROM x");
-    assert_eq!(fetched(&pod, &NoGrants, &tar).await, Ok(6));
+    assert_eq!(fetched(&pod, &NoCredential, &tar).await, Ok(6));
     assert_eq!(pod.read("coral-build/source/Dockerfile"), "FROM x");
     assert!(
         pod.read("coral-build/record/fetch.json")
@@ -45,7 +49,7 @@ async fn a_stream_is_unpacked_and_what_it_was_is_recorded() {
 async fn a_stream_beyond_the_limit_is_refused_with_the_limit() {
     let pod = TestPod::new(&json!({"limit": 8192, "stream": {}}), &["team-a/shop:1"]);
     let tar = tar_of("large", &[1; 10_000]);
-    let refused = fetched(&pod, &NoGrants, &tar).await.unwrap_err();
+    let refused = fetched(&pod, &NoCredential, &tar).await.unwrap_err();
     assert!(refused.contains("larger than 8192 bytes"), "{refused}");
 }
 
@@ -57,7 +61,7 @@ async fn a_config_map_and_a_volume_are_copied_from_where_they_are_mounted() {
     ] {
         let pod = TestPod::new(&source, &["team-a/shop:1"]);
         pod.write("coral-build/input/Dockerfile", "FROM x");
-        assert_eq!(fetched(&pod, &NoGrants, b"").await, Ok(6));
+        assert_eq!(fetched(&pod, &NoCredential, b"").await, Ok(6));
         assert_eq!(pod.read("coral-build/source/Dockerfile"), "FROM x");
     }
 }
@@ -89,7 +93,7 @@ async fn an_image_outside_is_read_with_the_secret_of_the_source_and_never_with_t
     let reference = format!("{}/source@{}", registry.host(), image.digest());
     let source = json!({"limit": 1 << 20, "image": {"reference": reference}});
     let pod = TestPod::new(&source, &["team-a/shop:1"]);
-    let refused = fetched(&pod, &NoGrants, b"").await.unwrap_err();
+    let refused = fetched(&pod, &NoCredential, b"").await.unwrap_err();
     assert!(refused.contains("401"), "{refused}");
     pod.write_docker_config(
         "coral-build/source-credential",
@@ -97,7 +101,7 @@ async fn an_image_outside_is_read_with_the_secret_of_the_source_and_never_with_t
         "user",
         "password",
     );
-    assert_eq!(fetched(&pod, &NoGrants, b"").await, Ok(1));
+    assert_eq!(fetched(&pod, &NoCredential, b"").await, Ok(1));
 }
 
 #[tokio::test]
@@ -111,7 +115,12 @@ async fn an_image_that_is_not_there_or_whose_bytes_are_wrong_is_an_error_that_sa
     let fetch_it = async |version: &str| {
         let reference = format!("{}/source{version}", registry.host());
         let source = json!({"limit": 1 << 20, "image": {"reference": reference}});
-        fetched(&TestPod::new(&source, &["team-a/shop:1"]), &NoGrants, b"").await
+        fetched(
+            &TestPod::new(&source, &["team-a/shop:1"]),
+            &NoCredential,
+            b"",
+        )
+        .await
     };
     let missing = fetch_it(":2").await.unwrap_err();
     assert!(missing.contains("404"), "{missing}");

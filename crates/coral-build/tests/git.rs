@@ -10,7 +10,7 @@ use coral_build::fetch;
 use serde_json::{Value, json};
 
 use git_server::GitServer;
-use pod::{NoGrants, TestPod, chain};
+use pod::{NoCredential, TestPod, chain};
 
 fn pod(source: &Value) -> TestPod {
     TestPod::new(
@@ -20,7 +20,7 @@ fn pod(source: &Value) -> TestPod {
 }
 
 async fn fetched(pod: &TestPod) -> Result<FetchReport, String> {
-    let fetched = fetch(&pod.pod, &NoGrants, std::io::empty()).await;
+    let fetched = fetch(&pod.pod, &NoCredential, std::io::empty()).await;
     fetched.map_err(|error| chain(&error))
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coral_build::contract::{OutputState, PushReport};
-use coral_build::{Grant, Granting, Grants, Patience, push};
+use coral_build::{CredentialFuture, CredentialSource, Patience, StepCredential, push};
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions, RepositoryClient};
 use coral_image::{Descriptor, Host, ImageRef};
 use coral_mirror::RetryPolicy;
@@ -17,7 +17,7 @@ use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuil
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use pod::{NoGrants, Password, TestPod, basic, chain};
+use pod::{NoCredential, Password, TestPod, basic, chain};
 
 const STREAM: &str = "stream";
 
@@ -69,8 +69,8 @@ fn quick() -> Patience {
     }
 }
 
-async fn pushed(pod: &TestPod, grants: &dyn Grants) -> Result<PushReport, String> {
-    let pushed = push(&pod.pod, grants, quick()).await;
+async fn pushed(pod: &TestPod, credentials: &dyn CredentialSource) -> Result<PushReport, String> {
+    let pushed = push(&pod.pod, credentials, quick()).await;
     pushed.map_err(|error| chain(&error))
 }
 
@@ -189,11 +189,11 @@ async fn the_provenance_names_source_builder_arguments_and_times_and_no_values_o
         "coral-build/record/fetch.json",
         r#"{"commit": "c0ffee", "started": "2026-11-27T09:00:00Z"}"#,
     );
-    let mut grants = password(&registry);
+    let mut credentials = password(&registry);
     let hex = "b".repeat(64);
-    grants.0.builder = Some(format!("registry.example/builder@sha256:{hex}"));
-    grants.0.finished = Some("2026-11-27T09:05:00Z".parse().unwrap());
-    pushed(&pod, &grants).await.unwrap();
+    credentials.0.container.builder = Some(format!("registry.example/builder@sha256:{hex}"));
+    credentials.0.container.finished = Some("2026-11-27T09:05:00Z".parse().unwrap());
+    pushed(&pod, &credentials).await.unwrap();
     let repository = repository(&registry, "team-a/shop", "token", "secret");
     let statement = provenance(&repository, &built).await;
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
@@ -309,20 +309,20 @@ async fn a_registry_that_stays_down_fails_the_push_and_gets_no_tag() {
         &ImageBuilder::new(1).layer_of(50).build(),
     );
     let failed = pushed(&pod, &password(&registry)).await.unwrap_err();
-    assert!(failed.contains("did not get the image"), "{failed}");
+    assert!(failed.contains("could not be pushed to"), "{failed}");
     assert!(failed.contains("503"), "{failed}");
     assert!(registry.tags("team-a/shop").is_empty());
 }
 
 /// A controller whose credentials end soon.
-struct ShortLived(Grant, AtomicUsize);
+struct ShortLived(StepCredential, AtomicUsize);
 
-impl Grants for ShortLived {
-    fn grant(&self) -> Granting<'_> {
+impl CredentialSource for ShortLived {
+    fn credential(&self) -> CredentialFuture<'_> {
         self.1.fetch_add(1, Ordering::Relaxed);
-        let mut grant = self.0.clone();
-        grant.expires = Some(Timestamp::now() + SignedDuration::from_secs(30));
-        Box::pin(async { Ok(grant) })
+        let mut credential = self.0.clone();
+        credential.expires = Some(Timestamp::now() + SignedDuration::from_secs(30));
+        Box::pin(async { Ok(credential) })
     }
 }
 
@@ -338,9 +338,9 @@ async fn a_credential_that_ends_soon_is_renewed() {
         "coral-build/output",
         &ImageBuilder::new(1).layer_of(50).build(),
     );
-    let grants = ShortLived(password(&registry).0, AtomicUsize::new(0));
-    pushed(&pod, &grants).await.unwrap();
-    assert!(grants.1.load(Ordering::Relaxed) > 1);
+    let credentials = ShortLived(password(&registry).0, AtomicUsize::new(0));
+    pushed(&pod, &credentials).await.unwrap();
+    assert!(credentials.1.load(Ordering::Relaxed) > 1);
 }
 
 #[tokio::test]
@@ -355,7 +355,7 @@ async fn without_a_credential_nothing_is_pushed() {
         "coral-build/output",
         &ImageBuilder::new(1).layer_of(50).build(),
     );
-    let failed = pushed(&pod, &NoGrants).await.unwrap_err();
+    let failed = pushed(&pod, &NoCredential).await.unwrap_err();
     assert!(
         failed.contains("the controller gave no credential"),
         "{failed}"

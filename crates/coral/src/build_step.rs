@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use coral_build::contract::{Step, failure_text};
 use coral_build::credentials::Controller;
-use coral_build::{GrantError, Granting, Grants, Patience, Pod};
+use coral_build::{CredentialError, CredentialFuture, CredentialSource, Patience, Pod};
 use coral_mirror::chain;
 use coral_rt::shutdown_on_signal;
 
@@ -35,12 +35,12 @@ struct OnDemand<'a> {
     step: Step,
 }
 
-impl Grants for OnDemand<'_> {
-    fn grant(&self) -> Granting<'_> {
+impl CredentialSource for OnDemand<'_> {
+    fn credential(&self) -> CredentialFuture<'_> {
         Box::pin(async {
             let controller = Controller::of(self.pod, self.step);
-            let controller = controller.map_err(|error| GrantError(Box::new(error)))?;
-            controller.grant().await
+            let controller = controller.map_err(|error| CredentialError(Box::new(error)))?;
+            controller.credential().await
         })
     }
 }
@@ -74,15 +74,15 @@ async fn work(pod: &Pod, step: StepCommand) -> Result<String, String> {
     match step {
         StepCommand::Fetch => {
             let step = Step::Fetch;
-            let grants = OnDemand { pod, step };
-            let fetched = coral_build::fetch(pod, &grants, std::io::stdin()).await;
+            let credentials = OnDemand { pod, step };
+            let fetched = coral_build::fetch(pod, &credentials, std::io::stdin()).await;
             let report = fetched.map_err(|error| chain(&error))?;
             Ok(report.to_message())
         }
         StepCommand::Push => {
             let step = Step::Push;
-            let grants = OnDemand { pod, step };
-            let pushed = coral_build::push(pod, &grants, Patience::default()).await;
+            let credentials = OnDemand { pod, step };
+            let pushed = coral_build::push(pod, &credentials, Patience::default()).await;
             let report = pushed.map_err(|error| chain(&error))?;
             Ok(report.to_message())
         }

@@ -47,7 +47,7 @@ impl Scripted {
         }
     }
 
-    async fn exchange(&self) -> Result<Grant, ExchangeError> {
+    async fn exchange(&self) -> Result<StepCredential, ExchangeError> {
         let url = format!("http://{}/", self.address);
         let token = self.folder.path().join("token");
         Controller::new(url, Vec::new(), token, Step::Push)
@@ -65,11 +65,12 @@ const GRANTED: &str = r#"{
 #[tokio::test]
 async fn a_token_is_exchanged_for_a_credential_and_what_is_known_of_the_build() {
     let controller = Scripted::start(vec![(200, GRANTED)]);
-    let grant = controller.exchange().await.unwrap();
-    assert_eq!(grant.builder.as_deref(), Some("b@sha256:aa"));
-    assert_eq!(grant.expires, "2026-11-27T10:00:00Z".parse().ok());
-    assert_eq!(grant.finished, None);
-    assert!(!format!("{grant:?}").contains("s3cret-token"));
+    let credential = controller.exchange().await.unwrap();
+    let container = &credential.container;
+    assert_eq!(container.builder.as_deref(), Some("b@sha256:aa"));
+    assert_eq!(credential.expires, "2026-11-27T10:00:00Z".parse().ok());
+    assert_eq!(container.finished, None);
+    assert!(!format!("{credential:?}").contains("s3cret-token"));
     let asked = controller.asked.lock().unwrap().join("");
     assert!(asked.starts_with("POST /v1/credentials "), "{asked}");
     assert!(asked.contains("Bearer the pod's token\r\n"), "{asked}");

@@ -11,7 +11,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::destination::Destination;
 use super::unpack::{Kind, unpack};
 use super::{FetchError, blocking};
-use crate::access::{self, AccessError, Grants};
+use crate::access::{self, AccessError, CredentialSource};
 use crate::contract::{ImageSource, path};
 use crate::pod::Pod;
 
@@ -33,13 +33,13 @@ enum Layer {
 /// internal registry is read with a credential of the controller.
 pub(super) async fn fetch(
     pod: &Pod,
-    grants: &dyn Grants,
+    credentials: &dyn CredentialSource,
     source: &ImageSource,
     registry: &str,
     mut to: Destination,
 ) -> Result<(Digest, Destination), FetchError> {
     let reference = ImageRef::parse(&source.reference)?;
-    let repository = repository(pod, grants, &reference, &Host::parse(registry)?).await?;
+    let repository = repository(pod, credentials, &reference, &Host::parse(registry)?).await?;
     let manifest = repository.manifest(&reference.version()).await;
     let root = manifest.map_err(FetchError::Image)?;
     let image = match for_this_platform(&root)? {
@@ -61,14 +61,14 @@ pub(super) async fn fetch(
 
 async fn repository(
     pod: &Pod,
-    grants: &dyn Grants,
+    credentials: &dyn CredentialSource,
     reference: &ImageRef,
     registry: &Host,
 ) -> Result<RepositoryClient, FetchError> {
     let host = reference.repository().host();
     let (client, credentials) = if host == registry {
-        let grant = grants.grant().await.map_err(AccessError::from)?;
-        (access::internal(pod, registry)?, grant.credentials)
+        let credential = credentials.credential().await.map_err(AccessError::from)?;
+        (access::internal(pod, registry)?, credential.credentials)
     } else {
         access::outside(&pod.path(path::SOURCE_CREDENTIAL), host)?
     };

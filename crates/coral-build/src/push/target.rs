@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::output::BuiltImage;
 use super::{PushError, Wanted};
-use crate::access::{AccessError, Grant, Grants};
+use crate::access::{AccessError, CredentialSource, StepCredential};
+use crate::contract::BuildContainer;
 use crate::provenance;
 
 /// A credential is renewed when it has less than this left: a request that begins with it has to end.
@@ -24,52 +25,66 @@ const RENEWAL: SignedDuration = SignedDuration::from_mins(3);
 pub(super) struct Login<'a> {
     client: Client,
     credentials: Arc<Credentials>,
-    grants: Option<&'a dyn Grants>,
-    grant: Option<Grant>,
+    /// What gives another credential when this one ends.
+    source: Option<&'a dyn CredentialSource>,
+    expires: Option<Timestamp>,
+    container: BuildContainer,
 }
 
 impl<'a> Login<'a> {
     /// With credentials of the controller.
-    pub(super) async fn granted(
+    pub(super) async fn renewed(
         client: Client,
-        grants: &'a dyn Grants,
+        source: &'a dyn CredentialSource,
     ) -> Result<Self, AccessError> {
-        let grant = grants.grant().await?;
+        let credential = source.credential().await?;
         Ok(Self {
             client,
-            credentials: Arc::clone(&grant.credentials),
-            grants: Some(grants),
-            grant: Some(grant),
+            credentials: credential.credentials,
+            source: Some(source),
+            expires: credential.expires,
+            container: credential.container,
         })
     }
 
-    /// With credentials that do not end; the grant is what is known of the build.
-    pub(super) fn constant(client: Client, credentials: Arc<Credentials>, known: Grant) -> Self {
+    /// With credentials that do not end.
+    pub(super) fn constant(
+        client: Client,
+        credentials: Arc<Credentials>,
+        container: BuildContainer,
+    ) -> Self {
         Self {
             client,
             credentials,
-            grants: None,
-            grant: Some(known),
+            source: None,
+            expires: None,
+            container,
         }
     }
 
-    /// What the controller said last.
-    pub(super) fn grant(&self) -> Option<&Grant> {
-        self.grant.as_ref()
+    /// What the controller said last of the build container.
+    pub(super) fn container(&self) -> &BuildContainer {
+        &self.container
     }
 
     /// Asks for a credential again if this one ends soon. The old one is used on if that fails: the
     /// registry says whether it is still good.
     async fn renew(&mut self, now: Timestamp) {
-        let Some(grants) = self.grants else { return };
-        let expires = self.grant.as_ref().and_then(|grant| grant.expires);
-        if expires.is_none_or(|at| at.duration_since(now) > RENEWAL) {
+        let Some(source) = self.source else { return };
+        if self
+            .expires
+            .is_none_or(|at| at.duration_since(now) > RENEWAL)
+        {
             return;
         }
-        match grants.grant().await {
-            Ok(grant) => {
-                self.credentials = Arc::clone(&grant.credentials);
-                self.grant = Some(grant);
+        match source.credential().await {
+            Ok(StepCredential {
+                credentials,
+                expires,
+                container,
+            }) => {
+                (self.credentials, self.expires) = (credentials, expires);
+                self.container = container;
             }
             Err(error) => tracing::warn!(error = chain(&error), "the credential is not renewed"),
         }

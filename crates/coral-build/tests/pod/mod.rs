@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coral_build::{Grant, GrantError, Granting, Grants, Pod};
+use coral_build::{CredentialError, CredentialFuture, CredentialSource, Pod, StepCredential};
 use coral_image::Host;
 use coral_testkit::Auth;
 use serde_json::{Value, json};
@@ -71,25 +71,25 @@ impl TestPod {
 }
 
 /// A controller that gives nothing.
-pub(crate) struct NoGrants;
+pub(crate) struct NoCredential;
 
-impl Grants for NoGrants {
-    fn grant(&self) -> Granting<'_> {
-        Box::pin(async { Err(GrantError("nothing is given here".into())) })
+impl CredentialSource for NoCredential {
+    fn credential(&self) -> CredentialFuture<'_> {
+        Box::pin(async { Err(CredentialError("nothing is given here".into())) })
     }
 }
 
 /// A controller that always gives the same password.
-pub(crate) struct Password(pub(crate) Grant);
+pub(crate) struct Password(pub(crate) StepCredential);
 
 impl Password {
     pub(crate) fn new(registry: &Host, password: &str) -> Self {
-        Self(Grant::new(registry, password))
+        Self(StepCredential::new(registry, "token", password))
     }
 }
 
-impl Grants for Password {
-    fn grant(&self) -> Granting<'_> {
+impl CredentialSource for Password {
+    fn credential(&self) -> CredentialFuture<'_> {
         Box::pin(async { Ok(self.0.clone()) })
     }
 }

@@ -9,14 +9,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use coral_build::contract::{CREDENTIAL_USER, Step};
+use coral_build::contract::{
+    BuildContainer, CREDENTIALS_PATH, CredentialAnswer, CredentialRefusal, CredentialRequest,
+};
 use coral_rt::Peer;
 use coral_token::Claims;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::decide::{Denied, Granted, LIFE, decide};
 use super::limits::Limits;
@@ -24,8 +24,6 @@ use super::material::Material;
 use super::metrics::{Answered, CredentialMetrics};
 use super::observe::{Observer, Problem};
 
-/// Where a credential is asked for.
-const PATH: &str = "/v1/credentials";
 /// Largest body of a request, in bytes.
 const MOST_BODY: usize = 4096;
 /// Longest token of a ServiceAccount, in bytes.
@@ -61,13 +59,8 @@ impl Endpoint {
 /// The router of the endpoint.
 pub(super) fn router(endpoint: Endpoint) -> Router {
     Router::new()
-        .route(PATH, post(exchange))
+        .route(CREDENTIALS_PATH, post(exchange))
         .with_state(Arc::new(endpoint))
-}
-
-#[derive(Deserialize)]
-struct Question {
-    step: Step,
 }
 
 /// Why a request gets no credential.
@@ -110,12 +103,17 @@ async fn exchange(
 }
 
 impl Endpoint {
-    async fn answer(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Value, Failure> {
+    async fn answer(
+        &self,
+        peer: Peer,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<CredentialAnswer, Failure> {
         if let Some(wait) = self.limits.wait(peer.0, Instant::now()) {
             return Err(Failure::Limited(wait));
         }
         let token = bearer(headers)?;
-        let question = question(body).await?;
+        let request = request(body).await?;
         let _turn = self
             .limits
             .turn()
@@ -123,10 +121,10 @@ impl Endpoint {
             .ok_or(Failure::Unavailable("too many pods ask at once"))?;
         let identity = self.observer.identify(token).await.map_err(unanswered)?;
         let pod = format!("{}/{}", identity.namespace, identity.pod);
-        let seen = self.observer.look(identity, question.step).await;
+        let seen = self.observer.look(identity, request.step).await;
         let seen = seen.map_err(|error| unanswered(error.into()))?;
         let granted = decide(&seen).map_err(|denied| {
-            let step = question.step.name();
+            let step = request.step.name();
             match &denied {
                 Denied::Early(_) => tracing::debug!(%pod, step, %denied, "no credential yet"),
                 denied => tracing::warn!(%pod, step, %denied, "credential refused"),
@@ -136,7 +134,7 @@ impl Endpoint {
         self.sign(&granted, &pod)
     }
 
-    fn sign(&self, granted: &Granted, pod: &str) -> Result<Value, Failure> {
+    fn sign(&self, granted: &Granted, pod: &str) -> Result<CredentialAnswer, Failure> {
         let key = self.material.key();
         let key = key.ok_or(Failure::Unavailable("the signing key is not there yet"))?;
         let now = Timestamp::now();
@@ -154,15 +152,17 @@ impl Endpoint {
         let (subject, registry) = (&granted.subject, &granted.host);
         tracing::info!(%subject, %registry, pod, %expires, "credential granted");
         let builder = granted.builder.as_ref();
-        Ok(json!({
-            "registry": registry,
-            "username": CREDENTIAL_USER,
-            "password": token,
-            "expires": expires,
-            "provenance": builder.map(|it| json!({
-                "builder": it.image, "started": it.started, "finished": it.finished,
-            })),
-        }))
+        Ok(CredentialAnswer {
+            registry: registry.clone(),
+            username: coral_token::USER.to_owned(),
+            password: token,
+            expires,
+            provenance: builder.map(|it| BuildContainer {
+                builder: Some(it.image.clone()),
+                started: it.started,
+                finished: it.finished,
+            }),
+        })
     }
 }
 
@@ -179,7 +179,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
         .ok_or(Failure::Denied(Denied::Unauthenticated))
 }
 
-async fn question(body: Body) -> Result<Question, Failure> {
+async fn request(body: Body) -> Result<CredentialRequest, Failure> {
     let bytes = axum::body::to_bytes(body, MOST_BODY)
         .await
         .map_err(|_| Failure::TooLarge)?;
@@ -235,7 +235,9 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = Json(json!({"message": self.to_string()}));
+        let body = Json(CredentialRefusal {
+            message: self.to_string(),
+        });
         let mut response = (self.status(), body).into_response();
         let headers = response.headers_mut();
         match self {

@@ -1,6 +1,7 @@
 use coral_image::Host;
 use coral_token::{PublicKeys, SigningKey};
 use http::Request;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -73,7 +74,7 @@ fn endpoint(
 }
 
 async fn ask(router: &Router, header: Option<&str>, body: &str) -> (StatusCode, Value) {
-    let mut request = Request::post(PATH);
+    let mut request = Request::post(CREDENTIALS_PATH);
     if let Some(header) = header {
         request = request.header(AUTHORIZATION, header);
     }
