@@ -8,9 +8,9 @@
 mod decide;
 mod job;
 mod names;
+mod namespaces;
 mod observe;
 mod outcome;
-mod places;
 mod public;
 mod reason;
 mod routes;
@@ -35,8 +35,8 @@ use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
 use decide::{Action, decide, has_ended, is_settled, troubled};
+use namespaces::BuildNamespaces;
 pub(crate) use observe::takes;
-use places::Places;
 
 /// Waits after one build's failures.
 const GROWTH: Growth = Growth {
@@ -49,7 +49,7 @@ pub(crate) struct BuildsPart {
     context: Context,
     metrics: Metrics,
     writer: Writer,
-    places: Places,
+    namespaces: BuildNamespaces,
     backoff: Backoff<ObjectKey>,
     /// The generations that failed last: another one is tried at once.
     failed: BTreeMap<ObjectKey, Option<i64>>,
@@ -60,7 +60,7 @@ impl BuildsPart {
         Self {
             writer: context.writer(),
             metrics: metrics.clone(),
-            places: Places::default(),
+            namespaces: BuildNamespaces::default(),
             backoff: Backoff::new(GROWTH),
             failed: BTreeMap::new(),
             context: context.clone(),
@@ -250,7 +250,7 @@ impl Part for BuildsPart {
         let open: BTreeMap<_, _> = open.collect();
         let namespaces: BTreeSet<String> = open.keys().map(|key| key.namespace.clone()).collect();
         let (client, changes) = (&self.context.client, &self.context.changes);
-        self.places.follow(client, changes, &namespaces);
+        self.namespaces.follow(client, changes, &namespaces);
         self.backoff.retain(|key| open.contains_key(key));
         self.failed.retain(|key, _| open.contains_key(key));
         let mut next = None;

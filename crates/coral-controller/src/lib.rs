@@ -26,6 +26,7 @@ mod leader;
 mod lock;
 mod metrics;
 mod mirror;
+mod namespace_watches;
 mod nodes;
 mod part;
 mod parts;

@@ -1,6 +1,7 @@
 //! Whether an administrator of the cluster lets the controller run an object.
 //!
 //! The verb `run` is in no role of Kubernetes, so that only an administrator of the cluster can grant it.
+//! Rights on workloads would not do: the administrator of a namespace holds them and could pass them on.
 
 use std::time::Duration;
 
@@ -14,6 +15,20 @@ use kube::{Client, Resource};
 const RUN: &str = "run";
 /// How long the API server may take to answer.
 const REVIEW: Duration = Duration::from_secs(10);
+
+/// When a right that was granted is asked for again: it may be taken back.
+pub(crate) const ASK_AGAIN_AFTER_GRANT: Duration = Duration::from_mins(5);
+
+/// What is known of the controller's rights to run an object and to read what it makes for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// The object may run, and everything can be read.
+    Granted,
+    /// The object may not run, or something cannot be read.
+    Refused,
+    /// The API server did not answer yet; the part is woken when it does.
+    Unknown,
+}
 
 /// Whether the controller may run objects of the kind in a namespace: the one of this name, or any.
 /// `None` without an answer of the API server.

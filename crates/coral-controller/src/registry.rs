@@ -42,7 +42,7 @@ use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
 use outlook::Outlook;
 pub(crate) use outlook::why_not_ready;
-use workloads::Places;
+use workloads::RegistryNamespaces;
 
 /// Waits after one Registry's failures.
 const GROWTH: Growth = Growth {
@@ -56,7 +56,7 @@ const HASH_COST: u32 = 8;
 pub(crate) struct RegistryPart {
     context: Context,
     writer: Writer,
-    places: Places,
+    namespaces: RegistryNamespaces,
     loaded: Loaded,
     /// The image of the controller's own pod, once it is known.
     image: Option<String>,
@@ -84,7 +84,7 @@ impl RegistryPart {
     pub(crate) fn new(context: Context) -> Self {
         Self {
             writer: context.writer(),
-            places: Places::default(),
+            namespaces: RegistryNamespaces::default(),
             loaded: Loaded::new(&context.changes),
             image: None,
             confirmed: BTreeMap::new(),
@@ -343,7 +343,7 @@ impl Part for RegistryPart {
             names.insert(name.clone());
         }
         let (client, changes) = (&self.context.client, &self.context.changes);
-        self.places.follow(client, changes, &namespaces);
+        self.namespaces.follow(client, changes, &namespaces);
         self.loaded.retain(&keys);
         self.confirmed.retain(|key, _| keys.contains(key));
         self.backoff.retain(|key| keys.contains(key));

@@ -26,9 +26,9 @@ use obstacle::not_granted;
 use super::job::{Run, Surroundings};
 use super::names;
 use super::outcome::{self, Reports, Seen, Standing};
-use super::places::Rights;
 use super::reason;
 use crate::ObjectKey;
+use crate::permission::Rights;
 
 /// Bytes of `status.message`.
 const MAX_MESSAGE: usize = 2048;
@@ -178,7 +178,7 @@ impl Deciding<'_> {
     /// How the build stands; `None`: as its status says, since its run has ended.
     fn standing(&mut self) -> Option<Come> {
         if self.remove_superseded() {
-            let says = "the run of the spec before is taken away";
+            let says = "the Job of the earlier spec is being deleted";
             return Some(Come::pending(reason::SUPERSEDED, says));
         }
         if has_ended(&self.seen.build) {
@@ -275,7 +275,10 @@ impl Deciding<'_> {
             return why;
         }
         if seen.build.spec.suspend {
-            return Come::pending(reason::SUSPENDED, "suspend is true, so nothing is run");
+            return Come::pending(
+                reason::SUSPENDED,
+                "suspend is true, so the build does not run",
+            );
         }
         let Some(around) = &seen.around else {
             let says = "the controller does not know its own image yet";
@@ -295,7 +298,7 @@ impl Deciding<'_> {
         match run.job() {
             Ok(job) => self.actions.push(Action::Create(Box::new(job))),
             Err(error) => {
-                let says = format!("no Job can be made of it: {error}");
+                let says = format!("the Job cannot be made: {error}");
                 let standing = Standing::new(BuildPhase::Failed, reason::INVALID, says);
                 return Come::without_job(standing);
             }
@@ -365,7 +368,7 @@ impl Deciding<'_> {
         let host_users = pod.and_then(|pod| pod.host_users);
         if !wants_host && host_users != Some(false) {
             let says = "the API server has no user namespaces, so the build would run as root of its \
-                        node: let it do so with build.hostUsers: true";
+                        node: allow that with build.hostUsers: true";
             return Standing::new(BuildPhase::Failed, reason::NO_USER_NAMESPACES, says);
         }
         let (Some(around), Some(ca)) = (&seen.around, &seen.ca) else {
@@ -477,7 +480,7 @@ impl Deciding<'_> {
     }
 }
 
-/// What the status says when something could not be done: nothing of it has come about.
+/// What the status says when a request was refused: that the run is as far as it was before.
 pub(super) fn troubled(build: &ImageBuild, says: &str, now: Timestamp) -> ImageBuildStatus {
     let key = build.spec.run_key();
     let before = build.status.clone().unwrap_or_default();

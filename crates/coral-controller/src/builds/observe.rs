@@ -13,10 +13,11 @@ use kube::ResourceExt as _;
 use super::BuildsPart;
 use super::decide::{Observed, RegistrySeen, has_begun, is_suspended};
 use super::job::Surroundings;
-use super::places::{Place, Rights};
+use super::namespaces::BuildNamespace;
 use super::{names, routes};
 use crate::ObjectKey;
 use crate::api::ApiError;
+use crate::permission::Rights;
 use crate::shared::RegistryAccess;
 
 impl BuildsPart {
@@ -45,12 +46,12 @@ impl BuildsPart {
             registries_conf: String::new(),
             now,
         };
-        let Some(place) = self.places.get(&key.namespace) else {
+        let Some(namespace) = self.namespaces.get(&key.namespace) else {
             return Ok(observed);
         };
-        observed.rights = place.rights();
+        observed.rights = namespace.rights();
         if observed.rights == Rights::Granted {
-            self.find(place, &key, &mut observed).await?;
+            self.find(namespace, &key, &mut observed).await?;
         }
         // Made of all public paths of the Registry, which may be thousands: only for what begins.
         if observed.jobs.iter().any(|job| is_suspended(job)) {
@@ -64,12 +65,12 @@ impl BuildsPart {
     /// The Jobs of the build, the pod of its run and that pod's node.
     async fn find(
         &self,
-        place: &Place,
+        namespace: &BuildNamespace,
         key: &ObjectKey,
         observed: &mut Observed,
     ) -> Result<(), ApiError> {
         let build = observed.build.clone();
-        observed.jobs = place.jobs();
+        observed.jobs = namespace.jobs();
         observed.jobs.retain(|job| names::is_of(job, &build));
         let run = build.spec.run_key();
         let name = names::job(&key.name, &run);
@@ -86,7 +87,7 @@ impl BuildsPart {
             }
         }
         let job = observed.jobs.iter().find(|job| is_known(job));
-        observed.pod = job.and_then(|job| pod_of(place, job));
+        observed.pod = job.and_then(|job| pod_of(namespace, job));
         let node = observed.pod.as_ref().and_then(|pod| pod.spec.as_ref());
         let node = node.and_then(|spec| spec.node_name.clone());
         observed.node =
@@ -153,12 +154,12 @@ pub(super) fn output(build: &ImageBuild) -> ObjectKey {
 }
 
 /// The newest pod of a Job.
-fn pod_of(place: &Place, job: &Job) -> Option<Arc<Pod>> {
+fn pod_of(namespace: &BuildNamespace, job: &Job) -> Option<Arc<Pod>> {
     let uid = job.metadata.uid.as_ref()?;
     let is_its = |pod: &Arc<Pod>| {
         let mut owners = pod.metadata.owner_references.iter().flatten();
         owners.any(|owner| owner.uid == *uid)
     };
-    let pods = place.pods().into_iter().filter(is_its);
+    let pods = namespace.pods().into_iter().filter(is_its);
     pods.max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0))
 }

@@ -39,7 +39,7 @@ pub(super) struct Standing {
     pub(super) ended: Option<Timestamp>,
     /// When to look again though nothing changes.
     pub(super) next: Option<Timestamp>,
-    /// Whether the pod is to be taken away: it can never run.
+    /// Whether the pod is to be deleted, since it can never run.
     pub(super) stop: bool,
 }
 
@@ -145,14 +145,14 @@ impl Seen<'_> {
         let why = pod.and_then(waiting).map(|(_, why)| why);
         let unscheduled = || {
             Some(format!(
-                "no node takes the pod: {}",
+                "no node can run the pod: {}",
                 masked(unschedulable(pod?)?)
             ))
         };
         let why = why.filter(|_| killed.is_none()).or_else(unscheduled);
         let why = why.or_else(|| self.waited_for().filter(|_| step.is_none()));
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        let says = format!("did not end within {}{during}{why}", self.timeout);
+        let says = format!("the run did not end within {}{during}{why}", self.timeout);
         Standing {
             lines: killed.and_then(|(_, ended)| lines(ended)),
             ..Standing::failed(reason::TIMED_OUT, says)
@@ -212,7 +212,7 @@ impl Seen<'_> {
             return Standing::new(phase, why, says);
         }
         if let Some(why) = unschedulable(pod) {
-            let says = format!("no node takes the pod: {}", masked(why));
+            let says = format!("no node can run the pod: {}", masked(why));
             return Standing::new(BuildPhase::Pending, reason::UNSCHEDULABLE, says);
         }
         if let Some((why, says)) = waiting(pod) {
@@ -338,14 +338,16 @@ fn pod_condition<'a>(
     conditions.iter().find(|it| it.type_ == kind)
 }
 
-/// Why something took the pod away.
+/// Why something other than the build ended the pod.
 fn disruption(pod: &Pod) -> Option<String> {
     let condition = pod_condition(pod, "DisruptionTarget").filter(|it| it.status == "True")?;
     let why = condition.reason.as_deref().unwrap_or_default();
     let message = condition.message.as_deref().unwrap_or_default();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let node = node.map_or_else(String::new, |node| format!(" on node {node}"));
-    Some(format!("the pod{node} was taken away: {why}: {message}"))
+    Some(format!(
+        "the pod{node} was ended from outside: {why}: {message}"
+    ))
 }
 
 /// The first step that failed.
@@ -365,9 +367,12 @@ fn step_failed(step: Step, ended: &ContainerStateTerminated) -> Standing {
     let name = step.name();
     let code = ended.exit_code;
     let says = match ended.reason.as_deref() {
-        Some("OOMKilled") => format!(
-            "the step {name} was killed for its memory: raise build.resources.limits.memory"
-        ),
+        Some("OOMKilled") if step == Step::Build => "the step build used more memory than it may: \
+             raise build.resources.limits.memory"
+            .to_owned(),
+        Some("OOMKilled") => {
+            format!("the step {name}, which is Coral's own, used too much memory: report it")
+        }
         Some("Error" | "Completed") | None => {
             format!("the step {name} ended with exit code {code}")
         }

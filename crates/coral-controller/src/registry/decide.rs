@@ -18,11 +18,11 @@ use super::build::{
 };
 use super::observe::{Observed, Whose, whose};
 use super::outlook::{Outlook, Saying, of_workload};
-use super::workloads::Rights;
 use super::{PUSH_USER, Registry, built};
 use crate::ObjectKey;
 use crate::ca::certificate::{Authority, Due, Names, due};
 use crate::ca::pair_of;
+use crate::permission::Rights;
 use crate::shared::{PushCredential, RegistryAccess};
 
 /// Longest name of a Registry: a StatefulSet's pods get labels with longer ones.

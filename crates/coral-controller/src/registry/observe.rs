@@ -14,12 +14,13 @@ use super::build::Owned;
 use super::built;
 use super::claim::{self, Classes};
 use super::loaded::Answer;
-use super::workloads::{Place, Rights};
+use super::workloads::RegistryNamespace;
 use super::{Registry, RegistryPart};
 use crate::ObjectKey;
 use crate::api::{ApiError, Known, call};
 use crate::ca::certificate::Authority;
 use crate::part::Part as _;
+use crate::permission::Rights;
 use crate::secrets::SecretProblem;
 use crate::store::Store;
 
@@ -107,12 +108,12 @@ impl RegistryPart {
             confirmed: self.confirmed.get(&key).cloned(),
             now,
         };
-        let Some(place) = self.places.get(&key.namespace) else {
+        let Some(namespace) = self.namespaces.get(&key.namespace) else {
             return Ok(observed);
         };
-        observed.rights = place.rights(&key.name).await;
+        observed.rights = namespace.rights(&key.name).await;
         if observed.rights == Rights::Granted {
-            match self.find(place, &key).await? {
+            match self.find(namespace, &key).await? {
                 Ok(mut found) => {
                     found.classes = self.classes(&found).await;
                     observed.found = found;
@@ -128,7 +129,7 @@ impl RegistryPart {
 
     async fn find(
         &self,
-        place: &Place,
+        namespace: &RegistryNamespace,
         key: &ObjectKey,
     ) -> Result<Result<Found, Rights>, ApiError> {
         let owned = Owned::of(key);
@@ -142,12 +143,12 @@ impl RegistryPart {
         let found = async {
             let mut secrets = secrets.into_iter();
             Ok(Found {
-                service: self.labelled(&place.services, key).await?,
-                stateful_set: self.labelled(&place.stateful_sets, key).await?,
-                public: self.labelled(&place.config_maps, &owned.public).await?,
+                service: self.labelled(&namespace.services, key).await?,
+                stateful_set: self.labelled(&namespace.stateful_sets, key).await?,
+                public: self.labelled(&namespace.config_maps, &owned.public).await?,
                 // Without Coral's labels it is nothing to this Registry.
-                built: place.config_maps.get(&built::key(key)),
-                pod: place.pods.get(&owned.pod),
+                built: namespace.config_maps.get(&built::key(key)),
+                pod: namespace.pods.get(&owned.pod),
                 tls: secrets.next().flatten(),
                 users: secrets.next().flatten(),
                 push: secrets.next().flatten(),

@@ -7,27 +7,20 @@
 //! the name of each Registry: a grant may be for one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
-use kube::api::Api;
-use kube::runtime::watcher;
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::Client;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Registry;
 use super::build::SELECTOR;
 use crate::backoff::Growth;
 use crate::changes::{Changes, Topic};
-use crate::follow::Watch;
-use crate::permission::may_run;
+use crate::namespace_watches::NamespaceWatches;
+use crate::permission::{ASK_AGAIN_AFTER_GRANT, Rights, may_run};
 use crate::store::Store;
 
 /// How long the first look at a namespace may take within a pass.
@@ -37,8 +30,6 @@ const AFTER_REFUSAL: Growth = Growth {
     first: Duration::from_secs(10),
     longest: Duration::from_mins(1),
 };
-/// When a right that was granted is asked for again: it may be taken back.
-const AFTER_GRANT: Duration = Duration::from_mins(5);
 /// Shortest time between two rounds for each Registry that is asked about, so that many Registries
 /// of one namespace do not keep the API server busy.
 const FOR_EACH: Duration = Duration::from_millis(50);
@@ -46,47 +37,27 @@ const FOR_EACH: Duration = Duration::from_millis(50);
 /// Whether each Registry may run, by its name; absent until the API server answered.
 type Answers = BTreeMap<String, bool>;
 
-/// One watched namespace.
-pub(super) struct Place {
+/// A namespace with Registries.
+pub(super) struct RegistryNamespace {
     pub(super) stateful_sets: Store<StatefulSet>,
     pub(super) services: Store<Service>,
     pub(super) config_maps: Store<ConfigMap>,
     pub(super) pods: Store<Pod>,
-    /// Kinds that the API server refuses to list.
-    refused: watch::Receiver<BTreeSet<String>>,
     /// The Registries whose rights are asked for.
     names: watch::Sender<BTreeSet<String>>,
     may_run: watch::Receiver<Answers>,
-    /// The watches end with the place.
-    _watches: JoinSet<()>,
+    watches: NamespaceWatches,
 }
 
-/// What is known of the rights to run a Registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rights {
-    /// The Registry may run, and everything can be read.
-    Granted,
-    /// The Registry may not run, or something cannot be read.
-    Refused,
-    /// The API server did not answer yet; the part is woken when it does.
-    Unknown,
-}
-
-impl Place {
+impl RegistryNamespace {
     fn begin(
         client: &Client,
         changes: &Changes,
         namespace: &str,
         names: &BTreeSet<String>,
     ) -> Self {
-        let (refuse, refused) = watch::channel(BTreeSet::new());
-        let mut watches = Watches {
-            client,
-            changes,
-            namespace,
-            refuse: Arc::new(refuse),
-            running: JoinSet::new(),
-        };
+        let topic = Topic::RegistryWorkloads;
+        let mut watches = NamespaceWatches::new(client, changes, namespace, SELECTOR, topic);
         let (answers, may_run) = watch::channel(Answers::new());
         let (names, asked_for) = watch::channel(names.clone());
         let rights = FollowRights {
@@ -95,24 +66,23 @@ impl Place {
             namespace: namespace.to_owned(),
             answers,
         };
-        watches.running.spawn(rights.run(asked_for));
+        watches.spawn(rights.run(asked_for));
         Self {
             stateful_sets: watches
                 .begin(|set: &mut StatefulSet| set.metadata.managed_fields = None),
             services: watches.begin(|_| {}),
             config_maps: watches.begin(|_| {}),
             pods: watches.begin(|_| {}),
-            refused,
             names,
             may_run,
-            _watches: watches.running,
+            watches,
         }
     }
 
     /// The rights to run the Registry of this name. Waits for the first lists and the answer, for a
     /// bounded time.
     pub(super) async fn rights(&self, name: &str) -> Rights {
-        let mut refused = self.refused.clone();
+        let mut refused = self.watches.refused();
         let (mut answered, mut denied) = (self.may_run.clone(), self.may_run.clone());
         let answer = async {
             let _ = answered.wait_for(|known| known.contains_key(name)).await;
@@ -134,13 +104,11 @@ impl Place {
             () = tokio::time::sleep(FIRST_LIST) => Rights::Unknown,
         }
     }
-}
 
-impl Place {
     /// The rights, once all of them are known.
     fn judged(&self, name: &str) -> Rights {
         let may_run = self.may_run.borrow().get(name) == Some(&true);
-        if may_run && self.refused.borrow().is_empty() {
+        if may_run && !self.watches.is_refused() {
             Rights::Granted
         } else {
             Rights::Refused
@@ -157,7 +125,7 @@ struct FollowRights {
 }
 
 impl FollowRights {
-    /// Runs until the place ends. A Registry that is new is asked about at once, the others when
+    /// Runs until the namespace is forgotten. A Registry that is new is asked about at once, the others when
     /// their time has come.
     async fn run(self, mut names: watch::Receiver<BTreeSet<String>>) {
         let (mut refusals, mut next) = (0, Instant::now());
@@ -174,7 +142,7 @@ impl FollowRights {
                 (false, false) => 1,
             };
             let pause = match refusals {
-                0 => AFTER_GRANT,
+                0 => ASK_AGAIN_AFTER_GRANT,
                 refusals => AFTER_REFUSAL.after(refusals),
             };
             let each = FOR_EACH.saturating_mul(u32::try_from(all.len()).unwrap_or(u32::MAX));
@@ -222,9 +190,9 @@ impl FollowRights {
 
 /// The watched namespaces.
 #[derive(Default)]
-pub(super) struct Places(BTreeMap<String, Place>);
+pub(super) struct RegistryNamespaces(BTreeMap<String, RegistryNamespace>);
 
-impl Places {
+impl RegistryNamespaces {
     /// Watches exactly these namespaces, each for the Registries of these names.
     pub(super) fn follow(
         &mut self,
@@ -235,9 +203,9 @@ impl Places {
         self.0
             .retain(|namespace, _| namespaces.contains_key(namespace));
         for (namespace, names) in namespaces {
-            let place = self.0.entry(namespace.clone());
-            let place = place.or_insert_with(|| Place::begin(client, changes, namespace, names));
-            place.names.send_if_modified(|known| {
+            let begin = || RegistryNamespace::begin(client, changes, namespace, names);
+            let known = self.0.entry(namespace.clone()).or_insert_with(begin);
+            known.names.send_if_modified(|known| {
                 let is_new = known != names;
                 known.clone_from(names);
                 is_new
@@ -245,48 +213,8 @@ impl Places {
         }
     }
 
-    pub(super) fn get(&self, namespace: &str) -> Option<&Place> {
+    pub(super) fn get(&self, namespace: &str) -> Option<&RegistryNamespace> {
         self.0.get(namespace)
-    }
-}
-
-struct Watches<'a> {
-    client: &'a Client,
-    changes: &'a Changes,
-    namespace: &'a str,
-    refuse: Arc<watch::Sender<BTreeSet<String>>>,
-    running: JoinSet<()>,
-}
-
-impl Watches<'_> {
-    fn begin<K>(&mut self, strip: fn(&mut K)) -> Store<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
-        let store = Store::default();
-        let api = Api::namespaced(self.client.clone(), self.namespace);
-        let mut watch = Watch::of(api, &store, Topic::RegistryWorkloads);
-        watch.config = watcher::Config::default().labels(SELECTOR);
-        watch.strip = strip;
-        let (refuse, changes) = (self.refuse.clone(), self.changes.clone());
-        let kind = K::kind(&()).into_owned();
-        self.running
-            .spawn(watch.run(self.changes.clone(), move |error| {
-                let is_news = refuse.send_if_modified(|kinds| match error {
-                    Some(_) => kinds.insert(kind.clone()),
-                    None => kinds.remove(&kind),
-                });
-                if is_news {
-                    changes.notify(Topic::RegistryWorkloads);
-                }
-            }));
-        store
     }
 }
 
@@ -333,9 +261,10 @@ mod tests {
 
     async fn rights(of: &str, allowed: Vec<bool>, lists: u16) -> Rights {
         let (client, server) = pair();
-        let place = Place::begin(&client, &Changes::default(), "a", &names(&["other", "reg"]));
+        let watched =
+            RegistryNamespace::begin(&client, &Changes::default(), "a", &names(&["other", "reg"]));
         tokio::select! {
-            rights = place.rights(of) => rights,
+            rights = watched.rights(of) => rights,
             () = serve(server, allowed, lists) => unreachable!(),
         }
     }

@@ -7,12 +7,12 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 
 use super::{Come, Deciding, RegistrySeen};
-use crate::builds::places::Rights;
 use crate::builds::reason;
+use crate::permission::Rights;
 
 /// The label by which a namespace says which pods it takes.
 pub(super) const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
-/// When a build is looked at again that waits for what no watch tells of.
+/// Pause before another look at a build that waits for an object that no watch covers.
 const SOON: Duration = Duration::from_secs(10);
 
 impl Deciding<'_> {
@@ -29,8 +29,8 @@ impl Deciding<'_> {
             RegistrySeen::NotAllowed => (
                 reason::NOT_ALLOWED,
                 format!(
-                    "the Registry {of}/{name} takes no builds of namespace {namespace}: its \
-                     builds.allowFrom has to select it"
+                    "the Registry {of}/{name} accepts no builds from namespace {namespace}: its \
+                     builds.allowFrom has to select the namespace"
                 ),
             ),
             _ if seen.rights == Rights::Refused => (reason::NOT_GRANTED, not_granted(&namespace)),
@@ -48,12 +48,12 @@ impl Deciding<'_> {
     fn other_obstacle(&self) -> Option<Come> {
         let seen = self.seen;
         if seen.labels.get(POD_SECURITY).map(String::as_str) == Some("restricted") {
-            let says = "the namespace takes pods of the Pod Security level restricted only, and a \
-                        build needs baseline";
+            let says = "the namespace enforces the Pod Security level restricted, and a build needs \
+                        baseline";
             return Some(Come::pending(reason::POD_SECURITY, says));
         }
         if seen.rights == Rights::Unknown {
-            let says = "the API server was not heard yet about the right to run builds here";
+            let says = "Coral does not know yet whether it may run builds in the namespace";
             return Some(Come::pending(reason::WAITING, says));
         }
         if seen.ca.is_none() {
@@ -65,9 +65,11 @@ impl Deciding<'_> {
         let foreign = seen.foreign.as_ref()?;
         let name = foreign.name_any();
         let says = if foreign.metadata.deletion_timestamp.is_some() || is_of_a_build(foreign) {
-            format!("the Job {name} of an earlier build of this name is still there")
+            format!("the Job {name} of an earlier build with this name still exists")
         } else {
-            format!("the Job {name} was not made for this build: delete or rename one of them")
+            format!(
+                "the Job {name} was not made for this build: delete that Job, or rename the build"
+            )
         };
         let mut come = Come::pending(reason::NAME_TAKEN, says);
         come.standing.next = seen.now.checked_add(SOON).ok();

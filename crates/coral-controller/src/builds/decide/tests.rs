@@ -223,7 +223,11 @@ fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
             "NotGranted",
             "`coral grant --builds team-a | kubectl apply -f -`",
         ),
-        (|it| it.rights = Rights::Unknown, "Waiting", "not heard"),
+        (
+            |it| it.rights = Rights::Unknown,
+            "Waiting",
+            "whether it may run",
+        ),
         (|it| it.ca = None, "Waiting", "certificates"),
         (|it| it.around = None, "Waiting", "image"),
     ];

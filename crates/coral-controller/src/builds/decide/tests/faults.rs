@@ -65,6 +65,13 @@ fn a_build_that_is_killed_for_its_memory_says_so() {
         "BuildFailed",
         "build.resources.limits.memory",
     );
+    let inits = json!([went_well("fetch"), went_well("build")]);
+    let push = json!([died("push", 137, "OOMKilled", "")]);
+    let plan = said(&json!({
+        "phase": "Failed", "initContainerStatuses": inits, "containerStatuses": push,
+    }));
+    let own = "the step push, which is Coral's own";
+    says(&plan, BuildPhase::Failed, "PushFailed", own);
 }
 
 #[test]
@@ -187,7 +194,7 @@ fn a_node_that_is_lost_ends_the_run_with_what_took_the_pod_away() {
         &decide(&seen),
         BuildPhase::Failed,
         "PodLost",
-        "on node node1 was taken away",
+        "on node node1 was ended from outside",
     );
     seen.pod = None;
     says(

@@ -6,26 +6,21 @@
 //! includes, can only be granted by an administrator of the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coral_api::image_build::ImageBuild;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
-use kube::runtime::watcher;
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::names::SELECTOR;
 use crate::backoff::Growth;
 use crate::changes::{Changes, Topic};
-use crate::follow::Watch;
-use crate::permission::may_run;
+use crate::namespace_watches::NamespaceWatches;
+use crate::permission::{ASK_AGAIN_AFTER_GRANT, Rights, may_run};
 use crate::store::Store;
 
 /// When a right that is missing is asked for again: an administrator waits for the effect.
@@ -33,39 +28,23 @@ const AFTER_REFUSAL: Growth = Growth {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(1),
 };
-/// When a right that was granted is asked for again: it may be taken back.
-const AFTER_GRANT: Duration = Duration::from_mins(5);
-
-/// What is known of the rights to run builds in a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rights {
-    /// Builds may run, and their Jobs and pods are known.
-    Granted,
-    /// Builds may not run, or something cannot be read.
-    Refused,
-    /// Not known yet; the part is woken when it is.
-    Unknown,
-}
 
 /// A namespace with a build to run.
-pub(super) struct Place {
+pub(super) struct BuildNamespace {
     may_run: watch::Receiver<Option<bool>>,
     /// Begun once the right is there: until then each watch would be refused.
-    watched: Option<Watched>,
+    workloads: Option<Workloads>,
     _asking: JoinSet<()>,
 }
 
 /// What is watched in a namespace.
-struct Watched {
+struct Workloads {
     jobs: Store<Job>,
     pods: Store<Pod>,
-    /// Kinds that the API server refuses to list.
-    refused: watch::Receiver<BTreeSet<String>>,
-    /// The watches end with it.
-    _watches: JoinSet<()>,
+    watches: NamespaceWatches,
 }
 
-impl Place {
+impl BuildNamespace {
     fn begin(client: &Client, changes: &Changes, namespace: &str) -> Self {
         let (answer, may_run) = watch::channel(None);
         let mut asking = JoinSet::new();
@@ -78,7 +57,7 @@ impl Place {
         asking.spawn(asked.run());
         Self {
             may_run,
-            watched: None,
+            workloads: None,
             _asking: asking,
         }
     }
@@ -87,58 +66,51 @@ impl Place {
     fn follow(&mut self, client: &Client, changes: &Changes, namespace: &str) {
         let may_run = *self.may_run.borrow();
         if may_run != Some(true) {
-            self.watched = None;
-        } else if self.watched.is_none() {
-            self.watched = Some(Watched::begin(client, changes, namespace));
+            self.workloads = None;
+        } else if self.workloads.is_none() {
+            self.workloads = Some(Workloads::begin(client, changes, namespace));
         }
     }
 
     /// The rights to run builds here.
     pub(super) fn rights(&self) -> Rights {
-        match (*self.may_run.borrow(), &self.watched) {
+        match (*self.may_run.borrow(), &self.workloads) {
             (Some(false), _) => Rights::Refused,
-            (Some(true), Some(watched)) => watched.rights(),
+            (Some(true), Some(workloads)) => workloads.rights(),
             (Some(true), None) | (None, _) => Rights::Unknown,
         }
     }
 
     /// The Jobs of builds, as far as they were seen.
     pub(super) fn jobs(&self) -> Vec<Arc<Job>> {
-        let watched = self.watched.iter();
-        watched
+        let workloads = self.workloads.iter();
+        workloads
             .flat_map(|it| it.jobs.snapshot().values().cloned().collect::<Vec<_>>())
             .collect()
     }
 
     /// The pods of builds, as far as they were seen.
     pub(super) fn pods(&self) -> Vec<Arc<Pod>> {
-        let watched = self.watched.iter();
-        watched
+        let workloads = self.workloads.iter();
+        workloads
             .flat_map(|it| it.pods.snapshot().values().cloned().collect::<Vec<_>>())
             .collect()
     }
 }
 
-impl Watched {
+impl Workloads {
     fn begin(client: &Client, changes: &Changes, namespace: &str) -> Self {
-        let (refuse, refused) = watch::channel(BTreeSet::new());
-        let mut watches = Watches {
-            client,
-            changes,
-            namespace,
-            refuse: Arc::new(refuse),
-            running: JoinSet::new(),
-        };
+        let topic = Topic::BuildWorkloads;
+        let mut watches = NamespaceWatches::new(client, changes, namespace, SELECTOR, topic);
         Self {
-            jobs: watches.begin(),
-            pods: watches.begin(),
-            refused,
-            _watches: watches.running,
+            jobs: watches.begin(|_| {}),
+            pods: watches.begin(|_| {}),
+            watches,
         }
     }
 
     fn rights(&self) -> Rights {
-        if !self.refused.borrow().is_empty() {
+        if self.watches.is_refused() {
             Rights::Refused
         } else if self.jobs.is_ready() && self.pods.is_ready() {
             Rights::Granted
@@ -176,7 +148,7 @@ impl Asking {
                 refusals + 1
             };
             let pause = match refusals {
-                0 => AFTER_GRANT,
+                0 => ASK_AGAIN_AFTER_GRANT,
                 refusals => AFTER_REFUSAL.after(refusals),
             };
             tokio::time::sleep(crate::backoff::jittered(pause)).await;
@@ -186,9 +158,9 @@ impl Asking {
 
 /// The namespaces with a build to run.
 #[derive(Default)]
-pub(super) struct Places(BTreeMap<String, Place>);
+pub(super) struct BuildNamespaces(BTreeMap<String, BuildNamespace>);
 
-impl Places {
+impl BuildNamespaces {
     /// Watches exactly these namespaces.
     pub(super) fn follow(
         &mut self,
@@ -198,52 +170,13 @@ impl Places {
     ) {
         self.0.retain(|namespace, _| namespaces.contains(namespace));
         for namespace in namespaces {
-            let place = self.0.entry(namespace.clone());
-            let place = place.or_insert_with(|| Place::begin(client, changes, namespace));
-            place.follow(client, changes, namespace);
+            let known = self.0.entry(namespace.clone());
+            let known = known.or_insert_with(|| BuildNamespace::begin(client, changes, namespace));
+            known.follow(client, changes, namespace);
         }
     }
 
-    pub(super) fn get(&self, namespace: &str) -> Option<&Place> {
+    pub(super) fn get(&self, namespace: &str) -> Option<&BuildNamespace> {
         self.0.get(namespace)
-    }
-}
-
-struct Watches<'a> {
-    client: &'a Client,
-    changes: &'a Changes,
-    namespace: &'a str,
-    refuse: Arc<watch::Sender<BTreeSet<String>>>,
-    running: JoinSet<()>,
-}
-
-impl Watches<'_> {
-    fn begin<K>(&mut self) -> Store<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
-        let store = Store::default();
-        let api = Api::namespaced(self.client.clone(), self.namespace);
-        let mut watch = Watch::of(api, &store, Topic::BuildWorkloads);
-        watch.config = watcher::Config::default().labels(SELECTOR);
-        let (refuse, changes) = (self.refuse.clone(), self.changes.clone());
-        let kind = K::kind(&()).into_owned();
-        self.running
-            .spawn(watch.run(self.changes.clone(), move |error| {
-                let is_news = refuse.send_if_modified(|kinds| match error {
-                    Some(_) => kinds.insert(kind.clone()),
-                    None => kinds.remove(&kind),
-                });
-                if is_news {
-                    changes.notify(Topic::BuildWorkloads);
-                }
-            }));
-        store
     }
 }
