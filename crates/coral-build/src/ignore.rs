@@ -45,10 +45,10 @@ pub enum IgnoreError {
         problem: &'static str,
     },
     /// It has too many bytes.
-    #[error("it is larger than {MAX_BYTES} bytes")]
+    #[error("the file is larger than {MAX_BYTES} bytes")]
     TooLarge,
     /// It has too many patterns.
-    #[error("it has more than {MAX_PATTERNS} patterns")]
+    #[error("the file has more than {MAX_PATTERNS} patterns")]
     TooMany,
 }
 

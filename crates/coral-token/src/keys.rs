@@ -25,22 +25,22 @@ const LINE: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// There is no key in the text.
-    #[error("there is no `-----BEGIN PUBLIC KEY-----` in it")]
+    #[error("the text has no `-----BEGIN PUBLIC KEY-----`")]
     NoPublicKey,
     /// The text is no PEM.
-    #[error("it is not PEM")]
+    #[error("the text is not PEM")]
     Pem,
     /// One of the keys is of another kind.
-    #[error("public key {number} is no Ed25519 key")]
+    #[error("public key {number} is not an Ed25519 key")]
     NotEd25519 {
         /// The key, from 1.
         number: usize,
     },
     /// More keys than are kept.
-    #[error("it has more than {MOST_KEYS} public keys")]
+    #[error("the text has more than {MOST_KEYS} public keys")]
     TooMany,
     /// The text is no private key of the right kind.
-    #[error("it is no Ed25519 private key as PKCS #8 in PEM")]
+    #[error("the text is not an Ed25519 private key (PKCS #8 in PEM)")]
     Private,
     /// The system has no random numbers, or a key cannot be written.
     #[error("the key cannot be made")]

@@ -42,7 +42,7 @@ pub enum TokenError {
     #[error("the token has more than {MOST_BYTES} bytes")]
     TooLarge,
     /// The text is no signed token.
-    #[error("the token is no signed JWT")]
+    #[error("the token is not a signed JWT")]
     Malformed,
     /// Signed in another way, or not at all.
     #[error("the token is not signed with Ed25519 (`alg` is not EdDSA)")]

@@ -55,9 +55,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: MirrorCommand,
     },
-    /// Say how the mirrors of a running `coral up` stand; exit code 1 if something failed
+    /// Show how the mirrors of a running `coral up` stand; exit code 1 if something failed
     Status(StatusArguments),
-    /// Run the controller of a cluster: reconciles Coral's kinds, one at a time by a leader lease
+    /// Run the controller of a cluster: reconciles Coral's kinds while it holds the leader lease
     Controller(ControllerArguments),
     /// Run the agent of a node: places images and makes containerd find the registries inside
     Agent(AgentArguments),
@@ -70,7 +70,8 @@ pub(crate) enum Command {
     Build(Box<BuildArguments>),
     /// Make Coral's own container image of the running program
     Image(ImageArguments),
-    /// Print what allows the controller to read Secrets, or to make Registries, in a namespace
+    /// Print the Roles by which the controller may read Secrets, run Registries or run builds in a
+    /// namespace
     Grant(GrantArguments),
     /// Take Coral out of a cluster, in the right order
     Uninstall(UninstallArguments),
@@ -78,7 +79,7 @@ pub(crate) enum Command {
     Doctor(DoctorArguments),
     /// Print the CRDs of Coral's kinds, for kubectl apply --server-side
     Crds(CrdsArguments),
-    /// Run the webhook of a cluster: points pods at images that are near when they are created
+    /// Run the webhook of a cluster: points new pods at images in the cluster or on their node
     Webhook(WebhookArguments),
     /// Print the completions for a shell
     Completions(CompletionArguments),
@@ -139,7 +140,7 @@ pub(crate) struct ServeArguments {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
     pub(crate) listen: SocketAddr,
-    /// Folder for the content; made if it is not there
+    /// Folder for the content; created if it is missing
     #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
     pub(crate) storage: PathBuf,
     #[command(flatten)]
@@ -261,7 +262,7 @@ pub(crate) struct CompletionArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArguments {
-    /// Folder for the pages; made if it is not there
+    /// Folder for the pages; created if it is missing
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
 }

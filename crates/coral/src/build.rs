@@ -86,7 +86,10 @@ async fn work(
     let mut sending = pin!(run.send(&pod, source));
     if arguments.detach {
         sent(sending.await, terminal)?;
-        terminal.line(&format!("the run goes on: {}", run.how_to_look()));
+        terminal.line(&format!(
+            "the run goes on; follow it with `{}`",
+            run.how_to_look()
+        ));
         return Ok(None);
     }
     let mut following = pin!(run.follow(&pod));
@@ -131,7 +134,7 @@ fn report(ended: &Ended, terminal: &Terminal) -> Result<ExitCode, Failure> {
     ending.pushed.iter().for_each(|reference| print(reference));
     if let Some((pushed, mounted)) = ending.bytes {
         let (pushed, mounted) = (send::size(pushed), send::size(mounted));
-        terminal.line(&format!("pushed {pushed}; {mounted} were there"));
+        terminal.line(&format!("pushed {pushed}; {mounted} existed already"));
     }
     if ending.succeeded {
         return Ok(ExitCode::SUCCESS);

@@ -30,7 +30,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral registry serve --storage /srv/coral",
             ),
             (
-                "With TLS and users, of whom one may push below team/",
+                "With TLS and users; only the user ci may push, and only below team/",
                 "coral registry serve --storage /srv/coral --listen 0.0.0.0:5000 --tls-cert tls.crt \
                  --tls-key tls.key --htpasswd users --allow-push 'ci=team/**'",
             ),
@@ -39,7 +39,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "registry gc",
         &[(
-            "Free what no image holds, in the folder of a registry that is stopped",
+            "Delete the unused blobs of a registry that is stopped",
             "coral registry gc --storage /srv/coral",
         )],
     ),
@@ -62,7 +62,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral mirror run mirrors",
             ),
             (
-                "Into another, by the certificate of its own authority",
+                "One pass into another registry, whose certificate is of its own authority",
                 "coral mirror run mirrors --registry reg.corp:5000 --ca reg.corp:5000=ca.pem",
             ),
         ],
@@ -82,7 +82,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral copy quay.io/acme/web:1 reg.corp:5000/acme/web:1",
             ),
             (
-                "Into a file that carries it across",
+                "Into a file, to carry it to another network",
                 "coral copy quay.io/acme/web:1 oci-archive:web.tar:1",
             ),
         ],
@@ -99,7 +99,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral build . --namespace team-a --dry-run",
             ),
             (
-                "To a registry outside as well, by the credential in the Secret ghcr",
+                "Also to a registry outside, with the credential in the Secret ghcr",
                 "coral build . --also-to ghcr.io/acme/shop:3=ghcr",
             ),
         ],
@@ -107,7 +107,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "image",
         &[(
-            "Coral's image for another machine",
+            "Coral's own image as a file, for another machine",
             "coral image oci-archive:coral.tar:latest",
         )],
     ),
@@ -122,6 +122,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "Let it run Registries in a namespace",
                 "coral grant --registry team-a | kubectl apply -f -",
             ),
+            (
+                "Let it run builds in a namespace",
+                "coral grant --builds team-a | kubectl apply -f -",
+            ),
         ],
     ),
     (
@@ -133,7 +137,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "doctor",
-        &[("Why a mirror does not come along", "coral doctor mirrors")],
+        &[(
+            "Find out why a mirror makes no progress",
+            "coral doctor mirrors",
+        )],
     ),
     (
         "status",
@@ -162,7 +169,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "man",
         &[(
-            "Where man looks for the pages of a user",
+            "Write the pages to where man looks for those of a user",
             "coral man ~/.local/share/man/man1",
         )],
     ),

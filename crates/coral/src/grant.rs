@@ -25,17 +25,18 @@ const MAX_REGISTRY: usize = 50;
 /// What `coral grant` takes.
 #[derive(Debug, Args)]
 pub(crate) struct GrantArguments {
-    /// Allow Registry objects in the namespace, instead of the reading of Secrets
+    /// Let the controller run Registries in the namespace, instead of letting it read Secrets
     #[arg(long)]
     registry: bool,
-    /// Allow ImageBuild objects in the namespace, instead of the reading of Secrets
+    /// Let the controller run ImageBuilds in the namespace, instead of letting it read Secrets
     #[arg(long, conflicts_with_all = ["registry", "names"])]
     builds: bool,
     /// The namespace
     #[arg(value_name = "NAMESPACE")]
     namespace: String,
-    /// Secrets that the controller may read; none: every Secret of the namespace. With --registry:
-    /// Registries that it may run; none: every Registry, and every Secret of the namespace
+    /// Names of the Secrets that the controller may read [default: every Secret of the namespace].
+    /// With --registry: names of the Registries that it may run [default: every Registry, with
+    /// every Secret of the namespace]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 }

@@ -31,7 +31,9 @@ pub enum OutputError {
     )]
     None,
     /// Several archives, of which none is preferred.
-    #[error("the build wrote {0} archives to its output folder ($CORAL_OUTPUT); one is pushed")]
+    #[error(
+        "the build wrote {0} archives to its output folder ($CORAL_OUTPUT), and only one can be pushed"
+    )]
     Archives(usize),
     /// The list of images is empty.
     #[error("the OCI layout that the build wrote has no manifest: index.json lists none")]

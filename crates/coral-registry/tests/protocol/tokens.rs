@@ -276,7 +276,7 @@ async fn a_token_that_is_not_good_is_refused_with_the_reason() {
         (sign(&elsewhere), "another registry"),
         (key().sign(&claims(&[])).unwrap(), "not signed by a key"),
         (format!("{unsigned}."), "not signed by a key"),
-        (unsigned, "no signed JWT"),
+        (unsigned, "not a signed JWT"),
         ("x".repeat(3001), "more than 3000 bytes"),
         ("x".repeat(5000), "longer than is read"),
     ] {

@@ -21,8 +21,7 @@ const MAX_NAME: usize = 40;
 /// What `coral build` takes.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// Folder that is built. Everything in it is sent to the cluster, but for what its
-    /// .dockerignore leaves out
+    /// Folder to build. All of it is sent to the cluster, except for what its .dockerignore excludes
     #[arg(value_name = "FOLDER", default_value = ".")]
     pub(super) folder: PathBuf,
     /// Name of the image in the Registry, below the namespace; repeat it for several [default:
@@ -69,7 +68,7 @@ pub(crate) struct BuildArguments {
     /// Print the object and do nothing; no cluster is needed
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// End once the folder is sent, and let the run go on
+    /// Exit when the folder is sent, and let the run go on
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) detach: bool,
     /// Namespace of the object and of its run [default: that of the kubeconfig's context]

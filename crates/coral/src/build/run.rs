@@ -53,7 +53,7 @@ pub(super) struct Ended {
 pub(super) struct Abandoned {
     /// What is said.
     pub(super) failure: Failure,
-    /// Whether the run has to be cancelled: it would wait for the folder, for ever.
+    /// Whether the run has to be cancelled: otherwise it would wait for the folder for ever.
     pub(super) cancels: bool,
 }
 
@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
     }
 
     fn replaced(&self) -> Failure {
-        self.failure("the object was changed, and another run takes the place of this one")
+        self.failure("the object was changed, and another run replaces this one")
     }
 
     fn failure(&self, why: &str) -> Failure {
@@ -314,8 +314,8 @@ async fn apply(calls: &Calls, object: &ImageBuild, what: &str) -> Result<ImageBu
     applied.await?.ok_or_else(|| {
         failure(
             what,
-            "the cluster knows no ImageBuild, or not this namespace: `kubectl get crd \
-             imagebuilds.stvz.io` and `kubectl get namespace` say which",
+            "the cluster has no kind ImageBuild, or no such namespace: `kubectl get crd \
+             imagebuilds.stvz.io` and `kubectl get namespace` show which",
         )
     })
 }

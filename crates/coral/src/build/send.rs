@@ -172,7 +172,7 @@ pub(super) fn told(sent: &Sent) -> Vec<String> {
             ""
         };
         lines.push(format!(
-            "warning: not sent, being sockets, pipes or devices: {}{more}",
+            "warning: sockets, pipes and devices are not sent: {}{more}",
             names.join(", ")
         ));
     }

@@ -69,7 +69,7 @@ pub(crate) struct RegistryArguments {
     /// Refuse everything that writes
     #[arg(long, env = "CORAL_READ_ONLY", value_parser = BoolishValueParser::new(), help_heading = "Access")]
     read_only: bool,
-    /// Certificate with its chain, as PEM: HTTPS is spoken; read again when it changes
+    /// Certificate with its chain, as PEM: the registry then serves HTTPS; read again when it changes
     #[arg(
         long,
         env = "CORAL_TLS_CERT",
@@ -110,7 +110,7 @@ pub(crate) struct RegistryArguments {
     /// without users, the registry answers only for `localhost`, loopback addresses and its names
     #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     host: Vec<Host>,
-    /// Largest blob, such as 10Gi; none: as large as the storage
+    /// Largest blob, such as 10Gi [default: as large as the storage]
     #[arg(long, env = "CORAL_MAX_BLOB_SIZE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     max_blob_size: Option<u64>,
     /// Bytes that content and open uploads may have together, such as 100Gi: pushes over it are
@@ -130,7 +130,7 @@ pub(crate) struct RegistryArguments {
         help_heading = "Limits"
     )]
     max_open_uploads: u64,
-    /// How long an upload is kept to which nothing is added
+    /// How long an open upload is kept after its last bytes arrived
     #[arg(long, env = "CORAL_UPLOAD_EXPIRY", value_name = "DURATION", default_value = "24h", value_parser = duration, help_heading = "Limits")]
     upload_expiry: Duration,
     /// How many connections are served at once; others are refused with 503
@@ -153,13 +153,13 @@ pub(crate) struct RegistryArguments {
         help_heading = "Limits"
     )]
     max_connections_per_address: Option<u32>,
-    /// Time between two collections of blobs that nothing holds
+    /// Time between two collections of unused blobs
     #[arg(long, env = "CORAL_GC_INTERVAL", value_name = "DURATION", default_value = "1h", value_parser = interval, help_heading = "Garbage collection")]
     gc_interval: Duration,
     #[command(flatten)]
     collection: CollectionArguments,
-    /// Time from the beginning of one scrub, which reads all content to see whether it is whole, to
-    /// the next, such as 7d
+    /// Time between the starts of two scrubs, such as 7d. A scrub reads all content and compares it
+    /// with its digests
     #[arg(long, env = "CORAL_SCRUB_INTERVAL", value_name = "AGE", default_value = "7d", value_parser = scrub_interval, help_heading = "Scrub")]
     scrub_interval: Duration,
     /// Bytes per second that a scrub reads at most, such as 50Mi; 0 turns it off
@@ -170,10 +170,10 @@ pub(crate) struct RegistryArguments {
 /// What a collection takes away.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CollectionArguments {
-    /// How long a blob stays that no manifest names, from the last answer that it is there
+    /// How long an unused blob is kept after a client was last told that it is there
     #[arg(long = "gc-grace", env = "CORAL_GC_GRACE", value_name = "DURATION", default_value = "24h", value_parser = duration, help_heading = "Garbage collection")]
     pub(super) grace: Duration,
-    /// How long a manifest stays that no tag, index or referrer reaches, such as 7d [default:
+    /// How long a manifest is kept that no tag, index or referrer reaches, such as 7d [default:
     /// for ever]
     #[arg(long = "gc-untagged", env = "CORAL_GC_UNTAGGED", value_name = "AGE", value_parser = age, help_heading = "Garbage collection")]
     pub(super) untagged: Option<Duration>,

@@ -10,7 +10,7 @@ use crate::examples::examples;
 
 /// Exit codes, for every subcommand.
 const EXIT_STATUS: [(&str, &str); 3] = [
-    ("0", "It is done."),
+    ("0", "Success."),
     (
         "1",
         "Something failed; the message on standard error says what.",
@@ -23,7 +23,7 @@ const EXIT_STATUS: [(&str, &str); 3] = [
 /// For `coral build` only.
 const EXIT_STATUS_OF_BUILD: (&str, &str) = (
     "any other",
-    "The build failed: it is the exit code of the container that builds.",
+    "The build failed. This is the exit code of the build container.",
 );
 
 /// Files that are read or written where no flag names others.
@@ -122,8 +122,9 @@ fn variable(argument: &clap::Arg) -> Option<(String, String)> {
         Some(long) => format!("--{long}"),
         None => argument.get_value_names()?.first()?.to_string(),
     };
-    let text =
-        format!("The value of {stands_for} where that is not given. Empty counts as not set.");
+    let text = format!(
+        "The value of {stands_for} if that is not given. An empty value counts as not set."
+    );
     Some((name, text))
 }
 
