@@ -50,6 +50,7 @@ pub use status::{
     status = "ImageStatus",
     shortname = "img",
     category = "coral",
+    doc = "Images that Coral places on nodes before pods need them.",
     derive = "PartialEq",
     printcolumn(name = "Images", type_ = "integer", json_path = ".status.totalImages"),
     printcolumn(

@@ -37,6 +37,7 @@ use crate::nullable;
     status = "InjectionPolicyStatus",
     shortname = "ipol",
     category = "coral",
+    doc = "What annotations of pods may ask for, and the lock.",
     derive = "PartialEq",
     printcolumn(name = "Lock", type_ = "string", json_path = ".spec.lock.mode"),
     printcolumn(

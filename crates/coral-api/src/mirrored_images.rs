@@ -30,6 +30,7 @@ pub const MAX_SHARD_IMAGES: usize = 1000;
     status = "MirroredImagesStatus",
     shortname = "mimg",
     category = "coral",
+    doc = "The images of a RegistryMirror. Coral writes this object; do not change it.",
     derive = "PartialEq",
     printcolumn(name = "Mirror", type_ = "string", json_path = ".spec.mirror"),
     printcolumn(

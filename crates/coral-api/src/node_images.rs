@@ -38,6 +38,7 @@ pub const MAX_NODE_REGISTRIES: usize = 2000;
     status = "NodeImagesStatus",
     shortname = "ni",
     category = "coral",
+    doc = "What one node should hold. Coral writes this object; do not change it.",
     derive = "PartialEq",
     printcolumn(
         name = "Ready",

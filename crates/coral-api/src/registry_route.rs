@@ -36,6 +36,7 @@ use crate::nullable;
     status = "RegistryRouteStatus",
     shortname = "rr",
     category = "coral",
+    doc = "Hosts whose images nodes pull from a Registry in the cluster.",
     derive = "PartialEq",
     printcolumn(name = "Hosts", type_ = "string", json_path = ".spec.hosts"),
     printcolumn(name = "Policy", type_ = "string", json_path = ".spec.sourcePolicy"),
