@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::changes::Subscription;
+use crate::gauges::tests::text;
+use crate::registry::built;
 use crate::scripted::{Asked, Server, Writes, context, list, refusal};
 use crate::shared::RegistryAccess;
 use crate::store::Store;
@@ -31,7 +33,7 @@ fn ready_to_run(labels: &Value) -> (Context, Server) {
     let build: ImageBuild = serde_json::from_value(build).unwrap();
     context.cluster.builds = Store::from_objects([build]);
     let registry = json!({
-        "metadata": {"name": "reg", "namespace": "coral-system"},
+        "metadata": {"name": "reg", "namespace": "coral-system", "uid": "r"},
         "spec": {"builds": {"allowFrom": {"matchLabels": {"builds": "yes"}}}},
     });
     let registry: Registry = serde_json::from_value(registry).unwrap();
@@ -57,6 +59,18 @@ fn ready_to_run(labels: &Value) -> (Context, Server) {
     context.shared.ca.set("PEM".to_owned());
     context.shared.own_image.set("coral:1".to_owned());
     (context, server)
+}
+
+/// The build of [`ready_to_run`].
+fn build_of(context: &Context) -> Arc<ImageBuild> {
+    let key = ObjectKey::new("team-a", "shop");
+    context.cluster.builds.get(&key).unwrap()
+}
+
+/// The Registry of [`ready_to_run`].
+fn registry_of(context: &Context) -> Arc<Registry> {
+    let key = ObjectKey::new("coral-system", "reg");
+    context.cluster.registries.get(&key).unwrap()
 }
 
 /// Makes passes until one wrote to such a path.
@@ -125,11 +139,7 @@ async fn a_registry_takes_the_namespaces_that_it_selects_and_its_own() {
     part.pass(at(0)).await.unwrap();
     let said = json!(writes.to("/imagebuilds/shop/status")).to_string();
     assert!(said.contains("NotAllowed"), "{said}");
-    let registry = context
-        .cluster
-        .registries
-        .get(&ObjectKey::new("coral-system", "reg"));
-    let registry = registry.unwrap();
+    let registry = registry_of(&context);
     let labels = |value: &str| BTreeMap::from([("builds".to_owned(), value.to_owned())]);
     assert!(observe::takes(&registry, "team-a", &labels("yes")));
     assert!(!observe::takes(&registry, "team-a", &labels("no")));
@@ -154,8 +164,8 @@ async fn a_build_that_waits_for_its_registry_costs_no_question_at_each_pass() {
     loop {
         let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
         part.pass(at(0)).await.unwrap();
-        let place = part.places.get("team-a").unwrap();
-        if place.rights() == places::Rights::Granted {
+        let namespace = part.namespaces.get("team-a").unwrap();
+        if namespace.rights() == Rights::Granted {
             break;
         }
         subscription.changed().await;
@@ -280,4 +290,69 @@ async fn a_job_that_cannot_be_made_is_tried_again_later_and_the_status_does_not_
     let message = ready["message"].as_str().unwrap();
     assert!(message.contains("cannot create resource"), "{message}");
     assert!(message.contains("coral grant --builds team-a"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_build_pushed_joins_the_public_paths_of_its_registry() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let record = "/namespaces/coral-system/configmaps/reg-built";
+    let known = BTreeSet::from(["team-b/old".to_owned()]);
+    let before = built::record(&registry_of(&context), &known);
+    let writes = server.serve(move |asked: &Asked| {
+        let is_read = asked.method == http::Method::GET && asked.uri.ends_with(record);
+        is_read.then(|| (200, before.clone()))
+    });
+    let part = BuildsPart::new(&context, &Metrics::default());
+    let build = build_of(&context);
+    let paths = BTreeSet::from(["team-a/shop".to_owned()]);
+    part.make_public(&build, &paths).await.unwrap();
+    let written = writes.to(record).pop().unwrap();
+    assert_eq!(
+        written["data"]["paths.json"],
+        r#"["team-a/shop","team-b/old"]"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_config_map_of_another_owner_is_not_overwritten_and_an_event_says_so() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let record = "/namespaces/coral-system/configmaps/reg-built";
+    let writes = server.serve(move |asked: &Asked| {
+        let is_read = asked.method == http::Method::GET && asked.uri.ends_with(record);
+        let foreign = json!({"metadata": {"name": "reg-built", "namespace": "coral-system"}});
+        is_read.then_some((200, foreign))
+    });
+    let part = BuildsPart::new(&context, &Metrics::default());
+    let paths = BTreeSet::from(["team-a/shop".to_owned()]);
+    part.make_public(&build_of(&context), &paths).await.unwrap();
+    assert_eq!(writes.to(record), Vec::<Value>::new());
+    let events = json!(writes.to("/events")).to_string();
+    assert!(events.contains("NotPublic"), "{events}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_run_is_one_event_and_is_measured_once() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let writes = server.serve(|_| None);
+    let metrics = Metrics::default();
+    let part = BuildsPart::new(&context, &metrics);
+    let (key, build) = (ObjectKey::new("team-a", "shop"), build_of(&context));
+    let ended: ImageBuildStatus = serde_json::from_value(json!({
+        "phase": "Succeeded", "run": "0123abcd", "durations": {"build": "7s"},
+        "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Succeeded", "message": "it is pushed",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }],
+    }))
+    .unwrap();
+    part.publish(&key, &build, &ended).await.unwrap();
+    let again = ImageBuild {
+        status: Some(ended.clone()),
+        ..ImageBuild::clone(&build)
+    };
+    part.publish(&key, &again, &ended).await.unwrap();
+    assert_eq!(writes.to("/events").len(), 1);
+    let text = text(&metrics);
+    let count = r#"coral_build_step_duration_seconds_count{step="build"} 1"#;
+    assert!(text.contains(count), "{text}");
 }

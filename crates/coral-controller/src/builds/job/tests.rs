@@ -175,7 +175,13 @@ fn corals_own_steps_have_no_capability_but_that_to_read_what_others_wrote() {
             ("fetch", fetch),
             ("push", Some(vec!["DAC_OVERRIDE".to_owned()])),
         ] {
-            let context = step(&pod, name).security_context.unwrap();
+            let container = step(&pod, name);
+            // A step that crashes has written no message.
+            let message = container.termination_message_policy;
+            assert_eq!(message.as_deref(), Some("FallbackToLogsOnError"));
+            let context = container.security_context.unwrap();
+            assert_eq!(context.run_as_user, Some(0));
+            assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
             let capabilities = context.capabilities.unwrap();
             assert_eq!(capabilities.drop, Some(vec!["ALL".to_owned()]));
             assert_eq!(capabilities.add, added, "{name}");
