@@ -91,19 +91,18 @@ pub(crate) enum Command {
 pub(crate) enum RegistryCommand {
     /// Serve the OCI distribution API from a folder
     Serve(Box<ServeArguments>),
-    /// Delete the blobs that nothing holds any more from a folder that no registry serves; a
-    /// registry that is served does so by itself
+    /// Delete the unused blobs of a stopped registry; a running registry does this by itself
     Gc(CollectArguments),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
-    /// Say what would be copied, what is there already and what would be deleted, with bytes
+    /// Show what a pass would copy and delete, and what is there already, with bytes
     Plan(MirrorArguments),
     /// Make one pass over all mirrors; exit code 1 if an image failed
     Run(RunArguments),
-    /// Make one pass that deletes tags though more than a fifth of a mirror's images vanished at
-    /// their sources, and have a running `coral up` go on deleting
+    /// Confirm that many images vanished at their sources: make one pass that deletes their tags,
+    /// and let a running `coral up` go on deleting
     Prune(PruneArguments),
 }
 
@@ -199,8 +198,9 @@ impl FromStr for Confirmed {
 pub(crate) struct PruneArguments {
     #[command(flatten)]
     pub(crate) mirrors: MirrorArguments,
-    /// You have looked at what vanished: NUMBER images of each mirror, or else as many as the
-    /// `coral up` of the data folder has counted; without one, as many as this pass finds
+    /// Confirm that you have looked at the vanished images. NUMBER is how many of each mirror
+    /// [default: as many as the `coral up` of the data folder has counted; without one, as many as
+    /// this pass finds]
     #[arg(
         long,
         required = true,

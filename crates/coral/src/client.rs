@@ -27,21 +27,21 @@ pub(crate) struct ClientArguments {
     /// does not speak TLS is then asked by plain HTTP
     #[arg(long, env = "CORAL_PLAIN_HTTP", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     plain_http: Vec<Host>,
-    /// Take any certificate from this host
+    /// Accept any certificate of this host
     #[arg(long, env = "CORAL_SKIP_TLS_VERIFY", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     skip_tls_verify: Vec<Host>,
-    /// Trust the CA certificates of a PEM file for this host, beside the system's
+    /// Trust the CA certificates of a PEM file for this host, in addition to the system's
     #[arg(long, env = "CORAL_CA", value_name = "HOST[:PORT]=FILE", value_parser = host_file, value_delimiter = ',')]
     ca: Vec<(Host, PathBuf)>,
-    /// Show this certificate where the host asks for one: files with the certificate and its
-    /// private key, PEM, not encrypted
+    /// Present a client certificate to this host: files with the certificate and with its
+    /// unencrypted private key, as PEM
     #[arg(long, env = "CORAL_CLIENT_CERT", value_name = "HOST[:PORT]=CERT:KEY", value_parser = host_pair, value_delimiter = ',')]
     client_cert: Vec<(Host, Pair)>,
-    /// Docker configuration with credentials [default: $`REGISTRY_AUTH_FILE`, else Docker's own
-    /// config.json and Podman's auth.json]
+    /// Docker configuration with credentials [default: the file that `REGISTRY_AUTH_FILE` names,
+    /// else Docker's own config.json and Podman's auth.json]
     #[arg(long, env = "CORAL_DOCKER_CONFIG", value_name = "FILE")]
     docker_config: Option<PathBuf>,
-    /// Give a request up, and try it again, when not a byte of it has moved for this long: 30s, 2m
+    /// Time without a byte of progress after which a request is repeated, such as 30s or 2m
     #[arg(long, env = "CORAL_STALL_TIMEOUT", value_name = "TIME", default_value = "1m", value_parser = stall_timeout)]
     stall_timeout: Duration,
 }

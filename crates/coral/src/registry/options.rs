@@ -55,9 +55,10 @@ pub(crate) struct RegistryArguments {
     /// every user may write everywhere
     #[arg(long, env = "CORAL_ALLOW_PUSH", value_name = "USER=PATTERN", value_parser = rule, value_delimiter = ',', requires = "htpasswd", help_heading = "Access")]
     allow_push: Vec<Rule>,
-    /// File of Ed25519 public keys, as PEM: signed tokens of these keys are taken, from the user
-    /// `token` or as `Authorization: Bearer`, and give the rights that they name and no other; read
-    /// again when it changes. A token is for one of the names of `--host`
+    /// File of Ed25519 public keys, as PEM. The registry accepts tokens that these keys signed, as
+    /// the password of the user `token` or as `Authorization: Bearer`. A token gives the rights that
+    /// it names and no others, and must be for one of the names of `--host`. The file is read again
+    /// when it changes
     #[arg(
         long,
         env = "CORAL_TOKEN_KEYS",
@@ -104,10 +105,11 @@ pub(crate) struct RegistryArguments {
         help_heading = "Access"
     )]
     public: Option<PathBuf>,
-    /// A name of this registry, such as `coral.coral-system.svc:5000`. A container runtime says by
-    /// `ns=` whose images it asks for: with one of these names its path is taken as it is, with
-    /// another `docker.io/` and the like is put before it. On a loopback address, without TLS and
-    /// without users, the registry answers only for `localhost`, loopback addresses and its names
+    /// A name of this registry, such as `coral.coral-system.svc:5000`. A container runtime names in
+    /// `ns=` the host whose images it asks for. If that is one of these names, the registry takes
+    /// the path as it is; otherwise it puts that host, such as `docker.io/`, before the path. On a
+    /// loopback address, without TLS and without users, the registry answers only for `localhost`,
+    /// loopback addresses and its names
     #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     host: Vec<Host>,
     /// Largest blob, such as 10Gi [default: as large as the storage]
@@ -117,8 +119,8 @@ pub(crate) struct RegistryArguments {
     /// refused with 507 [default: as many as the disk takes]
     #[arg(long, env = "CORAL_STORAGE_LIMIT", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     storage_limit: Option<u64>,
-    /// Bytes of the disk that pushes leave free, with 507; 0: none [default: 5 % of the disk, at
-    /// most 1Gi]
+    /// Bytes of the disk to keep free: a push that would use them is refused with 507; 0 keeps none
+    /// free [default: 5 % of the disk, at most 1Gi]
     #[arg(long, env = "CORAL_STORAGE_MIN_FREE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     storage_min_free: Option<u64>,
     /// How many uploads may be open at once
