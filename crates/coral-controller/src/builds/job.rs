@@ -1,5 +1,7 @@
 //! The Job of a run and the ConfigMap that its steps read: pure builders.
 
+mod source;
+
 use std::collections::BTreeMap;
 
 use coral_api::image_build::{
@@ -7,9 +9,8 @@ use coral_api::image_build::{
 };
 use coral_api::names;
 use coral_build::contract::{
-    AUDIENCE, AlsoTo, BuildJson, BuilderJson, EnvironmentVariable, GitSource, ImageSource,
-    OutputJson, PathSource, SourceJson, SourceKind, Step, StreamSource, TOKEN_SECONDS,
-    also_to_credential, env, path,
+    AUDIENCE, AlsoTo, BuildJson, BuilderJson, EnvironmentVariable, OutputJson, SourceJson, Step,
+    TOKEN_SECONDS, also_to_credential, env, path,
 };
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -125,28 +126,8 @@ impl Run<'_> {
             mount("registries", path::REGISTRIES, true),
             mount("token", path::TOKEN_FOLDER, true),
         ];
-        let source = &self.build.spec.source;
-        if source
-            .git
-            .as_ref()
-            .is_some_and(|git| git.secret_ref.is_some())
-        {
-            mounts.push(mount("git", path::GIT, true));
-        }
-        if source
-            .image
-            .as_ref()
-            .is_some_and(|it| it.secret_ref.is_some())
-        {
-            mounts.push(mount("source-credential", path::SOURCE_CREDENTIAL, true));
-        }
-        let is_volume = matches!(self.settings.source, SourceSettings::Volume { .. });
-        if is_volume || matches!(self.settings.source, SourceSettings::ConfigMap(_)) {
-            mounts.push(mount("input", path::INPUT, true));
-        }
-        // Files of a volume may be anybody's.
-        let added: &[&str] = if is_volume { &["DAC_OVERRIDE"] } else { &[] };
-        let mut container = self.own_step(Step::Fetch, added, &mounts);
+        mounts.extend(self.source_mount());
+        let mut container = self.own_step(Step::Fetch, self.source_capabilities(), &mounts);
         if self.settings.source == SourceSettings::Stream {
             container["stdin"] = json!(true);
             container["stdinOnce"] = json!(true);
@@ -281,51 +262,12 @@ impl Run<'_> {
         if let Some(claim) = &settings.cache {
             volumes.push(json!({"name": "cache", "persistentVolumeClaim": {"claimName": claim}}));
         }
-        match &settings.source {
-            SourceSettings::Git(git) => {
-                let secret = git.secret_ref.as_ref();
-                volumes.extend(secret.map(|it| {
-                    json!({"name": "git", "secret": {"secretName": it.name, "optional": true}})
-                }));
-            }
-            SourceSettings::Image {
-                secret: Some(secret),
-                ..
-            } => {
-                volumes.push(docker_config("source-credential", secret));
-            }
-            SourceSettings::ConfigMap(name) => volumes
-                .push(json!({"name": "input", "configMap": {"name": name, "optional": true}})),
-            SourceSettings::Volume { claim, .. } => volumes.push(json!({
-                "name": "input",
-                "persistentVolumeClaim": {"claimName": claim, "readOnly": true},
-            })),
-            SourceSettings::Image { .. } | SourceSettings::Stream => {}
-        }
+        volumes.extend(self.source_volume());
         for (position, to) in settings.also_to.iter().enumerate() {
             let secret = to.secret.as_deref();
             volumes.extend(secret.map(|it| docker_config(&credential_volume(position), it)));
         }
         volumes
-    }
-
-    fn source_kind(&self) -> SourceKind {
-        match &self.settings.source {
-            SourceSettings::Git(git) => SourceKind::Git(GitSource {
-                url: git.url.clone(),
-                reference: git.reference.clone(),
-                path: git.path.clone(),
-                submodules: git.submodules,
-            }),
-            SourceSettings::Stream => SourceKind::Stream(StreamSource {}),
-            SourceSettings::Image { reference, .. } => SourceKind::Image(ImageSource {
-                reference: reference.to_string(),
-            }),
-            SourceSettings::ConfigMap(_) => SourceKind::ConfigMap {},
-            SourceSettings::Volume { path, .. } => {
-                SourceKind::Pvc(PathSource { path: path.clone() })
-            }
-        }
     }
 
     /// What the steps are told. Nothing in it is secret: the user's container can read it.
