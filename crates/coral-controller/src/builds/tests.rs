@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::changes::Subscription;
 use crate::gauges::tests::text;
+use crate::permission::Rights;
 use crate::registry::built;
 use crate::scripted::{Asked, Server, Writes, context, list, refusal};
 use crate::shared::RegistryAccess;

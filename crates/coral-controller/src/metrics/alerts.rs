@@ -12,6 +12,7 @@ use crate::gauges::Gauges;
 use crate::gauges::tests::{condition, decided, mirror, text};
 
 const RULES: &str = include_str!("../../../../deploy/monitoring/rules.yaml");
+const GUIDE: &str = include_str!("../../../../docs/src/guide/monitoring.md");
 const DASHBOARD: &str = include_str!("../../../../deploy/monitoring/dashboard.json");
 
 /// A few minutes after the last pass of the mirror that is well.
@@ -287,17 +288,33 @@ fn an_installation_of_which_nothing_runs_has_an_alert() {
     assert_eq!(named, ["CoralNoLeader"]);
 }
 
-#[test]
-fn the_dashboard_asks_for_nothing_that_is_not_exported() {
+/// The names of all metrics, those of histograms with this end.
+fn exported(of_histograms: &str) -> BTreeSet<String> {
     let shown = text(&State::well().metrics);
     let types = shown
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "));
-    let exported = types.map(|line| match line.split_once(' ').unwrap() {
-        (name, "counter") => format!("{name}_total"),
-        (name, "histogram") => format!("{name}_bucket"),
-        (name, _) => name.to_owned(),
-    });
+    types
+        .map(|line| match line.split_once(' ').unwrap() {
+            (name, "counter") => format!("{name}_total"),
+            (name, "histogram") => format!("{name}{of_histograms}"),
+            (name, _) => name.to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn the_guide_explains_every_metric_of_the_controller_and_no_other() {
+    let rows = GUIDE.lines().filter(|line| line.starts_with("| `coral_"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let explained = names.map(|name| name.split('{').next().unwrap().to_owned());
+    assert_eq!(explained.collect::<BTreeSet<_>>(), exported(""));
+}
+
+#[test]
+fn the_dashboard_asks_for_nothing_that_is_not_exported() {
+    let exported = exported("_bucket");
     let board: Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = board["panels"].as_array().unwrap().iter();
     let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
@@ -307,7 +324,6 @@ fn the_dashboard_asks_for_nothing_that_is_not_exported() {
         let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         asked.extend(words.filter(|w| w.starts_with("coral_")).map(str::to_owned));
     }
-    let exported: BTreeSet<String> = exported.collect();
     let unknown: Vec<&String> = asked.difference(&exported).collect();
     assert!(asked.len() > 15 && unknown.is_empty(), "{unknown:?}");
 }
