@@ -78,7 +78,7 @@ pub enum FetchError {
         source: io::Error,
     },
     /// The reference of a source image.
-    #[error("the source image")]
+    #[error("the reference of the source image cannot be used")]
     Reference(#[from] ReferenceError),
     /// The source image.
     #[error("the source image cannot be read")]

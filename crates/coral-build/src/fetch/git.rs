@@ -124,7 +124,7 @@ pub enum GitError {
         problem: String,
     },
     /// A file of the Secret.
-    #[error("the Secret of source.git.secretRef")]
+    #[error("the Secret of source.git.secretRef cannot be read")]
     Secret(#[from] PodError),
     /// The HTTP client.
     #[error("the certificates in the key ca.crt of source.git.secretRef cannot be used: {0}")]
