@@ -179,8 +179,8 @@ impl Rights {
         &self.subject
     }
 
-    /// Where the holder may push, as one text: tokens for the same repositories have the same, whoever's
-    /// they are. It is empty for a token that is for reading.
+    /// Where the holder may push, as one text: tokens of any holders for the same repositories have the
+    /// same. It is empty for a token that is for reading.
     pub fn pushes_to(&self) -> String {
         let pushes = self.access.iter().filter(|(_, allowed)| allowed.push);
         let mut names: Vec<String> = pushes.map(|(pattern, _)| pattern.to_string()).collect();

@@ -96,7 +96,7 @@ pub(super) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference
     }
 }
 
-/// Whether the Job was made for this build. Whoever may write Jobs in the namespace can give one any labels
+/// Whether the Job was made for this build. A user who may write Jobs in the namespace can give one any labels
 /// and owners; the name must be that of the run as well, since status and ConfigMap go by it.
 pub(super) fn is_of(found: &Job, build: &ImageBuild) -> bool {
     let uid = build.metadata.uid.as_ref();
