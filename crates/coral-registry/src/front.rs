@@ -52,6 +52,7 @@ use self::query::Query;
 use self::route::Route;
 pub(crate) use self::route::RouteClass;
 use self::routed::{ClientName, Name, Origin, SourcePolicy};
+use self::scrubbing::Figures;
 use self::whole::Room;
 use crate::access::{Access, InternalUser, Login, Verifier};
 use crate::metrics::Metrics;
@@ -83,6 +84,7 @@ pub(crate) struct Context {
     was_asked: AtomicBool,
     /// Content that was moved aside.
     damages: broadcast::Sender<Arc<[RepositoryPath]>>,
+    scrub: Figures,
 }
 
 impl Context {
@@ -173,6 +175,7 @@ impl Registry {
                 places: Places::default(),
                 was_asked: AtomicBool::new(true),
                 damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
+                scrub: Figures::default(),
             }),
         }
     }
@@ -237,6 +240,7 @@ impl Registry {
             .route("/coral/v1/public", get(loaded_public_paths))
             .route("/coral/v1/storage", get(space::sums))
             .route("/coral/v1/storage/{*name}", get(space::of_repository))
+            .route("/coral/v1/scrub", get(scrubbing::figures))
             .with_state(Arc::clone(&self.context))
     }
 }

@@ -26,6 +26,8 @@ mod own_names;
 mod patience;
 #[path = "protocol/routes.rs"]
 mod routes;
+#[path = "protocol/scrub.rs"]
+mod scrub;
 #[path = "protocol/serving.rs"]
 mod serving;
 #[path = "protocol/space.rs"]

@@ -21,7 +21,7 @@ use crate::crds::CrdsArguments;
 use crate::examples::with_examples;
 use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
-use crate::registry::{CollectArguments, RegistryArguments};
+use crate::registry::{CollectArguments, RegistryArguments, ScrubArguments};
 use crate::status::StatusArguments;
 use crate::uninstall::UninstallArguments;
 use crate::webhook::WebhookArguments;
@@ -93,6 +93,9 @@ pub(crate) enum RegistryCommand {
     Serve(Box<ServeArguments>),
     /// Delete the unused blobs of a stopped registry; a running registry does this by itself
     Gc(CollectArguments),
+    /// Read all content of a folder that no registry serves, and move aside what its disk has
+    /// damaged; a registry that is served does so by itself. Exit code 1 if something is damaged
+    Scrub(ScrubArguments),
 }
 
 #[derive(Debug, Subcommand)]

@@ -44,6 +44,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         )],
     ),
     (
+        "registry scrub",
+        &[(
+            "Say what a disk has damaged, in the folder of a registry that is stopped",
+            "coral registry scrub --storage /srv/coral --dry-run",
+        )],
+    ),
+    (
         "mirror plan",
         &[
             ("What a pass would do", "coral mirror plan mirrors"),

@@ -70,6 +70,9 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Registry {
                 command: RegistryCommand::Gc(collect),
             } => registry::collect(collect, terminal).await,
+            Command::Registry {
+                command: RegistryCommand::Scrub(scrub),
+            } => registry::scrub(scrub, terminal).await,
             Command::Mirror {
                 command: MirrorCommand::Plan(plan),
             } => mirror::plan(plan, terminal).await,

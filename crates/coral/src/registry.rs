@@ -1,8 +1,9 @@
-//! `coral registry serve`, and the registry inside `coral up`.
+//! `coral registry serve`, `gc` and `scrub`, and the registry inside `coral up`.
 
 pub(crate) mod certificate;
 mod collect;
 mod options;
+mod scrub;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ use crate::failure::Failure;
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
 pub(crate) use collect::collect;
-pub(crate) use options::{CollectArguments, RegistryArguments};
+pub(crate) use options::{CollectArguments, RegistryArguments, ScrubArguments};
+pub(crate) use scrub::scrub;
 
 /// The storage in a folder of `coral up`.
 pub(crate) const EMBEDDED: &str = "registry";

@@ -1,15 +1,24 @@
-//! The scrub, round after round, and what is told of damaged content.
+//! The scrub, round after round, and what is told of damaged content: in the log, in metrics, and at
+//! `/coral/v1/scrub`.
+//!
+//! The figures are sums, which are for everybody, as the metrics are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use axum::extract::State;
 use coral_image::{Digest, RepositoryPath};
-use tokio::sync::broadcast;
+use http::StatusCode;
+use serde_json::json;
+use tokio::sync::{Mutex, broadcast};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Registry};
+use super::error::Refusal;
+use super::{Context, Registry, Response};
 use crate::settings::ScrubSettings;
-use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed};
+use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError};
 
 /// Damages that a slow listener may be behind.
 pub(super) const MOST_UNHEARD: usize = 64;
@@ -18,8 +27,85 @@ const FIRST: Duration = Duration::from_mins(5);
 /// What is counted is looked at, and settings that changed are seen, so often.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 const SHORTEST: Duration = Duration::from_millis(100);
+/// Anybody may ask how the scrub is, and the answer is read from the disk: once in so long.
+const READ_EVERY: Duration = Duration::from_secs(5);
 /// Images and repositories that a line names.
 const MOST_NAMED: usize = 10;
+
+/// What the round that is open did, or the last one, as far as this process read it.
+#[derive(Debug)]
+pub(super) struct Figures {
+    read_bytes: AtomicU64,
+    damaged: AtomicU64,
+    unsure: AtomicU64,
+    /// Whether the next round is another one.
+    has_ended: AtomicBool,
+    /// What the store said last, and when.
+    state: Mutex<Option<(Instant, ScrubState)>>,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            read_bytes: AtomicU64::default(),
+            damaged: AtomicU64::default(),
+            unsure: AtomicU64::default(),
+            has_ended: AtomicBool::new(true),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl Figures {
+    fn begin(&self) {
+        if self.has_ended.swap(false, Ordering::Relaxed) {
+            for count in [&self.read_bytes, &self.damaged, &self.unsure] {
+                count.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn end(&self, scrubbed: &Scrubbed) {
+        self.unsure.fetch_add(scrubbed.unsure, Ordering::Relaxed);
+        let has_ended = scrubbed.end != RoundEnd::Stopped;
+        self.has_ended.store(has_ended, Ordering::Relaxed);
+    }
+}
+
+/// How the scrub is. Times are seconds since 1970.
+pub(super) async fn figures(State(context): State<Arc<Context>>) -> Result<Response, Refusal> {
+    let state = context.scrub_state().await?;
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+    let seconds = |time: Option<SystemTime>| Some(time.and_then(since)?.as_secs());
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let figures = &context.scrub;
+    let answer = json!({
+        "began": seconds(state.began),
+        "completed": seconds(state.completed),
+        "open": state.is_open,
+        "percent": state.percent,
+        "readBytes": count(&figures.read_bytes),
+        "damaged": count(&figures.damaged),
+        "unsure": count(&figures.unsure),
+        "missing": state.missing,
+        "bandwidth": context.settings().scrub.bandwidth,
+    });
+    Ok(super::json(StatusCode::OK, &answer))
+}
+
+impl Context {
+    async fn scrub_state(&self) -> Result<ScrubState, StoreError> {
+        let mut known = self.scrub.state.lock().await;
+        if let Some((at, state)) = *known
+            && at.elapsed() < READ_EVERY
+        {
+            return Ok(state);
+        }
+        let state = self.store.scrub_state().await?;
+        *known = Some((Instant::now(), state));
+        Ok(state)
+    }
+}
 
 impl Registry {
     /// The repositories of content that is found damaged or missing from now on.
@@ -67,9 +153,11 @@ impl Registry {
             report_only: settings.report_only,
         };
         let watch = Arc::new(Told(Arc::clone(&self.context)));
+        self.context.scrub.begin();
         match self.context.store.scrub(rules, stop.clone(), watch).await {
             Ok(scrubbed) => {
                 self.context.metrics.scrubbed(&scrubbed);
+                self.context.scrub.end(&scrubbed);
                 tell(&scrubbed);
                 Some(())
             }
@@ -120,6 +208,7 @@ struct Told(Arc<Context>);
 impl ScrubWatch for Told {
     fn read(&self, bytes: u64) {
         self.0.metrics.scrub_read(bytes);
+        self.0.scrub.read_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
@@ -131,6 +220,7 @@ impl ScrubWatch for Told {
 
     fn damaged(&self, damage: Damage) {
         self.0.metrics.scrub_damaged();
+        self.0.scrub.damaged.fetch_add(1, Ordering::Relaxed);
         let repositories = named(damage.repositories.iter().map(ToString::to_string));
         let images = named(damage.images.iter().cloned());
         let Damage {

@@ -83,6 +83,9 @@ pub struct ScrubState {
     pub is_open: bool,
     /// When a round last came to its end with all content read.
     pub completed: Option<SystemTime>,
+    /// How much of the content the open round has read, in percent, some time ago; 0 if none is
+    /// open.
+    pub percent: u8,
     /// Blobs and manifests that were moved aside and are not back.
     pub missing: u64,
 }

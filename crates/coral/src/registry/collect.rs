@@ -38,7 +38,8 @@ pub(crate) async fn collect(
     Ok(ExitCode::from(u8::from(!collected.is_complete)))
 }
 
-async fn open(storage: &Path) -> Result<FileStore, Failure> {
+/// Opens the storage in a folder, which has to be one.
+pub(super) async fn open(storage: &Path) -> Result<FileStore, Failure> {
     if !FileStore::is_store(storage) {
         let storage = storage.display();
         return Err(Failure::input(format!(

@@ -193,6 +193,19 @@ pub(crate) struct CollectArguments {
     pub(super) collection: CollectionArguments,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ScrubArguments {
+    /// Folder with the content, which no registry serves now
+    #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
+    pub(super) storage: PathBuf,
+    /// Only say what is damaged: nothing is moved, and a round that was stopped stays as it is
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Bytes per second that are read at most, such as 50Mi [default: as fast as it goes]
+    #[arg(long, value_name = "QUANTITY", value_parser = bandwidth)]
+    pub(super) bandwidth: Option<u64>,
+}
+
 /// `USER=PATTERN`.
 #[derive(Debug, Clone)]
 struct Rule {
@@ -227,6 +240,14 @@ fn layout(text: &str) -> Result<(RepositoryPath, PathBuf), String> {
 fn size(text: &str) -> Result<u64, String> {
     let size = Quantity::parse(text).map_err(|error| error.to_string())?;
     Ok(size.get())
+}
+
+/// A round at 0 bytes a second would never end.
+fn bandwidth(text: &str) -> Result<u64, String> {
+    let bandwidth = size(text)?;
+    (bandwidth > 0)
+        .then_some(bandwidth)
+        .ok_or("must be more than 0".to_owned())
 }
 
 /// Collections without a pause would leave nothing for others.

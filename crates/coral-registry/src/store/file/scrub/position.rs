@@ -82,8 +82,22 @@ impl Position {
             began: self.began.and_then(time),
             is_open: self.is_open,
             completed: self.completed.and_then(time),
+            percent: self.percent(),
             missing,
         }
+    }
+
+    /// Digests are spread evenly, so the first digits of the last one say how much is behind it.
+    /// Hardly any content has a digest of the second algorithm.
+    fn percent(&self) -> u8 {
+        let Some(after) = self.after.filter(|_| self.is_open) else {
+            return 0;
+        };
+        if place(after.algorithm()) > Some(0) {
+            return 99;
+        }
+        let first = u32::from_str_radix(&after.hex()[..2], 16).unwrap_or(0);
+        u8::try_from(first * 100 / 256).unwrap_or(99)
     }
 }
 
@@ -138,6 +152,21 @@ mod tests {
         assert!(position.is_behind(&digest(&format!("sha256:{}", "a0".repeat(32)))));
         assert!(!position.is_behind(&digest(&format!("sha256:{}", "a2".repeat(32)))));
         assert!(!position.is_behind(&digest(&format!("sha512:{}", "00".repeat(64)))));
+    }
+
+    #[test]
+    fn the_digits_of_the_last_content_say_how_far_a_round_is() {
+        let mut position = Position::default();
+        assert_eq!(position.state(0).percent, 0);
+        position = position.begin(NOW);
+        for (hex, percent) in [("00", 0), ("80", 50), ("ff", 99)] {
+            position.has_read(&digest(&format!("sha256:{}", hex.repeat(32))));
+            assert_eq!(position.state(0).percent, percent, "{hex}");
+        }
+        position.has_read(&digest(&format!("sha512:{}", "00".repeat(64))));
+        assert_eq!(position.state(0).percent, 99);
+        position.end(RoundEnd::Complete, NOW);
+        assert_eq!(position.state(0).percent, 0);
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! `coral registry scrub`: one round of the scrub over a folder that no registry serves.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use coral_image::{Amount, Digest, RepositoryPath};
+use coral_registry::{Damage, RoundEnd, ScrubRules, ScrubWatch, Scrubbed, Store as _};
+use coral_rt::shutdown_on_signal;
+
+use super::collect::open;
+use super::{ScrubArguments, hinted};
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// Images and repositories that a line names.
+const MOST_NAMED: usize = 10;
+
+pub(crate) async fn scrub(
+    arguments: ScrubArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let ScrubArguments {
+        storage,
+        dry_run,
+        bandwidth,
+    } = arguments;
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let store = open(&storage)
+        .await
+        .map_err(|failure| hinted(failure, &storage))?;
+    let failed = |error| Failure::error(&error);
+    if store.scrub_state().await.map_err(failed)?.is_open && !dry_run {
+        terminal.line("going on with the round that was stopped");
+    }
+    let rules = ScrubRules {
+        bandwidth,
+        report_only: dry_run,
+    };
+    let watch = Arc::new(Told(terminal.clone()));
+    let scrubbed = store.scrub(rules, stop, watch).await;
+    // What is missing is counted where it was moved aside.
+    let missing = store.scrub_state().await.map(|state| state.missing);
+    if let Err(error) = store.close().await {
+        tracing::warn!(%error, "the store was not closed in order: unused content stays longer");
+    }
+    let (scrubbed, missing) = (scrubbed.map_err(failed)?, missing.map_err(failed)?);
+    for line in lines(&scrubbed, missing) {
+        terminal.line(&line);
+    }
+    Ok(ExitCode::from(u8::from(!is_well(&scrubbed, missing))))
+}
+
+fn is_well(scrubbed: &Scrubbed, missing: u64) -> bool {
+    let bad = scrubbed.damaged + scrubbed.unsure + missing;
+    scrubbed.end == RoundEnd::Complete && bad == 0
+}
+
+/// Says what a round finds, as it finds it.
+struct Told(Terminal);
+
+impl ScrubWatch for Told {
+    fn read(&self, _: u64) {}
+
+    fn damaged(&self, damage: Damage) {
+        self.0.line(&damaged(&damage));
+    }
+
+    fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
+        let names = named(repositories.iter());
+        self.0.line(&format!(
+            "missing: {digest} of {names} was found damaged earlier and is not back"
+        ));
+    }
+}
+
+fn damaged(damage: &Damage) -> String {
+    let Damage {
+        digest,
+        size,
+        reason,
+        repositories,
+        images,
+        is_aside,
+    } = damage;
+    let now = if *is_aside {
+        "moved aside, and not served any more"
+    } else {
+        "left where it is"
+    };
+    let repositories = named(repositories.iter());
+    let images = named(images.iter());
+    format!(
+        "damaged: {digest} ({size} bytes: {reason}) of repositories {repositories}, images {images}: \
+         {now}"
+    )
+}
+
+fn named(names: impl ExactSizeIterator<Item = impl ToString>) -> String {
+    if names.len() == 0 {
+        return "(none)".to_owned();
+    }
+    let more = names.len().saturating_sub(MOST_NAMED);
+    let names = names.take(MOST_NAMED).map(|name| name.to_string());
+    let text = names.collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        return format!("{text} and {more} more");
+    }
+    text
+}
+
+fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
+    let Scrubbed {
+        contents,
+        bytes,
+        damaged,
+        unsure,
+        back,
+        end,
+    } = scrubbed;
+    let mut lines = vec![format!(
+        "read {contents} blobs and manifests, {}: {damaged} damaged, {unsure} of which it is not known",
+        Amount(*bytes)
+    )];
+    if *back > 0 {
+        lines.push(format!(
+            "{back} that had been moved aside are whole, and back"
+        ));
+    }
+    if missing > 0 {
+        lines.push(format!(
+            "{missing} are damaged and not back: a mirror copies them again, what was pushed has to be \
+             pushed again"
+        ));
+    }
+    match end {
+        RoundEnd::Complete => {}
+        RoundEnd::Stopped => lines.push("stopped before the end".to_owned()),
+        RoundEnd::Doubtful => lines.push(
+            "given up, for much of the content is damaged or cannot be read: look at the disk and the \
+             memory of this machine; another round reads what this one did not get to"
+                .to_owned(),
+        ),
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_says_what_it_read_what_is_bad_and_how_it_ended() {
+        let scrubbed = Scrubbed {
+            contents: 5,
+            bytes: 2048,
+            damaged: 1,
+            unsure: 2,
+            back: 3,
+            end: RoundEnd::Stopped,
+        };
+        let text = lines(&scrubbed, 4).join("\n");
+        for part in [
+            "read 5 blobs and manifests, 2.0 KiB: 1 damaged, 2 of which it is not known",
+            "3 that had been moved aside are whole",
+            "4 are damaged and not back",
+            "stopped before the end",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_round_that_found_nothing_bad_is_well() {
+        let well = Scrubbed {
+            contents: 5,
+            end: RoundEnd::Complete,
+            ..Scrubbed::default()
+        };
+        assert!(is_well(&well, 0));
+        assert_eq!(lines(&well, 0).len(), 1);
+        assert!(!is_well(&well, 1));
+        for bad in [
+            Scrubbed {
+                damaged: 1,
+                ..well.clone()
+            },
+            Scrubbed {
+                unsure: 1,
+                ..well.clone()
+            },
+            Scrubbed {
+                end: RoundEnd::Stopped,
+                ..well.clone()
+            },
+            Scrubbed {
+                end: RoundEnd::Doubtful,
+                ..well.clone()
+            },
+        ] {
+            assert!(!is_well(&bad, 0), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_blob_is_named_with_its_images() {
+        let damage = Damage {
+            digest: Digest::sha256(b""),
+            size: 7,
+            reason: "other bytes".to_owned(),
+            repositories: vec![RepositoryPath::parse("team/app").unwrap()],
+            images: (0..12).map(|tag| format!("team/app:{tag}")).collect(),
+            is_aside: true,
+        };
+        let line = damaged(&damage);
+        for part in [
+            "sha256:e3b0",
+            "7 bytes: other bytes",
+            "team/app:0, ",
+            "and 2 more",
+            "moved aside",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        let dry = Damage {
+            is_aside: false,
+            images: vec![],
+            ..damage
+        };
+        assert!(super::damaged(&dry).ends_with("images (none): left where it is"));
+    }
+}
