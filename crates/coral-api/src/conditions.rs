@@ -17,6 +17,8 @@ pub mod kind {
     pub const SOURCE_GONE: &str = "SourceGone";
     /// Whether a mirror has stopped deleting tags until a person has looked.
     pub const PRUNE_PAUSED: &str = "PrunePaused";
+    /// Whether a registry has room for what is pushed.
+    pub const STORAGE_AVAILABLE: &str = "StorageAvailable";
     /// Whether every Ready node takes part in a lock's routes.
     pub const LOCK_COMPLETE: &str = "LockComplete";
 }

@@ -47,9 +47,30 @@ impl Quantity {
             .ok_or_else(|| QuantityError::TooLarge(shown()))
     }
 
+    /// So many bytes.
+    pub fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
     /// The number of bytes.
     pub fn get(self) -> u64 {
         self.0
+    }
+
+    /// Rounded down to a whole number, of three digits or more, of the largest unit (powers of 1024)
+    /// that gives one, such as `11913Mi`.
+    ///
+    /// ```
+    /// use coral_api::Quantity;
+    ///
+    /// assert_eq!(Quantity::from_bytes(12_491_685_888).rounded(), "11913Mi");
+    /// assert_eq!(Quantity::from_bytes(99).rounded(), "99");
+    /// ```
+    pub fn rounded(self) -> String {
+        let fits = |(_, factor): &(&str, u64)| self.0 / factor >= 100;
+        let binary = UNITS[..4].iter().rev().find(|unit| fits(unit));
+        let (unit, factor) = binary.copied().unwrap_or(("", 1));
+        format!("{}{unit}", self.0 / factor)
     }
 }
 
@@ -65,6 +86,24 @@ mod tests {
                 Ok(bytes),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_rounded_amount_has_three_digits_or_more_and_can_be_read_again() {
+        for (bytes, expected) in [
+            (0, "0"),
+            (1023, "1023"),
+            (102_399, "102399"),
+            (102_400, "100Ki"),
+            (200 << 30, "200Gi"),
+            (99 << 30, "101376Mi"),
+            (u64::MAX, "16777215Ti"),
+        ] {
+            let rounded = Quantity::from_bytes(bytes).rounded();
+            assert_eq!(rounded, expected);
+            let again = Quantity::parse(&rounded).unwrap().get();
+            assert!(again <= bytes && bytes - again <= bytes / 100, "{bytes}");
         }
     }
 

@@ -29,7 +29,7 @@ pub use settings::{
     AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings, SpaceSettings,
     StorageSettings,
 };
-pub use status::RegistryStatus;
+pub use status::{RegistryScrubStatus, RegistryStatus, RegistryStorageStatus};
 pub use storage::{EmptyDir, RegistryStorage};
 
 /// What a registry is like. Without a cluster and without any field it is open to every client,
@@ -63,6 +63,12 @@ pub use storage::{EmptyDir, RegistryStorage};
         type_ = "integer",
         json_path = ".status.publicRepositories"
     ),
+    printcolumn(
+        name = "Stored",
+        type_ = "string",
+        json_path = ".status.storage.stored"
+    ),
+    printcolumn(name = "Free", type_ = "string", json_path = ".status.storage.free"),
     printcolumn(
         name = "Age",
         type_ = "date",

@@ -12,6 +12,10 @@ mod decide;
 mod loaded;
 mod observe;
 mod outlook;
+mod question;
+mod reports;
+mod scrub;
+mod space;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +26,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub(crate) use coral_api::Registry;
 use coral_api::RegistryStatus;
-use coral_api::conditions::kind::READY;
+use coral_api::conditions::kind::{READY, STORAGE_AVAILABLE};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
@@ -42,6 +46,8 @@ use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
 use outlook::Outlook;
 pub(crate) use outlook::why_not_ready;
+use reports::Reports;
+use space::Level;
 use workloads::RegistryNamespaces;
 
 /// Waits after one Registry's failures.
@@ -58,6 +64,7 @@ pub(crate) struct RegistryPart {
     writer: Writer,
     namespaces: RegistryNamespaces,
     loaded: Loaded,
+    reports: Reports,
     /// The image of the controller's own pod, once it is known.
     image: Option<String>,
     /// Public paths that Registries confirmed; learned anew after a restart.
@@ -86,6 +93,7 @@ impl RegistryPart {
             writer: context.writer(),
             namespaces: RegistryNamespaces::default(),
             loaded: Loaded::new(&context.changes),
+            reports: Reports::new(&context.changes),
             image: None,
             confirmed: BTreeMap::new(),
             backoff: Backoff::new(GROWTH),
@@ -197,9 +205,13 @@ impl RegistryPart {
     }
 
     fn ask(&self, key: &ObjectKey, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
-        let (wanted, access) = (plan.ask?, plan.access.as_ref()?);
+        let access = plan.access.as_ref().filter(|access| access.ready)?;
         let bundle = self.context.shared.ca.get()?;
-        self.loaded.ask(key, &access.endpoint, &bundle, wanted, now)
+        let endpoint = &access.endpoint;
+        let loaded = plan
+            .ask
+            .and_then(|wanted| self.loaded.ask(key, endpoint, &bundle, wanted, now));
+        earliest(loaded, self.reports.ask(key, endpoint, &bundle, now))
     }
 
     async fn apply(
@@ -303,7 +315,22 @@ impl RegistryPart {
         {
             self.tell(registry, is, &plan.outlook).await;
         }
+        self.tell_of_space(registry, &status).await;
         Ok(())
+    }
+
+    /// Once for each change, and not for the first word that there is room.
+    async fn tell_of_space(&self, registry: &Registry, status: &RegistryStatus) {
+        let (was, is) = (Level::of(registry.status.as_ref()), Level::of(Some(status)));
+        let Some(condition) = condition(Some(status), STORAGE_AVAILABLE).filter(|_| was != is)
+        else {
+            return;
+        };
+        let (events, note) = (&self.context.events, condition.message.as_str());
+        match is {
+            Level::Available => events.normal(registry, &condition.reason, note).await,
+            Level::Low | Level::Full => events.warning(registry, &condition.reason, note).await,
+        }
     }
 
     /// Steps on the way to a Registry that serves are in its conditions; an event is for what a
@@ -345,6 +372,7 @@ impl Part for RegistryPart {
         let (client, changes) = (&self.context.client, &self.context.changes);
         self.namespaces.follow(client, changes, &namespaces);
         self.loaded.retain(&keys);
+        self.reports.retain(&keys);
         self.confirmed.retain(|key, _| keys.contains(key));
         self.backoff.retain(|key| keys.contains(key));
         self.failed.retain(|key, _| keys.contains(key));
@@ -393,8 +421,12 @@ fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 }
 
 fn ready(status: Option<&RegistryStatus>) -> Option<&Condition> {
+    condition(status, READY)
+}
+
+fn condition<'s>(status: Option<&'s RegistryStatus>, kind: &str) -> Option<&'s Condition> {
     let mut conditions = status?.conditions.iter().flatten();
-    conditions.find(|condition| condition.type_ == READY)
+    conditions.find(|condition| condition.type_ == kind)
 }
 
 /// 32 random bytes, as text.

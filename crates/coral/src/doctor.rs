@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::mirror::{client_options, plain_hosts, read_files};
 use crate::terminal::Terminal;
 use finding::{Finding, Level};
-use sites::{Site, sites};
+use sites::{Role, Site, sites};
 use verdict::Space;
 
 /// Registries looked at at the same time.
@@ -63,6 +63,14 @@ async fn look(site: Site) -> Vec<Finding> {
     let mut findings = verdict::of_probe(&place, site.role, &probe, Timestamp::now());
     if probe.answer.as_ref().is_some_and(Result::is_ok) {
         findings.extend(wanted::look(&site, &place).await);
+        if site.role != Role::Source {
+            let room = site.client.room(&site.host, &site.credentials).await;
+            findings.extend(
+                room.ok()
+                    .flatten()
+                    .map(|room| verdict::of_room(&place, room)),
+            );
+        }
         let limit = *site.client.rate_limit(&site.host).borrow();
         findings.extend(limit.map(|limit| verdict::of_rate_limit(&place, &limit)));
     }

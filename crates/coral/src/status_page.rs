@@ -15,6 +15,7 @@ mod html;
 mod images;
 mod json;
 mod query;
+mod storage;
 mod words;
 
 use std::net::SocketAddr;
@@ -238,3 +239,6 @@ fn guarded(mut response: Response) -> Response {
     headers.extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
     response
 }
+
+#[cfg(test)]
+mod tests;

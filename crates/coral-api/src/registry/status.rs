@@ -1,7 +1,7 @@
 //! How a registry in a cluster is doing, as the controller reports it. Every field is optional: a
 //! status that was written in part must not look whole.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +26,54 @@ pub struct RegistryStatus {
     /// How many repositories everyone may read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_repositories: Option<i64>,
-    /// The state in conditions: `Ready` and what keeps it from being true.
+    /// What it stores and what is free, as it said when it was asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<RegistryStorageStatus>,
+    /// How its scrub is, which reads all content in turn, as it said when it was asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<RegistryScrubStatus>,
+    /// The state in conditions: `Ready` and what keeps it from being true, and `StorageAvailable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Option<Vec<Condition>>,
+}
+
+/// What a registry stores and what is free. Quantities are rounded down to three digits or more, and
+/// one that changed by less than 2 % stays as it was. The registry itself says the bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryStorageStatus {
+    /// Content, each blob once, and open uploads, such as `11913Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub stored: Option<String>,
+    /// What can still be pushed: what `spec.storage.limit` and the disk, less `spec.storage.minFree`,
+    /// leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub free: Option<String>,
+}
+
+/// How the scrub of a registry is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryScrubStatus {
+    /// When a round last came to its end with all content read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_completed: Option<Time>,
+    /// How much of the content the round that is open has read, in percent, in steps of 10. Absent
+    /// if none is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<i64>,
+    /// What that round, or the last one, has read, such as `11913Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub checked: Option<String>,
+    /// Blobs and manifests that it found damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<i64>,
+    /// Blobs and manifests that were found damaged at any time, and are not back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<i64>,
 }

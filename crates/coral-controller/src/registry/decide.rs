@@ -121,6 +121,14 @@ fn continue_with(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: 
     let list = decide_public(seen, builder, plan);
     decide_stateful_set(seen, builder, address, plan);
     of_workload(&seen.found, &builder.host(), &mut plan.outlook);
+    let before = seen.registry.status.as_ref();
+    if let Some(space) = &seen.report.space {
+        plan.outlook.stores(space.storage(before));
+    }
+    if let Some(scrub) = &seen.report.scrub {
+        let status = scrub.status(before.and_then(|before| before.scrub.as_ref()));
+        plan.outlook.scrubs(status, scrub.complaint());
+    }
     let loaded = decide_loaded(seen, &list, plan);
     if let Some(access) = &mut plan.access {
         access.ready = plan.outlook.is_ready();

@@ -9,14 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::question;
 use crate::ObjectKey;
 use crate::backoff::{Growth, has_come};
 use crate::changes::{Changes, Topic};
 
-/// How long one question may take.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Longest answer that is read.
-const MOST_BYTES: usize = 4096;
 /// Between questions to one Registry that has not loaded the list yet.
 const GROWTH: Growth = Growth {
     first: Duration::from_millis(300),
@@ -89,12 +86,12 @@ impl Loaded {
         let (this, key) = (self.clone(), key.clone());
         let (url, bundle) = (format!("{endpoint}/coral/v1/public"), bundle.to_owned());
         tokio::spawn(async move {
-            let said = tokio::time::timeout(PATIENCE, ask(&url, &bundle)).await;
-            let said = said.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let said = question::ask::<Said>(&url, &bundle).await;
             if let Err(why) = &said {
                 tracing::debug!(registry = %key, %why, "the registry does not say what it has loaded");
             }
-            this.answered(&key, said.ok(), wanted, Timestamp::now());
+            let said = said.ok().map(|said| said.generation);
+            this.answered(&key, said, wanted, Timestamp::now());
         });
         None
     }
@@ -120,39 +117,6 @@ impl Loaded {
         // Every change is made by single assignments: a panic leaves no half state.
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn ask(url: &str, bundle: &str) -> Result<i64, String> {
-    let trusted = reqwest::Certificate::from_pem_bundle(bundle.as_bytes())
-        .map_err(|error| coral_rt::error_chain(&error))?;
-    let client = reqwest::Client::builder()
-        .tls_certs_only(trusted)
-        // The address is one of the cluster's own.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| coral_rt::error_chain(&error))?;
-    let mut response = client
-        .get(url)
-        .send()
-        .await
-        .map_err(|error| coral_rt::error_chain(&error))?;
-    if !response.status().is_success() {
-        return Err(format!("HTTP status {}", response.status()));
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| coral_rt::error_chain(&error))?
-    {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
-            return Err("the answer is too long".to_owned());
-        }
-    }
-    let said: Said = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    Ok(said.generation)
 }
 
 #[cfg(test)]

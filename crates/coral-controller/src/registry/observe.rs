@@ -14,6 +14,7 @@ use super::build::Owned;
 use super::built;
 use super::claim::{self, Classes};
 use super::loaded::Answer;
+use super::reports::Report;
 use super::workloads::RegistryNamespace;
 use super::{Registry, RegistryPart};
 use crate::ObjectKey;
@@ -40,6 +41,8 @@ pub(super) struct Observed {
     pub(super) public: Option<BTreeSet<String>>,
     /// What the Registry said it has loaded.
     pub(super) answer: Answer,
+    /// What the Registry said of its storage and its scrub.
+    pub(super) report: Report,
     /// The paths of the last generation that it said it has loaded.
     pub(super) confirmed: Option<Arc<BTreeSet<String>>>,
     pub(super) now: Timestamp,
@@ -105,6 +108,7 @@ impl RegistryPart {
             token_keys: None,
             public: public.and_then(|all| all.of(&key)),
             answer: self.loaded.answer(&key),
+            report: self.reports.of(&key),
             confirmed: self.confirmed.get(&key).cloned(),
             now,
         };

@@ -1,15 +1,17 @@
 //! What the status of a Registry says.
 
-use coral_api::RegistryStatus;
 use coral_api::conditions::{self, Truth, kind};
+use coral_api::{RegistryScrubStatus, RegistryStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
 use super::Registry;
 use super::claim;
 use super::observe::Found;
+use super::space::{Level, Storage};
 
 /// Longest message of a Registry that is repeated on other objects.
 const MAX_QUOTED: usize = 300;
@@ -51,6 +53,8 @@ pub(super) struct Outlook {
     pub(super) cluster_ip: Option<String>,
     /// Generation and length of the list of public repositories that is loaded.
     pub(super) public: Option<(i64, usize)>,
+    storage: Option<Storage>,
+    scrub: Option<RegistryScrubStatus>,
 }
 
 impl Outlook {
@@ -86,6 +90,22 @@ impl Outlook {
         }
     }
 
+    /// The Registry said what it stores. A full one needs a person's attention.
+    pub(super) fn stores(&mut self, storage: Storage) {
+        if storage.level == Level::Full {
+            self.degrade(Level::Full.reason(), &storage.message());
+        }
+        self.storage = Some(storage);
+    }
+
+    /// The Registry said how its scrub is, and what a person should look at.
+    pub(super) fn scrubs(&mut self, status: RegistryScrubStatus, complaint: Option<String>) {
+        if let Some(complaint) = complaint {
+            self.degrade("ContentDamaged", &complaint);
+        }
+        self.scrub = Some(status);
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.ready
             .as_ref()
@@ -107,11 +127,35 @@ impl Outlook {
     /// The status; what is not known stays as it was.
     pub(super) fn status(&self, registry: &Registry, now: Timestamp) -> RegistryStatus {
         let before = registry.status.clone().unwrap_or_default();
-        let mut all = before.conditions.unwrap_or_default();
+        let all = before.conditions.unwrap_or_default();
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let storage = self.storage.as_ref().map(|it| it.status.clone());
+        RegistryStatus {
+            observed_generation: registry.metadata.generation,
+            address: self.address.clone().or(before.address),
+            cluster_ip: self.cluster_ip.clone().or(before.cluster_ip),
+            public_generation: self.public.map(|it| it.0).or(before.public_generation),
+            public_repositories: self
+                .public
+                .map(|it| count(it.1))
+                .or(before.public_repositories),
+            storage: storage.or(before.storage),
+            scrub: self.scrub.clone().or(before.scrub),
+            conditions: Some(self.conditions(all, registry, now)),
+        }
+    }
+
+    fn conditions(
+        &self,
+        mut all: Vec<Condition>,
+        registry: &Registry,
+        now: Timestamp,
+    ) -> Vec<Condition> {
         let is_settled = all.iter().any(|condition| {
             condition.type_ == kind::READY
                 && condition.observed_generation == registry.metadata.generation
         });
+        let said_its_space = all.iter().any(|it| it.type_ == kind::STORAGE_AVAILABLE);
         let mut set = |kind, truth, reason, message: &str| {
             let saying = conditions::Saying {
                 kind,
@@ -135,18 +179,25 @@ impl Outlook {
             Some((reason, message)) => set(kind::DEGRADED, Truth::True, reason, message),
             None => set(kind::DEGRADED, Truth::False, "AsWanted", ""),
         }
-        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        RegistryStatus {
-            observed_generation: registry.metadata.generation,
-            address: self.address.clone().or(before.address),
-            cluster_ip: self.cluster_ip.clone().or(before.cluster_ip),
-            public_generation: self.public.map(|it| it.0).or(before.public_generation),
-            public_repositories: self
-                .public
-                .map(|it| count(it.1))
-                .or(before.public_repositories),
-            conditions: Some(all),
+        match (&self.storage, said_its_space) {
+            (Some(storage), _) => {
+                let (level, message) = (storage.level, storage.message());
+                set(
+                    kind::STORAGE_AVAILABLE,
+                    level.truth(),
+                    level.reason(),
+                    &message,
+                );
+            }
+            (None, true) => {}
+            (None, false) => set(
+                kind::STORAGE_AVAILABLE,
+                Truth::Unknown,
+                "NotHeard",
+                "the registry has not said yet what it stores",
+            ),
         }
+        all
     }
 }
 

@@ -166,3 +166,35 @@ async fn a_corrected_spec_does_not_wait_for_the_failures_of_the_one_before() {
     part.pass(now()).await.unwrap();
     assert_eq!(reasons(&writes), ["NotYetInCluster"]);
 }
+
+#[tokio::test]
+async fn a_change_of_the_space_is_told_in_one_event() {
+    let registry = registry(1, &json!({}));
+    let (part, server) = part(registry.clone());
+    let writes = server.serve(|_| None);
+    let mut events = Vec::new();
+    let mut before = registry;
+    for (stored, told) in [
+        (1, None),
+        (95, Some("SpaceLow")),
+        (96, None),
+        (100, Some("StorageFull")),
+        (100, None),
+        (1, Some("Available")),
+    ] {
+        let said = json!({"stored": stored, "uploads": 0, "counted": true, "limit": 100});
+        let said: space::Space = serde_json::from_value(said).unwrap();
+        let mut outlook = Outlook::default();
+        outlook.stores(said.storage(before.status.as_ref()));
+        let after = outlook.status(&before, now());
+        part.tell_of_space(&before, &after).await;
+        before.status = Some(after);
+        events.extend(told.map(str::to_owned));
+        let published = writes.to("/events");
+        let reasons: Vec<_> = published
+            .iter()
+            .map(|event| event["reason"].as_str().unwrap())
+            .collect();
+        assert_eq!(reasons, events, "{stored}");
+    }
+}

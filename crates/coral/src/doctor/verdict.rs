@@ -24,6 +24,9 @@ const DISK_FAIL: u64 = 512 << 20;
 /// A folder with less room will soon be full.
 const DISK_WARN: u64 = 5 << 30;
 
+/// A registry with less room will soon be full.
+const ROOM_WARN: u64 = 1 << 30;
+
 /// Room of a file system, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Space {
@@ -238,6 +241,26 @@ pub(super) fn of_space(place: &str, space: Space) -> Finding {
     }
 }
 
+/// What a registry of Coral says can still be pushed, in bytes.
+pub(super) fn of_room(place: &str, room: u64) -> Finding {
+    let advice = "delete images there, whose space is free after the next garbage collection, or \
+                  raise its storage limit";
+    match room {
+        0 => {
+            let found = "full: it refuses pushes, and mirrors wait";
+            Finding::fail(place, "space", found, advice)
+        }
+        room => {
+            let found = format!("{} can still be pushed", HumanBytes(room));
+            if room < ROOM_WARN {
+                Finding::warn(place, "space", found, advice)
+            } else {
+                Finding::ok(place, "space", found)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::time::Instant;
@@ -286,6 +309,16 @@ mod tests {
         assert_eq!(level(100 << 20), Level::Fail);
         assert_eq!(level(1 << 30), Level::Warn);
         assert_eq!(level(50 << 30), Level::Ok);
+    }
+
+    #[test]
+    fn a_registry_without_room_fails_before_a_push_does() {
+        let of = |room| of_room("a", room);
+        assert_eq!(of(0).level, Level::Fail);
+        assert_eq!(of(300 << 20).level, Level::Warn);
+        assert_eq!(of(30 << 30).level, Level::Ok);
+        assert!(of(0).found.contains("refuses pushes"));
+        assert_eq!(of(300 << 20).found, "300.00 MiB can still be pushed");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt;
 
+use super::storage::{Scrub, ScrubAnswer, Storage};
+
 /// Everything that is shown is far smaller; a list is asked for by the page.
 const MAX_ANSWER: usize = MAX_MANIFEST_SIZE + 64 * 1024;
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -200,7 +202,34 @@ impl Api {
         digest: &Digest,
     ) -> Result<T, ApiError> {
         let path = format!("/v2/{repository}/blobs/{digest}");
-        let answer = self.ask(reader, Method::GET, &path).await?;
+        self.json(reader, &path).await
+    }
+
+    /// What is stored and free, which everybody may see.
+    pub(super) async fn storage(&self, reader: &Reader) -> Result<Storage, ApiError> {
+        self.json(reader, "/coral/v1/storage").await
+    }
+
+    /// How the scrub is, which everybody may see.
+    pub(super) async fn scrub(&self, reader: &Reader) -> Result<Scrub, ApiError> {
+        let answer: ScrubAnswer = self.json(reader, "/coral/v1/scrub").await?;
+        Ok(answer.into())
+    }
+
+    /// Bytes of all that a repository holds; `None` where the reader may not see it, and of one
+    /// that is a folder, which takes no space here.
+    pub(super) async fn stored(&self, reader: &Reader, repository: &RepositoryPath) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Stored {
+            stored: u64,
+        }
+        let path = format!("/coral/v1/storage/{repository}");
+        let answer: Stored = self.json(reader, &path).await.ok()?;
+        Some(answer.stored).filter(|stored| *stored > 0)
+    }
+
+    async fn json<T: DeserializeOwned>(&self, reader: &Reader, path: &str) -> Result<T, ApiError> {
+        let answer = self.ask(reader, Method::GET, path).await?;
         serde_json::from_slice(&answer.body).map_err(|_| ApiError::Failed)
     }
 

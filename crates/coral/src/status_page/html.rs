@@ -4,6 +4,7 @@ pub(super) mod mirror;
 pub(super) mod overview;
 pub(super) mod repositories;
 pub(super) mod repository;
+mod storage;
 
 use std::sync::LazyLock;
 

@@ -1,6 +1,6 @@
 //! The page for machines: the types of the API, with what only the page knows beside them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coral_api::RegistryMirrorStatus;
 use coral_api::metadata::time;
@@ -17,6 +17,7 @@ use super::board::BoardMirror;
 use super::html::repositories::PER_PAGE as REPOSITORIES;
 use super::images::{PER_PAGE, Shown, ShownImage};
 use super::query::PageQuery;
+use super::storage::{Scrub, Storage};
 
 /// Mirrors told of at once; others are asked for by name.
 const MOST_MIRRORS: usize = 100;
@@ -33,6 +34,12 @@ pub(super) struct StatusAnswer {
     broken_files: BTreeSet<String>,
     mirrors_total: usize,
     mirrors: Vec<MirrorStatus>,
+    /// What is stored and free, if the disk can be looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage: Option<Storage>,
+    /// How the scrub is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scrub: Option<Scrub>,
     repositories: RepositoryNames,
 }
 
@@ -45,6 +52,8 @@ struct RegistryName {
 struct RepositoryNames {
     names: Vec<RepositoryPath>,
     next: Option<RepositoryPath>,
+    /// Bytes that each of them holds.
+    stored: BTreeMap<String, u64>,
 }
 
 /// A mirror with one page of its images.
@@ -119,11 +128,23 @@ pub(super) async fn status(visit: &Visit, query: &PageQuery) -> Result<StatusAns
         broken_files,
         mirrors_total,
         mirrors,
+        storage: api.storage(&visit.reader).await.ok(),
+        scrub: api.scrub(&visit.reader).await.ok(),
         repositories: RepositoryNames {
+            stored: stored(visit, &repositories.names).await,
             next: repositories.next().cloned(),
             names: repositories.names,
         },
     })
+}
+
+async fn stored(visit: &Visit, names: &[RepositoryPath]) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for name in names {
+        let stored = visit.pages.api.stored(&visit.reader, name).await;
+        all.extend(stored.map(|stored| (name.to_string(), stored)));
+    }
+    all
 }
 
 async fn mirror_status(visit: &Visit, mirror: &BoardMirror, query: &PageQuery) -> MirrorStatus {

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::super::observe::Found;
+use super::super::reports::Report;
 use super::*;
 
 fn now() -> Timestamp {
@@ -27,6 +28,7 @@ fn fresh(spec: &Value) -> Observed {
         token_keys: None,
         public: Some(BTreeSet::new()),
         answer: super::super::loaded::Answer::default(),
+        report: Report::default(),
         confirmed: None,
         now: now(),
     }
@@ -555,4 +557,50 @@ fn keys_of_tokens_reach_the_registry_as_a_new_generation_and_stay_while_they_are
         let (keys, generation) = expected;
         assert_eq!(told(&seen), (keys.map(str::to_owned), generation));
     }
+}
+
+#[test]
+fn a_status_says_what_is_stored_and_free_once_the_registry_has_said_it() {
+    let mut seen = running(&json!({}));
+    let unheard = condition(&seen, "StorageAvailable");
+    assert_eq!((&*unheard.0, &*unheard.1), ("Unknown", "NotHeard"));
+    let said = |stored: u64| {
+        let answer = json!({"stored": stored, "uploads": 0, "counted": true, "limit": 1000});
+        serde_json::from_value(answer).unwrap()
+    };
+    seen.report.space = Some(said(600));
+    let status = decide(&seen).outlook.status(&seen.registry, seen.now);
+    let storage = status.storage.clone().unwrap();
+    let figures = (storage.stored.as_deref(), storage.free.as_deref());
+    assert_eq!(figures, (Some("600"), Some("400")));
+    assert_eq!(condition(&seen, "StorageAvailable").0, "True");
+    assert_eq!(condition(&seen, "Degraded").0, "False");
+    // Of a registry that does not answer, the last word stays.
+    let mut registry = seen.registry.as_ref().clone();
+    registry.status = Some(status.clone());
+    seen.registry = Arc::new(registry);
+    seen.report.space = None;
+    let silent = decide(&seen).outlook.status(&seen.registry, seen.now);
+    assert_eq!(silent.storage, status.storage);
+    assert_eq!(condition(&seen, "StorageAvailable").1, "Available");
+    seen.report.space = Some(said(1000));
+    let full = condition(&seen, "StorageAvailable");
+    assert_eq!((&*full.0, &*full.1), ("False", "StorageFull"));
+    assert_eq!(condition(&seen, "Degraded").1, "StorageFull");
+    assert_eq!(condition(&seen, "Ready").0, "True", "what it has is served");
+}
+
+#[test]
+fn content_that_is_damaged_and_not_back_is_for_a_person_to_look_at() {
+    let mut seen = running(&json!({}));
+    let said = json!({"completed": 1000, "open": true, "percent": 37, "readBytes": 5000,
+        "damaged": 1, "missing": 1});
+    seen.report.scrub = serde_json::from_value(said).unwrap();
+    let status = decide(&seen).outlook.status(&seen.registry, seen.now);
+    let scrub = status.scrub.unwrap();
+    assert_eq!((scrub.progress, scrub.missing), (Some(30), Some(1)));
+    let (truth, reason, message) = condition(&seen, "Degraded");
+    assert_eq!((&*truth, &*reason), ("True", "ContentDamaged"));
+    assert!(message.contains("pushed again"), "{message}");
+    assert_eq!(condition(&seen, "Ready").0, "True");
 }

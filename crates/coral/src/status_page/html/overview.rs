@@ -5,7 +5,7 @@ use std::sync::Arc;
 use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
 use maud::{Markup, html};
 
-use super::{badge, failure, frame, maybe_time, none, repositories};
+use super::{badge, failure, frame, maybe_time, none, repositories, storage};
 use crate::status_page::Visit;
 use crate::status_page::api::ApiError;
 use crate::status_page::board::BoardMirror;
@@ -32,6 +32,7 @@ pub(in crate::status_page) async fn page(
         vec![]
     };
     let failures = failures(visit, &mirrors).await;
+    let storage = storage::section(visit).await;
     let content = html! {
         h1 { "Registry " code { (visit.host) } }
         @if !sees_everything {
@@ -45,6 +46,7 @@ pub(in crate::status_page) async fn page(
             @if !failures.is_empty() { (attention(visit, &failures)) }
             (table(visit, &mirrors))
         }
+        (storage)
         section aria-labelledby="repositories" {
             h2 id="repositories" { "Repositories" }
             (listed)

@@ -8,6 +8,7 @@ use super::{frame, none};
 use crate::status_page::Visit;
 use crate::status_page::api::{ApiError, Listed};
 use crate::status_page::query::PageQuery;
+use crate::status_page::words::bytes;
 
 /// Repositories on one page.
 pub(in crate::status_page) const PER_PAGE: usize = 50;
@@ -31,7 +32,10 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
     let (api, reader) = (&visit.pages.api, &visit.reader);
     let listed = api.repositories(reader, last.as_ref(), PER_PAGE).await?;
     let rows: Vec<Markup> = stream::iter(listed.names.clone())
-        .map(|name| async move { row(&name, api.tags(reader, &name, None, FEW).await.ok()) })
+        .map(|name| async move {
+            let stored = api.stored(reader, &name).await;
+            row(&name, stored, api.tags(reader, &name, None, FEW).await.ok())
+        })
         .buffered(AT_ONCE)
         .collect()
         .await;
@@ -40,7 +44,11 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
             p { @if last.is_some() { "No more." } @else { "Nothing here yet." } }
         } @else {
             div.scroll role="region" aria-label="Repositories" tabindex="0" { table {
-                thead { tr { th scope="col" { "Repository" } th scope="col" { "Tags" } } }
+                thead { tr {
+                    th scope="col" { "Repository" }
+                    th.number scope="col" { "Stored" }
+                    th scope="col" { "Tags" }
+                } }
                 tbody { @for row in &rows { (row) } }
             } }
         }
@@ -55,10 +63,11 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
     })
 }
 
-fn row(name: &RepositoryPath, tags: Option<Listed<Tag>>) -> Markup {
+fn row(name: &RepositoryPath, stored: Option<u64>, tags: Option<Listed<Tag>>) -> Markup {
     html! {
         tr {
             th scope="row" { a href={ "/repositories/" (name) } { code { (name) } } }
+            td.number { @if let Some(stored) = stored { (bytes(stored)) } @else { (none()) } }
             td.tags {
                 @match tags {
                     Some(Listed { names, more, .. }) if !names.is_empty() => {

@@ -1,0 +1,42 @@
+//! One question to a Registry: a GET of a small JSON document over TLS, which the controller's own
+//! authority vouches for.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest answer that is read.
+const MOST_BYTES: usize = 4096;
+
+/// Asks; `bundle` are the authorities that are trusted, as PEM.
+pub(super) async fn ask<T: DeserializeOwned>(url: &str, bundle: &str) -> Result<T, String> {
+    let body = tokio::time::timeout(PATIENCE, read(url, bundle)).await;
+    let body = body.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+async fn read(url: &str, bundle: &str) -> Result<Vec<u8>, String> {
+    let wrong = |error: reqwest::Error| coral_rt::error_chain(&error);
+    let trusted = reqwest::Certificate::from_pem_bundle(bundle.as_bytes()).map_err(wrong)?;
+    let client = reqwest::Client::builder()
+        .tls_certs_only(trusted)
+        // The address is one of the cluster's own.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(wrong)?;
+    let mut response = client.get(url).send().await.map_err(wrong)?;
+    if !response.status().is_success() {
+        return Err(format!("HTTP status {}", response.status()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(wrong)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_BYTES {
+            return Err("the answer is too long".to_owned());
+        }
+    }
+    Ok(body)
+}

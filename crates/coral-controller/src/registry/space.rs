@@ -1,0 +1,166 @@
+//! The space of a Registry: what it says of it, and what its status says.
+
+use coral_api::conditions::Truth;
+use coral_api::conditions::kind::STORAGE_AVAILABLE;
+use coral_api::{Quantity, RegistryStatus, RegistryStorageStatus};
+use serde::Deserialize;
+
+/// Space is low when less than a tenth is left, or than this where a tenth is more.
+const MOST_LOW: u64 = 10 << 30;
+/// A full storage stays `StorageFull` until a hundredth is left, or this where a hundredth is more:
+/// what a collection frees and a mirror fills again is no change.
+const MOST_FULL: u64 = 1 << 30;
+
+/// What a Registry says of its storage, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Space {
+    stored: u64,
+    uploads: u64,
+    /// Whether all that is stored is counted; until then `stored` is too low.
+    counted: bool,
+    limit: Option<u64>,
+    disk: Option<u64>,
+    free: Option<u64>,
+    min_free: Option<u64>,
+}
+
+/// How much room there is; the later, the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Available,
+    Low,
+    Full,
+}
+
+/// What a status says of the storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Storage {
+    pub(super) level: Level,
+    pub(super) status: RegistryStorageStatus,
+}
+
+impl Space {
+    /// What a status says of it after the one `before`.
+    pub(super) fn storage(&self, before: Option<&RegistryStatus>) -> Storage {
+        let level = self.level(Level::of(before));
+        let before = before.and_then(|status| status.storage.as_ref());
+        let stored = before.and_then(|before| before.stored.as_deref());
+        let free = before.and_then(|before| before.free.as_deref());
+        let used = self.stored.saturating_add(self.uploads);
+        let left = self.bounds().map(|(left, _)| left).min();
+        Storage {
+            level,
+            status: RegistryStorageStatus {
+                stored: if self.counted {
+                    Some(settled(stored, used))
+                } else {
+                    stored.map(str::to_owned)
+                },
+                free: left.map(|left| settled(free, left)),
+            },
+        }
+    }
+
+    /// Of each bound, the bytes that are left and all that there are.
+    fn bounds(&self) -> impl Iterator<Item = (u64, u64)> {
+        let used = self.stored.saturating_add(self.uploads);
+        let of_limit = self.limit.map(|limit| (limit.saturating_sub(used), limit));
+        let floor = self.min_free.unwrap_or(0);
+        let above_floor = |bytes: u64| bytes.saturating_sub(floor);
+        let disk = self.free.zip(self.disk);
+        let of_disk = disk.map(|(free, disk)| (above_floor(free), above_floor(disk)));
+        of_limit.into_iter().chain(of_disk)
+    }
+
+    fn level(&self, before: Level) -> Level {
+        let levels = self.bounds().map(|(left, all)| level(left, all, before));
+        let level = levels.max().unwrap_or(Level::Available);
+        // What is not counted yet looks like room.
+        if self.counted {
+            level
+        } else {
+            level.max(before)
+        }
+    }
+}
+
+/// The better levels begin farther away from where the worse ones do, so that none of them comes and
+/// goes.
+fn level(left: u64, all: u64, before: Level) -> Level {
+    let full = if before == Level::Full {
+        (all / 100).min(MOST_FULL)
+    } else {
+        0
+    };
+    let low = (all / 10).min(MOST_LOW);
+    let low = if before >= Level::Low {
+        low + low / 4
+    } else {
+        low
+    };
+    match left {
+        left if left <= full => Level::Full,
+        left if left < low => Level::Low,
+        _ => Level::Available,
+    }
+}
+
+/// The amount in words; those `before` for a difference of less than 2 %, so that a status is not
+/// written for every blob.
+fn settled(before: Option<&str>, bytes: u64) -> String {
+    let known = before.and_then(|before| Some((before, Quantity::parse(before).ok()?.get())));
+    match known {
+        Some((before, known)) if known != 0 && bytes.abs_diff(known) < known.div_ceil(50) => {
+            before.to_owned()
+        }
+        _ => Quantity::from_bytes(bytes).rounded(),
+    }
+}
+
+impl Level {
+    /// What a status said.
+    pub(super) fn of(status: Option<&RegistryStatus>) -> Self {
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        let mut conditions = conditions.into_iter().flatten();
+        let said = conditions.find(|condition| condition.type_ == STORAGE_AVAILABLE);
+        let reason = said.map(|condition| condition.reason.as_str());
+        let levels = [Self::Low, Self::Full];
+        let found = levels.into_iter().find(|it| Some(it.reason()) == reason);
+        found.unwrap_or(Self::Available)
+    }
+
+    /// Whether pushes are taken.
+    pub(super) fn truth(self) -> Truth {
+        Truth::from(self != Self::Full)
+    }
+
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Available => "Available",
+            Self::Low => "SpaceLow",
+            Self::Full => "StorageFull",
+        }
+    }
+}
+
+impl Storage {
+    /// The message of the condition `StorageAvailable`.
+    pub(super) fn message(&self) -> String {
+        let stored = self.status.stored.as_deref().unwrap_or("an unknown amount");
+        let left = match &self.status.free {
+            Some(free) => format!("{stored} stored, {free} can still be pushed"),
+            None => format!("{stored} stored"),
+        };
+        let advice = "delete images, whose space is free after the next garbage collection, raise \
+             spec.storage.limit, or give the registry a larger volume";
+        match self.level {
+            Level::Available => left,
+            Level::Low => format!("{left}: {advice} before pushes are refused"),
+            Level::Full => format!("pushes are refused and mirrors wait ({left}): {advice}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
