@@ -28,7 +28,7 @@ use coral_image::{Host, Repository, destination_path};
 use coral_mirror::{
     Completeness, Destination, Engine, EngineLimits, Fleet, InProcess, Member, Prepared, Subject,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::ObjectKey;
 use crate::api::Writer;
@@ -57,6 +57,12 @@ pub(crate) struct MirrorPart {
     held: Held,
     probes: Probes,
 }
+
+/// After the name of a mirror that does not run, where it holds places.
+const HELD: &str = " (held)";
+/// A mirror by an address that has copied nothing for so long does not keep others from deleting
+/// tags. Until then it may be one that was restored from a backup, and has tags from before.
+const SETTLED: SignedDuration = SignedDuration::from_hours(24);
 
 /// Places at destinations that are held.
 type Held = BTreeMap<String, (Destination, Vec<Repository>)>;
@@ -122,6 +128,7 @@ impl Part for MirrorPart {
         seen.unguarded.clone_from(&self.guard.failure);
         self.notice_ready(&seen);
         let verdicts = verdict::decide(&mirrors, &seen);
+        self.fleet.engine().set_empty(empty(&mirrors, now));
         self.supervise(&mirrors, &verdicts);
         self.publish_public_paths(&mirrors);
         let mut wake = Wake::at(self.guard.next());
@@ -166,7 +173,7 @@ impl MirrorPart {
         let mut held = Held::new();
         for (key, verdict) in verdicts {
             let mut keep_places =
-                || held.insert(format!("{key} (held)"), places(key, &mirrors[key]));
+                || held.insert(format!("{key}{HELD}"), places(key, &mirrors[key]));
             match verdict {
                 Verdict::Run { prepared, .. } => {
                     members.push(self.member(key, prepared, mirrors));
@@ -252,6 +259,26 @@ impl MirrorPart {
             unknown: broken.map(|key| key.namespace).collect(),
         });
     }
+}
+
+/// The mirrors that write to an address and have never held an image there, by the names that they
+/// have while they run and while they do not. What counts is what their statuses say, which only the
+/// controller writes.
+fn empty(mirrors: &Snapshot<RegistryMirror>, now: Timestamp) -> BTreeSet<String> {
+    let is_empty = |mirror: &RegistryMirror| {
+        let created = mirror.metadata.creation_timestamp.as_ref();
+        let is_settled = created.is_some_and(|at| now.duration_since(at.0) >= SETTLED);
+        // Without a word of the controller nothing is known of it.
+        let has_none = mirror.status.as_ref().is_some_and(|status| {
+            let counts = [status.mirrored, status.bytes_copied].into_iter().flatten();
+            status.conditions.is_some() && counts.max().unwrap_or(0) == 0
+        });
+        mirror.spec.registry.name.is_none() && is_settled && has_none
+    };
+    let empty = mirrors.iter().filter(|(_, mirror)| is_empty(mirror));
+    empty
+        .flat_map(|(key, _)| [key.to_string(), format!("{key}{HELD}")])
+        .collect()
 }
 
 /// The sources of a mirror as far as its object names them, whatever else is wrong with it.

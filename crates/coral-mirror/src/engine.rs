@@ -3,7 +3,7 @@
 //! Nothing below imports this module: workers and mirrors know the traits [`Queue`], [`Results`]
 //! and [`AccessSource`] only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coral_image::{Repository, RepositoryPath};
@@ -198,6 +198,14 @@ impl<Q: Queue + Results> Engine<Q> {
         self.wiring
             .claims
             .send_modify(|claims| claims.set_incomplete(incomplete));
+    }
+
+    /// Says which mirrors have never held an image: others do not wait for what they want. Give
+    /// those alone of which it is sure: what such a mirror holds all the same may be deleted.
+    pub fn set_empty(&self, mirrors: BTreeSet<String>) {
+        self.wiring
+            .claims
+            .send_if_modified(|claims| claims.set_empty(mirrors));
     }
 
     /// What the running mirror of this name knows of its images; `None` if there is none.

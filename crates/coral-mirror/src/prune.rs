@@ -59,6 +59,8 @@ pub(crate) enum Wishes {
 pub(crate) struct Claims {
     mirrors: BTreeMap<String, Claimed>,
     incomplete: bool,
+    /// Mirrors that never held anything.
+    empty: BTreeSet<String>,
 }
 
 /// What one mirror wants.
@@ -66,6 +68,9 @@ pub(crate) struct Claims {
 struct Claimed {
     destination: Destination,
     places: Vec<(Repository, Claim)>,
+    /// Whether it wanted something since the process began: it may have copied it, whatever is
+    /// written of it elsewhere.
+    has_wanted: bool,
 }
 
 impl Claims {
@@ -80,9 +85,11 @@ impl Claims {
             .into_iter()
             .map(|repository| (repository, Claim::NotYet));
         let places = places.collect();
+        let before = self.mirrors.get(mirror);
         let claimed = Claimed {
             destination,
             places,
+            has_wanted: before.is_some_and(|before| before.has_wanted),
         };
         self.mirrors.insert(mirror.to_owned(), claimed);
     }
@@ -90,6 +97,14 @@ impl Claims {
     /// Whether mirrors exist of which nothing is known.
     pub(crate) fn set_incomplete(&mut self, incomplete: bool) {
         self.incomplete = incomplete;
+    }
+
+    /// These mirrors, or some that are to come, have never held an image and so have none to lose:
+    /// what they want counts once they know it, and is not waited for. Whether that is new.
+    pub(crate) fn set_empty(&mut self, mirrors: BTreeSet<String>) -> bool {
+        let is_new = self.empty != mirrors;
+        self.empty = mirrors;
+        is_new
     }
 
     /// A mirror knows what it wants of the repository that it announced at this place. Whether
@@ -104,10 +119,13 @@ impl Claims {
     }
 
     fn set(&mut self, mirror: &str, place: usize, claim: Claim) -> bool {
-        let claimed = self.mirrors.get_mut(mirror);
-        let Some((_, known)) = claimed.and_then(|claimed| claimed.places.get_mut(place)) else {
+        let Some(claimed) = self.mirrors.get_mut(mirror) else {
             return false;
         };
+        let Some((_, known)) = claimed.places.get_mut(place) else {
+            return false;
+        };
+        claimed.has_wanted |= matches!(&claim, Claim::Known(wanted) if !wanted.is_empty());
         let is_new = *known != claim;
         *known = claim;
         is_new
@@ -118,16 +136,44 @@ impl Claims {
         self.mirrors.remove(mirror);
     }
 
+    /// The mirror that could not say what it wants of a repository of this registry, if there is
+    /// one: because of it, no tag is deleted there.
+    pub(crate) fn held_by(
+        &self,
+        destination: &Destination,
+        repository: &Repository,
+    ) -> Option<&str> {
+        let mut claims = self.claims(destination, repository);
+        claims
+            .find(|(_, claim)| **claim == Claim::Unknown)
+            .map(|(mirror, _)| mirror)
+    }
+
+    /// The claims that count for a repository of this registry, with the mirrors that make them.
+    fn claims<'s>(
+        &'s self,
+        destination: &Destination,
+        repository: &Repository,
+    ) -> impl Iterator<Item = (&'s str, &'s Claim)> {
+        let (mirrors, empty) = (self.mirrors.iter(), &self.empty);
+        let same = mirrors.filter(move |(_, claimed)| claimed.destination.may_be(destination));
+        let places = same.flat_map(move |(mirror, claimed)| {
+            let is_empty = empty.contains(mirror) && !claimed.has_wanted;
+            let places = claimed.places.iter();
+            places.map(move |(place, claim)| (mirror.as_str(), is_empty, place, claim))
+        });
+        let here = places.filter(move |(_, _, place, _)| place.path() == repository.path());
+        here.filter(|(_, is_empty, _, claim)| !is_empty || matches!(claim, Claim::Known(_)))
+            .map(|(mirror, _, _, claim)| (mirror, claim))
+    }
+
     /// What all of them want of a repository of this registry. Registries are taken for one whatever
     /// they are called, but for Registry objects: a host has many names, and what is kept in vain
     /// does no harm.
     pub(crate) fn of(&self, destination: &Destination, repository: &Repository) -> Wishes {
         let mut together = BTreeSet::new();
         let mut not_yet = false;
-        let same = |claimed: &&Claimed| claimed.destination.may_be(destination);
-        let all = self.mirrors.values().filter(same);
-        let all = all.flat_map(|claimed| &claimed.places);
-        for (_, claim) in all.filter(|(claimed, _)| claimed.path() == repository.path()) {
+        for (_, claim) in self.claims(destination, repository) {
             match claim {
                 Claim::Unknown => return Wishes::Unknown,
                 Claim::NotYet => not_yet = true,
@@ -360,6 +406,42 @@ mod tests {
         assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1"])));
         claims.announce("c/m", Destination::Anywhere, [app.clone()]);
         assert_eq!(claims.of(&ours, &app), Wishes::NotYet);
+    }
+
+    /// Regression: a mirror by an address that never copied anything kept all mirrors of its sources
+    /// from deleting tags, for as long as its object was there.
+    #[test]
+    fn what_a_mirror_that_never_held_anything_wants_counts_once_it_is_known() {
+        let ours = Destination::Named(Host::parse("reg.a.svc:5000").unwrap());
+        let app = repository("reg.a.svc:5000/quay.io/app");
+        let mut claims = Claims::default();
+        claims.announce("a/m", ours.clone(), [app.clone()]);
+        claims.known("a/m", 0, wanted(&["1"]));
+        claims.announce("tenant/m", Destination::Anywhere, [app.clone()]);
+        claims.unknown("tenant/m", 0);
+        assert_eq!(claims.of(&ours, &app), Wishes::Unknown);
+        assert_eq!(claims.held_by(&ours, &app), Some("tenant/m"));
+        let empty = BTreeSet::from(["tenant/m".to_owned()]);
+        assert!(claims.set_empty(empty.clone()) && !claims.set_empty(empty));
+        assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1"])));
+        assert_eq!(claims.held_by(&ours, &app), None);
+        claims.known("tenant/m", 0, wanted(&["2"]));
+        assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1", "2"])));
+    }
+
+    /// What it copied since may not stand in its status yet: a server that takes no writes must not
+    /// cost an image.
+    #[test]
+    fn a_mirror_that_wanted_something_is_waited_for_whatever_its_status_says() {
+        let app = repository("reg.a.svc:5000/quay.io/app");
+        let mut claims = Claims::default();
+        claims.announce("tenant/m", Destination::Anywhere, [app.clone()]);
+        claims.set_empty(BTreeSet::from(["tenant/m".to_owned()]));
+        claims.known("tenant/m", 0, wanted(&["2"]));
+        claims.unknown("tenant/m", 0);
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
+        claims.announce("tenant/m", Destination::Anywhere, [app.clone()]);
+        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::NotYet);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Everything is keyed by name: a list of repositories that was reordered meanwhile does no harm.
 
+use std::collections::BTreeMap;
+
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::{MirroredRepository, PruningStatus};
 use jiff::Timestamp;
@@ -22,6 +24,9 @@ pub struct Snapshot {
     pub pruned: u64,
     /// Whether tags are deleted at present.
     pub pruning: PruningStatus,
+    /// Repositories of which no tag is deleted, each with the mirror that cannot say what it wants of
+    /// the same repository.
+    pub held_back: BTreeMap<String, String>,
     /// The repositories, each once, in the order of their names. `images` is absent while the
     /// repository was never listed, and `visibility` and `loaded` are not known here. A repository
     /// that is missing, or was neither listed nor failed, is listed at once.

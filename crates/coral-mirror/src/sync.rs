@@ -15,7 +15,7 @@ mod turns;
 mod upkeep;
 mod verdict;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,6 +131,8 @@ struct Driver<Q: Queue> {
     /// Repositories to be pruned as soon as all wishes for them are known.
     to_prune: BTreeSet<usize>,
     pruning: BTreeSet<usize>,
+    /// Repositories of which no tag is deleted, by the mirror that cannot say what it wants of it.
+    held_back: BTreeMap<usize, String>,
     /// What the last pass would have deleted and did not, being so much.
     doubted: HashMap<usize, Vec<Tag>>,
     /// Whether tags are deleted.
@@ -181,6 +183,7 @@ impl<Q: Queue> Driver<Q> {
             claims,
             to_prune: BTreeSet::new(),
             pruning: BTreeSet::new(),
+            held_back: BTreeMap::new(),
             doubted: HashMap::new(),
             guard,
             room: RoomWatch::default(),
@@ -237,8 +240,17 @@ impl<Q: Queue> Driver<Q> {
         Snapshot {
             next_pass: self.next_pass,
             pruning: self.guard.status(),
+            held_back: self.held_back(),
             ..self.ledger.snapshot(&self.mirror.settings.repositories)
         }
+    }
+
+    fn held_back(&self) -> BTreeMap<String, String> {
+        let settings = &self.mirror.settings.repositories;
+        let held_back = self.held_back.iter();
+        held_back
+            .map(|(repository, by)| (settings[*repository].repository.to_string(), by.clone()))
+            .collect()
     }
 
     fn summary(&mut self, now: Timestamp) -> Summary {

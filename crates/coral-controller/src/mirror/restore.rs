@@ -54,6 +54,7 @@ pub(super) fn snapshot(
             .unwrap_or(0),
         pruned: 0,
         pruning: pruning(mirror, status),
+        held_back: BTreeMap::new(),
         repositories: status.repositories.clone().unwrap_or_default(),
         is_memory: false,
         images: images.collect(),

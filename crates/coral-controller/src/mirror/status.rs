@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::conflicts::Conflict;
-use super::sources;
 use super::verdict::Trouble;
+use super::{HELD, sources};
 use crate::ObjectKey;
 use crate::store::Snapshot;
 
@@ -337,7 +337,7 @@ fn sayings(
         progressing,
         degraded,
         source_gone(input.snapshot, counted),
-        prune_paused(counted),
+        prune_paused(input.snapshot, counted),
     ]
 }
 
@@ -368,12 +368,16 @@ fn source_gone(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus
 }
 
 /// Whether tags are deleted at present.
-fn prune_paused(counted: &RegistryMirrorStatus) -> Said {
+fn prune_paused(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus) -> Said {
     let paused = counted.pruning.filter(|pruning| pruning.paused);
-    let (reason, message) = match paused {
-        Some(PruningStatus {
-            counted: vanished, ..
-        }) => (
+    let held_back = snapshot.held_back.first_key_value();
+    let (reason, message) = match (paused, held_back) {
+        (
+            Some(PruningStatus {
+                counted: vanished, ..
+            }),
+            _,
+        ) => (
             "ManyVanished",
             format!(
                 "more than a fifth of the images vanished at their sources in one pass, and \
@@ -383,11 +387,20 @@ fn prune_paused(counted: &RegistryMirrorStatus) -> Said {
                 annotation::CONFIRM_PRUNE,
             ),
         ),
-        None => ("NotPaused", String::new()),
+        (None, Some((repository, by))) => (
+            "WaitsForMirror",
+            format!(
+                "no tag of {repository} is deleted ({} repositories in all): RegistryMirror {} \
+                 names it too, and could not say which of its tags it wants",
+                snapshot.held_back.len(),
+                by.trim_end_matches(HELD)
+            ),
+        ),
+        (None, None) => ("NotPaused", String::new()),
     };
     Said {
         kind: PRUNE_PAUSED,
-        truth: paused.is_some().into(),
+        truth: (reason != "NotPaused").into(),
         reason,
         message,
     }

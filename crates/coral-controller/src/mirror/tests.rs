@@ -176,6 +176,7 @@ fn snapshot(images: Vec<MirroredImage>) -> coral_mirror::Snapshot {
         moved: 7,
         pruned: 0,
         pruning: PruningStatus::default(),
+        held_back: BTreeMap::new(),
         is_memory: false,
         repositories: vec![MirroredRepository {
             name: "quay.io/a/b".to_owned(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use coral_api::VerifyBy;
-use coral_image::{Digest, Version};
+use coral_image::{Digest, Repository, Version};
 use futures::FutureExt;
 
 use super::guard::Judgement;
@@ -14,7 +14,7 @@ use crate::expand::Wanted;
 use crate::inspect::Confirmation;
 use crate::outcome::Failure;
 use crate::progress::{Event, Key, chain};
-use crate::prune::{Caution, PruneError, Pruned, Wishes, prune};
+use crate::prune::{Caution, Destination, PruneError, Pruned, Wishes, prune};
 use crate::queue::Queue;
 use crate::state::{Cause, Until};
 use crate::verify::verify;
@@ -140,13 +140,13 @@ impl<Q: Queue> Driver<Q> {
             let wanted = match wishes {
                 Wishes::NotYet => continue,
                 Wishes::Unknown => {
-                    tracing::info!(repository = %place, "not pruned: not every mirror could say what it wants of it");
-                    self.to_prune.remove(&repository);
+                    self.hold_back(repository, &destination, place);
                     continue;
                 }
                 Wishes::Known(wanted) => wanted,
             };
             self.to_prune.remove(&repository);
+            self.held_back.remove(&repository);
             self.pruning.insert(repository);
             let destination = self.mirror.access.destination(place).endpoint;
             let settings = settings.clone();
@@ -159,6 +159,23 @@ impl<Q: Queue> Driver<Q> {
                 .boxed(),
             );
         }
+    }
+
+    /// Deletes no tag of a repository, since it is not known what every mirror wants of it.
+    fn hold_back(&mut self, repository: usize, destination: &Destination, place: &Repository) {
+        self.to_prune.remove(&repository);
+        let by = self
+            .claims
+            .borrow()
+            .held_by(destination, place)
+            .map(str::to_owned);
+        let mirror = by.as_deref().unwrap_or("one that cannot be read");
+        tracing::info!(repository = %place, mirror, "not pruned: a mirror could not say what it wants of it");
+        // With the name of a mirror, a person can do something about it.
+        match by {
+            Some(by) => self.held_back.insert(repository, by),
+            None => self.held_back.remove(&repository),
+        };
     }
 
     /// Whether tags may be deleted, as far as that hangs on how many images vanished.

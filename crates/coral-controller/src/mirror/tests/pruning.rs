@@ -1,5 +1,6 @@
 //! When a mirror that deletes no tags goes on, and what is said meanwhile.
 
+use coral_api::metadata::time;
 use coral_api::names::annotation;
 
 use super::*;
@@ -91,4 +92,57 @@ fn the_annotation_of_a_mirror_confirms_the_number_that_it_has() {
     }
     mirror.metadata.annotations = None;
     assert_eq!(restore::confirmed(&mirror), None);
+}
+
+/// Regression: no condition said by whom tags were kept from being deleted.
+#[test]
+fn a_mirror_that_deletes_no_tags_because_of_another_names_it() {
+    let mirror = mirror("m", OLD, &spec("quay.io/a/b"));
+    let mut held = snapshot(vec![]);
+    let by = ("quay.io/a/b".to_owned(), "tenant/m (held)".to_owned());
+    held.held_back = BTreeMap::from([by]);
+    let status = status_of(&mirror, &held, true, 10);
+    let said = status::began(None, &status, PRUNE_PAUSED).unwrap();
+    assert_eq!(said.reason, "WaitsForMirror");
+    let expected = "no tag of quay.io/a/b is deleted (1 repositories in all): RegistryMirror tenant/m \
+                    names it too, and could not say which of its tags it wants";
+    assert_eq!(said.message, expected);
+}
+
+#[test]
+fn a_mirror_by_an_address_that_never_held_anything_is_empty_after_a_day() {
+    let day = 86_400;
+    let address = json!({"registry": {"host": "reg.a.svc", "port": 5000}, "repositories": []});
+    let made = |status: Option<RegistryMirrorStatus>, spec: &Value| {
+        let mut mirror = mirror("m", OLD, spec);
+        mirror.metadata.creation_timestamp = Some(time(at(0)));
+        mirror.status = status;
+        all([mirror])
+    };
+    let is_empty = |mirrors: &Snapshot<RegistryMirror>, now| {
+        !crate::mirror::empty(mirrors, at(now)).is_empty()
+    };
+    let holding = |mirrored, bytes_copied| RegistryMirrorStatus {
+        mirrored: Some(mirrored),
+        bytes_copied: Some(bytes_copied),
+        conditions: Some(vec![]),
+        ..RegistryMirrorStatus::default()
+    };
+    for (status, now, expected) in [
+        (None, day, false),
+        (Some(RegistryMirrorStatus::default()), day, false),
+        (Some(holding(0, 0)), day - 1, false),
+        (Some(holding(0, 0)), day, true),
+        (Some(holding(1, 0)), day, false),
+        (Some(holding(0, 1)), day, false),
+    ] {
+        let mirrors = made(status, &address);
+        assert_eq!(is_empty(&mirrors, now), expected, "{now}");
+    }
+    assert!(
+        !is_empty(&made(Some(holding(0, 0)), &spec("quay.io/a/b")), day),
+        "a Registry"
+    );
+    let names = crate::mirror::empty(&made(Some(holding(0, 0)), &address), at(day));
+    assert_eq!(names, ["a/m", "a/m (held)"].map(str::to_owned).into());
 }

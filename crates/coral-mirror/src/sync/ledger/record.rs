@@ -40,6 +40,7 @@ impl Ledger {
             moved: self.moved,
             pruned: self.pruned as u64,
             pruning: PruningStatus::default(),
+            held_back: BTreeMap::new(),
             is_memory: false,
             repositories: self.repositories(settings),
             images: self
