@@ -43,6 +43,7 @@ mod layout;
 mod location;
 mod open_uploads;
 mod options;
+mod page_sizes;
 mod probe;
 mod rate_limit;
 mod redacted;

@@ -38,6 +38,7 @@ use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
 use crate::options::ClientOptions;
+use crate::page_sizes::PageSizes;
 use crate::rate_limit::RateLimits;
 
 /// More hops than any registry needs.
@@ -115,6 +116,7 @@ pub(crate) struct Transport {
     connections: Connections,
     loopback: Loopback,
     pub(crate) rate_limits: RateLimits,
+    pub(crate) page_sizes: PageSizes,
     pub(crate) stall: Duration,
     pub(crate) connect_timeout: Duration,
 }
@@ -126,6 +128,7 @@ impl Transport {
             connect_timeout: options.connect_timeout,
             rate_limits: RateLimits::default(),
             loopback: Loopback::default(),
+            page_sizes: PageSizes::default(),
             connections: Connections::new(options)?,
         })
     }

@@ -17,6 +17,10 @@ use crate::error::Error;
 use crate::location;
 use crate::transport::{Body, Response, authority_of};
 
+/// Places that a session remembers. A registry chooses where it leads to, so without a bound it
+/// could fill the memory; what is forgotten costs one more request.
+const MOST_PLACES: usize = 64;
+
 /// What each repository elsewhere took last, by its address without what is read there.
 pub(crate) type Known = HashMap<String, HeaderValue>;
 
@@ -40,6 +44,9 @@ impl Elsewhere {
     fn remember(&self, url: &Url, header: HeaderValue) {
         if let Some(place) = place_of(url) {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= MOST_PLACES && !known.contains_key(&place) {
+                known.clear();
+            }
             known.insert(place, header);
         }
     }
@@ -194,6 +201,19 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_that_a_registry_leads_to_are_remembered_up_to_a_bound() {
+        let elsewhere = Elsewhere::default();
+        let count = || elsewhere.0.lock().unwrap().len();
+        for n in 0..10 * MOST_PLACES {
+            let url = Url::parse(&format!("https://b/v2/x{n}/blobs/d")).unwrap();
+            elsewhere.remember(&url, HeaderValue::from_static("Bearer x"));
+            let place = place_of(&url).unwrap();
+            assert!(elsewhere.0.lock().unwrap().contains_key(&place), "{n}");
+            assert!(count() <= MOST_PLACES, "{n}");
+        }
+    }
 
     #[test]
     fn a_place_is_a_repository_of_one_origin() {

@@ -39,9 +39,18 @@ impl RepositoryClient {
         let first = url.clone();
         let mut pages = Pages::new(url);
         let mut found = Found::default();
+        let (sizes, host) = (&self.session.transport.page_sizes, self.repository.host());
+        // The number of names on the page before.
+        let mut before = 0;
         while let Some(url) = pages.next() {
             let (names, link) = match self.tag_page(url, &asked, &mut pages).await {
-                Ok((names, _)) if pages.asks_guess && !found.lacks_one_of(&names) => break,
+                Ok((names, _)) if pages.asks_guess && !found.lacks_one_of(&names) => {
+                    // One that gives the same page again may not know `last`, and prove nothing.
+                    if names.is_empty() {
+                        sizes.saw_whole(host.as_str(), before);
+                    }
+                    break;
+                }
                 Ok(page) => page,
                 Err(error) if pages.asks_guess => {
                     tracing::debug!(%error, "no page follows the last one that has a full size");
@@ -50,13 +59,21 @@ impl RepositoryClient {
                 Err(error) => return Err(error),
             };
             link?;
-            let may_be_cut = found.lacks_one_of(&names) && pages.may_be_cut(names.len());
+            if pages.asks_guess {
+                sizes.saw_cut(host.as_str(), before);
+            }
+            if pages.is_linked_on() {
+                sizes.saw_cut(host.as_str(), names.len());
+            }
+            let may_be_cut = found.lacks_one_of(&names)
+                && pages.may_be_cut(names.len())
+                && !sizes.is_whole(host.as_str(), names.len());
             found.take_in(&names);
             if found.count() > MAX_TAGS {
                 let text = format!("more than {MAX_TAGS} tags");
-                let host = self.repository.host();
                 return Err(Error::new(host, &asked, Problem::Permanent(text)));
             }
+            before = names.len();
             if let Some(last) = names.last().filter(|_| may_be_cut) {
                 pages.look_further(&first, last);
             }
@@ -218,6 +235,11 @@ impl Pages {
     /// Whether no page has been asked for but the first.
     pub(super) fn is_first(&self) -> bool {
         self.seen.len() <= 1
+    }
+
+    /// Whether the page that was read last named the next one.
+    fn is_linked_on(&self) -> bool {
+        matches!(self.next, Some(Next::Named(_)))
     }
 
     /// Whether a page of so many names may have been cut at its end, though no `Link` says so:

@@ -83,6 +83,47 @@ async fn a_page_of_any_size_without_a_link_is_not_the_end_of_the_list() {
     assert_eq!(registry.requests().len(), 4);
 }
 
+/// Regression: each look at a repository cost two requests, of which some sources count every one.
+#[tokio::test]
+async fn a_host_that_gave_a_larger_page_whole_is_not_asked_for_more() {
+    let registry = registry_with_tags(6, 100).await;
+    let client = anonymous(&registry);
+    assert_eq!(client.tags().await.unwrap().len(), 7);
+    assert_eq!(registry.requests().len(), 2);
+    assert_eq!(client.tags().await.unwrap().len(), 7);
+    assert_eq!(registry.requests().len(), 3);
+    // A larger page is doubted again.
+    let more = (0..20).fold(image(), |built, n| built.tagged(&format!("v{n}")));
+    registry.load(PATH, &more);
+    assert_eq!(client.tags().await.unwrap().len(), 21);
+    assert_eq!(registry.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn what_was_seen_of_a_host_that_cuts_its_pages_is_forgotten() {
+    let registry = registry_with_tags(0, 10).await;
+    let client = anonymous(&registry);
+    let listed = async |answers: Vec<(&str, Effect)>| {
+        registry.clear_faults();
+        for (path, answer) in answers {
+            registry.fault(Fault::new(answer).path(path));
+        }
+        client.tags().await.unwrap().len()
+    };
+    let whole = vec![("last=", page(0..0, None)), ("", page(0..4, None))];
+    assert_eq!(listed(whole).await, 4);
+    let linked = page(0..4, Some("n=1000&last=v3"));
+    let linked = vec![("last=", page(4..6, None)), ("", linked)];
+    assert_eq!(listed(linked).await, 6);
+    // A proxy drops the link from now on.
+    let dropped = vec![
+        ("last=v5", page(0..0, None)),
+        ("last=v3", page(4..6, None)),
+        ("", page(0..4, None)),
+    ];
+    assert_eq!(listed(dropped).await, 6);
+}
+
 /// A registry without pages gives the same list again, and that is its end.
 #[tokio::test]
 async fn a_registry_that_knows_no_pages_is_read_to_its_end() {

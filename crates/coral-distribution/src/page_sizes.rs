@@ -1,0 +1,92 @@
+//! How many tags registries put on a page, as far as it was seen: a page that may have been cut at
+//! its end costs another request, which a registry of small repositories need not be asked each time.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Hosts that are remembered.
+const MAX_HOSTS: usize = 1000;
+/// A registry may be set up anew, with smaller pages.
+const TRUSTED_FOR: Duration = Duration::from_hours(24);
+
+/// Of each host, by its name: the largest page that was seen whole, and when.
+#[derive(Debug, Default)]
+pub(crate) struct PageSizes(Mutex<HashMap<String, (usize, Instant)>>);
+
+impl PageSizes {
+    /// Whether a page of so many names was not cut: the host gave one as large, or larger, and then
+    /// said that nothing follows it.
+    pub(crate) fn is_whole(&self, host: &str, names: usize) -> bool {
+        let known = self.lock();
+        let whole = known.get(host);
+        whole.is_some_and(|(whole, at)| names <= *whole && at.elapsed() < TRUSTED_FOR)
+    }
+
+    /// Nothing followed a page of so many names: the host was asked for what comes behind it, and
+    /// named none.
+    pub(crate) fn saw_whole(&self, host: &str, names: usize) {
+        let mut known = self.lock();
+        if known.len() >= MAX_HOSTS && !known.contains_key(host) {
+            known.clear();
+        }
+        let now = Instant::now();
+        let (whole, at) = known.entry(host.to_owned()).or_insert((names, now));
+        if names >= *whole || at.elapsed() >= TRUSTED_FOR {
+            (*whole, *at) = (names, now);
+        }
+    }
+
+    /// Others followed a page of so many names, so one as large says nothing of the end.
+    pub(crate) fn saw_cut(&self, host: &str, names: usize) {
+        let mut known = self.lock();
+        if known.get(host).is_some_and(|(whole, _)| *whole >= names) {
+            known.remove(host);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (usize, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_whole_that_is_no_larger_than_one_that_was() {
+        let sizes = PageSizes::default();
+        assert!(!sizes.is_whole("a", 1));
+        sizes.saw_whole("a", 40);
+        sizes.saw_whole("a", 7);
+        assert!(sizes.is_whole("a", 40) && sizes.is_whole("a", 1));
+        assert!(!sizes.is_whole("a", 41) && !sizes.is_whole("b", 1));
+        sizes.saw_cut("a", 50);
+        assert!(sizes.is_whole("a", 40));
+        sizes.saw_cut("a", 40);
+        assert!(!sizes.is_whole("a", 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_is_trusted_for_a_day() {
+        let sizes = PageSizes::default();
+        sizes.saw_whole("a", 40);
+        tokio::time::advance(TRUSTED_FOR).await;
+        assert!(!sizes.is_whole("a", 1));
+        sizes.saw_whole("a", 3);
+        assert!(sizes.is_whole("a", 3) && !sizes.is_whole("a", 4));
+    }
+
+    #[test]
+    fn hosts_are_remembered_up_to_a_bound() {
+        let sizes = PageSizes::default();
+        for n in 0..3 * MAX_HOSTS {
+            sizes.saw_whole(&n.to_string(), 1);
+        }
+        assert!(sizes.lock().len() <= MAX_HOSTS);
+        assert!(sizes.is_whole(&(3 * MAX_HOSTS - 1).to_string(), 1));
+    }
+}
