@@ -61,10 +61,10 @@ pub use problem::Problem;
 pub use quantity::{Quantity, QuantityError};
 pub use registry::{
     AuthSettings, CollectionSettings, EmptyDir, GrantSettings, Grantees, HostPath, HtpasswdSource,
-    ImageVolume, LimitSettings, PullRule, PushRule, Registry, RegistryAuth, RegistryBuilds,
-    RegistryCollection, RegistryLimits, RegistryScrub, RegistryScrubStatus, RegistrySettings,
-    RegistrySpec, RegistryStatus, RegistryStorage, RegistryStorageStatus, RegistryTls,
-    ScrubSettings, SpaceSettings, StorageSettings,
+    ImageVolume, LayoutSettings, LimitSettings, PullRule, PushRule, Registry, RegistryAuth,
+    RegistryBuilds, RegistryCollection, RegistryLimits, RegistryScrub, RegistryScrubStatus,
+    RegistrySettings, RegistrySpec, RegistryStatus, RegistryStorage, RegistryStorageStatus,
+    RegistryTls, ScrubSettings, SpaceSettings, StorageSettings,
 };
 pub use registry_mirror::{
     Cadence, Drift, DriftPolicy, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits,

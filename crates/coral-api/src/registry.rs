@@ -26,8 +26,8 @@ use crate::rules;
 pub use collection::{CollectionSettings, RegistryCollection};
 pub use scrub::{RegistryScrub, ScrubSettings};
 pub use settings::{
-    AuthSettings, GrantSettings, Grantees, LimitSettings, RegistrySettings, SpaceSettings,
-    StorageSettings,
+    AuthSettings, GrantSettings, Grantees, LayoutSettings, LimitSettings, RegistrySettings,
+    SpaceSettings, StorageSettings,
 };
 pub use status::{RegistryScrubStatus, RegistryStatus, RegistryStorageStatus};
 pub use storage::{EmptyDir, RegistryStorage};
@@ -248,6 +248,10 @@ pub struct ImageVolume {
     pub repository: String,
     /// The layout's folder on the machine that the registry runs on.
     pub host_path: HostPath,
+    /// The folder of the blobs, where the layout has none of its own, such as that of a container
+    /// runtime's content store: no symbolic link inside a layout is followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs_host_path: Option<HostPath>,
 }
 
 /// A folder of a machine.

@@ -51,6 +51,7 @@ fn everything_that_can_be_said_is_understood() {
          imageVolumes:\n\
          - repository: base/app\n\
          \x20 hostPath: {path: /srv/app}\n\
+         \x20 blobsHostPath: {path: /srv/blobs}\n\
          limits: {blobSize: 2Gi, openUploads: 5, uploadExpiry: 2h, connections: 7}\n\
          storage: {size: 10Gi, limit: 8Gi, minFree: 500M}\n\
          gc: {interval: 10m, grace: 2h, untagged: 7d}\n\
@@ -68,8 +69,10 @@ fn everything_that_can_be_said_is_understood() {
     let push = auth.push.unwrap();
     assert_eq!(push[0].grantees, Grantees::Users(["ci".to_owned()].into()));
     assert_eq!(push[0].path, "spec.auth.push[0]");
-    assert_eq!(means.layouts[0].0.as_str(), "base/app");
-    assert_eq!(means.layouts[0].1, Path::new("/srv/app"));
+    assert_eq!(means.layouts[0].repository.as_str(), "base/app");
+    assert_eq!(means.layouts[0].folder, Path::new("/srv/app"));
+    let blobs = means.layouts[0].blobs.as_deref();
+    assert_eq!(blobs, Some(Path::new("/srv/blobs")));
     assert_eq!(means.limits.blob_bytes, Some(2 << 30));
     assert_eq!(means.limits.upload_expiry, Some(Duration::from_hours(2)));
     let space = (means.space.limit, means.space.min_free);
@@ -123,6 +126,10 @@ fn what_means_nothing_is_named_with_its_line() {
         (
             "imageVolumes: [{repository: a, hostPath: {path: a}}]",
             "is not an absolute path",
+        ),
+        (
+            "imageVolumes: [{repository: a, hostPath: {path: /a}, blobsHostPath: {path: b}}]",
+            "spec.imageVolumes[0].blobsHostPath.path",
         ),
         (
             "imageVolumes: [{repository: a, hostPath: {path: /a}}, {repository: a, hostPath: {path: /b}}]",

@@ -149,6 +149,9 @@ pub(crate) struct ServeArguments {
     pub(crate) registry: RegistryArguments,
 }
 
+/// Where `coral up` and `coral registry serve` listen by default.
+pub(crate) const DEFAULT_REGISTRY: &str = "127.0.0.1:5000";
+
 #[derive(Debug, Args)]
 pub(crate) struct MirrorArguments {
     /// Files, or folders of *.yaml and *.yml files
@@ -157,7 +160,7 @@ pub(crate) struct MirrorArguments {
     /// The registry that mirrors mean by `registry: {name: …}`: that of a running `coral up` or
     /// `coral registry serve`, spoken to over plain HTTP unless a Registry in the files has TLS, or
     /// --ca or --skip-tls-verify names it
-    #[arg(long, env = "CORAL_REGISTRY", default_value = "127.0.0.1:5000", value_name = "HOST[:PORT]", value_parser = host)]
+    #[arg(long, env = "CORAL_REGISTRY", default_value = DEFAULT_REGISTRY, value_name = "HOST[:PORT]", value_parser = host)]
     pub(crate) registry: Host,
     /// Form of the output
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]

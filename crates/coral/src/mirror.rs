@@ -17,7 +17,9 @@ use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use crate::arguments::{Confirmed, MirrorArguments, Output, PruneArguments, RunArguments};
+use crate::arguments::{
+    Confirmed, DEFAULT_REGISTRY, MirrorArguments, Output, PruneArguments, RunArguments,
+};
 use crate::client::{ClientArguments, SETTLING};
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
@@ -47,6 +49,10 @@ pub(crate) fn read_files(
         .warnings
         .iter()
         .for_each(|warning| terminal.line(&format!("warning: {warning}")));
+    let destinations = loaded.mirrors.iter().map(|it| &it.prepared.destination);
+    if let Some(warning) = idle_registry(&arguments.registry, destinations) {
+        terminal.line(&format!("warning: {warning}"));
+    }
     if loaded.mirrors.is_empty() {
         let files: Vec<_> = arguments
             .files
@@ -59,6 +65,21 @@ pub(crate) fn read_files(
         )));
     }
     Ok(loaded)
+}
+
+/// Says that `--registry` was given in vain. Nobody asked for the default one.
+fn idle_registry<'a>(
+    registry: &Host,
+    mut destinations: impl Iterator<Item = &'a Host>,
+) -> Option<String> {
+    let is_default = registry.as_str() == DEFAULT_REGISTRY;
+    let is_meant = is_default || destinations.any(|destination| destination == registry);
+    (!is_meant).then(|| {
+        format!(
+            "--registry {registry} has no effect: no mirror writes to it; it stands for the Registry of \
+             a mirror with `registry: {{name: …}}`"
+        )
+    })
 }
 
 /// The names of the mirrors that copy nothing for now.
@@ -363,6 +384,20 @@ mod tests {
     use coral_mirror::Repositories;
 
     use super::*;
+
+    #[test]
+    fn a_registry_that_no_mirror_writes_to_is_told_of() {
+        let host = |text| Host::parse(text).unwrap();
+        let (named, other) = (host("reg:5000"), host("other:5000"));
+        let warning = |registry: &Host| idle_registry(registry, [&other].into_iter());
+        assert!(
+            warning(&named)
+                .unwrap()
+                .contains("--registry reg:5000 has no effect")
+        );
+        assert_eq!(warning(&other), None);
+        assert_eq!(warning(&host(DEFAULT_REGISTRY)), None);
+    }
 
     #[test]
     fn what_is_counted_as_images_is_images() {

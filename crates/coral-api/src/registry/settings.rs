@@ -1,14 +1,14 @@
 //! What a Registry means: every text parsed.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use coral_image::RepositoryPath;
 
 use super::{
-    CollectionSettings, ImageVolume, PullRule, PushRule, Registry, RegistryAuth, RegistryBuilds,
-    RegistryLimits, RegistryStorage, ScrubSettings, collection, scrub,
+    CollectionSettings, HostPath, ImageVolume, PullRule, PushRule, Registry, RegistryAuth,
+    RegistryBuilds, RegistryLimits, RegistryStorage, ScrubSettings, collection, scrub,
 };
 use crate::duration::GoDuration;
 use crate::label_selector::LabelSelector;
@@ -27,6 +27,17 @@ const DEFAULT_STORAGE: &str = "10Gi";
 /// The least that a volume is made for.
 const MIN_STORAGE: u64 = 1 << 20;
 
+/// A folder with an OCI layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutSettings {
+    /// The repository that it is served as.
+    pub repository: RepositoryPath,
+    /// The folder.
+    pub folder: PathBuf,
+    /// The folder of its blobs, where it has none of its own.
+    pub blobs: Option<PathBuf>,
+}
+
 /// What a registry means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistrySettings {
@@ -36,8 +47,8 @@ pub struct RegistrySettings {
     pub auth: Option<AuthSettings>,
     /// Whether only its mirrors write.
     pub read_only: bool,
-    /// Folders with OCI layouts, by the repository that they are served as.
-    pub layouts: Vec<(RepositoryPath, PathBuf)>,
+    /// Folders with OCI layouts.
+    pub layouts: Vec<LayoutSettings>,
     /// Bounds for what clients do.
     pub limits: LimitSettings,
     /// When what nothing holds is deleted.
@@ -240,32 +251,40 @@ fn grant(
     }
 }
 
-fn layouts(problems: &mut Problems, volumes: &[ImageVolume]) -> Vec<(RepositoryPath, PathBuf)> {
+fn layouts(problems: &mut Problems, volumes: &[ImageVolume]) -> Vec<LayoutSettings> {
     const PATH: &str = "spec.imageVolumes";
     if volumes.len() > MAX_VOLUMES {
         let count = volumes.len();
         let message = format!("has {count} volumes, at most {MAX_VOLUMES} are allowed");
         problems.add(PATH, message);
     }
-    let mut layouts: Vec<(RepositoryPath, PathBuf)> = Vec::new();
+    let mut layouts: Vec<LayoutSettings> = Vec::new();
     for (i, volume) in volumes.iter().enumerate() {
         let path = format!("{PATH}[{i}].repository");
         let parsed = RepositoryPath::parse(&volume.repository);
         let Some(repository) = problems.check(path.as_str(), parsed) else {
             continue;
         };
-        if layouts.iter().any(|(other, _)| *other == repository) {
+        if layouts.iter().any(|other| other.repository == repository) {
             problems.add(
                 path,
                 "is there twice: each volume has a repository of its own",
             );
         }
-        let folder = Path::new(&volume.host_path.path);
-        if !folder.is_absolute() {
-            let path = format!("{PATH}[{i}].hostPath.path");
-            problems.add(path, "is not an absolute path");
-        }
-        layouts.push((repository, folder.to_owned()));
+        let mut folder = |field: &str, named: &HostPath| {
+            let folder = PathBuf::from(&named.path);
+            if !folder.is_absolute() {
+                let path = format!("{PATH}[{i}].{field}.path");
+                problems.add(path, "is not an absolute path");
+            }
+            folder
+        };
+        let blobs = volume.blobs_host_path.as_ref();
+        layouts.push(LayoutSettings {
+            repository,
+            folder: folder("hostPath", &volume.host_path),
+            blobs: blobs.map(|named| folder("blobsHostPath", named)),
+        });
     }
     layouts
 }

@@ -14,6 +14,7 @@ use super::files::{self, blob_file};
 use super::names::{self, REF_NAME, has_tag, is_named, is_same_image, name};
 use super::tree::Tree;
 use crate::error::Problem;
+use crate::transport::clean;
 
 /// An index of ten thousand images has a few megabytes.
 const MAX_INDEX: usize = 64 * 1024 * 1024;
@@ -37,7 +38,15 @@ impl Index {
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|error| Problem::Broken(format!("index.json is not JSON: {error}")))?;
         if value.get("manifests").is_some_and(Value::is_array) {
-            return Ok(Self(value));
+            let index = Self(value);
+            if let Some((count, first)) = index.unreadable() {
+                tracing::warn!(
+                    count,
+                    first,
+                    "entries of index.json cannot be read, and are left out"
+                );
+            }
+            return Ok(index);
         }
         let text = "index.json has no list of manifests".to_owned();
         Err(Problem::Broken(text))
@@ -50,6 +59,16 @@ impl Index {
 
     fn empty() -> Self {
         Self(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }))
+    }
+
+    /// How many entries cannot be read, and what is wrong with the first of them.
+    fn unreadable(&self) -> Option<(usize, String)> {
+        let manifests = self.0["manifests"].as_array().into_iter().flatten();
+        let read = manifests.map(Descriptor::deserialize).enumerate();
+        let mut wrong = read.filter_map(|(at, read)| Some((at, read.err()?)));
+        let (at, error) = wrong.next()?;
+        let first = clean(&format!("manifests[{at}]: {error}"));
+        Some((1 + wrong.count(), first))
     }
 
     /// All entries that can be read.
@@ -233,4 +252,25 @@ pub(super) async fn referrers(tree: &Tree, subject: &Digest) -> Result<Vec<Descr
         waiting.extend(manifest.children().iter().cloned());
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: such an entry was passed over, and its image "not there", without a word.
+    #[test]
+    fn entries_that_cannot_be_read_are_counted_and_the_first_is_named() {
+        let good = json!({"mediaType": "a/b", "digest": Digest::sha256(b""), "size": 1});
+        let odd = json!({"mediaType": "a/b", "digest": "sha256:12", "size": 1});
+        let of = |entries: &[&Value]| {
+            let index = json!({ "schemaVersion": 2, "manifests": entries });
+            Index::parse(index.to_string().as_bytes()).unwrap()
+        };
+        assert_eq!(of(&[&good]).unreadable(), None);
+        let index = of(&[&good, &odd, &good, &json!(7)]);
+        let (count, first) = index.unreadable().unwrap();
+        assert_eq!((count, index.entries().count()), (2, 2));
+        assert!(first.starts_with("manifests[1]: "), "{first}");
+    }
 }

@@ -128,8 +128,12 @@ impl Loading<'_> {
             Some(auth) => self.access(auth).map_err(&mut keep).ok(),
         };
         let mut layouts = vec![];
-        for (i, (path, folder)) in means.layouts.iter().enumerate() {
-            match LayoutFolder::open(path.clone(), LayoutFiles::new(folder)) {
+        for (i, layout) in means.layouts.iter().enumerate() {
+            let mut files = LayoutFiles::new(&layout.folder);
+            if let Some(blobs) = &layout.blobs {
+                files = files.with_blobs(blobs);
+            }
+            match LayoutFolder::open(layout.repository.clone(), files) {
                 Ok(layout) => layouts.push(layout),
                 Err(error) => {
                     let field = format!("spec.imageVolumes[{i}].hostPath.path");
