@@ -46,7 +46,8 @@ impl RepositoryClient {
             let (names, link) = match self.tag_page(url, &asked, &mut pages).await {
                 Ok((names, _)) if pages.asks_guess && !found.lacks_one_of(&names) => {
                     // One that gives the same page again may not know `last`, and prove nothing.
-                    if names.is_empty() {
+                    // Where pages are linked, the page before may have a full size.
+                    if names.is_empty() && !pages.has_linked {
                         sizes.saw_whole(host.as_str(), before);
                     }
                     break;
