@@ -91,6 +91,12 @@ impl Pod {
         write_json(&self.path(path::FETCH_RECORD), record)
     }
 
+    /// Whether a message was written that Kubernetes shows of the step.
+    pub fn has_termination_message(&self) -> bool {
+        let found = std::fs::metadata(self.path(path::TERMINATION_LOG));
+        found.is_ok_and(|found| found.len() > 0)
+    }
+
     /// Writes the message that Kubernetes shows of a step that ended.
     pub fn write_termination_message(&self, message: &str) -> Result<(), PodError> {
         let path = self.path(path::TERMINATION_LOG);

@@ -125,6 +125,7 @@ pub async fn push(
         image: &image,
     };
     let (mut report, container) = push.inside(credentials, &wanted).await?;
+    push.note(&report);
     for (position, also_to) in run.output.also_to.iter().enumerate() {
         report
             .outputs
@@ -220,6 +221,22 @@ impl Push<'_> {
         Ok((report, login.container().clone()))
     }
 
+    /// Notes what is pushed before registries outside are asked: one that never ends an answer may have the
+    /// pod killed for its time, and what is inside has to be known then.
+    fn note(&self, report: &PushReport) {
+        if self.run.output.also_to.is_empty() {
+            return;
+        }
+        let mut report = report.clone();
+        for also_to in &self.run.output.also_to {
+            let why = "the step ended before it was pushed";
+            report.outputs.extend(not_pushed(also_to, why));
+        }
+        if let Err(error) = self.pod.write_termination_message(&report.to_message()) {
+            tracing::warn!(error = chain(&error), "what is pushed is not noted");
+        }
+    }
+
     /// Pushes to one repository outside.
     async fn outside(
         &self,
@@ -230,13 +247,7 @@ impl Push<'_> {
         let failed = |error: &PushError| {
             let message = failure_text(&chain(error));
             tracing::warn!(repository = also_to.repository, error = %message, "not pushed");
-            let output = |tag: &String| PushedOutput {
-                reference: format!("{}:{tag}", also_to.repository),
-                digest: None,
-                state: OutputState::Failed,
-                message: Some(message.clone()),
-            };
-            also_to.tags.iter().map(output).collect()
+            not_pushed(also_to, &message)
         };
         let wanted = match wanted_outside(also_to) {
             Ok(wanted) => wanted,
@@ -283,6 +294,17 @@ impl Push<'_> {
         tracing::warn!(repository = %target.repository(), message);
         Some(message)
     }
+}
+
+/// The outputs of a repository outside that does not have the image.
+fn not_pushed(also_to: &AlsoTo, why: &str) -> Vec<PushedOutput> {
+    let output = |tag: &String| PushedOutput {
+        reference: format!("{}:{tag}", also_to.repository),
+        digest: None,
+        state: OutputState::Failed,
+        message: Some(why.to_owned()),
+    };
+    also_to.tags.iter().map(output).collect()
 }
 
 /// The outputs of a repository that has the image.

@@ -245,6 +245,28 @@ async fn an_output_outside_gets_the_image_with_its_own_credential() {
 }
 
 #[tokio::test]
+async fn what_is_inside_is_noted_before_a_registry_outside_that_never_answers() {
+    let (registry, outside) = (inside().await, FaultRegistry::start().await);
+    outside.fault(Fault::new(Effect::Stall));
+    let also_to = json!([{"repository": format!("{}/acme/shop", outside.host()), "tags": ["3"]}]);
+    let pod = TestPod::with_output(&source(), &output(&registry, &["team-a/shop:3"], &also_to));
+    pod.write("dev/termination-log", "");
+    let built = ImageBuilder::new(1).build();
+    write_layout(&pod, "coral-build/output", &built);
+    let grants = password(&registry);
+    tokio::select! {
+        pushed = pushed(&pod, &grants) => panic!("{pushed:?}"),
+        () = outside.wait_for(|requests| !requests.is_empty()) => {}
+    }
+    // As the kubelet finds it when the pod is killed.
+    assert!(pod.pod.has_termination_message());
+    let noted: PushReport = serde_json::from_str(&pod.read("dev/termination-log")).unwrap();
+    assert_eq!(noted.digest, built.digest().to_string());
+    let states: Vec<OutputState> = noted.outputs.iter().map(|output| output.state).collect();
+    assert_eq!(states, [OutputState::Pushed, OutputState::Failed]);
+}
+
+#[tokio::test]
 async fn outputs_outside_that_fail_are_reported_and_fail_nothing_else() {
     let (registry, outside) = (
         inside().await,

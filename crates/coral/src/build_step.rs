@@ -60,7 +60,9 @@ pub(crate) async fn run(
     let message = done
         .as_ref()
         .map_or_else(|text| failure_text(text), String::clone);
-    if let Err(error) = pod.write_termination_message(&message) {
+    // A push that is stopped has noted what is pushed by then.
+    let is_noted = done.is_err() && pod.has_termination_message();
+    if !is_noted && let Err(error) = pod.write_termination_message(&message) {
         terminal.line(&format!("warning: {}", chain(&error)));
     }
     match done {

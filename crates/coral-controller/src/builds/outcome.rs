@@ -384,9 +384,14 @@ fn step_failed(step: Step, ended: &ContainerStateTerminated) -> Standing {
     }
 }
 
-/// The last lines of a step, without what looks like a credential.
+/// The last lines of a step, without what looks like a credential. The report of a push that was killed
+/// is none.
 fn lines(ended: &ContainerStateTerminated) -> Option<String> {
-    let lines = masked(ended.message.as_deref().unwrap_or_default());
+    let message = ended.message.as_deref().unwrap_or_default();
+    if serde_json::from_str::<PushReport>(message).is_ok() {
+        return None;
+    }
+    let lines = masked(message);
     let lines = last(lines.trim(), MAX_MESSAGE);
     (!lines.is_empty()).then_some(lines)
 }

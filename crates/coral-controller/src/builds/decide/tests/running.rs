@@ -148,6 +148,27 @@ fn an_output_outside_that_failed_fails_the_run_and_keeps_the_result_inside() {
 }
 
 #[test]
+fn a_push_that_is_killed_while_it_pushes_outside_keeps_the_result_inside() {
+    let mut seen = running(seen());
+    let mut outputs = inside();
+    let waits =
+        json!({"reference": "slow.example/shop:3", "state": "Failed", "message": "not yet"});
+    outputs.as_array_mut().unwrap().push(waits);
+    let mut status = pushed(&outputs);
+    status["phase"] = json!("Failed");
+    status["reason"] = json!("DeadlineExceeded");
+    status["containerStatuses"][0]["state"]["terminated"]["exitCode"] = json!(137);
+    with_pod(&mut seen, &status);
+    let plan = decide(&seen);
+    says(&plan, BuildPhase::Failed, "TimedOut", "in the step push");
+    assert!(matches!(plan.actions[..], [Action::Publish(_)]), "{plan:?}");
+    let status = plan.status;
+    assert_eq!(status.digest.as_deref(), Some(DIGEST));
+    assert_eq!(status.outputs.unwrap().len(), 2);
+    assert_eq!(status.message, None);
+}
+
+#[test]
 fn suspending_cancels_a_run_once_and_it_stays_so() {
     let mut seen = running(seen());
     let plan = decide(&seen);
