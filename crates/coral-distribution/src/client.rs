@@ -131,6 +131,10 @@ impl Client {
             "asking for its room",
         );
         let response = asked.await?;
+        if response.status().is_server_error() {
+            let asked = response.asked.clone();
+            return Err(Error::new(host, asked, refusal(response).await));
+        }
         if !response.status().is_success() {
             return Ok(None);
         }

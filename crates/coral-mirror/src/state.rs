@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest wait, whatever is configured.
 const MAX_BACKOFF: Duration = Duration::from_mins(10);
+/// First pause of an image at a destination that says it has room and takes nothing; it doubles.
+const ROOM_PAUSE: Duration = Duration::from_secs(10);
 
 /// Longest wait that a registry may ask for of what is done once: a caller that waits rather comes
 /// back later.
@@ -265,14 +267,35 @@ impl ImageStatus {
         };
     }
 
-    /// The destination has no room for the image. It is tried again once the destination says that
-    /// there is room; one that says nothing is tried at the longest wait of all.
+    /// The destination had no room for the image. It is tried again once the destination says that
+    /// there is room; one that says nothing is tried at the longest wait of all. Attempts count those
+    /// that a destination refused though it had said so.
     pub fn waits_for_room(&mut self, lack: Lack, now: Timestamp) {
-        *self = Self {
-            state: ImageState::Waiting(lack),
-            attempts: 0,
-            next_try: now.checked_add(MAX_BACKOFF).ok(),
+        let attempts = match self.state {
+            ImageState::Waiting(_) => self.attempts.saturating_add(1),
+            _ => 0,
         };
+        *self = Self {
+            attempts,
+            ..Self::default()
+        };
+        self.goes_on_waiting(lack, now);
+    }
+
+    /// The destination was asked, and has no room yet.
+    pub fn goes_on_waiting(&mut self, lack: Lack, now: Timestamp) {
+        self.state = ImageState::Waiting(lack);
+        self.next_try = now.checked_add(MAX_BACKOFF).ok();
+    }
+
+    /// How long an image is left alone that waits for room, after its last attempt: a disk may lack
+    /// what is not counted in bytes.
+    pub(crate) fn pause_of_waiting(&self) -> Duration {
+        let Some(doublings) = self.attempts.checked_sub(1) else {
+            return Duration::ZERO;
+        };
+        let pause = ROOM_PAUSE.saturating_mul(1 << doublings.min(10));
+        pause.min(MAX_BACKOFF)
     }
 
     /// Whether it is to be tried at `now`.

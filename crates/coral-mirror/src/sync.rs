@@ -111,7 +111,7 @@ enum Found {
     Verified(Key, Result<BTreeSet<Digest>, CopyError>),
     Pruned(usize, Result<Pruned, PruneError>),
     /// Bytes that there is room for at the destination, if it says so.
-    Room(Option<u64>),
+    Room(Result<Option<u64>, coral_distribution::Error>),
 }
 
 struct Driver<Q: Queue> {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::timing::shifted;
 use super::{Driver, Found};
 use crate::progress::Event;
 use crate::queue::Queue;
@@ -29,6 +30,23 @@ impl RoomWatch {
     pub(super) fn next_look(&self, waiting: usize) -> Option<Timestamp> {
         let asks = waiting > 0 && !self.is_asking;
         asks.then(|| self.next.unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+
+    /// Takes an answer; returns the room, if it says so. A registry that gives none is being started
+    /// anew, it may be with more room.
+    fn answered<E>(&mut self, room: Result<Option<u64>, E>, now: Timestamp) -> Option<u64> {
+        self.is_asking = false;
+        let wait = match room {
+            Ok(None) => LOOK_RARELY,
+            Ok(Some(_)) | Err(_) => LOOK_EVERY,
+        };
+        self.next = now.checked_add(wait).ok();
+        room.ok().flatten()
+    }
+
+    /// The wall clock was set.
+    pub(super) fn shift(&mut self, by: SignedDuration) {
+        self.next = self.next.map(|at| shifted(at, by));
     }
 
     /// Whether it is news that an image waits.
@@ -56,23 +74,45 @@ impl<Q: Queue> Driver<Q> {
             let room = access
                 .destination_client
                 .room(&access.destination, credentials);
-            // What cannot be asked says nothing.
-            Found::Room(room.await.unwrap_or_default())
+            Found::Room(room.await)
         };
         self.questions.push(asked.boxed());
     }
 
-    pub(super) fn fold_in_room(&mut self, room: Option<u64>) {
+    pub(super) fn fold_in_room(&mut self, room: Result<Option<u64>, coral_distribution::Error>) {
         let now = self.now();
-        self.room.is_asking = false;
-        let wait = if room.is_some() {
-            LOOK_EVERY
-        } else {
-            LOOK_RARELY
-        };
-        self.room.next = now.checked_add(wait).ok();
-        if let Some(bytes) = room {
+        if let Some(bytes) = self.room.answered(room, now) {
             self.ledger.has_room(bytes, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_registry_that_does_not_answer_is_asked_again_soon_and_one_without_room_to_tell_rarely() {
+        for (answer, room, next) in [
+            (Ok(Some(7)), Some(7), 1010),
+            (Err(()), None, 1010),
+            (Ok(None), None, 1600),
+        ] {
+            let mut watch = RoomWatch::default();
+            assert_eq!(watch.answered(answer, at(1000)), room);
+            assert_eq!(watch.next_look(1), Some(at(next)), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_no_question() {
+        let mut watch = RoomWatch::default();
+        watch.answered::<()>(Ok(Some(0)), at(100_000));
+        watch.shift(SignedDuration::from_secs(-50_000));
+        assert_eq!(watch.next_look(1), Some(at(50_010)));
     }
 }

@@ -27,6 +27,7 @@ impl<Q: Queue> Driver<Q> {
         };
         self.wiring.logged.log(&jump);
         self.ledger.shift(jump.by);
+        self.room.shift(jump.by);
         self.last_pass = self.last_pass.map(|at| shifted(at, jump.by));
         let cadence = &self.mirror.settings.cadence;
         let next = self.next_pass.take();

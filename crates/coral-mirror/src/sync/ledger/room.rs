@@ -22,7 +22,11 @@ impl Ledger {
             let ImageState::Waiting(lack) = image.status.state else {
                 return None;
             };
-            (image.phase == Phase::Resting).then(|| (key.clone(), lack.needed))
+            let rests = image.phase == Phase::Resting;
+            let pause = image.status.pause_of_waiting();
+            let left_alone = image.looked.and_then(|at| at.checked_add(pause).ok());
+            let has_rested = left_alone.is_none_or(|until| until <= now);
+            (rests && has_rested).then(|| (key.clone(), lack.needed))
         });
         let waits: Vec<(Key, u64)> = waits.collect();
         let mut left = bytes;
@@ -37,7 +41,7 @@ impl Ledger {
                     image.phase = Phase::Due;
                 } else {
                     let free = Some(bytes);
-                    image.status.waits_for_room(Lack { needed, free }, now);
+                    image.status.goes_on_waiting(Lack { needed, free }, now);
                 }
             });
         }

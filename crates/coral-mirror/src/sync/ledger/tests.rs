@@ -153,6 +153,26 @@ fn what_waits_for_room_is_tried_when_there_is_room_for_it_and_by_no_pass() {
 }
 
 #[test]
+fn a_destination_that_says_it_has_room_and_takes_nothing_is_tried_ever_more_rarely() {
+    let full = Cause::NoRoom { needed: 300 };
+    let mut ledger = looking_at(Until::Stopped, &["a/a:1"]);
+    fails(&mut ledger, "a/a:1", full, 0);
+    let mut tries = Vec::new();
+    for second in (10..3600).step_by(10) {
+        ledger.has_room(1 << 30, at(second));
+        if !due(&mut ledger, second).is_empty() {
+            fails(&mut ledger, "a/a:1", full, second);
+            tries.push(second);
+        }
+    }
+    assert_eq!(tries[..6], [10, 20, 40, 80, 160, 320]);
+    assert!(tries.len() < 15, "{tries:?}");
+    // There is room again.
+    ledger.has_room(1 << 30, at(5000));
+    assert_eq!(due(&mut ledger, 5000), ["a/a"]);
+}
+
+#[test]
 fn a_single_pass_waits_for_a_minute_and_ends_with_what_is_to_wait_longer() {
     for (seconds, until, next) in [
         (60, Until::OnePass, Some(60)),
