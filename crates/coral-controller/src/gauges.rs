@@ -41,9 +41,13 @@ pub(crate) struct Gauges {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct MirrorGauges {
     pub(crate) ready: bool,
+    /// Nothing is expected of one that is suspended: it has no times, and is not shown as not ready.
+    pub(crate) suspended: bool,
     pub(crate) desired: i64,
     pub(crate) mirrored: i64,
     pub(crate) pending: i64,
+    /// For room at the destination.
+    pub(crate) waiting: i64,
     pub(crate) failed: i64,
     /// Of those mirrored: their source has them no longer.
     pub(crate) source_gone: i64,
@@ -61,11 +65,12 @@ pub(crate) struct MirrorGauges {
 
 impl MirrorGauges {
     /// The numbers of images, by state.
-    pub(crate) fn counts(&self) -> [(&'static str, i64); 4] {
+    pub(crate) fn counts(&self) -> [(&'static str, i64); 5] {
         [
             ("desired", self.desired),
             ("mirrored", self.mirrored),
             ("pending", self.pending),
+            ("waiting", self.waiting),
             ("failed", self.failed),
         ]
     }
@@ -125,6 +130,7 @@ fn of_mirror(mirror: &RegistryMirror) -> MirrorGauges {
     let made = made.map_or(0, |made| made.0.as_second());
     let Some(status) = &mirror.status else {
         return MirrorGauges {
+            suspended: mirror.spec.suspend,
             no_success_since: made,
             ..MirrorGauges::default()
         };
@@ -137,9 +143,11 @@ fn of_mirror(mirror: &RegistryMirror) -> MirrorGauges {
     let last = status.last_sync.as_ref();
     MirrorGauges {
         ready: is_ready(conditions),
+        suspended: mirror.spec.suspend,
         desired: status.desired.unwrap_or_default(),
         mirrored: status.mirrored.unwrap_or_default(),
         pending: status.pending.unwrap_or_default(),
+        waiting: status.waiting.unwrap_or_default(),
         failed,
         source_gone: status.source_gone.unwrap_or_default(),
         prune_paused: status.pruning.is_some_and(|pruning| pruning.paused),

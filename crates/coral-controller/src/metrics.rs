@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::ObjectKey;
-use crate::gauges::Gauges;
+use crate::gauges::{Gauges, MirrorGauges};
 pub(crate) use sources::Sources;
 
 /// How a pass ended.
@@ -177,12 +177,13 @@ impl Metrics {
     fn register_gauges(&self, registry: &mut Registry) {
         registry.register(
             "coral_mirror_ready",
-            "1 while the RegistryMirror is Ready",
+            "1 while the RegistryMirror is Ready; absent of one that is suspended and is not",
             self.mirror_ready.clone(),
         );
         registry.register(
             "coral_mirror_images",
-            "Images of the RegistryMirror: those desired, and of them those mirrored, pending, failed",
+            "Images of the RegistryMirror: those desired, and of them those mirrored, pending, waiting for \
+             room, failed",
             self.mirror_images.clone(),
         );
         registry.register(
@@ -247,8 +248,7 @@ impl Metrics {
     pub(crate) fn show(&self, before: &Gauges, now: &Gauges) {
         for (key, mirror) in &now.mirrors {
             let labels = MirrorLabels::of(key);
-            let ready = self.mirror_ready.get_or_create(&labels);
-            ready.set(i64::from(mirror.ready));
+            self.show_success(&labels, before.mirrors.get(key), mirror);
             let gone = self.mirror_source_gone.get_or_create(&labels);
             gone.set(mirror.source_gone);
             let paused = self.mirror_prune_paused.get_or_create(&labels);
@@ -260,12 +260,6 @@ impl Metrics {
             } else {
                 // Suspended, or no pass has ended: an older time would look overdue.
                 self.mirror_next_pass.remove(&labels);
-            }
-            // A pass that failed leaves the time of the last one that did not.
-            let is_new = !before.mirrors.contains_key(key);
-            let unknown = is_new.then_some(mirror.no_success_since);
-            if let Some(time) = mirror.last_success.or(unknown) {
-                self.mirror_last_success.get_or_create(&labels).set(time);
             }
             for (state, count) in mirror.counts() {
                 let labels = MirrorImagesLabels::of(key, state);
@@ -312,6 +306,31 @@ impl Metrics {
         self.nodes_behind.set(behind);
         let omitted = i64::try_from(now.omitted).unwrap_or(i64::MAX);
         self.omitted.set(omitted);
+    }
+
+    /// Shows whether the mirror is well. Nothing is expected of one that is suspended.
+    fn show_success(
+        &self,
+        labels: &MirrorLabels,
+        before: Option<&MirrorGauges>,
+        mirror: &MirrorGauges,
+    ) {
+        if mirror.suspended && !mirror.ready {
+            self.mirror_ready.remove(labels);
+        } else {
+            let ready = self.mirror_ready.get_or_create(labels);
+            ready.set(i64::from(mirror.ready));
+        }
+        if mirror.suspended {
+            self.mirror_last_success.remove(labels);
+            return;
+        }
+        // A pass that failed leaves the time of the last one that did not.
+        let is_new = before.is_none_or(|before| before.suspended);
+        let unknown = is_new.then_some(mirror.no_success_since);
+        if let Some(time) = mirror.last_success.or(unknown) {
+            self.mirror_last_success.get_or_create(labels).set(time);
+        }
     }
 
     /// Notes how long the steps of a build took that has ended.

@@ -307,3 +307,30 @@ fn name_of(method: &Method) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const RULES: &str = include_str!("../../../deploy/monitoring/registry-rules.yaml");
+
+    #[test]
+    fn the_alerts_ask_for_nothing_that_is_not_exported() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::FileStore::open(folder.path()).unwrap();
+        let mut registry = Registry::default();
+        let _metrics = Metrics::register(&mut registry);
+        space::register(&mut registry, Arc::new(store));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let words = RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked: Vec<&str> = words.filter(|it| it.starts_with("coral_")).collect();
+        assert!(asked.len() > 1, "{asked:?}");
+        for name in asked {
+            let line = format!("\n{name} ");
+            assert!(text.contains(&line), "{name} is not in {text}");
+        }
+    }
+}

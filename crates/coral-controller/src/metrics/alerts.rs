@@ -199,7 +199,7 @@ impl State {
 type Fault = fn(&mut State) -> i64;
 
 /// What is wrong, by alert.
-const FAULTS: [(&str, Fault); 15] = [
+const FAULTS: [(&str, Fault); 16] = [
     ("CoralMirrorStale", |_| 2 * DAY),
     ("CoralMirrorPassOverdue", |_| 3 * 3600),
     ("CoralMirrorNotReady", |state| {
@@ -208,6 +208,10 @@ const FAULTS: [(&str, Fault); 15] = [
     }),
     ("CoralMirrorFailing", |state| {
         state.differs("failed", json!(1));
+        0
+    }),
+    ("CoralMirrorWaitsForRoom", |state| {
+        state.differs("waiting", json!(3));
         0
     }),
     ("CoralMirrorAttemptsFail", |state| {
@@ -274,6 +278,25 @@ fn each_alert_fires_in_the_state_that_it_is_about_and_none_while_all_is_well() {
         let fires = has_result(expression, &before, &now);
         assert!(fires, "{alert} does not fire: {expression}");
     }
+}
+
+#[test]
+fn a_mirror_that_is_suspended_has_no_alert() {
+    let mut state = State::well();
+    let mut status = well();
+    status["conditions"] = json!([condition("False")]);
+    status["nextSync"] = Value::Null;
+    let mut suspended = mirror(&status);
+    suspended.spec.suspend = true;
+    state.show(&decided(vec![suspended], &["True"], &[node("True")]));
+    let later = Scrape::of(&state.metrics, NOW + 2 * DAY);
+    let alerts = alerts().into_iter();
+    let fire = alerts.filter(|(_, expression)| has_result(expression, &later, &later));
+    assert_eq!(fire.collect::<Vec<_>>(), []);
+    // Once it goes on, the time since the last success counts.
+    state.show(&objects(&well(), "True", "True"));
+    let shown = text(&state.metrics);
+    assert!(shown.contains("coral_mirror_last_success"), "{shown}");
 }
 
 #[test]
