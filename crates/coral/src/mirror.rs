@@ -67,7 +67,7 @@ pub(crate) fn read_files(
     Ok(loaded)
 }
 
-/// Says that `--registry` was given in vain. Nobody asked for the default one.
+/// Says that `--registry` was given in vain. The default is not given by a person.
 fn idle_registry<'a>(
     registry: &Host,
     mut destinations: impl Iterator<Item = &'a Host>,
