@@ -8,6 +8,12 @@ mod interruptions;
 mod outputs;
 
 use e2e::cluster::{Builds, Cluster, has_ended, ready};
+use e2e::{GitServer, User};
+
+const USER: User = User {
+    name: "git",
+    password: "a wrong word is refused",
+};
 
 /// A build that fails: its objects, the reason, and what its messages say.
 struct Fault {
@@ -34,8 +40,74 @@ fn check(builds: &Builds<'_>, faults: &[Fault]) {
                 fault.name
             ));
         }
+        assert!(!said.contains(USER.password), "{build:#}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_source_that_cannot_be_fetched_says_why() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    let server = GitServer::start(own.address(), USER);
+    server.commit(&[("Dockerfile", b"FROM scratch\n")]);
+    let big = GitServer::start(own.address(), USER);
+    // Content that no compression makes small.
+    let content: Vec<u8> = (0..3_u32 << 20)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+        .collect();
+    big.commit(&[("big", &content)]);
+    let secrets = [("right", USER.password), ("wrong", "not the password")].map(|(name, word)| {
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: \
+             {{username: git, password: {word}}}\n"
+        )
+    });
+    builds.apply(&secrets.concat());
+    let git = |name: &'static str, url: &str, more: &str, says: &str| Fault {
+        name,
+        yaml: builds.yaml(
+            name,
+            &format!("{{git: {{url: \"{url}\"{more}}}}}"),
+            "{}",
+            "",
+            "",
+        ),
+        reason: "FetchFailed",
+        says: says.to_owned(),
+    };
+    let nowhere = format!("http://{}:1/app.git", own.address());
+    let mut limited = git(
+        "too-big",
+        &big.url(),
+        ", secretRef: {name: right}",
+        "1048576",
+    );
+    limited.yaml = limited.yaml.replace("  build:", "    limit: 1Mi\n  build:");
+    limited.yaml = limited.yaml.replace("source: {git: ", "source:\n    git: ");
+    limited.yaml = limited.yaml.replace("}}\n    limit", "}\n    limit");
+    check(
+        &builds,
+        &[
+            git("wrong-url", &nowhere, "", &format!("{}:1", own.address())),
+            git(
+                "wrong-ref",
+                &server.url(),
+                ", ref: absent, secretRef: {name: right}",
+                "absent",
+            ),
+            git(
+                "wrong-word",
+                &server.url(),
+                ", secretRef: {name: wrong}",
+                "401",
+            ),
+            git("no-word", &server.url(), "", "401"),
+            limited,
+        ],
+    );
 }
 
 #[test]

@@ -1,14 +1,21 @@
-//! Images that are built in the cluster: from several kinds of sources, by both builders, pushed inside
+//! Images that are built in the cluster: from every kind of source, by both builders, pushed inside
 //! and outside, and run.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "cluster_builds/command.rs"]
 mod command;
+#[path = "cluster_builds/secrets.rs"]
+mod secrets;
 
 use e2e::cluster::{Builds, Cluster, PUBLISHER, Reader, example, page, pose};
-use e2e::until;
+use e2e::{GitServer, User, until};
 use serde_json::{Value, json};
+
+const GIT_USER: User = User {
+    name: "git",
+    password: "fetched by builds",
+};
 
 /// A Dockerfile in a ConfigMap.
 fn dockerfile(name: &str, lines: &str) -> String {
@@ -16,6 +23,15 @@ fn dockerfile(name: &str, lines: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  Dockerfile: |\n{}",
         lines.collect::<Vec<_>>().concat()
+    )
+}
+
+/// A Secret with the login of the git server.
+fn git_secret(name: &str, password: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{username: \
+         {}, password: {password}}}\n",
+        GIT_USER.name
     )
 }
 
@@ -107,6 +123,54 @@ fn what_was_built_stays_when_the_object_goes(builds: &Builds<'_>, digest: &str) 
     assert_eq!(jobs["items"], json!([]));
     let manifest = read(builds, &format!("/hello/manifests/{digest}"));
     assert_eq!(manifest["schemaVersion"], 2);
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_git_repository_is_built_and_its_commit_recorded() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    let server = GitServer::start(own.address(), GIT_USER);
+    let lines = format!("FROM {}\nCOPY page /page\n", builds.base());
+    let commit = server.commit(&[
+        ("README", b"not for the build"),
+        ("web/page", b"from git"),
+        ("web/Dockerfile", lines.as_bytes()),
+    ]);
+    builds.apply(&git_secret("git", GIT_USER.password));
+    let source = format!(
+        "{{git: {{url: \"{}\", ref: main, path: web, secretRef: {{name: git}}}}}}",
+        server.url()
+    );
+    builds.apply(&builds.yaml("web", &source, "{}", "", ""));
+    let status = builds.succeeded("web");
+    assert_eq!(status["source"]["commit"], commit.as_str(), "{status:#}");
+    builds.deploy("web", ", command: [/bin/busybox, sleep, \"3600\"]");
+    let logs = ["-n", builds.namespace(), "logs", "--all-containers"];
+    let selector = ["-l", "image.stvz.io/build=web"];
+    let logs = cluster
+        .kubectl(&[&logs[..], &selector].concat())
+        .succeeded();
+    assert!(!logs.stdout.contains(GIT_USER.password), "{logs}");
+    the_provenance_names_commit_and_builder(&builds, &status, &commit);
+}
+
+fn the_provenance_names_commit_and_builder(builds: &Builds<'_>, status: &Value, commit: &str) {
+    let digest = status["digest"].as_str().unwrap();
+    let referrers = read(builds, &format!("/web/referrers/{digest}"));
+    let statement = referrers["manifests"][0]["digest"].as_str().unwrap();
+    let manifest = read(builds, &format!("/web/manifests/{statement}"));
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+    let statement = read(builds, &format!("/web/blobs/{layer}"));
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+    let subject = statement["subject"][0]["digest"]["sha256"]
+        .as_str()
+        .unwrap();
+    assert_eq!(format!("sha256:{subject}"), digest, "{statement:#}");
+    let text = statement.to_string();
+    assert!(text.contains(commit), "{statement:#}");
+    assert!(text.contains("coral-builder"), "{statement:#}");
 }
 
 #[test]
