@@ -16,6 +16,8 @@ use crate::changes::{Changes, Topic};
 
 /// Between questions to one Registry.
 const ASK_EVERY: Duration = Duration::from_mins(1);
+/// The same before it has said what it stores: it is about to start.
+const ASK_FIRST_EVERY: Duration = Duration::from_secs(5);
 
 /// What Registries said. Cheap to clone; all clones share one state.
 #[derive(Clone)]
@@ -96,7 +98,9 @@ impl Reports {
             answer.is_asked = false;
             answer.report.space = report.space.or(answer.report.space);
             answer.report.scrub = report.scrub.or(answer.report.scrub);
-            answer.next = now.saturating_add(ASK_EVERY).ok();
+            let has_said = answer.report.space.is_some();
+            let pause = if has_said { ASK_EVERY } else { ASK_FIRST_EVERY };
+            answer.next = now.saturating_add(pause).ok();
         }
         self.changes.notify(Topic::RegistryWorkloads);
     }
@@ -146,5 +150,18 @@ mod tests {
         assert!(reports.lock()[&key].is_asked);
         reports.answered(&key, Report::default(), at(1061));
         assert_eq!(reports.of(&key), report);
+    }
+
+    #[test]
+    fn a_registry_that_has_said_nothing_yet_is_asked_again_soon() {
+        let (reports, key) = (
+            Reports::new(&Changes::default()),
+            ObjectKey::new("a", "reg"),
+        );
+        let now = Timestamp::from_second(1000).unwrap();
+        reports.lock().entry(key.clone()).or_default();
+        reports.answered(&key, Report::default(), now);
+        let next = reports.ask(&key, "https://reg.invalid", "", now);
+        assert_eq!(next, Timestamp::from_second(1005).ok());
     }
 }

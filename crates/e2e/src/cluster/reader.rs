@@ -210,11 +210,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether the words of a shown output stand in what was printed, one after another. Ages differ.
+/// Whether the words of a shown output stand in what was printed, one after another. Ages and sizes
+/// differ.
 fn contains(said: &str, shown: &str) -> bool {
     let said: Vec<&str> = said.split_whitespace().collect();
     let shown: Vec<&str> = shown.split_whitespace().collect();
-    let same = |(a, b): (&&str, &&str)| a == b || (is_age(a) && is_age(b));
+    let same =
+        |(a, b): (&&str, &&str)| a == b || (is_age(a) && is_age(b)) || (is_size(a) && is_size(b));
     said.windows(shown.len())
         .any(|words| words.iter().zip(&shown).all(same))
 }
@@ -224,6 +226,14 @@ fn is_age(word: &str) -> bool {
     let digits = word.chars().filter(char::is_ascii_digit).count();
     let units = word.chars().filter(|c| "smhd".contains(*c)).count();
     digits > 0 && units > 0 && digits + units == word.len()
+}
+
+/// `187Mi`, `2Gi`: what kubectl prints of quantities.
+fn is_size(word: &str) -> bool {
+    let number = word
+        .strip_suffix('i')
+        .map(|word| &word[..word.len().saturating_sub(1)]);
+    number.is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
 /// A registry that the cluster's name server gives as docker.io and quay.io, with what the pages
