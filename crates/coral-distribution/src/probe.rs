@@ -7,17 +7,15 @@ use std::time::Duration;
 
 use coral_image::Host;
 use http::header::DATE;
-use http::{HeaderMap, Method};
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::{TcpStream, lookup_host};
 use url::Url;
 
-use crate::auth::Known;
 use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::error::{Error, Problem};
 use crate::rate_limit::RateLimit;
-use crate::transport::{Body, Proxy, Request, Response, Transport};
+use crate::transport::{Proxy, Request, Response, Transport};
 
 pub use certificate::Certificate;
 
@@ -108,7 +106,10 @@ impl Client {
     ) {
         let plain = base.scheme() == "http";
         let sent = Timestamp::now();
-        match transport.send(unauthenticated(base)).await {
+        match transport
+            .send(Request::unauthenticated(base, "asking /v2/"))
+            .await
+        {
             Ok(response) => {
                 probe.tls = Some(Ok((!plain).then(|| certificate::of(&response)).flatten()));
                 probe.clock_ahead = clock_ahead(&response, sent, Timestamp::now());
@@ -120,19 +121,6 @@ impl Client {
         }
         probe.answer = Some(self.ping(host, credentials).await);
         probe.rate_limit = *self.rate_limit(host).borrow();
-    }
-}
-
-fn unauthenticated(url: Url) -> Request {
-    Request {
-        method: Method::GET,
-        url,
-        headers: HeaderMap::new(),
-        authorization: None,
-        body: Body::Empty,
-        asked: "asking /v2/".to_owned(),
-        attempt: 1,
-        elsewhere: Known::new(),
     }
 }
 

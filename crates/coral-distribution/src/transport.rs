@@ -70,6 +70,22 @@ pub(crate) struct Request {
     pub(crate) elsewhere: Known,
 }
 
+impl Request {
+    /// A first GET without a credential or a body.
+    pub(crate) fn unauthenticated(url: Url, asked: &str) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            authorization: None,
+            body: Body::Empty,
+            asked: asked.to_owned(),
+            attempt: 1,
+            elsewhere: Known::new(),
+        }
+    }
+}
+
 /// An answer whose body has not been read.
 pub(crate) struct Response {
     pub(crate) inner: reqwest::Response,

@@ -7,17 +7,18 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use http::{HeaderMap, Method};
 use url::Url;
 
 use super::connections::{authority_of, is_loopback};
-use super::{Body, Request, Transport};
-use crate::auth::Known;
+use super::{Request, Transport};
 use crate::error::{Category, Error};
 use crate::options::HostOptions;
 
 /// Most hosts that are remembered. A machine has few registries; what is forgotten is tried again.
 const MOST_HOSTS: usize = 256;
+
+/// For the log.
+const ASKED: &str = "asking whether it speaks TLS";
 
 /// What a registry was heard to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,14 +94,19 @@ impl Transport {
         let mut base = url.clone();
         base.set_path("/v2/");
         base.set_query(None);
-        match self.send_unlogged(&mut question(base.clone())).await {
+        match self
+            .send_unlogged(&mut Request::unauthenticated(base.clone(), ASKED))
+            .await
+        {
             Ok(_) => return Some(Spoken::Tls),
             Err(error) if may_be_plain(&error) => {}
             // Whatever else fails is told by the request that is about to be sent.
             Err(_) => return None,
         }
         let _ = base.set_scheme("http");
-        self.send_unlogged(&mut question(base)).await.ok()?;
+        self.send_unlogged(&mut Request::unauthenticated(base, ASKED))
+            .await
+            .ok()?;
         let host = authority_of(url);
         tracing::debug!(host, "the registry on loopback speaks plain HTTP");
         Some(Spoken::PlainHttp)
@@ -110,20 +116,6 @@ impl Transport {
 /// Some servers answer a TLS handshake by closing the connection.
 fn may_be_plain(error: &Error) -> bool {
     error.is_not_tls() || matches!(error.category(), Category::Connect | Category::Cut)
-}
-
-/// Without any credential.
-fn question(url: Url) -> Request {
-    Request {
-        method: Method::GET,
-        url,
-        headers: HeaderMap::new(),
-        authorization: None,
-        body: Body::Empty,
-        asked: "asking whether it speaks TLS".to_owned(),
-        attempt: 1,
-        elsewhere: Known::new(),
-    }
 }
 
 #[cfg(test)]
