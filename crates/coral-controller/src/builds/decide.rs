@@ -256,13 +256,17 @@ impl Deciding<'_> {
         })
     }
 
-    /// Deletes Jobs of other runs that have not ended. Says whether there are any.
+    /// Deletes Jobs of other runs that have not ended. Says whether there are any. A Job says that
+    /// it is complete seconds after its last step, so one whose run has succeeded has ended, too.
     fn remove_superseded(&mut self) -> bool {
-        let others = self
-            .seen
-            .jobs
-            .iter()
-            .filter(|job| names::run_of(job) != Some(self.key) && !has_job_ended(job));
+        let succeeded = self.status();
+        let succeeded = succeeded.filter(|it| it.phase == Some(BuildPhase::Succeeded));
+        let succeeded = succeeded.and_then(|it| it.run.as_deref());
+        let others = self.seen.jobs.iter().filter(|job| {
+            let run = names::run_of(job);
+            let has_succeeded = run.is_some() && run == succeeded;
+            run != Some(self.key) && !has_succeeded && !has_job_ended(job)
+        });
         let deletes: Vec<Action> = others.map(delete).collect();
         let any = !deletes.is_empty();
         self.actions.extend(deletes);

@@ -91,8 +91,11 @@ impl Seen<'_> {
             return self.without_pod();
         };
         match phase_of(pod) {
-            "Succeeded" => succeeded(pod),
             "Failed" => self.failed(pod),
+            "Succeeded" => succeeded(pod),
+            // The last container has ended well. The pod's phase and its Job say so seconds later,
+            // when the sandbox is gone.
+            _ if has_pushed(pod) => succeeded(pod),
             _ => match job_failure(self.job) {
                 Some(failure) => self.job_failed(failure, Some(pod)),
                 None => self.running(pod),
@@ -425,6 +428,11 @@ fn succeeded(pod: &Pod) -> Standing {
     };
     standing.ended = last_end(pod);
     standing
+}
+
+/// Whether the last step has ended without an error.
+fn has_pushed(pod: &Pod) -> bool {
+    terminated(pod, Step::Push).is_some_and(|ended| ended.exit_code == 0)
 }
 
 fn push_report(pod: &Pod) -> Option<PushReport> {

@@ -103,6 +103,24 @@ fn a_run_that_pushed_reports_digest_outputs_bytes_times_and_commit() {
 }
 
 #[test]
+fn a_run_ends_with_its_last_step_and_not_when_its_pod_is_taken_down() {
+    let mut seen = running(seen());
+    seen.loaded = Some(Arc::new(shop()));
+    let mut status = pushed(&inside());
+    status["phase"] = "Running".into();
+    with_pod(&mut seen, &status);
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    says(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
+    // Another spec leaves its Job, which does not say yet that it is complete.
+    after(&mut seen, &plan);
+    change_spec(&mut seen, |build| {
+        build.spec.rerun = Some("2".to_owned());
+    });
+    made(&decide(&seen));
+}
+
+#[test]
 fn an_image_is_public_before_its_build_succeeds_and_a_registry_that_is_down_delays_that_a_minute() {
     let mut seen = running(seen());
     with_pod(&mut seen, &pushed(&inside()));
