@@ -393,13 +393,15 @@ impl Deciding<'_> {
     }
 
     /// Every pod may pull what was pushed inside, before the status says that it is there. The
-    /// Registry is waited for until it has the list, for a bounded time: it may be down by now.
+    /// Registry is told when the build's container is next, since it can take a minute until it has
+    /// the list. It is waited for at the end, for a bounded time: it may be down by then.
     fn publish(&mut self, settings: &BuildSettings, come: &mut Come) {
-        if !come.standing.phase.is_final() || come.reports.digest.is_none() {
-            return;
-        }
+        let has_ended = come.standing.phase.is_final() && come.reports.digest.is_some();
+        let said = self.status().and_then(|it| it.phase);
+        let begins =
+            come.standing.phase == BuildPhase::Building && said != Some(BuildPhase::Building);
         let visibility = self.seen.build.spec.output.visibility.unwrap_or_default();
-        if visibility != BuildVisibility::Cluster {
+        if !(has_ended || begins) || visibility != BuildVisibility::Cluster {
             return;
         }
         let paths = settings.tags.iter().map(|it| it.path.as_str().to_owned());
@@ -411,7 +413,7 @@ impl Deciding<'_> {
         self.actions.push(Action::Publish(paths));
         let ended = come.standing.ended.unwrap_or(self.seen.now);
         let due = ended.checked_add(UNTIL_PUBLIC).unwrap_or(Timestamp::MAX);
-        if due > self.seen.now {
+        if has_ended && due > self.seen.now {
             let says = "the image is pushed; the Registry is told that every pod may pull it";
             come.standing = Standing {
                 next: Some(due),

@@ -80,7 +80,12 @@ fn the_phase_is_that_of_the_step_that_runs_or_comes_next() {
         with_pod(&mut seen, &status);
         let plan = decide(&seen);
         assert_eq!(plan.status.phase, Some(expected), "{status}");
-        assert_eq!(plan.actions, []);
+        // The Registry is told once, before the push.
+        let publishes = expected == BuildPhase::Building;
+        let told = publishes.then(|| Action::Publish(shop()));
+        assert_eq!(plan.actions, Vec::from_iter(told), "{status}");
+        after(&mut seen, &plan);
+        assert_eq!(decide(&seen).actions, []);
     }
 }
 
