@@ -70,7 +70,7 @@ pub use job::Job;
 pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces, SourceUse};
-pub use plan::{Planned, PlannedAction, plan, plan_prune};
+pub use plan::{Planned, PlannedAction, Vanished, plan, plan_prune, vanished};
 pub use progress::{Event, Key, MovedAt, Observer, Subject, chain};
 pub use prune::Destination;
 pub use queue::{

@@ -18,6 +18,7 @@ use crate::mirror::Mirror;
 use crate::progress::{Key, chain};
 use crate::prune::{Claims, PruneError, Wishes, doomed};
 use crate::state::{Absence, pinned};
+use crate::sync::would_pause;
 
 /// Images looked at at the same time.
 const AT_ONCE: usize = 8;
@@ -131,6 +132,24 @@ pub async fn plan<S: BuildHasher>(
         }
     }
     planned
+}
+
+/// Images that vanished at their sources, too many for a pass to delete any tag of their mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vanished {
+    /// How many vanished.
+    pub images: usize,
+    /// How many images the mirror has, with those.
+    pub of: usize,
+}
+
+/// What keeps the next pass of a mirror from deleting tags, unless a person confirmed it before.
+pub fn vanished(mirror: &Mirror, planned: &[Planned]) -> Option<Vanished> {
+    mirror.settings.prune.as_ref()?;
+    let is_gone = |p: &&Planned| matches!(p.action, PlannedAction::SourceGone(_));
+    let images = planned.iter().filter(is_gone).count();
+    let of = planned.iter().filter(|p| p.key.is_some()).count();
+    would_pause(images, of).then_some(Vanished { images, of })
 }
 
 /// It is not known what is wanted of a repository.

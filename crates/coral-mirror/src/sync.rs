@@ -42,6 +42,7 @@ use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};
 use guard::Guard;
+pub(crate) use guard::would_pause;
 pub(crate) use ledger::MISSED;
 use ledger::{Action, Ledger, Trust, Verification};
 use room::RoomWatch;

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a registry and the mirrors that YAML files describe, on this machine
     Up(UpArguments),
-    /// Run a registry
+    /// Run a registry, or tend the folder of one that is stopped
     Registry {
         #[command(subcommand)]
         command: RegistryCommand,
@@ -58,8 +58,10 @@ pub(crate) enum Command {
     /// Show how the mirrors of a running `coral up` stand; exit code 1 if something failed
     Status(StatusArguments),
     /// Run the controller of a cluster: reconciles Coral's kinds while it holds the leader lease
+    #[command(display_order = 100)]
     Controller(ControllerArguments),
     /// Run the agent of a node: places images and makes containerd find the registries inside
+    #[command(display_order = 101)]
     Agent(AgentArguments),
     /// Run a step of a build; the controller starts it in the pod of an ImageBuild
     #[command(hide = true)]
@@ -80,10 +82,13 @@ pub(crate) enum Command {
     /// Print the CRDs of Coral's kinds, for kubectl apply --server-side
     Crds(CrdsArguments),
     /// Run the webhook of a cluster: points new pods at images in the cluster or on their node
+    #[command(display_order = 102)]
     Webhook(WebhookArguments),
     /// Print the completions for a shell
+    #[command(display_order = 103)]
     Completions(CompletionArguments),
     /// Write the man pages, one for each subcommand
+    #[command(display_order = 104)]
     Man(ManArguments),
 }
 
@@ -171,12 +176,13 @@ pub(crate) struct MirrorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    #[command(flatten)]
-    pub(crate) mirrors: MirrorArguments,
     /// Look at every blob of every image at the destination too, as a mirror's `verify` does from
     /// time to time, and copy again what is gone or broken
     #[arg(long)]
     pub(crate) verify: bool,
+    // Last, as in all commands: what follows would stand under its heading in the help.
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArguments,
 }
 
 /// How many vanished images of each mirror a person has looked at.
@@ -202,8 +208,6 @@ impl FromStr for Confirmed {
 
 #[derive(Debug, Args)]
 pub(crate) struct PruneArguments {
-    #[command(flatten)]
-    pub(crate) mirrors: MirrorArguments,
     /// Confirm that you have looked at the vanished images. NUMBER is how many of each mirror
     /// [default: as many as the `coral up` of the data folder has counted; without one, as many as
     /// this pass finds]
@@ -219,6 +223,8 @@ pub(crate) struct PruneArguments {
     /// Folder of the `coral up` that is told [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArguments,
 }
 
 #[derive(Debug, Args)]
@@ -252,11 +258,11 @@ pub(crate) struct CopyArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
-    #[command(flatten)]
-    pub(crate) mirrors: MirrorArguments,
     /// Folder of `coral up` whose disk is looked at [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArguments,
 }
 
 #[derive(Debug, Args)]
@@ -391,6 +397,26 @@ mod tests {
                 assert!(known.contains(&OsStr::new(name)), "{name}");
             }
         }
+    }
+
+    /// Regression: `--confirm` of `mirror prune` stood among the flags about TLS.
+    #[test]
+    fn no_other_flag_stands_under_the_heading_of_those_about_registries() {
+        fn check(command: &clap::Command, known: &[&str]) {
+            for argument in command.get_arguments() {
+                let about_registries = argument.get_help_heading() == Some("Reaching registries");
+                let flag = argument.get_id().as_str();
+                let path = command.get_name();
+                assert!(!about_registries || known.contains(&flag), "{path}: {flag}");
+            }
+            command.get_subcommands().for_each(|it| check(it, known));
+        }
+        let client = ClientArguments::augment_args(clap::Command::new("client"));
+        let known: Vec<&str> = client
+            .get_arguments()
+            .map(|it| it.get_id().as_str())
+            .collect();
+        check(&Arguments::command(), &known);
     }
 
     #[test]

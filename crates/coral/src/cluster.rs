@@ -4,6 +4,7 @@
 #[cfg(test)]
 pub(crate) mod scripted;
 
+use std::error::Error as _;
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::path::PathBuf;
@@ -67,9 +68,11 @@ impl ClusterArguments {
             let read = Config::from_kubeconfig(&options).await;
             return read.or_else(|error| unusable(what, error));
         }
-        Config::infer()
-            .await
-            .map_err(|error| Failure::failed("no cluster is configured", &error).hinting(hint))
+        Config::infer().await.map_err(|error| {
+            // Its own text begins with the pod that this is not, and repeats its cause.
+            let cause = error.source().unwrap_or(&error);
+            Failure::failed("no cluster is configured", cause).hinting(hint)
+        })
     }
 }
 

@@ -130,7 +130,8 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = vec![];
     for path in paths {
         let failed = |error| Failure::input(format!("{}: {error}", path.display()));
-        if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        let absent = |error| failed(error).hinting("name a file or a folder of YAML files");
+        if !std::fs::metadata(path).map_err(absent)?.is_dir() {
             files.push(path.clone());
             continue;
         }
@@ -142,7 +143,11 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             }
         }
         if files.len() == before {
-            let problem = format!("{}: no *.yaml or *.yml file in this folder", path.display());
+            let problem = format!(
+                "{}: no *.yaml or *.yml file in this folder; name the file or folder with your \
+                 mirrors",
+                path.display()
+            );
             return Err(Failure::input(problem));
         }
         files[before..].sort();

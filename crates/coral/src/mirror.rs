@@ -3,6 +3,8 @@
 mod plan;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +18,7 @@ use coral_mirror::{
 use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
 use serde::Serialize;
+use tokio::net::TcpStream;
 
 use crate::arguments::{
     Confirmed, DEFAULT_REGISTRY, MirrorArguments, Output, PruneArguments, RunArguments,
@@ -78,6 +81,25 @@ fn idle_registry<'a>(
         format!(
             "--registry {registry} has no effect: no mirror writes to it; it stands for the Registry of \
              a mirror with `registry: {{name: …}}`"
+        )
+    })
+}
+
+/// Says what to start where nothing listens at the registry of this machine that mirrors write to.
+async fn unserved<'a>(
+    registry: &Host,
+    mut destinations: impl Iterator<Item = &'a Host>,
+) -> Option<String> {
+    let address: SocketAddr = registry.as_str().parse().ok()?;
+    let is_meant = destinations.any(|destination| destination == registry);
+    if !is_meant || !address.ip().is_loopback() {
+        return None;
+    }
+    let error = TcpStream::connect(address).await.err()?;
+    (error.kind() == ErrorKind::ConnectionRefused).then(|| {
+        format!(
+            "nothing listens at {registry}, where mirrors write to: start `coral up`, or name a \
+             running registry with --registry"
         )
     })
 }
@@ -212,8 +234,15 @@ struct PassReport {
 }
 
 /// What the files say, and the client that goes with it.
-fn read(arguments: &MirrorArguments, terminal: &Terminal) -> Result<(Loaded, Clients), Failure> {
+async fn read(
+    arguments: &MirrorArguments,
+    terminal: &Terminal,
+) -> Result<(Loaded, Clients), Failure> {
     let loaded = read_files(arguments, terminal)?;
+    let destinations = loaded.mirrors.iter().map(|it| &it.prepared.destination);
+    if let Some(warning) = unserved(&arguments.registry, destinations).await {
+        terminal.line(&format!("warning: {warning}"));
+    }
     for name in suspended(&loaded) {
         terminal.line(&format!(
             "warning: mirror {name} is left out: its spec has suspend: true"
@@ -301,7 +330,7 @@ async fn one_pass(
     pass: Pass,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let (loaded, client) = read(&arguments, terminal)?;
+    let (loaded, client) = read(&arguments, terminal).await?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let record = Arc::new(Record {
@@ -345,6 +374,7 @@ async fn one_pass(
 /// The counts in one line: `3 of 5 images mirrored, 1 failing, 1 in error, 2 MiB moved`.
 pub(crate) fn in_words(total: &Summary) -> String {
     let repositories = total.repositories;
+    let unlisted = repositories.failing + repositories.errors;
     let counts = [
         (total.sparse, "of them sparse"),
         (total.missed, "of them without some of their referrers"),
@@ -354,8 +384,11 @@ pub(crate) fn in_words(total: &Summary) -> String {
         (total.errors - repositories.errors, "in error"),
         (total.waiting, "waiting for room"),
         (
-            repositories.failing + repositories.errors,
-            "repositories with tags that cannot be listed or deleted",
+            unlisted,
+            match unlisted {
+                1 => "repository with tags that cannot be listed or deleted",
+                _ => "repositories with tags that cannot be listed or deleted",
+            },
         ),
     ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
@@ -369,7 +402,7 @@ pub(crate) fn in_words(total: &Summary) -> String {
         tags => format!(", {tags} tags deleted"),
     };
     let paused = if total.pruning.paused {
-        ", no tag is deleted until `coral mirror prune --confirm`"
+        ", no tag is deleted until `coral mirror prune --confirm FILE`"
     } else {
         ""
     };
@@ -399,6 +432,18 @@ mod tests {
         assert_eq!(warning(&host(DEFAULT_REGISTRY)), None);
     }
 
+    #[tokio::test]
+    async fn what_to_start_is_said_where_nothing_listens_at_the_registry_of_mirrors() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = Host::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let other = Host::parse("other:5000").unwrap();
+        assert_eq!(unserved(&registry, [&registry].into_iter()).await, None);
+        drop(listener);
+        let said = unserved(&registry, [&other, &registry].into_iter()).await;
+        assert!(said.unwrap().contains("start `coral up`"));
+        assert_eq!(unserved(&registry, [&other].into_iter()).await, None);
+    }
+
     #[test]
     fn what_is_counted_as_images_is_images() {
         let total = Summary {
@@ -415,5 +460,8 @@ mod tests {
             in_words(&total),
             "0 of 3 images mirrored, 1 failing, 3 in error, 2 repositories with tags that cannot be listed or deleted, 0 B moved"
         );
+        let mut one = total;
+        one.repositories.errors = 1;
+        assert!(in_words(&one).contains(", 1 repository with tags that"));
     }
 }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
-use crate::arguments::{Output, host};
+use crate::arguments::{DEFAULT_REGISTRY, Output, host};
 use crate::client::ClientArguments;
 use crate::failure::Failure;
 use crate::status_page::relative;
@@ -30,7 +30,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
     /// The registry of a running `coral up`
-    #[arg(env = "CORAL_REGISTRY", default_value = "127.0.0.1:5000", value_name = "HOST[:PORT]", value_parser = host)]
+    #[arg(env = "CORAL_REGISTRY", default_value = DEFAULT_REGISTRY, value_name = "HOST[:PORT]", value_parser = host)]
     registry: Host,
     /// Form of the output: `json` is the registry's /status.json as it came
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
@@ -133,7 +133,7 @@ impl Told {
         let mut text = format!("{host}, coral {}\n", status.version);
         if !status.everything {
             text.push_str(
-                "the mirrors are told to those who may pull everything: log in, as for docker pull\n",
+                "mirrors are shown to users who may pull everything: log in first, as for docker pull\n",
             );
             let is_wrong = true;
             return Self { text, is_wrong };
@@ -205,14 +205,14 @@ fn number(count: Option<i64>) -> i64 {
 }
 
 /// What a person has to look at, a line each.
-fn problems(status: &Status, now: Timestamp) -> Vec<String> {
-    let broken = status.broken_files.iter();
+fn problems(document: &Status, now: Timestamp) -> Vec<String> {
+    let broken = document.broken_files.iter();
     let mut problems: Vec<String> = broken
         .map(|file| format!("{file}: it cannot be read; `coral mirror plan {file}` says why"))
         .collect();
     for Mirror {
         name, file, status, ..
-    } in &status.mirrors
+    } in &document.mirrors
     {
         let failures = status.failures.iter().flatten();
         problems.extend(failures.map(|failure| format!("{name}: {}", in_words(failure, now))));
@@ -227,21 +227,31 @@ fn problems(status: &Status, now: Timestamp) -> Vec<String> {
             ));
         }
         if let Some(pruning) = status.pruning.filter(|pruning| pruning.paused) {
-            problems.push(format!(
-                "{name}: it deletes nothing: {} images vanished at their sources; look at `coral \
-                 mirror plan {file}`, then type `coral mirror prune {file}`",
-                pruning.counted
-            ));
+            let host = &document.registry.host;
+            problems.push(format!("{name}: {}", paused(host, file, pruning.counted)));
         }
     }
     problems
+}
+
+/// Why a mirror deletes nothing, with the commands to type as they are.
+fn paused(host: &str, file: &str, counted: i64) -> String {
+    let registry = match host {
+        DEFAULT_REGISTRY => String::new(),
+        host => format!(" --registry {host}"),
+    };
+    format!(
+        "it deletes nothing: {counted} images vanished at their sources; look at `coral mirror \
+         plan{registry} {file}`, then type `coral mirror prune --confirm={counted}{registry} \
+         {file}`, with the --data of `coral up` if it has one"
+    )
 }
 
 fn in_words(failure: &MirrorFailure, now: Timestamp) -> String {
     let message = failure.message.as_deref().unwrap_or("it failed");
     let next = failure.next_attempt.as_ref();
     let next = next.map_or_else(
-        || "not tried again before a change".to_owned(),
+        || "not tried again before the next pass, or a change".to_owned(),
         |Time(at)| format!("next attempt {}", relative(now, *at)),
     );
     format!("{}: {message} ({next})", failure.reference)
@@ -294,11 +304,12 @@ default/longer-name   0 of 0     0        -           suspended
             "and 129 more, which http://reg/ shows",
             "x.yaml: it cannot be read; `coral mirror plan x.yaml` says why",
             "default/a: quay.io/a/b:1: gone (next attempt in 10 s)",
-            "default/a: quay.io/a/c:1: refused (not tried again before a change)",
+            "default/a: quay.io/a/c:1: refused (not tried again before the next pass, or a change)",
             "default/a: and 3 more failures",
             "default/a: 1 images wait for room at the destination",
             "default/a: it deletes nothing: 4 images vanished at their sources; look at `coral \
-             mirror plan a.yaml`, then type `coral mirror prune a.yaml`",
+             mirror plan --registry reg a.yaml`, then type `coral mirror prune --confirm=4 \
+             --registry reg a.yaml`, with the --data of `coral up` if it has one",
         ] {
             assert!(told.text.lines().any(|told| told == line), "{}", told.text);
         }

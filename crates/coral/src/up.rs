@@ -114,7 +114,8 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     }
     mirrors.follow_pruning(&data);
     mirrors.remember_images(Instant::now(), true).await;
-    terminal.line("stopping; what is mirrored stays, and a cut copy goes on at the next start");
+    terminal
+        .line("stopping; mirrored images stay, and interrupted copies continue at the next start");
     mirrors.stop().await;
     mirrors_stopped.cancel();
     match serving.await {
@@ -166,7 +167,7 @@ fn tell_of(loaded: &Loaded, terminal: &Terminal) {
     }
     for file in &loaded.broken {
         terminal.line(&format!(
-            "{file}: what is in it stays as it was until it is mended"
+            "{file}: its last valid content stays in force until the file is corrected"
         ));
     }
     if loaded.mirrors.is_empty() && loaded.broken.is_empty() {

@@ -325,9 +325,9 @@ impl Session {
     fn advice(&self, candidate: &Candidate) -> String {
         let used = match candidate.described() {
             Some(origin) => format!("asked with the credential of {origin}"),
-            None => {
-                "asked without a credential (the repository is private, or is not there)".to_owned()
-            }
+            None => "asked without a credential: log in, or name a Secret, and check the name: a \
+                     repository that does not exist may look the same"
+                .to_owned(),
         };
         self.hint
             .iter()

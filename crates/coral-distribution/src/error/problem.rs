@@ -72,7 +72,7 @@ impl fmt::Display for Answer {
 /// What came instead of what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("the name does not resolve: {cause}; check the host's spelling and DNS")]
+    #[error("the name does not resolve: {}; check the host's spelling and DNS", in_short(.cause))]
     Dns { cause: String },
     #[error("cannot connect: {cause}")]
     Connect { cause: String },
@@ -174,6 +174,13 @@ fn is_unknown_name(cause: &str) -> bool {
     ["Name or service not known", "Name does not resolve"]
         .iter()
         .any(|words| cause.contains(words))
+}
+
+/// What the resolver says, without the words of the standard library that say once more that a name
+/// was looked up.
+fn in_short(cause: &str) -> &str {
+    let prefix = "failed to lookup address information: ";
+    cause.strip_prefix(prefix).unwrap_or(cause)
 }
 
 /// Whether the same manifest comes again. Bytes that are no JSON may have been cut on the way.
@@ -314,6 +321,15 @@ impl From<Answer> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_does_not_resolve_is_said_once() {
+        let cause = "failed to lookup address information: Name or service not known".to_owned();
+        assert_eq!(
+            Problem::Dns { cause }.to_string(),
+            "the name does not resolve: Name or service not known; check the host's spelling and DNS"
+        );
+    }
 
     #[test]
     fn what_stays_as_it_is_is_not_tried_again() {

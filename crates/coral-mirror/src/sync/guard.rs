@@ -11,6 +11,11 @@ use crate::status::count;
 /// A mirror deletes nothing once more than one image of this many vanished.
 const FRACTION: i64 = 5;
 
+/// Whether a pass without knowledge of earlier ones would delete no tag.
+pub(crate) fn would_pause(vanished: usize, images: usize) -> bool {
+    Guard::restored(None).judge(vanished, images) != Judgement::Open
+}
+
 /// Whether tags are deleted, and how many vanished images were accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Guard(PruningStatus);

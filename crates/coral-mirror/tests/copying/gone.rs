@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coral_api::PruningStatus;
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_image::{Digest, Repository, Version};
-use coral_mirror::{Ended, PlannedAction, Snapshot, plan};
+use coral_mirror::{Ended, PlannedAction, Snapshot, Vanished, plan, vanished};
 use jiff::Timestamp;
 
 use super::*;
@@ -475,5 +475,26 @@ async fn a_plan_keeps_a_tag_that_is_pinned() {
         assert_eq!(image.action == kept, keeps, "{policy}: {image:?}");
         let message = image.image().unwrap().message;
         assert_eq!(message.is_some(), keeps, "{policy}: {message:?}");
+    }
+}
+
+/// Regression: a plan named tags to delete, and no pass deleted them.
+#[tokio::test]
+async fn a_plan_says_that_too_many_images_vanished_for_a_tag_to_be_deleted() {
+    let pair = Pair::start().await;
+    pair.source.load("a/b", &images(1, &numbered(0..10)));
+    let what = [("a/b", "select: {glob: 'v*'}")];
+    let mirror = pair.mirror_with("  prune: {enabled: true, sourceGone: Delete}\n", &what);
+    let _ = pair.pass_of(mirror.clone(), None, &Arc::default()).await;
+    let few = Some(Vanished { images: 3, of: 10 });
+    for (gone, expected) in [(["v00", "v01"].as_slice(), None), (&["v02"], few)] {
+        for tag in gone {
+            pair.remove(&pair.source, "a/b", tag).await;
+        }
+        let counted = &mut std::collections::HashSet::new();
+        let planned = plan(&mirror, Timestamp::now(), counted).await;
+        assert_eq!(vanished(&mirror, &planned), expected, "{gone:?}");
+        let keeps = pair.mirror_with("", &what);
+        assert_eq!(vanished(&keeps, &planned), None, "nothing is pruned");
     }
 }

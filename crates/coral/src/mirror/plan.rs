@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use coral_api::MirroredRepository;
 use coral_image::Host;
-use coral_mirror::{Key, Mirror, Planned, PlannedAction, plan as plan_mirror, plan_prune};
+use coral_mirror::{
+    Key, Mirror, Planned, PlannedAction, Vanished, plan as plan_mirror, plan_prune, vanished,
+};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -47,12 +49,16 @@ pub(crate) async fn plan(
     arguments: MirrorArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let (loaded, client) = read(&arguments, terminal)?;
+    let (loaded, client) = read(&arguments, terminal).await?;
     let mirrors = mirrors(&loaded, &client, &Pass::default())?;
-    let lines = merged(plan_all(&mirrors).await);
+    let (planned, paused) = plan_all(&mirrors).await;
+    let lines = merged(planned);
     match arguments.output {
         Output::Table => print_plan(&lines, mirrors.len() > 1),
         Output::Json => print_json(&report(&lines)),
+    }
+    for (mirror, vanished) in paused {
+        terminal.line(&not_deleted(mirror, vanished));
     }
     let failed = lines
         .iter()
@@ -60,8 +66,17 @@ pub(crate) async fn plan(
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// What each mirror would do: images first, then tags that it would delete.
-async fn plan_all(mirrors: &[Mirror]) -> Vec<(&str, Planned)> {
+/// Why a pass deletes none of the tags that a plan names.
+fn not_deleted(mirror: &str, Vanished { images, of }: Vanished) -> String {
+    format!(
+        "warning: mirror {mirror}: {images} of {of} images vanished at their sources: no tag is \
+         deleted until `coral mirror prune --confirm={images} FILE`"
+    )
+}
+
+/// What each mirror would do, and the mirrors that would delete no tag all the same. The plan has
+/// images first, then tags that would be deleted.
+async fn plan_all(mirrors: &[Mirror]) -> (Vec<(&str, Planned)>, Vec<(&str, Vanished)>) {
     let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
     let mut images = vec![];
     for mirror in mirrors {
@@ -71,12 +86,15 @@ async fn plan_all(mirrors: &[Mirror]) -> Vec<(&str, Planned)> {
         let now = Timestamp::now();
         images.push(plan_mirror(mirror, now, counted).await);
     }
+    let paused = mirrors.iter().zip(&images);
+    let paused = paused.filter_map(|(it, planned)| Some((&*it.name, vanished(it, planned)?)));
+    let paused = paused.collect();
     let deletions = plan_prune(mirrors, &images).await;
     let images = images.into_iter().enumerate();
     let images = images.flat_map(|(n, images)| images.into_iter().map(move |image| (n, image)));
     let all = images.chain(deletions);
-    all.map(|(n, planned)| (mirrors[n].name.as_str(), planned))
-        .collect()
+    let all = all.map(|(n, planned)| (mirrors[n].name.as_str(), planned));
+    (all.collect(), paused)
 }
 
 /// An image that several mirrors want is one image, unless they would do different things to it.

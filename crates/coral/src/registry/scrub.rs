@@ -119,7 +119,7 @@ fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
         end,
     } = scrubbed;
     let mut lines = vec![format!(
-        "read {contents} blobs and manifests, {}: {damaged} damaged, {unsure} of which it is not known",
+        "read {contents} blobs and manifests, {}: {damaged} damaged, {unsure} unsure",
         Amount(*bytes)
     )];
     if *back > 0 {
@@ -161,7 +161,7 @@ mod tests {
         };
         let text = lines(&scrubbed, 4).join("\n");
         for part in [
-            "read 5 blobs and manifests, 2.0 KiB: 1 damaged, 2 of which it is not known",
+            "read 5 blobs and manifests, 2.0 KiB: 1 damaged, 2 unsure",
             "3 that had been moved aside are whole",
             "4 are damaged and not back",
             "stopped before the end",

@@ -86,7 +86,11 @@ pub(super) fn refusal(error: &ApiError) -> Markup {
     let trail = html! { nav aria-label="Trail" { a.brand href="/" { "Coral" } } };
     let content = html! {
         h1 { (error.status().canonical_reason().unwrap_or("Not shown")) }
-        p { (error.to_string()) "." }
+        p { @match error {
+            ApiError::Refused { .. } => { "You may not read this: " a href="/login" { "log in" } "." }
+            ApiError::Missing => { "Nothing is here under this name." }
+            ApiError::Failed => { "The registry cannot answer now; its log says why." }
+        } }
         p { a href="/" { "To the start page" } }
     };
     document("Not shown", &trail, &content, &html! {})

@@ -121,7 +121,7 @@ fn paused(source: &str, new: Option<usize>, vanished: usize, images: usize) -> (
     };
     let line = format!(
         "warning: mirror {source}: {what}: no tag is deleted until `coral mirror prune \
-         --confirm={vanished}`, or until `prune` in its YAML changes"
+         --confirm={vanished} FILE`, or until `prune` in its YAML changes"
     );
     (format!("paused {vanished}"), line)
 }

@@ -313,7 +313,7 @@ impl Mirrors {
 fn too_few(mirror: &str, number: i64, counted: i64) -> String {
     format!(
         "warning: mirror {mirror}: {number} vanished images were confirmed, and {counted} have \
-         vanished: no tag is deleted until `coral mirror prune --confirm={counted}`"
+         vanished: no tag is deleted until `coral mirror prune --confirm={counted} FILE`"
     )
 }
 

@@ -86,6 +86,7 @@ fn what_next(total: &Summary, now: Timestamp) -> String {
         total.next_try,
         total.next_pass,
     ) {
+        (true, Some(at), _) if at <= now => "; next try now".to_owned(),
         (true, Some(at), _) => format!("; next try in {}", until(at)),
         (true, None, Some(at)) => format!("; looked at again in {}", until(at)),
         _ => String::new(),
@@ -160,6 +161,8 @@ mod tests {
         let mut total = failing(0);
         (total.next_try, total.next_pass) = (at(32), at(3600));
         assert_eq!(what_next(&total, now), "; next try in 32 s");
+        total.next_try = at(0);
+        assert_eq!(what_next(&total, now), "; next try now");
         total.next_try = None;
         assert_eq!(what_next(&total, now), "; looked at again in 60 minutes");
         total.failing = 0;

@@ -71,7 +71,7 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
             @if pruning.paused { div.bad { dt { "Pruning" } dd.small {
                 "paused: more than a fifth of the images vanished at their sources in one pass, \
                  and " (pruning.counted) " are gone now; confirm with "
-                code { "coral mirror prune --confirm=" (pruning.counted) }
+                code { "coral mirror prune --confirm=" (pruning.counted) " " (mirror.origin) }
             } } }
             @if sparse > 0 { div { dt { "Sparse" } dd { (sparse) } } }
             div { dt { "Next look" } dd.small {

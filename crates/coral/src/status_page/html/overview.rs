@@ -70,6 +70,10 @@ fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
     let summaries: Vec<Summary> = mirrors.iter().map(|mirror| mirror.summary()).collect();
     let total = Summary::total(&summaries);
     let troubled = total.failing + total.errors;
+    let paused = mirrors
+        .iter()
+        .filter(|mirror| mirror.summary().pruning.paused);
+    let paused: Vec<_> = paused.collect();
     html! {
         dl.counts {
             div { dt { "Mirrors" } dd { (mirrors.len()) } }
@@ -78,7 +82,10 @@ fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
             div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (total.failed()) } }
             @if total.waiting > 0 { div.bad { dt { "Waiting for room" } dd { (total.waiting) } } }
             @if total.source_gone > 0 { div { dt { "Source gone" } dd { (total.source_gone) } } }
-            @if total.pruning.paused { div.bad { dt { "Pruning" } dd.small { "paused" } } }
+            @if total.pruning.paused { div.bad { dt { "Pruning" } dd.small {
+                "paused: see " @if let Some(first) = paused.first() { (link(first)) }
+                @if paused.len() > 1 { " and " (paused.len() - 1) " more" }
+            } } }
             div { dt { "Moved since the start" } dd { (bytes(total.moved)) } }
         }
     }
