@@ -8,6 +8,12 @@ use kube::core::Rule;
 const DURATION: &str = "^(0|[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
 /// What [`Quantity`](crate::Quantity) reads: Kubernetes itself also takes `1.5G` and `100e3`.
 const BYTES: &str = "^[0-9]{1,20}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+/// The URL of a git repository over HTTP.
+pub(crate) const GIT_HTTP: &str = "^https?://[^/ ]+/[^ ]+$";
+/// The URL of a git repository over SSH: `ssh://user@host/path`, the user optional, or
+/// `user@host:path`.
+pub(crate) const GIT_SSH: &str = "^(ssh://([A-Za-z0-9_.][A-Za-z0-9_.-]*@)?[^/@ -][^/@ ]*/[^ ]+\
+                                  |[A-Za-z0-9_.][A-Za-z0-9_.-]*@[^/@: -][^/@: ]*:[^ -][^ ]*)$";
 /// The longest duration that is read: 100 years.
 const MAX_DURATION: &str = "876000h";
 
@@ -65,6 +71,18 @@ fn bytes_rule(min: &str, message: &str) -> Rule {
          && quantity(self).compareTo(quantity('18446744073709551615')) <= 0"
     ))
     .message(message)
+}
+
+/// The URL of a git repository.
+pub(crate) fn git_url() -> Rule {
+    Rule::new(format!("self.matches('{GIT_HTTP}') || self.matches('{GIT_SSH}')"))
+        .message("is not the URL of a git repository: expected https://host/path, ssh://user@host/path or user@host:path")
+}
+
+/// A git repository over SSH has a Secret: without host keys and a key there is no connection.
+pub(crate) fn git_ssh_needs_secret() -> Rule {
+    Rule::new(format!("!self.url.matches('{GIT_SSH}') || has(self.secretRef)"))
+        .message("has an SSH URL without secretRef: name a Secret with the keys ssh-privatekey and known_hosts")
 }
 
 /// The path of a folder within another one.

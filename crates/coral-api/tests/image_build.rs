@@ -102,8 +102,17 @@ fn a_git_url_has_a_host_and_no_password() {
     for (url, is_taken) in [
         ("https://git.example/shop.git", true),
         ("http://git.example:8080/a/b", true),
-        ("ssh://git@git.example:22/shop.git", false),
-        ("git@git.example:acme/shop.git", false),
+        ("ssh://git@git.example:22/shop.git", true),
+        ("ssh://git.example/~me/shop", true),
+        ("ssh://git@[::1]:2222/shop", true),
+        ("git@git.example:acme/shop.git", true),
+        ("git@git.example:", false),
+        ("git@git.example:--upload-pack=id", false),
+        ("-oProxyCommand=id@git.example:shop", false),
+        ("ssh://-oProxyCommand=id/shop", false),
+        ("ssh://git.example", false),
+        ("git.example:shop", false),
+        ("git+ssh://git@git.example/shop", false),
         ("https://git.example/a@b", true),
         ("https://me@git.example/shop.git", false),
         ("https://me:secret@git.example/shop.git", false),
@@ -116,9 +125,23 @@ fn a_git_url_has_a_host_and_no_password() {
         ("--upload-pack=id", false),
         ("", false),
     ] {
-        let found = problems(&spec(&[("/source", json!({"git": {"url": url}}))]));
+        let git = json!({"url": url, "secretRef": {"name": "git"}});
+        let found = problems(&spec(&[("/source", json!({"git": git}))]));
         assert_eq!(found.is_empty(), is_taken, "{url}: {found:?}");
         assert!(!found.join("").contains("secret@"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_git_url_of_ssh_needs_a_secret_and_one_of_http_does_not() {
+    for (url, is_taken) in [
+        ("https://git.example/shop.git", true),
+        ("ssh://git@git.example/shop.git", false),
+        ("git@git.example:acme/shop.git", false),
+    ] {
+        let found = problems(&spec(&[("/source", json!({"git": {"url": url}}))]));
+        assert_eq!(found.is_empty(), is_taken, "{url}: {found:?}");
+        assert!(is_taken || found[0].contains("ssh-privatekey and known_hosts"));
     }
 }
 

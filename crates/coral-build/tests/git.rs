@@ -4,6 +4,7 @@
 
 mod git_server;
 mod pod;
+mod ssh;
 
 use coral_build::contract::FetchReport;
 use coral_build::fetch;
@@ -153,12 +154,8 @@ async fn wrong_url_reference_and_credential_are_three_errors_without_the_credent
     assert!(!error.contains("wrong-word"), "{error}");
 }
 
-#[tokio::test]
-async fn what_is_received_is_held_against_the_limit_while_it_comes() {
-    let server = GitServer::start();
-    server.write("a", b"1");
-    server.commit();
-    // Only the tag is large: its files would fit.
+/// Makes a tag `large` of which only the text is large: its files are within the limit.
+fn tag_largely(server: &GitServer) {
     let text: String = coral_testkit::pseudo_random(1, 2 << 20)
         .iter()
         .map(|byte| char::from(b'!' + byte % 90))
@@ -166,6 +163,14 @@ async fn what_is_received_is_held_against_the_limit_while_it_comes() {
     let file = server.work().join(".git/text");
     std::fs::write(&file, text).unwrap();
     server.git(&["tag", "-a", "large", "-F", ".git/text"]);
+}
+
+#[tokio::test]
+async fn what_is_received_is_held_against_the_limit_while_it_comes() {
+    let server = GitServer::start();
+    server.write("a", b"1");
+    server.commit();
+    tag_largely(&server);
     let asked = pod(&json!({"url": server.url(), "ref": "large"}));
     let error = fetched(&asked).await.unwrap_err();
     assert!(error.contains("larger than 1048576 bytes"), "{error}");
@@ -254,7 +259,7 @@ async fn a_submodule_that_cannot_be_fetched_is_named() {
     for (url, problem) in [
         ("../none.git", "there is no git repository at"),
         ("http://127.0.0.1:1/lib.git", "its URL is http://"),
-        ("git@git.example:acme/lib.git", "SSH is not supported"),
+        ("git@git.example:acme/lib.git", "its URL is one of SSH"),
         ("../../../lib.git", "leads out of the server"),
     ] {
         let server = GitServer::start();

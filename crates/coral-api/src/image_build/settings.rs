@@ -1,5 +1,7 @@
 //! What a build means: every text parsed and every default filled in.
 
+mod git_source;
+
 use std::time::Duration;
 
 use coral_image::{Digest, ImageRef, Repository, RepositoryPath, Tag};
@@ -189,7 +191,7 @@ fn source(problems: &mut Problems, source: &BuildSource) -> Option<SourceSetting
         return None;
     }
     if let Some(git) = &source.git {
-        check_git(problems, git);
+        git_source::check(problems, git);
         return Some(SourceSettings::Git(git.clone()));
     }
     if let Some(image) = &source.image {
@@ -213,45 +215,6 @@ fn source(problems: &mut Problems, source: &BuildSource) -> Option<SourceSetting
         return Some(SourceSettings::Volume { claim, path });
     }
     Some(SourceSettings::Stream)
-}
-
-fn check_git(problems: &mut Problems, git: &GitSource) {
-    const URL: &str = "spec.source.git.url";
-    let url = git.url.as_str();
-    if has_password(url) {
-        let message = "holds a user or password: put them into a Secret and name it in secretRef";
-        problems.add(URL, message);
-    } else if !is_git_url(url) {
-        let message = "is not the URL of a git repository: expected https://host/path; SSH is \
-                       not supported";
-        problems.add(URL, message);
-    }
-    path_within(problems, "spec.source.git.path", git.path.as_deref());
-    let _ = secret(
-        problems,
-        "spec.source.git.secretRef.name",
-        git.secret_ref.as_ref(),
-    );
-}
-
-/// A user and password before the host; before that of HTTP, a user alone may be a token.
-fn has_password(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return false;
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let user = authority.rsplit_once('@').map(|(user, _)| user);
-    user.is_some_and(|user| user.contains(':') || matches!(scheme, "http" | "https"))
-}
-
-fn is_git_url(url: &str) -> bool {
-    let parts = url
-        .split_once("://")
-        .and_then(|(scheme, rest)| Some((scheme, rest.split_once('/')?)));
-    parts.is_some_and(|(scheme, (host, path))| {
-        let is_http = matches!(scheme, "http" | "https");
-        is_http && !url.contains(' ') && !host.is_empty() && !path.is_empty()
-    })
 }
 
 fn path_within(problems: &mut Problems, at: &str, path: Option<&str>) {

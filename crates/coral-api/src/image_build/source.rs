@@ -40,14 +40,16 @@ pub struct BuildSource {
 /// A git repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::git_ssh_needs_secret())]
 pub struct GitSource {
-    /// The repository: `https://host/path`, or `http://host/path` without TLS, and no password.
+    /// The repository: `https://host/path`, or `http://host/path` without TLS, and no password; or
+    /// over SSH `ssh://user@host:port/path` or `user@host:path`, the user `git` if the first form
+    /// has none.
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(
         validation = Rule::new("!self.matches('^[a-z+]+://[^/]*:[^/]*@') && !self.matches('^https?://[^/]*@')")
             .message("holds a user or password: put them into a Secret and name it in secretRef"),
-        validation = Rule::new("self.matches('^https?://[^/ ]+/[^ ]+$')")
-            .message("is not the URL of a git repository: expected https://host/path; SSH is not supported")
+        validation = rules::git_url()
     )]
     pub url: String,
     /// Branch, tag, full name of a ref or commit: the default branch if not given.
@@ -63,8 +65,8 @@ pub struct GitSource {
     #[x_kube(validation = rules::path_within())]
     pub path: Option<String>,
     /// Whether submodules are fetched too, each at its recorded commit, from `https://` URLs and
-    /// from those relative to the repository's. Only the repository's own server gets the
-    /// credential.
+    /// from those relative to the repository's; over SSH from its own server alone. No other
+    /// server gets the credential.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -73,8 +75,9 @@ pub struct GitSource {
     #[schemars(extend("nullable" = true))]
     pub submodules: bool,
     /// Secret with the credential, in the object's own namespace: `token`, or `username` and
-    /// `password`; and with `ca.crt`, if the server's certificate is by a private authority. Only
-    /// the step `fetch` sees it.
+    /// `password`; and with `ca.crt`, if the server's certificate is by a private authority. For
+    /// SSH `ssh-privatekey` without a passphrase and `known_hosts` with the server's host key,
+    /// both needed. Only the step `fetch` sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalObjectReference>,
 }

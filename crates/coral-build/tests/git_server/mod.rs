@@ -51,6 +51,11 @@ impl GitServer {
         format!("http://{}/shop.git", self.address)
     }
 
+    /// The folder of all repositories.
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The folder that commits are made in.
     pub(crate) fn work(&self) -> PathBuf {
         self.folder.path().join("shop.git")

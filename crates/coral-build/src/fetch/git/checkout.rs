@@ -8,9 +8,9 @@ use gix_object::tree::EntryKind;
 use gix_object::{CommitRefIter, Kind, TagRefIter, TreeRefIter};
 use gix_pack::Bundle;
 use gix_zlib::Inflate;
-use url::Url;
 
 use super::GitError;
+use super::address::Address;
 use super::remote::Received;
 use crate::beneath::MAX_DEPTH;
 use crate::fetch::FetchError;
@@ -34,14 +34,14 @@ pub(super) struct Checkout {
 /// Writes the files of what was received into this folder of the source.
 pub(super) fn checkout(
     received: Received,
-    url: &Url,
+    address: &Address,
     folder: &Path,
     to: &mut Destination,
 ) -> Result<Checkout, FetchError> {
     let mut objects = Objects {
         bundle: received.bundle,
         inflate: Inflate::default(),
-        url: url.to_string(),
+        url: address.to_string(),
         submodules: Vec::new(),
     };
     let (commit, tree) = objects.peel(received.wanted)?;

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::GitError;
+use super::remote::Seen;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent.
@@ -31,17 +32,6 @@ const MAX_REQUEST: usize = 1024 * 1024;
 pub(super) struct Login {
     pub(super) user: String,
     pub(super) password: Redacted<String>,
-}
-
-/// What was seen while the library worked. Its own errors say less.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// Status of an answer that was no success.
-    pub(super) status: Cell<Option<u16>>,
-    /// Why there was no answer.
-    pub(super) no_answer: RefCell<Option<String>>,
-    /// Whether the answers were larger than the limit.
-    pub(super) too_large: Cell<bool>,
 }
 
 /// A client that trusts the system's certificates and these.
@@ -77,20 +67,18 @@ fn redirect(attempt: Attempt<'_>) -> Action {
 pub(super) struct GitHttp {
     client: Client,
     runtime: Handle,
-    /// The repository, which the credential is for.
-    repository: Url,
-    login: Option<Login>,
+    /// The repository that a credential is for, and the credential.
+    login: Option<(Url, Login)>,
     limit: u64,
 }
 
 impl GitHttp {
-    /// Requests about this repository, whose answers have `limit` bytes at most. Made on a thread of the
-    /// async runtime.
-    pub(super) fn new(client: Client, repository: &Url, login: Option<Login>, limit: u64) -> Self {
+    /// Requests whose answers have `limit` bytes at most, with a credential for one repository. Made on
+    /// a thread of the async runtime.
+    pub(super) fn new(client: Client, login: Option<(Url, Login)>, limit: u64) -> Self {
         Self {
             client,
             runtime: Handle::current(),
-            repository: repository.clone(),
             login,
             limit,
         }
@@ -99,7 +87,8 @@ impl GitHttp {
     /// Whether there is a credential that this URL gets: the server of the repository alone gets it,
     /// and not those of submodules elsewhere.
     pub(super) fn has_login(&self, url: &Url) -> bool {
-        self.login.is_some() && url.origin() == self.repository.origin()
+        let repository = self.login.as_ref().map(|(repository, _)| repository);
+        repository.is_some_and(|repository| url.origin() == repository.origin())
     }
 
     /// Most bytes of answers.
@@ -123,7 +112,7 @@ impl GitHttp {
         let url = Url::parse(url).map_err(io::Error::other)?;
         let is_own = self.has_login(&url);
         let request = self.client.request(method, url);
-        let Some(login) = self.login.as_ref().filter(|_| is_own) else {
+        let Some((_, login)) = self.login.as_ref().filter(|_| is_own) else {
             return Ok(request);
         };
         let pair = format!("{}:{}", login.user, login.password.expose());
@@ -399,7 +388,7 @@ mod tests {
             user: "me".to_owned(),
             password: coral_distribution::Redacted::new("word".to_owned()),
         };
-        let http = GitHttp::new(client(None).unwrap(), &repository, Some(login), 1);
+        let http = GitHttp::new(client(None).unwrap(), Some((repository, login)), 1);
         for (url, is_sent) in [
             ("https://git.example/acme/lib.git/info/refs", true),
             ("https://else.example/acme/lib.git/info/refs", false),

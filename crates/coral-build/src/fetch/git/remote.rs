@@ -1,5 +1,6 @@
 //! The other side: which commit a reference is, and the pack with that commit alone.
 
+use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,13 +14,15 @@ use gix_protocol::fetch::{Arguments, Context, Negotiate, Options, Response, Shal
 use gix_protocol::handshake::Ref;
 use gix_protocol::ls_refs::RefPrefixes;
 use gix_protocol::{Handshake, LsRefsCommand};
-use gix_transport::client::blocking_io::http::{Transport, connect_http};
+use gix_transport::client::blocking_io::Transport;
+use gix_transport::client::blocking_io::http::connect_http;
+use gix_transport::client::git::ConnectMode;
+use gix_transport::client::git::blocking_io::Connection;
 use gix_transport::{Protocol, Service};
 use gix_utils::progress::Discard;
-use url::Url;
 
-use super::GitError;
-use super::http::{GitHttp, Requests, Seen};
+use super::address::Address;
+use super::{Access, GitError};
 
 /// Largest object that is held in memory.
 const MAX_OBJECT: usize = 1024 * 1024 * 1024;
@@ -41,6 +44,19 @@ impl From<GitError> for RemoteError {
     }
 }
 
+/// What was seen while the library worked. Its own errors say less.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Status of an answer of HTTP that was no success.
+    pub(super) status: Cell<Option<u16>>,
+    /// Why there was no answer.
+    pub(super) no_answer: RefCell<Option<String>>,
+    /// Whether the answers were larger than the limit.
+    pub(super) too_large: Cell<bool>,
+    /// What the command of an SSH server wrote beside its answer, cut to a few lines.
+    pub(super) said: RefCell<Vec<u8>>,
+}
+
 /// What was received: a pack with all objects of a commit, and what was asked for.
 pub(super) struct Received {
     pub(super) bundle: Bundle,
@@ -49,27 +65,21 @@ pub(super) struct Received {
 
 /// A repository that is spoken to.
 pub(super) struct Remote<'a> {
-    url: &'a Url,
-    http: &'a GitHttp,
+    address: &'a Address,
+    access: &'a Access,
     seen: Rc<Seen>,
-    transport: Transport<Requests>,
+    transport: Box<dyn Transport>,
     handshake: Handshake,
     reference: String,
 }
 
 impl<'a> Remote<'a> {
     /// Asks for what the server can do.
-    pub(super) fn connect(url: &'a Url, http: &'a GitHttp) -> Result<Self, RemoteError> {
-        let (requests, seen) = http.begin();
-        let broken = |problem: String| GitError::Broken {
-            url: url.to_string(),
-            problem,
-        };
-        let parsed = gix_url::parse(url.as_str()).map_err(|error| broken(error.to_string()))?;
-        let transport = connect_http(requests, parsed, Protocol::V2, false);
+    pub(super) fn connect(address: &'a Address, access: &'a Access) -> Result<Self, RemoteError> {
+        let (transport, seen) = transport(address, access)?;
         let mut remote = Self {
-            url,
-            http,
+            address,
+            access,
             seen,
             transport,
             handshake: Handshake::default(),
@@ -82,7 +92,7 @@ impl<'a> Remote<'a> {
             Vec::new(),
             &mut Discard,
         );
-        remote.handshake = handshake.map_err(|error| remote.failed(&error))?;
+        remote.handshake = handshake.map_err(|error| remote.not_begun(&error))?;
         Ok(remote)
     }
 
@@ -164,26 +174,44 @@ impl<'a> Remote<'a> {
 
     fn no_reference(&self) -> GitError {
         GitError::Reference {
-            url: self.url.to_string(),
+            url: self.address.to_string(),
             reference: self.reference.clone(),
         }
     }
 
     fn broken(&self, problem: String) -> GitError {
         GitError::Broken {
-            url: self.url.to_string(),
+            url: self.address.to_string(),
             problem,
+        }
+    }
+
+    /// What it means that the server did not begin to speak git. What the command of an SSH server says
+    /// then is why: that there is no such repository, or that the key may not read it.
+    fn not_begun(&self, error: &gix_error::Error) -> RemoteError {
+        let said = self.seen.said.borrow();
+        let said = crate::contract::failure_text(String::from_utf8_lossy(&said).trim());
+        match self.failed(error) {
+            RemoteError::Git(GitError::Broken { url, .. }) if !said.is_empty() => {
+                let problem = format!("the server says: {said}");
+                GitError::NoRepository { url, problem }.into()
+            }
+            other => other,
         }
     }
 
     /// What a failure of the library means, by what was seen of the requests.
     fn failed(&self, error: &gix_error::Error) -> RemoteError {
         if self.seen.too_large.get() {
-            return RemoteError::TooLarge(self.http.limit());
+            return RemoteError::TooLarge(self.access.http.limit());
         }
-        let url = self.url.to_string();
+        let url = self.address.to_string();
         if let Some(status) = self.seen.status.get() {
-            return of_status(url, status, self.http.has_login(self.url)).into();
+            let has_login = match self.address {
+                Address::Http(url) => self.access.http.has_login(url),
+                Address::Ssh(_) => false,
+            };
+            return of_status(url, status, has_login).into();
         }
         if let Some(problem) = self.seen.no_answer.borrow().clone() {
             return GitError::Unreachable { url, problem }.into();
@@ -199,6 +227,35 @@ impl<'a> Remote<'a> {
             return GitError::NoRepository { url, problem }.into();
         }
         self.broken(crate::contract::failure_text(&text)).into()
+    }
+}
+
+/// The way to a repository, and what will be seen on it.
+fn transport(
+    address: &Address,
+    access: &Access,
+) -> Result<(Box<dyn Transport>, Rc<Seen>), GitError> {
+    let broken = |problem: String| GitError::Broken {
+        url: address.to_string(),
+        problem,
+    };
+    match address {
+        Address::Http(url) => {
+            let parsed = gix_url::parse(url.as_str()).map_err(|error| broken(error.to_string()))?;
+            let (requests, seen) = access.http.begin();
+            let transport = connect_http(requests, parsed, Protocol::V2, false);
+            Ok((Box::new(transport), seen))
+        }
+        Address::Ssh(address) => {
+            let ssh = access.ssh.as_ref();
+            let ssh = ssh.ok_or_else(|| broken("its server is another one".to_owned()))?;
+            let (read, write, seen) = ssh.open(address)?;
+            let host = None::<(&str, _)>;
+            let path = address.path.as_str();
+            let mode = ConnectMode::Process;
+            let transport = Connection::new(read, write, Protocol::V2, path, host, mode, false);
+            Ok((Box::new(transport), seen))
+        }
     }
 }
 

@@ -1,17 +1,16 @@
 //! Submodules: other repositories whose commits a repository names.
 //!
 //! A repository is a stranger's, and so is its `.gitmodules`: it leads to `https://` and to the server
-//! of the repository only, to so many repositories and so deep. The credential is for the repository's
+//! of the repository only, over SSH as well if the repository itself is there, to so many repositories and so deep. The credential is for the repository's
 //! own server.
 
 use std::path::{Path, PathBuf};
 
 use gix_hash::ObjectId;
-use url::Url;
 
+use super::address::Address;
 use super::checkout::Checkout;
-use super::http::GitHttp;
-use super::{FetchError, GitError, checked_url, write_one};
+use super::{Access, FetchError, GitError, write_one};
 use crate::fetch::destination::Destination;
 use crate::fetch::shown;
 
@@ -26,7 +25,7 @@ const MAX_FILE: usize = 256 * 1024;
 struct Pending {
     /// Its folder in the source.
     folder: PathBuf,
-    url: Url,
+    address: Address,
     commit: ObjectId,
     depth: usize,
 }
@@ -34,11 +33,11 @@ struct Pending {
 /// Writes the submodules of what was written, and theirs.
 pub(super) fn write(
     first: Checkout,
-    url: &Url,
-    http: &GitHttp,
+    address: &Address,
+    access: &Access,
     to: &mut Destination,
 ) -> Result<(), FetchError> {
-    let mut pending = of(first, Path::new(""), url, 1)?;
+    let mut pending = of(first, Path::new(""), address, 1)?;
     let mut count = 0;
     while let Some(next) = pending.pop() {
         count += 1;
@@ -55,7 +54,7 @@ pub(super) fn write(
             return Err(fail(problem).into());
         }
         let commit = |_: &mut super::Remote<'_>| Ok(next.commit);
-        let written = write_one(&next.url, http, commit, &next.folder, to);
+        let written = write_one(&next.address, access, commit, &next.folder, to);
         let written = written.map_err(|error| match error {
             FetchError::Git(error) => FetchError::Git(GitError::Submodule {
                 path: shown(&next.folder),
@@ -63,13 +62,18 @@ pub(super) fn write(
             }),
             other => other,
         })?;
-        pending.extend(of(written, &next.folder, &next.url, next.depth + 1)?);
+        pending.extend(of(written, &next.folder, &next.address, next.depth + 1)?);
     }
     Ok(())
 }
 
 /// The submodules of a repository that was written into this folder.
-fn of(written: Checkout, folder: &Path, url: &Url, depth: usize) -> Result<Vec<Pending>, GitError> {
+fn of(
+    written: Checkout,
+    folder: &Path,
+    repository: &Address,
+    depth: usize,
+) -> Result<Vec<Pending>, GitError> {
     let file = written.modules.unwrap_or_default();
     let urls = urls(&file[..file.len().min(MAX_FILE)]);
     let resolved = written.submodules.into_iter().map(|(path, commit)| {
@@ -80,11 +84,14 @@ fn of(written: Checkout, folder: &Path, url: &Url, depth: usize) -> Result<Vec<P
         };
         let named = urls.iter().find(|(known, _)| Path::new(known) == path);
         let (_, text) = named.ok_or_else(|| fail("the file .gitmodules does not name its URL"))?;
-        let url = resolve(text, url).map_err(|error| match error {
+        let address = resolve(text, repository).map_err(|error| match error {
             Refused::Leaves => fail("its relative URL leads out of the server"),
             Refused::NoTls => {
                 fail("its URL is http://; write https://, or one relative to the repository's")
             }
+            Refused::OtherSsh => fail(
+                "its URL is one of SSH, which reaches the repository's own server only; write https://",
+            ),
             Refused::Url(error) => GitError::Submodule {
                 path: shown(&folder),
                 error: Box::new(error),
@@ -92,7 +99,7 @@ fn of(written: Checkout, folder: &Path, url: &Url, depth: usize) -> Result<Vec<P
         })?;
         Ok(Pending {
             folder,
-            url,
+            address,
             commit,
             depth,
         })
@@ -105,32 +112,23 @@ fn of(written: Checkout, folder: &Path, url: &Url, depth: usize) -> Result<Vec<P
 enum Refused {
     Leaves,
     NoTls,
+    OtherSsh,
     Url(GitError),
 }
 
-/// A submodule's URL, which may be relative to that of the repository.
-fn resolve(text: &str, repository: &Url) -> Result<Url, Refused> {
-    if !text.starts_with("./") && !text.starts_with("../") {
-        let url = checked_url(text).map_err(Refused::Url)?;
-        return match url.scheme() {
-            "https" => Ok(url),
-            _ => Err(Refused::NoTls),
-        };
+/// A submodule's address, whose URL may be relative to that of the repository.
+fn resolve(text: &str, repository: &Address) -> Result<Address, Refused> {
+    if text.starts_with("./") || text.starts_with("../") {
+        let relative = repository.relative(text).ok_or(Refused::Leaves)?;
+        return relative.map_err(Refused::Url);
     }
-    let base = repository.path().trim_matches('/');
-    let mut parts: Vec<&str> = base.split('/').collect();
-    for part in text.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop().ok_or(Refused::Leaves)?;
-            }
-            name => parts.push(name),
-        }
+    let address = Address::parse(text).map_err(Refused::Url)?;
+    match (&address, repository) {
+        (Address::Http(url), _) if url.scheme() == "https" => Ok(address),
+        (Address::Http(_), _) => Err(Refused::NoTls),
+        (Address::Ssh(other), Address::Ssh(own)) if other.has_server_of(own) => Ok(address),
+        (Address::Ssh(_), _) => Err(Refused::OtherSsh),
     }
-    let mut url = repository.clone();
-    url.set_path(&parts.join("/"));
-    checked_url(url.as_str()).map_err(Refused::Url)
 }
 
 /// The paths of a `.gitmodules`, and their URLs. What is no such pair is left out.
@@ -178,26 +176,36 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_url_stays_on_the_server_and_another_one_has_tls() {
-        let base = Url::parse("http://git.example:3000/acme/shop.git").unwrap();
-        for (text, expected) in [
-            ("../lib.git", "http://git.example:3000/acme/lib.git"),
-            ("./lib.git", "http://git.example:3000/acme/shop.git/lib.git"),
-            ("../../other/x", "http://git.example:3000/other/x"),
-            ("https://else.example/x.git", "https://else.example/x.git"),
+    fn a_submodule_is_on_the_server_of_the_repository_or_has_tls() {
+        let (http, ssh) = ("http://git.example/acme/shop.git", "git@h:acme/shop.git");
+        let found = |text: &str, base: &str| {
+            let found = resolve(text, &Address::parse(base).unwrap());
+            found.map(|address| address.to_string())
+        };
+        for (text, base, expected) in [
+            ("../lib", http, "http://git.example/acme/lib"),
+            ("https://else.example/x", http, "https://else.example/x"),
+            ("https://else.example/x", ssh, "https://else.example/x"),
+            ("../lib", ssh, "git@h:acme/lib"),
+            ("ssh://me@H/lib", ssh, "ssh://me@h/lib"),
         ] {
-            assert_eq!(resolve(text, &base).unwrap().as_str(), expected);
+            assert_eq!(found(text, base).unwrap(), expected);
         }
-        let refused = |text: &str| resolve(text, &base).unwrap_err();
-        assert!(matches!(refused("../../../x"), Refused::Leaves));
-        assert!(matches!(refused("http://else.example/x"), Refused::NoTls));
-        for text in [
-            "git@h:x.git",
-            "file:///etc",
-            "/etc",
-            "https://me:s3cret@h/x",
-        ] {
-            let Refused::Url(error) = refused(text) else {
+        let refused = |text: &str, base| found(text, base).unwrap_err();
+        assert!(matches!(refused("../../../x", http), Refused::Leaves));
+        for base in [http, ssh] {
+            assert!(matches!(
+                refused("http://else.example/x", base),
+                Refused::NoTls
+            ));
+            assert!(matches!(refused("git@else:x.git", base), Refused::OtherSsh));
+            assert!(matches!(
+                refused("ssh://h:2222/x.git", base),
+                Refused::OtherSsh
+            ));
+        }
+        for text in ["file:///etc", "/etc", "https://me:s3cret@h/x"] {
+            let Refused::Url(error) = refused(text, http) else {
                 panic!("{text}")
             };
             assert!(!error.to_string().contains("s3cret"), "{error}");
