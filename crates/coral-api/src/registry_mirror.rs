@@ -180,10 +180,10 @@ impl RegistryMirrorSpec {
         "has neither name nor host: give the name of a Registry, or the host of any registry"
     ),
     validation = Rule::new(
-        "!has(self.name) || (!has(self.port) && !has(self.tlsVerify) && !has(self.ca) \
-         && !has(self.plainHTTP) && !has(self.secretRef))"
+        "!has(self.name) || (!has(self.port) && !has(self.prefix) && !has(self.tlsVerify) \
+         && !has(self.ca) && !has(self.plainHTTP) && !has(self.secretRef))"
     ).message(
-        "has name with port, tlsVerify, ca, plainHTTP or secretRef: those belong to host"
+        "has name with port, prefix, tlsVerify, ca, plainHTTP or secretRef: those belong to host"
     ),
     validation = Rule::new("!has(self.port) || !has(self.host) || !self.host.matches(':[0-9]+$')")
         .message("has a port, and port is given too: give one of them")
@@ -203,6 +203,18 @@ pub struct RegistryTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub port: Option<u16>,
+    /// Path below which all images of this mirror lie at the host, such as the project of a Harbor,
+    /// the project and repository of an Artifact Registry, or the owner at ghcr.io: with
+    /// `prefix: team/mirror`, `quay.io/a/b` is copied to `team/mirror/quay.io/a/b`. Components of a
+    /// repository name with slashes between them. Nothing outside it is read, written or pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 200),
+        regex(
+            pattern = "^[a-z0-9]+((__|[._]|-+)[a-z0-9]+)*(/[a-z0-9]+((__|[._]|-+)[a-z0-9]+)*)*$"
+        )
+    )]
+    pub prefix: Option<String>,
     /// Whether the registry's certificate is verified: `true` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_verify: Option<bool>,

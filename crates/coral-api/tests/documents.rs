@@ -72,6 +72,62 @@ fn an_external_registry_has_the_older_defaults() {
 }
 
 #[test]
+fn below_a_prefix_every_repository_lies_under_it() {
+    let text = mirror(
+        "registry: {host: harbor.example, port: 443, prefix: team/mirror_1}\n\
+         repositories: [{name: debian, tags: [b]}, {name: 'quay.io:8443/a/b', tags: [b]}]\n",
+    );
+    let documents = read(&text);
+    let Object::RegistryMirror(mirror) = &documents[0].object else {
+        panic!("{documents:?}")
+    };
+    let settings = mirror.settings().expect("it is valid");
+    let places = settings
+        .repositories
+        .iter()
+        .map(|it| it.destination.as_str());
+    assert_eq!(
+        places.collect::<Vec<_>>(),
+        [
+            "team/mirror_1/docker.io/library/debian",
+            "team/mirror_1/quay.io_8443/a/b"
+        ]
+    );
+    let prefix = settings.target.prefix().expect("it has one");
+    assert_eq!(prefix.as_str(), "team/mirror_1");
+}
+
+#[test]
+fn a_prefix_is_a_path_of_a_repository_name_and_belongs_to_a_host() {
+    let said = |registry: &str| {
+        spec_errors(&format!(
+            "registry: {registry}\nrepositories: [{{name: debian, tags: ['12']}}]\n"
+        ))
+    };
+    for wrong in [
+        "/team", "team/", "Team", "team//a", "team:1", "../team", "''",
+    ] {
+        let said = said(&format!("{{host: harbor.example, prefix: {wrong}}}"));
+        assert!(
+            said.contains("5: spec.registry.prefix: "),
+            "{wrong}: {said}"
+        );
+        assert!(said.contains("is not a prefix"), "{wrong}: {said}");
+    }
+    insta::assert_snapshot!(said("{host: harbor.example, prefix: Team/}"), @r#"5: spec.registry.prefix: "Team/" is not a prefix: give components of a repository name, such as team/mirror, in lower case and without a slash at either end"#);
+    insta::assert_snapshot!(said("{name: main, prefix: team}"), @"5: spec.registry: has name with port, prefix, tlsVerify, ca, plainHTTP or secretRef: those belong to host");
+    let long = "a/".repeat(99) + "aa";
+    let name = format!("quay.io/{}", "b".repeat(60));
+    let text = format!(
+        "registry: {{host: harbor.example, prefix: {long}}}\n\
+         repositories: [{{name: {name}, tags: ['12']}}]\n"
+    );
+    let said = spec_errors(&text);
+    assert!(said.contains("6: spec.repositories[0].name: "), "{said}");
+    assert!(said.contains("269 letters long, at most 255"), "{said}");
+}
+
+#[test]
 fn null_is_taken_for_a_field_that_is_not_there() {
     let fields = "imagePullSecrets: null\nschedule: null\ninterval: ~\nretry:\nsuspend: null\n";
     let repositories = "registry: {name: main, host: null}\nrepositories: [{name: a, tags: [b], digests: null, select: null, platforms: null, referrers: null, listSelection: null}]\n";

@@ -14,7 +14,7 @@ metadata:
   name: web
   labels: {a: b}
 spec:
-  registry: {host: quay.io, port: 5000, tlsVerify: true, secretRef: {name: push}}
+  registry: {host: quay.io, port: 5000, prefix: a/b, tlsVerify: true, secretRef: {name: push}}
   repositories:
     - name: debian
       tags: ['12', &tag bookworm]

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use coral_api::names::registry_host;
 use coral_api::{RegistryMirror, Target};
 use coral_distribution::ClientOptions;
-use coral_image::{Host, Repository, destination_path};
+use coral_image::{Host, Repository, RepositoryPath, destination_path_below};
 use coral_mirror::{
     Completeness, Destination, Engine, EngineLimits, Fleet, InProcess, Member, Prepared, Subject,
 };
@@ -299,6 +299,12 @@ fn destination(key: &ObjectKey, mirror: &RegistryMirror) -> Option<Host> {
     Host::parse(&host).ok()
 }
 
+/// The path below which a mirror copies, as far as its object says it.
+fn prefix(mirror: &RegistryMirror) -> Option<RepositoryPath> {
+    let prefix = mirror.spec.registry.prefix.as_deref()?;
+    RepositoryPath::parse(prefix).ok()
+}
+
 /// Where a mirror copies to that cannot be followed now.
 fn places(key: &ObjectKey, mirror: &RegistryMirror) -> (Destination, Vec<Repository>) {
     let host = destination(key, mirror);
@@ -310,7 +316,9 @@ fn places(key: &ObjectKey, mirror: &RegistryMirror) -> (Destination, Vec<Reposit
     let Some(host) = host.or_else(|| Host::parse("registry.invalid").ok()) else {
         return (destination, vec![]);
     };
-    let paths = sources(mirror).filter_map(|source| destination_path(&source).ok());
+    let prefix = prefix(mirror);
+    let path = |source| destination_path_below(prefix.as_ref(), &source).ok();
+    let paths = sources(mirror).filter_map(path);
     let places = paths.map(|path| Repository::new(host.clone(), path));
     (destination, places.collect())
 }

@@ -387,7 +387,7 @@ impl Scope {
 
     fn fits(&self, host: &Host, path: Option<&str>) -> bool {
         let host_fits = match &self.host {
-            HostPattern::Exact(own) => own == host,
+            HostPattern::Exact(own) => is_same_host(own, host),
             HostPattern::Glob(pattern) => glob_host(pattern, host),
             HostPattern::Any => true,
         };
@@ -402,6 +402,17 @@ impl Scope {
     }
 }
 
+/// The port of HTTPS is the same port whether it is written or not.
+const DEFAULT_PORT: u16 = 443;
+
+fn is_same_host(one: &Host, other: &Host) -> bool {
+    one.name() == other.name() && is_same_port(one.port(), other.port())
+}
+
+fn is_same_port(one: Option<u16>, other: Option<u16>) -> bool {
+    one.unwrap_or(DEFAULT_PORT) == other.unwrap_or(DEFAULT_PORT)
+}
+
 /// Kubernetes' rule: as many labels on both sides, `*` stands for letters inside one label.
 fn glob_host(pattern: &str, host: &Host) -> bool {
     let (name, port) = match pattern.rsplit_once(':') {
@@ -410,7 +421,7 @@ fn glob_host(pattern: &str, host: &Host) -> bool {
     };
     let labels: Vec<_> = name.split('.').collect();
     let host_labels: Vec<_> = host.name().split('.').collect();
-    port == host.port()
+    is_same_port(port, host.port())
         && labels.len() == host_labels.len()
         && labels
             .iter()

@@ -19,7 +19,21 @@ pub struct DestinationError {
 /// The host is in lower case; `host:port` becomes `host_port`; an IPv6 host is written out in
 /// eight groups with dashes for colons. Too long a name is refused.
 pub fn destination_path(source: &Repository) -> Result<RepositoryPath, DestinationError> {
-    let name = format!("{}/{}", host_component(source.host()), source.path());
+    destination_path_below(None, source)
+}
+
+/// The path at the destination for `source`, below `prefix` if there is one: the prefix, a slash,
+/// then [`destination_path`].
+pub fn destination_path_below(
+    prefix: Option<&RepositoryPath>,
+    source: &Repository,
+) -> Result<RepositoryPath, DestinationError> {
+    let prefix = prefix.map_or_else(String::new, |prefix| format!("{prefix}/"));
+    let name = format!(
+        "{prefix}{}/{}",
+        host_component(source.host()),
+        source.path()
+    );
     RepositoryPath::parse(&name).map_err(|error| DestinationError {
         repository: source.to_string(),
         source: error,

@@ -26,7 +26,7 @@ pub mod media_type;
 pub mod select;
 
 pub use amount::Amount;
-pub use destination::{DestinationError, destination_path};
+pub use destination::{DestinationError, destination_path, destination_path_below};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use manifest::{
     Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestBody, ManifestError, ManifestKind,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use coral_image::select::{LatestBy, NewerThan, TagFilter, TagSelection, VersionRange};
 use coral_image::{
     Algorithm, Digest, Host, ImageRef, Manifest, PinnedRef, Platform, Repository, RepositoryPath,
-    Tag, Version, destination_path, media_type,
+    Tag, Version, destination_path, destination_path_below, media_type,
 };
 use jiff::Timestamp;
 use proptest::collection::vec;
@@ -150,6 +150,18 @@ proptest! {
     ) {
         let land = |host| destination_path(&Repository::parse(&format!("{host}/{path}")).unwrap());
         prop_assert_eq!(land(a) == land(b), a == b);
+    }
+
+    #[test]
+    fn below_a_prefix_everything_lies_where_it_lay_with_the_prefix_before_it(
+        prefix in "[a-z0-9]{1,10}(/[a-z0-9]{1,10}){0,2}",
+        source in "(quay[.]io/|localhost:5000/|)[a-z0-9]{1,10}(/[a-z0-9]{1,10}){0,2}",
+    ) {
+        let source = Repository::parse(&source).unwrap();
+        let path = destination_path(&source).unwrap();
+        let below = RepositoryPath::parse(&prefix).unwrap();
+        let below = destination_path_below(Some(&below), &source).unwrap();
+        prop_assert_eq!(below.as_str(), format!("{prefix}/{path}"));
     }
 
     #[test]

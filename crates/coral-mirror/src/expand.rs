@@ -12,7 +12,6 @@ use coral_distribution::{Category, Error};
 use coral_image::select::TagFilter;
 use coral_image::{
     Descriptor, Digest, Host, ImageRef, Manifest, PlatformPattern, Repository, Tag, Version,
-    destination_path,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -65,9 +64,6 @@ pub struct Expanded {
 /// Why the images of a repository could not be found out.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpandError {
-    /// It has no name at the destination.
-    #[error(transparent)]
-    Destination(#[from] coral_image::DestinationError),
     /// Its tags could not be listed.
     #[error("its tags could not be listed")]
     List(#[source] AskError),
@@ -91,7 +87,6 @@ impl ExpandError {
     /// A bounded label for metrics and machines.
     pub fn category(&self) -> &'static str {
         match self {
-            Self::Destination(_) => "name",
             Self::List(source) | Self::Creation { source, .. } => source.category(),
         }
     }
@@ -99,7 +94,6 @@ impl ExpandError {
     /// What the failure asks for.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Destination(_) => Cause::Refusal,
             Self::List(source) | Self::Creation { source, .. } => source.cause(),
         }
     }
@@ -113,7 +107,7 @@ pub async fn expand(
     settings: &RepositorySettings,
     now: Timestamp,
 ) -> Result<Expanded, ExpandError> {
-    let destination = destination_repository(&access.destination, &settings.repository)?;
+    let destination = destination_repository(&access.destination, settings);
     let filtered = match &settings.filter {
         Some(filter) => filtered(access, settings, filter, &destination, now).await?,
         None => Filtered::default(),
@@ -161,12 +155,9 @@ struct Filtered {
     untold: Option<ExpandError>,
 }
 
-/// The repository that `source` is mirrored to.
-pub(crate) fn destination_repository(
-    registry: &Host,
-    source: &Repository,
-) -> Result<Repository, coral_image::DestinationError> {
-    Ok(Repository::new(registry.clone(), destination_path(source)?))
+/// The repository that these settings are about, at the registry that it is mirrored to.
+pub(crate) fn destination_repository(registry: &Host, settings: &RepositorySettings) -> Repository {
+    Repository::new(registry.clone(), settings.destination.clone())
 }
 
 /// One image of the repository that these settings are about.

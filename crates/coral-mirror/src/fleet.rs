@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use coral_api::Target;
 use coral_distribution::{Client, ClientOptions, Error};
-use coral_image::{Digest, Host};
+use coral_image::{Digest, Host, RepositoryPath};
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -57,6 +57,8 @@ pub struct Begun {
     pub name: String,
     /// The registry that it copies to.
     pub destination: Host,
+    /// The path below which it copies, if it is not the root of the registry.
+    pub prefix: Option<RepositoryPath>,
     /// Whether it copies nothing for now.
     pub suspended: bool,
     /// Whether it replaces one of the same name.
@@ -230,6 +232,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         let begun = Begun {
             name: mirror.name.clone(),
             destination: mirror.access.destination.clone(),
+            prefix: mirror.settings.target.prefix().cloned(),
             suspended: mirror.settings.suspend,
             replaced,
             summary,

@@ -90,15 +90,10 @@ impl Mirror {
 
     /// The repositories at the destination, in the order of the settings.
     pub(crate) fn places(&self) -> Vec<Repository> {
-        let place = |source: &Repository| destination_repository(&self.access.destination, source);
-        let settings = self
-            .settings
-            .repositories
-            .iter()
-            .map(|settings| &settings.repository);
-        // What has no name over there is refused with the settings; it claims nothing.
+        let registry = &self.access.destination;
+        let settings = self.settings.repositories.iter();
         settings
-            .map(|source| place(source).unwrap_or_else(|_| source.clone()))
+            .map(|settings| destination_repository(registry, settings))
             .collect()
     }
 }

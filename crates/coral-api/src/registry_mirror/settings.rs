@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use coral_image::select::TagFilter;
-use coral_image::{Digest, Host, PlatformPattern, Repository, Tag};
+use coral_image::{Digest, Host, PlatformPattern, Repository, RepositoryPath, Tag};
 
 use super::{RegistryMirror, RegistryTarget, Retry};
 use crate::duration::GoDuration;
@@ -72,11 +72,23 @@ pub enum Target {
     Address(RegistryAddress),
 }
 
+impl Target {
+    /// The path below which all images lie, if it is not the root of the registry.
+    pub fn prefix(&self) -> Option<&RepositoryPath> {
+        match self {
+            Self::Named(_) => None,
+            Self::Address(address) => address.prefix.as_ref(),
+        }
+    }
+}
+
 /// A registry by its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryAddress {
     /// Host and port.
     pub host: Host,
+    /// The path below which all images lie; the root of the registry if there is none.
+    pub prefix: Option<RepositoryPath>,
     /// How it is reached.
     pub reach: Reach,
     /// Name of the Secret with the credential for pushing.
@@ -88,6 +100,8 @@ pub struct RegistryAddress {
 pub struct RepositorySettings {
     /// The source.
     pub repository: Repository,
+    /// Where it lies at the destination, the target's prefix included.
+    pub destination: RepositoryPath,
     /// How the source's host is reached. All repositories of a host say the same.
     pub reach: Reach,
     /// Tags taken as they are.
@@ -135,8 +149,10 @@ impl RegistryMirror {
         let mut problems = Problems::default();
         let spec = &self.spec;
         object_names(&mut problems, &self.metadata);
-        let target = target(&mut problems, &spec.registry);
-        let repositories = repository::repositories(&mut problems, &spec.repositories);
+        let prefix = prefix(&mut problems, &spec.registry);
+        let target = target(&mut problems, &spec.registry, prefix.clone());
+        let repositories =
+            repository::repositories(&mut problems, &spec.repositories, prefix.as_ref());
         let pull_secrets = secret_names(&mut problems, &spec.image_pull_secrets);
         let cadence = cadence(
             &mut problems,
@@ -208,9 +224,30 @@ fn shown(text: &str) -> String {
     text.chars().take(120).collect()
 }
 
-fn target(problems: &mut Problems, registry: &RegistryTarget) -> Option<Target> {
+fn prefix(problems: &mut Problems, registry: &RegistryTarget) -> Option<RepositoryPath> {
+    let text = registry.prefix.as_deref()?;
+    let parsed = RepositoryPath::parse(text).ok();
+    if parsed.is_none() {
+        problems.add(
+            "spec.registry.prefix",
+            format_args!(
+                "{:?} is not a prefix: give components of a repository name, such as team/mirror, \
+                 in lower case and without a slash at either end",
+                shown(text)
+            ),
+        );
+    }
+    parsed
+}
+
+fn target(
+    problems: &mut Problems,
+    registry: &RegistryTarget,
+    prefix: Option<RepositoryPath>,
+) -> Option<Target> {
     const PATH: &str = "spec.registry";
     let address = registry.port.is_some()
+        || registry.prefix.is_some()
         || registry.tls_verify.is_some()
         || registry.ca.is_some()
         || registry.plain_http.is_some()
@@ -232,12 +269,14 @@ fn target(problems: &mut Problems, registry: &RegistryTarget) -> Option<Target> 
             if address {
                 problems.add(
                     PATH,
-                    "has name with port, tlsVerify, ca, plainHTTP or secretRef: those belong to host",
+                    "has name with port, prefix, tlsVerify, ca, plainHTTP or secretRef: those belong to host",
                 );
             }
             Some(Target::Named(name.clone()))
         }
-        (None, Some(host)) => registry_address(problems, registry, host).map(Target::Address),
+        (None, Some(host)) => {
+            registry_address(problems, registry, host, prefix).map(Target::Address)
+        }
     }
 }
 
@@ -245,6 +284,7 @@ fn registry_address(
     problems: &mut Problems,
     registry: &RegistryTarget,
     host: &str,
+    prefix: Option<RepositoryPath>,
 ) -> Option<RegistryAddress> {
     const PATH: &str = "spec.registry.host";
     let secret = registry
@@ -278,6 +318,7 @@ fn registry_address(
     }?;
     Some(RegistryAddress {
         host,
+        prefix,
         reach,
         secret,
     })

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use coral_api::RegistryMirror;
-use coral_image::{Host, Repository, destination_path};
+use coral_image::{Host, Repository, RepositoryPath, destination_path_below};
 use jiff::Timestamp;
 
 use super::verdict::{Verdict, Verdicts, has_run};
-use super::{destination, sources};
+use super::{destination, prefix, sources};
 use crate::ObjectKey;
 use crate::store::Snapshot;
 
@@ -38,16 +38,17 @@ pub(super) fn settle(verdicts: &mut Verdicts, mirrors: &Snapshot<RegistryMirror>
         else {
             let mirror = &mirrors[&key];
             if let Some(host) = destination(&key, mirror).filter(|_| has_run(mirror)) {
-                for (source, place) in sources(mirror).filter_map(|s| place(s, &host)) {
+                let place = |source| place(source, &host, prefix(mirror).as_ref());
+                for (source, place) in sources(mirror).filter_map(place) {
                     let first = (source, key.clone());
                     taken.entry(place).or_insert(first);
                 }
             }
             continue;
         };
-        let repositories = prepared.settings.repositories.iter();
-        let copied = repositories.map(|settings| settings.repository.clone());
-        for (source, place) in copied.filter_map(|s| place(s, &prepared.destination)) {
+        for settings in &prepared.settings.repositories {
+            let source = settings.repository.clone();
+            let place = Repository::new(prepared.destination.clone(), settings.destination.clone());
             let first = || (source.clone(), key.clone());
             let (other, older) = taken.entry(place.clone()).or_insert_with(first);
             if *other != source {
@@ -64,9 +65,13 @@ pub(super) fn settle(verdicts: &mut Verdicts, mirrors: &Snapshot<RegistryMirror>
     }
 }
 
-/// Where a source is copied to at this host.
-fn place(source: Repository, host: &Host) -> Option<(Repository, Repository)> {
-    let path = destination_path(&source).ok()?;
+/// Where a source is copied to at this host, below this prefix.
+fn place(
+    source: Repository,
+    host: &Host,
+    prefix: Option<&RepositoryPath>,
+) -> Option<(Repository, Repository)> {
+    let path = destination_path_below(prefix, &source).ok()?;
     Some((source, Repository::new(host.clone(), path)))
 }
 

@@ -199,9 +199,11 @@ fn repositories(
 ) -> Vec<MirroredRepository> {
     let settings = input.settings.repositories.iter();
     let paths: BTreeMap<String, String> = settings
-        .filter_map(|settings| {
-            let path = destination_path(&settings.repository).ok()?;
-            Some((settings.repository.to_string(), path.to_string()))
+        .map(|settings| {
+            (
+                settings.repository.to_string(),
+                settings.destination.to_string(),
+            )
         })
         .collect();
     // What the Registry before had loaded says nothing about the one after a change.

@@ -162,6 +162,43 @@ fn of_two_sources_for_one_place_the_older_mirror_goes_on_and_the_younger_says_so
     );
 }
 
+#[test]
+fn mirrors_below_different_prefixes_meet_only_where_their_whole_paths_are_the_same() {
+    let into = |source: &str, prefix: &str| {
+        let mut spec = spec(source);
+        spec["registry"] = json!({"host": "harbor.example", "port": 443, "prefix": prefix});
+        spec
+    };
+    let mut root = spec("quay.io/docker.io/library/a");
+    root["registry"] = json!({"host": "harbor.example", "port": 443});
+    let mirrors = all([
+        mirror("one", OLD, &into("quay.io/a/b", "one")),
+        mirror("two", OLD, &into("quay.io/a/b", "two")),
+        mirror("root", OLD, &root),
+        mirror("same", NEW, &into("docker.io/library/a", "quay.io")),
+    ]);
+    let verdicts = decide(&mirrors, &seen());
+    let run = |name: &str| match &verdicts[&ObjectKey::new("a", name)] {
+        Verdict::Run {
+            prepared,
+            conflicts,
+        } => {
+            let places = prepared.settings.repositories.iter();
+            let places: Vec<_> = places.map(|it| it.destination.to_string()).collect();
+            (places, conflicts.len())
+        }
+        other => panic!("{name}: {other:?}"),
+    };
+    for (name, place) in [
+        ("one", "one/quay.io/a/b"),
+        ("two", "two/quay.io/a/b"),
+        ("root", "quay.io/docker.io/library/a"),
+    ] {
+        assert_eq!(run(name), (vec![place.to_owned()], 0), "{name}");
+    }
+    assert_eq!(run("same"), (vec![], 1));
+}
+
 fn image(reference: &str, state: MirroredState, digest: Option<&str>) -> MirroredImage {
     MirroredImage {
         digest: digest.map(ToOwned::to_owned),

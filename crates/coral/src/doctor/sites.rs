@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coral_api::RepositorySettings;
 use coral_distribution::{Client, Credentials};
-use coral_image::{Host, PlatformPattern, Repository, Version, destination_path};
+use coral_image::{Host, PlatformPattern, Repository, Version};
 use coral_mirror::{Clients, Paces};
 
 use crate::failure::Failure;
@@ -99,13 +99,8 @@ pub(super) fn sites(
         let credentials = &mirror.destination_credentials;
         let site = of(&mut sites, &mirror.destination, role, client, credentials);
         if role == Role::Destination {
-            site.wants(
-                mirror
-                    .settings
-                    .repositories
-                    .iter()
-                    .filter_map(pushed(&mirror.destination)),
-            );
+            let repositories = mirror.settings.repositories.iter();
+            site.wants(repositories.map(pushed(&mirror.destination)));
         }
     }
     for site in &mut sites {
@@ -132,15 +127,11 @@ fn wanted(settings: &RepositorySettings) -> Vec<Wanted> {
     list.into_iter().chain(images).map(wanted).collect()
 }
 
-/// Where a source's images are pushed at this destination. What has no place there is told by the
-/// plan.
-fn pushed(destination: &Host) -> impl Fn(&RepositorySettings) -> Option<Wanted> {
-    |settings| {
-        let path = destination_path(&settings.repository).ok()?;
-        Some(Wanted {
-            repository: Repository::new(destination.clone(), path),
-            what: What::Push,
-        })
+/// Where a source's images are pushed at this destination.
+fn pushed(destination: &Host) -> impl Fn(&RepositorySettings) -> Wanted {
+    |settings| Wanted {
+        repository: Repository::new(destination.clone(), settings.destination.clone()),
+        what: What::Push,
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coral_image::Host;
 use coral_mirror::{Engine, ImagePage, ImageQuery, Summary};
 use tokio::sync::watch;
 
@@ -24,8 +23,8 @@ pub(crate) struct BoardMirror {
     pub(crate) name: String,
     /// The file it stands in.
     pub(crate) origin: String,
-    /// The registry it copies to.
-    pub(crate) destination: Host,
+    /// The registry it copies to, and the path there below which it copies, if there is one.
+    pub(crate) destination: String,
     /// Whether that is the registry beside the page.
     pub(crate) is_here: bool,
     pub(crate) suspended: bool,

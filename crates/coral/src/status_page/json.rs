@@ -62,7 +62,7 @@ struct RepositoryNames {
 struct MirrorStatus {
     name: String,
     file: String,
-    destination: Host,
+    destination: String,
     suspended: bool,
     #[serde(flatten)]
     status: RegistryMirrorStatus,

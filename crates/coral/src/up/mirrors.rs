@@ -220,7 +220,10 @@ impl Mirrors {
             name: begun.name,
             origin,
             is_here: begun.destination == self.embedded,
-            destination: begun.destination,
+            destination: match begun.prefix {
+                Some(prefix) => format!("{}/{prefix}", begun.destination),
+                None => begun.destination.to_string(),
+            },
             suspended: begun.suspended,
             summary: begun.summary,
             engine: self.fleet.engine().clone(),

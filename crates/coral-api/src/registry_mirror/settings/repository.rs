@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use coral_image::select::{LatestBy, NewerThan, SelectError, TagFilter, TagSelection};
 use coral_image::{
-    Digest, Host, ImageRef, PlatformPattern, ReferenceError, Repository, Tag, destination_path,
+    Digest, Host, ImageRef, PlatformPattern, ReferenceError, Repository, RepositoryPath, Tag,
+    destination_path_below,
 };
 
 use super::reach::{self, Reach};
@@ -29,10 +30,12 @@ pub enum Referrers {
     Skip,
 }
 
-/// Reads the whole list; what can be used of it, with every problem noted.
+/// Reads the whole list; what can be used of it, with every problem noted. All of it lies below
+/// `prefix` at the destination.
 pub(super) fn repositories(
     problems: &mut Problems,
     repositories: &[MirrorRepository],
+    prefix: Option<&RepositoryPath>,
 ) -> Vec<RepositorySettings> {
     match repositories.len() {
         0 => problems.add(
@@ -50,7 +53,7 @@ pub(super) fn repositories(
     let settings: Vec<_> = repositories
         .iter()
         .enumerate()
-        .map(|(i, r)| repository(problems, &format!("spec.repositories[{i}]"), r))
+        .map(|(i, r)| repository(problems, &format!("spec.repositories[{i}]"), r, prefix))
         .collect();
     conflicts(problems, &settings);
     reach_conflicts(problems, &settings);
@@ -107,8 +110,13 @@ fn repository(
     problems: &mut Problems,
     path: &str,
     typed: &MirrorRepository,
+    prefix: Option<&RepositoryPath>,
 ) -> Option<RepositorySettings> {
-    let name = repository_name(problems, &format!("{path}.name"), &typed.name);
+    let name = format!("{path}.name");
+    let repository = repository_name(problems, &name, &typed.name);
+    let destination = repository
+        .as_ref()
+        .and_then(|repository| problems.check(name, destination_path_below(prefix, repository)));
     let all = match typed.list_selection {
         Some(ListSelection::All) => true,
         Some(ListSelection::Unknown) => {
@@ -169,7 +177,8 @@ fn repository(
     }
     .reach(problems, path, MAX_CA);
     Some(RepositorySettings {
-        repository: name?,
+        repository: repository?,
+        destination: destination?,
         reach,
         tags,
         digests,
@@ -181,11 +190,7 @@ fn repository(
 
 fn repository_name(problems: &mut Problems, path: &str, name: &str) -> Option<Repository> {
     let error = match Repository::parse(name) {
-        Ok(repository) => {
-            return problems
-                .check(path, destination_path(&repository))
-                .map(|_| repository);
-        }
+        Ok(repository) => return Some(repository),
         Err(error) => error,
     };
     let tagged = ImageRef::parse(name)

@@ -284,6 +284,22 @@ fn a_credential_prints_without_its_secret() {
 }
 
 #[test]
+fn the_port_of_https_need_not_be_written_and_another_port_is_another_registry() {
+    let config = |host: &str| format!(r#"{{"auths": {{"{host}": {{"auth": "{}"}}}}}}"#, auth("u"));
+    for (host, repository, fits) in [
+        ("reg.example", "reg.example:443/a", true),
+        ("reg.example:443", "reg.example/a", true),
+        ("*.example", "reg.example:443/a", true),
+        ("reg.example", "reg.example:5000/a", false),
+        ("reg.example:443", "reg.example:5000/a", false),
+        ("*.example", "reg.example:5000/a", false),
+    ] {
+        let found = users(&config(host), repository);
+        assert_eq!(!found.is_empty(), fits, "{host}: {repository}");
+    }
+}
+
+#[test]
 fn of_equally_specific_entries_the_first_set_wins() {
     let of = |user: &str| {
         let config = format!(

@@ -235,9 +235,7 @@ fn settings() -> Vec<coral_api::RepositorySettings> {
 
 fn places(settings: &[coral_api::RepositorySettings]) -> Vec<coral_image::Repository> {
     let host = coral_image::Host::parse("mirror:5000").unwrap();
-    let place = |s: &coral_api::RepositorySettings| {
-        crate::expand::destination_repository(&host, &s.repository).unwrap()
-    };
+    let place = |s: &coral_api::RepositorySettings| crate::expand::destination_repository(&host, s);
     settings.iter().map(place).collect()
 }
 
