@@ -3,6 +3,7 @@
 //! A request is read into a [`route::Route`] of validated values, handled by the file named after
 //! its noun, and every refusal is an [`error::Refusal`] in the form that the specification gives.
 
+mod access_log;
 mod blobs;
 mod body;
 mod error;
@@ -27,7 +28,6 @@ mod whole;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -41,6 +41,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use tokio::sync::broadcast;
 
+use self::access_log::Entry;
 use self::body::Wire;
 pub(crate) use self::body::read_limit;
 use self::error::{Code, Refusal};
@@ -256,21 +257,24 @@ async fn loaded_public_paths(State(context): State<Arc<Context>>) -> Response {
 }
 
 async fn handle(State(context): State<Arc<Context>>, request: Request) -> Response {
-    let started = Instant::now();
     context.was_asked.store(true, Ordering::Relaxed);
     let (parts, mut body) = request.into_parts();
     let route = Route::parse(parts.uri.path());
+    let mut entry = Entry::new(&parts, route.as_ref().ok(), peer(&parts), &mut body);
     let class = route.as_ref().map_or(RouteClass::Unknown, Route::class);
-    let (method, uri) = (parts.method.clone(), parts.uri.clone());
+    let method = parts.method.clone();
     let is_waiting = parts.headers.contains_key(EXPECT);
-    let response = match answer(&context, route, parts, &mut body).await {
+    let mut failed_login = None;
+    let response = match answer(&context, route, parts, &mut body, &mut entry).await {
         Ok(response) => response,
-        Err(refusal) => refuse(refusal, &method, is_waiting, body).await,
+        Err(mut refusal) => {
+            failed_login = refusal.failed_login.take();
+            refuse(refusal, &method, is_waiting, body).await
+        }
     };
-    let (status, took) = (response.status(), started.elapsed());
-    tracing::debug!(%method, path = uri.path(), %status, ?took, "answered");
+    let (status, took) = (response.status(), entry.started().elapsed());
     context.metrics.request(&method, class, status, took);
-    response
+    entry.answered(response, failed_login.as_ref())
 }
 
 async fn answer(
@@ -278,6 +282,7 @@ async fn answer(
     route: Result<Route, Refusal>,
     parts: Parts,
     body: &mut Body,
+    entry: &mut Entry,
 ) -> Result<Response, Refusal> {
     gate::bounded(&parts)?;
     gate::from_no_page(&parts.method, &parts.headers)?;
@@ -291,10 +296,12 @@ async fn answer(
     let query = Query::parse(parts.uri.query());
     let settings = context.settings();
     if let Origin::Other(host) = Origin::of(&query, &settings.names) {
+        entry.of_registry(host.as_ref());
         let request = Routed { host, parts, query };
         return answer_routed(context, settings, route.ok(), request, body).await;
     }
     let visitor = gate::admit(context, settings, &parts.headers, peer(&parts)).await?;
+    entry.admitted(&visitor);
     let route = route?;
     gate::allow(&visitor, &route, &parts.method)?;
     let head = Head {

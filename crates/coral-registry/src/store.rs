@@ -274,13 +274,14 @@ pub trait Store: Source {
         from: Option<&'a RepositoryPath>,
     ) -> BoxFuture<'a, Result<Mounted, StoreError>>;
 
-    /// Takes a manifest in, makes it a referrer of its subject, and then points `tags` at it.
+    /// Takes a manifest in, makes it a referrer of its subject, and then points `tags` at it. Which
+    /// of them pointed at another manifest before, and at which.
     fn put_manifest<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         manifest: Manifest,
         tags: Vec<Tag>,
-    ) -> BoxFuture<'a, Result<(), PutManifestError>>;
+    ) -> BoxFuture<'a, Result<Vec<(Tag, Digest)>, PutManifestError>>;
 
     /// Deletes a tag, or a manifest together with the tags that point at it. `false` if there was
     /// none.

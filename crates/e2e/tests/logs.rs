@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "logs/access.rs"]
+mod access;
+#[path = "registry/users.rs"]
+mod users;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -25,10 +30,15 @@ fn lines(process: &Process) -> Vec<Value> {
 }
 
 fn serve(home: &Path, log: &str) -> (Process, String) {
+    serve_with(home, log, &[])
+}
+
+fn serve_with(home: &Path, log: &str, more: &[&str]) -> (Process, String) {
     let mut command: Command = coral();
     command.args(["registry", "serve", "--listen", "127.0.0.1:0", "--storage"]);
     command.arg(home.join("storage"));
     command.args(["--log", log, "--log-format", "json"]);
+    command.args(more);
     let mut process = Process::start(&mut command);
     process.wait_for_line("registry listening on", SOON);
     let first = lines(&process).remove(0);

@@ -109,6 +109,12 @@ impl Htpasswd {
         self.users.contains_key(user)
     }
 
+    /// The user of that name.
+    pub(crate) fn known(&self, user: &str) -> Option<Arc<str>> {
+        let (name, _) = self.users.get_key_value(user)?;
+        Some(Arc::clone(name))
+    }
+
     /// The hash of a user; for one who is unknown, a hash that no password has.
     pub(super) fn hash_of(&self, user: &str) -> (Option<Arc<str>>, &str) {
         match self.users.get_key_value(user) {

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::body::RangeBody;
 use super::error::{Code, Refusal};
+use super::manifests::deleted;
 use super::range::{Span, Wanted};
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
 
@@ -62,7 +63,7 @@ pub(super) async fn delete(
     digest: &Digest,
 ) -> Result<Response, Refusal> {
     if context.store.delete_blob(name, digest).await? {
-        return Ok(empty(StatusCode::ACCEPTED));
+        return Ok(deleted());
     }
     Err(unknown(digest))
 }

@@ -1,5 +1,6 @@
 //! Refusals, in the form of the OCI distribution-spec, "Error Codes".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -74,6 +75,16 @@ pub(crate) struct Refusal {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// For the log only: what happened inside.
     cause: Option<Box<StoreError>>,
+    /// For the log only: the credential that was not taken.
+    pub(crate) failed_login: Option<FailedLogin>,
+}
+
+/// A name and a password, or a token, that were wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailedLogin {
+    /// The user, if there is one of the name that was given. Other names may be passwords that were
+    /// typed in the wrong place.
+    pub(crate) user: Option<Arc<str>>,
 }
 
 impl Refusal {
@@ -85,6 +96,7 @@ impl Refusal {
             details: Vec::new(),
             headers: Vec::new(),
             cause: None,
+            failed_login: None,
         }
     }
 
@@ -111,6 +123,11 @@ impl Refusal {
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn with_failed_login(mut self, user: Option<Arc<str>>) -> Self {
+        self.failed_login = Some(FailedLogin { user });
         self
     }
 

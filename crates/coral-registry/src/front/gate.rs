@@ -80,9 +80,10 @@ pub(super) async fn admit(
             holder(context, &settings, keys, &password)?
         }
         (Some(users), _, Offered::Login(login)) => {
+            let user = users.known(&login.user);
             let verified = context.verifier.verify(users, login, from.0).await;
             context.metrics.login(verified.as_ref().err());
-            verified.map_err(rejected)?
+            verified.map_err(|why| rejected(why, user))?
         }
         (Some(_), _, Offered::TooLong) => return Err(too_long()),
         (Some(_), _, Offered::Bearer(_) | Offered::Other) => return Err(wrong_login()),
@@ -111,7 +112,7 @@ fn holder(
         }
         Err(error) => {
             context.metrics.login(Some(&Rejected::Wrong));
-            Err(wrong_token(&error))
+            Err(wrong_token(&error).with_failed_login(None))
         }
     }
 }
@@ -260,9 +261,10 @@ fn denied(right: Right) -> Refusal {
     )
 }
 
-fn rejected(rejected: Rejected) -> Refusal {
+/// `user` is the one of the name that was given.
+fn rejected(rejected: Rejected, user: Option<Arc<str>>) -> Refusal {
     match rejected {
-        Rejected::Wrong => wrong_login(),
+        Rejected::Wrong => wrong_login().with_failed_login(user),
         Rejected::Later(wait) => later(wait, "too many logins failed or wait; try again later"),
     }
 }

@@ -6,6 +6,7 @@ use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag, Vers
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use super::access_log::Done;
 use super::blobs::{etag, has_it, not_modified};
 use super::error::{Code, Refusal};
 use super::route;
@@ -70,12 +71,18 @@ pub(super) async fn put(
     context.metrics.bytes_in().inc_by(bytes.len() as u64);
     let manifest = parse(bytes, head, version)?;
     let subject = manifest.subject().map(|subject| subject.digest);
-    let digest = manifest.digest();
-    context
+    let (digest, size) = (manifest.digest(), manifest.size());
+    let moved = context
         .store
         .put_manifest(name, manifest, tags.clone())
         .await?;
-    Ok(created(name, &digest, subject.as_ref(), version, &tags))
+    let mut response = created(name, &digest, subject.as_ref(), version, &tags);
+    response.extensions_mut().insert(Done::Manifest {
+        digest,
+        size,
+        moved,
+    });
+    Ok(response)
 }
 
 /// The tag of the path, and those of the query (`?tag=`, in the coming version of the
@@ -149,9 +156,16 @@ pub(super) async fn delete(
     version: &Version,
 ) -> Result<Response, Refusal> {
     if context.store.delete_manifest(name, version).await? {
-        return Ok(empty(StatusCode::ACCEPTED));
+        return Ok(deleted());
     }
     Err(unknown(version))
+}
+
+/// The answer where something was deleted.
+pub(super) fn deleted() -> Response {
+    let mut response = empty(StatusCode::ACCEPTED);
+    response.extensions_mut().insert(Done::Deleted);
+    response
 }
 
 fn unknown(version: &Version) -> Refusal {

@@ -111,6 +111,17 @@ impl Route {
         }
     }
 
+    /// The tag or digest that it names, if it names one.
+    pub(crate) fn reference(&self) -> Option<String> {
+        match self {
+            Self::Manifest(_, version) => Some(version.to_string()),
+            Self::Blob(_, digest) | Self::Referrers(_, digest) => Some(digest.to_string()),
+            Self::Base | Self::Catalog | Self::Tags(_) | Self::Uploads(_) | Self::Upload(..) => {
+                None
+            }
+        }
+    }
+
     /// The methods it has, as in the header `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {

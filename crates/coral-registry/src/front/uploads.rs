@@ -7,6 +7,7 @@ use coral_image::{Algorithm, Digest, RepositoryPath};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::access_log::Done;
 use super::body;
 use super::error::{Code, Refusal};
 use super::gate;
@@ -43,7 +44,7 @@ pub(super) async fn begin(
             Mounted::Nowhere
         };
         if mounted == Mounted::Here {
-            return Ok(created(name, &digest));
+            return Ok(created(name, digest, None));
         }
         let mut opened = open(context, head, name, digest.algorithm()).await?;
         if mounted == Mounted::Elsewhere && head.visitor.session().may_pull_everything() {
@@ -200,8 +201,9 @@ pub(super) async fn finish(
         context.places.free(id);
     }
     context.metrics.open_uploads(context.store.open_uploads());
-    committed?;
-    Ok(created(name, &digest))
+    committed
+        .map(|size| created(name, digest, Some(size)))
+        .map_err(Refusal::from)
 }
 
 /// `DELETE`: never mind.
@@ -226,8 +228,8 @@ async fn take_whole(
 ) -> Result<Response, Refusal> {
     let limit = length_of(&head.headers);
     receive_bounded(context, head, body, limit, writer.as_mut()).await?;
-    writer.commit(digest).await?;
-    Ok(created(name, &digest))
+    let size = writer.commit(digest).await?;
+    Ok(created(name, digest, Some(size)))
 }
 
 /// Takes a piece in, where the client says that it belongs.
@@ -355,10 +357,14 @@ fn range_header(offset: u64) -> http::HeaderValue {
     header(format!("0-{}", offset.saturating_sub(1)))
 }
 
-fn created(name: &RepositoryPath, digest: &Digest) -> Response {
+/// The repository has a blob now; `size` is known where it was pushed.
+fn created(name: &RepositoryPath, digest: Digest, size: Option<u64>) -> Response {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(LOCATION, header(format!("/v2/{name}/blobs/{digest}")));
     headers.insert(CONTENT_DIGEST, header(digest));
+    response
+        .extensions_mut()
+        .insert(Done::Blob { digest, size });
     response
 }

@@ -332,7 +332,7 @@ impl Store for FileStore {
         repository: &'a RepositoryPath,
         manifest: Manifest,
         tags: Vec<Tag>,
-    ) -> BoxFuture<'a, Result<(), PutManifestError>> {
+    ) -> BoxFuture<'a, Result<Vec<(Tag, Digest)>, PutManifestError>> {
         let repository = repository.clone();
         self.write(move |files| files.put_manifest(&repository, &manifest, &tags))
     }

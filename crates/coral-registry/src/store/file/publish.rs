@@ -152,7 +152,7 @@ impl Files {
         repository: &RepositoryPath,
         manifest: &Manifest,
         tags: &[Tag],
-    ) -> Result<(), PutManifestError> {
+    ) -> Result<Vec<(Tag, Digest)>, PutManifestError> {
         let _shared = self.repositories.share(repository);
         self.check_blobs(repository, manifest)?;
         self.lease_named_manifests(repository, manifest)?;
@@ -166,16 +166,24 @@ impl Files {
                 .write(&path, &records::write(&manifest.descriptor()))?;
         }
         let entry = records::write(&TagEntry::of(manifest));
+        let mut moved = vec![];
         for tag in tags {
             self.lease_tagged(repository, tag)?;
             let _turn = self.records.lock(&(repository, tag));
-            let written = self
-                .durable
-                .write(&self.layout.tag(repository, tag), &entry);
+            let path = self.layout.tag(repository, tag);
+            // A record that cannot be read says nothing, and is replaced.
+            let before = records::read_usable::<TagEntry>(&path).ok().flatten();
+            let written = self.durable.write(&path, &entry);
             self.tag_changed(repository, names::Change::Added, tag, &written);
             written?;
+            let before = before.map(|before| before.digest);
+            moved.extend(
+                before
+                    .filter(|it| *it != digest)
+                    .map(|it| (tag.clone(), it)),
+            );
         }
-        Ok(())
+        Ok(moved)
     }
 
     fn write_manifest_record(

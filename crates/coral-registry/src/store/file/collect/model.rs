@@ -188,7 +188,7 @@ impl Model {
             .files()
             .put_manifest(&repository(to), &manifest, &[tag(name)])
         {
-            Ok(()) => {
+            Ok(_) => {
                 self.manifests.insert((to, digest), manifest);
                 self.tags.insert((to, name), digest);
                 Ok(())

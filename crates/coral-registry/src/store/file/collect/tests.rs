@@ -112,7 +112,7 @@ impl Worker<'_> {
         let image = manifest(&contents, None);
         let tags = [tag("moving")];
         match self.files.put_manifest(&self.repository, &image, &tags) {
-            Ok(()) => {}
+            Ok(_) => {}
             // A slow machine: the client took longer than its leases hold.
             Err(PutManifestError::MissingBlobs(_)) if told.elapsed() >= GRACE => return,
             Err(error) => panic!("{}: {error:?}", self.repository),

@@ -1,0 +1,348 @@
+//! The access log: one event for each answered request, with who asked, from where, for what, how
+//! much was moved, and how long it took.
+//!
+//! At `info` are pushes, deletions, tags that were moved, and logins that failed; at `debug` is
+//! everything else, and what the program that the registry runs in does itself. Neither headers nor
+//! queries are logged: both may hold secrets.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::body::Body;
+use bytes::Bytes;
+use coral_image::{Digest, Host, Tag};
+use coral_rt::Peer;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use http_body::{Frame, SizeHint};
+use tracing::field::display;
+use tracing::{Level, Span};
+
+use super::Response;
+use super::error::FailedLogin;
+use super::gate::Visitor;
+use super::route::Route;
+use crate::access::Caller;
+
+/// Filters name the log by this, as in `warn,coral_registry::access=info`.
+const TARGET: &str = "coral_registry::access";
+/// Longest path that is logged.
+const MAX_PATH: usize = 512;
+
+/// What a handler did, put into the extensions of its response.
+#[derive(Debug, Clone)]
+pub(super) enum Done {
+    /// A blob was pushed or mounted, and has so many bytes, if that is known.
+    Blob { digest: Digest, size: Option<u64> },
+    /// A manifest was pushed. Tags that named another one before are listed with that one.
+    Manifest {
+        digest: Digest,
+        size: u64,
+        moved: Vec<(Tag, Digest)>,
+    },
+    /// A blob, a manifest or a tag was deleted.
+    Deleted,
+}
+
+/// What is known of a request so far. Knows nothing while the log is off.
+#[derive(Debug)]
+pub(super) struct Entry {
+    started: Instant,
+    facts: Option<Facts>,
+}
+
+#[derive(Debug)]
+struct Facts {
+    span: Span,
+    caller: &'static str,
+    user: Option<Arc<str>>,
+    subject: Option<String>,
+    from: Peer,
+    method: Method,
+    path: String,
+    repository: Option<String>,
+    reference: Option<String>,
+    /// The registry whose images are asked for here (`?ns=`).
+    namespace: Option<String>,
+    received: Arc<AtomicU64>,
+}
+
+/// Which line a request makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Pushed,
+    Deleted,
+    LoginFailed,
+    Answered,
+}
+
+impl Entry {
+    /// Begins with what the request's head says, and counts the bytes of its body from now on.
+    pub(super) fn new(parts: &Parts, route: Option<&Route>, from: Peer, body: &mut Body) -> Self {
+        let started = Instant::now();
+        if !tracing::enabled!(target: TARGET, Level::INFO) {
+            return Self {
+                started,
+                facts: None,
+            };
+        }
+        let received = Arc::<AtomicU64>::default();
+        *body = Body::new(Counted {
+            inner: std::mem::take(body),
+            bytes: Arc::clone(&received),
+        });
+        let path = parts.uri.path();
+        let facts = Facts {
+            span: Span::current(),
+            caller: "anonymous",
+            user: None,
+            subject: None,
+            from,
+            method: parts.method.clone(),
+            // A path is ASCII.
+            path: path.get(..MAX_PATH).unwrap_or(path).to_owned(),
+            repository: route.and_then(Route::repository).map(ToString::to_string),
+            reference: route.and_then(Route::reference),
+            namespace: None,
+            received,
+        };
+        Self {
+            started,
+            facts: Some(facts),
+        }
+    }
+
+    /// When the request came.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The client was let in as this one.
+    pub(super) fn admitted(&mut self, visitor: &Visitor) {
+        let Some(facts) = &mut self.facts else { return };
+        match visitor.session().caller {
+            Caller::Anonymous => {}
+            Caller::User(name) => {
+                facts.caller = "user";
+                facts.user = Some(Arc::clone(name));
+            }
+            Caller::Token(rights) => {
+                facts.caller = "token";
+                facts.subject = Some(rights.subject().to_owned());
+            }
+            Caller::Internal => facts.caller = "internal",
+        }
+    }
+
+    /// The request is for images of another registry.
+    pub(super) fn of_registry(&mut self, host: Option<&Host>) {
+        if let Some(facts) = &mut self.facts {
+            facts.namespace = host.map(ToString::to_string);
+        }
+    }
+
+    /// Writes the line, or has it written once the answer's body is sent.
+    pub(super) fn answered(self, mut response: Response, failed: Option<&FailedLogin>) -> Response {
+        let Some(mut facts) = self.facts else {
+            return response;
+        };
+        let done = response.extensions_mut().remove::<Done>();
+        let status = response.status();
+        if let Some(failed) = failed {
+            facts.user.clone_from(&failed.user);
+        }
+        let mut answer = Answer {
+            facts,
+            started: self.started,
+            status,
+            sent: 0,
+        };
+        match line(done.as_ref(), failed.is_some(), answer.facts.caller) {
+            Line::Answered if tracing::enabled!(target: TARGET, Level::DEBUG) => {
+                response.map(|inner| Body::new(Logged { inner, answer }))
+            }
+            Line::Answered => response,
+            line => {
+                answer
+                    .facts
+                    .span
+                    .clone()
+                    .in_scope(|| answer.tell(line, done.as_ref()));
+                answer.facts.span = Span::none();
+                response
+            }
+        }
+    }
+}
+
+fn line(done: Option<&Done>, login_failed: bool, caller: &str) -> Line {
+    match done {
+        _ if login_failed => Line::LoginFailed,
+        _ if caller == "internal" => Line::Answered,
+        Some(Done::Blob { .. } | Done::Manifest { .. }) => Line::Pushed,
+        Some(Done::Deleted) => Line::Deleted,
+        None => Line::Answered,
+    }
+}
+
+/// A request with its answer.
+struct Answer {
+    facts: Facts,
+    started: Instant,
+    status: StatusCode,
+    sent: u64,
+}
+
+/// One event with the fields that every line has. The level has to be a constant.
+macro_rules! event {
+    ($level:expr, $answer:expr, $message:expr $(, $field:ident = $value:expr)*) => {
+        tracing::event!(
+            target: TARGET,
+            $level,
+            caller = $answer.facts.caller,
+            user = $answer.facts.user.as_deref(),
+            subject = $answer.facts.subject.as_deref(),
+            from = display($answer.facts.from.0),
+            method = display(&$answer.facts.method),
+            path = $answer.facts.path.as_str(),
+            repository = $answer.facts.repository.as_deref(),
+            reference = $answer.facts.reference.as_deref(),
+            ns = $answer.facts.namespace.as_deref(),
+            status = $answer.status.as_u16(),
+            received = $answer.facts.received.load(Ordering::Relaxed),
+            sent = $answer.sent,
+            seconds = $answer.started.elapsed().as_secs_f64(),
+            $($field = $value,)*
+            $message
+        )
+    };
+}
+
+impl Answer {
+    fn tell(&self, line: Line, done: Option<&Done>) {
+        let (digest, size, moved) = match done {
+            Some(Done::Blob { digest, size }) => (Some(display(digest)), *size, &[][..]),
+            Some(Done::Manifest {
+                digest,
+                size,
+                moved,
+            }) => (Some(display(digest)), Some(*size), moved.as_slice()),
+            Some(Done::Deleted) | None => (None, None, &[][..]),
+        };
+        match line {
+            Line::Pushed => event!(Level::INFO, self, "pushed", digest = digest, size = size),
+            Line::Deleted => event!(Level::INFO, self, "deleted"),
+            Line::LoginFailed => event!(Level::INFO, self, "login failed"),
+            Line::Answered => event!(Level::DEBUG, self, "answered"),
+        }
+        for (tag, before) in moved {
+            let (tag, before) = (display(tag), display(before));
+            event!(
+                Level::INFO,
+                self,
+                "tag moved",
+                tag = tag,
+                before = before,
+                digest = digest
+            );
+        }
+    }
+}
+
+/// A request's body that is counted as it is read.
+struct Counted {
+    inner: Body,
+    bytes: Arc<AtomicU64>,
+}
+
+/// An answer's body whose line is written when it was sent, or the client went away.
+struct Logged {
+    inner: Body,
+    answer: Answer,
+}
+
+fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, Bytes::len) as u64
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.bytes.fetch_add(length(frame), Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl http_body::Body for Logged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.answer.sent += length(frame);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let answer = &self.answer;
+        answer
+            .facts
+            .span
+            .in_scope(|| answer.tell(Line::Answered, None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_something_and_failed_logins_are_told_apart_from_reads() {
+        let digest = Digest::sha256(b"x");
+        let blob = Done::Blob { digest, size: None };
+        for (done, login_failed, caller, expected) in [
+            (Some(&blob), false, "user", Line::Pushed),
+            (Some(&blob), false, "anonymous", Line::Pushed),
+            (Some(&blob), false, "internal", Line::Answered),
+            (Some(&Done::Deleted), false, "user", Line::Deleted),
+            (None, false, "user", Line::Answered),
+            (None, true, "anonymous", Line::LoginFailed),
+        ] {
+            assert_eq!(line(done, login_failed, caller), expected, "{done:?}");
+        }
+    }
+}
