@@ -14,6 +14,7 @@ mod facts;
 mod html;
 mod images;
 mod json;
+mod order;
 mod query;
 mod storage;
 mod words;
@@ -22,9 +23,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use coral_image::{Host, RepositoryPath};
@@ -89,7 +91,21 @@ pub(crate) fn beside(registry: Router, site: Site) -> Router {
         .route("/status.json", get(status))
         .route("/login", get(login))
         .with_state(pages);
-    registry.merge(own)
+    registry.merge(own).layer(middleware::from_fn(not_found))
+}
+
+/// A browser that asks for what is not there gets a page; a client of the registry does not.
+async fn not_found(request: Request, next: Next) -> Response {
+    let accepts = request.headers().get(header::ACCEPT);
+    let accepts = accepts.and_then(|value| value.to_str().ok());
+    let is_browser = accepts.is_some_and(|value| value.contains("text/html"));
+    let is_page = !request.uri().path().starts_with("/v2/");
+    let response = next.run(request).await;
+    let has_body = response.headers().contains_key(header::CONTENT_TYPE);
+    if is_browser && is_page && !has_body && response.status() == StatusCode::NOT_FOUND {
+        return refusal(ApiError::Missing);
+    }
+    response
 }
 
 impl Site {
@@ -220,7 +236,7 @@ fn refusal(error: ApiError) -> Response {
 fn guarded(mut response: Response) -> Response {
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; \
-         form-action 'none'; frame-ancestors 'none'",
+         form-action 'self'; frame-ancestors 'none'",
         html::style_digest()
     );
     let policy = HeaderValue::try_from(policy).expect("base64 is printable");

@@ -197,6 +197,14 @@ fn every_page_is_guarded_and_lets_nothing_in() {
         );
         assert!(answer.status < 500, "{path}: {}", answer.status);
     }
+    // A person gets a page for what is not there; a client of the registry gets no HTML.
+    for path in ["/mirrors", "/index.html", "/repositories/"] {
+        let answer = e2e::http::request(&["--header", "Accept: text/html", &scene.url(path)]);
+        assert_eq!(answer.status, 404, "{path}");
+        has(&String::from_utf8_lossy(&answer.body), "To the start page");
+        let answer = e2e::http::get(&scene.url(path));
+        assert_eq!((answer.status, answer.body.len()), (404, 0), "{path}");
+    }
     let answer = e2e::http::request(&["--request", "POST", &scene.url("/")]);
     assert_eq!(answer.status, 405);
     assert_eq!(e2e::http::get(&scene.url("/v2/")).status, 200);
@@ -335,7 +343,13 @@ fn long_lists_come_page_by_page() {
     assert_eq!(rows(&url("/mirrors/default/many?show=failed")), 0);
     let path = format!("/repositories/{}/many/tags", source.folder_name());
     assert_eq!(rows(&url(&path)), 50);
-    assert_eq!(rows(&url(&format!("{path}?last=v49"))), 10);
+    assert_eq!(rows(&url(&format!("{path}?page=2"))), 10);
+    let newest = e2e::http::get(&url(&path)).body;
+    let newest = String::from_utf8_lossy(&newest).into_owned();
+    assert!(newest.contains("v59") && !newest.contains("v09"), "the newest are first");
+    assert_eq!(rows(&url(&format!("{path}?q=v1"))), 10);
+    assert_eq!(rows(&url("/repositories?q=MANY")), 1);
+    assert_eq!(rows(&url("/repositories?q=few")), 0);
     let status = e2e::http::get(&url("/status.json?page=2")).json();
     assert_eq!(status["mirrors"][0]["images"].as_array().unwrap().len(), 10);
     assert_eq!(status["mirrors"][0]["pages"], 2);

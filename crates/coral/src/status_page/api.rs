@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt;
 
+use super::order::newest_first;
 use super::storage::{Scrub, ScrubAnswer, Storage};
 
 /// Everything that is shown is far smaller; a list is asked for by the page.
@@ -18,6 +19,11 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json, */*";
+
+/// Names that one question to the registry asks for.
+pub(super) const MOST_LISTED: usize = 1000;
+/// Names that are looked through for one page.
+const MOST_SEARCHED: usize = 20_000;
 
 /// The routes of the registry.
 #[derive(Clone)]
@@ -133,6 +139,62 @@ impl Api {
             more: found.more,
             is_whole: found.is_whole,
         })
+    }
+
+    /// Repositories that the reader may see and whose path has `part` in it, whatever its case.
+    /// Looks at [`MOST_SEARCHED`] repositories at most.
+    pub(super) async fn repositories_with(
+        &self,
+        reader: &Reader,
+        part: &str,
+        limit: usize,
+    ) -> Result<Listed<RepositoryPath>, ApiError> {
+        let part = part.to_lowercase();
+        let mut found = Listed {
+            names: vec![],
+            more: false,
+            is_whole: false,
+        };
+        let mut last = None;
+        for _ in 0..MOST_SEARCHED / MOST_LISTED {
+            let page = self
+                .repositories(reader, last.as_ref(), MOST_LISTED)
+                .await?;
+            last = page.next().cloned();
+            found.is_whole = page.is_whole;
+            let fits = page.names.into_iter();
+            let fits = fits.filter(|name| name.as_str().contains(&part));
+            found.names.extend(fits);
+            found.more = found.names.len() > limit || last.is_some();
+            if found.names.len() > limit || last.is_none() {
+                break;
+            }
+        }
+        found.names.truncate(limit);
+        Ok(found)
+    }
+
+    /// All tags of a repository, the newest version first; the first [`MOST_SEARCHED`] of a
+    /// repository that has more.
+    pub(super) async fn newest_tags(
+        &self,
+        reader: &Reader,
+        repository: &RepositoryPath,
+    ) -> Result<Vec<Tag>, ApiError> {
+        let mut tags = vec![];
+        let mut last: Option<Tag> = None;
+        while tags.len() < MOST_SEARCHED {
+            let page = self
+                .tags(reader, repository, last.as_ref(), MOST_LISTED)
+                .await?;
+            last = page.next().cloned();
+            tags.extend(page.names);
+            if last.is_none() {
+                break;
+            }
+        }
+        newest_first(&mut tags);
+        Ok(tags)
     }
 
     /// Whether the reader may see everything: then also what is not in the registry, such as what

@@ -14,6 +14,12 @@ use super::api::{Api, ApiError, Reader};
 const MOST_REMEMBERED: usize = 4096;
 /// Children of an index that are looked at; more than any image on Docker Hub has.
 const MOST_CHILDREN: usize = 64;
+/// Media types of the configurations of images: an image whose configuration names no platform is
+/// no artifact.
+const IMAGE_CONFIGS: [&str; 2] = [
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.config.v1+json",
+];
 /// Largest configuration that is read.
 const MAX_CONFIG: u64 = 1024 * 1024;
 
@@ -109,6 +115,7 @@ impl Look<'_> {
         let config = self.config(manifest).await;
         let platform = Platform::parse(&config.text()).ok();
         let artifact = manifest.artifact_type().filter(|_| platform.is_none());
+        let artifact = artifact.filter(|kind| !IMAGE_CONFIGS.contains(kind));
         Ok(ImageFacts {
             size: parts.size(),
             platforms: platform.into_iter().collect(),

@@ -35,8 +35,28 @@ pub(super) fn style_digest() -> &'static str {
     &STYLE_DIGEST
 }
 
+/// When a page loads itself anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refresh {
+    Never,
+    /// Nothing happens now.
+    Idle,
+    /// Images are being copied.
+    Busy,
+}
+
+impl Refresh {
+    const fn seconds(self) -> Option<u32> {
+        match self {
+            Self::Never => None,
+            Self::Idle => Some(60),
+            Self::Busy => Some(5),
+        }
+    }
+}
+
 /// A whole page. `here` is what comes after the start page in the trail.
-fn frame(visit: &Visit, here: Option<&str>, content: &Markup) -> Markup {
+fn frame(visit: &Visit, here: Option<&str>, refresh: Refresh, content: &Markup) -> Markup {
     let host = visit.host.as_str();
     let title = here.map_or_else(|| host.to_owned(), |here| format!("{here} · {host}"));
     let footer = html! {
@@ -55,10 +75,14 @@ fn frame(visit: &Visit, here: Option<&str>, content: &Markup) -> Markup {
             }
         }
     };
-    document(&title, &trail, content, &footer)
+    let head = html! {
+        @if let Some(seconds) = refresh.seconds() { meta http-equiv="refresh" content=(seconds); }
+    };
+    document(&title, &head, [&trail, content, &footer])
 }
 
-fn document(title: &str, trail: &Markup, content: &Markup, footer: &Markup) -> Markup {
+/// A document of three parts: its header, main part and footer.
+fn document(title: &str, head: &Markup, [trail, content, footer]: [&Markup; 3]) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -67,6 +91,7 @@ fn document(title: &str, trail: &Markup, content: &Markup, footer: &Markup) -> M
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
+                (head)
                 title { (title) " – Coral" }
                 link rel="icon" href=(ICON);
                 style { (PreEscaped(STYLE)) }
@@ -93,7 +118,7 @@ pub(super) fn refusal(error: &ApiError) -> Markup {
         } }
         p { a href="/" { "To the start page" } }
     };
-    document("Not shown", &trail, &content, &html! {})
+    document("Not shown", &html! {}, [&trail, &content, &html! {}])
 }
 
 /// A point in time as `2026-11-24 22:05:31 UTC`.
@@ -159,6 +184,17 @@ fn failure(now: Timestamp, failure: Option<&MirrorFailure>) -> Markup {
                 Some(at) => { "next " (time(now, at.0)) }
                 None => { "waits for a change, or for the next pass" }
             }
+        }
+    }
+}
+
+/// Asks for a part of a name; the page at `action` shows what has it.
+fn filter(action: &str, name: &str, text: Option<&str>) -> Markup {
+    html! {
+        form.filter role="search" method="get" action=(action) {
+            input type="search" name="q" value=[text] maxlength="255" aria-label=(name) placeholder=(name);
+            button type="submit" { "Show" }
+            @if text.is_some() { a href=(action) { "Show all" } }
         }
     }
 }

@@ -13,7 +13,11 @@ pub(super) struct PageQuery {
     show: Option<String>,
     last: Option<String>,
     mirror: Option<String>,
+    q: Option<String>,
 }
+
+/// Longest text that is searched for, in bytes.
+const MOST_SEARCH: usize = 255;
 
 impl PageQuery {
     /// The page of images, from 1.
@@ -36,6 +40,12 @@ impl PageQuery {
     /// The one mirror that is asked for.
     pub(super) fn mirror(&self) -> Option<&str> {
         self.mirror.as_deref()
+    }
+
+    /// The text that names are searched for.
+    pub(super) fn search(&self) -> Option<&str> {
+        let text = self.q.as_deref().map(str::trim);
+        text.filter(|text| !text.is_empty() && text.len() <= MOST_SEARCH)
     }
 
     /// The name after which a list goes on, if it is one.
@@ -65,10 +75,12 @@ mod tests {
             page: Some("-3".into()),
             show: Some("<b>".into()),
             last: Some("UPPER".into()),
+            q: Some("  ".into()),
             mirror: None,
         };
         assert_eq!(query.page(), 1);
         assert_eq!(query.which(), Which::All);
+        assert_eq!(query.search(), None);
         assert_eq!(query.last(coral_image::RepositoryPath::parse), None);
     }
 

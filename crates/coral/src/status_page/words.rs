@@ -1,10 +1,15 @@
 //! Times and sizes in words: pure, `now` is an argument.
 
-use indicatif::HumanBytes;
+use indicatif::{HumanBytes, HumanCount};
 use jiff::Timestamp;
 
 pub(super) fn bytes(count: u64) -> String {
     HumanBytes(count).to_string()
+}
+
+/// A number as `10,000`.
+pub(super) fn count(count: usize) -> String {
+    HumanCount(count as u64).to_string()
 }
 
 /// How long ago something was, or how soon it will be.

@@ -4,13 +4,13 @@ use coral_api::MirrorFailure;
 use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
 use maud::{Markup, html};
 
-use super::{badge, digest, failure, frame, maybe_time, none};
+use super::{Refresh, badge, digest, failure, frame, maybe_time, none};
 use crate::status_page::Visit;
 use crate::status_page::api::ApiError;
 use crate::status_page::board::BoardMirror;
 use crate::status_page::images::{PER_PAGE, Shown, ShownImage};
 use crate::status_page::query::{PageQuery, word};
-use crate::status_page::words::bytes;
+use crate::status_page::words::{bytes, count};
 
 pub(in crate::status_page) async fn page(
     visit: &Visit,
@@ -46,7 +46,13 @@ pub(in crate::status_page) async fn page(
             (pages(&mirror, &shown, which))
         }
     };
-    Ok(frame(visit, Some(&mirror.name), &content))
+    let is_busy = mirror.summary().pending > 0;
+    let refresh = if is_busy {
+        Refresh::Busy
+    } else {
+        Refresh::Idle
+    };
+    Ok(frame(visit, Some(&mirror.name), refresh, &content))
 }
 
 fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
@@ -64,17 +70,17 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
     } = summary;
     html! {
         dl.counts {
-            div { dt { "Images mirrored" } dd { (mirrored) span.of { " of " (desired) } } }
-            div class=@if failed > 0 { "bad" } { dt { "Failing" } dd { (failed) } }
-            @if waiting > 0 { div.bad { dt { "Waiting for room" } dd { (waiting) } } }
-            @if source_gone > 0 { div { dt { "Source gone" } dd { (source_gone) } } }
+            div { dt { "Images mirrored" } dd { (count(mirrored)) span.of { " of " (count(desired)) } } }
+            div class=@if failed > 0 { "bad" } { dt { "Failing" } dd { (count(failed)) } }
+            @if waiting > 0 { div.bad { dt { "Waiting for room" } dd { (count(waiting)) } } }
+            @if source_gone > 0 { div { dt { "Source gone" } dd { (count(source_gone)) } } }
             @if pruning.paused { div.bad { dt { "Pruning" } dd.small {
                 "paused: more than a fifth of the images vanished at their sources in one pass, \
                  and " (pruning.counted) " are gone now; confirm with "
                 code { "coral mirror prune --confirm=" (pruning.counted) " " (mirror.origin) }
             } } }
-            @if sparse > 0 { div { dt { "Sparse" } dd { (sparse) } } }
-            div { dt { "Next look" } dd.small {
+            @if sparse > 0 { div { dt { "Sparse" } dd { (count(sparse)) } } }
+            div { dt { "Next pass" } dd.small {
                 @if mirror.suspended { "suspended" } @else { (maybe_time(visit.now, next_pass)) }
             } }
             div { dt { "To" } dd.small { code { (mirror.destination) } } }
@@ -152,11 +158,11 @@ fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
     html! {
         tr {
             th scope="row" { (name(mirror, image)) (failure(visit.now, failed.as_ref())) }
-            td { (badge(image.state())) @if image.view.image.sparse { " " span.badge title="its index names platforms that were left out" { "sparse" } } }
-            td { @if let Some(found) = image.digest() { (digest(&found)) } @else { (none()) } }
-            td.number { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
-            td { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
-            td { (maybe_time(visit.now, image.view.looked)) }
+            td data-label="State" { (badge(image.state())) @if image.view.image.sparse { " " span.badge title="its index names platforms that were left out" { "sparse" } } }
+            td data-label="Digest" { @if let Some(found) = image.digest() { (digest(&found)) } @else { (none()) } }
+            td.number data-label="Size" { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
+            td data-label="Age" { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
+            td data-label="Checked" { (maybe_time(visit.now, image.view.looked)) }
         }
     }
 }
@@ -179,7 +185,7 @@ fn pages(mirror: &BoardMirror, shown: &Shown, which: Which) -> Markup {
         @if shown.pages > 1 {
             nav.pages aria-label="Pages" {
                 @if shown.page > 1 { a rel="prev" href=(address(mirror, which, shown.page - 1)) { "Before" } }
-                span { "Page " (shown.page) " of " (shown.pages) ", " (shown.total) " images" }
+                span { "Page " (shown.page) " of " (shown.pages) ", " (count(shown.total)) " images" }
                 @if shown.page < shown.pages { a rel="next" href=(address(mirror, which, shown.page + 1)) { "Next" } }
             }
         }

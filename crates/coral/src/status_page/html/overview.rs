@@ -5,13 +5,13 @@ use std::sync::Arc;
 use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
 use maud::{Markup, html};
 
-use super::{badge, failure, frame, maybe_time, none, repositories, storage};
+use super::{Refresh, badge, failure, frame, maybe_time, none, repositories, storage};
 use crate::status_page::Visit;
 use crate::status_page::api::ApiError;
 use crate::status_page::board::BoardMirror;
 use crate::status_page::images::{Shown, ShownImage};
 use crate::status_page::query::PageQuery;
-use crate::status_page::words::bytes;
+use crate::status_page::words::{bytes, count};
 
 /// Failures of one mirror that are told here; its own page has all.
 const FAILURES: usize = 5;
@@ -52,7 +52,13 @@ pub(in crate::status_page) async fn page(
             (listed)
         }
     };
-    Ok(frame(visit, None, &content))
+    let is_busy = mirrors.iter().any(|mirror| mirror.summary().pending > 0);
+    let refresh = if is_busy {
+        Refresh::Busy
+    } else {
+        Refresh::Idle
+    };
+    Ok(frame(visit, None, refresh, &content))
 }
 
 fn broken(visit: &Visit) -> Markup {
@@ -77,16 +83,16 @@ fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
     html! {
         dl.counts {
             div { dt { "Mirrors" } dd { (mirrors.len()) } }
-            div { dt { "Images mirrored" } dd { (total.mirrored) span.of { " of " (total.desired) } } }
-            div { dt { "Pending" } dd { (total.pending) } }
-            div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (total.failed()) } }
-            @if total.waiting > 0 { div.bad { dt { "Waiting for room" } dd { (total.waiting) } } }
-            @if total.source_gone > 0 { div { dt { "Source gone" } dd { (total.source_gone) } } }
+            div { dt { "Images mirrored" } dd { (count(total.mirrored)) span.of { " of " (count(total.desired)) } } }
+            div { dt { "Pending" } dd { (count(total.pending)) } }
+            div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (count(total.failed())) } }
+            @if total.waiting > 0 { div.bad { dt { "Waiting for room" } dd { (count(total.waiting)) } } }
+            @if total.source_gone > 0 { div { dt { "Source gone" } dd { (count(total.source_gone)) } } }
             @if total.pruning.paused { div.bad { dt { "Pruning" } dd.small {
                 "paused: see " @if let Some(first) = paused.first() { (link(first)) }
                 @if paused.len() > 1 { " and " (paused.len() - 1) " more" }
             } } }
-            div { dt { "Moved since the start" } dd { (bytes(total.moved)) } }
+            div { dt { "Copied since the start" } dd { (bytes(total.moved)) } }
         }
     }
 }
@@ -162,7 +168,7 @@ fn table(visit: &Visit, mirrors: &[Arc<BoardMirror>]) -> Markup {
                     th.number scope="col" { "Mirrored" }
                     th.number scope="col" { "Pending" }
                     th.number scope="col" { "Failing" }
-                    th scope="col" { "Next look" }
+                    th scope="col" { "Next pass" }
                     th scope="col" { "File" }
                 } }
                 tbody { @for mirror in mirrors.iter().take(MOST_MIRRORS) { (row(visit, mirror)) } }
@@ -177,15 +183,15 @@ fn row(visit: &Visit, mirror: &BoardMirror) -> Markup {
     html! {
         tr {
             th scope="row" { (link(mirror)) }
-            td { @if mirror.is_here { "this registry" } @else { code { (mirror.destination) } } }
-            td.number { (summary.mirrored) " of " (summary.desired) }
-            td.number { (summary.pending) }
-            td.number { (summary.failed()) }
-            td {
+            td data-label="To" { @if mirror.is_here { "this registry" } @else { code { (mirror.destination) } } }
+            td.number data-label="Mirrored" { (count(summary.mirrored)) " of " (count(summary.desired)) }
+            td.number data-label="Pending" { (count(summary.pending)) }
+            td.number data-label="Failing" { (count(summary.failed())) }
+            td data-label="Next pass" {
                 @if mirror.suspended { "suspended" }
                 @else { (maybe_time(visit.now, summary.next_pass)) }
             }
-            td { @if mirror.origin.is_empty() { (none()) } @else { code { (mirror.origin) } } }
+            td data-label="File" { @if mirror.origin.is_empty() { (none()) } @else { code { (mirror.origin) } } }
         }
     }
 }

@@ -4,9 +4,10 @@ use coral_image::{RepositoryPath, Tag};
 use futures::{StreamExt, stream};
 use maud::{Markup, html};
 
-use super::{frame, none};
+use super::{Refresh, filter, frame, none};
 use crate::status_page::Visit;
-use crate::status_page::api::{ApiError, Listed};
+use crate::status_page::api::{ApiError, Listed, MOST_LISTED};
+use crate::status_page::order::newest_first;
 use crate::status_page::query::PageQuery;
 use crate::status_page::words::bytes;
 
@@ -23,25 +24,37 @@ pub(in crate::status_page) async fn page(
 ) -> Result<Markup, ApiError> {
     let listed = list(visit, query).await?;
     let content = html! { h1 { "Repositories" } (listed) };
-    Ok(frame(visit, Some("repositories"), &content))
+    Ok(frame(visit, Some("repositories"), Refresh::Never, &content))
 }
 
 /// The list itself, which the start page has too.
 pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, ApiError> {
     let last = query.last(RepositoryPath::parse);
     let (api, reader) = (&visit.pages.api, &visit.reader);
-    let listed = api.repositories(reader, last.as_ref(), PER_PAGE).await?;
+    let search = query.search();
+    let listed = match search {
+        Some(part) => api.repositories_with(reader, part, PER_PAGE).await?,
+        None => api.repositories(reader, last.as_ref(), PER_PAGE).await?,
+    };
     let rows: Vec<Markup> = stream::iter(listed.names.clone())
         .map(|name| async move {
             let stored = api.stored(reader, &name).await;
-            row(&name, stored, api.tags(reader, &name, None, FEW).await.ok())
+            let tags = api.tags(reader, &name, None, MOST_LISTED).await.ok();
+            row(&name, stored, tags)
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
     Ok(html! {
+        @if search.is_some() || last.is_some() || !rows.is_empty() {
+            (filter("/repositories", "Part of a repository's name", search))
+        }
         @if rows.is_empty() {
-            p { @if last.is_some() { "No more." } @else { "Nothing here yet." } }
+            p {
+                @if search.is_some() { "No repository has this in its name." }
+                @else if last.is_some() { "No more." }
+                @else { "Nothing here yet." }
+            }
         } @else {
             div.scroll role="region" aria-label="Repositories" tabindex="0" { table {
                 thead { tr {
@@ -52,7 +65,9 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
                 tbody { @for row in &rows { (row) } }
             } }
         }
-        @if last.is_some() || listed.more {
+        @if search.is_some() && listed.more {
+            p { "There are more: give a longer part of the name." }
+        } @else if last.is_some() || listed.more {
             nav.pages aria-label="Pages of repositories" {
                 @if last.is_some() { a href="/repositories" { "From the beginning" } }
                 @if let Some(next) = listed.next() {
@@ -64,18 +79,18 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
 }
 
 fn row(name: &RepositoryPath, stored: Option<u64>, tags: Option<Listed<Tag>>) -> Markup {
+    let (mut tags, mut more) = tags.map_or_else(Default::default, |it| (it.names, it.more));
+    newest_first(&mut tags);
+    more |= tags.len() > FEW;
+    tags.truncate(FEW);
     html! {
         tr {
             th scope="row" { a href={ "/repositories/" (name) } { code { (name) } } }
-            td.number { @if let Some(stored) = stored { (bytes(stored)) } @else { (none()) } }
-            td.tags {
-                @match tags {
-                    Some(Listed { names, more, .. }) if !names.is_empty() => {
-                        @for tag in names { a href={ "/repositories/" (name) "#" (tag) } { code { (tag) } } " " }
-                        @if more { a href={ "/repositories/" (name) } { "more" } }
-                    }
-                    _ => (none()),
-                }
+            td.number data-label="Stored" { @if let Some(stored) = stored { (bytes(stored)) } @else { (none()) } }
+            td.tags data-label="Tags" {
+                @if tags.is_empty() { (none()) }
+                @for tag in tags { a href={ "/repositories/" (name) "#" (tag) } { code { (tag) } } " " }
+                @if more { a href={ "/repositories/" (name) } { "more" } }
             }
         }
     }

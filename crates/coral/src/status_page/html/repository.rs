@@ -6,7 +6,7 @@ use coral_image::{Digest, RepositoryPath, Tag, Version};
 use futures::{StreamExt, stream};
 use maud::{Markup, html};
 
-use super::{command, digest, frame, maybe_time, none};
+use super::{Refresh, command, digest, filter, frame, maybe_time, none};
 use crate::status_page::api::ApiError;
 use crate::status_page::facts::ImageFacts;
 use crate::status_page::query::PageQuery;
@@ -29,17 +29,26 @@ pub(in crate::status_page) async fn page(
     path: &RepositoryPath,
     query: &PageQuery,
 ) -> Result<Markup, ApiError> {
-    let last = query.last(Tag::parse);
     let (api, reader) = (&visit.pages.api, &visit.reader);
-    let listed = api.tags(reader, path, last.as_ref(), PER_PAGE).await?;
-    let rows: Vec<Row> = stream::iter(listed.names.iter().cloned())
+    let mut tags = api.newest_tags(reader, path).await?;
+    let search = query.search();
+    if let Some(part) = search {
+        tags.retain(|tag| tag.as_str().contains(part));
+    }
+    let pages = tags.len().div_ceil(PER_PAGE);
+    let page = query.page();
+    let shown = tags.iter().skip((page - 1).saturating_mul(PER_PAGE));
+    let shown: Vec<Tag> = shown.take(PER_PAGE).cloned().collect();
+    let rows: Vec<Row> = stream::iter(shown)
         .map(|tag| look(visit, path, tag))
         .buffered(AT_ONCE)
         .collect()
         .await;
+    let address = format!("/repositories/{path}");
     let content = html! {
         h1 { code { (path) } }
-        @if rows.is_empty() { p { "No tags" @if last.is_some() { " after this one" } "." } }
+        (filter(&address, "Part of a tag", search))
+        @if rows.is_empty() { p { "No tags." } }
         @else {
             div.scroll role="region" aria-label="Tags" tabindex="0" { table {
                 thead { tr {
@@ -48,21 +57,29 @@ pub(in crate::status_page) async fn page(
                     th.number scope="col" { "Size" }
                     th scope="col" { abbr title="since it was built, as it says itself" { "Age" } }
                     th scope="col" { "Digest" }
-                    th scope="col" { "Pull" }
                 } }
-                tbody { @for (place, row) in rows.iter().enumerate() { (tag(visit, path, row, place)) } }
+                @for row in &rows { (tag(visit, path, row)) }
             } }
         }
-        @if last.is_some() || listed.more {
+        (turn(&address, search, page, pages))
+    };
+    Ok(frame(visit, Some(path.as_str()), Refresh::Never, &content))
+}
+
+/// Links to the pages of tags before and after this one.
+fn turn(address: &str, search: Option<&str>, page: usize, pages: usize) -> Markup {
+    // A text that is a part of tags has only letters that need no escape.
+    let search = search.map_or_else(String::new, |text| format!("q={text}&"));
+    let to = |page: usize| format!("{address}?{search}page={page}");
+    html! {
+        @if pages > 1 {
             nav.pages aria-label="Pages of tags" {
-                @if last.is_some() { a href={ "/repositories/" (path) } { "From the beginning" } }
-                @if let Some(next) = listed.next() {
-                    a rel="next" href={ "/repositories/" (path) "?last=" (next) } { "Next" }
-                }
+                @if page > 1 { a rel="prev" href=(to((page - 1).min(pages))) { "Before" } }
+                span { "Page " (page) " of " (pages) }
+                @if page < pages { a rel="next" href=(to(page + 1)) { "Next" } }
             }
         }
-    };
-    Ok(frame(visit, Some(path.as_str()), &content))
+    }
 }
 
 async fn look(visit: &Visit, path: &RepositoryPath, tag: Tag) -> Row {
@@ -76,16 +93,19 @@ async fn look(visit: &Visit, path: &RepositoryPath, tag: Tag) -> Row {
     Row { tag, digest, facts }
 }
 
-fn tag(visit: &Visit, path: &RepositoryPath, row: &Row, place: usize) -> Markup {
+/// The row of a tag, and one below it with the lines to pull it with.
+fn tag(visit: &Visit, path: &RepositoryPath, row: &Row) -> Markup {
     let facts = row.facts.as_deref();
     html! {
-        tr id=(row.tag) {
-            th.tag scope="row" { code { (row.tag) } }
-            td { @if let Some(facts) = facts { (platforms(facts)) } @else { (none()) } }
-            td.number { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
-            td { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
-            td { @if let Some(found) = &row.digest { (digest(found)) } @else { (none()) } }
-            td.pull { (pull(visit, path, row, place)) }
+        tbody id=(row.tag) {
+            tr {
+                th.tag scope="row" { code { (row.tag) } }
+                td data-label="Platforms" { @if let Some(facts) = facts { (platforms(facts)) } @else { (none()) } }
+                td.number data-label="Size" { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
+                td data-label="Age" { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
+                td data-label="Digest" { @if let Some(found) = &row.digest { (digest(found)) } @else { (none()) } }
+            }
+            tr.pull { td colspan="5" { (pull(visit, path, row)) } }
         }
     }
 }
@@ -105,14 +125,14 @@ fn platforms(facts: &ImageFacts) -> Markup {
     }
 }
 
-/// The reference, and the lines to pull it with; those of the first tag are open.
-fn pull(visit: &Visit, path: &RepositoryPath, row: &Row, place: usize) -> Markup {
+/// The reference, and the lines to pull it with.
+fn pull(visit: &Visit, path: &RepositoryPath, row: &Row) -> Markup {
     let (host, tag) = (&visit.host, &row.tag);
     let reference = format!("{host}/{path}:{tag}");
     let pinned = row.digest.map(|digest| format!("{host}/{path}@{digest}"));
     html! {
         code.reference { (reference) }
-        details open[place == 0] {
+        details {
             summary { "Commands" span.hidden { " to pull " (tag) } }
             @for line in commands(visit.pages.site.scheme(), host.as_str(), &reference) { (command(&line)) }
             @if let Some(pinned) = pinned { p { "By digest, which never changes:" } (command(&pinned)) }
