@@ -55,6 +55,13 @@ pub(crate) async fn run(arguments: StatusArguments) -> Result<ExitCode, Failure>
                 "nothing listens at {registry}: start `coral up`, or name the address that it was \
                  given with --listen"
             )),
+            _ if error.status() == Some(401) => Failure::ended(
+                [format!(
+                    "{registry}: mirrors are shown to users who may pull everything, and no credential \
+                     for it was accepted: log in with `docker login {registry}`"
+                )],
+                1,
+            ),
             _ => failure,
         }
     })?;

@@ -112,6 +112,12 @@ impl Place {
                 "{text}: no docker:// is needed: write {image}"
             )));
         }
+        if is_named_like_an_archive(text) {
+            return Err(Failure::input(format!(
+                "{text}: for a file write oci-archive:{text}, for an image of Docker Hub \
+                 docker.io/library/{text}"
+            )));
+        }
         let image = ImageRef::parse(text);
         let image = image.map_err(|e| Failure::input(format!("{text}: {e}")))?;
         let last = text.rsplit('/').next().unwrap_or_default();
@@ -228,7 +234,10 @@ impl Place {
             .map_err(|error| Failure::error(&error))?;
         match entries.as_slice() {
             [only] => Ok(Version::Digest(only.digest)),
-            [] => Err(Failure::input(format!("{typed}: no image is in there"))),
+            [] if !layout.dir().exists() => {
+                Err(Failure::input(format!("{typed}: there is no such folder")))
+            }
+            [] => Err(Failure::input(format!("{typed}: it holds no image"))),
             several => Err(Failure::input(format!(
                 "{typed}: the layout holds {} images; name one with {typed}:TAG",
                 several.len()
@@ -249,6 +258,13 @@ fn transport(text: &str) -> Option<&str> {
     let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     let is_transport = FOREIGN.contains(&name) || (is_word && is_path);
     (is_transport && !is_host).then_some(name)
+}
+
+/// Whether a text is the name of a file without a folder, such as `coral.tar` or `coral.tar:latest`. As
+/// an image it would be one of Docker Hub.
+fn is_named_like_an_archive(text: &str) -> bool {
+    let name = text.split(':').next().unwrap_or_default();
+    !text.contains(['/', '@']) && Path::new(name).extension().is_some_and(|it| it == "tar")
 }
 
 /// The layout in an archive; `-` is standard input. What comes through a pipe is kept in a temporary
@@ -387,6 +403,36 @@ mod tests {
                 matches!(Place::parse(image), Ok(Place::Image(..))),
                 "{image}"
             );
+        }
+    }
+
+    #[test]
+    fn an_archive_without_its_transport_is_not_looked_for_at_docker_hub() {
+        for file in ["coral.tar", "coral.tar:latest"] {
+            let failure = Place::parse(file).unwrap_err();
+            let said = failure.lines().collect::<String>();
+            let expected = format!("for a file write oci-archive:{file},");
+            assert!(said.contains(&expected), "{said}");
+        }
+        for image in ["quay.io/a/x.tar", "docker.io/library/coral.tar", "tar:1"] {
+            assert!(Place::parse(image).is_ok(), "{image}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_does_not_exist_is_said_not_to_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |name: &str| format!("oci:{}", dir.path().join(name).display());
+        std::fs::create_dir(dir.path().join("empty")).unwrap();
+        for (name, expected) in [
+            ("none", ": there is no such folder"),
+            ("empty", ": it holds no image"),
+        ] {
+            let typed = folder(name);
+            let place = Place::parse(&typed).unwrap();
+            let failure = place.source_version(&typed).await.unwrap_err();
+            let said = failure.lines().collect::<String>();
+            assert_eq!(said, format!("{typed}{expected}"));
         }
     }
 
