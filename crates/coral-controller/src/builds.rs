@@ -35,6 +35,7 @@ use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
 use decide::{Action, decide, has_ended, is_settled, troubled};
+pub(crate) use names::is_like_a_host;
 use namespaces::BuildNamespaces;
 pub(crate) use observe::takes;
 

@@ -35,6 +35,16 @@ pub(super) fn job(name: &str, key: &str) -> String {
     format!("{cut}-{}-{key}", &hash[..DIGITS])
 }
 
+/// Whether images of a mirrored registry can lie below a namespace's name: a host of one word, and an
+/// IPv6 address, whose colons are dashes there. Other hosts have a dot or an underscore, which no
+/// namespace has.
+pub(crate) fn is_like_a_host(namespace: &str) -> bool {
+    let groups: Vec<&str> = namespace.split('-').collect();
+    let is_group =
+        |text: &&str| (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    namespace == "localhost" || (groups.len() == 8 && groups.iter().all(is_group))
+}
+
 /// The labels of a run's objects.
 pub(super) fn labels(build: &ImageBuild, key: &str) -> BTreeMap<String, String> {
     let name = build.name_any();
@@ -171,5 +181,19 @@ mod tests {
         assert_eq!(label_value("shop"), "shop");
         let long = format!("{}.b", "a".repeat(62));
         assert_eq!(label_value(&long), "a".repeat(62));
+    }
+
+    #[test]
+    fn a_namespace_can_have_the_name_of_a_mirrored_registry() {
+        for (namespace, expected) in [
+            ("localhost", true),
+            ("fd00-0-0-0-0-0-0-7", true),
+            ("team-a", false),
+            ("a-b-c-d-e-f-0-1-2", false),
+            ("a-b-c-d-e-f-0-z", false),
+            ("localhost-1", false),
+        ] {
+            assert_eq!(is_like_a_host(namespace), expected, "{namespace}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt as _};
 
 use super::identity::Identity;
-use crate::builds::takes;
+use crate::builds::{is_like_a_host, takes};
 
 /// How long a credential lives.
 pub(super) const LIFE: Duration = Duration::from_mins(10);
@@ -304,16 +304,6 @@ fn host(seen: &Seen, build: &ImageBuild) -> Result<String, Denied> {
         return Err(Denied::NotAllowed);
     }
     Ok(names::registry_host(&named.namespace, &named.name))
-}
-
-/// Whether images of a mirrored registry can lie below this name: a host of one word, and an IPv6
-/// address, whose colons are dashes there. Other hosts have a dot or an underscore, which no namespace
-/// has.
-fn is_like_a_host(namespace: &str) -> bool {
-    let groups: Vec<&str> = namespace.split('-').collect();
-    let is_group =
-        |text: &&str| (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    namespace == "localhost" || (groups.len() == 8 && groups.iter().all(is_group))
 }
 
 fn builder(pod: &Pod) -> Option<Builder> {

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 
 use super::{Come, Deciding, RegistrySeen};
+use crate::builds::names::is_like_a_host;
 use crate::builds::reason;
 use crate::permission::Rights;
 
@@ -21,6 +22,13 @@ impl Deciding<'_> {
         let seen = self.seen;
         let namespace = seen.build.namespace().unwrap_or_default();
         let (of, name) = &settings.registry;
+        if is_like_a_host(&namespace) {
+            let says = format!(
+                "images below {namespace}/ are those of a mirrored registry of that name: build in a \
+                 namespace whose name is no host"
+            );
+            return Some(Come::pending(reason::NOT_ALLOWED, says));
+        }
         let (reason, says) = match seen.registry {
             RegistrySeen::Missing => (
                 reason::NO_REGISTRY,

@@ -250,6 +250,18 @@ fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
 }
 
 #[test]
+fn a_namespace_with_the_name_of_a_mirrored_registry_runs_no_build() {
+    let mut seen = seen();
+    let mut build = seen.build.as_ref().clone();
+    build.metadata.namespace = Some("localhost".to_owned());
+    build.spec.output.tags = vec!["localhost/shop:3".to_owned()];
+    seen.build = Arc::new(build);
+    let plan = decide(&seen);
+    assert_eq!(plan.actions, []);
+    says(&plan, BuildPhase::Pending, "NotAllowed", "below localhost/");
+}
+
+#[test]
 fn a_build_that_names_no_builder_has_the_one_of_the_installation() {
     let mut seen = ready_for(build_with(&json!({"build": {}})));
     says(
