@@ -12,6 +12,7 @@ mod namespaces;
 mod observe;
 mod outcome;
 mod public;
+mod queue;
 mod reason;
 mod routes;
 
@@ -34,10 +35,12 @@ use crate::changes::Topic;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
-use decide::{Action, decide, has_ended, is_settled, troubled};
+use decide::{Action, Plan, decide, has_ended, is_settled, troubled};
 pub(crate) use names::is_like_a_host;
 use namespaces::BuildNamespaces;
 pub(crate) use observe::takes;
+pub(crate) use queue::Bounds;
+use queue::{Full, Places, Queue};
 
 /// Waits after one build's failures.
 const GROWTH: Growth = Growth {
@@ -52,6 +55,7 @@ pub(crate) struct BuildsPart {
     writer: Writer,
     namespaces: BuildNamespaces,
     backoff: Backoff<ObjectKey>,
+    queue: Queue,
     /// The generations that failed last: another one is tried at once.
     failed: BTreeMap<ObjectKey, Option<i64>>,
 }
@@ -63,6 +67,7 @@ impl BuildsPart {
             metrics: metrics.clone(),
             namespaces: BuildNamespaces::default(),
             backoff: Backoff::new(GROWTH),
+            queue: Queue::default(),
             failed: BTreeMap::new(),
             context: context.clone(),
         }
@@ -73,9 +78,10 @@ impl BuildsPart {
         &self,
         key: &ObjectKey,
         build: &Arc<ImageBuild>,
+        full: Option<Full>,
         now: Timestamp,
-    ) -> Result<Option<Timestamp>, ApiError> {
-        let seen = match self.observe(build, now).await {
+    ) -> Result<Plan, ApiError> {
+        let seen = match self.observe(build, full, now).await {
             Ok(seen) => seen,
             // No answer says nothing about the build.
             Err(error) if !error.is_forbidden() => return Err(error),
@@ -96,7 +102,7 @@ impl BuildsPart {
             }
         }
         self.publish(key, build, &plan.status).await?;
-        Ok(plan.next)
+        Ok(plan)
     }
 
     /// Has the status say what could not be done.
@@ -206,6 +212,7 @@ impl BuildsPart {
         &mut self,
         key: &ObjectKey,
         build: &Arc<ImageBuild>,
+        places: &mut Places,
         now: Timestamp,
     ) -> Option<Timestamp> {
         let generation = build.metadata.generation;
@@ -213,11 +220,18 @@ impl BuildsPart {
         if !is_changed && !self.backoff.may_try(key, now) {
             return None;
         }
-        match self.keep(key, build, now).await {
-            Ok(next) => {
+        let full = places.full(key);
+        match self.keep(key, build, full, now).await {
+            Ok(plan) => {
                 self.backoff.succeeded(key);
                 self.failed.remove(key);
-                next
+                if plan.begins() {
+                    self.queue.has_made(key, build);
+                    places.begins(key);
+                } else if plan.is_queued() {
+                    places.waits(key);
+                }
+                plan.next
             }
             Err(error) => {
                 self.backoff.failed(key, now);
@@ -248,15 +262,20 @@ impl Part for BuildsPart {
         let open = builds
             .iter()
             .filter(|(_, build)| build.metadata.deletion_timestamp.is_none() && !is_settled(build));
-        let open: BTreeMap<_, _> = open.collect();
+        let open = open.map(|(key, build)| (key.clone(), build.clone()));
+        let open: BTreeMap<ObjectKey, Arc<ImageBuild>> = open.collect();
         let namespaces: BTreeSet<String> = open.keys().map(|key| key.namespace.clone()).collect();
         let (client, changes) = (&self.context.client, &self.context.changes);
         self.namespaces.follow(client, changes, &namespaces);
         self.backoff.retain(|key| open.contains_key(key));
         self.failed.retain(|key, _| open.contains_key(key));
+        let order = self.queue.order(&open, now);
+        let mut places = self
+            .queue
+            .places(&open, self.context.config.builds_at_once());
         let mut next = None;
-        for (key, build) in open {
-            let turn = self.turn(key, build, now).await;
+        for key in &order {
+            let turn = self.turn(key, &open[key], &mut places, now).await;
             next = next.into_iter().chain(turn).min();
         }
         let next = next.into_iter().chain(self.backoff.next()).min();

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::builds::Bounds;
 use crate::context::Context;
 use crate::credentials::{self, CredentialMetrics};
 use crate::leader::{Leader, Timing};
@@ -38,6 +39,19 @@ pub struct Config {
     pub image: Option<String>,
     /// The image of the container that builds, for an `ImageBuild` that names none.
     pub builder_image: Option<String>,
+    /// How many builds run at once in the cluster; 0: any number.
+    pub max_builds: usize,
+    /// How many builds run at once in a namespace; 0: any number.
+    pub max_builds_per_namespace: usize,
+}
+
+impl Config {
+    pub(crate) fn builds_at_once(&self) -> Bounds {
+        Bounds {
+            cluster: self.max_builds,
+            namespace: self.max_builds_per_namespace,
+        }
+    }
 }
 
 /// Why the controller ended before it was told to.

@@ -74,6 +74,8 @@ pub(crate) fn context() -> (Context, Server) {
         credentials_listen: ([127, 0, 0, 1], 0).into(),
         image: Some("example.org/coral:1".to_owned()),
         builder_image: None,
+        max_builds: 0,
+        max_builds_per_namespace: 0,
     };
     (Context::new(config, client), server)
 }

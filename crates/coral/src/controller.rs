@@ -44,6 +44,17 @@ pub(crate) struct ControllerArguments {
     /// Image of the container that builds, for an ImageBuild that names none
     #[arg(long, env = "CORAL_BUILDER_IMAGE", value_name = "IMAGE")]
     builder_image: Option<String>,
+    /// How many builds run at once in the cluster; 0 for any number
+    #[arg(long, env = "CORAL_MAX_BUILDS", default_value_t = 20, value_name = "N")]
+    max_builds: usize,
+    /// How many builds run at once in each namespace; 0 for any number
+    #[arg(
+        long,
+        env = "CORAL_MAX_BUILDS_PER_NAMESPACE",
+        default_value_t = 10,
+        value_name = "N"
+    )]
+    max_builds_per_namespace: usize,
 }
 
 pub(crate) async fn run(
@@ -64,6 +75,8 @@ pub(crate) async fn run(
         credentials_listen: arguments.credentials_listen,
         image: arguments.image,
         builder_image: arguments.builder_image,
+        max_builds: arguments.max_builds,
+        max_builds_per_namespace: arguments.max_builds_per_namespace,
     };
     coral_controller::run(config, stop)
         .await

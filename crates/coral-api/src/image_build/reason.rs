@@ -22,6 +22,8 @@ reasons! {
     PUBLISHING = "Publishing";
     /// The controller waits for something of its own, such as its certificates.
     WAITING = "Waiting";
+    /// As many builds run as may at once.
+    QUEUED = "Queued";
     /// The Job of an earlier spec is being deleted.
     SUPERSEDED = "Superseded";
     /// A field is wrong.

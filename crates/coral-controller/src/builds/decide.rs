@@ -26,6 +26,7 @@ use obstacle::not_granted;
 use super::job::{Run, Surroundings};
 use super::names;
 use super::outcome::{self, Reports, Seen, Standing};
+use super::queue::Full;
 use super::reason;
 use crate::ObjectKey;
 use crate::permission::Rights;
@@ -58,6 +59,8 @@ pub(super) struct Observed {
     pub(super) ca: Option<Arc<String>>,
     /// The public paths that the Registry said it has loaded.
     pub(super) loaded: Option<Arc<BTreeSet<String>>>,
+    /// Why no further build may begin.
+    pub(super) full: Option<Full>,
     /// Where base images are found.
     pub(super) registries_conf: String,
     pub(super) now: Timestamp,
@@ -101,6 +104,20 @@ pub(super) enum Action {
     Delete(ObjectKey, String),
     /// Makes repositories public in the Registry of the build.
     Publish(BTreeSet<String>),
+}
+
+impl Plan {
+    /// Whether a run begins.
+    pub(super) fn begins(&self) -> bool {
+        let mut actions = self.actions.iter();
+        actions.any(|action| matches!(action, Action::Create(_)))
+    }
+
+    /// Whether the run waits until another one has ended.
+    pub(super) fn is_queued(&self) -> bool {
+        let mut conditions = self.status.conditions.iter().flatten();
+        conditions.any(|it| it.type_ == kind::READY && it.reason == reason::QUEUED)
+    }
 }
 
 /// Whether there is nothing to do for the build: its run has ended, and its status says so of the
@@ -298,6 +315,9 @@ impl Deciding<'_> {
             let says = "build.image is not given, and the installation offers no builder: name an \
                         image, or start the controller with --builder-image";
             return Come::pending(reason::NO_BUILDER, says);
+        }
+        if let Some(full) = seen.full {
+            return Come::pending(reason::QUEUED, full.to_string());
         }
         match run.job() {
             Ok(job) => self.actions.push(Action::Create(Box::new(job))),

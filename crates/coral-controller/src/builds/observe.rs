@@ -14,6 +14,7 @@ use super::BuildsPart;
 use super::decide::{Observed, RegistrySeen, has_begun, is_suspended};
 use super::job::Surroundings;
 use super::namespaces::BuildNamespace;
+use super::queue::Full;
 use super::{names, routes};
 use crate::ObjectKey;
 use crate::api::ApiError;
@@ -24,6 +25,7 @@ impl BuildsPart {
     pub(super) async fn observe(
         &self,
         build: &Arc<ImageBuild>,
+        full: Option<Full>,
         now: Timestamp,
     ) -> Result<Observed, ApiError> {
         let key = ObjectKey::from_object(build.as_ref());
@@ -43,6 +45,7 @@ impl BuildsPart {
             around: self.surroundings(),
             ca: shared.ca.get(),
             loaded: registries.get(&output).and_then(|it| it.loaded.clone()),
+            full,
             registries_conf: String::new(),
             now,
         };

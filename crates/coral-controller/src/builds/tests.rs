@@ -107,6 +107,47 @@ async fn a_build_becomes_one_job_once_the_right_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn as_many_builds_begin_as_may_run_at_once_and_the_others_say_their_place() {
+    let (mut context, server) = ready_to_run(&json!({"builds": "yes"}));
+    Arc::make_mut(&mut context.config).max_builds = 1;
+    let first = build_of(&context);
+    let named = |name: &str| {
+        let mut build = first.as_ref().clone();
+        build.metadata.name = Some(name.to_owned());
+        build.metadata.uid = Some(name.to_owned());
+        build
+    };
+    let builds = ["a", "b", "c"].map(named);
+    context.cluster.builds = Store::from_objects(builds);
+    let writes = server.serve(|_| None);
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
+    part.pass(at(1)).await.unwrap();
+    // The right may come between two builds of a pass: the first of them is not always "a".
+    let jobs = writes.to("/namespaces/team-a/jobs");
+    let owners = jobs
+        .iter()
+        .map(|job| &job["metadata"]["ownerReferences"][0]["name"]);
+    let owners: BTreeSet<&str> = owners.filter_map(Value::as_str).collect();
+    assert_eq!(owners.len(), 1, "{owners:?}");
+    let mut others = ["a", "b", "c"]
+        .into_iter()
+        .filter(|name| !owners.contains(name));
+    for place in ["this one is next", "1 waits longer"] {
+        let path = format!("/imagebuilds/{}/status", others.next().unwrap());
+        let status = writes.to(&path).pop().unwrap();
+        let ready = &status["status"]["conditions"][0];
+        assert_eq!(ready["reason"], "Queued", "{ready}");
+        assert!(
+            ready["message"].as_str().unwrap().ends_with(place),
+            "{ready}"
+        );
+    }
+    let events = json!(writes.to("/events")).to_string();
+    assert!(!events.contains("Queued"), "{events}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_right_nothing_is_read_or_made_in_the_namespace() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
     let writes = server.serve(|asked: &Asked| {

@@ -50,6 +50,7 @@ fn ready_for(build: ImageBuild) -> Observed {
         }),
         ca: Some(Arc::new("PEM".to_owned())),
         loaded: None,
+        full: None,
         registries_conf: "routes".to_owned(),
         now: now(),
     }
@@ -259,6 +260,34 @@ fn a_namespace_with_the_name_of_a_mirrored_registry_runs_no_build() {
     let plan = decide(&seen);
     assert_eq!(plan.actions, []);
     says(&plan, BuildPhase::Pending, "NotAllowed", "below localhost/");
+}
+
+#[test]
+fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
+    let one = crate::builds::Bounds {
+        cluster: 1,
+        namespace: 0,
+    };
+    let at = ObjectKey::new("team-a", "shop");
+    let mut places = crate::builds::Queue::default().places(&BTreeMap::new(), one);
+    assert_eq!(places.full(&at), None);
+    places.begins(&ObjectKey::new("team-b", "other"));
+    let full = places.full(&at);
+
+    let mut waits = seen();
+    waits.full = full;
+    let plan = decide(&waits);
+    assert_eq!(plan.actions, []);
+    says(&plan, BuildPhase::Pending, "Queued", "--max-builds");
+    assert!(plan.is_queued() && !plan.begins());
+    assert_eq!(plan.status.run, None);
+
+    let mut runs = begun(seen());
+    runs.full = full;
+    assert!(matches!(decide(&runs).actions[..], [Action::Start { .. }]));
+    let mut suspended = ready_for(build_with(&json!({"suspend": true})));
+    suspended.full = full;
+    says(&decide(&suspended), BuildPhase::Pending, "Suspended", "");
 }
 
 #[test]
