@@ -433,12 +433,21 @@ impl Deciding<'_> {
         self.actions.push(Action::Publish(paths));
         let ended = come.standing.ended.unwrap_or(self.seen.now);
         let due = ended.checked_add(UNTIL_PUBLIC).unwrap_or(Timestamp::MAX);
-        if has_ended && due > self.seen.now {
+        if !has_ended {
+            return;
+        }
+        if due > self.seen.now {
             let says = "the image is pushed; the Registry is told that every pod may pull it";
             come.standing = Standing {
                 next: Some(due),
                 ..Standing::new(BuildPhase::Pushing, reason::PUBLISHING, says)
             };
+        } else {
+            // The end of a run is said once: the Registry may load the list later.
+            come.standing.says.push_str(
+                ", but its Registry did not say within a minute that every pod may pull it: it is down, or \
+                 its list of public repositories is full (events say so)",
+            );
         }
     }
 

@@ -145,7 +145,12 @@ fn an_image_is_public_before_its_build_succeeds_and_a_registry_that_is_down_dela
         [Action::Publish(shop())],
         "it is noted all the same"
     );
-    says(&plan, BuildPhase::Succeeded, "Succeeded", "");
+    says(
+        &plan,
+        BuildPhase::Succeeded,
+        "Succeeded",
+        "is pushed, but its Registry did not say within a minute",
+    );
 }
 
 #[test]
