@@ -136,6 +136,8 @@ pub mod build {
     pub const UID: &str = "image.stvz.io/build-uid";
     /// Annotation of a run's Job: the generation of the ImageBuild that it was made for.
     pub const GENERATION: &str = "image.stvz.io/build-generation";
+    /// Annotation of a run's Job that was let run.
+    pub const BEGUN: &str = "image.stvz.io/build-begun";
 }
 
 /// The path and tag of the reserved image without layers, by which nodes are probed.

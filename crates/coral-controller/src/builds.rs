@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use coral_api::conditions::kind::READY;
 use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus};
+use coral_api::names::build::BEGUN;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ObjectKey;
 use crate::api::{ApiError, Writer};
@@ -129,9 +130,11 @@ impl BuildsPart {
             Action::Create(job) => self.create(job).await,
             Action::Start { job, config_map } => {
                 self.writer.apply::<ConfigMap>(job, config_map).await?;
-                self.suspend(job, false).await
+                let begun = json!({"annotations": {BEGUN: "true"}});
+                let patch = json!({"metadata": begun, "spec": {"suspend": false}});
+                self.change(job, &patch).await
             }
-            Action::Suspend(job) => self.suspend(job, true).await,
+            Action::Suspend(job) => self.change(job, &json!({"spec": {"suspend": true}})).await,
             Action::Delete(job, uid) => self.writer.delete::<Job>(job, Some(uid)).await,
             Action::Publish(paths) => self.make_public(build, paths).await,
         }
@@ -149,9 +152,9 @@ impl BuildsPart {
         }
     }
 
-    async fn suspend(&self, job: &ObjectKey, suspended: bool) -> Result<(), ApiError> {
-        let patch = json!({"spec": {"suspend": suspended}});
-        match self.writer.merge::<Job>(job, &patch).await {
+    /// Changes a Job, unless it is gone.
+    async fn change(&self, job: &ObjectKey, patch: &Value) -> Result<(), ApiError> {
+        match self.writer.merge::<Job>(job, patch).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

@@ -94,6 +94,18 @@ pub(super) fn generation_of(job: &Job) -> Option<i64> {
     annotations.get(label::GENERATION)?.parse().ok()
 }
 
+/// Whether a Job was let run at some time. Its own `startTime` does not say it for ever: the API may clear
+/// it when the Job is suspended.
+pub(super) fn has_begun(job: &Job) -> bool {
+    let annotations = job.metadata.annotations.as_ref();
+    let is_noted = annotations.is_some_and(|all| all.contains_key(label::BEGUN));
+    is_noted
+        || job
+            .status
+            .as_ref()
+            .is_some_and(|it| it.start_time.is_some())
+}
+
 /// Without `blockOwnerDeletion`, which would need a right on finalizers.
 pub(super) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference {
     OwnerReference {

@@ -35,15 +35,10 @@ impl Deciding<'_> {
     }
 }
 
-/// Whether a Job will not run any more. One that is suspended was cancelled.
+/// Whether a Job will not run any more. One that is suspended after it ran was cancelled; one that
+/// never ran has the condition `Suspended` as well, and is no run.
 pub(super) fn has_job_ended(job: &Job) -> bool {
-    let has_begun = job.status.as_ref().is_some_and(|it| {
-        it.conditions
-            .iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Suspended")
-    });
-    has_job_ended_by_itself(job) || (is_suspended(job) && has_begun)
+    has_job_ended_by_itself(job) || (is_suspended(job) && names::has_begun(job))
 }
 
 pub(super) fn has_job_ended_by_itself(job: &Job) -> bool {

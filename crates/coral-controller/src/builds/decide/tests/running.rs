@@ -293,6 +293,34 @@ pub(super) fn with_condition(job: &Job, kind: &str, reason: &str) -> Job {
 }
 
 #[test]
+fn a_job_that_never_ran_is_no_failed_run_of_the_history() {
+    let suspended = |seen: &mut Observed| {
+        change_job(seen, |job| {
+            *job = with_condition(job, "Suspended", "JobSuspended");
+        });
+    };
+    let another_spec = |seen: &mut Observed| {
+        let plan = decide(seen);
+        after(seen, &plan);
+        change_spec(seen, |build| build.spec.rerun = Some("2".to_owned()));
+        decide(seen)
+    };
+    let mut waits = begun(seen());
+    suspended(&mut waits);
+    let plan = another_spec(&mut waits);
+    says(&plan, BuildPhase::Pending, "Superseded", "");
+    assert!(matches!(plan.actions[..], [Action::Delete(..)]), "{plan:?}");
+
+    let mut cancelled = begun(seen());
+    suspended(&mut cancelled);
+    change_job(&mut cancelled, |job| {
+        let annotations = job.metadata.annotations.as_mut().unwrap();
+        annotations.insert("image.stvz.io/build-begun".to_owned(), "true".to_owned());
+    });
+    made(&another_spec(&mut cancelled));
+}
+
+#[test]
 fn the_oldest_runs_go_and_the_present_one_stays() {
     let history = json!({"history": {"succeeded": 2, "failed": 0}});
     let mut seen = running(ready_for(build_with(&history)));
