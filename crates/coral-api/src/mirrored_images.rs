@@ -105,7 +105,7 @@ pub struct MirroredImage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
     pub digest: Option<String>,
-    /// Whether platforms that its index names were left out.
+    /// Whether platforms that its index names, or foreign layers, were left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sparse: bool,
     /// What is wrong, in words; absent while nothing is.

@@ -54,6 +54,7 @@ fn a_small_mirror_has_sensible_defaults() {
     assert_eq!(repository.tags[0].as_str(), "12");
     assert!(repository.filter.is_none() && repository.platforms.is_empty());
     assert_eq!(repository.referrers, coral_api::Referrers::Copy);
+    assert!(!repository.foreign_layers);
     assert_eq!((documents[0].line, documents[0].warnings.len()), (1, 0));
 }
 
@@ -292,7 +293,7 @@ fn ill_shaped_parts_are_named_with_the_shape_they_need() {
     5: spec.registry: has neither name nor host: give the name of a Registry, or the host of any registry
     6: spec.repositories[0]: must be a mapping, not "debian"
     6: spec.repositories[1].listSelection: must be all, not "some"
-    6: spec.repositories[1]: unknown field "x" (known here: name, tags, digests, select, listSelection, platforms, referrers, tlsVerify, ca, plainHTTP)
+    6: spec.repositories[1]: unknown field "x" (known here: name, tags, digests, select, listSelection, platforms, foreignLayers, referrers, tlsVerify, ca, plainHTTP)
     "#);
     insta::assert_snapshot!(spec_errors("registry: {name: a, host: b}\nregistry: {name: a, port: 5}\nrepositories: [{name: a, tags: [b]}]"), @r#"6: field "spec.registry" is there twice, first at line 5"#);
 }

@@ -55,6 +55,22 @@ impl Descriptor {
             urls: None,
         }
     }
+
+    /// Whether this is a foreign layer: its content may be missing where its manifest is, for it
+    /// must not be distributed, or is at the URLs that it names.
+    pub fn is_foreign(&self) -> bool {
+        self.has_urls() || media_type::is_nondistributable(&self.media_type)
+    }
+
+    /// Whether this must not be distributed, and names URLs to have it from. One that names none can
+    /// be had only from where its manifest is.
+    pub fn stays_at_its_urls(&self) -> bool {
+        self.has_urls() && media_type::is_nondistributable(&self.media_type)
+    }
+
+    fn has_urls(&self) -> bool {
+        self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+    }
 }
 
 /// What kind of manifest it is.

@@ -40,6 +40,14 @@ pub fn is_manifest(media_type: &str) -> bool {
         || essence.starts_with("application/vnd.docker.distribution.manifest.")
 }
 
+/// Whether a type says that its content must not be distributed: OCI's non-distributable layers and
+/// Docker's foreign ones.
+pub fn is_nondistributable(media_type: &str) -> bool {
+    let essence = essence(media_type);
+    essence.starts_with("application/vnd.oci.image.layer.nondistributable.")
+        || essence.starts_with("application/vnd.docker.image.rootfs.foreign.")
+}
+
 /// The type without its parameters, in lower case: `a/b; charset=utf-8` is `a/b`.
 pub fn essence(value: &str) -> String {
     value

@@ -1,7 +1,9 @@
 //! Manifests as registries really hold them, and some that no registry should hold.
 
 use bytes::Bytes;
-use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestKind, media_type};
+use coral_image::{
+    Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestKind, media_type,
+};
 
 const ZERO: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -86,6 +88,42 @@ fn a_docker_manifest_keeps_its_type_and_parameters_of_the_header_are_dropped() {
     let manifest = check(docker, Some(&header), ManifestKind::Image);
     assert_eq!(manifest.media_type(), media_type::DOCKER_MANIFEST);
     check(docker, Some("application/json"), ManifestKind::Image);
+}
+
+#[test]
+fn a_foreign_layer_is_known_by_its_type_or_its_urls() {
+    let layer = |media_type: &str, urls: &[&str]| Descriptor {
+        urls: Some(urls.iter().map(|&url| url.to_owned()).collect()),
+        ..Descriptor::new(media_type, Digest::sha256(b""), 0)
+    };
+    let url = &["https://example.com/x"][..];
+    for (media_type, urls, is_foreign, stays) in [
+        (media_type::OCI_LAYER, &[][..], false, false),
+        (media_type::OCI_LAYER, url, true, false),
+        (
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            url,
+            true,
+            true,
+        ),
+        (
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            &[],
+            true,
+            false,
+        ),
+        (
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+            url,
+            true,
+            true,
+        ),
+        ("application/x.foreign-policy", &[], false, false),
+    ] {
+        let layer = layer(media_type, urls);
+        assert_eq!(layer.is_foreign(), is_foreign, "{layer:?}");
+        assert_eq!(layer.stays_at_its_urls(), stays, "{layer:?}");
+    }
 }
 
 #[test]

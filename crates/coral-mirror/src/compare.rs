@@ -1,10 +1,11 @@
 //! Source and destination, compared by digest, cheapest way first.
 
-use coral_distribution::{Category, Error};
-use coral_image::{Digest, PlatformPattern, Version};
+use coral_distribution::{Category, Endpoint, Error};
+use coral_image::{Digest, Manifest, Version};
 use futures::{StreamExt, stream};
 
-use crate::copy::{Site, cause_of, choose_children, is_for_another};
+use crate::copy::{Layers, Site, Sparse, cause_of, choose_children, is_for_another, is_left_out};
+use crate::expand::Wanted;
 use crate::pace::AskError;
 use crate::state::Cause;
 
@@ -18,9 +19,8 @@ pub(crate) enum Difference {
     None {
         /// What both names resolve to.
         digest: Digest,
-        /// Whether its index names platforms that were left out; not known from `HEAD` alone,
-        /// and then `false`.
-        sparse: bool,
+        /// What it lacks on purpose, as far as was looked.
+        sparse: Sparse,
     },
     /// Something is to be copied.
     Missing {
@@ -91,18 +91,29 @@ impl CompareError {
 pub(crate) enum Depth {
     /// One `HEAD` per side; a digest is only looked for at the destination.
     Head,
-    /// The children of an index at the destination too: with named platforms, equal digests do
-    /// not say that the children are there.
+    /// The children of an index at the destination too, and foreign layers where they are wanted:
+    /// equal digests do not say that these are there.
     Children,
+}
+
+impl Depth {
+    /// How far to look for an image at least.
+    pub(crate) fn of(wanted: &Wanted) -> Self {
+        if wanted.platforms.is_empty() && !wanted.foreign_layers {
+            Self::Head
+        } else {
+            Self::Children
+        }
+    }
 }
 
 pub(crate) async fn compare(
     source: &Site,
     destination: &Site,
-    version: &Version,
-    platforms: &[PlatformPattern],
+    wanted: &Wanted,
     depth: Depth,
 ) -> Result<Difference, CompareError> {
+    let version = &wanted.key.version;
     let there = async {
         let there = destination.endpoint.head(version).await;
         there.map_err(CompareError::Destination)
@@ -113,68 +124,124 @@ pub(crate) async fn compare(
             None => return Ok(Difference::MISSING),
         },
         Version::Tag(_) => {
-            let wanted = source.check(|| source.endpoint.head(version));
-            let wanted = async { wanted.await.map_err(CompareError::Source) };
-            let (wanted, there) = futures::try_join!(wanted, there)?;
+            let named = source.check(|| source.endpoint.head(version));
+            let named = async { named.await.map_err(CompareError::Source) };
+            let (named, there) = futures::try_join!(named, there)?;
             let not_there = || CompareError::NotThere {
                 place: source.endpoint.to_string(),
                 version: version.clone(),
             };
             let there = there.map(|there| there.digest);
-            let wanted = match (wanted, there) {
-                (Some(wanted), _) => wanted.digest,
+            let named = match (named, there) {
+                (Some(named), _) => named.digest,
                 (None, Some(digest)) => return Ok(Difference::SourceGone { digest }),
                 (None, None) => return Err(not_there()),
             };
-            if there != Some(wanted) {
-                let source = Some(wanted);
+            if there != Some(named) {
+                let source = Some(named);
                 return Ok(Difference::Missing { source, there });
             }
-            wanted
+            named
         }
     };
     match depth {
         Depth::Head => Ok(Difference::None {
             digest,
-            sparse: false,
+            sparse: Sparse::default(),
         }),
-        Depth::Children => compare_children(destination, digest, platforms).await,
+        Depth::Children => compare_children(destination, digest, wanted).await,
     }
 }
 
 async fn compare_children(
     destination: &Site,
     digest: Digest,
-    platforms: &[PlatformPattern],
+    wanted: &Wanted,
 ) -> Result<Difference, CompareError> {
     let version = Version::Digest(digest);
     let destination = &destination.endpoint;
-    let index = destination
+    let root = destination
         .manifest(&version)
         .await
         .map_err(CompareError::Destination)?;
-    let Ok(children) = choose_children(&index, platforms) else {
+    let Ok(children) = choose_children(&root, &wanted.platforms) else {
         return Ok(Difference::MISSING);
     };
     // What was copied before platforms were looked at is asked for again, and refused.
-    if is_for_another(destination, &index, platforms).await {
+    if is_for_another(destination, &root, &wanted.platforms).await {
         return Ok(Difference::MISSING);
     }
-    let sparse = children.len() < index.children().len();
-    let questions = children.into_iter().map(|child| {
-        let version = Version::Digest(child.digest);
-        async move {
-            destination
-                .head(&version)
-                .await
-                .map_err(CompareError::Destination)
-        }
-    });
+    let platforms = children.len() < root.children().len();
+    let mut lacks_layers = lacks_layers(destination, &root, wanted.foreign_layers).await?;
+    let questions = children
+        .into_iter()
+        .map(|child| look_at_child(destination, child.digest, wanted.foreign_layers));
     let mut found = stream::iter(questions.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
     while let Some(child) = found.next().await {
-        if child?.is_none() {
-            return Ok(Difference::MISSING);
+        match child? {
+            Child::Missing => return Ok(Difference::MISSING),
+            Child::Sparse => lacks_layers = true,
+            Child::There => {}
         }
     }
+    let layers = if lacks_layers {
+        Layers::LeftOut
+    } else {
+        Layers::Complete
+    };
+    let sparse = Sparse { platforms, layers };
     Ok(Difference::None { digest, sparse })
+}
+
+enum Child {
+    Missing,
+    /// Without some of its foreign layers.
+    Sparse,
+    There,
+}
+
+/// A child is read only where its foreign layers matter.
+async fn look_at_child(
+    destination: &Endpoint,
+    digest: Digest,
+    foreign_layers: bool,
+) -> Result<Child, CompareError> {
+    let version = Version::Digest(digest);
+    let there = destination.head(&version).await;
+    if there.map_err(CompareError::Destination)?.is_none() {
+        return Ok(Child::Missing);
+    }
+    if !foreign_layers {
+        return Ok(Child::There);
+    }
+    let child = destination.manifest(&version).await;
+    let child = child.map_err(CompareError::Destination)?;
+    let lacks_layers = lacks_layers(destination, &child, foreign_layers).await?;
+    Ok(if lacks_layers {
+        Child::Sparse
+    } else {
+        Child::There
+    })
+}
+
+/// Whether some of the foreign layers of a manifest are not at the destination. Where they are not
+/// wanted, those that no copy brings count as missing without a question.
+async fn lacks_layers(
+    destination: &Endpoint,
+    manifest: &Manifest,
+    foreign_layers: bool,
+) -> Result<bool, CompareError> {
+    for blob in manifest.blobs().filter(|blob| blob.is_foreign()) {
+        if is_left_out(blob, foreign_layers) {
+            return Ok(true);
+        }
+        if !foreign_layers {
+            continue;
+        }
+        let size = destination.blob_size(&blob.digest).await;
+        if size.map_err(CompareError::Destination)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

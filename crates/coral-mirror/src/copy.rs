@@ -12,6 +12,7 @@ mod missed;
 mod platform;
 mod referrers;
 mod site;
+mod sparse;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -28,7 +29,9 @@ pub use platform::check_platforms;
 pub(crate) use platform::is_for_another;
 pub(crate) use referrers::cosign_tags;
 pub use site::Site;
-pub(crate) use tree::{choose_children, is_foreign};
+pub(crate) use sparse::is_left_out;
+pub use sparse::{Layers, Sparse};
+pub(crate) use tree::choose_children;
 
 use crate::progress::Event;
 use blobs::Blobs;
@@ -64,6 +67,9 @@ impl Default for Limits {
 pub struct CopyOptions {
     /// Platforms to copy; empty means all.
     pub platforms: Vec<PlatformPattern>,
+    /// Copies foreign layers too, where the source has them. Otherwise those that must not be
+    /// distributed stay at the URLs that they name.
+    pub foreign_layers: bool,
     /// Leaves signatures, attestations and other referrers behind.
     pub without_referrers: bool,
     /// Blobs and manifests that are broken at the destination, whatever it says of them: they are
@@ -112,8 +118,8 @@ pub struct Copied {
     pub missed: Missed,
     /// Whether the destination had all of it already.
     pub up_to_date: bool,
-    /// Whether some platforms of an index were left out.
-    pub sparse: bool,
+    /// What was left out on purpose.
+    pub sparse: Sparse,
     /// Time it took.
     pub elapsed: Duration,
 }
@@ -232,7 +238,7 @@ impl Copier {
             referrers: arrived.count,
             up_to_date: !is_new && arrived.count == 0 && found.missed.is_empty(),
             missed: found.missed,
-            sparse: tree.is_sparse(),
+            sparse: tree.sparse(),
             elapsed: start.elapsed(),
         })
     }

@@ -41,6 +41,8 @@ pub struct Wanted {
     pub key: Key,
     /// Platforms to copy; empty means all.
     pub platforms: Vec<PlatformPattern>,
+    /// Whether foreign layers are copied too.
+    pub foreign_layers: bool,
     /// Whether referrers come along.
     pub referrers: bool,
 }
@@ -177,6 +179,7 @@ pub(crate) fn wanted(
             version,
         },
         platforms: settings.platforms.clone(),
+        foreign_layers: settings.foreign_layers,
         referrers: settings.referrers == Referrers::Copy,
     }
 }

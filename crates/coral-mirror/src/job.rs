@@ -18,13 +18,16 @@ pub struct Job {
     pub mirror: String,
     /// Platforms to copy; empty means all.
     pub platforms: Vec<PlatformPattern>,
+    /// Whether foreign layers are copied too.
+    #[serde(default)]
+    pub foreign_layers: bool,
     /// Whether referrers and cosign's tags are copied too.
     pub referrers: bool,
     /// Manifests and blobs that are broken at the destination: they are sent again even where the
     /// destination says that it has them.
     pub broken: BTreeSet<Digest>,
-    /// The image is at the destination, at this digest, without some of its referrers: only what is
-    /// missing is written.
+    /// The image is at the destination, at this digest, without some of its referrers or foreign layers:
+    /// only what is missing is written.
     #[serde(default)]
     pub completes: Option<Digest>,
 }

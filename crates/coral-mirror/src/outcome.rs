@@ -6,6 +6,7 @@ use std::time::Duration;
 use coral_image::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::copy::Sparse;
 use crate::job::Job;
 use crate::state::Cause;
 
@@ -25,8 +26,8 @@ pub struct Done {
     pub digest: Digest,
     /// Bytes moved over the network.
     pub moved: u64,
-    /// Whether its index names platforms that were left out.
-    pub sparse: bool,
+    /// What was left out on purpose.
+    pub sparse: Sparse,
     /// Referrers and signature tags that were not copied, and lists of them that were not read.
     #[serde(default)]
     pub missed: usize,
@@ -73,6 +74,7 @@ mod tests {
             source,
             mirror: "default/m".into(),
             platforms: vec![],
+            foreign_layers: true,
             referrers: true,
             broken: BTreeSet::new(),
             completes: Some(Digest::sha256(b"x")),
@@ -80,7 +82,7 @@ mod tests {
         let done = Done {
             digest: Digest::sha256(b"x"),
             moved: 7,
-            sparse: false,
+            sparse: Sparse::default(),
             missed: 2,
             elapsed: Duration::from_millis(1500),
         };

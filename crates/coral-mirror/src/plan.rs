@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::access::Access;
 use crate::compare::{Depth, Difference, compare};
-use crate::copy::{CopyOptions, CopyRequest, Side, read_tree};
+use crate::copy::{CopyOptions, CopyRequest, Layers, Side, read_tree};
 use crate::expand::{ExpandError, Expanded, Wanted, expand};
 use crate::mirror::Mirror;
 use crate::progress::{Key, chain};
@@ -303,20 +303,22 @@ async fn missing(access: &Access, drift: Drift, wanted: &Wanted) -> Result<Missi
         destination_version: wanted.key.version.clone(),
         options: CopyOptions {
             platforms: wanted.platforms.clone(),
+            foreign_layers: wanted.foreign_layers,
             without_referrers: !wanted.referrers,
             ..CopyOptions::default()
         },
         report: Arc::new(|_| {}),
     };
     let (from, to) = (&request.source, &request.destination);
-    let depth = if wanted.platforms.is_empty() {
-        Depth::Head
-    } else {
-        Depth::Children
-    };
-    let found = compare(from, to, &wanted.key.version, &wanted.platforms, depth);
-    let found = Box::pin(found).await;
+    let found = Box::pin(compare(from, to, wanted, Depth::of(wanted))).await;
+    let mut named = None;
     match found.map_err(|e| chain(&e))? {
+        // Its foreign layers may be at the source.
+        Difference::None { digest, sparse }
+            if wanted.foreign_layers && sparse.layers != Layers::Complete =>
+        {
+            named = Some(digest);
+        }
         Difference::None { digest, .. } => return Ok(Missing::Nothing(digest)),
         Difference::SourceGone { digest } => return Ok(Missing::Source(digest)),
         Difference::Missing {
@@ -336,5 +338,8 @@ async fn missing(access: &Access, drift: Drift, wanted: &Wanted) -> Result<Missi
             blobs.push((blob.digest, blob.size));
         }
     }
-    Ok(Missing::Blobs(blobs))
+    match named {
+        Some(digest) if blobs.is_empty() => Ok(Missing::Nothing(digest)),
+        _ => Ok(Missing::Blobs(blobs)),
+    }
 }

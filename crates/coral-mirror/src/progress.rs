@@ -6,6 +6,7 @@ use std::time::Duration;
 use coral_image::{Digest, ImageRef, Repository, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::copy::Sparse;
 use crate::state::{NextTry, Standing};
 
 /// One image at its destination: what a job, a state and a progress bar are about. Two sources
@@ -65,8 +66,8 @@ pub enum Event<'a> {
         replaced: Option<Digest>,
         /// Bytes moved over the network.
         moved: u64,
-        /// Whether its index names platforms that were left out.
-        sparse: bool,
+        /// What was left out on purpose.
+        sparse: Sparse,
         /// Time from the worker's begin.
         elapsed: Duration,
     },

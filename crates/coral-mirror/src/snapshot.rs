@@ -9,7 +9,7 @@ use coral_api::{MirroredRepository, PruningStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::sync::MISSED;
+use crate::sync::says_what_is_missing;
 
 /// What a mirror knows of its repositories and images.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Only what no comparison finds out: at which digests images were mirrored, and which of them
-    /// lack referrers; see [`Self::is_memory`].
+    /// lack referrers or foreign layers; see [`Self::is_memory`].
     #[must_use]
     pub fn into_memory(self) -> Self {
         let known = self
@@ -50,7 +50,9 @@ impl Snapshot {
             .filter(|image| image.digest.is_some());
         let images = known.map(|image| MirroredImage {
             digest: image.digest,
-            message: image.message.filter(|message| message == MISSED),
+            message: image
+                .message
+                .filter(|message| says_what_is_missing(message)),
             ..MirroredImage::new(&image.reference, &image.destination, MirroredState::Pending)
         });
         Self {

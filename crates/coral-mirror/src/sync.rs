@@ -43,7 +43,7 @@ use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};
 use guard::Guard;
 pub(crate) use guard::would_pause;
-pub(crate) use ledger::MISSED;
+pub(crate) use ledger::says_what_is_missing;
 use ledger::{Action, Ledger, Trust, Verification};
 use room::RoomWatch;
 use timing::{first_pass, next_pass, sleep_until};
@@ -320,14 +320,13 @@ impl<Q: Queue> Driver<Q> {
         );
     }
 
-    /// With named platforms, or when the settings replace others, equal digests do not say that
-    /// every child is there.
+    /// When the settings replace others, equal digests do not say that every child is there.
     fn depth_for(&self, wanted: &Wanted) -> Depth {
         let first_look = self.mirror.changed && self.passes <= 1;
-        if wanted.platforms.is_empty() && !first_look {
-            Depth::Head
-        } else {
+        if first_look {
             Depth::Children
+        } else {
+            Depth::of(wanted)
         }
     }
 
@@ -339,9 +338,8 @@ impl<Q: Queue> Driver<Q> {
                 let _turn = host.acquire().await;
                 let source = access.source(wanted.source.repository());
                 let destination = access.destination(&wanted.key.repository);
-                let (version, platforms) = (&wanted.key.version, &wanted.platforms);
                 // Made when its turn comes: thousands wait, and each is large.
-                let compared = compare(&source, &destination, version, platforms, depth);
+                let compared = compare(&source, &destination, &wanted, depth);
                 let found = compared.boxed().await;
                 Found::Compared(wanted.key, found)
             }
@@ -379,6 +377,7 @@ impl<Q: Queue> Driver<Q> {
             key: wanted.key,
             mirror: self.mirror.name.clone(),
             platforms: wanted.platforms,
+            foreign_layers: wanted.foreign_layers,
             referrers: wanted.referrers,
         };
         match self.wiring.queue.enqueue(job).await {
@@ -423,7 +422,7 @@ impl<Q: Queue> Driver<Q> {
                 };
                 self.observe(&wanted, &event);
             }
-            Verdict::Incomplete(digest) => self.is_there(&job.key, digest, false),
+            Verdict::Incomplete { digest, sparse } => self.is_there(&job.key, digest, sparse),
             Verdict::Failed(failure) => self.image_failed(&job.key, failure),
         }
     }

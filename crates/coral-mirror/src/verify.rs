@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use coral_api::VerifyBy;
 use coral_distribution::{Category, Endpoint, Error};
-use coral_image::{Descriptor, Digest, Manifest, Version};
+use coral_image::{Descriptor, Digest, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::copy::{CopyError, Kind, Side, choose_children, cosign_tags, is_foreign};
+use crate::copy::{CopyError, Kind, Layers, Side, choose_children, cosign_tags, is_left_out};
 use crate::expand::Wanted;
 
 /// Blobs looked at at the same time.
@@ -22,12 +22,14 @@ const MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// What is gone or broken of the image `root`: blobs, manifests, and every manifest on the way to
 /// one of them, so that a copy knows what to do again. Empty if all is well. What goes with the
-/// image, referrers and cosign's tags, belongs to it where it is wanted. An image larger than any
+/// image, referrers and cosign's tags, belongs to it where it is wanted; foreign layers that are not
+/// wanted do not, and neither does any where `layers` says that some are missing. An image larger than any
 /// copy is an error: what is left unseen would count as well.
 pub(crate) async fn verify(
     destination: &Endpoint,
     root: Digest,
     wanted: &Wanted,
+    layers: Layers,
     by: VerifyBy,
 ) -> Result<BTreeSet<Digest>, CopyError> {
     let mut walk = Walk::default();
@@ -40,7 +42,12 @@ pub(crate) async fn verify(
             continue;
         };
         walk.count(manifest.bytes().len())?;
-        let broken = broken_blobs(destination, &manifest, by).await;
+        let belongs = |blob: &&Descriptor| {
+            let may_be_missing = blob.is_foreign() && layers != Layers::Complete;
+            !may_be_missing && !is_left_out(blob, wanted.foreign_layers)
+        };
+        let blobs = manifest.blobs().filter(belongs);
+        let broken = broken_blobs(destination, blobs, by).await;
         let broken = broken.map_err(at_destination)?;
         if !broken.is_empty() {
             walk.blame(place);
@@ -144,10 +151,9 @@ async fn companions(destination: &Endpoint, subject: &Digest) -> Vec<Digest> {
 
 async fn broken_blobs(
     destination: &Endpoint,
-    manifest: &Manifest,
+    blobs: impl Iterator<Item = &Descriptor>,
     by: VerifyBy,
 ) -> Result<Vec<Digest>, Error> {
-    let blobs = manifest.blobs().filter(|b| !is_foreign(b));
     let questions = blobs.map(|blob| async move {
         let is_whole = match by {
             VerifyBy::Size => destination.blob_size(&blob.digest).await? == Some(blob.size),

@@ -136,6 +136,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
             destination_version: job.key.version.clone(),
             options: CopyOptions {
                 platforms: job.platforms.clone(),
+                foreign_layers: job.foreign_layers,
                 without_referrers: !job.referrers,
                 broken: job.broken.clone(),
                 look_first: job.completes.is_some(),

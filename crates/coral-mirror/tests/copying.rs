@@ -27,6 +27,8 @@ mod blame;
 mod clock;
 #[path = "copying/fleet.rs"]
 mod fleet;
+#[path = "copying/foreign.rs"]
+mod foreign;
 #[path = "copying/gone.rs"]
 mod gone;
 #[path = "copying/keeping.rs"]
@@ -316,7 +318,7 @@ async fn named_platforms_leave_the_index_as_it_is_and_the_others_behind() {
     request.destination = Site::new(endpoint.into(), to.repository());
     request.options.platforms = vec![PlatformPattern::parse("linux/arm*").unwrap()];
     let copied = Copier::default().copy(&request).await.unwrap();
-    assert!(copied.sparse);
+    assert!(copied.sparse.platforms);
     assert_eq!(copied.digest, built.digest());
     let root = coral_image::Manifest::parse(built.root().bytes.clone(), None).unwrap();
     for child in root.children() {

@@ -246,6 +246,10 @@ pub(crate) struct CopyArguments {
     /// stays as it is
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_parser = platform, value_delimiter = ',')]
     pub(crate) platforms: Vec<PlatformPattern>,
+    /// Copy foreign layers too, where the source has them; otherwise layers that must not be
+    /// distributed stay at the URLs that the manifest names
+    #[arg(long)]
+    pub(crate) foreign_layers: bool,
     /// Leave signatures, attestations and other referrers behind
     #[arg(long)]
     pub(crate) no_referrers: bool,

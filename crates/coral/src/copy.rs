@@ -56,6 +56,7 @@ pub(crate) async fn run(
         destination_version,
         options: CopyOptions {
             platforms: arguments.platforms.clone(),
+            foreign_layers: arguments.foreign_layers,
             without_referrers: arguments.no_referrers,
             broken: BTreeSet::new(),
             expected: destination.digest(),
@@ -184,7 +185,7 @@ fn print(arguments: &CopyArguments, copied: &Copied) {
                 mirrors: vec![],
                 image: MirroredImage {
                     digest: Some(copied.digest.to_string()),
-                    sparse: copied.sparse,
+                    sparse: copied.sparse.is_sparse(),
                     ..image
                 },
                 done: CopyDone {
@@ -209,11 +210,7 @@ fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {
         0 => String::new(),
         count => format!(", {}", counted(count, "referrer", "referrers")),
     };
-    let sparse = if copied.sparse {
-        ", sparse: only the platforms asked for"
-    } else {
-        ""
-    };
+    let sparse = crate::terminal::in_words(copied.sparse);
     if copied.up_to_date {
         return format!(
             "{} -> {} {} (up to date{sparse})",

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
+pub(crate) use events::in_words;
 use events::{fields, told};
 use said::Said;
 

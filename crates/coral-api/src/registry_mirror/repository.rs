@@ -80,6 +80,11 @@ pub struct MirrorRepository {
         extend("nullable" = true)
     )]
     pub platforms: Vec<String>,
+    /// Whether foreign layers are copied, where the source has them: `false` if not given. These are
+    /// layers that must not be distributed, such as those of Windows base images: nodes fetch them
+    /// from the URLs that the manifest names. An image without them is called sparse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_layers: Option<bool>,
     /// Whether signatures, attestations and other artifacts that refer to an image are copied
     /// with it: `Copy` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

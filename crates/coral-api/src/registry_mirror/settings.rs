@@ -112,6 +112,8 @@ pub struct RepositorySettings {
     pub filter: Option<TagFilter>,
     /// Platforms to copy; none means all.
     pub platforms: Vec<PlatformPattern>,
+    /// Whether foreign layers are copied, where the source has them.
+    pub foreign_layers: bool,
     /// Whether referrers are copied.
     pub referrers: Referrers,
 }

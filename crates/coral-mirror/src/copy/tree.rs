@@ -6,6 +6,7 @@ use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, Platform
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::error::{Kind, Side};
+use super::sparse::{self, Layers, Sparse};
 use super::{CopyError, CopyRequest, platform};
 
 /// Indexes of indexes of indexes; no known image nests deeper than two.
@@ -22,11 +23,15 @@ const ATTESTATION_SUBJECT: &str = "vnd.docker.reference.digest";
 #[derive(Debug)]
 pub(crate) struct Tree {
     manifests: Vec<Manifest>,
+    /// Children that the destination has, and that name foreign layers, which it may lack.
+    there: Vec<Manifest>,
     /// Every image and index of the tree, those that the destination has included.
     digests: Vec<Digest>,
     /// What an index lists with an odd type and the source keeps as a manifest.
     not_blobs: HashSet<Digest>,
-    sparse: bool,
+    /// Foreign layers that are not copied.
+    left_out: HashSet<Digest>,
+    sparse: Sparse,
 }
 
 impl Tree {
@@ -42,18 +47,28 @@ impl Tree {
         &self.digests
     }
 
-    pub(super) fn is_sparse(&self) -> bool {
+    pub(super) fn sparse(&self) -> Sparse {
         self.sparse
     }
 
-    /// All distinct blobs. Layers that may not be distributed stay where their URLs say.
+    /// All distinct blobs that are copied.
     pub(crate) fn blobs(&self) -> Vec<&Descriptor> {
         let mut seen = HashSet::new();
-        let all = self.manifests.iter().flat_map(Manifest::blobs);
-        let is_blob = |b: &&Descriptor| !is_foreign(b) && !self.not_blobs.contains(&b.digest);
-        all.filter(is_blob)
+        let own = || self.manifests.iter().flat_map(Manifest::blobs);
+        let there = self.there.iter().flat_map(Manifest::blobs);
+        // What one manifest names as a foreign layer and another as an ordinary one is ordinary.
+        let ordinary = own().filter(|b| !b.is_foreign());
+        let foreign = own().chain(there).filter(|b| b.is_foreign());
+        let all = ordinary.chain(foreign);
+        all.filter(|b| !self.not_blobs.contains(&b.digest) && !self.left_out.contains(&b.digest))
             .filter(|b| seen.insert(b.digest))
             .collect()
+    }
+
+    async fn leave_out(&mut self, request: &CopyRequest, at_once: usize) -> Result<(), CopyError> {
+        let found = sparse::left_out(request, &self.blobs(), at_once).await?;
+        (self.left_out, self.sparse.layers) = found;
+        Ok(())
     }
 
     pub(super) fn blob_bytes(&self) -> u64 {
@@ -61,13 +76,6 @@ impl Tree {
             .iter()
             .fold(0, |sum, blob| sum.saturating_add(blob.size))
     }
-}
-
-/// Layers that may not be distributed stay where their URLs say.
-pub(crate) fn is_foreign(blob: &Descriptor) -> bool {
-    let kind = &blob.media_type;
-    blob.urls.as_ref().is_some_and(|urls| !urls.is_empty())
-        && (kind.contains("nondistributable") || kind.contains("foreign"))
 }
 
 /// Reads the tree of a request's image, level by level.
@@ -81,15 +89,17 @@ pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, 
         let children = next
             .into_iter()
             .map(|child| read_child(request, child.digest));
-        let found: Vec<Option<Manifest>> = stream::iter(children.collect::<Vec<_>>())
+        let found: Vec<Child> = stream::iter(children.collect::<Vec<_>>())
             .buffered(at_once.max(1))
             .try_collect()
             .await?;
-        let level: Vec<Manifest> = found.into_iter().flatten().collect();
+        let level = levels.take_new(found)?;
         let odd = odd_manifests(request, &level).await?;
         next = levels.take_in(level, odd, &request.options.platforms)?;
     }
-    Ok(levels.into_tree())
+    let mut tree = levels.into_tree();
+    tree.leave_out(request, at_once).await?;
+    Ok(tree)
 }
 
 /// What is listed is a manifest or a blob by its media type. A type that says neither is a blob's,
@@ -102,7 +112,7 @@ async fn odd_manifests(
     let mut odd = vec![];
     let indexes = level.iter().filter(|m| m.kind() == ManifestKind::Index);
     for leaf in indexes.flat_map(Manifest::blobs) {
-        if is_layer(&leaf.media_type) || is_foreign(leaf) {
+        if is_layer(&leaf.media_type) || leaf.is_foreign() {
             continue;
         }
         let size = source.ask(|| source.endpoint.blob_size(&leaf.digest)).await;
@@ -124,23 +134,33 @@ async fn read_manifest(request: &CopyRequest, version: &Version) -> Result<Manif
     read.map_err(|e| CopyError::at(Side::Source, e))
 }
 
-/// A child that the destination has is complete there, with everything below it, unless something
-/// of it is known to be broken.
-async fn read_child(request: &CopyRequest, digest: Digest) -> Result<Option<Manifest>, CopyError> {
+/// A manifest below the root.
+enum Child {
+    /// To be copied.
+    New(Manifest),
+    /// The destination has it; with what it says there, if that could be read.
+    There(Option<Manifest>),
+}
+
+/// A child that the destination has is complete there, with everything below it but foreign layers,
+/// unless something of it is known to be broken.
+async fn read_child(request: &CopyRequest, digest: Digest) -> Result<Child, CopyError> {
     let version = Version::Digest(digest);
     if request.options.broken.contains(&digest) {
-        return read_manifest(request, &version).await.map(Some);
+        return read_manifest(request, &version).await.map(Child::New);
     }
-    let there = request.destination.endpoint.head(&version).await;
+    let endpoint = &request.destination.endpoint;
+    let there = endpoint.head(&version).await;
     match there.map_err(|e| CopyError::at(Side::Destination, e))? {
-        Some(_) => Ok(None),
-        None => read_manifest(request, &version).await.map(Some),
+        Some(_) => Ok(Child::There(endpoint.manifest(&version).await.ok())),
+        None => read_manifest(request, &version).await.map(Child::New),
     }
 }
 
 #[derive(Default)]
 struct Levels {
     manifests: Vec<Vec<Manifest>>,
+    there: Vec<Manifest>,
     digests: HashSet<Digest>,
     order: Vec<Digest>,
     not_blobs: HashSet<Digest>,
@@ -149,6 +169,30 @@ struct Levels {
 }
 
 impl Levels {
+    /// The children that are to be copied. Of the others only foreign layers may be missing.
+    fn take_new(&mut self, children: Vec<Child>) -> Result<Vec<Manifest>, CopyError> {
+        let mut new = vec![];
+        for child in children {
+            match child {
+                Child::New(manifest) => new.push(manifest),
+                Child::There(Some(manifest)) if manifest.blobs().any(Descriptor::is_foreign) => {
+                    self.count(&manifest)?;
+                    self.there.push(manifest);
+                }
+                Child::There(_) => {}
+            }
+        }
+        Ok(new)
+    }
+
+    fn count(&mut self, manifest: &Manifest) -> Result<(), CopyError> {
+        self.bytes += manifest.bytes().len();
+        if self.bytes > MAX_BYTES {
+            return Err(Kind::TooLarge(MAX_BYTES).into());
+        }
+        Ok(())
+    }
+
     /// Adds a level and gives the children that were not seen before, with those of an `odd` type.
     fn take_in(
         &mut self,
@@ -163,14 +207,11 @@ impl Levels {
         let mut children: Vec<Descriptor> =
             odd.into_iter().filter(|d| self.see(d.digest)).collect();
         for manifest in &level {
-            self.bytes += manifest.bytes().len();
+            self.count(manifest)?;
             self.see(manifest.digest());
             let chosen = choose_children(manifest, platforms)?;
             self.sparse |= chosen.len() < manifest.children().len();
             children.extend(chosen.into_iter().filter(|c| self.see(c.digest)).cloned());
-        }
-        if self.bytes > MAX_BYTES {
-            return Err(Kind::TooLarge(MAX_BYTES).into());
         }
         if self.digests.len() > MAX_MANIFESTS {
             return Err(Kind::TooMany(MAX_MANIFESTS).into());
@@ -191,9 +232,14 @@ impl Levels {
         let manifests = self.manifests.into_iter().rev().flatten().collect();
         Tree {
             manifests,
+            there: self.there,
             digests: self.order,
             not_blobs: self.not_blobs,
-            sparse: self.sparse,
+            left_out: HashSet::new(),
+            sparse: Sparse {
+                platforms: self.sparse,
+                layers: Layers::Complete,
+            },
         }
     }
 }

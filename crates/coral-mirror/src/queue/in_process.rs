@@ -174,6 +174,7 @@ mod tests {
     use coral_image::{Digest, ImageRef};
 
     use super::*;
+    use crate::copy::Sparse;
     use crate::outcome::Done;
 
     fn job(tag: &str) -> Job {
@@ -189,6 +190,7 @@ mod tests {
             source,
             mirror: "default/m".into(),
             platforms: vec![],
+            foreign_layers: false,
             referrers: true,
             broken: BTreeSet::new(),
         }
@@ -203,7 +205,7 @@ mod tests {
             missed: 0,
             digest: Digest::sha256(b"x"),
             moved: 0,
-            sparse: false,
+            sparse: Sparse::default(),
             elapsed: std::time::Duration::ZERO,
         };
         let outcome = Outcome {

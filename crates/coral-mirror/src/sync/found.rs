@@ -7,7 +7,7 @@ use coral_image::{Digest, ImageRef};
 use super::ledger::Arrival;
 use super::{Driver, MOST_IMAGES};
 use crate::compare::{CompareError, Difference};
-use crate::copy::cause_of;
+use crate::copy::{Sparse, cause_of};
 use crate::expand::{ExpandError, Expanded, Wanted};
 use crate::outcome::Failure;
 use crate::progress::{Event, Key, MovedAt, chain};
@@ -140,16 +140,17 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// The image is at the destination; referrers that were missed are tried again.
-    async fn found(&mut self, key: &Key, digest: Digest, sparse: bool) {
-        if self.ledger.begins_to_complete(key, digest) {
+    /// The image is at the destination; referrers that were missed are tried again, and so are
+    /// foreign layers that were left out, where they are wanted now.
+    async fn found(&mut self, key: &Key, digest: Digest, sparse: Sparse) {
+        if self.ledger.begins_to_complete(key, digest, sparse) {
             self.enqueue(key).await;
         } else {
             self.is_there(key, digest, sparse);
         }
     }
 
-    pub(super) fn is_there(&mut self, key: &Key, digest: Digest, sparse: bool) {
+    pub(super) fn is_there(&mut self, key: &Key, digest: Digest, sparse: Sparse) {
         let arrival = Arrival::Found { sparse };
         let now = self.now();
         if let Some(wanted) = self.ledger.succeeded(key, digest, arrival, now) {
@@ -173,7 +174,7 @@ impl<Q: Queue> Driver<Q> {
             if self.ledger.pinned(key, source).is_some() {
                 self.observe_moved(key, MovedAt::SourceAndKept, there, source);
             }
-            return self.found(key, there, false).await;
+            return self.found(key, there, Sparse::default()).await;
         } else if drift == Drift::Warn {
             self.observe_moved(key, MovedAt::Source, there, source);
         }

@@ -26,7 +26,7 @@ use crate::state::{Cause, ImageState, ImageStatus, Lack, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
-pub(crate) use missed::MISSED;
+pub(crate) use missed::says_what_is_missing;
 pub(super) use record::Trust;
 
 #[derive(Debug)]
@@ -342,7 +342,7 @@ impl Ledger {
                     image.broken.clear();
                     (image.sparse, image.missed) = (sparse, missed);
                 }
-                Arrival::Found { sparse } => image.sparse |= sparse,
+                Arrival::Found { sparse } => image.sparse = sparse.or_known(image.sparse),
             }
             image.wanted.clone()
         })

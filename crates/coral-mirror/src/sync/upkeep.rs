@@ -30,12 +30,15 @@ impl<Q: Queue> Driver<Q> {
             .settings
             .verify
             .map_or(VerifyBy::default(), |verify| verify.by);
+        let layers = self.ledger.layers(&wanted.key);
         let host = self.host(wanted.key.repository.host());
         self.questions.push(
             async move {
                 let _turn = host.acquire().await;
                 let destination = access.destination(&wanted.key.repository).endpoint;
-                let found = verify(&destination, digest, &wanted, by).boxed().await;
+                let found = verify(&destination, digest, &wanted, layers, by)
+                    .boxed()
+                    .await;
                 Found::Verified(wanted.key, found)
             }
             .boxed(),

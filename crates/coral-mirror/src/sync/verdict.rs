@@ -5,7 +5,9 @@ use std::time::Duration;
 use coral_image::Digest;
 
 use super::ledger::Arrival;
+use crate::copy::Sparse;
 use crate::expand::Wanted;
+use crate::job::Job;
 use crate::outcome::{Failure, Outcome};
 
 /// What an outcome means.
@@ -20,7 +22,7 @@ pub(super) enum Verdict {
         elapsed: Duration,
     },
     /// The image is at this digest, and referrers that were missed before are missed still.
-    Incomplete(Digest),
+    Incomplete { digest: Digest, sparse: Sparse },
     /// It was not copied.
     Failed(Failure),
 }
@@ -30,12 +32,11 @@ pub(super) enum Verdict {
 pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict {
     let job = &outcome.job;
     match &outcome.result {
-        Ok(_) if job.platforms != wanted.platforms || job.referrers != wanted.referrers => {
-            Verdict::Compare
-        }
-        Ok(done) if done.missed > 0 && job.completes == Some(done.digest) => {
-            Verdict::Incomplete(done.digest)
-        }
+        Ok(_) if !is_wanted(job, wanted) => Verdict::Compare,
+        Ok(done) if done.missed > 0 && job.completes == Some(done.digest) => Verdict::Incomplete {
+            digest: done.digest,
+            sparse: done.sparse,
+        },
         Ok(done) => {
             // What another mirror's copy moved is counted there.
             let moved = if job.mirror == mirror { done.moved } else { 0 };
@@ -51,10 +52,20 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
         }
         Err(failure) => match job.completes {
             // The image itself is there: it was just compared, for this mirror.
-            Some(digest) if job.mirror == mirror => Verdict::Incomplete(digest),
+            Some(digest) if job.mirror == mirror => Verdict::Incomplete {
+                digest,
+                sparse: Sparse::default(),
+            },
             _ => Verdict::Failed(failure.clone()),
         },
     }
+}
+
+/// Whether a job copies what the mirror wants of the image, and nothing else.
+fn is_wanted(job: &Job, wanted: &Wanted) -> bool {
+    job.platforms == wanted.platforms
+        && job.foreign_layers == wanted.foreign_layers
+        && job.referrers == wanted.referrers
 }
 
 #[cfg(test)]
@@ -64,7 +75,6 @@ mod tests {
     use coral_image::ImageRef;
 
     use super::*;
-    use crate::job::Job;
     use crate::outcome::Done;
     use crate::progress::Key;
 
@@ -73,6 +83,7 @@ mod tests {
             source: ImageRef::parse("quay.io/a:1").unwrap(),
             key: Key::of(&ImageRef::parse("mirror:5000/quay.io/a:1").unwrap()),
             platforms: vec![],
+            foreign_layers: false,
             referrers,
         }
     }
@@ -85,6 +96,7 @@ mod tests {
             source,
             mirror: "a/one".to_owned(),
             platforms: vec![],
+            foreign_layers: false,
             referrers: true,
             broken: BTreeSet::new(),
             completes: None,
@@ -96,7 +108,7 @@ mod tests {
         Done {
             digest: Digest::sha256(b"x"),
             moved: 7,
-            sparse: false,
+            sparse: Sparse::default(),
             missed: 0,
             elapsed: Duration::from_secs(1),
         }
@@ -110,7 +122,7 @@ mod tests {
                 digest: done().digest,
                 arrival: Arrival::Copied {
                     moved: counted,
-                    sparse: false,
+                    sparse: Sparse::default(),
                     missed: false,
                 },
                 elapsed: done().elapsed,
@@ -122,6 +134,12 @@ mod tests {
     #[test]
     fn a_copy_of_something_else_is_compared_and_a_failure_is_shared() {
         let other = judge(&outcome(Ok(done())), &wanted(false), "a/two");
+        assert_eq!(other, Verdict::Compare);
+        let with_layers = Wanted {
+            foreign_layers: true,
+            ..wanted(true)
+        };
+        let other = judge(&outcome(Ok(done())), &with_layers, "a/two");
         assert_eq!(other, Verdict::Compare);
         let failure = Failure::transient("source: cut", "cut");
         let failed = judge(&outcome(Err(failure.clone())), &wanted(false), "a/two");
@@ -139,7 +157,11 @@ mod tests {
         let failure = Failure::transient("source: cut", "cut");
         let failed = completing(Err(failure.clone()));
         let own = judge(&failed, &wanted(true), "a/one");
-        assert_eq!(own, Verdict::Incomplete(digest));
+        let incomplete = Verdict::Incomplete {
+            digest,
+            sparse: Sparse::default(),
+        };
+        assert_eq!(own, incomplete);
         // Another mirror may want another image there.
         let others = judge(&failed, &wanted(true), "a/two");
         assert_eq!(others, Verdict::Failed(failure));
@@ -148,7 +170,7 @@ mod tests {
             ..done()
         };
         let still = judge(&completing(Ok(lacking)), &wanted(true), "a/one");
-        assert_eq!(still, Verdict::Incomplete(digest));
+        assert_eq!(still, incomplete);
         let whole = judge(&completing(Ok(done())), &wanted(true), "a/one");
         assert!(matches!(whole, Verdict::Arrived { .. }), "{whole:?}");
     }

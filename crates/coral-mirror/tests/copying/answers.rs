@@ -125,7 +125,7 @@ async fn a_referrers_tag_that_answers_with_the_index_itself_lists_nothing() {
     request.options.platforms = vec![PlatformPattern::parse("linux/amd64").unwrap()];
     let copied = Copier::default().copy(&request).await.unwrap();
     assert_eq!((copied.referrers, copied.missed.count), (0, 0));
-    assert!(copied.sparse);
+    assert!(copied.sparse.platforms);
     let tags = request.destination.endpoint.tags().await.unwrap();
     assert_eq!(tags.len(), 1, "{tag} is not copied");
 }

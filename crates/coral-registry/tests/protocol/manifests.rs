@@ -68,6 +68,14 @@ async fn a_layer_that_is_fetched_from_elsewhere_need_not_be_there() {
         registry.put("a", "v1", &image).await.status,
         StatusCode::CREATED
     );
+    // Nor one that must not be distributed.
+    let mut image = image_of(b"{}", b"foreign");
+    image["layers"][0]["mediaType"] =
+        json!("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
+    assert_eq!(
+        registry.put("a", "v2", &image).await.status,
+        StatusCode::CREATED
+    );
 }
 
 #[tokio::test]

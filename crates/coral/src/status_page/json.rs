@@ -66,7 +66,7 @@ struct MirrorStatus {
     suspended: bool,
     #[serde(flatten)]
     status: RegistryMirrorStatus,
-    /// Images whose index names platforms that were left out.
+    /// Images without platforms or foreign layers that they name.
     sparse: usize,
     /// When the next thing that failed is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! What is said of an event, to people and to machines.
 
 use coral_image::Digest;
-use coral_mirror::{Event, Key, MovedAt, NextTry, Standing};
+use coral_mirror::{Event, Key, MovedAt, NextTry, Sparse, Standing};
 use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
@@ -18,11 +18,7 @@ pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (Strin
             sparse,
             elapsed,
         } => {
-            let sparse = if *sparse {
-                ", sparse: only the platforms asked for"
-            } else {
-                ""
-            };
+            let sparse = in_words(*sparse);
             let (bytes, time) = (HumanBytes(*moved), seconds(*elapsed));
             let before = replaced.map(|before| format!(", before {}", before.short()));
             let before = before.unwrap_or_default();
@@ -105,6 +101,15 @@ pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (Strin
         Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
             Default::default()
         }
+    }
+}
+
+/// What was left out of an image, to stand behind something else; empty where nothing was.
+pub(crate) fn in_words(sparse: Sparse) -> String {
+    if sparse.is_sparse() {
+        format!(", {sparse}")
+    } else {
+        String::new()
     }
 }
 
@@ -258,7 +263,7 @@ mod tests {
             digest: to,
             replaced: Some(from),
             moved: 0,
-            sparse: false,
+            sparse: Sparse::default(),
             elapsed: Duration::ZERO,
         };
         let (_, line) = told("q.io/a:1", Some(&key), &mirrored);

@@ -184,6 +184,7 @@ fn repository(
         digests,
         filter,
         platforms,
+        foreign_layers: typed.foreign_layers.unwrap_or_default(),
         referrers,
     })
 }

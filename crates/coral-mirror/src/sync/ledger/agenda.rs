@@ -59,7 +59,7 @@ impl Counts {
         let gone = absence.map(|_| &mut self.gone);
         let has_vanished = absence == Some(Absence::Tag);
         let vanished = has_vanished.then_some(&mut self.vanished);
-        let sparse = image.sparse.then_some(&mut self.sparse);
+        let sparse = image.sparse.is_sparse().then_some(&mut self.sparse);
         let missed = (is_held && image.missed).then_some(&mut self.missed);
         let busy = (image.phase != Phase::Resting).then_some(&mut self.busy);
         [held, state, sparse, missed, gone, vanished, busy]

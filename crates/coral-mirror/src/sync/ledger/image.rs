@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use coral_image::Digest;
 use jiff::Timestamp;
 
+use crate::copy::Sparse;
 use crate::expand::Wanted;
 use crate::progress::Key;
 use crate::state::ImageStatus;
@@ -28,7 +29,8 @@ pub(super) struct Image {
     pub(super) repository: usize,
     pub(super) status: ImageStatus,
     pub(super) phase: Phase,
-    pub(super) sparse: bool,
+    /// What it lacks at the destination on purpose.
+    pub(super) sparse: Sparse,
     /// When it last succeeded or failed.
     pub(super) looked: Option<Timestamp>,
     /// The digest at which it is complete at the destination, also while a later look fails.
@@ -58,23 +60,23 @@ pub(super) struct Image {
 pub(in crate::sync) enum Arrival {
     /// It was there.
     Found {
-        /// Whether its index is seen to name platforms that were left out.
-        sparse: bool,
+        /// What it is seen to lack on purpose.
+        sparse: Sparse,
     },
     /// It has been copied.
     Copied {
         /// Bytes moved over the network.
         moved: u64,
-        /// Whether its index names platforms that were left out.
-        sparse: bool,
+        /// What was left out on purpose.
+        sparse: Sparse,
         /// Whether some of its referrers were not copied.
         missed: bool,
     },
 }
 
 impl Arrival {
-    /// Bytes moved, and whether the image is sparse.
-    pub(in crate::sync) fn counted(self) -> (u64, bool) {
+    /// Bytes moved, and what the image lacks on purpose.
+    pub(in crate::sync) fn counted(self) -> (u64, Sparse) {
         match self {
             Self::Found { sparse } => (0, sparse),
             Self::Copied { moved, sparse, .. } => (moved, sparse),
@@ -89,7 +91,7 @@ impl Image {
             repository,
             status: ImageStatus::default(),
             phase: Phase::Due,
-            sparse: false,
+            sparse: Sparse::default(),
             looked: None,
             digest: None,
             remembered: None,

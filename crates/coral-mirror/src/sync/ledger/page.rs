@@ -63,6 +63,7 @@ mod tests {
 
     use super::super::Arrival;
     use super::*;
+    use crate::copy::Sparse;
     use crate::expand::Wanted;
     use crate::outcome::Failure;
     use crate::state::{Cause, RetryPolicy, Until};
@@ -76,6 +77,7 @@ mod tests {
             source: ImageRef::parse(&format!("quay.io/a:{tag}")).unwrap(),
             key: key(tag),
             platforms: vec![],
+            foreign_layers: false,
             referrers: true,
         }
     }
@@ -88,7 +90,7 @@ mod tests {
         for n in (0..10).step_by(2) {
             let arrival = Arrival::Copied {
                 moved: 5,
-                sparse: false,
+                sparse: Sparse::default(),
                 missed: false,
             };
             ledger.succeeded(&key(&n.to_string()), Digest::sha256(b"x"), arrival, now);

@@ -11,7 +11,6 @@ use coral_api::{MirroredRepository, PruningStatus, RepositorySettings};
 use coral_image::{Digest, ImageRef, Repository as Name};
 use jiff::Timestamp;
 
-use super::missed::MISSED;
 use super::{Image, Ledger, Phase, Repository, turn_of};
 use crate::expand::wanted;
 use crate::progress::Key;
@@ -224,8 +223,8 @@ impl Image {
             // Found broken: it is about to be copied again.
             ImageState::Mirrored(_) if self.digest.is_none() => (MirroredState::Pending, None),
             ImageState::Mirrored(_) => {
-                let missed = self.missed.then(|| MISSED.to_owned());
-                (MirroredState::Mirrored, missed.or_else(|| self.drift()))
+                let missing = self.missing().map(ToOwned::to_owned);
+                (MirroredState::Mirrored, missing.or_else(|| self.drift()))
             }
             ImageState::Failing(message) => (MirroredState::Failing, Some(message.clone())),
             ImageState::Error(message) => (MirroredState::Error, Some(message.clone())),
@@ -239,7 +238,7 @@ impl Image {
             destination: key.to_string(),
             state,
             digest: self.digest.or(self.remembered).map(|d| d.to_string()),
-            sparse: self.sparse,
+            sparse: self.sparse.is_sparse(),
             message: message.map(|message| cut(&message, MAX_MESSAGE)),
             attempts: (self.status.attempts > 0).then_some(self.status.attempts),
             next_attempt: self.status.next_try.map(|at| at.to_string()),
@@ -258,8 +257,7 @@ impl Image {
             .digest
             .as_ref()
             .and_then(|text| Digest::parse(text).ok());
-        self.sparse = record.sparse;
-        self.missed = record.message.as_deref() == Some(MISSED);
+        self.take_in_missing(record.message.as_deref(), record.sparse);
         self.verified = time(&record.verified);
         let message = || record.message.clone().unwrap_or_default();
         let state = match (record.state, self.digest) {

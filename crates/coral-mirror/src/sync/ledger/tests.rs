@@ -7,6 +7,7 @@ use std::time::Duration;
 use coral_image::ImageRef;
 
 use super::*;
+use crate::copy::Sparse;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
@@ -19,6 +20,7 @@ fn wanted(name: &str) -> Wanted {
         source,
         key,
         platforms: vec![],
+        foreign_layers: false,
         referrers: true,
     }
 }
@@ -251,7 +253,10 @@ fn restored(before: &Ledger, trust: Trust, settings: &[coral_api::RepositorySett
 fn found(ledger: &mut Ledger, name: &str) {
     let arrival = Arrival::Copied {
         moved: 7,
-        sparse: true,
+        sparse: Sparse {
+            platforms: true,
+            ..Sparse::default()
+        },
         missed: false,
     };
     ledger.succeeded(&wanted(name).key, Digest::sha256(b"x"), arrival, at(0));
@@ -362,7 +367,9 @@ fn what_failed_is_looked_at_again_at_once_when_asked_to_and_nothing_else_is() {
     fails(&mut ledger, "a/b:1", Cause::Refusal, 0);
     fails(&mut ledger, "a/b:1", Cause::Refusal, 1);
     let digest = Digest::sha256(b"x");
-    let found = Arrival::Found { sparse: false };
+    let found = Arrival::Found {
+        sparse: Sparse::default(),
+    };
     ledger.succeeded(&wanted("c/d:1").key, digest, found, at(0));
     assert!(due(&mut ledger, 1000).is_empty());
     ledger.retry();
@@ -454,7 +461,12 @@ fn what_is_to_be_done_is_told_once() {
     ledger.expanded(0, vec![wanted("a/b:1")], at(0));
     let compare = [Action::Compare(wanted("a/b:1"))];
     assert_eq!(ledger.actions(at(0)), compare);
-    let (digest, arrival) = (Digest::sha256(b"x"), Arrival::Found { sparse: false });
+    let (digest, arrival) = (
+        Digest::sha256(b"x"),
+        Arrival::Found {
+            sparse: Sparse::default(),
+        },
+    );
     ledger.succeeded(&wanted("a/b:1").key, digest, arrival, at(1));
     let verify = [Action::Verify(wanted("a/b:1"), digest)];
     assert_eq!(ledger.actions(at(1)), verify);
@@ -485,7 +497,14 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
     let mut ledger = looking_at(Until::Stopped, &["a/b:1"]);
     let key = wanted("a/b:1").key;
     let digest = Digest::sha256(b"x");
-    ledger.succeeded(&key, digest, Arrival::Found { sparse: false }, at(0));
+    ledger.succeeded(
+        &key,
+        digest,
+        Arrival::Found {
+            sparse: Sparse::default(),
+        },
+        at(0),
+    );
     let gone: Vec<bool> = (1..=9)
         .map(|n| {
             fails(&mut ledger, "a/b:1", Cause::Transient, n);
@@ -507,7 +526,14 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
     assert!(summary.next_try.is_some(), "it is asked again");
     let restored = ledger.snapshot(&[]);
     assert_eq!(restored.status().source_gone, Some(1));
-    ledger.succeeded(&key, digest, Arrival::Found { sparse: false }, at(10));
+    ledger.succeeded(
+        &key,
+        digest,
+        Arrival::Found {
+            sparse: Sparse::default(),
+        },
+        at(10),
+    );
     assert_eq!(ledger.summary(None).source_gone, 0);
 }
 
@@ -515,7 +541,9 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
 fn images_whose_content_was_damaged_at_the_destination_are_verified_now() {
     let mut ledger = looking_at(Until::Stopped, &["a/b:1", "a/c:1"]);
     let digest = Digest::sha256(b"a");
-    let found = Arrival::Found { sparse: false };
+    let found = Arrival::Found {
+        sparse: Sparse::default(),
+    };
     for name in ["a/b:1", "a/c:1"] {
         ledger.succeeded(&wanted(name).key, digest, found, at(0));
     }

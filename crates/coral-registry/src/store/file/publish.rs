@@ -228,7 +228,7 @@ impl Files {
         Ok(())
     }
 
-    /// Layers that carry URLs are fetched from there and need not be pushed. What an index lists
+    /// Foreign layers are fetched from elsewhere and need not be pushed. What an index lists
     /// may be missing: a copy of some platforms keeps the index as it is, byte for byte.
     fn check_blobs(
         &self,
@@ -240,14 +240,10 @@ impl Files {
         }
         let mut missing = Vec::new();
         for descriptor in manifest.blobs() {
-            let foreign = descriptor
-                .urls
-                .as_ref()
-                .is_some_and(|urls| !urls.is_empty());
             // The lock waits for a push of this blob that is visible but not yet on disk.
             let turn = self.records.lock(&(repository, &descriptor.digest));
             drop(turn);
-            if !foreign && !self.has_whole_blob(repository, descriptor)? {
+            if !descriptor.is_foreign() && !self.has_whole_blob(repository, descriptor)? {
                 missing.push(descriptor.digest);
             }
         }

@@ -158,7 +158,7 @@ fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
     html! {
         tr {
             th scope="row" { (name(mirror, image)) (failure(visit.now, failed.as_ref())) }
-            td data-label="State" { (badge(image.state())) @if image.view.image.sparse { " " span.badge title="its index names platforms that were left out" { "sparse" } } }
+            td data-label="State" { (badge(image.state())) @if image.view.image.sparse { " " span.badge title="platforms or foreign layers that it names were left out" { "sparse" } } }
             td data-label="Digest" { @if let Some(found) = image.digest() { (digest(&found)) } @else { (none()) } }
             td.number data-label="Size" { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
             td data-label="Age" { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
