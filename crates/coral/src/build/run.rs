@@ -132,11 +132,11 @@ impl<'a> Run<'a> {
                 Stage::Replaced => return Err(self.replaced().into()),
                 Stage::Ended(ending) => return Err(self.failure(&ending.message).into()),
                 Stage::Waiting(why) => self.say_once(&mut said, why),
-                Stage::Begun(job) => match self.pod(&job).await? {
-                    None => {}
+                Stage::Begun(job, held) => match self.pod(&job).await? {
+                    None => self.say_once(&mut said, held),
                     Some(pod) => match step_state(&pod, Step::Fetch) {
                         StepState::Running => return Ok(pod.name_any()),
-                        StepState::Waiting(why) => self.say_once(&mut said, why),
+                        StepState::Waiting(why) => self.say_once(&mut said, why.or(held)),
                         // The object will say why.
                         StepState::Ended(_) | StepState::Never => {}
                     },
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
                 Stage::Ended(ending) => return Ok(ending),
                 Stage::Replaced => return Err(self.replaced()),
                 Stage::Blocked(message) => return Err(self.failure(&message)),
-                Stage::Waiting(_) | Stage::Begun(_) => tokio::time::sleep(LOOK).await,
+                Stage::Waiting(_) | Stage::Begun(..) => tokio::time::sleep(LOOK).await,
             }
         }
     }

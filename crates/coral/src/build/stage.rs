@@ -5,6 +5,16 @@ use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus, OutputSta
 use coral_build::contract::Step;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
+/// Reasons of a run whose pod is not made or does not start. Of some of them the pod, if there is
+/// one, says nothing.
+const HELD: [&str; 5] = [
+    reason::NO_POD,
+    reason::NOT_STARTED,
+    reason::UNSCHEDULABLE,
+    reason::IMAGE_PULL,
+    reason::APPLY_FAILED,
+];
+
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -12,8 +22,8 @@ pub(super) enum Stage {
     Waiting(Option<String>),
     /// It cannot begin, in the words of the condition.
     Blocked(String),
-    /// Its Job is there.
-    Begun(String),
+    /// Its Job is there; with what keeps the Job's pod from running, once the controller says that.
+    Begun(String, Option<String>),
     /// The object was changed: another run takes its place.
     Replaced,
     /// It ended.
@@ -49,10 +59,12 @@ pub(super) fn stage(build: &ImageBuild, run: &str, generation: i64) -> Stage {
     if status.phase.is_some_and(BuildPhase::is_final) {
         return Stage::Ended(ending(&status, is_own));
     }
+    let not_ready = not_ready(&status);
     if let Some(job) = status.job.clone().filter(|_| is_own) {
-        return Stage::Begun(job);
+        let held = not_ready.filter(|(reason, _)| HELD.contains(&reason.as_str()));
+        return Stage::Begun(job, held.map(|(_, message)| message));
     }
-    match not_ready(&status) {
+    match not_ready {
         Some((reason, message)) if reason::NEEDS_A_PERSON.contains(&reason.as_str()) => {
             Stage::Blocked(message)
         }
@@ -214,7 +226,7 @@ mod tests {
         let of_run = |run: &str| {
             of(&json!({"observedGeneration": 2, "phase": "Fetching", "run": run, "job": "shop-1"}))
         };
-        assert_eq!(of_run(&run), Stage::Begun("shop-1".to_owned()));
+        assert_eq!(of_run(&run), Stage::Begun("shop-1".to_owned(), None));
         assert_eq!(of_run("00000000"), Stage::Waiting(None));
     }
 
@@ -227,6 +239,26 @@ mod tests {
         let words = "words of the condition".to_owned();
         assert_eq!(with("NotGranted"), Stage::Blocked(words.clone()));
         assert_eq!(with("RegistryNotReady"), Stage::Waiting(Some(words)));
+    }
+
+    #[test]
+    fn a_run_whose_pod_does_not_start_says_what_keeps_it() {
+        let (_, run) = build(&json!({}));
+        let said = |reason: &str| {
+            of(&json!({
+                "observedGeneration": 2, "phase": "Pending", "run": run, "job": "shop-1",
+                "conditions": ready("False", reason, "the quota is used up"),
+            }))
+        };
+        let begun = |held: Option<&str>| Stage::Begun("shop-1".to_owned(), held.map(str::to_owned));
+        for reason in HELD {
+            assert_eq!(
+                said(reason),
+                begun(Some("the quota is used up")),
+                "{reason}"
+            );
+        }
+        assert_eq!(said("Running"), begun(None));
     }
 
     #[test]
