@@ -75,8 +75,8 @@ pub mod env {
     pub const REGISTRIES_CONF: &str = "CORAL_REGISTRIES_CONF";
     /// The same, by the name that buildah, podman and skopeo read.
     pub const CONTAINERS_REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
-    /// Certificates of Coral's authority.
-    pub const CA: &str = "CORAL_CA";
+    /// Certificates of Coral's authority. `CORAL_CA` is an option of the program itself.
+    pub const CA: &str = "CORAL_CA_FILE";
     /// Host and port of the internal registry.
     pub const REGISTRY: &str = "CORAL_REGISTRY";
     /// Address of the controller, such as `https://coral-controller.coral-system.svc:443`, for `fetch`

@@ -218,6 +218,10 @@ fn what_the_build_asks_for_is_in_its_pod() {
         value("CORAL_SOURCE").as_deref(),
         Some("/coral-build/source/web")
     );
+    // The program itself reads `CORAL_CA`, in another form.
+    assert!(env.iter().all(|it| it.name != "CORAL_CA"));
+    let file = value("CORAL_CA_FILE");
+    assert_eq!(file.as_deref(), Some("/coral-build/registries/ca.crt"));
     assert_eq!(value("CORAL_CACHE").as_deref(), Some("/coral-build/cache"));
     assert_eq!(value("A").as_deref(), Some("1"));
     assert_eq!(pod.active_deadline_seconds, Some(600));
