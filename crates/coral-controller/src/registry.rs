@@ -5,6 +5,7 @@
 //! the work on it. Everything that is made is owned by the Registry and goes with it, but the
 //! volume claim, which has no owner and stays.
 
+mod answers;
 mod build;
 pub(crate) mod built;
 mod claim;
@@ -41,12 +42,13 @@ use crate::changes::Topic;
 use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::shared::{PushCredential, RegistryAccess};
+use answers::Answers;
 use build::{Builder, CONFIG_HASH, Owned, PUSH_USER};
 use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
 use outlook::Outlook;
 pub(crate) use outlook::why_not_ready;
-use reports::Reports;
+use reports::Report;
 use space::Level;
 use workloads::RegistryNamespaces;
 
@@ -63,8 +65,8 @@ pub(crate) struct RegistryPart {
     context: Context,
     writer: Writer,
     namespaces: RegistryNamespaces,
-    loaded: Loaded,
-    reports: Reports,
+    loaded: Answers<Loaded>,
+    reports: Answers<Report>,
     /// The image of the controller's own pod, once it is known.
     image: Option<String>,
     /// Public paths that Registries confirmed; learned anew after a restart.
@@ -92,8 +94,8 @@ impl RegistryPart {
         Self {
             writer: context.writer(),
             namespaces: RegistryNamespaces::default(),
-            loaded: Loaded::new(&context.changes),
-            reports: Reports::new(&context.changes),
+            loaded: Answers::new(&context.changes),
+            reports: Answers::new(&context.changes),
             image: None,
             confirmed: BTreeMap::new(),
             backoff: Backoff::new(GROWTH),
@@ -207,11 +209,18 @@ impl RegistryPart {
     fn ask(&self, key: &ObjectKey, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
         let access = plan.access.as_ref().filter(|access| access.ready)?;
         let bundle = self.context.shared.ca.get()?;
-        let endpoint = &access.endpoint;
-        let loaded = plan
-            .ask
-            .and_then(|wanted| self.loaded.ask(key, endpoint, &bundle, wanted, now));
-        earliest(loaded, self.reports.ask(key, endpoint, &bundle, now))
+        let place = || (key.clone(), access.endpoint.clone(), bundle.to_string());
+        let loaded = plan.ask.and_then(|wanted| {
+            self.loaded.ask(key, now, || {
+                let (key, endpoint, bundle) = place();
+                loaded::ask(key, endpoint, bundle, wanted)
+            })
+        });
+        let report = self.reports.ask(key, now, || {
+            let (key, endpoint, bundle) = place();
+            reports::ask(key, endpoint, bundle)
+        });
+        earliest(loaded, report)
     }
 
     async fn apply(

@@ -13,7 +13,7 @@ use kube::api::{Api, ListParams};
 use super::build::Owned;
 use super::built;
 use super::claim::{self, Classes};
-use super::loaded::Answer;
+use super::loaded::Loaded;
 use super::reports::Report;
 use super::workloads::RegistryNamespace;
 use super::{Registry, RegistryPart};
@@ -40,7 +40,7 @@ pub(super) struct Observed {
     /// The public repositories that mirrors want; `None` while that is not known.
     pub(super) public: Option<BTreeSet<String>>,
     /// What the Registry said it has loaded.
-    pub(super) answer: Answer,
+    pub(super) answer: Loaded,
     /// What the Registry said of its storage and its scrub.
     pub(super) report: Report,
     /// The paths of the last generation that it said it has loaded.
@@ -107,7 +107,7 @@ impl RegistryPart {
             authority: None,
             token_keys: None,
             public: public.and_then(|all| all.of(&key)),
-            answer: self.loaded.answer(&key),
+            answer: self.loaded.of(&key),
             report: self.reports.of(&key),
             confirmed: self.confirmed.get(&key).cloned(),
             now,

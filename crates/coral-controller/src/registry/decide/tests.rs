@@ -27,7 +27,7 @@ fn fresh(spec: &Value) -> Observed {
         authority: Some(Arc::new(Authority::generate(now()).unwrap())),
         token_keys: None,
         public: Some(BTreeSet::new()),
-        answer: super::super::loaded::Answer::default(),
+        answer: super::super::loaded::Loaded::default(),
         report: Report::default(),
         confirmed: None,
         now: now(),
