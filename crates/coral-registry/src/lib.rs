@@ -52,4 +52,5 @@ pub use store::{
     ManifestRecord, MinFree, Mounted, NoRoom, Pace, Page, PutManifestError, Referrers,
     ReferrersPage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space,
     SpaceBounds, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    first_names,
 };

@@ -21,7 +21,7 @@ pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{PutManifestError, StoreError, UploadError};
 pub use file::FileStore;
 pub use referrers::{Referrers, ReferrersPage};
-pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed};
+pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, Space, SpaceBounds};
 
 /// What a repository says of one manifest without opening it.

@@ -4,6 +4,7 @@ pub(crate) mod certificate;
 mod collect;
 mod options;
 mod scrub;
+mod stopped;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use e2e::{coral, scratch, sha256};
+use e2e::{Finished, coral, run, scratch, sha256};
 use push::{Push, Pushed};
 use server::{Server, arguments};
 use wire::Wire;
@@ -62,4 +62,68 @@ fn a_damaged_blob_is_never_served_again_and_whole_once_it_was_pushed_again() {
     other.is_whole(&mut wire);
     assert!(matches!(image.run(&mut wire), Pushed::Whole));
     image.is_whole(&mut wire);
+}
+
+fn scrub(storage: &Path, options: &[&str]) -> Finished {
+    let mut command = coral();
+    command.args(["registry", "scrub", "--storage"]);
+    run(command.arg(storage).args(options))
+}
+
+fn stop(mut registry: Server) {
+    registry.process.signal("TERM");
+    registry.process.wait(SOON);
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn the_command_says_what_is_damaged_and_moves_it_aside_unless_it_is_a_dry_run() {
+    let folder = scratch();
+    let storage = folder.path().join("storage");
+    let registry = Server::start(&storage);
+    let mut wire = Wire::connect(&registry.address).expect("it listens");
+    let (image, other) = (Push::new(1, LAYER_SIZE), Push::new(2, 10));
+    for image in [&image, &other] {
+        assert!(matches!(image.run(&mut wire), Pushed::Whole));
+    }
+    // What is served is not scrubbed from outside.
+    let busy = scrub(&storage, &[]);
+    assert!(busy.code != 0 && !busy.stderr.contains("read "), "{busy}");
+    stop(registry);
+    let whole = scrub(&storage, &[]).succeeded();
+    assert!(whole.stderr.contains("8 blobs and manifests"), "{whole}");
+    let _ = whole.saying(": 0 damaged, 0 unsure");
+
+    let file = layer_file(&storage);
+    let mut bytes = fs::read(&file).expect("the layer");
+    let digest = sha256(&bytes);
+    bytes[LAYER_SIZE / 2] ^= 1;
+    fs::write(&file, &bytes).expect("the storage is writable");
+    let named = format!("damaged: {digest}");
+    let dry = scrub(&storage, &["--dry-run"]).exited(1).saying(&named);
+    let dry = dry.saying("team/app1:v1").saying("left where it is");
+    let _ = dry.saying(": 1 damaged, 0 unsure");
+    assert!(file.is_file(), "a dry run moves nothing");
+    let moved = scrub(&storage, &[]).exited(1).saying(&named);
+    let _ = moved.saying("moved aside, and not served any more");
+    assert!(!file.exists());
+    let again = scrub(&storage, &[]).exited(1);
+    let again = again.saying(&format!("missing: {digest} of "));
+    let _ = again.saying("1 are damaged and not back");
+
+    let registry = Server::start(&storage);
+    let mut wire = Wire::connect(&registry.address).expect("it listens");
+    let blob = format!("/v2/{}/blobs/{digest}", image.name);
+    for method in ["GET", "HEAD"] {
+        let reply = wire.call(method, &blob, &[], b"").expect("an answer");
+        assert_eq!(reply.status, 404, "{method}");
+    }
+    other.is_whole(&mut wire);
+    assert!(matches!(image.run(&mut wire), Pushed::Whole));
+    image.is_whole(&mut wire);
+    stop(registry);
+    let _ = scrub(&storage, &[]).succeeded();
+    let _ = scrub(folder.path(), &[])
+        .exited(2)
+        .saying("no registry storage");
 }

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::error::Refusal;
 use super::{Context, Registry, Response};
 use crate::settings::ScrubSettings;
-use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError};
+use crate::store::{
+    Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError, first_names,
+};
 
 /// Damages that a slow listener may be behind.
 pub(super) const MOST_UNHEARD: usize = 64;
@@ -29,8 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 const SHORTEST: Duration = Duration::from_millis(100);
 /// Anybody may ask how the scrub is, and the answer is read from the disk: once in so long.
 const READ_EVERY: Duration = Duration::from_secs(5);
-/// Images and repositories that a line names.
-const MOST_NAMED: usize = 10;
 
 /// What the round that is open did, or the last one, as far as this process read it.
 #[derive(Debug)]
@@ -212,7 +212,7 @@ impl ScrubWatch for Told {
     }
 
     fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
-        let named = named(repositories.iter().map(ToString::to_string));
+        let named = first_names(repositories);
         tracing::warn!(%digest, repositories = %named, "content that was found damaged is still \
              missing: a mirror copies it again, what was pushed has to be pushed again");
         let _ = self.0.damages.send(repositories.into());
@@ -221,8 +221,8 @@ impl ScrubWatch for Told {
     fn damaged(&self, damage: Damage) {
         self.0.metrics.scrub_damaged();
         self.0.scrub.damaged.fetch_add(1, Ordering::Relaxed);
-        let repositories = named(damage.repositories.iter().map(ToString::to_string));
-        let images = named(damage.images.iter().cloned());
+        let repositories = first_names(&damage.repositories);
+        let images = first_names(&damage.images);
         let Damage {
             digest,
             size,
@@ -241,15 +241,6 @@ impl ScrubWatch for Told {
                  stays where it is");
         }
     }
-}
-
-fn named(names: impl ExactSizeIterator<Item = String>) -> String {
-    let more = names.len().saturating_sub(MOST_NAMED);
-    let text = names.take(MOST_NAMED).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        return format!("{text}, and {more} more");
-    }
-    text
 }
 
 fn tell(scrubbed: &Scrubbed) {
@@ -346,13 +337,5 @@ mod tests {
         };
         let now = SystemTime::UNIX_EPOCH;
         assert_eq!(due_in(&settings, &ScrubState::default(), now, WEEK), None);
-    }
-
-    #[test]
-    fn a_line_names_some_and_counts_the_others() {
-        let names = |count: usize| named(vec!["a".to_owned(); count].into_iter());
-        assert_eq!(names(0), "");
-        assert_eq!(names(2), "a, a");
-        assert!(names(12).ends_with(", a, and 2 more"));
     }
 }

@@ -1,8 +1,12 @@
 //! What a scrub looks for, and what came of it.
 
+use std::fmt::Display;
 use std::time::SystemTime;
 
 use coral_image::{Digest, RepositoryPath};
+
+/// Images and repositories that a line names.
+const MOST_NAMED: usize = 10;
 
 /// How a scrub reads the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +26,8 @@ pub struct Scrubbed {
     pub bytes: u64,
     /// Blobs and manifests that are damaged.
     pub damaged: u64,
-    /// Blobs and manifests of which it is not known: they could not be read, or two readings
-    /// differed. They stay where they are.
+    /// Blobs and manifests that may be damaged: they could not be read, or two readings differed.
+    /// They stay where they are.
     pub unsure: u64,
     /// Blobs and manifests that were moved aside, were read again and found whole, and are back.
     pub back: u64,
@@ -61,6 +65,19 @@ pub struct Damage {
     pub is_aside: bool,
 }
 
+/// The first ten of these names, and how many more there are.
+pub fn first_names(names: &[impl Display]) -> String {
+    if names.is_empty() {
+        return "(none)".to_owned();
+    }
+    let first = names.iter().take(MOST_NAMED).map(ToString::to_string);
+    let text = first.collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST_NAMED) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
 /// Hears what a scrub does, while it does it.
 pub trait ScrubWatch: Send + Sync + 'static {
     /// So many bytes were read.
@@ -88,4 +105,17 @@ pub struct ScrubState {
     pub percent: u8,
     /// Blobs and manifests that were moved aside and are not back.
     pub missing: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_some_and_counts_the_others() {
+        assert_eq!(first_names(&["a"; 0]), "(none)");
+        assert_eq!(first_names(&["a", "b"]), "a, b");
+        assert!(first_names(&["a"; 10]).ends_with(", a"));
+        assert!(first_names(&["a"; 12]).ends_with(", a and 2 more"));
+    }
 }

@@ -1,12 +1,11 @@
 //! `coral registry gc`: one collection of a folder that no registry serves.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use coral_registry::{Collected, CollectionRules, FileStore, Pace, Store as _};
+use coral_registry::{Collected, CollectionRules, Pace, Store as _};
 use coral_rt::shutdown_on_signal;
 
-use super::{CollectArguments, hinted};
+use super::{CollectArguments, stopped};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -14,12 +13,9 @@ pub(crate) async fn collect(
     arguments: CollectArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let storage = arguments.storage;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
-    let store = open(&storage)
-        .await
-        .map_err(|failure| hinted(failure, &storage))?;
+    let store = stopped::open(&arguments.storage).await?;
     let rules = CollectionRules {
         grace: arguments.collection.grace,
         untagged: arguments.collection.untagged,
@@ -28,29 +24,11 @@ pub(crate) async fn collect(
     };
     let collected = store.collect(rules, stop).await;
     let collected = collected.map_err(|error| Failure::error(&error))?;
-    // What was freed is free whether or not the clock could be written.
-    if let Err(error) = store.close().await {
-        tracing::warn!(%error, "the store was not closed in order: unused content stays longer");
-    }
+    stopped::close(store).await;
     for line in lines(&collected, arguments.dry_run) {
         terminal.line(&line);
     }
     Ok(ExitCode::from(u8::from(!collected.is_complete)))
-}
-
-/// Opens the storage in a folder, which has to be one.
-pub(super) async fn open(storage: &Path) -> Result<FileStore, Failure> {
-    if !FileStore::is_store(storage) {
-        let storage = storage.display();
-        return Err(Failure::input(format!(
-            "--storage {storage}: there is no registry storage in this folder"
-        )));
-    }
-    let folder = storage.to_owned();
-    tokio::task::spawn_blocking(move || FileStore::open(&folder))
-        .await
-        .map_err(|error| Failure::failed("the store could not be opened", &error))?
-        .map_err(|error| Failure::error(&error))
 }
 
 fn lines(collected: &Collected, dry_run: bool) -> Vec<String> {

@@ -4,16 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_image::{Amount, Digest, RepositoryPath};
-use coral_registry::{Damage, RoundEnd, ScrubRules, ScrubWatch, Scrubbed, Store as _};
+use coral_registry::{Damage, RoundEnd, ScrubRules, ScrubWatch, Scrubbed, Store as _, first_names};
 use coral_rt::shutdown_on_signal;
 
-use super::collect::open;
-use super::{ScrubArguments, hinted};
+use super::{ScrubArguments, stopped};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
-
-/// Images and repositories that a line names.
-const MOST_NAMED: usize = 10;
 
 pub(crate) async fn scrub(
     arguments: ScrubArguments,
@@ -26,9 +22,7 @@ pub(crate) async fn scrub(
     } = arguments;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
-    let store = open(&storage)
-        .await
-        .map_err(|failure| hinted(failure, &storage))?;
+    let store = stopped::open(&storage).await?;
     let failed = |error| Failure::error(&error);
     if store.scrub_state().await.map_err(failed)?.is_open && !dry_run {
         terminal.line("going on with the round that was stopped");
@@ -41,9 +35,7 @@ pub(crate) async fn scrub(
     let scrubbed = store.scrub(rules, stop, watch).await;
     // What is missing is counted where it was moved aside.
     let missing = store.scrub_state().await.map(|state| state.missing);
-    if let Err(error) = store.close().await {
-        tracing::warn!(%error, "the store was not closed in order: unused content stays longer");
-    }
+    stopped::close(store).await;
     let (scrubbed, missing) = (scrubbed.map_err(failed)?, missing.map_err(failed)?);
     for line in lines(&scrubbed, missing) {
         terminal.line(&line);
@@ -67,7 +59,7 @@ impl ScrubWatch for Told {
     }
 
     fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
-        let names = named(repositories.iter());
+        let names = first_names(repositories);
         self.0.line(&format!(
             "missing: {digest} of {names} was found damaged earlier and is not back"
         ));
@@ -88,25 +80,12 @@ fn damaged(damage: &Damage) -> String {
     } else {
         "left where it is"
     };
-    let repositories = named(repositories.iter());
-    let images = named(images.iter());
+    let repositories = first_names(repositories);
+    let images = first_names(images);
     format!(
         "damaged: {digest} ({size} bytes: {reason}) of repositories {repositories}, images {images}: \
          {now}"
     )
-}
-
-fn named(names: impl ExactSizeIterator<Item = impl ToString>) -> String {
-    if names.len() == 0 {
-        return "(none)".to_owned();
-    }
-    let more = names.len().saturating_sub(MOST_NAMED);
-    let names = names.take(MOST_NAMED).map(|name| name.to_string());
-    let text = names.collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        return format!("{text} and {more} more");
-    }
-    text
 }
 
 fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
@@ -122,6 +101,12 @@ fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
         "read {contents} blobs and manifests, {}: {damaged} damaged, {unsure} unsure",
         Amount(*bytes)
     )];
+    if *unsure > 0 {
+        lines.push(format!(
+            "{unsure} may be damaged and stay where they are: they could not be read, or two readings \
+             differed; the log names them"
+        ));
+    }
     if *back > 0 {
         lines.push(format!(
             "{back} that had been moved aside are whole, and back"

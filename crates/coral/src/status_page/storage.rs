@@ -67,7 +67,7 @@ pub(super) struct Scrub {
     pub(super) checked_bytes: u64,
     /// Blobs and manifests that it found damaged.
     pub(super) damaged: u64,
-    /// Blobs and manifests of which it is not known.
+    /// Blobs and manifests that may be damaged: they could not be read, or two readings differed.
     pub(super) unsure: u64,
     /// Blobs and manifests that are damaged and not back.
     pub(super) missing: u64,
