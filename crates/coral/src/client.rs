@@ -20,6 +20,17 @@ pub(crate) const SETTLING: Duration = Duration::from_secs(5);
 /// Largest file with certificates or keys that is read.
 const MAX_PEM: u64 = 4 * 1024 * 1024;
 
+/// The command that copies an image of a registry without TLS into a layout. Coral finds out by
+/// itself that a registry on loopback has none.
+pub(crate) fn copy_command(host: &Host, image: impl std::fmt::Display) -> String {
+    let option = if host.is_loopback() {
+        String::new()
+    } else {
+        format!("--plain-http {host} ")
+    };
+    format!("coral copy {option}{image} oci:image:latest")
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Reaching registries")]
 pub(crate) struct ClientArguments {

@@ -108,15 +108,30 @@ fn next_steps(first: Option<&Key>, terminal: &Terminal, data: &Path, tls: &Tls) 
     terminal.line(&format!(
         "  skopeo copy --src-tls-verify=false docker://{key} oci:image:latest"
     ));
-    let host = key.repository.host();
     terminal.line(&format!(
-        "  coral copy --plain-http {host} {key} oci:image:latest"
+        "  {}",
+        crate::client::copy_command(key.repository.host(), key)
     ));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_http_is_typed_only_for_hosts_that_are_not_tried_with_it() {
+        for (host, expected) in [
+            ("127.0.0.1:5000", "coral copy IMAGE oci:image:latest"),
+            ("localhost:5000", "coral copy IMAGE oci:image:latest"),
+            (
+                "10.0.0.7:5000",
+                "coral copy --plain-http 10.0.0.7:5000 IMAGE oci:image:latest",
+            ),
+        ] {
+            let host = coral_image::Host::parse(host).unwrap();
+            assert_eq!(crate::client::copy_command(&host, "IMAGE"), expected);
+        }
+    }
 
     fn failing(moved: u64) -> Summary {
         Summary {

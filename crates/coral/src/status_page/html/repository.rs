@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coral_image::{Digest, RepositoryPath, Tag, Version};
+use coral_image::{Digest, Host, RepositoryPath, Tag, Version};
 use futures::{StreamExt, stream};
 use maud::{Markup, html};
 
@@ -134,20 +134,20 @@ fn pull(visit: &Visit, path: &RepositoryPath, row: &Row) -> Markup {
         code.reference { (reference) }
         details {
             summary { "Commands" span.hidden { " to pull " (tag) } }
-            @for line in commands(visit.pages.site.scheme(), host.as_str(), &reference) { (command(&line)) }
+            @for line in commands(visit.pages.site.scheme(), host, &reference) { (command(&line)) }
             @if let Some(pinned) = pinned { p { "By digest, which never changes:" } (command(&pinned)) }
         }
     }
 }
 
-fn commands(scheme: Scheme, host: &str, reference: &str) -> [String; 5] {
+fn commands(scheme: Scheme, host: &Host, reference: &str) -> [String; 5] {
     match scheme {
         Scheme::Http => [
             format!("docker pull {reference}"),
             format!("podman pull --tls-verify=false {reference}"),
             format!("skopeo copy --src-tls-verify=false docker://{reference} oci:image:latest"),
             format!("ctr images pull --plain-http {reference}"),
-            format!("coral copy --plain-http {host} {reference} oci:image:latest"),
+            crate::client::copy_command(host, reference),
         ],
         Scheme::Https => [
             format!("docker pull {reference}"),
