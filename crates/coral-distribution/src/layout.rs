@@ -1,4 +1,5 @@
-//! OCI image layouts, directories and tars (OCI image-spec, `image-layout.md`).
+//! OCI image layouts, directories and tars (OCI image-spec, `image-layout.md`), and archives in
+//! Docker's format as such.
 //!
 //! Blobs are written to a file of their own, synced and renamed; `index.json` is written anew in
 //! the same way, by one writer at a time. Nothing partial is ever visible.
@@ -8,6 +9,7 @@
 
 mod archive;
 mod beneath;
+mod docker;
 mod files;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_image::{ManifestKind, Platform, PlatformPattern, Version};
 use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
-    Subject, chain,
+    Site, Subject, chain,
 };
 use coral_rt::shutdown_on_signal;
 use serde::Serialize;
@@ -42,22 +43,29 @@ pub(crate) async fn run(
     let source_version = source.source_version(&arguments.source).await?;
     let stop = shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
-    let (destination, archive) = destination.begun()?;
+    let holds_one = matches!(destination, Place::DockerArchive(..));
+    let (destination, archive) = destination.begun(Some(&source))?;
     let destination_version = destination.version_to_write(&source, &source_version);
     let (bars, name, key) = (
         terminal.clone(),
         arguments.source.clone(),
         destination.key(),
     );
+    let site = source.site(&client, &credentials);
+    let platforms = if holds_one && arguments.platforms.is_empty() {
+        own_platform(&site, &source_version, &arguments.source, terminal).await
+    } else {
+        arguments.platforms.clone()
+    };
     let request = CopyRequest {
-        source: source.site(&client, &credentials),
+        source: site,
         source_version,
         destination: destination.site(&client, &credentials),
         destination_version,
         options: CopyOptions {
-            platforms: arguments.platforms.clone(),
+            platforms,
             foreign_layers: arguments.foreign_layers,
-            without_referrers: arguments.no_referrers,
+            without_referrers: arguments.no_referrers || holds_one,
             broken: BTreeSet::new(),
             expected: destination.digest(),
             look_first: true,
@@ -106,6 +114,28 @@ pub(crate) async fn run(
         terminal.line(&in_words(&arguments, &copied));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of an index, the platform of this machine, where only one can be taken. What cannot be read says
+/// so when it is copied.
+async fn own_platform(
+    source: &Site,
+    version: &Version,
+    name: &str,
+    terminal: &Terminal,
+) -> Vec<PlatformPattern> {
+    let manifest = source.endpoint.manifest(version).await;
+    let is_index = manifest.is_ok_and(|manifest| manifest.kind() == ManifestKind::Index);
+    let own = Platform::current();
+    let pattern = PlatformPattern::parse(&format!("linux/{}", own.architecture));
+    let Some(pattern) = pattern.ok().filter(|_| is_index) else {
+        return vec![];
+    };
+    terminal.line(&format!(
+        "{name}: of its platforms, linux/{} is taken; --platform takes another one",
+        own.architecture
+    ));
+    vec![pattern]
 }
 
 /// What may pass by itself is tried again with the waits of a mirror, as often as a mirror's limit

@@ -61,7 +61,7 @@ async fn write(arguments: &ImageArguments, place: Place, image: &OwnImage) -> Re
     let client = arguments.client.client(arguments.client.host_options()?)?;
     let credentials = arguments.client.user_credentials()?;
     let version = version(&place);
-    let (place, archive) = place.begun()?;
+    let (place, archive) = place.begun(None)?;
     let endpoint = place.endpoint(&client, &credentials);
     let what = || format!("{} was not written", arguments.destination);
     let pushed = image.push(&endpoint, &version).await;

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "commands/docker.rs"]
+mod docker;
+
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;

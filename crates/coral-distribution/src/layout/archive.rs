@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use inherited::Inherited;
 
 use super::files::problem;
-use super::tree::TarIndex;
-use super::{Layout, Tree};
+use super::tree::{Form, TarIndex};
+use super::{Layout, Tree, docker};
 use crate::error::{Error, Problem};
 
 /// Files are copied through a buffer of this size.
@@ -29,7 +29,17 @@ const REMOVALS: usize = 8;
 pub struct NewArchive {
     target: PathBuf,
     way: Way,
+    content: Content,
     folder: Folder,
+}
+
+/// What is written of the layout that was collected.
+#[derive(Debug, Clone)]
+enum Content {
+    /// All of it.
+    Layout,
+    /// Its only image in Docker's format, under this name.
+    Docker(Option<String>),
 }
 
 /// How the tar comes to its target.
@@ -143,7 +153,17 @@ impl NewArchive {
     /// Makes the folder, in the one that the tar will be in; in the one for temporary files where
     /// no file will appear.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self, Error> {
-        let target = target.into();
+        Self::create_with(target.into(), Content::Layout)
+    }
+
+    /// The same, and the tar will have the one image that the layout has in the end, in the format
+    /// that `docker load` reads, under this name, such as `app:1`. One that is no image of a
+    /// container, or an index of several, is refused by [`Self::finish`].
+    pub fn create_docker(target: impl Into<PathBuf>, name: Option<String>) -> Result<Self, Error> {
+        Self::create_with(target.into(), Content::Docker(name))
+    }
+
+    fn create_with(target: PathBuf, content: Content) -> Result<Self, Error> {
         let way = way_to(&target).map_err(|error| {
             let problem = problem("cannot write to", &target, error);
             Error::new(target.display(), "writing the archive", problem)
@@ -156,6 +176,7 @@ impl NewArchive {
         Ok(Self {
             target,
             way,
+            content,
             folder: Folder {
                 path: folder,
                 is_given_up: Arc::default(),
@@ -174,12 +195,14 @@ impl NewArchive {
         let Self {
             target,
             way,
+            content,
             folder,
         } = self;
         let place = target.display().to_string();
         let packing = Packing {
             target,
             way,
+            content,
             folder: folder.path.clone(),
             is_given_up: folder.is_given_up.clone(),
         };
@@ -194,6 +217,7 @@ impl NewArchive {
 struct Packing {
     target: PathBuf,
     way: Way,
+    content: Content,
     folder: PathBuf,
     is_given_up: Arc<Mutex<bool>>,
 }
@@ -227,11 +251,19 @@ impl Packing {
     fn write<W: std::io::Write>(&self, file: W) -> Result<W, Problem> {
         let fail = |error| problem("cannot write", &self.target, error);
         let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, file));
-        for name in ["oci-layout", "index.json"] {
-            self.append(&mut tar, Path::new(name))?;
-        }
-        for name in self.blobs().map_err(fail)? {
-            self.append(&mut tar, &name)?;
+        match &self.content {
+            Content::Layout => {
+                for name in ["oci-layout", "index.json"] {
+                    self.append(&mut tar, Path::new(name), Path::new(name))?;
+                }
+                for name in self.blobs().map_err(fail)? {
+                    self.append(&mut tar, &name, &name)?;
+                }
+            }
+            Content::Docker(name) => {
+                let append = |tar: &mut _, from: &_, to: &_| self.append(tar, from, to);
+                docker::pack(&self.folder, name.as_deref(), &mut tar, append, fail)?;
+            }
         }
         let mut buffered = tar.into_inner().map_err(fail)?;
         buffered.flush().map_err(fail)?;
@@ -256,16 +288,17 @@ impl Packing {
     fn append<W: std::io::Write>(
         &self,
         tar: &mut tar::Builder<W>,
-        name: &Path,
+        from: &Path,
+        to: &Path,
     ) -> Result<(), Problem> {
-        let path = self.folder.join(name);
+        let path = self.folder.join(from);
         let read = |error| problem("cannot read", &path, error);
         let file = File::open(&path).map_err(read)?;
         let mut header = tar::Header::new_gnu();
         header.set_size(file.metadata().map_err(read)?.len());
         header.set_mode(0o644);
         header.set_mtime(0);
-        tar.append_data(&mut header, name, file)
+        tar.append_data(&mut header, to, file)
             .map_err(|error| problem("cannot write", &self.target, error))
     }
 }
@@ -301,7 +334,16 @@ impl Layout {
     pub async fn open_archive(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let place = path.display().to_string();
-        Self::of_tar(&place, TarIndex::read(path).await).await
+        Self::of_tar(&place, TarIndex::read(path, Form::Layout).await).await
+    }
+
+    /// The images inside a tar in Docker's format, which `docker save` writes, to be read as a
+    /// layout: each under its names, with a manifest of the layers as they are. It is read in place,
+    /// never unpacked, but all of it is read once, to hash the layers.
+    pub async fn open_docker_archive(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let place = path.display().to_string();
+        Self::of_tar(&place, TarIndex::read(path, Form::Docker).await).await
     }
 
     pub(super) async fn of_tar(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags};
 
 use super::Layout;
-use super::tree::TarIndex;
+use super::tree::{Form, TarIndex};
 use crate::error::{Error, Problem};
 
 /// Bytes are copied through a buffer of this size.
@@ -52,8 +52,17 @@ impl Layout {
     /// in a file without a name in the folder for temporary files (`TMPDIR`), as long as the layout
     /// is used. `place` names the pipe in errors.
     pub async fn read_archive(pipe: File, place: &str) -> Result<Self, Error> {
+        Self::read_tar(pipe, place, Form::Layout).await
+    }
+
+    /// The same of an archive in Docker's format, see [`Self::open_docker_archive`].
+    pub async fn read_docker_archive(pipe: File, place: &str) -> Result<Self, Error> {
+        Self::read_tar(pipe, place, Form::Docker).await
+    }
+
+    async fn read_tar(pipe: File, place: &str, form: Form) -> Result<Self, Error> {
         let found = match Spooled::read(pipe, std::env::temp_dir()).await {
-            Ok(spooled) => TarIndex::read_spooled(spooled).await,
+            Ok(spooled) => TarIndex::read_spooled(spooled, form).await,
             Err(problem) => Err(problem),
         };
         Self::of_tar(place, found).await

@@ -53,6 +53,16 @@ fn uncompressed<R: Read + Seek>(mut tar: R) -> Result<R, Problem> {
     let mut head = Vec::new();
     tar.by_ref().take(6).read_to_end(&mut head).map_err(fail)?;
     tar.seek(SeekFrom::Start(0)).map_err(fail)?;
+    match compression(&head) {
+        Some(kind) => Err(Problem::Broken(format!(
+            "it is compressed with {kind}: decompress it first"
+        ))),
+        None => Ok(tar),
+    }
+}
+
+/// What a file that begins with these bytes, at least six of them, is compressed with.
+pub(super) fn compression(head: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 4] = [
         (&[0x1f, 0x8b], "gzip"),
         (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
@@ -60,12 +70,7 @@ fn uncompressed<R: Read + Seek>(mut tar: R) -> Result<R, Problem> {
         (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
     ];
     let kind = kinds.iter().find(|(magic, _)| head.starts_with(magic));
-    match kind {
-        Some((_, kind)) => Err(Problem::Broken(format!(
-            "it is compressed with {kind}: decompress it first"
-        ))),
-        None => Ok(tar),
-    }
+    kind.map(|(_, kind)| *kind)
 }
 
 /// The files of a tar, by their names.
@@ -85,6 +90,11 @@ impl TarFiles {
             (None, Some(why)) => Err(Problem::Broken(format!("{} {why}", name.display()))),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Gives what lies there a further name.
+    pub(super) fn alias(&mut self, name: PathBuf, place: (u64, u64)) {
+        self.found.insert(name, place);
     }
 
     #[cfg(any(test, fuzzing))]
@@ -181,7 +191,7 @@ pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
 
 /// A name inside the archive without `./`. One that leads out of it is refused, although nothing
 /// is ever unpacked: such an archive is not to be trusted.
-fn plain(name: &Path) -> Result<PathBuf, Problem> {
+pub(super) fn plain(name: &Path) -> Result<PathBuf, Problem> {
     let mut clean = PathBuf::new();
     for component in name.components() {
         match component {

@@ -1,6 +1,7 @@
 //! Where the files of a layout are: in a directory, or inside a tar that is only read.
 
-use std::io::SeekFrom;
+use std::collections::HashMap;
+use std::io::{Cursor, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::beneath::LayoutFiles;
+use super::docker;
 use super::files::{self, blob_file, problem};
 use super::spool::Spooled;
 use super::tar_files::{TarFiles, files_of};
@@ -25,11 +27,22 @@ pub(super) enum Tree {
     Tar(Arc<TarIndex>),
 }
 
+/// What the files of a tar are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// An OCI image layout.
+    Layout,
+    /// What `docker save` writes.
+    Docker,
+}
+
 /// What a tar holds.
 #[derive(Debug)]
 pub(super) struct TarIndex {
     path: PathBuf,
     files: TarFiles,
+    /// Files that are not in the tar: the index and the manifests of what is in Docker's format.
+    made: HashMap<PathBuf, Bytes>,
     /// What `path` opens, where the tar came through a pipe: held, and never read by itself.
     spooled: Option<Spooled>,
 }
@@ -56,7 +69,7 @@ impl Tree {
     pub(super) async fn size(&self, file: &Path) -> Result<Option<u64>, Problem> {
         match self {
             Self::Dir(dir) => files::size(dir, file).await,
-            Self::Tar(tar) => Ok(tar.files.find(file)?.map(|(_, size)| size)),
+            Self::Tar(tar) => tar.size(file),
         }
     }
 
@@ -65,7 +78,7 @@ impl Tree {
             Self::Dir(dir) => return files::read_bounded(dir, file, limit).await,
             Self::Tar(tar) => tar,
         };
-        let size = tar.files.find(file)?.ok_or(Problem::Missing)?.1;
+        let size = tar.size(file)?.ok_or(Problem::Missing)?;
         if size > limit as u64 {
             return Err(Problem::TooLarge {
                 limit: limit as u64,
@@ -88,7 +101,7 @@ impl Tree {
             }
             Self::Tar(tar) => tar,
         };
-        let actual = tar.files.find(&file)?.ok_or(Problem::Missing)?.1;
+        let actual = tar.size(&file)?.ok_or(Problem::Missing)?;
         if actual != promise.size {
             return Err(Problem::Length {
                 expected: promise.size,
@@ -100,38 +113,57 @@ impl Tree {
 }
 
 impl TarIndex {
-    /// Reads the heads of a tar; what it holds is passed over.
-    pub(super) async fn read(path: PathBuf) -> Result<Self, Problem> {
-        let reading = tokio::task::spawn_blocking(move || Self::read_blocking(path));
+    /// Reads the heads of a tar; what it holds is passed over, but for one of Docker's: its layers
+    /// have to be hashed.
+    pub(super) async fn read(path: PathBuf, form: Form) -> Result<Self, Problem> {
+        let reading = tokio::task::spawn_blocking(move || Self::read_blocking(path, form));
         reading.await.expect("reading a tar does not panic")
     }
 
     /// The same of a tar that came through a pipe.
-    pub(super) async fn read_spooled(spooled: Spooled) -> Result<Self, Problem> {
-        let mut read = Self::read(spooled.path()).await?;
+    pub(super) async fn read_spooled(spooled: Spooled, form: Form) -> Result<Self, Problem> {
+        let mut read = Self::read(spooled.path(), form).await?;
         read.spooled = Some(spooled);
         Ok(read)
     }
 
-    fn read_blocking(path: PathBuf) -> Result<Self, Problem> {
-        let file = files::open_blocking(&path).map_err(|error| match error.kind() {
+    fn read_blocking(path: PathBuf, form: Form) -> Result<Self, Problem> {
+        let mut file = files::open_blocking(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Problem::Missing,
             _ => problem("cannot read", &path, error),
         })?;
-        let files = files_of(file)?;
+        let mut files = files_of(&mut file)?;
+        let made = match form {
+            Form::Layout => HashMap::new(),
+            Form::Docker => docker::as_layout(&mut file, &mut files)?,
+        };
         Ok(Self {
             path,
             files,
+            made,
             spooled: None,
         })
     }
 
+    fn size(&self, file: &Path) -> Result<Option<u64>, Problem> {
+        if let Some(made) = self.made.get(file) {
+            return Ok(Some(made.len() as u64));
+        }
+        Ok(self.files.find(file)?.map(|(_, size)| size))
+    }
+
     async fn open(&self, file: &Path, offset: u64) -> Result<Reader, Problem> {
-        let (start, size) = self.files.find(file)?.ok_or(Problem::Missing)?;
-        let fail = |error| problem("cannot read", &self.path, error);
+        let size = self.size(file)?.ok_or(Problem::Missing)?;
         let left = size.checked_sub(offset).ok_or_else(|| {
             Problem::Options(format!("the offset {offset} is beyond the blob's end"))
         })?;
+        if let Some(made) = self.made.get(file) {
+            let mut made = Cursor::new(made.clone());
+            made.set_position(offset);
+            return Ok(Box::new(made));
+        }
+        let (start, _) = self.files.find(file)?.ok_or(Problem::Missing)?;
+        let fail = |error| problem("cannot read", &self.path, error);
         let mut tar = File::open(&self.path).await.map_err(fail)?;
         tar.seek(SeekFrom::Start(start + offset))
             .await
@@ -160,7 +192,7 @@ mod tests {
 
     async fn text_of(name: &str, wanted: &str) -> Result<Bytes, Problem> {
         let file = tar_with(name);
-        let tar = TarIndex::read(file.path().to_owned()).await?;
+        let tar = TarIndex::read(file.path().to_owned(), Form::Layout).await?;
         Tree::Tar(Arc::new(tar))
             .read_bounded(Path::new(wanted), 10)
             .await
@@ -189,7 +221,9 @@ mod tests {
     #[tokio::test]
     async fn a_file_larger_than_the_bound_is_not_read() {
         let file = tar_with("index.json");
-        let tar = TarIndex::read(file.path().to_owned()).await.unwrap();
+        let tar = TarIndex::read(file.path().to_owned(), Form::Layout)
+            .await
+            .unwrap();
         let read = Tree::Tar(Arc::new(tar))
             .read_bounded(Path::new("index.json"), 3)
             .await;

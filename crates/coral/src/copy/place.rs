@@ -1,5 +1,6 @@
 //! The ends of a copy, as they are typed.
 
+use std::collections::BTreeSet;
 use std::fs::{File, FileType};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -13,11 +14,10 @@ use coral_mirror::{Key, Site};
 use crate::failure::Failure;
 
 /// Other tools' transports. None is the name of an image at Docker Hub.
-const FOREIGN: [&str; 13] = [
+const FOREIGN: [&str; 12] = [
     "atomic",
     "containers-storage",
     "dir",
-    "docker-archive",
     "docker-daemon",
     "file",
     "oci-dir",
@@ -33,8 +33,10 @@ const STANDARD_OUTPUT: &str = "/dev/stdout";
 /// The file that `-` stands for as a source.
 const STANDARD_INPUT: &str = "/dev/stdin";
 /// What can be typed.
-const SUPPORTED: &str =
-    "HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG] and oci-archive:FILE.tar[:TAG]";
+const SUPPORTED: &str = "HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG], oci-archive:FILE.tar[:TAG] and \
+     docker-archive:FILE.tar[:NAME:TAG]";
+/// How an archive in Docker's format is typed.
+const DOCKER_ARCHIVE: &str = "docker-archive:FILE.tar[:NAME:TAG]";
 
 /// One end of a copy, as typed.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) enum Place {
     Image(ImageRef, Name),
     Layout(Layout, Name),
     Archive(PathBuf, Name),
+    /// What `docker save` writes and `docker load` reads.
+    DockerArchive(PathBuf, Name),
 }
 
 /// What an image is called at one end, as far as that was typed.
@@ -96,11 +100,11 @@ impl Place {
         }
         if let Some(rest) = text.strip_prefix("oci-archive:") {
             let (file, name) = path_and_name(text, rest, "oci-archive:FILE.tar[:TAG]")?;
-            let file = match file.to_str() {
-                Some("-") => PathBuf::from(STANDARD_OUTPUT),
-                _ => file,
-            };
-            return Ok(Self::Archive(file, name));
+            return Ok(Self::Archive(not_dash(file), name));
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (file, name) = docker_name(text, rest)?;
+            return Ok(Self::DockerArchive(not_dash(file), name));
         }
         if let Some(name) = transport(text) {
             return Err(Failure::input(format!(
@@ -136,14 +140,29 @@ impl Place {
         let (layout, name) = match self {
             Self::Image(..) => return Ok(self),
             Self::Layout(layout, name) => (layout, name),
-            Self::Archive(file, name) => (open_archive(file).await?, name),
+            Self::Archive(file, name) => (open_archive(file, Format::Oci).await?, name),
+            Self::DockerArchive(file, name) => (open_archive(file, Format::Docker).await?, name),
         };
         let name = name.resolved(&layout).await?;
         Ok(Self::Layout(layout, name))
     }
 
-    /// To write to: an archive becomes a layout that is packed in the end.
-    pub(crate) fn begun(self) -> Result<(Self, Option<NewArchive>), Failure> {
+    /// To write to: an archive becomes a layout that is packed in the end. An image from `source`
+    /// keeps its name in an archive of Docker's that was typed without one.
+    pub(crate) fn begun(
+        self,
+        source: Option<&Self>,
+    ) -> Result<(Self, Option<NewArchive>), Failure> {
+        if let Self::DockerArchive(file, name) = self {
+            let whole = name_in_docker(&name, source);
+            let archive = NewArchive::create_docker(file, whole);
+            let archive = archive.map_err(|error| Failure::error(&error))?;
+            let name = Name {
+                tag: name.tag,
+                ..Name::default()
+            };
+            return Ok((Self::Layout(archive.layout(), name), Some(archive)));
+        }
         if let Some(reference) = &self.name().reference {
             return Err(Failure::input(format!(
                 "{reference:?} is no tag, and an image is written under a tag"
@@ -158,7 +177,7 @@ impl Place {
 
     /// Whether it is written to standard output, under whatever name.
     pub(crate) fn is_standard_output(&self) -> bool {
-        let Self::Archive(file, _) = self else {
+        let (Self::Archive(file, _) | Self::DockerArchive(file, _)) = self else {
             return false;
         };
         file.as_os_str() == STANDARD_OUTPUT || is_same_file(file, std::io::stdout().as_fd())
@@ -174,7 +193,9 @@ impl Place {
                 )
             }
             Self::Layout(layout, _) => Site::layout(layout.clone()),
-            Self::Archive(file, _) => Site::layout(Layout::new(file)),
+            Self::Archive(file, _) | Self::DockerArchive(file, _) => {
+                Site::layout(Layout::new(file))
+            }
         }
     }
 
@@ -185,13 +206,16 @@ impl Place {
                 .repository(image.repository(), credentials.clone())
                 .into(),
             Self::Layout(layout, _) => layout.clone().into(),
-            Self::Archive(file, _) => Layout::new(file).into(),
+            Self::Archive(file, _) | Self::DockerArchive(file, _) => Layout::new(file).into(),
         }
     }
 
     fn name(&self) -> &Name {
         match self {
-            Self::Image(_, name) | Self::Layout(_, name) | Self::Archive(_, name) => name,
+            Self::Image(_, name)
+            | Self::Layout(_, name)
+            | Self::Archive(_, name)
+            | Self::DockerArchive(_, name) => name,
         }
     }
 
@@ -216,7 +240,7 @@ impl Place {
     pub(crate) fn key(&self) -> Option<Key> {
         match self {
             Self::Image(image, _) => Some(Key::of(image)),
-            Self::Layout(..) | Self::Archive(..) => None,
+            Self::Layout(..) | Self::Archive(..) | Self::DockerArchive(..) => None,
         }
     }
 
@@ -232,8 +256,9 @@ impl Place {
             .entries()
             .await
             .map_err(|error| Failure::error(&error))?;
-        match entries.as_slice() {
-            [only] => Ok(Version::Digest(only.digest)),
+        let images: BTreeSet<Digest> = entries.iter().map(|entry| entry.digest).collect();
+        match Vec::from_iter(images).as_slice() {
+            [only] => Ok(Version::Digest(*only)),
             [] if !layout.dir().exists() => {
                 Err(Failure::input(format!("{typed}: there is no such folder")))
             }
@@ -267,9 +292,65 @@ fn is_named_like_an_archive(text: &str) -> bool {
     !text.contains(['/', '@']) && Path::new(name).extension().is_some_and(|it| it == "tar")
 }
 
+/// What the files of an archive are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Oci,
+    Docker,
+}
+
+/// The file that is meant where `-` was typed.
+fn not_dash(file: PathBuf) -> PathBuf {
+    match file.to_str() {
+        Some("-") => PathBuf::from(STANDARD_OUTPUT),
+        _ => file,
+    }
+}
+
+/// Takes `FILE[:NAME:TAG]` apart, or `FILE:TAG`, at the first colon: the file need not be there yet.
+fn docker_name(text: &str, rest: &str) -> Result<(PathBuf, Name), Failure> {
+    let wrong = |e: &dyn std::fmt::Display| Failure::input(format!("{text}: {e}"));
+    let (file, typed) = match rest.split_once(':') {
+        Some((file, typed)) => (file, Some(typed)),
+        None => (rest, None),
+    };
+    if file.is_empty() || typed == Some("") {
+        return Err(wrong(&format!("expected {DOCKER_ARCHIVE}")));
+    }
+    let mut name = Name::default();
+    match typed {
+        None => {}
+        Some(typed) if typed.contains([':', '/', '@']) => {
+            let image = ImageRef::parse(typed).map_err(|error| wrong(&error))?;
+            if image.digest().is_some() {
+                return Err(wrong(&format!(
+                    "an image in it has no digest to be named by; expected {DOCKER_ARCHIVE}"
+                )));
+            }
+            name.tag = image.tag().cloned();
+            name.reference = Some(typed.to_owned());
+        }
+        Some(tag) => name.tag = Some(Tag::parse(tag).map_err(|error| wrong(&error))?),
+    }
+    Ok((PathBuf::from(file), name))
+}
+
+/// What an image is called in an archive of Docker's: as was typed, or else as at its source, with the
+/// tag that was typed.
+fn name_in_docker(name: &Name, source: Option<&Place>) -> Option<String> {
+    if name.reference.is_some() {
+        return name.reference.clone();
+    }
+    let Some(Place::Image(image, _)) = source else {
+        return None;
+    };
+    let tag = name.tag.as_ref().or(image.tag())?;
+    Some(format!("{}:{tag}", image.repository()))
+}
+
 /// The layout in an archive; `-` is standard input. What comes through a pipe is kept in a temporary
 /// file.
-async fn open_archive(file: PathBuf) -> Result<Layout, Failure> {
+async fn open_archive(file: PathBuf, format: Format) -> Result<Layout, Failure> {
     let file = if file.as_os_str() == STANDARD_OUTPUT {
         PathBuf::from(STANDARD_INPUT)
     } else {
@@ -283,7 +364,10 @@ async fn open_archive(file: PathBuf) -> Result<Layout, Failure> {
         let pipe = pipe
             .expect("opening a pipe does not panic")
             .map_err(|e| Failure::input(format!("{place}: cannot be opened: {e}")))?;
-        let layout = Layout::read_archive(pipe, &place).await;
+        let layout = match format {
+            Format::Oci => Layout::read_archive(pipe, &place).await,
+            Format::Docker => Layout::read_docker_archive(pipe, &place).await,
+        };
         return layout.map_err(|error| Failure::error(&error));
     }
     if found.is_some() && !is(FileType::is_file) && !is(FileType::is_dir) {
@@ -292,7 +376,10 @@ async fn open_archive(file: PathBuf) -> Result<Layout, Failure> {
             file.display()
         )));
     }
-    let layout = Layout::open_archive(file).await;
+    let layout = match format {
+        Format::Oci => Layout::open_archive(file).await,
+        Format::Docker => Layout::open_docker_archive(file).await,
+    };
     layout.map_err(|error| Failure::error(&error))
 }
 
@@ -370,8 +457,6 @@ mod tests {
     #[test]
     fn other_transports_are_named_and_hosts_with_a_port_are_not_taken_for_one() {
         for (text, name) in [
-            ("docker-archive:x.tar", "docker-archive"),
-            ("docker-archive:x.tar:foo/bar:1", "docker-archive"),
             ("docker-daemon:debian:12", "docker-daemon"),
             ("containers-storage:debian", "containers-storage"),
             (
@@ -437,6 +522,61 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_an_archive_of_dockers_stands_behind_the_file() {
+        let image = |text| Place::parse(text).unwrap();
+        let source = image("quay.io/acme/web:1");
+        for (text, file, own, from_source) in [
+            (
+                "docker-archive:x.tar",
+                "x.tar",
+                None,
+                Some("quay.io/acme/web:1"),
+            ),
+            (
+                "docker-archive:x.tar:2",
+                "x.tar",
+                None,
+                Some("quay.io/acme/web:2"),
+            ),
+            (
+                "docker-archive:x.tar:web:3",
+                "x.tar",
+                Some("web:3"),
+                Some("web:3"),
+            ),
+            (
+                "docker-archive:/a/x.tar:localhost:5000/web:3",
+                "/a/x.tar",
+                Some("localhost:5000/web:3"),
+                Some("localhost:5000/web:3"),
+            ),
+            (
+                "docker-archive:-",
+                STANDARD_OUTPUT,
+                None,
+                Some("quay.io/acme/web:1"),
+            ),
+        ] {
+            let Place::DockerArchive(path, name) = image(text) else {
+                panic!("{text}");
+            };
+            assert_eq!(path, Path::new(file), "{text}");
+            assert_eq!(name_in_docker(&name, None).as_deref(), own, "{text}");
+            let named = name_in_docker(&name, Some(&source));
+            assert_eq!(named.as_deref(), from_source, "{text}");
+        }
+        for text in [
+            "docker-archive:",
+            "docker-archive:x.tar:",
+            "docker-archive:x.tar:a b",
+            "docker-archive:x.tar:Web:1",
+            "docker-archive:x.tar:web@sha256:12",
+        ] {
+            assert!(Place::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_reference_in_skopeos_spelling_is_told_in_ours() {
         let failure = Place::parse("docker://localhost:5000/x:1").unwrap_err();
         let said = failure.lines().collect::<String>();
@@ -482,7 +622,7 @@ mod tests {
         ] {
             let place = Place::parse(&format!("oci:{dir}:{reference}")).unwrap();
             assert_eq!(place.name().reference.as_deref(), Some(reference));
-            place.begun().unwrap_err();
+            place.begun(None).unwrap_err();
         }
         for tagged in ["1.0".to_owned(), pinned.replace("foo:", "")] {
             let place = Place::parse(&format!("oci:{dir}:{tagged}")).unwrap();
@@ -521,12 +661,14 @@ mod tests {
         let tar = tar.into_inner().unwrap();
         let target = path.clone();
         let writing = std::thread::spawn(move || std::fs::write(target, tar));
-        let layout = open_archive(path).await.unwrap();
+        let layout = open_archive(path, Format::Oci).await.unwrap();
         writing.join().unwrap().unwrap();
         for _ in 0..2 {
             assert!(layout.entries().await.unwrap().is_empty());
         }
-        open_archive(PathBuf::from("/dev/null")).await.unwrap_err();
+        open_archive(PathBuf::from("/dev/null"), Format::Oci)
+            .await
+            .unwrap_err();
     }
 
     #[test]

@@ -164,7 +164,6 @@ fn an_empty_environment_variable_counts_as_unset() {
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_transport_that_is_not_supported_is_named_with_what_is() {
     let typed = [
-        ("docker-archive:x.tar", "docker-archive:"),
         ("docker-daemon:debian:12", "docker-daemon:"),
         ("containers-storage:debian", "containers-storage:"),
         ("dir:/tmp/x", "dir:"),
