@@ -346,7 +346,10 @@ fn long_lists_come_page_by_page() {
     assert_eq!(rows(&url(&format!("{path}?page=2"))), 10);
     let newest = e2e::http::get(&url(&path)).body;
     let newest = String::from_utf8_lossy(&newest).into_owned();
-    assert!(newest.contains("v59") && !newest.contains("v09"), "the newest are first");
+    assert!(
+        newest.contains("v59") && !newest.contains("v09"),
+        "the newest are first"
+    );
     assert_eq!(rows(&url(&format!("{path}?q=v1"))), 10);
     assert_eq!(rows(&url("/repositories?q=MANY")), 1);
     assert_eq!(rows(&url("/repositories?q=few")), 0);
