@@ -44,7 +44,7 @@ pub(crate) struct ControllerArguments {
     /// Image of the container that builds, for an ImageBuild that names none
     #[arg(long, env = "CORAL_BUILDER_IMAGE", value_name = "IMAGE")]
     builder_image: Option<String>,
-    /// How many builds run at once in the cluster; 0 for any number
+    /// How many builds run at once in the cluster, where a namespace may always run one; 0 for any number
     #[arg(long, env = "CORAL_MAX_BUILDS", default_value_t = 20, value_name = "N")]
     max_builds: usize,
     /// How many builds run at once in each namespace; 0 for any number

@@ -51,6 +51,8 @@ pub(super) struct Observed {
     pub(super) foreign: Option<Arc<Job>>,
     /// The pod of the present run.
     pub(super) pod: Option<Arc<Pod>>,
+    /// Runs whose last step has ended well, also where the Job does not say yet that it is complete.
+    pub(super) pushed: BTreeSet<String>,
     /// The node that the pod is on.
     pub(super) node: Option<Arc<Node>>,
     /// What Jobs are made from; `None` until it is known.
@@ -274,15 +276,13 @@ impl Deciding<'_> {
     }
 
     /// Deletes Jobs of other runs that have not ended. Says whether there are any. A Job says that
-    /// it is complete seconds after its last step, so one whose run has succeeded has ended, too.
+    /// it is complete seconds after its last step, so one whose run has pushed has ended, too.
     fn remove_superseded(&mut self) -> bool {
-        let succeeded = self.status();
-        let succeeded = succeeded.filter(|it| it.phase == Some(BuildPhase::Succeeded));
-        let succeeded = succeeded.and_then(|it| it.run.as_deref());
+        let pushed = &self.seen.pushed;
         let others = self.seen.jobs.iter().filter(|job| {
             let run = names::run_of(job);
-            let has_succeeded = run.is_some() && run == succeeded;
-            run != Some(self.key) && !has_succeeded && !has_job_ended(job)
+            let has_pushed = run.is_some_and(|run| pushed.contains(run));
+            run != Some(self.key) && !has_pushed && !has_job_ended(job)
         });
         let deletes: Vec<Action> = others.map(delete).collect();
         let any = !deletes.is_empty();
@@ -413,13 +413,14 @@ impl Deciding<'_> {
     }
 
     /// Every pod may pull what was pushed inside, before the status says that it is there. The
-    /// Registry is told when the build's container is next, since it can take a minute until it has
-    /// the list. It is waited for at the end, for a bounded time: it may be down by then.
+    /// Registry is told when the push is next, since it can take a minute until it has the list. It
+    /// is waited for at the end, for a bounded time: it may be down by then.
     fn publish(&mut self, settings: &BuildSettings, come: &mut Come) {
         let has_ended = come.standing.phase.is_final() && come.reports.digest.is_some();
         let said = self.status().and_then(|it| it.phase);
-        let begins =
-            come.standing.phase == BuildPhase::Building && said != Some(BuildPhase::Building);
+        let begins = come.standing.phase == BuildPhase::Pushing
+            && said != Some(BuildPhase::Pushing)
+            && self.seen.registry != RegistrySeen::NotAllowed;
         let visibility = self.seen.build.spec.output.visibility.unwrap_or_default();
         if !(has_ended || begins) || visibility != BuildVisibility::Cluster {
             return;

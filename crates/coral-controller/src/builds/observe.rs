@@ -1,6 +1,6 @@
 //! What there is of a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coral_api::Registry;
@@ -15,7 +15,7 @@ use super::decide::{Observed, RegistrySeen, has_begun, is_suspended};
 use super::job::Surroundings;
 use super::namespaces::BuildNamespace;
 use super::queue::Full;
-use super::{names, routes};
+use super::{names, outcome, routes};
 use crate::ObjectKey;
 use crate::api::ApiError;
 use crate::permission::Rights;
@@ -41,6 +41,7 @@ impl BuildsPart {
             jobs: Vec::new(),
             foreign: None,
             pod: None,
+            pushed: BTreeSet::new(),
             node: None,
             around: self.surroundings(),
             ca: shared.ca.get(),
@@ -79,7 +80,9 @@ impl BuildsPart {
         let name = names::job(&key.name, &run);
         let is_known = |job: &Arc<Job>| job.name_any() == name;
         // What cannot begin now, and has not, has no Job of which the watch does not know.
-        let may_begin = observed.registry == RegistrySeen::Ready && !build.spec.suspend;
+        let may_begin = observed.registry == RegistrySeen::Ready
+            && !build.spec.suspend
+            && observed.full.is_none();
         if !observed.jobs.iter().any(is_known) && (may_begin || has_begun(&build)) {
             // The watch sees only what carries Coral's labels, and it may be late.
             let at = ObjectKey::new(&key.namespace, &name);
@@ -89,6 +92,14 @@ impl BuildsPart {
                 None => {}
             }
         }
+        let pods = observed.jobs.iter().filter_map(|job| {
+            let run = names::run_of(job)?;
+            Some((run, pod_of(namespace, job)?))
+        });
+        observed.pushed = pods
+            .filter(|(_, pod)| outcome::has_pushed(pod))
+            .map(|(run, _)| run.to_owned())
+            .collect();
         let job = observed.jobs.iter().find(|job| is_known(job));
         observed.pod = job.and_then(|job| pod_of(namespace, job));
         let node = observed.pod.as_ref().and_then(|pod| pod.spec.as_ref());

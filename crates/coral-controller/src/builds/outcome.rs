@@ -431,7 +431,7 @@ fn succeeded(pod: &Pod) -> Standing {
 }
 
 /// Whether the last step has ended without an error.
-fn has_pushed(pod: &Pod) -> bool {
+pub(super) fn has_pushed(pod: &Pod) -> bool {
     terminated(pod, Step::Push).is_some_and(|ended| ended.exit_code == 0)
 }
 

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use coral_api::conditions::kind;
 use coral_api::image_build::ImageBuild;
 use jiff::Timestamp;
 
 use super::decide::has_begun;
+use super::reason;
 use crate::ObjectKey;
 
 /// How many builds run at once; 0: any number.
@@ -51,6 +53,8 @@ impl fmt::Display for Full {
         match self.ahead {
             0 => f.write_str("; this one is next"),
             1 => f.write_str("; 1 waits longer"),
+            // The exact number would change the status of all that wait with each that begins.
+            10.. => f.write_str("; 10 or more wait longer"),
             ahead => write!(f, "; {ahead} wait longer"),
         }
     }
@@ -116,7 +120,8 @@ impl Queue {
         open: &BTreeMap<ObjectKey, Arc<ImageBuild>>,
         bounds: Bounds,
     ) -> Places {
-        let running = open.iter().filter(|(key, build)| self.runs(key, build));
+        let running = open.iter();
+        let running = running.filter(|(key, build)| self.runs(key, build) && is_granted(build));
         let running = running.map(|(key, _)| key.clone()).collect();
         Places {
             bounds,
@@ -124,6 +129,14 @@ impl Queue {
             queued: BTreeSet::new(),
         }
     }
+}
+
+/// Whether the controller may look at the run of a build. One that it may not look at holds no
+/// place: it has perhaps ended.
+fn is_granted(build: &ImageBuild) -> bool {
+    let conditions = build.status.iter().flat_map(|it| &it.conditions).flatten();
+    let mut ready = conditions.filter(|it| it.type_ == kind::READY);
+    ready.all(|it| it.reason != reason::NOT_GRANTED)
 }
 
 /// Who runs and who waits for a place, in one pass.
@@ -153,11 +166,12 @@ impl Places {
             })
         };
         let Bounds { cluster, namespace } = self.bounds;
-        let (running, queued) = (&self.running, &self.queued);
-        full(Scope::Cluster, cluster, running.len(), queued.len()).or_else(|| {
-            let (running, queued) = (count(running), count(queued));
-            full(Scope::Namespace, namespace, running, queued)
-        })
+        let (running, queued) = (self.running.len(), self.queued.len());
+        let (running_here, queued_here) = (count(&self.running), count(&self.queued));
+        // A namespace of which none runs may begin one: others cannot keep all places to themselves.
+        full(Scope::Cluster, cluster, running, queued)
+            .filter(|_| running_here > 0)
+            .or_else(|| full(Scope::Namespace, namespace, running_here, queued_here))
     }
 
     /// A build has begun.
@@ -256,13 +270,38 @@ mod tests {
             |places: &Places, namespace: &str| places.full(&key(namespace, "x")).map(|it| it.scope);
         assert_eq!(scope(&places(0, 0), "a"), None);
         assert_eq!(scope(&places(3, 3), "a"), None);
-        assert_eq!(scope(&places(2, 3), "b"), Some(Scope::Cluster));
+        assert_eq!(scope(&places(2, 3), "a"), Some(Scope::Cluster));
+        assert_eq!(scope(&places(2, 3), "b"), None, "its first one");
         assert_eq!(scope(&places(3, 2), "a"), Some(Scope::Namespace));
         assert_eq!(scope(&places(3, 2), "b"), None);
         assert_eq!(places(2, 2).full(&key("a", "2")), None, "it has begun");
         let mut filled = places(3, 2);
         filled.begins(&key("b", "1"));
         assert_eq!(scope(&filled, "b"), Some(Scope::Cluster));
+    }
+
+    #[test]
+    fn a_place_is_free_once_a_run_has_ended_or_may_not_be_looked_at() {
+        let one = Bounds {
+            cluster: 0,
+            namespace: 1,
+        };
+        let runs = build("1", 0, true);
+        let mut open = BTreeMap::from([(key("a", "1"), runs.clone())]);
+        let full = |open: &_| Queue::default().places(open, one).full(&key("a", "x"));
+        assert!(full(&open).is_some());
+        let mut refused = runs.as_ref().clone();
+        let condition = json!({
+            "type": "Ready", "status": "False", "reason": reason::NOT_GRANTED, "message": "",
+            "lastTransitionTime": at(0).to_string(),
+        });
+        refused.status.as_mut().unwrap().conditions =
+            Some(vec![serde_json::from_value(condition).unwrap()]);
+        open.insert(key("a", "1"), Arc::new(refused));
+        assert_eq!(full(&open), None, "the grant was taken back");
+        open.insert(key("a", "1"), runs);
+        open.remove(&key("a", "1"));
+        assert_eq!(full(&open), None, "the run has ended");
     }
 
     #[test]
@@ -285,5 +324,7 @@ mod tests {
         );
         places.waits(&key("a", "3"));
         assert!(said(&places).ends_with("2 wait longer"));
+        (4..20).for_each(|number| places.waits(&key("a", &number.to_string())));
+        assert!(said(&places).ends_with("10 or more wait longer"));
     }
 }

@@ -15,8 +15,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use coral_image::{Digest, Host, Tag};
 use coral_rt::Peer;
+use http::StatusCode;
 use http::request::Parts;
-use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
 use tracing::field::display;
 use tracing::{Level, Span};
@@ -31,6 +31,8 @@ use crate::access::Caller;
 const TARGET: &str = "coral_registry::access";
 /// Longest path that is logged.
 const MAX_PATH: usize = 512;
+/// Longest method that is logged.
+const MAX_METHOD: usize = 16;
 
 /// What a handler did, put into the extensions of its response.
 #[derive(Debug, Clone)]
@@ -61,7 +63,7 @@ struct Facts {
     user: Option<Arc<str>>,
     subject: Option<String>,
     from: Peer,
-    method: Method,
+    method: String,
     path: String,
     repository: Option<String>,
     reference: Option<String>,
@@ -77,6 +79,31 @@ enum Line {
     Deleted,
     LoginFailed,
     Answered,
+}
+
+/// One event with the fields that every line has. The level has to be a constant.
+macro_rules! event {
+    ($level:expr, $answer:expr, $message:expr $(, $field:ident = $value:expr)*) => {
+        tracing::event!(
+            target: TARGET,
+            $level,
+            caller = $answer.facts.caller,
+            user = $answer.facts.user.as_deref(),
+            subject = $answer.facts.subject.as_deref(),
+            from = display($answer.facts.from.0),
+            method = $answer.facts.method.as_str(),
+            path = $answer.facts.path.as_str(),
+            repository = $answer.facts.repository.as_deref(),
+            reference = $answer.facts.reference.as_deref(),
+            ns = $answer.facts.namespace.as_deref(),
+            status = $answer.status.as_u16(),
+            received = $answer.facts.received.load(Ordering::Relaxed),
+            sent = $answer.sent,
+            seconds = $answer.started.elapsed().as_secs_f64(),
+            $($field = $value,)*
+            $message
+        )
+    };
 }
 
 impl Entry {
@@ -101,9 +128,8 @@ impl Entry {
             user: None,
             subject: None,
             from,
-            method: parts.method.clone(),
-            // A path is ASCII.
-            path: path.get(..MAX_PATH).unwrap_or(path).to_owned(),
+            method: cut(parts.method.as_str(), MAX_METHOD),
+            path: cut(path, MAX_PATH),
             repository: route.and_then(Route::repository).map(ToString::to_string),
             reference: route.and_then(Route::reference),
             namespace: None,
@@ -145,8 +171,12 @@ impl Entry {
     }
 
     /// Writes the line, or has it written once the answer's body is sent.
-    pub(super) fn answered(self, mut response: Response, failed: Option<&FailedLogin>) -> Response {
-        let Some(mut facts) = self.facts else {
+    pub(super) fn answered(
+        mut self,
+        mut response: Response,
+        failed: Option<&FailedLogin>,
+    ) -> Response {
+        let Some(mut facts) = self.facts.take() else {
             return response;
         };
         let done = response.extensions_mut().remove::<Done>();
@@ -178,6 +208,36 @@ impl Entry {
     }
 }
 
+/// A request whose client went away before it was answered. What it asked for may be done.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let Some(facts) = self.facts.take() else {
+            return;
+        };
+        let is_read = matches!(facts.method.as_str(), "GET" | "HEAD");
+        let answer = Answer {
+            started: self.started,
+            status: client_gone(),
+            sent: 0,
+            facts,
+        };
+        let span = answer.facts.span.clone();
+        span.in_scope(|| match (is_read, answer.facts.caller) {
+            (true, _) | (_, "internal") => event!(Level::DEBUG, answer, "client went away"),
+            _ => event!(Level::INFO, answer, "client went away"),
+        });
+    }
+}
+
+/// What servers log for a client that did not wait for the answer; no client ever gets it.
+fn client_gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)].to_owned()
+}
+
 fn line(done: Option<&Done>, login_failed: bool, caller: &str) -> Line {
     match done {
         _ if login_failed => Line::LoginFailed,
@@ -194,31 +254,6 @@ struct Answer {
     started: Instant,
     status: StatusCode,
     sent: u64,
-}
-
-/// One event with the fields that every line has. The level has to be a constant.
-macro_rules! event {
-    ($level:expr, $answer:expr, $message:expr $(, $field:ident = $value:expr)*) => {
-        tracing::event!(
-            target: TARGET,
-            $level,
-            caller = $answer.facts.caller,
-            user = $answer.facts.user.as_deref(),
-            subject = $answer.facts.subject.as_deref(),
-            from = display($answer.facts.from.0),
-            method = display(&$answer.facts.method),
-            path = $answer.facts.path.as_str(),
-            repository = $answer.facts.repository.as_deref(),
-            reference = $answer.facts.reference.as_deref(),
-            ns = $answer.facts.namespace.as_deref(),
-            status = $answer.status.as_u16(),
-            received = $answer.facts.received.load(Ordering::Relaxed),
-            sent = $answer.sent,
-            seconds = $answer.started.elapsed().as_secs_f64(),
-            $($field = $value,)*
-            $message
-        )
-    };
 }
 
 impl Answer {

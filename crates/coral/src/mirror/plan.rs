@@ -70,7 +70,7 @@ pub(crate) async fn plan(
 fn not_deleted(mirror: &str, Vanished { images, of }: Vanished) -> String {
     format!(
         "warning: mirror {mirror}: {images} of {of} images vanished at their sources: no tag is \
-         deleted until `coral mirror prune --confirm={images} FILE`"
+         deleted until `coral mirror prune --confirm={images} FILE`, unless that was confirmed before"
     )
 }
 

@@ -37,6 +37,11 @@ impl BoardMirror {
         self.summary.borrow().clone()
     }
 
+    /// Whether it has images to copy, and may copy them.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.suspended && self.summary.borrow().pending > 0
+    }
+
     /// What it knows of its images; nothing, if it has just ended.
     pub(crate) async fn images(&self, query: ImageQuery) -> ImagePage {
         let page = self.engine.look(&self.name, query).await;

@@ -47,6 +47,9 @@ impl Address {
             Self::Ssh(base) => {
                 let root = if base.path.starts_with('/') { "/" } else { "" };
                 let path = format!("{root}{}", joined(&base.path, text)?);
+                if !is_path(&path) {
+                    return None;
+                }
                 let base = base.clone();
                 Some(Ok(Self::Ssh(SshAddress { path, ..base })))
             }
@@ -92,11 +95,7 @@ impl SshAddress {
                 && !text.starts_with('-')
                 && text.chars().all(of_name)
         };
-        let is_path = !matches!(path, "" | "/" | "~")
-            && path.len() <= MAX_PART
-            && !path.starts_with('-')
-            && !path.contains(char::is_control);
-        if !is_name(user, "._-") || !is_name(&host, ".-:") || port == 0 || !is_path {
+        if !is_name(user, "._-") || !is_name(&host, ".-:") || port == 0 || !is_path(path) {
             return Err(EXPECTED);
         }
         Ok(Self {
@@ -170,6 +169,14 @@ fn http(text: &str) -> Result<Url, &'static str> {
         return Err("a repository's URL has no ? and no #");
     }
     Ok(url)
+}
+
+/// Whether a server may be asked for this path.
+fn is_path(path: &str) -> bool {
+    !matches!(path, "" | "/" | "~")
+        && path.len() <= MAX_PART
+        && !path.starts_with('-')
+        && !path.contains(char::is_control)
 }
 
 /// What a message may show: a password may stand before the host.
@@ -309,6 +316,13 @@ mod tests {
         }
         for base in [http, url, scp] {
             assert_eq!(relative(base, "../../../x"), None);
+        }
+        for path in [
+            "../../--anything",
+            "../a\u{1b}b",
+            &format!("../{}", "x".repeat(9000)),
+        ] {
+            assert_eq!(relative(scp, path), None, "{path:?}");
         }
     }
 }

@@ -42,6 +42,7 @@ fn ready_for(build: ImageBuild) -> Observed {
         jobs: Vec::new(),
         foreign: None,
         pod: None,
+        pushed: BTreeSet::new(),
         node: None,
         around: Some(Surroundings {
             image: "coral:1".to_owned(),
@@ -271,7 +272,7 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
     let at = ObjectKey::new("team-a", "shop");
     let mut places = crate::builds::Queue::default().places(&BTreeMap::new(), one);
     assert_eq!(places.full(&at), None);
-    places.begins(&ObjectKey::new("team-b", "other"));
+    places.begins(&ObjectKey::new("team-a", "other"));
     let full = places.full(&at);
 
     let mut waits = seen();

@@ -11,12 +11,14 @@ use crate::progress::Key;
 const MISSED: &str = "some of its referrers could not be copied: they are tried again in each pass";
 const LEFT_OUT: &str =
     "its foreign layers were left out, and stay at the URLs that its manifest names";
+const LEFT_OUT_SO_FAR: &str =
+    "some of its foreign layers could not be copied: they are tried again in each pass";
 const NOT_AT_SOURCE: &str = "its source does not have some of its foreign layers, which stay at the URLs that its manifest names";
 
 /// Whether a record's message says what of a mirrored image is missing, which no comparison finds
 /// out.
 pub(crate) fn says_what_is_missing(message: &str) -> bool {
-    [MISSED, LEFT_OUT, NOT_AT_SOURCE].contains(&message)
+    [MISSED, LEFT_OUT, LEFT_OUT_SO_FAR, NOT_AT_SOURCE].contains(&message)
 }
 
 impl Ledger {
@@ -29,7 +31,9 @@ impl Ledger {
         sparse: Sparse,
     ) -> bool {
         let begins = self.change(key, |image| {
-            let lacks_layers = sparse.or_known(image.sparse).layers == Layers::LeftOut;
+            // Kept, so that the status says it while they are not there.
+            image.sparse = sparse.or_known(image.sparse);
+            let lacks_layers = image.sparse.layers == Layers::LeftOut;
             let begins = (image.missed && image.wanted.referrers)
                 || (lacks_layers && image.wanted.foreign_layers);
             image.completes = begins.then_some(digest);
@@ -55,6 +59,7 @@ impl Image {
     pub(super) fn missing(&self) -> Option<&'static str> {
         match self.sparse.layers {
             _ if self.missed => Some(MISSED),
+            Layers::LeftOut if self.wanted.foreign_layers => Some(LEFT_OUT_SO_FAR),
             Layers::LeftOut => Some(LEFT_OUT),
             Layers::NotAtSource => Some(NOT_AT_SOURCE),
             Layers::Complete => None,
@@ -65,7 +70,7 @@ impl Image {
     pub(super) fn take_in_missing(&mut self, message: Option<&str>, is_sparse: bool) {
         self.missed = message == Some(MISSED);
         let layers = match message {
-            Some(LEFT_OUT) => Layers::LeftOut,
+            Some(LEFT_OUT | LEFT_OUT_SO_FAR) => Layers::LeftOut,
             Some(NOT_AT_SOURCE) => Layers::NotAtSource,
             _ => Layers::Complete,
         };

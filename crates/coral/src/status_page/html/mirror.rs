@@ -46,8 +46,7 @@ pub(in crate::status_page) async fn page(
             (pages(&mirror, &shown, which))
         }
     };
-    let is_busy = mirror.summary().pending > 0;
-    let refresh = if is_busy {
+    let refresh = if mirror.is_busy() {
         Refresh::Busy
     } else {
         Refresh::Idle

@@ -49,10 +49,11 @@ pub(in crate::status_page) async fn page(
         (storage)
         section aria-labelledby="repositories" {
             h2 id="repositories" { "Repositories" }
+            p { a href="/repositories" { "Find a repository" } }
             (listed)
         }
     };
-    let is_busy = mirrors.iter().any(|mirror| mirror.summary().pending > 0);
+    let is_busy = mirrors.iter().any(|mirror| mirror.is_busy());
     let refresh = if is_busy {
         Refresh::Busy
     } else {

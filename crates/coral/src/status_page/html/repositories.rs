@@ -22,8 +22,13 @@ pub(in crate::status_page) async fn page(
     visit: &Visit,
     query: &PageQuery,
 ) -> Result<Markup, ApiError> {
+    let search = filter(
+        "/repositories",
+        "Part of a repository's name",
+        query.search(),
+    );
     let listed = list(visit, query).await?;
-    let content = html! { h1 { "Repositories" } (listed) };
+    let content = html! { h1 { "Repositories" } (search) (listed) };
     Ok(frame(visit, Some("repositories"), Refresh::Never, &content))
 }
 
@@ -46,9 +51,6 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
         .collect()
         .await;
     Ok(html! {
-        @if search.is_some() || last.is_some() || !rows.is_empty() {
-            (filter("/repositories", "Part of a repository's name", search))
-        }
         @if rows.is_empty() {
             p {
                 @if search.is_some() { "No repository has this in its name." }

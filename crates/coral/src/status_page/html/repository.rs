@@ -33,7 +33,8 @@ pub(in crate::status_page) async fn page(
     let mut tags = api.newest_tags(reader, path).await?;
     let search = query.search();
     if let Some(part) = search {
-        tags.retain(|tag| tag.as_str().contains(part));
+        let part = part.to_lowercase();
+        tags.retain(|tag| tag.as_str().to_lowercase().contains(&part));
     }
     let pages = tags.len().div_ceil(PER_PAGE);
     let page = query.page();

@@ -81,7 +81,7 @@ fn the_phase_is_that_of_the_step_that_runs_or_comes_next() {
         let plan = decide(&seen);
         assert_eq!(plan.status.phase, Some(expected), "{status}");
         // The Registry is told once, before the push.
-        let publishes = expected == BuildPhase::Building;
+        let publishes = expected == BuildPhase::Pushing;
         let told = publishes.then(|| Action::Publish(shop()));
         assert_eq!(plan.actions, Vec::from_iter(told), "{status}");
         after(&mut seen, &plan);
@@ -122,7 +122,17 @@ fn a_run_ends_with_its_last_step_and_not_when_its_pod_is_taken_down() {
     change_spec(&mut seen, |build| {
         build.spec.rerun = Some("2".to_owned());
     });
-    made(&decide(&seen));
+    let run = names::run_of(&seen.jobs[0]).unwrap().to_owned();
+    (seen.pod, seen.pushed) = (None, BTreeSet::from([run]));
+    let plan = decide(&seen);
+    let next = made(&plan);
+    after(&mut seen, &plan);
+    seen.jobs.push(Arc::new(next));
+    let plan = decide(&seen);
+    assert!(
+        matches!(plan.actions[..], [Action::Start { .. }]),
+        "{plan:?}"
+    );
 }
 
 #[test]
