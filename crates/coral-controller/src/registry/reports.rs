@@ -12,7 +12,7 @@ use crate::ObjectKey;
 
 /// Between questions to one Registry.
 const ASK_EVERY: Duration = Duration::from_mins(1);
-/// The same before it has said what it stores: it is about to start.
+/// The same before it has said that it stores something: it is about to start, or to be filled.
 const ASK_FIRST_EVERY: Duration = Duration::from_secs(5);
 
 /// What one Registry said last; an older one says nothing of some of it.
@@ -51,7 +51,7 @@ impl Answer for Report {
     fn take_in(&mut self, said: Self) -> Duration {
         self.space = said.space.or(self.space);
         self.scrub = said.scrub.or(self.scrub);
-        if self.space.is_some() {
+        if self.space.is_some_and(|space| space.stored > 0) {
             ASK_EVERY
         } else {
             ASK_FIRST_EVERY
@@ -64,13 +64,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_is_asked_again_soon_until_it_says_what_it_stores_and_its_last_word_stays() {
+    fn a_registry_is_asked_again_soon_until_it_stores_something_and_its_last_word_stays() {
         let mut report = Report::default();
         assert_eq!(report.take_in(Report::default()), ASK_FIRST_EVERY);
-        let said = Report {
-            space: Some(Space::default()),
-            scrub: None,
+        let stores = |stored| {
+            let mut space = Space::default();
+            space.stored = stored;
+            Report {
+                space: Some(space),
+                scrub: None,
+            }
         };
+        assert_eq!(report.take_in(stores(0)), ASK_FIRST_EVERY);
+        let said = stores(7);
         assert_eq!(report.take_in(said), ASK_EVERY);
         assert_eq!(report.take_in(Report::default()), ASK_EVERY);
         assert_eq!(report, said);

@@ -15,7 +15,7 @@ const MOST_FULL: u64 = 1 << 30;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Space {
-    stored: u64,
+    pub(super) stored: u64,
     uploads: u64,
     /// Whether all that is stored is counted; until then `stored` is too low.
     counted: bool,
