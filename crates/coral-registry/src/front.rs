@@ -163,22 +163,21 @@ impl Registry {
         let registry = metrics;
         let metrics = Metrics::register(registry);
         metrics.open_uploads(store.open_uploads());
-        crate::metrics::space::register(registry, Arc::clone(&store));
-        Self {
-            context: Arc::new(Context {
-                store,
-                metrics,
-                settings: RwLock::default(),
-                public: RwLock::default(),
-                verifier: Verifier::new(),
-                internal,
-                manifests: Room::new(),
-                places: Places::default(),
-                was_asked: AtomicBool::new(true),
-                damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
-                scrub: Figures::default(),
-            }),
-        }
+        let context = Arc::new(Context {
+            store,
+            metrics,
+            settings: RwLock::default(),
+            public: RwLock::default(),
+            verifier: Verifier::new(),
+            internal,
+            manifests: Room::new(),
+            places: Places::default(),
+            was_asked: AtomicBool::new(true),
+            damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
+            scrub: Figures::default(),
+        });
+        crate::metrics::space::register(registry, context.clone());
+        Self { context }
     }
 
     /// From now on these settings hold; a request that runs ends under those it began with.

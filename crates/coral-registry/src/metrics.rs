@@ -314,6 +314,19 @@ mod tests {
 
     use super::*;
 
+    /// A store whose repositories may all be named.
+    struct Open(crate::store::FileStore);
+
+    impl space::Measured for Open {
+        fn store(&self) -> &dyn crate::store::Store {
+            &self.0
+        }
+
+        fn is_named(&self, _: &coral_image::RepositoryPath) -> bool {
+            true
+        }
+    }
+
     const RULES: &str = include_str!("../../../deploy/monitoring/registry-rules.yaml");
 
     #[test]
@@ -322,7 +335,7 @@ mod tests {
         let store = crate::store::FileStore::open(folder.path()).unwrap();
         let mut registry = Registry::default();
         let _metrics = Metrics::register(&mut registry);
-        space::register(&mut registry, Arc::new(store));
+        space::register(&mut registry, Arc::new(Open(store)));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let words = RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

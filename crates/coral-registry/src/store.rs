@@ -235,6 +235,9 @@ pub trait Store: Source {
     /// Bytes of all that a repository holds, also where others hold it too; 0 until it is counted.
     fn repository_bytes(&self, repository: &RepositoryPath) -> u64;
 
+    /// The same of every repository that holds something, in any order.
+    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)>;
+
     /// Counts what is there, beside everything else. From then on the sums are kept up.
     fn count(&self, stop: CancellationToken) -> BoxFuture<'_, Result<(), StoreError>>;
 

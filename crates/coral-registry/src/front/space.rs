@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::error::Refusal;
 use super::route::Route;
 use super::{Context, Registry, Response, gate, peer};
-use crate::store::{Bound, NoRoom};
+use crate::access::{Caller, Right, Session};
+use crate::metrics::space::Measured;
+use crate::store::{Bound, NoRoom, Store};
 
 /// How old the look at the disk is at most that metrics show.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -67,6 +69,23 @@ fn tell(lack: Option<&NoRoom>, was_full: bool) {
         Some(lack) if !was_full => tracing::warn!("pushes are refused: {lack}"),
         None if was_full => tracing::info!("there is room again, pushes are taken"),
         _ => {}
+    }
+}
+
+/// The metrics are for everybody.
+impl Measured for Context {
+    fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    fn is_named(&self, repository: &RepositoryPath) -> bool {
+        let (settings, public) = (self.settings(), self.public());
+        let session = Session {
+            caller: &Caller::Anonymous,
+            access: &settings.access,
+            public: &public,
+        };
+        session.may(Right::Pull, repository)
     }
 }
 

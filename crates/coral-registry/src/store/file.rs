@@ -275,6 +275,10 @@ impl Store for FileStore {
         self.files.usage.of_repository(repository)
     }
 
+    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)> {
+        self.files.usage.by_repository()
+    }
+
     fn count(&self, stop: CancellationToken) -> BoxFuture<'_, Result<(), StoreError>> {
         self.run(move |files| files.count(&stop))
     }

@@ -1,7 +1,9 @@
 //! How much is stored, and how much may be.
 
 use coral_image::Digest;
-use coral_registry::{MinFree, Settings, SpaceBounds};
+use coral_registry::{
+    Access, Grant, Grants, Htpasswd, MinFree, PathPatterns, Settings, SpaceBounds, Who,
+};
 use http::StatusCode;
 use prometheus_client::encoding::text::encode;
 use tokio_util::sync::CancellationToken;
@@ -124,7 +126,34 @@ async fn what_is_stored_and_free_is_told_in_all_by_repository_and_in_metrics() {
         "coral_registry_storage_min_free_bytes 5",
         "coral_registry_storage_full 0",
         "coral_registry_storage_free_bytes ",
+        "coral_registry_repository_bytes{repository=\"a\"} 6000",
+        "coral_registry_repository_bytes{repository=\"b/c\"} 6500",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
+}
+
+#[tokio::test]
+async fn metrics_name_no_repository_that_needs_a_login() {
+    let served = Served::new();
+    served.push("a", &[1; 6000]).await;
+    served.push("b/c", &[2; 500]).await;
+    counted(&served).await;
+    let anybody = Grant {
+        who: Who::Anybody,
+        paths: PathPatterns::parse(["b/**"]).unwrap(),
+    };
+    served.registry.set_access(Access::Granted(Grants {
+        users: Htpasswd::default(),
+        pull: vec![anybody],
+        push: vec![],
+    }));
+    let mut text = String::new();
+    encode(&mut text, &served.metrics).unwrap();
+    let named = text.lines().filter(|line| line.contains("{repository="));
+    let named: Vec<&str> = named.collect();
+    assert_eq!(
+        named,
+        ["coral_registry_repository_bytes{repository=\"b/c\"} 500"]
+    );
 }

@@ -3,9 +3,10 @@
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag, Version};
 use coral_registry::WholeCatalog;
+use coral_rt::{Peer, Transport};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt;
@@ -30,17 +31,20 @@ const MOST_SEARCHED: usize = 20_000;
 pub(super) struct Api(Router);
 
 /// Who looks: the `Authorization` that came with the request, and what the server knows of the
-/// connection it came on.
+/// connection it came on. Nothing else is passed on: the parts of the page's own path would be taken
+/// for parts of the question's.
 pub(super) struct Reader {
     authorization: Option<HeaderValue>,
-    connection: Extensions,
+    peer: Option<Peer>,
+    transport: Option<Transport>,
 }
 
 impl Reader {
     pub(super) fn of(parts: &Parts) -> Self {
         Self {
             authorization: parts.headers.get(header::AUTHORIZATION).cloned(),
-            connection: parts.extensions.clone(),
+            peer: parts.extensions.get().copied(),
+            transport: parts.extensions.get().copied(),
         }
     }
 
@@ -317,7 +321,13 @@ impl Api {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         let mut request = request.body(Body::empty()).map_err(|_| ApiError::Missing)?;
-        request.extensions_mut().extend(reader.connection.clone());
+        let extensions = request.extensions_mut();
+        if let Some(peer) = reader.peer {
+            extensions.insert(peer);
+        }
+        if let Some(transport) = reader.transport {
+            extensions.insert(transport);
+        }
         let Ok(response) = self.0.clone().oneshot(request).await;
         let (head, body) = response.into_parts();
         match head.status {

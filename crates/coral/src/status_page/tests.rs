@@ -110,6 +110,19 @@ async fn what_is_stored_and_free_stands_on_the_page_and_in_its_json() {
 }
 
 #[tokio::test]
+async fn the_page_of_a_repository_says_what_it_holds() {
+    let served = Served::new().await;
+    let page = served.ask("GET", "/repositories/team/app", vec![]).await;
+    let (_, counts) = page.split_once("<dl class=\"counts\">").expect(&page);
+    let (counts, _) = counts.split_once("</dl>").unwrap();
+    assert!(counts.contains("<dt>Stored</dt>"), "{counts}");
+    let status = served.status().await;
+    let stored = &status["repositories"]["stored"]["team/app"];
+    let stored = words::bytes(stored.as_u64().unwrap());
+    assert!(counts.contains(&format!("<dd>{stored}</dd>")), "{counts}");
+}
+
+#[tokio::test]
 async fn a_page_says_that_pushes_are_refused_and_why() {
     let served = Served::new().await;
     served.limit(5);

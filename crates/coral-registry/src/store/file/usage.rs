@@ -86,6 +86,11 @@ impl Usage {
         self.repositories.of(repository)
     }
 
+    /// Bytes of all that each repository holds, of those that hold something.
+    pub(super) fn by_repository(&self) -> Vec<(RepositoryPath, u64)> {
+        self.repositories.all()
+    }
+
     pub(super) fn set_bounds(&self, bounds: SpaceBounds) {
         *locked(&self.bounds) = bounds;
     }
@@ -352,6 +357,12 @@ impl<K: Clone + Eq + Hash> Tally<K> {
 
     fn of(&self, key: &K) -> u64 {
         locked(&self.0).folders.get(key).map_or(0, |sum| sum.bytes)
+    }
+
+    fn all(&self) -> Vec<(K, u64)> {
+        let all = locked(&self.0);
+        let folders = all.folders.iter().filter(|(_, sum)| sum.bytes > 0);
+        folders.map(|(key, sum)| (key.clone(), sum.bytes)).collect()
     }
 
     fn is_whole(&self) {

@@ -45,9 +45,11 @@ pub(in crate::status_page) async fn page(
         .buffered(AT_ONCE)
         .collect()
         .await;
+    let stored = api.stored(reader, path).await;
     let address = format!("/repositories/{path}");
     let content = html! {
         h1 { code { (path) } }
+        @if let Some(stored) = stored { (counts(stored)) }
         (filter(&address, "Part of a tag", search))
         @if rows.is_empty() { p { "No tags." } }
         @else {
@@ -65,6 +67,11 @@ pub(in crate::status_page) async fn page(
         (turn(&address, search, page, pages))
     };
     Ok(frame(visit, Some(path.as_str()), Refresh::Never, &content))
+}
+
+/// What all of it takes, images without a tag included.
+fn counts(stored: u64) -> Markup {
+    html! { dl.counts { div { dt { "Stored" } dd { (bytes(stored)) } } } }
 }
 
 /// Links to the pages of tags before and after this one.
