@@ -14,6 +14,8 @@ pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A layer compressed with gzip.
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// A layer compressed with zstd.
+pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// Docker manifest list.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker manifest, schema 2.
@@ -38,6 +40,11 @@ pub fn is_manifest(media_type: &str) -> bool {
     essence.is_empty()
         || MANIFESTS.contains(&essence.as_str())
         || essence.starts_with("application/vnd.docker.distribution.manifest.")
+}
+
+/// Whether this is the type of an image's configuration; an artifact has one of its own.
+pub fn is_image_config(media_type: &str) -> bool {
+    [OCI_CONFIG, DOCKER_CONFIG].contains(&essence(media_type).as_str())
 }
 
 /// Whether a type says that its content must not be distributed: OCI's non-distributable layers and

@@ -32,6 +32,27 @@ fn layer_file(storage: &Path) -> PathBuf {
     found.expect("the layer is stored").path()
 }
 
+/// Changes a byte of the layer. Returns its digest as it was.
+fn damage(file: &Path) -> String {
+    let mut bytes = fs::read(file).expect("the layer");
+    let digest = sha256(&bytes);
+    bytes[LAYER_SIZE / 2] ^= 1;
+    fs::write(file, &bytes).expect("the storage is writable");
+    digest
+}
+
+/// A blob of an image is not served, beside another image that is, until the image is pushed again.
+fn is_mended_by_a_push(wire: &mut Wire, image: &Push, blob: &str, other: &Push) {
+    let blob = format!("/v2/{}/blobs/{blob}", image.name);
+    for method in ["GET", "HEAD"] {
+        let reply = wire.call(method, &blob, &[], b"").expect("an answer");
+        assert_eq!(reply.status, 404, "{method}");
+    }
+    other.is_whole(wire);
+    assert!(matches!(image.run(wire), Pushed::Whole));
+    image.is_whole(wire);
+}
+
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_damaged_blob_is_never_served_again_and_whole_once_it_was_pushed_again() {
@@ -48,20 +69,10 @@ fn a_damaged_blob_is_never_served_again_and_whole_once_it_was_pushed_again() {
         assert!(matches!(image.run(&mut wire), Pushed::Whole));
     }
     let file = layer_file(&storage);
-    let mut bytes = fs::read(&file).expect("the layer");
-    let digest = sha256(&bytes);
-    bytes[LAYER_SIZE / 2] ^= 1;
-    fs::write(&file, &bytes).expect("the storage is writable");
+    let digest = damage(&file);
     let line = registry.process.wait_for_line(&digest, SOON);
     assert!(line.contains("team/app1:v1"), "{line}");
-    let blob = format!("/v2/{}/blobs/{digest}", image.name);
-    for method in ["GET", "HEAD"] {
-        let reply = wire.call(method, &blob, &[], b"").expect("an answer");
-        assert_eq!(reply.status, 404, "{method}");
-    }
-    other.is_whole(&mut wire);
-    assert!(matches!(image.run(&mut wire), Pushed::Whole));
-    image.is_whole(&mut wire);
+    is_mended_by_a_push(&mut wire, &image, &digest, &other);
 }
 
 fn scrub(storage: &Path, options: &[&str]) -> Finished {
@@ -95,10 +106,7 @@ fn the_command_says_what_is_damaged_and_moves_it_aside_unless_it_is_a_dry_run() 
     let _ = whole.saying(": 0 damaged, 0 unsure");
 
     let file = layer_file(&storage);
-    let mut bytes = fs::read(&file).expect("the layer");
-    let digest = sha256(&bytes);
-    bytes[LAYER_SIZE / 2] ^= 1;
-    fs::write(&file, &bytes).expect("the storage is writable");
+    let digest = damage(&file);
     let named = format!("damaged: {digest}");
     let dry = scrub(&storage, &["--dry-run"]).exited(1).saying(&named);
     let dry = dry.saying("team/app1:v1").saying("left where it is");
@@ -113,14 +121,7 @@ fn the_command_says_what_is_damaged_and_moves_it_aside_unless_it_is_a_dry_run() 
 
     let registry = Server::start(&storage);
     let mut wire = Wire::connect(&registry.address).expect("it listens");
-    let blob = format!("/v2/{}/blobs/{digest}", image.name);
-    for method in ["GET", "HEAD"] {
-        let reply = wire.call(method, &blob, &[], b"").expect("an answer");
-        assert_eq!(reply.status, 404, "{method}");
-    }
-    other.is_whole(&mut wire);
-    assert!(matches!(image.run(&mut wire), Pushed::Whole));
-    image.is_whole(&mut wire);
+    is_mended_by_a_push(&mut wire, &image, &digest, &other);
     stop(registry);
     let _ = scrub(&storage, &[]).succeeded();
     let _ = scrub(folder.path(), &[])

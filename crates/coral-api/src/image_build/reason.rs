@@ -74,6 +74,9 @@ reasons! {
     POD_LOST = "PodLost";
 }
 
+/// Reasons of a run whose pod the cluster does not start.
+pub const KEEPS_FROM_RUNNING: [&str; 4] = [NO_POD, NOT_STARTED, UNSCHEDULABLE, IMAGE_PULL];
+
 /// Reasons for which a run does not begin before a person has acted.
 pub const NEEDS_A_PERSON: [&str; 7] = [
     NOT_GRANTED,

@@ -2,8 +2,5 @@
 
 pub(super) use coral_api::image_build::reason::*;
 
-/// Reasons of a run whose pod the cluster does not start.
-pub(super) const KEEPS_FROM_RUNNING: [&str; 4] = [NO_POD, NOT_STARTED, UNSCHEDULABLE, IMAGE_PULL];
-
 /// Reasons that pass by themselves.
 pub(super) const NEEDS_NO_PERSON: [&str; 5] = [WAITING, QUEUED, PUBLISHING, SUPERSEDED, SUSPENDED];

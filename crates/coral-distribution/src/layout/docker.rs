@@ -34,8 +34,6 @@ const MAX_IMAGES: usize = 1000;
 /// Docker itself makes at most 127.
 const MAX_LAYERS: usize = 1000;
 const MAX_TAGS: usize = 1000;
-/// A layer compressed with zstd.
-const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// An image of the list.
 #[derive(Debug, Serialize, Deserialize)]
@@ -242,7 +240,7 @@ impl<R: Read + Seek> Archive<'_, R> {
         let media_type = match kind {
             None => media_type::OCI_LAYER,
             Some("gzip") => media_type::OCI_LAYER_GZIP,
-            Some("zstd") => OCI_LAYER_ZSTD,
+            Some("zstd") => media_type::OCI_LAYER_ZSTD,
             Some(kind) => {
                 let name = clean(name);
                 return Err(Problem::Broken(format!(

@@ -73,10 +73,7 @@ fn configuration<'a>(
     manifest: &'a Manifest,
     platforms: &[PlatformPattern],
 ) -> Option<&'a Descriptor> {
-    let is_image = |config: &&Descriptor| {
-        let kind = media_type::essence(&config.media_type);
-        [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&kind.as_str())
-    };
+    let is_image = |config: &&Descriptor| media_type::is_image_config(&config.media_type);
     let config = manifest.body().config.as_ref().filter(is_image);
     let asked = manifest.kind() == ManifestKind::Image && !platforms.is_empty();
     config.filter(|config| asked && config.size <= MAX_CONFIG)

@@ -119,7 +119,7 @@ impl Entry {
         let received = Arc::<AtomicU64>::default();
         *body = Body::new(Counted {
             inner: std::mem::take(body),
-            bytes: Arc::clone(&received),
+            counter: Arc::clone(&received),
         });
         let path = parts.uri.path();
         let facts = Facts {
@@ -192,7 +192,8 @@ impl Entry {
         };
         match line(done.as_ref(), failed.is_some(), answer.facts.caller) {
             Line::Answered if tracing::enabled!(target: TARGET, Level::DEBUG) => {
-                response.map(|inner| Body::new(Logged { inner, answer }))
+                let counter = Sending(answer);
+                response.map(|inner| Body::new(Counted { inner, counter }))
             }
             Line::Answered => response,
             line => {
@@ -287,77 +288,62 @@ impl Answer {
     }
 }
 
-/// A request's body that is counted as it is read.
-struct Counted {
+/// A body whose bytes are counted as they pass.
+struct Counted<C> {
     inner: Body,
-    bytes: Arc<AtomicU64>,
+    counter: C,
 }
 
-/// An answer's body whose line is written when it was sent, or the client went away.
-struct Logged {
-    inner: Body,
-    answer: Answer,
+trait Counter: Unpin {
+    fn add(&mut self, bytes: u64);
 }
 
-fn length(frame: &Frame<Bytes>) -> u64 {
-    frame.data_ref().map_or(0, Bytes::len) as u64
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            self.bytes.fetch_add(length(frame), Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+/// Counts what was received.
+impl Counter for Arc<AtomicU64> {
+    fn add(&mut self, bytes: u64) {
+        self.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-impl http_body::Body for Logged {
-    type Data = Bytes;
-    type Error = axum::Error;
+/// Counts what is sent. Its line is written when all was sent, or the client went away.
+struct Sending(Answer);
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            self.answer.sent += length(frame);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+impl Counter for Sending {
+    fn add(&mut self, bytes: u64) {
+        self.0.sent += bytes;
     }
 }
 
-impl Drop for Logged {
+impl Drop for Sending {
     fn drop(&mut self) {
-        let answer = &self.answer;
-        answer
-            .facts
-            .span
-            .in_scope(|| answer.tell(Line::Answered, None));
+        let Self(answer) = self;
+        let span = &answer.facts.span;
+        span.in_scope(|| answer.tell(Line::Answered, None));
+    }
+}
+
+impl<C: Counter> http_body::Body for Counted<C> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.counter.add(bytes as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

@@ -5,15 +5,11 @@ use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus, OutputSta
 use coral_build::contract::Step;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-/// Reasons of a run whose pod is not made or does not start. Of some of them the pod, if there is
-/// one, says nothing.
-const HELD: [&str; 5] = [
-    reason::NO_POD,
-    reason::NOT_STARTED,
-    reason::UNSCHEDULABLE,
-    reason::IMAGE_PULL,
-    reason::APPLY_FAILED,
-];
+/// Whether a run's pod is not made or does not start for this reason. Of some of them the pod, if there
+/// is one, says nothing.
+fn holds(reason: &str) -> bool {
+    reason == reason::APPLY_FAILED || reason::KEEPS_FROM_RUNNING.contains(&reason)
+}
 
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +57,7 @@ pub(super) fn stage(build: &ImageBuild, run: &str, generation: i64) -> Stage {
     }
     let not_ready = not_ready(&status);
     if let Some(job) = status.job.clone().filter(|_| is_own) {
-        let held = not_ready.filter(|(reason, _)| HELD.contains(&reason.as_str()));
+        let held = not_ready.filter(|(reason, _)| holds(reason));
         return Stage::Begun(job, held.map(|(_, message)| message));
     }
     match not_ready {
@@ -251,7 +247,8 @@ mod tests {
             }))
         };
         let begun = |held: Option<&str>| Stage::Begun("shop-1".to_owned(), held.map(str::to_owned));
-        for reason in HELD {
+        let held = reason::KEEPS_FROM_RUNNING.into_iter();
+        for reason in held.chain([reason::APPLY_FAILED]) {
             assert_eq!(
                 said(reason),
                 begun(Some("the quota is used up")),

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coral_image::{Descriptor, Digest, Manifest, ManifestKind, Platform, RepositoryPath};
+use coral_image::{
+    Descriptor, Digest, Manifest, ManifestKind, Platform, RepositoryPath, media_type,
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -14,12 +16,6 @@ use super::api::{Api, ApiError, Reader};
 const MOST_REMEMBERED: usize = 4096;
 /// Children of an index that are looked at; more than any image on Docker Hub has.
 const MOST_CHILDREN: usize = 64;
-/// Media types of the configurations of images: an image whose configuration names no platform is
-/// no artifact.
-const IMAGE_CONFIGS: [&str; 2] = [
-    "application/vnd.docker.container.image.v1+json",
-    "application/vnd.oci.image.config.v1+json",
-];
 /// Largest configuration that is read.
 const MAX_CONFIG: u64 = 1024 * 1024;
 
@@ -115,7 +111,8 @@ impl Look<'_> {
         let config = self.config(manifest).await;
         let platform = Platform::parse(&config.text()).ok();
         let artifact = manifest.artifact_type().filter(|_| platform.is_none());
-        let artifact = artifact.filter(|kind| !IMAGE_CONFIGS.contains(kind));
+        // An image whose configuration names no platform is no artifact.
+        let artifact = artifact.filter(|kind| !media_type::is_image_config(kind));
         Ok(ImageFacts {
             size: parts.size(),
             platforms: platform.into_iter().collect(),

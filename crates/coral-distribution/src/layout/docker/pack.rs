@@ -11,9 +11,6 @@ use super::{LIST, Listed};
 use crate::error::Problem;
 use crate::layout::files::{blob_file, problem};
 
-/// Types of the configurations of images.
-const CONFIGS: [&str; 2] = [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG];
-
 /// Writes the image of the layout in `folder` into a tar, under this name. Layers stay as they are,
 /// compressed or not: each is read by its first bytes.
 pub(in crate::layout) fn pack<W: Write>(
@@ -25,7 +22,8 @@ pub(in crate::layout) fn pack<W: Write>(
 ) -> Result<(), Problem> {
     let manifest = image(folder)?;
     let body = manifest.body();
-    let Some(config) = body.config.as_ref().filter(|config| is_config(config)) else {
+    let is_image = |config: &&Descriptor| media_type::is_image_config(&config.media_type);
+    let Some(config) = body.config.as_ref().filter(is_image) else {
         return Err(Problem::Options(
             "it is no image of a container, and an archive of docker's holds nothing else"
                 .to_owned(),
@@ -82,10 +80,6 @@ fn layer_name(layer: &Descriptor) -> String {
         _ => "",
     };
     format!("{}.tar{ending}", layer.digest.hex())
-}
-
-fn is_config(config: &Descriptor) -> bool {
-    CONFIGS.contains(&media_type::essence(&config.media_type).as_str())
 }
 
 /// The only image in the folder.
