@@ -207,7 +207,10 @@ impl RegistryPart {
     }
 
     fn ask(&self, key: &ObjectKey, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
-        let access = plan.access.as_ref().filter(|access| access.ready)?;
+        let Some(access) = plan.access.as_ref().filter(|access| access.ready) else {
+            self.reports.due(key);
+            return None;
+        };
         let bundle = self.context.shared.ca.get()?;
         let place = || (key.clone(), access.endpoint.clone(), bundle.to_string());
         let loaded = plan.ask.and_then(|wanted| {

@@ -13,6 +13,8 @@ mod registries;
 mod restarts;
 #[path = "cluster_mirrors/routes.rs"]
 mod routes;
+#[path = "cluster_mirrors/space.rs"]
+mod space;
 #[path = "cluster_mirrors/stage.rs"]
 mod stage;
 
@@ -169,7 +171,7 @@ fn a_suspended_mirror_sends_no_request_until_it_is_resumed() {
     fill(source, "team/app", &["2"]);
     let passes = || tags_of(&beside.requests());
     let begin = passes();
-    until("four passes beside", Duration::from_secs(30), || {
+    until("four passes beside", stage::MINUTE, || {
         (passes() >= begin + 4).then_some(())
     });
     assert_eq!(source.requests().len(), before, "while suspended");

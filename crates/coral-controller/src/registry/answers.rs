@@ -57,6 +57,13 @@ impl<A: Answer> Answers<A> {
         self.lock().retain(|key, _| keys.contains(key));
     }
 
+    /// A Registry cannot be asked now: once it can, it is asked at once.
+    pub(super) fn due(&self, key: &ObjectKey) {
+        if let Some(kept) = self.lock().get_mut(key) {
+            kept.next = None;
+        }
+    }
+
     /// Asks in the background, unless a question is on its way or it is too soon. Returns when the
     /// part should look again; an answer wakes it too.
     pub(super) fn ask<F>(
@@ -151,6 +158,16 @@ mod tests {
         let next = answers.ask(&key, at(2029), pending);
         assert_eq!(next, Some(at(2030)));
         assert!(goes_out(&answers, &key, 2030));
+    }
+
+    /// Regression: a Registry that was restarted with a higher limit was full for another minute.
+    #[tokio::test]
+    async fn a_registry_that_could_not_be_asked_for_a_while_is_asked_at_once() {
+        let (answers, key) = answers();
+        assert!(goes_out(&answers, &key, 1000));
+        answers.answered(&key, 30, at(1000));
+        answers.due(&key);
+        assert!(goes_out(&answers, &key, 1001));
     }
 
     /// Regression: a mirror was `NotServed` for as long as the clock had been set back.

@@ -12,7 +12,8 @@ use crate::ObjectKey;
 
 /// Between questions to one Registry.
 const ASK_EVERY: Duration = Duration::from_mins(1);
-/// The same before it has said that it stores something: it is about to start, or to be filled.
+/// The same before it has counted what it stores, and while that is nothing: it has just started, or is
+/// about to be filled.
 const ASK_FIRST_EVERY: Duration = Duration::from_secs(5);
 
 /// What one Registry said last; an older one says nothing of some of it.
@@ -51,7 +52,10 @@ impl Answer for Report {
     fn take_in(&mut self, said: Self) -> Duration {
         self.space = said.space.or(self.space);
         self.scrub = said.scrub.or(self.scrub);
-        if self.space.is_some_and(|space| space.stored > 0) {
+        if self
+            .space
+            .is_some_and(|space| space.counted && space.stored > 0)
+        {
             ASK_EVERY
         } else {
             ASK_FIRST_EVERY
@@ -67,16 +71,18 @@ mod tests {
     fn a_registry_is_asked_again_soon_until_it_stores_something_and_its_last_word_stays() {
         let mut report = Report::default();
         assert_eq!(report.take_in(Report::default()), ASK_FIRST_EVERY);
-        let stores = |stored| {
+        let stores = |stored, counted| {
             let mut space = Space::default();
-            space.stored = stored;
+            (space.stored, space.counted) = (stored, counted);
             Report {
                 space: Some(space),
                 scrub: None,
             }
         };
-        assert_eq!(report.take_in(stores(0)), ASK_FIRST_EVERY);
-        let said = stores(7);
+        for said in [stores(0, true), stores(7, false)] {
+            assert_eq!(report.take_in(said), ASK_FIRST_EVERY);
+        }
+        let said = stores(7, true);
         assert_eq!(report.take_in(said), ASK_EVERY);
         assert_eq!(report.take_in(Report::default()), ASK_EVERY);
         assert_eq!(report, said);

@@ -18,7 +18,7 @@ pub(super) struct Space {
     pub(super) stored: u64,
     uploads: u64,
     /// Whether all that is stored is counted; until then `stored` is too low.
-    counted: bool,
+    pub(super) counted: bool,
     limit: Option<u64>,
     disk: Option<u64>,
     free: Option<u64>,

@@ -57,14 +57,6 @@ fn fields_of_a_registry_that_do_not_work_in_a_cluster_yet_are_told() {
     }
 }
 
-/// Changes the spec of the stage's Registry.
-fn patch(cluster: &Cluster, spec: &str) {
-    let patch = format!("{{\"spec\": {spec}}}");
-    let object = ["-n", NAMESPACE, "patch", "registry", "reg"];
-    let arguments = [&object[..], &["--type=merge", "-p", &patch]].concat();
-    let _ = cluster.kubectl(&arguments).succeeded();
-}
-
 #[test]
 #[ignore = "needs a cluster"]
 fn a_live_registry_that_becomes_read_only_goes_on_serving_and_nodes_keep_its_file() {
@@ -89,14 +81,11 @@ fn a_live_registry_that_becomes_read_only_goes_on_serving_and_nodes_keep_its_fil
     };
     let before = (files(), ids("pod"), ids("service"));
 
-    patch(&cluster, r#"{"readOnly": true}"#);
+    stage.patch(r#"{"readOnly": true}"#);
     let told = refusal(&cluster, "reg", "readOnly");
     assert!(told.contains("remove it"), "{told}");
     // By the time that a second change is told of, all that the first one causes has begun.
-    patch(
-        &cluster,
-        r#"{"tls": {"secretName": "certificate"}, "readOnly": true}"#,
-    );
+    stage.patch(r#"{"tls": {"secretName": "certificate"}, "readOnly": true}"#);
     refusal(&cluster, "reg", "tls");
     assert!(stage.can_be_fetched(&source, "team/kept:1"));
     assert_eq!((files(), ids("pod"), ids("service")), before);
@@ -106,7 +95,7 @@ fn a_live_registry_that_becomes_read_only_goes_on_serving_and_nodes_keep_its_fil
         "{node:#}"
     );
 
-    patch(&cluster, r#"{"tls": null, "readOnly": null}"#);
+    stage.patch(r#"{"tls": null, "readOnly": null}"#);
     let object = ["-n", NAMESPACE, "registry", "reg"];
     cluster.wait_until("the Registry ready again", &object, MINUTE, is_ready);
     assert_eq!((files(), ids("pod"), ids("service")), before);

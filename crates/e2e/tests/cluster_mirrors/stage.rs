@@ -10,10 +10,12 @@ use serde_json::Value;
 /// The namespace of the Registry and of most mirrors.
 pub(crate) const NAMESPACE: &str = "coral-system";
 
-/// Coral installed, with the Registry `reg`.
+/// Coral installed, with the Registry `reg`, or another one.
 pub(crate) struct Stage<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) own: &'a OwnCluster,
+    /// Name of the Registry.
+    registry: &'static str,
     /// `https://ADDRESS:5000` of the Registry's Service.
     url: String,
     /// Name and password of the user that may push.
@@ -55,19 +57,27 @@ impl<'a> Stage<'a> {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(|| {
             cluster.install();
-            cluster.apply(&format!(
-                "apiVersion: stvz.io/v1\nkind: Registry\nmetadata: {{name: reg, namespace: \
-                 {NAMESPACE}}}\nspec:\n  storage: {{size: 1Gi}}\n"
-            ));
-            cluster.wait_for_ready(NAMESPACE, "registry", "reg");
+            make_registry(cluster, "reg");
         });
-        let service = cluster.get(&["-n", NAMESPACE, "service", "reg"]).unwrap();
+        Self::over(cluster, own, "reg")
+    }
+
+    /// The same with a Registry of its own.
+    pub(crate) fn another(&self, registry: &'static str) -> Self {
+        make_registry(self.cluster, registry);
+        Self::over(self.cluster, self.own, registry)
+    }
+
+    fn over(cluster: &'a Cluster, own: &'a OwnCluster, registry: &'static str) -> Self {
+        let service = ["-n", NAMESPACE, "service", registry];
+        let service = cluster.get(&service).unwrap();
         let address = service["spec"]["clusterIP"].as_str().unwrap();
         Self {
             cluster,
             own,
+            registry,
             url: format!("https://{address}:5000"),
-            user: pusher(cluster),
+            user: pusher(cluster, registry),
         }
     }
 
@@ -77,8 +87,23 @@ impl<'a> Stage<'a> {
             cluster: self.cluster,
             name: name.to_owned(),
         };
-        self.cluster.apply(&yaml(name, more, repositories));
+        let yaml = yaml(self.registry, name, more, repositories);
+        self.cluster.apply(&yaml);
         mirror
+    }
+
+    /// Changes the spec of the Registry.
+    pub(crate) fn patch(&self, spec: &str) {
+        let patch = format!("{{\"spec\": {spec}}}");
+        let object = ["-n", NAMESPACE, "patch", "registry", self.registry];
+        let arguments = [&object[..], &["--type=merge", "-p", &patch]].concat();
+        let _ = self.cluster.kubectl(&arguments).succeeded();
+    }
+
+    /// Waits until the Registry is as it should be.
+    pub(crate) fn wait_for_registry(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let object = ["-n", NAMESPACE, "registry", self.registry];
+        self.cluster.wait_until(what, &object, PATIENCE, holds)
     }
 
     /// A mirror that another part of the test left there.
@@ -207,20 +232,29 @@ pub(crate) fn copy_of(source: &OutsideRegistry, path: &str, more: &str) -> Strin
     )
 }
 
-/// A RegistryMirror into the Registry `reg`.
-pub(crate) fn yaml(name: &str, more: &str, repositories: &[String]) -> String {
+fn make_registry(cluster: &Cluster, name: &str) {
+    cluster.apply(&format!(
+        "apiVersion: stvz.io/v1\nkind: Registry\nmetadata: {{name: {name}, namespace: \
+         {NAMESPACE}}}\nspec:\n  storage: {{size: 1Gi}}\n"
+    ));
+    cluster.wait_for_ready(NAMESPACE, "registry", name);
+}
+
+/// A RegistryMirror into a Registry.
+fn yaml(registry: &str, name: &str, more: &str, repositories: &[String]) -> String {
     let repositories = repositories.iter().map(|entry| format!("    - {entry}\n"));
     format!(
         "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata: {{name: {name}, namespace: \
-         {NAMESPACE}}}\nspec:\n  registry: {{name: reg}}\n  {more}\n  repositories:\n{}",
+         {NAMESPACE}}}\nspec:\n  registry: {{name: {registry}}}\n  {more}\n  repositories:\n{}",
         repositories.collect::<String>()
     )
 }
 
 /// The credential for pushing that the controller made.
-fn pusher(cluster: &Cluster) -> (String, String) {
+fn pusher(cluster: &Cluster, registry: &str) -> (String, String) {
     let template = "{{index .data \".dockerconfigjson\" | base64decode}}";
-    let get = ["-n", NAMESPACE, "get", "secret", "reg-push", "-o"];
+    let secret = format!("{registry}-push");
+    let get = ["-n", NAMESPACE, "get", "secret", &secret, "-o"];
     let printed = cluster.kubectl(&[&get[..], &["go-template", "--template", template]].concat());
     let config: Value = serde_json::from_str(&printed.succeeded().stdout).unwrap();
     let (_, entry) = config["auths"].as_object().unwrap().iter().next().unwrap();

@@ -139,5 +139,14 @@ fn the_answer_of_a_registry_is_read() {
     let answer = json!({"stored": 3, "uploads": 1, "damaged": 0, "counted": true, "disk": 100,
         "free": 50, "minFree": 5, "full": "x", "reason": "Limit"});
     let space: Space = serde_json::from_value(answer).unwrap();
-    assert_eq!((space.stored, space.free, space.limit), (3, Some(50), None));
+    let expected = Space {
+        stored: 3,
+        uploads: 1,
+        counted: true,
+        limit: None,
+        disk: Some(100),
+        free: Some(50),
+        min_free: Some(5),
+    };
+    assert_eq!(space, expected);
 }
