@@ -75,7 +75,7 @@ impl Daemon {
                 beat.tick().await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(30), answered)
+        if tokio::time::timeout(Duration::from_mins(2), answered)
             .await
             .is_err()
         {
@@ -114,7 +114,7 @@ async fn until(client: &Containerd, wanted: impl Fn(&[RuntimeImage]) -> bool) ->
             beat.tick().await;
         }
     };
-    let seen = tokio::time::timeout(Duration::from_secs(20), seen).await;
+    let seen = tokio::time::timeout(Duration::from_mins(2), seen).await;
     seen.expect("the images become as wanted")
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const LATE: Duration = Duration::from_secs(30);
+const LATE: Duration = Duration::from_mins(2);
 
 /// A server with health and a route of its own; it ends with the guard.
 async fn server(connections: Connections) -> (SocketAddr, DropGuard) {

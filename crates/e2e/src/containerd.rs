@@ -42,7 +42,7 @@ impl Containerd {
             socket: at("sock"),
             _folder: folder,
         };
-        until("containerd answers", Duration::from_secs(30), || {
+        until("containerd answers", Duration::from_mins(2), || {
             let shown = containerd.process.shown();
             assert!(
                 containerd.process.is_running(),

@@ -33,7 +33,7 @@ impl FaultServer {
 
     fn start(command: &mut Command) -> Self {
         let mut process = Process::start(command);
-        let line = process.wait_for_line("listening on http", Duration::from_secs(20));
+        let line = process.wait_for_line("listening on http", Duration::from_mins(2));
         let host = line.rsplit('/').next().unwrap_or_default().to_owned();
         Self { process, host }
     }

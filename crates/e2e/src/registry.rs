@@ -62,7 +62,7 @@ impl RegistryServer {
         let mut process = launch(kind, folder.path());
         until(
             &format!("{program} answers on port {port}"),
-            Duration::from_secs(20),
+            Duration::from_mins(2),
             || {
                 assert!(
                     process.is_running(),
@@ -84,7 +84,7 @@ impl RegistryServer {
     /// Kills it and starts it again over what it stored; it answers a little later.
     pub fn relaunch(&mut self) {
         self.process.signal("KILL");
-        self.process.wait(Duration::from_secs(20));
+        self.process.wait(Duration::from_mins(2));
         self.process = launch(self.kind, self.folder.path());
     }
 

@@ -42,7 +42,7 @@ impl Up {
     /// Starts a command made by [`Up::command`].
     pub fn start_command(command: &mut Command) -> Self {
         let mut process = Process::start(command);
-        let line = process.wait_for_line(READY, Duration::from_secs(20));
+        let line = process.wait_for_line(READY, Duration::from_mins(2));
         let after = line.split_once(READY).map_or("", |(_, address)| address);
         let url = after.split_whitespace().next().unwrap_or_default();
         let (scheme, host) = url.split_once("://").expect("a URL follows");

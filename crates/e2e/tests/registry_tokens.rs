@@ -20,7 +20,7 @@ use e2e::{Finished, Layout, coral, run, scratch, until};
 use serde_json::json;
 use server::{Server, arguments};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 const HOST: &str = "reg.team.example:5000";
 
 /// What signs tokens.

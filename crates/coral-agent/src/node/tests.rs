@@ -98,7 +98,7 @@ impl Machine {
             })
         };
         let waiting = self.reports.wait_for(wanted);
-        let seen = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        let seen = tokio::time::timeout(Duration::from_mins(2), waiting).await;
         let report = seen.expect("in time").expect("the agent runs").clone();
         report.unwrap().status
     }

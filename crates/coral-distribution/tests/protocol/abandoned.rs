@@ -10,7 +10,7 @@ use futures::StreamExt;
 use crate::fixture::*;
 
 /// Much longer than anything on this machine takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_mins(2);
 
 /// A client, and its view of [`PATH`].
 fn client(registry: &FaultRegistry) -> (Client, RepositoryClient) {

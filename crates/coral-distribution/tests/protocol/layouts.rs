@@ -215,7 +215,7 @@ async fn a_pipe_in_place_of_a_file_is_refused() {
         let made = std::process::Command::new("mkfifo").arg(path).status();
         assert!(made.unwrap().success());
     }
-    let soon = std::time::Duration::from_secs(10);
+    let soon = std::time::Duration::from_mins(2);
     let waited = "nothing is waited for";
     let read_blob = Box::pin(layout.blob(&blob, 0));
     let read_blob = tokio::time::timeout(soon, read_blob).await.expect(waited);
@@ -235,7 +235,7 @@ async fn a_pipe_in_place_of_an_archive_is_refused() {
     let pipe = dir.path().join("pipe.tar");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
-    let soon = std::time::Duration::from_secs(10);
+    let soon = std::time::Duration::from_mins(2);
     let opened = tokio::time::timeout(soon, Layout::open_archive(&pipe)).await;
     // The reader of the other end is let go, so that the test can end.
     let _other_end = std::fs::File::options().read(true).write(true).open(&pipe);
@@ -266,7 +266,7 @@ async fn an_archive_given_up_while_it_is_packed_leaves_nothing() {
             tokio::task::yield_now().await;
         }
     };
-    let soon = std::time::Duration::from_secs(10);
+    let soon = std::time::Duration::from_mins(2);
     tokio::time::timeout(soon, begun).await.unwrap();
     packing.abort();
     assert!(packing.await.unwrap_err().is_cancelled());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 fn status(status: u16) -> Effect {
     Effect::Status {

@@ -12,7 +12,7 @@ use crate::client::Served;
 use crate::serving::{answer, ask, serve_at, status_line};
 
 const SHORT: Duration = Duration::from_millis(200);
-const LATE: Duration = Duration::from_secs(30);
+const LATE: Duration = Duration::from_mins(2);
 
 /// One kind of patience is short, all others are as long as a test.
 fn patient() -> Timeouts {

@@ -112,7 +112,7 @@ impl OutsideRegistry {
     fn wait_until_it_answers(&mut self) {
         let what = format!("{} answers", self.host);
         let expected = if self.user.is_some() { 401 } else { 200 };
-        until(&what, Duration::from_secs(20), || {
+        until(&what, Duration::from_mins(2), || {
             let process = &mut self.process;
             assert!(process.is_running(), "it ended:\n{}", process.shown());
             (self.get("/v2/") == expected).then_some(())
@@ -122,7 +122,7 @@ impl OutsideRegistry {
     /// Kills it: nothing answers on its port until [`OutsideRegistry::start_again`].
     pub fn stop(&mut self) {
         self.process.signal("KILL");
-        self.process.wait(Duration::from_secs(20));
+        self.process.wait(Duration::from_mins(2));
         self.earlier = self.output();
     }
 

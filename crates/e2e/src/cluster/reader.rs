@@ -20,7 +20,7 @@ use crate::run::{Finished, run, scratch};
 use crate::wait::until_every;
 
 /// How long a shown output may take to come.
-const LONGEST: Duration = Duration::from_secs(45);
+const LONGEST: Duration = Duration::from_mins(2);
 const NAMES: [&str; 2] = ["registry-1.docker.io", "quay.io"];
 
 /// A fenced block of a page.

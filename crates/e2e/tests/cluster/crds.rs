@@ -45,7 +45,7 @@ fn install(cluster: &Cluster) -> Finished {
     for kind in KINDS {
         let name = format!("{kind}.stvz.io");
         let arguments = ["customresourcedefinition", &name];
-        cluster.wait_until(&name, &arguments, Duration::from_secs(30), |definition| {
+        cluster.wait_until(&name, &arguments, Duration::from_mins(2), |definition| {
             has_condition(definition, "Established", "True")
         });
     }

@@ -152,7 +152,7 @@ async fn what_a_helper_has_started_ends_with_it() {
             tokio::task::yield_now().await;
         }
     };
-    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    let ended = tokio::time::timeout(Duration::from_mins(2), ended).await;
     ended.expect("the process has ended");
 }
 
