@@ -108,6 +108,10 @@ pub struct MirroredImage {
     /// Whether platforms that its index names, or foreign layers, were left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sparse: bool,
+    /// What belongs to it and is not at the destination; absent while nothing is known to be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub missing: Vec<MissingPart>,
     /// What is wrong, in words; absent while nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
@@ -139,6 +143,7 @@ impl MirroredImage {
             state,
             digest: None,
             sparse: false,
+            missing: vec![],
             message: None,
             attempts: None,
             next_attempt: None,
@@ -155,6 +160,23 @@ impl MirroredImage {
     pub fn has_failed(&self) -> bool {
         matches!(self.state, MirroredState::Failing | MirroredState::Error)
     }
+}
+
+/// Something that belongs to an image and is not at its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MissingPart {
+    /// Platforms that its index names, and that were not asked for.
+    Platforms,
+    /// Foreign layers that were not asked for, or could not be copied so far.
+    ForeignLayers,
+    /// Foreign layers that its source does not have either.
+    ForeignLayersAtSource,
+    /// Referrers, or tags of signatures, that could not be copied so far.
+    Referrers,
+    /// A value of a newer Coral.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What became of an image.

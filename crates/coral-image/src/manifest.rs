@@ -56,20 +56,15 @@ impl Descriptor {
         }
     }
 
-    /// Whether this is a foreign layer: its content may be missing where its manifest is, for it
-    /// must not be distributed, or is at the URLs that it names.
+    /// Whether this is a foreign layer: it names URLs to have its content from, which may be missing
+    /// where its manifest is. Whatever its type says, what names none can be had only from there.
     pub fn is_foreign(&self) -> bool {
-        self.has_urls() || media_type::is_nondistributable(&self.media_type)
-    }
-
-    /// Whether this must not be distributed, and names URLs to have it from. One that names none can
-    /// be had only from where its manifest is.
-    pub fn stays_at_its_urls(&self) -> bool {
-        self.has_urls() && media_type::is_nondistributable(&self.media_type)
-    }
-
-    fn has_urls(&self) -> bool {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+    }
+
+    /// Whether this is a foreign layer that must not be distributed.
+    pub fn stays_at_its_urls(&self) -> bool {
+        self.is_foreign() && media_type::is_nondistributable(&self.media_type)
     }
 }
 

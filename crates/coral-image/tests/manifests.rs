@@ -109,7 +109,7 @@ fn a_foreign_layer_is_known_by_its_type_or_its_urls() {
         (
             "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
             &[],
-            true,
+            false,
             false,
         ),
         (

@@ -31,6 +31,9 @@ pub struct Done {
     /// Referrers and signature tags that were not copied, and lists of them that were not read.
     #[serde(default)]
     pub missed: usize,
+    /// Whether the destination had all of it already.
+    #[serde(default)]
+    pub up_to_date: bool,
     /// Time from the worker's begin.
     pub elapsed: Duration,
 }
@@ -84,6 +87,7 @@ mod tests {
             moved: 7,
             sparse: Sparse::default(),
             missed: 2,
+            up_to_date: true,
             elapsed: Duration::from_millis(1500),
         };
         let failure = Failure {

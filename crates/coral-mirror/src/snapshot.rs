@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_api::mirrored_images::{MirroredImage, MirroredState, MissingPart};
 use coral_api::{MirroredRepository, PruningStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
-use crate::sync::says_what_is_missing;
 
 /// What a mirror knows of its repositories and images.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,9 +48,11 @@ impl Snapshot {
             .filter(|image| image.digest.is_some());
         let images = known.map(|image| MirroredImage {
             digest: image.digest,
-            message: image
-                .message
-                .filter(|message| says_what_is_missing(message)),
+            missing: image
+                .missing
+                .into_iter()
+                .filter(|part| *part != MissingPart::Platforms)
+                .collect(),
             ..MirroredImage::new(&image.reference, &image.destination, MirroredState::Pending)
         });
         Self {

@@ -43,7 +43,6 @@ use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};
 use guard::Guard;
 pub(crate) use guard::would_pause;
-pub(crate) use ledger::says_what_is_missing;
 use ledger::{Action, Ledger, Trust, Verification};
 use room::RoomWatch;
 use timing::{first_pass, next_pass, sleep_until};
@@ -408,21 +407,35 @@ impl<Q: Queue> Driver<Q> {
                 digest,
                 arrival,
                 elapsed,
+                is_news,
             } => {
                 let now = self.now();
                 let replaced = self.ledger.replaced(&job.key);
                 self.ledger.succeeded(&job.key, digest, arrival, now);
                 let (moved, sparse) = arrival.counted();
-                let event = Event::Mirrored {
-                    digest,
-                    replaced: replaced.filter(|replaced| *replaced != digest),
-                    moved,
-                    sparse,
-                    elapsed,
+                let event = if is_news {
+                    Event::Mirrored {
+                        digest,
+                        replaced: replaced.filter(|replaced| *replaced != digest),
+                        moved,
+                        sparse,
+                        elapsed,
+                    }
+                } else {
+                    Event::UpToDate { digest }
                 };
                 self.observe(&wanted, &event);
             }
-            Verdict::Incomplete { digest, sparse } => self.is_there(&job.key, digest, sparse),
+            Verdict::Incomplete {
+                digest,
+                sparse,
+                failure,
+            } => {
+                if let Some(failure) = failure {
+                    self.could_not_complete(&wanted, &failure);
+                }
+                self.is_there(&job.key, digest, sparse);
+            }
             Verdict::Failed(failure) => self.image_failed(&job.key, failure),
         }
     }

@@ -23,8 +23,9 @@ const MAX_BYTES: usize = 256 * 1024 * 1024;
 /// What is gone or broken of the image `root`: blobs, manifests, and every manifest on the way to
 /// one of them, so that a copy knows what to do again. Empty if all is well. What goes with the
 /// image, referrers and cosign's tags, belongs to it where it is wanted; foreign layers that are not
-/// wanted do not, and neither does any where `layers` says that some are missing. An image larger than any
-/// copy is an error: what is left unseen would count as well.
+/// wanted do not. Where `layers` says that some of them are missing, one that is not there is no damage; one
+/// that is there has to be whole. An image larger than any copy is an error: what is left unseen would count
+/// as well.
 pub(crate) async fn verify(
     destination: &Endpoint,
     root: Digest,
@@ -42,12 +43,9 @@ pub(crate) async fn verify(
             continue;
         };
         walk.count(manifest.bytes().len())?;
-        let belongs = |blob: &&Descriptor| {
-            let may_be_missing = blob.is_foreign() && layers != Layers::Complete;
-            !may_be_missing && !is_left_out(blob, wanted.foreign_layers)
-        };
+        let belongs = |blob: &&Descriptor| !is_left_out(blob, wanted.foreign_layers);
         let blobs = manifest.blobs().filter(belongs);
-        let broken = broken_blobs(destination, blobs, by).await;
+        let broken = broken_blobs(destination, blobs, layers, by).await;
         let broken = broken.map_err(at_destination)?;
         if !broken.is_empty() {
             walk.blame(place);
@@ -152,18 +150,41 @@ async fn companions(destination: &Endpoint, subject: &Digest) -> Vec<Digest> {
 async fn broken_blobs(
     destination: &Endpoint,
     blobs: impl Iterator<Item = &Descriptor>,
+    layers: Layers,
     by: VerifyBy,
 ) -> Result<Vec<Digest>, Error> {
     let questions = blobs.map(|blob| async move {
-        let is_whole = match by {
-            VerifyBy::Size => destination.blob_size(&blob.digest).await? == Some(blob.size),
-            VerifyBy::Content => whole(read(destination, blob).await)?.is_some(),
+        let is_sound = match look(destination, blob, by).await? {
+            Blob::Whole => true,
+            Blob::Missing => blob.is_foreign() && layers != Layers::Complete,
+            Blob::Broken => false,
         };
-        Ok((!is_whole).then_some(blob.digest))
+        Ok((!is_sound).then_some(blob.digest))
     });
     let looked = stream::iter(questions.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
     let looked: Vec<Option<Digest>> = looked.try_collect().await?;
     Ok(looked.into_iter().flatten().collect())
+}
+
+/// How a blob is at the destination.
+enum Blob {
+    Whole,
+    Missing,
+    Broken,
+}
+
+async fn look(destination: &Endpoint, blob: &Descriptor, by: VerifyBy) -> Result<Blob, Error> {
+    match by {
+        VerifyBy::Size => Ok(match destination.blob_size(&blob.digest).await? {
+            Some(size) if size == blob.size => Blob::Whole,
+            Some(_) => Blob::Broken,
+            None => Blob::Missing,
+        }),
+        VerifyBy::Content => match read(destination, blob).await {
+            Err(error) if error.category() == Category::NotFound => Ok(Blob::Missing),
+            read => Ok(whole(read)?.map_or(Blob::Broken, |()| Blob::Whole)),
+        },
+    }
 }
 
 async fn read(destination: &Endpoint, blob: &Descriptor) -> Result<(), Error> {

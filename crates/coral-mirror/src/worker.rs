@@ -158,6 +158,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
             moved,
             sparse,
             missed: copied.missed.count,
+            up_to_date: copied.up_to_date,
             elapsed: copied.elapsed,
         })
     }

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_api::mirrored_images::{MirroredImage, MirroredState, MissingPart};
 use coral_image::{ManifestKind, Platform, PlatformPattern, Version};
 use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
@@ -216,6 +216,7 @@ fn print(arguments: &CopyArguments, copied: &Copied) {
                 image: MirroredImage {
                     digest: Some(copied.digest.to_string()),
                     sparse: copied.sparse.is_sparse(),
+                    missing: missing(copied),
                     ..image
                 },
                 done: CopyDone {
@@ -233,6 +234,12 @@ fn print(arguments: &CopyArguments, copied: &Copied) {
             });
         }
     }
+}
+
+fn missing(copied: &Copied) -> Vec<MissingPart> {
+    let mut parts = copied.sparse.parts();
+    parts.extend((!copied.missed.is_empty()).then_some(MissingPart::Referrers));
+    parts
 }
 
 fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {

@@ -1,13 +1,14 @@
 //! What a copy leaves out of an image on purpose: platforms that were not asked for, and foreign
 //! layers.
 //!
-//! A foreign layer must not be distributed, or names URLs to have it from. Its content may be
-//! missing at the source, and need not be at the destination. The manifests are written byte for byte
-//! in any case.
+//! A foreign layer names URLs to have it from. Its content may be missing at the source, and one that
+//! must not be distributed need not be at the destination. The manifests are written byte for byte in any
+//! case.
 
 use std::collections::HashSet;
 use std::fmt;
 
+use coral_api::mirrored_images::MissingPart;
 use coral_image::{Descriptor, Digest};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,30 @@ impl Sparse {
     /// Whether anything was left out.
     pub fn is_sparse(self) -> bool {
         self.platforms || self.layers != Layers::Complete
+    }
+
+    /// The same, as the API has it.
+    pub fn parts(self) -> Vec<MissingPart> {
+        let platforms = self.platforms.then_some(MissingPart::Platforms);
+        let layers = match self.layers {
+            Layers::Complete => None,
+            Layers::NotAtSource => Some(MissingPart::ForeignLayersAtSource),
+            Layers::LeftOut => Some(MissingPart::ForeignLayers),
+        };
+        platforms.into_iter().chain(layers).collect()
+    }
+
+    /// Reads that again.
+    pub(crate) fn from_parts(parts: &[MissingPart]) -> Self {
+        let layers = if parts.contains(&MissingPart::ForeignLayers) {
+            Layers::LeftOut
+        } else if parts.contains(&MissingPart::ForeignLayersAtSource) {
+            Layers::NotAtSource
+        } else {
+            Layers::Complete
+        };
+        let platforms = parts.contains(&MissingPart::Platforms);
+        Self { platforms, layers }
     }
 
     /// What is known of an image, where an earlier look may have seen more.
@@ -154,6 +179,16 @@ mod tests {
             told(false, Layers::NotAtSource),
             "sparse: without foreign layers that its source does not have"
         );
+    }
+
+    #[test]
+    fn what_was_left_out_is_read_as_it_was_written() {
+        for platforms in [false, true] {
+            for layers in [Layers::Complete, Layers::NotAtSource, Layers::LeftOut] {
+                let sparse = Sparse { platforms, layers };
+                assert_eq!(Sparse::from_parts(&sparse.parts()), sparse);
+            }
+        }
     }
 
     #[test]

@@ -206,6 +206,7 @@ mod tests {
             digest: Digest::sha256(b"x"),
             moved: 0,
             sparse: Sparse::default(),
+            up_to_date: false,
             elapsed: std::time::Duration::ZERO,
         };
         let outcome = Outcome {

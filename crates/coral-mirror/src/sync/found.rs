@@ -143,10 +143,19 @@ impl<Q: Queue> Driver<Q> {
     /// The image is at the destination; referrers that were missed are tried again, and so are
     /// foreign layers that were left out, where they are wanted now.
     async fn found(&mut self, key: &Key, digest: Digest, sparse: Sparse) {
-        if self.ledger.begins_to_complete(key, digest, sparse) {
+        let now = self.now();
+        if self.ledger.begins_to_complete(key, digest, sparse, now) {
             self.enqueue(key).await;
         } else {
             self.is_there(key, digest, sparse);
+        }
+    }
+
+    /// The copy of what an image lacks failed; the image itself is there.
+    pub(super) fn could_not_complete(&mut self, wanted: &Wanted, failure: &Failure) {
+        if self.ledger.could_not_complete(&wanted.key) {
+            let (image, error) = (&wanted.source, &failure.error);
+            tracing::warn!(%image, error, "mirrored without its foreign layers; they are tried again in each pass");
         }
     }
 

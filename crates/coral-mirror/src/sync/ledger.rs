@@ -26,7 +26,6 @@ use crate::state::{Cause, ImageState, ImageStatus, Lack, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
-pub(crate) use missed::says_what_is_missing;
 pub(super) use record::Trust;
 
 #[derive(Debug)]
@@ -341,6 +340,7 @@ impl Ledger {
                 Arrival::Copied { sparse, missed, .. } => {
                     image.broken.clear();
                     (image.sparse, image.missed) = (sparse, missed);
+                    (image.layers_asked, image.layers_failed) = (Some(now), false);
                 }
                 Arrival::Found { sparse } => image.sparse = sparse.or_known(image.sparse),
             }

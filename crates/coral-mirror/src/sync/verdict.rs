@@ -20,9 +20,16 @@ pub(super) enum Verdict {
         digest: Digest,
         arrival: Arrival,
         elapsed: Duration,
+        /// Whether the copy brought anything.
+        is_news: bool,
     },
-    /// The image is at this digest, and referrers that were missed before are missed still.
-    Incomplete { digest: Digest, sparse: Sparse },
+    /// The image is at this digest, and what it lacked before it lacks still.
+    Incomplete {
+        digest: Digest,
+        sparse: Sparse,
+        /// Why, if the copy failed as a whole.
+        failure: Option<Failure>,
+    },
     /// It was not copied.
     Failed(Failure),
 }
@@ -36,6 +43,7 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
         Ok(done) if done.missed > 0 && job.completes == Some(done.digest) => Verdict::Incomplete {
             digest: done.digest,
             sparse: done.sparse,
+            failure: None,
         },
         Ok(done) => {
             // What another mirror's copy moved is counted there.
@@ -48,6 +56,7 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
                     missed: done.missed > 0,
                 },
                 elapsed: done.elapsed,
+                is_news: !done.up_to_date,
             }
         }
         Err(failure) => match job.completes {
@@ -55,6 +64,7 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
             Some(digest) if job.mirror == mirror => Verdict::Incomplete {
                 digest,
                 sparse: Sparse::default(),
+                failure: Some(failure.clone()),
             },
             _ => Verdict::Failed(failure.clone()),
         },
@@ -110,6 +120,7 @@ mod tests {
             moved: 7,
             sparse: Sparse::default(),
             missed: 0,
+            up_to_date: false,
             elapsed: Duration::from_secs(1),
         }
     }
@@ -126,6 +137,7 @@ mod tests {
                     missed: false,
                 },
                 elapsed: done().elapsed,
+                is_news: true,
             };
             assert_eq!(verdict, expected, "{mirror}");
         }
@@ -157,11 +169,12 @@ mod tests {
         let failure = Failure::transient("source: cut", "cut");
         let failed = completing(Err(failure.clone()));
         let own = judge(&failed, &wanted(true), "a/one");
-        let incomplete = Verdict::Incomplete {
+        let incomplete = |failure| Verdict::Incomplete {
             digest,
             sparse: Sparse::default(),
+            failure,
         };
-        assert_eq!(own, incomplete);
+        assert_eq!(own, incomplete(Some(failure.clone())));
         // Another mirror may want another image there.
         let others = judge(&failed, &wanted(true), "a/two");
         assert_eq!(others, Verdict::Failed(failure));
@@ -170,8 +183,22 @@ mod tests {
             ..done()
         };
         let still = judge(&completing(Ok(lacking)), &wanted(true), "a/one");
-        assert_eq!(still, incomplete);
+        assert_eq!(still, incomplete(None));
         let whole = judge(&completing(Ok(done())), &wanted(true), "a/one");
-        assert!(matches!(whole, Verdict::Arrived { .. }), "{whole:?}");
+        assert!(
+            matches!(whole, Verdict::Arrived { is_news: true, .. }),
+            "{whole:?}"
+        );
+        // A source that was asked again and has nothing new: no line tells of a copy.
+        let nothing_new = Done {
+            up_to_date: true,
+            moved: 0,
+            ..done()
+        };
+        let nothing_new = judge(&completing(Ok(nothing_new)), &wanted(true), "a/one");
+        assert!(
+            matches!(nothing_new, Verdict::Arrived { is_news: false, .. }),
+            "{nothing_new:?}"
+        );
     }
 }

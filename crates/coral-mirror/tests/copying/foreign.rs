@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use coral_api::mirrored_images::MissingPart;
 use coral_image::{Digest, media_type};
 use coral_mirror::{Layers, PlannedAction, plan};
 use coral_testkit::{BuiltManifest, Recorded};
@@ -14,6 +15,7 @@ const FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip
 const CONFIG: &[u8] = br#"{"os":"windows","architecture":"amd64"}"#;
 const OWN: &[u8] = b"own";
 const BASE: &[u8] = b"base";
+const SECOND: &[u8] = b"second";
 
 fn named(kind: &str, content: &[u8]) -> Value {
     json!({"mediaType": kind, "digest": Digest::sha256(content), "size": content.len()})
@@ -34,11 +36,15 @@ fn windows(kind: &str, urls: &[&str]) -> Built {
     if !urls.is_empty() {
         base["urls"] = json!(urls);
     }
+    image_of(&[base, named(media_type::OCI_LAYER, OWN)])
+}
+
+fn image_of(layers: &[Value]) -> Built {
     let image = json!({
         "schemaVersion": 2,
         "mediaType": media_type::DOCKER_MANIFEST,
         "config": named(media_type::DOCKER_CONFIG, CONFIG),
-        "layers": [base, named(media_type::OCI_LAYER, OWN)],
+        "layers": layers,
     });
     let blobs = [CONFIG, OWN, BASE].map(|bytes| (Digest::sha256(bytes), bytes.into()));
     let built = Built {
@@ -47,6 +53,19 @@ fn windows(kind: &str, urls: &[&str]) -> Built {
         ..Built::default()
     };
     built.tagged("1")
+}
+
+/// The same with a second foreign layer, `SECOND`.
+fn two_bases() -> Built {
+    let urls = json!(["https://layers.example/base"]);
+    let [base, second] = [BASE, SECOND].map(|content| {
+        let mut layer = named(FOREIGN, content);
+        layer["urls"] = urls.clone();
+        layer
+    });
+    let mut built = image_of(&[base, second, named(media_type::OCI_LAYER, OWN)]);
+    built.blobs.insert(Digest::sha256(SECOND), SECOND.into());
+    built
 }
 
 fn usual() -> Built {
@@ -143,12 +162,14 @@ async fn a_foreign_layer_that_the_source_does_not_have_fails_no_image() {
         assert_eq!(copied.sparse.layers, Layers::NotAtSource, "{kind}");
         assert_eq!(pair.destination.difference("here/b", &built), None);
     }
-    // An ordinary layer is missed.
-    let pair = Pair::start().await;
-    let mut built = windows(media_type::OCI_LAYER, &[]);
-    built.blobs.remove(&Digest::sha256(BASE));
-    pair.source.load("a/b", &built);
-    assert!(pair.copy("a/b:1", "here/b:1").await.is_err());
+    // A layer that names no URLs is missed, whatever its type.
+    for kind in [media_type::OCI_LAYER, FOREIGN] {
+        let pair = Pair::start().await;
+        let mut built = windows(kind, &[]);
+        built.blobs.remove(&Digest::sha256(BASE));
+        pair.source.load("a/b", &built);
+        assert!(pair.copy("a/b:1", "here/b:1").await.is_err(), "{kind}");
+    }
 }
 
 #[tokio::test]
@@ -239,6 +260,52 @@ async fn a_foreign_layer_that_is_wanted_and_nowhere_is_asked_for_once() {
     assert_eq!(pair.source.count(|r| r.path.contains("/blobs/")), 0);
     let writes = |r: &Recorded| !["GET", "HEAD"].contains(&r.method.as_str());
     assert_eq!(pair.destination.count(writes), 0);
+}
+
+/// Regression: where one foreign layer was missing, all of them could be damaged.
+#[tokio::test]
+async fn a_foreign_layer_that_is_there_is_verified_though_another_is_missing() {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let mut built = two_bases();
+    built.blobs.remove(&Digest::sha256(SECOND));
+    pair.source.load("a/b", &built);
+    let [_, with] = pair.mirrors();
+    let ended = pair.pass_of(with.clone(), None, &heard).await;
+    assert_eq!((ended.summary.mirrored, ended.summary.sparse), (1, 1));
+    let base = Digest::sha256(BASE);
+    pair.destination
+        .spoil_blob(&pair.landed("a/b"), &base, &b"no"[..]);
+    let verified = Mirror {
+        verify: Verify::Now,
+        ..with
+    };
+    let ended = pair.pass_of(verified, Some(ended.snapshot), &heard).await;
+    assert_eq!((ended.summary.mirrored, ended.summary.sparse), (1, 1));
+    assert!(pair.has_base(&pair.landed("a/b")));
+}
+
+#[tokio::test]
+async fn what_is_missing_of_an_image_is_a_field_and_not_only_a_message() {
+    let pair = Pair::start().await;
+    let heard = Arc::new(Heard::default());
+    let mut nowhere = usual();
+    nowhere.blobs.remove(&Digest::sha256(BASE));
+    pair.source.load("a/b", &nowhere);
+    let [without, with] = pair.mirrors();
+    for (mirror, expected) in [
+        (without, MissingPart::ForeignLayers),
+        (with, MissingPart::ForeignLayersAtSource),
+    ] {
+        let ended = pair.pass_of(mirror.clone(), None, &heard).await;
+        assert_eq!(ended.snapshot.images[0].missing, [expected]);
+        // The words are for people: no later process reads them.
+        let mut memory = ended.snapshot.into_memory();
+        assert_eq!(memory.images[0].message, None);
+        memory.images[0].message = Some("in other words".to_owned());
+        let ended = pair.pass_of(mirror, Some(memory), &heard).await;
+        assert_eq!(ended.snapshot.images[0].missing, [expected]);
+    }
 }
 
 #[tokio::test]

@@ -68,14 +68,29 @@ async fn a_layer_that_is_fetched_from_elsewhere_need_not_be_there() {
         registry.put("a", "v1", &image).await.status,
         StatusCode::CREATED
     );
-    // Nor one that must not be distributed.
+}
+
+/// Regression: such an image was taken, and no client could ever pull it.
+#[tokio::test]
+async fn a_layer_that_must_not_be_distributed_and_names_no_urls_has_to_be_there() {
+    let registry = Served::new();
+    registry.push("a", b"{}").await;
+    let kind = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    for urls in [json!(null), json!([])] {
+        let mut image = image_of(b"{}", b"foreign");
+        image["layers"][0]["mediaType"] = json!(kind);
+        image["layers"][0]["urls"] = urls;
+        let refused = registry.put("a", "v1", &image).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN")
+        );
+    }
+    registry.push("a", b"foreign").await;
     let mut image = image_of(b"{}", b"foreign");
-    image["layers"][0]["mediaType"] =
-        json!("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
-    assert_eq!(
-        registry.put("a", "v2", &image).await.status,
-        StatusCode::CREATED
-    );
+    image["layers"][0]["mediaType"] = json!(kind);
+    let taken = registry.put("a", "v1", &image).await;
+    assert_eq!(taken.status, StatusCode::CREATED);
 }
 
 #[tokio::test]
@@ -248,7 +263,7 @@ async fn large_manifests_that_do_not_end_share_a_bounded_amount_of_memory() {
     };
     let mut asked: FuturesUnordered<_> = (0..MANY).map(endless).collect();
     for _ in 0..MANY - ROOM / (4 << 20) {
-        let next = tokio::time::timeout(Duration::from_secs(20), asked.next()).await;
+        let next = tokio::time::timeout(Duration::from_mins(2), asked.next()).await;
         let refused = next.expect("there is no room for all").unwrap();
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(refused.header("retry-after"), "5");

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use coral_api::mirrored_images::{MirroredImage, MirroredState};
+use coral_api::mirrored_images::{MirroredImage, MirroredState, MissingPart};
 use coral_image::{Digest, Host};
 use coral_mirror::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,8 @@ struct Remembered {
 #[derive(Debug, Serialize, Deserialize)]
 struct Image {
     digest: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<MissingPart>,
 }
 
 /// The files, and where they are.
@@ -66,7 +66,7 @@ impl Memory {
             let place = format!("{destination}/{name}");
             MirroredImage {
                 digest: Some(image.digest),
-                message: image.message,
+                missing: image.missing,
                 ..MirroredImage::new(&name, &place, MirroredState::Pending)
             }
         });
@@ -88,8 +88,8 @@ impl Memory {
         let images = snapshot.into_memory().images.into_iter();
         let images = images.filter_map(|image| {
             let name = image.destination.strip_prefix(&prefix)?.to_owned();
-            let (digest, message) = (image.digest?, image.message);
-            Some((name, Image { digest, message }))
+            let (digest, missing) = (image.digest?, image.missing);
+            Some((name, Image { digest, missing }))
         });
         let text = serde_json::to_vec(&Remembered {
             destination: self.name_of(destination),
@@ -150,6 +150,7 @@ mod tests {
         let place = format!("{destination}/quay.io/a:1");
         let image = MirroredImage {
             digest: Some(digest.to_string()),
+            missing: vec![MissingPart::Platforms, MissingPart::Referrers],
             ..MirroredImage::new("quay.io/a:1", &place, MirroredState::Mirrored)
         };
         Snapshot {
@@ -183,6 +184,8 @@ mod tests {
             known(&read),
             [(place, Some(&*text), MirroredState::Pending)]
         );
+        // Which platforms are missing is seen, which referrers were missed is not.
+        assert_eq!(read.images[0].missing, [MissingPart::Referrers]);
         // Another registry has nothing of it.
         assert_eq!(
             memory.read("default/m", &host("r.example")),

@@ -51,6 +51,10 @@ pub(super) struct Image {
     pub(super) replaces: Option<Digest>,
     /// Whether it is at the destination without some of its referrers.
     pub(super) missed: bool,
+    /// When a copy asked its source last for foreign layers that it does not have.
+    pub(super) layers_asked: Option<Timestamp>,
+    /// Whether foreign layers that are wanted could not be copied, and that was told.
+    pub(super) layers_failed: bool,
     /// The digest at which it is there, if the copy that is due brings only what was missed.
     pub(super) completes: Option<Digest>,
 }
@@ -102,6 +106,8 @@ impl Image {
             drifted: None,
             replaces: None,
             missed: false,
+            layers_asked: None,
+            layers_failed: false,
             completes: None,
         }
     }

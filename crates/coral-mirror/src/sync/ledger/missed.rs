@@ -1,25 +1,17 @@
 //! Images that are at the destination without some of their referrers or foreign layers.
 
-use coral_image::Digest;
+use std::time::Duration;
 
-use super::{Image, Ledger};
+use coral_api::mirrored_images::MissingPart;
+use coral_image::Digest;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Image, Ledger, turn_of};
 use crate::copy::{Layers, Sparse};
 use crate::progress::Key;
 
-/// What a record says of an image without some of its referrers. A restored ledger knows it by that,
-/// and the others by the messages below.
-const MISSED: &str = "some of its referrers could not be copied: they are tried again in each pass";
-const LEFT_OUT: &str =
-    "its foreign layers were left out, and stay at the URLs that its manifest names";
-const LEFT_OUT_SO_FAR: &str =
-    "some of its foreign layers could not be copied: they are tried again in each pass";
-const NOT_AT_SOURCE: &str = "its source does not have some of its foreign layers, which stay at the URLs that its manifest names";
-
-/// Whether a record's message says what of a mirrored image is missing, which no comparison finds
-/// out.
-pub(crate) fn says_what_is_missing(message: &str) -> bool {
-    [MISSED, LEFT_OUT, LEFT_OUT_SO_FAR, NOT_AT_SOURCE].contains(&message)
-}
+/// How long a source is believed that it does not have a foreign layer.
+const ASK_AGAIN: Duration = Duration::from_hours(24);
 
 impl Ledger {
     /// An image is at the destination at this digest, and is seen to lack this. Whether a copy is
@@ -29,17 +21,32 @@ impl Ledger {
         key: &Key,
         digest: Digest,
         sparse: Sparse,
+        now: Timestamp,
     ) -> bool {
         let begins = self.change(key, |image| {
             // Kept, so that the status says it while they are not there.
             image.sparse = sparse.or_known(image.sparse);
-            let lacks_layers = image.sparse.layers == Layers::LeftOut;
-            let begins = (image.missed && image.wanted.referrers)
-                || (lacks_layers && image.wanted.foreign_layers);
+            let begins = (image.missed && image.wanted.referrers) || image.may_get_layers(now);
             image.completes = begins.then_some(digest);
             begins
         });
         begins.unwrap_or(false)
+    }
+
+    /// What an image lacks could not be copied. Whether foreign layers that are wanted are among it
+    /// and that is new, since something was copied last.
+    pub(in crate::sync) fn could_not_complete(&mut self, key: &Key) -> bool {
+        let is_new = self.change(key, |image| {
+            let lacks_layers = match image.sparse.layers {
+                Layers::Complete => false,
+                Layers::LeftOut => image.wanted.foreign_layers,
+                Layers::NotAtSource => true,
+            };
+            let is_new = lacks_layers && !image.layers_failed;
+            image.layers_failed |= is_new;
+            is_new
+        });
+        is_new.unwrap_or(false)
     }
 
     /// The digest at which an image is there, if the copy that is due brings only what was missed.
@@ -55,26 +62,53 @@ impl Ledger {
 }
 
 impl Image {
-    /// What a record says is missing of a mirrored image.
-    pub(super) fn missing(&self) -> Option<&'static str> {
+    /// Whether a copy may bring foreign layers that are not at the destination. A source that does
+    /// not have them may get them.
+    fn may_get_layers(&self, now: Timestamp) -> bool {
         match self.sparse.layers {
-            _ if self.missed => Some(MISSED),
-            Layers::LeftOut if self.wanted.foreign_layers => Some(LEFT_OUT_SO_FAR),
-            Layers::LeftOut => Some(LEFT_OUT),
-            Layers::NotAtSource => Some(NOT_AT_SOURCE),
-            Layers::Complete => None,
+            Layers::Complete => false,
+            Layers::LeftOut => self.wanted.foreign_layers,
+            Layers::NotAtSource => {
+                let again = self.layers_asked.map(|asked| asked.checked_add(ASK_AGAIN));
+                again.is_none_or(|at| at.is_ok_and(|at| at <= now))
+            }
         }
     }
 
-    /// Reads that again.
-    pub(super) fn take_in_missing(&mut self, message: Option<&str>, is_sparse: bool) {
-        self.missed = message == Some(MISSED);
-        let layers = match message {
-            Some(LEFT_OUT | LEFT_OUT_SO_FAR) => Layers::LeftOut,
-            Some(NOT_AT_SOURCE) => Layers::NotAtSource,
-            _ => Layers::Complete,
+    /// What of it is not at the destination.
+    pub(super) fn missing(&self) -> Vec<MissingPart> {
+        let mut parts = self.sparse.parts();
+        parts.extend(self.missed.then_some(MissingPart::Referrers));
+        parts
+    }
+
+    /// Reads that again. Its source is asked for foreign layers once within the day, each image at
+    /// another time.
+    pub(super) fn take_in_missing(&mut self, parts: &[MissingPart], now: Timestamp) {
+        self.missed = parts.contains(&MissingPart::Referrers);
+        self.sparse = Sparse::from_parts(parts);
+        let asked_ago = SignedDuration::try_from(ASK_AGAIN.mul_f64(turn_of(&self.wanted.key)));
+        self.layers_asked = asked_ago.ok().and_then(|ago| now.checked_sub(ago).ok());
+    }
+
+    /// What a record says of that, but for platforms, which were left out because the mirror says so.
+    pub(super) fn says_missing(&self) -> Vec<&'static str> {
+        let layers = match self.sparse.layers {
+            Layers::LeftOut if self.wanted.foreign_layers => Some(
+                "some of its foreign layers could not be copied: they are tried again in each pass",
+            ),
+            Layers::LeftOut => Some(
+                "its foreign layers were left out, and stay at the URLs that its manifest names",
+            ),
+            Layers::NotAtSource => Some(
+                "its source does not have some of its foreign layers, which stay at the URLs that its \
+                 manifest names; it is asked again once a day",
+            ),
+            Layers::Complete => None,
         };
-        let platforms = is_sparse && layers == Layers::Complete;
-        self.sparse = Sparse { platforms, layers };
+        let referrers = self.missed.then_some(
+            "some of its referrers could not be copied: they are tried again in each pass",
+        );
+        referrers.into_iter().chain(layers).collect()
     }
 }

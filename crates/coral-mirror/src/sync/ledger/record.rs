@@ -223,8 +223,15 @@ impl Image {
             // Found broken: it is about to be copied again.
             ImageState::Mirrored(_) if self.digest.is_none() => (MirroredState::Pending, None),
             ImageState::Mirrored(_) => {
-                let missing = self.missing().map(ToOwned::to_owned);
-                (MirroredState::Mirrored, missing.or_else(|| self.drift()))
+                let mut said = self.says_missing().join("; ");
+                if let Some(drift) = self.drift() {
+                    let and = if said.is_empty() { "" } else { "; " };
+                    said = format!("{drift}{and}{said}");
+                }
+                (
+                    MirroredState::Mirrored,
+                    Some(said).filter(|it| !it.is_empty()),
+                )
             }
             ImageState::Failing(message) => (MirroredState::Failing, Some(message.clone())),
             ImageState::Error(message) => (MirroredState::Error, Some(message.clone())),
@@ -239,6 +246,7 @@ impl Image {
             state,
             digest: self.digest.or(self.remembered).map(|d| d.to_string()),
             sparse: self.sparse.is_sparse(),
+            missing: self.missing(),
             message: message.map(|message| cut(&message, MAX_MESSAGE)),
             attempts: (self.status.attempts > 0).then_some(self.status.attempts),
             next_attempt: self.status.next_try.map(|at| at.to_string()),
@@ -257,7 +265,7 @@ impl Image {
             .digest
             .as_ref()
             .and_then(|text| Digest::parse(text).ok());
-        self.take_in_missing(record.message.as_deref(), record.sparse);
+        self.take_in_missing(&record.missing, now);
         self.verified = time(&record.verified);
         let message = || record.message.clone().unwrap_or_default();
         let state = match (record.state, self.digest) {
@@ -265,7 +273,8 @@ impl Image {
             (MirroredState::Failing, _) => ImageState::Failing(message()),
             (MirroredState::Error, _) => ImageState::Error(message()),
             (MirroredState::SourceGone, Some(_)) => {
-                let is_host = message() == Absence::Host.to_string();
+                // Only a host that went away was tried in vain: see `ImageStatus::source_gone`.
+                let is_host = record.attempts.is_some();
                 ImageState::SourceGone(if is_host { Absence::Host } else { Absence::Tag })
             }
             _ => return,

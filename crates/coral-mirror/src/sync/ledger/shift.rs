@@ -16,6 +16,7 @@ impl Ledger {
             self.change(&key, |image| {
                 later(&mut image.status.next_try);
                 later(&mut image.looked);
+                later(&mut image.layers_asked);
                 later(&mut image.verified);
                 later(&mut image.verify_at);
             });

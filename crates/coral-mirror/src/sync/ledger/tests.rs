@@ -1,6 +1,7 @@
 //! What becomes of an image between two looks, in tables: every step with its own `now`.
 
 mod clock;
+mod missed;
 
 use std::time::Duration;
 

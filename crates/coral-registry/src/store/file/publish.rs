@@ -228,8 +228,8 @@ impl Files {
         Ok(())
     }
 
-    /// Foreign layers are fetched from elsewhere and need not be pushed. What an index lists
-    /// may be missing: a copy of some platforms keeps the index as it is, byte for byte.
+    /// Foreign layers are fetched from the URLs that they name and need not be pushed. What an index
+    /// lists may be missing: a copy of some platforms keeps the index as it is, byte for byte.
     fn check_blobs(
         &self,
         repository: &RepositoryPath,
