@@ -114,9 +114,9 @@ impl SshAddress {
         }
     }
 
-    /// Whether another repository is on the same server.
-    pub(super) fn has_server_of(&self, other: &Self) -> bool {
-        self.host == other.host && self.port == other.port
+    /// Whether another repository is reached by the same login: on the same server, as the same user.
+    pub(super) fn has_login_of(&self, other: &Self) -> bool {
+        self.user == other.user && self.host == other.host && self.port == other.port
     }
 }
 

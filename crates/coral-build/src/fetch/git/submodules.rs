@@ -1,8 +1,8 @@
 //! Submodules: other repositories whose commits a repository names.
 //!
 //! A repository is a stranger's, and so is its `.gitmodules`: it leads to `https://` and to the server
-//! of the repository only, over SSH as well if the repository itself is there, to so many repositories and so deep. The credential is for the repository's
-//! own server.
+//! of the repository only, over SSH as well if the repository itself is there and as its user, to so many
+//! repositories and so deep. The credential is for the repository's own server.
 
 use std::path::{Path, PathBuf};
 
@@ -90,7 +90,8 @@ fn of(
                 fail("its URL is http://; write https://, or one relative to the repository's")
             }
             Refused::OtherSsh => fail(
-                "its URL is one of SSH, which reaches the repository's own server only; write https://",
+                "its URL is one of SSH, which reaches the repository's own server only, and as the same user; \
+                 write https://, or one relative to the repository's",
             ),
             Refused::Url(error) => GitError::Submodule {
                 path: shown(&folder),
@@ -126,7 +127,7 @@ fn resolve(text: &str, repository: &Address) -> Result<Address, Refused> {
     match (&address, repository) {
         (Address::Http(url), _) if url.scheme() == "https" => Ok(address),
         (Address::Http(_), _) => Err(Refused::NoTls),
-        (Address::Ssh(other), Address::Ssh(own)) if other.has_server_of(own) => Ok(address),
+        (Address::Ssh(other), Address::Ssh(own)) if other.has_login_of(own) => Ok(address),
         (Address::Ssh(_), _) => Err(Refused::OtherSsh),
     }
 }
@@ -187,7 +188,7 @@ mod tests {
             ("https://else.example/x", http, "https://else.example/x"),
             ("https://else.example/x", ssh, "https://else.example/x"),
             ("../lib", ssh, "git@h:acme/lib"),
-            ("ssh://me@H/lib", ssh, "ssh://me@h/lib"),
+            ("ssh://H/lib", ssh, "ssh://git@h/lib"),
         ] {
             assert_eq!(found(text, base).unwrap(), expected);
         }
@@ -201,6 +202,11 @@ mod tests {
             assert!(matches!(refused("git@else:x.git", base), Refused::OtherSsh));
             assert!(matches!(
                 refused("ssh://h:2222/x.git", base),
+                Refused::OtherSsh
+            ));
+            // A stranger's file does not choose the user that the key is shown for.
+            assert!(matches!(
+                refused("ssh://root@h/lib", base),
                 Refused::OtherSsh
             ));
         }
