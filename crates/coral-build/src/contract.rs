@@ -9,8 +9,9 @@ mod run;
 
 pub use credentials::{
     AUDIENCE, BuildContainer, CREDENTIALS_PATH, CredentialAnswer, CredentialRefusal,
-    CredentialRequest, TOKEN_SECONDS,
+    CredentialRequest, RESULTS_PATH, TOKEN_SECONDS,
 };
+pub(crate) use messages::milliseconds;
 pub use messages::{
     FetchRecord, FetchReport, MAX_FAILURE_TEXT, MAX_TERMINATION_MESSAGE, OutputState, PushReport,
     PushedBytes, PushedOutput, failure_text,

@@ -9,7 +9,8 @@ use reqwest::StatusCode;
 
 use crate::access::{CredentialError, CredentialFuture, CredentialSource, StepCredential};
 use crate::contract::{
-    CREDENTIALS_PATH, CredentialAnswer, CredentialRefusal, CredentialRequest, Step, env, path,
+    CREDENTIALS_PATH, CredentialAnswer, CredentialRefusal, CredentialRequest, RESULTS_PATH, Step,
+    env, path,
 };
 use crate::pod::{Pod, PodError};
 
@@ -23,6 +24,10 @@ const ASK_AGAIN_FOR: Duration = Duration::from_mins(2);
 /// How long `push` asks a controller that is away, or whose API server is: what was built would be
 /// lost. The timeout of the run goes on.
 const PUSH_ASKS_FOR: Duration = Duration::from_mins(15);
+/// How long `push` tries to tell its result: the controller reads it from the pod a second later.
+const TELL_FOR: Duration = Duration::from_secs(2);
+/// How often, since each request may come to another of several controllers, of which one leads.
+const TELL_TIMES: usize = 5;
 /// The first pause between two requests; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -77,6 +82,9 @@ pub enum ExchangeError {
         /// The controller's words.
         message: String,
     },
+    /// No answer in time to a result that was told.
+    #[error("the controller gave no answer in time")]
+    Late,
     /// The answer is not what the contract says.
     #[error("the controller's answer is not what the contract of builds says")]
     Answer,
@@ -151,21 +159,44 @@ impl Controller {
         }
     }
 
+    /// Tells the controller the result of `push`, which is its termination message. The message is
+    /// the plain way; this one is faster than the node.
+    pub async fn tell(&self, message: &str) -> Result<(), ExchangeError> {
+        let telling = async {
+            for _ in 1..TELL_TIMES {
+                match self.post(RESULTS_PATH, message.as_bytes().to_vec()).await {
+                    // This controller does not lead.
+                    Err(ExchangeError::Refused { status, .. })
+                        if status == StatusCode::SERVICE_UNAVAILABLE => {}
+                    told => return told,
+                }
+            }
+            self.post(RESULTS_PATH, message.as_bytes().to_vec()).await
+        };
+        let told = tokio::time::timeout(TELL_FOR, telling).await;
+        told.unwrap_or(Err(ExchangeError::Late)).map(drop)
+    }
+
     async fn ask(&self) -> Result<StepCredential, ExchangeError> {
+        let request = CredentialRequest { step: self.step };
+        let body = serde_json::to_vec(&request).map_err(|_| ExchangeError::Answer)?;
+        credential(&self.post(CREDENTIALS_PATH, body).await?)
+    }
+
+    /// Sends a request with the pod's token; the body of the answer.
+    async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ExchangeError> {
         // Kubelet replaces the file before the token ends.
         let token = std::fs::read_to_string(&self.token_file);
         let token = token.map_err(|source| ExchangeError::Token {
             file: self.token_file.display().to_string(),
             source,
         })?;
-        let url = format!("{}{CREDENTIALS_PATH}", self.url);
+        let url = format!("{}{path}", self.url);
         let unreachable = |source: reqwest::Error| ExchangeError::Unreachable {
             url: self.url.clone(),
             source: source.without_url(),
         };
         let asking = self.client()?.post(&url).bearer_auth(token.trim());
-        let request = CredentialRequest { step: self.step };
-        let body = serde_json::to_vec(&request).map_err(|_| ExchangeError::Answer)?;
         let mut response = asking.body(body).send().await.map_err(unreachable)?;
         let status = response.status();
         let mut body = Vec::new();
@@ -175,12 +206,12 @@ impl Controller {
                 return Err(ExchangeError::Answer);
             }
         }
-        if status != StatusCode::OK {
+        if !status.is_success() {
             let message = serde_json::from_slice::<CredentialRefusal>(&body);
             let message = message.map_or_else(|_| "no reason is given".to_owned(), |it| it.message);
             return Err(ExchangeError::Refused { status, message });
         }
-        credential(&body)
+        Ok(body)
     }
 
     /// Trusts the authority alone, and goes past every proxy: the controller is in the cluster.

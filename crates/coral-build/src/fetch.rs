@@ -12,12 +12,13 @@ mod volume;
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Instant;
 
 use coral_image::ReferenceError;
 use jiff::Timestamp;
 
 use crate::access::{AccessError, CredentialSource};
-use crate::contract::{FetchRecord, FetchReport, SourceKind, path};
+use crate::contract::{FetchRecord, FetchReport, SourceKind, milliseconds, path};
 use crate::pod::{Pod, PodError};
 use destination::Destination;
 pub use git::GitError;
@@ -133,7 +134,7 @@ pub async fn fetch(
     credentials: &dyn CredentialSource,
     input: impl Read + Send + 'static,
 ) -> Result<FetchReport, FetchError> {
-    let started = Timestamp::now();
+    let (started, began) = (Timestamp::now(), Instant::now());
     let run = pod.run()?;
     let to = Destination::open(&pod.path(path::SOURCE), run.source.limit)?;
     let mut record = FetchRecord {
@@ -164,6 +165,7 @@ pub async fn fetch(
     let report = FetchReport {
         commit: record.commit.clone(),
         bytes: to.bytes(),
+        milliseconds: Some(milliseconds(began)),
     };
     pod.write_record(&record)?;
     Ok(report)

@@ -7,6 +7,8 @@
 mod output;
 mod target;
 
+use std::time::Instant;
+
 use coral_image::{ImageRef, ReferenceError, Repository, Tag};
 use coral_mirror::{Copier, CopyError, RetryPolicy, chain};
 use jiff::Timestamp;
@@ -14,7 +16,7 @@ use jiff::Timestamp;
 use crate::access::{self, AccessError, CredentialSource};
 use crate::contract::{
     AlsoTo, BuildContainer, BuildJson, FetchRecord, OutputState, PushReport, PushedBytes,
-    PushedOutput, also_to_credential, failure_text, path,
+    PushedOutput, also_to_credential, failure_text, milliseconds, path,
 };
 use crate::pod::{Pod, PodError};
 use crate::provenance;
@@ -113,6 +115,7 @@ pub async fn push(
     credentials: &dyn CredentialSource,
     patience: Patience,
 ) -> Result<PushReport, PushError> {
+    let began = Instant::now();
     let run = pod.run()?;
     let wanted = wanted_inside(&run)?;
     let image = output::find(&pod.path(path::OUTPUT), run.output.limit).await?;
@@ -131,6 +134,7 @@ pub async fn push(
             .outputs
             .extend(push.outside(position, also_to, &container).await);
     }
+    report.milliseconds = Some(milliseconds(began));
     Ok(report)
 }
 
@@ -206,6 +210,7 @@ impl Push<'_> {
             digest: self.image.digest().to_string(),
             outputs: Vec::new(),
             bytes: PushedBytes::default(),
+            milliseconds: None,
         };
         for wanted in wanted {
             let mut target = Target::new(wanted, &mut login, self.patience.inside);

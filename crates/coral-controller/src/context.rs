@@ -9,6 +9,7 @@ use crate::api::Writer;
 use crate::changes::Changes;
 use crate::cluster::Cluster;
 use crate::events::Events;
+use crate::results::Results;
 use crate::secrets::Secrets;
 use crate::shared::Shared;
 
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) secrets: Secrets,
     /// Values between parts.
     pub(crate) shared: Shared,
+    /// Results that builds told.
+    pub(crate) results: Results,
     /// Events on objects.
     pub(crate) events: Arc<Events>,
     /// Notifications.
@@ -32,10 +35,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Nothing watched yet.
-    pub(crate) fn new(config: Config, client: Client) -> Self {
+    /// Nothing watched yet; results are taken from now on.
+    pub(crate) fn new(config: Config, client: Client, results: Results) -> Self {
         let changes = Changes::default();
+        results.lead(&changes);
         Self {
+            results,
             events: Arc::new(Events::new(client.clone(), &config.pod_name)),
             cluster: Cluster::default(),
             secrets: Secrets::new(client.clone(), changes.clone()),

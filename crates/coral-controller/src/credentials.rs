@@ -3,7 +3,8 @@
 //! Today these are the steps of builds; agents and workers will ask here too. A pod sends its
 //! projected token. The API server says whose it is (`TokenReview`); what the pod is, is read from the
 //! objects; [`decide`](decide::decide) says what it may have; the answer is a signed token that lives for
-//! minutes. Nothing is remembered, so every controller answers, leading or not.
+//! minutes. Nothing is remembered, so every controller answers, leading or not. The step `push` of a build also
+//! tells its result here, which only the controller that leads takes.
 
 mod decide;
 mod identity;
@@ -18,6 +19,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::results::Results;
 pub(crate) use metrics::CredentialMetrics;
 
 /// Connections that are served at once: pods of builds ask once or twice.
@@ -25,18 +27,30 @@ const MAX_CONNECTIONS: usize = 1024;
 /// Connections of one address, so that a few pods do not keep the others out.
 const MAX_OF_ADDRESS: usize = 16;
 
+/// What the endpoint needs.
+pub(crate) struct Needs {
+    /// The namespace with the certificate and the signing key.
+    pub(crate) namespace: String,
+    /// How the API server is asked.
+    pub(crate) client: Client,
+    /// Where answers are counted.
+    pub(crate) metrics: CredentialMetrics,
+    /// Where results of builds go.
+    pub(crate) results: Results,
+}
+
 /// Serves until `stop`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    namespace: String,
-    client: Client,
-    metrics: CredentialMetrics,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(listener: TcpListener, needs: Needs, stop: CancellationToken) {
+    let Needs {
+        namespace,
+        client,
+        metrics,
+        results,
+    } = needs;
     let tls = Tls::required();
     let material = material::Material::default();
     let following = material::follow(client.clone(), namespace, tls.clone(), material.clone());
-    let router = server::router(server::Endpoint::new(client, material, metrics));
+    let router = server::router(server::Endpoint::new(client, material, metrics, results));
     tokio::select! {
         served = coral_rt::serve(listener, router, serving(tls), stop) => {
             if let Err(error) = served {

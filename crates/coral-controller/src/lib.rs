@@ -32,6 +32,7 @@ mod part;
 mod parts;
 mod permission;
 mod registry;
+mod results;
 mod run;
 #[cfg(test)]
 mod scripted;

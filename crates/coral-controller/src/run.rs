@@ -16,6 +16,7 @@ use crate::credentials::{self, CredentialMetrics};
 use crate::leader::{Leader, Timing};
 use crate::metrics::Metrics;
 use crate::parts;
+use crate::results::Results;
 
 /// The lease, in the controller's namespace.
 const LEASE: &str = "coral-controller";
@@ -91,14 +92,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let address = config.credentials_listen;
     let listener = TcpListener::bind(address).await.map_err(unheard(address))?;
     // Every controller answers, also one that waits for the lease.
-    let credentials = tokio::spawn(credentials::serve(
-        listener,
-        config.namespace.clone(),
-        client.clone(),
-        credential_metrics,
-        stop.clone(),
-    ));
-    let ended = lead(config, client, &health, &metrics, &stop).await;
+    let results = Results::default();
+    let needs = credentials::Needs {
+        namespace: config.namespace.clone(),
+        client: client.clone(),
+        metrics: credential_metrics,
+        results: results.clone(),
+    };
+    let credentials = tokio::spawn(credentials::serve(listener, needs, stop.clone()));
+    let ended = lead((config, client, results), &health, &metrics, &stop).await;
     credentials.abort();
     server.abort();
     ended
@@ -114,8 +116,7 @@ async fn client() -> Result<Client, RunError> {
 }
 
 async fn lead(
-    config: Config,
-    client: Client,
+    (config, client, results): (Config, Client, Results),
     health: &Health,
     metrics: &Metrics,
     stop: &CancellationToken,
@@ -128,7 +129,8 @@ async fn lead(
     }
     tracing::info!(lease = LEASE, %pod, "leading");
     metrics.set_leading(true);
-    let ended = act(&mut leader, Context::new(config, client), metrics, stop).await;
+    let context = Context::new(config, client, results);
+    let ended = act(&mut leader, context, metrics, stop).await;
     health.set_not_ready();
     metrics.set_leading(false);
     if !matches!(ended, Err(RunError::LeaseLost)) {

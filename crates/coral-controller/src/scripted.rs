@@ -10,6 +10,7 @@ use tower_test::mock::{Handle, SendResponse};
 
 use crate::Config;
 use crate::context::Context;
+use crate::results::Results;
 
 /// The server's end of a client.
 pub(crate) struct Server(Handle<Request<Body>, Response<Body>>);
@@ -77,7 +78,7 @@ pub(crate) fn context() -> (Context, Server) {
         max_builds: 0,
         max_builds_per_namespace: 0,
     };
-    (Context::new(config, client), server)
+    (Context::new(config, client, Results::default()), server)
 }
 
 /// The writes that a served client made: path without query, and body.

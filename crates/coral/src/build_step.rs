@@ -65,9 +65,30 @@ pub(crate) async fn run(
     if !is_noted && let Err(error) = pod.write_termination_message(&message) {
         terminal.line(&format!("warning: {}", chain(&error)));
     }
+    if let (StepCommand::Push, Ok(message)) = (arguments.step, &done) {
+        tell(&pod, message).await;
+    }
     match done {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(text) => Err(Failure::stopped(failure_text(&text))),
+    }
+}
+
+/// Tells the controller what `push` came to. It reads the termination message later in any case.
+async fn tell(pod: &Pod, message: &str) {
+    let controller = Controller::of(pod, Step::Push);
+    let told = match &controller {
+        Ok(controller) => controller.tell(message).await,
+        Err(error) => {
+            tracing::debug!(error = chain(error), "the result is not told");
+            return;
+        }
+    };
+    if let Err(error) = told {
+        tracing::debug!(
+            error = chain(&error),
+            "the result is not told; the pod has it"
+        );
     }
 }
 

@@ -15,6 +15,10 @@ pub const TOKEN_SECONDS: i64 = 600;
 /// Path at the controller that a credential is asked for at, by POST. The token is sent as
 /// `Authorization: Bearer`.
 pub const CREDENTIALS_PATH: &str = "/v1/credentials";
+/// Path at the controller that `push` tells its result at, by POST, with the token as for a credential.
+/// The body is its termination message, a [`PushReport`](super::PushReport); the answer with a status of
+/// success is empty. The controller reads the message from the pod if it was not told.
+pub const RESULTS_PATH: &str = "/v1/results";
 
 /// Body of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! What the steps report: a termination message each, and the record that `fetch` leaves for `push`.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 /// Bytes that Kubernetes keeps of a termination message.
@@ -15,6 +17,9 @@ pub struct FetchReport {
     pub commit: Option<String>,
     /// Bytes of the files that were written.
     pub bytes: u64,
+    /// How long the step took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<u64>,
 }
 
 impl FetchReport {
@@ -49,6 +54,9 @@ pub struct PushReport {
     pub outputs: Vec<PushedOutput>,
     /// What was sent to the internal registry.
     pub bytes: PushedBytes,
+    /// How long the step took, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<u64>,
 }
 
 /// One reference of the output.
@@ -115,6 +123,11 @@ impl PushReport {
     }
 }
 
+/// How long it is since then.
+pub(crate) fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 fn json(report: &impl Serialize) -> String {
     serde_json::to_string(report).expect("text and numbers have a form in JSON")
 }
@@ -150,6 +163,7 @@ mod tests {
             digest: format!("sha256:{}", "0".repeat(64)),
             outputs: (0..outputs).map(output).collect(),
             bytes: PushedBytes::default(),
+            milliseconds: Some(u64::MAX),
         }
     }
 

@@ -11,25 +11,33 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use coral_build::contract::{
     BuildContainer, CREDENTIALS_PATH, CredentialAnswer, CredentialRefusal, CredentialRequest,
+    MAX_TERMINATION_MESSAGE, PushReport, RESULTS_PATH, Step,
 };
 use coral_rt::Peer;
 use coral_token::Claims;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use super::decide::{Denied, Granted, LIFE, decide};
+use super::identity::Identity;
 use super::limits::Limits;
 use super::material::Material;
 use super::metrics::{Answered, CredentialMetrics};
 use super::observe::{Observer, Problem};
+use crate::results::Results;
 
 /// Largest body of a request, in bytes.
 const MOST_BODY: usize = 4096;
+const _: () = assert!(MOST_BODY >= MAX_TERMINATION_MESSAGE);
 /// Longest token of a ServiceAccount, in bytes.
 const MOST_TOKEN: usize = 16 * 1024;
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What is said of a body of another form.
+const CREDENTIAL_FORM: &str = "expected the JSON {\"step\": \"fetch\"} or {\"step\": \"push\"}";
+const RESULT_FORM: &str = "expected the report of the step push as JSON";
 /// The client of a request that came without the extension.
 const UNKNOWN_PEER: Peer = Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
@@ -39,6 +47,7 @@ pub(super) struct Endpoint {
     material: Material,
     metrics: CredentialMetrics,
     limits: Limits,
+    results: Results,
 }
 
 impl Endpoint {
@@ -46,12 +55,14 @@ impl Endpoint {
         client: kube::Client,
         material: Material,
         metrics: CredentialMetrics,
+        results: Results,
     ) -> Self {
         Self {
             observer: Observer::new(client),
             material,
             metrics,
             limits: Limits::default(),
+            results,
         }
     }
 }
@@ -60,6 +71,7 @@ impl Endpoint {
 pub(super) fn router(endpoint: Endpoint) -> Router {
     Router::new()
         .route(CREDENTIALS_PATH, post(exchange))
+        .route(RESULTS_PATH, post(take_in))
         .with_state(Arc::new(endpoint))
 }
 
@@ -85,12 +97,7 @@ async fn exchange(
     body: Body,
 ) -> Response {
     let peer = peer.map_or(UNKNOWN_PEER, |Extension(peer)| peer);
-    let answering = endpoint.answer(peer, &headers, body);
-    let answer = match tokio::time::timeout(PATIENCE, answering).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Failure::Unavailable("the API server takes too long")),
-    };
-    match answer {
+    match in_time(Box::pin(endpoint.answer(peer, &headers, body))).await {
         Ok(body) => {
             endpoint.metrics.answered(Answered::Granted);
             Json(body).into_response()
@@ -102,6 +109,25 @@ async fn exchange(
     }
 }
 
+/// Takes the result of a push: only from a pod that could get the credential of that step now.
+async fn take_in(
+    State(endpoint): State<Arc<Endpoint>>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let peer = peer.map_or(UNKNOWN_PEER, |Extension(peer)| peer);
+    match in_time(Box::pin(endpoint.take_in(peer, &headers, body))).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn in_time<T>(answering: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(PATIENCE, answering).await;
+    answer.unwrap_or(Err(Failure::Unavailable("the API server takes too long")))
+}
+
 impl Endpoint {
     async fn answer(
         &self,
@@ -109,29 +135,54 @@ impl Endpoint {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<CredentialAnswer, Failure> {
-        if let Some(wait) = self.limits.wait(peer.0, Instant::now()) {
-            return Err(Failure::Limited(wait));
+        self.admit(peer)?;
+        let token = bearer(headers)?;
+        let request: CredentialRequest = request(body, CREDENTIAL_FORM).await?;
+        let (granted, identity) = self.grant(token, request.step).await?;
+        self.sign(&granted, &pod(&identity))
+    }
+
+    async fn take_in(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<(), Failure> {
+        self.admit(peer)?;
+        if !self.results.leads() {
+            return Err(Failure::Unavailable("this controller does not lead"));
         }
         let token = bearer(headers)?;
-        let request = request(body).await?;
+        let report: PushReport = request(body, RESULT_FORM).await?;
+        let (granted, identity) = self.grant(token, Step::Push).await?;
+        let (subject, pod) = (&granted.subject, pod(&identity));
+        tracing::info!(%subject, pod, "result of a build taken");
+        self.results
+            .take_in(&identity.uid, report, Timestamp::now());
+        Ok(())
+    }
+
+    /// Whether the client may ask now.
+    fn admit(&self, peer: Peer) -> Result<(), Failure> {
+        let wait = self.limits.wait(peer.0, Instant::now());
+        wait.map_or(Ok(()), |wait| Err(Failure::Limited(wait)))
+    }
+
+    /// What the pod of this token may have for a step, and which pod it is.
+    async fn grant(&self, token: &str, step: Step) -> Result<(Granted, Identity), Failure> {
         let _turn = self
             .limits
             .turn()
             .await
             .ok_or(Failure::Unavailable("too many pods ask at once"))?;
         let identity = self.observer.identify(token).await.map_err(unanswered)?;
-        let pod = format!("{}/{}", identity.namespace, identity.pod);
-        let seen = self.observer.look(identity, request.step).await;
+        let pod = pod(&identity);
+        let seen = self.observer.look(identity, step).await;
         let seen = seen.map_err(|error| unanswered(error.into()))?;
         let granted = decide(&seen).map_err(|denied| {
-            let step = request.step.name();
+            let step = step.name();
             match &denied {
                 Denied::Early(_) => tracing::debug!(%pod, step, %denied, "no credential yet"),
                 denied => tracing::warn!(%pod, step, %denied, "credential refused"),
             }
             Failure::Denied(denied)
         })?;
-        self.sign(&granted, &pod)
+        Ok((granted, seen.identity))
     }
 
     fn sign(&self, granted: &Granted, pod: &str) -> Result<CredentialAnswer, Failure> {
@@ -179,13 +230,16 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
         .ok_or(Failure::Denied(Denied::Unauthenticated))
 }
 
-async fn request(body: Body) -> Result<CredentialRequest, Failure> {
+/// A pod's name for the log.
+fn pod(identity: &Identity) -> String {
+    format!("{}/{}", identity.namespace, identity.pod)
+}
+
+async fn request<T: DeserializeOwned>(body: Body, form: &'static str) -> Result<T, Failure> {
     let bytes = axum::body::to_bytes(body, MOST_BODY)
         .await
         .map_err(|_| Failure::TooLarge)?;
-    serde_json::from_slice(&bytes).map_err(|_| {
-        Failure::Malformed("expected the JSON {\"step\": \"fetch\"} or {\"step\": \"push\"}")
-    })
+    serde_json::from_slice(&bytes).map_err(|_| Failure::Malformed(form))
 }
 
 /// The API server's own words are for the log: the pod gets none of them.

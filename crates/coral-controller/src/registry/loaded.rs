@@ -11,7 +11,10 @@ use super::question;
 use crate::ObjectKey;
 use crate::backoff::Growth;
 
-/// Between questions to one Registry that has not loaded the list yet.
+/// Questions in a row that follow each other after the first pause: a build that waits for its image to
+/// become public waits for the answer.
+const QUICK: u32 = 20;
+/// Between further questions to one Registry that has not loaded the list yet.
 const GROWTH: Growth = Growth {
     first: Duration::from_millis(300),
     longest: Duration::from_secs(10),
@@ -62,7 +65,7 @@ impl Answer for Loaded {
         } else {
             self.questions.saturating_add(1)
         };
-        GROWTH.after(self.questions.max(1))
+        GROWTH.after(self.questions.saturating_sub(QUICK).max(1))
     }
 }
 
@@ -71,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_wait_longer_until_the_wanted_generation_is_loaded_and_its_last_word_stays() {
+    fn questions_follow_each_other_quickly_then_slowly_until_the_wanted_generation_is_loaded() {
         let mut loaded = Loaded::default();
         let mut hear = |generation| {
             loaded.take_in(Said {
@@ -79,6 +82,8 @@ mod tests {
                 generation,
             })
         };
+        let quick = [(); QUICK as usize].map(|()| hear(Some(1)));
+        assert_eq!(quick, [Duration::from_millis(300); QUICK as usize]);
         let waits = [Some(1), None, None, Some(2)].map(&mut hear);
         assert_eq!(waits, [300, 600, 1200, 300].map(Duration::from_millis));
         assert_eq!((loaded.generation, loaded.questions), (Some(2), 0));

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::changes::Changes;
 use crate::scripted::{Asked, pair, refusal};
 
 /// The answers of an API server where the build `shop` of `team-a` pushes.
@@ -69,12 +70,22 @@ fn endpoint(
     let key = SigningKey::from_pem(SigningKey::generate_pem().unwrap().as_bytes()).unwrap();
     let material = Material::default();
     material.set(key.clone());
-    let endpoint = Endpoint::new(client, material, CredentialMetrics::default());
+    let (metrics, results) = (CredentialMetrics::default(), Results::default());
+    let endpoint = Endpoint::new(client, material, metrics, results);
     (router(endpoint), key)
 }
 
 async fn ask(router: &Router, header: Option<&str>, body: &str) -> (StatusCode, Value) {
-    let mut request = Request::post(CREDENTIALS_PATH);
+    send(router, CREDENTIALS_PATH, header, body).await
+}
+
+async fn send(
+    router: &Router,
+    path: &str,
+    header: Option<&str>,
+    body: &str,
+) -> (StatusCode, Value) {
+    let mut request = Request::post(path);
     if let Some(header) = header {
         request = request.header(AUTHORIZATION, header);
     }
@@ -204,7 +215,12 @@ async fn without_the_signing_key_the_answer_is_to_ask_again() {
     let (client, server) = pair();
     server.serve(pushing);
     let metrics = CredentialMetrics::default();
-    let router = router(Endpoint::new(client, Material::default(), metrics));
+    let router = router(Endpoint::new(
+        client,
+        Material::default(),
+        metrics,
+        Results::default(),
+    ));
     let (status, body) = ask(&router, Some("Bearer good"), PUSH).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
 }
@@ -218,4 +234,77 @@ async fn a_client_that_asks_without_end_is_told_when_to_ask_again() {
         limited += u32::from(status == StatusCode::TOO_MANY_REQUESTS);
     }
     assert!(limited >= 20, "{limited} of 60 were limited");
+}
+
+const REPORT: &str =
+    r#"{"digest": "sha256:aa", "outputs": [], "bytes": {"pushed": 1, "mounted": 0}}"#;
+
+/// The endpoint with its results, as that of a controller that leads or does not.
+fn taking(
+    leads: bool,
+    answer: impl FnMut(&Asked) -> Option<(u16, Value)> + Send + 'static,
+) -> (Router, Results) {
+    let (client, server) = pair();
+    server.serve(answer);
+    let results = Results::default();
+    if leads {
+        results.lead(&Changes::default());
+    }
+    let metrics = CredentialMetrics::default();
+    let endpoint = Endpoint::new(client, Material::default(), metrics, results.clone());
+    (router(endpoint), results)
+}
+
+#[tokio::test]
+async fn the_result_of_the_push_that_runs_is_taken_under_the_uid_of_its_pod() {
+    let (router, results) = taking(true, pushing);
+    let (status, body) = send(&router, RESULTS_PATH, Some("Bearer good"), REPORT).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
+    assert_eq!(results.of("pod").unwrap().report.digest, "sha256:aa");
+}
+
+#[tokio::test]
+async fn a_result_is_refused_as_a_credential_is_and_where_none_is_read() {
+    let large = format!("{{\"digest\": \"{}\"}}", "x".repeat(5000));
+    for (header, body, status, said) in [
+        (None, REPORT, 401, "ServiceAccount token"),
+        (Some("Bearer bad"), REPORT, 401, "ServiceAccount token"),
+        (
+            Some("Bearer good"),
+            PUSH,
+            400,
+            "the report of the step push",
+        ),
+        (Some("Bearer good"), large.as_str(), 413, "larger than"),
+    ] {
+        let (router, results) = taking(true, pushing);
+        let (answered, answer) = send(&router, RESULTS_PATH, header, body).await;
+        assert_eq!(answered.as_u16(), status, "{answer}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains(said), "{message}");
+        assert_eq!(results.of("pod"), None);
+    }
+    let ends = |field: &'static str, value: Value| {
+        taking(true, move |asked| {
+            let (code, mut object) = pushing(asked)?;
+            let is_build = asked.uri.contains("/imagebuilds/");
+            if is_build {
+                *object.pointer_mut(field).unwrap() = value.clone();
+            }
+            Some((code, object))
+        })
+    };
+    for (field, value, said) in [
+        ("/status/run", json!("another"), "another run"),
+        ("/metadata/uid", json!("another"), "not that of a build"),
+    ] {
+        let (router, results) = ends(field, value);
+        let (status, body) = send(&router, RESULTS_PATH, Some("Bearer good"), REPORT).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
+        assert!(body.to_string().contains(said), "{body}");
+        assert_eq!(results.of("pod"), None);
+    }
+    let (router, _) = taking(false, |_| panic!("the API server is not asked"));
+    let (status, body) = send(&router, RESULTS_PATH, Some("Bearer good"), REPORT).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
 }

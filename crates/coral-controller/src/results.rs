@@ -1,0 +1,130 @@
+//! Results that builds told themselves.
+//!
+//! The step `push` of a build tells its result where it gets its credential, up to a second before the
+//! node says that its container has ended. Every controller answers, and the one that leads keeps what
+//! it was told: it is lost with the process, and the pod's termination message says the same.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coral_build::contract::PushReport;
+use jiff::Timestamp;
+
+use crate::changes::{Changes, Topic};
+
+/// How long a result is kept: the node says the same within seconds.
+const KEPT: Duration = Duration::from_mins(5);
+/// Results that are kept, each of 4 KiB at most.
+const MOST: usize = 2000;
+
+/// A result, and when it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) report: PushReport,
+    pub(crate) at: Timestamp,
+}
+
+/// The results by the uid of the pod that told them. Cheap to clone; all clones share one state.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Results(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_pod: BTreeMap<String, Arc<Told>>,
+    /// Who hears of them, once this controller leads.
+    changes: Option<Changes>,
+}
+
+impl Results {
+    /// From now on results are taken, since this controller leads.
+    pub(crate) fn lead(&self, changes: &Changes) {
+        self.lock().changes = Some(changes.clone());
+    }
+
+    /// Whether this controller leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.lock().changes.is_some()
+    }
+
+    /// Takes the result of a pod. Nothing is kept where nothing reads it, or beyond the bound.
+    pub(crate) fn take_in(&self, pod: &str, report: PushReport, now: Timestamp) {
+        let mut kept = self.lock();
+        kept.by_pod.retain(|_, told| is_fresh(told, now));
+        let Some(changes) = kept.changes.clone() else {
+            return;
+        };
+        if kept.by_pod.len() < MOST {
+            let told = Told { report, at: now };
+            kept.by_pod.insert(pod.to_owned(), Arc::new(told));
+            drop(kept);
+            changes.notify(Topic::BuildWorkloads);
+        }
+    }
+
+    /// What the pod of this uid told.
+    pub(crate) fn of(&self, pod: &str) -> Option<Arc<Told>> {
+        self.lock().by_pod.get(pod).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Every change is made by single assignments: a panic leaves no half state.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that is of the future was told before the clock was set back.
+fn is_fresh(told: &Told, now: Timestamp) -> bool {
+    let age = now.duration_since(told.at);
+    !age.is_negative() && age.unsigned_abs() < KEPT
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_build::contract::PushedBytes;
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn report(digest: &str) -> PushReport {
+        PushReport {
+            digest: digest.to_owned(),
+            outputs: Vec::new(),
+            bytes: PushedBytes::default(),
+            milliseconds: None,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_result_wakes_the_part_of_builds_and_is_kept_for_minutes() {
+        let (results, changes) = (Results::default(), Changes::default());
+        results.lead(&changes);
+        let mut woken = changes.subscribe(&[Topic::BuildWorkloads]);
+        results.take_in("a", report("one"), at(0));
+        assert_eq!(woken.changed().now_or_never(), Some(()));
+        assert_eq!(results.of("a").unwrap().report, report("one"));
+        assert_eq!(results.of("b"), None);
+        results.take_in("b", report("two"), at(299));
+        assert!(results.of("a").is_some());
+        results.take_in("b", report("two"), at(300));
+        assert_eq!(results.of("a"), None);
+        assert!(results.of("b").is_some());
+    }
+
+    #[test]
+    fn nothing_is_kept_by_a_controller_that_does_not_lead_or_beyond_the_bound() {
+        let results = Results::default();
+        results.take_in("a", report("one"), at(0));
+        assert!(!results.leads() && results.of("a").is_none());
+        results.lead(&Changes::default());
+        for pod in 0..MOST {
+            results.take_in(&pod.to_string(), report("one"), at(0));
+        }
+        results.take_in("one more", report("one"), at(0));
+        assert!(results.of("0").is_some() && results.of("one more").is_none());
+    }
+}
