@@ -69,6 +69,11 @@ impl GitServer {
         format!("http://{}/app.git", self.host)
     }
 
+    /// The folder of the bare repository `app.git`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Commits files (path and content) to `main`; returns the commit.
     ///
     /// # Panics

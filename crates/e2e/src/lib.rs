@@ -26,6 +26,7 @@ mod process;
 mod registry;
 mod run;
 mod secrets;
+mod ssh_server;
 mod up;
 mod wait;
 
@@ -45,6 +46,7 @@ pub use process::Process;
 pub use registry::{Kind, RegistryServer, User};
 pub use run::{Finished, run, scratch};
 pub use secrets::{password, passwords_in, secret};
+pub use ssh_server::SshServer;
 pub use up::{Up, mirror_yaml, write_yaml};
 pub use wait::{until, until_every};
 

@@ -5,8 +5,12 @@
 
 #[path = "cluster_builds/command.rs"]
 mod command;
+#[path = "cluster_builds/restricted.rs"]
+mod restricted;
 #[path = "cluster_builds/secrets.rs"]
 mod secrets;
+#[path = "cluster_builds/ssh.rs"]
+mod ssh;
 
 use e2e::cluster::{Builds, Cluster, PUBLISHER, Reader, example, page, pose};
 use e2e::{GitServer, User, until};
@@ -184,8 +188,9 @@ fn the_example_of_a_script_builds_what_a_deployment_runs() {
         .replace("name: local}", "name: reg}")
         .replace("team-a/", &format!("{}/", builds.namespace()));
     builds.apply(&example);
-    builds.succeeded("site");
+    let status = builds.succeeded("site");
     builds.deploy("site", "");
+    an_image_places_what_was_built(&builds, status["digest"].as_str().unwrap());
     let page = ["-n", builds.namespace(), "exec", "deployment/site", "--"];
     let get = [
         "/bin/busybox",
@@ -199,6 +204,17 @@ fn the_example_of_a_script_builds_what_a_deployment_runs() {
     until("the page", e2e::cluster::PATIENCE, || {
         page().contains("built by a script").then_some(())
     });
+}
+
+fn an_image_places_what_was_built(builds: &Builds<'_>, digest: &str) {
+    let reference = builds.reference("site");
+    let (repository, _) = reference.rsplit_once(':').unwrap();
+    builds.apply(&format!(
+        "apiVersion: stvz.io/v1\nkind: Image\nmetadata: {{name: site}}\nspec:\n  repositories:\n    \
+         - {{name: \"{repository}\", digests: [\"{digest}\"]}}\n"
+    ));
+    let (cluster, namespace) = (builds.cluster, builds.namespace());
+    cluster.wait_for_ready(namespace, "images.stvz.io", "site");
 }
 
 #[test]

@@ -70,22 +70,21 @@ fn steps(status: &Value) -> Duration {
     Duration::from_secs_f64(took.iter().sum())
 }
 
-/// `2s`, `2m5s` or `1h2m`, as the status has it.
+/// `0.4s`, `2m5s` or `1h2m`, as the status has it.
 fn seconds(value: &Value) -> f64 {
-    let (mut whole, mut number) = (0.0, 0.0);
+    let (mut whole, mut number) = (0.0, String::new());
     for letter in value.as_str().unwrap_or_default().chars() {
-        match (letter.to_digit(10), letter) {
-            (Some(digit), _) => number = number * 10.0 + f64::from(digit),
-            (None, unit) => {
-                let scale = match unit {
-                    'h' => 3600.0,
-                    'm' => 60.0,
-                    _ => 1.0,
-                };
-                whole += number * scale;
-                number = 0.0;
+        let scale = match letter {
+            'h' => 3600.0,
+            'm' => 60.0,
+            's' => 1.0,
+            _ => {
+                number.push(letter);
+                continue;
             }
-        }
+        };
+        whole += number.parse::<f64>().expect("a number before its unit") * scale;
+        number.clear();
     }
     whole
 }
@@ -226,7 +225,8 @@ fn section(machine: &str, figures: &[Figure]) -> String {
          | work | runs | median | worst |\n|---|---|---|---|\n{}\n\n\
          A build is timed from the start of `kubectl apply` until its status says that it has \
          succeeded; its script writes an OCI layout with a layer of one megabyte. The time of the \
-         three steps is that of the status, in whole seconds as Kubernetes tells it. The builder's \
+         three steps is that of the status: `fetch` and `push` as they measured it, `build` in whole \
+         seconds as Kubernetes tells it. The builder's \
          container alone has the same source, node and user namespace, and nothing is pushed. The changed \
          layer is the last of a Dockerfile with a cache on a volume, 4 MB of random bytes.\n",
         table::Part::Build.heading(),

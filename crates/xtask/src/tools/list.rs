@@ -70,6 +70,8 @@ pub(crate) const DEBIAN: &[(&str, &str)] = &[
     // What the cluster's runc is built with.
     ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("nftables", "nft"),
+    // Its service is not used: tests start the program themselves.
+    ("openssh-server", "/usr/sbin/sshd"),
     ("openssl", "openssl"),
     ("pkg-config", "pkg-config"),
     // What the pictures of the documentation are written with.
