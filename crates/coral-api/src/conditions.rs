@@ -19,6 +19,8 @@ pub mod kind {
     pub const PRUNE_PAUSED: &str = "PrunePaused";
     /// Whether a registry has room for what is pushed.
     pub const STORAGE_AVAILABLE: &str = "StorageAvailable";
+    /// Whether a build waits for its turn, and since when.
+    pub const QUEUED: &str = "Queued";
     /// Whether every Ready node takes part in a lock's routes.
     pub const LOCK_COMPLETE: &str = "LockComplete";
 }

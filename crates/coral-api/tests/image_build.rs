@@ -176,6 +176,28 @@ fn a_change_of_what_a_run_is_made_of_is_another_run_and_no_other_change_is() {
 }
 
 #[test]
+fn a_user_of_a_build_is_not_root_and_needs_a_container_that_is_not_either() {
+    for (build, said) in [
+        (json!({"image": "b:1", "runAsUser": 65535}), ""),
+        (
+            json!({"image": "b:1", "runAsUser": 0}),
+            "must be 1 to 65535",
+        ),
+        (
+            json!({"image": "b:1", "runAsUser": 65536}),
+            "must be 1 to 65535",
+        ),
+        (json!({"runAsUser": 1000}), "has runAsUser without image"),
+    ] {
+        let mut spec = spec(&[]);
+        spec["build"] = build.clone();
+        let found = problems(&spec).join("; ");
+        assert_eq!(found.is_empty(), said.is_empty(), "{build}: {found}");
+        assert!(found.contains(said), "{build}: {found}");
+    }
+}
+
+#[test]
 fn values_of_a_newer_version_are_no_reason_to_lose_the_object() {
     let mut newer = spec(&[]);
     newer["output"]["visibility"] = json!("Namespace");

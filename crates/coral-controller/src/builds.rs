@@ -36,9 +36,10 @@ use crate::changes::Topic;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
+pub(crate) use decide::is_queued;
 use decide::{Action, Plan, decide, has_ended, is_settled, troubled};
 pub(crate) use names::is_like_a_host;
-use namespaces::BuildNamespaces;
+use namespaces::{BuildNamespaces, Workload};
 pub(crate) use observe::takes;
 pub(crate) use queue::Bounds;
 use queue::{Full, Places, Queue};
@@ -48,6 +49,16 @@ const GROWTH: Growth = Growth {
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
+
+/// What one build's turn has from its pass.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    /// What there is in its namespace; `None` while that is not watched.
+    workload: Option<&'a Workload>,
+    /// Why it may not begin.
+    full: Option<Full>,
+    now: Timestamp,
+}
 
 /// Runs builds.
 pub(crate) struct BuildsPart {
@@ -79,14 +90,13 @@ impl BuildsPart {
         &self,
         key: &ObjectKey,
         build: &Arc<ImageBuild>,
-        full: Option<Full>,
-        now: Timestamp,
+        turn: Turn<'_>,
     ) -> Result<Plan, ApiError> {
-        let seen = match self.observe(build, full, now).await {
+        let seen = match self.observe(build, turn).await {
             Ok(seen) => seen,
             // No answer says nothing about the build.
             Err(error) if !error.is_forbidden() => return Err(error),
-            Err(error) => return Err(self.refused(key, build, error, now).await),
+            Err(error) => return Err(self.refused(key, build, error, turn.now).await),
         };
         let plan = decide(&seen);
         let has_come_to_an_end = plan.status.phase.is_some_and(BuildPhase::is_final);
@@ -99,7 +109,7 @@ impl BuildsPart {
                     tracing::warn!(build = %key, %error, "an old Job of a build stays");
                 }
                 Err(error) if has_ended(build) => return Err(error),
-                Err(error) => return Err(self.refused(key, build, error, now).await),
+                Err(error) => return Err(self.refused(key, build, error, turn.now).await),
             }
         }
         self.publish(key, build, &plan.status).await?;
@@ -215,24 +225,34 @@ impl BuildsPart {
         &mut self,
         key: &ObjectKey,
         build: &Arc<ImageBuild>,
+        workload: Option<&Workload>,
         places: &mut Places,
         now: Timestamp,
     ) -> Option<Timestamp> {
         let generation = build.metadata.generation;
         let is_changed = self.failed.get(key).is_some_and(|it| *it != generation);
+        let full = places.full(key);
+        let turn = Turn {
+            workload,
+            full,
+            now,
+        };
         if !is_changed && !self.backoff.may_try(key, now) {
+            // It is before those that are looked at next all the same.
+            if let Some(full) = full.filter(|_| is_queued(build.status.as_ref())) {
+                places.waits(key, full);
+            }
             return None;
         }
-        let full = places.full(key);
-        match self.keep(key, build, full, now).await {
+        match self.keep(key, build, turn).await {
             Ok(plan) => {
                 self.backoff.succeeded(key);
                 self.failed.remove(key);
                 if plan.begins() {
                     self.queue.has_made(key, build);
                     places.begins(key);
-                } else if plan.is_queued() {
-                    places.waits(key);
+                } else if let Some(full) = full.filter(|_| is_queued(Some(&plan.status))) {
+                    places.waits(key, full);
                 }
                 plan.next
             }
@@ -269,19 +289,22 @@ impl Part for BuildsPart {
         let open: BTreeMap<ObjectKey, Arc<ImageBuild>> = open.collect();
         let namespaces: BTreeSet<String> = open.keys().map(|key| key.namespace.clone()).collect();
         let (client, changes) = (&self.context.client, &self.context.changes);
-        self.namespaces.follow(client, changes, &namespaces);
+        self.namespaces.follow(client, changes, &namespaces, now);
+        let workloads = self.namespaces.look();
         self.backoff.retain(|key| open.contains_key(key));
         self.failed.retain(|key, _| open.contains_key(key));
         let order = self.queue.order(&open, now);
-        let mut places = self
-            .queue
-            .places(&open, self.context.config.builds_at_once());
+        let left = queue::left_behind(&workloads, &builds);
+        let bounds = self.context.config.builds_at_once();
+        let mut places = self.queue.places(&open, &left, bounds, now);
         let mut next = None;
         for key in &order {
-            let turn = self.turn(key, &open[key], &mut places, now).await;
-            next = next.into_iter().chain(turn).min();
+            let workload = workloads.get(&key.namespace);
+            let turn = self.turn(key, &open[key], workload, &mut places, now);
+            next = next.into_iter().chain(turn.await).min();
         }
-        let next = next.into_iter().chain(self.backoff.next()).min();
+        let others = [places.next(), self.backoff.next()];
+        let next = next.into_iter().chain(others.into_iter().flatten()).min();
         Ok(Wake::at(next))
     }
 }

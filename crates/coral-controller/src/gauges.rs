@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::ObjectKey;
+use crate::builds::is_queued;
 use crate::changes::Topic;
 use crate::context::Context;
 use crate::metrics::Metrics;
@@ -35,6 +36,8 @@ pub(crate) struct Gauges {
     pub(crate) omitted: usize,
     /// How many builds are in each phase. One without a status is Pending.
     pub(crate) builds: BTreeMap<BuildPhase, usize>,
+    /// How many of them wait until another one has ended.
+    pub(crate) builds_queued: usize,
 }
 
 /// What the gauges of a mirror show.
@@ -98,6 +101,10 @@ pub(crate) fn decide(
             })
             .collect(),
         builds: phases(builds),
+        builds_queued: builds
+            .values()
+            .filter(|build| is_queued(build.status.as_ref()))
+            .count(),
         nodes_behind: nodes.values().filter(|node| is_behind(node)).count(),
     }
 }
@@ -307,8 +314,12 @@ pub(crate) mod tests {
                 "spec": {"source": {"stream": {}}, "output": output}, "status": status});
             serde_json::from_value(object).unwrap()
         };
+        let mut queued = condition("False");
+        queued["reason"] = json!("Queued");
+        let queued = json!({"phase": "Pending", "conditions": [queued]});
         vec![
             build("new", &json!(null)),
+            build("waits", &queued),
             build("b1", &json!({"phase": "Building"})),
             build("b2", &json!({"phase": "Building"})),
         ]
@@ -352,7 +363,8 @@ pub(crate) mod tests {
             r#"coral_registry_ready{namespace="a",registry="reg"} 1"#,
             "coral_nodes_behind 3",
             r#"coral_builds{phase="Building"} 2"#,
-            r#"coral_builds{phase="Pending"} 1"#,
+            r#"coral_builds{phase="Pending"} 2"#,
+            "coral_builds_queued 1",
             r#"coral_builds{phase="Failed"} 0"#,
         ] {
             assert!(shown.contains(line), "{line} is not in {shown}");

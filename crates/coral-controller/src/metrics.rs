@@ -121,6 +121,7 @@ pub(crate) struct Metrics {
     nodes_behind: Gauge,
     omitted: Gauge,
     builds: Family<PhaseLabels, Gauge>,
+    builds_queued: Gauge,
     build_durations: Family<StepLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -147,6 +148,7 @@ impl Default for Metrics {
             nodes_behind: Gauge::default(),
             omitted: Gauge::default(),
             builds: Family::default(),
+            builds_queued: Gauge::default(),
             build_durations: Family::new_with_constructor(steps),
         }
     }
@@ -233,6 +235,11 @@ impl Metrics {
             self.builds.clone(),
         );
         registry.register(
+            "coral_builds_queued",
+            "ImageBuilds that wait until another one has ended",
+            self.builds_queued.clone(),
+        );
+        registry.register(
             "coral_build_step_duration_seconds",
             "How long the steps of builds took: fetch, build, push",
             self.build_durations.clone(),
@@ -302,6 +309,8 @@ impl Metrics {
             let gauge = self.builds.get_or_create(&labels);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        let queued = i64::try_from(now.builds_queued).unwrap_or(i64::MAX);
+        self.builds_queued.set(queued);
         let behind = i64::try_from(now.nodes_behind).unwrap_or(i64::MAX);
         self.nodes_behind.set(behind);
         let omitted = i64::try_from(now.omitted).unwrap_or(i64::MAX);

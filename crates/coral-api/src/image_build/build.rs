@@ -13,6 +13,8 @@ use crate::nullable;
 /// `$CORAL_OUTPUT` and exits with 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.runAsUser) || has(self.image)")
+    .message("has runAsUser without image: the offered builder runs as root, so name a container that does not need to"))]
 pub struct BuildStep {
     /// The container's image: the builder that the controller offers (`--builder-image`) if not
     /// given.
@@ -89,6 +91,13 @@ pub struct BuildStep {
     )]
     #[schemars(extend("nullable" = true))]
     pub host_users: bool,
+    /// The user, 1 to 65535, that all three steps of the run are, without any capability: what the
+    /// Pod Security level `restricted` wants. For containers that build without root, so `image` has
+    /// to be given. If not given, the container is the user of its image; in a namespace that
+    /// enforces `restricted` it is 65532.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
+    pub run_as_user: Option<u32>,
 }
 
 /// An environment variable.

@@ -28,7 +28,8 @@ pub struct BuildOutput {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tags: Vec<String>,
-    /// Who may pull it: `Cluster` if not given.
+    /// Who may pull it: `Cluster` if not given. A name that pods may pull once stays so, also when a
+    /// build fails, is changed or is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visibility: Option<BuildVisibility>,
     /// Registries outside that it is pushed to afterwards, at most 10.

@@ -24,6 +24,9 @@ const DEFAULT_SOURCE: u64 = 2 << 30;
 const DEFAULT_OUTPUT: u64 = 10 << 30;
 /// The least that a source or output is limited to.
 const MIN_LIMIT: u64 = 1 << 20;
+/// Users that a container may be. Those above are not in a user namespace of a pod.
+const MIN_USER: u32 = 1;
+const MAX_USER: u32 = 65535;
 const DEFAULT_HISTORY: u32 = 3;
 const MAX_HISTORY: u32 = 100;
 /// Bytes of SHA-256 in the key of a run.
@@ -238,6 +241,19 @@ fn step(problems: &mut Problems, step: Option<&BuildStep>) {
     let Some(step) = step else { return };
     if let Some(image) = &step.image {
         let _ = problems.check("spec.build.image", ImageRef::parse(image));
+    }
+    if let Some(user) = step.run_as_user {
+        if step.image.is_none() {
+            let message = "has runAsUser without image: the offered builder runs as root, so name a \
+                           container that does not need to";
+            problems.add("spec.build", message);
+        }
+        if !(MIN_USER..=MAX_USER).contains(&user) {
+            problems.add(
+                "spec.build.runAsUser",
+                format_args!("is {user}, must be 1 to 65535"),
+            );
+        }
     }
     if let Some(class) = &step.runtime_class_name {
         object_name(problems, "spec.build.runtimeClassName", class);

@@ -40,7 +40,7 @@ pub struct ImageBuildStatus {
     /// What the step `push` sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<BuildBytes>,
-    /// How long the steps took, in whole seconds.
+    /// How long the steps took: `build` in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durations: Option<BuildDurations>,
     /// When the Job of the run was made.
@@ -53,7 +53,8 @@ pub struct ImageBuildStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
-    /// The state in conditions: `Ready` is true once everything is pushed.
+    /// The state in conditions: `Ready` is true once everything is pushed. `Queued` is there while the
+    /// run waits for its turn, and says since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -174,7 +175,7 @@ pub struct BuildBytes {
     pub mounted: Option<i64>,
 }
 
-/// How long the steps of a run took: `3s`, `2m5s`.
+/// How long the steps of a run took: `0.4s`, `12s`, `2m5s`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BuildDurations {

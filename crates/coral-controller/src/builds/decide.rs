@@ -2,17 +2,16 @@
 
 mod history;
 mod obstacle;
+mod publish;
+mod running;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use coral_api::Problem;
-use coral_api::conditions::{self, Saying, Truth, cut, kind};
-use coral_api::image_build::{
-    BuildPhase, BuildSettings, BuildVisibility, ImageBuild, ImageBuildStatus,
-};
-use coral_api::metadata::time;
+use coral_api::conditions::kind;
+use coral_api::image_build::{BuildPhase, BuildSettings, ImageBuild, ImageBuildStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -20,21 +19,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use history::{delete, has_job_ended, has_job_ended_by_itself};
-use obstacle::not_granted;
+pub(super) use history::has_job_ended;
+pub(super) use status::troubled;
+
+use history::delete;
 
 use super::job::{Run, Surroundings};
 use super::names;
-use super::outcome::{self, Reports, Seen, Standing};
+use super::outcome::{Reports, Standing};
 use super::queue::Full;
 use super::reason;
 use crate::ObjectKey;
 use crate::permission::Rights;
-
-/// Bytes of `status.message`.
-const MAX_MESSAGE: usize = 2048;
-/// How long after its end a run waits for the Registry to make the image public.
-const UNTIL_PUBLIC: Duration = Duration::from_mins(1);
+use crate::results::Told;
 
 /// Everything that one decision is made from.
 #[derive(Debug, Clone)]
@@ -51,6 +48,8 @@ pub(super) struct Observed {
     pub(super) foreign: Option<Arc<Job>>,
     /// The pod of the present run.
     pub(super) pod: Option<Arc<Pod>>,
+    /// What the step `push` of that pod told of itself.
+    pub(super) told: Option<Arc<Told>>,
     /// Runs whose last step has ended well, also where the Job does not say yet that it is complete.
     pub(super) pushed: BTreeSet<String>,
     /// The node that the pod is on.
@@ -114,12 +113,13 @@ impl Plan {
         let mut actions = self.actions.iter();
         actions.any(|action| matches!(action, Action::Create(_)))
     }
+}
 
-    /// Whether the run waits until another one has ended.
-    pub(super) fn is_queued(&self) -> bool {
-        let mut conditions = self.status.conditions.iter().flatten();
-        conditions.any(|it| it.type_ == kind::READY && it.reason == reason::QUEUED)
-    }
+/// Whether a run waits until another one has ended.
+pub(crate) fn is_queued(status: Option<&ImageBuildStatus>) -> bool {
+    let conditions = status.into_iter().flat_map(|it| &it.conditions);
+    let mut conditions = conditions.flatten();
+    conditions.any(|it| it.type_ == kind::READY && it.reason == reason::QUEUED)
 }
 
 /// Whether there is nothing to do for the build: its run has ended, and its status says so of the
@@ -141,7 +141,7 @@ pub(super) fn has_ended(build: &ImageBuild) -> bool {
 }
 
 /// Whether the status says that the run that the spec asks for has a Job.
-pub(super) fn has_begun(build: &ImageBuild) -> bool {
+pub(super) fn has_job(build: &ImageBuild) -> bool {
     let status = build.status.as_ref();
     let status = status.filter(|it| it.run.as_deref() == Some(&build.spec.run_key()));
     status.is_some_and(|it| it.job.is_some())
@@ -218,38 +218,20 @@ impl Deciding<'_> {
             }
             return Some(self.with_job(&job, &settings));
         }
-        if has_begun(&self.seen.build) {
+        if has_job(&self.seen.build) {
             return self.job_is_not_there();
         }
         Some(self.without_job(&settings))
     }
 
-    /// The run has begun, and its Job is not to be seen.
-    fn job_is_not_there(&self) -> Option<Come> {
-        let status = self.status()?;
-        let (phase, reason, says) = match self.seen.rights {
-            Rights::Unknown => return None,
-            Rights::Refused => {
-                let namespace = self.seen.build.namespace().unwrap_or_default();
-                let phase = status.phase.unwrap_or(BuildPhase::Pending);
-                (phase, reason::NOT_GRANTED, not_granted(&namespace))
-            }
-            Rights::Granted => {
-                let says = "the Job of the run was deleted: change rerun to run it again";
-                (BuildPhase::Failed, reason::POD_LOST, says.to_owned())
-            }
-        };
-        Some(Come {
-            job: status.job.clone(),
-            reports: Reports {
-                source: status.source.clone(),
-                digest: status.digest.clone(),
-                outputs: status.outputs.clone(),
-                bytes: status.bytes,
-                durations: status.durations.clone(),
-            },
-            ..Come::without_job(Standing::new(phase, reason, says))
-        })
+    fn run<'a>(&'a self, settings: &'a BuildSettings, around: &'a Surroundings) -> Run<'a> {
+        Run {
+            build: &self.seen.build,
+            settings,
+            key: self.key,
+            around,
+            level: self.level(),
+        }
     }
 
     fn status(&self) -> Option<&ImageBuildStatus> {
@@ -305,12 +287,7 @@ impl Deciding<'_> {
             let says = "the controller does not know its own image yet";
             return Come::pending(reason::WAITING, says);
         };
-        let run = Run {
-            build: &seen.build,
-            settings,
-            key: self.key,
-            around,
-        };
+        let run = self.run(settings, around);
         if run.builder().is_none() {
             let says = "build.image is not given, and the installation offers no builder: name an \
                         image, or start the controller with --builder-image";
@@ -331,124 +308,6 @@ impl Deciding<'_> {
             job: Some(names::job(&seen.build.name_any(), self.key)),
             started: Some(seen.now),
             ..Come::pending(reason::RUNNING, "the Job is made")
-        }
-    }
-
-    fn with_job(&mut self, job: &Arc<Job>, settings: &BuildSettings) -> Come {
-        let seen = self.seen;
-        let at = ObjectKey::from_object(job.as_ref());
-        let created = job.metadata.creation_timestamp.as_ref().map(|it| it.0);
-        let come = |standing| Come {
-            job: Some(at.name.clone()),
-            started: created,
-            reports: seen
-                .pod
-                .as_deref()
-                .map(outcome::reports)
-                .unwrap_or_default(),
-            standing,
-        };
-        if seen.build.spec.suspend && !has_job_ended_by_itself(job) {
-            if !is_suspended(job) {
-                self.actions.push(Action::Suspend(at.clone()));
-            }
-            let says = "suspend is true: set it to false and change rerun to run it again";
-            let standing = Standing::new(BuildPhase::Cancelled, reason::CANCELLED, says);
-            return come(standing);
-        }
-        if is_suspended(job) {
-            return come(self.start(job, settings));
-        }
-        let standing = Seen {
-            job,
-            pod: seen.pod.as_deref(),
-            node: seen.node.as_deref(),
-            before: self.said_before(),
-            timeout: outcome::words(settings.timeout.as_secs()),
-            now: seen.now,
-        }
-        .standing();
-        if standing.stop {
-            self.actions.push(Action::Suspend(at.clone()));
-        }
-        let mut come = come(standing);
-        self.publish(settings, &mut come);
-        come
-    }
-
-    /// Lets a Job run whose pod is as it was asked for.
-    fn start(&mut self, job: &Arc<Job>, settings: &BuildSettings) -> Standing {
-        let seen = self.seen;
-        let wants_host = seen
-            .build
-            .spec
-            .build
-            .as_ref()
-            .is_some_and(|it| it.host_users);
-        let pod = job
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.template.spec.as_ref());
-        let host_users = pod.and_then(|pod| pod.host_users);
-        if !wants_host && host_users != Some(false) {
-            let says = "the API server has no user namespaces, so the build would run as root of its \
-                        node: allow that with build.hostUsers: true";
-            return Standing::new(BuildPhase::Failed, reason::NO_USER_NAMESPACES, says);
-        }
-        let (Some(around), Some(ca)) = (&seen.around, &seen.ca) else {
-            let says = "Coral has no certificates yet";
-            return Standing::new(BuildPhase::Pending, reason::WAITING, says);
-        };
-        let run = Run {
-            build: &seen.build,
-            settings,
-            key: self.key,
-            around,
-        };
-        self.actions.push(Action::Start {
-            job: ObjectKey::from_object(job.as_ref()),
-            config_map: Box::new(run.config_map(job, &seen.registries_conf, ca)),
-        });
-        Standing::new(BuildPhase::Pending, reason::RUNNING, "the Job begins")
-    }
-
-    /// Every pod may pull what was pushed inside, before the status says that it is there. The
-    /// Registry is told when the push is next, since it can take a minute until it has the list. It
-    /// is waited for at the end, for a bounded time: it may be down by then.
-    fn publish(&mut self, settings: &BuildSettings, come: &mut Come) {
-        let has_ended = come.standing.phase.is_final() && come.reports.digest.is_some();
-        let said = self.status().and_then(|it| it.phase);
-        let begins = come.standing.phase == BuildPhase::Pushing
-            && said != Some(BuildPhase::Pushing)
-            && self.seen.registry != RegistrySeen::NotAllowed;
-        let visibility = self.seen.build.spec.output.visibility.unwrap_or_default();
-        if !(has_ended || begins) || visibility != BuildVisibility::Cluster {
-            return;
-        }
-        let paths = settings.tags.iter().map(|it| it.path.as_str().to_owned());
-        let paths: BTreeSet<String> = paths.collect();
-        let loaded = self.seen.loaded.as_deref();
-        if loaded.is_some_and(|loaded| paths.is_subset(loaded)) {
-            return;
-        }
-        self.actions.push(Action::Publish(paths));
-        let ended = come.standing.ended.unwrap_or(self.seen.now);
-        let due = ended.checked_add(UNTIL_PUBLIC).unwrap_or(Timestamp::MAX);
-        if !has_ended {
-            return;
-        }
-        if due > self.seen.now {
-            let says = "the image is pushed; the Registry is told that every pod may pull it";
-            come.standing = Standing {
-                next: Some(due),
-                ..Standing::new(BuildPhase::Pushing, reason::PUBLISHING, says)
-            };
-        } else {
-            // The end of a run is said once: the Registry may load the list later.
-            come.standing.says.push_str(
-                ", but its Registry did not say within a minute that every pod may pull it: it is down, or \
-                 its list of public repositories is full (events say so)",
-            );
         }
     }
 
@@ -474,74 +333,6 @@ impl Deciding<'_> {
             next,
         }
     }
-
-    fn said(&self, come: &Come) -> ImageBuildStatus {
-        let seen = self.seen;
-        let generation = seen.build.metadata.generation;
-        let before = self.status();
-        let same_run = before.filter(|it| it.run.as_deref() == Some(self.key));
-        let standing = &come.standing;
-        let mut conditions = before
-            .and_then(|it| it.conditions.clone())
-            .unwrap_or_default();
-        let saying = Saying {
-            kind: kind::READY,
-            truth: Truth::from(standing.phase == BuildPhase::Succeeded),
-            reason: standing.reason,
-            message: &standing.says,
-        };
-        conditions::set(&mut conditions, &saying, generation, seen.now);
-        let started = same_run.and_then(|it| it.start_time.clone());
-        let started = started.or_else(|| come.started.map(time));
-        let completed = same_run.and_then(|it| it.completion_time.clone());
-        let ended = standing.ended.unwrap_or(seen.now);
-        let completed = completed.or_else(|| standing.phase.is_final().then(|| time(ended)));
-        let reports = come.reports.clone();
-        ImageBuildStatus {
-            observed_generation: generation,
-            phase: Some(standing.phase),
-            // A run that has not begun is none yet: what waits may still change.
-            run: (come.job.is_some() || standing.phase.is_final()).then(|| self.key.to_owned()),
-            job: come.job.clone(),
-            digest: reports.digest,
-            source: reports.source,
-            outputs: reports.outputs,
-            bytes: reports.bytes,
-            durations: reports.durations,
-            start_time: started,
-            completion_time: completed,
-            message: standing.lines.as_deref().map(|it| cut(it, MAX_MESSAGE)),
-            conditions: Some(conditions),
-        }
-    }
-}
-
-/// What the status says when a request was refused: that the run is as far as it was before.
-pub(super) fn troubled(build: &ImageBuild, says: &str, now: Timestamp) -> ImageBuildStatus {
-    let key = build.spec.run_key();
-    let before = build.status.clone().unwrap_or_default();
-    let is_of_run = before.run.as_ref() == Some(&key);
-    let mut status = if is_of_run {
-        before
-    } else {
-        ImageBuildStatus {
-            conditions: before.conditions,
-            ..ImageBuildStatus::default()
-        }
-    };
-    let generation = build.metadata.generation;
-    status.observed_generation = generation;
-    status.phase = status.phase.or(Some(BuildPhase::Pending));
-    let mut conditions = status.conditions.take().unwrap_or_default();
-    let saying = Saying {
-        kind: kind::READY,
-        truth: Truth::False,
-        reason: reason::APPLY_FAILED,
-        message: says,
-    };
-    conditions::set(&mut conditions, &saying, generation, now);
-    status.conditions = Some(conditions);
-    status
 }
 
 fn invalid(problems: &[Problem]) -> Come {

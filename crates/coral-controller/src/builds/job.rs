@@ -31,6 +31,8 @@ const JOB_SLACK: i64 = 60;
 const NODE_LOST: i64 = 60;
 /// Bytes of the folder for temporary files of Coral's own steps.
 const TMP: &str = "512Mi";
+/// The user of all steps where root is not allowed: that of Coral's other pods.
+const USER: u32 = 65532;
 /// The key of a Docker configuration in its Secret.
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
 
@@ -51,6 +53,17 @@ pub(super) struct Run<'a> {
     pub(super) settings: &'a BuildSettings,
     pub(super) key: &'a str,
     pub(super) around: &'a Surroundings,
+    /// The namespace's Pod Security level.
+    pub(super) level: PodSecurity,
+}
+
+/// Which pods a namespace takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PodSecurity {
+    /// Those that are not `restricted`, too.
+    Baseline,
+    /// Those without root and without capabilities only.
+    Restricted,
 }
 
 impl Run<'_> {
@@ -62,6 +75,13 @@ impl Run<'_> {
 
     fn step(&self) -> BuildStep {
         self.build.spec.build.clone().unwrap_or_default()
+    }
+
+    /// The user that all steps are, without any capability. None: Coral's own are root of the pod's
+    /// user namespace, and the user's container is what its image says.
+    pub(super) fn user(&self) -> Option<u32> {
+        let of_level = || (self.level == PodSecurity::Restricted).then_some(USER);
+        self.step().run_as_user.or_else(of_level)
     }
 
     /// The image that builds; none if neither the build nor the installation names one.
@@ -109,6 +129,14 @@ impl Run<'_> {
         if !step.host_users {
             pod["hostUsers"] = json!(false);
         }
+        if let Some(user) = self.user() {
+            // One user for all steps: what one writes with mode 0600 the next one can read.
+            pod["securityContext"] = json!({
+                "runAsNonRoot": true, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            });
+        }
         if !step.node_selector.is_empty() {
             pod["nodeSelector"] = json!(step.node_selector);
         }
@@ -153,13 +181,21 @@ impl Run<'_> {
         self.own_step(Step::Push, &["DAC_OVERRIDE"], &mounts)
     }
 
-    /// A step of Coral's own: root of the pod's user namespace, without any right but those named.
+    /// A step of Coral's own: root of the pod's user namespace, without any right but those named, or
+    /// the user of all steps, without any.
     fn own_step(&self, step: Step, capabilities: &[&str], mounts: &[Value]) -> Value {
         let mut variables = self.variables();
         variables.push((env::CONTROLLER, self.around.controller.clone()));
-        let mut allowed = json!({"drop": ["ALL"]});
-        if !capabilities.is_empty() {
-            allowed["add"] = json!(capabilities);
+        let mut security = without_rights();
+        security["readOnlyRootFilesystem"] = json!(true);
+        security["seccompProfile"] = json!({"type": "RuntimeDefault"});
+        if self.user().is_none() {
+            security["runAsUser"] = json!(0);
+            security["runAsGroup"] = json!(0);
+            security["runAsNonRoot"] = json!(false);
+            if !capabilities.is_empty() {
+                security["capabilities"]["add"] = json!(capabilities);
+            }
         }
         json!({
             "name": step.name(),
@@ -171,12 +207,7 @@ impl Run<'_> {
                 "requests": {"cpu": "50m", "memory": "64Mi"},
                 "limits": {"memory": "1Gi"},
             },
-            "securityContext": {
-                "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false,
-                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-                "capabilities": allowed,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": security,
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": mounts,
         })
@@ -213,6 +244,9 @@ impl Run<'_> {
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": mounts,
         });
+        if self.user().is_some() {
+            container["securityContext"] = without_rights();
+        }
         if !step.command.is_empty() {
             container["command"] = json!(step.command);
         }
@@ -327,6 +361,10 @@ impl Run<'_> {
             "data": data,
         })
     }
+}
+
+fn without_rights() -> Value {
+    json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
 }
 
 fn mount(volume: &str, path: &str, read_only: bool) -> Value {

@@ -94,9 +94,15 @@ pub(super) fn generation_of(job: &Job) -> Option<i64> {
     annotations.get(label::GENERATION)?.parse().ok()
 }
 
+/// The uid of the build that a Job says it was made for, also once nothing controls the Job.
+pub(super) fn build_of(job: &Job) -> Option<&str> {
+    let annotations = job.metadata.annotations.as_ref()?;
+    annotations.get(label::UID).map(String::as_str)
+}
+
 /// Whether a Job was let run at some time. Its own `startTime` does not say it for ever: the API may clear
 /// it when the Job is suspended.
-pub(super) fn has_begun(job: &Job) -> bool {
+pub(super) fn was_let_run(job: &Job) -> bool {
     let annotations = job.metadata.annotations.as_ref();
     let is_noted = annotations.is_some_and(|all| all.contains_key(label::BEGUN));
     is_noted

@@ -1,4 +1,5 @@
-//! Watches of Jobs and pods, in the namespaces that have a build to run and hold the grant.
+//! Watches of Jobs and pods, in the namespaces that have a build to run, or had one not long ago, and hold
+//! the grant.
 //!
 //! Rights on Jobs exist only where an administrator granted them, so there is no watch over all
 //! namespaces. Rights on Jobs are not enough: the administrator of a namespace holds them, and so
@@ -10,27 +11,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coral_api::image_build::ImageBuild;
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::names::SELECTOR;
-use crate::backoff::Growth;
+use crate::backoff::{Growth, has_come};
 use crate::changes::{Changes, Topic};
 use crate::namespace_watches::NamespaceWatches;
 use crate::permission::{ASK_AGAIN_AFTER_GRANT, Rights, may_run};
 use crate::store::Store;
 
+/// How long a namespace is watched after its last build.
+const KEPT: Duration = Duration::from_mins(5);
 /// When a right that is missing is asked for again: an administrator waits for the effect.
 const AFTER_REFUSAL: Growth = Growth {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(1),
 };
 
-/// A namespace with a build to run.
-pub(super) struct BuildNamespace {
+/// One watched namespace.
+struct BuildNamespace {
     may_run: watch::Receiver<Option<bool>>,
     /// Begun once the right is there: until then each watch would be refused.
     workloads: Option<Workloads>,
@@ -73,7 +78,7 @@ impl BuildNamespace {
     }
 
     /// The rights to run builds here.
-    pub(super) fn rights(&self) -> Rights {
+    fn rights(&self) -> Rights {
         match (*self.may_run.borrow(), &self.workloads) {
             (Some(false), _) => Rights::Refused,
             (Some(true), Some(workloads)) => workloads.rights(),
@@ -81,21 +86,87 @@ impl BuildNamespace {
         }
     }
 
-    /// The Jobs of builds, as far as they were seen.
-    pub(super) fn jobs(&self) -> Vec<Arc<Job>> {
-        let workloads = self.workloads.iter();
-        workloads
-            .flat_map(|it| it.jobs.snapshot().values().cloned().collect::<Vec<_>>())
-            .collect()
+    /// What there is of builds, as far as it was seen.
+    fn look(&self) -> Workload {
+        let rights = self.rights();
+        let mut found = Workload {
+            rights,
+            ..Workload::default()
+        };
+        if rights != Rights::Granted {
+            return found;
+        }
+        if let Some(workloads) = &self.workloads {
+            for job in workloads.jobs.snapshot().values() {
+                found.add_job(job);
+            }
+            for pod in workloads.pods.snapshot().values() {
+                found.add_pod(pod);
+            }
+        }
+        found
+    }
+}
+
+/// What there is of builds in a namespace at the beginning of a pass.
+#[derive(Debug)]
+pub(super) struct Workload {
+    pub(super) rights: Rights,
+    /// Jobs by the uid of what controls them; those that nothing controls have none.
+    jobs: BTreeMap<String, Vec<Arc<Job>>>,
+    /// The newest pod of each Job, by the Job's uid.
+    pods: BTreeMap<String, Arc<Pod>>,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            rights: Rights::Unknown,
+            jobs: BTreeMap::new(),
+            pods: BTreeMap::new(),
+        }
+    }
+}
+
+impl Workload {
+    pub(super) fn add_job(&mut self, job: &Arc<Job>) {
+        let owner = controller(&job.metadata).unwrap_or_default();
+        let of_owner = self.jobs.entry(owner.to_owned()).or_default();
+        of_owner.push(job.clone());
     }
 
-    /// The pods of builds, as far as they were seen.
-    pub(super) fn pods(&self) -> Vec<Arc<Pod>> {
-        let workloads = self.workloads.iter();
-        workloads
-            .flat_map(|it| it.pods.snapshot().values().cloned().collect::<Vec<_>>())
-            .collect()
+    fn add_pod(&mut self, pod: &Arc<Pod>) {
+        let made = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0);
+        for owner in pod.metadata.owner_references.iter().flatten() {
+            let known = self.pods.entry(owner.uid.clone());
+            let newest = known.or_insert_with(|| pod.clone());
+            if made(pod) > made(newest) {
+                *newest = pod.clone();
+            }
+        }
     }
+
+    /// The Jobs that the object of this uid controls.
+    pub(super) fn jobs_of(&self, owner: &str) -> &[Arc<Job>] {
+        self.jobs.get(owner).map_or(&[], Vec::as_slice)
+    }
+
+    /// All Jobs.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.values().flatten()
+    }
+
+    /// The newest pod of a Job.
+    pub(super) fn pod_of(&self, job: &Job) -> Option<&Arc<Pod>> {
+        self.pods.get(job.metadata.uid.as_ref()?)
+    }
+}
+
+/// The uid of what controls an object.
+fn controller(metadata: &ObjectMeta) -> Option<&str> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true));
+    controller.map(|owner| owner.uid.as_str())
 }
 
 impl Workloads {
@@ -156,27 +227,47 @@ impl Asking {
     }
 }
 
-/// The namespaces with a build to run.
+/// The namespaces with a build to run, or that had one not long ago.
 #[derive(Default)]
-pub(super) struct BuildNamespaces(BTreeMap<String, BuildNamespace>);
+pub(super) struct BuildNamespaces(BTreeMap<String, Followed>);
+
+struct Followed {
+    namespace: BuildNamespace,
+    /// When it had a build to run last.
+    used: Timestamp,
+}
 
 impl BuildNamespaces {
-    /// Watches exactly these namespaces.
+    /// Watches these namespaces, and for a while those that were among them: the next build there
+    /// begins without a wait for the answer about rights and for the first lists.
     pub(super) fn follow(
         &mut self,
         client: &Client,
         changes: &Changes,
         namespaces: &BTreeSet<String>,
+        now: Timestamp,
     ) {
-        self.0.retain(|namespace, _| namespaces.contains(namespace));
         for namespace in namespaces {
             let known = self.0.entry(namespace.clone());
-            let known = known.or_insert_with(|| BuildNamespace::begin(client, changes, namespace));
-            known.follow(client, changes, namespace);
+            let known = known.or_insert_with(|| Followed {
+                namespace: BuildNamespace::begin(client, changes, namespace),
+                used: now,
+            });
+            known.used = now;
+        }
+        self.0.retain(|_, known| {
+            let until = known.used.saturating_add(KEPT).unwrap_or(Timestamp::MAX);
+            !has_come(until, now, KEPT)
+        });
+        for (namespace, known) in &mut self.0 {
+            known.namespace.follow(client, changes, namespace);
         }
     }
 
-    pub(super) fn get(&self, namespace: &str) -> Option<&BuildNamespace> {
-        self.0.get(namespace)
+    /// What there is in each of them.
+    pub(super) fn look(&self) -> BTreeMap<String, Workload> {
+        let all = self.0.iter();
+        all.map(|(name, known)| (name.clone(), known.namespace.look()))
+            .collect()
     }
 }

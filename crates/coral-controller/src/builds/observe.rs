@@ -5,28 +5,26 @@ use std::sync::Arc;
 
 use coral_api::Registry;
 use coral_api::image_build::ImageBuild;
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-use super::BuildsPart;
-use super::decide::{Observed, RegistrySeen, has_begun, is_suspended};
+use super::decide::{Observed, RegistrySeen, has_job, is_suspended};
 use super::job::Surroundings;
-use super::namespaces::BuildNamespace;
-use super::queue::Full;
+use super::namespaces::Workload;
+use super::{BuildsPart, Turn};
 use super::{names, outcome, routes};
 use crate::ObjectKey;
 use crate::api::ApiError;
 use crate::permission::Rights;
+use crate::results::Told;
 use crate::shared::RegistryAccess;
 
 impl BuildsPart {
     pub(super) async fn observe(
         &self,
         build: &Arc<ImageBuild>,
-        full: Option<Full>,
-        now: Timestamp,
+        turn: Turn<'_>,
     ) -> Result<Observed, ApiError> {
         let key = ObjectKey::from_object(build.as_ref());
         let shared = &self.context.shared;
@@ -41,27 +39,32 @@ impl BuildsPart {
             jobs: Vec::new(),
             foreign: None,
             pod: None,
+            told: None,
             pushed: BTreeSet::new(),
             node: None,
             around: self.surroundings(),
             ca: shared.ca.get(),
             loaded: registries.get(&output).and_then(|it| it.loaded.clone()),
-            full,
+            full: turn.full,
             registries_conf: String::new(),
-            now,
+            now: turn.now,
         };
-        let Some(namespace) = self.namespaces.get(&key.namespace) else {
+        let Some(workload) = turn.workload else {
             return Ok(observed);
         };
-        observed.rights = namespace.rights();
+        observed.rights = workload.rights;
         if observed.rights == Rights::Granted {
-            self.find(namespace, &key, &mut observed).await?;
+            self.find(workload, &key, &mut observed).await?;
         }
         // Made of all public paths of the Registry, which may be thousands: only for what begins.
         if observed.jobs.iter().any(|job| is_suspended(job)) {
             let routes = self.context.cluster.routes.snapshot();
             let routes = routes.values().map(AsRef::as_ref);
-            observed.registries_conf = routes::registries_conf(routes, &registries, &output);
+            let mirrors = self.context.cluster.mirrors.snapshot();
+            let mirrors = mirrors.values().map(AsRef::as_ref);
+            let mirrored = routes::mirrored(mirrors, &output);
+            observed.registries_conf =
+                routes::registries_conf(routes, &registries, &output, mirrored);
         }
         Ok(observed)
     }
@@ -69,13 +72,15 @@ impl BuildsPart {
     /// The Jobs of the build, the pod of its run and that pod's node.
     async fn find(
         &self,
-        namespace: &BuildNamespace,
+        workload: &Workload,
         key: &ObjectKey,
         observed: &mut Observed,
     ) -> Result<(), ApiError> {
         let build = observed.build.clone();
-        observed.jobs = namespace.jobs();
-        observed.jobs.retain(|job| names::is_of(job, &build));
+        let uid = build.metadata.uid.as_deref().unwrap_or_default();
+        let jobs = workload.jobs_of(uid).iter();
+        let jobs = jobs.filter(|job| names::is_of(job, &build));
+        observed.jobs = jobs.cloned().collect();
         let run = build.spec.run_key();
         let name = names::job(&key.name, &run);
         let is_known = |job: &Arc<Job>| job.name_any() == name;
@@ -83,7 +88,7 @@ impl BuildsPart {
         let may_begin = observed.registry == RegistrySeen::Ready
             && !build.spec.suspend
             && observed.full.is_none();
-        if !observed.jobs.iter().any(is_known) && (may_begin || has_begun(&build)) {
+        if !observed.jobs.iter().any(is_known) && (may_begin || has_job(&build)) {
             // The watch sees only what carries Coral's labels, and it may be late.
             let at = ObjectKey::new(&key.namespace, &name);
             match self.writer.get::<Job>(&at).await? {
@@ -94,19 +99,25 @@ impl BuildsPart {
         }
         let pods = observed.jobs.iter().filter_map(|job| {
             let run = names::run_of(job)?;
-            Some((run, pod_of(namespace, job)?))
+            Some((run, workload.pod_of(job)?))
         });
         observed.pushed = pods
-            .filter(|(_, pod)| outcome::has_pushed(pod))
+            .filter(|(_, pod)| outcome::has_pushed(pod) || self.told(pod).is_some())
             .map(|(run, _)| run.to_owned())
             .collect();
         let job = observed.jobs.iter().find(|job| is_known(job));
-        observed.pod = job.and_then(|job| pod_of(namespace, job));
+        observed.pod = job.and_then(|job| workload.pod_of(job)).cloned();
+        observed.told = observed.pod.as_deref().and_then(|pod| self.told(pod));
         let node = observed.pod.as_ref().and_then(|pod| pod.spec.as_ref());
         let node = node.and_then(|spec| spec.node_name.clone());
         observed.node =
             node.and_then(|name| self.context.cluster.nodes.get(&ObjectKey::cluster(name)));
         Ok(())
+    }
+
+    /// What the step `push` of a pod told.
+    fn told(&self, pod: &Pod) -> Option<Arc<Told>> {
+        self.context.results.of(pod.metadata.uid.as_deref()?)
     }
 
     fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
@@ -165,15 +176,4 @@ pub(crate) fn takes(
 pub(super) fn output(build: &ImageBuild) -> ObjectKey {
     let registry = &build.spec.output.registry;
     ObjectKey::new(&registry.namespace, &registry.name)
-}
-
-/// The newest pod of a Job.
-fn pod_of(namespace: &BuildNamespace, job: &Job) -> Option<Arc<Pod>> {
-    let uid = job.metadata.uid.as_ref()?;
-    let is_its = |pod: &Arc<Pod>| {
-        let mut owners = pod.metadata.owner_references.iter().flatten();
-        owners.any(|owner| owner.uid == *uid)
-    };
-    let pods = namespace.pods().into_iter().filter(is_its);
-    pods.max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0))
 }

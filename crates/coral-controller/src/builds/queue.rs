@@ -1,18 +1,27 @@
 //! How many builds run at once, and which of those that wait begins next: the one that waits longest.
 //!
-//! A build that cannot begin for another reason keeps no place from those behind it.
+//! A build that cannot begin for another reason keeps no place from those behind it. Since when one waits
+//! is its condition `Queued`, so the order is the same for a controller that was started anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use coral_api::conditions::kind;
+use coral_api::conditions::{Truth, kind};
 use coral_api::image_build::ImageBuild;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::decide::has_begun;
-use super::reason;
+use super::decide::{has_job, has_job_ended};
+use super::namespaces::Workload;
+use super::outcome::has_ended;
+use super::{names, reason};
 use crate::ObjectKey;
+use crate::store::Snapshot;
+
+/// How long after its beginning a run keeps its place though the cluster does not start its pod.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How many builds run at once; 0: any number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,13 +69,9 @@ impl fmt::Display for Full {
     }
 }
 
-/// What is known of builds from one pass to the next.
+/// Runs whose Job was made, until the status says so.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Runs that have not begun, and since when they wait. A controller that was started anew knows
-    /// only the age of their builds.
-    waiting: BTreeMap<ObjectKey, (String, Timestamp)>,
-    /// Runs whose Job was made, until the status says so.
     made: BTreeMap<ObjectKey, String>,
 }
 
@@ -80,14 +85,13 @@ impl Queue {
     ) -> Vec<ObjectKey> {
         self.made.retain(|key, run| {
             let build = open.get(key);
-            build.is_some_and(|build| !has_begun(build) && build.spec.run_key() == *run)
+            build.is_some_and(|build| !has_job(build) && build.spec.run_key() == *run)
         });
-        self.waiting
-            .retain(|key, _| open.get(key).is_some_and(|build| !has_begun(build)));
         let mut order: Vec<_> = open.keys().cloned().collect();
         order.sort_by_cached_key(|key| {
             let build = &open[key];
-            let since = (!self.runs(key, build)).then(|| self.since(key, build, now));
+            let waits = !self.runs(key, build);
+            let since = waits.then(|| queued_since(build).unwrap_or(now));
             let created = build.metadata.creation_timestamp.as_ref().map(|it| it.0);
             (since, created, key.clone())
         });
@@ -96,17 +100,7 @@ impl Queue {
 
     /// Whether the present run of a build has begun.
     fn runs(&self, key: &ObjectKey, build: &ImageBuild) -> bool {
-        has_begun(build) || self.made.contains_key(key)
-    }
-
-    /// Since when the present run of a build waits.
-    fn since(&mut self, key: &ObjectKey, build: &ImageBuild, now: Timestamp) -> Timestamp {
-        let run = build.spec.run_key();
-        let known = self.waiting.get(key);
-        let known = known.filter(|(of, _)| *of == run).map(|(_, since)| *since);
-        let since = known.unwrap_or(now);
-        self.waiting.insert(key.clone(), (run, since));
-        since
+        has_job(build) || self.made.contains_key(key)
     }
 
     /// The Job of a build was made.
@@ -114,37 +108,97 @@ impl Queue {
         self.made.insert(key.clone(), build.spec.run_key());
     }
 
-    /// The places that are taken at the beginning of a pass.
+    /// The places that are taken at the beginning of a pass. `left` are Jobs that run for no build, by
+    /// namespace.
     pub(super) fn places(
         &self,
         open: &BTreeMap<ObjectKey, Arc<ImageBuild>>,
+        left: &BTreeMap<String, usize>,
         bounds: Bounds,
+        now: Timestamp,
     ) -> Places {
-        let running = open.iter();
-        let running = running.filter(|(key, build)| self.runs(key, build) && is_granted(build));
-        let running = running.map(|(key, _)| key.clone()).collect();
-        Places {
+        let mut places = Places {
             bounds,
-            running,
-            queued: BTreeSet::new(),
+            left: left.clone(),
+            ..Places::default()
+        };
+        let running = open.iter();
+        for (key, build) in running.filter(|(key, build)| self.runs(key, build)) {
+            if !is_granted(build) {
+                continue;
+            }
+            places.running.insert(key.clone());
+            match kept_from_running_until(build) {
+                Some(until) if until <= now => {
+                    places.stuck.insert(key.clone());
+                }
+                Some(until) => {
+                    places.next = places.next.into_iter().chain([until]).min();
+                }
+                None => {}
+            }
         }
+        places
     }
+}
+
+/// Since when the run that the spec asks for waits for a place, as the status says.
+fn queued_since(build: &ImageBuild) -> Option<Timestamp> {
+    let mut queued = conditions(build).filter(|it| it.type_ == kind::QUEUED);
+    let queued = queued.find(|it| it.status == Truth::True.as_str())?;
+    Some(queued.last_transition_time.0)
 }
 
 /// Whether the controller may look at the run of a build. One that it may not look at holds no
 /// place: it has perhaps ended.
 fn is_granted(build: &ImageBuild) -> bool {
-    let conditions = build.status.iter().flat_map(|it| &it.conditions).flatten();
-    let mut ready = conditions.filter(|it| it.type_ == kind::READY);
-    ready.all(|it| it.reason != reason::NOT_GRANTED)
+    reason_of(build) != Some(reason::NOT_GRANTED)
+}
+
+/// Until when a run keeps its place whose pod the cluster does not start.
+fn kept_from_running_until(build: &ImageBuild) -> Option<Timestamp> {
+    let is_kept = reason_of(build).is_some_and(|it| reason::KEEPS_FROM_RUNNING.contains(&it));
+    let began = build.status.as_ref()?.start_time.as_ref()?.0;
+    is_kept.then(|| began.saturating_add(PATIENCE).unwrap_or(Timestamp::MAX))
+}
+
+/// The reason of the condition `Ready`.
+fn reason_of(build: &ImageBuild) -> Option<&str> {
+    let mut ready = conditions(build).filter(|it| it.type_ == kind::READY);
+    ready.next().map(|it| it.reason.as_str())
+}
+
+fn conditions(build: &ImageBuild) -> impl Iterator<Item = &Condition> {
+    build.status.iter().flat_map(|it| &it.conditions).flatten()
 }
 
 /// Who runs and who waits for a place, in one pass.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Places {
     bounds: Bounds,
     running: BTreeSet<ObjectKey>,
-    queued: BTreeSet<ObjectKey>,
+    /// Those of `running` whose pod the cluster does not start.
+    stuck: BTreeSet<ObjectKey>,
+    /// Jobs that run for no build, by namespace.
+    left: BTreeMap<String, usize>,
+    queued: BTreeMap<ObjectKey, Scope>,
+    /// When another one counts as stuck.
+    next: Option<Timestamp>,
+}
+
+/// What is counted against a bound.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    all: usize,
+    stuck: usize,
+}
+
+impl Taken {
+    /// A pod that does not start takes nothing, but there may not be any number of them: when they
+    /// start after all, twice as many run as may at once, and no more.
+    fn fills(self, bound: usize) -> bool {
+        bound != 0 && (self.all - self.stuck >= bound || self.all >= bound.saturating_mul(2))
+    }
 }
 
 impl Places {
@@ -153,25 +207,58 @@ impl Places {
         if self.running.contains(build) {
             return None;
         }
-        let count = |of: &BTreeSet<ObjectKey>| {
-            let inside = of.iter().filter(|key| key.namespace == build.namespace);
-            inside.count()
-        };
-        let full = |scope, bound, running, ahead| {
-            let is_full = bound != 0 && running >= bound;
-            is_full.then_some(Full {
+        let here = self.taken_in(&build.namespace);
+        let full = |scope, bound, taken: Taken, ahead| {
+            taken.fills(bound).then_some(Full {
                 scope,
                 bound,
                 ahead,
             })
         };
         let Bounds { cluster, namespace } = self.bounds;
-        let (running, queued) = (self.running.len(), self.queued.len());
-        let (running_here, queued_here) = (count(&self.running), count(&self.queued));
+        // Those that wait for a place in their namespace are not before one of another.
+        let queued = self.queued.iter();
+        let ahead = queued.filter(|(_, scope)| **scope == Scope::Cluster);
+        let ahead_here = self
+            .queued
+            .keys()
+            .filter(|it| it.namespace == build.namespace);
         // A namespace of which none runs may begin one: others cannot keep all places to themselves.
-        full(Scope::Cluster, cluster, running, queued)
-            .filter(|_| running_here > 0)
-            .or_else(|| full(Scope::Namespace, namespace, running_here, queued_here))
+        full(Scope::Cluster, cluster, self.taken(), ahead.count())
+            .filter(|_| here.all > 0)
+            .or_else(|| full(Scope::Namespace, namespace, here, ahead_here.count()))
+    }
+
+    fn taken_in(&self, namespace: &str) -> Taken {
+        let count = |of: &BTreeSet<ObjectKey>| {
+            let inside = of.iter().filter(|key| key.namespace == namespace);
+            inside.count()
+        };
+        let running = count(&self.running);
+        Taken {
+            all: running + self.left_in(namespace, running),
+            stuck: count(&self.stuck),
+        }
+    }
+
+    fn taken(&self) -> Taken {
+        let namespaces = self.running.iter().map(|key| &key.namespace);
+        let namespaces: BTreeSet<&String> = namespaces.chain(self.left.keys()).collect();
+        let all = namespaces.into_iter().map(|it| self.taken_in(it));
+        all.fold(Taken { all: 0, stuck: 0 }, |sum, it| Taken {
+            all: sum.all + it.all,
+            stuck: sum.stuck + it.stuck,
+        })
+    }
+
+    /// How many of the Jobs count that run for no build. A namespace with Jobs that only look like such
+    /// ones takes no more from others than its own builds could.
+    fn left_in(&self, namespace: &str, running: usize) -> usize {
+        let left = self.left.get(namespace).copied().unwrap_or_default();
+        match self.bounds.namespace {
+            0 => left,
+            bound => left.min(bound.saturating_sub(running)),
+        }
     }
 
     /// A build has begun.
@@ -180,151 +267,37 @@ impl Places {
     }
 
     /// A build waits for a place.
-    pub(super) fn waits(&mut self, key: &ObjectKey) {
-        self.queued.insert(key.clone());
+    pub(super) fn waits(&mut self, key: &ObjectKey, full: Full) {
+        self.queued.insert(key.clone(), full.scope);
     }
+
+    /// When a place becomes free though nothing changes, for those that wait for one.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.next.filter(|_| !self.queued.is_empty())
+    }
+}
+
+/// How many Jobs run in each namespace for no build: since the build was deleted without them, or a
+/// finalizer keeps one that is being deleted. `builds` are all, `counted` says whether a build's present
+/// run has a place.
+pub(super) fn left_behind(
+    found: &BTreeMap<String, Workload>,
+    builds: &Snapshot<ImageBuild>,
+) -> BTreeMap<String, usize> {
+    let uids = builds.values().filter_map(|it| it.metadata.uid.as_deref());
+    let uids: BTreeSet<&str> = uids.collect();
+    let counts = found.iter().map(|(namespace, workload)| {
+        let running = workload.jobs().filter(|job| {
+            let build = names::build_of(job);
+            let is_left = build.is_none_or(|uid| !uids.contains(uid));
+            let runs = names::was_let_run(job) && !has_job_ended(job);
+            let has_pushed = || workload.pod_of(job).is_some_and(|pod| has_ended(pod));
+            (is_left || job.metadata.deletion_timestamp.is_some()) && runs && !has_pushed()
+        });
+        (namespace.clone(), running.count())
+    });
+    counts.filter(|(_, count)| *count > 0).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn key(namespace: &str, name: &str) -> ObjectKey {
-        ObjectKey::new(namespace, name)
-    }
-
-    fn build(rerun: &str, created: i64, has_begun: bool) -> Arc<ImageBuild> {
-        let mut build: ImageBuild = serde_json::from_value(json!({
-            "metadata": {"name": "x", "creationTimestamp": at(created).to_string()},
-            "spec": {
-                "source": {"stream": {}}, "rerun": rerun,
-                "output": {"registry": {"namespace": "s", "name": "r"}, "tags": ["n/x:1"]},
-            },
-        }))
-        .unwrap();
-        if has_begun {
-            let status: Value = json!({"run": build.spec.run_key(), "job": "x-1"});
-            build.status = Some(serde_json::from_value(status).unwrap());
-        }
-        Arc::new(build)
-    }
-
-    fn names(order: &[ObjectKey]) -> Vec<&str> {
-        order.iter().map(|key| key.name.as_str()).collect()
-    }
-
-    #[test]
-    fn what_runs_comes_first_and_then_what_waits_longest() {
-        let mut queue = Queue::default();
-        let mut open = BTreeMap::from([
-            (key("n", "a-new"), build("1", 20, false)),
-            (key("n", "b-old"), build("1", 10, false)),
-            (key("n", "c-running"), build("1", 30, true)),
-        ]);
-        let expected = ["c-running", "b-old", "a-new"];
-        assert_eq!(names(&queue.order(&open, at(40))), expected);
-        // An object that is older asks for a run later.
-        open.insert(key("n", "again"), build("2", 0, false));
-        let expected = ["c-running", "b-old", "a-new", "again"];
-        assert_eq!(names(&queue.order(&open, at(50))), expected);
-        // A change of its spec is another run, which waits from now on.
-        open.insert(key("n", "b-old"), build("2", 10, false));
-        let expected = ["c-running", "a-new", "again", "b-old"];
-        assert_eq!(names(&queue.order(&open, at(60))), expected);
-    }
-
-    #[test]
-    fn a_run_whose_job_was_made_has_begun_before_its_status_says_so() {
-        let mut queue = Queue::default();
-        let mut open = BTreeMap::from([(key("n", "a"), build("1", 10, false))]);
-        queue.has_made(&key("n", "a"), &open[&key("n", "a")]);
-        open.insert(key("n", "b"), build("1", 0, false));
-        assert_eq!(names(&queue.order(&open, at(20))), ["a", "b"]);
-        let one = Bounds {
-            cluster: 1,
-            namespace: 0,
-        };
-        assert!(queue.places(&open, one).full(&key("n", "b")).is_some());
-        open.insert(key("n", "a"), build("2", 10, false));
-        queue.order(&open, at(20));
-        let places = queue.places(&open, one);
-        assert_eq!(places.full(&key("n", "b")), None, "another run");
-    }
-
-    #[test]
-    fn the_bounds_hold_for_the_cluster_and_for_each_namespace_and_none_is_0() {
-        let queue = Queue::default();
-        let open = BTreeMap::from([
-            (key("a", "1"), build("1", 0, true)),
-            (key("a", "2"), build("1", 0, true)),
-            (key("a", "3"), build("1", 0, false)),
-        ]);
-        let places = |cluster, namespace| queue.places(&open, Bounds { cluster, namespace });
-        let scope =
-            |places: &Places, namespace: &str| places.full(&key(namespace, "x")).map(|it| it.scope);
-        assert_eq!(scope(&places(0, 0), "a"), None);
-        assert_eq!(scope(&places(3, 3), "a"), None);
-        assert_eq!(scope(&places(2, 3), "a"), Some(Scope::Cluster));
-        assert_eq!(scope(&places(2, 3), "b"), None, "its first one");
-        assert_eq!(scope(&places(3, 2), "a"), Some(Scope::Namespace));
-        assert_eq!(scope(&places(3, 2), "b"), None);
-        assert_eq!(places(2, 2).full(&key("a", "2")), None, "it has begun");
-        let mut filled = places(3, 2);
-        filled.begins(&key("b", "1"));
-        assert_eq!(scope(&filled, "b"), Some(Scope::Cluster));
-    }
-
-    #[test]
-    fn a_place_is_free_once_a_run_has_ended_or_may_not_be_looked_at() {
-        let one = Bounds {
-            cluster: 0,
-            namespace: 1,
-        };
-        let runs = build("1", 0, true);
-        let mut open = BTreeMap::from([(key("a", "1"), runs.clone())]);
-        let full = |open: &_| Queue::default().places(open, one).full(&key("a", "x"));
-        assert!(full(&open).is_some());
-        let mut refused = runs.as_ref().clone();
-        let condition = json!({
-            "type": "Ready", "status": "False", "reason": reason::NOT_GRANTED, "message": "",
-            "lastTransitionTime": at(0).to_string(),
-        });
-        refused.status.as_mut().unwrap().conditions =
-            Some(vec![serde_json::from_value(condition).unwrap()]);
-        open.insert(key("a", "1"), Arc::new(refused));
-        assert_eq!(full(&open), None, "the grant was taken back");
-        open.insert(key("a", "1"), runs);
-        open.remove(&key("a", "1"));
-        assert_eq!(full(&open), None, "the run has ended");
-    }
-
-    #[test]
-    fn a_build_that_waits_is_told_the_bound_and_how_many_are_ahead() {
-        let queue = Queue::default();
-        let open = BTreeMap::from([(key("a", "1"), build("1", 0, true))]);
-        let bounds = Bounds {
-            cluster: 0,
-            namespace: 1,
-        };
-        let mut places = queue.places(&open, bounds);
-        let said = |places: &Places| places.full(&key("a", "x")).unwrap().to_string();
-        assert!(said(&places).ends_with("this one is next"));
-        places.waits(&key("b", "1"));
-        places.waits(&key("a", "2"));
-        assert_eq!(
-            said(&places),
-            "as many builds run in the namespace as may at once (1, --max-builds-per-namespace of the \
-             controller); 1 waits longer"
-        );
-        places.waits(&key("a", "3"));
-        assert!(said(&places).ends_with("2 wait longer"));
-        (4..20).for_each(|number| places.waits(&key("a", &number.to_string())));
-        assert!(said(&places).ends_with("10 or more wait longer"));
-    }
-}
+mod tests;

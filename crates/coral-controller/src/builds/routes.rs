@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use coral_api::RegistryMirror;
 use coral_api::names;
 use coral_api::registry_route::{RegistryRoute, SourcePolicy};
 use coral_image::{Host, Repository, RepositoryPath, destination_path};
@@ -23,16 +24,19 @@ struct Found {
     may_ask_source: bool,
 }
 
-/// The file for a build that pushes to `output`: routed hosts as their routes say, and hosts of which
-/// `output` has public repositories with that Registry in front of them.
+/// The file for a build that pushes to `output`: routed hosts as their routes say, and with that
+/// Registry in front of them hosts of which it has public repositories, or is to have some by a mirror.
+/// What a mirror has not copied yet is not there, and comes from its source.
 pub(super) fn registries_conf<'a>(
     routes: impl Iterator<Item = &'a RegistryRoute>,
     registries: &BTreeMap<ObjectKey, RegistryAccess>,
     output: &ObjectKey,
+    mirrored: BTreeSet<String>,
 ) -> String {
     let mut hosts = routed(routes, registries);
     let public = registries.get(output).and_then(|it| it.loaded.as_deref());
-    for host in public.into_iter().flat_map(hosts_of) {
+    let public = public.into_iter().flat_map(hosts_of);
+    for host in public.chain(mirrored) {
         hosts.entry(host).or_insert_with(|| Found {
             registry: names::registry_host(&output.namespace, &output.name),
             may_ask_source: true,
@@ -68,6 +72,21 @@ fn routed<'a>(
         }
     }
     hosts
+}
+
+/// The hosts that are mirrored into a Registry.
+pub(super) fn mirrored<'a>(
+    mirrors: impl Iterator<Item = &'a RegistryMirror>,
+    registry: &ObjectKey,
+) -> BTreeSet<String> {
+    let into = mirrors.filter(|mirror| {
+        let name = mirror.spec.registry.name.as_deref();
+        name == Some(&registry.name)
+            && mirror.metadata.namespace.as_deref() == Some(&registry.namespace)
+    });
+    let repositories = into.flat_map(|mirror| &mirror.spec.repositories);
+    let hosts = repositories.filter_map(|it| Repository::parse(&it.name).ok());
+    hosts.map(|it| it.host().as_str().to_owned()).collect()
 }
 
 /// The hosts whose images lie at these paths of a Registry.
@@ -153,7 +172,39 @@ mod tests {
 
     fn conf(routes: &[RegistryRoute], public: &[&str]) -> String {
         let output = ObjectKey::new("coral-system", "reg");
-        registries_conf(routes.iter(), &registries(public), &output)
+        registries_conf(routes.iter(), &registries(public), &output, BTreeSet::new())
+    }
+
+    /// Regression: a build that began before its mirror was public went past the Registry.
+    #[test]
+    fn a_host_that_a_mirror_will_bring_has_the_registry_in_front_before_anything_is_public() {
+        let mirror = |namespace: &str, registry: &Value| -> RegistryMirror {
+            serde_json::from_value(json!({
+                "metadata": {"name": "m", "namespace": namespace},
+                "spec": {"registry": registry, "repositories": [
+                    {"name": "docker.io/library/debian", "tags": ["12"]},
+                    {"name": "quay.io/a/b", "tags": ["1"]}, {"name": "not a name"},
+                ]},
+            }))
+            .unwrap()
+        };
+        let output = ObjectKey::new("coral-system", "reg");
+        let into = |mirror: &RegistryMirror| mirrored(std::iter::once(mirror), &output);
+        let hosts = into(&mirror("coral-system", &json!({"name": "reg"})));
+        assert_eq!(Vec::from_iter(&hosts), ["docker.io", "quay.io"]);
+        for (namespace, registry) in [
+            ("team-a", json!({"name": "reg"})),
+            ("coral-system", json!({"name": "other"})),
+            ("coral-system", json!({"host": "reg"})),
+        ] {
+            assert_eq!(into(&mirror(namespace, &registry)), BTreeSet::new());
+        }
+        let said = registries_conf([].iter(), &registries(&[]), &output, hosts);
+        assert!(
+            said.contains("[[registry.mirror]]\nlocation = \"reg.coral-system.svc:5000/quay.io\""),
+            "{said}"
+        );
+        assert!(said.contains("location = \"quay.io\"\n"), "{said}");
     }
 
     #[test]

@@ -37,8 +37,8 @@ impl Deciding<'_> {
 
 /// Whether a Job will not run any more. One that is suspended after it ran was cancelled; one that
 /// never ran has the condition `Suspended` as well, and is no run.
-pub(super) fn has_job_ended(job: &Job) -> bool {
-    has_job_ended_by_itself(job) || (is_suspended(job) && names::has_begun(job))
+pub(in crate::builds) fn has_job_ended(job: &Job) -> bool {
+    has_job_ended_by_itself(job) || (is_suspended(job) && names::was_let_run(job))
 }
 
 pub(super) fn has_job_ended_by_itself(job: &Job) -> bool {

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 
 use super::{Come, Deciding, RegistrySeen};
+use crate::builds::job::PodSecurity;
 use crate::builds::names::is_like_a_host;
 use crate::builds::reason;
 use crate::permission::Rights;
@@ -53,11 +54,22 @@ impl Deciding<'_> {
         Some(Come::pending(reason, says))
     }
 
+    /// The Pod Security level that the namespace enforces.
+    pub(super) fn level(&self) -> PodSecurity {
+        match self.seen.labels.get(POD_SECURITY).map(String::as_str) {
+            Some("restricted") => PodSecurity::Restricted,
+            _ => PodSecurity::Baseline,
+        }
+    }
+
     fn other_obstacle(&self) -> Option<Come> {
         let seen = self.seen;
-        if seen.labels.get(POD_SECURITY).map(String::as_str) == Some("restricted") {
-            let says = "the namespace enforces the Pod Security level restricted, and a build needs \
-                        baseline";
+        let step = seen.build.spec.build.as_ref();
+        let names_image = step.is_some_and(|step| step.image.is_some());
+        if self.level() == PodSecurity::Restricted && !names_image {
+            let says = "the namespace enforces the Pod Security level restricted, and the offered builder \
+                        needs baseline: name a build.image that builds without root, or build in \
+                        another namespace";
             return Some(Come::pending(reason::POD_SECURITY, says));
         }
         if seen.rights == Rights::Unknown {

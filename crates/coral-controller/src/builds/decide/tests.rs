@@ -1,5 +1,6 @@
 //! Decisions about builds.
 
+use coral_api::metadata::time;
 use serde_json::{Value, json};
 
 use super::*;
@@ -42,6 +43,7 @@ fn ready_for(build: ImageBuild) -> Observed {
         jobs: Vec::new(),
         foreign: None,
         pod: None,
+        told: None,
         pushed: BTreeSet::new(),
         node: None,
         around: Some(Surroundings {
@@ -241,14 +243,18 @@ fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
         says(&plan, BuildPhase::Pending, reason, part);
         assert_eq!(plan.status.run, None, "{reason}: it may still run");
     }
-    let mut seen = seen();
-    seen.labels = restricted;
-    says(
-        &decide(&seen),
-        BuildPhase::Pending,
-        "PodSecurity",
-        "restricted",
-    );
+    let mut offered = ready_for(build_with(&json!({"build": {}})));
+    offered.around.as_mut().unwrap().builder = Some("coral-builder:1".to_owned());
+    offered.labels = restricted.clone();
+    let plan = decide(&offered);
+    assert_eq!(plan.actions, []);
+    let part = "name a build.image that builds without root";
+    says(&plan, BuildPhase::Pending, "PodSecurity", part);
+    let mut named = seen();
+    named.labels = restricted;
+    let pod = made(&decide(&named)).spec.unwrap().template.spec.unwrap();
+    let user = pod.security_context.and_then(|it| it.run_as_user);
+    assert_eq!(user, Some(65532));
 }
 
 #[test]
@@ -270,7 +276,8 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
         namespace: 0,
     };
     let at = ObjectKey::new("team-a", "shop");
-    let mut places = crate::builds::Queue::default().places(&BTreeMap::new(), one);
+    let (open, left) = (BTreeMap::new(), BTreeMap::new());
+    let mut places = crate::builds::Queue::default().places(&open, &left, one, now());
     assert_eq!(places.full(&at), None);
     places.begins(&ObjectKey::new("team-a", "other"));
     let full = places.full(&at);
@@ -280,8 +287,25 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
     let plan = decide(&waits);
     assert_eq!(plan.actions, []);
     says(&plan, BuildPhase::Pending, "Queued", "--max-builds");
-    assert!(plan.is_queued() && !plan.begins());
+    assert!(is_queued(Some(&plan.status)) && !plan.begins());
     assert_eq!(plan.status.run, None);
+    let since = |plan: &Plan| {
+        let mut conditions = plan.status.conditions.iter().flatten();
+        let queued = conditions.find(|it| it.type_ == "Queued");
+        queued.map(|it| it.last_transition_time.0)
+    };
+    assert_eq!(since(&plan), Some(now()));
+    // It keeps its turn while it waits for something else, and loses it when it begins.
+    after(&mut waits, &plan);
+    waits.now = now()
+        .saturating_add(std::time::Duration::from_mins(1))
+        .unwrap();
+    waits.registry = RegistrySeen::NotReady;
+    let plan = decide(&waits);
+    assert_eq!(since(&plan), Some(now()));
+    assert!(!is_queued(Some(&plan.status)));
+    (waits.registry, waits.full) = (RegistrySeen::Ready, None);
+    assert_eq!(since(&decide(&waits)), None);
 
     let mut runs = begun(seen());
     runs.full = full;

@@ -7,6 +7,10 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use super::*;
 
 fn pod_of(spec: &Value) -> PodSpec {
+    pod_at(PodSecurity::Baseline, spec)
+}
+
+fn pod_at(level: PodSecurity, spec: &Value) -> PodSpec {
     let build: ImageBuild = serde_json::from_value(json!({
         "metadata": {"name": "shop", "namespace": "team-a", "uid": "u"}, "spec": spec,
     }))
@@ -22,6 +26,7 @@ fn pod_of(spec: &Value) -> PodSpec {
         settings: &settings,
         key: "0123abcd",
         around: &around,
+        level,
     };
     let spec = run.job().unwrap().spec.unwrap();
     spec.template.spec.unwrap()
@@ -244,4 +249,41 @@ fn sizes_are_bounded_as_the_build_says() {
     assert_eq!(limit("source"), (5 << 20).to_string());
     assert_eq!(limit("output"), (10_u64 << 30).to_string());
     assert_eq!(limit("scratch"), limit("output"));
+}
+
+/// What the Pod Security level `restricted` asks of a container, beside what the pod says for all.
+#[test]
+fn without_root_all_steps_are_one_user_that_has_no_capability() {
+    let mut asked = with_source(&json!({"pvc": {"claimName": "src"}}));
+    asked["build"]["image"] = json!("b:1");
+    let given = {
+        let mut given = asked.clone();
+        given["build"]["runAsUser"] = json!(1000);
+        given
+    };
+    for (level, spec, user) in [
+        (PodSecurity::Restricted, &asked, 65532),
+        (PodSecurity::Restricted, &given, 1000),
+        (PodSecurity::Baseline, &given, 1000),
+    ] {
+        let pod = pod_at(level, spec);
+        assert_eq!(pod.host_users, Some(false));
+        let of_pod = pod.security_context.clone().unwrap();
+        assert_eq!(of_pod.run_as_non_root, Some(true));
+        let ids = [of_pod.run_as_user, of_pod.run_as_group, of_pod.fs_group];
+        assert_eq!(ids, [Some(user); 3]);
+        assert_eq!(of_pod.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        for name in ["fetch", "build", "push"] {
+            let context = step(&pod, name).security_context.unwrap();
+            assert_eq!(context.run_as_user, None, "{name}");
+            assert_eq!(context.run_as_non_root, None, "{name}");
+            assert_eq!(context.allow_privilege_escalation, Some(false));
+            let capabilities = context.capabilities.unwrap();
+            assert_eq!(capabilities.drop, Some(vec!["ALL".to_owned()]));
+            assert_eq!(capabilities.add, None, "{name}");
+        }
+        let volumes = pod.volumes.unwrap();
+        assert!(volumes.iter().all(|it| it.host_path.is_none()));
+    }
+    assert_eq!(pod_of(&asked).security_context, None);
 }

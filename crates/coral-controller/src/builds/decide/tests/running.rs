@@ -80,8 +80,8 @@ fn the_phase_is_that_of_the_step_that_runs_or_comes_next() {
         with_pod(&mut seen, &status);
         let plan = decide(&seen);
         assert_eq!(plan.status.phase, Some(expected), "{status}");
-        // The Registry is told once, before the push.
-        let publishes = expected == BuildPhase::Pushing;
+        // The Registry is told while there is time until the end.
+        let publishes = matches!(expected, BuildPhase::Building | BuildPhase::Pushing);
         let told = publishes.then(|| Action::Publish(shop()));
         assert_eq!(plan.actions, Vec::from_iter(told), "{status}");
         after(&mut seen, &plan);
@@ -133,6 +133,62 @@ fn a_run_ends_with_its_last_step_and_not_when_its_pod_is_taken_down() {
         matches!(plan.actions[..], [Action::Start { .. }]),
         "{plan:?}"
     );
+}
+
+/// The run pushes, and its step `push` has told its result.
+fn told(seen: &mut Observed) -> Plan {
+    let status = json!({
+        "phase": "Running",
+        "initContainerStatuses": [
+            ended("fetch", 0, r#"{"commit": "abc", "bytes": 12, "milliseconds": 417}"#),
+            ended("build", 0, ""),
+        ],
+        "containerStatuses": [runs("push")],
+    });
+    with_pod(seen, &status);
+    let report = json!({
+        "digest": DIGEST, "outputs": inside(), "bytes": {"pushed": 7, "mounted": 2},
+        "milliseconds": 1234,
+    });
+    let told = Told {
+        report: serde_json::from_value(report).unwrap(),
+        at: now(),
+    };
+    seen.told = Some(Arc::new(told));
+    decide(seen)
+}
+
+#[test]
+fn a_result_that_the_push_told_ends_the_run_before_the_node_says_that_it_ended() {
+    let mut seen = running(seen());
+    seen.loaded = Some(Arc::new(shop()));
+    let plan = told(&mut seen);
+    says(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
+    let status = &plan.status;
+    assert_eq!(status.digest.as_deref(), Some(DIGEST));
+    assert_eq!(status.outputs.as_ref().unwrap().len(), 1);
+    let durations = status.durations.clone().unwrap();
+    let durations = (durations.fetch, durations.build, durations.push);
+    let said = |text: &str| Some(text.to_owned());
+    assert_eq!(durations, (said("0.4s"), said("2m5s"), said("1.2s")));
+    assert_eq!(status.completion_time.as_ref().unwrap().0, now());
+    // What the node says goes before what was told.
+    let pod = seen.pod.clone();
+    let mut node = pushed(&inside());
+    let other = DIGEST.replace('a', "b");
+    let message = &mut node["containerStatuses"][0]["state"]["terminated"]["message"];
+    *message = json!(message.as_str().unwrap().replace(DIGEST, &other));
+    with_pod(&mut seen, &node);
+    assert_eq!(decide(&seen).status.digest, Some(other));
+    let mut failed = node;
+    failed["phase"] = json!("Failed");
+    failed["containerStatuses"] = json!([ended("push", 1, "no room")]);
+    with_pod(&mut seen, &failed);
+    says(&decide(&seen), BuildPhase::Failed, "PushFailed", "");
+    // A cancelled run stays so.
+    seen.pod = pod;
+    change_spec(&mut seen, |build| build.spec.suspend = true);
+    says(&decide(&seen), BuildPhase::Cancelled, "Cancelled", "");
 }
 
 #[test]

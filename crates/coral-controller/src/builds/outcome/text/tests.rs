@@ -50,9 +50,3 @@ fn the_end_of_a_text_is_kept_in_whole_letters() {
     let end = last(&"ä".repeat(20), 9);
     assert_eq!(end, "…äää");
 }
-
-#[test]
-fn times_are_said_as_kubernetes_says_them() {
-    let said = [0, 59, 65, 3600, 3723].map(words);
-    assert_eq!(said, ["0s", "59s", "1m5s", "1h0m0s", "1h2m3s"]);
-}

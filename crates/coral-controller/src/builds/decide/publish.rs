@@ -1,0 +1,58 @@
+//! When the Registry is told that every pod may pull what is built.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use coral_api::image_build::{BuildPhase, BuildSettings, BuildVisibility};
+use jiff::Timestamp;
+
+use super::{Action, Come, Deciding, RegistrySeen};
+use crate::builds::outcome::Standing;
+use crate::builds::reason;
+
+/// How long after its end a run waits for the Registry to make the image public.
+const UNTIL_PUBLIC: Duration = Duration::from_mins(1);
+
+impl Deciding<'_> {
+    /// Every pod may pull what was pushed inside, before the status says that it is there. The
+    /// Registry is told while the image is built, since it can take a minute until it has the list,
+    /// and again when the push is next, should the record have been changed meanwhile. It is waited
+    /// for at the end, for a bounded time: it may be down by then.
+    pub(super) fn publish(&mut self, settings: &BuildSettings, come: &mut Come) {
+        let has_ended = come.standing.phase.is_final() && come.reports.digest.is_some();
+        let said = self.status().and_then(|it| it.phase);
+        let phase = come.standing.phase;
+        let begins = matches!(phase, BuildPhase::Building | BuildPhase::Pushing)
+            && said != Some(phase)
+            && self.seen.registry != RegistrySeen::NotAllowed;
+        let visibility = self.seen.build.spec.output.visibility.unwrap_or_default();
+        if !(has_ended || begins) || visibility != BuildVisibility::Cluster {
+            return;
+        }
+        let paths = settings.tags.iter().map(|it| it.path.as_str().to_owned());
+        let paths: BTreeSet<String> = paths.collect();
+        let loaded = self.seen.loaded.as_deref();
+        if loaded.is_some_and(|loaded| paths.is_subset(loaded)) {
+            return;
+        }
+        self.actions.push(Action::Publish(paths));
+        let ended = come.standing.ended.unwrap_or(self.seen.now);
+        let due = ended.checked_add(UNTIL_PUBLIC).unwrap_or(Timestamp::MAX);
+        if !has_ended {
+            return;
+        }
+        if due > self.seen.now {
+            let says = "the image is pushed; the Registry is told that every pod may pull it";
+            come.standing = Standing {
+                next: Some(due),
+                ..Standing::new(BuildPhase::Pushing, reason::PUBLISHING, says)
+            };
+        } else {
+            // The end of a run is said once: the Registry may load the list later.
+            come.standing.says.push_str(
+                ", but its Registry did not say within a minute that every pod may pull it: it is down, or \
+                 its list of public repositories is full (events say so)",
+            );
+        }
+    }
+}
