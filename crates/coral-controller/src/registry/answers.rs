@@ -185,7 +185,8 @@ mod tests {
         let (answers, key) = answers();
         let mut woken = answers.changes.subscribe(&[Topic::RegistryWorkloads]);
         answers.ask(&key, at(0), || ready(7));
-        woken.changed().await;
+        let woken = tokio::time::timeout(Duration::from_mins(1), woken.changed());
+        woken.await.expect("the part is woken");
         assert_eq!(answers.of(&key), Seconds(7));
         answers.retain(&BTreeSet::new());
         answers.answered(&key, 8, at(1));
