@@ -304,7 +304,8 @@ async fn a_result_is_refused_as_a_credential_is_and_where_none_is_read() {
         assert!(body.to_string().contains(said), "{body}");
         assert_eq!(results.of("pod"), None);
     }
-    let (router, _) = taking(false, |_| panic!("the API server is not asked"));
+    let (router, _) = taking(false, pushing);
     let (status, body) = send(&router, RESULTS_PATH, Some("Bearer good"), REPORT).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body.to_string().contains("does not lead"), "{body}");
 }
