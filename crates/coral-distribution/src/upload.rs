@@ -84,6 +84,14 @@ impl Upload {
         }
     }
 
+    /// Whether the registry says by itself when another of its repositories has a blob.
+    pub fn tells_of_mounts(&self) -> bool {
+        match &self.0 {
+            Target::Registry(upload) => upload.is_of_coral(),
+            Target::Layout(_) => false,
+        }
+    }
+
     /// Whether the registry says that another of its repositories has the blob.
     pub fn is_elsewhere(&self) -> bool {
         match &self.0 {

@@ -6,7 +6,7 @@ use coral_distribution::{Client, Credentials, Endpoint};
 use coral_image::{Host, Repository};
 
 use crate::bandwidth::Bandwidth;
-use crate::copy::Site;
+use crate::copy::{Candidates, Catalogue, Site};
 use crate::expand::Creations;
 use crate::pace::Paces;
 
@@ -30,6 +30,8 @@ pub struct Access {
     pub bandwidth: Option<Bandwidth>,
     /// Times of creation that were read before.
     pub creations: Creations,
+    /// What its images at the destination consist of, as far as was read.
+    pub catalogue: Catalogue,
 }
 
 /// Where a worker gets the access of a job's mirror: a map in one process, a call to the controller
@@ -60,11 +62,14 @@ impl Access {
     }
 
     pub(crate) fn destination(&self, repository: &Repository) -> Site {
-        site(
-            &self.destination_client,
-            repository,
-            &self.destination_credentials,
-        )
+        let (client, credentials) = (&self.destination_client, &self.destination_credentials);
+        let mut site = site(client, repository, credentials);
+        site.candidates = Some(Candidates {
+            catalogue: self.catalogue.clone(),
+            client: client.clone(),
+            credentials: credentials.clone(),
+        });
+        site
     }
 }
 

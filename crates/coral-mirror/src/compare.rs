@@ -42,6 +42,14 @@ impl Difference {
         source: None,
         there: None,
     };
+
+    /// What the destination has.
+    pub(crate) fn there(&self) -> Option<Digest> {
+        match self {
+            Self::None { digest, .. } | Self::SourceGone { digest } => Some(*digest),
+            Self::Missing { there, .. } => *there,
+        }
+    }
 }
 
 /// Why nothing could be found out.

@@ -7,6 +7,7 @@
 
 mod arrived;
 mod blobs;
+mod catalogue;
 mod error;
 mod missed;
 mod platform;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 use coral_image::{Digest, Manifest, ManifestKind, PlatformPattern, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 
+pub(crate) use catalogue::Candidates;
+pub use catalogue::Catalogue;
 pub use error::CopyError;
 pub(crate) use error::{Kind, Side, cause_of};
 pub use missed::Missed;

@@ -56,8 +56,8 @@ pub use access::{Access, AccessError, AccessSource};
 pub use bandwidth::Bandwidth;
 pub use clock::{Clock, Moment, SystemClock};
 pub use copy::{
-    Copied, Copier, CopyError, CopyOptions, CopyRequest, Layers, Limits, Missed, Report, Site,
-    Sparse, check_platforms,
+    Catalogue, Copied, Copier, CopyError, CopyOptions, CopyRequest, Layers, Limits, Missed, Report,
+    Site, Sparse, check_platforms,
 };
 pub use engine::{Completeness, Engine, EngineLimits};
 pub use expand::{Creations, Expanded, Wanted, expand};

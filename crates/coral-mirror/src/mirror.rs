@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 /// use coral_api::documents::{self, Object};
 /// use coral_distribution::{Client, ClientOptions, Credentials};
 /// use coral_image::Host;
-/// use coral_mirror::{Access, Creations, Mirror, Paces, Verify};
+/// use coral_mirror::{Access, Catalogue, Creations, Mirror, Paces, Verify};
 ///
 /// let yaml = "
 /// apiVersion: stvz.io/v1
@@ -44,6 +44,7 @@ use crate::snapshot::Snapshot;
 ///         paces: Paces::default(),
 ///         bandwidth: None,
 ///         creations: Creations::default(),
+///         catalogue: Catalogue::default(),
 ///     },
 ///     changed: false,
 ///     verify: Verify::default(),

@@ -162,6 +162,9 @@ impl<Q: Queue> Driver<Q> {
         let now = frame.now();
         if let Some(snapshot) = &mirror.restored {
             restore(&mut ledger, &mirror, snapshot, now);
+            for (key, digest) in ledger.held_images() {
+                mirror.access.catalogue.compared(key, Some(digest));
+            }
         }
         let next_pass = (!mirror.settings.suspend).then_some(first_pass(&mirror, now));
         let before = mirror.restored.as_ref().map(|snapshot| snapshot.pruning);
@@ -283,6 +286,7 @@ impl<Q: Queue> Driver<Q> {
         if self.next_pass.is_some_and(|at| at <= now) {
             self.passes += 1;
             self.is_passing = true;
+            self.mirror.access.catalogue.begin_pass();
             self.next_pass = next_pass(&self.mirror.settings.cadence, now);
             self.ledger.begin_pass(now);
         }
@@ -297,6 +301,9 @@ impl<Q: Queue> Driver<Q> {
         match action {
             Action::Expand(repository) => self.ask_to_expand(repository, now),
             Action::Compare(wanted) => {
+                let held = self.ledger.held(&wanted.key);
+                let catalogue = &self.mirror.access.catalogue;
+                catalogue.being_compared(&wanted.key, held);
                 let depth = self.depth_for(&wanted);
                 self.ask_to_compare(wanted, depth);
             }

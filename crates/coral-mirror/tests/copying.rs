@@ -11,8 +11,8 @@ use coral_api::documents::{self, Object};
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions};
 use coral_image::{Host, ImageRef, PlatformPattern};
 use coral_mirror::{
-    Access, Copied, Copier, CopyError, CopyOptions, CopyRequest, Creations, Engine, EngineLimits,
-    Event, InProcess, Mirror, Observer, Paces, Site, Subject, Summary, Until, Verify,
+    Access, Catalogue, Copied, Copier, CopyError, CopyOptions, CopyRequest, Creations, Engine,
+    EngineLimits, Event, InProcess, Mirror, Observer, Paces, Site, Subject, Summary, Until, Verify,
 };
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ mod gone;
 mod keeping;
 #[path = "copying/missed.rs"]
 mod missed;
+#[path = "copying/mounts.rs"]
+mod mounts;
 #[path = "copying/publicity.rs"]
 mod publicity;
 #[path = "copying/restart.rs"]
@@ -152,6 +154,7 @@ impl Pair {
                 paces: Paces::default(),
                 bandwidth: None,
                 creations: Creations::default(),
+                catalogue: Catalogue::default(),
             },
             changed: false,
             restored: None,

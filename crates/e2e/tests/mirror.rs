@@ -5,6 +5,8 @@
 
 #[path = "mirror/limits.rs"]
 mod limits;
+#[path = "mirror/mounts.rs"]
+mod mounts;
 #[path = "mirror/prefix.rs"]
 mod prefix;
 #[path = "mirror/upkeep.rs"]

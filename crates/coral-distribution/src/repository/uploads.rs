@@ -199,6 +199,11 @@ fn no_location(response: &Response) -> Error {
 }
 
 impl RegistryUpload {
+    /// Whether the registry is Coral's, which verifies what comes and tells of blobs elsewhere.
+    pub(crate) fn is_of_coral(&self) -> bool {
+        self.verifies
+    }
+
     /// Whether another repository of the registry has the blob, so that it could be mounted.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.elsewhere

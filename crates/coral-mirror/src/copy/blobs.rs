@@ -12,6 +12,7 @@ use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::arrived::{Arrived, Whereabouts};
+use super::catalogue::{Before, Candidates, Tells};
 use super::error::Side;
 use super::{Bytes, CopyError, CopyRequest, Limits, Report};
 use crate::pace::{Asking, Purpose};
@@ -102,14 +103,13 @@ impl Blobs {
         let broken = request.options.broken.contains(&blob.digest);
         let mount_from = match self.where_is(place, path) {
             // What the destination says of it is not to be believed.
-            _ if broken => None,
+            _ if broken => MountFrom::Nowhere,
             Whereabouts::Here => return Ok(spared),
-            Whereabouts::At(other) if source_has(request, blob).await => Some(other),
+            Whereabouts::At(other) if source_has(request, blob).await => MountFrom::At(other),
             // Knowing a digest is no right to a blob of another repository: the source has to
             // send it.
-            Whereabouts::At(_) => None,
-            // Asking to mount a blob from its own repository finds it without a request more.
-            Whereabouts::Unknown => path.cloned(),
+            Whereabouts::At(_) => MountFrom::Nowhere,
+            Whereabouts::Unknown => path.cloned().map_or(MountFrom::Nowhere, MountFrom::Unknown),
         };
         let of_source = self.of_source(&request.source.registry);
         let (Ok(_turn), Ok(_permit)) = (of_source.acquire().await, self.transfers.acquire().await)
@@ -118,7 +118,7 @@ impl Blobs {
         };
         let mut refusals = 0;
         let bytes = loop {
-            let BlobPush::Upload(upload) = begin(request, blob, mount_from.as_ref()).await? else {
+            let BlobPush::Upload(upload) = begin(request, blob, &mount_from).await? else {
                 break spared;
             };
             match send(request, blob, upload).await {
@@ -187,8 +187,76 @@ impl Blobs {
     }
 }
 
+/// What is known before a blob is pushed.
+enum MountFrom {
+    /// It is sent, whatever the destination believes that it has.
+    Nowhere,
+    /// The source has it, and so has this repository of the destination.
+    At(RepositoryPath),
+    /// Nothing. This is the repository that it is pushed to.
+    Unknown(RepositoryPath),
+}
+
 /// Asks the destination for the blob, in the cheapest way that there is.
 async fn begin(
+    request: &CopyRequest,
+    blob: &Descriptor,
+    mount_from: &MountFrom,
+) -> Result<BlobPush, CopyError> {
+    match (mount_from, &request.destination.candidates) {
+        (MountFrom::Nowhere, _) => push(request, blob, None).await,
+        (MountFrom::At(other), _) => push(request, blob, Some(other)).await,
+        // Asking to mount a blob from its own repository finds it without a request more.
+        (MountFrom::Unknown(own), None) => push(request, blob, Some(own)).await,
+        (MountFrom::Unknown(own), Some(candidates)) => {
+            push_or_look(request, blob, own, candidates).await
+        }
+    }
+}
+
+/// Pushes a blob of which nothing is known. A registry that does not say where it has the blob is
+/// asked for it where other images of the mirror have it.
+async fn push_or_look(
+    request: &CopyRequest,
+    blob: &Descriptor,
+    own: &RepositoryPath,
+    candidates: &Candidates,
+) -> Result<BlobPush, CopyError> {
+    let first = match candidates.before_push().await {
+        Before::Nothing => return push(request, blob, Some(own)).await,
+        Before::Look => {
+            let other = find(request, blob, candidates).await;
+            return push(request, blob, Some(other.as_ref().unwrap_or(own))).await;
+        }
+        Before::Push(first) => first,
+    };
+    let begun = push(request, blob, Some(own)).await?;
+    let BlobPush::Upload(upload) = begun else {
+        return Ok(begun);
+    };
+    if upload.tells_of_mounts() {
+        first.answered(Tells::OfMounts);
+        return Ok(BlobPush::Upload(upload));
+    }
+    first.answered(Tells::Nothing);
+    match find(request, blob, candidates).await {
+        // The upload is given up.
+        Some(other) if other != *own => push(request, blob, Some(&other)).await,
+        _ => Ok(BlobPush::Upload(upload)),
+    }
+}
+
+/// A repository of the destination that has the blob, if the source has it too.
+async fn find(
+    request: &CopyRequest,
+    blob: &Descriptor,
+    candidates: &Candidates,
+) -> Option<RepositoryPath> {
+    let other = candidates.find(&blob.digest).await?;
+    source_has(request, blob).await.then_some(other)
+}
+
+async fn push(
     request: &CopyRequest,
     blob: &Descriptor,
     mount_from: Option<&RepositoryPath>,

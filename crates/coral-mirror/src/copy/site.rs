@@ -6,6 +6,7 @@ use coral_distribution::{Endpoint, Error, Layout, RateLimit};
 use coral_image::{Repository, RepositoryPath};
 use tokio::sync::watch;
 
+use super::catalogue::Candidates;
 use crate::bandwidth::Bandwidth;
 use crate::pace::{AskError, Pace, Purpose};
 
@@ -24,6 +25,8 @@ pub struct Site {
     pub(crate) rate_limit: Option<watch::Receiver<Option<RateLimit>>>,
     /// Limit on what is read from it.
     pub(crate) bandwidth: Option<Bandwidth>,
+    /// Where blobs may be mounted from, beside what this process copied.
+    pub(crate) candidates: Option<Candidates>,
 }
 
 impl Site {
@@ -40,6 +43,7 @@ impl Site {
             pace: None,
             rate_limit: None,
             bandwidth: None,
+            candidates: None,
         }
     }
 
@@ -53,6 +57,7 @@ impl Site {
             pace: None,
             rate_limit: None,
             bandwidth: None,
+            candidates: None,
         }
     }
 

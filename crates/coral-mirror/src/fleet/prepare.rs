@@ -14,6 +14,7 @@ use coral_image::{Digest, Host};
 use super::Clients;
 use crate::access::Access;
 use crate::bandwidth::Bandwidth;
+use crate::copy::Catalogue;
 use crate::expand::Creations;
 use crate::pace::Paces;
 use crate::progress::chain;
@@ -201,6 +202,7 @@ impl Prepared {
             paces: paces.clone(),
             bandwidth: self.settings.limits.bandwidth.map(Bandwidth::new),
             creations: Creations::default(),
+            catalogue: Catalogue::default(),
         })
     }
 

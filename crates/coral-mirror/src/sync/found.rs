@@ -105,6 +105,8 @@ impl<Q: Queue> Driver<Q> {
         key: &Key,
         compared: Result<Difference, CompareError>,
     ) {
+        let there = compared.as_ref().ok().and_then(Difference::there);
+        self.mirror.access.catalogue.compared(key, there);
         match compared {
             Ok(Difference::None { digest, sparse }) => {
                 self.ledger.not_drifted(key);

@@ -9,8 +9,8 @@ use coral_api::documents::{self, Object};
 use coral_distribution::Credentials;
 use coral_image::{Host, Version};
 use coral_mirror::{
-    Access, Bandwidth, Creations, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces,
-    PlannedAction, Subject, Summary, Until, Verify, expand, plan, plan_prune,
+    Access, Bandwidth, Catalogue, Creations, Engine, EngineLimits, Event, InProcess, Mirror,
+    Observer, Paces, PlannedAction, Subject, Summary, Until, Verify, expand, plan, plan_prune,
 };
 use coral_testkit::{Built, ImageBuilder, IndexBuilder};
 use jiff::Timestamp;
@@ -47,6 +47,7 @@ impl Pair {
                 paces: Paces::default(),
                 bandwidth: settings.limits.bandwidth.map(Bandwidth::new),
                 creations: Creations::default(),
+                catalogue: Catalogue::default(),
             },
             settings,
             changed: false,

@@ -2,7 +2,8 @@
 //!
 //! Run by `cargo xtask bench`, which builds Coral as it is shipped, sets `CORAL_BIN` and puts the
 //! peers on `PATH`. The first argument is `machine`, `cluster` or `build`, the second is the page to write.
-//! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth`, `collecting` and `mirror`.
+//! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth`, `collecting`, `mirror` and
+//! `foreign`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it does")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
@@ -44,12 +45,13 @@ fn measure_machine(page: Option<&Path>) {
     println!("{machine}");
     let mut rows: Vec<Row> = Vec::new();
     let only = std::env::var("CORAL_BENCH_ONLY").ok();
-    let parts: [(&str, Measure); 5] = [
+    let parts: [(&str, Measure); 6] = [
         ("serving", serving::measure),
         ("beside", beside::measure),
         ("growth", growth::measure),
         ("collecting", collecting::measure),
         ("mirror", mirror::measure),
+        ("foreign", mirror::foreign::measure),
     ];
     for (name, measure) in parts {
         if only.as_deref().is_some_and(|only| only != name) {

@@ -1,5 +1,6 @@
 //! Mirroring into Coral's own registry: Coral beside skopeo and regsync.
 
+pub(crate) mod foreign;
 mod odd;
 mod stand;
 mod tools;
@@ -52,7 +53,7 @@ impl Figures {
     fn round(&mut self, tool: Tool, stand: &Stand) {
         let destination = Server::coral();
         let mut cold = stand.pass(tool, stand::NEW, &stand.source.host(), &destination.host());
-        let _ = e2e::run(&mut Command::new("sync"));
+        settle();
         let first = succeeded(&mut cold);
         self.cold.push(first.seconds);
         self.memory.push(first.megabytes);
@@ -60,9 +61,14 @@ impl Figures {
         let destination = Server::coral();
         let pass = |which| stand.pass(tool, which, &stand.source.host(), &destination.host());
         succeeded(&mut pass(stand::OLD));
-        let _ = e2e::run(&mut Command::new("sync"));
+        settle();
         self.half.push(succeeded(&mut pass(stand::NEW)).seconds);
     }
+}
+
+/// What was written before does not slow down what is measured.
+fn settle() {
+    let _ = e2e::run(&mut Command::new("sync"));
 }
 
 fn succeeded(command: &mut Command) -> Watched {

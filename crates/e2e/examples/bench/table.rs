@@ -115,7 +115,8 @@ pub(crate) fn page(machine: &str, rows: &[Row]) -> String {
          | work | peer | Coral | peer | ratio |\n|---|---|---|---|---|\n{}\n\n\
          \"256 MB\" is 268,435,456 random bytes; a megabyte (MB) of a rate is 10^6 bytes. Pushes are \
          whole requests by curl, answered with 201. Mirrored are 10 images with 90 layers of 465 MB \
-         in all, by every tool into a registry of Coral's that is empty at first. Server CPU is \
+         in all, by every tool into a registry of Coral's that is empty at first unless another one is \
+         named. Server CPU is \
          user and system time of the registry's process. A store grows to ten times as much: \
          repositories of 100 blobs of 4 KB, and one repository with a tag for every ten blobs. The \
          same pages and images are then asked for again, after a restart at either size. A start \

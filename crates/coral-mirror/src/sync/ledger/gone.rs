@@ -112,6 +112,12 @@ impl Ledger {
         }
     }
 
+    /// The images that the destination has, as far as is known, and at which digests.
+    pub(in crate::sync) fn held_images(&self) -> impl Iterator<Item = (&Key, Digest)> {
+        let keys = self.images.keys();
+        keys.filter_map(|key| Some((key, self.held(key)?)))
+    }
+
     /// The mirror keeps an image whose tag is another one at its source. Gives the image if that
     /// is new.
     pub(in crate::sync) fn pinned(&mut self, key: &Key, at_source: Digest) -> News {

@@ -1,0 +1,197 @@
+//! Blobs that the destination has in another repository of the mirror, as a later process finds
+//! them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use coral_image::{Digest, Host};
+use coral_mirror::{Mirror, Until};
+use coral_testkit::{Built, FaultRegistry, ImageBuilder, IndexBuilder, Recorded};
+use tokio_util::sync::CancellationToken;
+
+use super::upkeep::engine;
+use super::{Deaf, Pair, own_registry};
+
+/// An image of a base that others have too, and a layer of its own.
+fn above(base: &[u8], seed: u64) -> Built {
+    let image = ImageBuilder::new(seed).layer(base.to_vec());
+    image.layer_of(10_000).tag("1").build()
+}
+
+fn reads_manifest(request: &Recorded) -> bool {
+    request.method == "GET" && request.path.contains("/manifests/")
+}
+
+/// The blobs that were read at the source.
+fn read(source: &FaultRegistry) -> BTreeSet<Digest> {
+    let requests = source.requests();
+    let read = requests.iter().filter(|r| r.method == "GET");
+    read.filter_map(|r| r.path.split_once("/blobs/"))
+        .map(|(_, digest)| Digest::parse(digest).unwrap())
+        .collect()
+}
+
+fn blobs(built: &Built) -> BTreeSet<Digest> {
+    built.blobs.keys().copied().collect()
+}
+
+#[tokio::test]
+async fn a_later_process_reads_no_blob_that_another_image_of_the_mirror_has_there() {
+    let pair = Pair::start().await;
+    let base = vec![7; 60_000];
+    let old: Vec<Built> = (0..5).map(|seed| above(&base, seed)).collect();
+    for (number, built) in old.iter().enumerate() {
+        pair.source.load(&format!("team/old{number}"), built);
+    }
+    let new: Vec<Built> = (5..10).map(|seed| above(&base, seed)).collect();
+    for (number, built) in new.iter().enumerate() {
+        pair.source.load(&format!("team/new{number}"), built);
+    }
+    let names = |kind: &str| {
+        (0..5)
+            .map(|n| format!("team/{kind}{n}"))
+            .collect::<Vec<_>>()
+    };
+    let (old_names, new_names) = (names("old"), names("new"));
+    let all: Vec<&str> = new_names
+        .iter()
+        .chain(&old_names)
+        .map(String::as_str)
+        .collect();
+    pair.pass(&all[5..]).await;
+    pair.source.clear_requests();
+    pair.destination.clear_requests();
+    let summary = pair.pass(&all).await;
+    assert_eq!((summary.mirrored, summary.errors), (10, 0));
+    for (name, built) in new_names.iter().zip(&new) {
+        let place = pair.landed(name);
+        assert_eq!(pair.destination.difference(&place, built), None, "{name}");
+    }
+    let there: BTreeSet<Digest> = old.iter().flat_map(blobs).collect();
+    let wanted: BTreeSet<Digest> = new.iter().flat_map(blobs).collect();
+    let missing: BTreeSet<Digest> = wanted.difference(&there).copied().collect();
+    assert_eq!(read(&pair.source), missing);
+    let of_old = |r: &Recorded| reads_manifest(r) && r.path.contains("/old");
+    assert_eq!(pair.destination.count(of_old), 5, "each image is read once");
+    assert!(pair.destination.repositories().len() >= 10);
+}
+
+#[tokio::test]
+async fn the_images_below_an_index_count_too() {
+    let pair = Pair::start().await;
+    let platforms = ["linux/amd64", "linux/arm64"];
+    let old = IndexBuilder::of_platforms(1, &platforms, &[40_000])
+        .tag("1")
+        .build();
+    let layer = old
+        .blobs
+        .values()
+        .find(|bytes| bytes.len() == 40_000)
+        .unwrap();
+    let new = ImageBuilder::new(9).layer(layer.clone()).tag("1").build();
+    pair.source.load("team/old", &old);
+    pair.source.load("team/new", &new);
+    pair.pass(&["team/old"]).await;
+    pair.source.clear_requests();
+    pair.pass(&["team/old", "team/new"]).await;
+    let missing: BTreeSet<Digest> = blobs(&new).difference(&blobs(&old)).copied().collect();
+    assert_eq!(read(&pair.source), missing);
+}
+
+#[tokio::test]
+async fn no_manifest_is_read_while_nothing_is_to_be_copied() {
+    let pair = Pair::start().await;
+    let names = ["team/a", "team/b"];
+    for (name, seed) in names.iter().zip(0..) {
+        pair.source.load(name, &above(&[1; 1000], seed));
+    }
+    pair.pass(&names).await;
+    pair.destination.clear_requests();
+    pair.pass(&names).await;
+    assert_eq!(pair.destination.count(reads_manifest), 0);
+}
+
+/// The blob is in a repository of the destination that the mirror fills, but its source does not
+/// have it: knowing its digest is no right to it.
+#[tokio::test]
+async fn a_blob_that_the_source_lacks_is_not_mounted() {
+    let pair = Pair::start().await;
+    let secret = vec![9; 50_000];
+    let digest = Digest::sha256(&secret);
+    let thief = above(&secret, 2);
+    pair.source.load("team/secret", &above(&secret, 1));
+    pair.source.load("team/thief", &thief);
+    pair.pass(&["team/secret"]).await;
+    pair.source.lose_blob("team/thief", &digest);
+    let summary = pair.pass(&["team/secret", "team/thief"]).await;
+    assert_eq!((summary.mirrored, summary.errors), (1, 1));
+    let place = pair.landed("team/thief");
+    assert_eq!(pair.destination.blob(&place, &digest), None);
+}
+
+#[tokio::test]
+async fn a_process_that_goes_on_from_a_snapshot_knows_what_is_there() {
+    let pair = Pair::start().await;
+    let base = vec![7; 60_000];
+    let (old, new) = (above(&base, 1), above(&base, 2));
+    pair.source.load("team/old", &old);
+    let mirror = pair.described("default/m", &["team/old"]);
+    let run = |mirror: Mirror| async {
+        let engine = engine(Arc::new(Deaf));
+        let stop = CancellationToken::new();
+        engine
+            .run(mirror, Until::OnePass, stop, |_| {})
+            .await
+            .snapshot
+    };
+    let snapshot = run(mirror).await;
+    pair.source.load("team/new", &new);
+    pair.source.clear_requests();
+    let restarted = Mirror {
+        restored: Some(Arc::new(snapshot)),
+        ..pair.described("default/m", &["team/old", "team/new"])
+    };
+    run(restarted).await;
+    let missing: BTreeSet<Digest> = blobs(&new).difference(&blobs(&old)).copied().collect();
+    assert_eq!(read(&pair.source), missing);
+}
+
+#[tokio::test]
+async fn a_registry_that_tells_of_its_blobs_is_asked_for_no_manifest() {
+    let pair = Pair::start().await;
+    let storage = tempfile::tempdir().unwrap();
+    let behind = own_registry(storage.path()).await;
+    let proxy = coral_testkit::CountingProxy::start(&behind).await.unwrap();
+    let host = proxy.addr().to_string();
+    let client = super::client(&[&pair.source.host(), &host]);
+    let base = vec![7; 60_000];
+    let (old, new) = (above(&base, 1), above(&base, 2));
+    pair.source.load("team/old", &old);
+    pair.source.load("team/new", &new);
+    let pass = |names: &'static [&str]| {
+        let mut mirror = pair.described("default/m", names);
+        mirror.access.client = client.clone();
+        mirror.access.destination_client = client.clone();
+        mirror.access.destination = Host::parse(&host).unwrap();
+        async move {
+            let engine = engine(Arc::new(Deaf));
+            let stop = CancellationToken::new();
+            engine
+                .run(mirror, Until::OnePass, stop, |_| {})
+                .await
+                .summary
+        }
+    };
+    pass(&["team/old"]).await;
+    pair.source.clear_requests();
+    let summary = pass(&["team/old", "team/new"]).await;
+    assert_eq!((summary.mirrored, summary.errors), (2, 0));
+    let missing: BTreeSet<Digest> = blobs(&new).difference(&blobs(&old)).copied().collect();
+    assert_eq!(read(&pair.source), missing);
+    let read = proxy
+        .requests()
+        .iter()
+        .filter(|r| reads_manifest(r))
+        .count();
+    assert_eq!(read, 0);
+}
