@@ -31,7 +31,7 @@ use crate::repository::PutManifest;
 use crate::upload::{BlobPush, Upload};
 
 pub use archive::NewArchive;
-pub use beneath::LayoutFiles;
+pub use beneath::{FolderEntry, LayoutFiles};
 use files::blob_file;
 use tree::Tree;
 pub(crate) use upload::LayoutUpload;

@@ -59,7 +59,7 @@ pub use client::Client;
 pub use credentials::{Credential, Credentials, CredentialsError, Kind};
 pub use endpoint::Endpoint;
 pub use error::{Category, Disposition, Error};
-pub use layout::{Layout, LayoutFiles, NewArchive};
+pub use layout::{FolderEntry, Layout, LayoutFiles, NewArchive};
 pub use open_uploads::OpenUploads;
 pub use options::{ClientOptions, HostOptions};
 pub use probe::{Certificate, Probe};

@@ -28,6 +28,7 @@ mod access;
 mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod import;
 mod kernel;
 mod layout;
 mod metrics;
@@ -42,6 +43,7 @@ pub use access::{
 };
 pub use coral_token::{KeyError as TokenKeyError, PublicKeys as TokenKeys, USER as TOKEN_USER};
 pub use front::{Registry, WholeCatalog};
+pub use import::{ImportError, ImportInto, ImportRules, Imported, Skipped, import};
 pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};
 pub use public::{PublicPaths, PublicPathsError};
@@ -51,6 +53,6 @@ pub use store::{
     BlobContent, BlobHandle, Bound, Collected, CollectionRules, Damage, Disk, FileStore, Idle,
     ManifestRecord, MinFree, Mounted, NoRoom, Pace, Page, PutManifestError, Referrers,
     ReferrersPage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space,
-    SpaceBounds, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
-    first_names,
+    SpaceBounds, Store, StoreError, StoredManifest, Stretch, Transfer, UploadError, UploadId,
+    UploadWriter, first_names,
 };

@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{PutManifestError, StoreError, UploadError};
-pub use file::FileStore;
+pub use file::{FileStore, Transfer};
+pub(crate) use file::{TakeError, Taken};
 pub use referrers::{Referrers, ReferrersPage};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, Space, SpaceBounds};

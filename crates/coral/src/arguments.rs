@@ -21,7 +21,7 @@ use crate::crds::CrdsArguments;
 use crate::examples::with_examples;
 use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
-use crate::registry::{CollectArguments, RegistryArguments, ScrubArguments};
+use crate::registry::{CollectArguments, ImportArguments, RegistryArguments, ScrubArguments};
 use crate::status::StatusArguments;
 use crate::uninstall::UninstallArguments;
 use crate::webhook::WebhookArguments;
@@ -96,6 +96,9 @@ pub(crate) enum Command {
 pub(crate) enum RegistryCommand {
     /// Serve the OCI distribution API from a folder
     Serve(Box<ServeArguments>),
+    /// Take in the images of distribution's registry from its storage folder, verified; exit code 1
+    /// if something was left out
+    Import(ImportArguments),
     /// Delete the unused blobs of a stopped registry; a running registry does this by itself
     Gc(CollectArguments),
     /// Read all content of a folder that no registry serves, and move aside what its disk has

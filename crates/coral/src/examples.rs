@@ -37,6 +37,19 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "registry import",
+        &[
+            (
+                "What would come from the storage of distribution's registry",
+                "coral registry import /var/lib/registry --storage /srv/coral --dry-run",
+            ),
+            (
+                "Take it in without taking room twice, on one file system",
+                "coral registry import /var/lib/registry --storage /srv/coral --hard-links",
+            ),
+        ],
+    ),
+    (
         "registry gc",
         &[(
             "Delete the unused blobs of a registry that is stopped",

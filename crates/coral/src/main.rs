@@ -68,6 +68,9 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
                 command: RegistryCommand::Serve(serve),
             } => registry::serve(*serve, terminal).await,
             Command::Registry {
+                command: RegistryCommand::Import(import),
+            } => Box::pin(registry::import(import, terminal)).await,
+            Command::Registry {
                 command: RegistryCommand::Gc(collect),
             } => registry::collect(collect, terminal).await,
             Command::Registry {

@@ -1,7 +1,8 @@
-//! `coral registry serve`, `gc` and `scrub`, and the registry inside `coral up`.
+//! `coral registry serve`, `import`, `gc` and `scrub`, and the registry inside `coral up`.
 
 pub(crate) mod certificate;
 mod collect;
+mod import;
 mod options;
 mod scrub;
 mod stopped;
@@ -25,7 +26,8 @@ use crate::failure::Failure;
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
 pub(crate) use collect::collect;
-pub(crate) use options::{CollectArguments, RegistryArguments, ScrubArguments};
+pub(crate) use import::import;
+pub(crate) use options::{CollectArguments, ImportArguments, RegistryArguments, ScrubArguments};
 pub(crate) use scrub::scrub;
 
 /// The storage in a folder of `coral up`.

@@ -3,12 +3,14 @@
 //! The kernel resolves the names (`openat2`); where it cannot, they are opened one component after
 //! the other. The folder itself is the user's word and may be a link.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Folders are walked through without the right to list them.
@@ -74,6 +76,33 @@ impl LayoutFiles {
         Ok(found)
     }
 
+    /// What is in a folder, by name. More than `most` entries are an error.
+    pub fn entries(&self, folder: &Path, most: usize) -> io::Result<Vec<FolderEntry>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut entries = vec![];
+        for entry in Dir::new(self.open_as(folder, flags)?)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            if entries.len() >= most {
+                return Err(io::Error::other(format!("it has more than {most} entries")));
+            }
+            let is_folder = match entry.file_type() {
+                // Not every file system says so in the list.
+                FileType::Unknown => self
+                    .metadata(&folder.join(name))
+                    .is_ok_and(|found| found.is_dir()),
+                known => known == FileType::Directory,
+            };
+            let name = name.to_owned();
+            entries.push(FolderEntry { name, is_folder });
+        }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
     fn open_as(&self, name: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let (root, below) = self.root(name);
         let root = root_folder(root)?;
@@ -131,11 +160,20 @@ impl LayoutFiles {
     }
 }
 
+/// Something in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderEntry {
+    /// Its name in the folder.
+    pub name: OsString,
+    /// Whether it is a folder; a symbolic link to one is not.
+    pub is_folder: bool,
+}
+
 /// A symbolic link in a layout, where a file or a folder was expected.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{link} is a symbolic link, and none inside an OCI layout is followed: put the file or folder \
-     itself in its place (`cp -rL` copies a layout so)",
+    "{link} is a symbolic link, and none inside this folder is followed: put the file or folder \
+     itself in its place (`cp -rL` copies a folder so)",
     link = link.display()
 )]
 pub(super) struct LinkInside {
@@ -296,6 +334,26 @@ mod tests {
         for name in ["index.json", "blobs/sha256/x"] {
             assert!(files.open(Path::new(name)).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_listed_by_name_and_no_link_to_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("top/b")).unwrap();
+        std::fs::write(at("top/a"), "").unwrap();
+        symlink("b", at("top/c")).unwrap();
+        symlink("top", at("other")).unwrap();
+        let files = LayoutFiles::new(folder.path());
+        let listed = files.entries(Path::new("top"), 3).unwrap();
+        let listed: Vec<_> = listed
+            .iter()
+            .map(|entry| (entry.name.to_str().unwrap(), entry.is_folder))
+            .collect();
+        assert_eq!(listed, [("a", false), ("b", true), ("c", false)]);
+        assert!(files.entries(Path::new("top"), 2).is_err(), "one too many");
+        let refused = files.entries(Path::new("other"), 3).unwrap_err();
+        assert!(LinkInside::of(&refused).is_some(), "{refused}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod publish;
 mod recent;
 mod records;
 mod scrub;
+mod take;
 #[cfg(test)]
 mod turns;
 mod uploads;
@@ -40,6 +41,8 @@ use self::leases::Leases;
 use self::locks::{KeyLocks, SharedLocks};
 use self::names::Names;
 use self::recent::Recent;
+pub use self::take::Transfer;
+pub(crate) use self::take::{TakeError, Taken};
 use self::uploads::Uploads;
 use self::usage::Usage;
 use self::verdicts::Verdicts;

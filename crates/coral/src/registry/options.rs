@@ -194,6 +194,26 @@ pub(crate) struct CollectArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Storage folder of distribution's registry, which has docker/registry/v2 in it
+    #[arg(value_name = "DIR")]
+    pub(super) folder: PathBuf,
+    /// Folder for the content, which no registry serves now; made if it is not there
+    #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
+    pub(super) storage: PathBuf,
+    /// Only say what would come, and what cannot come; digests of blobs are not compared
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Give the files of blobs a second name instead of copying them, where both folders are on one
+    /// file system: the other registry must not be used any more
+    #[arg(long)]
+    pub(super) hard_links: bool,
+    /// Move tags that are another image in --storage already [default: they stay, and are named]
+    #[arg(long)]
+    pub(super) move_tags: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ScrubArguments {
     /// Folder with the content, which no registry serves now
     #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]

@@ -20,6 +20,16 @@ async fn open_if_there(storage: &Path) -> Result<FileStore, Failure> {
             "--storage {storage}: there is no registry storage in this folder"
         )));
     }
+    make(storage).await
+}
+
+/// The same, made where there is none.
+pub(super) async fn open_or_make(storage: &Path) -> Result<FileStore, Failure> {
+    let opened = make(storage).await;
+    opened.map_err(|failure| hinted(failure, storage))
+}
+
+async fn make(storage: &Path) -> Result<FileStore, Failure> {
     let folder = storage.to_owned();
     tokio::task::spawn_blocking(move || FileStore::open(&folder))
         .await

@@ -1,0 +1,402 @@
+//! What another registry stored, taken into a store: the folder of distribution's registry.
+//!
+//! Blobs come before the manifests that name them, images before indexes, and tags last, so an
+//! import that is cut leaves what a slow client could have left; the next one goes on with it. What
+//! is damaged or unknown is named and left out, and nothing else is.
+
+mod folder;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use coral_image::{Descriptor, Digest, Manifest, ManifestKind, RepositoryPath, Tag, Version};
+use futures::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{
+    FileStore, PutManifestError, Source, Store as _, StoreError, TakeError, Taken, Transfer,
+};
+use folder::{Contents, Folder};
+
+/// Blobs taken at the same time: reading and hashing take turns.
+const AT_ONCE: usize = 4;
+
+/// Where to.
+#[derive(Debug, Clone, Copy)]
+pub enum ImportInto<'s> {
+    /// Into this store.
+    Store(&'s FileStore),
+    /// Nowhere: only what would come is counted. What the store has already does not count.
+    DryRun(Option<&'s FileStore>),
+}
+
+/// What an import does.
+#[derive(Debug, Clone, Copy)]
+pub struct ImportRules {
+    /// How content gets into the store.
+    pub transfer: Transfer,
+    /// Whether a tag is moved that is another image in the store already.
+    pub move_tags: bool,
+}
+
+/// Something that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Which one.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Skipped {
+    fn new(what: impl Display, why: impl Display) -> Self {
+        let (what, why) = (what.to_string(), why.to_string());
+        Self { what, why }
+    }
+}
+
+/// What came, or would come, into the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Repositories that were looked at.
+    pub repositories: u64,
+    /// Manifests that the store did not have in the repository.
+    pub manifests: u64,
+    /// Tags that were set.
+    pub tags: u64,
+    /// Blobs that the store did not have, each once.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Manifests that were there before.
+    pub known: u64,
+    /// What was left out.
+    pub skipped: u64,
+    /// Whether it was not stopped before the end.
+    pub is_complete: bool,
+}
+
+/// Why nothing more could be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The folder is not that of a registry.
+    #[error("{path} has no folder docker/registry/v2/repositories, so it is no storage of distribution's registry: give the folder that its configuration names in storage.filesystem.rootdirectory (/var/lib/registry in its container)", path = .0.display())]
+    NoRegistry(PathBuf),
+    /// The folder cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes in everything that the registry in `folder` has. `tell` hears of what is left out.
+pub async fn import(
+    folder: &Path,
+    into: ImportInto<'_>,
+    rules: ImportRules,
+    tell: impl Fn(&Skipped),
+    stop: &CancellationToken,
+) -> Result<Imported, ImportError> {
+    let folder = folder.to_owned();
+    let folder = blocking(move || Folder::open(&folder)).await??;
+    let mut import = Import {
+        folder,
+        into,
+        rules,
+        tell,
+        imported: Imported::default(),
+        counted: HashSet::new(),
+    };
+    let reader = import.folder.clone();
+    let (repositories, skipped) = blocking(move || reader.repositories()).await?;
+    import.skip_all(skipped);
+    for repository in repositories {
+        if !import.take_repository(&repository, stop).await? {
+            return Ok(import.imported);
+        }
+    }
+    import.imported.is_complete = true;
+    Ok(import.imported)
+}
+
+struct Import<'s, T> {
+    folder: Folder,
+    into: ImportInto<'s>,
+    rules: ImportRules,
+    tell: T,
+    imported: Imported,
+    /// Blobs that a dry run has counted.
+    counted: HashSet<Digest>,
+}
+
+impl<T: Fn(&Skipped)> Import<'_, T> {
+    fn skip_all(&mut self, all: Vec<Skipped>) {
+        for skipped in all {
+            (self.tell)(&skipped);
+            self.imported.skipped += 1;
+        }
+    }
+
+    fn skip(&mut self, what: impl Display, why: impl Display) {
+        self.skip_all(vec![Skipped::new(what, why)]);
+    }
+
+    /// Whether it was not stopped.
+    async fn take_repository(
+        &mut self,
+        path: &RepositoryPath,
+        stop: &CancellationToken,
+    ) -> Result<bool, ImportError> {
+        let (folder, own) = (self.folder.clone(), path.clone());
+        let (contents, skipped) = blocking(move || folder.contents(&own)).await?;
+        self.skip_all(skipped);
+        self.imported.repositories += 1;
+        // An index is taken after all that it lists and the repository has.
+        let mut indexes = BTreeMap::new();
+        for digest in &contents.revisions {
+            if stop.is_cancelled() {
+                return Ok(false);
+            }
+            let Some(manifest) = self.read_manifest(path, digest).await? else {
+                continue;
+            };
+            if manifest.kind() == ManifestKind::Index {
+                let listed = manifest.children().iter().map(|child| child.digest);
+                indexes.insert(*digest, listed.collect::<BTreeSet<Digest>>());
+            } else {
+                self.take_image(path, &contents, manifest).await?;
+            }
+        }
+        for digest in inner_first(indexes) {
+            if stop.is_cancelled() {
+                return Ok(false);
+            }
+            if let Some(manifest) = self.read_manifest(path, &digest).await? {
+                self.take_image(path, &contents, manifest).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn read_manifest(
+        &mut self,
+        path: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<Option<Manifest>, ImportError> {
+        let (folder, wanted) = (self.folder.clone(), *digest);
+        match blocking(move || folder.manifest(&wanted)).await? {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(why) => {
+                self.skip(format_args!("{path}@{digest}"), why);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes one manifest with its blobs and tags.
+    async fn take_image(
+        &mut self,
+        path: &RepositoryPath,
+        contents: &Contents,
+        manifest: Manifest,
+    ) -> Result<(), ImportError> {
+        let digest = manifest.digest();
+        let is_known = self.is_known(path, &digest).await?;
+        let tags = self.new_tags(path, &digest, contents).await?;
+        if is_known {
+            self.imported.known += 1;
+            if tags.is_empty() {
+                return Ok(());
+            }
+        } else if let Err(why) = self.take_blobs(path, &manifest).await? {
+            self.skip(format_args!("{path}@{digest}"), why);
+            return Ok(());
+        }
+        let count = tags.len() as u64;
+        if let ImportInto::Store(store) = self.into {
+            match store.put_manifest(path, manifest, tags).await {
+                Ok(_) => {}
+                Err(PutManifestError::Store(error)) => return Err(error.into()),
+                Err(error) => {
+                    self.skip(format_args!("{path}@{digest}"), error);
+                    return Ok(());
+                }
+            }
+        }
+        self.imported.manifests += u64::from(!is_known);
+        self.imported.tags += count;
+        Ok(())
+    }
+
+    async fn is_known(&self, path: &RepositoryPath, digest: &Digest) -> Result<bool, ImportError> {
+        let there = self.resolve(path, &Version::Digest(*digest)).await?;
+        Ok(there.is_some())
+    }
+
+    /// The tags of a manifest that the store does not have so. One that is another image there
+    /// stays as it is.
+    async fn new_tags(
+        &mut self,
+        path: &RepositoryPath,
+        digest: &Digest,
+        contents: &Contents,
+    ) -> Result<Vec<Tag>, ImportError> {
+        let mut new = vec![];
+        for tag in contents.tags.get(digest).into_iter().flatten() {
+            match self.resolve(path, &Version::Tag(tag.clone())).await? {
+                Some(there) if there == *digest => {}
+                Some(there) if !self.rules.move_tags => {
+                    let why =
+                        format!("it is {there} in the store, and stays; --move-tags moves it");
+                    self.skip(format_args!("{path}:{tag}"), why);
+                }
+                _ => new.push(tag.clone()),
+            }
+        }
+        Ok(new)
+    }
+
+    async fn resolve(
+        &self,
+        path: &RepositoryPath,
+        version: &Version,
+    ) -> Result<Option<Digest>, ImportError> {
+        let Some(store) = self.store() else {
+            return Ok(None);
+        };
+        let there = store.resolve(path, version).await?;
+        Ok(there.map(|record| record.digest))
+    }
+
+    fn store(&self) -> Option<&FileStore> {
+        match self.into {
+            ImportInto::Store(store) => Some(store),
+            ImportInto::DryRun(store) => store,
+        }
+    }
+
+    /// Takes the blobs of a manifest, as far as the repository has them: whether that is enough,
+    /// the store says when it gets the manifest. In the inner result, why one cannot be used.
+    async fn take_blobs(
+        &mut self,
+        path: &RepositoryPath,
+        manifest: &Manifest,
+    ) -> Result<Result<(), String>, ImportError> {
+        let mut seen = HashSet::new();
+        let blobs = manifest.blobs().filter(|blob| seen.insert(blob.digest));
+        let blobs = blobs.map(|blob| self.take_blob(path, blob));
+        let blobs: Vec<_> = blobs.collect();
+        let taken: Vec<_> = stream::iter(blobs).buffered(AT_ONCE).collect().await;
+        for taken in taken {
+            match taken {
+                Ok((_, Taken::Known)) => {}
+                Ok((digest, Taken::New(bytes))) => {
+                    if self.counted.insert(digest) {
+                        self.imported.blobs += 1;
+                        self.imported.bytes += bytes;
+                    }
+                }
+                Err(BlobError::Store(error)) => return Err(error.into()),
+                Err(BlobError::Unusable(why)) => return Ok(Err(why)),
+                // What an index lists may be missing.
+                Err(BlobError::Absent(_)) if manifest.kind() == ManifestKind::Index => {}
+                Err(BlobError::Absent(digest)) => {
+                    return Ok(Err(format!("the repository does not have blob {digest}")));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    async fn take_blob(
+        &self,
+        path: &RepositoryPath,
+        blob: &Descriptor,
+    ) -> Result<(Digest, Taken), BlobError> {
+        let digest = blob.digest;
+        let unusable = |why: String| BlobError::Unusable(format!("blob {digest}: {why}"));
+        let (folder, own) = (self.folder.clone(), path.clone());
+        let file = blocking(move || folder.blob(&own, &digest)).await?;
+        let Some(file) = file.map_err(unusable)? else {
+            if blob.is_foreign() {
+                return Ok((digest, Taken::Known));
+            }
+            return Err(BlobError::Absent(digest));
+        };
+        let ImportInto::Store(store) = self.into else {
+            let size = file
+                .metadata()
+                .map_err(|error| unusable(error.to_string()))?;
+            let size = size.len();
+            let is_known = self.store().is_some_and(|it| it.has_content(&digest, size));
+            let taken = if is_known {
+                Taken::Known
+            } else {
+                Taken::New(size)
+            };
+            return Ok((digest, taken));
+        };
+        let (path, transfer) = (path.clone(), self.rules.transfer);
+        match store.take_blob(path, digest, file, transfer).await {
+            Ok(taken) => Ok((digest, taken)),
+            Err(TakeError::Store(error)) => Err(error.into()),
+            Err(error) => Err(unusable(error.to_string())),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum BlobError {
+    /// The repository does not have it.
+    Absent(Digest),
+    /// Why its bytes cannot be taken.
+    Unusable(String),
+    Store(StoreError),
+}
+
+impl From<StoreError> for BlobError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Indexes in an order in which each comes after those that it lists.
+fn inner_first(mut indexes: BTreeMap<Digest, BTreeSet<Digest>>) -> Vec<Digest> {
+    let mut sorted = vec![];
+    while !indexes.is_empty() {
+        let waits = |listed: &BTreeSet<Digest>| listed.iter().any(|it| indexes.contains_key(it));
+        let mut ready: Vec<Digest> = indexes
+            .iter()
+            .filter(|(_, listed)| !waits(listed))
+            .map(|(digest, _)| *digest)
+            .collect();
+        if ready.is_empty() {
+            // No digest is in what it is the digest of; so this is not reached.
+            ready = indexes.keys().copied().collect();
+        }
+        for digest in &ready {
+            indexes.remove(digest);
+        }
+        sorted.append(&mut ready);
+    }
+    sorted
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| StoreError::Closed)
+}

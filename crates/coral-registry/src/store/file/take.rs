@@ -1,0 +1,160 @@
+//! Content that comes as a file of another folder, such as that of another registry.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use coral_image::{Digest, RepositoryPath};
+use rustix::fs::{AtFlags, CWD, ioctl_ficlone, linkat};
+use uuid::Uuid;
+
+use super::publish::Content;
+use super::{FileStore, Files, hashing};
+use crate::store::StoreError;
+
+/// Bytes copied at a time.
+const PIECE: usize = 1024 * 1024;
+
+/// How content gets from a file into the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// The store has bytes of its own: on file systems that can, they share the other file's room
+    /// until one of both changes; elsewhere they are copied.
+    Copy,
+    /// On the same file system the file gets a second name: it takes no room, and must not be
+    /// written to by others any more.
+    HardLink,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The store has so many bytes more.
+    New(u64),
+    /// The store had the content; the repository has it now.
+    Known,
+}
+
+/// Why a file was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeError {
+    #[error("its bytes hash to {0}")]
+    Digest(Digest),
+    #[error("its bytes cannot be read: {0}")]
+    Read(io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl FileStore {
+    /// Makes the content of a file a blob of a repository, once its bytes were held against the
+    /// digest.
+    pub(crate) async fn take_blob(
+        &self,
+        repository: RepositoryPath,
+        digest: Digest,
+        source: File,
+        transfer: Transfer,
+    ) -> Result<Taken, TakeError> {
+        self.write(move |files| files.take(&repository, &digest, source, transfer))
+            .await
+    }
+
+    /// Whether the store has content of this digest and size, in whichever repository.
+    pub(crate) fn has_content(&self, digest: &Digest, size: u64) -> bool {
+        self.files.has_content(digest, size)
+    }
+}
+
+/// A file before it gets its name; removed when it does not.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Files {
+    fn take(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        source: File,
+        transfer: Transfer,
+    ) -> Result<Taken, TakeError> {
+        let size = source.metadata().map_err(TakeError::Read)?.len();
+        let _hold = self.leases.hold(digest);
+        if self.has_content(digest, size) {
+            self.link(repository, digest)?;
+            return Ok(Taken::Known);
+        }
+        self.check_room(size)?;
+        let temporary = Temporary(self.layout.tmp().join(Uuid::new_v4().to_string()));
+        let (actual, size) = fetch(source, &temporary.0, digest, transfer)?;
+        if actual != *digest {
+            return Err(TakeError::Digest(actual));
+        }
+        self.adopt_content(digest, &temporary.0, size, Content::Unsynced, &mut 0)?;
+        self.link(repository, digest)?;
+        Ok(Taken::New(size))
+    }
+}
+
+/// Puts the bytes into a file of the store; what that file hashes to, and its length. They are
+/// read once.
+fn fetch(
+    source: File,
+    target: &Path,
+    digest: &Digest,
+    transfer: Transfer,
+) -> Result<(Digest, u64), TakeError> {
+    let is_linked = transfer == Transfer::HardLink && hard_link(&source, target).is_ok();
+    if is_linked || reflink(&source, target)? {
+        let failed = |error| StoreError::io("read", target, error);
+        let size = fs::metadata(target).map_err(failed)?.len();
+        let hashed = hashing::hash_file(target, digest.algorithm()).map_err(failed)?;
+        return Ok((hashed, size));
+    }
+    copy(source, target, digest)
+}
+
+/// By the open file, since its name may be another file's by now.
+fn hard_link(source: &File, target: &Path) -> rustix::io::Result<()> {
+    let name = format!("/proc/self/fd/{}", source.as_raw_fd());
+    linkat(CWD, name, CWD, target, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// Whether the file system made a file that shares the bytes of `source`.
+fn reflink(source: &File, target: &Path) -> Result<bool, StoreError> {
+    let file = create(target)?;
+    let is_cloned = ioctl_ficlone(&file, source).is_ok();
+    if !is_cloned {
+        drop(file);
+        fs::remove_file(target).map_err(|error| StoreError::io("delete", target, error))?;
+    }
+    Ok(is_cloned)
+}
+
+fn copy(mut source: File, target: &Path, digest: &Digest) -> Result<(Digest, u64), TakeError> {
+    let mut file = create(target)?;
+    let mut hasher = digest.algorithm().hasher();
+    let (mut piece, mut size) = (vec![0; PIECE], 0);
+    loop {
+        let read = match source.read(&mut piece) {
+            Ok(0) => return Ok((hasher.finish(), size)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(TakeError::Read)?,
+        };
+        hasher.update(&piece[..read]);
+        let written = file.write_all(&piece[..read]);
+        written.map_err(|error| StoreError::io("write", target, error))?;
+        size += read as u64;
+    }
+}
+
+fn create(target: &Path) -> Result<File, StoreError> {
+    let made = File::options().write(true).create_new(true).open(target);
+    made.map_err(|error| StoreError::io("create", target, error))
+}

@@ -1,0 +1,143 @@
+//! `coral registry import`: what distribution's registry stored, into a folder that no registry
+//! serves.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use coral_image::Amount;
+use coral_registry::{
+    FileStore, ImportError, ImportInto, ImportRules, Imported, Skipped, StoreError, Transfer,
+};
+use coral_rt::shutdown_on_signal;
+
+use super::{ImportArguments, stopped};
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+pub(crate) async fn import(
+    arguments: ImportArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let ImportArguments {
+        folder,
+        storage,
+        dry_run,
+        hard_links,
+        move_tags,
+    } = arguments;
+    let stop = shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let store = open(&storage, dry_run).await?;
+    let rules = ImportRules {
+        transfer: if hard_links {
+            Transfer::HardLink
+        } else {
+            Transfer::Copy
+        },
+        move_tags,
+    };
+    let into = match &store {
+        Some(store) if !dry_run => ImportInto::Store(store),
+        store => ImportInto::DryRun(store.as_ref()),
+    };
+    let tell = |Skipped { what, why }: &Skipped| terminal.line(&format!("skipped: {what}: {why}"));
+    let imported = coral_registry::import(&folder, into, rules, tell, &stop).await;
+    if let Some(store) = store {
+        stopped::close(store).await;
+    }
+    let imported = imported.map_err(|error| failed(&error))?;
+    for line in lines(&imported, dry_run) {
+        terminal.line(&line);
+    }
+    let is_whole = imported.is_complete && imported.skipped == 0;
+    Ok(ExitCode::from(u8::from(!is_whole)))
+}
+
+/// The store, made if it is not there; a dry run makes none.
+async fn open(storage: &Path, dry_run: bool) -> Result<Option<FileStore>, Failure> {
+    if dry_run && !FileStore::is_store(storage) {
+        return Ok(None);
+    }
+    stopped::open_or_make(storage).await.map(Some)
+}
+
+fn failed(error: &ImportError) -> Failure {
+    let failure = match error {
+        ImportError::NoRegistry(_) => return Failure::input(error),
+        _ => Failure::error(error),
+    };
+    match error {
+        ImportError::Store(StoreError::Full { .. } | StoreError::NoRoom(_)) => {
+            failure.hinting("what came so far stays; the same command goes on with the rest")
+        }
+        _ => failure,
+    }
+}
+
+fn lines(imported: &Imported, dry_run: bool) -> Vec<String> {
+    let Imported {
+        repositories,
+        manifests,
+        tags,
+        blobs,
+        bytes,
+        known,
+        skipped,
+        is_complete,
+    } = *imported;
+    let imported = if dry_run { "would import" } else { "imported" };
+    let mut lines = vec![
+        format!("{imported} {tags} tags and {manifests} manifests of {repositories} repositories"),
+        format!("{imported} {blobs} blobs, {}", Amount(bytes)),
+    ];
+    if known > 0 {
+        lines.push(format!("{known} manifests were there before"));
+    }
+    if skipped > 0 {
+        lines.push(format!("skipped {skipped}, named above"));
+    }
+    if !is_complete {
+        lines.push("stopped before the end; the same command goes on with the rest".to_owned());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_and_a_stop_are_told() {
+        let imported = Imported {
+            repositories: 1,
+            manifests: 2,
+            tags: 3,
+            blobs: 4,
+            bytes: 5000,
+            known: 0,
+            skipped: 0,
+            is_complete: true,
+        };
+        let whole = lines(&imported, false);
+        assert_eq!(
+            whole[0],
+            "imported 3 tags and 2 manifests of 1 repositories"
+        );
+        assert_eq!(whole.len(), 2, "{whole:?}");
+        let cut = Imported {
+            known: 6,
+            skipped: 7,
+            is_complete: false,
+            ..imported
+        };
+        let text = lines(&cut, true).join("\n");
+        for part in [
+            "would import 4 blobs",
+            "6 manifests were there before",
+            "skipped 7",
+            "stopped before the end",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
