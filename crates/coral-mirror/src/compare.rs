@@ -4,10 +4,10 @@ use coral_distribution::{Category, Endpoint, Error};
 use coral_image::{Digest, Manifest, Version};
 use futures::{StreamExt, stream};
 
-use crate::copy::{Layers, Site, Sparse, cause_of, choose_children, is_for_another, is_left_out};
+use crate::copy::{Layers, Site, Sparse, choose_children, is_for_another, is_left_out};
 use crate::expand::Wanted;
 use crate::pace::AskError;
-use crate::state::Cause;
+use crate::state::{Cause, cause_of};
 
 /// Children of a sparse index asked for at the same time.
 const AT_ONCE: usize = 8;

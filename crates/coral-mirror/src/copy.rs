@@ -26,7 +26,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 pub(crate) use catalogue::Candidates;
 pub use catalogue::Catalogue;
 pub use error::CopyError;
-pub(crate) use error::{Kind, Side, cause_of};
+pub(crate) use error::{Kind, Side};
 pub use missed::Missed;
 pub use platform::check_platforms;
 pub(crate) use platform::is_for_another;

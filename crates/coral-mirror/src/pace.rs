@@ -11,7 +11,7 @@ use coral_distribution::{Category, Error, RateLimit};
 use coral_image::Host;
 use tokio::sync::{Mutex as Queue, Notify};
 
-use crate::state::Cause;
+use crate::state::{Cause, cause_of};
 pub(crate) use tempo::Purpose;
 use tempo::{Budget, Tempo, Turn};
 
@@ -58,7 +58,7 @@ impl AskError {
     /// What the failure asks for.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Request(error) => crate::copy::cause_of(error),
+            Self::Request(error) => cause_of(error),
             Self::Closed { wait, .. } => Cause::After(*wait),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coral_distribution::{Disposition, Error};
 use coral_image::{Amount, Digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -319,6 +320,16 @@ impl ImageStatus {
     /// Whether it is complete.
     pub fn is_mirrored(&self) -> bool {
         matches!(self.state, ImageState::Mirrored(_))
+    }
+}
+
+/// What a failed request asks for.
+pub(crate) fn cause_of(error: &Error) -> Cause {
+    match error.disposition() {
+        Disposition::Retry => Cause::Transient,
+        Disposition::RetryAfter(wait) => Cause::After(wait),
+        Disposition::WaitForRoom => Cause::NoRoom { needed: 0 },
+        Disposition::WaitForChange => Cause::Refusal,
     }
 }
 

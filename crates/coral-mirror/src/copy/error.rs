@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use coral_distribution::{Category, Disposition, Error};
+use coral_distribution::{Category, Error};
 use coral_image::Digest;
 
 use crate::pace::AskError;
@@ -115,15 +115,5 @@ impl CopyError {
                 "too_large"
             }
         }
-    }
-}
-
-/// What a failed request asks for.
-pub(crate) fn cause_of(error: &Error) -> Cause {
-    match error.disposition() {
-        Disposition::Retry => Cause::Transient,
-        Disposition::RetryAfter(wait) => Cause::After(wait),
-        Disposition::WaitForRoom => Cause::NoRoom { needed: 0 },
-        Disposition::WaitForChange => Cause::Refusal,
     }
 }

@@ -7,13 +7,13 @@ use coral_image::{Digest, ImageRef};
 use super::ledger::Arrival;
 use super::{Driver, MOST_IMAGES};
 use crate::compare::{CompareError, Difference};
-use crate::copy::{Sparse, cause_of};
+use crate::copy::Sparse;
 use crate::expand::{ExpandError, Expanded, Wanted};
 use crate::outcome::Failure;
 use crate::progress::{Event, Key, MovedAt, chain};
 use crate::prune::PruneError;
 use crate::queue::Queue;
-use crate::state::Cause;
+use crate::state::{Cause, cause_of};
 
 impl<Q: Queue> Driver<Q> {
     pub(super) fn fold_in_expanded(

@@ -9,14 +9,14 @@ use futures::FutureExt;
 
 use super::guard::Judgement;
 use super::{Driver, Found};
-use crate::copy::{CopyError, cause_of};
+use crate::copy::CopyError;
 use crate::expand::Wanted;
 use crate::inspect::Confirmation;
 use crate::outcome::Failure;
 use crate::progress::{Event, Key, chain};
 use crate::prune::{Caution, Destination, PruneError, Pruned, Wishes, prune};
 use crate::queue::Queue;
-use crate::state::{Cause, Until};
+use crate::state::{Cause, Until, cause_of};
 use crate::verify::verify;
 
 /// Found broken this often in a row: copying does not mend it.
