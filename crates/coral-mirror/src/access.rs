@@ -7,7 +7,7 @@ use coral_image::{Host, Repository};
 
 use crate::bandwidth::Bandwidth;
 use crate::copy::{Candidates, Catalogue, Site};
-use crate::expand::Creations;
+use crate::creations::Creations;
 use crate::pace::Paces;
 
 /// What a mirror reads and writes through. Cheap to clone.

@@ -5,14 +5,11 @@
 //! restart, too, which images may be the last copy.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use coral_api::{Referrers, RepositorySettings};
 use coral_distribution::{Category, Error};
 use coral_image::select::TagFilter;
-use coral_image::{
-    Descriptor, Digest, Host, ImageRef, Manifest, PlatformPattern, Repository, Tag, Version,
-};
+use coral_image::{Host, ImageRef, PlatformPattern, Repository, Tag, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
@@ -27,10 +24,6 @@ use crate::state::Cause;
 const AT_ONCE: usize = 8;
 /// Tags of each kind that are asked for where a source has no list of them.
 const MAX_PROBES: usize = 32;
-/// A configuration larger than this is not read for its time of creation.
-const MAX_CONFIG: u64 = 4 * 1024 * 1024;
-/// Times of creation that are remembered; past it, memory is given back and they are read again.
-const MAX_REMEMBERED: usize = 100_000;
 
 /// One image that a mirror wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,97 +275,16 @@ fn vanished(filter: &TagFilter, listed: &[Tag], there: &[Tag]) -> Vec<Tag> {
     filter.candidates(&gone)
 }
 
-/// Times of creation by tag, with the digest that they belong to: what was read once costs a
-/// `HEAD` from then on, which registries do not count. Cheap to clone; clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Creations(Arc<Mutex<HashMap<(Repository, Tag), Creation>>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Creation {
-    digest: Digest,
-    time: Option<Timestamp>,
-}
-
-impl Creations {
-    fn get(&self, image: &(Repository, Tag)) -> Option<Creation> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(image).copied()
-    }
-
-    fn remember(&self, image: (Repository, Tag), creation: Creation) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_REMEMBERED {
-            known.clear();
-        }
-        known.insert(image, creation);
-    }
-}
-
 async fn dated(
     access: &Access,
     source: &Site,
     repository: &Repository,
     tag: Tag,
 ) -> Result<(Tag, Option<Timestamp>), ExpandError> {
-    let image = (repository.clone(), tag.clone());
-    let read = async {
-        let version = Version::Tag(tag.clone());
-        if let Some(known) = access.creations.get(&image) {
-            let now = source.check(|| source.endpoint.head(&version)).await?;
-            if now.is_some_and(|now| now.digest == known.digest) {
-                return Ok(known.time);
-            }
-        }
-        let creation = created(source, &version).await?;
-        access.creations.remember(image, creation);
-        Ok(creation.time)
-    };
-    match read.await {
+    match access.creations.time(source, repository, &tag).await {
         Ok(time) => Ok((tag, time)),
         Err(source) => Err(ExpandError::Creation { tag, source }),
     }
-}
-
-/// When an image was created, as its configuration says; of an index, its first image. Artifacts
-/// and images that do not say have no time.
-async fn created(source: &Site, version: &Version) -> Result<Creation, AskError> {
-    let mut manifest = source.check(|| source.endpoint.manifest(version)).await?;
-    let digest = manifest.digest();
-    if let Some(child) = first_image(&manifest) {
-        let child = Version::Digest(child.digest);
-        manifest = source.check(|| source.endpoint.manifest(&child)).await?;
-    }
-    let config = manifest.body().config.as_ref();
-    let Some(config) = config.filter(|c| c.size <= MAX_CONFIG) else {
-        return Ok(Creation { digest, time: None });
-    };
-    let config = source.check(|| read_small(source, config)).await?;
-    Ok(Creation {
-        digest,
-        time: created_in(&config),
-    })
-}
-
-async fn read_small(source: &Site, blob: &Descriptor) -> Result<Vec<u8>, Error> {
-    let chunks: Vec<bytes::Bytes> = source.endpoint.blob(blob, 0).await?.try_collect().await?;
-    Ok(chunks.concat())
-}
-
-fn first_image(manifest: &Manifest) -> Option<&Descriptor> {
-    let is_image = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.os != "unknown");
-    manifest.children().iter().find(is_image)
-}
-
-fn created_in(config: &[u8]) -> Option<Timestamp> {
-    #[derive(serde::Deserialize)]
-    struct Created {
-        created: Option<String>,
-    }
-    serde_json::from_slice::<Created>(config)
-        .ok()?
-        .created?
-        .parse()
-        .ok()
 }
 
 #[cfg(test)]

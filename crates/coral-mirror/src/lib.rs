@@ -32,6 +32,7 @@ mod bandwidth;
 mod clock;
 mod compare;
 mod copy;
+mod creations;
 mod engine;
 mod expand;
 mod fleet;
@@ -59,8 +60,9 @@ pub use copy::{
     Catalogue, Copied, Copier, CopyError, CopyOptions, CopyRequest, Layers, Limits, Missed, Report,
     Site, Sparse, check_platforms,
 };
+pub use creations::Creations;
 pub use engine::{Completeness, Engine, EngineLimits};
-pub use expand::{Creations, Expanded, Wanted, expand};
+pub use expand::{Expanded, Wanted, expand};
 pub use fleet::{
     Applied, Begun, Clients, Fallback, Fleet, Lookup, Member, NamedRegistry, PrepareError,
     Prepared, prepare,

@@ -15,7 +15,7 @@ use super::Clients;
 use crate::access::Access;
 use crate::bandwidth::Bandwidth;
 use crate::copy::Catalogue;
-use crate::expand::Creations;
+use crate::creations::Creations;
 use crate::pace::Paces;
 use crate::progress::chain;
 

@@ -1,0 +1,105 @@
+//! When images were created, as their configurations say.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coral_distribution::Error;
+use coral_image::{Descriptor, Digest, Manifest, Repository, Tag, Version};
+use futures::TryStreamExt;
+use jiff::Timestamp;
+
+use crate::copy::Site;
+use crate::pace::AskError;
+
+/// A configuration larger than this is not read for its time of creation.
+const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+/// Times of creation that are remembered; past it, memory is given back and they are read again.
+const MAX_REMEMBERED: usize = 100_000;
+
+/// Times of creation by tag, with the digest that they belong to: what was read once costs a
+/// `HEAD` from then on, which registries do not count. Cheap to clone; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Creations(Arc<Mutex<HashMap<(Repository, Tag), Creation>>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Creation {
+    digest: Digest,
+    time: Option<Timestamp>,
+}
+
+impl Creations {
+    fn get(&self, image: &(Repository, Tag)) -> Option<Creation> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(image).copied()
+    }
+
+    fn remember(&self, image: (Repository, Tag), creation: Creation) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_REMEMBERED {
+            known.clear();
+        }
+        known.insert(image, creation);
+    }
+
+    /// When the image of a tag was created, if it says so.
+    pub(crate) async fn time(
+        &self,
+        source: &Site,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Option<Timestamp>, AskError> {
+        let image = (repository.clone(), tag.clone());
+        let version = Version::Tag(tag.clone());
+        if let Some(known) = self.get(&image) {
+            let now = source.check(|| source.endpoint.head(&version)).await?;
+            if now.is_some_and(|now| now.digest == known.digest) {
+                return Ok(known.time);
+            }
+        }
+        let creation = created(source, &version).await?;
+        self.remember(image, creation);
+        Ok(creation.time)
+    }
+}
+
+/// When an image was created, as its configuration says; of an index, its first image. Artifacts
+/// and images that do not say have no time.
+async fn created(source: &Site, version: &Version) -> Result<Creation, AskError> {
+    let mut manifest = source.check(|| source.endpoint.manifest(version)).await?;
+    let digest = manifest.digest();
+    if let Some(child) = first_image(&manifest) {
+        let child = Version::Digest(child.digest);
+        manifest = source.check(|| source.endpoint.manifest(&child)).await?;
+    }
+    let config = manifest.body().config.as_ref();
+    let Some(config) = config.filter(|c| c.size <= MAX_CONFIG) else {
+        return Ok(Creation { digest, time: None });
+    };
+    let config = source.check(|| read_small(source, config)).await?;
+    Ok(Creation {
+        digest,
+        time: created_in(&config),
+    })
+}
+
+async fn read_small(source: &Site, blob: &Descriptor) -> Result<Vec<u8>, Error> {
+    let chunks: Vec<bytes::Bytes> = source.endpoint.blob(blob, 0).await?.try_collect().await?;
+    Ok(chunks.concat())
+}
+
+fn first_image(manifest: &Manifest) -> Option<&Descriptor> {
+    let is_image = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.os != "unknown");
+    manifest.children().iter().find(is_image)
+}
+
+fn created_in(config: &[u8]) -> Option<Timestamp> {
+    #[derive(serde::Deserialize)]
+    struct Created {
+        created: Option<String>,
+    }
+    serde_json::from_slice::<Created>(config)
+        .ok()?
+        .created?
+        .parse()
+        .ok()
+}
