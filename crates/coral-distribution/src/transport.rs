@@ -28,7 +28,7 @@ pub(crate) use connections::authority_of;
 pub(crate) use failure::classify;
 use log::Sent;
 use loopback::Loopback;
-pub(crate) use pace::{Pace, TooSlow};
+pub(crate) use pace::Pace;
 pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
 pub(crate) use retry_after::wait_asked_for;

@@ -8,7 +8,6 @@ use http::StatusCode;
 
 use super::{Category, Disposition};
 use crate::credentials::HelperError;
-use crate::transport::TooSlow;
 
 /// An answer that tells of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -287,15 +286,6 @@ impl Problem {
                 Category::NoRoom => Disposition::WaitForRoom,
                 _ => Disposition::Retry,
             },
-        }
-    }
-}
-
-impl From<TooSlow> for Problem {
-    fn from(slow: TooSlow) -> Self {
-        Self::Slow {
-            moved: slow.moved,
-            window: slow.window,
         }
     }
 }

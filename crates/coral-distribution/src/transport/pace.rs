@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::Problem;
+
 /// Bytes a second that a transfer must make on average.
 const LEAST: u64 = 1024;
 
@@ -19,6 +21,15 @@ pub(crate) struct Pace {
 pub(crate) struct TooSlow {
     pub(crate) moved: u64,
     pub(crate) window: Duration,
+}
+
+impl From<TooSlow> for Problem {
+    fn from(slow: TooSlow) -> Self {
+        Self::Slow {
+            moved: slow.moved,
+            window: slow.window,
+        }
+    }
 }
 
 impl Pace {
