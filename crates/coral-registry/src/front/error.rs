@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use coral_image::ManifestError;
+use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::Response;
+use super::{Response, header};
 use crate::store::{PutManifestError, StoreError, UploadError};
 
 /// What clients are told to wait when content is to be read that others wait for.
@@ -106,6 +107,13 @@ impl Refusal {
 
     pub(crate) fn not_found(code: Code, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    /// Too many at the moment: with the seconds after which it is worth another try.
+    pub(crate) fn later(wait: Duration, why: impl Into<String>) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, why)
+            .with_header(RETRY_AFTER, header(seconds))
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -244,7 +252,7 @@ impl From<PutManifestError> for Refusal {
             } => Self::invalid(Code::SizeInvalid, error.to_string())
                 .with_detail(json!({"digest": digest, "named": named, "stored": stored})),
             PutManifestError::Busy => {
-                super::gate::later(WAIT_FOR_LOOK, &format!("{error}; try again later"))
+                Self::later(WAIT_FOR_LOOK, format!("{error}; try again later"))
             }
             PutManifestError::Store(error) => error.into(),
         }

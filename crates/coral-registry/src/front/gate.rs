@@ -2,17 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use coral_rt::{Peer, network_of};
 use coral_token::{PublicKeys, TokenError};
-use http::header::{ALLOW, AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::Context;
 use super::error::{Code, Refusal};
 use super::places::Owner;
 use super::route::Route;
-use super::{Context, header};
 use crate::access::{Caller, Login, Offered, Rejected, Right, Session};
 use crate::public::PublicPaths;
 use crate::settings::{Settings, Writes};
@@ -265,12 +265,8 @@ fn denied(right: Right) -> Refusal {
 fn rejected(rejected: Rejected, user: Option<Arc<str>>) -> Refusal {
     match rejected {
         Rejected::Wrong => wrong_login().with_failed_login(user),
-        Rejected::Later(wait) => later(wait, "too many logins failed or wait; try again later"),
+        Rejected::Later(wait) => {
+            Refusal::later(wait, "too many logins failed or wait; try again later")
+        }
     }
-}
-
-pub(super) fn later(wait: Duration, why: &str) -> Refusal {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, why)
-        .with_header(RETRY_AFTER, header(seconds))
 }

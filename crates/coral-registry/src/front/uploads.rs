@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::access_log::Done;
 use super::body;
 use super::error::{Code, Refusal};
-use super::gate;
 use super::places::{self, Place};
 use super::range::{self, Span};
 use super::route;
@@ -96,19 +95,16 @@ fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<Place<'a>>, Ref
     };
     if context.store.open_uploads() >= most {
         let why = format!("{most} uploads are open, which is the most there may be");
-        return Err(gate::later(
+        return Err(Refusal::later(
             WAIT_FOR_ROOM,
-            &format!("{why}; try again later"),
+            format!("{why}; try again later"),
         ));
     }
     let share = places::share_of(all);
     let taken = owner.map(|owner| context.places.take(owner, share).ok_or(share));
     taken.transpose().map_err(|share| {
         let why = format!("{share} uploads of this client are open, which is the most it may have");
-        gate::later(
-            WAIT_FOR_ROOM,
-            &format!("{why}; end some or try again later"),
-        )
+        Refusal::later(WAIT_FOR_ROOM, format!("{why}; end some or try again later"))
     })
 }
 

@@ -10,7 +10,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::next_data;
 use super::error::{Code, Refusal};
-use super::gate;
 use super::progress::Progress;
 use super::range::number;
 
@@ -87,7 +86,7 @@ impl Share<'_> {
         let permits = u32::try_from(more).unwrap_or(u32::MAX);
         let Ok(more) = self.room.try_acquire_many(permits) else {
             let why = "too many large manifests are being pushed; try again later";
-            return Err(gate::later(WAIT_FOR_ROOM, why));
+            return Err(Refusal::later(WAIT_FOR_ROOM, why));
         };
         match &mut self.taken {
             Some(taken) => taken.merge(more),
