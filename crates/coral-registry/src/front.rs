@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 mod gate;
 mod listings;
 mod manifests;
+mod metrics;
 mod own_names;
 mod places;
 mod progress;
@@ -47,16 +48,15 @@ pub(crate) use self::body::read_limit;
 use self::error::{Code, Refusal};
 use self::gate::Visitor;
 pub use self::listings::WholeCatalog;
+use self::metrics::Metrics;
 use self::places::Places;
 use self::progress::Progress;
 use self::query::Query;
-use self::route::Route;
-pub(crate) use self::route::RouteClass;
+use self::route::{Route, RouteClass};
 use self::routed::{ClientName, Name, Origin, SourcePolicy};
 use self::scrubbing::Figures;
 use self::whole::Room;
 use crate::access::{Access, InternalUser, Login, Verifier};
-use crate::metrics::Metrics;
 use crate::public::PublicPaths;
 use crate::settings::Settings;
 use crate::store::{Source, Store};
@@ -176,7 +176,7 @@ impl Registry {
             damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
             scrub: Figures::default(),
         });
-        crate::metrics::space::register(registry, context.clone());
+        self::metrics::space::register(registry, context.clone());
         Self { context }
     }
 

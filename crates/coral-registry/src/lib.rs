@@ -31,7 +31,6 @@ pub mod fuzzing;
 mod import;
 mod kernel;
 mod layout;
-mod metrics;
 mod public;
 mod serve;
 mod settings;

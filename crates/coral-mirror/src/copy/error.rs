@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use coral_distribution::{Category, Error};
+use coral_distribution::Category;
 use coral_image::Digest;
 
 use crate::pace::AskError;

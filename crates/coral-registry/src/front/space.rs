@@ -13,10 +13,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Refusal;
+use super::metrics::space::Measured;
 use super::route::Route;
 use super::{Context, Registry, Response, gate, peer};
 use crate::access::{Caller, Right, Session};
-use crate::metrics::space::Measured;
 use crate::store::{Bound, NoRoom, Store};
 
 /// How old the look at the disk is at most that metrics show.

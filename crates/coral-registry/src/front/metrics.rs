@@ -12,8 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::route::RouteClass;
 use crate::access::Rejected;
-use crate::front::RouteClass;
 use crate::store::{Collected, RoundEnd, ScrubState, Scrubbed};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -327,7 +327,7 @@ mod tests {
         }
     }
 
-    const RULES: &str = include_str!("../../../deploy/monitoring/registry-rules.yaml");
+    const RULES: &str = include_str!("../../../../deploy/monitoring/registry-rules.yaml");
 
     #[test]
     fn the_alerts_ask_for_nothing_that_is_not_exported() {
