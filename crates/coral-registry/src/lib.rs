@@ -53,5 +53,5 @@ pub use store::{
     ManifestRecord, MinFree, Mounted, NoRoom, Pace, Page, PutManifestError, Referrers,
     ReferrersPage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space,
     SpaceBounds, Store, StoreError, StoredManifest, Stretch, Transfer, UploadError, UploadId,
-    UploadWriter, first_names,
+    UploadWriter, first_names, open_store,
 };

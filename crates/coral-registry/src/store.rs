@@ -8,6 +8,7 @@ mod scrub;
 mod space;
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,11 @@ pub(crate) use file::{TakeError, Taken};
 pub use referrers::{Referrers, ReferrersPage};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, Space, SpaceBounds};
+
+/// Opens the storage at a place, and makes it if there is none. Waits for the file system.
+pub fn open_store(place: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(FileStore::open(place)?.into())
+}
 
 /// What a repository says of one manifest without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +225,10 @@ pub trait Store: Source {
 
     /// Number of uploads that were begun and neither committed nor cancelled.
     fn open_uploads(&self) -> u64;
+
+    /// Whether the storage is still the one that was opened: neither removed nor replaced, its disk
+    /// still mounted. Waits for the file system.
+    fn check(&self) -> Result<(), StoreError>;
 
     /// From now on the store takes no more than that. What is there stays, and can be read, tagged,
     /// mounted and deleted.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use coral_registry::{FileStore, InternalUser, Registry};
+use coral_registry::{FileStore, InternalUser, Registry, open_store};
 use coral_rt::{
     CertificatePair, FollowedFiles, Health, Serving, Tls, health_router, shutdown_on_signal,
     with_request_ids,
@@ -330,7 +330,7 @@ pub(crate) async fn open(
 ) -> Result<Opened, Failure> {
     let folder: PathBuf = storage.to_owned();
     // Opening sweeps what a crash left behind, on the file system.
-    let store = tokio::task::spawn_blocking(move || FileStore::open(&folder))
+    let store = tokio::task::spawn_blocking(move || open_store(&folder))
         .await
         .map_err(|error| Failure::failed("the store could not be opened", &error))?
         .map_err(|error| Failure::error(&error))?;

@@ -111,12 +111,6 @@ impl FileStore {
         Layout::new(dir).mark().is_file()
     }
 
-    /// Whether the folder is still the one that was opened: neither removed nor replaced, its
-    /// disk still mounted. Waits for the file system.
-    pub fn check(&self) -> Result<(), StoreError> {
-        self.files.check_folder()
-    }
-
     /// As [`Self::run`], and only in the folder that was opened: a process that finds another one in its
     /// place may hold that one's lock.
     fn write<T, E>(
@@ -256,6 +250,10 @@ impl Store for FileStore {
 
     fn open_uploads(&self) -> u64 {
         self.uploads.count()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.files.check_folder()
     }
 
     fn bound(&self, bounds: SpaceBounds) {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use coral_registry::{Collected, CollectionRules, Pace, Store as _};
+use coral_registry::{Collected, CollectionRules, Pace};
 use coral_rt::shutdown_on_signal;
 
 use super::{CollectArguments, stopped};
@@ -24,7 +24,7 @@ pub(crate) async fn collect(
     };
     let collected = store.collect(rules, stop).await;
     let collected = collected.map_err(|error| Failure::error(&error))?;
-    stopped::close(store).await;
+    stopped::close(store.as_ref()).await;
     for line in lines(&collected, arguments.dry_run) {
         terminal.line(&line);
     }

@@ -42,7 +42,7 @@ pub(crate) async fn import(
     };
     let tell = |Skipped { what, why }: &Skipped| terminal.line(&format!("skipped: {what}: {why}"));
     let imported = coral_registry::import(&folder, into, rules, tell, &stop).await;
-    if let Some(store) = store {
+    if let Some(store) = &store {
         stopped::close(store).await;
     }
     let imported = imported.map_err(|error| failed(&error))?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_image::{Amount, Digest, RepositoryPath};
-use coral_registry::{Damage, RoundEnd, ScrubRules, ScrubWatch, Scrubbed, Store as _, first_names};
+use coral_registry::{Damage, RoundEnd, ScrubRules, ScrubWatch, Scrubbed, first_names};
 use coral_rt::shutdown_on_signal;
 
 use super::{ScrubArguments, stopped};
@@ -35,7 +35,7 @@ pub(crate) async fn scrub(
     let scrubbed = store.scrub(rules, stop, watch).await;
     // What is missing is counted where it was moved aside.
     let missing = store.scrub_state().await.map(|state| state.missing);
-    stopped::close(store).await;
+    stopped::close(store.as_ref()).await;
     let (scrubbed, missing) = (scrubbed.map_err(failed)?, missing.map_err(failed)?);
     for line in lines(&scrubbed, missing) {
         terminal.line(&line);
