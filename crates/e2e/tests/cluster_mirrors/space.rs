@@ -28,6 +28,18 @@ fn column(cluster: &Cluster, registry: &str, header: &str) -> String {
     value.split("   ").next().unwrap().to_owned()
 }
 
+/// Two mebibytes that no compression makes smaller.
+fn large_layer() -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..2 << 20).map(|_| next()).collect()
+}
+
 #[test]
 #[ignore = "needs a cluster"]
 fn a_registry_at_its_limit_refuses_pushes_and_mirrors_wait_until_it_is_raised() {
@@ -37,7 +49,7 @@ fn a_registry_at_its_limit_refuses_pushes_and_mirrors_wait_until_it_is_raised() 
     let source = OutsideRegistry::start(Kind::DockerRegistry, own);
     let folder = scratch();
     let layout = Layout::open(folder.path().join("layout"));
-    layout.tag("1", &layout.add_image("amd64", &vec![7; 2 << 20]));
+    layout.tag("1", &layout.add_image("amd64", &large_layer()));
     source.push(&layout, "1", "team/first:1");
     let first = copy_of(&source, "team/first", r#"tags: ["1"]"#);
     let _first = stage.mirror("small-first", "interval: 1h", &[first]);

@@ -4,7 +4,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use e2e::cluster::{Cluster, OutsideRegistry, OutsideRequest, OwnCluster, PATIENCE, is_ready};
-use e2e::{Layout, scratch};
+use e2e::{Layout, coral, run, scratch};
 use serde_json::Value;
 
 /// The namespace of the Registry and of most mirrors.
@@ -62,8 +62,11 @@ impl<'a> Stage<'a> {
         Self::over(cluster, own, "reg")
     }
 
-    /// The same with a Registry of its own.
+    /// The same with a Registry of its own, which the controller may run.
     pub(crate) fn another(&self, registry: &'static str) -> Self {
+        let mut grant = coral();
+        let granted = run(grant.args(["grant", "--registry", NAMESPACE, registry])).succeeded();
+        self.cluster.apply(&granted.stdout);
         make_registry(self.cluster, registry);
         Self::over(self.cluster, self.own, registry)
     }
