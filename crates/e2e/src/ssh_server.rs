@@ -14,7 +14,8 @@ const START: Duration = Duration::from_secs(30);
 /// The folder that the server wants to be there, for its part without rights.
 const EMPTY: &str = "/run/sshd";
 
-/// A server that runs git's commands for clients that have the key of a user. It ends when it is dropped.
+/// A server that runs git's commands for clients that have the key of a user. It ends when it is
+/// dropped.
 pub struct SshServer {
     _process: Process,
     url: String,
