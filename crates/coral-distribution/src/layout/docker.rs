@@ -31,6 +31,8 @@ const MAX_LIST: u64 = 16 * 1024 * 1024;
 /// Registries take no larger one either.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 const MAX_IMAGES: usize = 1000;
+/// Bytes of all manifests that are made for one archive: they are kept in memory.
+const MAX_MADE: usize = 32 * 1024 * 1024;
 /// Docker itself makes at most 127.
 const MAX_LAYERS: usize = 1000;
 const MAX_TAGS: usize = 1000;
@@ -85,9 +87,15 @@ pub(super) fn as_layout<R: Read + Seek>(
     if images.len() > MAX_IMAGES {
         return Err(Problem::Broken(format!("more than {MAX_IMAGES} images")));
     }
-    let (mut made, mut entries) = (HashMap::new(), vec![]);
+    let (mut made, mut entries, mut bytes) = (HashMap::new(), vec![], 0);
     for image in &images {
         let manifest = reader.manifest(image)?;
+        bytes += manifest.len();
+        if bytes > MAX_MADE {
+            return Err(Problem::Broken(format!(
+                "the manifests of its images have more than {MAX_MADE} bytes"
+            )));
+        }
         let digest = Digest::sha256(&manifest);
         let size = manifest.len() as u64;
         made.insert(blob_file(&digest), manifest);

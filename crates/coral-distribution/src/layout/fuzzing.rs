@@ -4,9 +4,11 @@ use std::io::Cursor;
 use std::path::Component;
 
 use bytes::Bytes;
-use coral_image::{Manifest, Tag, Version, media_type};
+use coral_image::{Digest, Manifest, Tag, Version, media_type};
 use serde_json::{Value, json};
 
+use super::docker;
+use super::files::blob_file;
 use super::index::{Index, enter};
 use super::tar_files::files_of;
 
@@ -77,9 +79,16 @@ pub(crate) fn archive(bytes: &[u8]) {
 }
 
 fn look(tar: &[u8]) {
-    let Ok(files) = files_of(Cursor::new(tar)) else {
+    let Ok(mut files) = files_of(Cursor::new(tar)) else {
         return;
     };
+    // Also as an archive in Docker's format: what is made of it lies under its digest.
+    if let Ok(made) = docker::as_layout(Cursor::new(tar), &mut files) {
+        for (name, bytes) in &made {
+            let is_index = name.to_str() == Some("index.json");
+            assert!(is_index || *name == blob_file(&Digest::sha256(bytes)));
+        }
+    }
     for (name, (start, size)) in files.into_found() {
         assert!(
             name.components()
