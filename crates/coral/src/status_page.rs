@@ -21,6 +21,7 @@ mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -33,6 +34,7 @@ use coral_image::{Host, RepositoryPath};
 use coral_rt::Tls;
 use jiff::Timestamp;
 use maud::Markup;
+use tokio::sync::Semaphore;
 
 use crate::failure::Failure;
 use api::{Api, ApiError, Reader};
@@ -40,6 +42,12 @@ pub(crate) use board::{Board, BoardMirror};
 use facts::Facts;
 use query::PageQuery;
 pub(crate) use words::relative;
+
+/// Pages that are made at one time. Each asks the registry many questions, and is there for clients
+/// without a login, too: clients that pull must not wait for them.
+const MOST_AT_ONCE: usize = 8;
+/// Longest time that a page waits for its turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Where the registry is, as its page tells it to people.
 #[derive(Debug, Clone)]
@@ -83,6 +91,7 @@ pub(crate) fn beside(registry: Router, site: Site) -> Router {
         facts: Arc::default(),
         site: Arc::new(site),
     };
+    let turns = Arc::new(Semaphore::new(MOST_AT_ONCE));
     let own = Router::new()
         .route("/", get(overview))
         .route("/mirrors/{namespace}/{name}", get(mirror))
@@ -90,8 +99,17 @@ pub(crate) fn beside(registry: Router, site: Site) -> Router {
         .route("/repositories/{*path}", get(repository))
         .route("/status.json", get(status))
         .route("/login", get(login))
+        .layer(middleware::from_fn_with_state(turns, in_turn))
         .with_state(pages);
     registry.merge(own).layer(middleware::from_fn(not_found))
+}
+
+/// A page waits until there is room for it, but not for ever.
+async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let Ok(Ok(_turn)) = tokio::time::timeout(LONGEST_WAIT, turns.acquire()).await else {
+        return refusal(ApiError::Busy);
+    };
+    next.run(request).await
 }
 
 /// A browser that asks for what is not there gets a page; a client of the registry does not.

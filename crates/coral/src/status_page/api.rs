@@ -24,7 +24,7 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
 /// Names that one question to the registry asks for.
 pub(super) const MOST_LISTED: usize = 1000;
 /// Names that are looked through for one page.
-const MOST_SEARCHED: usize = 20_000;
+pub(super) const MOST_SEARCHED: usize = 20_000;
 
 /// The routes of the registry.
 #[derive(Clone)]
@@ -65,6 +65,9 @@ pub(super) enum ApiError {
         status: StatusCode,
         challenge: Vec<HeaderValue>,
     },
+    /// Too many pages are being made.
+    #[error("many pages are being made now; load this one again in a moment")]
+    Busy,
     /// The registry could not answer.
     #[error("the registry cannot answer now; its log says why")]
     Failed,
@@ -83,7 +86,7 @@ impl ApiError {
         match self {
             Self::Missing => StatusCode::NOT_FOUND,
             Self::Refused { status, .. } => *status,
-            Self::Failed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Failed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -178,13 +181,13 @@ impl Api {
         Ok(found)
     }
 
-    /// All tags of a repository, the newest version first; the first [`MOST_SEARCHED`] of a
-    /// repository that has more.
+    /// All tags of a repository, the newest version first; of a repository that has more than
+    /// [`MOST_SEARCHED`], the first of them by name.
     pub(super) async fn newest_tags(
         &self,
         reader: &Reader,
         repository: &RepositoryPath,
-    ) -> Result<Vec<Tag>, ApiError> {
+    ) -> Result<Listed<Tag>, ApiError> {
         let mut tags = vec![];
         let mut last: Option<Tag> = None;
         while tags.len() < MOST_SEARCHED {
@@ -198,7 +201,11 @@ impl Api {
             }
         }
         newest_first(&mut tags);
-        Ok(tags)
+        Ok(Listed {
+            names: tags,
+            more: last.is_some(),
+            is_whole: false,
+        })
     }
 
     /// Whether the reader may see everything: then also what is not in the registry, such as what

@@ -114,6 +114,7 @@ pub(super) fn refusal(error: &ApiError) -> Markup {
         p { @match error {
             ApiError::Refused { .. } => { "You may not read this: " a href="/login" { "log in" } "." }
             ApiError::Missing => { "Nothing is here under this name." }
+            ApiError::Busy => { "Many pages are being made now. Load this one again in a moment." }
             ApiError::Failed => { "The registry cannot answer now; its log says why." }
         } }
         p { a href="/" { "To the start page" } }

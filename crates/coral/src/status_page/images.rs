@@ -102,7 +102,7 @@ impl Visit {
         let facts = match api.digest(reader, path, &view.key.version).await {
             Ok(digest) => self.pages.facts.of(api, reader, path, &digest).await.ok(),
             Err(ApiError::Refused { .. }) => return None,
-            Err(ApiError::Missing | ApiError::Failed) => None,
+            Err(ApiError::Missing | ApiError::Busy | ApiError::Failed) => None,
         };
         Some(ShownImage { view, facts })
     }

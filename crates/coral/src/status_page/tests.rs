@@ -149,3 +149,20 @@ async fn how_the_scrub_is_stands_on_the_page_and_in_its_json() {
         assert!(page.contains(part), "{part}: {page}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_page_beyond_those_that_are_made_waits_and_is_then_refused() {
+    let turns = Arc::new(Semaphore::new(1));
+    let router = Router::new()
+        .route("/", get(async || "made"))
+        .layer(middleware::from_fn_with_state(Arc::clone(&turns), in_turn));
+    let ask = || {
+        let request = Request::builder().uri("/").body(Body::empty()).unwrap();
+        router.clone().oneshot(request)
+    };
+    let taken = turns.acquire().await.unwrap();
+    let refused = ask().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(taken);
+    assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+}

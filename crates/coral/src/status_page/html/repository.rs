@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use maud::{Markup, html};
 
 use super::{Refresh, command, digest, filter, frame, maybe_time, none};
-use crate::status_page::api::ApiError;
+use crate::status_page::api::{ApiError, MOST_SEARCHED};
 use crate::status_page::facts::ImageFacts;
 use crate::status_page::query::PageQuery;
 use crate::status_page::words::bytes;
@@ -30,7 +30,8 @@ pub(in crate::status_page) async fn page(
     query: &PageQuery,
 ) -> Result<Markup, ApiError> {
     let (api, reader) = (&visit.pages.api, &visit.reader);
-    let mut tags = api.newest_tags(reader, path).await?;
+    let found = api.newest_tags(reader, path).await?;
+    let mut tags = found.names;
     let search = query.search();
     if let Some(part) = search {
         let part = part.to_lowercase();
@@ -51,6 +52,10 @@ pub(in crate::status_page) async fn page(
         h1 { code { (path) } }
         @if let Some(stored) = stored { (counts(stored)) }
         (filter(&address, "Part of a tag", search))
+        @if found.more {
+            p { "This repository has more tags than a page looks through. Only the first "
+                (MOST_SEARCHED) " by name are here; the registry's API lists all of them." }
+        }
         @if rows.is_empty() { p { "No tags." } }
         @else {
             div.scroll role="region" aria-label="Tags" tabindex="0" { table {
