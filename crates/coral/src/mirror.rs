@@ -186,6 +186,7 @@ impl Record {
             destination: destination.clone(),
             action,
             dry_run: action == Action::WouldBeDeleted,
+            paused: false,
         };
         self.heard().1.insert(destination, report);
     }

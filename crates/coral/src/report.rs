@@ -66,6 +66,9 @@ pub(crate) struct DeletionReport {
     pub(crate) action: Action,
     /// Whether the mirror's `prune.dryRun` keeps it.
     pub(crate) dry_run: bool,
+    /// Whether its deletion waits for a confirmation, since too many images vanished at once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) paused: bool,
 }
 
 /// A repository of a mirror.

@@ -25,6 +25,13 @@ struct Line<'a> {
     planned: Planned,
 }
 
+impl Line<'_> {
+    /// Whether a mirror that would delete the tag waits for a confirmation.
+    fn is_paused(&self, paused: &HashSet<&str>) -> bool {
+        self.mirrors.iter().any(|mirror| paused.contains(mirror))
+    }
+}
+
 /// What `mirror plan -o json` prints.
 #[derive(Debug, Default, Serialize)]
 struct PlanReport {
@@ -53,9 +60,10 @@ pub(crate) async fn plan(
     let mirrors = mirrors(&loaded, &client, &Pass::default())?;
     let (planned, paused) = plan_all(&mirrors).await;
     let lines = merged(planned);
+    let waiting: HashSet<&str> = paused.iter().map(|(mirror, _)| *mirror).collect();
     match arguments.output {
-        Output::Table => print_plan(&lines, mirrors.len() > 1),
-        Output::Json => print_json(&report(&lines)),
+        Output::Table => print_plan(&lines, mirrors.len() > 1, &waiting),
+        Output::Json => print_json(&report(&lines, &waiting)),
     }
     for (mirror, vanished) in paused {
         terminal.line(&not_deleted(mirror, vanished));
@@ -138,7 +146,8 @@ fn share(action: &mut PlannedAction, other: &PlannedAction) -> bool {
     action == other
 }
 
-fn print_plan(lines: &[Line<'_>], several: bool) {
+/// `paused` are the mirrors whose deletions wait for a confirmation.
+fn print_plan(lines: &[Line<'_>], several: bool, paused: &HashSet<&str>) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     let mut header = vec!["ACTION", "BYTES", "SOURCE", "DESTINATION"];
@@ -160,6 +169,9 @@ fn print_plan(lines: &[Line<'_>], several: bool) {
             PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
             PlannedAction::SourceGone(_) => ("keep (source gone)", "0 B".to_owned(), destination),
             PlannedAction::Keep { .. } => ("keep (pinned)", "0 B".to_owned(), destination),
+            PlannedAction::Delete if line.is_paused(paused) => {
+                ("delete (paused)", "0 B".to_owned(), destination)
+            }
             PlannedAction::Delete => ("delete", "0 B".to_owned(), destination),
             PlannedAction::DeleteButForDryRun => {
                 ("delete (dry run)", "0 B".to_owned(), destination)
@@ -176,9 +188,10 @@ fn print_plan(lines: &[Line<'_>], several: bool) {
     print(&format!("{} to copy", HumanBytes(total)));
 }
 
-fn report(lines: &[Line<'_>]) -> PlanReport {
+fn report(lines: &[Line<'_>], paused: &HashSet<&str>) -> PlanReport {
     let mut report = PlanReport::default();
-    for Line { mirrors, planned } in lines {
+    for line in lines {
+        let Line { mirrors, planned } = line;
         let mirrors: Vec<String> = mirrors.iter().map(|&name| name.to_owned()).collect();
         if let Some(image) = planned.image() {
             report.images.push(ImageReport {
@@ -205,6 +218,7 @@ fn report(lines: &[Line<'_>]) -> PlanReport {
                 destination: destination.unwrap_or_default(),
                 action: Action::WouldBeDeleted,
                 dry_run: planned.action == PlannedAction::DeleteButForDryRun,
+                paused: planned.action == PlannedAction::Delete && line.is_paused(paused),
             });
         }
     }
@@ -292,9 +306,15 @@ mod tests {
         let all = vec![
             ("one", planned("a:1", PlannedAction::Copy { bytes, blobs })),
             ("one", planned("a:2", PlannedAction::DeleteButForDryRun)),
+            ("one", planned("a:3", PlannedAction::Delete)),
+            ("two", planned("a:4", PlannedAction::Delete)),
             ("one", failed),
         ];
-        let json = serde_json::to_value(report(&merged(all))).unwrap();
+        let paused = HashSet::from(["two"]);
+        let json = serde_json::to_value(report(&merged(all), &paused)).unwrap();
+        let deletions = json["deletions"].as_array().unwrap();
+        let waiting = deletions.iter().map(|it| it["paused"] == true);
+        assert_eq!(waiting.collect::<Vec<_>>(), [false, false, true]);
         let expected = serde_json::json!({
             "images": [{
                 "mirrors": ["one"],
@@ -308,14 +328,17 @@ mod tests {
             "repositories": [
                 {"mirror": "one", "name": "quay.io/gone", "message": "source: not found"},
             ],
-            "deletions": [{
-                "mirrors": ["one"],
-                "reference": "quay.io/a:2",
-                "destination": "mirror:5000/quay.io/a:2",
-                "action": "WouldBeDeleted",
-                "dryRun": true,
-            }],
         });
-        assert_eq!(json, expected);
+        for part in ["images", "repositories"] {
+            assert_eq!(json[part], expected[part]);
+        }
+        let expected = serde_json::json!({
+            "mirrors": ["one"],
+            "reference": "quay.io/a:2",
+            "destination": "mirror:5000/quay.io/a:2",
+            "action": "WouldBeDeleted",
+            "dryRun": true,
+        });
+        assert_eq!(deletions[0], expected);
     }
 }
