@@ -60,11 +60,12 @@ pub use object_reference::LocalObjectReference;
 pub use problem::Problem;
 pub use quantity::{Quantity, QuantityError};
 pub use registry::{
-    AuthSettings, CollectionSettings, EmptyDir, GrantSettings, Grantees, HostPath, HtpasswdSource,
-    ImageVolume, LayoutSettings, LimitSettings, PullRule, PushRule, Registry, RegistryAuth,
-    RegistryBuilds, RegistryCollection, RegistryLimits, RegistryScrub, RegistryScrubStatus,
-    RegistrySettings, RegistrySpec, RegistryStatus, RegistryStorage, RegistryStorageStatus,
-    RegistryTls, ScrubSettings, SpaceSettings, StorageSettings,
+    AccessLog, AuthSettings, CollectionSettings, EmptyDir, GrantSettings, Grantees, HostPath,
+    HtpasswdSource, ImageVolume, LayoutSettings, LimitSettings, LogFormat, LogLevel, PullRule,
+    PushRule, Registry, RegistryAuth, RegistryBuilds, RegistryCollection, RegistryLimits,
+    RegistryLog, RegistryScrub, RegistryScrubStatus, RegistrySettings, RegistrySpec,
+    RegistryStatus, RegistryStorage, RegistryStorageStatus, RegistryTls, ScrubSettings,
+    SpaceSettings, StorageSettings,
 };
 pub use registry_mirror::{
     Cadence, Drift, DriftPolicy, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits,

@@ -10,6 +10,7 @@
 )]
 
 mod collection;
+mod log;
 mod scrub;
 mod settings;
 mod status;
@@ -24,6 +25,7 @@ use crate::nullable;
 use crate::rules;
 
 pub use collection::{CollectionSettings, RegistryCollection};
+pub use log::{AccessLog, LogFormat, LogLevel, RegistryLog};
 pub use scrub::{RegistryScrub, ScrubSettings};
 pub use settings::{
     AuthSettings, GrantSettings, Grantees, LayoutSettings, LimitSettings, RegistrySettings,
@@ -114,6 +116,10 @@ pub struct RegistrySpec {
     /// How content is looked for that the disk has damaged. It is without it, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<RegistryScrub>,
+    /// What the registry writes into its log in a cluster. Without a cluster, the command line says
+    /// so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<RegistryLog>,
     /// Who may build into the registry. Has a meaning in a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds: Option<RegistryBuilds>,

@@ -22,6 +22,7 @@ use crate::public::PublicPaths;
 
 pub use basic::InternalUser;
 pub(crate) use basic::{Login, Offered};
+pub(crate) use failures::Failures;
 pub use htpasswd::{Htpasswd, HtpasswdError};
 pub use pattern::{PathPatterns, PatternError};
 pub(crate) use verifier::{Rejected, Verifier};

@@ -42,7 +42,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use tokio::sync::broadcast;
 
-use self::access_log::Entry;
+use self::access_log::{Entry, LoginLines};
 use self::body::Wire;
 pub(crate) use self::body::read_limit;
 use self::error::{Code, Refusal};
@@ -86,6 +86,7 @@ pub(crate) struct Context {
     /// Content that was moved aside.
     damages: broadcast::Sender<Arc<[RepositoryPath]>>,
     scrub: Figures,
+    login_lines: LoginLines,
 }
 
 impl Context {
@@ -175,6 +176,7 @@ impl Registry {
             was_asked: AtomicBool::new(true),
             damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
             scrub: Figures::default(),
+            login_lines: LoginLines::default(),
         });
         self::metrics::space::register(registry, context.clone());
         Self { context }
@@ -273,7 +275,7 @@ async fn handle(State(context): State<Arc<Context>>, request: Request) -> Respon
     };
     let (status, took) = (response.status(), entry.started().elapsed());
     context.metrics.request(&method, class, status, took);
-    entry.answered(response, failed_login.as_ref())
+    entry.answered(response, failed_login.as_ref(), &context.login_lines)
 }
 
 async fn answer(

@@ -297,13 +297,13 @@ pub trait Store: Source {
         tags: Vec<Tag>,
     ) -> BoxFuture<'a, Result<Vec<(Tag, Digest)>, PutManifestError>>;
 
-    /// Deletes a tag, or a manifest together with the tags that point at it. `false` if there was
+    /// Deletes a tag, or a manifest together with the tags that point at it. `None` if there was
     /// none.
     fn delete_manifest<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         version: &'a Version,
-    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+    ) -> BoxFuture<'a, Result<Option<Deleted>, StoreError>>;
 
     /// Takes a blob out of a repository. `false` if it was not there.
     fn delete_blob<'a>(
@@ -311,6 +311,15 @@ pub trait Store: Source {
         repository: &'a RepositoryPath,
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
+}
+
+/// What a deletion of a tag or a manifest removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// The manifest that was deleted, or that the deleted tag named, if its record could be read.
+    pub digest: Option<Digest>,
+    /// The deleted tag, or those that named the deleted manifest.
+    pub tags: Vec<Tag>,
 }
 
 /// What came of a mount.

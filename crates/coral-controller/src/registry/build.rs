@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coral_api::names;
+use coral_api::{AccessLog, LogFormat, LogLevel, RegistryLog, names};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::{ByteString, DeepMerge as _};
@@ -35,6 +35,8 @@ const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
 const MOST_PUBLIC: usize = 20_000;
 /// A ConfigMap ends at 1 MiB, its metadata included.
 const MOST_PUBLIC_BYTES: usize = 900 * 1024;
+/// The target of the registry's access log.
+const ACCESS_LOG: &str = "coral_registry::access";
 /// The group and user of the image's process.
 const USER: i64 = 65532;
 
@@ -298,8 +300,9 @@ impl<'a> Builder<'a> {
             ),
             flag("storage-min-free", storage.min_free),
         ];
+        let log = log_flags(self.registry.spec.log.unwrap_or_default());
         let given = limits.chain(collection).chain(scrub).chain(space).flatten();
-        fixed.into_iter().chain(given).collect()
+        fixed.into_iter().chain(given).chain(log).collect()
     }
 
     fn volumes(&self) -> Value {
@@ -343,6 +346,30 @@ impl<'a> Builder<'a> {
 fn below(size: &str) -> Option<String> {
     let size = coral_api::Quantity::parse(size).ok()?.get();
     Some((size / 10 * 9).to_string())
+}
+
+/// What a registry in a cluster logs: changes are told unless the Registry says otherwise, so that
+/// there is a trail of who changed what.
+fn log_flags(log: RegistryLog) -> [String; 2] {
+    let level = match log.level.unwrap_or_default() {
+        LogLevel::Error => "error",
+        LogLevel::Warn | LogLevel::Unknown => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+    };
+    let access = match log.access.unwrap_or_default() {
+        AccessLog::Off => "off",
+        AccessLog::Changes | AccessLog::Unknown => "info",
+        AccessLog::All => "debug",
+    };
+    let format = match log.format.unwrap_or_default() {
+        LogFormat::Text | LogFormat::Unknown => "text",
+        LogFormat::Json => "json",
+    };
+    [
+        format!("--log={level},{ACCESS_LOG}={access}"),
+        format!("--log-format={format}"),
+    ]
 }
 
 fn probe(path: &str, period: u32, failures: u32) -> Value {
@@ -434,5 +461,23 @@ pub(super) fn covers(actual: &Value, desired: &Value) -> bool {
             actual.len() == desired.len() && actual.iter().zip(desired).all(|(a, d)| covers(a, d))
         }
         (actual, desired) => actual == desired,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_logged_unless_the_registry_says_otherwise() {
+        let flags = |log: Value| log_flags(serde_json::from_value(log).unwrap()).join(" ");
+        let (plain, target) = (flags(json!({})), "coral_registry::access");
+        assert_eq!(plain, format!("--log=warn,{target}=info --log-format=text"));
+        let all = flags(json!({"level": "Debug", "access": "All", "format": "Json"}));
+        assert_eq!(all, format!("--log=debug,{target}=debug --log-format=json"));
+        let off = flags(json!({"level": "Info", "access": "Off"}));
+        assert_eq!(off, format!("--log=info,{target}=off --log-format=text"));
+        let newer = flags(json!({"level": "Trace", "access": "Reads", "format": "Logfmt"}));
+        assert_eq!(newer, plain);
     }
 }

@@ -18,13 +18,13 @@ const MOST_ADDRESSES: usize = 4096;
 /// It holds when the bucket will be full again. So an entry is a time alone, and can be forgotten
 /// once that is past.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(crate) struct Failures {
     full_at: HashMap<IpAddr, Instant>,
 }
 
 impl Failures {
     /// How long the address has to wait, if it has to.
-    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+    pub(crate) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let full_at = self.full_at.get(&network_of(address))?;
         let over = full_at.saturating_duration_since(now);
         over.checked_sub(REFILL * (BURST - 1))
@@ -32,7 +32,7 @@ impl Failures {
     }
 
     /// One more wrong password.
-    pub(super) fn note(&mut self, address: IpAddr, now: Instant) {
+    pub(crate) fn note(&mut self, address: IpAddr, now: Instant) {
         if self.full_at.len() >= MOST_ADDRESSES {
             self.full_at.retain(|_, full_at| now < *full_at);
         }

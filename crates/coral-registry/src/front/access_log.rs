@@ -1,13 +1,14 @@
 //! The access log: one event for each answered request, with who asked, from where, for what, how
 //! much was moved, and how long it took.
 //!
-//! At `info` are pushes, deletions, tags that were moved, and logins that failed; at `debug` is
-//! everything else, and what the program that the registry runs in does itself. Neither headers nor
-//! queries are logged: both may hold secrets.
+//! At `info` are pushed manifests, deletions, tags that were moved, and logins that failed; at
+//! `debug` is everything else, and what the program that the registry runs in does itself. Neither
+//! headers nor queries are logged: both may hold secrets.
 
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -25,12 +26,15 @@ use super::Response;
 use super::error::FailedLogin;
 use super::gate::Visitor;
 use super::route::Route;
-use crate::access::Caller;
+use crate::access::{Caller, Failures};
+use crate::store::Deleted;
 
 /// Filters name the log by this, as in `warn,coral_registry::access=info`.
 const TARGET: &str = "coral_registry::access";
 /// Longest path that is logged.
 const MAX_PATH: usize = 512;
+/// Longest list of deleted tags that is logged.
+const MAX_TAGS: usize = 2048;
 /// Longest method that is logged.
 const MAX_METHOD: usize = 16;
 
@@ -46,7 +50,28 @@ pub(super) enum Done {
         moved: Vec<(Tag, Digest)>,
     },
     /// A blob, a manifest or a tag was deleted.
-    Deleted,
+    Deleted(Deleted),
+}
+
+/// Bounds the lines about failed logins: each network may cause ten at once, and one more every six
+/// seconds. What is left out is counted.
+#[derive(Debug, Default)]
+pub(super) struct LoginLines {
+    failures: Mutex<Failures>,
+    left_out: AtomicU64,
+}
+
+impl LoginLines {
+    /// Whether to write a line, and how many were left out before it.
+    fn next(&self, from: IpAddr, now: Instant) -> Option<u64> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.wait(from, now).is_some() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        failures.note(from, now);
+        Some(self.left_out.swap(0, Ordering::Relaxed))
+    }
 }
 
 /// What is known of a request so far. Knows nothing while the log is off.
@@ -76,6 +101,7 @@ struct Facts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Pushed,
+    PushedBlob,
     Deleted,
     LoginFailed,
     Answered,
@@ -175,6 +201,7 @@ impl Entry {
         mut self,
         mut response: Response,
         failed: Option<&FailedLogin>,
+        login_lines: &LoginLines,
     ) -> Response {
         let Some(mut facts) = self.facts.take() else {
             return response;
@@ -197,12 +224,11 @@ impl Entry {
             }
             Line::Answered => response,
             line => {
-                answer
-                    .facts
-                    .span
-                    .clone()
-                    .in_scope(|| answer.tell(line, done.as_ref()));
-                answer.facts.span = Span::none();
+                let span = std::mem::replace(&mut answer.facts.span, Span::none());
+                span.in_scope(|| match line {
+                    Line::LoginFailed => answer.tell_failed_login(login_lines),
+                    line => answer.tell(line, done.as_ref()),
+                });
                 response
             }
         }
@@ -243,8 +269,9 @@ fn line(done: Option<&Done>, login_failed: bool, caller: &str) -> Line {
     match done {
         _ if login_failed => Line::LoginFailed,
         _ if caller == "internal" => Line::Answered,
-        Some(Done::Blob { .. } | Done::Manifest { .. }) => Line::Pushed,
-        Some(Done::Deleted) => Line::Deleted,
+        Some(Done::Manifest { .. }) => Line::Pushed,
+        Some(Done::Blob { .. }) => Line::PushedBlob,
+        Some(Done::Deleted(_)) => Line::Deleted,
         None => Line::Answered,
     }
 }
@@ -258,6 +285,14 @@ struct Answer {
 }
 
 impl Answer {
+    fn tell_failed_login(&self, lines: &LoginLines) {
+        match lines.next(self.facts.from.0, Instant::now()) {
+            Some(0) => event!(Level::INFO, self, "login failed"),
+            Some(left_out) => event!(Level::INFO, self, "login failed", left_out = left_out),
+            None => event!(Level::DEBUG, self, "answered"),
+        }
+    }
+
     fn tell(&self, line: Line, done: Option<&Done>) {
         let (digest, size, moved) = match done {
             Some(Done::Blob { digest, size }) => (Some(display(digest)), *size, &[][..]),
@@ -266,13 +301,17 @@ impl Answer {
                 size,
                 moved,
             }) => (Some(display(digest)), Some(*size), moved.as_slice()),
-            Some(Done::Deleted) | None => (None, None, &[][..]),
+            Some(Done::Deleted(deleted)) => (deleted.digest.as_ref().map(display), None, &[][..]),
+            None => (None, None, &[][..]),
         };
         match line {
             Line::Pushed => event!(Level::INFO, self, "pushed", digest = digest, size = size),
-            Line::Deleted => event!(Level::INFO, self, "deleted"),
-            Line::LoginFailed => event!(Level::INFO, self, "login failed"),
-            Line::Answered => event!(Level::DEBUG, self, "answered"),
+            Line::PushedBlob => event!(Level::DEBUG, self, "pushed", digest = digest, size = size),
+            Line::Deleted => {
+                let tags = deleted_tags(done);
+                event!(Level::INFO, self, "deleted", digest = digest, tags = tags);
+            }
+            Line::LoginFailed | Line::Answered => event!(Level::DEBUG, self, "answered"),
         }
         for (tag, before) in moved {
             let (tag, before) = (display(tag), display(before));
@@ -286,6 +325,15 @@ impl Answer {
             );
         }
     }
+}
+
+/// The tags that were deleted, separated by commas; at most [`MAX_TAGS`] bytes of them.
+fn deleted_tags(done: Option<&Done>) -> Option<String> {
+    let Some(Done::Deleted(deleted)) = done else {
+        return None;
+    };
+    let tags: Vec<&str> = deleted.tags.iter().map(Tag::as_str).collect();
+    (!tags.is_empty()).then(|| cut(&tags.join(","), MAX_TAGS))
 }
 
 /// A body whose bytes are counted as they pass.
@@ -355,15 +403,39 @@ mod tests {
     fn what_changes_something_and_failed_logins_are_told_apart_from_reads() {
         let digest = Digest::sha256(b"x");
         let blob = Done::Blob { digest, size: None };
+        let (size, moved) = (1, vec![]);
+        let manifest = Done::Manifest {
+            digest,
+            size,
+            moved,
+        };
+        let deleted = Done::Deleted(Deleted {
+            digest: Some(digest),
+            tags: vec![],
+        });
         for (done, login_failed, caller, expected) in [
-            (Some(&blob), false, "user", Line::Pushed),
-            (Some(&blob), false, "anonymous", Line::Pushed),
+            (Some(&manifest), false, "user", Line::Pushed),
+            (Some(&manifest), false, "anonymous", Line::Pushed),
+            (Some(&manifest), false, "internal", Line::Answered),
+            (Some(&blob), false, "user", Line::PushedBlob),
             (Some(&blob), false, "internal", Line::Answered),
-            (Some(&Done::Deleted), false, "user", Line::Deleted),
+            (Some(&deleted), false, "user", Line::Deleted),
             (None, false, "user", Line::Answered),
             (None, true, "anonymous", Line::LoginFailed),
         ] {
             assert_eq!(line(done, login_failed, caller), expected, "{done:?}");
         }
+    }
+
+    #[test]
+    fn a_flood_of_failed_logins_from_one_address_is_counted_and_hides_no_other() {
+        let (lines, now) = (LoginLines::default(), Instant::now());
+        let (loud, quiet) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let written = (0..1000).filter(|_| lines.next(loud, now).is_some());
+        assert_eq!(written.count(), 10);
+        assert_eq!(lines.next(quiet, now), Some(990));
+        assert_eq!(lines.next(quiet, now), Some(0));
+        let later = now + std::time::Duration::from_secs(6);
+        assert_eq!(lines.next(loud, later), Some(0));
     }
 }

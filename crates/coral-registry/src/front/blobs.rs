@@ -13,6 +13,7 @@ use super::error::{Code, Refusal};
 use super::manifests::deleted;
 use super::range::{Span, Wanted};
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
+use crate::store::Deleted;
 
 pub(super) async fn get(
     context: &Context,
@@ -63,7 +64,10 @@ pub(super) async fn delete(
     digest: &Digest,
 ) -> Result<Response, Refusal> {
     if context.store.delete_blob(name, digest).await? {
-        return Ok(deleted());
+        return Ok(deleted(Deleted {
+            digest: Some(*digest),
+            tags: vec![],
+        }));
     }
     Err(unknown(digest))
 }

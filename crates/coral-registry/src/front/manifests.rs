@@ -11,7 +11,7 @@ use super::blobs::{etag, has_it, not_modified};
 use super::error::{Code, Refusal};
 use super::route;
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
-use crate::store::ManifestRecord;
+use crate::store::{Deleted, ManifestRecord};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -155,16 +155,14 @@ pub(super) async fn delete(
     name: &RepositoryPath,
     version: &Version,
 ) -> Result<Response, Refusal> {
-    if context.store.delete_manifest(name, version).await? {
-        return Ok(deleted());
-    }
-    Err(unknown(version))
+    let removed = context.store.delete_manifest(name, version).await?;
+    removed.map(deleted).ok_or_else(|| unknown(version))
 }
 
 /// The answer where something was deleted.
-pub(super) fn deleted() -> Response {
+pub(super) fn deleted(removed: Deleted) -> Response {
     let mut response = empty(StatusCode::ACCEPTED);
-    response.extensions_mut().insert(Done::Deleted);
+    response.extensions_mut().insert(Done::Deleted(removed));
     response
 }
 

@@ -47,9 +47,10 @@ use self::uploads::Uploads;
 use self::usage::Usage;
 use self::verdicts::Verdicts;
 use super::{
-    BlobHandle, Collected, CollectionRules, Idle, ManifestRecord, Mounted, Page, PutManifestError,
-    Referrers, ReferrersPage, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space,
-    SpaceBounds, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId, UploadWriter,
+    BlobHandle, Collected, CollectionRules, Deleted, Idle, ManifestRecord, Mounted, Page,
+    PutManifestError, Referrers, ReferrersPage, ScrubRules, ScrubState, ScrubWatch, Scrubbed,
+    Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId,
+    UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -346,7 +347,7 @@ impl Store for FileStore {
         &'a self,
         repository: &'a RepositoryPath,
         version: &'a Version,
-    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+    ) -> BoxFuture<'a, Result<Option<Deleted>, StoreError>> {
         let (repository, version) = (repository.clone(), version.clone());
         self.write(move |files| match &version {
             Version::Tag(tag) => files.delete_tag(&repository, tag),

@@ -94,14 +94,14 @@ fn pushes_deletions_moved_tags_and_failed_logins_are_told_with_who_and_how_much(
     assert_eq!(read.status, 200);
     let who =
         json!({"caller": "user", "user": "ci", "from": "127.0.0.1", "repository": "team/app"});
-    let pushed = told(&process, "pushed", 3);
-    let of_blob = fields(
-        &pushed[0],
-        &["status", "received", "size", "digest", "method"],
-    );
-    let expected =
-        json!({"status": 201, "received": 2, "size": 2, "digest": blob, "method": "POST"});
-    assert_eq!(of_blob, expected);
+    // Blobs are told at debug: a push is one line.
+    let pushed = told(&process, "pushed", 2);
+    assert_eq!(pushed.len(), 2, "{pushed:?}");
+    let names = ["status", "received", "size", "method"];
+    let expected = json!({
+        "status": 201, "received": first.len(), "size": first.len(), "method": "PUT",
+    });
+    assert_eq!(fields(&pushed[0], &names), expected);
     for line in &pushed {
         assert_eq!(line["level"], "INFO", "{line}");
         assert_eq!(fields(line, &["caller", "user", "from", "repository"]), who);
@@ -114,11 +114,11 @@ fn pushes_deletions_moved_tags_and_failed_logins_are_told_with_who_and_how_much(
         json!({"user": "ci", "tag": "1", "before": one, "digest": two, "size": Value::Null});
     assert_eq!(fields(&moved[0], &names), expected);
     let size = json!({"digest": two, "size": second.len(), "reference": "1"});
-    assert_eq!(fields(&pushed[2], &["digest", "size", "reference"]), size);
+    assert_eq!(fields(&pushed[1], &["digest", "size", "reference"]), size);
     let deleted = told(&process, "deleted", 1);
     assert_eq!(
-        fields(&deleted[0], &["user", "reference"]),
-        json!({"user": "ci", "reference": "1"})
+        fields(&deleted[0], &["user", "reference", "digest", "tags"]),
+        json!({"user": "ci", "reference": "1", "digest": two, "tags": "1"})
     );
     let failed = told(&process, "login failed", 2);
     let by = fields(&failed[0], &["user", "from", "status", "path"]);
@@ -145,6 +145,13 @@ fn reads_are_told_at_debug_with_what_was_sent() {
     let kind = "application/octet-stream";
     let pushed = send(home.path(), "POST", "any:body", &push, kind, &bytes);
     assert_eq!(pushed.status, 201);
+    let line = &told(&process, "pushed", 1)[0];
+    let of_blob = fields(line, &["status", "received", "size", "digest", "method"]);
+    let length = bytes.len();
+    let expected = json!({
+        "status": 201, "received": length, "size": length, "digest": blob, "method": "POST",
+    });
+    assert_eq!((&line["level"], of_blob), (&json!("DEBUG"), expected));
     let answer = get(&format!("{at}/blobs/{blob}"));
     assert_eq!(answer.body.len(), bytes.len());
     let read = told(&process, "answered", 1);

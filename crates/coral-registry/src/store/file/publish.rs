@@ -15,7 +15,7 @@ use super::names;
 use super::records::{self, ManifestEntry, TagEntry};
 use super::usage::{Change, size_of};
 use super::verdicts::Verdict;
-use crate::store::{Mounted, PutManifestError, StoreError};
+use crate::store::{Deleted, Mounted, PutManifestError, StoreError};
 
 /// Whether a file's bytes are on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,10 +302,17 @@ impl Files {
         &self,
         repository: &RepositoryPath,
         tag: &Tag,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Deleted>, StoreError> {
         self.lease_tagged(repository, tag)?;
         let _turn = self.records.lock(&(repository, tag));
-        self.remove_tag(repository, tag)
+        // Read again under the lock: the tag may have been moved since.
+        let entry = records::read_usable::<TagEntry>(&self.layout.tag(repository, tag));
+        let digest = entry.ok().flatten().map(|entry| entry.digest);
+        let removed = self.remove_tag(repository, tag)?;
+        Ok(removed.then(|| Deleted {
+            digest,
+            tags: vec![tag.clone()],
+        }))
     }
 
     /// What a tag points at is about to lose it: the time for which it is kept begins now. The
@@ -347,21 +354,23 @@ impl Files {
         &self,
         repository: &RepositoryPath,
         digest: &Digest,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Deleted>, StoreError> {
         // No tag is added between the look at the tags and the end of the manifest.
         let _owned = self.repositories.own(repository);
         let path = self.layout.manifest(repository, digest);
         let Some(entry) = records::read_usable::<ManifestEntry>(&path)? else {
-            return Ok(false);
+            return Ok(None);
         };
-        let tags = self.layout.tags(repository);
-        for tag in names_in(&tags)?
+        let mut tags = vec![];
+        for tag in names_in(&self.layout.tags(repository))?
             .iter()
             .filter_map(|name| Tag::parse(name).ok())
         {
             let entry: Option<TagEntry> = records::read_usable(&self.layout.tag(repository, &tag))?;
-            if entry.is_some_and(|entry| entry.digest == *digest) {
-                self.remove_tag(repository, &tag)?;
+            if entry.is_some_and(|entry| entry.digest == *digest)
+                && self.remove_tag(repository, &tag)?
+            {
+                tags.push(tag);
             }
         }
         // What it names stays for the grace time: a client may be about to fetch it.
@@ -369,7 +378,11 @@ impl Files {
             self.lease_blob(repository, &named)?;
             self.lease_manifest(repository, &named)?;
         }
-        self.remove_manifest(repository, digest, &entry, |_| Ok(true))
+        let removed = self.remove_manifest(repository, digest, &entry, |_| Ok(true))?;
+        Ok(removed.then_some(Deleted {
+            digest: Some(*digest),
+            tags,
+        }))
     }
 
     /// Removes a manifest if `may`, which is asked for its record under the lock that leases on it
