@@ -25,7 +25,7 @@ use crate::probe::{Host, Next, Proofs, Standing};
 use crate::publish::Report;
 use crate::pulse::Pulse;
 use crate::report;
-use crate::watch::Seen;
+use crate::watch::WatchedObject;
 use files::Files;
 use runtime::Runtime;
 use work::{Done, Work};
@@ -60,7 +60,7 @@ pub(crate) struct Node<R> {
     settings: Settings,
     metrics: Metrics,
     pulse: Pulse,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<WatchedObject>,
     reports: watch::Sender<Option<Report>>,
     /// The object that the memory is about.
     uid: Option<String>,
@@ -88,7 +88,7 @@ impl<R: ImageRuntime> Node<R> {
         settings: Settings,
         metrics: Metrics,
         pulse: Pulse,
-        seen: watch::Receiver<Seen>,
+        seen: watch::Receiver<WatchedObject>,
         reports: watch::Sender<Option<Report>>,
     ) -> Self {
         Self {

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::publish::publish;
 use crate::pulse::Pulse;
-use crate::watch::{Seen, follow};
+use crate::watch::{WatchedObject, follow};
 
 /// How long the last report may take after the end was asked for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
     let router = health_router(health.clone(), Arc::new(registry));
     let serving = serve(listener, router, Serving::default(), stop.clone());
 
-    let (seen, objects) = watch::channel(Seen::NotYet);
+    let (seen, objects) = watch::channel(WatchedObject::NotYet);
     let (reports, written) = watch::channel(None);
     let settings = Settings {
         coral_dir: config.coral_dir,
@@ -125,8 +125,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
 
 /// Ready once the API server has answered, with or without an object for the node, and as long as
 /// the [`Pulse`] has no objection.
-async fn ready_once_seen(mut objects: watch::Receiver<Seen>, health: Health) {
-    let seen = objects.wait_for(|seen| !matches!(seen, Seen::NotYet));
+async fn ready_once_seen(mut objects: watch::Receiver<WatchedObject>, health: Health) {
+    let seen = objects.wait_for(|seen| !matches!(seen, WatchedObject::NotYet));
     if seen.await.is_ok() {
         health.set_ready();
     }

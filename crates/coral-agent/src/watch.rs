@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// The object as last seen.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Seen {
+pub(crate) enum WatchedObject {
     /// The API server has not answered yet.
     #[default]
     NotYet,
@@ -27,7 +27,7 @@ pub(crate) enum Seen {
     There(Arc<NodeImages>),
 }
 
-impl Seen {
+impl WatchedObject {
     /// The object, if there is one.
     pub(crate) fn object(&self) -> Option<&Arc<NodeImages>> {
         match self {
@@ -38,14 +38,19 @@ impl Seen {
 }
 
 /// Follows the object until the receivers are gone.
-pub(crate) async fn follow(client: Client, node: String, seen: watch::Sender<Seen>, pulse: Pulse) {
+pub(crate) async fn follow(
+    client: Client,
+    node: String,
+    seen: watch::Sender<WatchedObject>,
+    pulse: Pulse,
+) {
     let api: Api<NodeImages> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let stream = watch_objects(api, config);
     tokio::pin!(stream);
     let mut waits = Waits::default();
     // What a list in progress has brought.
-    let mut listed = Seen::Absent;
+    let mut listed = WatchedObject::Absent;
     let mut state = State {
         listed: &mut listed,
         seen: &seen,
@@ -77,8 +82,8 @@ pub(crate) async fn follow(client: Client, node: String, seen: watch::Sender<See
 }
 
 struct State<'a> {
-    listed: &'a mut Seen,
-    seen: &'a watch::Sender<Seen>,
+    listed: &'a mut WatchedObject,
+    seen: &'a watch::Sender<WatchedObject>,
     node: &'a str,
 }
 
@@ -86,18 +91,19 @@ impl State<'_> {
     fn take(&mut self, event: Event<NodeImages>) {
         let is_ours = |object: &NodeImages| object.metadata.name.as_deref() == Some(self.node);
         match event {
-            Event::Init => *self.listed = Seen::Absent,
+            Event::Init => *self.listed = WatchedObject::Absent,
             Event::InitApply(object) if is_ours(&object) => {
-                *self.listed = Seen::There(Arc::new(object));
+                *self.listed = WatchedObject::There(Arc::new(object));
             }
             Event::InitDone => {
                 self.seen.send_replace(self.listed.clone());
             }
             Event::Apply(object) if is_ours(&object) => {
-                self.seen.send_replace(Seen::There(Arc::new(object)));
+                self.seen
+                    .send_replace(WatchedObject::There(Arc::new(object)));
             }
             Event::Delete(object) if is_ours(&object) => {
-                self.seen.send_replace(Seen::Absent);
+                self.seen.send_replace(WatchedObject::Absent);
             }
             Event::InitApply(_) | Event::Apply(_) | Event::Delete(_) => {}
         }

@@ -124,7 +124,7 @@ impl Part for MirrorPart {
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
         self.guard.keep(&self.context, now).await;
         let mirrors = self.context.cluster.mirrors.snapshot();
-        let mut seen = lookup::Seen::observe(&self.context, &mirrors).await;
+        let mut seen = lookup::NamedObjects::observe(&self.context, &mirrors).await;
         seen.unguarded.clone_from(&self.guard.failure);
         self.notice_ready(&seen);
         let verdicts = verdict::decide(&mirrors, &seen);
@@ -151,7 +151,7 @@ impl Part for MirrorPart {
 impl MirrorPart {
     /// What failed while a Registry was away is tried again as soon as it is back, not after the
     /// longest wait. Mirrors of other Registries are left alone.
-    fn notice_ready(&mut self, seen: &lookup::Seen) {
+    fn notice_ready(&mut self, seen: &lookup::NamedObjects) {
         let Some(registries) = &seen.registries else {
             return;
         };

@@ -34,13 +34,13 @@ pub struct PutManifest {
 
 /// What a token must allow.
 #[derive(Debug, Clone, Copy)]
-enum Access {
+enum TokenScope {
     Pull,
     Push,
     Delete,
 }
 
-impl Access {
+impl TokenScope {
     fn actions(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -67,7 +67,7 @@ struct Call<'a> {
     method: Method,
     /// After `/v2/<name>/`.
     path: String,
-    access: Access,
+    access: TokenScope,
     asked: fmt::Arguments<'a>,
 }
 
@@ -98,7 +98,7 @@ impl RepositoryClient {
         &self.repository
     }
 
-    fn scope(&self, access: Access) -> String {
+    fn scope(&self, access: TokenScope) -> String {
         format!("repository:{}:{}", self.repository.path(), access.actions())
     }
 

@@ -24,13 +24,13 @@ enum Step {
 
 /// Which state of the files is in use, and which one could not be read.
 #[derive(Debug, Default)]
-struct Seen {
+struct FollowState {
     used: Stamp,
     failed: Option<Stamp>,
     reported: bool,
 }
 
-impl Seen {
+impl FollowState {
     /// Several files are seldom replaced at one moment (a certificate and its key). So a failure is
     /// reported only when the files are unchanged at the next check.
     fn step(&mut self, now: &Stamp) -> Step {
@@ -76,7 +76,7 @@ fn stamp(files: &[PathBuf]) -> Stamp {
 #[derive(Debug)]
 pub struct FollowedFiles {
     files: Vec<PathBuf>,
-    seen: Seen,
+    seen: FollowState,
 }
 
 impl FollowedFiles {
@@ -84,9 +84,9 @@ impl FollowedFiles {
     /// between is then noticed.
     pub fn from_now(files: Vec<PathBuf>) -> Self {
         let used = stamp(&files);
-        let seen = Seen {
+        let seen = FollowState {
             used,
-            ..Seen::default()
+            ..FollowState::default()
         };
         Self { files, seen }
     }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn changed_files_are_read_and_a_lasting_failure_is_reported_once() {
-        let mut seen = Seen::default();
+        let mut seen = FollowState::default();
         seen.read(version(1), true);
         assert_eq!(seen.step(&version(1)), Step::Wait);
         assert_eq!(seen.step(&version(2)), Step::Read);

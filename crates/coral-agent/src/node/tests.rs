@@ -24,7 +24,7 @@ const OWN: &str = "reg.coral-system.svc:5000";
 struct Machine {
     runtime: Arc<FakeRuntime>,
     folder: TempDir,
-    seen: watch::Sender<Seen>,
+    seen: watch::Sender<WatchedObject>,
     reports: watch::Receiver<Option<Report>>,
     object: NodeImages,
     pulse: Pulse,
@@ -43,7 +43,7 @@ impl Machine {
         let mut machine = Self {
             runtime,
             folder,
-            seen: watch::channel(Seen::NotYet).0,
+            seen: watch::channel(WatchedObject::NotYet).0,
             reports: watch::channel(None).1,
             object,
             pulse: Pulse::default(),
@@ -60,7 +60,7 @@ impl Machine {
         if let Some(report) = last {
             self.object.status = Some(report.status);
         }
-        let (seen, objects) = watch::channel(Seen::There(Arc::new(self.object.clone())));
+        let (seen, objects) = watch::channel(WatchedObject::There(Arc::new(self.object.clone())));
         let (sender, reports) = watch::channel(None);
         let settings = Settings {
             coral_dir: self.folder.path().join("coral-dir"),
@@ -87,7 +87,7 @@ impl Machine {
         let generation = self.object.metadata.generation.get_or_insert(0);
         *generation += 1;
         self.seen
-            .send_replace(Seen::There(Arc::new(self.object.clone())));
+            .send_replace(WatchedObject::There(Arc::new(self.object.clone())));
     }
 
     async fn until(&mut self, wanted: impl Fn(&NodeImagesStatus) -> bool) -> NodeImagesStatus {
@@ -493,7 +493,7 @@ async fn an_object_that_goes_leaves_the_node_as_it_is() {
     machine
         .until(|status| all_ready(status) && status.registries.len() == 1)
         .await;
-    machine.seen.send_replace(Seen::Absent);
+    machine.seen.send_replace(WatchedObject::Absent);
     // The next object is a new one; between the two nothing was taken away.
     machine.object.metadata.uid = Some("u2".to_owned());
     machine.object.status = None;

@@ -45,7 +45,7 @@ pub(super) async fn fetch(
     to: Destination,
 ) -> Result<(String, Destination), FetchError> {
     let address = Address::parse(&source.url)?;
-    let access = Access::new(&address, secret, limit)?;
+    let access = GitAccess::new(&address, secret, limit)?;
     let source = source.clone();
     let mut to = to;
     let fetching = tokio::task::spawn_blocking(move || {
@@ -56,13 +56,13 @@ pub(super) async fn fetch(
 }
 
 /// How repositories are reached: that of the source, and those of its submodules.
-struct Access {
+struct GitAccess {
     http: GitHttp,
     /// Its server, if the repository of the source is on one of SSH.
     ssh: Option<Ssh>,
 }
 
-impl Access {
+impl GitAccess {
     /// With the credential in the folder of a Secret, which the repository's own server alone gets.
     /// Made on a thread of the async runtime.
     fn new(address: &Address, secret: &Path, limit: u64) -> Result<Self, GitError> {
@@ -79,7 +79,7 @@ impl Access {
 fn fetch_blocking(
     source: &GitSource,
     address: &Address,
-    access: &Access,
+    access: &GitAccess,
     to: &mut Destination,
 ) -> Result<String, FetchError> {
     let resolve = |remote: &mut Remote<'_>| remote.resolve(source.reference.as_deref());
@@ -97,7 +97,7 @@ fn fetch_blocking(
 /// Fetches one commit of a repository and writes its files into a folder of the source.
 fn write_one(
     address: &Address,
-    access: &Access,
+    access: &GitAccess,
     mut commit: impl FnMut(&mut Remote<'_>) -> Result<ObjectId, remote::RemoteError>,
     folder: &Path,
     to: &mut Destination,

@@ -21,7 +21,7 @@ pub(super) const LIFE: Duration = Duration::from_mins(10);
 
 /// Everything that one decision is made from.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct CredentialFacts {
     /// Whose token was sent.
     pub(super) identity: Identity,
     /// For which step a credential is asked.
@@ -118,7 +118,7 @@ pub(super) enum Denied {
 }
 
 /// Decides what the pod gets.
-pub(super) fn decide(seen: &Seen) -> Result<Granted, Denied> {
+pub(super) fn decide(seen: &CredentialFacts) -> Result<Granted, Denied> {
     let pod = pod(seen)?;
     let job = job(seen, pod)?;
     let build = build(seen, job)?;
@@ -147,7 +147,7 @@ pub(super) fn decide(seen: &Seen) -> Result<Granted, Denied> {
 }
 
 /// The very pod that the token was made for, while it runs, if it says that it is one of a build.
-fn pod(seen: &Seen) -> Result<&Pod, Denied> {
+fn pod(seen: &CredentialFacts) -> Result<&Pod, Denied> {
     let pod = seen.pod.as_ref().ok_or(Denied::PodGone)?;
     let is_same = pod.metadata.uid.as_deref() == Some(&seen.identity.uid)
         && pod.namespace().as_deref() == Some(&seen.identity.namespace);
@@ -165,7 +165,7 @@ fn pod(seen: &Seen) -> Result<&Pod, Denied> {
 }
 
 /// The Job that controls the pod.
-fn job<'a>(seen: &'a Seen, pod: &Pod) -> Result<&'a Job, Denied> {
+fn job<'a>(seen: &'a CredentialFacts, pod: &Pod) -> Result<&'a Job, Denied> {
     let owner = job_of(pod).ok_or(Denied::NotABuild)?;
     let job = seen.job.as_ref().ok_or(Denied::JobEnded)?;
     let is_same = job.metadata.uid.as_deref() == Some(&owner.uid)
@@ -190,7 +190,7 @@ fn job<'a>(seen: &'a Seen, pod: &Pod) -> Result<&'a Job, Denied> {
 }
 
 /// The build whose run the Job is.
-fn build<'a>(seen: &'a Seen, job: &Job) -> Result<&'a ImageBuild, Denied> {
+fn build<'a>(seen: &'a CredentialFacts, job: &Job) -> Result<&'a ImageBuild, Denied> {
     let owner = build_of(job).ok_or(Denied::NotABuild)?;
     let build = seen.build.as_ref().ok_or(Denied::BuildEnded)?;
     let is_same = build.metadata.uid.as_deref() == Some(&owner.uid)
@@ -292,7 +292,7 @@ fn has_ended(status: Option<&ContainerStatus>) -> Option<&ContainerStateTerminat
 }
 
 /// The Registry's host, if the namespace may build into it.
-fn host(seen: &Seen, build: &ImageBuild) -> Result<String, Denied> {
+fn host(seen: &CredentialFacts, build: &ImageBuild) -> Result<String, Denied> {
     let named = &build.spec.output.registry;
     let registry = seen.registry.as_ref().ok_or(Denied::NoRegistry)?;
     let is_same = registry.name_any() == named.name

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
 
-use super::decide::{Denied, Seen, build_of, job_of};
+use super::decide::{CredentialFacts, Denied, build_of, job_of};
 use super::identity::{Identity, identity, review};
 use crate::ObjectKey;
 use crate::api::{ApiError, Writer, call};
@@ -50,9 +50,13 @@ impl Observer {
 
     /// What there is of the pod, its Job, its build and its Registry. What was not found, or may not be
     /// read, is missing: without a grant there is no build either.
-    pub(super) async fn look(&self, identity: Identity, step: Step) -> Result<Seen, ApiError> {
+    pub(super) async fn look(
+        &self,
+        identity: Identity,
+        step: Step,
+    ) -> Result<CredentialFacts, ApiError> {
         let here = |name: &str| ObjectKey::new(&identity.namespace, name);
-        let mut seen = Seen {
+        let mut seen = CredentialFacts {
             step,
             pod: None,
             job: None,

@@ -37,7 +37,7 @@ pub(super) enum LookupError {
 
 /// Everything that mirrors name, as of one pass.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct NamedObjects {
     pub(super) secrets: BTreeMap<ObjectKey, Result<Secret, SecretProblem>>,
     pub(super) registries: Option<Arc<BTreeMap<ObjectKey, RegistryAccess>>>,
     pub(super) ca: Option<Arc<String>>,
@@ -51,7 +51,7 @@ pub(super) struct Seen {
     pub(super) unguarded: Option<String>,
 }
 
-impl Seen {
+impl NamedObjects {
     /// Reads it. Secrets are read by name, each once.
     pub(super) async fn observe(context: &Context, mirrors: &Snapshot<RegistryMirror>) -> Self {
         let objects = context.cluster.registries.snapshot();
@@ -114,7 +114,7 @@ fn converted(secret: &core::Secret) -> Secret {
     }
 }
 
-impl Lookup for Seen {
+impl Lookup for NamedObjects {
     type Error = LookupError;
 
     fn secret(&self, namespace: &str, name: &str) -> Result<&Secret, LookupError> {

@@ -15,7 +15,7 @@ use coral_api::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::lookup::Seen;
+use super::lookup::NamedObjects;
 use super::status::Input;
 use super::verdict::{Verdict, Verdicts, decide};
 use super::{restore, shards, status};
@@ -48,7 +48,7 @@ fn all(mirrors: impl IntoIterator<Item = RegistryMirror>) -> Snapshot<RegistryMi
 }
 
 /// A Registry that is ready, and no Secret.
-fn seen() -> Seen {
+fn seen() -> NamedObjects {
     let key = ObjectKey::new("a", "reg");
     let access = RegistryAccess {
         host: "reg.a.svc:5000".to_owned(),
@@ -58,11 +58,11 @@ fn seen() -> Seen {
         push: Some(PushCredential::new("coral", "s3cret")),
         loaded: None,
     };
-    Seen {
+    NamedObjects {
         registries: Some(Arc::new(BTreeMap::from([(key.clone(), access)]))),
         ca: Some(Arc::new(String::new())),
         objects: BTreeSet::from([key]),
-        ..Seen::default()
+        ..NamedObjects::default()
     }
 }
 
@@ -121,7 +121,7 @@ fn what_is_wrong_with_one_mirror_is_said_of_that_one() {
 #[test]
 fn what_is_not_known_yet_is_left_as_it_is() {
     let mirrors = all([mirror("m", OLD, &spec("quay.io/a/b"))]);
-    let seen = Seen {
+    let seen = NamedObjects {
         registries: None,
         ..seen()
     };

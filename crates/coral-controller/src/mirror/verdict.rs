@@ -6,7 +6,7 @@ use coral_api::RegistryMirror;
 use coral_mirror::{PrepareError, Prepared, prepare};
 
 use super::conflicts::{self, Conflict};
-use super::lookup::{LookupError, Seen};
+use super::lookup::{LookupError, NamedObjects};
 use crate::ObjectKey;
 use crate::secrets::SecretProblem;
 use crate::store::Snapshot;
@@ -41,7 +41,7 @@ pub(super) struct Trouble {
 }
 
 /// Decides about all of them: a conflict is between two.
-pub(super) fn decide(mirrors: &Snapshot<RegistryMirror>, seen: &Seen) -> Verdicts {
+pub(super) fn decide(mirrors: &Snapshot<RegistryMirror>, seen: &NamedObjects) -> Verdicts {
     let living = mirrors
         .iter()
         .filter(|(_, mirror)| mirror.metadata.deletion_timestamp.is_none());
@@ -52,7 +52,7 @@ pub(super) fn decide(mirrors: &Snapshot<RegistryMirror>, seen: &Seen) -> Verdict
     verdicts
 }
 
-fn of_one(key: &ObjectKey, mirror: &RegistryMirror, seen: &Seen) -> Verdict {
+fn of_one(key: &ObjectKey, mirror: &RegistryMirror, seen: &NamedObjects) -> Verdict {
     match prepare(mirror, seen) {
         Ok(_) if seen.unguarded.is_some() => Verdict::Waits(Trouble {
             reason: "WaitingForAddresses",
@@ -69,7 +69,7 @@ fn of_one(key: &ObjectKey, mirror: &RegistryMirror, seen: &Seen) -> Verdict {
 fn wrong(
     key: &ObjectKey,
     mirror: &RegistryMirror,
-    seen: &Seen,
+    seen: &NamedObjects,
     error: &PrepareError<LookupError>,
 ) -> Verdict {
     let reason = match error {

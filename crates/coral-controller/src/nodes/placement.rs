@@ -8,7 +8,7 @@ use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
 use super::reported::Reported;
-use super::shares::{self, Claimant, Seen};
+use super::shares::{self, Claimant, PullEvidence};
 use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
@@ -33,7 +33,7 @@ struct Claim<'a> {
     /// Whether the node was asked to hold it already.
     placed: bool,
     /// What the node reports of it.
-    seen: Seen,
+    seen: PullEvidence,
     /// The objects that ask for it, the oldest first.
     owners: Vec<&'a WantedImage>,
     /// The namespace in whose turn it is pulled.
@@ -95,9 +95,11 @@ fn claims<'a>(
         .collect();
     let reported = Reported::by(node);
     let seen = |reference: &str| match reported.image(reference) {
-        Some(image) if image.state == ImageTagState::Available || image.placed => Seen::Held,
-        Some(image) if image.state == ImageTagState::Error => Seen::Failed,
-        _ => Seen::NotYet,
+        Some(image) if image.state == ImageTagState::Available || image.placed => {
+            PullEvidence::Held
+        }
+        Some(image) if image.state == ImageTagState::Error => PullEvidence::Failed,
+        _ => PullEvidence::NotYet,
     };
     let mut claims: Vec<Claim<'a>> = Vec::new();
     let mut indexes: BTreeMap<&str, usize> = BTreeMap::new();

@@ -15,7 +15,7 @@ const ALL_ON_TRIAL: usize = 10;
 
 /// What a node says of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum PullEvidence {
     /// It holds the image, or an older one of its name: it exists.
     Held,
     /// It could not pull it.
@@ -28,15 +28,15 @@ pub(super) enum Seen {
 pub(super) struct Claimant<'a> {
     /// The namespaces that make it: it counts in the share of any one of them.
     pub(super) namespaces: Vec<&'a str>,
-    pub(super) seen: Seen,
+    pub(super) seen: PullEvidence,
 }
 
 /// Which of the claims get one of the `places`; those to be preferred come first. What the node holds
 /// comes before what it does not, but for a few that are [`on_trial`].
 pub(super) fn chosen(claims: &[Claimant<'_>], places: usize) -> Vec<bool> {
     let on_trial = on_trial(claims, places);
-    let (firm, others): (Vec<usize>, Vec<usize>) =
-        (0..claims.len()).partition(|&i| claims[i].seen == Seen::Held || on_trial.contains(&i));
+    let (firm, others): (Vec<usize>, Vec<usize>) = (0..claims.len())
+        .partition(|&i| claims[i].seen == PullEvidence::Held || on_trial.contains(&i));
     let mut chosen = vec![false; claims.len()];
     let left = places.saturating_sub(firm.len());
     for (claimants, places) in [(firm, places), (others, left)] {
@@ -52,13 +52,13 @@ pub(super) fn chosen(claims: &[Claimant<'_>], places: usize) -> Vec<bool> {
 /// pulled keeps no other image of its namespace from being tried.
 fn on_trial(claims: &[Claimant<'_>], places: usize) -> BTreeSet<usize> {
     let mut waiting: Vec<usize> = (0..claims.len())
-        .filter(|&i| claims[i].seen != Seen::Held)
+        .filter(|&i| claims[i].seen != PullEvidence::Held)
         .collect();
-    waiting.sort_by_key(|&i| claims[i].seen == Seen::Failed);
+    waiting.sort_by_key(|&i| claims[i].seen == PullEvidence::Failed);
     let mut room = Room::of(ON_TRIAL);
     let turns = waiting.into_iter().filter_map(|i| {
         let turn = room.turn(&claims[i].namespaces)?;
-        Some((claims[i].seen == Seen::Failed, turn, i))
+        Some((claims[i].seen == PullEvidence::Failed, turn, i))
     });
     let mut turns: Vec<_> = turns.collect();
     turns.sort_unstable();
@@ -144,7 +144,11 @@ mod tests {
     fn claim(namespace: &str, is_held: bool) -> Claimant<'_> {
         Claimant {
             namespaces: vec![namespace],
-            seen: if is_held { Seen::Held } else { Seen::NotYet },
+            seen: if is_held {
+                PullEvidence::Held
+            } else {
+                PullEvidence::NotYet
+            },
         }
     }
 
@@ -215,7 +219,11 @@ mod tests {
     fn what_has_failed_is_on_trial_after_what_has_not() {
         let mut claims = held(&["team"; 40]);
         claims.extend((0..30).map(|n| Claimant {
-            seen: if n < 20 { Seen::Failed } else { Seen::NotYet },
+            seen: if n < 20 {
+                PullEvidence::Failed
+            } else {
+                PullEvidence::NotYet
+            },
             ..claim("other", false)
         }));
         let chosen = chosen(&claims, 40);

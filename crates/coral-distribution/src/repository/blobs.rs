@@ -5,7 +5,7 @@ use futures::StreamExt as _;
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, RANGE};
 use http::{Method, StatusCode};
 
-use super::{Access, Call, RepositoryClient, expect, header, is_without_head};
+use super::{Call, RepositoryClient, TokenScope, expect, header, is_without_head};
 use crate::blob_stream::{BlobStream, Checked, Incoming, Promise};
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Response, is_html};
@@ -87,7 +87,7 @@ impl RepositoryClient {
         let mut ask = self.ask(Call {
             method,
             path: format!("blobs/{digest}"),
-            access: Access::Pull,
+            access: TokenScope::Pull,
             asked: format_args!("{}", self.reading(digest)),
         })?;
         if offset > 0 {

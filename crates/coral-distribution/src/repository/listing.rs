@@ -8,7 +8,7 @@ use http::header::{ACCEPT, LINK};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Access, Call, RepositoryClient, expect, header};
+use super::{Call, RepositoryClient, TokenScope, expect, header};
 use crate::auth::Ask;
 use crate::error::{Error, Problem};
 use crate::location;
@@ -113,7 +113,7 @@ impl RepositoryClient {
         let first = self.ask(Call {
             method: Method::GET,
             path: String::new(),
-            access: Access::Pull,
+            access: TokenScope::Pull,
             asked: format_args!("{asked}"),
         })?;
         let mut ask = Ask { url, ..first };

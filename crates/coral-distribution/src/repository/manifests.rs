@@ -7,7 +7,7 @@ use coral_image::{
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
-use super::{Access, Call, PutManifest, RepositoryClient, expect, header, is_without_head};
+use super::{Call, PutManifest, RepositoryClient, TokenScope, expect, header, is_without_head};
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Body, Response, is_html, markup, read_document};
 
@@ -121,7 +121,7 @@ impl RepositoryClient {
         let mut ask = self.ask(Call {
             method: Method::PUT,
             path: format!("manifests/{version}"),
-            access: Access::Push,
+            access: TokenScope::Push,
             asked: format_args!("writing manifest {}", self.named(version)),
         })?;
         header(&mut ask, CONTENT_TYPE, manifest.media_type())?;
@@ -141,7 +141,7 @@ impl RepositoryClient {
         let ask = self.ask(Call {
             method: Method::DELETE,
             path: format!("manifests/{version}"),
-            access: Access::Delete,
+            access: TokenScope::Delete,
             asked: format_args!("deleting {}", self.named(version)),
         })?;
         expect(self.session.send(ask).await?, &[200, 202, 204])
@@ -158,7 +158,7 @@ impl RepositoryClient {
         let mut ask = self.ask(Call {
             method,
             path: format!("manifests/{version}"),
-            access: Access::Pull,
+            access: TokenScope::Pull,
             asked: format_args!("{asked}"),
         })?;
         // Artifacts may have types of their own.

@@ -11,7 +11,7 @@ use http::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
-use super::{Access, Call, RepositoryClient, expect};
+use super::{Call, RepositoryClient, TokenScope, expect};
 use crate::abandoned::GIVING_UP;
 use crate::auth::{Ask, Known};
 use crate::blob_stream::BlobStream;
@@ -120,7 +120,7 @@ impl RepositoryClient {
         let mut ask = self.ask(Call {
             method: Method::POST,
             path: "blobs/uploads/".to_owned(),
-            access: Access::Push,
+            access: TokenScope::Push,
             asked: format_args!("{}", self.pushing(digest)),
         })?;
         if let Wish::Mount { .. } | Wish::MountFromAnywhere = wish {
@@ -366,7 +366,7 @@ impl RegistryUpload {
         let asked = client.pushing(&self.digest);
         let own = client.url("", format_args!("{asked}"))?;
         if location::same_origin(&own, &url) {
-            let scopes = vec![client.scope(Access::Push)];
+            let scopes = vec![client.scope(TokenScope::Push)];
             return client
                 .session
                 .send(Ask {

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::finding::Finding;
 use super::sites::{Role, Wanted, What};
-use super::wanted::Seen;
+use super::wanted::Presence;
 use crate::terminal::seconds;
 
 /// Clocks further apart are worth a look: tokens are given for minutes.
@@ -154,7 +154,7 @@ pub(super) fn of_wanted(
     place: &str,
     check: &'static str,
     wanted: &Wanted,
-    seen: Result<Seen, Error>,
+    seen: Result<Presence, Error>,
 ) -> Option<Finding> {
     let Wanted { repository, what } = wanted;
     let name = match what {
@@ -163,15 +163,15 @@ pub(super) fn of_wanted(
         What::Tags | What::Push => repository.to_string(),
     };
     let (found, advice) = match seen {
-        Ok(Seen::Well) => return None,
-        Ok(Seen::NotThere) => (
+        Ok(Presence::Well) => return None,
+        Ok(Presence::NotThere) => (
             format!("{name} is not there"),
             format!(
                 "check repository and tag; some registries answer this way to those who may not \
                  read it (`docker login {place}`, or imagePullSecrets)"
             ),
         ),
-        Ok(Seen::NoPlatform(reason)) => (
+        Ok(Presence::NoPlatform(reason)) => (
             format!("{name}: {reason}"),
             "name one of these in `platforms` of the mirror, or leave `platforms` out".to_owned(),
         ),

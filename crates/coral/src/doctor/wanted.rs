@@ -10,7 +10,7 @@ use super::verdict;
 
 /// What a look at something wanted came to.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum Presence {
     /// It is as it should be.
     Well,
     /// The registry answers, and does not have it.
@@ -43,12 +43,12 @@ pub(super) async fn look(site: &Site, place: &str) -> Vec<Finding> {
     findings
 }
 
-async fn see(site: &Site, wanted: &Wanted) -> Result<Seen, Error> {
+async fn see(site: &Site, wanted: &Wanted) -> Result<Presence, Error> {
     let credentials = site.credentials.clone();
     let repository = site.client.repository(&wanted.repository, credentials);
     match &wanted.what {
         What::Image(version, platforms) => image(&repository, version, platforms).await,
-        What::Tags => repository.tags().await.map(|_| Seen::Well),
+        What::Tags => repository.tags().await.map(|_| Presence::Well),
         What::Push => push(&repository).await,
     }
 }
@@ -57,23 +57,23 @@ async fn image(
     repository: &RepositoryClient,
     version: &Version,
     platforms: &[PlatformPattern],
-) -> Result<Seen, Error> {
+) -> Result<Presence, Error> {
     if repository.head(version).await?.is_none() {
-        return Ok(Seen::NotThere);
+        return Ok(Presence::NotThere);
     }
     if platforms.is_empty() {
-        return Ok(Seen::Well);
+        return Ok(Presence::Well);
     }
     let manifest = repository.manifest(version).await?;
     let endpoint = repository.clone().into();
     let refused = check_platforms(&endpoint, &manifest, platforms).await?;
-    Ok(refused.map_or(Seen::Well, |error| {
-        Seen::NoPlatform(coral_mirror::chain(&error))
+    Ok(refused.map_or(Presence::Well, |error| {
+        Presence::NoPlatform(coral_mirror::chain(&error))
     }))
 }
 
 /// Opens an upload and gives it up: only that says whether one may push.
-async fn push(repository: &RepositoryClient) -> Result<Seen, Error> {
+async fn push(repository: &RepositoryClient) -> Result<Presence, Error> {
     // No registry has a blob that it would mount in place of an upload.
     let invented =
         Digest::sha256(b"a blob that does not exist: coral doctor tests its right to push");
@@ -82,5 +82,5 @@ async fn push(repository: &RepositoryClient) -> Result<Seen, Error> {
         // What cannot be given up is cleaned away over there; pushing works all the same.
         let _ = upload.cancel().await;
     }
-    Ok(Seen::Well)
+    Ok(Presence::Well)
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::GitError;
-use super::remote::Seen;
+use super::remote::FetchTrace;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent.
@@ -97,8 +97,8 @@ impl GitHttp {
     }
 
     /// For one series of requests.
-    pub(super) fn begin(&self) -> (Requests, Rc<Seen>) {
-        let seen = Rc::<Seen>::default();
+    pub(super) fn begin(&self) -> (Requests, Rc<FetchTrace>) {
+        let seen = Rc::<FetchTrace>::default();
         let requests = Requests {
             http: self.clone(),
             seen: Rc::clone(&seen),
@@ -123,7 +123,7 @@ impl GitHttp {
 /// One series of requests.
 pub(super) struct Requests {
     http: GitHttp,
-    seen: Rc<Seen>,
+    seen: Rc<FetchTrace>,
     /// Bytes of all answers.
     received: Rc<Cell<u64>>,
     /// Where a redirect led to.
@@ -209,7 +209,7 @@ struct Exchange {
     body: Vec<u8>,
     response: Option<Response>,
     runtime: Handle,
-    seen: Rc<Seen>,
+    seen: Rc<FetchTrace>,
     received: Rc<Cell<u64>>,
     limit: u64,
 }

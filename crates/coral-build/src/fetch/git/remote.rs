@@ -22,7 +22,7 @@ use gix_transport::{Protocol, Service};
 use gix_utils::progress::Discard;
 
 use super::address::Address;
-use super::{Access, GitError};
+use super::{GitAccess, GitError};
 
 /// Largest object that is held in memory.
 const MAX_OBJECT: usize = 1024 * 1024 * 1024;
@@ -46,7 +46,7 @@ impl From<GitError> for RemoteError {
 
 /// What was seen while the library worked. Its own errors say less.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct FetchTrace {
     /// Status of an answer of HTTP that was no success.
     pub(super) status: Cell<Option<u16>>,
     /// Why there was no answer.
@@ -66,8 +66,8 @@ pub(super) struct Received {
 /// A repository that is spoken to.
 pub(super) struct Remote<'a> {
     address: &'a Address,
-    access: &'a Access,
-    seen: Rc<Seen>,
+    access: &'a GitAccess,
+    seen: Rc<FetchTrace>,
     transport: Box<dyn Transport>,
     handshake: Handshake,
     reference: String,
@@ -75,7 +75,10 @@ pub(super) struct Remote<'a> {
 
 impl<'a> Remote<'a> {
     /// Asks for what the server can do.
-    pub(super) fn connect(address: &'a Address, access: &'a Access) -> Result<Self, RemoteError> {
+    pub(super) fn connect(
+        address: &'a Address,
+        access: &'a GitAccess,
+    ) -> Result<Self, RemoteError> {
         let (transport, seen) = transport(address, access)?;
         let mut remote = Self {
             address,
@@ -233,8 +236,8 @@ impl<'a> Remote<'a> {
 /// The way to a repository, and what will be seen on it.
 fn transport(
     address: &Address,
-    access: &Access,
-) -> Result<(Box<dyn Transport>, Rc<Seen>), GitError> {
+    access: &GitAccess,
+) -> Result<(Box<dyn Transport>, Rc<FetchTrace>), GitError> {
     let broken = |problem: String| GitError::Broken {
         url: address.to_string(),
         problem,

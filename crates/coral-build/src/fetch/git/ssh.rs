@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::GitError;
 use super::address::SshAddress;
-use super::remote::Seen;
+use super::remote::FetchTrace;
 use channel::{Reader, Writer};
 use known_hosts::{KnownHosts, named};
 
@@ -76,7 +76,7 @@ impl Ssh {
     pub(super) fn open(
         &self,
         address: &SshAddress,
-    ) -> Result<(Reader, Writer, Rc<Seen>), GitError> {
+    ) -> Result<(Reader, Writer, Rc<FetchTrace>), GitError> {
         let (session, channel) = self.runtime.block_on(self.run_in_time(address))?;
         Ok(channel::split(
             self.runtime.clone(),

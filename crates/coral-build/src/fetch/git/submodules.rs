@@ -10,7 +10,7 @@ use gix_hash::ObjectId;
 
 use super::address::Address;
 use super::checkout::Checkout;
-use super::{Access, FetchError, GitError, write_one};
+use super::{FetchError, GitAccess, GitError, write_one};
 use crate::fetch::destination::Destination;
 use crate::fetch::shown;
 
@@ -34,7 +34,7 @@ struct Pending {
 pub(super) fn write(
     first: Checkout,
     address: &Address,
-    access: &Access,
+    access: &GitAccess,
     to: &mut Destination,
 ) -> Result<(), FetchError> {
     let mut pending = of(first, Path::new(""), address, 1)?;

@@ -119,7 +119,7 @@ impl World {
     }
 
     fn decided(&self) -> Result<Granted, Denied> {
-        decide(&Seen {
+        decide(&CredentialFacts {
             identity: Identity {
                 namespace: self.namespace.to_owned(),
                 pod: "shop-1-x".to_owned(),

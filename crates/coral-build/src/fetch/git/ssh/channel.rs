@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::HostKey;
-use crate::fetch::git::remote::Seen;
+use crate::fetch::git::remote::FetchTrace;
 
 /// How long a connection may be silent.
 const SILENCE: Duration = Duration::from_mins(2);
@@ -28,9 +28,9 @@ pub(super) fn split(
     session: client::Handle<HostKey>,
     channel: Channel<Msg>,
     limit: u64,
-) -> (Reader, Writer, Rc<Seen>) {
+) -> (Reader, Writer, Rc<FetchTrace>) {
     let (read, write) = channel.split();
-    let seen = Rc::<Seen>::default();
+    let seen = Rc::<FetchTrace>::default();
     let reader = Reader {
         channel: read,
         chunk: Bytes::new(),
@@ -78,7 +78,7 @@ pub(in crate::fetch::git) struct Reader {
     has_ended: bool,
     received: u64,
     limit: u64,
-    seen: Rc<Seen>,
+    seen: Rc<FetchTrace>,
     session: Session,
 }
 
@@ -136,7 +136,7 @@ impl Read for Reader {
 pub(in crate::fetch::git) struct Writer {
     channel: ChannelWriteHalf<Msg>,
     sent: usize,
-    seen: Rc<Seen>,
+    seen: Rc<FetchTrace>,
     runtime: Handle,
 }
 
@@ -161,7 +161,7 @@ impl Write for Writer {
 }
 
 /// The connection is of no more use.
-fn lost(seen: &Seen, problem: &str) -> io::Error {
+fn lost(seen: &FetchTrace, problem: &str) -> io::Error {
     seen.no_answer.replace(Some(problem.to_owned()));
     io::Error::other(problem.to_owned())
 }

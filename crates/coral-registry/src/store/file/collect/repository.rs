@@ -16,7 +16,7 @@ use crate::store::{Pace, StoreError};
 
 /// What the manifests of a repository say.
 #[derive(Debug, Default)]
-struct Seen {
+struct ManifestTies {
     /// Blobs that they name, by key.
     named: HashSet<u64>,
     manifests: Vec<Ties>,
@@ -80,8 +80,8 @@ impl Pass<'_> {
         }
     }
 
-    fn manifests(&mut self, repository: &RepositoryPath) -> Result<Seen, Ended> {
-        let mut seen = Seen::default();
+    fn manifests(&mut self, repository: &RepositoryPath) -> Result<ManifestTies, Ended> {
+        let mut seen = ManifestTies::default();
         for algorithm in ALGORITHMS {
             for name in names_in(&self.files.layout.manifests(repository, algorithm))? {
                 self.turns.step()?;
@@ -93,7 +93,7 @@ impl Pass<'_> {
         Ok(seen)
     }
 
-    fn manifest(&self, repository: &RepositoryPath, digest: Digest, seen: &mut Seen) {
+    fn manifest(&self, repository: &RepositoryPath, digest: Digest, seen: &mut ManifestTies) {
         let mut ties = Ties {
             digest,
             children: vec![],
@@ -139,7 +139,7 @@ impl Pass<'_> {
     fn untagged(
         &mut self,
         repository: &RepositoryPath,
-        seen: &Seen,
+        seen: &ManifestTies,
         tagged: Option<Vec<Digest>>,
         began: SystemTime,
     ) -> Result<HashSet<Digest>, Ended> {
@@ -175,7 +175,7 @@ impl Pass<'_> {
     fn young(
         &mut self,
         repository: &RepositoryPath,
-        seen: &Seen,
+        seen: &ManifestTies,
         began: SystemTime,
         length: Duration,
         reached: &HashSet<Digest>,
@@ -227,7 +227,7 @@ impl Pass<'_> {
         &mut self,
         repository: &RepositoryPath,
         lost: &[(Tag, Digest)],
-        seen: &mut Seen,
+        seen: &mut ManifestTies,
     ) -> Result<(), Ended> {
         let files = self.files;
         // A few at a time: a push to the repository waits meanwhile.
@@ -288,7 +288,7 @@ impl Pass<'_> {
         &mut self,
         repository: &RepositoryPath,
         algorithm: Algorithm,
-        seen: &Seen,
+        seen: &ManifestTies,
         began: SystemTime,
     ) -> Result<(), Ended> {
         let folder = self.files.layout.blob_links(repository, algorithm);

@@ -42,12 +42,12 @@ impl Written {
 /// Uploads as they were seen by the looks so far.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
-    uploads: HashMap<UploadId, Seen>,
+    uploads: HashMap<UploadId, LastLook>,
     last: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct LastLook {
     written: Written,
     /// How long it had been left alone then.
     age: Duration,
@@ -65,7 +65,7 @@ impl Watched {
         let mut seen = HashMap::with_capacity(uploads.len());
         for (id, written) in uploads {
             let before = self.uploads.get(id).filter(|it| it.written == *written);
-            let first = || Seen {
+            let first = || LastLook {
                 written: *written,
                 age: written
                     .age(now.wall)
@@ -74,7 +74,7 @@ impl Watched {
             };
             seen.insert(*id, before.copied().unwrap_or_else(first));
         }
-        let age = |it: &Seen| it.age.saturating_add(now.steady.duration_since(it.at));
+        let age = |it: &LastLook| it.age.saturating_add(now.steady.duration_since(it.at));
         let ages = seen.iter().map(|(id, it)| (*id, age(it))).collect();
         (self.uploads, self.last) = (seen, Some(now.steady));
         ages
