@@ -116,8 +116,8 @@ pub struct RegistrySpec {
     /// How content is looked for that the disk has damaged. It is without it, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<RegistryScrub>,
-    /// What the registry writes into its log in a cluster. Without a cluster, the command line says
-    /// so.
+    /// What the registry writes into its log in a cluster. A change restarts the registry's pod.
+    /// `coral up` and `coral registry serve` ignore it and take `--log` and `--log-format`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<RegistryLog>,
     /// Who may build into the registry. Has a meaning in a cluster only.

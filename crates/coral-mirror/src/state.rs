@@ -225,7 +225,8 @@ impl ImageStatus {
     pub fn source_gone(&mut self, absence: Absence) {
         let (attempts, next_try) = match absence {
             Absence::Tag => (0, None),
-            Absence::Host => (self.attempts, self.next_try),
+            // At least one: a record knows a host that went away by them.
+            Absence::Host => (self.attempts.max(1), self.next_try),
         };
         *self = Self {
             state: ImageState::SourceGone(absence),

@@ -441,6 +441,7 @@ impl<Q: Queue> Driver<Q> {
                 if let Some(failure) = failure {
                     self.could_not_complete(&wanted, &failure);
                 }
+                self.ledger.asked_for_layers(&job.key, self.now());
                 self.is_there(&job.key, digest, sparse);
             }
             Verdict::Failed(failure) => self.image_failed(&job.key, failure),

@@ -8,7 +8,7 @@ mod folder;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,6 +117,7 @@ pub async fn import(
         tell,
         imported: Imported::default(),
         counted: HashSet::new(),
+        verified: HashSet::new(),
     };
     let reader = import.folder.clone();
     let (repositories, skipped) = blocking(move || reader.repositories()).await?;
@@ -136,8 +137,11 @@ struct Import<'s, T> {
     rules: ImportRules,
     tell: T,
     imported: Imported,
-    /// Blobs that a dry run has counted.
+    /// Blobs that were counted.
     counted: HashSet<Digest>,
+    /// Blobs whose files were held against their digests: a folder has one file for all
+    /// repositories.
+    verified: HashSet<Digest>,
 }
 
 impl<T: Fn(&Skipped)> Import<'_, T> {
@@ -173,6 +177,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
             };
             if manifest.kind() == ManifestKind::Index {
                 let listed = manifest.children().iter().map(|child| child.digest);
+                let listed = listed.filter(|it| contents.revisions.binary_search(it).is_ok());
                 indexes.insert(*digest, listed.collect::<BTreeSet<Digest>>());
             } else {
                 self.take_image(path, &contents, manifest).await?;
@@ -214,12 +219,14 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         let digest = manifest.digest();
         let is_known = self.is_known(path, &digest).await?;
         let tags = self.new_tags(path, &digest, contents).await?;
+        // Also those of a manifest that is known: the store may have lost one since.
+        let blobs = self.take_blobs(path, &manifest).await?;
         if is_known {
             self.imported.known += 1;
             if tags.is_empty() {
                 return Ok(());
             }
-        } else if let Err(why) = self.take_blobs(path, &manifest).await? {
+        } else if let Err(why) = blobs {
             self.skip(format_args!("{path}@{digest}"), why);
             return Ok(());
         }
@@ -299,6 +306,9 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         let blobs: Vec<_> = blobs.collect();
         let taken: Vec<_> = stream::iter(blobs).buffered(AT_ONCE).collect().await;
         for taken in taken {
+            if let Ok((digest, _)) = &taken {
+                self.verified.insert(*digest);
+            }
             match taken {
                 Ok((_, Taken::Known)) => {}
                 Ok((digest, Taken::New(bytes))) => {
@@ -334,11 +344,16 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
             }
             return Err(BlobError::Absent(digest));
         };
+        let size = file
+            .metadata()
+            .map_err(|error| unusable(error.to_string()))?;
+        let size = size.len();
+        if size != blob.size {
+            let expected = blob.size;
+            let why = format!("it has {size} bytes where the manifest says {expected}");
+            return Err(unusable(why));
+        }
         let ImportInto::Store(store) = self.into else {
-            let size = file
-                .metadata()
-                .map_err(|error| unusable(error.to_string()))?;
-            let size = size.len();
             let is_known = self.store().is_some_and(|it| it.has_content(&digest, size));
             let taken = if is_known {
                 Taken::Known
@@ -348,7 +363,9 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
             return Ok((digest, taken));
         };
         let (path, transfer) = (path.clone(), self.rules.transfer);
-        match store.take_blob(path, digest, file, transfer).await {
+        let was_verified = self.verified.contains(&digest);
+        let taken = store.take_blob(path, digest, file, transfer, was_verified);
+        match taken.await {
             Ok(taken) => Ok((digest, taken)),
             Err(TakeError::Store(error)) => Err(error.into()),
             Err(error) => Err(unusable(error.to_string())),
@@ -372,23 +389,31 @@ impl From<StoreError> for BlobError {
 }
 
 /// Indexes in an order in which each comes after those that it lists.
+/// No index lists one that lists it: no digest is in what it is the digest of.
 fn inner_first(mut indexes: BTreeMap<Digest, BTreeSet<Digest>>) -> Vec<Digest> {
-    let mut sorted = vec![];
-    while !indexes.is_empty() {
-        let waits = |listed: &BTreeSet<Digest>| listed.iter().any(|it| indexes.contains_key(it));
-        let mut ready: Vec<Digest> = indexes
-            .iter()
-            .filter(|(_, listed)| !waits(listed))
-            .map(|(digest, _)| *digest)
-            .collect();
-        if ready.is_empty() {
-            // No digest is in what it is the digest of; so this is not reached.
-            ready = indexes.keys().copied().collect();
+    let all: BTreeSet<Digest> = indexes.keys().copied().collect();
+    let mut listed_by: HashMap<Digest, Vec<Digest>> = HashMap::new();
+    for (digest, listed) in &mut indexes {
+        listed.retain(|it| all.contains(it));
+        for child in listed.iter() {
+            listed_by.entry(*child).or_default().push(*digest);
         }
-        for digest in &ready {
-            indexes.remove(digest);
+    }
+    let mut sorted: Vec<Digest> = all
+        .into_iter()
+        .filter(|digest| indexes[digest].is_empty())
+        .collect();
+    let mut next = 0;
+    while let Some(&done) = sorted.get(next) {
+        next += 1;
+        for outer in listed_by.remove(&done).into_iter().flatten() {
+            if let Some(waits_for) = indexes.get_mut(&outer) {
+                waits_for.remove(&done);
+                if waits_for.is_empty() {
+                    sorted.push(outer);
+                }
+            }
         }
-        sorted.append(&mut ready);
     }
     sorted
 }

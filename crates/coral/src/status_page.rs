@@ -98,8 +98,8 @@ pub(crate) fn beside(registry: Router, site: Site) -> Router {
         .route("/repositories", get(repositories))
         .route("/repositories/{*path}", get(repository))
         .route("/status.json", get(status))
-        .route("/login", get(login))
         .layer(middleware::from_fn_with_state(turns, in_turn))
+        .route("/login", get(login))
         .with_state(pages);
     registry.merge(own).layer(middleware::from_fn(not_found))
 }
@@ -107,7 +107,10 @@ pub(crate) fn beside(registry: Router, site: Site) -> Router {
 /// A page waits until there is room for it, but not for ever.
 async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let Ok(Ok(_turn)) = tokio::time::timeout(LONGEST_WAIT, turns.acquire()).await else {
-        return refusal(ApiError::Busy);
+        let mut response = refusal(ApiError::Busy);
+        let soon = HeaderValue::from_static("5");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
+        return response;
     };
     next.run(request).await
 }

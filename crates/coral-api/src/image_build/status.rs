@@ -40,7 +40,7 @@ pub struct ImageBuildStatus {
     /// What the step `push` sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<BuildBytes>,
-    /// How long the steps took: `build` in whole seconds.
+    /// How long each step took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durations: Option<BuildDurations>,
     /// When the Job of the run was made.

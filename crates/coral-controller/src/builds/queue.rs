@@ -278,8 +278,7 @@ impl Places {
 }
 
 /// How many Jobs run in each namespace for no build: since the build was deleted without them, or a
-/// finalizer keeps one that is being deleted. `builds` are all, `counted` says whether a build's present
-/// run has a place.
+/// finalizer keeps one that is being deleted. `builds` are all.
 pub(super) fn left_behind(
     found: &BTreeMap<String, Workload>,
     builds: &Snapshot<ImageBuild>,

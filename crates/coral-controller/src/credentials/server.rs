@@ -177,8 +177,8 @@ impl Endpoint {
         let granted = decide(&seen).map_err(|denied| {
             let step = step.name();
             match &denied {
-                Denied::Early(_) => tracing::debug!(%pod, step, %denied, "no credential yet"),
-                denied => tracing::warn!(%pod, step, %denied, "credential refused"),
+                Denied::Early(_) => tracing::debug!(%pod, step, %denied, "request of a build's step refused for now"),
+                denied => tracing::warn!(%pod, step, %denied, "request of a build's step refused"),
             }
             Failure::Denied(denied)
         })?;

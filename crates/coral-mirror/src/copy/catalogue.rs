@@ -12,8 +12,9 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use coral_distribution::{Client, Credentials, Endpoint};
+use coral_distribution::{Category, Client, Credentials, Endpoint};
 use coral_image::{Digest, Manifest, RepositoryPath, Version};
 use futures::{StreamExt, stream};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncGuard};
@@ -22,6 +23,10 @@ use crate::progress::Key;
 
 /// Images read at the same time.
 const AT_ONCE: usize = 8;
+/// Manifests of one index that are read.
+const MOST_CHILDREN: usize = 64;
+/// Longest time that a copy waits for manifests of other images.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Images that wait to be read; further ones are left out.
 const MOST_WAITING: usize = 4096;
 /// Manifests read in a pass: some seconds at a registry nearby.
@@ -179,37 +184,68 @@ impl Candidates {
         let reads = images.into_iter().map(|image| self.read(image));
         let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffer_unordered(AT_ONCE);
-        while reads.next().await.is_some() {}
+        let all = async { while reads.next().await.is_some() {} };
+        // Copies wait for this: a slow registry costs them no more than that.
+        let is_slow = tokio::time::timeout(LONGEST, all).await.is_err();
         let mut known = catalogue.known();
+        if is_slow {
+            known.stop();
+        }
         known.reading.clear();
         known.find(blob)
     }
 
-    /// Takes in one image. What cannot be read is left out.
+    /// Takes in one image. One that cannot be read whole is read again in the next pass.
     async fn read(&self, image: Key) {
         let (path, credentials) = (image.repository.path(), self.credentials.clone());
         let client = self.client.repository(&image.repository, credentials);
         let endpoint = Endpoint::from(client);
-        let Some(root) = self.read_manifest(&endpoint, image.version).await else {
+        let Answer::Manifest(root) = self.read_manifest(&endpoint, image.version).await else {
             return;
         };
         let digest = root.digest();
         self.catalogue.known().take_in(path, &root);
-        for child in root.children() {
+        for child in root.children().iter().take(MOST_CHILDREN) {
             let version = Version::Digest(child.digest);
-            if let Some(child) = self.read_manifest(&endpoint, version).await {
-                self.catalogue.known().take_in(path, &child);
+            match self.read_manifest(&endpoint, version).await {
+                Answer::Manifest(child) => self.catalogue.known().take_in(path, &child),
+                // A sparse copy.
+                Answer::Absent => {}
+                Answer::None => return,
             }
         }
         self.catalogue.known().was_read(path, &digest);
     }
 
-    async fn read_manifest(&self, endpoint: &Endpoint, version: Version) -> Option<Manifest> {
+    /// A registry that refuses, limits or fails is asked for no further manifest in this pass.
+    async fn read_manifest(&self, endpoint: &Endpoint, version: Version) -> Answer {
         if !self.catalogue.known().spend() {
-            return None;
+            return Answer::None;
         }
-        endpoint.manifest(&version).await.ok()
+        match endpoint.manifest(&version).await {
+            Ok(manifest) => Answer::Manifest(manifest),
+            Err(error) if error.category() == Category::NotFound => Answer::Absent,
+            Err(error) => {
+                if self.catalogue.known().stop() {
+                    tracing::warn!(
+                        %error,
+                        "manifests at the destination cannot be read: blobs that it has in other \
+                         repositories are sent again in this pass"
+                    );
+                }
+                Answer::None
+            }
+        }
     }
+}
+
+/// What came of the reading of a manifest.
+enum Answer {
+    Manifest(Manifest),
+    /// The registry does not have it.
+    Absent,
+    /// There was no answer, or no question.
+    None,
 }
 
 impl Known {
@@ -246,6 +282,13 @@ impl Known {
         self.reading.iter().cloned().collect()
     }
 
+    /// No further manifest is read in this pass. Whether that is new.
+    fn stop(&mut self) -> bool {
+        let is_new = self.spent < MOST_READ;
+        self.spent = MOST_READ;
+        is_new
+    }
+
     /// Whether one more manifest may be read in this pass.
     fn spend(&mut self) -> bool {
         let may = self.spent < MOST_READ;
@@ -255,14 +298,15 @@ impl Known {
 
     fn take_in(&mut self, path: &RepositoryPath, manifest: &Manifest) {
         let number = self.number(path);
-        for blob in manifest.blobs() {
+        // Foreign layers need not be there.
+        for blob in manifest.blobs().filter(|blob| !blob.is_foreign()) {
             if self.blobs.len() >= MOST_BLOBS {
                 // What is still there is read again in the next pass.
                 self.blobs.clear();
                 self.read.clear();
             }
             let hash = self.hashes.hash_one(blob.digest);
-            self.blobs.insert(hash, number);
+            self.blobs.entry(hash).or_insert(number);
         }
     }
 

@@ -30,9 +30,9 @@ const WAIT_WHEN_BUSY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Verifier {
     key: hmac::Key,
-    state: Mutex<State>,
-    processors: Semaphore,
-    places: Semaphore,
+    state: Arc<Mutex<State>>,
+    processors: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -58,13 +58,13 @@ impl Verifier {
             .expect("the system has random numbers");
         Self {
             key,
-            state: Mutex::new(State {
+            state: Arc::new(Mutex::new(State {
                 right: Memory::new(MOST_REMEMBERED, KEEP_RIGHT),
                 wrong: Memory::new(MOST_REMEMBERED, KEEP_WRONG),
                 failures: Failures::default(),
-            }),
-            processors: Semaphore::new((processors / 2).max(1)),
-            places: Semaphore::new(MOST_WAITING),
+            })),
+            processors: Arc::new(Semaphore::new((processors / 2).max(1))),
+            places: Arc::new(Semaphore::new(MOST_WAITING)),
         }
     }
 
@@ -85,26 +85,32 @@ impl Verifier {
             return Err(Rejected::Later(wait));
         }
         let busy = Rejected::Later(WAIT_WHEN_BUSY);
-        let _place = self.places.try_acquire().map_err(|_| busy)?;
-        let _processor = self.processors.acquire().await.map_err(|_| busy)?;
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| busy)?;
+        let processor = Arc::clone(&self.processors).acquire_owned().await;
+        let processor = processor.map_err(|_| busy)?;
         // The one before may have been for the same password.
         if let Some(result) = self.remembered(&key) {
             return result.and_then(|()| caller(&known).ok_or(Rejected::Wrong));
         }
-        let hash = hash.to_owned();
+        let (hash, state) = (hash.to_owned(), Arc::clone(&self.state));
+        let is_user = known.is_some();
+        // The work goes on, holds its place and is counted, also when the client does not wait.
         let right = tokio::task::spawn_blocking(move || {
-            bcrypt::verify(login.password.as_bytes(), &hash).unwrap_or(false)
+            let _held = (place, processor);
+            let right = bcrypt::verify(login.password.as_bytes(), &hash).unwrap_or(false);
+            let (right, now) = (right && is_user, Instant::now());
+            let mut state = lock(&state);
+            if right {
+                state.right.put(key, now);
+            } else {
+                state.wrong.put(key, now);
+                state.failures.note(from, now);
+            }
+            right
         });
         let right = right.await.map_err(|_| busy)?;
-        let now = Instant::now();
-        let mut state = self.state();
-        if let Some(caller) = caller(&known).filter(|_| right) {
-            state.right.put(key, now);
-            return Ok(caller);
-        }
-        state.wrong.put(key, now);
-        state.failures.note(from, now);
-        Err(Rejected::Wrong)
+        caller(&known).filter(|_| right).ok_or(Rejected::Wrong)
     }
 
     fn remembered(&self, key: &Key) -> Option<Result<(), Rejected>> {
@@ -129,8 +135,12 @@ impl Verifier {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -200,6 +210,24 @@ mod tests {
         assert!(refused >= 18, "{refused} guesses were refused");
         let known = verifier.verify(&users, login("anna", "right"), HERE).await;
         assert!(known.is_ok(), "the limit holds for new passwords only");
+    }
+
+    #[tokio::test]
+    async fn guesses_whose_clients_do_not_wait_count_as_well() {
+        let (verifier, users) = (Verifier::new(), users("right"));
+        let mut refused = 0;
+        for n in 0..30 {
+            let guess = verifier.verify(&users, login("anna", &format!("guess {n}")), HERE);
+            match futures::poll!(std::pin::pin!(guess)) {
+                std::task::Poll::Ready(Err(Rejected::Later(_))) => refused += 1,
+                _ => {
+                    while verifier.places.available_permits() < MOST_WAITING {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        }
+        assert!(refused >= 18, "{refused} guesses were refused");
     }
 
     #[tokio::test]

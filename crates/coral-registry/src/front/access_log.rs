@@ -250,7 +250,9 @@ impl Drop for Entry {
         };
         let span = answer.facts.span.clone();
         span.in_scope(|| match (is_read, answer.facts.caller) {
-            (true, _) | (_, "internal") => event!(Level::DEBUG, answer, "client went away"),
+            (true, _) | (_, "internal" | "anonymous") => {
+                event!(Level::DEBUG, answer, "client went away")
+            }
             _ => event!(Level::INFO, answer, "client went away"),
         });
     }

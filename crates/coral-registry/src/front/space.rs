@@ -85,7 +85,7 @@ impl Measured for Context {
             access: &settings.access,
             public: &public,
         };
-        session.may(Right::Pull, repository)
+        session.may_list() && session.may(Right::Pull, repository)
     }
 }
 

@@ -50,8 +50,8 @@ impl Deciding<'_> {
         } else {
             // The end of a run is said once: the Registry may load the list later.
             come.standing.says.push_str(
-                ", but its Registry did not say within a minute that every pod may pull it: it is down, or \
-                 its list of public repositories is full (events say so)",
+                ", but its Registry did not say within a minute that every pod may pull it: the Registry \
+                 does not answer, or an event NotPublic of this build says why",
             );
         }
     }

@@ -24,7 +24,7 @@ impl Deciding<'_> {
                 kind: kind::QUEUED,
                 truth: Truth::True,
                 reason: reason::QUEUED,
-                message: "the run has its turn from this time on",
+                message: "the run waits since this time; the one that waits longest begins next",
             };
             let generation = self.seen.build.metadata.generation;
             conditions::set(conditions, &saying, generation, self.seen.now);

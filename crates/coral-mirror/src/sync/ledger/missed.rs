@@ -33,6 +33,12 @@ impl Ledger {
         begins.unwrap_or(false)
     }
 
+    /// A copy that should have brought what an image lacks is over: its source is asked for foreign
+    /// layers that it did not have again in a day.
+    pub(in crate::sync) fn asked_for_layers(&mut self, key: &Key, now: Timestamp) {
+        self.change(key, |image| image.layers_asked = Some(now));
+    }
+
     /// What an image lacks could not be copied. Whether foreign layers that are wanted are among it
     /// and that is new, since something was copied last.
     pub(in crate::sync) fn could_not_complete(&mut self, key: &Key) -> bool {
@@ -87,8 +93,7 @@ impl Image {
     pub(super) fn take_in_missing(&mut self, parts: &[MissingPart], now: Timestamp) {
         self.missed = parts.contains(&MissingPart::Referrers);
         self.sparse = Sparse::from_parts(parts);
-        let asked_ago = SignedDuration::try_from(ASK_AGAIN.mul_f64(turn_of(&self.wanted.key)));
-        self.layers_asked = asked_ago.ok().and_then(|ago| now.checked_sub(ago).ok());
+        self.layers_asked = last_turn(turn_of(&self.wanted.key), now);
     }
 
     /// What a record says of that, but for platforms, which were left out because the mirror says so.
@@ -111,4 +116,13 @@ impl Image {
         );
         referrers.into_iter().chain(layers).collect()
     }
+}
+
+/// The last time that an image's turn of the day came: the same one after each restart. `turn` is a
+/// part of the day, from 0 to 1.
+pub(super) fn last_turn(turn: f64, now: Timestamp) -> Option<Timestamp> {
+    let day = SignedDuration::try_from(ASK_AGAIN).ok()?.as_secs();
+    let turn = SignedDuration::try_from(ASK_AGAIN.mul_f64(turn)).ok()?;
+    let ago = (now.as_second() - turn.as_secs()).rem_euclid(day);
+    now.checked_sub(SignedDuration::from_secs(ago)).ok()
 }

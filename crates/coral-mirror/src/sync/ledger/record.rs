@@ -273,7 +273,7 @@ impl Image {
             (MirroredState::Failing, _) => ImageState::Failing(message()),
             (MirroredState::Error, _) => ImageState::Error(message()),
             (MirroredState::SourceGone, Some(_)) => {
-                // Only a host that went away was tried in vain: see `ImageStatus::source_gone`.
+                // A host that went away has attempts: see `ImageStatus::source_gone`.
                 let is_host = record.attempts.is_some();
                 ImageState::SourceGone(if is_host { Absence::Host } else { Absence::Tag })
             }

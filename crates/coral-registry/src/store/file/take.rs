@@ -49,15 +49,16 @@ pub(crate) enum TakeError {
 
 impl FileStore {
     /// Makes the content of a file a blob of a repository, once its bytes were held against the
-    /// digest.
+    /// digest. `was_verified` says that this file's were before.
     pub(crate) async fn take_blob(
         &self,
         repository: RepositoryPath,
         digest: Digest,
         source: File,
         transfer: Transfer,
+        was_verified: bool,
     ) -> Result<Taken, TakeError> {
-        self.write(move |files| files.take(&repository, &digest, source, transfer))
+        self.write(move |files| files.take(&repository, &digest, source, transfer, was_verified))
             .await
     }
 
@@ -83,16 +84,28 @@ impl Files {
         digest: &Digest,
         source: File,
         transfer: Transfer,
+        was_verified: bool,
     ) -> Result<Taken, TakeError> {
         let size = source.metadata().map_err(TakeError::Read)?.len();
         let _hold = self.leases.hold(digest);
         if self.has_content(digest, size) {
+            if self.has_blob(repository, digest)? {
+                return Ok(Taken::Known);
+            }
+            // Knowing a digest is no right to what another repository has: the file has to have it.
+            if !was_verified {
+                let actual = hashing::hash(source, digest.algorithm()).map_err(TakeError::Read)?;
+                if actual != *digest {
+                    return Err(TakeError::Digest(actual));
+                }
+            }
             self.link(repository, digest)?;
             return Ok(Taken::Known);
         }
-        self.check_room(size)?;
         let temporary = Temporary(self.layout.tmp().join(Uuid::new_v4().to_string()));
-        let (actual, size) = fetch(source, &temporary.0, digest, transfer)?;
+        // Only a copy needs room.
+        let has_room = || self.check_room(size);
+        let (actual, size) = fetch(source, &temporary.0, digest, transfer, has_room)?;
         if actual != *digest {
             return Err(TakeError::Digest(actual));
         }
@@ -109,6 +122,7 @@ fn fetch(
     target: &Path,
     digest: &Digest,
     transfer: Transfer,
+    has_room: impl FnOnce() -> Result<(), StoreError>,
 ) -> Result<(Digest, u64), TakeError> {
     let is_linked = transfer == Transfer::HardLink && hard_link(&source, target).is_ok();
     if is_linked || reflink(&source, target)? {
@@ -117,6 +131,7 @@ fn fetch(
         let hashed = hashing::hash_file(target, digest.algorithm()).map_err(failed)?;
         return Ok((hashed, size));
     }
+    has_room()?;
     copy(source, target, digest)
 }
 

@@ -4,6 +4,7 @@ use coral_api::mirrored_images::MissingPart;
 
 use super::*;
 use crate::copy::Layers;
+use crate::sync::ledger::missed::last_turn;
 
 const DAY: i64 = 24 * 3600;
 
@@ -98,4 +99,25 @@ fn foreign_layers_that_fail_are_told_of_once_until_something_is_copied() {
     // Referrers are told of by the copy itself.
     let (mut ledger, key) = copied_without(Layers::Complete, true);
     assert!(!ledger.could_not_complete(&key));
+}
+
+#[test]
+fn a_source_that_was_asked_in_vain_is_asked_again_in_a_day() {
+    let (mut ledger, key) = copied_without(Layers::NotAtSource, false);
+    assert!(asks(&mut ledger, &key, 9 * DAY));
+    ledger.asked_for_layers(&key, at(9 * DAY));
+    assert!(!asks(&mut ledger, &key, 10 * DAY - 1));
+    assert!(asks(&mut ledger, &key, 10 * DAY));
+}
+
+#[test]
+fn restarts_do_not_move_the_turn_of_the_day() {
+    for turn in [0.0, 0.05, 0.5, 0.999] {
+        let first = last_turn(turn, at(20 * DAY + 1)).unwrap();
+        for later in [0, 1, 60, 3600] {
+            let now = Timestamp::from_second(first.as_second() + later).unwrap();
+            assert_eq!(last_turn(turn, now), Some(first));
+        }
+        assert!(first <= at(20 * DAY + 1) && first > at(19 * DAY));
+    }
 }
