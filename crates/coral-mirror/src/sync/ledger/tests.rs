@@ -538,6 +538,22 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
     assert_eq!(ledger.summary(None).source_gone, 0);
 }
 
+/// Regression: after a restart such images were taken for tags that their source had deleted.
+#[test]
+fn images_of_a_host_that_cannot_be_listed_are_no_deleted_tags_after_a_restart() {
+    let mut before = looking_at(Until::Stopped, &["a/b:1"]);
+    found(&mut before, "a/b:1");
+    for n in 1..=8 {
+        before.repository_failed(0, failure(Cause::Transient), at(n), 1.0);
+    }
+    assert_eq!(before.repository_unknown(0).len(), 1);
+    let after = restored(&before, Trust::Everything, &settings());
+    for ledger in [&before, &after] {
+        assert!(ledger.is_gone(&wanted("a/b:1").key));
+        assert_eq!(ledger.vanished().0, 0, "an outage is not counted as a loss");
+    }
+}
+
 #[test]
 fn images_whose_content_was_damaged_at_the_destination_are_verified_now() {
     let mut ledger = looking_at(Until::Stopped, &["a/b:1", "a/c:1"]);
