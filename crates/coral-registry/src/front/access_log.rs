@@ -251,7 +251,7 @@ impl Drop for Entry {
         let span = answer.facts.span.clone();
         span.in_scope(|| match (is_read, answer.facts.caller) {
             (true, _) | (_, "internal" | "anonymous") => {
-                event!(Level::DEBUG, answer, "client went away")
+                event!(Level::DEBUG, answer, "client went away");
             }
             _ => event!(Level::INFO, answer, "client went away"),
         });
