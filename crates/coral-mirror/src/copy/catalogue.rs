@@ -200,7 +200,7 @@ impl Candidates {
         let (path, credentials) = (image.repository.path(), self.credentials.clone());
         let client = self.client.repository(&image.repository, credentials);
         let endpoint = Endpoint::from(client);
-        let Answer::Manifest(root) = self.read_manifest(&endpoint, image.version).await else {
+        let ManifestRead::Whole(root) = self.read_manifest(&endpoint, image.version).await else {
             return;
         };
         let digest = root.digest();
@@ -208,23 +208,23 @@ impl Candidates {
         for child in root.children().iter().take(MOST_CHILDREN) {
             let version = Version::Digest(child.digest);
             match self.read_manifest(&endpoint, version).await {
-                Answer::Manifest(child) => self.catalogue.known().take_in(path, &child),
+                ManifestRead::Whole(child) => self.catalogue.known().take_in(path, &child),
                 // A sparse copy.
-                Answer::Absent => {}
-                Answer::None => return,
+                ManifestRead::Absent => {}
+                ManifestRead::Unanswered => return,
             }
         }
         self.catalogue.known().was_read(path, &digest);
     }
 
     /// A registry that refuses, limits or fails is asked for no further manifest in this pass.
-    async fn read_manifest(&self, endpoint: &Endpoint, version: Version) -> Answer {
+    async fn read_manifest(&self, endpoint: &Endpoint, version: Version) -> ManifestRead {
         if !self.catalogue.known().spend() {
-            return Answer::None;
+            return ManifestRead::Unanswered;
         }
         match endpoint.manifest(&version).await {
-            Ok(manifest) => Answer::Manifest(manifest),
-            Err(error) if error.category() == Category::NotFound => Answer::Absent,
+            Ok(manifest) => ManifestRead::Whole(Box::new(manifest)),
+            Err(error) if error.category() == Category::NotFound => ManifestRead::Absent,
             Err(error) => {
                 if self.catalogue.known().stop() {
                     tracing::warn!(
@@ -233,19 +233,19 @@ impl Candidates {
                          repositories are sent again in this pass"
                     );
                 }
-                Answer::None
+                ManifestRead::Unanswered
             }
         }
     }
 }
 
 /// What came of the reading of a manifest.
-enum Answer {
-    Manifest(Manifest),
+enum ManifestRead {
+    Whole(Box<Manifest>),
     /// The registry does not have it.
     Absent,
     /// There was no answer, or no question.
-    None,
+    Unanswered,
 }
 
 impl Known {
