@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::cluster;
-use crate::command::{Said, cargo, run};
+use crate::command::{Said, cargo, program, run};
 use crate::test::build;
 use crate::tools::{self, OnMissing};
 use crate::workspace::Workspace;
@@ -72,18 +72,10 @@ fn measure_cluster(workspace: &Workspace, part: &str, pages: Pages) -> Result<Sa
 
 /// The program that measures one part of the page.
 fn example(workspace: &Workspace, part: &str, pages: Pages) -> Result<Command> {
-    let fixed = [
-        "run",
-        "--locked",
-        "--quiet",
-        "-p",
-        "e2e",
-        "--example",
-        "bench",
-        "--",
-        part,
-    ];
-    let mut command = cargo(workspace, &fixed)?;
+    let build = ["build", "--locked", "--workspace", "--example", "bench"];
+    run(&mut cargo(workspace, &build)?)?;
+    let mut command = program(workspace, workspace.example("bench"))?;
+    command.arg(part);
     command.env("CORAL_CACHE", &workspace.cache);
     if pages == Pages::Write {
         command.arg(workspace.root.join("docs/benchmarks.md"));

@@ -11,7 +11,13 @@ const FOLDER: &str = "docs/src/images";
 
 pub(crate) fn take(workspace: &Workspace) -> Result<()> {
     build(workspace)?;
-    let example = ["build", "--locked", "-p", "e2e", "--example", "screenshots"];
+    let example = [
+        "build",
+        "--locked",
+        "--workspace",
+        "--example",
+        "screenshots",
+    ];
     run(&mut cargo(workspace, &example)?)?;
     // In a network of its own, so that the ports in the pictures are the usual ones.
     let mut command = program(workspace, "unshare")?;

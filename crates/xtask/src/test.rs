@@ -8,7 +8,7 @@ mod groups;
 pub(crate) use checks::build;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,6 +37,9 @@ pub(crate) struct TestArguments {
     /// Run the cluster's tests on the cluster of this kubeconfig instead of one of their own
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// What the tests' own clusters are called, before a number; two runs at the same time need two names
+    #[arg(long, value_name = "NAME", default_value = "e2e")]
+    clusters: String,
     /// Print the names of the stages and stop
     #[arg(long)]
     list: bool,
@@ -62,8 +65,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &TestArguments) -> Result<()
     } else {
         OnMissing::List
     };
-    let kubeconfig = arguments.kubeconfig.as_deref();
-    let all = stages(workspace, tier, on_missing, kubeconfig)?;
+    let all = stages(workspace, tier, on_missing, arguments)?;
     let order: Vec<String> = all.iter().map(|stage| stage.name.clone()).collect();
     let stages = choose(all, &arguments.only)?;
     if arguments.list {
@@ -97,7 +99,7 @@ fn stages(
     workspace: &Workspace,
     tier: Tier,
     on_missing: OnMissing,
-    kubeconfig: Option<&Path>,
+    arguments: &TestArguments,
 ) -> Result<Vec<Stage>> {
     let mut stages = vec![
         Stage::new("tools", &[], move |workspace| {
@@ -116,7 +118,13 @@ fn stages(
     stages.push(Stage::new("fuzz", &["tools"], move |workspace| {
         fuzz::fuzz(workspace, tier)
     }));
-    stages.extend(groups::stages(workspace, tier, kubeconfig)?);
+    let kubeconfig = arguments.kubeconfig.as_deref();
+    stages.extend(groups::stages(
+        workspace,
+        tier,
+        &arguments.clusters,
+        kubeconfig,
+    )?);
     if tier == Tier::Long {
         stages.push(Stage::new("bench", &["tools", "build"], |workspace| {
             bench::measure(workspace, Pages::Write)

@@ -6,22 +6,20 @@ use std::collections::VecDeque;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::command::{cargo, output};
+use crate::command::{cargo, output, program};
 use crate::workspace::Workspace;
 
 pub(crate) fn page(workspace: &Workspace, kind: &str) -> Result<String> {
     let arguments = [
-        "run",
+        "build",
         "--quiet",
         "--locked",
-        "-p",
-        "coral-api",
+        "--workspace",
         "--example",
         "schema",
-        "--",
-        kind,
     ];
-    let printed = output(&mut cargo(workspace, &arguments)?)?;
+    output(&mut cargo(workspace, &arguments)?)?;
+    let printed = output(program(workspace, workspace.example("schema"))?.arg(kind))?;
     let schema: Value = serde_json::from_str(&printed).context("the schema is no JSON")?;
     Ok(render(kind, &schema))
 }

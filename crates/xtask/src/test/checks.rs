@@ -48,14 +48,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
     }
     run(&mut cargo(
         workspace,
-        &[
-            "build",
-            "--locked",
-            "-p",
-            "coral-testkit",
-            "--example",
-            "faults",
-        ],
+        &["build", "--locked", "--workspace", "--example", "faults"],
     )?)
 }
 

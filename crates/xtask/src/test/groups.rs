@@ -13,21 +13,20 @@ use crate::command::{Said, cargo, run, say};
 use crate::stage::Stage;
 use crate::workspace::Workspace;
 
-/// What the clusters are called that the tests bring up, before the number of the group; they stand
-/// beside the one that a developer has.
-const CLUSTER: &str = "e2e";
 const NODES: u8 = 2;
 
-/// The stages; those that need a cluster bring up one of their own each and run side by side, or
-/// take the one that a kubeconfig names, one after another.
+/// The stages; those that need a cluster bring up one of their own each (called `clusters` and the
+/// number of the group) and run side by side, or take the one that a kubeconfig names, one after
+/// another.
 pub(crate) fn stages(
     workspace: &Workspace,
     tier: Tier,
+    clusters: &str,
     kubeconfig: Option<&Path>,
 ) -> Result<Vec<Stage>> {
     let names = group_names(workspace)?;
     let stage = |(number, name): (usize, String)| {
-        let (group, cluster) = (name.clone(), format!("{CLUSTER}{number}"));
+        let (group, cluster) = (name.clone(), format!("{clusters}{number}"));
         let is_side_by_side = needs_cluster(&name) && kubeconfig.is_none();
         let kubeconfig = kubeconfig.map(Path::to_path_buf);
         let stage = Stage::new(
@@ -97,12 +96,19 @@ fn group_names(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Only the ignored tests: the others ran with the unit tests already.
+/// Only the ignored tests: the others ran with the unit tests already. The whole workspace is
+/// selected, since cargo would choose other features for one crate and build everything again.
 fn group_command(workspace: &Workspace, group: &str, tier: Tier) -> Result<Command> {
     let mut command = cargo(
         workspace,
         &[
-            "test", "--locked", "--quiet", "-p", "e2e", "--test", group, "--",
+            "test",
+            "--locked",
+            "--quiet",
+            "--workspace",
+            "--test",
+            group,
+            "--",
         ],
     )?;
     command.args(["--ignored", "--nocapture"]);
