@@ -8,6 +8,23 @@
 //! It reads no Secret, writes no Node, and knows nothing of Images, mirrors or routes: the
 //! controller makes one flat list of them. What it holds in memory can be lost at any moment; the
 //! runtime, the files and the object's status have it all. Start reading at `node`.
+//!
+//! ```no_run
+//! use coral_agent::{AgentError, Config};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), AgentError> {
+//! let config = Config {
+//!     node: "worker-1".to_owned(),
+//!     runtime: "/run/containerd/containerd.sock".into(),
+//!     certs_dir: None,
+//!     coral_dir: "/etc/coral".into(),
+//!     parallel_pulls: 2,
+//!     listen: ([0, 0, 0, 0], 8080).into(),
+//! };
+//! coral_agent::run(config, CancellationToken::new()).await
+//! # }
+//! ```
 
 mod backoff;
 mod hosts;

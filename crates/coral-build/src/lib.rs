@@ -5,7 +5,16 @@
 //! environment variables, the run's description and what the steps report. Nothing here knows a Kubernetes
 //! client: the steps read files and speak to registries and to the controller's credential endpoint.
 //!
-//! `ignore` has the rules of `.dockerignore`, by which a folder is packed as a source.
+//! `ignore` has the rules of `.dockerignore`, by which a folder is packed as a source:
+//!
+//! ```
+//! use coral_build::ignore::Ignore;
+//!
+//! let ignore = Ignore::parse("target\n*.log\n!keep.log")?;
+//! assert!(ignore.excludes("target") && ignore.excludes("build.log"));
+//! assert!(!ignore.excludes("keep.log") && !ignore.excludes("src/main.rs"));
+//! # Ok::<(), coral_build::ignore::IgnoreError>(())
+//! ```
 //!
 //! Start reading at [`contract`].
 

@@ -8,6 +8,26 @@
 //! (`parts.rs` lists them). A part (`part.rs`) is a level-triggered loop over the stores of
 //! `cluster.rs`: observe → decide → apply → publish. Parts talk to each other through values in
 //! `shared.rs`, never by calls.
+//!
+//! ```no_run
+//! use coral_controller::{Config, RunError};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), RunError> {
+//! let config = Config {
+//!     pod_name: "coral-controller-0".to_owned(),
+//!     namespace: "coral-system".to_owned(),
+//!     nodes_namespace: "coral-nodes".to_owned(),
+//!     listen: ([0, 0, 0, 0], 8080).into(),
+//!     credentials_listen: ([0, 0, 0, 0], 8443).into(),
+//!     image: None,
+//!     builder_image: None,
+//!     max_builds: 20,
+//!     max_builds_per_namespace: 10,
+//! };
+//! coral_controller::run(config, CancellationToken::new()).await
+//! # }
+//! ```
 
 mod advice;
 mod api;
