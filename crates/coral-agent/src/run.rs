@@ -47,7 +47,7 @@ pub enum AgentError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// There is no way to the API server.
-    #[error("the API server's address and credential are not known: {0}")]
+    #[error("the API server's address and credential are not known")]
     Client(#[source] Box<kube::Error>),
     /// The health address cannot be served.
     #[error("cannot listen on {address}")]

@@ -59,7 +59,7 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// No cluster to talk to.
-    #[error("no access to a Kubernetes API server: {0}")]
+    #[error("no access to a Kubernetes API server")]
     Client(#[source] kube::Error),
     /// The address of `/healthz` or of credentials cannot be listened on.
     #[error("cannot listen on {address}: {source}")]

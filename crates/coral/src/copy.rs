@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 
 use crate::arguments::{CopyArguments, Output};
 use crate::client::SETTLING;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
@@ -102,7 +103,7 @@ pub(crate) async fn run(
             "warning: {}: copied without {}: {error}",
             arguments.source,
             counted(
-                count,
+                count as u64,
                 "list of referrers or referrer",
                 "lists of referrers or referrers"
             ),
@@ -245,7 +246,7 @@ fn missing(copied: &Copied) -> Vec<MissingPart> {
 fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {
     let referrers = match copied.referrers {
         0 => String::new(),
-        count => format!(", {}", counted(count, "referrer", "referrers")),
+        count => format!(", {}", counted(count as u64, "referrer", "referrers")),
     };
     let sparse = crate::terminal::in_words(copied.sparse);
     if copied.up_to_date {
@@ -262,10 +263,6 @@ fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {
         indicatif::HumanBytes(copied.moved),
         indicatif::HumanBytes(copied.spared),
     )
-}
-
-fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// What is copied, for no mirror.

@@ -12,6 +12,7 @@ mod client;
 mod cluster;
 mod controller;
 mod copy;
+mod counted;
 mod crds;
 mod doctor;
 mod examples;

@@ -24,6 +24,7 @@ use crate::arguments::{
     Confirmed, DEFAULT_REGISTRY, MirrorArguments, Output, PruneArguments, RunArguments,
 };
 use crate::client::{ClientArguments, SETTLING};
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
 use crate::report::{
@@ -400,7 +401,7 @@ pub(crate) fn in_words(total: &Summary) -> String {
     let (mirrored, desired) = (total.mirrored, total.desired);
     let deleted = match total.pruned {
         0 => String::new(),
-        tags => format!(", {tags} tags deleted"),
+        tags => format!(", {} deleted", counted(tags as u64, "tag", "tags")),
     };
     let paused = if total.pruning.paused {
         ", no tag is deleted until `coral mirror prune --confirm FILE`"

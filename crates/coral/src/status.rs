@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use crate::arguments::{DEFAULT_REGISTRY, Output, host};
 use crate::client::ClientArguments;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::status_page::relative;
 use crate::terminal::print;
@@ -225,12 +226,14 @@ fn problems(document: &Status, now: Timestamp) -> Vec<String> {
         problems.extend(failures.map(|failure| format!("{name}: {}", in_words(failure, now))));
         let omitted = number(status.failures_omitted);
         if omitted > 0 {
-            problems.push(format!("{name}: and {omitted} more failures"));
+            let more = counted(omitted.unsigned_abs(), "more failure", "more failures");
+            problems.push(format!("{name}: and {more}"));
         }
         let waiting = number(status.waiting);
         if waiting > 0 {
             problems.push(format!(
-                "{name}: {waiting} images wait for room at the destination"
+                "{name}: waiting for room at the destination: {}",
+                counted(waiting.unsigned_abs(), "image", "images")
             ));
         }
         if let Some(pruning) = status.pruning.filter(|pruning| pruning.paused) {
@@ -242,15 +245,16 @@ fn problems(document: &Status, now: Timestamp) -> Vec<String> {
 }
 
 /// Why a mirror deletes nothing, with the commands to type as they are.
-fn paused(host: &str, file: &str, counted: i64) -> String {
+fn paused(host: &str, file: &str, count: i64) -> String {
     let registry = match host {
         DEFAULT_REGISTRY => String::new(),
         host => format!(" --registry {host}"),
     };
     format!(
-        "it deletes nothing: {counted} images vanished at their sources; look at `coral mirror \
-         plan{registry} {file}`, then type `coral mirror prune --confirm={counted}{registry} \
-         {file}`, with the --data of `coral up` if it has one"
+        "it deletes nothing: {} at the source; look at `coral mirror plan{registry} {file}`, then type \
+         `coral mirror prune --confirm={count}{registry} {file}`, with the --data of `coral up` if it \
+         has one",
+        counted(count.unsigned_abs(), "image vanished", "images vanished")
     )
 }
 
@@ -313,8 +317,8 @@ default/longer-name   0 of 0     0        -           suspended
             "default/a: quay.io/a/b:1: gone (next attempt in 10 s)",
             "default/a: quay.io/a/c:1: refused (not tried again before the next pass, or a change)",
             "default/a: and 3 more failures",
-            "default/a: 1 images wait for room at the destination",
-            "default/a: it deletes nothing: 4 images vanished at their sources; look at `coral \
+            "default/a: waiting for room at the destination: 1 image",
+            "default/a: it deletes nothing: 4 images vanished at the source; look at `coral \
              mirror plan --registry reg a.yaml`, then type `coral mirror prune --confirm=4 \
              --registry reg a.yaml`, with the --data of `coral up` if it has one",
         ] {

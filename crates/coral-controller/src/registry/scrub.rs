@@ -57,13 +57,17 @@ impl Scrub {
 
     /// Why a person should look, if they should.
     pub(super) fn complaint(&self) -> Option<String> {
-        (self.missing > 0).then(|| {
-            format!(
-                "{} blobs and manifests were damaged by the disk and are not back: a mirror copies them \
-                 again, what was pushed has to be pushed again; the registry's log names them",
-                self.missing
-            )
-        })
+        let what = match self.missing {
+            0 => return None,
+            1 => "1 blob or manifest was damaged by the disk and is not back".to_owned(),
+            count => {
+                format!("{count} blobs and manifests were damaged by the disk and are not back")
+            }
+        };
+        Some(format!(
+            "{what}: a mirror copies again what it brought, everything else has to be pushed again; the \
+             registry's log names them"
+        ))
     }
 }
 

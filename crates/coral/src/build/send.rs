@@ -22,7 +22,7 @@ const AHEAD: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     /// Nothing was sent.
-    #[error("the step fetch cannot be attached to: {0}")]
+    #[error("the step fetch cannot be attached to")]
     Attach(#[source] kube::Error),
     /// The folder cannot be read.
     #[error(transparent)]
@@ -31,7 +31,7 @@ pub(super) enum SendError {
     #[error("the connection to the step fetch ended before the folder was sent{0}")]
     Cut(String),
     /// The thread that packs.
-    #[error("packing stopped: {0}")]
+    #[error("packing stopped")]
     Packing(#[source] tokio::task::JoinError),
 }
 

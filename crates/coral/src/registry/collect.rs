@@ -6,6 +6,7 @@ use coral_registry::{Collected, CollectionRules, Pace};
 use coral_rt::shutdown_on_signal;
 
 use super::{CollectArguments, stopped};
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -42,22 +43,30 @@ fn lines(collected: &Collected, dry_run: bool) -> Vec<String> {
         ..
     } = collected;
     let [would, removed, freed] = if dry_run {
-        ["would remove", "would be removed", "would be freed"]
+        ["would remove", "would be taken", "would be freed"]
     } else {
-        ["removed", "were removed", "were freed"]
+        ["removed", "taken", "were freed"]
     };
     let mut lines = vec![
-        format!("{would} {contents} blobs and manifests: {bytes} bytes {freed}"),
         format!(
-            "{links} blobs {removed} from a repository, {manifests} manifests that nothing reaches"
+            "{would} {}: {bytes} bytes {freed}",
+            counted(*contents, "blob or manifest", "blobs and manifests")
         ),
-        format!("kept {kept_contents} blobs and manifests: {kept_bytes} bytes"),
+        format!(
+            "{removed} from a repository: {}, and {} that nothing reaches",
+            counted(*links, "blob", "blobs"),
+            counted(*manifests, "manifest", "manifests")
+        ),
+        format!(
+            "kept {}: {kept_bytes} bytes",
+            counted(*kept_contents, "blob or manifest", "blobs and manifests")
+        ),
     ];
     if collected.unreadable > 0 {
         lines.push(format!(
-            "warning: {} repositories have a manifest that cannot be read, and keep all blobs; the \
-             log names them",
-            collected.unreadable
+            "warning: {} a manifest that cannot be read, and all blobs of it are kept; the log names \
+             the manifests",
+            counted(collected.unreadable, "repository has", "repositories have")
         ));
     }
     if !collected.is_complete {
@@ -85,9 +94,9 @@ mod tests {
         let text = lines(&collected, true).join("\n");
         for part in [
             "would remove 3 blobs and manifests: 400 bytes would be freed",
-            "2 blobs would be removed from a repository, 1 manifests",
+            "would be taken from a repository: 2 blobs, and 1 manifest that nothing reaches",
             "kept 5 blobs and manifests: 600 bytes",
-            "1 repositories have a manifest that cannot be read",
+            "1 repository has a manifest that cannot be read",
             "stopped before the end",
         ] {
             assert!(text.contains(part), "{text}");

@@ -8,6 +8,7 @@ use coral_registry::{Damage, RoundEnd, ScrubRules, ScrubWatch, Scrubbed, first_n
 use coral_rt::shutdown_on_signal;
 
 use super::{ScrubArguments, stopped};
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -98,24 +99,35 @@ fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
         end,
     } = scrubbed;
     let mut lines = vec![format!(
-        "read {contents} blobs and manifests, {}: {damaged} damaged, {unsure} unsure",
+        "read {}, {}: {damaged} damaged, {unsure} unsure",
+        counted(*contents, "blob or manifest", "blobs and manifests"),
         Amount(*bytes)
     )];
     if *unsure > 0 {
         lines.push(format!(
-            "{unsure} may be damaged and stay where they are: they could not be read, or two readings \
-             differed; the log names them"
+            "{}: not readable, or two readings differed; the log names what",
+            counted(
+                *unsure,
+                "may be damaged and stays where it is",
+                "may be damaged and stay where they are"
+            )
         ));
     }
     if *back > 0 {
         lines.push(format!(
-            "{back} that had been moved aside are whole, and back"
+            "{} whole, and back",
+            counted(
+                *back,
+                "that had been moved aside is",
+                "that had been moved aside are"
+            )
         ));
     }
     if missing > 0 {
         lines.push(format!(
-            "{missing} are damaged and not back: a mirror copies them again, what was pushed has to be \
-             pushed again"
+            "{} damaged and not back: a mirror copies again what it brought, everything else has to be \
+             pushed again",
+            counted(missing, "is", "are")
         ));
     }
     match end {
