@@ -72,6 +72,10 @@ pub struct Imported {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Of the blobs, those of which a hard link was wanted and could not be made: they were copied.
+    pub unlinked: u64,
+    /// Why, of the first of them.
+    pub unlinked_why: Option<io::ErrorKind>,
     /// Manifests that were there before.
     pub known: u64,
     /// What was left out.
@@ -311,10 +315,12 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
             }
             match taken {
                 Ok((_, Taken::Known)) => {}
-                Ok((digest, Taken::New(bytes))) => {
+                Ok((digest, Taken::New { bytes, unlinked })) => {
                     if self.counted.insert(digest) {
                         self.imported.blobs += 1;
                         self.imported.bytes += bytes;
+                        self.imported.unlinked += u64::from(unlinked.is_some());
+                        self.imported.unlinked_why = self.imported.unlinked_why.or(unlinked);
                     }
                 }
                 Err(BlobError::Store(error)) => return Err(error.into()),
@@ -358,7 +364,10 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
             let taken = if is_known {
                 Taken::Known
             } else {
-                Taken::New(size)
+                Taken::New {
+                    bytes: size,
+                    unlinked: None,
+                }
             };
             return Ok((digest, taken));
         };

@@ -140,6 +140,8 @@ async fn everything_comes_once_and_a_second_import_finds_nothing_to_do() {
         tags: 4,
         blobs: 3,
         bytes: 20,
+        unlinked: 0,
+        unlinked_why: None,
         known: 0,
         skipped: 0,
         is_complete: true,

@@ -1,6 +1,7 @@
 //! `coral registry import`: what distribution's registry stored, into a folder that no registry
 //! serves.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use coral_registry::{
 use coral_rt::shutdown_on_signal;
 
 use super::{ImportArguments, stopped};
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -81,17 +83,36 @@ fn lines(imported: &Imported, dry_run: bool) -> Vec<String> {
         tags,
         blobs,
         bytes,
+        unlinked,
+        unlinked_why,
         known,
         skipped,
         is_complete,
     } = *imported;
     let imported = if dry_run { "would import" } else { "imported" };
     let mut lines = vec![
-        format!("{imported} {tags} tags and {manifests} manifests of {repositories} repositories"),
-        format!("{imported} {blobs} blobs, {}", Amount(bytes)),
+        format!(
+            "{imported} {} and {} of {}",
+            counted(tags, "tag", "tags"),
+            counted(manifests, "manifest", "manifests"),
+            counted(repositories, "repository", "repositories"),
+        ),
+        format!(
+            "{imported} {}, {}",
+            counted(blobs, "blob", "blobs"),
+            Amount(bytes)
+        ),
     ];
+    if unlinked > 0 {
+        lines.push(format!(
+            "of these, {unlinked} could not be hard-linked and {} copied: {}",
+            if unlinked == 1 { "was" } else { "were" },
+            why_unlinked(unlinked_why)
+        ));
+    }
     if known > 0 {
-        lines.push(format!("{known} manifests were there before"));
+        let known = counted(known, "manifest was", "manifests were");
+        lines.push(format!("{known} there before"));
     }
     if skipped > 0 {
         lines.push(format!("skipped {skipped}, named above"));
@@ -100,6 +121,20 @@ fn lines(imported: &Imported, dry_run: bool) -> Vec<String> {
         lines.push("stopped before the end; the same command goes on with the rest".to_owned());
     }
     lines
+}
+
+fn why_unlinked(why: Option<ErrorKind>) -> String {
+    match why {
+        Some(ErrorKind::CrossesDevices) => {
+            "the two folders are on different file systems".to_owned()
+        }
+        Some(ErrorKind::PermissionDenied) => {
+            "the system allows no hard link to a file of another user (fs.protected_hardlinks)"
+                .to_owned()
+        }
+        Some(other) => other.to_string(),
+        None => "the system does not say why".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -114,16 +149,32 @@ mod tests {
             tags: 3,
             blobs: 4,
             bytes: 5000,
+            unlinked: 0,
+            unlinked_why: None,
             known: 0,
             skipped: 0,
             is_complete: true,
         };
         let whole = lines(&imported, false);
-        assert_eq!(
-            whole[0],
-            "imported 3 tags and 2 manifests of 1 repositories"
-        );
+        assert_eq!(whole[0], "imported 3 tags and 2 manifests of 1 repository");
         assert_eq!(whole.len(), 2, "{whole:?}");
+        let copied = Imported {
+            tags: 1,
+            manifests: 1,
+            blobs: 1,
+            unlinked: 1,
+            unlinked_why: Some(ErrorKind::CrossesDevices),
+            known: 1,
+            ..imported
+        };
+        let expected = [
+            "imported 1 tag and 1 manifest of 1 repository",
+            "imported 1 blob, 4.8 KiB",
+            "of these, 1 could not be hard-linked and was copied: the two folders are on different \
+             file systems",
+            "1 manifest was there before",
+        ];
+        assert_eq!(lines(&copied, false), expected);
         let cut = Imported {
             known: 6,
             skipped: 7,

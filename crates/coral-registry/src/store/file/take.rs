@@ -30,8 +30,11 @@ pub enum Transfer {
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// The store has so many bytes more.
-    New(u64),
+    /// The store has so many bytes more. Where a hard link was wanted and could not be made, why.
+    New {
+        bytes: u64,
+        unlinked: Option<io::ErrorKind>,
+    },
     /// The store had the content; the repository has it now.
     Known,
 }
@@ -105,34 +108,44 @@ impl Files {
         let temporary = Temporary(self.layout.tmp().join(Uuid::new_v4().to_string()));
         // Only a copy needs room.
         let has_room = || self.check_room(size);
-        let (actual, size) = fetch(source, &temporary.0, digest, transfer, has_room)?;
+        let (actual, size, unlinked) = fetch(source, &temporary.0, digest, transfer, has_room)?;
         if actual != *digest {
             return Err(TakeError::Digest(actual));
         }
         self.adopt_content(digest, &temporary.0, size, Content::Unsynced, &mut 0)?;
         self.link(repository, digest)?;
-        Ok(Taken::New(size))
+        Ok(Taken::New {
+            bytes: size,
+            unlinked,
+        })
     }
 }
 
-/// Puts the bytes into a file of the store; what that file hashes to, and its length. They are
-/// read once.
+/// Puts the bytes into a file of the store; what that file hashes to, its length, and why it is no hard
+/// link where one was wanted. They are read once.
 fn fetch(
     source: File,
     target: &Path,
     digest: &Digest,
     transfer: Transfer,
     has_room: impl FnOnce() -> Result<(), StoreError>,
-) -> Result<(Digest, u64), TakeError> {
-    let is_linked = transfer == Transfer::HardLink && hard_link(&source, target).is_ok();
+) -> Result<(Digest, u64, Option<io::ErrorKind>), TakeError> {
+    let linked = match transfer {
+        Transfer::HardLink => Some(hard_link(&source, target)),
+        Transfer::Copy => None,
+    };
+    let is_linked = linked == Some(Ok(()));
+    let unlinked = linked.and_then(Result::err);
+    let unlinked = unlinked.map(|error| io::Error::from(error).kind());
     if is_linked || reflink(&source, target)? {
         let failed = |error| StoreError::io("read", target, error);
         let size = fs::metadata(target).map_err(failed)?.len();
         let hashed = hashing::hash_file(target, digest.algorithm()).map_err(failed)?;
-        return Ok((hashed, size));
+        return Ok((hashed, size, unlinked));
     }
     has_room()?;
-    copy(source, target, digest)
+    let (hashed, size) = copy(source, target, digest)?;
+    Ok((hashed, size, unlinked))
 }
 
 /// By the open file, since its name may be another file's by now.
