@@ -189,6 +189,10 @@ impl fmt::Display for Error {
             asked,
             problem,
         } = &*self.0;
+        if problem.is_of_the_host() {
+            // It would be the same whatever was asked for.
+            return write!(f, "{place}: {problem}");
+        }
         write!(f, "{place}: {asked}: {problem}")
     }
 }

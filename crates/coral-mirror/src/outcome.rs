@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use coral_distribution::Category;
 use coral_image::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether a name that is asked for does not exist, so that another try soon gives the same. A
+    /// resolver that cannot tell now is another failure.
+    pub(crate) fn is_of_unknown_host(&self) -> bool {
+        self.cause == Cause::Refusal && self.category == Category::Dns.as_str()
+    }
+
     /// A failure that may pass by itself.
     pub(crate) fn transient(error: impl Into<String>, category: &'static str) -> Self {
         Self {

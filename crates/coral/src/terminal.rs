@@ -1,6 +1,7 @@
 //! What a person sees on standard error: lines, and on a terminal a bar for each running copy.
 
 mod events;
+mod outages;
 mod said;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) use events::in_words;
 use events::{fields, told};
+use outages::{Outages, Saying};
 use said::Said;
 
 /// What stands beside the name of an image whose sizes are known.
@@ -43,6 +45,8 @@ struct Shown {
     running: HashMap<String, ProgressBar>,
     /// What was last said of each image.
     said: Said,
+    /// The hosts that cannot be reached.
+    outages: Outages,
 }
 
 /// Columns of a bar besides the name, blanks between them included.
@@ -118,6 +122,22 @@ impl Terminal {
         }
     }
 
+    /// How much of an event is said to a person. A machine counts the lines: it gets them all.
+    fn saying(&self, source: &str, event: &Event<'_>) -> Saying {
+        if self.0.format != LogFormat::Text {
+            return Saying::Whole;
+        }
+        let mut shown = self.shown();
+        match event {
+            Event::Failed {
+                category, error, ..
+            } => return shown.outages.failed(source, category, error),
+            Event::Mirrored { .. } | Event::UpToDate { .. } => shown.outages.succeeded(source),
+            _ => {}
+        }
+        Saying::Whole
+    }
+
     /// Says something of an image, unless that was the last thing said of it.
     fn say(&self, name: &str, gist: &str, line: &str, fields: Map<String, Value>) {
         let is_new = self.shown().said.is_new(name, gist);
@@ -154,7 +174,11 @@ impl Observer for Terminal {
             | Event::Failed { .. } => {
                 self.forget(source);
                 let (gist, line) = told(source, key, event);
-                self.say(source, &gist, &line, fields(source, key, event));
+                match self.saying(source, event) {
+                    Saying::Whole => self.say(source, &gist, &line, fields(source, key, event)),
+                    Saying::Others => self.line("failed: more images, for the same reason"),
+                    Saying::Nothing => {}
+                }
             }
         }
     }

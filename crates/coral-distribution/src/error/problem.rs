@@ -226,6 +226,19 @@ impl Problem {
         }
     }
 
+    /// Whether no connection came about, so that nothing was asked for yet.
+    pub(crate) fn is_of_the_host(&self) -> bool {
+        match self {
+            Self::Dns { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout(_)
+            | Self::Tls { .. }
+            | Self::NotTls { .. } => true,
+            Self::Proxy { problem, .. } => problem.is_of_the_host(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn category(&self) -> Category {
         match self {
             Self::Dns { .. } => Category::Dns,
@@ -318,6 +331,27 @@ mod tests {
         assert_eq!(
             Problem::Dns { cause }.to_string(),
             "the name does not resolve: Name or service not known; check the host's spelling and DNS"
+        );
+    }
+
+    /// Regression: a host that cannot be reached was told of with the image, which stood before it.
+    #[test]
+    fn what_was_asked_is_said_only_of_a_host_that_answered() {
+        let text = |problem: Problem| {
+            let error = crate::Error::new("quay.io", "looking up a/b:1", problem);
+            error.to_string()
+        };
+        let cause = "Name or service not known".to_owned();
+        let dns = text(Problem::Dns { cause });
+        assert!(dns.starts_with("quay.io: the name does not"), "{dns}");
+        let (advice, proxy) = (String::new(), "http://proxy".to_owned());
+        let problem = Box::new(Problem::NotTls { advice });
+        let through = text(Problem::Proxy { proxy, problem });
+        assert!(through.starts_with("quay.io: through the"), "{through}");
+        let missing = text(Problem::Missing);
+        assert!(
+            missing.starts_with("quay.io: looking up a/b:1: "),
+            "{missing}"
         );
     }
 

@@ -28,6 +28,10 @@ pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
 pub(super) use record::Trust;
 
+/// Attempts in a row at what is at a host whose name does not exist. The next one is in the next
+/// pass: the answer was sure, and the second one is for a resolver that was just started.
+const TRIES_OF_UNKNOWN_HOST: u32 = 2;
+
 #[derive(Debug)]
 struct Repository {
     status: ImageStatus,
@@ -355,7 +359,7 @@ impl Ledger {
         now: Timestamp,
         jitter: f64,
     ) -> Option<(Wanted, ImageStatus)> {
-        let (policy, until) = (self.policy_for(failure.cause), self.until);
+        let (policy, until) = (self.policy_for(&failure), self.until);
         self.change(key, |image| {
             image.phase = Phase::Resting;
             image.looked = Some(now);
@@ -381,7 +385,7 @@ impl Ledger {
         now: Timestamp,
         jitter: f64,
     ) -> ImageStatus {
-        let policy = self.policy_for(failure.cause);
+        let policy = self.policy_for(&failure);
         let repository = &mut self.repositories[repository];
         repository.phase = Phase::Resting;
         repository
@@ -391,13 +395,15 @@ impl Ledger {
         repository.status.clone()
     }
 
-    fn policy_for(&self, cause: Cause) -> RetryPolicy {
-        match self.until {
-            Until::OnePass if cause.ends_at_once() => RetryPolicy {
-                limit: 1,
-                ..self.policy
-            },
-            _ => self.policy,
+    fn policy_for(&self, failure: &Failure) -> RetryPolicy {
+        let limit = match self.until {
+            Until::OnePass if failure.cause.ends_at_once() => 1,
+            _ if failure.is_of_unknown_host() => self.policy.limit.min(TRIES_OF_UNKNOWN_HOST),
+            _ => self.policy.limit,
+        };
+        RetryPolicy {
+            limit,
+            ..self.policy
         }
     }
 

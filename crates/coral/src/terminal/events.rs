@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
 use super::seconds;
+use crate::counted::counted;
 
 /// What is said of an event: the gist, by which two are the same, and the line.
 pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) {
@@ -67,7 +68,10 @@ pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (Strin
         ),
         Event::Unmatched { tags } => (
             "unmatched".to_owned(),
-            format!("warning: {source}: select fits none of its {tags} tags"),
+            format!(
+                "warning: {source}: select fits none of its {}",
+                counted(*tags as u64, "tag", "tags")
+            ),
         ),
         Event::Failed {
             error,

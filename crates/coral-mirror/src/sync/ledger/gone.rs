@@ -9,7 +9,8 @@ use crate::progress::Key;
 use crate::state::{Absence, ImageState};
 
 /// Attempts beyond the limit after which a host whose name does not resolve has gone away: with
-/// ten minutes between them about an hour, which few failures of a resolver last.
+/// ten minutes between them about an hour, which few failures of a resolver last. While the resolver
+/// answers that there is no such name, each pass is one attempt.
 const ATTEMPTS_BEYOND: u32 = 6;
 
 /// Something that happened to an image for the first time.

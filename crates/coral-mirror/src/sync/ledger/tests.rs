@@ -62,6 +62,36 @@ fn fails(ledger: &mut Ledger, name: &str, cause: Cause, now: i64) -> ImageStatus
     failed.expect("it is wanted").1
 }
 
+/// Regression: a typing error in the name of a host was tried as often as the limit says, and again
+/// so often in the next pass.
+#[test]
+fn a_host_whose_name_does_not_exist_is_tried_twice_and_then_once_in_each_pass() {
+    let unknown = |cause| Failure {
+        category: "dns".into(),
+        ..failure(cause)
+    };
+    let policy = RetryPolicy {
+        limit: 5,
+        max_backoff: Duration::from_mins(1),
+    };
+    let mut ledger = Ledger::new(1, policy, Until::Stopped, None);
+    ledger.expanded(0, vec![wanted("a/b:1")], at(0));
+    let key = wanted("a/b:1").key;
+    let mut fails = |cause, now| {
+        let failed = ledger.image_failed(&key, unknown(cause), at(now), 1.0);
+        failed.expect("it is wanted").1.next_try
+    };
+    assert_eq!(fails(Cause::Refusal, 0), Some(at(1)));
+    assert_eq!(fails(Cause::Refusal, 1), None);
+    assert_eq!(fails(Cause::Refusal, 3600), None);
+    // A resolver that cannot tell is asked on.
+    assert_eq!(fails(Cause::Transient, 7200), Some(at(7208)));
+    let status = ledger.repository_failed(0, unknown(Cause::Refusal), at(0), 1.0);
+    assert_eq!(status.next_try, Some(at(1)));
+    let status = ledger.repository_failed(0, unknown(Cause::Refusal), at(1), 1.0);
+    assert_eq!(status.next_try, None);
+}
+
 /// Regression: every pass asked again, long before the registry wanted to be asked.
 #[test]
 fn a_pass_does_not_shorten_the_wait_of_an_image() {

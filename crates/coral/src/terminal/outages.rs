@@ -1,0 +1,134 @@
+//! Failures of whole hosts: one that cannot be reached fails every image in the same words, and one
+//! line says as much as a thousand.
+
+use std::collections::HashMap;
+
+/// More are never remembered: their words may differ each time.
+const MOST: usize = 1000;
+
+/// What is to be said of a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Saying {
+    /// All of it.
+    Whole,
+    /// That other images fail for the reason that was told.
+    Others,
+    Nothing,
+}
+
+/// The hosts that cannot be reached, by what was said of them.
+#[derive(Debug, Default)]
+pub(super) struct Outages(HashMap<String, Outage>);
+
+#[derive(Debug)]
+struct Outage {
+    /// What failed first.
+    first: String,
+    others_told: bool,
+}
+
+/// Categories of failures that are about a host and not about an image.
+fn is_of_a_host(category: &str) -> bool {
+    matches!(category, "dns" | "connect" | "tls")
+}
+
+impl Outages {
+    /// `name`, an image or a repository, failed.
+    pub(super) fn failed(&mut self, name: &str, category: &str, error: &str) -> Saying {
+        if !is_of_a_host(category) {
+            return Saying::Whole;
+        }
+        if let Some(outage) = self.0.get_mut(error) {
+            if outage.first == name {
+                return Saying::Whole;
+            }
+            return if std::mem::replace(&mut outage.others_told, true) {
+                Saying::Nothing
+            } else {
+                Saying::Others
+            };
+        }
+        if self.0.len() >= MOST {
+            self.0.clear();
+        }
+        let outage = Outage {
+            first: name.to_owned(),
+            others_told: false,
+        };
+        self.0.insert(error.to_owned(), outage);
+        Saying::Whole
+    }
+
+    /// `name` is well: the next failure of an image of its host is told again.
+    pub(super) fn succeeded(&mut self, name: &str) {
+        if !self.0.is_empty() {
+            let host = host_of(name);
+            self.0.retain(|_, outage| host_of(&outage.first) != host);
+        }
+    }
+}
+
+fn host_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(host, _)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOWN: &str = "source: quay.io: the name does not resolve";
+
+    #[test]
+    fn a_host_that_is_away_is_told_of_with_one_image_and_once_for_all_others() {
+        let mut outages = Outages::default();
+        let mut failed = |name| outages.failed(name, "dns", DOWN);
+        assert_eq!(failed("quay.io/a:1"), Saying::Whole);
+        assert_eq!(failed("quay.io/a:2"), Saying::Others);
+        assert_eq!(failed("quay.io/a:3"), Saying::Nothing);
+        assert_eq!(failed("quay.io/a:2"), Saying::Nothing);
+        // How often in a row is worth a line now and then.
+        assert_eq!(failed("quay.io/a:1"), Saying::Whole);
+    }
+
+    #[test]
+    fn another_reason_another_host_and_what_is_of_one_image_are_told() {
+        let mut outages = Outages::default();
+        for (name, category, error) in [
+            ("quay.io/a:1", "dns", DOWN),
+            ("quay.io/a:2", "connect", "source: quay.io: cannot connect"),
+            (
+                "ghcr.io/a:1",
+                "dns",
+                "source: ghcr.io: the name does not resolve",
+            ),
+            ("quay.io/a:3", "not_found", "source: quay.io has no tag 3"),
+            ("quay.io/b:3", "not_found", "source: quay.io has no tag 3"),
+        ] {
+            assert_eq!(
+                outages.failed(name, category, error),
+                Saying::Whole,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_host_that_was_back_is_told_of_again() {
+        let mut outages = Outages::default();
+        outages.failed("quay.io/a:1", "dns", DOWN);
+        outages.failed("quay.io/a:2", "dns", DOWN);
+        outages.succeeded("ghcr.io/a:1");
+        assert_eq!(outages.failed("quay.io/a:3", "dns", DOWN), Saying::Nothing);
+        outages.succeeded("quay.io/b:1");
+        assert_eq!(outages.failed("quay.io/a:2", "dns", DOWN), Saying::Whole);
+    }
+
+    #[test]
+    fn words_that_differ_each_time_fill_no_memory() {
+        let mut outages = Outages::default();
+        for n in 0..5 * MOST {
+            outages.failed("quay.io/a:1", "tls", &n.to_string());
+        }
+        assert!(outages.0.len() <= MOST);
+    }
+}
