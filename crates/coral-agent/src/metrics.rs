@@ -3,6 +3,7 @@
 use coral_api::image::ImageTagState;
 use coral_api::node_images::{NodeImagesStatus, NodeRegistryState};
 use coral_cri::RuntimeError;
+use coral_rt::register_each;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -23,32 +24,31 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("coral_agent");
-        let images = self.images.clone();
-        registry.register(
-            "images",
-            "Images that the node should hold, by state",
-            images,
-        );
-        let registries = self.registries.clone();
-        registry.register(
-            "registries",
-            "Registry hosts of the node, by state",
-            registries,
-        );
-        let pulls = self.pulls.clone();
-        registry.register("pulls", "Pulls that ended, by result", pulls);
-        let probes = self.probes.clone();
-        registry.register(
-            "probes",
-            "Probes of registry hosts that ended, by result",
-            probes,
-        );
+        let gauges = [
+            (
+                "images",
+                "Images that the node should hold, by state",
+                &self.images,
+            ),
+            (
+                "registries",
+                "Registry hosts of the node, by state",
+                &self.registries,
+            ),
+        ];
+        register_each(registry, gauges);
+        let counters = [
+            ("pulls", "Pulls that ended, by result", &self.pulls),
+            (
+                "probes",
+                "Probes of registry hosts that ended, by result",
+                &self.probes,
+            ),
+        ];
+        register_each(registry, counters);
         let writes = self.writes.clone();
-        registry.register(
-            "status_writes",
-            "Writes of the status of NodeImages",
-            writes,
-        );
+        let help = "Writes of the status of NodeImages";
+        registry.register("status_writes", help, writes);
     }
 
     pub(crate) fn status_written(&self) {

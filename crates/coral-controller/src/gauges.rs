@@ -10,6 +10,7 @@ use coral_api::conditions::kind::{DEGRADED, READY};
 use coral_api::image_build::{BuildPhase, ImageBuild};
 use coral_api::node_images::NodeImages;
 use coral_api::{Registry, RegistryMirror};
+use coral_mirror::MirrorGauges;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -38,45 +39,6 @@ pub(crate) struct Gauges {
     pub(crate) builds: BTreeMap<BuildPhase, usize>,
     /// How many of them wait until another one has ended.
     pub(crate) builds_queued: usize,
-}
-
-/// What the gauges of a mirror show.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct MirrorGauges {
-    pub(crate) ready: bool,
-    /// Nothing is expected of one that is suspended: it has no times, and is not shown as not ready.
-    pub(crate) suspended: bool,
-    pub(crate) desired: i64,
-    pub(crate) mirrored: i64,
-    pub(crate) pending: i64,
-    /// For room at the destination.
-    pub(crate) waiting: i64,
-    pub(crate) failed: i64,
-    /// Of those mirrored: their source has them no longer.
-    pub(crate) source_gone: i64,
-    /// Whether no tag is deleted, since many images vanished.
-    pub(crate) prune_paused: bool,
-    pub(crate) copied_bytes: i64,
-    /// When the next pass begins, in seconds since 1970.
-    pub(crate) next_pass: Option<i64>,
-    /// End of the last look at the source, in seconds since 1970, if nothing failed in it.
-    pub(crate) last_success: Option<i64>,
-    /// Shown while no success is known, so that an alert on the age has a value: when the mirror
-    /// began to fail, or else when it was made.
-    pub(crate) no_success_since: i64,
-}
-
-impl MirrorGauges {
-    /// The numbers of images, by state.
-    pub(crate) fn counts(&self) -> [(&'static str, i64); 5] {
-        [
-            ("desired", self.desired),
-            ("mirrored", self.mirrored),
-            ("pending", self.pending),
-            ("waiting", self.waiting),
-            ("failed", self.failed),
-        ]
-    }
 }
 
 /// Decides what the gauges show, in a controller of the namespace `own`.

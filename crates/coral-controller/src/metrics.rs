@@ -2,12 +2,12 @@
 
 #[cfg(test)]
 mod alerts;
-mod sources;
 
 use std::time::Duration;
 
 use coral_api::GoDuration;
 use coral_api::image_build::{BuildPhase, ImageBuildStatus};
+use coral_mirror::MirrorMetrics;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,8 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::ObjectKey;
-use crate::gauges::{Gauges, MirrorGauges};
-pub(crate) use sources::Sources;
+use crate::gauges::Gauges;
 
 /// How a pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -46,19 +45,6 @@ struct PartLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MirrorLabels {
-    namespace: String,
-    mirror: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MirrorImagesLabels {
-    namespace: String,
-    mirror: String,
-    state: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RegistryLabels {
     namespace: String,
     registry: String,
@@ -72,25 +58,6 @@ struct PhaseLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     step: &'static str,
-}
-
-impl MirrorLabels {
-    fn of(key: &ObjectKey) -> Self {
-        Self {
-            namespace: key.namespace.clone(),
-            mirror: key.name.clone(),
-        }
-    }
-}
-
-impl MirrorImagesLabels {
-    fn of(key: &ObjectKey, state: &'static str) -> Self {
-        Self {
-            namespace: key.namespace.clone(),
-            mirror: key.name.clone(),
-            state,
-        }
-    }
 }
 
 impl RegistryLabels {
@@ -108,15 +75,7 @@ pub(crate) struct Metrics {
     passes: Family<PassLabels, Counter>,
     durations: Family<PartLabels, Histogram, fn() -> Histogram>,
     leading: Gauge,
-    mirror_ready: Family<MirrorLabels, Gauge>,
-    mirror_images: Family<MirrorImagesLabels, Gauge>,
-    mirror_source_gone: Family<MirrorLabels, Gauge>,
-    mirror_last_success: Family<MirrorLabels, Gauge>,
-    mirror_next_pass: Family<MirrorLabels, Gauge>,
-    mirror_prune_paused: Family<MirrorLabels, Gauge>,
-    mirror_copied_bytes: Family<MirrorLabels, Gauge>,
-    mirror_failed_attempts: Family<MirrorLabels, Counter>,
-    sources: Sources,
+    mirrors: MirrorMetrics,
     registry_ready: Family<RegistryLabels, Gauge>,
     nodes_behind: Gauge,
     omitted: Gauge,
@@ -135,15 +94,7 @@ impl Default for Metrics {
             passes: Family::default(),
             durations: Family::new_with_constructor(buckets),
             leading: Gauge::default(),
-            mirror_ready: Family::default(),
-            mirror_images: Family::default(),
-            mirror_source_gone: Family::default(),
-            mirror_last_success: Family::default(),
-            mirror_next_pass: Family::default(),
-            mirror_prune_paused: Family::default(),
-            mirror_copied_bytes: Family::default(),
-            mirror_failed_attempts: Family::default(),
-            sources: Sources::default(),
+            mirrors: MirrorMetrics::default(),
             registry_ready: Family::default(),
             nodes_behind: Gauge::default(),
             omitted: Gauge::default(),
@@ -172,53 +123,11 @@ impl Metrics {
             "1 while this process holds the lease",
             self.leading.clone(),
         );
+        self.mirrors.register(registry);
         self.register_gauges(registry);
-        registry.register_collector(Box::new(self.sources.clone()));
     }
 
     fn register_gauges(&self, registry: &mut Registry) {
-        registry.register(
-            "coral_mirror_ready",
-            "1 while the RegistryMirror is Ready; absent of one that is suspended and is not",
-            self.mirror_ready.clone(),
-        );
-        registry.register(
-            "coral_mirror_images",
-            "Images of the RegistryMirror: those desired, and of them those mirrored, pending, waiting for \
-             room, failed",
-            self.mirror_images.clone(),
-        );
-        registry.register(
-            "coral_mirror_source_gone_images",
-            "Mirrored images of the RegistryMirror that their source has no longer",
-            self.mirror_source_gone.clone(),
-        );
-        registry.register(
-            "coral_mirror_last_success_timestamp_seconds",
-            "End of the last pass of the RegistryMirror in which nothing failed; while none is known, \
-             when it began to fail or was made",
-            self.mirror_last_success.clone(),
-        );
-        registry.register(
-            "coral_mirror_next_pass_timestamp_seconds",
-            "When the next pass of the RegistryMirror begins",
-            self.mirror_next_pass.clone(),
-        );
-        registry.register(
-            "coral_mirror_prune_paused",
-            "1 while the RegistryMirror deletes no tag since many images vanished at their sources",
-            self.mirror_prune_paused.clone(),
-        );
-        registry.register(
-            "coral_mirror_copied_bytes",
-            "Bytes copied since the RegistryMirror was made",
-            self.mirror_copied_bytes.clone(),
-        );
-        registry.register(
-            "coral_mirror_failed_attempts",
-            "Attempts at images and repositories of the RegistryMirror that failed; each is made again",
-            self.mirror_failed_attempts.clone(),
-        );
         registry.register(
             "coral_registry_ready",
             "1 while the Registry is Ready",
@@ -253,45 +162,9 @@ impl Metrics {
 
     /// Shows how the objects stand; `before` is what was shown last, of which what is gone leaves.
     pub(crate) fn show(&self, before: &Gauges, now: &Gauges) {
-        for (key, mirror) in &now.mirrors {
-            let labels = MirrorLabels::of(key);
-            self.show_success(&labels, before.mirrors.get(key), mirror);
-            let gone = self.mirror_source_gone.get_or_create(&labels);
-            gone.set(mirror.source_gone);
-            let paused = self.mirror_prune_paused.get_or_create(&labels);
-            paused.set(i64::from(mirror.prune_paused));
-            let copied = self.mirror_copied_bytes.get_or_create(&labels);
-            copied.set(mirror.copied_bytes);
-            if let Some(next) = mirror.next_pass {
-                self.mirror_next_pass.get_or_create(&labels).set(next);
-            } else {
-                // Suspended, or no pass has ended: an older time would look overdue.
-                self.mirror_next_pass.remove(&labels);
-            }
-            for (state, count) in mirror.counts() {
-                let labels = MirrorImagesLabels::of(key, state);
-                self.mirror_images.get_or_create(&labels).set(count);
-            }
-        }
-        let gone = before.mirrors.iter();
-        for (key, mirror) in gone.filter(|(key, _)| !now.mirrors.contains_key(key)) {
-            let labels = MirrorLabels::of(key);
-            for gauge in [
-                &self.mirror_ready,
-                &self.mirror_source_gone,
-                &self.mirror_last_success,
-                &self.mirror_next_pass,
-                &self.mirror_prune_paused,
-                &self.mirror_copied_bytes,
-            ] {
-                gauge.remove(&labels);
-            }
-            self.mirror_failed_attempts.remove(&labels);
-            for (state, _) in mirror.counts() {
-                let labels = MirrorImagesLabels::of(key, state);
-                self.mirror_images.remove(&labels);
-            }
-        }
+        let mirrors = now.mirrors.iter();
+        let mirrors = mirrors.map(|(key, mirror)| (key.to_string(), *mirror));
+        self.mirrors.show(mirrors.collect());
         for (key, is_ready) in &now.registries {
             let ready = self.registry_ready.get_or_create(&RegistryLabels::of(key));
             ready.set(i64::from(*is_ready));
@@ -317,31 +190,6 @@ impl Metrics {
         self.omitted.set(omitted);
     }
 
-    /// Shows whether the mirror is well. Nothing is expected of one that is suspended.
-    fn show_success(
-        &self,
-        labels: &MirrorLabels,
-        before: Option<&MirrorGauges>,
-        mirror: &MirrorGauges,
-    ) {
-        if mirror.suspended && !mirror.ready {
-            self.mirror_ready.remove(labels);
-        } else {
-            let ready = self.mirror_ready.get_or_create(labels);
-            ready.set(i64::from(mirror.ready));
-        }
-        if mirror.suspended {
-            self.mirror_last_success.remove(labels);
-            return;
-        }
-        // A pass that failed leaves the time of the last one that did not.
-        let is_new = before.is_none_or(|before| before.suspended);
-        let unknown = is_new.then_some(mirror.no_success_since);
-        if let Some(time) = mirror.last_success.or(unknown) {
-            self.mirror_last_success.get_or_create(labels).set(time);
-        }
-    }
-
     /// Notes how long the steps of a build took that has ended.
     pub(crate) fn built(&self, status: &ImageBuildStatus) {
         let durations = status.durations.clone().unwrap_or_default();
@@ -358,21 +206,9 @@ impl Metrics {
         }
     }
 
-    /// An attempt of this mirror (`namespace/name`) failed. Those that have no gauges are not
-    /// counted.
-    pub(crate) fn attempt_failed(&self, mirror: &str) {
-        let Some((namespace, name)) = mirror.split_once('/') else {
-            return;
-        };
-        let labels = MirrorLabels::of(&ObjectKey::new(namespace, name));
-        if self.mirror_ready.get(&labels).is_some() {
-            self.mirror_failed_attempts.get_or_create(&labels).inc();
-        }
-    }
-
-    /// Where what is asked of source registries is counted.
-    pub(crate) fn sources(&self) -> &Sources {
-        &self.sources
+    /// What is shown and counted of mirrors.
+    pub(crate) fn mirrors(&self) -> &MirrorMetrics {
+        &self.mirrors
     }
 
     pub(crate) fn passed(&self, part: &'static str, outcome: Outcome, took: Duration) {

@@ -26,7 +26,8 @@ use coral_api::{RegistryMirror, Target};
 use coral_distribution::ClientOptions;
 use coral_image::{Host, Repository, RepositoryPath, destination_path_below};
 use coral_mirror::{
-    Completeness, Destination, Engine, EngineLimits, Fleet, InProcess, Member, Prepared, Subject,
+    Completeness, Destination, Engine, EngineLimits, Fleet, InProcess, Member, MirrorMetrics,
+    Prepared, Subject,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -68,7 +69,7 @@ const SETTLED: SignedDuration = SignedDuration::from_hours(24);
 type Held = BTreeMap<String, (Destination, Vec<Repository>)>;
 
 /// Logs and counts what fails; the statuses say the rest.
-struct Log(Metrics);
+struct Log(MirrorMetrics);
 
 impl coral_mirror::Observer for Log {
     fn observe(&self, subject: &Subject<'_>, event: &coral_mirror::Event<'_>) {
@@ -86,7 +87,7 @@ impl coral_mirror::Observer for Log {
 impl MirrorPart {
     /// A part whose engine runs and has no mirrors yet.
     pub(crate) fn new(context: Context, metrics: &Metrics) -> Self {
-        let log = Arc::new(Log(metrics.clone()));
+        let log = Arc::new(Log(metrics.mirrors().clone()));
         let engine = Engine::start(InProcess::default(), EngineLimits::default(), log);
         let guard = Guard::default();
         let options = ClientOptions {
@@ -95,7 +96,7 @@ impl MirrorPart {
         };
         let fleet = Fleet::new(Arc::new(engine), options);
         let paces = fleet.paces().clone();
-        metrics.sources().follow(move || paces.used());
+        metrics.mirrors().sources().follow(move || paces.used());
         Self {
             writer: context.writer(),
             fleet,

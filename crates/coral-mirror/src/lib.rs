@@ -38,6 +38,7 @@ mod expand;
 mod fleet;
 mod inspect;
 mod job;
+mod metrics;
 mod mirror;
 mod outcome;
 mod pace;
@@ -69,6 +70,7 @@ pub use fleet::{
 };
 pub use inspect::{Activity, Confirmation, ImagePage, ImageQuery, ImageView, Which};
 pub use job::Job;
+pub use metrics::{MirrorGauges, MirrorMetrics, SourceMetrics};
 pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces, SourceUse};

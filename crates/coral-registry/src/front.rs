@@ -42,13 +42,14 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use tokio::sync::broadcast;
 
+pub use self::access_log::OwnRequest;
 use self::access_log::{Entry, LoginLines};
 use self::body::Wire;
 pub(crate) use self::body::read_limit;
 use self::error::{Code, Refusal};
 use self::gate::Visitor;
 pub use self::listings::WholeCatalog;
-use self::metrics::Metrics;
+use self::metrics::{Asked, Metrics};
 use self::places::Places;
 use self::progress::Progress;
 use self::query::Query;
@@ -274,7 +275,13 @@ async fn handle(State(context): State<Arc<Context>>, request: Request) -> Respon
         }
     };
     let (status, took) = (response.status(), entry.started().elapsed());
-    context.metrics.request(&method, class, status, took);
+    let client = if entry.is_own() { "own" } else { "other" };
+    let asked = Asked {
+        client,
+        method: &method,
+        route: class,
+    };
+    context.metrics.request(asked, status, took);
     entry.answered(response, failed_login.as_ref(), &context.login_lines)
 }
 

@@ -41,7 +41,7 @@ pub use access::{
     Access, Grant, Grants, Htpasswd, HtpasswdError, InternalUser, PathPatterns, PatternError, Who,
 };
 pub use coral_token::{KeyError as TokenKeyError, PublicKeys as TokenKeys, USER as TOKEN_USER};
-pub use front::{Registry, WholeCatalog};
+pub use front::{OwnRequest, Registry, WholeCatalog};
 pub use import::{ImportError, ImportInto, ImportRules, Imported, Skipped, import};
 pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};

@@ -11,9 +11,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::process_metrics;
 
 /// The paths of [`health_router`].
 pub(crate) const HEALTH_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -81,15 +84,21 @@ impl Health {
 struct Shared {
     health: Health,
     metrics: Arc<Registry>,
+    process: Arc<Registry>,
 }
 
-/// `/healthz` (the process runs), `/readyz` (it can work), `/metrics` (`OpenMetrics` text).
+/// `/healthz` (the process runs), `/readyz` (it can work), `/metrics` (`OpenMetrics` text: what the
+/// process and `metrics` export).
 pub fn health_router(health: Health, metrics: Arc<Registry>) -> Router {
     Router::new()
         .route(HEALTH_PATHS[0], get(|| async { "ok\n" }))
         .route(HEALTH_PATHS[1], get(readyz))
         .route(HEALTH_PATHS[2], get(metrics_text))
-        .with_state(Shared { health, metrics })
+        .with_state(Shared {
+            health,
+            metrics,
+            process: Arc::new(process_metrics::registry()),
+        })
 }
 
 /// Serves [`health_router`] over plain HTTP on `address`, on a task of its own that runs until it
@@ -117,7 +126,9 @@ async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
 
 async fn metrics_text(State(shared): State<Shared>) -> axum::response::Response {
     let mut text = String::new();
-    if prometheus_client::encoding::text::encode(&mut text, &shared.metrics).is_err() {
+    let written = encode_registry(&mut text, &shared.process)
+        .and_then(|()| encode(&mut text, &shared.metrics));
+    if written.is_err() {
         return (
             StatusCode::INTERNAL_SERVER_ERROR,
             "metrics could not be written\n",

@@ -18,6 +18,8 @@ mod follow;
 mod health;
 mod logging;
 mod open_files;
+mod process_metrics;
+mod register;
 mod request_id;
 mod serve;
 mod shutdown;
@@ -28,6 +30,7 @@ pub use follow::FollowedFiles;
 pub use health::{Health, health_router, serve_health};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use open_files::raise_open_file_limit;
+pub use register::register_each;
 pub use request_id::with_request_ids;
 pub use serve::{
     Connections, HostError, Overload, Peer, ReadLimit, RequestHost, Serving, Timeouts, Transport,

@@ -6,6 +6,7 @@
 
 mod connections;
 mod host;
+mod metrics;
 mod overload;
 mod repeated;
 mod timed;

@@ -172,6 +172,11 @@ impl Tls {
         self.slot.get().is_some()
     }
 
+    /// The validity period of the certificate, if one is set and can be parsed.
+    pub fn validity(&self) -> Option<Validity> {
+        CertificatePair(self.slot.get()?).validity()
+    }
+
     pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
         self.is_on().then(|| self.acceptor.clone())
     }

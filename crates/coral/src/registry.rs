@@ -46,16 +46,16 @@ pub(crate) async fn serve(
         .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
     let listener = listen(arguments.listen, "--listen").await?;
     let address = local_address(&listener)?;
-    let opened = open(&arguments.storage, None).await;
-    let mut opened = opened.map_err(|failure| hinted(failure, &arguments.storage))?;
-    opened.registry.configure(settings);
-    publish_at_start(&opened.registry, &options, terminal);
-    take_token_keys_at_start(&opened.registry, &options, terminal);
     let serving = Serving {
         tls: Tls::off(),
         connections: options.connections(),
         ..Serving::default()
     };
+    let opened = open(&arguments.storage, None, &serving).await;
+    let mut opened = opened.map_err(|failure| hinted(failure, &arguments.storage))?;
+    opened.registry.configure(settings);
+    publish_at_start(&opened.registry, &options, terminal);
+    take_token_keys_at_start(&opened.registry, &options, terminal);
     warn_of_users(&warnings, terminal);
     warn_of_certificate(certificate.as_ref(), terminal);
     serving.tls.set(certificate);
@@ -323,10 +323,12 @@ pub(crate) struct Opened {
     pub(crate) health: Health,
 }
 
-/// Opens the store and puts the registry's front, health and metrics on one router.
+/// Opens the store and puts the registry's front, health and metrics on one router. `serving` is what
+/// it will be served by.
 pub(crate) async fn open(
     storage: &Path,
     internal: Option<InternalUser>,
+    serving: &Serving,
 ) -> Result<Opened, Failure> {
     let folder: PathBuf = storage.to_owned();
     // Opening sweeps what a crash left behind, on the file system.
@@ -338,6 +340,7 @@ pub(crate) async fn open(
     let checked = store.clone();
     health.check_with(move || checked.check().map_err(|error| error.to_string()));
     let mut metrics = prometheus_client::registry::Registry::default();
+    serving.register_metrics(&mut metrics);
     let registry = Registry::with_internal_user(store, &mut metrics, internal);
     let router = registry
         .router()

@@ -14,14 +14,15 @@ mod facts;
 mod html;
 mod images;
 mod json;
+mod metrics;
 mod order;
 mod query;
 mod storage;
+mod turns;
 mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -31,23 +32,19 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use coral_image::{Host, RepositoryPath};
+use coral_mirror::MirrorMetrics;
 use coral_rt::Tls;
 use jiff::Timestamp;
 use maud::Markup;
-use tokio::sync::Semaphore;
+use prometheus_client::registry::Registry as Metrics;
 
 use crate::failure::Failure;
 use api::{Api, ApiError, Reader};
 pub(crate) use board::{Board, BoardMirror};
 use facts::Facts;
 use query::PageQuery;
+use turns::{Turns, in_turn};
 pub(crate) use words::relative;
-
-/// Pages that are made at one time. Each asks the registry many questions, and is there for clients
-/// without a login, too: clients that pull must not wait for them.
-const MOST_AT_ONCE: usize = 8;
-/// Longest time that a page waits for its turn.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Where the registry is, as its page tells it to people.
 #[derive(Debug, Clone)]
@@ -58,6 +55,8 @@ pub(crate) struct Site {
     tls: Tls,
     /// The mirrors that fill it.
     pub(crate) board: Board,
+    /// Their metrics.
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// How the registry is spoken to.
@@ -86,33 +85,32 @@ struct Visit {
 /// Puts the status page beside the routes of a registry. What a reader may not see is decided by
 /// `registry` alone, which is asked with the reader's own `Authorization`.
 pub(crate) fn beside(registry: Router, site: Site) -> Router {
+    let api = Api::new(registry.clone());
+    let registry = match site.metrics.clone() {
+        Some(metrics) => {
+            let added = metrics::Added {
+                api: api.clone(),
+                metrics,
+            };
+            registry.layer(middleware::from_fn_with_state(added, metrics::add))
+        }
+        None => registry,
+    };
     let pages = Pages {
-        api: Api::new(registry.clone()),
+        api,
         facts: Arc::default(),
         site: Arc::new(site),
     };
-    let turns = Arc::new(Semaphore::new(MOST_AT_ONCE));
     let own = Router::new()
         .route("/", get(overview))
         .route("/mirrors/{namespace}/{name}", get(mirror))
         .route("/repositories", get(repositories))
         .route("/repositories/{*path}", get(repository))
         .route("/status.json", get(status))
-        .layer(middleware::from_fn_with_state(turns, in_turn))
         .route("/login", get(login))
+        .layer(middleware::from_fn_with_state(Turns::default(), in_turn))
         .with_state(pages);
     registry.merge(own).layer(middleware::from_fn(not_found))
-}
-
-/// A page waits until there is room for it, but not for ever.
-async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let Ok(Ok(_turn)) = tokio::time::timeout(LONGEST_WAIT, turns.acquire()).await else {
-        let mut response = refusal(ApiError::Busy);
-        let soon = HeaderValue::from_static("5");
-        response.headers_mut().insert(header::RETRY_AFTER, soon);
-        return response;
-    };
-    next.run(request).await
 }
 
 /// A browser that asks for what is not there gets a page; a client of the registry does not.
@@ -136,7 +134,16 @@ impl Site {
             host: crate::up::host_of(address)?,
             tls: tls.clone(),
             board,
+            metrics: None,
         })
+    }
+
+    /// The same, and `/metrics` has those of its mirrors, for those who may see mirrors.
+    pub(crate) fn with_metrics(self, metrics: &MirrorMetrics) -> Self {
+        Self {
+            metrics: Some(metrics::registry(metrics, &self.board)),
+            ..self
+        }
     }
 
     fn scheme(&self) -> Scheme {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use coral_distribution::{Credentials, OpenUploads};
 use coral_image::Host;
+use coral_mirror::MirrorMetrics;
 use coral_registry::InternalUser;
 use coral_rt::{Serving, shutdown_on_signal};
 use tokio_util::sync::CancellationToken;
@@ -51,15 +52,16 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let listener = registry::listen(arguments.listen, "--listen").await?;
     let address = registry::local_address(&listener)?;
     let serving = Serving::default();
-    let mut opened = registry::open(&data.join(registry::EMBEDDED), Some(user.clone())).await?;
+    let folder = data.join(registry::EMBEDDED);
+    let mut opened = registry::open(&folder, Some(user.clone()), &serving).await?;
     // Before the first client is let in.
     let mut embedded = Embedded::new(opened.registry.clone(), &serving, arguments.host.clone());
     embedded.apply(loaded.registry, &loaded.broken);
     registry::warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
     let users = "spec.auth of a Registry document";
     registry::warn_of_openness(&opened.registry, address, users, terminal);
-    let board = Board::default();
-    let site = Site::new(address, &serving.tls, board.clone())?;
+    let (board, metrics) = (Board::default(), MirrorMetrics::default());
+    let site = Site::new(address, &serving.tls, board.clone())?.with_metrics(&metrics);
     opened.router = status_page::beside(opened.router, site);
     let mut damages = opened.registry.damages();
     // The registry stops last: the mirrors give up their uploads there.
@@ -81,7 +83,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         own_host,
         OpenUploads::new(data.join("open-uploads"))
             .with_alias(surroundings.embedded.clone(), EMBEDDED),
-        board,
+        (board, metrics),
         &data,
         terminal,
     );

@@ -11,7 +11,11 @@ use super::{Metrics, Outcome};
 use crate::gauges::Gauges;
 use crate::gauges::tests::{condition, decided, mirror, text};
 
-const RULES: &str = include_str!("../../../../deploy/monitoring/rules.yaml");
+/// Those of the controller, and those of mirrors wherever they run.
+const RULES: &str = concat!(
+    include_str!("../../../../deploy/monitoring/rules.yaml"),
+    include_str!("../../../../deploy/monitoring/mirror-rules.yaml"),
+);
 const GUIDE: &str = include_str!("../../../../docs/src/guide/monitoring.md");
 const DASHBOARD: &str = include_str!("../../../../deploy/monitoring/dashboard.json");
 
@@ -155,7 +159,7 @@ impl State {
         state.metrics.set_leading(true);
         state.passes(Outcome::Ok, 1);
         state.show(&objects(&well(), "True", "True"));
-        state.metrics.attempt_failed("a/m");
+        state.metrics.mirrors().attempt_failed("a/m");
         let built = json!({"durations": {"fetch": "1s", "build": "1m", "push": "2s"}});
         let built = serde_json::from_value(built).unwrap();
         state.metrics.built(&built);
@@ -177,7 +181,7 @@ impl State {
 
     /// A source has refused so many requests, and takes so many more.
     fn asks(&self, refused: u64, left: u64) {
-        self.metrics.sources().follow(move || {
+        self.metrics.mirrors().sources().follow(move || {
             vec![SourceUse {
                 host: "docker.io".to_owned(),
                 requests: 1000,
@@ -215,7 +219,7 @@ const FAULTS: [(&str, Fault); 16] = [
         0
     }),
     ("CoralMirrorAttemptsFail", |state| {
-        (0..60).for_each(|_| state.metrics.attempt_failed("a/m"));
+        (0..60).for_each(|_| state.metrics.mirrors().attempt_failed("a/m"));
         0
     }),
     ("CoralMirrorSourceGone", |state| {
@@ -328,7 +332,9 @@ fn exported(of_histograms: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_guide_explains_every_metric_of_the_controller_and_no_other() {
-    let rows = GUIDE.lines().filter(|line| line.starts_with("| `coral_"));
+    let (_, section) = GUIDE.split_once("## What the controller exports").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `coral_"));
     let cells = rows.filter_map(|row| row.split('|').nth(1));
     let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
     let explained = names.map(|name| name.split('{').next().unwrap().to_owned());

@@ -74,10 +74,17 @@ impl LoginLines {
     }
 }
 
-/// What is known of a request so far. Knows nothing while the log is off.
+/// An extension of requests that the program that the registry runs in makes for itself, in process:
+/// the metrics count them apart from those of clients. It gives no rights.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnRequest;
+
+/// What is known of a request so far. Knows who asks for what only while the log is on.
 #[derive(Debug)]
 pub(super) struct Entry {
     started: Instant,
+    /// Whether the program that the registry runs in asks.
+    is_own: bool,
     facts: Option<Facts>,
 }
 
@@ -136,9 +143,11 @@ impl Entry {
     /// Begins with what the request's head says, and counts the bytes of its body from now on.
     pub(super) fn new(parts: &Parts, route: Option<&Route>, from: Peer, body: &mut Body) -> Self {
         let started = Instant::now();
+        let is_own = parts.extensions.get::<OwnRequest>().is_some();
         if !tracing::enabled!(target: TARGET, Level::INFO) {
             return Self {
                 started,
+                is_own,
                 facts: None,
             };
         }
@@ -163,6 +172,7 @@ impl Entry {
         };
         Self {
             started,
+            is_own,
             facts: Some(facts),
         }
     }
@@ -172,8 +182,14 @@ impl Entry {
         self.started
     }
 
+    /// Whether the program that the registry runs in asks, and not a client.
+    pub(super) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
     /// The client was let in as this one.
     pub(super) fn admitted(&mut self, visitor: &Visitor) {
+        self.is_own |= *visitor.session().caller == Caller::Internal;
         let Some(facts) = &mut self.facts else { return };
         match visitor.session().caller {
             Caller::Anonymous => {}

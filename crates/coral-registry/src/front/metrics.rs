@@ -1,9 +1,11 @@
 //! What the registry counts. Every label has a bounded set of values.
 
 pub(crate) mod space;
+mod upkeep;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use coral_rt::register_each;
 use http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,12 +14,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use self::upkeep::{Collections, Scrubs};
 use super::route::RouteClass;
 use crate::access::Rejected;
-use crate::store::{Collected, RoundEnd, ScrubState, Scrubbed};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
+    client: &'static str,
     method: &'static str,
     route: &'static str,
     status: u16,
@@ -25,6 +28,7 @@ struct RequestLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
+    client: &'static str,
     method: &'static str,
     route: &'static str,
 }
@@ -34,115 +38,13 @@ struct LoginLabels {
     result: &'static str,
 }
 
-/// What collections did.
-#[derive(Debug, Clone, Default)]
-struct Collections {
-    runs: Family<RunLabels, Counter>,
-    freed_bytes: Counter,
-    contents: Counter,
-    links: Counter,
-    manifests: Counter,
-    stored_bytes: Gauge,
-    stored_contents: Gauge,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RunLabels {
-    result: &'static str,
-}
-
-impl Collections {
-    fn register(registry: &mut Registry) -> Self {
-        let it = Self::default();
-        registry.register("gc_runs", "Garbage collections that ended", it.runs.clone());
-        for (name, help, counter) in [
-            (
-                "gc_freed_bytes",
-                "Bytes of content deleted",
-                &it.freed_bytes,
-            ),
-            (
-                "gc_contents",
-                "Blobs and manifests whose content was deleted",
-                &it.contents,
-            ),
-            ("gc_links", "Blobs taken out of a repository", &it.links),
-            (
-                "gc_manifests",
-                "Manifests removed that nothing reached",
-                &it.manifests,
-            ),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
-        for (name, help, gauge) in [
-            (
-                "stored_bytes",
-                "Bytes of content that the last garbage collection left",
-                &it.stored_bytes,
-            ),
-            (
-                "stored_contents",
-                "Blobs and manifests that the last garbage collection left",
-                &it.stored_contents,
-            ),
-        ] {
-            registry.register(name, help, gauge.clone());
-        }
-        it
-    }
-
-    fn run(&self, result: &'static str) {
-        self.runs.get_or_create(&RunLabels { result }).inc();
-    }
-}
-
-/// What scrubs did.
-#[derive(Debug, Clone, Default)]
-struct Scrubs {
-    rounds: Family<RunLabels, Counter>,
-    read_bytes: Counter,
-    damaged: Counter,
-    unsure: Counter,
-    missing: Gauge,
-    completed: Gauge,
-}
-
-impl Scrubs {
-    fn register(registry: &mut Registry) -> Self {
-        let it = Self::default();
-        registry.register("scrub_rounds", "Scrubs that ended", it.rounds.clone());
-        for (name, help, counter) in [
-            ("scrub_read_bytes", "Bytes of content read", &it.read_bytes),
-            (
-                "scrub_damaged_contents",
-                "Blobs and manifests found damaged",
-                &it.damaged,
-            ),
-            (
-                "scrub_unsure_contents",
-                "Blobs and manifests of which two readings differed, or that could not be read",
-                &it.unsure,
-            ),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
-        for (name, help, gauge) in [
-            (
-                "scrub_missing_contents",
-                "Blobs and manifests that were damaged and are not back",
-                &it.missing,
-            ),
-            (
-                "scrub_last_complete_timestamp_seconds",
-                "When a scrub last read all content, in seconds since 1970; 0: never",
-                &it.completed,
-            ),
-        ] {
-            registry.register(name, help, gauge.clone());
-        }
-        it
-    }
+/// What was asked for, and by whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// `own`: the program that the registry runs in, which is its mirrors and its status page; `other`.
+    pub(crate) client: &'static str,
+    pub(crate) method: &'a Method,
+    pub(crate) route: RouteClass,
 }
 
 /// The registry's metrics.
@@ -180,14 +82,19 @@ impl Metrics {
             "Time until the head of the answer was ready",
             metrics.seconds.clone(),
         );
-        let received = metrics.bytes_in.clone();
-        registry.register(
-            "received_bytes",
-            "Bytes of blobs and manifests received",
-            received,
-        );
-        let sent = metrics.bytes_out.clone();
-        registry.register("sent_bytes", "Bytes of blobs and manifests sent", sent);
+        let counters = [
+            (
+                "received_bytes",
+                "Bytes of blobs and manifests received",
+                &metrics.bytes_in,
+            ),
+            (
+                "sent_bytes",
+                "Bytes of blobs and manifests sent",
+                &metrics.bytes_out,
+            ),
+        ];
+        register_each(registry, counters);
         let open = metrics.open_uploads.clone();
         registry.register("open_uploads", "Uploads begun and not ended", open);
         let logins = metrics.logins.clone();
@@ -204,22 +111,23 @@ impl Metrics {
         self.logins.get_or_create(&LoginLabels { result }).inc();
     }
 
-    pub(crate) fn request(
-        &self,
-        method: &Method,
-        route: RouteClass,
-        status: StatusCode,
-        took: Duration,
-    ) {
-        let (method, route) = (name_of(method), route.as_str());
+    pub(crate) fn request(&self, asked: Asked<'_>, status: StatusCode, took: Duration) {
+        let (client, method) = (asked.client, name_of(asked.method));
+        let route = asked.route.as_str();
         let labels = RequestLabels {
+            client,
             method,
             route,
             status: status.as_u16(),
         };
         self.requests.get_or_create(&labels).inc();
+        let labels = RouteLabels {
+            client,
+            method,
+            route,
+        };
         self.seconds
-            .get_or_create(&RouteLabels { method, route })
+            .get_or_create(&labels)
             .observe(took.as_secs_f64());
     }
 
@@ -231,59 +139,14 @@ impl Metrics {
         self.bytes_out.clone()
     }
 
-    pub(crate) fn collected(&self, collected: &Collected) {
-        let it = &self.collections;
-        it.freed_bytes.inc_by(collected.bytes);
-        it.contents.inc_by(collected.contents);
-        it.links.inc_by(collected.links);
-        it.manifests.inc_by(collected.manifests);
-        // One that was stopped has not seen all.
-        if collected.is_complete {
-            it.run("complete");
-            it.stored_bytes.set(gauge(collected.kept_bytes));
-            it.stored_contents.set(gauge(collected.kept_contents));
-        }
+    /// What collections did.
+    pub(crate) fn collections(&self) -> &Collections {
+        &self.collections
     }
 
-    pub(crate) fn collection_failed(&self) {
-        self.collections.run("failed");
-    }
-
-    pub(crate) fn scrub_read(&self, bytes: u64) {
-        self.scrubs.read_bytes.inc_by(bytes);
-    }
-
-    pub(crate) fn scrub_damaged(&self) {
-        self.scrubs.damaged.inc();
-    }
-
-    pub(crate) fn scrubbed(&self, scrubbed: &Scrubbed) {
-        self.scrubs.unsure.inc_by(scrubbed.unsure);
-        match scrubbed.end {
-            // It goes on.
-            RoundEnd::Stopped => {}
-            RoundEnd::Complete => self.scrub_ended("complete"),
-            RoundEnd::Doubtful => self.scrub_ended("doubtful"),
-        }
-    }
-
-    pub(crate) fn scrub_failed(&self) {
-        self.scrub_ended("failed");
-    }
-
-    fn scrub_ended(&self, result: &'static str) {
-        self.scrubs
-            .rounds
-            .get_or_create(&RunLabels { result })
-            .inc();
-    }
-
-    pub(crate) fn scrub_state(&self, state: &ScrubState) {
-        self.scrubs.missing.set(gauge(state.missing));
-        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
-        let completed = state.completed.and_then(since);
-        let seconds = completed.map_or(0, |since| since.as_secs());
-        self.scrubs.completed.set(gauge(seconds));
+    /// What scrubs did.
+    pub(crate) fn scrubs(&self) -> &Scrubs {
+        &self.scrubs
     }
 
     pub(crate) fn open_uploads(&self, count: u64) {
@@ -312,30 +175,16 @@ fn name_of(method: &Method) -> &'static str {
 mod tests {
     use std::sync::Arc;
 
+    use super::space::tests::Fixed;
     use super::*;
-
-    /// A store whose repositories may all be named.
-    struct Open(crate::store::FileStore);
-
-    impl space::Measured for Open {
-        fn store(&self) -> &dyn crate::store::Store {
-            &self.0
-        }
-
-        fn is_named(&self, _: &coral_image::RepositoryPath) -> bool {
-            true
-        }
-    }
 
     const RULES: &str = include_str!("../../../../deploy/monitoring/registry-rules.yaml");
 
     #[test]
     fn the_alerts_ask_for_nothing_that_is_not_exported() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = crate::store::FileStore::open(folder.path()).unwrap();
         let mut registry = Registry::default();
         let _metrics = Metrics::register(&mut registry);
-        space::register(&mut registry, Arc::new(Open(store)));
+        space::register(&mut registry, Arc::new(Fixed::default()));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let words = RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

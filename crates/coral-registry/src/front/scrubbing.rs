@@ -142,7 +142,7 @@ impl Registry {
             tracing::warn!(%error, "the state of the scrub cannot be read");
         });
         let state = state.ok()?;
-        self.context.metrics.scrub_state(&state);
+        self.context.metrics.scrubs().show(&state);
         Some(state)
     }
 
@@ -156,13 +156,13 @@ impl Registry {
         self.context.scrub.begin();
         match self.context.store.scrub(rules, stop.clone(), watch).await {
             Ok(scrubbed) => {
-                self.context.metrics.scrubbed(&scrubbed);
+                self.context.metrics.scrubs().scrubbed(&scrubbed);
                 self.context.scrub.end(&scrubbed);
                 tell(&scrubbed);
                 Some(())
             }
             Err(error) => {
-                self.context.metrics.scrub_failed();
+                self.context.metrics.scrubs().failed();
                 tracing::warn!(%error, "the scrub failed; it is tried again");
                 None
             }
@@ -207,7 +207,7 @@ struct Told(Arc<Context>);
 
 impl ScrubWatch for Told {
     fn read(&self, bytes: u64) {
-        self.0.metrics.scrub_read(bytes);
+        self.0.metrics.scrubs().read(bytes);
         self.0.scrub.read_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -219,7 +219,7 @@ impl ScrubWatch for Told {
     }
 
     fn damaged(&self, damage: Damage) {
-        self.0.metrics.scrub_damaged();
+        self.0.metrics.scrubs().found_damaged();
         self.0.scrub.damaged.fetch_add(1, Ordering::Relaxed);
         let repositories = first_names(&damage.repositories);
         let images = first_names(&damage.images);

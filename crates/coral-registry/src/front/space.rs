@@ -17,7 +17,7 @@ use super::metrics::space::Measured;
 use super::route::Route;
 use super::{Context, Registry, Response, gate, peer};
 use crate::access::{Caller, Right, Session};
-use crate::store::{Bound, NoRoom, Store};
+use crate::store::{Bound, NoRoom, Space};
 
 /// How old the look at the disk is at most that metrics show.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -74,18 +74,24 @@ fn tell(lack: Option<&NoRoom>, was_full: bool) {
 
 /// The metrics are for everybody.
 impl Measured for Context {
-    fn store(&self) -> &dyn Store {
-        self.store.as_ref()
+    fn space(&self) -> Space {
+        self.store.space()
     }
 
-    fn is_named(&self, repository: &RepositoryPath) -> bool {
+    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)> {
+        self.store.bytes_by_repository()
+    }
+
+    fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_> {
         let (settings, public) = (self.settings(), self.public());
-        let session = Session {
-            caller: &Caller::Anonymous,
-            access: &settings.access,
-            public: &public,
-        };
-        session.may_list() && session.may(Right::Pull, repository)
+        Box::new(move |repository| {
+            let session = Session {
+                caller: &Caller::Anonymous,
+                access: &settings.access,
+                public: &public,
+            };
+            session.may_list() && session.may(Right::Pull, repository)
+        })
     }
 }
 

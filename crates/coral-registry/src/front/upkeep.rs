@@ -67,11 +67,11 @@ impl Registry {
         };
         match self.context.store.collect(rules, stop.clone()).await {
             Ok(collected) => {
-                self.context.metrics.collected(&collected);
+                self.context.metrics.collections().collected(&collected);
                 tell(&collected);
             }
             Err(error) => {
-                self.context.metrics.collection_failed();
+                self.context.metrics.collections().failed();
                 tracing::warn!(%error, "the collection of unused content failed; it is tried again");
             }
         }

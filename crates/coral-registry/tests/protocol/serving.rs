@@ -115,8 +115,8 @@ async fn what_strangers_send_makes_no_new_labels() {
         .collect();
     counted.sort_unstable();
     let expected = [
-        "coral_registry_requests_total{method=\"GET\",route=\"unknown\",status=\"404\"} 2",
-        "coral_registry_requests_total{method=\"other\",route=\"base\",status=\"405\"} 2",
+        "coral_registry_requests_total{client=\"other\",method=\"GET\",route=\"unknown\",status=\"404\"} 2",
+        "coral_registry_requests_total{client=\"other\",method=\"other\",route=\"base\",status=\"405\"} 2",
     ];
     assert_eq!(counted, expected);
 }

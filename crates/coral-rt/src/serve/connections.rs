@@ -22,6 +22,18 @@ struct State {
     limit_per_address: Option<usize>,
     open: usize,
     open_by_network: HashMap<IpAddr, usize>,
+    refused_address: u64,
+    refused_all: u64,
+}
+
+/// How many connections there are, and how many were refused since the process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) open: usize,
+    /// Since one address had as many as it may have.
+    pub(super) refused_address: u64,
+    /// Since all together had as many as are served.
+    pub(super) refused_all: u64,
 }
 
 /// The right to serve one connection; dropping it gives the right back.
@@ -59,6 +71,8 @@ impl Connections {
             limit_per_address: None,
             open: 0,
             open_by_network: HashMap::new(),
+            refused_address: 0,
+            refused_all: 0,
         })))
     }
 
@@ -79,11 +93,13 @@ impl Connections {
         let limit = state.limit;
         if state.open >= limit {
             let busiest = state.busiest().unwrap_or(network);
+            state.refused_all += 1;
             return Err(Refused::All { limit, busiest });
         }
         let limit = state.per_address();
         let open = state.open_by_network.entry(network).or_default();
         if *open >= limit {
+            state.refused_address += 1;
             return Err(Refused::Address { limit });
         }
         *open += 1;
@@ -92,6 +108,15 @@ impl Connections {
             connections: self.clone(),
             network,
         })
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let state = self.state();
+        Counts {
+            open: state.open,
+            refused_address: state.refused_address,
+            refused_all: state.refused_all,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

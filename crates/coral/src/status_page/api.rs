@@ -5,7 +5,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag, Version};
-use coral_registry::WholeCatalog;
+use coral_registry::{OwnRequest, WholeCatalog};
 use coral_rt::{Peer, Transport};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -329,6 +329,7 @@ impl Api {
         }
         let mut request = request.body(Body::empty()).map_err(|_| ApiError::Missing)?;
         let extensions = request.extensions_mut();
+        extensions.insert(OwnRequest);
         if let Some(peer) = reader.peer {
             extensions.insert(peer);
         }

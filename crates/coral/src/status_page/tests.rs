@@ -150,19 +150,122 @@ async fn how_the_scrub_is_stands_on_the_page_and_in_its_json() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_page_beyond_those_that_are_made_waits_and_is_then_refused() {
-    let turns = Arc::new(Semaphore::new(1));
-    let router = Router::new()
-        .route("/", get(async || "made"))
-        .layer(middleware::from_fn_with_state(Arc::clone(&turns), in_turn));
-    let ask = || {
-        let request = Request::builder().uri("/").body(Body::empty()).unwrap();
-        router.clone().oneshot(request)
+/// The pages of a process whose one mirror fails, as its metrics say it.
+fn with_mirror(served: &Served) -> Router {
+    let metrics = MirrorMetrics::default();
+    let gauges = coral_mirror::MirrorGauges {
+        failed: 3,
+        ..Default::default()
     };
-    let taken = turns.acquire().await.unwrap();
-    let refused = ask().await.unwrap();
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    drop(taken);
-    assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+    metrics.show([("default/app".to_owned(), gauges)].into());
+    let address = "127.0.0.1:5000".parse().unwrap();
+    let board = Board::default();
+    board.set_broken(&["x.yaml".to_owned()].into());
+    let site = Site::new(address, &Tls::off(), board).unwrap();
+    let health = coral_rt::Health::default();
+    let health = coral_rt::health_router(health, Arc::new(Metrics::default()));
+    let registry = served.registry.router().merge(health);
+    beside(registry, site.with_metrics(&metrics))
+}
+
+async fn metrics_of(router: Router) -> String {
+    let request = Request::builder().uri("/metrics");
+    let request = request.body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+const FAILED: &str = r#"coral_mirror_images{namespace="default",mirror="app",state="failed"} 3"#;
+
+#[tokio::test]
+async fn the_metrics_have_the_mirrors_that_the_page_shows() {
+    let served = Served::new().await;
+    let text = metrics_of(with_mirror(&served)).await;
+    for line in [FAILED, "coral_up_broken_files 1", "coral_build_info{"] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
+    assert_eq!(text.matches("# EOF").count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn who_may_not_see_mirrors_does_not_see_their_metrics() {
+    let served = Served::new().await;
+    let grants = coral_registry::Grants {
+        users: coral_registry::Htpasswd::parse("").unwrap(),
+        pull: vec![],
+        push: vec![],
+    };
+    served.registry.configure(Settings {
+        access: coral_registry::Access::Granted(grants),
+        ..Settings::default()
+    });
+    let text = metrics_of(with_mirror(&served)).await;
+    assert!(text.contains("process_start_time_seconds"), "{text}");
+    assert!(
+        !text.contains("coral_mirror_") && !text.contains("app"),
+        "{text}"
+    );
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
+}
+
+/// The names of Coral's metrics in a text.
+fn named(text: &str) -> std::collections::BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("coral_")).collect()
+}
+
+#[tokio::test]
+async fn the_alerts_of_mirrors_and_the_guide_are_about_what_coral_up_exports() {
+    let served = Served::new().await;
+    let metrics = MirrorMetrics::default();
+    let gauges = coral_mirror::MirrorGauges {
+        next_pass: Some(1),
+        ..Default::default()
+    };
+    metrics.show([("default/app".to_owned(), gauges)].into());
+    metrics.attempt_failed("default/app");
+    metrics.sources().follow(|| {
+        vec![coral_mirror::SourceUse {
+            host: "quay.io".to_owned(),
+            requests: 3,
+            refused: 2,
+            repeated: 1,
+            left: Some(5),
+        }]
+    });
+    let address = "127.0.0.1:5000".parse().unwrap();
+    let site = Site::new(address, &Tls::off(), Board::default()).unwrap();
+    let health = coral_rt::health_router(coral_rt::Health::default(), Arc::default());
+    let registry = served.registry.router().merge(health);
+    let shown = metrics_of(beside(registry, site.with_metrics(&metrics))).await;
+    let samples: Vec<&str> = shown
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
+    let samples = samples.join("\n");
+    let exported = named(&samples);
+    let rules = include_str!("../../../../deploy/monitoring/mirror-rules.yaml");
+    let unknown: Vec<&str> = named(rules)
+        .into_iter()
+        .filter(|name| !exported.contains(*name))
+        .collect();
+    assert!(
+        named(rules).len() > 8 && unknown.is_empty(),
+        "{unknown:?} of {shown}"
+    );
+    let guide = include_str!("../../../../docs/src/guide/monitoring.md");
+    let explained = named(guide);
+    let is_explained = |name: &str| {
+        // `coral_registry_gc_*` stands for all of these.
+        let fits = |told: &&str| *told == name || told.ends_with('_') && name.starts_with(*told);
+        explained.iter().any(fits)
+    };
+    let silent = exported.iter().filter(|name| {
+        let ends = ["_bucket", "_sum", "_count"];
+        let of_histogram = ends.iter().find_map(|end| name.strip_suffix(end));
+        !is_explained(name) && !of_histogram.is_some_and(is_explained)
+    });
+    assert_eq!(silent.collect::<Vec<_>>(), Vec::<&&str>::new());
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use coral_api::mirrored_images::{MirroredImage, MirroredState, MissingPart};
-use coral_image::{Digest, Host};
+use coral_image::{Digest, Host, RepositoryPath};
 use coral_mirror::Snapshot;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ struct Remembered {
     /// may be another one at the next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     destination: Option<String>,
+    /// The path there below which all of them are, if it is not the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
     /// By `PATH:TAG` at the destination.
     images: BTreeMap<String, Image>,
 }
@@ -35,6 +38,22 @@ struct Image {
     digest: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     missing: Vec<MissingPart>,
+}
+
+/// Where a mirror copies to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CopyTarget<'a> {
+    pub(super) destination: &'a Host,
+    /// The path below which it copies, if it is not the root of the registry.
+    pub(super) prefix: Option<&'a RepositoryPath>,
+}
+
+/// Images that a mirror copied to where it copies no longer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LeftBehind {
+    /// The registry, and the path there.
+    pub(super) place: String,
+    pub(super) images: usize,
 }
 
 /// The files, and where they are.
@@ -77,22 +96,45 @@ impl Memory {
         }
     }
 
+    /// What the mirror copied, if that was to another place than this one.
+    pub(super) fn left_behind(&self, mirror: &str, now: CopyTarget<'_>) -> Option<LeftBehind> {
+        let before = self.read_file(mirror)?;
+        let is_same = before.destination == self.name_of(now.destination)
+            && before.prefix.as_deref() == now.prefix.map(RepositoryPath::as_str);
+        if is_same || before.images.is_empty() {
+            return None;
+        }
+        let host = before.destination;
+        let host = host.unwrap_or_else(|| self.embedded.to_string());
+        Some(LeftBehind {
+            place: match before.prefix {
+                Some(prefix) => format!("{host}/{prefix}"),
+                None => host,
+            },
+            images: before.images.len(),
+        })
+    }
+
     /// Writes down what a mirror knows, if it is not what was written last.
     pub(super) fn write(
         &mut self,
         mirror: &str,
-        destination: &Host,
+        CopyTarget {
+            destination,
+            prefix,
+        }: CopyTarget<'_>,
         snapshot: Snapshot,
     ) -> io::Result<()> {
-        let prefix = format!("{destination}/");
+        let root = format!("{destination}/");
         let images = snapshot.into_memory().images.into_iter();
         let images = images.filter_map(|image| {
-            let name = image.destination.strip_prefix(&prefix)?.to_owned();
+            let name = image.destination.strip_prefix(&root)?.to_owned();
             let (digest, missing) = (image.digest?, image.missing);
             Some((name, Image { digest, missing }))
         });
         let text = serde_json::to_vec(&Remembered {
             destination: self.name_of(destination),
+            prefix: prefix.map(ToString::to_string),
             images: images.collect(),
         })?;
         let digest = Digest::sha256(&text);
@@ -159,6 +201,13 @@ mod tests {
         }
     }
 
+    fn target(destination: &Host) -> CopyTarget<'_> {
+        CopyTarget {
+            destination,
+            prefix: None,
+        }
+    }
+
     fn known(snapshot: &Snapshot) -> Vec<(&str, Option<&str>, MirroredState)> {
         let images = snapshot.images.iter();
         images
@@ -173,7 +222,7 @@ mod tests {
         let before = host("127.0.0.1:5000");
         let mut memory = Memory::new(data.path(), &before);
         memory
-            .write("default/m", &before, at("127.0.0.1:5000", &digest))
+            .write("default/m", target(&before), at("127.0.0.1:5000", &digest))
             .unwrap();
         let now = host("127.0.0.1:5001");
         let memory = Memory::new(data.path(), &now);
@@ -200,12 +249,42 @@ mod tests {
         let mut memory = Memory::new(data.path(), &host("127.0.0.1:5000"));
         for name in ["default/m", "default/n"] {
             let snapshot = at("r.example", &Digest::sha256(b"x"));
-            memory.write(name, &place, snapshot).unwrap();
+            memory.write(name, target(&place), snapshot).unwrap();
         }
         memory.forget("default/m");
         assert_eq!(memory.read("default/m", &place), Snapshot::default());
         assert_eq!(memory.read("default/n", &place).images.len(), 1);
         fs::write(data.path().join("mirrored/default_n.json"), "{").unwrap();
         assert_eq!(memory.read("default/n", &place), Snapshot::default());
+    }
+
+    #[test]
+    fn what_was_copied_to_another_place_is_left_behind_there() {
+        let data = tempfile::tempdir().unwrap();
+        let (embedded, other) = (host("127.0.0.1:5000"), host("r.example"));
+        let mut memory = Memory::new(data.path(), &embedded);
+        let below = RepositoryPath::parse("team").unwrap();
+        let with_prefix = |destination| CopyTarget {
+            prefix: Some(&below),
+            ..target(destination)
+        };
+        let left = |memory: &Memory, now| {
+            let left = memory.left_behind("default/m", now);
+            left.map(|left| (left.place, left.images))
+        };
+        assert_eq!(left(&memory, target(&other)), None);
+        let snapshot = at("r.example", &Digest::sha256(b"x"));
+        memory
+            .write("default/m", with_prefix(&other), snapshot)
+            .unwrap();
+        assert_eq!(left(&memory, with_prefix(&other)), None);
+        let expected = Some(("r.example/team".to_owned(), 1));
+        assert_eq!(left(&memory, target(&other)), expected);
+        assert_eq!(left(&memory, with_prefix(&embedded)), expected);
+        // Where nothing was copied, nothing stays.
+        memory
+            .write("default/m", target(&embedded), Snapshot::default())
+            .unwrap();
+        assert_eq!(left(&memory, target(&other)), None);
     }
 }

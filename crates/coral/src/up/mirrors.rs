@@ -10,9 +10,10 @@ use coral_distribution::{ClientOptions, HostOptions, OpenUploads};
 use coral_image::{Digest, Host, RepositoryPath};
 use coral_mirror::{
     Begun, Completeness, Confirmation, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member,
-    Observer, Snapshot, Subject, Summary,
+    MirrorGauges, MirrorMetrics, Observer, Prepared, Snapshot, Subject, Summary,
 };
 use coral_rt::Tls;
+use jiff::Timestamp;
 use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio::sync::watch;
 
@@ -23,7 +24,7 @@ use crate::mirror::{client_options, no_client};
 use crate::status_page::{Board, BoardMirror};
 use crate::terminal::Terminal;
 use crate::up::confirmations;
-use crate::up::memory::Memory;
+use crate::up::memory::{CopyTarget, LeftBehind, Memory};
 use crate::up::pruning::Pruning;
 use crate::up::status::Status;
 
@@ -35,6 +36,10 @@ struct Running {
     origin: String,
     prune: Option<Digest>,
     destination: Host,
+    prefix: Option<RepositoryPath>,
+    suspended: bool,
+    /// When it began to run.
+    since: Timestamp,
     summary: watch::Receiver<Summary>,
     /// How it stood when its images were written down last.
     remembered: Option<Summary>,
@@ -54,15 +59,17 @@ pub(crate) struct Mirrors {
     running: BTreeMap<String, Running>,
     status: Status,
     board: Board,
+    metrics: MirrorMetrics,
     pruning: Pruning,
     memory: Memory,
     /// When it was last looked at what is to be remembered of images.
     remembered_at: Option<Instant>,
 }
 
-/// Which images are in a registry, beside what the terminal shows.
+/// Which images are in a registry and which attempts fail, beside what the terminal shows.
 struct There {
     terminal: Terminal,
+    metrics: MirrorMetrics,
     keys: Mutex<BTreeSet<Key>>,
 }
 
@@ -76,6 +83,9 @@ impl Observer for There {
                 _ => {}
             }
         }
+        if let (Some(mirror), Event::Failed { .. }) = (subject.mirror, event) {
+            self.metrics.attempt_failed(mirror);
+        }
         self.terminal.observe(subject, event);
     }
 }
@@ -86,26 +96,31 @@ impl Mirrors {
         embedded: &Host,
         own: Host,
         open_uploads: OpenUploads,
-        board: Board,
+        (board, metrics): (Board, MirrorMetrics),
         data: &Path,
         terminal: &Terminal,
     ) -> Self {
         let there = Arc::new(There {
             terminal: terminal.clone(),
+            metrics: metrics.clone(),
             keys: Mutex::default(),
         });
         let engine = Engine::start(InProcess::default(), EngineLimits::default(), there.clone());
+        // The flags are read when the files are applied.
+        let fleet = Fleet::new(Arc::new(engine), ClientOptions::default());
+        let paces = fleet.paces().clone();
+        metrics.sources().follow(move || paces.used());
         Self {
             client: client.clone(),
             embedded: embedded.clone(),
             own,
             open_uploads,
-            // The flags are read when the files are applied.
-            fleet: Fleet::new(Arc::new(engine), ClientOptions::default()),
+            fleet,
             there,
             running: BTreeMap::new(),
             status: Status::default(),
             board,
+            metrics,
             pruning: Pruning::read(data),
             memory: Memory::new(data, embedded),
             remembered_at: None,
@@ -188,6 +203,7 @@ impl Mirrors {
     fn member(&self, mirror: LoadedMirror) -> Member {
         let prepared = mirror.prepared;
         let restored = (!self.fleet.runs(&prepared)).then(|| {
+            self.warn_of_left_behind(&prepared);
             let pruning = self.pruning.of(&prepared.name, prepared.prune);
             Arc::new(Snapshot {
                 pruning: pruning.unwrap_or_default(),
@@ -197,6 +213,17 @@ impl Mirrors {
         Member {
             restored,
             ..Member::from(prepared)
+        }
+    }
+
+    /// A mirror copies to another place than before: what it copied there is deleted by no one else.
+    fn warn_of_left_behind(&self, prepared: &Prepared) {
+        let place = CopyTarget {
+            destination: &prepared.destination,
+            prefix: prepared.settings.target.prefix(),
+        };
+        if let Some(left) = self.memory.left_behind(&prepared.name, place) {
+            self.say(&left_behind(&prepared.name, place, &left));
         }
     }
 
@@ -212,6 +239,9 @@ impl Mirrors {
             origin: origin.clone(),
             prune,
             destination: begun.destination.clone(),
+            prefix: begun.prefix.clone(),
+            suspended: begun.suspended,
+            since: Timestamp::now(),
             summary: begun.summary.clone(),
             remembered: None,
         };
@@ -281,15 +311,30 @@ impl Mirrors {
                 continue;
             };
             running.remembered = Some(summary);
-            let written = self.memory.write(name, &running.destination, snapshot);
+            let place = CopyTarget {
+                destination: &running.destination,
+                prefix: running.prefix.as_ref(),
+            };
+            let written = self.memory.write(name, place, snapshot);
             if let Err(error) = written {
                 tracing::warn!(mirror = %name, %error, "what is mirrored is not remembered");
             }
         }
     }
 
-    /// Says how things stand, when there is something to say.
+    /// Has the metrics say how the mirrors stand.
+    fn measure(&self) {
+        let gauges = self.running.iter().map(|(name, running)| {
+            let summary = running.summary.borrow();
+            let gauges = MirrorGauges::from_summary(&summary, running.suspended, running.since);
+            (name.clone(), gauges)
+        });
+        self.metrics.show(gauges.collect());
+    }
+
+    /// Says how things stand: in the metrics, and on the terminal when there is something to say.
     pub(crate) fn tell(&mut self, terminal: &Terminal, data: &Path, tls: &Tls) {
+        self.measure();
         if self.running.is_empty() {
             return;
         }
@@ -310,6 +355,22 @@ impl Mirrors {
     pub(crate) async fn stop(self) {
         self.fleet.stop(SETTLING).await;
     }
+}
+
+fn left_behind(mirror: &str, now: CopyTarget<'_>, left: &LeftBehind) -> String {
+    let to = match now.prefix {
+        Some(prefix) => format!("{}/{prefix}", now.destination),
+        None => now.destination.to_string(),
+    };
+    let (images, them) = match left.images {
+        1 => ("1 image that it copied".to_owned(), "it"),
+        count => (format!("{count} images that it copied"), "them"),
+    };
+    format!(
+        "warning: mirror {mirror} copies to {to} now; {images} before stay at {}, and no mirror deletes \
+         {them} there",
+        left.place
+    )
 }
 
 /// A confirmation that was not enough.

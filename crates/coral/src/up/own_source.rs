@@ -64,7 +64,8 @@ impl OwnSource {
             .await
             .map_err(|e| failed(&e))?
             .map_err(|e| failed(&e))?;
-        let opened = registry::open(&self.folder, None).await?;
+        let serving = Serving::default();
+        let opened = registry::open(&self.folder, None, &serving).await?;
         fill(opened.router.clone(), self.host()?).await?;
         opened.registry.configure(Settings {
             writes: Writes::Refused,
@@ -73,7 +74,7 @@ impl OwnSource {
         tokio::spawn(registry::serve_until(
             listener,
             opened,
-            Serving::default(),
+            serving,
             self.stop.clone(),
         ));
         terminal.line(&format!(

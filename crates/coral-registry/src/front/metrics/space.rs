@@ -1,6 +1,7 @@
 //! What is stored and free, read when the metrics are.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use coral_image::RepositoryPath;
 use prometheus_client::collector::Collector;
@@ -10,38 +11,64 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::gauge;
-use crate::store::Store;
+use crate::store::Space;
 
 /// Repositories that have a gauge of their own: those that hold most.
 const MOST_REPOSITORIES: usize = 1000;
+/// How long the order of the repositories holds: everyone may ask for the metrics, again and again, and
+/// a registry may have very many of them.
+const ORDER_HOLDS: Duration = Duration::from_secs(10);
 
 /// What the gauges are made from.
 pub(crate) trait Measured: Send + Sync + 'static {
-    /// What holds the content.
-    fn store(&self) -> &dyn Store;
+    /// What is stored and free.
+    fn space(&self) -> Space;
 
-    /// Whether a repository may be named to everyone who reads the metrics.
-    fn is_named(&self, repository: &RepositoryPath) -> bool;
+    /// What each repository holds.
+    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)>;
+
+    /// Says of a repository whether it may be named to everyone who reads the metrics, as it is now.
+    fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_>;
 }
 
-struct SpaceMetrics(Arc<dyn Measured>);
+/// Bytes by repository, the largest first.
+type Largest = Arc<[(RepositoryPath, u64)]>;
+
+struct SpaceMetrics {
+    measured: Arc<dyn Measured>,
+    /// With the time when they were put in order.
+    largest: Mutex<Option<(Instant, Largest)>>,
+}
 
 /// Adds the gauges `coral_registry_storage_*` and `coral_registry_repository_bytes`. One without a
 /// value is left out.
 pub(crate) fn register(registry: &mut Registry, measured: Arc<dyn Measured>) {
     let registry = registry.sub_registry_with_prefix("coral_registry");
-    registry.register_collector(Box::new(SpaceMetrics(measured)));
+    registry.register_collector(Box::new(SpaceMetrics::new(measured)));
 }
 
 impl SpaceMetrics {
-    /// Bytes by repository, the largest first.
-    fn repositories(&self) -> Vec<(RepositoryPath, u64)> {
-        let mut all = self.0.store().bytes_by_repository();
+    fn new(measured: Arc<dyn Measured>) -> Self {
+        Self {
+            measured,
+            largest: Mutex::default(),
+        }
+    }
+
+    /// All repositories, in an order of ten seconds ago at most.
+    fn largest(&self, now: Instant) -> Largest {
+        let mut largest = self.largest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((since, largest)) = &*largest
+            && now.duration_since(*since) < ORDER_HOLDS
+        {
+            return largest.clone();
+        }
+        let mut all = self.measured.bytes_by_repository();
         all.sort_unstable_by(|(name, bytes), (other, others)| {
             others.cmp(bytes).then_with(|| name.cmp(other))
         });
-        all.retain(|(name, _)| self.0.is_named(name));
-        all.truncate(MOST_REPOSITORIES);
+        let all: Largest = all.into();
+        *largest = Some((now, all.clone()));
         all
     }
 
@@ -53,9 +80,11 @@ impl SpaceMetrics {
             "Bytes of all that a repository holds, of those that may be pulled without a login";
         let kind = MetricType::Gauge;
         let mut family = encoder.encode_descriptor("repository_bytes", help, None, kind)?;
-        for (name, bytes) in self.repositories() {
+        let (largest, is_named) = (self.largest(Instant::now()), self.measured.naming());
+        let named = largest.iter().filter(|(name, _)| is_named(name));
+        for (name, bytes) in named.take(MOST_REPOSITORIES) {
             let labels = [("repository", name.as_str())];
-            ConstGauge::new(gauge(bytes)).encode(family.encode_family(&labels)?)?;
+            ConstGauge::new(gauge(*bytes)).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -69,7 +98,7 @@ impl std::fmt::Debug for SpaceMetrics {
 
 impl Collector for SpaceMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let space = self.0.store().space();
+        let space = self.measured.space();
         for (name, help, value) in [
             (
                 "storage_bytes",
@@ -118,5 +147,83 @@ impl Collector for SpaceMetrics {
             metric.encode(descriptor)?;
         }
         self.encode_repositories(&mut encoder)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Repositories that hold so much; those below `private/` may not be named.
+    #[derive(Default)]
+    pub(crate) struct Fixed(Mutex<Vec<(RepositoryPath, u64)>>);
+
+    impl Fixed {
+        fn set(&self, all: &[(&str, u64)]) {
+            let path = |path| RepositoryPath::parse(path).unwrap();
+            let all = all.iter().map(|(name, bytes)| (path(name), *bytes));
+            *self.0.lock().unwrap() = all.collect();
+        }
+    }
+
+    impl Measured for Fixed {
+        fn space(&self) -> Space {
+            Space::default()
+        }
+
+        fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)> {
+            self.0.lock().unwrap().clone()
+        }
+
+        fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_> {
+            Box::new(|path| !path.as_str().starts_with("private/"))
+        }
+    }
+
+    #[test]
+    fn the_order_of_repositories_is_made_anew_after_ten_seconds_and_not_at_each_scrape() {
+        let fixed = Arc::new(Fixed::default());
+        let metrics = SpaceMetrics::new(fixed.clone());
+        let start = Instant::now();
+        let first = |seconds| {
+            let largest = metrics.largest(start + Duration::from_secs(seconds));
+            largest
+                .first()
+                .map(|(name, bytes)| (name.to_string(), *bytes))
+        };
+        fixed.set(&[("a/small", 1), ("a/large", 5)]);
+        assert_eq!(first(0), Some(("a/large".to_owned(), 5)));
+        fixed.set(&[("a/small", 9), ("a/large", 5)]);
+        assert_eq!(first(9), Some(("a/large".to_owned(), 5)));
+        assert_eq!(first(10), Some(("a/small".to_owned(), 9)));
+    }
+
+    #[test]
+    fn the_largest_that_may_be_named_are_shown_however_many_others_there_are() {
+        let fixed = Arc::new(Fixed::default());
+        let name = |kind: &str, number| format!("{kind}/{number}");
+        let names: Vec<(String, u64)> = (0..2000)
+            .flat_map(|number| {
+                [
+                    (name("private", number), 10_000),
+                    (name("public", number), number),
+                ]
+            })
+            .collect();
+        let all: Vec<(&str, u64)> = names
+            .iter()
+            .map(|(n, bytes)| (n.as_str(), *bytes))
+            .collect();
+        fixed.set(&all);
+        let mut registry = Registry::default();
+        register(&mut registry, fixed);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let shown = text
+            .lines()
+            .filter(|line| line.contains("_repository_bytes{"));
+        assert_eq!(shown.count(), MOST_REPOSITORIES);
+        assert!(text.contains("repository=\"public/1999\"} 1999") && !text.contains("private/"));
+        assert!(!text.contains("repository=\"public/999\"}"));
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coral_mirror::SourceUse;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+
+use crate::pace::SourceUse;
 
 /// Most registries that are shown, those that are asked the most: tenants choose their names.
 const MOST_HOSTS: usize = 100;
@@ -16,11 +17,11 @@ type Reader = Box<dyn Fn() -> Vec<SourceUse> + Send>;
 
 /// Asks at each scrape what was asked of sources. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
-pub(crate) struct Sources(Arc<Mutex<Option<Reader>>>);
+pub struct SourceMetrics(Arc<Mutex<Option<Reader>>>);
 
-impl Sources {
+impl SourceMetrics {
     /// From now on it is this that is shown.
-    pub(crate) fn follow(&self, read: impl Fn() -> Vec<SourceUse> + Send + 'static) {
+    pub fn follow(&self, read: impl Fn() -> Vec<SourceUse> + Send + 'static) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
     }
 
@@ -32,9 +33,9 @@ impl Sources {
     }
 }
 
-impl fmt::Debug for Sources {
+impl fmt::Debug for SourceMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").finish_non_exhaustive()
+        f.debug_struct("SourceMetrics").finish_non_exhaustive()
     }
 }
 
@@ -59,7 +60,7 @@ const COUNTED: [Counted; 3] = [
     ),
 ];
 
-impl Collector for Sources {
+impl Collector for SourceMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let used = self.used();
         if used.is_empty() {

@@ -1,0 +1,83 @@
+//! The metrics of mirrors at `/metrics`. They name mirrors and the hosts that these copy from, so that
+//! they are for whom the page shows mirrors to; everyone else gets what the registry exports.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use coral_mirror::MirrorMetrics;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use prometheus_client::{collector::Collector, encoding::EncodeMetric, metrics::MetricType};
+
+use super::Board;
+use super::api::{Api, Reader};
+
+/// The registry's own metrics are some hundred kilobytes.
+const MOST_BYTES: usize = 64 << 20;
+/// What the text of metrics ends with.
+const END: &str = "# EOF\n";
+
+/// What is added to `/metrics`, and who decides for whom.
+#[derive(Clone)]
+pub(super) struct Added {
+    pub(super) api: Api,
+    pub(super) metrics: Arc<Registry>,
+}
+
+/// The metrics of the mirrors of a board.
+pub(super) fn registry(metrics: &MirrorMetrics, board: &Board) -> Arc<Registry> {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    registry.register_collector(Box::new(BrokenFiles(board.clone())));
+    Arc::new(registry)
+}
+
+/// Adds them where the reader may see mirrors.
+pub(super) async fn add(State(added): State<Added>, request: Request, next: Next) -> Response {
+    let is_asked = request.method() == Method::GET && request.uri().path() == "/metrics";
+    if !is_asked {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let reader = Reader::of(&parts);
+    let response = next.run(Request::from_parts(parts, body)).await;
+    let is_seen = matches!(added.api.sees_everything(&reader).await, Ok(true));
+    if response.status() != StatusCode::OK || !is_seen {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    let bytes = to_bytes(body, MOST_BYTES).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let mut text = text.strip_suffix(END).unwrap_or(&text).to_owned();
+    if encode(&mut text, &added.metrics).is_err() {
+        tracing::error!("the metrics of mirrors cannot be written");
+    }
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, Body::from(text))
+}
+
+/// The files whose mirrors stay as they were, since there is a mistake in them.
+struct BrokenFiles(Board);
+
+impl fmt::Debug for BrokenFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BrokenFiles")
+    }
+}
+
+impl Collector for BrokenFiles {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let count = i64::try_from(self.0.broken().len()).unwrap_or(i64::MAX);
+        let help = "Files with a mistake: what they said before stays in force";
+        let metric =
+            encoder.encode_descriptor("coral_up_broken_files", help, None, MetricType::Gauge)?;
+        ConstGauge::new(count).encode(metric)
+    }
+}
