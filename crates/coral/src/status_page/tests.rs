@@ -145,7 +145,7 @@ async fn how_the_scrub_is_stands_on_the_page_and_in_its_json() {
     assert_eq!(before["scrub"]["missing"], 0, "{before}");
     assert!(before["scrub"].get("lastCompleted").is_none(), "{before}");
     let page = served.ask("GET", "/", vec![]).await;
-    for part in ["Last read whole", "never"] {
+    for part in ["Last complete scrub", "never"] {
         assert!(page.contains(part), "{part}: {page}");
     }
 }

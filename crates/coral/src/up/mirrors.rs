@@ -362,13 +362,17 @@ fn left_behind(mirror: &str, now: CopyTarget<'_>, left: &LeftBehind) -> String {
         Some(prefix) => format!("{}/{prefix}", now.destination),
         None => now.destination.to_string(),
     };
-    let (images, them) = match left.images {
-        1 => ("1 image that it copied".to_owned(), "it"),
-        count => (format!("{count} images that it copied"), "them"),
+    let (stays, them) = match left.images {
+        1 => ("1 image that it copied before stays", "it"),
+        _ => ("images that it copied before stay", "them"),
+    };
+    let count = match left.images {
+        1 => String::new(),
+        count => format!("{count} "),
     };
     format!(
-        "warning: mirror {mirror} copies to {to} now; {images} before stay at {}, and no mirror deletes \
-         {them} there",
+        "warning: mirror {mirror} copies to {to} now; {count}{stays} at {}, and no mirror deletes {them} \
+         there",
         left.place
     )
 }

@@ -52,7 +52,7 @@ fn space(storage: &Storage) -> Markup {
 fn of_scrub(visit: &Visit, scrub: &Scrub) -> Markup {
     html! {
         div {
-            dt { "Last read whole" }
+            dt { "Last complete scrub" }
             dd.small {
                 @match scrub.last_completed {
                     Some(at) => (time(visit.now, at)),
