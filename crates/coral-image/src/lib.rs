@@ -19,6 +19,7 @@ mod amount;
 mod destination;
 mod digest;
 mod manifest;
+mod null;
 mod platform;
 mod reference;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::{Algorithm, Digest};
 use crate::media_type;
+use crate::null::null_as_default;
 use crate::platform::Platform;
 
 /// Largest manifest that is read or taken: what the field's clients accept (containerd: 4 MiB).
@@ -378,15 +379,6 @@ fn take_leaves(entries: &mut Vec<Descriptor>) -> Vec<Descriptor> {
 
 fn has_any(list: Option<&Vec<Descriptor>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
-}
-
-/// Go writes `null` for an empty text.
-pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Go writes `null` for an empty list; a field that is not there stays `None`.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::null_as_default;
+use crate::null::null_as_default;
 pub use pattern::PlatformPattern;
 
 /// A platform as it stands in an index (OCI image-spec, `image-index.md`). Fields that Coral does
