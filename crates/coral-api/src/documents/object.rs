@@ -118,12 +118,13 @@ pub(super) fn read(
     let version = header(node, "apiVersion", example, findings);
     let (kind_given, version) = (kind_given?, version?);
     match (version, kind_given) {
-        (API_VERSION, kind::REGISTRY_MIRROR) => mirror(node, findings),
+        (API_VERSION, kind::REGISTRY_MIRROR) => mirror(node, findings).map(Object::RegistryMirror),
         (API_VERSION, kind::REGISTRY) => registry(node, findings),
         (API_VERSION, kind::IMAGE_BUILD) => build(node, findings),
         (API_VERSION, kind::MIRROR) => {
-            let object = mirror(node, findings)?;
-            Some(older::converted(object, warnings))
+            let mut mirror = mirror(node, findings)?;
+            warnings.push(older::convert(&mut mirror));
+            Some(Object::RegistryMirror(mirror))
         }
         ("v1", "Secret") => secret(node, findings).map(Box::new).map(Object::Secret),
         (API_VERSION, known) if kind::ALL.contains(&known) => Some(needs_cluster(node, known)),
@@ -237,7 +238,7 @@ fn build(node: &Node, findings: &mut Findings) -> Option<Object> {
     Some(needs_cluster(node, kind::IMAGE_BUILD))
 }
 
-fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {
+fn mirror(node: &Node, findings: &mut Findings) -> Option<Box<RegistryMirror>> {
     top(node, &TOP, findings);
     let metadata = metadata(node, findings);
     let spec = part::<RegistryMirrorSpec>(node, "spec", &MIRROR_SPEC, findings);
@@ -250,7 +251,7 @@ fn mirror(node: &Node, findings: &mut Findings) -> Option<Object> {
     if let Some(spec) = node.get("spec") {
         bounds::check(spec, &MIRROR_SPEC, &mirror.spec, findings);
     }
-    Some(Object::RegistryMirror(Box::new(mirror)))
+    Some(Box::new(mirror))
 }
 
 fn registry(node: &Node, findings: &mut Findings) -> Option<Object> {
