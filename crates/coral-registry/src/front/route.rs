@@ -1,6 +1,7 @@
 //! Paths below `/v2/`, read into validated values.
 
 use coral_image::{Digest, ReferenceError, RepositoryPath, Tag, Version};
+use percent_encoding::percent_decode_str;
 
 use super::error::{Code, Refusal};
 use crate::store::UploadId;
@@ -50,12 +51,10 @@ impl Route {
     /// Reads the path of a URL. It is read from its end, since a repository's name may have
     /// components such as `blobs` itself.
     pub(crate) fn parse(path: &str) -> Result<Self, Refusal> {
-        let path = decode(path).ok_or_else(|| {
-            Refusal::invalid(
-                Code::NameInvalid,
-                "the path has a malformed percent-encoding",
-            )
-        })?;
+        // What is no encoding stays as it is, and no name has a percent sign.
+        let path = percent_decode_str(path)
+            .decode_utf8()
+            .map_err(|_| Refusal::invalid(Code::NameInvalid, "the path is not UTF-8"))?;
         let path = path.strip_prefix("/v2").unwrap_or(&path);
         let path = path.strip_prefix('/').unwrap_or(path);
         match path {
@@ -163,28 +162,6 @@ fn upload(id: &str) -> Result<UploadId, Refusal> {
     })
 }
 
-/// Percent-decoding (RFC 3986, section 2.1); `None` if it is malformed or not UTF-8.
-fn decode(path: &str) -> Option<String> {
-    if !path.contains('%') {
-        return Some(path.to_owned());
-    }
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?,
-            other => other,
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -261,7 +238,10 @@ mod tests {
         let path = format!("/v2/a%2Fb/blobs/{}", blob.to_string().replace(':', "%3a"));
         check(&path, Route::Blob(name("a/b"), blob));
         assert!(Route::parse("/v2/a%2f..%2fb/tags/list").is_err());
-        assert!(Route::parse("/v2/a%zz/tags/list").is_err());
+        for malformed in ["a%zz", "a%", "%ff", "a%2"] {
+            let path = format!("/v2/{malformed}/tags/list");
+            assert!(Route::parse(&path).is_err(), "{path}");
+        }
     }
 
     proptest! {
