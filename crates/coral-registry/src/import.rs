@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{
-    FileStore, PutManifestError, Source, Store as _, StoreError, TakeError, Taken, Transfer,
+    FileStore, PutManifestError, Source, Store as _, StoreError, TakeError, Transferred, Transfer,
 };
 use folder::{Contents, Folder};
 
@@ -314,8 +314,8 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
                 self.verified.insert(*digest);
             }
             match taken {
-                Ok((_, Taken::Known)) => {}
-                Ok((digest, Taken::New { bytes, unlinked })) => {
+                Ok((_, Transferred::Known)) => {}
+                Ok((digest, Transferred::New { bytes, unlinked })) => {
                     if self.counted.insert(digest) {
                         self.imported.blobs += 1;
                         self.imported.bytes += bytes;
@@ -339,14 +339,14 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         &self,
         path: &RepositoryPath,
         blob: &Descriptor,
-    ) -> Result<(Digest, Taken), BlobError> {
+    ) -> Result<(Digest, Transferred), BlobError> {
         let digest = blob.digest;
         let unusable = |why: String| BlobError::Unusable(format!("blob {digest}: {why}"));
         let (folder, own) = (self.folder.clone(), path.clone());
         let file = blocking(move || folder.blob(&own, &digest)).await?;
         let Some(file) = file.map_err(unusable)? else {
             if blob.is_foreign() {
-                return Ok((digest, Taken::Known));
+                return Ok((digest, Transferred::Known));
             }
             return Err(BlobError::Absent(digest));
         };
@@ -362,9 +362,9 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         let ImportInto::Store(store) = self.into else {
             let is_known = self.store().is_some_and(|it| it.has_content(&digest, size));
             let taken = if is_known {
-                Taken::Known
+                Transferred::Known
             } else {
-                Taken::New {
+                Transferred::New {
                     bytes: size,
                     unlinked: None,
                 }

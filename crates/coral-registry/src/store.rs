@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{PutManifestError, StoreError, UploadError};
 pub use file::{FileStore, Transfer};
-pub(crate) use file::{TakeError, Taken};
+pub(crate) use file::{TakeError, Transferred};
 pub use referrers::{Referrers, ReferrersPage};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, Space, SpaceBounds};

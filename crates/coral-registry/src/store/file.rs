@@ -42,7 +42,7 @@ use self::locks::{KeyLocks, SharedLocks};
 use self::names::Names;
 use self::recent::Recent;
 pub use self::take::Transfer;
-pub(crate) use self::take::{TakeError, Taken};
+pub(crate) use self::take::{TakeError, Transferred};
 use self::uploads::Uploads;
 use self::usage::Usage;
 use self::verdicts::Verdicts;

@@ -29,7 +29,7 @@ pub enum Transfer {
 
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum Transferred {
     /// The store has so many bytes more. Where a hard link was wanted and could not be made, why.
     New {
         bytes: u64,
@@ -60,7 +60,7 @@ impl FileStore {
         source: File,
         transfer: Transfer,
         was_verified: bool,
-    ) -> Result<Taken, TakeError> {
+    ) -> Result<Transferred, TakeError> {
         self.write(move |files| files.take(&repository, &digest, source, transfer, was_verified))
             .await
     }
@@ -88,12 +88,12 @@ impl Files {
         source: File,
         transfer: Transfer,
         was_verified: bool,
-    ) -> Result<Taken, TakeError> {
+    ) -> Result<Transferred, TakeError> {
         let size = source.metadata().map_err(TakeError::Read)?.len();
         let _hold = self.leases.hold(digest);
         if self.has_content(digest, size) {
             if self.has_blob(repository, digest)? {
-                return Ok(Taken::Known);
+                return Ok(Transferred::Known);
             }
             // Knowing a digest is no right to what another repository has: the file has to have it.
             if !was_verified {
@@ -103,7 +103,7 @@ impl Files {
                 }
             }
             self.link(repository, digest)?;
-            return Ok(Taken::Known);
+            return Ok(Transferred::Known);
         }
         let temporary = Temporary(self.layout.tmp().join(Uuid::new_v4().to_string()));
         // Only a copy needs room.
@@ -114,7 +114,7 @@ impl Files {
         }
         self.adopt_content(digest, &temporary.0, size, Content::Unsynced, &mut 0)?;
         self.link(repository, digest)?;
-        Ok(Taken::New {
+        Ok(Transferred::New {
             bytes: size,
             unlinked,
         })
