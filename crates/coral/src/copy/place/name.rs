@@ -1,0 +1,62 @@
+//! What an image is called at one end of a copy.
+
+use coral_distribution::Layout;
+use coral_image::{Digest, ImageRef, Tag, Version};
+
+use super::Place;
+use crate::failure::Failure;
+
+/// What an image is called at one end, as far as that was typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(super) tag: Option<Tag>,
+    pub(super) digest: Option<Digest>,
+    /// A whole reference, which many tools write as the name of an image in a layout.
+    pub(super) reference: Option<String>,
+}
+
+impl Name {
+    /// To read by: the digest if there is one.
+    pub(super) fn to_read(&self) -> Option<Version> {
+        let tag = || self.tag.clone().map(Version::Tag);
+        self.digest.map(Version::Digest).or_else(tag)
+    }
+
+    /// To write as: the tag if there is one.
+    pub(super) fn to_write(&self) -> Option<Version> {
+        let digest = || self.digest.map(Version::Digest);
+        self.tag.clone().map(Version::Tag).or_else(digest)
+    }
+
+    /// With the digest that a whole reference names in a layout.
+    pub(super) async fn resolved(mut self, layout: &Layout) -> Result<Self, Failure> {
+        let Some(reference) = self.reference.take() else {
+            return Ok(self);
+        };
+        let found = layout.named(&reference).await;
+        let Some(entry) = found.map_err(|error| Failure::error(&error))? else {
+            return Err(Failure::input(format!(
+                "{}: no image in it is named {reference:?}",
+                layout.dir().display()
+            )));
+        };
+        self.tag = ImageRef::parse(&reference)
+            .ok()
+            .and_then(|image| image.tag().cloned());
+        self.digest = Some(entry.digest);
+        Ok(self)
+    }
+}
+
+/// What an image is called in an archive of Docker's: as was typed, or else as at its source, with the
+/// tag that was typed.
+pub(super) fn name_in_docker(name: &Name, source: Option<&Place>) -> Option<String> {
+    if name.reference.is_some() {
+        return name.reference.clone();
+    }
+    let Some(Place::Image(image, _)) = source else {
+        return None;
+    };
+    let tag = name.tag.as_ref().or(image.tag())?;
+    Some(format!("{}:{tag}", image.repository()))
+}
