@@ -10,6 +10,7 @@ mod blobs;
 mod catalogue;
 mod error;
 mod missed;
+mod mount;
 mod platform;
 mod referrers;
 mod site;

@@ -122,6 +122,8 @@ struct Driver<Q: Queue> {
     ledger: Ledger,
     questions: FuturesUnordered<BoxFuture<'static, Found>>,
     hosts: HashMap<Host, Arc<Semaphore>>,
+    /// Repositories whose images are being found out.
+    expanding: usize,
     /// When the last pass ended; whether one goes on; when the next one begins.
     last_pass: Option<Timestamp>,
     is_passing: bool,
@@ -162,8 +164,9 @@ impl<Q: Queue> Driver<Q> {
         let now = frame.now();
         if let Some(snapshot) = &mirror.restored {
             restore(&mut ledger, &mirror, snapshot, now);
-            for (key, digest) in ledger.held_images() {
-                mirror.access.catalogue.compared(key, Some(digest));
+            for (wanted, digest) in ledger.held_images() {
+                let (key, source) = (&wanted.key, wanted.source.repository().host());
+                mirror.access.catalogue.compared(key, source, Some(digest));
             }
         }
         let next_pass = (!mirror.settings.suspend).then_some(first_pass(&mirror, now));
@@ -179,6 +182,7 @@ impl<Q: Queue> Driver<Q> {
             ledger,
             questions,
             hosts,
+            expanding: 0,
             last_pass: None,
             is_passing: false,
             next_pass,
@@ -293,6 +297,10 @@ impl<Q: Queue> Driver<Q> {
         for action in self.ledger.actions(now) {
             self.act(action, now);
         }
+        // Later passes know what the first one found, and what was restored is known from the start.
+        let is_first = self.passes <= 1 && self.mirror.restored.is_none();
+        let is_listing = is_first && self.expanding > 0;
+        self.mirror.access.catalogue.set_listing(is_listing);
         self.ask_for_room(now);
         self.ask_to_prune();
     }
@@ -303,7 +311,8 @@ impl<Q: Queue> Driver<Q> {
             Action::Compare(wanted) => {
                 let held = self.ledger.held(&wanted.key);
                 let catalogue = &self.mirror.access.catalogue;
-                catalogue.being_compared(&wanted.key, held);
+                let source = wanted.source.repository().host();
+                catalogue.being_compared(&wanted.key, source, held);
                 let depth = self.depth_for(&wanted);
                 self.ask_to_compare(wanted, depth);
             }
@@ -315,6 +324,7 @@ impl<Q: Queue> Driver<Q> {
         let access = self.mirror.access.clone();
         let settings = self.mirror.settings.repositories[repository].clone();
         let host = self.host(settings.repository.host());
+        self.expanding += 1;
         self.questions.push(
             async move {
                 let _turn = host.acquire().await;
@@ -360,7 +370,10 @@ impl<Q: Queue> Driver<Q> {
 
     async fn fold_in(&mut self, found: Found) {
         match found {
-            Found::Expanded(repository, expanded) => self.fold_in_expanded(repository, expanded),
+            Found::Expanded(repository, expanded) => {
+                self.expanding -= 1;
+                self.fold_in_expanded(repository, expanded);
+            }
             Found::Compared(key, compared) => self.fold_in_compared(&key, compared).await,
             Found::Verified(key, found) => self.fold_in_verified(&key, found).await,
             Found::Pruned(repository, pruned) => self.fold_in_pruned(repository, pruned),

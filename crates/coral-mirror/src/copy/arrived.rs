@@ -2,6 +2,10 @@
 //!
 //! What is forgotten costs a request, or a blob that is sent once more. What is kept is bounded:
 //! the memory of a mirror must not grow with all that it has ever copied.
+//!
+//! A blob is offered for a mount only to copies from the host that its bytes came from. Any source
+//! can say of any digest that it has the blob; one that never sent the bytes is not believed, and
+//! gets no blob of another source into a repository of its own.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -23,16 +27,17 @@ const CERTAIN: Duration = Duration::from_secs(30);
 pub(super) enum Whereabouts {
     /// It is where it is wanted.
     Here,
-    /// It is at another path of the same registry.
+    /// It is at another path of the same registry, and came from the same source host.
     At(RepositoryPath),
     /// Nothing.
     Unknown,
 }
 
-/// A path that a blob was seen at last.
+/// A path that has a blob, the host that the blob came there from, and when it was last seen there.
 #[derive(Debug)]
-struct Seen {
+struct Sighting {
     path: RepositoryPath,
+    source: String,
     at: Instant,
 }
 
@@ -40,16 +45,17 @@ struct Seen {
 /// is full, it becomes the old one, and what is left in the old one is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
-    young: HashMap<Digest, Vec<Seen>>,
-    old: HashMap<Digest, Vec<Seen>>,
+    young: HashMap<Digest, Vec<Sighting>>,
+    old: HashMap<Digest, Vec<Sighting>>,
 }
 
 impl Arrived {
-    /// Where a blob is, for a copy that wants it at `path`; a layout has no paths. Where it was seen
-    /// there too long ago to be certain, nothing is known.
+    /// Where a blob is, for a copy from the host `source` that wants it at `path`; a layout has no
+    /// paths. Where it was seen there too long ago to be certain, nothing is known.
     pub(super) fn find(
         &mut self,
         blob: &Digest,
+        source: &str,
         path: Option<&RepositoryPath>,
         now: Instant,
     ) -> Whereabouts {
@@ -59,35 +65,47 @@ impl Arrived {
         match (self.young.get(blob), path) {
             (None, _) => Whereabouts::Unknown,
             (Some(_), None) => Whereabouts::Here,
-            (Some(paths), Some(path)) => match paths.iter().find(|seen| seen.path == *path) {
-                Some(seen) if now.saturating_duration_since(seen.at) < CERTAIN => Whereabouts::Here,
+            (Some(paths), Some(path)) => match paths.iter().find(|known| known.path == *path) {
+                Some(known) if now.saturating_duration_since(known.at) < CERTAIN => {
+                    Whereabouts::Here
+                }
                 Some(_) => Whereabouts::Unknown,
-                None => paths.first().map_or(Whereabouts::Unknown, |other| {
-                    Whereabouts::At(other.path.clone())
-                }),
+                None => {
+                    let other = paths.iter().find(|known| known.source == source);
+                    other.map_or(Whereabouts::Unknown, |other| {
+                        Whereabouts::At(other.path.clone())
+                    })
+                }
             },
         }
     }
 
-    /// A blob was seen or put there.
-    pub(super) fn remember(&mut self, blob: &Digest, path: Option<&RepositoryPath>, now: Instant) {
+    /// A blob from the host `source` was seen or put there.
+    pub(super) fn remember(
+        &mut self,
+        blob: &Digest,
+        source: &str,
+        path: Option<&RepositoryPath>,
+        now: Instant,
+    ) {
         let known = self.young.remove(blob).or_else(|| self.old.remove(blob));
         let mut paths = known.unwrap_or_default();
         if let Some(path) = path {
-            paths.retain(|seen| seen.path != *path);
+            paths.retain(|known| known.path != *path);
             // The latest are the likeliest to be there still.
             if paths.len() == MOST_PATHS {
                 paths.remove(0);
             }
-            paths.push(Seen {
+            paths.push(Sighting {
                 path: path.clone(),
+                source: source.to_owned(),
                 at: now,
             });
         }
         self.keep(*blob, paths);
     }
 
-    fn keep(&mut self, blob: Digest, paths: Vec<Seen>) {
+    fn keep(&mut self, blob: Digest, paths: Vec<Sighting>) {
         if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
@@ -98,6 +116,8 @@ impl Arrived {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SOURCE: &str = "quay.io";
 
     fn path(text: &str) -> RepositoryPath {
         RepositoryPath::parse(text).unwrap()
@@ -111,37 +131,67 @@ mod tests {
     fn a_blob_is_here_at_another_path_or_nowhere() {
         let (mut arrived, now) = (Arrived::default(), Instant::now());
         let (a, b) = (path("a"), path("b"));
-        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Unknown);
-        arrived.remember(&blob(0), Some(&a), now);
-        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Here);
         assert_eq!(
-            arrived.find(&blob(0), Some(&b), now),
+            arrived.find(&blob(0), SOURCE, Some(&a), now),
+            Whereabouts::Unknown
+        );
+        arrived.remember(&blob(0), SOURCE, Some(&a), now);
+        assert_eq!(
+            arrived.find(&blob(0), SOURCE, Some(&a), now),
+            Whereabouts::Here
+        );
+        assert_eq!(
+            arrived.find(&blob(0), SOURCE, Some(&b), now),
             Whereabouts::At(a.clone())
         );
-        arrived.remember(&blob(0), Some(&b), now);
-        assert_eq!(arrived.find(&blob(0), Some(&b), now), Whereabouts::Here);
-        assert_eq!(arrived.find(&blob(0), None, now), Whereabouts::Here);
+        arrived.remember(&blob(0), SOURCE, Some(&b), now);
+        assert_eq!(
+            arrived.find(&blob(0), SOURCE, Some(&b), now),
+            Whereabouts::Here
+        );
+        assert_eq!(arrived.find(&blob(0), SOURCE, None, now), Whereabouts::Here);
+    }
+
+    #[test]
+    fn a_blob_is_mounted_only_for_copies_from_the_host_that_sent_it() {
+        let (mut arrived, now) = (Arrived::default(), Instant::now());
+        let (a, b, c) = (path("a"), path("b"), path("c"));
+        arrived.remember(&blob(0), SOURCE, Some(&a), now);
+        let mut find = |source, path| arrived.find(&blob(0), source, Some(path), now);
+        assert_eq!(find("liar.example", &b), Whereabouts::Unknown);
+        assert_eq!(find(SOURCE, &b), Whereabouts::At(a.clone()));
+        assert_eq!(find("liar.example", &a), Whereabouts::Here);
+        arrived.remember(&blob(0), "ghcr.io", Some(&b), now);
+        let mut find = |source| arrived.find(&blob(0), source, Some(&c), now);
+        assert_eq!(find("ghcr.io"), Whereabouts::At(b));
+        assert_eq!(find(SOURCE), Whereabouts::At(a));
     }
 
     #[test]
     fn however_much_arrives_what_is_kept_is_bounded_and_what_is_used_stays() {
         let (mut arrived, now) = (Arrived::default(), Instant::now());
         let a = path("a");
-        arrived.remember(&blob(0), Some(&a), now);
+        arrived.remember(&blob(0), SOURCE, Some(&a), now);
         for number in 1..20_000 {
-            arrived.remember(&blob(number), Some(&a), now);
+            arrived.remember(&blob(number), SOURCE, Some(&a), now);
             if number % 1000 == 0 {
-                assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Here);
+                assert_eq!(
+                    arrived.find(&blob(0), SOURCE, Some(&a), now),
+                    Whereabouts::Here
+                );
             }
             assert!(arrived.young.len() + arrived.old.len() <= 2 * GENERATION);
         }
-        assert_eq!(arrived.find(&blob(1), Some(&a), now), Whereabouts::Unknown);
+        assert_eq!(
+            arrived.find(&blob(1), SOURCE, Some(&a), now),
+            Whereabouts::Unknown
+        );
         for number in 0..1000 {
-            arrived.remember(&blob(0), Some(&path(&format!("p{number}"))), now);
+            arrived.remember(&blob(0), SOURCE, Some(&path(&format!("p{number}"))), now);
         }
         assert_eq!(arrived.young[&blob(0)].len(), MOST_PATHS);
         assert_eq!(
-            arrived.find(&blob(0), Some(&path("p999")), now),
+            arrived.find(&blob(0), SOURCE, Some(&path("p999")), now),
             Whereabouts::Here
         );
     }
@@ -150,12 +200,22 @@ mod tests {
     fn a_blob_that_was_seen_long_ago_is_asked_for_again() {
         let (mut arrived, seen) = (Arrived::default(), Instant::now());
         let (a, b) = (path("a"), path("b"));
-        arrived.remember(&blob(0), Some(&a), seen);
+        arrived.remember(&blob(0), SOURCE, Some(&a), seen);
         let now = seen + CERTAIN;
-        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Unknown);
+        assert_eq!(
+            arrived.find(&blob(0), SOURCE, Some(&a), now),
+            Whereabouts::Unknown
+        );
         let other = Whereabouts::At(a.clone());
-        assert_eq!(arrived.find(&blob(0), Some(&b), now), other, "to mount");
-        arrived.remember(&blob(0), Some(&a), now);
-        assert_eq!(arrived.find(&blob(0), Some(&a), now), Whereabouts::Here);
+        assert_eq!(
+            arrived.find(&blob(0), SOURCE, Some(&b), now),
+            other,
+            "to mount"
+        );
+        arrived.remember(&blob(0), SOURCE, Some(&a), now);
+        assert_eq!(
+            arrived.find(&blob(0), SOURCE, Some(&a), now),
+            Whereabouts::Here
+        );
     }
 }

@@ -9,11 +9,11 @@ use std::time::Instant;
 use coral_distribution::{BlobPush, BlobSource, BlobStream, Error, PushError, Upload};
 use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::arrived::{Arrived, Whereabouts};
-use super::catalogue::{Before, Candidates, Tells};
 use super::error::Side;
+use super::mount::{self, MountFrom};
 use super::{Bytes, CopyError, CopyRequest, Limits, Report};
 use crate::pace::{Asking, Purpose};
 use crate::progress::Event;
@@ -28,11 +28,11 @@ type Place = (String, Digest);
 pub(super) struct Blobs {
     transfers: Semaphore,
     per_source: usize,
-    known: Mutex<Known>,
+    known: Mutex<BlobState>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct BlobState {
     /// One turn per blob and destination registry: others wait, and then mount.
     turns: HashMap<Place, Arc<AsyncMutex<()>>>,
     /// Transfers from each source.
@@ -91,55 +91,73 @@ impl Blobs {
         blob: &Descriptor,
         place: &Place,
     ) -> Result<Bytes, CopyError> {
-        let spared = Bytes {
-            moved: 0,
-            spared: blob.size,
-        };
-        let moved = Bytes {
-            moved: blob.size,
-            spared: 0,
-        };
+        let source = &request.source.registry;
         let path = request.destination.path.as_ref();
         let broken = request.options.broken.contains(&blob.digest);
-        let mount_from = match self.where_is(place, path) {
+        let mount_from = match self.where_is(place, source, path) {
             // What the destination says of it is not to be believed.
             _ if broken => MountFrom::Nowhere,
-            Whereabouts::Here => return Ok(spared),
-            Whereabouts::At(other) if source_has(request, blob).await => MountFrom::At(other),
+            Whereabouts::Here => {
+                return Ok(Bytes {
+                    moved: 0,
+                    spared: blob.size,
+                });
+            }
+            Whereabouts::At(other) if mount::source_has(request, blob).await => {
+                MountFrom::At(other)
+            }
             // Knowing a digest is no right to a blob of another repository: the source has to
             // send it.
             Whereabouts::At(_) => MountFrom::Nowhere,
             Whereabouts::Unknown => path.cloned().map_or(MountFrom::Nowhere, MountFrom::Unknown),
         };
-        let of_source = self.of_source(&request.source.registry);
-        let (Ok(_turn), Ok(_permit)) = (of_source.acquire().await, self.transfers.acquire().await)
-        else {
-            unreachable!("the semaphores are never closed")
-        };
-        let mut refusals = 0;
-        let bytes = loop {
-            let BlobPush::Upload(upload) = begin(request, blob, &mount_from).await? else {
-                break spared;
-            };
-            match send(request, blob, upload).await {
-                Ok(()) => break moved,
-                // The pace leaves the registry in peace for as long as it wants, then asks again.
-                // Without one, the copy has to wait.
-                Err(error)
-                    if request.source.pace.is_some()
-                        && error.is_refusal_of_source()
-                        && refusals < MAX_REFUSALS =>
-                {
-                    refusals += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        self.remember(place, path);
+        let bytes = self.push(request, blob, mount_from).await?;
+        self.remember(place, source, path);
         Ok(bytes)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    /// Has the blob mounted, or sends it. Whatever waits for other images' manifests waits before a
+    /// transfer is permitted: other copies use the permits in the meantime.
+    async fn push(
+        &self,
+        request: &CopyRequest,
+        blob: &Descriptor,
+        mount_from: MountFrom,
+    ) -> Result<Bytes, CopyError> {
+        let (mount_from, first) = mount::look(request, blob, mount_from).await;
+        let mut permits = self.permits(&request.source.registry).await;
+        let mut begun = mount::begin(request, blob, &mount_from).await?;
+        let lacks_hints = match (first, &begun) {
+            (Some(first), BlobPush::Upload(upload)) => first.gets_no_hints(upload),
+            _ => false,
+        };
+        if lacks_hints {
+            drop(permits);
+            let other = mount::find(request, blob).await;
+            permits = self.permits(&request.source.registry).await;
+            if let Some(other) = other {
+                // The upload is given up.
+                begun = mount::begin(request, blob, &MountFrom::At(other)).await?;
+            }
+        }
+        let bytes = transfer(request, blob, &mount_from, begun).await;
+        drop(permits);
+        bytes
+    }
+
+    /// The right to move one blob from this source.
+    async fn permits(&self, source: &str) -> Permits<'_> {
+        let of_source = self.of_source(source).acquire_owned().await;
+        let (Ok(of_source), Ok(of_all)) = (of_source, self.transfers.acquire().await) else {
+            unreachable!("the semaphores are never closed")
+        };
+        Permits {
+            _of_source: of_source,
+            _of_all: of_all,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BlobState> {
         // A forgotten or remembered place too many costs one request, so a panic elsewhere does
         // not spoil the maps.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -172,106 +190,62 @@ impl Blobs {
         }
     }
 
-    fn where_is(&self, place: &Place, path: Option<&RepositoryPath>) -> Whereabouts {
+    fn where_is(&self, place: &Place, source: &str, path: Option<&RepositoryPath>) -> Whereabouts {
         let mut known = self.known();
         let arrived = known.arrived.get_mut(&place.0);
         arrived.map_or(Whereabouts::Unknown, |arrived| {
-            arrived.find(&place.1, path, Instant::now())
+            arrived.find(&place.1, source, path, Instant::now())
         })
     }
 
-    fn remember(&self, place: &Place, path: Option<&RepositoryPath>) {
+    fn remember(&self, place: &Place, source: &str, path: Option<&RepositoryPath>) {
         let mut known = self.known();
         let arrived = known.arrived.entry(place.0.clone()).or_default();
-        arrived.remember(&place.1, path, Instant::now());
+        arrived.remember(&place.1, source, path, Instant::now());
     }
 }
 
-/// What is known before a blob is pushed.
-enum MountFrom {
-    /// It is sent, whatever the destination believes that it has.
-    Nowhere,
-    /// The source has it, and so has this repository of the destination.
-    At(RepositoryPath),
-    /// Nothing. This is the repository that it is pushed to.
-    Unknown(RepositoryPath),
-}
-
-/// Asks the destination for the blob, in the cheapest way that there is.
-async fn begin(
+/// Sends a blob that was not mounted, again where the source refused it for a while.
+async fn transfer(
     request: &CopyRequest,
     blob: &Descriptor,
     mount_from: &MountFrom,
-) -> Result<BlobPush, CopyError> {
-    match (mount_from, &request.destination.candidates) {
-        (MountFrom::Nowhere, _) => push(request, blob, None).await,
-        (MountFrom::At(other), _) => push(request, blob, Some(other)).await,
-        // Asking to mount a blob from its own repository finds it without a request more.
-        (MountFrom::Unknown(own), None) => push(request, blob, Some(own)).await,
-        (MountFrom::Unknown(own), Some(candidates)) => {
-            push_or_look(request, blob, own, candidates).await
+    mut begun: BlobPush,
+) -> Result<Bytes, CopyError> {
+    let mut refusals = 0;
+    loop {
+        let BlobPush::Upload(upload) = begun else {
+            return Ok(Bytes {
+                moved: 0,
+                spared: blob.size,
+            });
+        };
+        match send(request, blob, upload).await {
+            Ok(()) => {
+                return Ok(Bytes {
+                    moved: blob.size,
+                    spared: 0,
+                });
+            }
+            // The pace leaves the registry in peace for as long as it wants, then asks again.
+            // Without one, the copy has to wait.
+            Err(error)
+                if request.source.pace.is_some()
+                    && error.is_refusal_of_source()
+                    && refusals < MAX_REFUSALS =>
+            {
+                refusals += 1;
+                begun = mount::begin(request, blob, mount_from).await?;
+            }
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// Pushes a blob of which nothing is known. A registry that does not say where it has the blob is
-/// asked for it where other images of the mirror have it.
-async fn push_or_look(
-    request: &CopyRequest,
-    blob: &Descriptor,
-    own: &RepositoryPath,
-    candidates: &Candidates,
-) -> Result<BlobPush, CopyError> {
-    let first = match candidates.before_push().await {
-        Before::Nothing => return push(request, blob, Some(own)).await,
-        Before::Look => {
-            let other = find(request, blob, candidates).await;
-            return push(request, blob, Some(other.as_ref().unwrap_or(own))).await;
-        }
-        Before::Push(first) => first,
-    };
-    let begun = push(request, blob, Some(own)).await?;
-    let BlobPush::Upload(upload) = begun else {
-        return Ok(begun);
-    };
-    if upload.tells_of_mounts() {
-        first.answered(Tells::OfMounts);
-        return Ok(BlobPush::Upload(upload));
-    }
-    first.answered(Tells::Nothing);
-    match find(request, blob, candidates).await {
-        // The upload is given up.
-        Some(other) if other != *own => push(request, blob, Some(&other)).await,
-        _ => Ok(BlobPush::Upload(upload)),
-    }
-}
-
-/// A repository of the destination that has the blob, if the source has it too.
-async fn find(
-    request: &CopyRequest,
-    blob: &Descriptor,
-    candidates: &Candidates,
-) -> Option<RepositoryPath> {
-    let other = candidates.find(&blob.digest).await?;
-    source_has(request, blob).await.then_some(other)
-}
-
-async fn push(
-    request: &CopyRequest,
-    blob: &Descriptor,
-    mount_from: Option<&RepositoryPath>,
-) -> Result<BlobPush, CopyError> {
-    let failed = |e| CopyError::at(Side::Destination, e);
-    let endpoint = &request.destination.endpoint;
-    let begun = endpoint.begin_blob(&blob.digest, mount_from).await;
-    match begun.map_err(failed)? {
-        BlobPush::Upload(upload)
-            if mount_from.is_some() && upload.is_elsewhere() && source_has(request, blob).await =>
-        {
-            upload.mount().await.map_err(failed)
-        }
-        begun => Ok(begun),
-    }
+/// Held while one blob is moved.
+struct Permits<'a> {
+    _of_source: OwnedSemaphorePermit,
+    _of_all: SemaphorePermit<'a>,
 }
 
 /// Whether the destination says that it has this blob, in this size. One that does not say so is
@@ -281,14 +255,6 @@ async fn is_there(request: &CopyRequest, blob: &Descriptor) -> bool {
         return false;
     }
     let size = request.destination.endpoint.blob_size(&blob.digest).await;
-    matches!(size, Ok(Some(size)) if size == blob.size)
-}
-
-/// Whether the source has this blob, in this size, itself. One that cannot be asked is taken to
-/// have nothing: what it sends is verified.
-async fn source_has(request: &CopyRequest, blob: &Descriptor) -> bool {
-    let source = &request.source;
-    let size = source.ask(|| source.endpoint.blob_size(&blob.digest)).await;
     matches!(size, Ok(Some(size)) if size == blob.size)
 }
 

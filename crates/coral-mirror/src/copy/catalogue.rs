@@ -7,6 +7,9 @@
 //! What is missing here costs a blob that is sent once more; what is wrong here costs a request,
 //! since the registry itself decides whether it mounts. So everything is bounded: the images that
 //! wait to be read, the manifests that are read in a pass, and the blobs that are remembered.
+//!
+//! A blob is found only by copies from the host that the image with it came from: a source that
+//! says of any digest that it has the blob gets none of another source.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -15,9 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coral_distribution::{Category, Client, Credentials, Endpoint};
-use coral_image::{Digest, Manifest, RepositoryPath, Version};
+use coral_image::{Digest, Host, Manifest, RepositoryPath, Version};
 use futures::{StreamExt, stream};
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncGuard};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncGuard, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::progress::Key;
 
@@ -25,7 +29,7 @@ use crate::progress::Key;
 const AT_ONCE: usize = 8;
 /// Manifests of one index that are read.
 const MOST_CHILDREN: usize = 64;
-/// Longest time that a copy waits for manifests of other images.
+/// Longest time that a copy waits for lists of tags and for manifests of other images.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Images that wait to be read; further ones are left out.
 const MOST_WAITING: usize = 4096;
@@ -40,7 +44,9 @@ pub struct Catalogue(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    known: Mutex<Known>,
+    state: Mutex<CatalogueState>,
+    /// Whether the images of some repositories are not known yet.
+    listing: watch::Sender<bool>,
     /// Held by the one that reads: the others wait for what it finds.
     reading: AsyncMutex<()>,
     /// Held until the registry's first answer to a push.
@@ -49,67 +55,96 @@ struct Shared {
 
 /// Whether a registry says by itself that a blob could be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tells {
+pub(super) enum MountHints {
     /// It does, so that no manifest has to be read.
-    OfMounts,
-    /// It mounts from where it is told.
-    Nothing,
+    Given,
+    /// It mounts only from where it is told.
+    Absent,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    /// Images that may be at the destination: their comparison goes on.
-    expected: HashSet<Key>,
+struct CatalogueState {
+    /// Images that may be at the destination, and the hosts that they come from: their comparison
+    /// goes on.
+    expected: HashMap<Key, Host>,
     /// Images that are at the destination, and have not been read.
-    unread: HashSet<Key>,
+    unread: HashMap<Key, Host>,
     /// Images that are being read.
     reading: HashSet<Key>,
     /// Hashes of the images that were read.
     read: HashSet<u64>,
     /// Manifests that were read in this pass.
     spent: usize,
-    /// Places in `paths` by the blob's hash. Where two blobs have one hash, the registry declines
-    /// the mount of one of them.
+    /// Places in `paths` by the hash of the source's host and the blob. Where two blobs have one
+    /// hash, the registry declines the mount of one of them.
     blobs: HashMap<u64, u32>,
     paths: Vec<RepositoryPath>,
     numbers: HashMap<RepositoryPath, u32>,
     hashes: RandomState,
-    tells: Option<Tells>,
+    hints: Option<MountHints>,
+    /// A copy waited for the lists of tags for too long: none waits again.
+    waited_for_lists: bool,
 }
 
 impl Catalogue {
     /// A pass begins: manifests may be read again.
     pub(crate) fn begin_pass(&self) {
-        self.known().spent = 0;
+        self.state().spent = 0;
     }
 
-    /// Source and destination of an image are being compared. `held` is what the destination had
-    /// the last time.
-    pub(crate) fn being_compared(&self, image: &Key, held: Option<Digest>) {
+    /// Whether the first lists of tags are still being read. Until they are, the first copies wait:
+    /// what the other repositories have at the destination is not known.
+    pub(crate) fn set_listing(&self, listing: bool) {
+        let listing = listing && !self.state().waited_for_lists;
+        self.0.listing.send_if_modified(|before| {
+            let is_new = *before != listing;
+            *before = listing;
+            is_new
+        });
+    }
+
+    /// Source and destination of an image from the host `source` are being compared. `held` is what
+    /// the destination had the last time.
+    pub(crate) fn being_compared(&self, image: &Key, source: &Host, held: Option<Digest>) {
         match held {
-            Some(digest) => self.known().holds(image, digest),
-            None => self.known().expect(image),
+            Some(digest) => self.state().holds(image, source, digest),
+            None => self.state().expect(image, source),
         }
     }
 
-    /// The destination has this image at this digest, or does not have it.
-    pub(crate) fn compared(&self, image: &Key, there: Option<Digest>) {
-        let mut known = self.known();
-        known.expected.remove(image);
-        let is_read_now = known.reading.contains(image);
+    /// The destination has this image from the host `source` at this digest, or does not have it.
+    pub(crate) fn compared(&self, image: &Key, source: &Host, there: Option<Digest>) {
+        let mut state = self.state();
+        state.expected.remove(image);
+        let is_read_now = state.reading.contains(image);
         if let Some(digest) = there.filter(|_| !is_read_now) {
-            known.holds(image, digest);
+            state.holds(image, source, digest);
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn state(&self) -> MutexGuard<'_, CatalogueState> {
         // What is lost costs a request or a blob that is sent again, so a panic elsewhere does not
         // spoil the collections.
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_listing(&self) -> bool {
+        *self.0.listing.borrow()
+    }
+
+    /// Waits until the images of every repository are known, or the wait was too long.
+    async fn listed(&self, deadline: Instant) {
+        let mut listing = self.0.listing.subscribe();
+        let listed = listing.wait_for(|listing| !listing);
+        // The sender is in `self`.
+        if timeout_at(deadline, listed).await.is_err() {
+            self.state().waited_for_lists = true;
+            self.set_listing(false);
+        }
     }
 }
 
-/// The first push to a registry of which it is not known what it tells.
+/// The first push to a registry of which it is not known whether it gives hints.
 pub(super) struct FirstPush<'c> {
     catalogue: &'c Catalogue,
     _others_wait: AsyncGuard<'c, ()>,
@@ -117,8 +152,8 @@ pub(super) struct FirstPush<'c> {
 
 impl FirstPush<'_> {
     /// What the registry's answer says.
-    pub(super) fn answered(self, tells: Tells) {
-        self.catalogue.known().tells = Some(tells);
+    pub(super) fn answered(self, hints: MountHints) {
+        self.catalogue.state().hints = Some(hints);
     }
 }
 
@@ -144,19 +179,21 @@ impl Candidates {
     /// What is to be done before the push of a blob of which nothing is known. The first push to a
     /// registry keeps others waiting until it is answered.
     pub(super) async fn before_push(&self) -> Before<'_> {
-        let tells = || {
-            let known = self.catalogue.known();
-            (known.tells, known.is_empty())
+        let known = || {
+            let state = self.catalogue.state();
+            (state.hints, state.is_empty())
         };
-        match tells() {
-            (Some(Tells::OfMounts), _) | (_, true) => return Before::Nothing,
-            (Some(Tells::Nothing), _) => return Before::Look,
-            (None, false) => {}
+        let is_listing = self.catalogue.is_listing();
+        match known() {
+            (Some(MountHints::Given), _) => return Before::Nothing,
+            (_, true) if !is_listing => return Before::Nothing,
+            (Some(MountHints::Absent), _) => return Before::Look,
+            (None, _) => {}
         }
         let others_wait = self.catalogue.0.first_push.lock().await;
-        match tells().0 {
-            Some(Tells::OfMounts) => Before::Nothing,
-            Some(Tells::Nothing) => Before::Look,
+        match known().0 {
+            Some(MountHints::Given) => Before::Nothing,
+            Some(MountHints::Absent) => Before::Look,
             None => Before::Push(FirstPush {
                 catalogue: &self.catalogue,
                 _others_wait: others_wait,
@@ -164,39 +201,44 @@ impl Candidates {
         }
     }
 
-    /// A repository that had the blob when its manifests were read. Reads what has not been read.
-    pub(super) async fn find(&self, blob: &Digest) -> Option<RepositoryPath> {
+    /// A repository that had the blob from the host `source` when its manifests were read. Reads what
+    /// has not been read.
+    pub(super) async fn find(&self, source: &str, blob: &Digest) -> Option<RepositoryPath> {
         let catalogue = &self.catalogue;
-        let found = catalogue.known().find(blob);
+        let found = catalogue.state().find(source, blob);
         if found.is_some() {
             return found;
         }
         // Also where nothing is left to be read: another one may be reading it.
         let _reading = catalogue.0.reading.lock().await;
+        // Copies wait for this: slow registries cost them no more than that.
+        let deadline = Instant::now() + LONGEST;
+        catalogue.listed(deadline).await;
         let images = {
-            let mut known = catalogue.known();
+            let mut state = catalogue.state();
             // It may have been read in the meantime.
-            if let Some(found) = known.find(blob) {
+            if let Some(found) = state.find(source, blob) {
                 return Some(found);
             }
-            known.take_unread()
+            state.take_unread()
         };
-        let reads = images.into_iter().map(|image| self.read(image));
+        let reads = images
+            .into_iter()
+            .map(|(image, source)| self.read(image, source));
         let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffer_unordered(AT_ONCE);
         let all = async { while reads.next().await.is_some() {} };
-        // Copies wait for this: a slow registry costs them no more than that.
-        let is_slow = tokio::time::timeout(LONGEST, all).await.is_err();
-        let mut known = catalogue.known();
+        let is_slow = timeout_at(deadline, all).await.is_err();
+        let mut state = catalogue.state();
         if is_slow {
-            known.stop();
+            state.stop();
         }
-        known.reading.clear();
-        known.find(blob)
+        state.reading.clear();
+        state.find(source, blob)
     }
 
     /// Takes in one image. One that cannot be read whole is read again in the next pass.
-    async fn read(&self, image: Key) {
+    async fn read(&self, image: Key, source: Host) {
         let (path, credentials) = (image.repository.path(), self.credentials.clone());
         let client = self.client.repository(&image.repository, credentials);
         let endpoint = Endpoint::from(client);
@@ -204,29 +246,31 @@ impl Candidates {
             return;
         };
         let digest = root.digest();
-        self.catalogue.known().take_in(path, &root);
+        self.catalogue.state().take_in(path, &source, &root);
         for child in root.children().iter().take(MOST_CHILDREN) {
             let version = Version::Digest(child.digest);
             match self.read_manifest(&endpoint, version).await {
-                ManifestRead::Whole(child) => self.catalogue.known().take_in(path, &child),
+                ManifestRead::Whole(child) => {
+                    self.catalogue.state().take_in(path, &source, &child);
+                }
                 // A sparse copy.
                 ManifestRead::Absent => {}
                 ManifestRead::Unanswered => return,
             }
         }
-        self.catalogue.known().was_read(path, &digest);
+        self.catalogue.state().was_read(path, &digest);
     }
 
     /// A registry that refuses, limits or fails is asked for no further manifest in this pass.
     async fn read_manifest(&self, endpoint: &Endpoint, version: Version) -> ManifestRead {
-        if !self.catalogue.known().spend() {
+        if !self.catalogue.state().spend() {
             return ManifestRead::Unanswered;
         }
         match endpoint.manifest(&version).await {
             Ok(manifest) => ManifestRead::Whole(Box::new(manifest)),
             Err(error) if error.category() == Category::NotFound => ManifestRead::Absent,
             Err(error) => {
-                if self.catalogue.known().stop() {
+                if self.catalogue.state().stop() {
                     tracing::warn!(
                         %error,
                         "manifests at the destination cannot be read: blobs that it has in other \
@@ -248,7 +292,7 @@ enum ManifestRead {
     Unanswered,
 }
 
-impl Known {
+impl CatalogueState {
     fn is_empty(&self) -> bool {
         self.blobs.is_empty() && !self.has_unread()
     }
@@ -257,13 +301,13 @@ impl Known {
         self.spent < MOST_READ && !(self.unread.is_empty() && self.expected.is_empty())
     }
 
-    fn expect(&mut self, image: &Key) {
+    fn expect(&mut self, image: &Key, source: &Host) {
         if self.expected.len() < MOST_WAITING {
-            self.expected.insert(image.clone());
+            self.expected.insert(image.clone(), source.clone());
         }
     }
 
-    fn holds(&mut self, image: &Key, digest: Digest) {
+    fn holds(&mut self, image: &Key, source: &Host, digest: Digest) {
         let is_read = self
             .read
             .contains(&self.hash(image.repository.path(), &digest));
@@ -272,14 +316,15 @@ impl Known {
             version: Version::Digest(digest),
         };
         if !is_read && !self.reading.contains(&pinned) && self.unread.len() < MOST_WAITING {
-            self.unread.insert(pinned);
+            self.unread.insert(pinned, source.clone());
         }
     }
 
-    fn take_unread(&mut self) -> Vec<Key> {
+    fn take_unread(&mut self) -> Vec<(Key, Host)> {
         let unread = self.unread.drain().chain(self.expected.drain());
-        self.reading = unread.collect();
-        self.reading.iter().cloned().collect()
+        let unread: Vec<(Key, Host)> = unread.collect();
+        self.reading = unread.iter().map(|(image, _)| image.clone()).collect();
+        unread
     }
 
     /// No further manifest is read in this pass. Whether that is new.
@@ -296,7 +341,7 @@ impl Known {
         may
     }
 
-    fn take_in(&mut self, path: &RepositoryPath, manifest: &Manifest) {
+    fn take_in(&mut self, path: &RepositoryPath, source: &Host, manifest: &Manifest) {
         let number = self.number(path);
         // Foreign layers need not be there.
         for blob in manifest.blobs().filter(|blob| !blob.is_foreign()) {
@@ -305,7 +350,7 @@ impl Known {
                 self.blobs.clear();
                 self.read.clear();
             }
-            let hash = self.hashes.hash_one(blob.digest);
+            let hash = self.hashes.hash_one((source.as_str(), blob.digest));
             self.blobs.entry(hash).or_insert(number);
         }
     }
@@ -325,8 +370,8 @@ impl Known {
         self.read.insert(hash);
     }
 
-    fn find(&self, blob: &Digest) -> Option<RepositoryPath> {
-        let number = *self.blobs.get(&self.hashes.hash_one(blob))?;
+    fn find(&self, source: &str, blob: &Digest) -> Option<RepositoryPath> {
+        let number = *self.blobs.get(&self.hashes.hash_one((source, *blob)))?;
         self.paths.get(usize::try_from(number).ok()?).cloned()
     }
 
@@ -348,6 +393,10 @@ mod tests {
             repository: image.repository().clone(),
             version: image.version(),
         }
+    }
+
+    fn host() -> Host {
+        Host::parse("quay.io").unwrap()
     }
 
     fn digest(number: usize) -> Digest {
@@ -374,50 +423,51 @@ mod tests {
     fn an_image_waits_to_be_read_once_and_only_where_the_destination_may_have_it() {
         let catalogue = Catalogue::default();
         let (here, absent, held) = (key("a", "1"), key("b", "1"), key("c", "1"));
-        catalogue.being_compared(&here, None);
-        catalogue.being_compared(&absent, None);
-        catalogue.being_compared(&held, Some(digest(3)));
-        catalogue.compared(&here, Some(digest(1)));
-        catalogue.compared(&absent, None);
-        catalogue.compared(&held, Some(digest(3)));
+        catalogue.being_compared(&here, &host(), None);
+        catalogue.being_compared(&absent, &host(), None);
+        catalogue.being_compared(&held, &host(), Some(digest(3)));
+        catalogue.compared(&here, &host(), Some(digest(1)));
+        catalogue.compared(&absent, &host(), None);
+        catalogue.compared(&held, &host(), Some(digest(3)));
         let pinned = |image: &Key, number| Key {
             version: Version::Digest(digest(number)),
             ..image.clone()
         };
-        let mut known = catalogue.known();
-        let unread: HashSet<Key> = known.take_unread().into_iter().collect();
-        assert_eq!(unread, HashSet::from([pinned(&here, 1), pinned(&held, 3)]));
-        known.was_read(here.repository.path(), &digest(1));
-        known.reading.clear();
-        drop(known);
-        catalogue.compared(&here, Some(digest(1)));
-        assert!(!catalogue.known().has_unread(), "it is read already");
-        catalogue.compared(&here, Some(digest(2)));
-        assert!(catalogue.known().has_unread(), "its tag has moved");
+        let mut state = catalogue.state();
+        let unread: HashMap<Key, Host> = state.take_unread().into_iter().collect();
+        let expected = [pinned(&here, 1), pinned(&held, 3)].map(|image| (image, host()));
+        assert_eq!(unread, HashMap::from(expected));
+        state.was_read(here.repository.path(), &digest(1));
+        state.reading.clear();
+        drop(state);
+        catalogue.compared(&here, &host(), Some(digest(1)));
+        assert!(!catalogue.state().has_unread(), "it is read already");
+        catalogue.compared(&here, &host(), Some(digest(2)));
+        assert!(catalogue.state().has_unread(), "its tag has moved");
     }
 
     #[test]
     fn an_image_that_is_being_compared_is_asked_for_by_its_tag() {
         let catalogue = Catalogue::default();
         let image = key("a", "1");
-        catalogue.being_compared(&image, None);
-        assert_eq!(
-            catalogue.known().take_unread(),
-            std::slice::from_ref(&image)
-        );
-        catalogue.compared(&image, Some(digest(1)));
-        assert!(!catalogue.known().has_unread(), "it is being read");
+        catalogue.being_compared(&image, &host(), None);
+        assert_eq!(catalogue.state().take_unread(), [(image.clone(), host())]);
+        catalogue.compared(&image, &host(), Some(digest(1)));
+        assert!(!catalogue.state().has_unread(), "it is being read");
     }
 
     #[test]
     fn a_blob_is_found_where_a_manifest_names_it() {
-        let mut known = Known::default();
+        let mut state = CatalogueState::default();
         let (a, b) = (key("a", "1"), key("b", "1"));
-        known.take_in(a.repository.path(), &manifest(0..3));
-        known.take_in(b.repository.path(), &manifest(3..5));
-        assert_eq!(known.find(&digest(1)).as_ref(), Some(a.repository.path()));
-        assert_eq!(known.find(&digest(4)).as_ref(), Some(b.repository.path()));
-        assert_eq!(known.find(&digest(5)), None);
+        state.take_in(a.repository.path(), &host(), &manifest(0..3));
+        state.take_in(b.repository.path(), &host(), &manifest(3..5));
+        let found = |number| state.find("quay.io", &digest(number));
+        assert_eq!(found(1).as_ref(), Some(a.repository.path()));
+        assert_eq!(found(4).as_ref(), Some(b.repository.path()));
+        assert_eq!(found(5), None);
+        let of_another = state.find("liar.example", &digest(1));
+        assert_eq!(of_another, None, "another host never sent it");
     }
 
     #[test]
@@ -425,22 +475,24 @@ mod tests {
         let catalogue = Catalogue::default();
         for number in 0..MOST_WAITING + 10 {
             let image = key(&format!("p{number}"), "1");
-            catalogue.being_compared(&image, None);
-            catalogue.compared(&image, Some(digest(number)));
+            catalogue.being_compared(&image, &host(), None);
+            catalogue.compared(&image, &host(), Some(digest(number)));
         }
-        let mut known = catalogue.known();
-        assert_eq!(known.unread.len(), MOST_WAITING);
+        let mut state = catalogue.state();
+        assert_eq!(state.unread.len(), MOST_WAITING);
         let path = key("a", "1").repository;
         for number in 0..200 {
-            known.take_in(path.path(), &manifest(number * 1000..(number + 1) * 1000));
-            assert!(known.blobs.len() <= MOST_BLOBS);
+            let manifest = manifest(number * 1000..(number + 1) * 1000);
+            state.take_in(path.path(), &host(), &manifest);
+            assert!(state.blobs.len() <= MOST_BLOBS);
         }
-        assert!(known.find(&digest(199_999)).is_some(), "the last one stays");
-        let may = std::iter::repeat_with(|| known.spend()).take_while(|may| *may);
+        let last = state.find("quay.io", &digest(199_999));
+        assert!(last.is_some(), "the last one stays");
+        let may = std::iter::repeat_with(|| state.spend()).take_while(|may| *may);
         assert_eq!(may.take(2 * MOST_READ).count(), MOST_READ);
-        drop(known);
-        assert!(!catalogue.known().has_unread(), "none in this pass");
+        drop(state);
+        assert!(!catalogue.state().has_unread(), "none in this pass");
         catalogue.begin_pass();
-        assert!(catalogue.known().has_unread());
+        assert!(catalogue.state().has_unread());
     }
 }

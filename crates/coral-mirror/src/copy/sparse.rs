@@ -120,43 +120,45 @@ pub(super) async fn left_out(
     };
     let mut digests: HashSet<Digest> = out.iter().map(|blob| blob.digest).collect();
     let questions = may_be_missing.into_iter().map(|blob| async move {
-        let whereabouts = whereabouts(request, blob).await?;
-        Ok::<_, CopyError>((blob.digest, whereabouts))
+        let source = layer_source(request, blob).await?;
+        Ok::<_, CopyError>((blob.digest, source))
     });
-    let found: Vec<(Digest, Whereabouts)> = stream::iter(questions.collect::<Vec<_>>())
+    let found: Vec<(Digest, LayerSource)> = stream::iter(questions.collect::<Vec<_>>())
         .buffer_unordered(at_once.max(1))
         .try_collect()
         .await?;
-    for (digest, whereabouts) in found {
-        match whereabouts {
-            Whereabouts::Source => continue,
-            Whereabouts::Destination => {}
-            Whereabouts::Elsewhere => layers = layers.max(Layers::NotAtSource),
+    for (digest, source) in found {
+        match source {
+            LayerSource::Source => continue,
+            LayerSource::Destination => {}
+            LayerSource::Urls => layers = layers.max(Layers::NotAtSource),
         }
         digests.insert(digest);
     }
     Ok((digests, layers))
 }
 
-enum Whereabouts {
+/// Which side of a copy has a foreign layer.
+enum LayerSource {
     Source,
-    /// Only there.
+    /// The destination, and not the source.
     Destination,
-    Elsewhere,
+    /// Neither: it is only at the URLs that its manifest names.
+    Urls,
 }
 
-async fn whereabouts(request: &CopyRequest, blob: &Descriptor) -> Result<Whereabouts, CopyError> {
+async fn layer_source(request: &CopyRequest, blob: &Descriptor) -> Result<LayerSource, CopyError> {
     let source = &request.source;
     let size = source.ask(|| source.endpoint.blob_size(&blob.digest)).await;
     if size.map_err(|e| CopyError::at(Side::Source, e))?.is_some() {
-        return Ok(Whereabouts::Source);
+        return Ok(LayerSource::Source);
     }
     let is_broken = request.options.broken.contains(&blob.digest);
     let there = request.destination.endpoint.blob_size(&blob.digest).await;
     let there = there.map_err(|e| CopyError::at(Side::Destination, e))?;
     Ok(match there {
-        Some(size) if size == blob.size && !is_broken => Whereabouts::Destination,
-        _ => Whereabouts::Elsewhere,
+        Some(size) if size == blob.size && !is_broken => LayerSource::Destination,
+        _ => LayerSource::Urls,
     })
 }
 

@@ -106,7 +106,10 @@ impl<Q: Queue> Driver<Q> {
         compared: Result<Difference, CompareError>,
     ) {
         let there = compared.as_ref().ok().and_then(Difference::there);
-        self.mirror.access.catalogue.compared(key, there);
+        if let Some(wanted) = self.ledger.wanted(key) {
+            let source = wanted.source.repository().host();
+            self.mirror.access.catalogue.compared(key, source, there);
+        }
         match compared {
             Ok(Difference::None { digest, sparse }) => {
                 self.ledger.not_drifted(key);

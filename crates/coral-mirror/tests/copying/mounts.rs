@@ -3,14 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use coral_api::documents::{self, Object};
 use coral_image::{Digest, Host};
-use coral_mirror::{Mirror, Until};
-use coral_testkit::{Built, FaultRegistry, ImageBuilder, IndexBuilder, Recorded};
+use coral_mirror::{Engine, EngineLimits, InProcess, Limits, Mirror, Until};
+use coral_testkit::{
+    Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder, Match, Recorded, Times,
+};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::upkeep::engine;
 use super::{Deaf, Pair, own_registry};
+
+/// Longest time that a test waits for what has to happen.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// An image of a base that others have too, and a layer of its own.
 fn above(base: &[u8], seed: u64) -> Built {
@@ -194,4 +202,162 @@ async fn a_registry_that_tells_of_its_blobs_is_asked_for_no_manifest() {
         .filter(|r| reads_manifest(r))
         .count();
     assert_eq!(read, 0);
+}
+
+/// Requests of this method whose path has this part wait at a gate.
+fn held(method: &str, path: &str, gate: &str) -> Fault {
+    Fault {
+        on: Match {
+            method: Some(method.to_owned()),
+            path: Some(path.to_owned()),
+        },
+        times: Times::Always,
+        effect: Effect::Hold {
+            gate: gate.to_owned(),
+        },
+    }
+}
+
+fn sends_blob(request: &Recorded) -> bool {
+    request.method == "PUT" && request.path.contains("/blobs/uploads/")
+}
+
+#[tokio::test]
+async fn a_copy_that_waits_for_manifests_holds_up_no_transfer_of_another_mirror() {
+    let (pair, other) = (Pair::start().await, Pair::start().await);
+    let base = vec![7; 60_000];
+    pair.source.load("team/old", &above(&base, 1));
+    pair.source.load("team/new", &above(&base, 2));
+    other.source.load("team/app", &above(&base, 3));
+    pair.pass(&["team/old"]).await;
+    pair.destination.clear_requests();
+    pair.destination
+        .fault(held("GET", "/manifests/", "manifests"));
+    let one_transfer = EngineLimits {
+        copy: Limits {
+            transfers: 1,
+            ..Limits::default()
+        },
+        ..EngineLimits::default()
+    };
+    let engine = Engine::start(InProcess::default(), one_transfer, Arc::new(Deaf));
+    let run = |mirror| engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
+    let waits = run(pair.described("default/waits", &["team/old", "team/new"]));
+    let goes_on = async {
+        let asks = |requests: &[Recorded]| requests.iter().any(reads_manifest);
+        pair.destination.wait_for(asks).await;
+        let ended = run(other.described("default/other", &["team/app"])).await;
+        assert_eq!((ended.summary.mirrored, ended.summary.errors), (1, 0));
+        assert_eq!(pair.destination.count(sends_blob), 0, "it waits still");
+        pair.destination.release("manifests");
+    };
+    let both = async { tokio::join!(waits, goes_on) };
+    let (ended, ()) = timeout(LONGEST, both).await.unwrap();
+    assert_eq!((ended.summary.mirrored, ended.summary.errors), (2, 0));
+}
+
+/// What the destination has of a repository is known only when its tags are.
+#[tokio::test]
+async fn copies_wait_until_the_first_lists_of_tags_are_read() {
+    let pair = Pair::start().await;
+    let base = vec![7; 60_000];
+    let (old, new) = (above(&base, 1), above(&base, 2));
+    pair.source.load("team/old", &old);
+    pair.source.load("team/new", &new);
+    pair.pass(&["team/old"]).await;
+    pair.source.clear_requests();
+    pair.destination.clear_requests();
+    pair.source.fault(held("GET", "/tags/list", "tags"));
+    let mirror = pair.mirror_with(
+        "",
+        &[
+            ("team/new", "tags: ['1']"),
+            ("team/old", "select: {all: true}"),
+        ],
+    );
+    let engine = engine(Arc::new(Deaf));
+    let pass = engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
+    let listing_ends = async {
+        let begins = |requests: &[Recorded]| requests.iter().any(|r| r.method == "POST");
+        pair.destination.wait_for(begins).await;
+        pair.source.release("tags");
+    };
+    let both = async { tokio::join!(pass, listing_ends) };
+    let (ended, ()) = timeout(LONGEST, both).await.unwrap();
+    assert_eq!((ended.summary.mirrored, ended.summary.errors), (2, 0));
+    let missing: BTreeSet<Digest> = blobs(&new).difference(&blobs(&old)).copied().collect();
+    assert_eq!(read(&pair.source), missing);
+}
+
+/// A source that says of every blob that it has it, and sends none.
+fn lies(source: &FaultRegistry, blob: &Digest, size: usize) {
+    source.fault(Fault {
+        on: Match {
+            method: Some("HEAD".to_owned()),
+            path: Some(format!("/blobs/{blob}")),
+        },
+        times: Times::Always,
+        effect: Effect::Status {
+            status: 200,
+            headers: vec![("content-length".to_owned(), size.to_string())],
+            body: String::new(),
+        },
+    });
+}
+
+/// A mirror of these images, each with its host.
+fn mirror_of_hosts(pair: &Pair, images: &[(&FaultRegistry, &str)]) -> Mirror {
+    let entries = images.iter().map(|(source, path)| {
+        let host = source.host();
+        format!("    - {{name: {host}/{path}, tags: ['1']}}\n")
+    });
+    let yaml = format!(
+        "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata: {{name: m}}\nspec:\n  registry: \
+         {{name: local}}\n  retry: {{limit: 1}}\n  repositories:\n{}",
+        entries.collect::<String>()
+    );
+    let documents = documents::read("m.yaml", &yaml).unwrap();
+    let Object::RegistryMirror(mirror) = &documents[0].object else {
+        panic!("a mirror")
+    };
+    Mirror {
+        settings: mirror.settings().unwrap(),
+        ..pair.described("default/m", &["a/b"])
+    }
+}
+
+/// Images that arrived and that failed.
+async fn pass_of(engine: &Engine, mirror: Mirror) -> (usize, usize) {
+    let stop = CancellationToken::new();
+    let ended = engine.run(mirror, Until::OnePass, stop, |_| {}).await;
+    (ended.summary.mirrored, ended.summary.errors)
+}
+
+/// By the process that brought the blob and by a later one: the blob came from another host, and
+/// the liar never sent a byte of it.
+#[tokio::test]
+async fn a_host_that_only_says_that_it_has_a_blob_gets_none_of_another_host() {
+    let pair = Pair::start().await;
+    let liar = FaultRegistry::start().await;
+    let client = super::client(&[&pair.source.host(), &pair.destination.host(), &liar.host()]);
+    let secret = vec![9; 50_000];
+    let digest = Digest::sha256(&secret);
+    pair.source.load("team/secret", &above(&secret, 1));
+    liar.load("team/thief", &above(&secret, 2));
+    liar.lose_blob("team/thief", &digest);
+    lies(&liar, &digest, secret.len());
+    let place = format!("{}/team/thief", liar.host().replace(':', "_"));
+    let (same, later) = (engine(Arc::new(Deaf)), engine(Arc::new(Deaf)));
+    let mirror = |images: &[(&FaultRegistry, &str)]| {
+        let mut mirror = mirror_of_hosts(&pair, images);
+        mirror.access.client = client.clone();
+        mirror.access.destination_client = client.clone();
+        mirror
+    };
+    let (honest, thief) = ((&pair.source, "team/secret"), (&liar, "team/thief"));
+    assert_eq!(pass_of(&same, mirror(&[honest])).await, (1, 0));
+    for engine in [&same, &later] {
+        assert_eq!(pass_of(engine, mirror(&[honest, thief])).await, (1, 1));
+        assert_eq!(pair.destination.blob(&place, &digest), None);
+    }
 }

@@ -114,9 +114,9 @@ impl Ledger {
     }
 
     /// The images that the destination has, as far as is known, and at which digests.
-    pub(in crate::sync) fn held_images(&self) -> impl Iterator<Item = (&Key, Digest)> {
-        let keys = self.images.keys();
-        keys.filter_map(|key| Some((key, self.held(key)?)))
+    pub(in crate::sync) fn held_images(&self) -> impl Iterator<Item = (&Wanted, Digest)> {
+        let images = self.images.iter();
+        images.filter_map(|(key, image)| Some((&image.wanted, self.held(key)?)))
     }
 
     /// The mirror keeps an image whose tag is another one at its source. Gives the image if that

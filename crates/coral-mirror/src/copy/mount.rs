@@ -1,0 +1,94 @@
+//! How a blob comes to the destination without its bytes being sent: what is asked for before they
+//! are.
+
+use coral_distribution::{BlobPush, Upload};
+use coral_image::{Descriptor, RepositoryPath};
+
+use super::catalogue::{Before, FirstPush, MountHints};
+use super::error::Side;
+use super::{CopyError, CopyRequest};
+
+/// What is known before a blob is pushed.
+pub(super) enum MountFrom {
+    /// It is sent, whatever the destination believes that it has.
+    Nowhere,
+    /// The source has it, and so has this repository of the destination.
+    At(RepositoryPath),
+    /// Nothing. This is the repository that it is pushed to.
+    Unknown(RepositoryPath),
+}
+
+/// Looks for a blob of which nothing is known where other images of the mirror have it, unless the
+/// registry says by itself where it has a blob. The first push finds out whether it does.
+pub(super) async fn look<'r>(
+    request: &'r CopyRequest,
+    blob: &Descriptor,
+    mount_from: MountFrom,
+) -> (MountFrom, Option<FirstPush<'r>>) {
+    let (MountFrom::Unknown(_), Some(candidates)) = (&mount_from, &request.destination.candidates)
+    else {
+        return (mount_from, None);
+    };
+    match candidates.before_push().await {
+        Before::Nothing => (mount_from, None),
+        Before::Look => {
+            let other = find(request, blob).await;
+            (other.map_or(mount_from, MountFrom::At), None)
+        }
+        Before::Push(first) => (mount_from, Some(first)),
+    }
+}
+
+impl FirstPush<'_> {
+    /// Takes in what the registry answered, and says whether it gives no hints.
+    pub(super) fn gets_no_hints(self, upload: &Upload) -> bool {
+        let gives_hints = upload.tells_of_mounts();
+        self.answered(if gives_hints {
+            MountHints::Given
+        } else {
+            MountHints::Absent
+        });
+        !gives_hints
+    }
+}
+
+/// A repository of the destination that has the blob, if the source has it too.
+pub(super) async fn find(request: &CopyRequest, blob: &Descriptor) -> Option<RepositoryPath> {
+    let candidates = request.destination.candidates.as_ref()?;
+    let source = &request.source.registry;
+    let other = candidates.find(source, &blob.digest).await?;
+    let is_own = request.destination.path.as_ref() == Some(&other);
+    (!is_own && source_has(request, blob).await).then_some(other)
+}
+
+/// Asks the destination for the blob, in the cheapest way that there is.
+pub(super) async fn begin(
+    request: &CopyRequest,
+    blob: &Descriptor,
+    mount_from: &MountFrom,
+) -> Result<BlobPush, CopyError> {
+    let mount_from = match mount_from {
+        MountFrom::Nowhere => None,
+        // Asking to mount a blob from its own repository finds it without a request more.
+        MountFrom::At(path) | MountFrom::Unknown(path) => Some(path),
+    };
+    let failed = |e| CopyError::at(Side::Destination, e);
+    let endpoint = &request.destination.endpoint;
+    let begun = endpoint.begin_blob(&blob.digest, mount_from).await;
+    match begun.map_err(failed)? {
+        BlobPush::Upload(upload)
+            if mount_from.is_some() && upload.is_elsewhere() && source_has(request, blob).await =>
+        {
+            upload.mount().await.map_err(failed)
+        }
+        begun => Ok(begun),
+    }
+}
+
+/// Whether the source has this blob, in this size, itself. One that cannot be asked is taken to
+/// have nothing: what it sends is verified.
+pub(super) async fn source_has(request: &CopyRequest, blob: &Descriptor) -> bool {
+    let source = &request.source;
+    let size = source.ask(|| source.endpoint.blob_size(&blob.digest)).await;
+    matches!(size, Ok(Some(size)) if size == blob.size)
+}
