@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{
-    FileStore, PutManifestError, Source, Store as _, StoreError, TakeError, Transferred, Transfer,
+    FileStore, PutManifestError, Source, Store as _, StoreError, TakeError, Transfer, Transferred,
 };
 use folder::{Contents, Folder};
 
