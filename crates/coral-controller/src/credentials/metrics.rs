@@ -1,15 +1,24 @@
-//! How often credentials were asked for, and what came of it.
+//! What the steps of builds asked for, and what came of it.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-/// What was answered.
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum StepRequest {
+    /// A credential.
+    Credential,
+    /// That a result is taken.
+    Result,
+}
+
+/// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(super) enum Answered {
-    /// A credential.
-    Granted,
+    /// The credential was given, or the result taken.
+    Accepted,
     /// The request is malformed.
     Malformed,
     /// The token is none of this cluster, or for another audience.
@@ -20,13 +29,14 @@ pub(super) enum Answered {
     Early,
     /// Too many requests.
     Limited,
-    /// The API server gave no answer, or the key is not there.
+    /// The API server gave no answer, the key is not there, or this controller does not lead.
     Failed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    result: Answered,
+    request: StepRequest,
+    outcome: Answered,
 }
 
 /// Cheap to clone; all clones share one state.
@@ -39,13 +49,14 @@ impl CredentialMetrics {
     /// Has `/metrics` show them.
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
-            "coral_controller_credentials",
-            "Requests for a credential of a Registry, by what was answered",
+            "coral_controller_build_requests",
+            "Requests of the steps of builds, by what was asked for and what came of it",
             self.answers.clone(),
         );
     }
 
-    pub(super) fn answered(&self, result: Answered) {
-        self.answers.get_or_create(&Labels { result }).inc();
+    pub(super) fn answered(&self, request: StepRequest, outcome: Answered) {
+        let labels = Labels { request, outcome };
+        self.answers.get_or_create(&labels).inc();
     }
 }

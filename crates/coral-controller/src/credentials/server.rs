@@ -24,7 +24,7 @@ use super::decide::{Denied, Granted, LIFE, decide};
 use super::identity::Identity;
 use super::limits::Limits;
 use super::material::Material;
-use super::metrics::{Answered, CredentialMetrics};
+use super::metrics::{Answered, CredentialMetrics, StepRequest};
 use super::observe::{Observer, Problem};
 use crate::results::Results;
 
@@ -38,8 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What is said of a body of another form.
 const CREDENTIAL_FORM: &str = "expected the JSON {\"step\": \"fetch\"} or {\"step\": \"push\"}";
 const RESULT_FORM: &str = "expected the report of the step push as JSON";
-/// The client of a request that came without the extension.
-const UNKNOWN_PEER: Peer = Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+/// The client of a request that came without its address.
+const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What every request has.
 pub(super) struct Endpoint {
@@ -75,7 +75,7 @@ pub(super) fn router(endpoint: Endpoint) -> Router {
         .with_state(Arc::new(endpoint))
 }
 
-/// Why a request gets no credential.
+/// Why a request is not accepted.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
@@ -90,23 +90,15 @@ enum Failure {
     Unavailable(&'static str),
 }
 
+/// Gives a credential.
 async fn exchange(
     State(endpoint): State<Arc<Endpoint>>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let peer = peer.map_or(UNKNOWN_PEER, |Extension(peer)| peer);
-    match in_time(Box::pin(endpoint.answer(peer, &headers, body))).await {
-        Ok(body) => {
-            endpoint.metrics.answered(Answered::Granted);
-            Json(body).into_response()
-        }
-        Err(failure) => {
-            endpoint.metrics.answered(failure.kind());
-            failure.into_response()
-        }
-    }
+    let answering = endpoint.answer(address(peer), &headers, body);
+    endpoint.respond(StepRequest::Credential, answering).await
 }
 
 /// Takes the result of a push: only from a pod that could get the credential of that step now.
@@ -116,34 +108,55 @@ async fn take_in(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let peer = peer.map_or(UNKNOWN_PEER, |Extension(peer)| peer);
-    match in_time(Box::pin(endpoint.take_in(peer, &headers, body))).await {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(failure) => failure.into_response(),
-    }
+    let taking = endpoint.take_in(address(peer), &headers, body);
+    endpoint.respond(StepRequest::Result, taking).await
 }
 
-async fn in_time<T>(answering: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let answer = tokio::time::timeout(PATIENCE, answering).await;
-    answer.unwrap_or(Err(Failure::Unavailable("the API server takes too long")))
+fn address(peer: Option<Extension<Peer>>) -> IpAddr {
+    peer.map_or(UNKNOWN_ADDRESS, |Extension(peer)| peer.0)
 }
 
 impl Endpoint {
+    /// The response to a request, in bounded time and counted.
+    async fn respond<T: IntoResponse>(
+        &self,
+        asked: StepRequest,
+        answering: impl Future<Output = Result<T, Failure>>,
+    ) -> Response {
+        let answer = tokio::time::timeout(PATIENCE, Box::pin(answering)).await;
+        let late = Err(Failure::Unavailable("the API server takes too long"));
+        match answer.unwrap_or(late) {
+            Ok(answer) => {
+                self.metrics.answered(asked, Answered::Accepted);
+                answer.into_response()
+            }
+            Err(failure) => {
+                self.metrics.answered(asked, failure.outcome());
+                failure.into_response()
+            }
+        }
+    }
+
     async fn answer(
         &self,
-        peer: Peer,
+        client: IpAddr,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<CredentialAnswer, Failure> {
-        self.admit(peer)?;
+    ) -> Result<Json<CredentialAnswer>, Failure> {
+        self.admit(client)?;
         let token = bearer(headers)?;
         let request: CredentialRequest = request(body, CREDENTIAL_FORM).await?;
         let (granted, identity) = self.grant(token, request.step).await?;
-        self.sign(&granted, &pod(&identity))
+        self.sign(&granted, &pod(&identity)).map(Json)
     }
 
-    async fn take_in(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<(), Failure> {
-        self.admit(peer)?;
+    async fn take_in(
+        &self,
+        client: IpAddr,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<StatusCode, Failure> {
+        self.admit(client)?;
         if !self.results.leads() {
             return Err(Failure::Unavailable("this controller does not lead"));
         }
@@ -154,12 +167,12 @@ impl Endpoint {
         tracing::info!(%subject, pod, "result of a build taken");
         self.results
             .take_in(&identity.uid, report, Timestamp::now());
-        Ok(())
+        Ok(StatusCode::NO_CONTENT)
     }
 
     /// Whether the client may ask now.
-    fn admit(&self, peer: Peer) -> Result<(), Failure> {
-        let wait = self.limits.wait(peer.0, Instant::now());
+    fn admit(&self, client: IpAddr) -> Result<(), Failure> {
+        let wait = self.limits.wait(client, Instant::now());
         wait.map_or(Ok(()), |wait| Err(Failure::Limited(wait)))
     }
 
@@ -262,7 +275,7 @@ fn unanswered(problem: Problem) -> Failure {
 }
 
 impl Failure {
-    fn kind(&self) -> Answered {
+    fn outcome(&self) -> Answered {
         match self {
             Self::Malformed(_) | Self::TooLarge => Answered::Malformed,
             Self::Denied(Denied::Unauthenticated) => Answered::Unauthenticated,

@@ -309,3 +309,52 @@ async fn a_result_is_refused_as_a_credential_is_and_where_none_is_read() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     assert!(body.to_string().contains("does not lead"), "{body}");
 }
+
+/// What was counted, as `/metrics` shows it.
+fn counted(metrics: &CredentialMetrics) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn every_request_is_counted_by_what_was_asked_for_and_what_came_of_it() {
+    let (client, server) = pair();
+    server.serve(pushing);
+    let (metrics, results) = (CredentialMetrics::default(), Results::default());
+    let key = SigningKey::from_pem(SigningKey::generate_pem().unwrap().as_bytes()).unwrap();
+    let material = Material::default();
+    material.set(key);
+    let endpoint = Endpoint::new(client, material, metrics.clone(), results.clone());
+    let router = router(endpoint);
+    let (good, bad) = (Some("Bearer good"), Some("Bearer bad"));
+    send(&router, RESULTS_PATH, good, REPORT).await;
+    results.lead(&Changes::default());
+    for (path, header, body) in [
+        (CREDENTIALS_PATH, good, PUSH),
+        (CREDENTIALS_PATH, good, r#"{"step": "fetch"}"#),
+        (CREDENTIALS_PATH, bad, PUSH),
+        (RESULTS_PATH, good, REPORT),
+        (RESULTS_PATH, good, PUSH),
+        (RESULTS_PATH, bad, REPORT),
+        (RESULTS_PATH, None, REPORT),
+    ] {
+        send(&router, path, header, body).await;
+    }
+    let text = counted(&metrics);
+    for (request, outcome, times) in [
+        ("Credential", "Accepted", 1),
+        ("Credential", "Refused", 1),
+        ("Credential", "Unauthenticated", 1),
+        ("Result", "Failed", 1),
+        ("Result", "Accepted", 1),
+        ("Result", "Malformed", 1),
+        ("Result", "Unauthenticated", 2),
+    ] {
+        let labels = format!("request=\"{request}\",outcome=\"{outcome}\"");
+        let line = format!("coral_controller_build_requests_total{{{labels}}} {times}");
+        assert!(text.contains(&line), "{line}\n{text}");
+    }
+}
