@@ -271,6 +271,26 @@ mod tests {
     }
 
     #[test]
+    fn a_server_with_host_keys_of_rsa_alone_is_told_from_one_that_is_away() {
+        let address = SshAddress {
+            user: "git".to_owned(),
+            host: "git.example".to_owned(),
+            port: 22,
+            path: "/shop".to_owned(),
+        };
+        let error = russh::Error::NoCommonAlgo {
+            kind: AlgorithmKind::Key,
+            ours: vec!["ssh-ed25519".to_owned()],
+            theirs: vec!["rsa-sha2-512".to_owned(), "rsa-sha2-256".to_owned()],
+        };
+        let error = failed(&address, &error);
+        assert!(!error.may_pass());
+        let said = error.to_string();
+        assert!(said.contains("rsa-sha2-512, rsa-sha2-256"), "{said}");
+        assert!(said.contains("only ed25519 and ecdsa"), "{said}");
+    }
+
+    #[test]
     fn a_path_is_one_word_of_the_command() {
         assert_eq!(quoted("/a b"), "'/a b'");
         assert_eq!(quoted("/a'; id; '"), r"'/a'\''; id; '\'''");
