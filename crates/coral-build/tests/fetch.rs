@@ -9,7 +9,7 @@ use coral_image::Host;
 use coral_testkit::{FaultRegistry, ImageBuilder};
 use serde_json::json;
 
-use pod::{NoCredential, Password, TestPod, basic, chain};
+use pod::{NoCredential, Password, Replaced, TestPod, basic, chain};
 
 /// A tar with one file.
 fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
@@ -83,6 +83,11 @@ async fn an_image_inside_is_read_with_the_controllers_credential() {
     assert_eq!(pod.read("coral-build/source/two"), "22");
     let record = pod.read("coral-build/record/fetch.json");
     assert!(record.contains(&image.digest().to_string()), "{record}");
+    // The controller signs with a key of which the registry hears a moment later.
+    let pod = TestPod::at(&registry.host(), &source, &["team-a/shop:1"]);
+    let replaced = Replaced::after(&Host::parse(&registry.host()).unwrap(), 1);
+    assert_eq!(fetched(&pod, &replaced, b"").await, Ok(3));
+    assert_eq!(replaced.asked(), 2);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuil
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use pod::{NoCredential, Password, TestPod, basic, chain};
+use pod::{NoCredential, Password, Replaced, TestPod, basic, chain};
 
 const STREAM: &str = "stream";
 
@@ -363,6 +363,47 @@ async fn a_credential_that_ends_soon_is_renewed() {
     let credentials = ShortLived(password(&registry).0, AtomicUsize::new(0));
     pushed(&pod, &credentials).await.unwrap();
     assert!(credentials.1.load(Ordering::Relaxed) > 1);
+}
+
+#[tokio::test]
+async fn a_credential_of_a_key_that_the_registry_does_not_know_yet_is_replaced() {
+    let registry = inside().await;
+    let host = Host::parse(&registry.host()).unwrap();
+    let built = ImageBuilder::new(1).layer_of(50).build();
+    let tags = ["team-a/shop:3"];
+    let pod = TestPod::with_output(&source(), &output(&registry, &tags, &json!([])));
+    write_layout(&pod, "coral-build/output", &built);
+    let replaced = Replaced::after(&host, 2);
+    let report = pushed(&pod, &replaced).await.unwrap();
+    assert_eq!(report.outputs[0].message, None);
+    assert_eq!(registry.difference("team-a/shop", &built), None);
+    assert_eq!(replaced.asked(), 3);
+    // As often as anything else that may pass, and no more.
+    let never = Replaced::after(&host, usize::MAX);
+    let failed = pushed(&pod, &never).await.unwrap_err();
+    assert!(failed.contains("401"), "{failed}");
+    assert_eq!(never.asked(), 4);
+}
+
+#[tokio::test]
+async fn the_key_is_replaced_between_the_image_and_its_tag() {
+    let registry = inside().await;
+    let host = Host::parse(&registry.host()).unwrap();
+    let refused = Effect::Status {
+        status: 401,
+        headers: Vec::new(),
+        body: String::new(),
+    };
+    let refused = Fault::new(refused).method("PUT");
+    registry.fault(refused.path("manifests/3").first(1));
+    let built = ImageBuilder::new(1).layer_of(50).build();
+    let tags = ["team-a/shop:3"];
+    let pod = TestPod::with_output(&source(), &output(&registry, &tags, &json!([])));
+    write_layout(&pod, "coral-build/output", &built);
+    let credentials = Replaced::after(&host, 0);
+    pushed(&pod, &credentials).await.unwrap();
+    assert_eq!(registry.tags("team-a/shop").get("3"), Some(&built.digest()));
+    assert_eq!(credentials.asked(), 2);
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use coral_distribution::{BlobSource, RepositoryClient};
+use coral_distribution::{BlobSource, Category, RepositoryClient};
 use coral_image::{Descriptor, Digest, Host, ImageRef, Manifest, ManifestKind, Platform, Version};
 use futures::TryStreamExt as _;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -19,6 +20,9 @@ use crate::pod::Pod;
 const TITLE: &str = "org.opencontainers.image.title";
 /// The annotation of a layer that is a packed folder, as ORAS writes it.
 const PACKED: &str = "io.deis.oras.content.unpack";
+
+/// Pauses in seconds before the internal registry, which did not take a credential, is asked with another one.
+const UNAUTHORIZED_PAUSES: [u64; 6] = [1, 2, 4, 8, 15, 30];
 
 /// How a layer becomes files.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,9 +43,8 @@ pub(super) async fn fetch(
     mut to: Destination,
 ) -> Result<(Digest, Destination), FetchError> {
     let reference = ImageRef::parse(&source.reference)?;
-    let repository = repository(pod, credentials, &reference, &Host::parse(registry)?).await?;
-    let manifest = repository.manifest(&reference.version()).await;
-    let root = manifest.map_err(FetchError::Image)?;
+    let registry = Host::parse(registry)?;
+    let (repository, root) = open(pod, credentials, &reference, &registry).await?;
     let image = match for_this_platform(&root)? {
         Some(digest) => {
             let child = repository.manifest(&Version::Digest(digest)).await;
@@ -57,6 +60,32 @@ pub(super) async fn fetch(
         to = fetch_layer(&repository, layer, to).await?;
     }
     Ok((root.digest(), to))
+}
+
+/// The repository, and the manifest of the source in it. The internal registry may hear of the key that
+/// the controller signs credentials with a moment after the controller: it is asked again with another
+/// credential.
+async fn open(
+    pod: &Pod,
+    credentials: &dyn CredentialSource,
+    reference: &ImageRef,
+    registry: &Host,
+) -> Result<(RepositoryClient, Manifest), FetchError> {
+    let is_internal = reference.repository().host() == registry;
+    let mut pauses = UNAUTHORIZED_PAUSES.into_iter().filter(|_| is_internal);
+    loop {
+        let repository = repository(pod, credentials, reference, registry).await?;
+        let error = match repository.manifest(&reference.version()).await {
+            Ok(root) => return Ok((repository, root)),
+            Err(error) => error,
+        };
+        let is_unauthorized = error.category() == Category::Unauthorized;
+        let Some(pause) = pauses.next().filter(|_| is_unauthorized) else {
+            return Err(FetchError::Image(error));
+        };
+        tracing::warn!(%error, "the internal registry is asked again with another credential");
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+    }
 }
 
 async fn repository(

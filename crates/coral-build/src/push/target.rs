@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coral_distribution::{Client, Credentials, Disposition, Error, RepositoryClient};
+use coral_distribution::{Category, Client, Credentials, Disposition, Error, RepositoryClient};
 use coral_image::{Repository, Version};
 use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, RetryPolicy, Site, chain,
@@ -65,6 +65,13 @@ impl<'a> Login<'a> {
     /// What the controller said last of the build container.
     pub(super) fn container(&self) -> &BuildContainer {
         &self.container
+    }
+
+    /// The registry does not take the credential. Whether another one may be taken: the controller may
+    /// sign with another key since, and the registry hear of that key a moment later.
+    fn is_refused(&mut self) -> bool {
+        self.expires = Some(Timestamp::MIN);
+        self.source.is_some()
     }
 
     /// Asks for a credential again if this one ends soon. The old one is used on if that fails: the
@@ -140,7 +147,8 @@ impl<'a, 'g> Target<'a, 'g> {
                 Ok(done) => return Ok(sent(&done, moved.load(Ordering::Relaxed))),
                 Err(error) => error,
             };
-            let hope = hope_of_copy(error.cause());
+            let is_unauthorized = error.category() == Category::Unauthorized.as_str();
+            let hope = self.hope(hope_of_copy(error.cause()), is_unauthorized);
             if !self.waits(attempt, hope, &chain(&error)).await {
                 return Err(self.copy_error(error));
             }
@@ -206,7 +214,8 @@ impl<'a, 'g> Target<'a, 'g> {
             let Err(source) = work(&repository).await else {
                 return Ok(());
             };
-            let hope = hope_of_request(source.disposition());
+            let is_unauthorized = source.category() == Category::Unauthorized;
+            let hope = self.hope(hope_of_request(source.disposition()), is_unauthorized);
             if !self.waits(attempt, hope, &chain(&source)).await {
                 return Err(PushError::Write {
                     repository: self.repository().to_string(),
@@ -224,6 +233,12 @@ impl<'a, 'g> Target<'a, 'g> {
         self.login
             .client
             .repository(&self.wanted.repository, credentials)
+    }
+
+    /// How soon a failure may pass at the earliest, once more where another credential may help.
+    fn hope(&mut self, hope: Option<Duration>, is_unauthorized: bool) -> Option<Duration> {
+        let may_help = is_unauthorized && self.login.is_refused();
+        hope.or_else(|| may_help.then_some(Duration::ZERO))
     }
 
     /// Waits until a failure may have passed. Whether it is worth another try.

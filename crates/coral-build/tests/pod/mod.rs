@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coral_build::{CredentialError, CredentialFuture, CredentialSource, Pod, StepCredential};
 use coral_image::Host;
@@ -91,6 +92,39 @@ impl Password {
 impl CredentialSource for Password {
     fn credential(&self) -> CredentialFuture<'_> {
         Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+/// A controller whose first answers are signed with a key that the registry does not take.
+pub(crate) struct Replaced {
+    registry: Host,
+    first: usize,
+    asked: AtomicUsize,
+}
+
+impl Replaced {
+    /// So many answers are not taken; those that follow are the password `secret`.
+    pub(crate) fn after(registry: &Host, first: usize) -> Self {
+        Self {
+            registry: registry.clone(),
+            first,
+            asked: AtomicUsize::new(0),
+        }
+    }
+
+    /// How often it was asked.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl CredentialSource for Replaced {
+    fn credential(&self) -> CredentialFuture<'_> {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        let is_first = asked < self.first;
+        let password = if is_first { "unknown" } else { "secret" };
+        let credential = StepCredential::new(&self.registry, "token", password);
+        Box::pin(async { Ok(credential) })
     }
 }
 
