@@ -18,8 +18,11 @@ use crate::backoff::{Growth, jittered};
 use crate::changes::{Changes, Subscription, Topic};
 use crate::metrics::{Metrics, Outcome};
 
-/// Changes that come together are one pass.
-const DEBOUNCE: Duration = Duration::from_millis(50);
+/// A part that is at rest begins its pass this long after a change, so that changes that come together
+/// are seen together.
+const SETTLE: Duration = Duration::from_millis(5);
+/// Between the end of a pass and the next one, however much changes.
+const BETWEEN: Duration = Duration::from_millis(50);
 /// Waits after passes that fail.
 const GROWTH: Growth = Growth {
     first: Duration::from_millis(500),
@@ -130,11 +133,11 @@ impl Next {
             // Never at once: a part that asks for the past must not spin.
             Wake::At(time) => {
                 let wait = Duration::try_from(time.duration_since(now)).unwrap_or(Duration::ZERO);
-                Some(wait.max(DEBOUNCE))
+                Some(wait.max(BETWEEN))
             }
         };
         Self {
-            earliest: DEBOUNCE,
+            earliest: BETWEEN,
             latest,
         }
     }
@@ -151,7 +154,7 @@ impl Next {
         // A change wakes; the pass begins a moment later, so that changes that come together are
         // seen together.
         let elapsed = began.elapsed();
-        let rest = self.earliest.saturating_sub(elapsed).max(DEBOUNCE);
+        let rest = self.earliest.saturating_sub(elapsed).max(SETTLE);
         let until_latest = self
             .latest
             .map_or(rest, |latest| latest.saturating_sub(elapsed));
@@ -261,6 +264,20 @@ mod tests {
         assert_eq!(run.passes_after(Duration::from_secs(1)).await, 2);
         run.changes.notify(Topic::Secrets);
         assert_eq!(run.passes_after(Duration::from_hours(1)).await, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_at_rest_begins_at_once_and_a_busy_one_makes_few_passes() {
+        let run = Run::begin(vec![]);
+        assert_eq!(run.passes_after(Duration::from_secs(1)).await, 1);
+        run.changes.notify(Topic::Nodes);
+        assert_eq!(run.passes_after(Duration::from_millis(10)).await, 2);
+        for _ in 0..100 {
+            run.changes.notify(Topic::Nodes);
+            run.passes_after(Duration::from_millis(5)).await;
+        }
+        let passes = run.passes_after(Duration::from_secs(1)).await;
+        assert!((8..=13).contains(&passes), "{passes}");
     }
 
     #[tokio::test(start_paused = true)]
