@@ -20,7 +20,7 @@ pub mod kind {
     /// Whether a registry has room for what is pushed.
     pub const STORAGE_AVAILABLE: &str = "StorageAvailable";
     /// Whether a build waits for its turn, and since when.
-    pub const QUEUED: &str = "Queued";
+    pub const IN_QUEUE: &str = "InQueue";
     /// Whether every Ready node takes part in a lock's routes.
     pub const LOCK_COMPLETE: &str = "LockComplete";
 }

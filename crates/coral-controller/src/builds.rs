@@ -25,7 +25,7 @@ use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus};
 use coral_api::names::build::BEGUN;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
@@ -37,12 +37,12 @@ use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
 pub(crate) use decide::is_queued;
-use decide::{Action, Plan, decide, has_ended, is_settled, troubled};
+use decide::{Action, Observed, Plan, decide, has_ended, is_settled, troubled};
 pub(crate) use names::is_like_a_host;
 use namespaces::{BuildNamespaces, Workload};
 pub(crate) use observe::takes;
 pub(crate) use queue::Bounds;
-use queue::{Full, Places, Queue};
+use queue::{Full, Queue, RunSlots};
 
 /// Waits after one build's failures.
 const GROWTH: Growth = Growth {
@@ -92,28 +92,61 @@ impl BuildsPart {
         build: &Arc<ImageBuild>,
         turn: Turn<'_>,
     ) -> Result<Plan, ApiError> {
-        let seen = match self.observe(build, turn).await {
+        let mut seen = match self.observe(build, turn).await {
             Ok(seen) => seen,
             // No answer says nothing about the build.
             Err(error) if !error.is_forbidden() => return Err(error),
             Err(error) => return Err(self.refused(key, build, error, turn.now).await),
         };
-        let plan = decide(&seen);
+        let mut plan = decide(&seen);
+        match self.carry_out(key, build, &plan).await {
+            Ok(None) => self.publish(key, build, &plan.status).await?,
+            Ok(Some(job)) => self.begin(&mut seen, job, &mut plan).await?,
+            Err(error) if has_ended(build) => return Err(error),
+            Err(error) => return Err(self.refused(key, build, error, turn.now).await),
+        }
+        Ok(plan)
+    }
+
+    /// Looks at a Job as the API server has stored it and lets it run: a later pass would know no more.
+    async fn begin(&self, seen: &mut Observed, job: Job, plan: &mut Plan) -> Result<(), ApiError> {
+        let (build, now) = (seen.build.clone(), seen.now);
+        let key = ObjectKey::from_object(build.as_ref());
+        self.note_made(seen, job);
+        let next = decide(seen);
+        // Before the steps can ask for anything, the status names their Job.
+        self.publish(&key, &build, &next.status).await?;
+        let begun = self.carry_out(&key, &build, &next).await;
+        plan.actions.extend(next.actions);
+        (plan.status, plan.next) = (next.status, next.next);
+        if let Err(error) = begun {
+            tracing::debug!(build = %key, %error, "the Job waits; it is let run in the next pass");
+            plan.next = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Applies what was decided; the Job that was made for it.
+    async fn carry_out(
+        &self,
+        key: &ObjectKey,
+        build: &ImageBuild,
+        plan: &Plan,
+    ) -> Result<Option<Job>, ApiError> {
         let has_come_to_an_end = plan.status.phase.is_some_and(BuildPhase::is_final);
+        let mut made = None;
         for action in &plan.actions {
             match self.apply(build, action).await {
-                Ok(()) => {}
+                Ok(job) => made = made.or(job),
                 // A history that cannot be cleaned does not change what the run came to. The next
                 // run that ends cleans it.
                 Err(error) if has_come_to_an_end && matches!(action, Action::Delete(..)) => {
                     tracing::warn!(build = %key, %error, "an old Job of a build stays");
                 }
-                Err(error) if has_ended(build) => return Err(error),
-                Err(error) => return Err(self.refused(key, build, error, turn.now).await),
+                Err(error) => return Err(error),
             }
         }
-        self.publish(key, build, &plan.status).await?;
-        Ok(plan)
+        Ok(made)
     }
 
     /// Has the status say what could not be done.
@@ -135,29 +168,35 @@ impl BuildsPart {
         published.err().unwrap_or(error)
     }
 
-    async fn apply(&self, build: &ImageBuild, action: &Action) -> Result<(), ApiError> {
+    /// Applies one action; the Job that it made.
+    async fn apply(&self, build: &ImageBuild, action: &Action) -> Result<Option<Job>, ApiError> {
         match action {
-            Action::Create(job) => self.create(job).await,
+            Action::Create(job) => return self.create(job).await,
             Action::Start { job, config_map } => {
                 self.writer.apply::<ConfigMap>(job, config_map).await?;
                 let begun = json!({"annotations": {BEGUN: "true"}});
                 let patch = json!({"metadata": begun, "spec": {"suspend": false}});
-                self.change(job, &patch).await
+                self.change(job, &patch).await?;
             }
-            Action::Suspend(job) => self.change(job, &json!({"spec": {"suspend": true}})).await,
-            Action::Delete(job, uid) => self.writer.delete::<Job>(job, Some(uid)).await,
-            Action::Publish(paths) => self.make_public(build, paths).await,
+            Action::Suspend(job) => {
+                let patch = json!({"spec": {"suspend": true}});
+                self.change(job, &patch).await?;
+            }
+            Action::Delete(job, uid) => self.writer.delete::<Job>(job, Some(uid)).await?,
+            Action::Publish(paths) => self.make_public(build, paths).await?,
         }
+        Ok(None)
     }
 
-    async fn create(&self, job: &Job) -> Result<(), ApiError> {
+    /// Makes a Job; it as the API server has stored it.
+    async fn create(&self, job: &Job) -> Result<Option<Job>, ApiError> {
         match self.writer.create(job).await {
-            Ok(_) => {
+            Ok(stored) => {
                 tracing::info!(job = %ObjectKey::from_object(job), "run of a build made");
-                Ok(())
+                Ok(Some(stored))
             }
             // The next pass sees whose it is.
-            Err(error) if error.is_already_exists() => Ok(()),
+            Err(error) if error.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -226,12 +265,12 @@ impl BuildsPart {
         key: &ObjectKey,
         build: &Arc<ImageBuild>,
         workload: Option<&Workload>,
-        places: &mut Places,
+        slots: &mut RunSlots,
         now: Timestamp,
     ) -> Option<Timestamp> {
         let generation = build.metadata.generation;
         let is_changed = self.failed.get(key).is_some_and(|it| *it != generation);
-        let full = places.full(key);
+        let full = slots.full(key);
         let turn = Turn {
             workload,
             full,
@@ -240,7 +279,7 @@ impl BuildsPart {
         if !is_changed && !self.backoff.may_try(key, now) {
             // It is before those that are looked at next all the same.
             if let Some(full) = full.filter(|_| is_queued(build.status.as_ref())) {
-                places.waits(key, full);
+                slots.waits(key, full);
             }
             return None;
         }
@@ -250,9 +289,9 @@ impl BuildsPart {
                 self.failed.remove(key);
                 if plan.begins() {
                     self.queue.has_made(key, build);
-                    places.begins(key);
+                    slots.begins(key);
                 } else if let Some(full) = full.filter(|_| is_queued(Some(&plan.status))) {
-                    places.waits(key, full);
+                    slots.waits(key, full);
                 }
                 plan.next
             }
@@ -294,16 +333,16 @@ impl Part for BuildsPart {
         self.backoff.retain(|key| open.contains_key(key));
         self.failed.retain(|key, _| open.contains_key(key));
         let order = self.queue.order(&open, now);
-        let left = queue::left_behind(&workloads, &builds);
         let bounds = self.context.config.builds_at_once();
-        let mut places = self.queue.places(&open, &left, bounds, now);
+        let has_ended = |pod: &Pod| outcome::has_ended(pod) || self.told(pod).is_some();
+        let mut slots = self.queue.slots(&open, &workloads, has_ended, bounds, now);
         let mut next = None;
         for key in &order {
             let workload = workloads.get(&key.namespace);
-            let turn = self.turn(key, &open[key], workload, &mut places, now);
+            let turn = self.turn(key, &open[key], workload, &mut slots, now);
             next = next.into_iter().chain(turn.await).min();
         }
-        let others = [places.next(), self.backoff.next()];
+        let others = [slots.next(), self.backoff.next()];
         let next = next.into_iter().chain(others.into_iter().flatten()).min();
         Ok(Wake::at(next))
     }

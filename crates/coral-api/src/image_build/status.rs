@@ -53,7 +53,7 @@ pub struct ImageBuildStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
-    /// The state in conditions: `Ready` is true once everything is pushed. `Queued` is there while the
+    /// The state in conditions: `Ready` is true once everything is pushed. `InQueue` is there while the
     /// run waits for its turn, and says since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]

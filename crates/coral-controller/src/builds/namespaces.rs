@@ -135,7 +135,7 @@ impl Workload {
         of_owner.push(job.clone());
     }
 
-    fn add_pod(&mut self, pod: &Arc<Pod>) {
+    pub(super) fn add_pod(&mut self, pod: &Arc<Pod>) {
         let made = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0);
         for owner in pod.metadata.owner_references.iter().flatten() {
             let known = self.pods.entry(owner.uid.clone());
@@ -154,6 +154,15 @@ impl Workload {
     /// All Jobs.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.values().flatten()
+    }
+
+    /// The pods whose Job is gone.
+    pub(super) fn pods_without_job(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let jobs = self.jobs().filter_map(|job| job.metadata.uid.as_deref());
+        let jobs: BTreeSet<&str> = jobs.collect();
+        let pods = self.pods.iter();
+        let pods = pods.filter(move |(job, _)| !jobs.contains(job.as_str()));
+        pods.map(|(_, pod)| pod)
     }
 
     /// The newest pod of a Job.

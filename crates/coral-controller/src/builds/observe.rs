@@ -56,17 +56,28 @@ impl BuildsPart {
         if observed.rights == Rights::Granted {
             self.find(workload, &key, &mut observed).await?;
         }
-        // Made of all public paths of the Registry, which may be thousands: only for what begins.
         if observed.jobs.iter().any(|job| is_suspended(job)) {
-            let routes = self.context.cluster.routes.snapshot();
-            let routes = routes.values().map(AsRef::as_ref);
-            let mirrors = self.context.cluster.mirrors.snapshot();
-            let mirrors = mirrors.values().map(AsRef::as_ref);
-            let mirrored = routes::mirrored(mirrors, &output);
-            observed.registries_conf =
-                routes::registries_conf(routes, &registries, &output, mirrored);
+            observed.registries_conf = self.registries_conf(&output);
         }
         Ok(observed)
+    }
+
+    /// The Job of the run was made just now.
+    pub(super) fn note_made(&self, observed: &mut Observed, job: Job) {
+        observed.jobs.push(Arc::new(job));
+        observed.registries_conf = self.registries_conf(&output(&observed.build));
+    }
+
+    /// Where base images are found. Made of all public paths of the Registry, which may be thousands:
+    /// only for what begins.
+    fn registries_conf(&self, output: &ObjectKey) -> String {
+        let registries = self.context.shared.registries.get().unwrap_or_default();
+        let routes = self.context.cluster.routes.snapshot();
+        let routes = routes.values().map(AsRef::as_ref);
+        let mirrors = self.context.cluster.mirrors.snapshot();
+        let mirrors = mirrors.values().map(AsRef::as_ref);
+        let mirrored = routes::mirrored(mirrors, output);
+        routes::registries_conf(routes, &registries, output, mirrored)
     }
 
     /// The Jobs of the build, the pod of its run and that pod's node.
@@ -116,7 +127,7 @@ impl BuildsPart {
     }
 
     /// What the step `push` of a pod told.
-    fn told(&self, pod: &Pod) -> Option<Arc<Told>> {
+    pub(super) fn told(&self, pod: &Pod) -> Option<Arc<Told>> {
         self.context.results.of(pod.metadata.uid.as_deref()?)
     }
 

@@ -67,7 +67,7 @@ impl Standing {
 }
 
 /// A run as it is seen.
-pub(super) struct Seen<'a> {
+pub(super) struct RunFacts<'a> {
     pub(super) job: &'a Job,
     pub(super) pod: Option<&'a Pod>,
     /// What the step `push` told of itself, before the pod says that it has ended.
@@ -81,7 +81,7 @@ pub(super) struct Seen<'a> {
     pub(super) now: Timestamp,
 }
 
-impl Seen<'_> {
+impl RunFacts<'_> {
     /// How the run stands.
     pub(super) fn standing(&self) -> Standing {
         let Some(pod) = self.pod else {

@@ -1,7 +1,9 @@
 //! How many builds run at once, and which of those that wait begins next: the one that waits longest.
 //!
-//! A build that cannot begin for another reason keeps no place from those behind it. Since when one waits
-//! is its condition `Queued`, so the order is the same for a controller that was started anew.
+//! A build that cannot begin for another reason keeps no slot from those behind it. Since when one waits
+//! is its condition `InQueue`, so the order is the same for a controller that was started anew.
+
+mod left;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,16 +13,16 @@ use std::time::Duration;
 use coral_api::conditions::{Truth, kind};
 use coral_api::image_build::ImageBuild;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::decide::{has_job, has_job_ended};
+use super::decide::has_job;
 use super::namespaces::Workload;
-use super::outcome::has_ended;
-use super::{names, reason};
+use super::reason;
 use crate::ObjectKey;
-use crate::store::Snapshot;
+use left::LeftBehind;
 
-/// How long after its beginning a run keeps its place though the cluster does not start its pod.
+/// How long after its beginning a run keeps its slot though the cluster does not start its pod.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How many builds run at once; 0: any number.
@@ -108,54 +110,59 @@ impl Queue {
         self.made.insert(key.clone(), build.spec.run_key());
     }
 
-    /// The places that are taken at the beginning of a pass. `left` are Jobs that run for no build, by
-    /// namespace.
-    pub(super) fn places(
+    /// The slots that are occupied at the beginning of a pass. `workloads` are what there is in each
+    /// namespace, and `has_ended` says of a pod whether nothing of it runs any more.
+    pub(super) fn slots(
         &self,
         open: &BTreeMap<ObjectKey, Arc<ImageBuild>>,
-        left: &BTreeMap<String, usize>,
+        workloads: &BTreeMap<String, Workload>,
+        has_ended: impl Fn(&Pod) -> bool,
         bounds: Bounds,
         now: Timestamp,
-    ) -> Places {
-        let mut places = Places {
+    ) -> RunSlots {
+        let running = open.iter().filter(|(key, build)| self.runs(key, build));
+        let running: Vec<_> = running.filter(|(_, build)| is_granted(build)).collect();
+        let counted = running.iter().filter_map(|(_, build)| {
+            let uid = build.metadata.uid.as_deref()?;
+            Some((uid, build.spec.run_key()))
+        });
+        let left = LeftBehind::find(workloads, &counted.collect(), has_ended, now);
+        let mut slots = RunSlots {
             bounds,
-            left: left.clone(),
-            ..Places::default()
+            next: left.next,
+            left: left.by_namespace,
+            ..RunSlots::default()
         };
-        let running = open.iter();
-        for (key, build) in running.filter(|(key, build)| self.runs(key, build)) {
-            if !is_granted(build) {
-                continue;
-            }
-            places.running.insert(key.clone());
+        for (key, build) in running {
+            slots.running.insert(key.clone());
             match kept_from_running_until(build) {
                 Some(until) if until <= now => {
-                    places.stuck.insert(key.clone());
+                    slots.stuck.insert(key.clone());
                 }
                 Some(until) => {
-                    places.next = places.next.into_iter().chain([until]).min();
+                    slots.next = slots.next.into_iter().chain([until]).min();
                 }
                 None => {}
             }
         }
-        places
+        slots
     }
 }
 
-/// Since when the run that the spec asks for waits for a place, as the status says.
+/// Since when the run that the spec asks for waits for a slot, as the status says.
 fn queued_since(build: &ImageBuild) -> Option<Timestamp> {
-    let mut queued = conditions(build).filter(|it| it.type_ == kind::QUEUED);
+    let mut queued = conditions(build).filter(|it| it.type_ == kind::IN_QUEUE);
     let queued = queued.find(|it| it.status == Truth::True.as_str())?;
     Some(queued.last_transition_time.0)
 }
 
 /// Whether the controller may look at the run of a build. One that it may not look at holds no
-/// place: it has perhaps ended.
+/// slot: it has perhaps ended.
 fn is_granted(build: &ImageBuild) -> bool {
     reason_of(build) != Some(reason::NOT_GRANTED)
 }
 
-/// Until when a run keeps its place whose pod the cluster does not start.
+/// Until when a run keeps its slot whose pod the cluster does not start.
 fn kept_from_running_until(build: &ImageBuild) -> Option<Timestamp> {
     let is_kept = reason_of(build).is_some_and(|it| reason::KEEPS_FROM_RUNNING.contains(&it));
     let began = build.status.as_ref()?.start_time.as_ref()?.0;
@@ -172,28 +179,28 @@ fn conditions(build: &ImageBuild) -> impl Iterator<Item = &Condition> {
     build.status.iter().flat_map(|it| &it.conditions).flatten()
 }
 
-/// Who runs and who waits for a place, in one pass.
+/// Who runs and who waits for a slot, in one pass.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct RunSlots {
     bounds: Bounds,
     running: BTreeSet<ObjectKey>,
     /// Those of `running` whose pod the cluster does not start.
     stuck: BTreeSet<ObjectKey>,
-    /// Jobs that run for no build, by namespace.
+    /// What runs and is the present run of no build, by namespace.
     left: BTreeMap<String, usize>,
     queued: BTreeMap<ObjectKey, Scope>,
-    /// When another one counts as stuck.
+    /// When another one counts as stuck, or no longer.
     next: Option<Timestamp>,
 }
 
 /// What is counted against a bound.
 #[derive(Debug, Clone, Copy)]
-struct Taken {
+struct RunCount {
     all: usize,
     stuck: usize,
 }
 
-impl Taken {
+impl RunCount {
     /// A pod that does not start takes nothing, but there may not be any number of them: when they
     /// start after all, twice as many run as may at once, and no more.
     fn fills(self, bound: usize) -> bool {
@@ -201,58 +208,58 @@ impl Taken {
     }
 }
 
-impl Places {
+impl RunSlots {
     /// Whether a build may begin now, or has; if not, why.
     pub(super) fn full(&self, build: &ObjectKey) -> Option<Full> {
         if self.running.contains(build) {
             return None;
         }
-        let here = self.taken_in(&build.namespace);
-        let full = |scope, bound, taken: Taken, ahead| {
-            taken.fills(bound).then_some(Full {
+        let here = self.count_in(&build.namespace);
+        let full = |scope, bound, runs: RunCount, ahead| {
+            runs.fills(bound).then_some(Full {
                 scope,
                 bound,
                 ahead,
             })
         };
         let Bounds { cluster, namespace } = self.bounds;
-        // Those that wait for a place in their namespace are not before one of another.
+        // Those that wait for a slot in their namespace are not before one of another.
         let queued = self.queued.iter();
         let ahead = queued.filter(|(_, scope)| **scope == Scope::Cluster);
         let ahead_here = self
             .queued
             .keys()
             .filter(|it| it.namespace == build.namespace);
-        // A namespace of which none runs may begin one: others cannot keep all places to themselves.
-        full(Scope::Cluster, cluster, self.taken(), ahead.count())
+        // A namespace of which none runs may begin one: others cannot keep all slots to themselves.
+        full(Scope::Cluster, cluster, self.count(), ahead.count())
             .filter(|_| here.all > 0)
             .or_else(|| full(Scope::Namespace, namespace, here, ahead_here.count()))
     }
 
-    fn taken_in(&self, namespace: &str) -> Taken {
+    fn count_in(&self, namespace: &str) -> RunCount {
         let count = |of: &BTreeSet<ObjectKey>| {
             let inside = of.iter().filter(|key| key.namespace == namespace);
             inside.count()
         };
         let running = count(&self.running);
-        Taken {
+        RunCount {
             all: running + self.left_in(namespace, running),
             stuck: count(&self.stuck),
         }
     }
 
-    fn taken(&self) -> Taken {
+    fn count(&self) -> RunCount {
         let namespaces = self.running.iter().map(|key| &key.namespace);
         let namespaces: BTreeSet<&String> = namespaces.chain(self.left.keys()).collect();
-        let all = namespaces.into_iter().map(|it| self.taken_in(it));
-        all.fold(Taken { all: 0, stuck: 0 }, |sum, it| Taken {
+        let all = namespaces.into_iter().map(|it| self.count_in(it));
+        all.fold(RunCount { all: 0, stuck: 0 }, |sum, it| RunCount {
             all: sum.all + it.all,
             stuck: sum.stuck + it.stuck,
         })
     }
 
-    /// How many of the Jobs count that run for no build. A namespace with Jobs that only look like such
-    /// ones takes no more from others than its own builds could.
+    /// How many of those count that are the present run of no build. A namespace with Jobs that only look
+    /// like those of builds takes no more from others than its own builds could.
     fn left_in(&self, namespace: &str, running: usize) -> usize {
         let left = self.left.get(namespace).copied().unwrap_or_default();
         match self.bounds.namespace {
@@ -266,36 +273,15 @@ impl Places {
         self.running.insert(key.clone());
     }
 
-    /// A build waits for a place.
+    /// A build waits for a slot.
     pub(super) fn waits(&mut self, key: &ObjectKey, full: Full) {
         self.queued.insert(key.clone(), full.scope);
     }
 
-    /// When a place becomes free though nothing changes, for those that wait for one.
+    /// When a slot becomes free though nothing changes, for those that wait for one.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.next.filter(|_| !self.queued.is_empty())
     }
-}
-
-/// How many Jobs run in each namespace for no build: since the build was deleted without them, or a
-/// finalizer keeps one that is being deleted. `builds` are all.
-pub(super) fn left_behind(
-    found: &BTreeMap<String, Workload>,
-    builds: &Snapshot<ImageBuild>,
-) -> BTreeMap<String, usize> {
-    let uids = builds.values().filter_map(|it| it.metadata.uid.as_deref());
-    let uids: BTreeSet<&str> = uids.collect();
-    let counts = found.iter().map(|(namespace, workload)| {
-        let running = workload.jobs().filter(|job| {
-            let build = names::build_of(job);
-            let is_left = build.is_none_or(|uid| !uids.contains(uid));
-            let runs = names::was_let_run(job) && !has_job_ended(job);
-            let has_pushed = || workload.pod_of(job).is_some_and(|pod| has_ended(pod));
-            (is_left || job.metadata.deletion_timestamp.is_some()) && runs && !has_pushed()
-        });
-        (namespace.clone(), running.count())
-    });
-    counts.filter(|(_, count)| *count > 0).collect()
 }
 
 #[cfg(test)]

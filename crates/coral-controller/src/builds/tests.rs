@@ -104,6 +104,64 @@ async fn a_build_becomes_one_job_once_the_right_is_there() {
     assert_eq!(review, &expected);
     let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
     assert_eq!(said["status"]["job"], jobs[0]["metadata"]["name"]);
+    // It is looked at and let run by the same pass.
+    let name = jobs[0]["metadata"]["name"].as_str().unwrap();
+    let changes = writes.to(&format!("/jobs/{name}"));
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0]["spec"]["suspend"], false);
+    assert_eq!(writes.to(&format!("/configmaps/{name}")).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_which_the_api_server_dropped_the_user_namespace_is_not_let_run() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let writes = server.serve(|asked: &Asked| {
+        let is_create = asked.method == http::Method::POST && asked.uri.contains("/jobs");
+        let mut stored = asked.body.clone();
+        if let Some(pod) = stored.pointer_mut("/spec/template/spec") {
+            pod["hostUsers"] = Value::Null;
+        }
+        is_create.then_some((201, stored))
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    let jobs = passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
+    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(said["status"]["phase"], "Failed", "{said}");
+    let ready = &said["status"]["conditions"][0];
+    assert_eq!(ready["reason"], "UserNamespacesUnsupported", "{said}");
+    let name = jobs[0]["metadata"]["name"].as_str().unwrap();
+    assert_eq!(writes.to(&format!("/jobs/{name}")), Vec::<Value>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_could_not_be_let_run_is_in_the_status_and_let_run_later() {
+    let (context, server) = ready_to_run(&json!({"builds": "yes"}));
+    let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let down = is_down.clone();
+    let made = Arc::new(std::sync::Mutex::new(None));
+    let writes = server.serve(move |asked: &Asked| {
+        let is_job = asked.uri.contains("/jobs");
+        if is_job && asked.method == http::Method::POST {
+            *made.lock().unwrap() = Some(asked.body.clone());
+        }
+        let is_read = asked.method == http::Method::GET && asked.uri.contains("/jobs/");
+        if let Some(job) = made.lock().unwrap().clone().filter(|_| is_read) {
+            return Some((200, job));
+        }
+        let is_start = asked.method == http::Method::PATCH && is_job;
+        let fails = is_start && down.load(Ordering::Relaxed);
+        fails.then(|| (500, refusal(500, "InternalError")))
+    });
+    let mut part = BuildsPart::new(&context, &Metrics::default());
+    let jobs = passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
+    let name = jobs[0]["metadata"]["name"].as_str().unwrap();
+    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(said["status"]["job"], name);
+    assert_eq!(writes.to(&format!("/jobs/{name}")).len(), 1);
+    is_down.store(false, Ordering::Relaxed);
+    part.pass(at(1)).await.unwrap();
+    assert_eq!(writes.to(&format!("/jobs/{name}")).len(), 2);
+    assert_eq!(writes.to("/namespaces/team-a/jobs").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use super::history::has_job_ended_by_itself;
 use super::obstacle::not_granted;
 use super::{Action, Come, Deciding, is_suspended};
 use crate::ObjectKey;
-use crate::builds::outcome::{self, Reports, Seen, Standing};
+use crate::builds::outcome::{self, Reports, RunFacts, Standing};
 use crate::builds::reason;
 use crate::permission::Rights;
 
@@ -39,7 +39,7 @@ impl Deciding<'_> {
         if is_suspended(job) {
             return come(self.start(job, settings));
         }
-        let standing = Seen {
+        let standing = RunFacts {
             job,
             pod,
             told,

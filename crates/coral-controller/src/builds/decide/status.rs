@@ -13,15 +13,16 @@ use crate::builds::reason;
 const MAX_MESSAGE: usize = 2048;
 
 impl Deciding<'_> {
-    /// Since when the run waits for a place. It keeps its turn when it waits for something else in
-    /// between, or when its spec is changed.
+    /// Since when the run waits for a slot. It keeps its turn when it waits for something else in
+    /// between, or when its spec is changed; one that is suspended has no turn to keep.
     fn note_queue(&self, conditions: &mut Vec<Condition>, come: &Come) {
-        let waits = come.job.is_none() && !come.standing.phase.is_final();
-        if !waits {
-            conditions.retain(|it| it.type_ != kind::QUEUED);
-        } else if come.standing.reason == reason::QUEUED {
+        let standing = &come.standing;
+        let has_turn = come.job.is_none() && !standing.phase.is_final();
+        if !has_turn || self.seen.build.spec.suspend {
+            conditions.retain(|it| it.type_ != kind::IN_QUEUE);
+        } else if standing.reason == reason::QUEUED {
             let saying = Saying {
-                kind: kind::QUEUED,
+                kind: kind::IN_QUEUE,
                 truth: Truth::True,
                 reason: reason::QUEUED,
                 message: "the run waits since this time; the one that waits longest begins next",

@@ -276,11 +276,12 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
         namespace: 0,
     };
     let at = ObjectKey::new("team-a", "shop");
-    let (open, left) = (BTreeMap::new(), BTreeMap::new());
-    let mut places = crate::builds::Queue::default().places(&open, &left, one, now());
-    assert_eq!(places.full(&at), None);
-    places.begins(&ObjectKey::new("team-a", "other"));
-    let full = places.full(&at);
+    let (open, workloads) = (BTreeMap::new(), BTreeMap::new());
+    let queue = crate::builds::Queue::default();
+    let mut slots = queue.slots(&open, &workloads, |_| false, one, now());
+    assert_eq!(slots.full(&at), None);
+    slots.begins(&ObjectKey::new("team-a", "other"));
+    let full = slots.full(&at);
 
     let mut waits = seen();
     waits.full = full;
@@ -291,7 +292,7 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
     assert_eq!(plan.status.run, None);
     let since = |plan: &Plan| {
         let mut conditions = plan.status.conditions.iter().flatten();
-        let queued = conditions.find(|it| it.type_ == "Queued");
+        let queued = conditions.find(|it| it.type_ == "InQueue");
         queued.map(|it| it.last_transition_time.0)
     };
     assert_eq!(since(&plan), Some(now()));
@@ -304,6 +305,13 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
     let plan = decide(&waits);
     assert_eq!(since(&plan), Some(now()));
     assert!(!is_queued(Some(&plan.status)));
+    after(&mut waits, &plan);
+    // One that is suspended leaves the queue, whatever else it would wait for.
+    let mut leaves = waits.clone();
+    change_spec(&mut leaves, |build| build.spec.suspend = true);
+    assert_eq!(since(&decide(&leaves)), None);
+    leaves.registry = RegistrySeen::Ready;
+    assert_eq!(since(&decide(&leaves)), None);
     (waits.registry, waits.full) = (RegistrySeen::Ready, None);
     assert_eq!(since(&decide(&waits)), None);
 

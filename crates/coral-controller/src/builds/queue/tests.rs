@@ -4,7 +4,6 @@ use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::store::Store;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -15,7 +14,7 @@ fn key(namespace: &str, name: &str) -> ObjectKey {
 }
 
 fn condition(kind: &str, reason: &str, since: i64) -> Value {
-    let status = if kind == "Queued" { "True" } else { "False" };
+    let status = if kind == "InQueue" { "True" } else { "False" };
     json!({
         "type": kind, "status": status, "reason": reason, "message": "",
         "lastTransitionTime": at(since).to_string(),
@@ -42,12 +41,12 @@ fn with_status(build: &Arc<ImageBuild>, status: Value) -> Arc<ImageBuild> {
     Arc::new(build)
 }
 
-/// The same, waiting for a place since then.
+/// The same, waiting for a slot since then.
 fn queued(build: &Arc<ImageBuild>, since: i64) -> Arc<ImageBuild> {
     // Also one whose last run failed: its condition `Ready` is false for longer.
     let conditions = json!([
         condition("Ready", "Queued", 0),
-        condition("Queued", "Queued", since)
+        condition("InQueue", "Queued", since)
     ]);
     with_status(build, json!({"conditions": conditions}))
 }
@@ -77,8 +76,13 @@ fn bounds(cluster: usize, namespace: usize) -> Bounds {
 
 type Open = BTreeMap<ObjectKey, Arc<ImageBuild>>;
 
-fn places(open: &Open, bounds: Bounds) -> Places {
-    Queue::default().places(open, &BTreeMap::new(), bounds, at(0))
+fn slots(open: &Open, bounds: Bounds) -> RunSlots {
+    slots_at(&Queue::default(), open, bounds, 0)
+}
+
+/// The slots of a cluster with nothing but what runs for its builds.
+fn slots_at(queue: &Queue, open: &Open, bounds: Bounds, now: i64) -> RunSlots {
+    queue.slots(open, &BTreeMap::new(), |_| false, bounds, at(now))
 }
 
 #[test]
@@ -104,8 +108,8 @@ fn a_run_whose_job_was_made_has_begun_before_its_status_says_so() {
     open.insert(key("n", "b"), build("1", 0));
     assert_eq!(names_of(&queue.order(&open, at(20))), ["a", "b"]);
     let full = |queue: &Queue, open: &Open| {
-        let places = queue.places(open, &BTreeMap::new(), bounds(1, 0), at(20));
-        places.full(&key("n", "b"))
+        let slots = slots_at(queue, open, bounds(1, 0), 20);
+        slots.full(&key("n", "b"))
     };
     assert!(full(&queue, &open).is_some());
     open.insert(key("n", "a"), build("2", 10));
@@ -120,17 +124,17 @@ fn the_bounds_hold_for_the_cluster_and_for_each_namespace_and_none_is_0() {
         (key("a", "2"), running()),
         (key("a", "3"), build("1", 0)),
     ]);
-    let places = |cluster, namespace| places(&open, bounds(cluster, namespace));
+    let slots = |cluster, namespace| slots(&open, bounds(cluster, namespace));
     let scope =
-        |places: &Places, namespace: &str| places.full(&key(namespace, "x")).map(|it| it.scope);
-    assert_eq!(scope(&places(0, 0), "a"), None);
-    assert_eq!(scope(&places(3, 3), "a"), None);
-    assert_eq!(scope(&places(2, 3), "a"), Some(Scope::Cluster));
-    assert_eq!(scope(&places(2, 3), "b"), None, "its first one");
-    assert_eq!(scope(&places(3, 2), "a"), Some(Scope::Namespace));
-    assert_eq!(scope(&places(3, 2), "b"), None);
-    assert_eq!(places(2, 2).full(&key("a", "2")), None, "it has begun");
-    let mut filled = places(3, 2);
+        |slots: &RunSlots, namespace: &str| slots.full(&key(namespace, "x")).map(|it| it.scope);
+    assert_eq!(scope(&slots(0, 0), "a"), None);
+    assert_eq!(scope(&slots(3, 3), "a"), None);
+    assert_eq!(scope(&slots(2, 3), "a"), Some(Scope::Cluster));
+    assert_eq!(scope(&slots(2, 3), "b"), None, "its first one");
+    assert_eq!(scope(&slots(3, 2), "a"), Some(Scope::Namespace));
+    assert_eq!(scope(&slots(3, 2), "b"), None);
+    assert_eq!(slots(2, 2).full(&key("a", "2")), None, "it has begun");
+    let mut filled = slots(3, 2);
     filled.begins(&key("b", "1"));
     assert_eq!(scope(&filled, "b"), Some(Scope::Cluster));
 }
@@ -138,7 +142,7 @@ fn the_bounds_hold_for_the_cluster_and_for_each_namespace_and_none_is_0() {
 #[test]
 fn a_place_is_free_once_a_run_has_ended_or_may_not_be_looked_at() {
     let mut open = Open::from([(key("a", "1"), running())]);
-    let full = |open: &Open| places(open, bounds(0, 1)).full(&key("a", "x"));
+    let full = |open: &Open| slots(open, bounds(0, 1)).full(&key("a", "x"));
     assert!(full(&open).is_some());
     open.insert(key("a", "1"), running_since(0, reason::NOT_GRANTED));
     assert_eq!(full(&open), None, "the grant was taken back");
@@ -149,27 +153,27 @@ fn a_place_is_free_once_a_run_has_ended_or_may_not_be_looked_at() {
 #[test]
 fn a_pod_that_does_not_start_frees_its_place_after_a_minute_and_not_without_end() {
     let mut open = Open::from([(key("a", "1"), running_since(0, reason::UNSCHEDULABLE))]);
-    let places = |open: &Open, now| {
-        let mut places = Queue::default().places(open, &BTreeMap::new(), bounds(0, 1), at(now));
-        let full = places.full(&key("a", "x"));
+    let slots = |open: &Open, now| {
+        let mut slots = slots_at(&Queue::default(), open, bounds(0, 1), now);
+        let full = slots.full(&key("a", "x"));
         if let Some(full) = full {
-            places.waits(&key("a", "x"), full);
+            slots.waits(&key("a", "x"), full);
         }
-        (full.is_some(), places.next())
+        (full.is_some(), slots.next())
     };
-    assert_eq!(places(&open, 59), (true, Some(at(60))));
-    assert_eq!(places(&open, 60), (false, None));
+    assert_eq!(slots(&open, 59), (true, Some(at(60))));
+    assert_eq!(slots(&open, 60), (false, None));
     open.insert(key("a", "2"), running_since(0, reason::IMAGE_PULL));
-    assert_eq!(places(&open, 60), (true, None), "twice as many as may run");
+    assert_eq!(slots(&open, 60), (true, None), "twice as many as may run");
     open.insert(key("a", "2"), running_since(0, "Running"));
-    assert_eq!(places(&open, 60), (true, None), "one does run");
+    assert_eq!(slots(&open, 60), (true, None), "one does run");
 }
 
 #[test]
 fn a_build_that_waits_is_told_the_bound_and_how_many_are_ahead() {
     let open = Open::from([(key("a", "1"), running())]);
-    let mut waiting = places(&open, bounds(0, 1));
-    let full = |places: &Places| places.full(&key("a", "x")).unwrap();
+    let mut waiting = slots(&open, bounds(0, 1));
+    let full = |slots: &RunSlots| slots.full(&key("a", "x")).unwrap();
     assert!(full(&waiting).to_string().ends_with("this one is next"));
     let here = full(&waiting);
     waiting.waits(&key("b", "1"), here);
@@ -187,64 +191,142 @@ fn a_build_that_waits_is_told_the_bound_and_how_many_are_ahead() {
             .to_string()
             .ends_with("10 or more wait longer")
     );
-    // Those that wait for a place in their namespace are not before those that wait for the cluster.
-    let mut waiting = places(&open, bounds(1, 1));
+    // Those that wait for a slot in their namespace are not before those that wait for the cluster.
+    let mut waiting = slots(&open, bounds(1, 1));
     waiting.waits(&key("b", "1"), here);
     assert!(full(&waiting).to_string().ends_with("this one is next"));
 }
 
-/// A namespace with such a Job.
-fn with_job(more: &Value) -> BTreeMap<String, Workload> {
-    let mut job = json!({
-        "metadata": {
-            "name": "x-1", "namespace": "a", "uid": "j",
-            "annotations": {"image.stvz.io/build-uid": "gone", "image.stvz.io/build-begun": "true"},
-        },
-        "spec": {"suspend": false, "template": {"spec": {"containers": []}}},
-    });
-    for (path, value) in more.as_object().into_iter().flatten() {
-        let (parent, field) = path.rsplit_once('/').unwrap();
-        job.pointer_mut(parent).unwrap()[field] = value.clone();
-    }
-    let job: Job = serde_json::from_value(job).unwrap();
+/// A namespace with these Jobs and pods.
+fn workloads(jobs: &[Value], pods: &[Value]) -> BTreeMap<String, Workload> {
     let mut workload = Workload::default();
-    workload.add_job(&Arc::new(job));
+    for job in jobs {
+        let job: Job = serde_json::from_value(job.clone()).unwrap();
+        workload.add_job(&Arc::new(job));
+    }
+    for pod in pods {
+        let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+        workload.add_pod(&Arc::new(pod));
+    }
     BTreeMap::from([("a".to_owned(), workload)])
 }
 
-#[test]
-fn a_job_that_outlives_its_build_keeps_its_place_until_it_has_ended() {
-    let mut known = build("1", 0).as_ref().clone();
-    known.metadata.uid = Some("known".to_owned());
-    let builds = Store::from_objects([known]).snapshot();
-    let left = |more: Value| left_behind(&with_job(&more), &builds);
-    let one = BTreeMap::from([("a".to_owned(), 1)]);
-    let none = BTreeMap::new();
-    assert_eq!(left(json!({})), one);
-    let ended = json!({"conditions": [{"type": "Complete", "status": "True"}]});
-    assert_eq!(left(json!({"/status": ended})), none);
-    assert_eq!(left(json!({"/spec/suspend": true})), none);
-    let of_known = json!({"image.stvz.io/build-uid": "known", "image.stvz.io/build-begun": "true"});
-    let of_known = |more: Value| {
-        let mut all = json!({"/metadata/annotations": of_known});
-        for (path, value) in more.as_object().unwrap() {
-            all[path] = value.clone();
-        }
-        left(all)
-    };
-    assert_eq!(of_known(json!({})), none, "the build counts itself");
-    let deleted = json!({"/metadata/deletionTimestamp": at(0).to_string()});
-    assert_eq!(of_known(deleted), one, "a finalizer keeps it");
+/// An object with other values at these paths.
+fn with(mut object: Value, more: &Value) -> Value {
+    for (path, value) in more.as_object().into_iter().flatten() {
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        object.pointer_mut(parent).unwrap()[field] = value.clone();
+    }
+    object
+}
 
-    let places = |bounds| Queue::default().places(&Open::new(), &one, bounds, at(0));
-    assert!(places(bounds(1, 0)).full(&key("a", "x")).is_some());
-    assert!(places(bounds(0, 1)).full(&key("a", "x")).is_some());
-    assert_eq!(places(bounds(0, 2)).full(&key("a", "x")), None);
+/// The Job of a run of the build with the uid `b`, which was let run.
+fn job_of(run: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": "x-1", "namespace": "a", "uid": "j", "labels": {"image.stvz.io/run": run},
+            "annotations": {"image.stvz.io/build-uid": "b", "image.stvz.io/build-begun": "true"},
+        },
+        "spec": {"suspend": false, "template": {"spec": {"containers": []}}},
+    })
+}
+
+/// The pod of [`job_of`], in this phase.
+fn pod(phase: &str) -> Value {
+    let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "x-1", "uid": "j"});
+    json!({
+        "metadata": {"name": "x-1-p", "namespace": "a", "ownerReferences": [owner]},
+        "status": {"phase": phase},
+    })
+}
+
+/// What is left, and when that changes, beside the present run of a build of which only the run is known.
+fn left(jobs: &[Value], pods: &[Value], present: Option<&str>, now: i64) -> (usize, Option<i64>) {
+    let counted = present.map(|run| ("b", run.to_owned()));
+    let ended = |pod: &Pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Failed");
+    let (found, counted) = (workloads(jobs, pods), counted.into_iter().collect());
+    let left = LeftBehind::find(&found, &counted, ended, at(now));
+    let next = left.next.map(|it| it.as_second() - at(0).as_second());
+    (
+        left.by_namespace.get("a").copied().unwrap_or_default(),
+        next,
+    )
+}
+
+#[test]
+fn a_job_that_outlives_its_build_keeps_its_slot_until_it_has_ended() {
+    let left = |more: &Value| left(&[with(job_of("1"), more)], &[], None, 0).0;
+    assert_eq!(left(&json!({})), 1);
+    let ended = json!({"conditions": [{"type": "Complete", "status": "True"}]});
+    assert_eq!(left(&json!({"/status": ended})), 0);
+    assert_eq!(left(&json!({"/spec/suspend": true})), 0);
+    let deleted = json!({"/metadata/deletionTimestamp": at(0).to_string()});
+    assert_eq!(left(&deleted), 1, "a finalizer keeps it");
+
+    let found = workloads(&[job_of("1")], &[]);
+    let slots = |bounds| Queue::default().slots(&Open::new(), &found, |_| false, bounds, at(0));
+    assert!(slots(bounds(1, 0)).full(&key("a", "x")).is_some());
+    assert!(slots(bounds(0, 1)).full(&key("a", "x")).is_some());
+    assert_eq!(slots(bounds(0, 2)).full(&key("a", "x")), None);
     // Jobs that only look like those of builds take no more than builds may.
-    let many = BTreeMap::from([("a".to_owned(), 50)]);
-    let places = |bounds| Queue::default().places(&Open::new(), &many, bounds, at(0));
-    let mut some = places(bounds(3, 2));
+    let found = workloads(&vec![job_of("1"); 50], &[]);
+    let slots = |bounds| Queue::default().slots(&Open::new(), &found, |_| false, bounds, at(0));
+    let mut some = slots(bounds(3, 2));
     some.begins(&key("b", "1"));
     assert!(some.full(&key("b", "2")).is_some());
-    assert_eq!(places(bounds(4, 2)).full(&key("b", "2")), None);
+    assert_eq!(slots(bounds(4, 2)).full(&key("b", "2")), None);
+}
+
+#[test]
+fn the_run_of_an_earlier_spec_keeps_its_slot_until_the_node_has_ended_its_pod() {
+    let job = job_of("1");
+    for (pods, what) in [
+        (vec![], "no pod yet"),
+        (vec![pod("Running")], "its pod runs"),
+    ] {
+        let job = std::slice::from_ref(&job);
+        assert_eq!(
+            left(job, &pods, Some("1"), 0),
+            (0, None),
+            "it is counted: {what}"
+        );
+        assert_eq!(
+            left(job, &pods, Some("2"), 0),
+            (1, None),
+            "another spec: {what}"
+        );
+    }
+    assert_eq!(
+        left(std::slice::from_ref(&job), &[pod("Failed")], None, 0),
+        (0, None)
+    );
+    // Its Job is gone, or was suspended, and the node ends the pod.
+    let ends = json!({"/metadata/deletionTimestamp": at(10).to_string()});
+    let ends = with(pod("Running"), &ends);
+    let suspended = with(job, &json!({"/spec/suspend": true}));
+    for jobs in [vec![], vec![suspended]] {
+        let left = |now| left(&jobs, std::slice::from_ref(&ends), None, now);
+        assert_eq!(left(0), (1, Some(70)));
+        assert_eq!(left(69), (1, Some(70)));
+        assert_eq!(left(70), (0, None), "a node that is lost ends nothing");
+    }
+    // The build whose spec was changed: its next run waits for the one before.
+    let mut changed = build("2", 0).as_ref().clone();
+    changed.metadata.uid = Some("b".to_owned());
+    let open = Open::from([(key("a", "x"), Arc::new(changed))]);
+    let found = workloads(&[], &[pod("Running")]);
+    let slots = Queue::default().slots(&open, &found, |_| false, bounds(0, 1), at(0));
+    assert!(slots.full(&key("a", "x")).is_some());
+    let slots = Queue::default().slots(&open, &found, |_| true, bounds(0, 1), at(0));
+    assert_eq!(slots.full(&key("a", "x")), None);
+}
+
+#[test]
+fn those_that_wait_are_looked_at_when_a_deleted_pod_counts_no_longer() {
+    let ends = json!({"/metadata/deletionTimestamp": at(10).to_string()});
+    let found = workloads(&[], &[with(pod("Running"), &ends)]);
+    let mut slots = Queue::default().slots(&Open::new(), &found, |_| false, bounds(0, 1), at(0));
+    let full = slots.full(&key("a", "x")).unwrap();
+    slots.waits(&key("a", "x"), full);
+    assert_eq!(slots.next(), Some(at(70)));
 }

@@ -181,21 +181,41 @@ fn a_node_that_is_lost_ends_the_run_with_what_took_the_pod_away() {
         "message": "Taint manager: deleting due to NoExecute taint",
     }]);
     let mut seen = running(seen());
-    with_pod(&mut seen, &json!({"phase": "Running", "conditions": lost}));
-    assert_eq!(
-        decide(&seen).status.phase,
-        Some(BuildPhase::Pending),
-        "not yet"
-    );
-    change_job(&mut seen, |job| {
-        *job = with_condition(job, "Failed", "BackoffLimitExceeded");
-    });
-    says(
-        &decide(&seen),
-        BuildPhase::Failed,
-        "PodLost",
-        "on node node1 was ended from outside",
-    );
+    let failed = with_condition(&seen.jobs[0], "Failed", "BackoffLimitExceeded");
+    let runs = json!({"running": {"startedAt": "2026-01-01T00:05:00Z"}});
+    let fetches = container("fetch", &runs);
+    let builds = container("build", &runs);
+    let pushes = container("push", &runs);
+    for (inits, last, phase) in [
+        (json!([]), json!([]), BuildPhase::Pending),
+        (json!([fetches]), json!([]), BuildPhase::Fetching),
+        (
+            json!([went_well("fetch"), builds]),
+            json!([]),
+            BuildPhase::Building,
+        ),
+        (
+            json!([went_well("fetch"), went_well("build")]),
+            json!([pushes]),
+            BuildPhase::Pushing,
+        ),
+    ] {
+        let mut seen = seen.clone();
+        let status = json!({
+            "phase": "Running", "conditions": lost,
+            "initContainerStatuses": inits, "containerStatuses": last,
+        });
+        with_pod(&mut seen, &status);
+        assert_eq!(decide(&seen).status.phase, Some(phase), "not yet");
+        change_job(&mut seen, |job| *job = failed.clone());
+        says(
+            &decide(&seen),
+            BuildPhase::Failed,
+            "PodLost",
+            "on node node1 was ended from outside",
+        );
+    }
+    change_job(&mut seen, |job| *job = failed);
     seen.pod = None;
     says(
         &decide(&seen),

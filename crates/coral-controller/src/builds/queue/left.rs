@@ -1,0 +1,73 @@
+//! What runs and is the present run of no build: it occupies a slot until it has ended.
+//!
+//! That is the Job of a build that is gone, the pod of a run that was cancelled or whose spec was changed,
+//! for as long as the node takes to end it, and a Job that a finalizer keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::builds::decide::has_job_ended;
+use crate::builds::names;
+use crate::builds::namespaces::Workload;
+
+/// How long after the time by which it should be gone a deleted pod still counts: on a node that is lost it
+/// stays for as long as the node does.
+const OVERDUE: Duration = Duration::from_mins(1);
+
+/// How much is left in each namespace.
+#[derive(Debug, Default)]
+pub(super) struct LeftBehind {
+    pub(super) by_namespace: BTreeMap<String, usize>,
+    /// When one of them counts no longer though nothing changes.
+    pub(super) next: Option<Timestamp>,
+}
+
+impl LeftBehind {
+    /// `counted` are the runs that their builds count, by the uid of the build and the key of the run.
+    pub(super) fn find(
+        workloads: &BTreeMap<String, Workload>,
+        counted: &BTreeSet<(&str, String)>,
+        has_ended: impl Fn(&Pod) -> bool,
+        now: Timestamp,
+    ) -> Self {
+        let is_counted = |job: &Job| {
+            let run = names::build_of(job).zip(names::run_of(job));
+            run.is_some_and(|(uid, run)| counted.contains(&(uid, run.to_owned())))
+        };
+        let mut left = Self::default();
+        for (namespace, workload) in workloads {
+            let jobs = workload.jobs().filter(|job| !is_counted(job));
+            let of_jobs = jobs.filter(|job| match workload.pod_of(job) {
+                Some(pod) => left.is_running(pod, &has_ended, now),
+                None => names::was_let_run(job) && !has_job_ended(job),
+            });
+            let of_jobs = of_jobs.count();
+            let pods = workload.pods_without_job();
+            let pods = pods.filter(|pod| left.is_running(pod, &has_ended, now));
+            let count = of_jobs + pods.count();
+            if count > 0 {
+                left.by_namespace.insert(namespace.clone(), count);
+            }
+        }
+        left
+    }
+
+    /// Whether something of a pod runs, as far as is known.
+    fn is_running(&mut self, pod: &Pod, has_ended: impl Fn(&Pod) -> bool, now: Timestamp) -> bool {
+        if has_ended(pod) {
+            return false;
+        }
+        let Some(deleted) = &pod.metadata.deletion_timestamp else {
+            return true;
+        };
+        let due = deleted.0.saturating_add(OVERDUE).unwrap_or(Timestamp::MAX);
+        if due > now {
+            self.next = self.next.into_iter().chain([due]).min();
+        }
+        due > now
+    }
+}
