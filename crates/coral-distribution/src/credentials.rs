@@ -261,10 +261,23 @@ impl Credentials {
         }
     }
 
+    /// None, where a file with them cannot be used.
+    fn unusable(error: &CredentialsError) -> Self {
+        let cause = std::error::Error::source(error);
+        let why = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+        tracing::warn!(%why, "credentials are looked for elsewhere");
+        Self {
+            entries: vec![(Scope::ANY, Grant::Unusable(why))],
+            ..Self::default()
+        }
+    }
+
     /// The user's own: `explicit`, else `$REGISTRY_AUTH_FILE`, else what is in
     /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) and then in
     /// `$XDG_RUNTIME_DIR/containers/auth.json` (without that variable
-    /// `/run/containers/UID/auth.json`). None of the latter is no error.
+    /// `/run/containers/UID/auth.json`) and `$XDG_CONFIG_HOME/containers/auth.json` (or
+    /// `~/.config/containers/auth.json`). Of the latter, those that are not there are no error, and
+    /// those that cannot be read are one only to a registry that asks for a credential.
     pub fn load_user(explicit: Option<&Path>) -> Result<Self, CredentialsError> {
         files::load(files::Places::find(explicit, |name| std::env::var_os(name)))
     }

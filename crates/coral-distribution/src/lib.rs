@@ -66,4 +66,5 @@ pub use probe::{Certificate, Probe};
 pub use rate_limit::RateLimit;
 pub use redacted::Redacted;
 pub use repository::{PutManifest, RepositoryClient};
+pub use transport::{certificates_as_pem, trusting};
 pub use upload::{BlobPush, PushError, Upload};

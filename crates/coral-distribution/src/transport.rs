@@ -32,6 +32,7 @@ pub(crate) use pace::Pace;
 pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
 pub(crate) use retry_after::wait_asked_for;
+pub use trust::{certificates_as_pem, trusting};
 
 use crate::auth::{Known, place_of};
 use crate::blob_stream::BlobStream;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 use coral_api::GoDuration;
-use coral_distribution::{Client, ClientOptions, Credentials, HostOptions, Redacted};
+use coral_distribution::{
+    Client, ClientOptions, Credentials, HostOptions, Redacted, certificates_as_pem,
+};
 use coral_image::Host;
 
 use crate::arguments::host;
@@ -41,7 +43,7 @@ pub(crate) struct ClientArguments {
     /// Accept any certificate of this host
     #[arg(long, env = "CORAL_SKIP_TLS_VERIFY", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     skip_tls_verify: Vec<Host>,
-    /// Trust the CA certificates of a PEM file for this host, in addition to the system's
+    /// Trust the CA certificates of a file (PEM or DER) for this host, in addition to the system's
     #[arg(long, env = "CORAL_CA", value_name = "HOST[:PORT]=FILE", value_parser = host_file, value_delimiter = ',')]
     ca: Vec<(Host, PathBuf)>,
     /// Present a client certificate to this host: files with the certificate and with its
@@ -111,7 +113,7 @@ impl ClientArguments {
                 .or_default()
                 .ca_pem
                 .get_or_insert_default()
-                .extend(pem);
+                .extend(pem.into_bytes());
         }
         for (host, pair) in &self.client_cert {
             let read = |file: &Path| {
@@ -163,19 +165,9 @@ impl ClientArguments {
     }
 }
 
-fn read_ca(file: &Path) -> std::io::Result<Vec<u8>> {
-    let pem = read_pem(file)?;
-    let is_pem = |bytes: &[u8]| {
-        bytes
-            .windows(27)
-            .any(|w| w == b"-----BEGIN CERTIFICATE-----")
-    };
-    if !is_pem(&pem) {
-        return Err(std::io::Error::other(
-            "no certificate in it (expected PEM: -----BEGIN CERTIFICATE-----)",
-        ));
-    }
-    Ok(pem)
+/// As PEM, whatever form the file has, so that several files can be put together.
+fn read_ca(file: &Path) -> std::io::Result<String> {
+    certificates_as_pem(&read_pem(file)?).map_err(std::io::Error::other)
 }
 
 fn read_pem(file: &Path) -> std::io::Result<Vec<u8>> {

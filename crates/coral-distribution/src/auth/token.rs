@@ -164,11 +164,17 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
     let (host, asked) = (response.host.clone(), response.asked.clone());
     let is_page = is_html(&response);
     let body = read_document(response, MAX_TOKEN_ANSWER).await?;
-    let page = is_page.then_some(Problem::Html).or_else(|| markup(&body));
-    if let Some(problem) = page {
+    if let Some(problem) = markup(&body) {
         return Err(Error::new(host, asked, problem));
     }
-    let fail = |text: &str| Error::new(&host, &asked, Problem::Permanent(text.to_owned()));
+    let fail = |text: &str| {
+        let problem = if is_page {
+            Problem::Html
+        } else {
+            Problem::Permanent(text.to_owned())
+        };
+        Error::new(&host, &asked, problem)
+    };
     let (header, life) = read(&body).map_err(fail)?;
     log_token(key, life);
     Ok(Token {

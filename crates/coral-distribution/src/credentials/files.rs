@@ -27,13 +27,18 @@ impl Places {
         if let Some(path) = named.or_else(|| env("REGISTRY_AUTH_FILE")) {
             return Self::Named(path);
         }
-        let docker = env("DOCKER_CONFIG").or_else(|| Some(env("HOME")?.join(".docker")));
+        let home = env("HOME");
+        let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        let docker = env("DOCKER_CONFIG").or_else(|| in_home(".docker"));
+        let config = env("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
         let places = [
             docker.map(|dir| dir.join("config.json")),
             Some(match env("XDG_RUNTIME_DIR") {
                 Some(dir) => dir.join("containers/auth.json"),
                 None => without_runtime_dir(rustix::process::getuid().as_raw()),
             }),
+            // Where a login of podman outlives the session.
+            config.map(|dir| dir.join("containers/auth.json")),
         ];
         Self::Usual(places.into_iter().flatten().collect())
     }
@@ -73,7 +78,8 @@ pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
             Err(CredentialsError::Read { source, .. })
                 if path.starts_with("/run/containers")
                     && source.kind() == std::io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(error),
+            // The user has not named it: it matters when a registry asks for a credential.
+            Err(error) => all = all.merged_with(Credentials::unusable(&error)),
         }
     }
     Ok(all)
@@ -154,6 +160,10 @@ mod tests {
         home.env
             .insert("XDG_RUNTIME_DIR", home.dir.path().join("run").into());
         assert_eq!(home.users(None), ["docker", "podman"]);
+        home.write(".config/containers/auth.json", "lasting");
+        assert_eq!(home.users(None), ["docker", "podman", "lasting"]);
+        home.env
+            .insert("XDG_CONFIG_HOME", home.dir.path().join("other").into());
         home.write("elsewhere/config.json", "moved");
         home.env
             .insert("DOCKER_CONFIG", home.dir.path().join("elsewhere").into());
@@ -167,10 +177,10 @@ mod tests {
         let mut home = Home::new();
         let paths =
             |home: &Home| Places::find(None, |name| home.env.get(name).cloned()).into_paths();
-        assert_eq!(paths(&home)[1..], [usual]);
+        assert_eq!(paths(&home)[1], usual);
         home.env.insert("XDG_RUNTIME_DIR", "/somewhere".into());
         let own = PathBuf::from("/somewhere/containers/auth.json");
-        assert_eq!(paths(&home)[1..], [own]);
+        assert_eq!(paths(&home)[1], own);
     }
 
     #[test]
@@ -185,6 +195,37 @@ mod tests {
         let missing = home.dir.path().join("missing.json");
         let error = load(Places::find(Some(&missing), |_| None)).unwrap_err();
         assert!(error.to_string().contains("missing.json"), "{error}");
+    }
+
+    /// A file that `sudo docker login` left unreadable, or that was cut, stopped copies of images that
+    /// everyone may read.
+    #[test]
+    fn a_usual_file_that_cannot_be_read_matters_when_a_credential_is_needed() {
+        let mut home = Home::new();
+        let broken = home.write(".docker/config.json", "docker");
+        std::fs::write(&broken, "{\"auths\": {\"a\": ").unwrap();
+        home.write("run/containers/auth.json", "podman");
+        home.env
+            .insert("XDG_RUNTIME_DIR", home.dir.path().join("run").into());
+        assert_eq!(home.users(None), ["podman"]);
+        let found = load(Places::find(None, |name| home.env.get(name).cloned())).unwrap();
+        let hint = |name: &str| found.hint_for(&Repository::parse(name).unwrap());
+        assert_eq!(hint("reg.example/a"), None);
+        let said = hint("other.example/a").unwrap();
+        assert!(
+            said.contains("config.json is not a Docker configuration"),
+            "{said}"
+        );
+        std::fs::remove_file(&broken).unwrap();
+        std::fs::create_dir(&broken).unwrap();
+        assert_eq!(home.users(None), ["podman"]);
+        let found = load(Places::find(None, |name| home.env.get(name).cloned())).unwrap();
+        let said = found
+            .hint_for(&Repository::parse("b.example/a").unwrap())
+            .unwrap();
+        assert!(said.contains("config.json: not a regular file"), "{said}");
+        let named = load(Places::find(Some(&broken), |_| None)).unwrap_err();
+        assert!(named.to_string().contains("config.json"), "{named}");
     }
 
     /// Regression: "asked without a credential" did not say where one had been looked for.

@@ -1,6 +1,7 @@
 //! A layout as one tar file, written as a whole.
 
 mod inherited;
+mod replace;
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write as _};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use inherited::Inherited;
+use replace::{is_of_the_name, may_be_written, rename, settle};
 
 use super::files::problem;
 use super::tree::{Form, TarIndex};
@@ -95,37 +97,6 @@ fn with_folder(way: Way, name: &str) -> Result<(Way, PathBuf), (PathBuf, std::io
     match std::fs::create_dir(&folder) {
         Ok(()) => Ok((way, folder)),
         Err(error) => Err((folder, error)),
-    }
-}
-
-/// Whether it is the name that is refused, and perhaps not the file under it: one that is mounted,
-/// or that is in a folder of another user.
-fn is_of_the_name(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ResourceBusy
-            | ErrorKind::CrossesDevices
-            | ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-    )
-}
-
-fn may_be_written(file: &Path) -> bool {
-    file.is_file() && File::options().write(true).open(file).is_ok()
-}
-
-/// What is left to do after the renaming: where the file had to stay, it gets the content.
-fn settle(whole: &Path, target: &Path, renamed: std::io::Result<()>) -> std::io::Result<()> {
-    match renamed {
-        Ok(()) => File::open(parent(target))?.sync_all(),
-        Err(error) if is_of_the_name(&error) && may_be_written(target) => {
-            // It is gone where the copy was given up meanwhile, and the file stays as it was.
-            let mut whole = File::open(whole)?;
-            let mut file = File::options().write(true).truncate(true).open(target)?;
-            std::io::copy(&mut whole, &mut file)?;
-            file.sync_all()
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -242,7 +213,7 @@ impl Packing {
         if *is_given_up {
             return Err(fail(ErrorKind::Interrupted.into()));
         }
-        let renamed = std::fs::rename(&whole, target);
+        let renamed = rename(&whole, target);
         drop(is_given_up);
         settle(&whole, target, renamed).map_err(fail)
     }
@@ -413,30 +384,6 @@ mod tests {
 
     fn of_this_process(file: &impl std::os::fd::AsRawFd) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-    }
-
-    /// Regression: into a file that is mounted, such as one of `docker run -v`, no copy went.
-    #[test]
-    fn a_file_that_cannot_be_replaced_is_written_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let (whole, target) = (dir.path().join("whole.tar"), dir.path().join("target.tar"));
-        std::fs::write(&whole, "new").unwrap();
-        let refused = |number| Err(std::io::Error::from_raw_os_error(number));
-        for errno in [
-            rustix::io::Errno::BUSY,
-            rustix::io::Errno::XDEV,
-            rustix::io::Errno::ACCESS,
-        ] {
-            std::fs::write(&target, "what was there").unwrap();
-            settle(&whole, &target, refused(errno.raw_os_error())).unwrap();
-            assert_eq!(std::fs::read(&target).unwrap(), b"new", "{errno}");
-        }
-        let full = rustix::io::Errno::NOSPC.raw_os_error();
-        assert!(settle(&whole, &target, refused(full)).is_err());
-        let none = dir.path().join("none.tar");
-        let busy = rustix::io::Errno::BUSY.raw_os_error();
-        assert!(settle(&whole, &none, refused(busy)).is_err());
-        assert!(!none.exists());
     }
 
     /// The rules of a container may forbid it for all descriptors but the standard ones.

@@ -92,14 +92,12 @@ impl RepositoryClient {
     ) -> Result<(Vec<String>, Result<(), Error>), Error> {
         let response = self.ask_page(url, asked, "application/json").await?;
         let response = expect(response, &[200]).await?;
-        if is_html(&response) {
-            return Err(response.error(Problem::Html));
-        }
+        let is_page = is_html(&response);
         let link = pages.follow(&response);
         let host = response.host.clone();
         let body = read_document(response, MAX_PAGE_SIZE).await?;
         let page: TagPage = serde_json::from_slice(&body)
-            .map_err(|error| Error::new(&host, asked, no_list(&body, &error)))?;
+            .map_err(|error| Error::new(&host, asked, no_list(&body, is_page, &error)))?;
         Ok((page.tags.unwrap_or_default(), link))
     }
 
@@ -124,7 +122,10 @@ impl RepositoryClient {
 
 /// What came instead of a list of tags. JSON that ends too early may have been cut on the way;
 /// JSON of another shape, and pages for people, come again.
-fn no_list(body: &[u8], error: &serde_json::Error) -> Problem {
+fn no_list(body: &[u8], is_page: bool, error: &serde_json::Error) -> Problem {
+    if is_page {
+        return Problem::Html;
+    }
     let text = format!("the answer is not a list of tags: {error}");
     markup(body).unwrap_or(if error.is_data() {
         Problem::Permanent(text)

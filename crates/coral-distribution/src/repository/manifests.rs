@@ -11,7 +11,7 @@ use super::{Call, PutManifest, RepositoryClient, TokenScope, expect, header, is_
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Body, Response, is_html, markup, read_document};
 
-const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
+pub(super) const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
 const OCI_SUBJECT: &str = "oci-subject";
 
 impl RepositoryClient {
@@ -27,8 +27,9 @@ impl RepositoryClient {
             return self.head_by_get(version).await;
         }
         let response = expect(response, &[200]).await?;
+        // Of what is called a page, the content says what it is.
         if is_html(&response) {
-            return Err(response.error(Problem::Html));
+            return self.head_by_get(version).await;
         }
         let digest = sent_digest(&response)?;
         if let (Some(actual), Some(expected)) = (digest, version.digest())
@@ -77,18 +78,20 @@ impl RepositoryClient {
             &[200],
         )
         .await?;
-        if is_html(&response) {
-            return Err(response.error(Problem::Html));
-        }
+        let is_page = is_html(&response);
         let expected = match version.digest() {
             Some(digest) => Some(*digest),
             None => sent_digest(&response)?,
         };
-        let content_type = response.header(CONTENT_TYPE).map(ToOwned::to_owned);
+        let content_type = response.header(CONTENT_TYPE).filter(|_| !is_page);
+        let content_type = content_type.map(ToOwned::to_owned);
         let host = response.host.clone();
         let body = read_document(response, MAX_MANIFEST_SIZE).await?;
-        parse(body, content_type.as_deref(), expected.as_ref())
-            .map_err(|problem| Error::new(host, asked, problem))
+        let parsed = parse(body, content_type.as_deref(), expected.as_ref());
+        parsed.map_err(|problem| {
+            let problem = if is_page { Problem::Html } else { problem };
+            Error::new(host, asked, problem)
+        })
     }
 
     /// Writes a manifest under a tag or its digest.

@@ -22,7 +22,7 @@ use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
 
 pub(crate) use mounts::ThrottledMounts;
-use mounts::upload_may_help;
+use mounts::{check_mounted, upload_may_help};
 
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 /// Coral's registry says so with the uploads that it accepts: it holds what comes against the
@@ -112,7 +112,8 @@ impl RepositoryClient {
     ) -> Result<Option<RegistryUpload>, Error> {
         let ask = self.upload_ask(digest, wish)?;
         let (client, digest) = (self.clone(), *digest);
-        let asking = async move { client.new_upload(digest, ask).await };
+        let is_mount = !matches!(wish, Wish::Upload);
+        let asking = async move { client.new_upload(digest, ask, is_mount).await };
         self.abandoned.to_its_end(asking).await
     }
 
@@ -135,9 +136,15 @@ impl RepositoryClient {
         Ok(ask)
     }
 
-    async fn new_upload(&self, digest: Digest, ask: Ask) -> Result<Option<RegistryUpload>, Error> {
+    async fn new_upload(
+        &self,
+        digest: Digest,
+        ask: Ask,
+        is_mount: bool,
+    ) -> Result<Option<RegistryUpload>, Error> {
         let response = expect(self.session.send(ask).await?, &[201, 202]).await?;
         if response.status() == 201 {
+            check_mounted(&response, &digest, is_mount)?;
             return Ok(None);
         }
         let min_chunk = response

@@ -72,7 +72,7 @@ impl Connections {
     pub(super) fn new(options: ClientOptions) -> Result<Self, Error> {
         for (host, of_host) in &options.hosts {
             if let Some(pem) = &of_host.ca_pem {
-                check_ca(pem).map_err(|text| {
+                trust::certificates_as_pem(pem).map_err(|text| {
                     Error::new(host, "reading its CA certificate", Problem::Options(text))
                 })?;
             }
@@ -214,14 +214,6 @@ fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Problem> {
     })
 }
 
-fn check_ca(pem: &[u8]) -> Result<(), String> {
-    let builder = reqwest::Client::builder().tls_certs_only(certificates(pem)?);
-    let built = builder.build();
-    built
-        .map(drop)
-        .map_err(|e| format!("not a usable certificate: {}", super::failure::root(&e)))
-}
-
 fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
     let builder = reqwest::Client::builder().tls_certs_only([]);
     let built = builder.identity(identity(pem)?).build();
@@ -236,15 +228,6 @@ fn identity(pem: &Redacted<Vec<u8>>) -> Result<reqwest::Identity, String> {
     reqwest::Identity::from_pem(pem.expose()).map_err(|_| {
         "expected a certificate and its private key, not encrypted, both PEM".to_owned()
     })
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, String> {
-    let found = reqwest::Certificate::from_pem_bundle(pem)
-        .map_err(|error| format!("not PEM: {}", super::failure::root(&error)))?;
-    if found.is_empty() {
-        return Err("no certificate in it (expected PEM: -----BEGIN CERTIFICATE-----)".to_owned());
-    }
-    Ok(found)
 }
 
 /// Host and, where one is written, port.

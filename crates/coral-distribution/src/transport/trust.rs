@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,6 +17,31 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::redacted::Redacted;
+
+/// The certificates of a file as one text of PEM, whatever form they have there: PEM with any number
+/// of them, OpenSSL's `TRUSTED CERTIFICATE` included, or one in DER. The error says why there are none.
+pub fn certificates_as_pem(file: &[u8]) -> Result<String, String> {
+    let found = certificates(file)?;
+    if found.is_empty() {
+        return Err("no certificate in it (PEM or DER is read)".to_owned());
+    }
+    Ok(found.iter().map(|der| pem(der)).collect())
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
+    let lines: Vec<_> = lines.collect();
+    let body = lines.join("\n");
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+/// What a client of TLS trusts: the system's CAs and the certificates of `ca_pem`, each as a CA and as
+/// itself, so that a server may show it though it is no CA, or is one. The error says why the
+/// certificates cannot be used.
+pub fn trusting(ca_pem: &[u8]) -> Result<ClientConfig, String> {
+    config(ca_pem, None)
+}
 
 /// TLS that trusts the system's CAs and the certificates that are named, as CAs and as themselves.
 pub(super) fn config(
@@ -273,9 +300,30 @@ mod tests {
     }
 
     fn pem(label: &str, der: &[u8]) -> String {
-        use base64::Engine as _;
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let text = STANDARD.encode(der);
         format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    }
+
+    /// Regression: `--ca` took PEM only, and of two files one in DER would have been lost.
+    #[test]
+    fn every_form_becomes_pem_that_can_be_put_together() {
+        let (one, two) = (
+            self_signed("a.example", as_ca),
+            self_signed("b.example", |_| {}),
+        );
+        let trusted = self::pem("TRUSTED CERTIFICATE", &two);
+        let files = [one.as_ref(), trusted.as_bytes()];
+        let both: String = files.map(|it| certificates_as_pem(it).unwrap()).concat();
+        assert!(both.lines().all(|line| line.len() <= 64), "{both}");
+        assert_eq!(certificates(both.as_bytes()).unwrap(), [one, two]);
+        for none in [
+            "",
+            "nonsense",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            assert!(certificates_as_pem(none.as_bytes()).is_err(), "{none:?}");
+        }
+        trusting(both.as_bytes()).unwrap();
     }
 
     /// Regression: one broken certificate in a bundle refused all of them.

@@ -84,6 +84,29 @@ async fn a_label_of_an_encoding_does_not_matter_where_the_bytes_are_right() {
     }
 }
 
+/// Regression: a store that calls all it holds a page was refused, though every byte was right.
+#[tokio::test]
+async fn what_is_called_a_page_is_taken_where_the_content_is_right() {
+    let page = || set_header("content-type", "text/html; charset=utf-8");
+    under(page()).await.unwrap();
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(page()));
+    let client = anonymous(&registry);
+    let manifest = client.manifest(&tag("1")).await.unwrap();
+    let head = client.head(&tag("1")).await.unwrap().unwrap();
+    assert_eq!(head.digest, manifest.digest());
+    assert!(
+        built
+            .manifests
+            .iter()
+            .any(|it| it.digest == manifest.digest())
+    );
+    assert_eq!(
+        client.tags().await.unwrap(),
+        [coral_image::Tag::parse("1").unwrap()]
+    );
+}
+
 #[tokio::test]
 async fn a_body_that_never_ends_does_end() {
     let (registry, built) = registry_with_image().await;
@@ -110,10 +133,10 @@ async fn a_body_that_never_ends_does_end() {
 async fn a_slow_blob_is_not_a_stalled_one() {
     let (registry, built) = registry_with_image().await;
     // In all longer than the stall limit, with no single wait as long.
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(3);
     registry.fault(Fault::new(Effect::Drip {
         chunk: 2_000,
-        every_ms: 25,
+        every_ms: 75,
     }));
     let options = ClientOptions {
         stall_timeout: limit,

@@ -38,7 +38,7 @@ pub(crate) fn patient_enough(registry: &FaultRegistry, effect: &Effect) -> Clien
     );
     let mut options = plain(&[registry]);
     if for_ever {
-        options.stall_timeout = Duration::from_millis(300);
+        options.stall_timeout = Duration::from_secs(2);
     }
     options
 }

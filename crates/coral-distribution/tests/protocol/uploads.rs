@@ -113,6 +113,27 @@ async fn a_mount_that_breaks_is_followed_by_an_upload() {
     }
 }
 
+/// What is believed to be there is not sent, and the image would lack it.
+#[tokio::test]
+async fn an_answer_that_the_blob_is_there_is_held_against_what_was_asked_for() {
+    let (digest, other) = (Digest::sha256(b"x"), Digest::sha256(b"y"));
+    let base = RepositoryPath::parse("library/base").unwrap();
+    for (named, is_believed) in [(digest, true), (other, false)] {
+        let registry = FaultRegistry::start().await;
+        let named = named.to_string();
+        let mounted = status(201, &[("docker-content-digest", &named)], "");
+        registry.fault(Fault::new(mounted).path("mount="));
+        let push = anonymous(&registry).begin_blob(&digest, Some(&base)).await;
+        let is_sent = matches!(push.unwrap(), BlobPush::Upload(_));
+        assert_eq!(is_sent, !is_believed, "{named}");
+    }
+    let registry = FaultRegistry::start().await;
+    registry.fault(Fault::new(status(201, &[], "")).method("POST"));
+    let error = anonymous(&registry).begin_blob(&digest, None).await;
+    let said = error.map(|_| ()).unwrap_err().to_string();
+    assert!(said.contains("before any of its bytes came"), "{said}");
+}
+
 #[tokio::test]
 async fn a_mount_that_is_throttled_is_followed_by_an_upload_after_the_wait() {
     let registry = FaultRegistry::start().await;

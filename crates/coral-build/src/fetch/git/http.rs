@@ -42,8 +42,9 @@ pub(super) fn client(ca_pem: Option<Vec<u8>>) -> Result<Client, GitError> {
         .read_timeout(READ_TIMEOUT)
         .redirect(Policy::custom(redirect));
     if let Some(pem) = ca_pem {
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(failed)?;
-        builder = builder.tls_certs_merge(certificates);
+        // Also a server that shows a certificate which is named, and which no CA issued.
+        let trust = coral_distribution::trusting(&pem).map_err(GitError::Certificates)?;
+        builder = builder.tls_backend_preconfigured(trust);
     }
     builder.build().map_err(failed)
 }

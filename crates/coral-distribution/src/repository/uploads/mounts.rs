@@ -5,7 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coral_image::{Digest, Repository};
 
-use crate::error::{Category, Error};
+use super::super::manifests::DOCKER_CONTENT_DIGEST;
+use crate::error::{Category, Error, Problem};
+use crate::transport::Response;
 
 /// More are not remembered: what is forgotten is asked for as a mount again.
 const MAX: usize = 4096;
@@ -45,4 +47,26 @@ pub(super) fn upload_may_help(error: &Error) -> bool {
         error.category(),
         Dns | Connect | Tls | RateLimited | Storage | Options
     )
+}
+
+/// Holds the answer that a blob is there now against what was asked for: a blob that is believed to be
+/// there is not sent.
+pub(super) fn check_mounted(
+    response: &Response,
+    digest: &Digest,
+    is_mount: bool,
+) -> Result<(), Error> {
+    if !is_mount {
+        let text = "it says that the blob is there before any of its bytes came";
+        return Err(response.error(Problem::protocol(text)));
+    }
+    let named = response.header(DOCKER_CONTENT_DIGEST);
+    let named = named.and_then(|value| Digest::parse(value.trim()).ok());
+    match named.filter(|it| it.algorithm() == digest.algorithm() && it != digest) {
+        Some(other) => {
+            let text = format!("it has mounted {other} in place of {digest}");
+            Err(response.error(Problem::Protocol(text)))
+        }
+        None => Ok(()),
+    }
 }
