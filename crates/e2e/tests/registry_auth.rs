@@ -258,7 +258,12 @@ fn a_removed_user_loses_all_rights_at_once_and_the_registry_starts_again() {
     let server = serve(home.path(), &["--allow-pull", "ci=team/**"]);
     let file = home.path().join("htpasswd");
     assert_eq!(upload(&server, CI), 202);
-    users::write(&file, &[ANNA]);
+    // A line of `htpasswd` without `-B` gives no login, and keeps no one in force.
+    let changed = home.path().join("changed");
+    users::write(&changed, &[ANNA]);
+    let odd = std::fs::read_to_string(&changed).unwrap() + "new:$apr1$x$y\n";
+    std::fs::write(&changed, odd).unwrap();
+    std::fs::rename(&changed, &file).unwrap();
     until("ci is refused", SOON, || {
         (upload(&server, CI) == 401).then_some(())
     });

@@ -8,6 +8,8 @@ use bcrypt::HashParts;
 
 /// Most users of one file.
 const MOST_USERS: usize = 10_000;
+/// Lines without a login that are named.
+const MOST_ODD: usize = 5;
 /// Longest name of a user, in bytes.
 const MOST_NAME: usize = 255;
 /// A hash of a higher cost takes more than about ten seconds to be checked.
@@ -19,6 +21,8 @@ pub struct Htpasswd {
     users: BTreeMap<Arc<str>, String>,
     /// Checked for unknown users, so that they take as long as known ones.
     stand_in: String,
+    /// The first lines that were passed over, and how many there are in all.
+    odd: (Vec<HtpasswdError>, usize),
 }
 
 /// Why a file of users cannot be used. It never quotes a hash.
@@ -53,7 +57,7 @@ pub enum HtpasswdError {
         cost: u32,
     },
     /// One name stands in two lines.
-    #[error("line {line}: {user:?} is there already; each user has one line")]
+    #[error("line {line}: {user:?} is there already, and the first line counts")]
     Twice {
         /// The second line, from 1.
         line: usize,
@@ -68,30 +72,69 @@ pub enum HtpasswdError {
 impl Htpasswd {
     /// Parses a file's text; empty lines and those that begin with `#` are skipped. A file without
     /// users is valid: it is what remains when the last user is removed, and refuses every login.
+    ///
+    /// A line that gives no login, such as one with a hash of another kind, is passed over (see
+    /// [`Self::warnings`]): it must not keep a user in force whose line was removed. Where no line
+    /// gives one, the first is the error.
     pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
-        let mut users = BTreeMap::new();
-        let mut cost = 4;
+        let mut found = Self::default();
+        let mut highest = 4;
         for (line, text) in (1..).zip(text.lines()) {
             let text = text.trim();
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
-            let (user, hash) = text.split_once(':').ok_or(HtpasswdError::Form { line })?;
-            let hash = hash.trim_end();
-            if user.is_empty() || user.len() > MOST_NAME {
-                return Err(HtpasswdError::Form { line });
+            match found.take_in(line, text) {
+                Ok(cost) => highest = cost.max(highest),
+                Err(odd) => found.pass_over(odd),
             }
-            cost = cost_of(line, user, hash)?.max(cost);
-            if users.insert(Arc::from(user), hash.to_owned()).is_some() {
-                let user = user.to_owned();
-                return Err(HtpasswdError::Twice { line, user });
-            }
-            if users.len() > MOST_USERS {
+            if found.users.len() > MOST_USERS {
                 return Err(HtpasswdError::TooMany);
             }
         }
-        let stand_in = stand_in(cost);
-        Ok(Self { users, stand_in })
+        if found.users.is_empty()
+            && let Some(first) = found.odd.0.pop()
+        {
+            return Err(first);
+        }
+        found.stand_in = stand_in(highest);
+        Ok(found)
+    }
+
+    /// Takes in a line. Returns the cost of its hash.
+    fn take_in(&mut self, line: usize, text: &str) -> Result<u32, HtpasswdError> {
+        let (user, hash) = text.split_once(':').ok_or(HtpasswdError::Form { line })?;
+        let hash = hash.trim_end();
+        if user.is_empty() || user.len() > MOST_NAME {
+            return Err(HtpasswdError::Form { line });
+        }
+        let cost = cost_of(line, user, hash)?;
+        // The first counts, as for other programs that read such files.
+        if self.users.contains_key(user) {
+            let user = user.to_owned();
+            return Err(HtpasswdError::Twice { line, user });
+        }
+        self.users.insert(Arc::from(user), hash.to_owned());
+        Ok(cost)
+    }
+
+    fn pass_over(&mut self, odd: HtpasswdError) {
+        let (first, count) = &mut self.odd;
+        if first.len() < MOST_ODD {
+            first.push(odd);
+        }
+        *count += 1;
+    }
+
+    /// Of each line that was passed over, why; the first are named, the others counted.
+    pub fn warnings(&self) -> Vec<String> {
+        let (first, count) = &self.odd;
+        let mut warnings: Vec<String> = first.iter().map(ToString::to_string).collect();
+        if *count > first.len() {
+            let more = count - first.len();
+            warnings.push(format!("{more} more lines give no login"));
+        }
+        warnings
     }
 
     /// The names, in their order.
@@ -194,14 +237,29 @@ mod tests {
             ),
             ("anna:$apr1$x$y".to_owned(), "htpasswd -nB anna"),
             (format!("a:{high}"), "has cost 30"),
-            (
-                format!("a:{HASH}\na:{HASH}"),
-                "line 2: \"a\" is there already",
-            ),
         ] {
             let error = Htpasswd::parse(&text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
+    }
+
+    /// A line of `htpasswd` without `-B` kept a user in force whose line was removed with it.
+    #[test]
+    fn an_odd_line_takes_no_login_from_others_and_is_told() {
+        let other = HASH.replace("$05$", "$06$");
+        let text = format!("anna:$apr1$x$y\nci:{HASH}\nnothing\nci:{other}\n");
+        let users = Htpasswd::parse(&text).unwrap();
+        assert_eq!(users.names().collect::<Vec<_>>(), ["ci"]);
+        assert_eq!(users.hash_of("ci").1, HASH, "the first counts");
+        let warnings = users.warnings();
+        let begins = ["line 1: ", "line 3 ", "line 4: \"ci\" is there"];
+        for (warning, begins) in warnings.iter().zip(begins) {
+            assert!(warning.starts_with(begins), "{warning}");
+        }
+        assert_eq!(warnings.len(), 3);
+        let many = format!("{text}{}", "nothing\n".repeat(100));
+        let warnings = Htpasswd::parse(&many).unwrap().warnings();
+        assert_eq!(warnings[5..], ["98 more lines give no login"]);
     }
 }

@@ -214,8 +214,8 @@ impl Loading<'_> {
         let bytes = self.secret(FIELD, name, coral_api::Secret::htpasswd)?;
         let bytes = bytes.expose().to_vec();
         let wrong = |error: &dyn std::fmt::Display| format!("{FIELD}: Secret {name:?}: {error}");
-        let text = std::str::from_utf8(&bytes).map_err(|_| wrong(&"is not UTF-8 text"))?;
-        let users = Htpasswd::parse(text).map_err(|error| wrong(&error))?;
+        let users = Htpasswd::parse(&String::from_utf8_lossy(&bytes));
+        let users = users.map_err(|error| wrong(&error))?;
         let pull = grants(auth.pull.as_deref())?;
         let push = grants(auth.push.as_deref())?;
         self.seen.extend(bytes);
@@ -243,7 +243,9 @@ fn idle_grants(auth: &AuthSettings, access: &Access) -> Vec<String> {
         )];
     }
     let rules = auth.pull.iter().flatten().chain(auth.push.iter().flatten());
-    let mut warnings = vec![];
+    let odd = users.warnings().into_iter();
+    let odd = odd.map(|odd| format!("spec.auth.htpasswd.secretName: Secret {secret:?}: {odd}"));
+    let mut warnings: Vec<String> = odd.collect();
     for rule in rules {
         if let Grantees::Users(names) = &rule.grantees {
             let unknown = names.iter().filter(|name| !users.has(name));

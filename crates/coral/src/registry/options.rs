@@ -371,7 +371,9 @@ impl RegistryArguments {
                 "{flag} {user}={pattern} has no effect: there is no user {user:?} in --htpasswd"
             )
         };
-        let mut warnings: Vec<String> = unknown.map(warning).collect();
+        let odd = users.warnings().into_iter();
+        let odd = odd.map(|odd| format!("--htpasswd: {odd}"));
+        let mut warnings: Vec<String> = odd.chain(unknown.map(warning)).collect();
         if self.token_keys.is_some() && users.has(TOKEN_USER) {
             warnings.push(format!(
                 "--htpasswd: the password of {TOKEN_USER:?} has no effect: with --token-keys that \
@@ -459,9 +461,9 @@ impl RegistryArguments {
         let wrong = |error: &dyn std::fmt::Display| {
             Failure::input(format!("--htpasswd {}: {error}", file.display()))
         };
-        let text = String::from_utf8(read("--htpasswd", file)?)
-            .map_err(|_| wrong(&"is not UTF-8 text"))?;
-        let users = Htpasswd::parse(&text).map_err(|error| wrong(&error))?;
+        let bytes = read("--htpasswd", file)?;
+        let users = Htpasswd::parse(&String::from_utf8_lossy(&bytes));
+        let users = users.map_err(|error| wrong(&error))?;
         let mut pull = self.anonymous()?;
         pull.extend(grants("--allow-pull", &self.allow_pull)?);
         let push = grants("--allow-push", &self.allow_push)?;
