@@ -6,10 +6,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use coral_agent::AgentError;
-use coral_rt::shutdown_on_signal;
 
 use crate::arguments::address;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
 
 /// What `coral agent` takes.
@@ -50,8 +49,7 @@ pub(crate) async fn run(
     arguments: AgentArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     terminal.line(&format!(
         "agent of node {}: health and metrics on http://{}",
         arguments.node, arguments.listen

@@ -18,11 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coral_api::image_build::ImageBuild;
-use coral_rt::shutdown_on_signal;
 use jiff::Timestamp;
 
 use crate::cluster::{Calls, kube_failure};
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::{Terminal, print};
 pub(crate) use options::BuildArguments;
 use run::{Abandoned, Ended, Run};
@@ -52,8 +51,7 @@ pub(crate) async fn run(
         print(yaml(&object)?.trim_end());
         return Ok(ExitCode::SUCCESS);
     }
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let calls = Calls::connect(&arguments.cluster, UNUSED).await?;
     let run = Run::begin(&calls, terminal, object).await?;
     let work = work(&run, Arc::new(source), &arguments, terminal);

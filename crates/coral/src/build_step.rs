@@ -10,9 +10,8 @@ use coral_build::contract::{Step, failure_text};
 use coral_build::credentials::Controller;
 use coral_build::{CredentialError, CredentialFuture, CredentialSource, Patience, Pod};
 use coral_mirror::chain;
-use coral_rt::shutdown_on_signal;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
 
 #[derive(Debug, Args)]
@@ -51,8 +50,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let pod = Pod::default();
     // The first process of a container ignores signals that it does not handle.
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let done = tokio::select! {
         done = work(&pod, arguments.step) => done,
         () = stop.cancelled() => Err("the step was stopped".to_owned()),

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use coral_rt::shutdown_on_signal;
 
 use crate::arguments::address;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
 
 /// What `coral controller` takes.
@@ -61,8 +60,7 @@ pub(crate) async fn run(
     arguments: ControllerArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     terminal.line(&format!(
         "controller: health and metrics on http://{}",
         arguments.listen

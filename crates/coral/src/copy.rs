@@ -13,14 +13,13 @@ use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
     Site, Subject, chain,
 };
-use coral_rt::shutdown_on_signal;
 use serde::Serialize;
 use tracing::Instrument as _;
 
 use crate::arguments::{CopyArguments, Output};
 use crate::client::SETTLING;
 use crate::counted::counted;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
 use place::Place;
@@ -42,8 +41,7 @@ pub(crate) async fn run(
     let credentials = arguments.client.user_credentials()?;
     let source = source.opened().await?;
     let source_version = source.source_version(&arguments.source).await?;
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let holds_one = matches!(destination, Place::DockerArchive(..));
     let (destination, archive) = destination.begun(Some(&source))?;
     let destination_version = destination.version_to_write(&source, &source_version);

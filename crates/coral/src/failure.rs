@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use coral_mirror::chain;
+use tokio_util::sync::CancellationToken;
 
 /// Why a command ends: what a person reads, and the exit code.
 #[derive(Debug)]
@@ -77,4 +78,10 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }
+}
+
+/// What a command ends by: cancelled when the process is told to end.
+pub(crate) fn stop_on_signal() -> Result<CancellationToken, Failure> {
+    coral_rt::shutdown_on_signal()
+        .map_err(|error| Failure::failed("signals cannot be handled", &error))
 }

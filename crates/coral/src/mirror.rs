@@ -15,7 +15,6 @@ use coral_mirror::{
     Clients, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces, Snapshot, Subject,
     Summary, Until, Verify, chain,
 };
-use coral_rt::shutdown_on_signal;
 use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -25,7 +24,7 @@ use crate::arguments::{
 };
 use crate::client::{ClientArguments, SETTLING};
 use crate::counted::counted;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
 use crate::report::{
     self, Action, DeletionReport, Heard, ImageReport, PassDone, RepositoryReport, Totals,
@@ -333,8 +332,7 @@ async fn one_pass(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let (loaded, client) = read(&arguments, terminal).await?;
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let record = Arc::new(Record {
         terminal: terminal.clone(),
         heard: Mutex::default(),

@@ -14,15 +14,14 @@ use std::sync::Arc;
 
 use coral_registry::{FileStore, InternalUser, Registry, open_store};
 use coral_rt::{
-    CertificatePair, FollowedFiles, Health, Serving, Tls, health_router, shutdown_on_signal,
-    with_request_ids,
+    CertificatePair, FollowedFiles, Health, Serving, Tls, health_router, with_request_ids,
 };
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::ServeArguments;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::status_page::{self, Board, Site};
 use crate::terminal::Terminal;
 pub(crate) use collect::collect;
@@ -42,8 +41,7 @@ pub(crate) async fn serve(
     let public_file = public_file(&options);
     let token_keys_file = token_keys_file(&options);
     let ((settings, warnings), certificate) = (options.settings()?, options.certificate()?);
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let listener = listen(arguments.listen, "--listen").await?;
     let address = local_address(&listener)?;
     let serving = Serving {

@@ -19,11 +19,11 @@ use coral_distribution::{Credentials, OpenUploads};
 use coral_image::Host;
 use coral_mirror::MirrorMetrics;
 use coral_registry::InternalUser;
-use coral_rt::{Serving, shutdown_on_signal};
+use coral_rt::Serving;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::UpArguments;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::load::{Loaded, Surroundings, load};
 use crate::registry;
 use crate::status_page::{self, Board, Site};
@@ -44,8 +44,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let user = InternalUser::random();
     let provisional = surroundings(&arguments, arguments.listen, &user)?;
     let loaded = load(&arguments.files, &provisional)?.flawless()?;
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let data = data_folder(arguments.data.as_deref())?;
     let mut own = OwnSource::new(arguments.own, data.join("own"), stop.clone());
     let own_host = own.host()?;

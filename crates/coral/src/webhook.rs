@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use coral_rt::{CertificateFiles, shutdown_on_signal};
+use coral_rt::CertificateFiles;
 
 use crate::arguments::address;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
 
 /// What `coral webhook` takes.
@@ -43,8 +43,7 @@ pub(crate) async fn run(
     arguments: WebhookArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let client = client()
         .await
         .map_err(|error| Failure::failed("no access to a Kubernetes API server", &error))?;

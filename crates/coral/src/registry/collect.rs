@@ -3,19 +3,17 @@
 use std::process::ExitCode;
 
 use coral_registry::{Collected, CollectionRules, Pace};
-use coral_rt::shutdown_on_signal;
 
 use super::{CollectArguments, stopped};
 use crate::counted::counted;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
 
 pub(crate) async fn collect(
     arguments: CollectArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let store = stopped::open(&arguments.storage).await?;
     let rules = CollectionRules {
         grace: arguments.collection.grace,
@@ -24,12 +22,10 @@ pub(crate) async fn collect(
         pace: Pace::Alone,
     };
     let collected = store.collect(rules, stop).await;
-    let collected = collected.map_err(|error| Failure::error(&error))?;
     stopped::close(store.as_ref()).await;
-    for line in lines(&collected, arguments.dry_run) {
-        terminal.line(&line);
-    }
-    Ok(ExitCode::from(u8::from(!collected.is_complete)))
+    let collected = collected.map_err(|error| Failure::error(&error))?;
+    let lines = lines(&collected, arguments.dry_run);
+    Ok(stopped::told(terminal, &lines, collected.is_complete))
 }
 
 fn lines(collected: &Collected, dry_run: bool) -> Vec<String> {

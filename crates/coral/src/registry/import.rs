@@ -9,11 +9,10 @@ use coral_image::Amount;
 use coral_registry::{
     FileStore, ImportError, ImportInto, ImportRules, Imported, Skipped, StoreError, Transfer,
 };
-use coral_rt::shutdown_on_signal;
 
 use super::{ImportArguments, stopped};
 use crate::counted::counted;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
 
 pub(crate) async fn import(
@@ -27,8 +26,7 @@ pub(crate) async fn import(
         hard_links,
         move_tags,
     } = arguments;
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let store = open(&storage, dry_run).await?;
     let rules = ImportRules {
         transfer: if hard_links {
@@ -48,11 +46,12 @@ pub(crate) async fn import(
         stopped::close(store).await;
     }
     let imported = imported.map_err(|error| failed(&error))?;
-    for line in lines(&imported, dry_run) {
-        terminal.line(&line);
-    }
     let is_whole = imported.is_complete && imported.skipped == 0;
-    Ok(ExitCode::from(u8::from(!is_whole)))
+    Ok(stopped::told(
+        terminal,
+        &lines(&imported, dry_run),
+        is_whole,
+    ))
 }
 
 /// The store, made if it is not there; a dry run makes none.

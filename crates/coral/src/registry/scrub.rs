@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use coral_image::{Amount, Digest, RepositoryPath};
 use coral_registry::{Damage, RoundEnd, ScrubRules, ScrubWatch, Scrubbed, first_names};
-use coral_rt::shutdown_on_signal;
 
 use super::{ScrubArguments, stopped};
 use crate::counted::counted;
-use crate::failure::Failure;
+use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
 
 pub(crate) async fn scrub(
@@ -21,8 +20,7 @@ pub(crate) async fn scrub(
         dry_run,
         bandwidth,
     } = arguments;
-    let stop = shutdown_on_signal()
-        .map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+    let stop = stop_on_signal()?;
     let store = stopped::open(&storage).await?;
     let failed = |error| Failure::error(&error);
     if store.scrub_state().await.map_err(failed)?.is_open && !dry_run {
@@ -38,10 +36,8 @@ pub(crate) async fn scrub(
     let missing = store.scrub_state().await.map(|state| state.missing);
     stopped::close(store.as_ref()).await;
     let (scrubbed, missing) = (scrubbed.map_err(failed)?, missing.map_err(failed)?);
-    for line in lines(&scrubbed, missing) {
-        terminal.line(&line);
-    }
-    Ok(ExitCode::from(u8::from(!is_well(&scrubbed, missing))))
+    let is_well = is_well(&scrubbed, missing);
+    Ok(stopped::told(terminal, &lines(&scrubbed, missing), is_well))
 }
 
 fn is_well(scrubbed: &Scrubbed, missing: u64) -> bool {

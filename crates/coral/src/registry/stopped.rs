@@ -1,12 +1,14 @@
 //! A folder with content that no registry serves now.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_registry::{FileStore, Store, StoreError, open_store};
 
 use super::hinted;
 use crate::failure::Failure;
+use crate::terminal::Terminal;
 
 /// Opens the storage in a folder, which has to be one.
 pub(super) async fn open(storage: &Path) -> Result<Arc<dyn Store>, Failure> {
@@ -39,6 +41,14 @@ async fn opened<T: Send + 'static>(
         .await
         .map_err(|error| Failure::failed("the store could not be opened", &error))?
         .map_err(|error| Failure::error(&error))
+}
+
+/// Says what a command came to, a line each, and ends it: with 0 if all is `well`, or else with 1.
+pub(super) fn told(terminal: &Terminal, lines: &[String], well: bool) -> ExitCode {
+    for line in lines {
+        terminal.line(line);
+    }
+    ExitCode::from(u8::from(!well))
 }
 
 /// Ends the use of a store. What was done is done, whether or not the clock could be written.
