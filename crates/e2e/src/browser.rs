@@ -9,7 +9,7 @@ use crate::process::Process;
 use crate::run::scratch;
 
 /// A browser that takes longer to show a page on loopback hangs.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A profile in which JavaScript is off for every site.
 const NO_SCRIPTS: &str = r#"{"profile": {"default_content_setting_values": {"javascript": 2}}}"#;

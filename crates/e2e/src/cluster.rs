@@ -32,7 +32,7 @@ use crate::run::{Finished, run, scratch};
 use crate::wait::until_every;
 
 /// How long objects and pods of a busy machine may take.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_mins(4);
 /// A question is a kubectl, which takes a processor for some 50 ms.
 const PERIOD: Duration = Duration::from_millis(200);
 

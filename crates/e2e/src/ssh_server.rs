@@ -10,7 +10,7 @@ use crate::process::Process;
 use crate::run::{run, scratch};
 
 /// How long the server may take to listen.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_mins(2);
 /// The folder that the server wants to be there, for its part without rights.
 const EMPTY: &str = "/run/sshd";
 

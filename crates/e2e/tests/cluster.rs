@@ -6,7 +6,6 @@
 mod crds;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use e2e::cluster::{Cluster, Namespace, OutsideRegistry, OwnCluster, PATIENCE, is_ready};
 use e2e::peers::{skopeo_copy, umoci};
@@ -149,11 +148,10 @@ fn a_crashed_node_boots_and_runs_its_pods_again_with_the_outside_cut_off() {
     let cut = own.cut();
     own.crash("node2");
     let node = ["node", "node2"];
-    let minute = Duration::from_mins(1);
-    cluster.wait_until("node2 not ready", &node, minute, |node| !is_ready(node));
+    cluster.wait_until("node2 not ready", &node, PATIENCE, |node| !is_ready(node));
     assert!(is_ready(&cluster.get(&["node", "node1"]).unwrap()));
     own.boot("node2");
-    cluster.wait_until("node2 ready", &node, minute, is_ready);
+    cluster.wait_until("node2 ready", &node, PATIENCE, is_ready);
     let arguments = ["-n", namespace.name(), "pod", "survivor"];
     cluster.wait_until("the pod started again", &arguments, PATIENCE, |pod| {
         is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1

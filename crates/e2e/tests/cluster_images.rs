@@ -10,8 +10,6 @@ mod pulls;
 #[path = "cluster_images/stage.rs"]
 mod stage;
 
-use std::time::Duration;
-
 use e2e::cluster::{Cluster, PATIENCE};
 use e2e::until;
 use serde_json::Value;
@@ -169,7 +167,7 @@ fn a_broken_image_is_reported_on_itself_and_harms_no_other() {
     let degraded = |name: &str, reason: &str| {
         let arguments = ["-n", namespace.name(), "images.stvz.io", name];
         let what = format!("{name} degraded with {reason}");
-        cluster.wait_until(&what, &arguments, Duration::from_mins(1), |image| {
+        cluster.wait_until(&what, &arguments, PATIENCE, |image| {
             let conditions = image["status"]["conditions"].as_array();
             conditions
                 .into_iter()

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::time::Duration;
-
 use e2e::cluster::{Cluster, Namespace, Outside, OwnCluster, PATIENCE, REGISTRY, is_ready};
 use e2e::until;
 use serde_json::Value;
@@ -217,10 +215,9 @@ fn the_registry_comes_back(cluster: &Cluster) {
 fn a_crashed_node_comes_back(cluster: &Cluster, own: &OwnCluster, namespace: &Namespace<'_>) {
     own.crash("node2");
     let node = ["node", "node2"];
-    let minute = Duration::from_mins(1);
-    cluster.wait_until("node2 not ready", &node, minute, |node| !is_ready(node));
+    cluster.wait_until("node2 not ready", &node, PATIENCE, |node| !is_ready(node));
     own.boot("node2");
-    cluster.wait_until("node2 ready", &node, minute, is_ready);
+    cluster.wait_until("node2 ready", &node, PATIENCE, is_ready);
     let pod = ["-n", namespace.name(), "pod", "placed-1-node2"];
     cluster.wait_until("the pod started again", &pod, PATIENCE, |pod| {
         is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1

@@ -13,7 +13,7 @@ use e2e::peers::{crane, skopeo_copy};
 use e2e::{Finished, Kind, Layout, RegistryServer, coral, run, scratch};
 use server::Server;
 
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(2);
 const REPOSITORIES: [&str; 3] = ["base", "team/app", "team/app/deep"];
 const TAGS: [&str; 3] = ["1", "2", "all"];
 

@@ -17,7 +17,7 @@ use push::{Push, Pushed};
 use server::{Server, arguments};
 use wire::Wire;
 
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(2);
 const LAYER_SIZE: usize = 30_000;
 
 /// The file of the storage that holds the layer: the only one of its size.

@@ -39,7 +39,7 @@ const KEPT: usize = 20;
 const TAGS: u64 = 10;
 const APPS: [&str; 2] = ["team/app", "team/base"];
 const PIECE: usize = 50_000;
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(2);
 
 /// What was done.
 #[derive(Default)]

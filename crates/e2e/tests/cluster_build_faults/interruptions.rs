@@ -27,8 +27,8 @@ fn a_changed_spec_replaces_the_run_and_suspend_cancels_it() {
     patch(&builds, "changed", "{\"suspend\": true}");
     let build = builds.ended("changed");
     assert_eq!(build["status"]["phase"], "Cancelled", "{build:#}");
-    let minute = Duration::from_mins(1);
-    until("its pod gone", minute, || {
+    let patience = Duration::from_mins(4);
+    until("its pod gone", patience, || {
         let mut pods = builds.pods("changed").into_iter();
         let runs = pods
             .any(|pod| pod["status"]["phase"] == "Running" || pod["status"]["phase"] == "Pending");
@@ -42,7 +42,7 @@ fn a_changed_spec_replaces_the_run_and_suspend_cancels_it() {
     builds.wait_for("changed", "building", is_building);
     builds.apply(&builds.script("changed", &builds.small_image(), "  rerun: quick\n"));
     builds.succeeded("changed");
-    until("the first run's pod gone", minute, || {
+    until("the first run's pod gone", patience, || {
         let mut pods = builds.pods("changed").into_iter();
         (!pods.any(|pod| pod["status"]["phase"] == "Running")).then_some(())
     });
@@ -71,7 +71,7 @@ fn a_build_goes_on_without_the_controller_and_waits_for_the_registry() {
     builds.succeeded("middle");
     builds.apply(&builds.script("late", &script, ""));
     builds.wait_for("late", "building", is_building);
-    until("the push", Duration::from_mins(1), || {
+    until("the push", Duration::from_mins(4), || {
         let pods = builds.pods("late");
         let state = &pods.first()?["status"]["containerStatuses"][0]["state"];
         state["waiting"].is_null().then_some(())

@@ -1,7 +1,5 @@
 //! A node that joins a cluster in which Coral works.
 
-use std::time::Duration;
-
 use e2e::cluster::{Cluster, PATIENCE, REGISTRY, is_ready};
 use e2e::until;
 
@@ -41,8 +39,7 @@ fn a_node_that_joins_later_gets_its_images_files_and_labels_at_once() {
 
     own.boot_with_new_disk("node2");
     cluster.load_image();
-    let minute = Duration::from_mins(1);
-    cluster.wait_until("node2 ready", &["node", "node2"], minute, is_ready);
+    cluster.wait_until("node2 ready", &["node", "node2"], PATIENCE, is_ready);
     for name in ["placed", "web"] {
         let reference = stage.reference(name);
         stage.wait_for_label("node2", &reference, Some("available"));

@@ -67,7 +67,7 @@ fn throttled(refusal: &Value, announced: bool) -> Outcome {
 
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
-fn a_limited_source_is_used_well_and_left_in_peace_whatever_its_shape() {
+fn a_limited_source_is_left_in_peace_whatever_its_shape() {
     let shapes = [
         (json!({"seconds": 1}), false),
         (json!({"date": 1}), false),
@@ -98,11 +98,9 @@ fn a_limited_source_is_used_well_and_left_in_peace_whatever_its_shape() {
             "{shape}: {granted} answered, {refused} refused, {:.0} % used",
             used * 100.0
         );
+        // How much is used is told only: other programs may have the processors. The tests of the
+        // pace measure it by their own clock.
         report!("{told}");
         assert!(refused * 50 <= granted + refused, "{told}");
-        // What is used without load is more: 60 % and 80 %, measured by the tests of the pace by
-        // their own clock. Here other programs may have the processors for half of the time.
-        let least = if shape.contains("date") { 0.3 } else { 0.4 };
-        assert!(used >= least, "{told}");
     }
 }

@@ -11,7 +11,7 @@ use crate::seed::Seed;
 
 const ROUNDS: u32 = 20;
 /// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a run goes by; `CORAL_KILL_ROUNDS` and `CORAL_KILL_SEED` say otherwise.
 pub(crate) struct Run {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::wire::Wire;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Repositories of the source, with what has been under each tag.
 pub(crate) struct Source {

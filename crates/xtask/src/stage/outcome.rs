@@ -22,16 +22,8 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Takes the stages' ends together; a run over its budget has one more row, which failed.
-    pub(crate) fn new(mut rows: Vec<Row>, took: Duration, budget: Budget) -> Self {
-        if took > budget.limit {
-            let result = Err(over_budget(took, budget));
-            rows.push(Row {
-                name: "budget".to_owned(),
-                took,
-                result,
-            });
-        }
+    /// Takes the stages' ends together.
+    pub(crate) fn new(rows: Vec<Row>, took: Duration, budget: Budget) -> Self {
         Self { rows, took, budget }
     }
 
@@ -66,6 +58,12 @@ impl Outcome {
         let (took, limit) = (clock(self.took), clock(self.budget.limit));
         let (all, failed) = (self.rows.len(), self.failed());
         let _ = writeln!(text, "\n{took} of {limit} for a {} run", self.budget.kind);
+        // No failure: the machine may have had other work.
+        if self.took > self.budget.limit {
+            let advice =
+                "over its budget: on a quiet machine, cut counts down or make a stage quicker";
+            let _ = writeln!(text, "{advice}");
+        }
         let _ = writeln!(text, "tests pending: {}", self.pending().count());
         let _ = writeln!(text, "stages: {} passed, {failed} failed", all - failed);
         text
@@ -91,15 +89,6 @@ fn entry(row: &Row, commit: &str) -> Entry {
         stage: row.name.clone(),
         lines,
     }
-}
-
-fn over_budget(took: Duration, budget: Budget) -> String {
-    format!(
-        "took {} where a {} run may take {}: cut counts down or make a stage quicker",
-        clock(took),
-        budget.kind,
-        clock(budget.limit)
-    )
 }
 
 fn verdict(row: &Row) -> String {
@@ -177,15 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_over_its_budget_has_failed() {
-        let rows = vec![row("unit", Ok(Said::default()))];
-        let outcome = Outcome::new(rows, Duration::from_secs(61), BUDGET);
-        assert_eq!(outcome.failed(), 1);
-        assert!(
-            outcome
-                .table()
-                .contains("took 1m01s where a warm run may take 1m00s")
-        );
+    fn a_run_over_its_budget_says_so_and_has_not_failed() {
+        let rows = || vec![row("unit", Ok(Said::default()))];
+        for (seconds, is_told) in [(60, false), (61, true)] {
+            let outcome = Outcome::new(rows(), Duration::from_secs(seconds), BUDGET);
+            assert_eq!(outcome.failed(), 0);
+            let table = outcome.table();
+            assert_eq!(table.contains("over its budget"), is_told, "{table}");
+        }
     }
 
     #[test]
