@@ -274,6 +274,35 @@ async fn no_link_inside_a_layout_is_followed() {
     );
 }
 
+/// Also a link that stays inside: what it names may be changed to lead out between two looks.
+#[tokio::test]
+async fn links_of_every_kind_are_refused_and_a_hard_link_is_a_file() {
+    let layer = Digest::sha256(b"layer");
+    let name = Path::new("blobs/sha256").join(layer.hex());
+    let blob = format!("/v2/base/app/blobs/{layer}");
+    for (link, moved_to, target) in [
+        ("blobs/sha256", "kept", "../kept"),
+        ("blobs", "kept", "kept"),
+        (name.to_str().unwrap(), "kept", "../../kept"),
+        (name.to_str().unwrap(), "blobs/sha256/kept", "kept"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        layout(folder.path());
+        let served = served(folder.path());
+        assert_eq!(served.get(&blob).await.status, 200, "{link}");
+        let (link, kept) = (folder.path().join(link), folder.path().join(moved_to));
+        fs::rename(&link, &kept).unwrap();
+        symlink(target, &link).unwrap();
+        assert!(link.exists(), "{target} is there");
+        assert_eq!(served.get(&blob).await.status, 500, "{target}");
+    }
+    let folder = TempDir::new().unwrap();
+    layout(folder.path());
+    let elsewhere = folder.path().join("elsewhere");
+    fs::hard_link(folder.path().join(&name), &elsewhere).unwrap();
+    assert_eq!(served(folder.path()).get(&blob).await.status, 200);
+}
+
 #[test]
 fn what_a_file_of_another_form_contains_is_not_told() {
     let folder = TempDir::new().unwrap();
