@@ -65,7 +65,7 @@ pub use registry::{
     PushRule, Registry, RegistryAuth, RegistryBuilds, RegistryCollection, RegistryLimits,
     RegistryLog, RegistryScrub, RegistryScrubStatus, RegistrySettings, RegistrySpec,
     RegistryStatus, RegistryStorage, RegistryStorageStatus, RegistryTls, ScrubSettings,
-    SpaceSettings, StorageSettings,
+    SpaceSettings, StorageSettings, StoredRepository,
 };
 pub use registry_mirror::{
     Cadence, Drift, DriftPolicy, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits,

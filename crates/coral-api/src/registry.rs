@@ -31,7 +31,7 @@ pub use settings::{
     AuthSettings, GrantSettings, Grantees, LayoutSettings, LimitSettings, RegistrySettings,
     SpaceSettings, StorageSettings,
 };
-pub use status::{RegistryScrubStatus, RegistryStatus, RegistryStorageStatus};
+pub use status::{RegistryScrubStatus, RegistryStatus, RegistryStorageStatus, StoredRepository};
 pub use storage::{EmptyDir, RegistryStorage};
 
 /// What a registry is like. Without a cluster and without any field it is open to every client,

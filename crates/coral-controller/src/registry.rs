@@ -10,6 +10,7 @@ mod build;
 pub(crate) mod built;
 mod claim;
 mod decide;
+mod largest;
 mod loaded;
 mod observe;
 mod outlook;
@@ -48,6 +49,7 @@ use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
 use outlook::Outlook;
 pub(crate) use outlook::why_not_ready;
+use question::Place;
 use reports::Report;
 use space::Level;
 use workloads::RegistryNamespaces;
@@ -212,17 +214,17 @@ impl RegistryPart {
             return None;
         };
         let bundle = self.context.shared.ca.get()?;
-        let place = || (key.clone(), access.endpoint.clone(), bundle.to_string());
+        let place = |credential| Place {
+            endpoint: access.endpoint.clone(),
+            bundle: bundle.to_string(),
+            credential,
+        };
         let loaded = plan.ask.and_then(|wanted| {
-            self.loaded.ask(key, now, || {
-                let (key, endpoint, bundle) = place();
-                loaded::ask(key, endpoint, bundle, wanted)
-            })
+            let question = || loaded::ask(key.clone(), place(None), wanted);
+            self.loaded.ask(key, now, question)
         });
-        let report = self.reports.ask(key, now, || {
-            let (key, endpoint, bundle) = place();
-            reports::ask(key, endpoint, bundle)
-        });
+        let question = || reports::ask(key.clone(), place(access.push.clone()));
+        let report = self.reports.ask(key, now, question);
         earliest(loaded, report)
     }
 

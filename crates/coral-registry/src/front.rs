@@ -243,6 +243,7 @@ impl Registry {
             .route("/coral/v1/public", get(loaded_public_paths))
             .route("/coral/v1/storage", get(space::sums))
             .route("/coral/v1/storage/{*name}", get(space::of_repository))
+            .route("/coral/v1/repositories", get(space::largest))
             .route("/coral/v1/scrub", get(scrubbing::figures))
             .with_state(Arc::clone(&self.context))
     }

@@ -51,7 +51,7 @@ pub use settings::{CollectionSettings, Limits, ScrubSettings, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, Bound, Collected, CollectionRules, Damage, Disk, FileStore, Idle,
     ManifestRecord, MinFree, Mounted, NoRoom, Pace, Page, PutManifestError, Referrers,
-    ReferrersPage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space,
-    SpaceBounds, Store, StoreError, StoredManifest, Stretch, Transfer, UploadError, UploadId,
-    UploadWriter, first_names, open_store,
+    ReferrersPage, RepositoryBytes, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source,
+    Space, SpaceBounds, Store, StoreError, StoredManifest, Stretch, Transfer, UploadError,
+    UploadId, UploadWriter, first_names, open_store,
 };

@@ -24,7 +24,7 @@ pub use file::{FileStore, Transfer};
 pub(crate) use file::{TakeError, Transferred};
 pub use referrers::{Referrers, ReferrersPage};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
-pub use space::{Bound, Disk, MinFree, NoRoom, Space, SpaceBounds};
+pub use space::{Bound, Disk, MinFree, NoRoom, RepositoryBytes, Space, SpaceBounds};
 
 /// Opens the storage at a place, and makes it if there is none. Waits for the file system.
 pub fn open_store(place: &Path) -> Result<Arc<dyn Store>, StoreError> {
@@ -246,8 +246,8 @@ pub trait Store: Source {
     /// Bytes of all that a repository holds, also where others hold it too; 0 until it is counted.
     fn repository_bytes(&self, repository: &RepositoryPath) -> u64;
 
-    /// The same of every repository that holds something, in any order.
-    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)>;
+    /// The same of every repository that holds something.
+    fn bytes_by_repository(&self) -> RepositoryBytes;
 
     /// Counts what is there, beside everything else. From then on the sums are kept up.
     fn count(&self, stop: CancellationToken) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -171,7 +171,7 @@ fn a_suspended_mirror_sends_no_request_until_it_is_resumed() {
     fill(source, "team/app", &["2"]);
     let passes = || tags_of(&beside.requests());
     let begin = passes();
-    until("four passes beside", stage::MINUTE, || {
+    until("four passes beside", stage::PATIENCE, || {
         (passes() >= begin + 4).then_some(())
     });
     assert_eq!(source.requests().len(), before, "while suspended");

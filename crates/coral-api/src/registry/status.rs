@@ -40,7 +40,8 @@ pub struct RegistryStatus {
 }
 
 /// What a registry stores and what is free. Quantities are rounded down to three digits or more, and
-/// one that changed by less than 2 % stays as it was. The registry itself says the bytes.
+/// one that changed by less than 2 % stays as it was. The registry itself says the bytes, and those of
+/// every repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryStorageStatus {
@@ -53,6 +54,26 @@ pub struct RegistryStorageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub free: Option<String>,
+    /// How many repositories hold something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repositories: Option<i64>,
+    /// The repositories that hold most, the largest first, 20 at most. Those that need a login are
+    /// among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    pub largest: Option<Vec<StoredRepository>>,
+}
+
+/// What one repository of a registry holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredRepository {
+    /// Its path in the registry, such as `base/debian`.
+    #[schemars(length(max = 255))]
+    pub name: String,
+    /// Its content, such as `11913Mi`. What several repositories hold is stored once and counts in each.
+    #[schemars(length(max = 40))]
+    pub stored: String,
 }
 
 /// How the scrub of a registry is.

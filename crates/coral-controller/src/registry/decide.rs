@@ -123,7 +123,11 @@ fn continue_with(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: 
     of_workload(&seen.found, &builder.host(), &mut plan.outlook);
     let before = seen.registry.status.as_ref();
     if let Some(space) = &seen.report.space {
-        plan.outlook.stores(space.storage(before));
+        let mut storage = space.storage(before);
+        if let Some(repositories) = &seen.report.repositories {
+            repositories.tell(&mut storage.status);
+        }
+        plan.outlook.stores(storage);
     }
     if let Some(scrub) = &seen.report.scrub {
         let status = scrub.status(before.and_then(|before| before.scrub.as_ref()));

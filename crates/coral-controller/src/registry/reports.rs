@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::answers::Answer;
-use super::question;
+use super::largest::{self, Repositories};
+use super::question::{self, Place};
 use super::scrub::Scrub;
 use super::space::Space;
 use crate::ObjectKey;
@@ -17,28 +18,25 @@ const ASK_EVERY: Duration = Duration::from_mins(1);
 const ASK_FIRST_EVERY: Duration = Duration::from_secs(5);
 
 /// What one Registry said last; an older one says nothing of some of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) space: Option<Space>,
     pub(super) scrub: Option<Scrub>,
+    pub(super) repositories: Option<Repositories>,
 }
 
 /// Asks one Registry how it is.
-pub(super) async fn ask(key: ObjectKey, endpoint: String, bundle: String) -> Report {
+pub(super) async fn ask(key: ObjectKey, place: Place) -> Report {
+    let largest = format!("repositories?n={}", largest::ASKED);
     Report {
-        space: part(&key, &endpoint, "storage", &bundle).await,
-        scrub: part(&key, &endpoint, "scrub", &bundle).await,
+        space: part(&key, &place, "storage").await,
+        scrub: part(&key, &place, "scrub").await,
+        repositories: part(&key, &place, &largest).await,
     }
 }
 
-async fn part<T: DeserializeOwned>(
-    key: &ObjectKey,
-    endpoint: &str,
-    what: &str,
-    bundle: &str,
-) -> Option<T> {
-    let url = format!("{endpoint}/coral/v1/{what}");
-    let said = question::ask(&url, bundle).await;
+async fn part<T: DeserializeOwned>(key: &ObjectKey, place: &Place, what: &str) -> Option<T> {
+    let said = question::ask(place, what).await;
     let said = said.inspect_err(|why| {
         tracing::debug!(registry = %key, what, %why, "the registry does not say how it is");
     });
@@ -52,6 +50,7 @@ impl Answer for Report {
     fn take_in(&mut self, said: Self) -> Duration {
         self.space = said.space.or(self.space);
         self.scrub = said.scrub.or(self.scrub);
+        self.repositories = said.repositories.or(self.repositories.take());
         if self
             .space
             .is_some_and(|space| space.counted && space.stored > 0)
@@ -76,14 +75,15 @@ mod tests {
             (space.stored, space.counted) = (stored, counted);
             Report {
                 space: Some(space),
-                scrub: None,
+                ..Report::default()
             }
         };
         for said in [stores(0, true), stores(7, false)] {
             assert_eq!(report.take_in(said), ASK_FIRST_EVERY);
         }
-        let said = stores(7, true);
-        assert_eq!(report.take_in(said), ASK_EVERY);
+        let mut said = stores(7, true);
+        said.repositories = Some(Repositories::default());
+        assert_eq!(report.take_in(said.clone()), ASK_EVERY);
         assert_eq!(report.take_in(Report::default()), ASK_EVERY);
         assert_eq!(report, said);
     }

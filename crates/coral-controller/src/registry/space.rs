@@ -58,6 +58,8 @@ impl Space {
                     stored.map(str::to_owned)
                 },
                 free: left.map(|left| settled(free, left)),
+                repositories: before.and_then(|before| before.repositories),
+                largest: before.and_then(|before| before.largest.clone()),
             },
         }
     }
@@ -108,7 +110,7 @@ fn level(left: u64, all: u64, before: Level) -> Level {
 
 /// The amount in words; those `before` for a difference of less than 2 %, so that a status is not
 /// written for every blob.
-fn settled(before: Option<&str>, bytes: u64) -> String {
+pub(super) fn settled(before: Option<&str>, bytes: u64) -> String {
     let known = before.and_then(|before| Some((before, Quantity::parse(before).ok()?.get())));
     match known {
         Some((before, known)) if known != 0 && bytes.abs_diff(known) < known.div_ceil(50) => {

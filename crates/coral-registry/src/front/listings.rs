@@ -185,17 +185,22 @@ pub(super) fn index_of(referrers: &[Descriptor]) -> Response {
 
 /// The names after `last`, which need not exist, and at most `n` of them, or else `default`.
 fn page(query: &Query, default: usize) -> Result<Page, Refusal> {
-    let most = match query.get("n") {
-        None | Some("") => default,
-        Some(text) => number(text)
-            .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
-            .ok_or_else(|| bad_number(text))?,
-    };
+    let most = count(query, default)?;
     let after = query.get("last").filter(|last| !last.is_empty());
     Ok(Page {
         after: after.map(str::to_owned),
         most,
     })
+}
+
+/// How many entries are wanted, or else `default`.
+pub(super) fn count(query: &Query, default: usize) -> Result<usize, Refusal> {
+    match query.get("n") {
+        None | Some("") => Ok(default),
+        Some(text) => number(text)
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+            .ok_or_else(|| bad_number(text)),
+    }
 }
 
 /// Says where the next page is, if one comes behind `last`. After an empty page there is none:

@@ -1,4 +1,5 @@
-//! `/coral/v1/storage`: what is stored, what may be stored, and what is free.
+//! `/coral/v1/storage`: what is stored, what may be stored, and what is free; and
+//! `/coral/v1/repositories`: which repositories hold most.
 //!
 //! The sums are for everybody, as the metrics are, which have them too. What one repository holds is
 //! for those who may read it.
@@ -14,13 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Refusal;
 use super::metrics::space::Measured;
+use super::query::Query;
 use super::route::Route;
-use super::{Context, Registry, Response, gate, peer};
+use super::{Context, Registry, Response, gate, listings, peer};
 use crate::access::{Caller, Right, Session};
 use crate::store::{Bound, NoRoom, Space};
 
 /// How old the look at the disk is at most that metrics show.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Repositories in the list of the largest, if the caller does not say, and at most.
+const LARGEST: usize = 20;
+const MOST_LARGEST: usize = 1000;
 const COUNT_AGAIN: Duration = Duration::from_mins(1);
 const COUNT_AGAIN_AT_MOST: Duration = Duration::from_hours(6);
 
@@ -79,7 +84,7 @@ impl Measured for Context {
     }
 
     fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)> {
-        self.store.bytes_by_repository()
+        self.store.bytes_by_repository().all
     }
 
     fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_> {
@@ -105,6 +110,30 @@ pub(super) async fn sums(State(context): State<Arc<Context>>) -> Result<Response
             Bound::MinFree(_) => "MinFree",
         });
     }
+    Ok(super::json(StatusCode::OK, &answer))
+}
+
+/// The repositories that hold most, of those that the caller may list and pull from.
+pub(super) async fn largest(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (parts, _) = request.into_parts();
+    let query = Query::parse(parts.uri.query());
+    let most = listings::count(&query, LARGEST)?.min(MOST_LARGEST);
+    let visitor = gate::admit(&context, context.settings(), &parts.headers, peer(&parts)).await?;
+    gate::allow(&visitor, &Route::Catalog, &parts.method)?;
+    let session = visitor.session();
+    let mut bytes = context.store.bytes_by_repository();
+    bytes.all.retain(|(name, _)| session.may(Right::Pull, name));
+    let (count, counted) = (bytes.all.len(), bytes.counted);
+    let largest = bytes.largest(most).into_iter();
+    let largest = largest.map(|(name, stored)| json!({"name": name.as_str(), "stored": stored}));
+    let answer = json!({
+        "count": count,
+        "counted": counted,
+        "largest": largest.collect::<Vec<_>>(),
+    });
     Ok(super::json(StatusCode::OK, &answer))
 }
 

@@ -48,9 +48,9 @@ use self::usage::Usage;
 use self::verdicts::Verdicts;
 use super::{
     BlobHandle, Collected, CollectionRules, Deleted, Idle, ManifestRecord, Mounted, Page,
-    PutManifestError, Referrers, ReferrersPage, ScrubRules, ScrubState, ScrubWatch, Scrubbed,
-    Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Stretch, UploadError, UploadId,
-    UploadWriter,
+    PutManifestError, Referrers, ReferrersPage, RepositoryBytes, ScrubRules, ScrubState,
+    ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Stretch,
+    UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder. One process at a time has it.
@@ -277,7 +277,7 @@ impl Store for FileStore {
         self.files.usage.of_repository(repository)
     }
 
-    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)> {
+    fn bytes_by_repository(&self) -> RepositoryBytes {
         self.files.usage.by_repository()
     }
 

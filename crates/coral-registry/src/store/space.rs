@@ -1,6 +1,6 @@
 //! How much a store may hold, and how much there is: plain values.
 
-use coral_image::Amount;
+use coral_image::{Amount, RepositoryPath};
 use serde::Serialize;
 
 const GIB: u64 = 1 << 30;
@@ -105,6 +105,34 @@ impl Space {
     }
 }
 
+/// What each repository holds, in bytes. What several repositories hold counts in each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepositoryBytes {
+    /// Those that hold something, in any order.
+    pub all: Vec<(RepositoryPath, u64)>,
+    /// Whether all that were there at the start are counted.
+    pub counted: bool,
+}
+
+impl RepositoryBytes {
+    /// The largest first, and no more than `most`. Those of one size are in the order of their names.
+    #[must_use]
+    pub(crate) fn largest(self, most: usize) -> Vec<(RepositoryPath, u64)> {
+        let mut all = self.all;
+        let order = |(name, bytes): &(RepositoryPath, u64),
+                     (other, others): &(RepositoryPath, u64)| {
+            others.cmp(bytes).then_with(|| name.cmp(other))
+        };
+        // No sort of a hundred thousand for the first few.
+        if most < all.len() {
+            all.select_nth_unstable_by(most, order);
+            all.truncate(most);
+        }
+        all.sort_unstable_by(order);
+        all
+    }
+}
+
 /// Which bound of a store is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
@@ -180,6 +208,21 @@ mod tests {
             (MinFree::Bytes(0), 10, 0),
         ] {
             assert_eq!(min_free.on(size), floor, "{min_free:?} of {size}");
+        }
+    }
+
+    #[test]
+    fn the_largest_repositories_come_first_and_those_of_one_size_by_name() {
+        let repository = |(name, bytes)| (RepositoryPath::parse(name).unwrap(), bytes);
+        let sizes = [("d", 5), ("a", 7), ("c", 5), ("b", 9)];
+        let all = RepositoryBytes {
+            all: sizes.map(repository).to_vec(),
+            counted: true,
+        };
+        let expected = [("b", 9), ("a", 7), ("c", 5), ("d", 5)].map(repository);
+        for most in [0, 1, 3, 4, 9] {
+            let largest = all.clone().largest(most);
+            assert_eq!(largest, expected[..most.min(4)], "{most}");
         }
     }
 

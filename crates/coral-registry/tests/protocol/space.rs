@@ -6,6 +6,7 @@ use coral_registry::{
 };
 use http::StatusCode;
 use prometheus_client::encoding::text::encode;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Served, request};
@@ -133,12 +134,8 @@ async fn what_is_stored_and_free_is_told_in_all_by_repository_and_in_metrics() {
     }
 }
 
-#[tokio::test]
-async fn metrics_name_no_repository_that_needs_a_login() {
-    let served = Served::new();
-    served.push("a", &[1; 6000]).await;
-    served.push("b/c", &[2; 500]).await;
-    counted(&served).await;
+/// Everyone may pull what is below `b`, and no one else anything.
+fn open_b(served: &Served) {
     let anybody = Grant {
         who: Who::Anybody,
         paths: PathPatterns::parse(["b/**"]).unwrap(),
@@ -148,6 +145,53 @@ async fn metrics_name_no_repository_that_needs_a_login() {
         pull: vec![anybody],
         push: vec![],
     }));
+}
+
+#[tokio::test]
+async fn the_largest_repositories_are_listed_of_those_that_the_caller_may_pull() {
+    let served = Served::new();
+    served.push("a", &[1; 6000]).await;
+    served.push("b/c", &[2; 500]).await;
+    served.push("b/d", &[3; 700]).await;
+    let list = async |query: &str| {
+        let target = format!("/coral/v1/repositories{query}");
+        served.get(&target).await
+    };
+    assert_eq!(list("").await.json()["counted"], false);
+    counted(&served).await;
+    let stored = |name: &str, stored: u64| json!({"name": name, "stored": stored});
+    let all = [stored("a", 6000), stored("b/d", 700), stored("b/c", 500)];
+    let answer = |count: usize, largest: &[Value]| json!({"count": count, "counted": true, "largest": largest});
+    assert_eq!(list("").await.json(), answer(3, &all));
+    assert_eq!(list("?n=2").await.json(), answer(3, &all[..2]));
+    assert_eq!(list("?n=0").await.json(), answer(3, &[]));
+    let refused = list("?n=many").await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    open_b(&served);
+    assert_eq!(list("?n=1").await.json(), answer(2, &all[1..2]));
+}
+
+#[tokio::test]
+async fn the_largest_repositories_are_for_those_who_may_list() {
+    let served = Served::new();
+    served.push("a", &[1; 6000]).await;
+    served.registry.set_access(Access::Granted(Grants {
+        users: Htpasswd::default(),
+        pull: vec![],
+        push: vec![],
+    }));
+    let refused = served.get("/coral/v1/repositories").await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(!String::from_utf8_lossy(&refused.body).contains("6000"));
+}
+
+#[tokio::test]
+async fn metrics_name_no_repository_that_needs_a_login() {
+    let served = Served::new();
+    served.push("a", &[1; 6000]).await;
+    served.push("b/c", &[2; 500]).await;
+    counted(&served).await;
+    open_b(&served);
     let mut text = String::new();
     encode(&mut text, &served.metrics).unwrap();
     let named = text.lines().filter(|line| line.contains("{repository="));

@@ -5,7 +5,7 @@ use e2e::Kind;
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
 use serde_json::Value;
 
-use super::stage::{MINUTE, NAMESPACE, Stage, complaint, condition, copy_of, fill, is_degraded};
+use super::stage::{NAMESPACE, PATIENCE, Stage, complaint, condition, copy_of, fill, is_degraded};
 
 #[test]
 #[ignore = "needs a cluster"]
@@ -193,5 +193,5 @@ fn a_mended_one_goes_on(stage: &Stage<'_>) {
     let mended = |mirror: &Value| is_ready(mirror) && !is_degraded(mirror, "InvalidSpec");
     stage
         .cluster
-        .wait_until("the mended mirror is ready", &object, MINUTE, mended);
+        .wait_until("the mended mirror is ready", &object, PATIENCE, mended);
 }

@@ -4,7 +4,7 @@ use e2e::cluster::Cluster;
 use e2e::cluster::{Namespace, OutsideRegistry, OwnCluster, PATIENCE, is_ready};
 use e2e::{Kind, User, until};
 
-use super::stage::{MINUTE, NAMESPACE, Stage, complaint, copy_of, fill, is_degraded, path_inside};
+use super::stage::{NAMESPACE, Stage, complaint, copy_of, fill, is_degraded, path_inside};
 
 const READER: User = User {
     name: "reader",
@@ -167,7 +167,7 @@ fn a_tenant_cannot_read_it(stage: &Stage<'_>, namespace: &Namespace<'_>, path: &
         ca = authority(cluster),
     ));
     let mirror = ["-n", name, "registrymirror", "taken"];
-    let refused = cluster.wait_until("the tenant's mirror fails", &mirror, MINUTE, |mirror| {
+    let refused = cluster.wait_until("the tenant's mirror fails", &mirror, PATIENCE, |mirror| {
         is_degraded(mirror, "Failing")
     });
     assert_eq!(refused["status"]["mirrored"], 0, "{refused:#}");

@@ -4,13 +4,13 @@ use e2e::Kind;
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
 use serde_json::Value;
 
-use crate::stage::{MINUTE, NAMESPACE, Stage, condition, copy_of, fill};
+use crate::stage::{NAMESPACE, PATIENCE, Stage, condition, copy_of, fill};
 
 /// Waits until a Registry says that a field does not work yet; returns what it says.
 fn refusal(cluster: &Cluster, name: &str, field: &str) -> String {
     let object = ["-n", NAMESPACE, "registry", name];
     let what = format!("{name}: spec.{field} does not work yet");
-    let registry = cluster.wait_until(&what, &object, MINUTE, |registry| {
+    let registry = cluster.wait_until(&what, &object, PATIENCE, |registry| {
         let ready = condition(registry, "Ready");
         ready["status"] == "False"
             && ready["reason"] == "NotYetInCluster"
@@ -97,7 +97,7 @@ fn a_live_registry_that_becomes_read_only_goes_on_serving_and_nodes_keep_its_fil
 
     stage.patch(r#"{"tls": null, "readOnly": null}"#);
     let object = ["-n", NAMESPACE, "registry", "reg"];
-    cluster.wait_until("the Registry ready again", &object, MINUTE, is_ready);
+    cluster.wait_until("the Registry ready again", &object, PATIENCE, is_ready);
     assert_eq!((files(), ids("pod"), ids("service")), before);
 }
 

@@ -10,7 +10,7 @@ use e2e::image::busybox_root;
 use e2e::{Kind, Layout, Process, report, run, scratch, until};
 use serde_json::Value;
 
-use super::stage::{MINUTE, NAMESPACE, Stage, copy_of, fill, path_inside};
+use super::stage::{NAMESPACE, PATIENCE, Stage, copy_of, fill, path_inside};
 
 #[test]
 #[ignore = "needs a cluster"]
@@ -90,13 +90,13 @@ fn a_shard_is_written_at_most_once_in_five_seconds() {
     watch.arg(r#"jsonpath={.metadata.resourceVersion}{"\n"}"#);
     let watch = Process::start(&mut watch);
     let versions = || watch.output().0.lines().count();
-    until("the shard as it is", MINUTE, || {
+    until("the shard as it is", PATIENCE, || {
         (versions() >= 1).then_some(())
     });
     let (began, first) = (Instant::now(), versions());
     // Something new in each second, and in each pass of the mirror.
     let mut number = 0;
-    until("three writes and more changes", 3 * MINUTE, || {
+    until("three writes and more changes", PATIENCE, || {
         number += 1;
         fill(&source, "team/app", &[&number.to_string()]);
         (versions() >= first + 3 && number > 6).then_some(())
@@ -165,7 +165,7 @@ fn pods_that_pull_while_the_registry_restarts_run_in_the_end() {
         let list = ["-n", namespace.name(), "events", &selector];
         names_of(&cluster.get(&list).unwrap()).len()
     };
-    until("a node pulls", MINUTE, || {
+    until("a node pulls", PATIENCE, || {
         (events("Pulling") > 0).then_some(())
     });
     let delete = ["-n", NAMESPACE, "delete", "pod", "reg-0", "--wait=false"];

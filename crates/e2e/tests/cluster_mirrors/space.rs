@@ -2,9 +2,9 @@
 
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
 use e2e::{Kind, Layout, scratch};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::stage::{NAMESPACE, Stage, condition, copy_of, fill, is_degraded};
+use crate::stage::{NAMESPACE, Stage, condition, copy_of, fill, is_degraded, path_inside};
 
 /// Waits until a Registry says this of its space, of its spec as it is now.
 fn wait_for_space(stage: &Stage<'_>, status: &str, reason: &str) -> Value {
@@ -64,6 +64,25 @@ fn a_registry_at_its_limit_refuses_pushes_and_mirrors_wait_until_it_is_raised() 
         let begins = value.chars().next().unwrap_or_default();
         assert!(begins.is_ascii_digit(), "{header}: {value:?}");
     }
+
+    stage.push_blob("team/private", "of no mirror");
+    assert_eq!(
+        stage.get_anonymously("/v2/team/private/tags/list").status,
+        401
+    );
+    let named = stage.wait_for_registry("both repositories by size", |registry| {
+        registry["status"]["storage"]["repositories"] == 2
+    });
+    let largest = named["status"]["storage"]["largest"].clone();
+    let copied = path_inside(&source, "team/first");
+    assert_eq!(largest[0]["name"], copied.as_str(), "{largest:#}");
+    let stored = largest[0]["stored"].as_str().unwrap();
+    assert!(
+        stored.starts_with("20") && stored.ends_with("Ki"),
+        "{largest:#}"
+    );
+    let private = json!({"name": "team/private", "stored": "12"});
+    assert_eq!(largest[1], private, "{largest:#}");
 
     stage.patch(r#"{"storage": {"limit": "1Mi"}}"#);
     let full = wait_for_space(&stage, "False", "StorageFull");

@@ -1,10 +1,10 @@
 //! Coral and a Registry, installed once for all tests of the stage, and what the tests ask of them.
 
 use std::sync::Once;
-use std::time::Duration;
 
-use e2e::cluster::{Cluster, OutsideRegistry, OutsideRequest, OwnCluster, PATIENCE, is_ready};
-use e2e::{Layout, coral, run, scratch};
+pub(crate) use e2e::cluster::PATIENCE;
+use e2e::cluster::{Cluster, OutsideRegistry, OutsideRequest, OwnCluster, is_ready};
+use e2e::{Layout, coral, run, scratch, sha256};
 use serde_json::Value;
 
 /// The namespace of the Registry and of most mirrors.
@@ -180,6 +180,25 @@ impl<'a> Stage<'a> {
             .status
     }
 
+    /// Pushes one blob with the credential: no mirror says that everyone may read its repository.
+    pub(crate) fn push_blob(&self, repository: &str, content: &str) {
+        let (user, password) = &self.user;
+        let user = format!("{user}:{password}");
+        let digest = sha256(content.as_bytes());
+        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        let octets = "Content-Type: application/octet-stream";
+        let more = [
+            "--user",
+            &user,
+            "--header",
+            octets,
+            "--data-binary",
+            content,
+        ];
+        let pushed = self.curl(&more, &path);
+        assert_eq!(pushed.status, 201, "{pushed:?}");
+    }
+
     fn curl(&self, more: &[&str], path: &str) -> Answer {
         let curl = [
             "curl",
@@ -310,6 +329,3 @@ pub(crate) fn complaint(mirror: &Value) -> String {
     let degraded = condition(mirror, "Degraded");
     degraded["message"].as_str().unwrap_or_default().to_owned()
 }
-
-/// A minute of a busy machine.
-pub(crate) const MINUTE: Duration = Duration::from_mins(1);

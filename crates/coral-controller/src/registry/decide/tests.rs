@@ -317,10 +317,14 @@ fn a_status_says_what_is_stored_and_free_once_the_registry_has_said_it() {
         serde_json::from_value(answer).unwrap()
     };
     seen.report.space = Some(said(600));
+    let largest = json!([{"name": "team/app", "stored": 590}]);
+    let repositories = json!({"count": 7, "counted": true, "largest": largest});
+    seen.report.repositories = serde_json::from_value(repositories).unwrap();
     let status = decide(&seen).outlook.status(&seen.registry, seen.now);
-    let storage = status.storage.clone().unwrap();
-    let figures = (storage.stored.as_deref(), storage.free.as_deref());
-    assert_eq!(figures, (Some("600"), Some("400")));
+    let storage = serde_json::to_value(&status.storage).unwrap();
+    let expected = json!({"stored": "600", "free": "400", "repositories": 7,
+        "largest": [{"name": "team/app", "stored": "590"}]});
+    assert_eq!(storage, expected);
     assert_eq!(condition(&seen, "StorageAvailable").0, "True");
     assert_eq!(condition(&seen, "Degraded").0, "False");
     // Of a registry that does not answer, the last word stays.
@@ -328,6 +332,7 @@ fn a_status_says_what_is_stored_and_free_once_the_registry_has_said_it() {
     registry.status = Some(status.clone());
     seen.registry = Arc::new(registry);
     seen.report.space = None;
+    seen.report.repositories = None;
     let silent = decide(&seen).outlook.status(&seen.registry, seen.now);
     assert_eq!(silent.storage, status.storage);
     assert_eq!(condition(&seen, "StorageAvailable").1, "Available");

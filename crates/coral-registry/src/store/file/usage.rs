@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Files;
 use super::collect::{ALGORITHMS, digest_of};
 use super::lookup::names_in;
-use crate::store::{Bound, Disk, NoRoom, Space, SpaceBounds, StoreError};
+use crate::store::{Bound, Disk, NoRoom, RepositoryBytes, Space, SpaceBounds, StoreError};
 
 /// How long a look at the disk holds for uploads, while much is free.
 const LOOK_HOLDS: Duration = Duration::from_secs(1);
@@ -87,8 +87,9 @@ impl Usage {
     }
 
     /// Bytes of all that each repository holds, of those that hold something.
-    pub(super) fn by_repository(&self) -> Vec<(RepositoryPath, u64)> {
-        self.repositories.all()
+    pub(super) fn by_repository(&self) -> RepositoryBytes {
+        let (all, counted) = self.repositories.all();
+        RepositoryBytes { all, counted }
     }
 
     pub(super) fn set_bounds(&self, bounds: SpaceBounds) {
@@ -359,10 +360,12 @@ impl<K: Clone + Eq + Hash> Tally<K> {
         locked(&self.0).folders.get(key).map_or(0, |sum| sum.bytes)
     }
 
-    fn all(&self) -> Vec<(K, u64)> {
+    /// The sums of all folders that hold something, and whether all are counted.
+    fn all(&self) -> (Vec<(K, u64)>, bool) {
         let all = locked(&self.0);
         let folders = all.folders.iter().filter(|(_, sum)| sum.bytes > 0);
-        folders.map(|(key, sum)| (key.clone(), sum.bytes)).collect()
+        let sums = folders.map(|(key, sum)| (key.clone(), sum.bytes));
+        (sums.collect(), all.is_whole)
     }
 
     fn is_whole(&self) {
