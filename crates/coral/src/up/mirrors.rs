@@ -55,7 +55,7 @@ pub(crate) struct Mirrors {
     /// Where uploads that are left open are remembered.
     open_uploads: OpenUploads,
     fleet: Fleet,
-    there: Arc<There>,
+    there: Arc<PresentImages>,
     running: BTreeMap<String, Running>,
     status: Status,
     board: Board,
@@ -67,13 +67,13 @@ pub(crate) struct Mirrors {
 }
 
 /// Which images are in a registry and which attempts fail, beside what the terminal shows.
-struct There {
+struct PresentImages {
     terminal: Terminal,
     metrics: MirrorMetrics,
     keys: Mutex<BTreeSet<Key>>,
 }
 
-impl Observer for There {
+impl Observer for PresentImages {
     fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
         if let Some(key) = subject.key {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +100,7 @@ impl Mirrors {
         data: &Path,
         terminal: &Terminal,
     ) -> Self {
-        let there = Arc::new(There {
+        let there = Arc::new(PresentImages {
             terminal: terminal.clone(),
             metrics: metrics.clone(),
             keys: Mutex::default(),
