@@ -115,7 +115,12 @@ impl BuildsPart {
         self.note_made(seen, job);
         let next = decide(seen);
         // Before the steps can ask for anything, the status names their Job.
-        self.publish(&key, &build, &next.status).await?;
+        if let Err(error) = self.publish(&key, &build, &next.status).await {
+            tracing::debug!(build = %key, %error, "the status is written in the next pass");
+            // The Job was made, and holds its slot.
+            plan.next = Some(now);
+            return Ok(());
+        }
         let begun = self.carry_out(&key, &build, &next).await;
         plan.actions.extend(next.actions);
         (plan.status, plan.next) = (next.status, next.next);

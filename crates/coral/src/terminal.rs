@@ -176,7 +176,13 @@ impl Observer for Terminal {
                 let (gist, line) = told(source, key, event);
                 match self.saying(source, event) {
                     Saying::Whole => self.say(source, &gist, &line, fields(source, key, event)),
-                    Saying::Others => self.line("failed: more images, for the same reason"),
+                    Saying::Others => {
+                        if let Event::Failed { error, .. } = event {
+                            self.line(&format!(
+                                "failed: more images too, for the same reason: {error}"
+                            ));
+                        }
+                    }
                     Saying::Nothing => {}
                 }
             }

@@ -10,6 +10,9 @@ use super::space::settled;
 
 /// Repositories in a status.
 const MOST: usize = 20;
+/// Longest name in a status, in bytes, as its schema has it: one longer would have the whole status
+/// refused.
+const LONGEST_NAME: usize = 255;
 /// Repositories that a Registry is asked for: what one holds that just left the status is known too.
 pub(super) const ASKED: usize = 2 * MOST;
 
@@ -55,7 +58,8 @@ impl Repositories {
             .iter()
             .map(|it| (it.name.as_str(), it.stored.as_str()));
         let named: BTreeMap<&str, &str> = named.collect();
-        let candidates = self.largest.iter().map(|it| {
+        let fits = |it: &&Repository| it.name.len() <= LONGEST_NAME;
+        let candidates = self.largest.iter().filter(fits).map(|it| {
             let before = named.get(it.name.as_str()).copied();
             let words = settled(before, it.stored);
             Candidate {

@@ -124,25 +124,30 @@ impl Blobs {
         blob: &Descriptor,
         mount_from: MountFrom,
     ) -> Result<Bytes, CopyError> {
-        let (mount_from, first) = mount::look(request, blob, mount_from).await;
-        let mut permits = self.permits(&request.source.registry).await;
-        let mut begun = mount::begin(request, blob, &mount_from).await?;
-        let lacks_hints = match (first, &begun) {
-            (Some(first), BlobPush::Upload(upload)) => first.gets_no_hints(upload),
-            _ => false,
-        };
-        if lacks_hints {
-            drop(permits);
-            let other = mount::find(request, blob).await;
-            permits = self.permits(&request.source.registry).await;
-            if let Some(other) = other {
-                // The upload is given up.
-                begun = mount::begin(request, blob, &MountFrom::At(other)).await?;
+        let (mut mount_from, first) = mount::look(request, blob, mount_from).await;
+        let mut begun = None;
+        if let Some(first) = first {
+            // Other copies wait for this answer, also those from sources that nothing keeps busy.
+            let answer = mount::begin(request, blob, &mount_from).await?;
+            let lacks_hints = match &answer {
+                BlobPush::Upload(upload) => first.gets_no_hints(upload),
+                BlobPush::Mounted => false,
+            };
+            if lacks_hints {
+                // An upload that waits may have expired when its turn comes.
+                drop(answer);
+                let other = mount::find(request, blob).await;
+                mount_from = other.map_or(mount_from, MountFrom::At);
+            } else {
+                begun = Some(answer);
             }
         }
-        let bytes = transfer(request, blob, &mount_from, begun).await;
-        drop(permits);
-        bytes
+        let _permits = self.permits(&request.source.registry).await;
+        let begun = match begun {
+            Some(begun) => begun,
+            None => mount::begin(request, blob, &mount_from).await?,
+        };
+        transfer(request, blob, &mount_from, begun).await
     }
 
     /// The right to move one blob from this source.

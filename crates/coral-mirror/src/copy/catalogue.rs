@@ -211,9 +211,10 @@ impl Candidates {
         }
         // Also where nothing is left to be read: another one may be reading it.
         let _reading = catalogue.0.reading.lock().await;
-        // Copies wait for this: slow registries cost them no more than that.
+        // Copies wait for both: slow registries cost them no more than that. Lists that took all of
+        // their time leave the manifests theirs.
+        catalogue.listed(Instant::now() + LONGEST).await;
         let deadline = Instant::now() + LONGEST;
-        catalogue.listed(deadline).await;
         let images = {
             let mut state = catalogue.state();
             // It may have been read in the meantime.

@@ -29,8 +29,17 @@ use image::{Image, Phase, turn_of};
 pub(super) use record::Trust;
 
 /// Attempts in a row at what is at a host whose name does not exist. The next one is in the next
-/// pass: the answer was sure, and the second one is for a resolver that was just started.
+/// pass: the answer was sure, and the second one is for a host that is just being started.
 const TRIES_OF_UNKNOWN_HOST: u32 = 2;
+/// Time until the second of them.
+const WAIT_FOR_UNKNOWN_HOST: Duration = Duration::from_secs(10);
+
+/// Puts off the next try in this pass, if there is one.
+fn wait_for_host(status: &mut ImageStatus, now: Timestamp) {
+    if status.next_try.is_some() {
+        status.next_try = now.checked_add(WAIT_FOR_UNKNOWN_HOST).ok();
+    }
+}
 
 #[derive(Debug)]
 struct Repository {
@@ -360,6 +369,7 @@ impl Ledger {
         jitter: f64,
     ) -> Option<(Wanted, ImageStatus)> {
         let (policy, until) = (self.policy_for(&failure), self.until);
+        let is_of_unknown_host = failure.is_of_unknown_host();
         self.change(key, |image| {
             image.phase = Phase::Resting;
             image.looked = Some(now);
@@ -372,6 +382,9 @@ impl Ledger {
                 (cause, _) => image
                     .status
                     .failed(failure.error, cause, policy, now, jitter),
+            }
+            if is_of_unknown_host {
+                wait_for_host(&mut image.status, now);
             }
             until.bounds(&mut image.status);
             (image.wanted.clone(), image.status.clone())
@@ -386,11 +399,15 @@ impl Ledger {
         jitter: f64,
     ) -> ImageStatus {
         let policy = self.policy_for(&failure);
+        let is_of_unknown_host = failure.is_of_unknown_host();
         let repository = &mut self.repositories[repository];
         repository.phase = Phase::Resting;
         repository
             .status
             .failed(failure.error, failure.cause, policy, now, jitter);
+        if is_of_unknown_host {
+            wait_for_host(&mut repository.status, now);
+        }
         self.until.bounds(&mut repository.status);
         repository.status.clone()
     }

@@ -237,14 +237,15 @@ fn idle_grants(auth: &AuthSettings, access: &Access) -> Vec<String> {
         return vec![];
     };
     let secret = &auth.htpasswd_secret;
-    if users.is_empty() {
-        return vec![format!(
-            "spec.auth.htpasswd.secretName: Secret {secret:?} has no user, so every login is refused"
-        )];
-    }
-    let rules = auth.pull.iter().flatten().chain(auth.push.iter().flatten());
     let odd = users.warnings().into_iter();
     let odd = odd.map(|odd| format!("spec.auth.htpasswd.secretName: Secret {secret:?}: {odd}"));
+    if users.is_empty() {
+        let empty = format!(
+            "spec.auth.htpasswd.secretName: Secret {secret:?} has no user, so every login is refused"
+        );
+        return odd.chain([empty]).collect();
+    }
+    let rules = auth.pull.iter().flatten().chain(auth.push.iter().flatten());
     let mut warnings: Vec<String> = odd.collect();
     for rule in rules {
         if let Grantees::Users(names) = &rule.grantees {

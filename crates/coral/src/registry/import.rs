@@ -128,7 +128,9 @@ fn why_unlinked(why: Option<ErrorKind>) -> String {
             "the two folders are on different file systems".to_owned()
         }
         Some(ErrorKind::PermissionDenied) => {
-            "the system allows no hard link to a file of another user (fs.protected_hardlinks)"
+            "the system does not permit it: files of another user cannot be linked \
+             (fs.protected_hardlinks), some file systems have no hard links, and the folder has to \
+             be writable"
                 .to_owned()
         }
         Some(other) => other.to_string(),

@@ -358,8 +358,11 @@ impl RegistryArguments {
         if self.htpasswd.is_none() {
             return vec![];
         }
+        let odd = users.warnings().into_iter();
+        let odd = odd.map(|odd| format!("--htpasswd: {odd}"));
         if users.is_empty() {
-            return vec!["--htpasswd: the file has no user, so every login is refused".to_owned()];
+            let empty = "--htpasswd: the file has no user, so every login is refused".to_owned();
+            return odd.chain([empty]).collect();
         }
         let pull = self.allow_pull.iter().map(|rule| ("--allow-pull", rule));
         let push = self.allow_push.iter().map(|rule| ("--allow-push", rule));
@@ -371,8 +374,6 @@ impl RegistryArguments {
                 "{flag} {user}={pattern} has no effect: there is no user {user:?} in --htpasswd"
             )
         };
-        let odd = users.warnings().into_iter();
-        let odd = odd.map(|odd| format!("--htpasswd: {odd}"));
         let mut warnings: Vec<String> = odd.chain(unknown.map(warning)).collect();
         if self.token_keys.is_some() && users.has(TOKEN_USER) {
             warnings.push(format!(

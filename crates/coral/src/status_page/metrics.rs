@@ -48,9 +48,14 @@ pub(super) async fn add(State(added): State<Added>, request: Request, next: Next
     let (parts, body) = request.into_parts();
     let reader = Reader::of(&parts);
     let response = next.run(Request::from_parts(parts, body)).await;
-    let is_seen = matches!(added.api.sees_everything(&reader).await, Ok(true));
-    if response.status() != StatusCode::OK || !is_seen {
+    if response.status() != StatusCode::OK {
         return response;
+    }
+    match added.api.sees_everything(&reader).await {
+        Ok(true) => {}
+        // A scrape that loses the mirrors has to fail, or no alert about them would fire.
+        Err(error) if reader.has_login() => return super::refusal(error),
+        _ => return response,
     }
     let (mut head, body) = response.into_parts();
     let bytes = to_bytes(body, MOST_BYTES).await.unwrap_or_default();

@@ -59,11 +59,14 @@ impl Outages {
         Saying::Whole
     }
 
-    /// `name` is well: the next failure of an image of its host is told again.
+    /// `name` is well: the next failure of an image of its host, or of the destination, is told
+    /// again.
     pub(super) fn succeeded(&mut self, name: &str) {
         if !self.0.is_empty() {
             let host = host_of(name);
-            self.0.retain(|_, outage| host_of(&outage.first) != host);
+            self.0.retain(|error, outage| {
+                host_of(&outage.first) != host && !error.starts_with("destination")
+            });
         }
     }
 }
@@ -121,6 +124,12 @@ mod tests {
         assert_eq!(outages.failed("quay.io/a:3", "dns", DOWN), Saying::Nothing);
         outages.succeeded("quay.io/b:1");
         assert_eq!(outages.failed("quay.io/a:2", "dns", DOWN), Saying::Whole);
+        // Whatever arrives shows that the destination is back.
+        let away = "destination: harbor.example: cannot connect";
+        outages.failed("quay.io/a:1", "connect", away);
+        outages.succeeded("ghcr.io/a:1");
+        let again = outages.failed("quay.io/a:2", "connect", away);
+        assert_eq!(again, Saying::Whole);
     }
 
     #[test]

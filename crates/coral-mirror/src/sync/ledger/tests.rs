@@ -81,14 +81,14 @@ fn a_host_whose_name_does_not_exist_is_tried_twice_and_then_once_in_each_pass() 
         let failed = ledger.image_failed(&key, unknown(cause), at(now), 1.0);
         failed.expect("it is wanted").1.next_try
     };
-    assert_eq!(fails(Cause::Refusal, 0), Some(at(1)));
-    assert_eq!(fails(Cause::Refusal, 1), None);
+    assert_eq!(fails(Cause::Refusal, 0), Some(at(10)));
+    assert_eq!(fails(Cause::Refusal, 10), None);
     assert_eq!(fails(Cause::Refusal, 3600), None);
     // A resolver that cannot tell is asked on.
     assert_eq!(fails(Cause::Transient, 7200), Some(at(7208)));
     let status = ledger.repository_failed(0, unknown(Cause::Refusal), at(0), 1.0);
-    assert_eq!(status.next_try, Some(at(1)));
-    let status = ledger.repository_failed(0, unknown(Cause::Refusal), at(1), 1.0);
+    assert_eq!(status.next_try, Some(at(10)));
+    let status = ledger.repository_failed(0, unknown(Cause::Refusal), at(10), 1.0);
     assert_eq!(status.next_try, None);
 }
 

@@ -141,7 +141,8 @@ fn fetch(
         let failed = |error| StoreError::io("read", target, error);
         let size = fs::metadata(target).map_err(failed)?.len();
         let hashed = hashing::hash_file(target, digest.algorithm()).map_err(failed)?;
-        return Ok((hashed, size, unlinked));
+        // Linked or shared: nothing takes room twice.
+        return Ok((hashed, size, None));
     }
     has_room()?;
     let (hashed, size) = copy(source, target, digest)?;
