@@ -422,7 +422,6 @@ fn what_cannot_work_is_refused_with_the_flag_and_exit_code_2() {
             vec!["--htpasswd", "/nowhere/users"],
             "--htpasswd /nowhere/users",
         ),
-        (vec!["--htpasswd", &bad], "not a bcrypt hash"),
         (vec!["--allow-push", "ci=a"], "--htpasswd"),
         (
             vec!["--htpasswd", &users, "--allow-pull", "anna"],
