@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use coral_api::conditions::kind::{DEGRADED, READY};
-use coral_api::conditions::{Saying, Truth, set};
+use coral_api::conditions::{ConditionUpdate, Truth, set};
 use coral_api::image::ImageTagState;
 use coral_api::names::is_of_system;
 use coral_api::node_images::{
@@ -115,7 +115,7 @@ pub(crate) fn status(
     };
     let (ready, degraded) = sayings(node, &status);
     for (kind, said) in [(READY, ready), (DEGRADED, degraded)] {
-        let saying = Saying {
+        let saying = ConditionUpdate {
             kind,
             truth: said.truth,
             reason: said.reason,

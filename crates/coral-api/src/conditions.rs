@@ -58,7 +58,7 @@ impl From<bool> for Truth {
 
 /// What a condition says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Saying<'a> {
+pub struct ConditionUpdate<'a> {
     /// Its type, such as [`kind::READY`].
     pub kind: &'a str,
     /// Whether it holds.
@@ -73,10 +73,10 @@ pub struct Saying<'a> {
 /// unchanged condition is an unchanged status.
 ///
 /// ```
-/// use coral_api::conditions::{Saying, Truth, kind, set};
+/// use coral_api::conditions::{ConditionUpdate, Truth, kind, set};
 ///
 /// let mut conditions = Vec::new();
-/// let saying = Saying { kind: kind::READY, truth: Truth::True, reason: "Serving", message: "" };
+/// let saying = ConditionUpdate { kind: kind::READY, truth: Truth::True, reason: "Serving", message: "" };
 /// set(&mut conditions, &saying, Some(3), jiff::Timestamp::UNIX_EPOCH);
 /// set(&mut conditions, &saying, Some(3), jiff::Timestamp::now());
 /// assert_eq!(conditions.len(), 1);
@@ -84,7 +84,7 @@ pub struct Saying<'a> {
 /// ```
 pub fn set(
     conditions: &mut Vec<Condition>,
-    saying: &Saying<'_>,
+    saying: &ConditionUpdate<'_>,
     generation: Option<i64>,
     now: Timestamp,
 ) {
@@ -127,8 +127,8 @@ pub fn cut(text: &str, most: usize) -> String {
 mod tests {
     use super::*;
 
-    fn saying(truth: Truth) -> Saying<'static> {
-        Saying {
+    fn saying(truth: Truth) -> ConditionUpdate<'static> {
+        ConditionUpdate {
             kind: kind::READY,
             truth,
             reason: "Reason",

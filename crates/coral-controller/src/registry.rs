@@ -49,7 +49,7 @@ use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
 use outlook::Outlook;
 pub(crate) use outlook::why_not_ready;
-use question::Place;
+use question::RegistryEndpoint;
 use reports::Report;
 use space::Level;
 use workloads::RegistryNamespaces;
@@ -214,7 +214,7 @@ impl RegistryPart {
             return None;
         };
         let bundle = self.context.shared.ca.get()?;
-        let place = |credential| Place {
+        let place = |credential| RegistryEndpoint {
             endpoint: access.endpoint.clone(),
             bundle: bundle.to_string(),
             credential,

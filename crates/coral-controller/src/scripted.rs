@@ -16,7 +16,7 @@ use crate::results::Results;
 pub(crate) struct Server(Handle<Request<Body>, Response<Body>>);
 
 /// One request, to be answered.
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     /// Its method.
     pub(crate) method: Method,
     /// Path and query, as sent.
@@ -26,7 +26,7 @@ pub(crate) struct Asked {
     respond: SendResponse<Response<Body>>,
 }
 
-impl Asked {
+impl ReceivedRequest {
     /// Answers with JSON.
     pub(crate) fn answer(self, code: u16, body: &Value) {
         let body = serde_json::to_vec(body).unwrap();
@@ -43,11 +43,11 @@ pub(crate) fn pair() -> (Client, Server) {
 
 impl Server {
     /// The next request.
-    pub(crate) async fn next(&mut self) -> Asked {
+    pub(crate) async fn next(&mut self) -> ReceivedRequest {
         let (request, respond) = self.0.next_request().await.expect("the client is alive");
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await.unwrap();
-        Asked {
+        ReceivedRequest {
             method: parts.method,
             uri: parts.uri.to_string(),
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
@@ -100,7 +100,7 @@ impl Server {
     /// without an event.
     pub(crate) fn serve(
         mut self,
-        mut answer: impl FnMut(&Asked) -> Option<(u16, Value)> + Send + 'static,
+        mut answer: impl FnMut(&ReceivedRequest) -> Option<(u16, Value)> + Send + 'static,
     ) -> Writes {
         let writes = Writes::default();
         let noted = writes.clone();

@@ -22,14 +22,14 @@ pub struct Credential {
     /// The password or access token.
     pub password: Redacted<String>,
     /// What the secret is.
-    pub kind: Kind,
+    pub kind: CredentialKind,
     /// Where it was given, for messages: file and entry. Holds nothing secret.
     pub origin: String,
 }
 
 /// What the secret of a credential is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum CredentialKind {
     /// Sent to a host that asks for user and password.
     Password,
     /// Exchanged at a token server, by OAuth 2, for tokens that end soon.
@@ -158,12 +158,12 @@ enum Grant {
 pub struct Credentials {
     entries: Vec<(Scope, Grant)>,
     /// Where was looked for them, for messages.
-    places: Vec<Place>,
+    places: Vec<ConsultedFile>,
 }
 
 /// A file or an object that was read for credentials. Holds nothing secret.
 #[derive(Debug, Clone)]
-struct Place {
+struct ConsultedFile {
     /// What it is called.
     name: String,
     /// The registries that it has entries for; `None` if it is not there.
@@ -173,7 +173,7 @@ struct Place {
 /// Most registries that a message names.
 const MAX_NAMED: usize = 5;
 
-impl Place {
+impl ConsultedFile {
     fn new(name: &str, entries: &[(Scope, Grant)]) -> Self {
         let mut hosts: Vec<String> = Vec::new();
         let usable = |grant: &Grant| !matches!(grant, Grant::Unusable(_));
@@ -218,7 +218,7 @@ impl Credentials {
         let credential = Credential {
             username: username.to_owned(),
             password: Redacted::new(password.to_owned()),
-            kind: Kind::Password,
+            kind: CredentialKind::Password,
             origin: origin.to_owned(),
         };
         let scope = Scope {
@@ -245,13 +245,13 @@ impl Credentials {
 
     fn read(json: &[u8], origin: &str, helpers: Helpers) -> Result<Self, CredentialsError> {
         let entries = docker_config::read(json, origin, helpers)?;
-        let places = vec![Place::new(origin, &entries)];
+        let places = vec![ConsultedFile::new(origin, &entries)];
         Ok(Self { entries, places })
     }
 
     /// None, where a file with them is not there.
     fn not_there(path: &Path) -> Self {
-        let place = Place {
+        let place = ConsultedFile {
             name: path.display().to_string(),
             hosts: None,
         };
@@ -327,7 +327,7 @@ impl Credentials {
                 Grant::Credential(_) | Grant::Helper(_) => None,
             });
         let places = || {
-            let described: Vec<String> = self.places.iter().map(Place::described).collect();
+            let described: Vec<String> = self.places.iter().map(ConsultedFile::described).collect();
             (!described.is_empty()).then(|| described.join("; "))
         };
         let has_none = self.candidates(repository.host(), Some(path)).is_empty();

@@ -22,7 +22,7 @@ pub enum BlobPush {
 
 /// Which side of a push failed.
 #[derive(Debug)]
-pub enum PushError {
+pub enum BlobPushError {
     /// The bytes could not be read.
     Source(Error),
     /// The bytes could not be written.
@@ -55,7 +55,7 @@ impl From<LayoutUpload> for Upload {
 impl Upload {
     /// Sends a blob in one request and ends the upload. What was cut on either side goes on where
     /// it ended, as long as that gets anywhere.
-    pub async fn put_from(self, source: &BlobSource) -> Result<(), PushError> {
+    pub async fn put_from(self, source: &BlobSource) -> Result<(), BlobPushError> {
         match self.0 {
             Target::Registry(upload) => upload.put_from(source).await,
             Target::Layout(upload) => {
@@ -136,11 +136,11 @@ impl Tail {
         source: &BlobSource,
         offset: u64,
         check: Check,
-    ) -> Result<Self, PushError> {
+    ) -> Result<Self, BlobPushError> {
         let stream = source.read_from(offset, check).await;
         let source = source.clone();
         let tail = |stream| Self { stream, source };
-        stream.map(tail).map_err(PushError::Source)
+        stream.map(tail).map_err(BlobPushError::Source)
     }
 
     pub(crate) fn watched(self) -> (BlobStream, End) {
@@ -160,14 +160,14 @@ impl Tail {
 
 impl End {
     /// A destination that waited for bytes too long says so of a source that just stood still.
-    pub(crate) fn blame(&self, error: Error) -> PushError {
+    pub(crate) fn blame(&self, error: Error) -> BlobPushError {
         if self.read_failed.load(Ordering::Relaxed) {
-            return PushError::Source(error);
+            return BlobPushError::Source(error);
         }
         let slowness = match error.status() {
             Some(408) => self.source.take_slowness(),
             _ => None,
         };
-        slowness.map_or(PushError::Destination(error), PushError::Source)
+        slowness.map_or(BlobPushError::Destination(error), BlobPushError::Source)
     }
 }

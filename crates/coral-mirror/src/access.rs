@@ -6,13 +6,13 @@ use coral_distribution::{Client, Credentials, Endpoint};
 use coral_image::{Host, Repository};
 
 use crate::bandwidth::Bandwidth;
-use crate::copy::{Candidates, Catalogue, Site};
+use crate::copy::{Candidates, Catalogue, CopySide};
 use crate::creations::Creations;
 use crate::pace::Paces;
 
 /// What a mirror reads and writes through. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Access {
+pub struct MirrorAccess {
     /// Connections and tokens, to sources.
     pub client: Client,
     /// Connections and tokens, to the destination: what a mirror says of its destination's
@@ -38,12 +38,15 @@ pub struct Access {
 /// elsewhere.
 pub trait AccessSource: Send + Sync + 'static {
     /// How the mirror of this name (`namespace/name`) reaches its registries.
-    fn access(&self, mirror: &str) -> impl Future<Output = Result<Access, AccessError>> + Send;
+    fn access(
+        &self,
+        mirror: &str,
+    ) -> impl Future<Output = Result<MirrorAccess, MirrorAccessError>> + Send;
 }
 
 /// Why a worker got no access.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AccessError {
+pub enum MirrorAccessError {
     /// No mirror of that name runs any more.
     #[error("its mirror was removed")]
     Unknown,
@@ -52,8 +55,8 @@ pub enum AccessError {
     Unavailable(String),
 }
 
-impl Access {
-    pub(crate) fn source(&self, repository: &Repository) -> Site {
+impl MirrorAccess {
+    pub(crate) fn source(&self, repository: &Repository) -> CopySide {
         let mut site = site(&self.client, repository, &self.source_credentials);
         site.pace = Some(self.paces.of(repository.host()));
         site.rate_limit = Some(self.client.rate_limit(repository.host()));
@@ -61,7 +64,7 @@ impl Access {
         site
     }
 
-    pub(crate) fn destination(&self, repository: &Repository) -> Site {
+    pub(crate) fn destination(&self, repository: &Repository) -> CopySide {
         let (client, credentials) = (&self.destination_client, &self.destination_credentials);
         let mut site = site(client, repository, credentials);
         site.candidates = Some(Candidates {
@@ -73,7 +76,7 @@ impl Access {
     }
 }
 
-fn site(client: &Client, repository: &Repository, credentials: &Arc<Credentials>) -> Site {
+fn site(client: &Client, repository: &Repository, credentials: &Arc<Credentials>) -> CopySide {
     let endpoint = Endpoint::from(client.repository(repository, credentials.clone()));
-    Site::new(endpoint, repository)
+    CopySide::new(endpoint, repository)
 }

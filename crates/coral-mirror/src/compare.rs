@@ -4,7 +4,7 @@ use coral_distribution::{Category, Endpoint, Error};
 use coral_image::{Digest, Manifest, Version};
 use futures::{StreamExt, stream};
 
-use crate::copy::{Layers, Site, Sparse, choose_children, is_for_another, is_left_out};
+use crate::copy::{CopySide, Layers, Sparse, choose_children, is_for_another, is_left_out};
 use crate::expand::Wanted;
 use crate::pace::AskError;
 use crate::state::{Cause, cause_of};
@@ -116,8 +116,8 @@ impl Depth {
 }
 
 pub(crate) async fn compare(
-    source: &Site,
-    destination: &Site,
+    source: &CopySide,
+    destination: &CopySide,
     wanted: &Wanted,
     depth: Depth,
 ) -> Result<Difference, CompareError> {
@@ -162,7 +162,7 @@ pub(crate) async fn compare(
 }
 
 async fn compare_children(
-    destination: &Site,
+    destination: &CopySide,
     digest: Digest,
     wanted: &Wanted,
 ) -> Result<Difference, CompareError> {

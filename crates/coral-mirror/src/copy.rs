@@ -13,7 +13,7 @@ mod missed;
 mod mount;
 mod platform;
 mod referrers;
-mod site;
+mod side;
 mod sparse;
 mod tree;
 
@@ -32,19 +32,19 @@ pub use missed::Missed;
 pub use platform::check_platforms;
 pub(crate) use platform::is_for_another;
 pub(crate) use referrers::cosign_tags;
-pub use site::Site;
+pub use side::CopySide;
 pub(crate) use sparse::is_left_out;
 pub use sparse::{Layers, Sparse};
 pub(crate) use tree::choose_children;
 
 use crate::progress::Event;
 use blobs::Blobs;
-use referrers::{Budget, Referrers};
+use referrers::{Budget, ImageReferrers};
 use tree::Tree;
 
 /// How much is done at once.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct CopyLimits {
     /// Blobs moved at the same time, over all images.
     pub transfers: usize,
     /// Of these, so many from one source: one that hardly sends anything holds up itself only.
@@ -55,7 +55,7 @@ pub struct Limits {
     pub manifests_per_image: usize,
 }
 
-impl Default for Limits {
+impl Default for CopyLimits {
     fn default() -> Self {
         Self {
             transfers: 16,
@@ -94,11 +94,11 @@ pub type Report = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 #[derive(Clone)]
 pub struct CopyRequest {
     /// Where from.
-    pub source: Site,
+    pub source: CopySide,
     /// The tag or digest at the source.
     pub source_version: Version,
     /// Where to.
-    pub destination: Site,
+    pub destination: CopySide,
     /// The tag or digest at the destination.
     pub destination_version: Version,
     /// What of it.
@@ -149,13 +149,13 @@ impl std::ops::AddAssign for Bytes {
 ///
 /// use coral_distribution::{Client, ClientOptions, Credentials};
 /// use coral_image::ImageRef;
-/// use coral_mirror::{Copier, CopyOptions, CopyRequest, Site};
+/// use coral_mirror::{Copier, CopyOptions, CopyRequest, CopySide};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::new(ClientOptions::default())?;
 /// let site = |image: &ImageRef| {
 ///     let repository = client.repository(image.repository(), Credentials::none().into());
-///     Site::new(repository.into(), image.repository())
+///     CopySide::new(repository.into(), image.repository())
 /// };
 /// let source = ImageRef::parse("debian:bookworm-slim")?;
 /// let destination = ImageRef::parse("registry.example/docker.io/library/debian:bookworm-slim")?;
@@ -175,18 +175,18 @@ impl std::ops::AddAssign for Bytes {
 #[derive(Debug, Clone)]
 pub struct Copier {
     blobs: Arc<Blobs>,
-    limits: Limits,
+    limits: CopyLimits,
 }
 
 impl Default for Copier {
     fn default() -> Self {
-        Self::new(Limits::default())
+        Self::new(CopyLimits::default())
     }
 }
 
 impl Copier {
     /// A copier with its own bounds.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: CopyLimits) -> Self {
         Self {
             blobs: Arc::new(Blobs::new(limits)),
             limits,
@@ -289,7 +289,7 @@ impl Copier {
         request: &CopyRequest,
         tree: &Tree,
         is_named: bool,
-        found: &mut Referrers,
+        found: &mut ImageReferrers,
         (depth, budget): (u8, &Budget),
     ) -> Result<Arrived, CopyError> {
         let root = tree.root();
@@ -387,5 +387,5 @@ async fn put(
 
 /// The manifests that a copy would need, for a plan.
 pub(crate) async fn read_tree(request: &CopyRequest) -> Result<Tree, CopyError> {
-    tree::read(request, Limits::default().manifests_per_image).await
+    tree::read(request, CopyLimits::default().manifests_per_image).await
 }

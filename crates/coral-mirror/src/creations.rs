@@ -8,7 +8,7 @@ use coral_image::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 
-use crate::copy::Site;
+use crate::copy::CopySide;
 use crate::pace::AskError;
 
 /// A configuration larger than this is not read for its time of creation.
@@ -44,7 +44,7 @@ impl Creations {
     /// When the image of a tag was created, if it says so.
     pub(crate) async fn time(
         &self,
-        source: &Site,
+        source: &CopySide,
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Option<Timestamp>, AskError> {
@@ -64,7 +64,7 @@ impl Creations {
 
 /// When an image was created, as its configuration says; of an index, its first image. Artifacts
 /// and images that do not say have no time.
-async fn created(source: &Site, version: &Version) -> Result<Creation, AskError> {
+async fn created(source: &CopySide, version: &Version) -> Result<Creation, AskError> {
     let mut manifest = source.check(|| source.endpoint.manifest(version)).await?;
     let digest = manifest.digest();
     if let Some(child) = first_image(&manifest) {
@@ -82,7 +82,7 @@ async fn created(source: &Site, version: &Version) -> Result<Creation, AskError>
     })
 }
 
-async fn read_small(source: &Site, blob: &Descriptor) -> Result<Vec<u8>, Error> {
+async fn read_small(source: &CopySide, blob: &Descriptor) -> Result<Vec<u8>, Error> {
     let chunks: Vec<bytes::Bytes> = source.endpoint.blob(blob, 0).await?.try_collect().await?;
     Ok(chunks.concat())
 }

@@ -11,9 +11,9 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, AccessError, AccessSource};
+use crate::access::{AccessSource, MirrorAccess, MirrorAccessError};
 use crate::clock::{Clock, Logged, SystemClock};
-use crate::copy::{Copier, Limits};
+use crate::copy::{Copier, CopyLimits};
 use crate::inspect::{self, Confirmation, ImagePage, ImageQuery, Look};
 use crate::mirror::Mirror;
 use crate::progress::Observer;
@@ -30,7 +30,7 @@ pub struct EngineLimits {
     /// Images copied at the same time.
     pub images: usize,
     /// Bounds of one copy, and of all together.
-    pub copy: Limits,
+    pub copy: CopyLimits,
 }
 
 impl Default for EngineLimits {
@@ -38,7 +38,7 @@ impl Default for EngineLimits {
         Self {
             // One source host gets no more than half of them.
             images: 2 * PER_HOST,
-            copy: Limits::default(),
+            copy: CopyLimits::default(),
         }
     }
 }
@@ -151,7 +151,7 @@ impl<Q: Queue + Results> Engine<Q> {
     }
 
     /// How the running mirror of this name reaches its registries; `None` if there is none.
-    pub fn access(&self, mirror: &str) -> Option<Access> {
+    pub fn access(&self, mirror: &str) -> Option<MirrorAccess> {
         let mirrors = self.running.mirrors();
         Some(mirrors.get(mirror)?.access.clone())
     }
@@ -229,7 +229,7 @@ struct RunningMirrors {
 
 #[derive(Debug)]
 struct Registered {
-    access: Access,
+    access: MirrorAccess,
     looks: mpsc::Sender<Look>,
     /// Tells a mirror's registration from that of its successor of the same name.
     identity: Arc<()>,
@@ -252,7 +252,7 @@ impl RunningMirrors {
     fn register(
         self: &Arc<Self>,
         mirror: &str,
-        access: Access,
+        access: MirrorAccess,
         looks: mpsc::Sender<Look>,
     ) -> Registration {
         let identity = Arc::new(());
@@ -271,9 +271,9 @@ impl RunningMirrors {
 }
 
 impl AccessSource for RunningMirrors {
-    async fn access(&self, mirror: &str) -> Result<Access, AccessError> {
+    async fn access(&self, mirror: &str) -> Result<MirrorAccess, MirrorAccessError> {
         let mirrors = self.mirrors();
-        let registered = mirrors.get(mirror).ok_or(AccessError::Unknown)?;
+        let registered = mirrors.get(mirror).ok_or(MirrorAccessError::Unknown)?;
         Ok(registered.access.clone())
     }
 }

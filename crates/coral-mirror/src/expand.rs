@@ -13,8 +13,8 @@ use coral_image::{Host, ImageRef, PlatformPattern, Repository, Tag, Version};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use crate::access::Access;
-use crate::copy::Site;
+use crate::access::MirrorAccess;
+use crate::copy::CopySide;
 use crate::pace::AskError;
 use crate::progress::Key;
 use crate::prune::subject_of;
@@ -98,7 +98,7 @@ impl ExpandError {
 /// the source and at the destination. A repository that the source does not know, by its list and by
 /// its tags, is listed as one without tags, where the destination holds some of it.
 pub async fn expand(
-    access: &Access,
+    access: &MirrorAccess,
     settings: &RepositorySettings,
     now: Timestamp,
 ) -> Result<Expanded, ExpandError> {
@@ -178,7 +178,7 @@ pub(crate) fn wanted(
 }
 
 async fn filtered(
-    access: &Access,
+    access: &MirrorAccess,
     settings: &RepositorySettings,
     filter: &TagFilter,
     destination: &Repository,
@@ -222,7 +222,7 @@ async fn filtered(
 
 /// Whether a source that has no list of tags says of tags, too, that it has none of them: of those
 /// that are named, and of some of the others, spread over all of them.
-async fn has_none_of(source: &Site, named: &[Tag], others: &[Tag]) -> bool {
+async fn has_none_of(source: &CopySide, named: &[Tag], others: &[Tag]) -> bool {
     let named = named.iter().take(MAX_PROBES);
     let others = others
         .iter()
@@ -242,10 +242,10 @@ async fn has_none_of(source: &Site, named: &[Tag], others: &[Tag]) -> bool {
 
 /// The tags of the source that the filter takes.
 async fn selected(
-    access: &Access,
+    access: &MirrorAccess,
     settings: &RepositorySettings,
     filter: &TagFilter,
-    source: &Site,
+    source: &CopySide,
     listed: &[Tag],
     now: Timestamp,
 ) -> Result<Vec<Tag>, ExpandError> {
@@ -276,8 +276,8 @@ fn vanished(filter: &TagFilter, listed: &[Tag], there: &[Tag]) -> Vec<Tag> {
 }
 
 async fn dated(
-    access: &Access,
-    source: &Site,
+    access: &MirrorAccess,
+    source: &CopySide,
     repository: &Repository,
     tag: Tag,
 ) -> Result<(Tag, Option<Timestamp>), ExpandError> {

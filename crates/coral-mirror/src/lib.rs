@@ -54,12 +54,12 @@ mod verify;
 mod visibility;
 mod worker;
 
-pub use access::{Access, AccessError, AccessSource};
+pub use access::{AccessSource, MirrorAccess, MirrorAccessError};
 pub use bandwidth::Bandwidth;
 pub use clock::{Clock, Moment, SystemClock};
 pub use copy::{
-    Catalogue, Copied, Copier, CopyError, CopyOptions, CopyRequest, Layers, Limits, Missed, Report,
-    Site, Sparse, check_platforms,
+    Catalogue, Copied, Copier, CopyError, CopyLimits, CopyOptions, CopyRequest, CopySide, Layers,
+    Missed, Report, Sparse, check_platforms,
 };
 pub use creations::Creations;
 pub use engine::{Completeness, Engine, EngineLimits};
@@ -81,7 +81,7 @@ pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
 };
 pub use snapshot::Snapshot;
-pub use state::{Absence, Cause, ImageState, ImageStatus, NextTry, RetryPolicy, Standing, Until};
+pub use state::{Absence, Cause, ImageProgress, ImageState, NextTry, RetryPolicy, Standing, Until};
 pub use status::{MOST_FAILURES, failure_of_image, failure_of_repository, failures, name_failures};
 pub use sync::{Ended, Repositories, Summary};
 pub use visibility::visibility;

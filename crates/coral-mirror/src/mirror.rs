@@ -5,7 +5,7 @@ use std::sync::Arc;
 use coral_api::{MirrorSettings, Target};
 use coral_image::Repository;
 
-use crate::access::Access;
+use crate::access::MirrorAccess;
 use crate::expand::destination_repository;
 use crate::prune::Destination;
 use crate::snapshot::Snapshot;
@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 /// use coral_api::documents::{self, Object};
 /// use coral_distribution::{Client, ClientOptions, Credentials};
 /// use coral_image::Host;
-/// use coral_mirror::{Access, Catalogue, Creations, Mirror, Paces, Verify};
+/// use coral_mirror::{MirrorAccess, Catalogue, Creations, Mirror, Paces, Verify};
 ///
 /// let yaml = "
 /// apiVersion: stvz.io/v1
@@ -35,7 +35,7 @@ use crate::snapshot::Snapshot;
 /// let mirror = Mirror {
 ///     name: "default/web".to_owned(),
 ///     settings: document.settings().expect("the mirror has no problem"),
-///     access: Access {
+///     access: MirrorAccess {
 ///         client: client.clone(),
 ///         destination_client: client,
 ///         destination: Host::parse("127.0.0.1:5000")?,
@@ -59,7 +59,7 @@ pub struct Mirror {
     /// What it wants.
     pub settings: MirrorSettings,
     /// How it gets it.
-    pub access: Access,
+    pub access: MirrorAccess,
     /// Whether its settings replace others: then equal digests do not say that every platform is
     /// there.
     pub changed: bool,

@@ -10,7 +10,7 @@ use coral_image::{Digest, Repository, Tag, Version};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
-use crate::access::Access;
+use crate::access::MirrorAccess;
 use crate::compare::{Depth, Difference, compare};
 use crate::copy::{CopyOptions, CopyRequest, Layers, Side, read_tree};
 use crate::expand::{ExpandError, Expanded, Wanted, expand};
@@ -162,7 +162,7 @@ fn unknown(settings: &RepositorySettings, error: &ExpandError) -> Planned {
 }
 
 async fn plan_images<S: BuildHasher>(
-    access: &Access,
+    access: &MirrorAccess,
     drift: Drift,
     wanted: Vec<Wanted>,
     counted: &mut HashSet<Digest, S>,
@@ -295,7 +295,7 @@ enum Missing {
     Blobs(Vec<(Digest, u64)>),
 }
 
-async fn missing(access: &Access, drift: Drift, wanted: &Wanted) -> Result<Missing, String> {
+async fn missing(access: &MirrorAccess, drift: Drift, wanted: &Wanted) -> Result<Missing, String> {
     let request = CopyRequest {
         source: access.source(wanted.source.repository()),
         source_version: wanted.source.version(),

@@ -105,7 +105,7 @@ pub enum NextTry {
 
 impl NextTry {
     /// What follows for the caller, after a failure of this cause at `now`.
-    pub fn of(status: &ImageStatus, cause: Cause, now: Timestamp) -> Self {
+    pub fn of(status: &ImageProgress, cause: Cause, now: Timestamp) -> Self {
         match (status.next_try, cause) {
             (Some(at), _) => Self::In(at.duration_since(now).unsigned_abs()),
             (None, Cause::After(asked)) => Self::ComeBackIn(asked),
@@ -191,7 +191,7 @@ pub(crate) fn pinned(at_source: &Digest) -> String {
 
 /// State, failures in a row, and the next try.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageStatus {
+pub struct ImageProgress {
     /// Where it stands.
     pub state: ImageState,
     /// Failures in a row.
@@ -200,7 +200,7 @@ pub struct ImageStatus {
     pub next_try: Option<Timestamp>,
 }
 
-impl Default for ImageStatus {
+impl Default for ImageProgress {
     fn default() -> Self {
         Self {
             state: ImageState::Pending,
@@ -210,7 +210,7 @@ impl Default for ImageStatus {
     }
 }
 
-impl ImageStatus {
+impl ImageProgress {
     /// The image is complete at the destination.
     pub fn succeeded(&mut self, digest: Digest) {
         *self = Self {
@@ -342,12 +342,12 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn failed_times(n: u32, cause: Cause) -> ImageStatus {
+    fn failed_times(n: u32, cause: Cause) -> ImageProgress {
         let policy = RetryPolicy {
             limit: 3,
             max_backoff: Duration::from_mins(1),
         };
-        let mut status = ImageStatus::default();
+        let mut status = ImageProgress::default();
         (0..n).for_each(|_| status.failed("broken".into(), cause, policy, at(1000), 1.0));
         status
     }
@@ -438,7 +438,7 @@ mod tests {
     fn a_failure_says_when_it_is_tried_again_or_when_to_come_back() {
         let hour = Cause::After(Duration::from_hours(1));
         let mut status = failed_times(1, hour);
-        let told = |status: &ImageStatus, cause| NextTry::of(status, cause, at(1000));
+        let told = |status: &ImageProgress, cause| NextTry::of(status, cause, at(1000));
         assert_eq!(told(&status, hour), NextTry::In(Duration::from_mins(10)));
         status.next_try = None;
         let back = NextTry::ComeBackIn(Duration::from_hours(1));

@@ -6,7 +6,7 @@ use coral_api::Visibility;
 use coral_distribution::{Category, Credentials};
 use coral_image::ImageRef;
 
-use crate::access::Access;
+use crate::access::MirrorAccess;
 use crate::pace::AskError;
 
 /// Asks the source for an image without a credential, and with the mirror's own where that is
@@ -15,8 +15,8 @@ use crate::pace::AskError;
 ///
 /// Where anonymous access finds nothing and the credential does, the source hides what strangers
 /// may not read: that is a refusal too.
-pub async fn visibility(access: &Access, image: &ImageRef) -> Option<Visibility> {
-    let stranger = Access {
+pub async fn visibility(access: &MirrorAccess, image: &ImageRef) -> Option<Visibility> {
+    let stranger = MirrorAccess {
         source_credentials: Arc::new(Credentials::none()),
         ..access.clone()
     };
@@ -33,7 +33,7 @@ pub async fn visibility(access: &Access, image: &ImageRef) -> Option<Visibility>
     is_read.then_some(Visibility::Private)
 }
 
-async fn has(access: &Access, image: &ImageRef) -> Result<bool, AskError> {
+async fn has(access: &MirrorAccess, image: &ImageRef) -> Result<bool, AskError> {
     let source = access.source(image.repository());
     let version = image.version();
     let found = source.check(|| source.endpoint.head(&version)).await?;

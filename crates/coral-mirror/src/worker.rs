@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tracing::Instrument;
 
-use crate::access::{Access, AccessError, AccessSource};
+use crate::access::{AccessSource, MirrorAccess, MirrorAccessError};
 use crate::copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest};
 use crate::job::Job;
 use crate::outcome::{Done, Failure, Outcome};
@@ -117,7 +117,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
         .await
     }
 
-    async fn copy(&self, job: &Job, access: &Access) -> Result<Done, Failure> {
+    async fn copy(&self, job: &Job, access: &MirrorAccess) -> Result<Done, Failure> {
         let (observer, own) = (self.observer.clone(), job.clone());
         let source = job.source.to_string();
         let observe = move |event: &Event<'_>| {
@@ -200,11 +200,11 @@ fn failure_of(error: &CopyError) -> Failure {
     }
 }
 
-impl From<AccessError> for Failure {
-    fn from(error: AccessError) -> Self {
+impl From<MirrorAccessError> for Failure {
+    fn from(error: MirrorAccessError) -> Self {
         let category = match error {
-            AccessError::Unknown => "removed",
-            AccessError::Unavailable(_) => "access",
+            MirrorAccessError::Unknown => "removed",
+            MirrorAccessError::Unavailable(_) => "access",
         };
         Self::transient(error.to_string(), category)
     }

@@ -11,8 +11,9 @@ use coral_api::documents::{self, Object};
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions};
 use coral_image::{Host, ImageRef, PlatformPattern};
 use coral_mirror::{
-    Access, Catalogue, Copied, Copier, CopyError, CopyOptions, CopyRequest, Creations, Engine,
-    EngineLimits, Event, InProcess, Mirror, Observer, Paces, Site, Subject, Summary, Until, Verify,
+    Catalogue, Copied, Copier, CopyError, CopyOptions, CopyRequest, CopySide, Creations, Engine,
+    EngineLimits, Event, InProcess, Mirror, MirrorAccess, Observer, Paces, Subject, Summary, Until,
+    Verify,
 };
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use tokio_util::sync::CancellationToken;
@@ -78,12 +79,12 @@ impl Pair {
         }
     }
 
-    fn site(&self, image: &ImageRef) -> Site {
+    fn site(&self, image: &ImageRef) -> CopySide {
         let repository = image.repository();
         let client = self
             .client
             .repository(repository, Arc::new(Credentials::none()));
-        Site::new(client.into(), repository)
+        CopySide::new(client.into(), repository)
     }
 
     fn request(&self, from: &str, to: &str) -> CopyRequest {
@@ -145,7 +146,7 @@ impl Pair {
         Mirror {
             name: name.to_owned(),
             settings: mirror.settings().unwrap(),
-            access: Access {
+            access: MirrorAccess {
                 client: self.client.clone(),
                 destination_client: self.client.clone(),
                 destination: Host::parse(&self.destination.host()).unwrap(),
@@ -318,7 +319,7 @@ async fn named_platforms_leave_the_index_as_it_is_and_the_others_behind() {
     let to = ImageRef::parse(&format!("{host}/here/app:1")).unwrap();
     let endpoint = client.repository(to.repository(), Arc::new(Credentials::none()));
     let mut request = pair.request("team/app:1", "here/app:1");
-    request.destination = Site::new(endpoint.into(), to.repository());
+    request.destination = CopySide::new(endpoint.into(), to.repository());
     request.options.platforms = vec![PlatformPattern::parse("linux/arm*").unwrap()];
     let copied = Copier::default().copy(&request).await.unwrap();
     assert!(copied.sparse.platforms);

@@ -50,13 +50,13 @@ use self::error::{Code, Refusal};
 use self::gate::Visitor;
 pub use self::listings::WholeCatalog;
 use self::metrics::{Asked, Metrics};
-use self::places::Places;
+use self::places::UploadSlots;
 use self::progress::Progress;
 use self::query::Query;
 use self::route::{Route, RouteClass};
 use self::routed::{ClientName, Name, Origin, SourcePolicy};
 use self::scrubbing::Figures;
-use self::whole::Room;
+use self::whole::MemoryBudget;
 use crate::access::{Access, InternalUser, Login, Verifier};
 use crate::public::PublicPaths;
 use crate::settings::Settings;
@@ -80,8 +80,8 @@ pub(crate) struct Context {
     public: RwLock<Arc<PublicPaths>>,
     verifier: Verifier,
     internal: Option<InternalUser>,
-    manifests: Room,
-    places: Places,
+    manifests: MemoryBudget,
+    places: UploadSlots,
     /// Whether there were requests since the last look.
     was_asked: AtomicBool,
     /// Content that was moved aside.
@@ -172,8 +172,8 @@ impl Registry {
             public: RwLock::default(),
             verifier: Verifier::new(),
             internal,
-            manifests: Room::new(),
-            places: Places::default(),
+            manifests: MemoryBudget::new(),
+            places: UploadSlots::default(),
             was_asked: AtomicBool::new(true),
             damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
             scrub: Figures::default(),

@@ -33,7 +33,7 @@ mod verify;
 
 pub use claims::{Action, Claims, ISSUER, RepositoryAccess};
 pub use keys::{KeyError, PublicKeys, SigningKey};
-pub use pattern::{PatternError, RepositoryPattern};
+pub use pattern::{RepositoryPattern, RepositoryPatternError};
 pub use verify::{LONGEST_LIFE, Rights, TokenError};
 
 /// The user name that stands before a token in HTTP Basic authentication.

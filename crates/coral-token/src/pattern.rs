@@ -18,7 +18,7 @@ pub enum RepositoryPattern {
 /// The text is neither a repository path nor one with `/**` behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a repository path, such as team/app, or one with /** behind it, such as team/**")]
-pub struct PatternError;
+pub struct RepositoryPatternError;
 
 impl RepositoryPattern {
     /// Whether the repository is meant.
@@ -34,10 +34,10 @@ impl RepositoryPattern {
 }
 
 impl FromStr for RepositoryPattern {
-    type Err = PatternError;
+    type Err = RepositoryPatternError;
 
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        let path = |text: &str| RepositoryPath::parse(text).map_err(|_| PatternError);
+    fn from_str(text: &str) -> Result<Self, RepositoryPatternError> {
+        let path = |text: &str| RepositoryPath::parse(text).map_err(|_| RepositoryPatternError);
         match text.strip_suffix("/**") {
             Some(parent) => path(parent).map(Self::Below),
             None => path(text).map(Self::Exact),
@@ -98,7 +98,7 @@ mod tests {
         ] {
             assert_eq!(
                 wrong.parse::<RepositoryPattern>(),
-                Err(PatternError),
+                Err(RepositoryPatternError),
                 "{wrong}"
             );
         }

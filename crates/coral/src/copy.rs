@@ -10,8 +10,8 @@ use std::sync::Arc;
 use coral_api::mirrored_images::{MirroredImage, MirroredState, MissingPart};
 use coral_image::{ManifestKind, Platform, PlatformPattern, Version};
 use coral_mirror::{
-    Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, Key, Observer, RetryPolicy,
-    Site, Subject, chain,
+    Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, CopySide, Event, Key, Observer,
+    RetryPolicy, Subject, chain,
 };
 use serde::Serialize;
 use tracing::Instrument as _;
@@ -22,14 +22,14 @@ use crate::counted::counted;
 use crate::failure::{Failure, stop_on_signal};
 use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
-use place::Place;
+use place::CopyEndpoint;
 
 pub(crate) async fn run(
     arguments: CopyArguments,
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let source = Place::parse(&arguments.source)?;
-    let destination = Place::parse(&arguments.destination)?;
+    let source = CopyEndpoint::parse(&arguments.source)?;
+    let destination = CopyEndpoint::parse(&arguments.destination)?;
     let prints = !destination.is_standard_output();
     if !prints && arguments.output == Output::Json {
         return Err(Failure::input(
@@ -42,7 +42,7 @@ pub(crate) async fn run(
     let source = source.opened().await?;
     let source_version = source.source_version(&arguments.source).await?;
     let stop = stop_on_signal()?;
-    let holds_one = matches!(destination, Place::DockerArchive(..));
+    let holds_one = matches!(destination, CopyEndpoint::DockerArchive(..));
     let (destination, archive) = destination.begun(Some(&source))?;
     let destination_version = destination.version_to_write(&source, &source_version);
     let (bars, name, key) = (
@@ -118,7 +118,7 @@ pub(crate) async fn run(
 /// Of an index, the platform of this machine, where only one can be taken. What cannot be read says
 /// so when it is copied.
 async fn own_platform(
-    source: &Site,
+    source: &CopySide,
     version: &Version,
     name: &str,
     terminal: &Terminal,

@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::mirror::{client_options, plain_hosts, read_files};
 use crate::terminal::Terminal;
 use finding::{Finding, Level};
-use sites::{Role, Site, sites};
+use sites::{CheckedRegistry, Role, sites};
 use verdict::Space;
 
 /// Registries looked at at the same time.
@@ -54,7 +54,7 @@ pub(crate) async fn run(
 }
 
 /// Everything about one registry, in the order in which it is reached.
-async fn look(site: Site) -> Vec<Finding> {
+async fn look(site: CheckedRegistry) -> Vec<Finding> {
     let place = site.place();
     let probe = match site.client.probe(&site.host, &site.credentials).await {
         Ok(probe) => probe,

@@ -6,7 +6,7 @@ use clap::Args;
 use coral_image::{Tag, Version};
 
 use crate::client::{ClientArguments, SETTLING};
-use crate::copy::place::Place;
+use crate::copy::place::CopyEndpoint;
 use crate::failure::Failure;
 use crate::own_image::{OwnImage, own_interpreter};
 use crate::terminal::Terminal;
@@ -30,7 +30,7 @@ pub(crate) async fn run(
     arguments: ImageArguments,
     _terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
-    let place = Place::parse(&arguments.destination)?;
+    let place = CopyEndpoint::parse(&arguments.destination)?;
     if let Version::Digest(digest) = version(&place) {
         return Err(Failure::input(format!(
             "{}: the digest of an image follows from what is in it: give a tag instead of {digest}",
@@ -57,7 +57,11 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn write(arguments: &ImageArguments, place: Place, image: &OwnImage) -> Result<(), Failure> {
+async fn write(
+    arguments: &ImageArguments,
+    place: CopyEndpoint,
+    image: &OwnImage,
+) -> Result<(), Failure> {
     let client = arguments.client.client(arguments.client.host_options()?)?;
     let credentials = arguments.client.user_credentials()?;
     let version = version(&place);
@@ -74,7 +78,7 @@ async fn write(arguments: &ImageArguments, place: Place, image: &OwnImage) -> Re
     Ok(())
 }
 
-fn version(place: &Place) -> Version {
+fn version(place: &CopyEndpoint) -> Version {
     place
         .version()
         .unwrap_or_else(|| Version::Tag(Tag::latest()))

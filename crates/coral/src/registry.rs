@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::ServeArguments;
 use crate::failure::{Failure, stop_on_signal};
-use crate::status_page::{self, Board, Site};
+use crate::status_page::{self, Board, PageContext};
 use crate::terminal::Terminal;
 pub(crate) use collect::collect;
 pub(crate) use import::import;
@@ -57,7 +57,7 @@ pub(crate) async fn serve(
     warn_of_users(&warnings, terminal);
     warn_of_certificate(certificate.as_ref(), terminal);
     serving.tls.set(certificate);
-    let site = Site::new(address, &serving.tls, Board::default())?;
+    let site = PageContext::new(address, &serving.tls, Board::default())?;
     opened.router = status_page::beside(opened.router, site);
     terminal.line(&format!(
         "registry listening on {}://{address}",

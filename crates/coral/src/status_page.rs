@@ -48,7 +48,7 @@ pub(crate) use words::relative;
 
 /// Where the registry is, as its page tells it to people.
 #[derive(Debug, Clone)]
-pub(crate) struct Site {
+pub(crate) struct PageContext {
     /// Used when a request names no host.
     pub(crate) host: Host,
     /// Whether it is encrypted now.
@@ -71,7 +71,7 @@ pub(crate) enum Scheme {
 struct Pages {
     api: Api,
     facts: Arc<Facts>,
-    site: Arc<Site>,
+    site: Arc<PageContext>,
 }
 
 /// What a page is made for: who looks, when, and by which name of the registry.
@@ -84,7 +84,7 @@ struct Visit {
 
 /// Puts the status page beside the routes of a registry. What a reader may not see is decided by
 /// `registry` alone, which is asked with the reader's own `Authorization`.
-pub(crate) fn beside(registry: Router, site: Site) -> Router {
+pub(crate) fn beside(registry: Router, site: PageContext) -> Router {
     let api = Api::new(registry.clone());
     let registry = match site.metrics.clone() {
         Some(metrics) => {
@@ -127,7 +127,7 @@ async fn not_found(request: Request, next: Next) -> Response {
     response
 }
 
-impl Site {
+impl PageContext {
     /// Of a registry that listens on `address`.
     pub(crate) fn new(address: SocketAddr, tls: &Tls, board: Board) -> Result<Self, Failure> {
         Ok(Self {

@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) use events::in_words;
 use events::{fields, told};
-use outages::{Outages, Saying};
+use outages::{Outages, Verbosity};
 use said::Said;
 
 /// What stands beside the name of an image whose sizes are known.
@@ -123,9 +123,9 @@ impl Terminal {
     }
 
     /// How much of an event is said to a person. A machine counts the lines: it gets them all.
-    fn saying(&self, source: &str, event: &Event<'_>) -> Saying {
+    fn saying(&self, source: &str, event: &Event<'_>) -> Verbosity {
         if self.0.format != LogFormat::Text {
-            return Saying::Whole;
+            return Verbosity::Whole;
         }
         let mut shown = self.shown();
         match event {
@@ -135,7 +135,7 @@ impl Terminal {
             Event::Mirrored { .. } | Event::UpToDate { .. } => shown.outages.succeeded(source),
             _ => {}
         }
-        Saying::Whole
+        Verbosity::Whole
     }
 
     /// Says something of an image, unless that was the last thing said of it.
@@ -175,15 +175,15 @@ impl Observer for Terminal {
                 self.forget(source);
                 let (gist, line) = told(source, key, event);
                 match self.saying(source, event) {
-                    Saying::Whole => self.say(source, &gist, &line, fields(source, key, event)),
-                    Saying::Others => {
+                    Verbosity::Whole => self.say(source, &gist, &line, fields(source, key, event)),
+                    Verbosity::Others => {
                         if let Event::Failed { error, .. } = event {
                             self.line(&format!(
                                 "failed: more images too, for the same reason: {error}"
                             ));
                         }
                     }
-                    Saying::Nothing => {}
+                    Verbosity::Nothing => {}
                 }
             }
         }

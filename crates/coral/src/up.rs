@@ -26,7 +26,7 @@ use crate::arguments::UpArguments;
 use crate::failure::{Failure, stop_on_signal};
 use crate::load::{Loaded, Surroundings, load};
 use crate::registry;
-use crate::status_page::{self, Board, Site};
+use crate::status_page::{self, Board, PageContext};
 use crate::terminal::Terminal;
 use embedded::{Change, Embedded};
 use mirrors::Mirrors;
@@ -60,7 +60,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let users = "spec.auth of a Registry document";
     registry::warn_of_openness(&opened.registry, address, users, terminal);
     let (board, metrics) = (Board::default(), MirrorMetrics::default());
-    let site = Site::new(address, &serving.tls, board.clone())?.with_metrics(&metrics);
+    let site = PageContext::new(address, &serving.tls, board.clone())?.with_metrics(&metrics);
     opened.router = status_page::beside(opened.router, site);
     let mut damages = opened.registry.damages();
     // The registry stops last: the mirrors give up their uploads there.

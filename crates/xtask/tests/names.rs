@@ -69,36 +69,10 @@ const SHARED: &[(&str, &str)] = &[
 ];
 
 /// Names that still have two meanings, and which. None may be added.
-const TWO_MEANINGS: &[(&str, &str)] = &[
-    (
-        "Access",
-        "how a mirror reaches its registries; who may do what in a registry",
-    ),
-    (
-        "AccessError",
-        "why a step of a build reaches no registry; why a mirror is not known",
-    ),
-    (
-        "ImageStatus",
-        "the status of an Image object; the state and attempts of a mirrored image",
-    ),
-    (
-        "Limits",
-        "the bounds of copies; the bounds of what clients of a registry send",
-    ),
-    (
-        "PatternError",
-        "why a text is no pattern with wildcards; why it is no repository or path of them",
-    ),
-    (
-        "PushError",
-        "why a build was not pushed; on which side the push of a blob failed",
-    ),
-    (
-        "Referrers",
-        "whether referrers are copied; a page of referrers",
-    ),
-];
+const TWO_MEANINGS: &[(&str, &str)] = &[(
+    "Referrers",
+    "whether referrers are copied; a page of referrers",
+)];
 
 /// The public types that a source defines.
 fn defined(source: &str) -> Vec<&str> {

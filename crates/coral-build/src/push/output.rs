@@ -9,7 +9,7 @@ use std::path::Path;
 
 use coral_distribution::{Error, Layout, LayoutFiles};
 use coral_image::{Descriptor, Digest, Manifest, Version};
-use coral_mirror::Site;
+use coral_mirror::CopySide;
 use rustix::fs::FileType;
 
 use crate::beneath::{Folder, MAX_DEPTH, kind};
@@ -81,8 +81,8 @@ impl BuiltImage {
     }
 
     /// Where it is copied from.
-    pub(super) fn site(&self) -> Site {
-        Site::layout(self.layout.clone())
+    pub(super) fn site(&self) -> CopySide {
+        CopySide::layout(self.layout.clone())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coral_distribution::{Category, Client, Credentials, Disposition, Error, RepositoryClient};
 use coral_image::{Repository, Version};
 use coral_mirror::{
-    Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, Event, RetryPolicy, Site, chain,
+    Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, CopySide, Event, RetryPolicy, chain,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -163,7 +163,7 @@ impl<'a, 'g> Target<'a, 'g> {
         CopyRequest {
             source: image.site(),
             source_version: version.clone(),
-            destination: Site::new(repository.into(), self.repository()),
+            destination: CopySide::new(repository.into(), self.repository()),
             destination_version: version,
             options: CopyOptions {
                 look_first: true,

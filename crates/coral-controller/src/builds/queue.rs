@@ -20,7 +20,7 @@ use super::decide::has_job;
 use super::namespaces::Workload;
 use super::reason;
 use crate::ObjectKey;
-use left::LeftBehind;
+use left::LingeringRuns;
 
 /// How long after its beginning a run keeps its slot though the cluster does not start its pod.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -126,7 +126,7 @@ impl Queue {
             let uid = build.metadata.uid.as_deref()?;
             Some((uid, build.spec.run_key()))
         });
-        let left = LeftBehind::find(workloads, &counted.collect(), has_ended, now);
+        let left = LingeringRuns::find(workloads, &counted.collect(), has_ended, now);
         let mut slots = RunSlots {
             bounds,
             next: left.next,

@@ -13,7 +13,7 @@ use crate::changes::Subscription;
 use crate::gauges::tests::text;
 use crate::permission::Rights;
 use crate::registry::built;
-use crate::scripted::{Asked, Server, Writes, context, list, refusal};
+use crate::scripted::{ReceivedRequest, Server, Writes, context, list, refusal};
 use crate::shared::RegistryAccess;
 use crate::store::Store;
 
@@ -115,7 +115,7 @@ async fn a_build_becomes_one_job_once_the_right_is_there() {
 #[tokio::test(start_paused = true)]
 async fn a_job_of_which_the_api_server_dropped_the_user_namespace_is_not_let_run() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
-    let writes = server.serve(|asked: &Asked| {
+    let writes = server.serve(|asked: &ReceivedRequest| {
         let is_create = asked.method == http::Method::POST && asked.uri.contains("/jobs");
         let mut stored = asked.body.clone();
         if let Some(pod) = stored.pointer_mut("/spec/template/spec") {
@@ -139,7 +139,7 @@ async fn a_job_that_could_not_be_let_run_is_in_the_status_and_let_run_later() {
     let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let down = is_down.clone();
     let made = Arc::new(std::sync::Mutex::new(None));
-    let writes = server.serve(move |asked: &Asked| {
+    let writes = server.serve(move |asked: &ReceivedRequest| {
         let is_job = asked.uri.contains("/jobs");
         if is_job && asked.method == http::Method::POST {
             *made.lock().unwrap() = Some(asked.body.clone());
@@ -207,7 +207,7 @@ async fn as_many_builds_begin_as_may_run_at_once_and_the_others_say_their_place(
 #[tokio::test(start_paused = true)]
 async fn without_the_right_nothing_is_read_or_made_in_the_namespace() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
-    let writes = server.serve(|asked: &Asked| {
+    let writes = server.serve(|asked: &ReceivedRequest| {
         assert!(!asked.uri.contains("/jobs"), "{}", asked.uri);
         assert!(!asked.uri.contains("/pods"), "{}", asked.uri);
         let review = asked.uri.contains("selfsubjectaccessreviews");
@@ -254,7 +254,7 @@ async fn a_build_that_waits_for_its_registry_costs_no_question_at_each_pass() {
     context.shared.registries.set(registries);
     let asked_for_jobs = Arc::<AtomicUsize>::default();
     let counted = asked_for_jobs.clone();
-    let writes = server.serve(move |asked: &Asked| {
+    let writes = server.serve(move |asked: &ReceivedRequest| {
         let is_of_job = asked.uri.contains("/jobs/");
         counted.fetch_add(usize::from(is_of_job), Ordering::Relaxed);
         None
@@ -286,7 +286,7 @@ fn forbidden(why: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_no_grant_helps_against_is_not_blamed_on_one() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
-    let writes = server.serve(|asked: &Asked| {
+    let writes = server.serve(|asked: &ReceivedRequest| {
         let is_create = asked.method == http::Method::POST && asked.uri.contains("/jobs");
         is_create.then(|| (403, forbidden("exceeded quota: jobs, used: 3, limited: 3")))
     });
@@ -303,7 +303,7 @@ async fn a_refusal_that_no_grant_helps_against_is_not_blamed_on_one() {
 #[tokio::test(start_paused = true)]
 async fn a_grant_without_the_reading_of_jobs_is_said_on_the_build() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
-    let writes = server.serve(|asked: &Asked| {
+    let writes = server.serve(|asked: &ReceivedRequest| {
         let is_read = asked.method == http::Method::GET && asked.uri.contains("/jobs/");
         is_read.then(|| (403, forbidden(r#"User "c" cannot get resource "jobs""#)))
     });
@@ -344,7 +344,7 @@ async fn a_run_is_reported_though_an_old_job_of_its_history_cannot_be_deleted() 
         })
     };
     let jobs = [job(&run, "1"), job("00000000", "2")];
-    let writes = server.serve(move |asked: &Asked| {
+    let writes = server.serve(move |asked: &ReceivedRequest| {
         if asked.method == http::Method::DELETE {
             return Some((403, forbidden(r#"User "c" cannot delete resource "jobs""#)));
         }
@@ -364,7 +364,7 @@ async fn a_run_is_reported_though_an_old_job_of_its_history_cannot_be_deleted() 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_cannot_be_made_is_tried_again_later_and_the_status_does_not_claim_it() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
-    let writes = server.serve(|asked: &Asked| {
+    let writes = server.serve(|asked: &ReceivedRequest| {
         let is_create = asked.method == http::Method::POST && asked.uri.contains("/jobs");
         is_create.then(|| (403, forbidden(r#"User "c" cannot create resource "jobs""#)))
     });
@@ -396,7 +396,7 @@ async fn what_a_build_pushed_joins_the_public_paths_of_its_registry() {
     let record = "/namespaces/coral-system/configmaps/reg-built";
     let known = BTreeSet::from(["team-b/old".to_owned()]);
     let before = built::record(&registry_of(&context), &known);
-    let writes = server.serve(move |asked: &Asked| {
+    let writes = server.serve(move |asked: &ReceivedRequest| {
         let is_read = asked.method == http::Method::GET && asked.uri.ends_with(record);
         is_read.then(|| (200, before.clone()))
     });
@@ -415,7 +415,7 @@ async fn what_a_build_pushed_joins_the_public_paths_of_its_registry() {
 async fn a_config_map_of_another_owner_is_not_overwritten_and_an_event_says_so() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
     let record = "/namespaces/coral-system/configmaps/reg-built";
-    let writes = server.serve(move |asked: &Asked| {
+    let writes = server.serve(move |asked: &ReceivedRequest| {
         let is_read = asked.method == http::Method::GET && asked.uri.ends_with(record);
         let foreign = json!({"metadata": {"name": "reg-built", "namespace": "coral-system"}});
         is_read.then_some((200, foreign))

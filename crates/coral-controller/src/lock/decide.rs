@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coral_api::conditions::{Saying, Truth, cut, kind, set};
+use coral_api::conditions::{ConditionUpdate, Truth, cut, kind, set};
 use coral_api::injection_policy::{
     Enforcement, InjectionPolicy, InjectionPolicyStatus, Lock, LockMode,
 };
@@ -266,7 +266,7 @@ impl Decision {
             .conditions
             .retain(|c| c.type_ != kind::LOCK_COMPLETE || facts.len() == 3);
         for fact in facts {
-            let saying = Saying {
+            let saying = ConditionUpdate {
                 kind: fact.kind,
                 truth: Truth::from(fact.holds),
                 reason: fact.reason,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coral_api::Visibility;
 use coral_image::ImageRef;
-use coral_mirror::{Access, visibility};
+use coral_mirror::{MirrorAccess, visibility};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
@@ -114,7 +114,7 @@ impl Probes {
         mirror: &ObjectKey,
         source: &str,
         pass: Option<Timestamp>,
-        access: Access,
+        access: MirrorAccess,
         image: ImageRef,
     ) {
         let name = (mirror.clone(), source.to_owned());

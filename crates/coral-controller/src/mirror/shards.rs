@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coral_api::RegistryMirror;
 use coral_api::conditions::kind::{DEGRADED, READY};
-use coral_api::conditions::{Saying, cut, set};
+use coral_api::conditions::{ConditionUpdate, cut, set};
 use coral_api::mirrored_images::{MirroredImage, MirroredImagesStatus};
 use coral_image::Digest;
 use jiff::Timestamp;
@@ -70,7 +70,7 @@ pub(super) fn conditions(
     let mirrored = shard.mirrored.unwrap_or_default();
     let failed = shard.failed.unwrap_or_default();
     let is_complete = shard.images.iter().all(MirroredImage::is_held);
-    let ready = Saying {
+    let ready = ConditionUpdate {
         kind: READY,
         truth: is_complete.into(),
         reason: if is_complete {
@@ -85,7 +85,7 @@ pub(super) fn conditions(
         let message = image.message.as_deref().unwrap_or_default();
         format!("{failed} failed; first {}: {message}", image.reference)
     });
-    let degraded = Saying {
+    let degraded = ConditionUpdate {
         kind: DEGRADED,
         truth: first.is_some().into(),
         reason: if first.is_some() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coral_api::conditions::kind::{DEGRADED, PROGRESSING, PRUNE_PAUSED, READY, SOURCE_GONE};
-use coral_api::conditions::{Saying, Truth, set};
+use coral_api::conditions::{ConditionUpdate, Truth, set};
 use coral_api::metadata::time;
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::names::annotation;
@@ -264,7 +264,7 @@ struct Said {
 
 impl Said {
     fn set(&self, conditions: &mut Vec<Condition>, generation: Option<i64>, now: Timestamp) {
-        let saying = Saying {
+        let saying = ConditionUpdate {
             kind: self.kind,
             truth: self.truth,
             reason: self.reason,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use coral_api::conditions::{self, Saying, Truth, cut, kind};
+use coral_api::conditions::{self, ConditionUpdate, Truth, cut, kind};
 use coral_api::image::{
     ImageCondition, ImageData, ImageFailure, ImageNodeCounts, ImageStatus, ImageTagState,
     ImageTagStatus, MAX_FAILURES, MAX_IMAGES,
@@ -51,7 +51,7 @@ pub(crate) fn status(
         tell(&mut sayings, &silence);
     }
     for saying in sayings {
-        let saying = Saying {
+        let saying = ConditionUpdate {
             kind: saying.0,
             truth: saying.1,
             reason: saying.2,

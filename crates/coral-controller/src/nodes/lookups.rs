@@ -25,7 +25,7 @@ pub(super) struct Lookups {
 
 /// A namespace's share of them. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Share {
+pub(super) struct NamespaceSlots {
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
 }
@@ -48,19 +48,19 @@ impl Default for Lookups {
 
 impl Lookups {
     /// The share of a namespace.
-    pub(super) fn share(&mut self, namespace: &str) -> Share {
+    pub(super) fn share(&mut self, namespace: &str) -> NamespaceSlots {
         // A share that no look-up has is full: it need not be remembered.
         self.shares.retain(|_, own| Arc::strong_count(own) > 1);
         let own = self.shares.entry(namespace.to_owned());
         let own = own.or_insert_with(|| Arc::new(Semaphore::new(PER_NAMESPACE)));
-        Share {
+        NamespaceSlots {
             all: self.all.clone(),
             own: own.clone(),
         }
     }
 }
 
-impl Share {
+impl NamespaceSlots {
     /// Waits for a slot: first for one of the namespace, then for any.
     pub(super) async fn slot(self) -> Slot {
         // Neither is ever closed.
@@ -105,7 +105,7 @@ mod tests {
     /// Look-ups of a namespace that never end: those that got a slot, and those that wait.
     fn stuck(lookups: &mut Lookups, namespace: &str, count: usize) -> Vec<Slot> {
         let shares = (0..count).map(|_| lookups.share(namespace));
-        let shares: Vec<Share> = shares.collect();
+        let shares: Vec<NamespaceSlots> = shares.collect();
         let slots = shares.into_iter();
         slots
             .filter_map(|share| share.slot().now_or_never())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coral_api::conditions::{self, Saying, Truth, cut, kind};
+use coral_api::conditions::{self, ConditionUpdate, Truth, cut, kind};
 use coral_api::image::NodeSelector;
 use coral_api::names::namespace;
 use coral_api::node_images::{
@@ -248,7 +248,7 @@ pub(crate) fn status(
         (kind::PROGRESSING, progressing.into(), reason, ""),
         (kind::DEGRADED, degraded.0, degraded.1, why.as_str()),
     ] {
-        let saying = Saying {
+        let saying = ConditionUpdate {
             kind: saying.0,
             truth: saying.1,
             reason: saying.2,

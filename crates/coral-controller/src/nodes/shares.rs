@@ -55,7 +55,7 @@ fn on_trial(claims: &[Claimant<'_>], places: usize) -> BTreeSet<usize> {
         .filter(|&i| claims[i].seen != PullEvidence::Held)
         .collect();
     waiting.sort_by_key(|&i| claims[i].seen == PullEvidence::Failed);
-    let mut room = Room::of(ON_TRIAL);
+    let mut room = Allowance::of(ON_TRIAL);
     let turns = waiting.into_iter().filter_map(|i| {
         let turn = room.turn(&claims[i].namespaces)?;
         Some((claims[i].seen == PullEvidence::Failed, turn, i))
@@ -76,7 +76,7 @@ fn shared_out(claims: &[Claimant<'_>], claimants: Vec<usize>, places: usize) -> 
             *wanted.entry(namespace).or_default() += 1;
         }
     }
-    let mut room = Room::of(share(wanted.into_values().collect(), places));
+    let mut room = Allowance::of(share(wanted.into_values().collect(), places));
     let (mut chosen, rest): (Vec<usize>, Vec<usize>) = claimants
         .into_iter()
         .partition(|&i| room.take(&claims[i].namespaces));
@@ -86,12 +86,12 @@ fn shared_out(claims: &[Claimant<'_>], claimants: Vec<usize>, places: usize) -> 
 }
 
 /// How many more claims each namespace may make.
-struct Room<'a> {
+struct Allowance<'a> {
     each: usize,
     taken: BTreeMap<&'a str, usize>,
 }
 
-impl<'a> Room<'a> {
+impl<'a> Allowance<'a> {
     fn of(each: usize) -> Self {
         Self {
             each,

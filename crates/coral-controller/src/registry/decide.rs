@@ -17,7 +17,7 @@ use super::build::{
     covers, endpoint_host, password_of,
 };
 use super::observe::{Observed, Whose, whose};
-use super::outlook::{Outlook, Saying, of_workload};
+use super::outlook::{ConditionValue, Outlook, of_workload};
 use super::{PUSH_USER, Registry, built};
 use crate::ObjectKey;
 use crate::ca::certificate::{Authority, Due, Names, due};
@@ -387,10 +387,10 @@ fn is_covered(found: Option<&impl Serialize>, desired: &Value) -> bool {
 }
 
 /// What is wrong with the object itself.
-fn refusal(registry: &Registry) -> Option<Saying> {
+fn refusal(registry: &Registry) -> Option<ConditionValue> {
     let name = registry.name_any();
     if !is_label(&name) {
-        return Some(Saying::new(
+        return Some(ConditionValue::new(
             "InvalidName",
             format!(
                 "{name:?} is no name of a Registry: it becomes the name of a Service, so it must be at \
@@ -423,14 +423,14 @@ fn refusal(registry: &Registry) -> Option<Saying> {
     ];
     let mut later = later.into_iter().filter(|(_, is_set, _)| *is_set);
     if let Some((field, _, instead)) = later.next() {
-        return Some(Saying::new(
+        return Some(ConditionValue::new(
             "NotYetInCluster",
             format!("spec.{field} does not work in a cluster yet: remove it; {instead}"),
         ));
     }
     let problems = registry.settings().err()?;
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Some(Saying::new("InvalidSpec", problems.join("; ")))
+    Some(ConditionValue::new("InvalidSpec", problems.join("; ")))
 }
 
 /// A DNS-1035 label.
@@ -442,22 +442,22 @@ fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-fn refusal_of_rights(seen: &Observed) -> Option<Saying> {
+fn refusal_of_rights(seen: &Observed) -> Option<ConditionValue> {
     let namespace = seen.registry.namespace().unwrap_or_default();
     match seen.rights {
-        Rights::Granted if seen.image.is_empty() => Some(Saying::unknown(
+        Rights::Granted if seen.image.is_empty() => Some(ConditionValue::unknown(
             "OwnImage",
             "waits for the image of the controller's own pod",
         )),
         Rights::Granted => None,
-        Rights::Refused => Some(Saying::new(
+        Rights::Refused => Some(ConditionValue::new(
             "NotGranted",
             format!(
                 "the controller may not run this Registry in namespace {namespace}: allow it with `{}`",
                 grant_command(&ObjectKey::from_object(seen.registry.as_ref()))
             ),
         )),
-        Rights::Unknown => Some(Saying::unknown(
+        Rights::Unknown => Some(ConditionValue::unknown(
             "Reading",
             "waits for the API server to answer",
         )),
@@ -471,7 +471,7 @@ pub(super) fn grant_command(registry: &ObjectKey) -> String {
 }
 
 /// Nothing is adopted, and nothing is made while another owner's object is in the way.
-fn refusal_of_owner(seen: &Observed) -> Option<Saying> {
+fn refusal_of_owner(seen: &Observed) -> Option<ConditionValue> {
     let (found, registry) = (&seen.found, seen.registry.as_ref());
     let of = |kind: &'static str, object: Option<(String, Whose)>| {
         object
@@ -495,7 +495,7 @@ fn refusal_of_owner(seen: &Observed) -> Option<Saying> {
     ];
     let others: Vec<_> = others.into_iter().flatten().collect();
     if let Some((kind, name, _)) = others.iter().find(|(_, _, whose)| *whose == Whose::Foreign) {
-        return Some(Saying::new(
+        return Some(ConditionValue::new(
             "Conflict",
             format!(
                 "{kind} {name} is there already and was not made for this Registry: remove it, or give \
@@ -505,7 +505,7 @@ fn refusal_of_owner(seen: &Observed) -> Option<Saying> {
         ));
     }
     let (kind, name, _) = others.first()?;
-    Some(Saying {
+    Some(ConditionValue {
         truth: Truth::False,
         reason: "RemovingEarlier",
         message: format!(

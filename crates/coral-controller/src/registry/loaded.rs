@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::answers::Answer;
-use super::question::{self, Place};
+use super::question::{self, RegistryEndpoint};
 use crate::ObjectKey;
 use crate::backoff::Growth;
 
@@ -41,7 +41,7 @@ struct Body {
 }
 
 /// Asks one Registry whether it has loaded the generation that is wanted.
-pub(super) async fn ask(key: ObjectKey, place: Place, wanted: i64) -> Said {
+pub(super) async fn ask(key: ObjectKey, place: RegistryEndpoint, wanted: i64) -> Said {
     let said = question::ask::<Body>(&place, "public").await;
     let said = said.inspect_err(|why| {
         tracing::debug!(registry = %key, %why, "the registry does not say what it has loaded");

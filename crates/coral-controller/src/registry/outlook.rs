@@ -18,13 +18,13 @@ const MAX_QUOTED: usize = 300;
 
 /// One statement: whether, why in one word, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Saying {
+pub(super) struct ConditionValue {
     pub(super) truth: Truth,
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
-impl Saying {
+impl ConditionValue {
     /// Something does not hold.
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Saying {
 /// What a decision says of a Registry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outlook {
-    ready: Option<Saying>,
+    ready: Option<ConditionValue>,
     progressing: Option<(&'static str, String)>,
     degraded: Option<(&'static str, String)>,
     pub(super) address: Option<String>,
@@ -59,7 +59,7 @@ pub(super) struct Outlook {
 
 impl Outlook {
     /// The Registry is not worked on, for this reason.
-    pub(super) fn refuse(&mut self, saying: Saying) {
+    pub(super) fn refuse(&mut self, saying: ConditionValue) {
         match saying.truth {
             Truth::False if saying.reason != "RemovingEarlier" => {
                 self.degraded = Some((saying.reason, saying.message.clone()));
@@ -72,7 +72,7 @@ impl Outlook {
 
     /// The Registry is not ready yet.
     pub(super) fn wait(&mut self, reason: &'static str, message: &str) {
-        self.ready = Some(Saying::new(reason, message));
+        self.ready = Some(ConditionValue::new(reason, message));
         self.progress(reason, message);
     }
 
@@ -120,7 +120,8 @@ impl Outlook {
 
     /// Whether a person has to do something.
     pub(super) fn needs_attention(&self) -> bool {
-        let is_stuck = |saying: &Saying| matches!(saying.reason, "PodNotRunning" | "Unschedulable");
+        let is_stuck =
+            |saying: &ConditionValue| matches!(saying.reason, "PodNotRunning" | "Unschedulable");
         self.degraded.is_some() || self.ready.as_ref().is_some_and(is_stuck)
     }
 
@@ -157,7 +158,7 @@ impl Outlook {
         });
         let said_its_space = all.iter().any(|it| it.type_ == kind::STORAGE_AVAILABLE);
         let mut set = |kind, truth, reason, message: &str| {
-            let saying = conditions::Saying {
+            let saying = conditions::ConditionUpdate {
                 kind,
                 truth,
                 reason,
@@ -215,7 +216,7 @@ pub(crate) fn why_not_ready(registry: &Registry) -> Option<String> {
 pub(super) fn of_workload(found: &Found, host: &str, outlook: &mut Outlook) {
     let set = found.stateful_set.as_deref();
     if set.is_some_and(is_serving) {
-        outlook.ready = Some(Saying {
+        outlook.ready = Some(ConditionValue {
             truth: Truth::True,
             reason: "Serving",
             message: format!("serves as {host}"),

@@ -14,7 +14,7 @@ const MOST_BYTES: usize = 32 * 1024;
 
 /// A Registry that can be asked.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct RegistryEndpoint {
     /// Such as `https://10.96.0.7:5000`.
     pub(super) endpoint: String,
     /// The authorities that are trusted, as PEM.
@@ -24,13 +24,16 @@ pub(super) struct Place {
 }
 
 /// Asks; `what` is the path and query below `/coral/v1/`.
-pub(super) async fn ask<T: DeserializeOwned>(place: &Place, what: &str) -> Result<T, String> {
+pub(super) async fn ask<T: DeserializeOwned>(
+    place: &RegistryEndpoint,
+    what: &str,
+) -> Result<T, String> {
     let body = tokio::time::timeout(PATIENCE, read(place, what)).await;
     let body = body.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
     serde_json::from_slice(&body).map_err(|error| error.to_string())
 }
 
-async fn read(place: &Place, what: &str) -> Result<Vec<u8>, String> {
+async fn read(place: &RegistryEndpoint, what: &str) -> Result<Vec<u8>, String> {
     let wrong = |error: reqwest::Error| coral_rt::error_chain(&error);
     let trusted = reqwest::Certificate::from_pem_bundle(place.bundle.as_bytes()).map_err(wrong)?;
     let client = reqwest::Client::builder()

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::answers::Answer;
 use super::largest::{self, Repositories};
-use super::question::{self, Place};
+use super::question::{self, RegistryEndpoint};
 use super::scrub::Scrub;
 use super::space::Space;
 use crate::ObjectKey;
@@ -26,7 +26,7 @@ pub(super) struct Report {
 }
 
 /// Asks one Registry how it is.
-pub(super) async fn ask(key: ObjectKey, place: Place) -> Report {
+pub(super) async fn ask(key: ObjectKey, place: RegistryEndpoint) -> Report {
     let largest = format!("repositories?n={}", largest::ASKED);
     Report {
         space: part(&key, &place, "storage").await,
@@ -35,7 +35,11 @@ pub(super) async fn ask(key: ObjectKey, place: Place) -> Report {
     }
 }
 
-async fn part<T: DeserializeOwned>(key: &ObjectKey, place: &Place, what: &str) -> Option<T> {
+async fn part<T: DeserializeOwned>(
+    key: &ObjectKey,
+    place: &RegistryEndpoint,
+    what: &str,
+) -> Option<T> {
     let said = question::ask(place, what).await;
     let said = said.inspect_err(|why| {
         tracing::debug!(registry = %key, what, %why, "the registry does not say how it is");

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::ca::certificate::Authority;
-use crate::scripted::{Asked, Server, Writes, context, list, refusal};
+use crate::scripted::{ReceivedRequest, Server, Writes, context, list, refusal};
 use crate::store::Store;
 
 const ENDPOINT: &str = "https://10.0.0.1:5000";
@@ -67,7 +67,7 @@ fn reasons(writes: &Writes) -> Vec<String> {
 
 async fn kept_at_its_address(
     registry: Registry,
-    answer: impl FnMut(&Asked) -> Option<(u16, Value)> + Send + 'static,
+    answer: impl FnMut(&ReceivedRequest) -> Option<(u16, Value)> + Send + 'static,
 ) -> Writes {
     let (mut part, server) = part(registry);
     let authority = Authority::generate(now()).unwrap();

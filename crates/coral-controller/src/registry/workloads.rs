@@ -223,12 +223,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::scripted::{Asked, Server, pair, refusal};
+    use crate::scripted::{ReceivedRequest, Server, pair, refusal};
 
     /// Answers lists with nothing, and each review of the Registry `reg` with the next of
     /// `allowed`; the last stays. No other Registry may run.
     async fn serve(mut server: Server, mut allowed: Vec<bool>, lists: u16) {
-        let mut open: Vec<Asked> = Vec::new();
+        let mut open: Vec<ReceivedRequest> = Vec::new();
         loop {
             let asked = server.next().await;
             if asked.uri.contains("selfsubjectaccessreviews") {

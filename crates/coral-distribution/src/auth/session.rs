@@ -12,7 +12,7 @@ use super::scheme::{Scheme, choose, log_challenge, scopes_of};
 use super::token::{Freshness, TokenKey, basic};
 use super::{Auth, HostState, parse_challenges};
 use crate::blob_stream::BlobStream;
-use crate::credentials::{Candidate, Credential, Credentials, Kind};
+use crate::credentials::{Candidate, Credential, CredentialKind, Credentials};
 use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
 use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
@@ -240,7 +240,7 @@ impl Session {
             Some(Scheme::Basic) => {
                 let credential = credential(at, candidate).await?;
                 // An identity token is for the token server; it is never sent as a password.
-                let password = credential.filter(|c| c.kind == Kind::Password);
+                let password = credential.filter(|c| c.kind == CredentialKind::Password);
                 Ok((password.map(|c| basic(&c)), None))
             }
             Some(Scheme::Bearer { realm, service }) => {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::Known;
-use crate::credentials::{Credential, Kind};
+use crate::credentials::{Credential, CredentialKind};
 use crate::error::{Error, Problem};
 use crate::transport::{
     Body, Request, Transport, authority_of, is_html, markup, read_document, refusal,
@@ -144,7 +144,9 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
         scopes => format!("getting a token for {}", scopes.join(" ")),
     };
     let request = match &key.credential {
-        Some(credential) if credential.kind == Kind::IdentityToken => grant(key, credential, asked),
+        Some(credential) if credential.kind == CredentialKind::IdentityToken => {
+            grant(key, credential, asked)
+        }
         _ => Request {
             method: Method::GET,
             url: token_url(key),
@@ -263,7 +265,7 @@ fn token_url(key: &TokenKey) -> Url {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::Kind;
+    use crate::credentials::CredentialKind;
     use crate::redacted::Redacted;
 
     #[test]
@@ -319,7 +321,7 @@ mod tests {
         let credential = Credential {
             username: "anna".to_owned(),
             password: Redacted::new("hunter2-secret".to_owned()),
-            kind: Kind::Password,
+            kind: CredentialKind::Password,
             origin: "the test".to_owned(),
         };
         let header = basic(&credential);

@@ -9,7 +9,9 @@ use coral_image::Host;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Credential, CredentialsError, Grant, Helper, Helpers, HostPattern, Kind, Scope};
+use super::{
+    Credential, CredentialKind, CredentialsError, Grant, Helper, Helpers, HostPattern, Scope,
+};
 use crate::redacted::Redacted;
 
 /// A Secret holds at most 1 MiB; a file is not larger either.
@@ -179,7 +181,7 @@ fn entry(key: &str, value: &Value, origin: &str) -> Result<Option<Grant>, Creden
         let grant = Grant::Credential(Credential {
             username: entry.username.unwrap_or_default(),
             password: Redacted::new(token),
-            kind: Kind::IdentityToken,
+            kind: CredentialKind::IdentityToken,
             origin,
         });
         return Ok(Some(grant));
@@ -189,7 +191,7 @@ fn entry(key: &str, value: &Value, origin: &str) -> Result<Option<Grant>, Creden
         Grant::Credential(Credential {
             username,
             password: Redacted::new(password),
-            kind: Kind::Password,
+            kind: CredentialKind::Password,
             origin,
         })
     }))

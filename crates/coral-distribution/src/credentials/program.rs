@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::{Credential, Kind};
+use super::{Credential, CredentialKind};
 use crate::redacted::Redacted;
 use crate::transport::clean;
 
@@ -142,9 +142,9 @@ impl Helper {
             return Err(self.failed(text, false));
         }
         let kind = if given.username == TOKEN_USER {
-            Kind::IdentityToken
+            CredentialKind::IdentityToken
         } else {
-            Kind::Password
+            CredentialKind::Password
         };
         Ok(Some(Arc::new(Credential {
             username: given.username,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coral_distribution::{
-    BlobSource, BlobStream, Category, Client, ClientOptions, Credentials, Endpoint, Error,
-    HostOptions, Layout, OpenUploads, PushError, RepositoryClient,
+    BlobPushError, BlobSource, BlobStream, Category, Client, ClientOptions, Credentials, Endpoint,
+    Error, HostOptions, Layout, OpenUploads, RepositoryClient,
 };
 use coral_image::{Host, Repository};
 use coral_testkit::{Auth, Bearer, Built, Effect, Fault, FaultRegistry, ImageBuilder, Recorded};
@@ -27,7 +27,11 @@ fn ranges(registry: &FaultRegistry) -> Vec<String> {
 }
 
 /// Pushes the large blob of an image from one registry to the other.
-async fn copy(from: &FaultRegistry, to: &FaultRegistry, built: &Built) -> Result<(), PushError> {
+async fn copy(
+    from: &FaultRegistry,
+    to: &FaultRegistry,
+    built: &Built,
+) -> Result<(), BlobPushError> {
     let to = anonymous(to);
     let upload = begin(&to, &large_blob(built).0.digest).await.unwrap();
     upload.put_from(&source_of(from, built)).await
@@ -192,14 +196,14 @@ async fn an_upload_that_always_ends_is_given_up_and_blamed_on_the_right_side() {
     to.fault(Fault::new(Effect::CutUpload { after: 10 }).method("PUT"));
     let failed = copy(&from, &to, &built).await.unwrap_err();
     assert!(
-        matches!(&failed, PushError::Destination(e) if e.place() == to.host()),
+        matches!(&failed, BlobPushError::Destination(e) if e.place() == to.host()),
         "{failed:?}"
     );
     let (from, to, built) = pair().await;
     from.fault(Fault::new(Effect::CutBody { after: 10 }).method("GET"));
     let failed = copy(&from, &to, &built).await.unwrap_err();
     assert!(
-        matches!(&failed, PushError::Source(e) if e.place() == from.host()),
+        matches!(&failed, BlobPushError::Source(e) if e.place() == from.host()),
         "{failed:?}"
     );
     assert_eq!(to.count(|r| r.method == "DELETE" && r.status == 204), 1);
@@ -212,7 +216,7 @@ async fn a_refusal_is_not_pushed_against() {
         to.fault(Fault::new(status(code, &[], "")).method("PUT"));
         let failed = copy(&from, &to, &built).await.unwrap_err();
         assert!(
-            matches!(&failed, PushError::Destination(e) if e.status() == Some(code)),
+            matches!(&failed, BlobPushError::Destination(e) if e.status() == Some(code)),
             "{failed:?}"
         );
         assert_eq!(to.count(|r| r.method == "PUT"), 1);
@@ -290,7 +294,7 @@ async fn an_upload_is_given_up_when_its_source_has_nothing() {
     let (from, to, built) = pair().await;
     from.fault(Fault::new(status(404, &[], "")).path("/blobs/"));
     let failed = copy(&from, &to, &built).await.unwrap_err();
-    assert!(matches!(failed, PushError::Source(_)), "{failed:?}");
+    assert!(matches!(failed, BlobPushError::Source(_)), "{failed:?}");
     let methods: Vec<_> = to.requests().into_iter().map(|r| r.method).collect();
     assert_eq!(methods, ["POST", "DELETE"]);
 }
@@ -326,7 +330,7 @@ async fn where_the_registry_verifies_wrong_bytes_are_read_again_to_see_who_is_to
     let (from, to, built) = verifying(None, None).await;
     from.fault(Fault::new(Effect::FlipByte { at: 9 }).path("/blobs/"));
     let failed = copy(&from, &to, &built).await.unwrap_err();
-    let PushError::Source(error) = failed else {
+    let BlobPushError::Source(error) = failed else {
         panic!("{failed:?}")
     };
     assert_eq!(error.category(), Category::Digest, "{error}");
@@ -339,7 +343,10 @@ async fn where_the_registry_verifies_wrong_bytes_are_read_again_to_see_who_is_to
     };
     let (from, to, built) = verifying(None, Some(refusal)).await;
     let failed = copy(&from, &to, &built).await.unwrap_err();
-    assert!(matches!(failed, PushError::Destination(_)), "{failed:?}");
+    assert!(
+        matches!(failed, BlobPushError::Destination(_)),
+        "{failed:?}"
+    );
 }
 
 #[tokio::test]
@@ -352,7 +359,7 @@ async fn where_the_registry_verifies_a_cut_read_goes_on_and_a_short_one_is_notic
     let (from, to, built) = verifying(None, None).await;
     from.fault(Fault::new(Effect::Lengthen { bytes: 1 }).path("/blobs/"));
     let failed = copy(&from, &to, &built).await.unwrap_err();
-    assert!(matches!(failed, PushError::Source(_)), "{failed:?}");
+    assert!(matches!(failed, BlobPushError::Source(_)), "{failed:?}");
 }
 
 /// A client that remembers in this folder which uploads it left open.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use coral_distribution::{BlobPush, BlobSource, BlobStream, Error, PushError, Upload};
+use coral_distribution::{BlobPush, BlobPushError, BlobSource, BlobStream, Error, Upload};
 use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -14,14 +14,14 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, Semaphor
 use super::arrived::{Arrived, Whereabouts};
 use super::error::Side;
 use super::mount::{self, MountFrom};
-use super::{Bytes, CopyError, CopyRequest, Limits, Report};
+use super::{Bytes, CopyError, CopyLimits, CopyRequest, Report};
 use crate::pace::{Asking, Purpose};
 use crate::progress::Event;
 
 /// Refusals of one blob that are waited out before its image counts as failed.
 const MAX_REFUSALS: u32 = 4;
 
-type Place = (String, Digest);
+type BlobLocation = (String, Digest);
 
 /// Which blobs are on their way, and where they have arrived.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Blobs {
 #[derive(Debug, Default)]
 struct BlobState {
     /// One turn per blob and destination registry: others wait, and then mount.
-    turns: HashMap<Place, Arc<AsyncMutex<()>>>,
+    turns: HashMap<BlobLocation, Arc<AsyncMutex<()>>>,
     /// Transfers from each source.
     sources: HashMap<String, Arc<Semaphore>>,
     /// What was seen or put by this process, by registry.
@@ -42,7 +42,7 @@ struct BlobState {
 }
 
 impl Blobs {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: CopyLimits) -> Self {
         Self {
             transfers: Semaphore::new(limits.transfers.max(1)),
             per_source: limits.transfers_per_source.max(1),
@@ -89,7 +89,7 @@ impl Blobs {
         &self,
         request: &CopyRequest,
         blob: &Descriptor,
-        place: &Place,
+        place: &BlobLocation,
     ) -> Result<Bytes, CopyError> {
         let source = &request.source.registry;
         let path = request.destination.path.as_ref();
@@ -179,11 +179,11 @@ impl Blobs {
             .clone()
     }
 
-    fn turn(&self, place: &Place) -> Arc<AsyncMutex<()>> {
+    fn turn(&self, place: &BlobLocation) -> Arc<AsyncMutex<()>> {
         self.known().turns.entry(place.clone()).or_default().clone()
     }
 
-    fn end_turn(&self, place: &Place, turn: Arc<AsyncMutex<()>>) {
+    fn end_turn(&self, place: &BlobLocation, turn: Arc<AsyncMutex<()>>) {
         let mut known = self.known();
         drop(turn);
         if known
@@ -195,7 +195,12 @@ impl Blobs {
         }
     }
 
-    fn where_is(&self, place: &Place, source: &str, path: Option<&RepositoryPath>) -> Whereabouts {
+    fn where_is(
+        &self,
+        place: &BlobLocation,
+        source: &str,
+        path: Option<&RepositoryPath>,
+    ) -> Whereabouts {
         let mut known = self.known();
         let arrived = known.arrived.get_mut(&place.0);
         arrived.map_or(Whereabouts::Unknown, |arrived| {
@@ -203,7 +208,7 @@ impl Blobs {
         })
     }
 
-    fn remember(&self, place: &Place, source: &str, path: Option<&RepositoryPath>) {
+    fn remember(&self, place: &BlobLocation, source: &str, path: Option<&RepositoryPath>) {
         let mut known = self.known();
         let arrived = known.arrived.entry(place.0.clone()).or_default();
         arrived.remember(&place.1, source, path, Instant::now());
@@ -297,11 +302,11 @@ async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Resul
     let sent = upload.put_from(&source).await;
     site.note_rate_limit();
     sent.map_err(|error| match error {
-        PushError::Source(error) => {
+        BlobPushError::Source(error) => {
             end(&asking, Some(&error));
             CopyError::at(Side::Source, error)
         }
-        PushError::Destination(error) => CopyError::at(Side::Destination, error),
+        BlobPushError::Destination(error) => CopyError::at(Side::Destination, error),
     })
 }
 

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use serde::Deserialize;
 
 use super::error::{Kind, Side};
-use super::{CopyError, Site, choose_children};
+use super::{CopyError, CopySide, choose_children};
 use crate::pace::AskError;
 
 /// Bytes of a configuration that is read; the largest known have some hundred kilobytes.
@@ -42,7 +42,7 @@ pub async fn check_platforms(
 
 /// The same for the root of a copy, at the pace of its source.
 pub(super) async fn check(
-    source: &Site,
+    source: &CopySide,
     manifest: &Manifest,
     platforms: &[PlatformPattern],
 ) -> Result<(), CopyError> {

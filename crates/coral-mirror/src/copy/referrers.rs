@@ -80,13 +80,13 @@ impl Referrer {
 
 /// What goes with an image and is not at the destination.
 #[derive(Debug, Default)]
-pub(super) struct Referrers {
+pub(super) struct ImageReferrers {
     pub(super) referrers: Vec<Referrer>,
     /// What could not be found out.
     pub(super) missed: Missed,
 }
 
-impl Referrers {
+impl ImageReferrers {
     fn take_in(&mut self, found: Result<Option<Referrer>, CopyError>) {
         match found {
             Ok(referrer) => self.referrers.extend(referrer),
@@ -107,20 +107,20 @@ pub(super) async fn find(
     tree: &Tree,
     depth: u8,
     budget: &Budget,
-) -> Referrers {
+) -> ImageReferrers {
     if request.options.without_referrers || depth >= MAX_DEPTH {
-        return Referrers::default();
+        return ImageReferrers::default();
     }
     let own: HashSet<Digest> = tree.digests().iter().copied().collect();
     let questions = tree
         .digests()
         .iter()
         .map(|digest| find_for(request, *digest, &own, budget));
-    let found: Vec<Referrers> = stream::iter(questions.collect::<Vec<_>>())
+    let found: Vec<ImageReferrers> = stream::iter(questions.collect::<Vec<_>>())
         .buffered(AT_ONCE)
         .collect()
         .await;
-    let mut all = Referrers::default();
+    let mut all = ImageReferrers::default();
     for found in found {
         all.add(found);
     }
@@ -134,9 +134,9 @@ async fn find_for(
     subject: Digest,
     own: &HashSet<Digest>,
     budget: &Budget,
-) -> Referrers {
+) -> ImageReferrers {
     let source = &request.source;
-    let mut found = Referrers::default();
+    let mut found = ImageReferrers::default();
     let listed = source.ask(|| source.endpoint.referrers(&subject)).await;
     let listed = listed.map_err(|e| CopyError::at(Side::Source, e));
     let listed = listed.and_then(|listed| budget.spend(listed.len()).map(|()| listed));

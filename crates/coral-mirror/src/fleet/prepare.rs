@@ -12,7 +12,7 @@ use coral_distribution::{Credentials, CredentialsError, Error as ClientError, Ho
 use coral_image::{Digest, Host};
 
 use super::Clients;
-use crate::access::Access;
+use crate::access::MirrorAccess;
 use crate::bandwidth::Bandwidth;
 use crate::copy::Catalogue;
 use crate::creations::Creations;
@@ -192,8 +192,8 @@ fn is_special(options: &HostOptions) -> bool {
 
 impl Prepared {
     /// How the mirror reaches its registries; `paces` are those of the process.
-    pub fn access(&self, clients: &Clients, paces: &Paces) -> Result<Access, ClientError> {
-        Ok(Access {
+    pub fn access(&self, clients: &Clients, paces: &Paces) -> Result<MirrorAccess, ClientError> {
+        Ok(MirrorAccess {
             client: clients.client(&self.source_options)?,
             destination_client: clients.client(&self.destination_options)?,
             destination: self.destination.clone(),

@@ -22,7 +22,7 @@ use super::summary::{Repositories, Summary};
 use crate::expand::Wanted;
 use crate::outcome::Failure;
 use crate::progress::Key;
-use crate::state::{Cause, ImageState, ImageStatus, Lack, RetryPolicy, Until};
+use crate::state::{Cause, ImageProgress, ImageState, Lack, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
@@ -35,7 +35,7 @@ const TRIES_OF_UNKNOWN_HOST: u32 = 2;
 const WAIT_FOR_UNKNOWN_HOST: Duration = Duration::from_secs(10);
 
 /// Puts off the next try in this pass, if there is one.
-fn wait_for_host(status: &mut ImageStatus, now: Timestamp) {
+fn wait_for_host(status: &mut ImageProgress, now: Timestamp) {
     if status.next_try.is_some() {
         status.next_try = now.checked_add(WAIT_FOR_UNKNOWN_HOST).ok();
     }
@@ -43,7 +43,7 @@ fn wait_for_host(status: &mut ImageStatus, now: Timestamp) {
 
 #[derive(Debug)]
 struct Repository {
-    status: ImageStatus,
+    status: ImageProgress,
     phase: Phase,
     /// How many tags it has, where `select` fits none of them.
     unmatched: Option<usize>,
@@ -54,7 +54,7 @@ struct Repository {
 impl Repository {
     fn in_phase(phase: Phase, is_listed: bool) -> Self {
         Self {
-            status: ImageStatus::default(),
+            status: ImageProgress::default(),
             phase,
             unmatched: None,
             is_listed,
@@ -128,7 +128,7 @@ impl Ledger {
 
     /// What failed is to be looked at again, whatever it waits for.
     pub(super) fn retry(&mut self) {
-        let failed = |phase: Phase, status: &ImageStatus| {
+        let failed = |phase: Phase, status: &ImageProgress| {
             let has_failed = matches!(
                 status.state,
                 ImageState::Failing(_) | ImageState::Error(_) | ImageState::Waiting(_)
@@ -367,7 +367,7 @@ impl Ledger {
         failure: Failure,
         now: Timestamp,
         jitter: f64,
-    ) -> Option<(Wanted, ImageStatus)> {
+    ) -> Option<(Wanted, ImageProgress)> {
         let (policy, until) = (self.policy_for(&failure), self.until);
         let is_of_unknown_host = failure.is_of_unknown_host();
         self.change(key, |image| {
@@ -397,7 +397,7 @@ impl Ledger {
         failure: Failure,
         now: Timestamp,
         jitter: f64,
-    ) -> ImageStatus {
+    ) -> ImageProgress {
         let policy = self.policy_for(&failure);
         let is_of_unknown_host = failure.is_of_unknown_host();
         let repository = &mut self.repositories[repository];
@@ -493,7 +493,7 @@ impl Ledger {
 
 impl Until {
     /// A single pass ends with what failed as often as the limit says.
-    fn bounds(self, status: &mut ImageStatus) {
+    fn bounds(self, status: &mut ImageProgress) {
         if self == Self::OnePass && matches!(status.state, ImageState::Error(_)) {
             status.next_try = None;
         }

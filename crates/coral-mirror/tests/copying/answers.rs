@@ -121,7 +121,7 @@ async fn a_referrers_tag_that_answers_with_the_index_itself_lists_nothing() {
     pair.source.load("team/app", &app);
     let folder = tempfile::tempdir().unwrap();
     let mut request = pair.request("team/app:1", "here/app:1");
-    request.destination = Site::layout(Layout::new(folder.path()));
+    request.destination = CopySide::layout(Layout::new(folder.path()));
     request.options.platforms = vec![PlatformPattern::parse("linux/amd64").unwrap()];
     let copied = Copier::default().copy(&request).await.unwrap();
     assert_eq!((copied.referrers, copied.missed.count), (0, 0));

@@ -6,12 +6,12 @@ use coral_mirror::chain;
 use super::*;
 
 /// A layout with this image, as a place to copy from.
-async fn layout_of(pair: &Pair, dir: &std::path::Path) -> Site {
+async fn layout_of(pair: &Pair, dir: &std::path::Path) -> CopySide {
     let mut request = pair.request("team/app:1", "here/app:1");
     let layout = Layout::new(dir);
-    request.destination = Site::layout(layout.clone());
+    request.destination = CopySide::layout(layout.clone());
     Copier::default().copy(&request).await.unwrap();
-    Site::layout(layout)
+    CopySide::layout(layout)
 }
 
 async fn fails(request: &CopyRequest) -> String {
@@ -59,7 +59,7 @@ async fn a_server_behind_the_source_is_the_sources_fault() {
     let all = client(&hosts.each_ref().map(String::as_str));
     let from = ImageRef::parse(&format!("{}/team/app:1", pair.source.host())).unwrap();
     let endpoint = all.repository(from.repository(), Arc::new(Credentials::none()));
-    request.source = Site::new(Endpoint::from(endpoint), from.repository());
+    request.source = CopySide::new(Endpoint::from(endpoint), from.repository());
     let said = fails(&request).await;
     assert!(said.starts_with("source: "), "{said}");
 }

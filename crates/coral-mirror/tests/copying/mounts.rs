@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coral_api::documents::{self, Object};
 use coral_image::{Digest, Host};
-use coral_mirror::{Engine, EngineLimits, InProcess, Limits, Mirror, Until};
+use coral_mirror::{CopyLimits, Engine, EngineLimits, InProcess, Mirror, Until};
 use coral_testkit::{
     Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder, Match, Recorded, Times,
 };
@@ -234,9 +234,9 @@ async fn a_copy_that_waits_for_manifests_holds_up_no_transfer_of_another_mirror(
     pair.destination
         .fault(held("GET", "/manifests/", "manifests"));
     let one_transfer = EngineLimits {
-        copy: Limits {
+        copy: CopyLimits {
             transfers: 1,
-            ..Limits::default()
+            ..CopyLimits::default()
         },
         ..EngineLimits::default()
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use coral_api::Visibility;
 use coral_distribution::Credentials;
 use coral_image::{Host, ImageRef};
-use coral_mirror::{Access, visibility};
+use coral_mirror::{MirrorAccess, visibility};
 use coral_testkit::{Auth, Effect, Fault};
 
 use super::{Pair, image};
@@ -20,7 +20,7 @@ async fn seen(auth: Auth, user: Option<&str>, fault: Option<Effect>) -> Option<V
     }
     let host = Host::parse(&pair.source.host()).unwrap();
     let own = user.map(|user| Credentials::for_one_host(host, user, "p", "the test"));
-    let access = Access {
+    let access = MirrorAccess {
         source_credentials: Arc::new(own.unwrap_or_default()),
         ..pair.mirror_of("m", "tags: ['1']", "").access
     };

@@ -9,7 +9,7 @@ use coral_api::documents::{self, Object};
 use coral_distribution::Credentials;
 use coral_image::{Host, Version};
 use coral_mirror::{
-    Access, Bandwidth, Catalogue, Creations, Engine, EngineLimits, Event, InProcess, Mirror,
+    Bandwidth, Catalogue, Creations, Engine, EngineLimits, Event, InProcess, Mirror, MirrorAccess,
     Observer, Paces, PlannedAction, Subject, Summary, Until, Verify, expand, plan, plan_prune,
 };
 use coral_testkit::{Built, ImageBuilder, IndexBuilder};
@@ -38,7 +38,7 @@ impl Pair {
         let settings = mirror.settings().unwrap();
         Mirror {
             name: format!("default/{name}"),
-            access: Access {
+            access: MirrorAccess {
                 client: self.client.clone(),
                 destination_client: self.client.clone(),
                 destination: Host::parse(&self.destination.host()).unwrap(),

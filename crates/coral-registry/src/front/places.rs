@@ -23,7 +23,7 @@ pub(super) enum Owner {
 
 /// The places that are taken since the start; uploads of an earlier run have no owner.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<Taken>);
+pub(super) struct UploadSlots(Mutex<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -33,8 +33,8 @@ struct Taken {
 
 /// A place, free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
-    places: &'a Places,
+pub(super) struct UploadSlot<'a> {
+    places: &'a UploadSlots,
     owner: Option<Owner>,
 }
 
@@ -48,16 +48,16 @@ pub(super) fn reserve_of(all: u64) -> u64 {
     all / SHARE
 }
 
-impl Places {
+impl UploadSlots {
     /// A place for who has less than `most`.
-    pub(super) fn take(&self, owner: Owner, most: u64) -> Option<Place<'_>> {
+    pub(super) fn take(&self, owner: Owner, most: u64) -> Option<UploadSlot<'_>> {
         let mut taken = self.taken();
         let count = taken.by_owner.get(&owner).copied().unwrap_or_default();
         if count >= most {
             return None;
         }
         taken.by_owner.insert(owner.clone(), count + 1);
-        Some(Place {
+        Some(UploadSlot {
             places: self,
             owner: Some(owner),
         })
@@ -87,7 +87,7 @@ impl Taken {
     }
 }
 
-impl Place<'_> {
+impl UploadSlot<'_> {
     /// It is the upload's from now on, until that has ended.
     pub(super) fn keep(mut self, upload: UploadId) {
         if let Some(owner) = self.owner.take() {
@@ -96,7 +96,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for UploadSlot<'_> {
     fn drop(&mut self) {
         if let Some(owner) = &self.owner {
             self.places.taken().free(owner);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_place_is_free_when_the_request_or_the_upload_has_ended() {
-        let places = Places::default();
+        let places = UploadSlots::default();
         let anna = || Owner::User("anna".into());
         let (first, second) = (places.take(anna(), 2), places.take(anna(), 2));
         assert!(places.take(anna(), 2).is_none());

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::access_log::Done;
 use super::body;
 use super::error::{Code, Refusal};
-use super::places::{self, Place};
+use super::places::{self, UploadSlot};
 use super::range::{self, Span};
 use super::route;
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
@@ -86,7 +86,7 @@ async fn open(
 
 /// A place for one more upload. One client alone does not get all that there are, and a tenth is
 /// reserved for the embedding process, which needs none of the others.
-fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<Place<'a>>, Refusal> {
+fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>, Refusal> {
     let all = head.visitor.settings.limits.open_uploads;
     let owner = head.visitor.owner();
     let most = match (&owner, &context.internal) {

@@ -23,22 +23,22 @@ const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// Memory for bodies that are read as a whole.
 #[derive(Debug)]
-pub(super) struct Room(Semaphore);
+pub(super) struct MemoryBudget(Semaphore);
 
 /// What one body has of the room, for as long as it is in use.
-pub(super) struct Share<'a> {
+pub(super) struct MemoryPermit<'a> {
     room: &'a Semaphore,
     taken: Option<SemaphorePermit<'a>>,
     size: usize,
 }
 
-impl Room {
+impl MemoryBudget {
     pub(super) fn new() -> Self {
         Self(Semaphore::new(MOST))
     }
 
-    fn share(&self) -> Share<'_> {
-        Share {
+    fn share(&self) -> MemoryPermit<'_> {
+        MemoryPermit {
             room: &self.0,
             taken: None,
             size: FREE,
@@ -52,7 +52,7 @@ impl Room {
         headers: &HeaderMap,
         most: usize,
         mut progress: Progress,
-    ) -> Result<(Bytes, Share<'_>), Refusal> {
+    ) -> Result<(Bytes, MemoryPermit<'_>), Refusal> {
         let announced = headers
             .get(CONTENT_LENGTH)
             .and_then(|value| number(value.to_str().ok()?));
@@ -76,7 +76,7 @@ impl Room {
     }
 }
 
-impl Share<'_> {
+impl MemoryPermit<'_> {
     /// Takes more, up to `size` in all. Who waited here would keep what it has from others who
     /// wait, so none of them waits.
     fn grow(&mut self, size: usize) -> Result<(), Refusal> {

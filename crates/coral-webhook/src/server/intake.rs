@@ -50,7 +50,7 @@ struct Client {
 }
 
 /// The room of one review, taken until this is dropped.
-pub(super) struct Room {
+pub(super) struct ReviewPermit {
     _client: Arc<Client>,
     _permits: Vec<OwnedSemaphorePermit>,
 }
@@ -66,7 +66,11 @@ impl Default for Intake {
 
 impl Intake {
     /// Reads a body whole. The room should be held until the answer is made.
-    pub(super) async fn read(&self, peer: Peer, body: Body) -> Result<(Bytes, Room), Failure> {
+    pub(super) async fn read(
+        &self,
+        peer: Peer,
+        body: Body,
+    ) -> Result<(Bytes, ReviewPermit), Failure> {
         let mut chunks = body.into_data_stream();
         // The first byte may take its time: nothing is held for it.
         let mut next = chunks.next().await;
@@ -88,7 +92,7 @@ impl Intake {
             let waiting = tokio::time::timeout(STALL, chunks.next()).await;
             next = waiting.map_err(|_| Failure::TooSlow)?;
         }
-        let room = Room {
+        let room = ReviewPermit {
             _client: client,
             _permits: permits,
         };

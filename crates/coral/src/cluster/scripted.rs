@@ -12,17 +12,17 @@ use super::Calls;
 
 /// A request as the server saw it: path with query, and body.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     pub(crate) uri: String,
     pub(crate) body: Value,
 }
 
 /// What was asked so far.
-pub(crate) type Heard = Arc<Mutex<Vec<Asked>>>;
+pub(crate) type Heard = Arc<Mutex<Vec<ReceivedRequest>>>;
 
 /// Calls to a server that answers each request with a status and a text.
 pub(crate) fn server(
-    mut answer: impl FnMut(&Asked) -> (u16, String) + Send + 'static,
+    mut answer: impl FnMut(&ReceivedRequest) -> (u16, String) + Send + 'static,
 ) -> (Calls, Heard) {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let heard = Heard::default();
@@ -31,7 +31,7 @@ pub(crate) fn server(
         while let Some((request, respond)) = handle.next_request().await {
             let (parts, body) = request.into_parts();
             let body = body.collect_bytes().await.unwrap();
-            let asked = Asked {
+            let asked = ReceivedRequest {
                 uri: parts.uri.to_string(),
                 body: serde_json::from_slice(&body).unwrap_or(Value::Null),
             };

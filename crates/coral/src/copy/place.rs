@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use coral_distribution::{Client, Credentials, Endpoint, Layout, NewArchive};
 use coral_image::{Digest, ImageRef, Tag, Version};
-use coral_mirror::{Key, Site};
+use coral_mirror::{CopySide, Key};
 
 use archive::{Format, STANDARD_OUTPUT, is_same_file, open_archive};
 pub(crate) use name::Name;
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 
 /// One end of a copy, as typed.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum CopyEndpoint {
     Image(ImageRef, Name),
     Layout(Layout, Name),
     Archive(PathBuf, Name),
@@ -29,7 +29,7 @@ pub(crate) enum Place {
     DockerArchive(PathBuf, Name),
 }
 
-impl Place {
+impl CopyEndpoint {
     /// To read from: an archive becomes the layout in it, and a whole reference the digest that it
     /// names there.
     pub(crate) async fn opened(self) -> Result<Self, Failure> {
@@ -79,18 +79,18 @@ impl Place {
         file.as_os_str() == STANDARD_OUTPUT || is_same_file(file, std::io::stdout().as_fd())
     }
 
-    pub(crate) fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> Site {
+    pub(crate) fn site(&self, client: &Client, credentials: &Arc<Credentials>) -> CopySide {
         match self {
             Self::Image(image, _) => {
                 let repository = image.repository();
-                Site::new(
+                CopySide::new(
                     client.repository(repository, credentials.clone()).into(),
                     repository,
                 )
             }
-            Self::Layout(layout, _) => Site::layout(layout.clone()),
+            Self::Layout(layout, _) => CopySide::layout(layout.clone()),
             Self::Archive(file, _) | Self::DockerArchive(file, _) => {
-                Site::layout(Layout::new(file))
+                CopySide::layout(Layout::new(file))
             }
         }
     }
@@ -181,7 +181,7 @@ mod tests {
             ("empty", ": it holds no image"),
         ] {
             let typed = folder(name);
-            let place = Place::parse(&typed).unwrap();
+            let place = CopyEndpoint::parse(&typed).unwrap();
             let failure = place.source_version(&typed).await.unwrap_err();
             let said = failure.lines().collect::<String>();
             assert_eq!(said, format!("{typed}{expected}"));
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_tag_is_written_and_a_digest_beside_it_is_kept_to_be_held_against() {
         let hex = "a".repeat(64);
-        let source = Place::parse("quay.io/a:1").unwrap();
+        let source = CopyEndpoint::parse("quay.io/a:1").unwrap();
         let read = source.version().unwrap();
         for prefix in [
             "localhost:5000/x",
@@ -199,26 +199,26 @@ mod tests {
             "oci-archive:x.tar",
             "oci:a@b/dir",
         ] {
-            let both = Place::parse(&format!("{prefix}:2@sha256:{hex}")).unwrap();
+            let both = CopyEndpoint::parse(&format!("{prefix}:2@sha256:{hex}")).unwrap();
             let tag = Version::Tag(Tag::parse("2").unwrap());
             assert_eq!(both.version_to_write(&source, &read), tag, "{prefix}");
             let digest = both.digest().unwrap();
             assert_eq!(both.version(), Some(Version::Digest(digest)), "{prefix}");
-            let alone = Place::parse(&format!("{prefix}@sha256:{hex}")).unwrap();
+            let alone = CopyEndpoint::parse(&format!("{prefix}@sha256:{hex}")).unwrap();
             let written = alone.version_to_write(&source, &read);
             assert_eq!(written, Version::Digest(digest), "{prefix}");
-            let none = Place::parse(prefix).unwrap();
+            let none = CopyEndpoint::parse(prefix).unwrap();
             assert_eq!(none.version_to_write(&source, &read), read, "{prefix}");
         }
-        Place::parse("oci:dir@latest").unwrap_err();
+        CopyEndpoint::parse("oci:dir@latest").unwrap_err();
     }
 
     #[test]
     fn a_destination_without_a_name_takes_the_tag_of_a_source_that_is_read_by_digest() {
         let source = format!("quay.io/a:1@sha256:{}", "a".repeat(64));
-        let source = Place::parse(&source).unwrap();
+        let source = CopyEndpoint::parse(&source).unwrap();
         let read = source.version().unwrap();
-        let destination = Place::parse("localhost:5000/x").unwrap();
+        let destination = CopyEndpoint::parse("localhost:5000/x").unwrap();
         let tag = Version::Tag(Tag::parse("1").unwrap());
         assert_eq!(destination.version_to_write(&source, &read), tag);
     }

@@ -27,7 +27,7 @@ pub(super) enum Role {
 }
 
 /// A registry, and how mirrors reach it.
-pub(super) struct Site {
+pub(super) struct CheckedRegistry {
     pub(super) host: Host,
     pub(super) role: Role,
     pub(super) client: Client,
@@ -54,7 +54,7 @@ pub(super) enum What {
     Push,
 }
 
-impl Site {
+impl CheckedRegistry {
     /// Its name in the result.
     pub(super) fn place(&self) -> String {
         self.host.to_string()
@@ -79,8 +79,8 @@ pub(super) fn sites(
     mirrors: &[LoadedMirror],
     clients: &Clients,
     own: &Host,
-) -> Result<Vec<Site>, Failure> {
-    let mut sites: Vec<Site> = vec![];
+) -> Result<Vec<CheckedRegistry>, Failure> {
+    let mut sites: Vec<CheckedRegistry> = vec![];
     for mirror in mirrors.iter().map(|loaded| &loaded.prepared) {
         let access = mirror.access(clients, &Paces::default());
         let access = access.map_err(|error| no_client(&mirror.name, &error))?;
@@ -146,17 +146,17 @@ fn spread(wanted: &mut [Wanted]) {
 }
 
 fn of<'a>(
-    sites: &'a mut Vec<Site>,
+    sites: &'a mut Vec<CheckedRegistry>,
     host: &Host,
     role: Role,
     client: &Client,
     credentials: &Arc<Credentials>,
-) -> &'a mut Site {
+) -> &'a mut CheckedRegistry {
     let known = sites
         .iter()
         .position(|site| site.is(host, role, credentials));
     let place = known.unwrap_or_else(|| {
-        sites.push(Site {
+        sites.push(CheckedRegistry {
             host: host.clone(),
             role,
             client: client.clone(),

@@ -5,7 +5,7 @@ use coral_image::{Digest, PlatformPattern, Version};
 use coral_mirror::check_platforms;
 
 use super::finding::Finding;
-use super::sites::{MOST_WANTED, Role, Site, Wanted, What};
+use super::sites::{CheckedRegistry, MOST_WANTED, Role, Wanted, What};
 use super::verdict;
 
 /// What a look at something wanted came to.
@@ -20,7 +20,7 @@ pub(super) enum Presence {
 }
 
 /// One finding for each thing that is not well, or one that says that all is.
-pub(super) async fn look(site: &Site, place: &str) -> Vec<Finding> {
+pub(super) async fn look(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
     let (check, can) = match site.role {
         Role::Source => ("images", "can be read"),
         Role::Destination => ("push", "can be pushed to"),
@@ -43,7 +43,7 @@ pub(super) async fn look(site: &Site, place: &str) -> Vec<Finding> {
     findings
 }
 
-async fn see(site: &Site, wanted: &Wanted) -> Result<Presence, Error> {
+async fn see(site: &CheckedRegistry, wanted: &Wanted) -> Result<Presence, Error> {
     let credentials = site.credentials.clone();
     let repository = site.client.repository(&wanted.repository, credentials);
     match &wanted.what {

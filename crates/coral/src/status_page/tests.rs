@@ -23,7 +23,7 @@ impl Served {
         let mut metrics = prometheus_client::registry::Registry::default();
         let registry = Registry::new(store, &mut metrics);
         let address = "127.0.0.1:5000".parse().unwrap();
-        let site = Site::new(address, &Tls::off(), Board::default()).unwrap();
+        let site = PageContext::new(address, &Tls::off(), Board::default()).unwrap();
         let served = Self {
             router: beside(registry.router(), site),
             registry,
@@ -161,7 +161,7 @@ fn with_mirror(served: &Served) -> Router {
     let address = "127.0.0.1:5000".parse().unwrap();
     let board = Board::default();
     board.set_broken(&["x.yaml".to_owned()].into());
-    let site = Site::new(address, &Tls::off(), board).unwrap();
+    let site = PageContext::new(address, &Tls::off(), board).unwrap();
     let health = coral_rt::Health::default();
     let health = coral_rt::health_router(health, Arc::new(Metrics::default()));
     let registry = served.registry.router().merge(health);
@@ -236,7 +236,7 @@ async fn the_alerts_of_mirrors_and_the_guide_are_about_what_coral_up_exports() {
         }]
     });
     let address = "127.0.0.1:5000".parse().unwrap();
-    let site = Site::new(address, &Tls::off(), Board::default()).unwrap();
+    let site = PageContext::new(address, &Tls::off(), Board::default()).unwrap();
     let health = coral_rt::health_router(coral_rt::Health::default(), Arc::default());
     let registry = served.registry.router().merge(health);
     let shown = metrics_of(beside(registry, site.with_metrics(&metrics))).await;

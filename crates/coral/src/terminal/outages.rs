@@ -8,7 +8,7 @@ const MOST: usize = 1000;
 
 /// What is to be said of a failure.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Saying {
+pub(super) enum Verbosity {
     /// All of it.
     Whole,
     /// That other images fail for the reason that was told.
@@ -34,18 +34,18 @@ fn is_of_a_host(category: &str) -> bool {
 
 impl Outages {
     /// `name`, an image or a repository, failed.
-    pub(super) fn failed(&mut self, name: &str, category: &str, error: &str) -> Saying {
+    pub(super) fn failed(&mut self, name: &str, category: &str, error: &str) -> Verbosity {
         if !is_of_a_host(category) {
-            return Saying::Whole;
+            return Verbosity::Whole;
         }
         if let Some(outage) = self.0.get_mut(error) {
             if outage.first == name {
-                return Saying::Whole;
+                return Verbosity::Whole;
             }
             return if std::mem::replace(&mut outage.others_told, true) {
-                Saying::Nothing
+                Verbosity::Nothing
             } else {
-                Saying::Others
+                Verbosity::Others
             };
         }
         if self.0.len() >= MOST {
@@ -56,7 +56,7 @@ impl Outages {
             others_told: false,
         };
         self.0.insert(error.to_owned(), outage);
-        Saying::Whole
+        Verbosity::Whole
     }
 
     /// `name` is well: the next failure of an image of its host, or of the destination, is told
@@ -85,12 +85,12 @@ mod tests {
     fn a_host_that_is_away_is_told_of_with_one_image_and_once_for_all_others() {
         let mut outages = Outages::default();
         let mut failed = |name| outages.failed(name, "dns", DOWN);
-        assert_eq!(failed("quay.io/a:1"), Saying::Whole);
-        assert_eq!(failed("quay.io/a:2"), Saying::Others);
-        assert_eq!(failed("quay.io/a:3"), Saying::Nothing);
-        assert_eq!(failed("quay.io/a:2"), Saying::Nothing);
+        assert_eq!(failed("quay.io/a:1"), Verbosity::Whole);
+        assert_eq!(failed("quay.io/a:2"), Verbosity::Others);
+        assert_eq!(failed("quay.io/a:3"), Verbosity::Nothing);
+        assert_eq!(failed("quay.io/a:2"), Verbosity::Nothing);
         // How often in a row is worth a line now and then.
-        assert_eq!(failed("quay.io/a:1"), Saying::Whole);
+        assert_eq!(failed("quay.io/a:1"), Verbosity::Whole);
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
         ] {
             assert_eq!(
                 outages.failed(name, category, error),
-                Saying::Whole,
+                Verbosity::Whole,
                 "{name}"
             );
         }
@@ -121,15 +121,18 @@ mod tests {
         outages.failed("quay.io/a:1", "dns", DOWN);
         outages.failed("quay.io/a:2", "dns", DOWN);
         outages.succeeded("ghcr.io/a:1");
-        assert_eq!(outages.failed("quay.io/a:3", "dns", DOWN), Saying::Nothing);
+        assert_eq!(
+            outages.failed("quay.io/a:3", "dns", DOWN),
+            Verbosity::Nothing
+        );
         outages.succeeded("quay.io/b:1");
-        assert_eq!(outages.failed("quay.io/a:2", "dns", DOWN), Saying::Whole);
+        assert_eq!(outages.failed("quay.io/a:2", "dns", DOWN), Verbosity::Whole);
         // Whatever arrives shows that the destination is back.
         let away = "destination: harbor.example: cannot connect";
         outages.failed("quay.io/a:1", "connect", away);
         outages.succeeded("ghcr.io/a:1");
         let again = outages.failed("quay.io/a:2", "connect", away);
-        assert_eq!(again, Saying::Whole);
+        assert_eq!(again, Verbosity::Whole);
     }
 
     #[test]

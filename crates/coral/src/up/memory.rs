@@ -50,7 +50,7 @@ pub(super) struct CopyTarget<'a> {
 
 /// Images that a mirror copied to where it copies no longer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct LeftBehind {
+pub(super) struct FormerDestination {
     /// The registry, and the path there.
     pub(super) place: String,
     pub(super) images: usize,
@@ -97,7 +97,11 @@ impl Memory {
     }
 
     /// What the mirror copied, if that was to another place than this one.
-    pub(super) fn left_behind(&self, mirror: &str, now: CopyTarget<'_>) -> Option<LeftBehind> {
+    pub(super) fn left_behind(
+        &self,
+        mirror: &str,
+        now: CopyTarget<'_>,
+    ) -> Option<FormerDestination> {
         let before = self.read_file(mirror)?;
         let is_same = before.destination == self.name_of(now.destination)
             && before.prefix.as_deref() == now.prefix.map(RepositoryPath::as_str);
@@ -106,7 +110,7 @@ impl Memory {
         }
         let host = before.destination;
         let host = host.unwrap_or_else(|| self.embedded.to_string());
-        Some(LeftBehind {
+        Some(FormerDestination {
             place: match before.prefix {
                 Some(prefix) => format!("{host}/{prefix}"),
                 None => host,

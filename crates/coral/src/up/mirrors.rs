@@ -24,7 +24,7 @@ use crate::mirror::{client_options, no_client};
 use crate::status_page::{Board, BoardMirror};
 use crate::terminal::Terminal;
 use crate::up::confirmations;
-use crate::up::memory::{CopyTarget, LeftBehind, Memory};
+use crate::up::memory::{CopyTarget, FormerDestination, Memory};
 use crate::up::pruning::Pruning;
 use crate::up::status::Status;
 
@@ -357,7 +357,7 @@ impl Mirrors {
     }
 }
 
-fn left_behind(mirror: &str, now: CopyTarget<'_>, left: &LeftBehind) -> String {
+fn left_behind(mirror: &str, now: CopyTarget<'_>, left: &FormerDestination) -> String {
     let to = match now.prefix {
         Some(prefix) => format!("{}/{prefix}", now.destination),
         None => now.destination.to_string(),

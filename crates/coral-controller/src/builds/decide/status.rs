@@ -1,6 +1,6 @@
 //! What the status says of a decision.
 
-use coral_api::conditions::{self, Saying, Truth, cut, kind};
+use coral_api::conditions::{self, ConditionUpdate, Truth, cut, kind};
 use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus};
 use coral_api::metadata::time;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ impl Deciding<'_> {
         if !has_turn || self.seen.build.spec.suspend {
             conditions.retain(|it| it.type_ != kind::IN_QUEUE);
         } else if standing.reason == reason::QUEUED {
-            let saying = Saying {
+            let saying = ConditionUpdate {
                 kind: kind::IN_QUEUE,
                 truth: Truth::True,
                 reason: reason::QUEUED,
@@ -41,7 +41,7 @@ impl Deciding<'_> {
         let mut conditions = before
             .and_then(|it| it.conditions.clone())
             .unwrap_or_default();
-        let saying = Saying {
+        let saying = ConditionUpdate {
             kind: kind::READY,
             truth: Truth::from(standing.phase == BuildPhase::Succeeded),
             reason: standing.reason,
@@ -95,7 +95,7 @@ pub(in crate::builds) fn troubled(
     status.observed_generation = generation;
     status.phase = status.phase.or(Some(BuildPhase::Pending));
     let mut conditions = status.conditions.take().unwrap_or_default();
-    let saying = Saying {
+    let saying = ConditionUpdate {
         kind: kind::READY,
         truth: Truth::False,
         reason: reason::APPLY_FAILED,

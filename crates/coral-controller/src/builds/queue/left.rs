@@ -20,13 +20,13 @@ const OVERDUE: Duration = Duration::from_mins(1);
 
 /// How much is left in each namespace.
 #[derive(Debug, Default)]
-pub(super) struct LeftBehind {
+pub(super) struct LingeringRuns {
     pub(super) by_namespace: BTreeMap<String, usize>,
     /// When one of them counts no longer though nothing changes.
     pub(super) next: Option<Timestamp>,
 }
 
-impl LeftBehind {
+impl LingeringRuns {
     /// `counted` are the runs that their builds count, by the uid of the build and the key of the run.
     pub(super) fn find(
         workloads: &BTreeMap<String, Workload>,

@@ -245,7 +245,7 @@ fn left(jobs: &[Value], pods: &[Value], present: Option<&str>, now: i64) -> (usi
     let counted = present.map(|run| ("b", run.to_owned()));
     let ended = |pod: &Pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Failed");
     let (found, counted) = (workloads(jobs, pods), counted.into_iter().collect());
-    let left = LeftBehind::find(&found, &counted, ended, at(now));
+    let left = LingeringRuns::find(&found, &counted, ended, at(now));
     let next = left.next.map(|it| it.as_second() - at(0).as_second());
     (
         left.by_namespace.get("a").copied().unwrap_or_default(),

@@ -6,10 +6,10 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::changes::Changes;
-use crate::scripted::{Asked, pair, refusal};
+use crate::scripted::{ReceivedRequest, pair, refusal};
 
 /// The answers of an API server where the build `shop` of `team-a` pushes.
-fn pushing(asked: &Asked) -> Option<(u16, Value)> {
+fn pushing(asked: &ReceivedRequest) -> Option<(u16, Value)> {
     let path = asked.uri.split('?').next().unwrap_or_default();
     let owner = |api_version: &str, kind: &str, name: &str| {
         json!([{
@@ -63,7 +63,7 @@ fn pushing(asked: &Asked) -> Option<(u16, Value)> {
 
 /// The endpoint over such an API server, and the key that it signs with.
 fn endpoint(
-    answer: impl FnMut(&Asked) -> Option<(u16, Value)> + Send + 'static,
+    answer: impl FnMut(&ReceivedRequest) -> Option<(u16, Value)> + Send + 'static,
 ) -> (Router, SigningKey) {
     let (client, server) = pair();
     server.serve(answer);
@@ -242,7 +242,7 @@ const REPORT: &str =
 /// The endpoint with its results, as that of a controller that leads or does not.
 fn taking(
     leads: bool,
-    answer: impl FnMut(&Asked) -> Option<(u16, Value)> + Send + 'static,
+    answer: impl FnMut(&ReceivedRequest) -> Option<(u16, Value)> + Send + 'static,
 ) -> (Router, Results) {
     let (client, server) = pair();
     server.serve(answer);

@@ -10,7 +10,7 @@ use crate::lock::decide::decide;
 use crate::lock::objects::LockObjects;
 use crate::lock::{LockPart, generate};
 use crate::part::{Part as _, Wake};
-use crate::scripted::{Asked, Server, context, refusal};
+use crate::scripted::{ReceivedRequest, Server, context, refusal};
 use crate::store::Store;
 
 /// A part over a cluster with one locking policy and these routes, in which the lock allows the
@@ -46,7 +46,7 @@ fn published(part: &LockPart) -> Vec<String> {
 }
 
 /// Answers a write with what was written.
-fn echo(asked: Asked) {
+fn echo(asked: ReceivedRequest) {
     let mut body = asked.body.clone();
     // An applied status comes back with the whole object.
     if body.get("spec").is_none() {
@@ -55,7 +55,7 @@ fn echo(asked: Asked) {
     asked.answer(200, &body);
 }
 
-fn allowed_by(asked: &Asked) -> String {
+fn allowed_by(asked: &ReceivedRequest) -> String {
     asked.body["spec"]["variables"][0]["expression"]
         .as_str()
         .unwrap_or_default()

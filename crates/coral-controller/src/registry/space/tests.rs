@@ -22,7 +22,7 @@ fn after(answers: &[Space]) -> RegistryStatus {
     for space in answers {
         let storage = space.storage(Some(&status));
         let mut all = status.conditions.take().unwrap_or_default();
-        let saying = conditions::Saying {
+        let saying = conditions::ConditionUpdate {
             kind: STORAGE_AVAILABLE,
             truth: storage.level.truth(),
             reason: storage.level.reason(),

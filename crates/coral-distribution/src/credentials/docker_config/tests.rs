@@ -2,7 +2,7 @@ use base64::Engine as _;
 use coral_image::{Host, Repository};
 use proptest::prelude::*;
 
-use crate::credentials::{Candidate, Credentials, Kind};
+use crate::credentials::{Candidate, CredentialKind, Credentials};
 
 const SECRET: &str = "hunter2-secret";
 
@@ -211,7 +211,7 @@ fn helpers_are_for_their_host_and_the_store_for_every_other() {
 fn an_identity_token_is_one() {
     let credentials = Credentials::from_docker_config(HELPERS.as_bytes(), "config.json").unwrap();
     let found = credentials.for_repository(&Repository::parse("ghcr.io/a/b").unwrap());
-    assert_eq!(found[0].kind, Kind::IdentityToken);
+    assert_eq!(found[0].kind, CredentialKind::IdentityToken);
     assert_eq!(found[0].password.expose(), SECRET);
 }
 

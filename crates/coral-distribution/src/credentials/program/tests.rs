@@ -44,7 +44,7 @@ async fn a_helper_is_told_the_server_and_asked_once() {
         let credential = answer.unwrap().unwrap();
         assert_eq!(
             (credential.username.as_str(), credential.kind),
-            ("me", Kind::Password)
+            ("me", CredentialKind::Password)
         );
         assert_eq!(credential.password.expose(), SECRET);
         assert!(!format!("{credential:?}").contains(SECRET));
@@ -62,7 +62,7 @@ async fn an_identity_token_is_known_by_its_user() {
         r#"echo '{"Username": "<token>", "Secret": "t"}'"#,
     );
     let credential = ask(&helper, "quay.io").await.unwrap().unwrap();
-    assert_eq!(credential.kind, Kind::IdentityToken);
+    assert_eq!(credential.kind, CredentialKind::IdentityToken);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::blob_source::{BlobSource, Check};
 use crate::error::{Category, Disposition, Error};
 use crate::resume::Resumes;
 use crate::transport::Body;
-use crate::upload::{PushError, Tail};
+use crate::upload::{BlobPushError, Tail};
 
 /// How far a cut upload came.
 enum Progress {
@@ -20,27 +20,27 @@ enum Progress {
 
 impl RegistryUpload {
     /// Sends a blob in one request, and after a cut what is missing in another.
-    pub(crate) async fn put_from(mut self, source: &BlobSource) -> Result<(), PushError> {
+    pub(crate) async fn put_from(mut self, source: &BlobSource) -> Result<(), BlobPushError> {
         let failed = match self.try_to_put(source).await {
             Ok(()) => return Ok(()),
             Err(failed) => failed,
         };
         match &failed {
             // Says nothing of the registry that has the upload.
-            PushError::Source(_) => self.give_up().await,
-            PushError::Destination(error) => self.clean_up(error).await,
+            BlobPushError::Source(_) => self.give_up().await,
+            BlobPushError::Destination(error) => self.clean_up(error).await,
         }
         Err(failed)
     }
 
     /// What the registry holds against the digest itself is not hashed here too. Where it says
     /// that the bytes are wrong, they are sent once more, hashed: that tells who is to blame.
-    async fn try_to_put(&mut self, source: &BlobSource) -> Result<(), PushError> {
+    async fn try_to_put(&mut self, source: &BlobSource) -> Result<(), BlobPushError> {
         if !self.verifies {
             return self.put_whole(source, Check::Digest).await;
         }
         let refused = match self.put_whole(source, Check::Length).await {
-            Err(PushError::Destination(error)) if error.status() == Some(400) => error,
+            Err(BlobPushError::Destination(error)) if error.status() == Some(400) => error,
             other => return other,
         };
         tracing::info!(error = %refused, "an upload was refused and is sent again");
@@ -50,12 +50,12 @@ impl RegistryUpload {
                 self.end();
                 return Ok(());
             }
-            Err(_) => return Err(PushError::Destination(refused)),
+            Err(_) => return Err(BlobPushError::Destination(refused)),
         }
         self.put_whole(source, Check::Digest).await
     }
 
-    async fn put_whole(&mut self, source: &BlobSource, check: Check) -> Result<(), PushError> {
+    async fn put_whole(&mut self, source: &BlobSource, check: Check) -> Result<(), BlobPushError> {
         let mut resumes = Resumes::default();
         let size = source.blob().size;
         let mut offset = std::mem::take(&mut self.sent);
@@ -65,17 +65,17 @@ impl RegistryUpload {
             match self.client.post_upload(&self.digest, Wish::Upload).await {
                 Ok(Some(new)) => self.replace_with(new),
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(PushError::Destination(error)),
+                Err(error) => return Err(BlobPushError::Destination(error)),
             }
             offset = 0;
         }
         loop {
             let failed = match self.put_rest(source, offset, check).await {
-                Err(PushError::Destination(error)) if may_go_on(&error) => error,
+                Err(BlobPushError::Destination(error)) if may_go_on(&error) => error,
                 other => return other,
             };
             let Some(wait) = resumes.next(offset) else {
-                return Err(PushError::Destination(failed));
+                return Err(BlobPushError::Destination(failed));
             };
             tracing::info!(error = %failed, "an upload was cut and goes on");
             tokio::time::sleep(wait).await;
@@ -86,7 +86,7 @@ impl RegistryUpload {
                     return Ok(());
                 }
                 // What cut the upload says more than what came of asking about it.
-                Err(_) => return Err(PushError::Destination(failed)),
+                Err(_) => return Err(BlobPushError::Destination(failed)),
             };
         }
     }
@@ -96,7 +96,7 @@ impl RegistryUpload {
         source: &BlobSource,
         offset: u64,
         check: Check,
-    ) -> Result<(), PushError> {
+    ) -> Result<(), BlobPushError> {
         let size = source.blob().size;
         let (body, end) = Tail::open(source, offset, check).await?.watched();
         let body = Body::Stream(size - offset, body);

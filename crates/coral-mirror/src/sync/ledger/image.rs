@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::copy::Sparse;
 use crate::expand::Wanted;
 use crate::progress::Key;
-use crate::state::ImageStatus;
+use crate::state::ImageProgress;
 
 /// What is being done about an image or a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Phase {
 pub(super) struct Image {
     pub(super) wanted: Wanted,
     pub(super) repository: usize,
-    pub(super) status: ImageStatus,
+    pub(super) status: ImageProgress,
     pub(super) phase: Phase,
     /// What it lacks at the destination on purpose.
     pub(super) sparse: Sparse,
@@ -93,7 +93,7 @@ impl Image {
         Self {
             wanted,
             repository,
-            status: ImageStatus::default(),
+            status: ImageProgress::default(),
             phase: Phase::Due,
             sparse: Sparse::default(),
             looked: None,

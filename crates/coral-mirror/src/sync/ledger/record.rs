@@ -15,7 +15,7 @@ use super::{Image, Ledger, Phase, Repository, turn_of};
 use crate::expand::wanted;
 use crate::progress::Key;
 use crate::snapshot::Snapshot;
-use crate::state::{Absence, ImageState, ImageStatus, RetryPolicy, pinned};
+use crate::state::{Absence, ImageProgress, ImageState, RetryPolicy, pinned};
 use crate::status::count;
 
 /// Longest message that is told of, in bytes.
@@ -116,14 +116,14 @@ impl Ledger {
             // Whether it is still wanted is known once its repository is listed.
             if snapshot.is_memory {
                 image.remembered = image.digest.take();
-                image.status = ImageStatus::default();
+                image.status = ImageProgress::default();
                 image.phase = Phase::Resting;
             } else if trust == Trust::Contents && !image.status.is_mirrored() {
                 // What the destination holds stays known until then.
                 if image.digest.is_none() {
                     continue;
                 }
-                image.status = ImageStatus::default();
+                image.status = ImageProgress::default();
                 image.phase = Phase::Resting;
             }
             image.verify_at = self.restored_verification(&key, &image, now);
@@ -195,7 +195,7 @@ impl Repository {
         };
         let next_try = record.next_attempt.as_ref().map(|time| time.0);
         Self {
-            status: ImageStatus {
+            status: ImageProgress {
                 state,
                 attempts,
                 next_try: next_try.map(|at| RetryPolicy::bounded(at, now)),
@@ -273,7 +273,7 @@ impl Image {
             (MirroredState::Failing, _) => ImageState::Failing(message()),
             (MirroredState::Error, _) => ImageState::Error(message()),
             (MirroredState::SourceGone, Some(_)) => {
-                // A host that went away has attempts: see `ImageStatus::source_gone`.
+                // A host that went away has attempts: see `ImageProgress::source_gone`.
                 let is_host = record.attempts.is_some();
                 ImageState::SourceGone(if is_host { Absence::Host } else { Absence::Tag })
             }
@@ -281,11 +281,11 @@ impl Image {
         };
         self.phase = Phase::Resting;
         self.status = match state {
-            ImageState::Mirrored(_) | ImageState::SourceGone(Absence::Tag) => ImageStatus {
+            ImageState::Mirrored(_) | ImageState::SourceGone(Absence::Tag) => ImageProgress {
                 state,
-                ..ImageStatus::default()
+                ..ImageProgress::default()
             },
-            _ => ImageStatus {
+            _ => ImageProgress {
                 state,
                 attempts: record.attempts.unwrap_or(1),
                 next_try: time(&record.next_attempt).map(|at| RetryPolicy::bounded(at, now)),

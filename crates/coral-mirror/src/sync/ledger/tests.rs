@@ -57,7 +57,7 @@ fn due(ledger: &mut Ledger, now: i64) -> Vec<String> {
         .collect()
 }
 
-fn fails(ledger: &mut Ledger, name: &str, cause: Cause, now: i64) -> ImageStatus {
+fn fails(ledger: &mut Ledger, name: &str, cause: Cause, now: i64) -> ImageProgress {
     let failed = ledger.image_failed(&wanted(name).key, failure(cause), at(now), 1.0);
     failed.expect("it is wanted").1
 }

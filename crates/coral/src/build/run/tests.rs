@@ -2,7 +2,7 @@ use coral_rt::LogFormat;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cluster::scripted::{Asked, Heard, refusal, server};
+use crate::cluster::scripted::{Heard, ReceivedRequest, refusal, server};
 
 const OBJECT: &str = "/apis/stvz.io/v1/namespaces/team-a/imagebuilds/shop";
 const POD: &str = "/api/v1/namespaces/team-a/pods/shop-1-x";
@@ -65,7 +65,7 @@ fn text(failure: &Failure) -> String {
     failure.lines().collect()
 }
 
-fn asked(heard: &Heard, what: &str) -> Vec<Asked> {
+fn asked(heard: &Heard, what: &str) -> Vec<ReceivedRequest> {
     let heard = heard.lock().unwrap();
     let matching = heard.iter().filter(|asked| asked.uri.contains(what));
     matching.cloned().collect()

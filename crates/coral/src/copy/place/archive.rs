@@ -90,15 +90,15 @@ pub(super) fn is_same_file(path: &Path, open: BorrowedFd<'_>) -> bool {
 mod tests {
     use std::os::fd::AsRawFd as _;
 
-    use super::super::Place;
+    use super::super::CopyEndpoint;
     use super::*;
 
     #[test]
     fn a_dash_is_standard_output_or_input() {
-        let place = Place::parse("oci-archive:-:1").unwrap();
+        let place = CopyEndpoint::parse("oci-archive:-:1").unwrap();
         assert!(place.is_standard_output());
         assert!(
-            !Place::parse("oci-archive:-x:1")
+            !CopyEndpoint::parse("oci-archive:-x:1")
                 .unwrap()
                 .is_standard_output()
         );

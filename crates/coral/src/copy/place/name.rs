@@ -3,7 +3,7 @@
 use coral_distribution::Layout;
 use coral_image::{Digest, ImageRef, Tag, Version};
 
-use super::Place;
+use super::CopyEndpoint;
 use crate::failure::Failure;
 
 /// What an image is called at one end, as far as that was typed.
@@ -50,11 +50,11 @@ impl Name {
 
 /// What an image is called in an archive of Docker's: as was typed, or else as at its source, with the
 /// tag that was typed.
-pub(super) fn name_in_docker(name: &Name, source: Option<&Place>) -> Option<String> {
+pub(super) fn name_in_docker(name: &Name, source: Option<&CopyEndpoint>) -> Option<String> {
     if name.reference.is_some() {
         return name.reference.clone();
     }
-    let Some(Place::Image(image, _)) = source else {
+    let Some(CopyEndpoint::Image(image, _)) = source else {
         return None;
     };
     let tag = name.tag.as_ref().or(image.tag())?;

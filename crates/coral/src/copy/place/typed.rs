@@ -6,7 +6,7 @@ use coral_distribution::Layout;
 use coral_image::{Digest, ImageRef, Tag};
 
 use super::archive::not_dash;
-use super::{Name, Place};
+use super::{CopyEndpoint, Name};
 use crate::failure::Failure;
 
 /// Other tools' transports. None is the name of an image at Docker Hub.
@@ -30,7 +30,7 @@ const SUPPORTED: &str = "HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG], oci-arc
 /// How an archive in Docker's format is typed.
 const DOCKER_ARCHIVE: &str = "docker-archive:FILE.tar[:NAME:TAG]";
 
-impl Place {
+impl CopyEndpoint {
     /// `oci:DIR[:TAG]`, `oci:DIR[@DIGEST]`, the same with `oci-archive:FILE.tar`, else an image
     /// reference.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
@@ -189,7 +189,7 @@ mod tests {
             ("oci-archiv:/tmp/x.tar:1", "oci-archiv"),
             ("ocii:./x", "ocii"),
         ] {
-            let failure = Place::parse(text).unwrap_err();
+            let failure = CopyEndpoint::parse(text).unwrap_err();
             let said = failure.lines().collect::<String>();
             assert!(said.contains(&format!("the transport {name}: ")), "{said}");
             assert!(said.contains("oci-archive:FILE.tar"), "{said}");
@@ -204,7 +204,7 @@ mod tests {
             "docker.io/library/sif:1",
         ] {
             assert!(
-                matches!(Place::parse(image), Ok(Place::Image(..))),
+                matches!(CopyEndpoint::parse(image), Ok(CopyEndpoint::Image(..))),
                 "{image}"
             );
         }
@@ -213,19 +213,19 @@ mod tests {
     #[test]
     fn an_archive_without_its_transport_is_not_looked_for_at_docker_hub() {
         for file in ["coral.tar", "coral.tar:latest"] {
-            let failure = Place::parse(file).unwrap_err();
+            let failure = CopyEndpoint::parse(file).unwrap_err();
             let said = failure.lines().collect::<String>();
             let expected = format!("for a file write oci-archive:{file},");
             assert!(said.contains(&expected), "{said}");
         }
         for image in ["quay.io/a/x.tar", "docker.io/library/coral.tar", "tar:1"] {
-            assert!(Place::parse(image).is_ok(), "{image}");
+            assert!(CopyEndpoint::parse(image).is_ok(), "{image}");
         }
     }
 
     #[test]
     fn a_name_in_an_archive_of_dockers_stands_behind_the_file() {
-        let image = |text| Place::parse(text).unwrap();
+        let image = |text| CopyEndpoint::parse(text).unwrap();
         let source = image("quay.io/acme/web:1");
         for (text, file, own, from_source) in [
             (
@@ -259,7 +259,7 @@ mod tests {
                 Some("quay.io/acme/web:1"),
             ),
         ] {
-            let Place::DockerArchive(path, name) = image(text) else {
+            let CopyEndpoint::DockerArchive(path, name) = image(text) else {
                 panic!("{text}");
             };
             assert_eq!(path, Path::new(file), "{text}");
@@ -274,13 +274,13 @@ mod tests {
             "docker-archive:x.tar:Web:1",
             "docker-archive:x.tar:web@sha256:12",
         ] {
-            assert!(Place::parse(text).is_err(), "{text}");
+            assert!(CopyEndpoint::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_reference_in_skopeos_spelling_is_told_in_ours() {
-        let failure = Place::parse("docker://localhost:5000/x:1").unwrap_err();
+        let failure = CopyEndpoint::parse("docker://localhost:5000/x:1").unwrap_err();
         let said = failure.lines().collect::<String>();
         assert!(said.ends_with("write localhost:5000/x:1"), "{said}");
     }
@@ -297,16 +297,16 @@ mod tests {
             "a name",
             &pinned,
         ] {
-            let place = Place::parse(&format!("oci:{dir}:{reference}")).unwrap();
+            let place = CopyEndpoint::parse(&format!("oci:{dir}:{reference}")).unwrap();
             assert_eq!(place.name().reference.as_deref(), Some(reference));
             place.begun(None).unwrap_err();
         }
         for tagged in ["1.0".to_owned(), pinned.replace("foo:", "")] {
-            let place = Place::parse(&format!("oci:{dir}:{tagged}")).unwrap();
+            let place = CopyEndpoint::parse(&format!("oci:{dir}:{tagged}")).unwrap();
             assert_eq!(place.name().reference, None, "{tagged}");
         }
-        let place = Place::parse(&format!("oci:{dir}:1.0")).unwrap();
-        let Place::Layout(layout, _) = place else {
+        let place = CopyEndpoint::parse(&format!("oci:{dir}:1.0")).unwrap();
+        let CopyEndpoint::Layout(layout, _) = place else {
             panic!("a layout");
         };
         assert_eq!(layout.dir().display().to_string(), dir.to_string());

@@ -12,7 +12,7 @@ use crate::pace::{AskError, Pace, Purpose};
 
 /// One side of a copy.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct CopySide {
     /// The repository or layout.
     pub endpoint: Endpoint,
     /// What blobs are shared within: the registry's host, or the layout's folder.
@@ -29,7 +29,7 @@ pub struct Site {
     pub(crate) candidates: Option<Candidates>,
 }
 
-impl Site {
+impl CopySide {
     /// A repository of a registry.
     pub fn new(endpoint: Endpoint, repository: &Repository) -> Self {
         let (registry, path) = (
