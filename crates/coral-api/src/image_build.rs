@@ -101,7 +101,7 @@ pub struct ImageBuildSpec {
     pub build: Option<BuildStep>,
     /// Where the image goes.
     pub output: BuildOutput,
-    /// A folder that is kept from run to run, at `$CORAL_CACHE`.
+    /// A folder that is kept between runs, at `$CORAL_CACHE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<BuildCache>,
     /// How long a run may take from its start to its end: `1s` to `168h`, `30m` if not given.
@@ -109,7 +109,7 @@ pub struct ImageBuildSpec {
     #[schemars(length(max = 40))]
     #[x_kube(validation = rules::duration("1s", "168h"))]
     pub timeout: Option<String>,
-    /// Any text: a change of it runs the build again.
+    /// Any text; changing it runs the build again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub rerun: Option<String>,

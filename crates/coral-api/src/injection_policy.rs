@@ -90,7 +90,7 @@ pub struct InjectionPolicySpec {
     )]
     #[schemars(length(max = 100), extend("nullable" = true))]
     pub mirrors: Vec<PolicyMirror>,
-    /// Refuses pods whose images are not from inside.
+    /// Refuses pods whose images come from other registries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
 }
@@ -128,7 +128,7 @@ pub struct Lock {
     /// What an image must be.
     #[serde(default)]
     pub mode: LockMode,
-    /// Registries that images may name, 1 to 100, as they stand in references:
+    /// Registries that images may name, 1 to 100, as written in references:
     /// `reg.coral-system.svc:5000`. Hosts that a RegistryRoute with `NeverContactSource` covers on
     /// every node are allowed too.
     #[schemars(
@@ -142,8 +142,8 @@ pub struct Lock {
     /// What happens to other pods: `Enforce` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforcement: Option<Enforcement>,
-    /// Names of namespaces that the lock leaves alone, beside `kube-system`, `coral-system` and
-    /// `coral-nodes`; at most 100.
+    /// Names of namespaces that are exempt from the lock, in addition to `kube-system`,
+    /// `coral-system` and `coral-nodes`; at most 100.
     #[serde(
         default,
         deserialize_with = "nullable",

@@ -13,7 +13,7 @@ use crate::problem::Problems;
 /// Most labels or requirements of one selector.
 const MAX_REQUIREMENTS: usize = 100;
 
-/// Which objects, by their labels: all that is said must hold. `{}` selects every object.
+/// Selects objects by their labels; all requirements must hold. `{}` selects every object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {

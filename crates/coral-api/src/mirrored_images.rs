@@ -99,7 +99,7 @@ pub struct MirroredImage {
     /// Where it is mirrored, as pods can name it: `REGISTRY/host/path:tag`.
     #[schemars(length(min = 1, max = 1024))]
     pub destination: String,
-    /// What became of it.
+    /// State of the image.
     pub state: MirroredState,
     /// The digest at the destination; absent while it was never complete there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +108,7 @@ pub struct MirroredImage {
     /// Whether platforms that its index names, or foreign layers, were left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sparse: bool,
-    /// What belongs to it and is not at the destination; absent while nothing is known to be missing.
+    /// Parts of the image that the destination lacks; absent if none are known to be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub missing: Vec<MissingPart>,
@@ -124,7 +124,7 @@ pub struct MirroredImage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub next_attempt: Option<String>,
-    /// When its blobs at the destination were looked at last, in RFC 3339.
+    /// When its blobs at the destination were last verified, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub verified: Option<String>,

@@ -166,7 +166,7 @@ pub struct NodeImagesStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int32"))]
     pub available: Option<u32>,
-    /// Number of images that are waited for.
+    /// Number of images that the node does not have yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int32"))]
     pub pending: Option<u32>,

@@ -200,8 +200,8 @@ pub struct PullRule {
         extend("nullable" = true)
     )]
     pub users: Vec<String>,
-    /// Patterns of repository paths, at most 100: `*` stays in its component, `**` is any number of
-    /// them (`team/app`, `team/*`, `team/**`). None: every repository.
+    /// Patterns of repository paths, at most 100: `*` matches within a path component, `**` any
+    /// number of components (`team/app`, `team/*`, `team/**`). None: every repository.
     #[serde(
         default,
         deserialize_with = "nullable",

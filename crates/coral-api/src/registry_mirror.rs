@@ -92,7 +92,7 @@ pub struct RegistryMirrorSpec {
     /// port, TLS and credential. With `coral up`, a `name` is the registry it runs itself: that of
     /// the Registry document, or any name where there is none.
     pub registry: RegistryTarget,
-    /// What is copied: 1 to 1000 repositories.
+    /// Repositories to copy: 1 to 1000.
     #[schemars(length(min = 1, max = 1000))]
     pub repositories: Vec<MirrorRepository>,
     /// Secrets with the credentials of the sources (type `kubernetes.io/dockerconfigjson` or
@@ -105,46 +105,46 @@ pub struct RegistryMirrorSpec {
     )]
     #[schemars(length(max = 100), extend("nullable" = true))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// When to look again: five cron fields, minute first, in UTC (`0 3 * * *` is 03:00 every
-    /// day), or `@hourly`, `@daily`, `@weekly`, `@monthly`. In place of `interval`.
+    /// When passes begin: five cron fields, minute first, in UTC (`0 3 * * *` is 03:00 every day),
+    /// or `@hourly`, `@daily`, `@weekly`, `@monthly`. In place of `interval`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     pub schedule: Option<String>,
-    /// How often to look again: hours, minutes and seconds, such as `1h30m`. At least `1s`,
-    /// `1h` if not given. In place of `schedule`.
+    /// Time between two passes: hours, minutes and seconds, such as `1h30m`. At least `1s`, `1h` if
+    /// not given. In place of `schedule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     #[x_kube(validation = rules::duration_of_at_least("1s"))]
     pub interval: Option<String>,
-    /// How often the blobs of mirrored images are looked for at the destination too, and copied
-    /// again where they are gone or broken: a duration of at least `1s`, `24h` if not given, `0`
-    /// for never. Images have their turns spread over that time.
+    /// How often each mirrored image is verified at the destination: missing or damaged blobs are
+    /// copied again. A duration of at least `1s`, `24h` if not given, `0` for never. The images are
+    /// verified one after the other, spread over that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     #[x_kube(validation = rules::duration_or_never("1s"))]
     pub verify: Option<String>,
-    /// How `verify` looks at a blob: `Size` if not given.
+    /// How `verify` checks a blob: `Size` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_by: Option<VerifyMethod>,
     /// What to do when a copy fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// What happens to tags at the destination that are no longer selected. Only repositories that
-    /// this mirror names are looked at, and no tag goes that another mirror wants. Manifests stay
-    /// under their digests; whether the registry clears those away is its own affair.
+    /// What happens to tags at the destination that are no longer selected. Pruning is limited to
+    /// the repositories that this mirror names, and keeps tags that another mirror selects.
+    /// Manifests stay available by digest until the registry's garbage collection deletes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
     /// What happens when a mirrored tag names another image at its source than before: `Follow` if
     /// not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift_policy: Option<DriftPolicy>,
-    /// How much this mirror may do at once.
+    /// Bandwidth and concurrency of this mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<MirrorLimits>,
     /// Namespaces, by their labels, whose pods may be pointed at what this mirror holds: `{}` is
-    /// every namespace. Without it, only the mirror's own namespace. Has a meaning in a cluster
-    /// only, and there in a mirror of the namespace `coral-system` only: pods are pointed at the
-    /// mirror of any other foreign namespace only if an InjectionPolicy names it.
+    /// every namespace. Without it, only the mirror's own namespace. Applies only to mirrors in the
+    /// namespace `coral-system` of a cluster: pods are pointed at a mirror of another tenant's
+    /// namespace only if an InjectionPolicy names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_from: Option<LabelSelector>,
     /// Copies nothing while true.
@@ -218,13 +218,13 @@ pub struct RegistryTarget {
     /// Whether the registry's certificate is verified: `true` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_verify: Option<bool>,
-    /// Certificates of the authority that signed the registry's certificate, as PEM text. The
-    /// system's authorities stay trusted.
+    /// Certificates of the authority that signed the registry's certificate, as PEM text. They are
+    /// trusted in addition to those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     #[x_kube(validation = rules::certificates(), validation = rules::no_private_key())]
     pub ca: Option<String>,
-    /// Whether plain HTTP is spoken to the registry: `false` if not given.
+    /// Whether to use plain HTTP for the registry: `false` if not given.
     #[serde(default, rename = "plainHTTP", skip_serializing_if = "Option::is_none")]
     pub plain_http: Option<bool>,
     /// Secret with the credential for pushing, in the mirror's own namespace.

@@ -126,8 +126,8 @@ pub struct RegistryRouteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub nodes: Option<String>,
-    /// Hosts that every Ready Linux node has reported as routed; an InjectionPolicy's lock takes
-    /// these in. A node that lacks one later does not take it out again.
+    /// Hosts that every Ready Linux node has reported as routed; the lock of an InjectionPolicy
+    /// allows them. A node that lacks one later does not remove it from this list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 259)))]
     pub proved_hosts: Vec<String>,

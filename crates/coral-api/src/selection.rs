@@ -16,7 +16,7 @@ use crate::nullable;
     .message("has no effect without latest")
     .field_path(".latestBy"))]
 pub struct TagSelect {
-    /// Begins with every tag; the filters beside it still hold.
+    /// Starts from every tag; the other filters still apply.
     #[serde(
         default,
         deserialize_with = "nullable",

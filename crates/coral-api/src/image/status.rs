@@ -17,7 +17,7 @@ pub struct ImageStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Number of nodes that the selector takes in and that have an agent.
+    /// Number of selected nodes that have an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int32"))]
     pub total_nodes: Option<u32>,
@@ -57,7 +57,7 @@ pub struct ImageCondition {
     /// Images that some node still lacks.
     #[schemars(extend("format" = "int32"))]
     pub pending: u32,
-    /// Images of which nothing is known: no node is selected, or no agent has reported.
+    /// Images in an unknown state: no node is selected, or no agent has reported.
     #[schemars(extend("format" = "int32"))]
     pub unknown: u32,
 }

@@ -54,10 +54,10 @@ pub struct BuildStep {
     #[schemars(length(max = 100), extend("nullable" = true))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<BuildEnv>,
-    /// What the container asks for and may use.
+    /// Resource requests and limits of the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<BuildResources>,
-    /// Labels of the nodes that the run may have, at most 50.
+    /// Labels that a node must have to run the build, at most 50.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -81,9 +81,9 @@ pub struct BuildStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub runtime_class_name: Option<String>,
-    /// Whether the run's pod shares the user namespace of its node. Then root in the container is
-    /// root of the node: for clusters without user namespaces, and for builders that are trusted
-    /// that far. `false` if not given.
+    /// Whether the run's pod shares the user namespace of its node. Root in the container is then
+    /// root of the node, so use it only in clusters without user namespaces, and with builders that
+    /// you trust that far. `false` if not given.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -91,10 +91,10 @@ pub struct BuildStep {
     )]
     #[schemars(extend("nullable" = true))]
     pub host_users: bool,
-    /// The user, 1 to 65535, that all three steps of the run are, without any capability: what the
-    /// Pod Security level `restricted` wants. For containers that build without root, so `image` has
-    /// to be given. If not given, the container is the user of its image; in a namespace that
-    /// enforces `restricted` it is 65532.
+    /// User ID, 1 to 65535, of all three steps of the run, which then have no capabilities, as the
+    /// Pod Security level `restricted` requires. It requires an `image` that builds without root.
+    /// If not given, the container runs as the user of its image, or as 65532 in a namespace that
+    /// enforces `restricted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub run_as_user: Option<u32>,

@@ -28,7 +28,7 @@ pub struct BuildOutput {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tags: Vec<String>,
-    /// Who may pull it: `Cluster` if not given. A name that pods may pull once stays so, also when a
+    /// Who may pull it: `Cluster` if not given. A name that pods may pull stays public, also when a
     /// build fails, is changed or is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visibility: Option<BuildVisibility>,
@@ -95,13 +95,13 @@ pub struct AlsoTo {
     /// `kubernetes.io/dockerconfigjson`). Only the step `push` sees it. Anonymous if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalObjectReference>,
-    /// Certificates of the authority that signed the registry's certificate, as PEM text. The
-    /// system's authorities stay trusted.
+    /// Certificates of the authority that signed the registry's certificate, as PEM text. They are
+    /// trusted in addition to those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     #[x_kube(validation = rules::certificates(), validation = rules::no_private_key())]
     pub ca: Option<String>,
-    /// Whether plain HTTP is spoken to the registry: `false` if not given.
+    /// Whether to use plain HTTP for the registry: `false` if not given.
     #[serde(default, rename = "plainHTTP", skip_serializing_if = "Option::is_none")]
     pub plain_http: Option<bool>,
 }

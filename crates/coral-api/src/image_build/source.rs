@@ -75,8 +75,8 @@ pub struct GitSource {
     #[schemars(extend("nullable" = true))]
     pub submodules: bool,
     /// Secret with the credential, in the object's own namespace: `token`, or `username` and
-    /// `password`; and with `ca.crt`, if the server's certificate is by a private authority. For
-    /// SSH `ssh-privatekey` without a passphrase and `known_hosts` with the server's host key,
+    /// `password`; and with `ca.crt`, if a private authority has signed the server's certificate.
+    /// For SSH `ssh-privatekey` without a passphrase and `known_hosts` with the server's host key,
     /// both needed. Only the step `fetch` sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalObjectReference>,

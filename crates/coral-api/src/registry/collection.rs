@@ -39,7 +39,7 @@ pub struct RegistryCollection {
     pub untagged: Option<String>,
 }
 
-/// When a registry collects; none: as it does by itself.
+/// Garbage collection of a registry; `None` for the defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CollectionSettings {
     /// Time between two collections.

@@ -33,7 +33,7 @@ pub struct RegistryScrub {
     pub bandwidth: Option<String>,
 }
 
-/// How a registry scrubs; none: as it does by itself.
+/// Scrub settings of a registry; `None` for the defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScrubSettings {
     /// Time from the beginning of one round to the beginning of the next.

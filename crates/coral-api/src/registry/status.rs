@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Where pods and nodes reach it: `name.namespace.svc:5000`.
@@ -26,10 +26,10 @@ pub struct RegistryStatus {
     /// How many repositories everyone may read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_repositories: Option<i64>,
-    /// What it stores and what is free, as it said when it was asked last.
+    /// Its used and free space, as last reported by the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<RegistryStorageStatus>,
-    /// How its scrub is, which reads all content in turn, as it said when it was asked last.
+    /// State of its scrub, which reads all content in turn, as last reported by the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<RegistryScrubStatus>,
     /// The state in conditions: `Ready` and what keeps it from being true, and `StorageAvailable`.
@@ -54,11 +54,11 @@ pub struct RegistryStorageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub free: Option<String>,
-    /// How many repositories hold something.
+    /// Number of repositories that are not empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repositories: Option<i64>,
-    /// The repositories that hold most, the largest first, 20 at most. Those that need a login are
-    /// among them.
+    /// The largest repositories, at most 20, in descending order of size. Private ones are
+    /// included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub largest: Option<Vec<StoredRepository>>,
@@ -71,7 +71,8 @@ pub struct StoredRepository {
     /// Its path in the registry, such as `base/debian`.
     #[schemars(length(max = 255))]
     pub name: String,
-    /// Its content, such as `11913Mi`. What several repositories hold is stored once and counts in each.
+    /// Its content, such as `11913Mi`. A blob in several repositories is stored once and counted in
+    /// each.
     #[schemars(length(max = 40))]
     pub stored: String,
 }
@@ -80,21 +81,21 @@ pub struct StoredRepository {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryScrubStatus {
-    /// When a round last came to its end with all content read.
+    /// When the last complete round ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_completed: Option<Time>,
     /// How much of the content the round that is open has read, in percent, in steps of 10. Absent
     /// if none is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<i64>,
-    /// What that round, or the last one, has read, such as `11913Mi`.
+    /// Bytes read by that round, or by the last one, such as `11913Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub checked: Option<String>,
     /// Blobs and manifests that it found damaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<i64>,
-    /// Blobs and manifests that were found damaged at any time, and are not back.
+    /// Blobs and manifests that were found damaged in any round and have not been restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<i64>,
 }

@@ -28,10 +28,10 @@ use crate::selection::TagSelect;
 )]
 pub struct MirrorRepository {
     /// The repository, without tag: `debian`, `quay.io/prometheus/node-exporter`,
-    /// `localhost:5001/a/b`. Docker's short names are understood.
+    /// `localhost:5001/a/b`. Docker's short names are expanded.
     #[schemars(length(min = 1, max = 512))]
     pub name: String,
-    /// Tags to copy, at most 100. They are taken as they are: the repository is not listed.
+    /// Tags to copy, at most 100. They are copied as named, without listing the repository.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -58,9 +58,9 @@ pub struct MirrorRepository {
         extend("nullable" = true)
     )]
     pub digests: Vec<String>,
-    /// Which of the repository's tags to copy beside `tags` and `digests`. `regex`, `glob`,
-    /// `semver` and `newerThan` must all hold; then `exclude` takes away; then `latest` keeps the
-    /// first of what is left.
+    /// Selects tags of the repository, in addition to `tags` and `digests`. A tag must match all of
+    /// `regex`, `glob`, `semver` and `newerThan` that are given; then `exclude` removes tags; then
+    /// `latest` keeps the newest of the remaining ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<TagSelect>,
     /// The older way to write `select: {all: true}`.
@@ -90,18 +90,18 @@ pub struct MirrorRepository {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrers: Option<ReferrersPolicy>,
     /// Whether the certificate of the source's registry is verified: `true` if not given. The
-    /// mirror's other repositories on the same host say the same or nothing.
+    /// mirror's other repositories on the same host must have the same value or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_verify: Option<bool>,
     /// Certificates of the authority that signed the certificate of the source's registry, as PEM
-    /// text of at most 12000 letters. The system's authorities stay trusted.
+    /// text of at most 12000 letters. They are trusted in addition to those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     // The rule about certificates is a pattern here: in a thousand repositories, CEL's `contains`
     // would cost more than the API server allows.
     #[schemars(length(max = 12000), regex(pattern = "-----BEGIN CERTIFICATE-----"))]
     #[x_kube(validation = rules::no_private_key())]
     pub ca: Option<String>,
-    /// Whether plain HTTP is spoken to the source's registry: `false` if not given.
+    /// Whether to use plain HTTP for the source's registry: `false` if not given.
     #[serde(default, rename = "plainHTTP", skip_serializing_if = "Option::is_none")]
     pub plain_http: Option<bool>,
 }

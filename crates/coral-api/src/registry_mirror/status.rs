@@ -10,31 +10,31 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryMirrorStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// How many images the spec selects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<i64>,
-    /// How many of them the destination holds, also while a later look at them fails.
+    /// How many of them the destination holds, including those whose latest check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirrored: Option<i64>,
     /// How many of them are still to be copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<i64>,
-    /// How many of them wait for room at the destination, which is full.
+    /// How many of them wait for free space at the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<i64>,
     /// How many of them could not be copied at the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<i64>,
-    /// How many of the mirrored images their source has no longer.
+    /// How many of the mirrored images no longer exist at their source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_gone: Option<i64>,
     /// Whether tags are deleted at present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruning: Option<PruningStatus>,
-    /// A digest of `spec.prune` without `dryRun`; absent while nothing is pruned. A change from one
+    /// A digest of `spec.prune` without `dryRun`; absent while pruning is off. A change from one
     /// digest to another ends a pause of `pruning`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
@@ -72,17 +72,18 @@ pub struct RegistryMirrorStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PruningStatus {
-    /// Whether no tag is deleted until a person confirms it, or changes `spec.prune` in more than
-    /// `dryRun`.
+    /// Whether deletions are paused until a person confirms them, or changes `spec.prune` in more
+    /// than `dryRun`.
     pub paused: bool,
     /// How many vanished images were confirmed, or had vanished at the end of the last pass that
     /// did not stop deletions. Only those beyond them are counted.
     pub accepted: i64,
-    /// While paused: how many images had vanished at the end of the last pass. A confirmation has
-    /// to name at least this number, and accepts so many.
+    /// While paused: how many images had vanished at the end of the last pass. A confirmation must
+    /// name at least this number.
     pub counted: i64,
-    /// The number in the annotation `image.stvz.io/confirm-prune` that was last looked at. It
-    /// confirms once: another pause needs another number, or the annotation removed meanwhile.
+    /// The number in the annotation `image.stvz.io/confirm-prune` that was last read. It confirms
+    /// once: to confirm another pause, set another number, or remove the annotation and set it
+    /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<i64>,
 }
@@ -221,7 +222,7 @@ pub struct MirrorFailure {
     /// Failures in a row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i64>,
-    /// When it is tried again; never without a change if there is none.
+    /// Time of the next attempt; absent if a retry needs a change first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt: Option<Time>,
 }
@@ -233,19 +234,19 @@ pub struct MirroredRepository {
     /// The source, with its host: `docker.io/library/debian`.
     #[schemars(length(max = 512))]
     pub name: String,
-    /// Whether everyone may read it. A repository of which nothing is known yet is private.
+    /// Whether every client may read it. Private until its source is known to be public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
     /// Whether the Registry has said that it serves the repository to everyone now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<bool>,
-    /// How many images are selected; absent until that was found out.
+    /// Number of selected images; absent until the tags have been resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<i64>,
-    /// How many tags the source has, where `select` fits none of them; absent otherwise.
+    /// How many tags the source has if `select` matches none of them; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched_tags: Option<i64>,
-    /// Why its tags could not be listed or deleted, at most 1024 letters; absent while they could.
+    /// Why its tags could not be listed or deleted, at most 1024 letters; absent if nothing failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,

@@ -74,7 +74,7 @@ pub struct Prune {
     )]
     #[schemars(length(max = 100), inner(length(max = 1000)), extend("nullable" = true))]
     pub keep: Vec<String>,
-    /// Only says what would be deleted.
+    /// Dry run: reports deletions without making them.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -82,8 +82,7 @@ pub struct Prune {
     )]
     #[schemars(extend("nullable" = true))]
     pub dry_run: bool,
-    /// What happens to a tag that the source has no longer though the selection would take it:
-    /// `Keep` if not given.
+    /// What happens to a selected tag that no longer exists at the source: `Keep` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_gone: Option<SourceGonePolicy>,
 }
@@ -108,13 +107,13 @@ pub struct MirrorLimits {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// Failures in a row after which an image counts as in error: 1 to 100, 5 if not given. Even
-    /// then a passing cause is tried again every `maxBackoff`.
+    /// Failures in a row after which an image counts as in error: 1 to 100, 5 if not given. After
+    /// that, transient failures are still retried every `maxBackoff`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
     pub limit: Option<u32>,
-    /// Longest wait between two attempts: `100ms` to `10m`, `10m` if not given. Waits begin short
-    /// and double, with jitter.
+    /// Longest wait between two attempts: `100ms` to `10m`, `10m` if not given. Exponential backoff
+    /// with jitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     #[x_kube(validation = rules::duration("100ms", "10m"))]
