@@ -4,6 +4,7 @@
 //! its noun, and every refusal is an [`error::Refusal`] in the form that the specification gives.
 
 mod access_log;
+mod blob_body;
 mod blobs;
 mod body;
 mod error;
@@ -44,7 +45,7 @@ use tokio::sync::broadcast;
 
 pub use self::access_log::OwnRequest;
 use self::access_log::{Entry, LoginLines};
-use self::body::Wire;
+use self::blob_body::Wire;
 pub(crate) use self::body::read_limit;
 use self::error::{Code, Refusal};
 use self::gate::Visitor;
@@ -103,10 +104,8 @@ impl Context {
 
     /// Where a repository is read from.
     fn source<'a>(&'a self, head: &'a Head, path: &RepositoryPath) -> &'a dyn Source {
-        match head.visitor.settings.layout(path) {
-            Some(layout) => layout,
-            None => self.store.as_ref(),
-        }
+        let read_only = head.visitor.settings.read_only(path);
+        read_only.unwrap_or_else(|| self.store.as_ref())
     }
 
     fn is_internal(&self, login: &Login) -> bool {

@@ -148,7 +148,7 @@ impl From<LayoutError> for StoreError {
     fn from(error: LayoutError) -> Self {
         match error {
             LayoutError::Read { path, source } => Self::io("read", &path, source),
-            LayoutError::Form { path, reason } => Self::Damaged { path, reason },
+            LayoutError::Form { path, reason } => Self::damaged(&path, reason),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! How a registry treats its clients.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coral_image::{Host, RepositoryPath};
@@ -7,7 +9,7 @@ use coral_token::PublicKeys;
 
 use crate::access::Access;
 use crate::layout::LayoutFolder;
-use crate::store::SpaceBounds;
+use crate::store::{Source, SpaceBounds};
 
 /// How a registry treats its clients; can be replaced while it serves.
 #[derive(Debug, Clone, Default)]
@@ -27,19 +29,45 @@ pub struct Settings {
     pub scrub: ScrubSettings,
     /// How much the store takes.
     pub space: SpaceBounds,
-    /// Folders that are served as repositories, in place of what the store has there.
-    pub layouts: Vec<LayoutFolder>,
+    /// What is served in place of what the store has there.
+    pub read_only: Vec<ReadOnlySource>,
     /// The registry's own names: requests with `ns=` one of these are for its own repositories, and
     /// one that only its own machine reaches answers to these names too.
     pub names: Vec<Host>,
 }
 
 impl Settings {
-    /// The layout that is served as this repository, if there is one.
-    pub(crate) fn layout(&self, path: &RepositoryPath) -> Option<&LayoutFolder> {
-        self.layouts
-            .iter()
-            .find(|layout| layout.repository() == path)
+    /// What is served as this repository in place of what the store has there, if anything.
+    pub(crate) fn read_only(&self, path: &RepositoryPath) -> Option<&dyn Source> {
+        let mut all = self.read_only.iter();
+        let found = all.find(|one| one.repository == *path)?;
+        Some(found.source.as_ref())
+    }
+}
+
+/// A source that is served as one repository, and takes no writes: an OCI layout, for example.
+#[derive(Clone)]
+pub struct ReadOnlySource {
+    /// The repository that it is served as.
+    pub repository: RepositoryPath,
+    /// Where it is read from.
+    pub source: Arc<dyn Source>,
+}
+
+impl From<LayoutFolder> for ReadOnlySource {
+    fn from(layout: LayoutFolder) -> Self {
+        Self {
+            repository: layout.repository().clone(),
+            source: Arc::new(layout),
+        }
+    }
+}
+
+impl fmt::Debug for ReadOnlySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadOnlySource")
+            .field("repository", &self.repository)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,9 @@ mod referrers;
 mod scrub;
 mod space;
 
+use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +17,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use collection::{Collected, CollectionRules, Pace};
-pub use error::{PutManifestError, StoreError, UploadError};
+pub use error::{OpenError, PutManifestError, StoreError, UploadError};
 pub use file::{FileStore, Transfer};
 pub(crate) use file::{TakeError, Transferred};
 pub use referrers::{Referrers, ReferrersPage};
@@ -27,7 +30,7 @@ pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, 
 pub use space::{Bound, Disk, MinFree, NoRoom, RepositoryBytes, Space, SpaceBounds};
 
 /// Opens the storage at a place, and makes it if there is none. Waits for the file system.
-pub fn open_store(place: &Path) -> Result<Arc<dyn Store>, StoreError> {
+pub fn open_store(place: &Path) -> Result<Arc<dyn Store>, OpenError> {
     Ok(FileStore::open(place)?.into())
 }
 
@@ -76,6 +79,16 @@ pub enum BlobContent {
     File(Arc<File>),
     /// A file that another program may write to: its bytes are copied, never mapped.
     Foreign(Arc<File>),
+    /// No file of this machine: an object elsewhere, or content that still arrives.
+    Stream(Arc<dyn BlobReader>),
+}
+
+/// Reads the content of a blob that is in no file.
+pub trait BlobReader: fmt::Debug + Send + Sync + 'static {
+    /// The bytes of a range inside the blob, in their order, in pieces of any size. The stream is
+    /// polled only as fast as its receiver takes the pieces, and dropped where the receiver goes
+    /// away. An error, or an end before the last byte, cuts the answer off.
+    fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>>;
 }
 
 /// A blob opened for reading.
@@ -107,8 +120,8 @@ impl UploadId {
     }
 }
 
-impl std::fmt::Display for UploadId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }

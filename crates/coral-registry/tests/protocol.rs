@@ -34,6 +34,8 @@ mod serving;
 mod space;
 #[path = "protocol/storage.rs"]
 mod storage;
+#[path = "protocol/streams.rs"]
+mod streams;
 #[path = "protocol/tokens.rs"]
 mod tokens;
 #[path = "protocol/uploads.rs"]

@@ -8,7 +8,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::body::RangeBody;
+use super::blob_body::RangeBody;
 use super::error::{Code, Refusal};
 use super::manifests::deleted;
 use super::range::{Span, Wanted};

@@ -1,36 +1,18 @@
-//! Bodies: blobs on their way out, uploads and manifests on their way in.
+//! Bodies on their way in: uploads and manifests.
 
-use std::fs::File;
-use std::future::Future;
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt as _;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use prometheus_client::metrics::counter::Counter;
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::error::{Code, Refusal};
 use super::progress::Progress;
-use super::range::Span;
-use crate::kernel::Mapped;
-use crate::store::{BlobContent, UploadWriter};
+use crate::store::UploadWriter;
 
-/// How much of a file is read at once.
-const PIECE: usize = 256 * 1024;
-/// How much of a mapped file is sent at once.
-const MAPPED_PIECE: usize = 1024 * 1024;
-/// Less is not worth a mapping.
-const LEAST_MAPPED: u64 = 64 * 1024;
 /// Uploads are written and hashed in batches of about this size, one while the next comes in; in
 /// smaller ones where many come in at once.
 const BATCH: usize = 256 * 1024;
@@ -44,180 +26,6 @@ const MOST_FRAMES: usize = 512;
 /// What is read of a body that is not wanted.
 const MOST_DRAINED: u64 = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
-
-/// What becomes of the bytes of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
-    /// The kernel takes them as they are.
-    Untouched,
-    /// They are encrypted, or copied into frames.
-    Processed,
-}
-
-/// A read on the blocking pool: the buffer, and how much of it is filled.
-type Reading = JoinHandle<io::Result<(Vec<u8>, usize)>>;
-
-/// A range of a blob as the body of a response.
-///
-/// Pieces that are in the page cache are sent as they are there, or read at once where the
-/// connection wants to look at the bytes; for others a thread of the blocking pool waits. Buffers
-/// come back when the connection has sent them.
-pub(super) struct RangeBody {
-    file: Arc<File>,
-    mapped: Option<Mapped>,
-    rest: Span,
-    sent: Counter,
-    buffers: Arc<Buffers>,
-    reading: Option<Reading>,
-}
-
-impl RangeBody {
-    pub(super) fn new(content: BlobContent, span: Span, wire: Wire, sent: Counter) -> Self {
-        let (file, is_ours) = match content {
-            BlobContent::File(file) => (file, true),
-            BlobContent::Foreign(file) => (file, false),
-        };
-        let mapped = (is_ours && wire == Wire::Untouched && span.length >= LEAST_MAPPED)
-            .then(|| Mapped::of(&file, span.start, span.length))
-            .flatten();
-        Self {
-            file,
-            mapped,
-            rest: span,
-            sent,
-            buffers: Arc::default(),
-            reading: None,
-        }
-    }
-
-    fn piece(&mut self, buffer: Vec<u8>, length: usize) -> io::Result<Frame<Bytes>> {
-        if length == 0 {
-            // Only if a file of the store was cut by hand; the client sees the connection end.
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let buffers = Arc::clone(&self.buffers);
-        Ok(self.hand_out(Bytes::from_owner(Filled {
-            buffer,
-            length,
-            buffers,
-        })))
-    }
-
-    fn hand_out(&mut self, bytes: Bytes) -> Frame<Bytes> {
-        let length = bytes.len() as u64;
-        self.rest.start += length;
-        self.rest.length -= length;
-        self.sent.inc_by(length);
-        Frame::data(bytes)
-    }
-
-    fn wanted(&self) -> usize {
-        usize::try_from(self.rest.length).map_or(PIECE, |rest| rest.min(PIECE))
-    }
-}
-
-impl http_body::Body for RangeBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.rest.length == 0 {
-            return Poll::Ready(None);
-        }
-        if self.reading.is_none() {
-            let mapped = self.mapped.as_ref();
-            if let Some(bytes) =
-                mapped.and_then(|mapped| mapped.piece(self.rest.start, MAPPED_PIECE))
-            {
-                return Poll::Ready(Some(Ok(self.hand_out(bytes))));
-            }
-            let (start, wanted) = (self.rest.start, self.wanted());
-            let mut buffer = self.buffers.take(wanted);
-            match read_cached(&self.file, &mut buffer[..wanted], start) {
-                Some(Ok(length)) => return Poll::Ready(Some(self.piece(buffer, length))),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    let file = Arc::clone(&self.file);
-                    self.reading = Some(tokio::task::spawn_blocking(move || {
-                        let length = file.read_at(&mut buffer[..wanted], start)?;
-                        Ok((buffer, length))
-                    }));
-                }
-            }
-        }
-        let Some(reading) = self.reading.as_mut() else {
-            return Poll::Ready(None);
-        };
-        let read = ready!(Pin::new(reading).poll(cx));
-        self.reading = None;
-        let read = read.map_err(io::Error::other).and_then(|read| read);
-        Poll::Ready(Some(
-            read.and_then(|(buffer, length)| self.piece(buffer, length)),
-        ))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.length == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.length)
-    }
-}
-
-/// Reads what is in the page cache; `None` if the disk would have to be waited for.
-fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
-    match preadv2(
-        file,
-        &mut [IoSliceMut::new(buffer)],
-        offset,
-        ReadWriteFlags::NOWAIT,
-    ) {
-        Ok(length) => Some(Ok(length)),
-        // All but the first and the last: a file system or kernel that cannot tell.
-        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => None,
-        Err(error) => Some(Err(error.into())),
-    }
-}
-
-/// Buffers of one response, to be filled again.
-#[derive(Debug, Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    fn take(&self, size: usize) -> Vec<u8> {
-        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.filter(|buffer| buffer.len() >= size)
-            .unwrap_or_else(|| vec![0; size])
-    }
-}
-
-/// A buffer on its way out.
-struct Filled {
-    buffer: Vec<u8>,
-    length: usize,
-    buffers: Arc<Buffers>,
-}
-
-impl AsRef<[u8]> for Filled {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
-}
-
-impl Drop for Filled {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.buffers
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(buffer);
-    }
-}
 
 /// Takes a body into an upload. `limit` is the length that was announced, where one was.
 ///

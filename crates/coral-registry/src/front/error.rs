@@ -184,7 +184,7 @@ impl From<StoreError> for Refusal {
                 format!("the registry's storage is full: {no_room}"),
             )
             .with_detail(json!(no_room.space)),
-            StoreError::Replaced { .. } => Self::new(
+            StoreError::Unavailable(_) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unknown,
                 "the registry's storage is not there; its log says more",
@@ -194,7 +194,7 @@ impl From<StoreError> for Refusal {
                 Code::Unknown,
                 "the registry is shutting down; try again",
             ),
-            _ => Self::new(
+            StoreError::Damaged { .. } | StoreError::Other { .. } => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Code::Unknown,
                 "the registry's storage failed; its log says why",

@@ -150,11 +150,11 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
             None => denied(right),
         });
     }
-    let layout = route
+    let only_read = route
         .repository()
-        .and_then(|path| visitor.settings.layout(path));
-    if layout.is_some() && right != Right::Pull {
-        return Err(read_only("this repository is an OCI layout"));
+        .and_then(|path| visitor.settings.read_only(path));
+    if only_read.is_some() && right != Right::Pull {
+        return Err(read_only("this repository is read-only"));
     }
     let refused = visitor.settings.writes == Writes::Refused && visitor.caller != Caller::Internal;
     if refused && right != Right::Pull {

@@ -13,7 +13,6 @@ use super::query::{Query, encode};
 use super::range::number;
 use super::{Context, Head, Response, header};
 use crate::access::Right;
-use crate::layout::LayoutFolder;
 use crate::store::{Page, ReferrersPage, StoreError, Stretch};
 
 /// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It goes
@@ -71,7 +70,7 @@ async fn readable(
     }
 }
 
-/// A page of all repositories: those of the store, and the layouts between them.
+/// A page of all repositories: those of the store, and the read-only ones between them.
 async fn all(
     context: &Context,
     visitor: &Visitor,
@@ -80,12 +79,9 @@ async fn all(
     let (after, most) = (wanted.after.clone(), wanted.most);
     let mut found = context.store.repositories(wanted).await?;
     let end = found.entries.last().filter(|_| found.more).cloned();
-    let layouts = visitor
-        .settings
-        .layouts
-        .iter()
-        .map(LayoutFolder::repository);
-    let mut here: Vec<RepositoryPath> = layouts
+    let read_only = visitor.settings.read_only.iter();
+    let mut here: Vec<RepositoryPath> = read_only
+        .map(|one| &one.repository)
         .filter(|path| after.as_deref().is_none_or(|after| path.as_str() > after))
         .filter(|path| end.as_ref().is_none_or(|end| path.as_str() <= end.as_str()))
         .cloned()

@@ -94,8 +94,6 @@ pub(super) fn verify(
 }
 
 pub(super) fn damaged(files: &LayoutFiles, digest: &Digest) -> StoreError {
-    StoreError::Damaged {
-        path: files.path(&blob(digest)),
-        reason: "its content is not what its name says".to_owned(),
-    }
+    let path = files.path(&blob(digest));
+    StoreError::damaged(&path, "its content is not what its name says")
 }

@@ -7,31 +7,82 @@ use coral_image::Digest;
 
 use super::NoRoom;
 
-/// Why a store could not be opened, read or written.
+/// Why a store could not be read or written. What was tried and on what is text, for the log: a
+/// store of files names the path in it, another one its object.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The operating system said no.
-    #[error("cannot {action} {path}", path = path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
     /// No space, or no quota.
-    #[error("no space left to {action} {path}; nothing was lost, free some space and try again", path = path.display())]
+    #[error("no space left to {action}; nothing was lost, free some space and try again")]
     Full {
-        /// What was tried.
-        action: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
+        /// What was tried, and on what.
+        action: String,
     },
     /// A bound that was set is reached.
     #[error("the storage is full: {0}")]
     NoRoom(Box<NoRoom>),
+    /// The storage, or a part of it, is not there, or is not the one that was opened. The text says
+    /// what to do.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A record or content is not what it must be.
+    #[error("{what} is damaged: {reason}")]
+    Damaged {
+        /// Which one.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A task of the store ended early; only during shutdown.
+    #[error("the store is shutting down")]
+    Closed,
+    /// Anything else.
+    #[error("cannot {action}")]
+    Other {
+        /// What was tried, and on what.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// Gives an input or output error its place, and sees whether it means a full disk.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let action = format!("{action} {}", path.display());
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { action },
+            _ => Self::Other {
+                action,
+                source: source.into(),
+            },
+        }
+    }
+
+    /// The content of a file is not what it must be.
+    pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged {
+            what: path.display().to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    /// A bounded word for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "full",
+            Self::NoRoom(_) => "no_room",
+            Self::Unavailable(_) => "unavailable",
+            Self::Damaged { .. } => "damaged",
+            Self::Closed => "closed",
+            Self::Other { .. } => "other",
+        }
+    }
+}
+
+/// Why the storage at a place could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
     /// The folder cannot be written.
     #[error("storage folder {path} is not writable by this user; choose another folder or change its owner", path = path.display())]
     NotWritable {
@@ -55,18 +106,6 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder is not the one that was opened.
-    #[error("storage folder {path} is not the one that this registry opened: it was removed or replaced, or its disk is not mounted any more; nothing is written until it is back; start the registry again to use what is there now", path = path.display())]
-    Replaced {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The folder of repositories is not the one that the content belongs to.
-    #[error("{path} is missing, so the folder that it belongs to may be empty by mistake: nothing is collected; bring the contents of the folder back, or, if they are not wanted any more, make the file (it is empty)", path = path.display())]
-    Unmarked {
-        /// The mark that is missing.
-        path: PathBuf,
-    },
     /// A newer Coral wrote it.
     #[error("storage folder {path} has layout version {found}, this release knows up to {known}; use the release that wrote it, or a newer one", path = path.display())]
     Newer {
@@ -77,51 +116,9 @@ pub enum StoreError {
         /// The newest version known here.
         known: u64,
     },
-    /// A record or content is not what it must be.
-    #[error("{path} is damaged: {reason}", path = path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A task of the store ended early; only during shutdown.
-    #[error("the store is shutting down")]
-    Closed,
-}
-
-impl StoreError {
-    /// Gives an input or output error its place, and sees whether it means a full disk.
-    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::Full { action, path }
-            }
-            _ => Self::Io {
-                action,
-                path,
-                source,
-            },
-        }
-    }
-
-    /// A bounded word for metrics and logs.
-    pub fn category(&self) -> &'static str {
-        match self {
-            Self::Io { .. } => "io",
-            Self::Full { .. } => "full",
-            Self::NoRoom(_) => "no_room",
-            Self::NotWritable { .. } => "not_writable",
-            Self::NotEmpty { .. } => "not_empty",
-            Self::InUse { .. } => "in_use",
-            Self::Replaced { .. } => "replaced",
-            Self::Unmarked { .. } => "unmarked",
-            Self::Newer { .. } => "newer",
-            Self::Damaged { .. } => "damaged",
-            Self::Closed => "closed",
-        }
-    }
+    /// It could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Why a manifest was not taken in.

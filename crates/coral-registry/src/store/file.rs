@@ -47,8 +47,8 @@ use self::uploads::Uploads;
 use self::usage::Usage;
 use self::verdicts::Verdicts;
 use super::{
-    BlobHandle, Collected, CollectionRules, Deleted, Idle, ManifestRecord, Mounted, Page,
-    PutManifestError, Referrers, ReferrersPage, RepositoryBytes, ScrubRules, ScrubState,
+    BlobHandle, Collected, CollectionRules, Deleted, Idle, ManifestRecord, Mounted, OpenError,
+    Page, PutManifestError, Referrers, ReferrersPage, RepositoryBytes, ScrubRules, ScrubState,
     ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Stretch,
     UploadError, UploadId, UploadWriter,
 };
@@ -101,7 +101,7 @@ impl FileStore {
     /// Opens the store in `dir`, and makes it if there is none.
     ///
     /// Temporary files of an earlier run are swept, its open uploads stay.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let files = Arc::new(open::open(dir)?);
         let uploads = Arc::new(Uploads::open(&files)?);
         Ok(Self { files, uploads })

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use coral_registry::{FileStore, StoreError};
+use coral_registry::{FileStore, OpenError};
 use http::StatusCode;
 use tempfile::TempDir;
 
@@ -13,7 +13,7 @@ fn a_folder_has_one_process() {
     let folder = TempDir::new().unwrap();
     let _first = FileStore::open(folder.path()).unwrap();
     let second = FileStore::open(folder.path()).unwrap_err();
-    assert!(matches!(second, StoreError::InUse { .. }), "{second}");
+    assert!(matches!(second, OpenError::InUse { .. }), "{second}");
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn a_folder_of_a_newer_release_is_left_alone() {
     fs::write(&mark, r#"{"layoutVersion": 99}"#).unwrap();
     let refused = FileStore::open(folder.path()).unwrap_err();
     assert!(
-        matches!(refused, StoreError::Newer { found: 99, .. }),
+        matches!(refused, OpenError::Newer { found: 99, .. }),
         "{refused}"
     );
     assert_eq!(
@@ -39,7 +39,7 @@ fn a_folder_with_other_files_is_left_alone() {
     fs::create_dir(folder.path().join("tmp")).unwrap();
     fs::write(folder.path().join("tmp/thesis.txt"), "years of work").unwrap();
     let refused = FileStore::open(folder.path()).unwrap_err();
-    assert!(matches!(refused, StoreError::NotEmpty { .. }), "{refused}");
+    assert!(matches!(refused, OpenError::NotEmpty { .. }), "{refused}");
     assert!(folder.path().join("tmp/thesis.txt").exists());
 }
 

@@ -127,14 +127,14 @@ impl Loading<'_> {
             None => Some(Access::Open),
             Some(auth) => self.access(auth).map_err(&mut keep).ok(),
         };
-        let mut layouts = vec![];
+        let mut read_only = vec![];
         for (i, layout) in means.layouts.iter().enumerate() {
             let mut files = LayoutFiles::new(&layout.folder);
             if let Some(blobs) = &layout.blobs {
                 files = files.with_blobs(blobs);
             }
             match LayoutFolder::open(layout.repository.clone(), files) {
-                Ok(layout) => layouts.push(layout),
+                Ok(layout) => read_only.push(layout.into()),
                 Err(error) => {
                     let field = format!("spec.imageVolumes[{i}].hostPath.path");
                     keep(format!("{field}: {}", chain(&error)));
@@ -165,7 +165,7 @@ impl Loading<'_> {
                 collection: collection(&means.collection),
                 scrub: scrub(means.scrub),
                 space: space(means.space),
-                layouts,
+                read_only,
                 names: vec![],
             },
             certificate,

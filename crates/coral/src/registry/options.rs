@@ -329,7 +329,7 @@ impl RegistryArguments {
                 limit: self.storage_limit,
                 min_free: self.storage_min_free.map_or(MinFree::Usual, MinFree::Bytes),
             },
-            layouts: self.layouts()?,
+            read_only: self.layouts()?.into_iter().map(Into::into).collect(),
             names: self.host.clone(),
         };
         Ok((settings, warnings))

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use coral_registry::{FileStore, Store, StoreError, open_store};
+use coral_registry::{FileStore, OpenError, Store, open_store};
 
 use super::hinted;
 use crate::failure::Failure;
@@ -35,7 +35,7 @@ pub(super) async fn open_or_make(storage: &Path) -> Result<FileStore, Failure> {
 }
 
 async fn opened<T: Send + 'static>(
-    open: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    open: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(open)
         .await

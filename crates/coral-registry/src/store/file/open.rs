@@ -21,7 +21,7 @@ use super::recent::Recent;
 use super::records;
 use super::usage::Usage;
 use super::verdicts::Verdicts;
-use crate::store::StoreError;
+use crate::store::{OpenError, StoreError};
 
 /// The layout version that this release writes, and the newest it reads.
 const LAYOUT_VERSION: u64 = 1;
@@ -47,7 +47,7 @@ struct Mark {
 const NOT_FOREIGN: [&str; 3] = [LOCK, NEW_MARK, "lost+found"];
 const NEW_MARK: &str = "coral-store.json.new";
 
-pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
+pub(super) fn open(dir: &Path) -> Result<Files, OpenError> {
     let dir = make_root(dir)?;
     let layout = Layout::new(&dir);
     let mark = check_ours(&layout)?;
@@ -95,7 +95,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, StoreError> {
 }
 
 /// The folder with its links followed, made if it was missing, together with its parents.
-fn make_root(dir: &Path) -> Result<std::path::PathBuf, StoreError> {
+fn make_root(dir: &Path) -> Result<std::path::PathBuf, OpenError> {
     let new: Vec<&Path> = dir
         .ancestors()
         .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
@@ -121,15 +121,15 @@ fn make_private(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(dir)
 }
 
-fn refused(dir: &Path, action: &'static str, error: io::Error) -> StoreError {
+fn refused(dir: &Path, action: &'static str, error: io::Error) -> OpenError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            StoreError::NotWritable {
+            OpenError::NotWritable {
                 path: dir.to_owned(),
                 source: error,
             }
         }
-        _ => StoreError::io(action, dir, error),
+        _ => StoreError::io(action, dir, error).into(),
     }
 }
 
@@ -141,9 +141,7 @@ impl Files {
         let there = fs::metadata(self.layout.lock()).map(|there| (there.dev(), there.ino()));
         match (held, there) {
             (Ok(held), Ok(there)) if held == there => Ok(()),
-            _ => Err(StoreError::Replaced {
-                path: self.layout.root().to_owned(),
-            }),
+            _ => Err(replaced(self.layout.root())),
         }
     }
 }
@@ -157,14 +155,32 @@ impl Files {
         }
         match fs::metadata(&path) {
             Ok(_) => Ok(()),
-            Err(error) if records::absent(&error) => Err(StoreError::Unmarked { path }),
+            Err(error) if records::absent(&error) => Err(unmarked(&path)),
             Err(error) => Err(StoreError::io("read", &path, error)),
         }
     }
 }
 
+fn replaced(root: &Path) -> StoreError {
+    StoreError::Unavailable(format!(
+        "storage folder {} is not the one that this registry opened: it was removed or replaced, \
+         or its disk is not mounted any more; nothing is written until it is back; start the \
+         registry again to use what is there now",
+        root.display()
+    ))
+}
+
+fn unmarked(mark: &Path) -> StoreError {
+    StoreError::Unavailable(format!(
+        "{} is missing, so the folder that it belongs to may be empty by mistake: nothing is \
+         collected; bring the contents of the folder back, or, if they are not wanted any more, \
+         make the file (it is empty)",
+        mark.display()
+    ))
+}
+
 /// Two processes would not know of each other's uploads and locks.
-fn take_lock(layout: &Layout) -> Result<File, StoreError> {
+fn take_lock(layout: &Layout) -> Result<File, OpenError> {
     let path = layout.lock();
     let file = File::options()
         .write(true)
@@ -174,19 +190,19 @@ fn take_lock(layout: &Layout) -> Result<File, StoreError> {
         .map_err(|error| refused(layout.root(), "open", error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse {
             path: layout.root().to_owned(),
         }),
-        Err(error) => Err(StoreError::io("lock", &path, error.into())),
+        Err(error) => Err(StoreError::io("lock", &path, error.into()).into()),
     }
 }
 
 /// A store of a version that is known here, or an empty folder: other files must not be taken
 /// for a store's.
-fn check_ours(layout: &Layout) -> Result<Option<Mark>, StoreError> {
+fn check_ours(layout: &Layout) -> Result<Option<Mark>, OpenError> {
     let root = layout.root();
     match records::read::<Mark>(&layout.mark())? {
-        Some(mark) if mark.layout_version > LAYOUT_VERSION => Err(StoreError::Newer {
+        Some(mark) if mark.layout_version > LAYOUT_VERSION => Err(OpenError::Newer {
             path: root.to_owned(),
             found: mark.layout_version,
             known: LAYOUT_VERSION,
@@ -196,7 +212,7 @@ fn check_ours(layout: &Layout) -> Result<Option<Mark>, StoreError> {
             .iter()
             .find(|name| !NOT_FOREIGN.contains(&name.as_str()))
         {
-            Some(name) => Err(StoreError::NotEmpty {
+            Some(name) => Err(OpenError::NotEmpty {
                 path: root.to_owned(),
                 name: name.clone(),
             }),
@@ -206,7 +222,7 @@ fn check_ours(layout: &Layout) -> Result<Option<Mark>, StoreError> {
 }
 
 /// Comes before everything else that is made, so that the next start knows its own folder.
-fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), StoreError> {
+fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), OpenError> {
     let (new, mark) = (layout.root().join(NEW_MARK), layout.mark());
     let write = || {
         fs::write(
@@ -220,7 +236,7 @@ fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), StoreErr
         fs::rename(&new, &mark)
     };
     write().map_err(|error| refused(layout.root(), "write", error))?;
-    durable::sync_folder(layout.root())
+    Ok(durable::sync_folder(layout.root())?)
 }
 
 /// Marks the folder of repositories, without which a collection deletes nothing: one that is empty
@@ -233,21 +249,22 @@ fn mark_repositories(
     layout: &Layout,
     durable: &Durable,
     was_marked: bool,
-) -> Result<bool, StoreError> {
+) -> Result<bool, OpenError> {
     let path = layout.repositories_mark();
     let is_there = path.exists();
     if !is_there {
         let is_believed = !was_marked && has_repositories(layout)?;
         if !is_believed && has_content(layout)? {
-            tracing::error!("{}", StoreError::Unmarked { path });
+            tracing::error!("{}", unmarked(&path));
             return Ok(false);
         }
     }
     if was_marked && is_there {
         return Ok(false);
     }
-    match durable.mark(&path).and_then(|()| write_mark(layout, true)) {
-        Err(error @ StoreError::Full { .. }) => {
+    let marked = durable.mark(&path).map_err(OpenError::from);
+    match marked.and_then(|()| write_mark(layout, true)) {
+        Err(OpenError::Store(error @ StoreError::Full { .. })) => {
             tracing::warn!(%error, "the folder of repositories is marked at a later start");
             Ok(true)
         }

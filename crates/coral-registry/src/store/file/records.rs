@@ -75,10 +75,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
     };
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|error| StoreError::Damaged {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
+        .map_err(|error| StoreError::damaged(path, error.to_string()))
 }
 
 /// The same, and a damaged one is as good as none: the next push writes it anew.

@@ -1,0 +1,253 @@
+//! Blobs on their way out.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use http_body::{Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use tokio::task::JoinHandle;
+
+use super::range::Span;
+use crate::kernel::Mapped;
+use crate::store::{BlobContent, StoreError};
+
+/// How much of a file is read at once.
+const PIECE: usize = 256 * 1024;
+/// How much of a mapped file is sent at once.
+const MAPPED_PIECE: usize = 1024 * 1024;
+/// Less is not worth a mapping.
+const LEAST_MAPPED: u64 = 64 * 1024;
+
+/// What becomes of the bytes of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// The kernel takes them as they are.
+    Untouched,
+    /// They are encrypted, or copied into frames.
+    Processed,
+}
+
+/// A range of a blob as the body of a response: exactly its bytes, or an error, on which the
+/// connection is cut.
+pub(super) struct RangeBody {
+    pieces: Pieces,
+    rest: Span,
+    sent: Counter,
+}
+
+enum Pieces {
+    File(FilePieces),
+    Stream(BoxStream<'static, Result<Bytes, StoreError>>),
+}
+
+impl RangeBody {
+    pub(super) fn new(content: BlobContent, span: Span, wire: Wire, sent: Counter) -> Self {
+        let pieces = match content {
+            BlobContent::File(file) => {
+                let mapped = (wire == Wire::Untouched && span.length >= LEAST_MAPPED)
+                    .then(|| Mapped::of(&file, span.start, span.length))
+                    .flatten();
+                Pieces::File(FilePieces::new(file, mapped))
+            }
+            BlobContent::Foreign(file) => Pieces::File(FilePieces::new(file, None)),
+            BlobContent::Stream(reader) => {
+                Pieces::Stream(reader.read(span.start..span.start + span.length))
+            }
+        };
+        Self {
+            pieces,
+            rest: span,
+            sent,
+        }
+    }
+
+    fn hand_out(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        let length = bytes.len() as u64;
+        self.rest.start += length;
+        self.rest.length -= length;
+        self.sent.inc_by(length);
+        Frame::data(bytes)
+    }
+}
+
+impl http_body::Body for RangeBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let rest = self.rest;
+        if rest.length == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = match &mut self.pieces {
+            Pieces::File(file) => ready!(file.poll_piece(rest, cx)),
+            Pieces::Stream(stream) => ready!(poll_stream(stream, rest, cx)),
+        };
+        Poll::Ready(Some(match piece {
+            // Only where the content was cut behind the store's back.
+            Ok(bytes) if bytes.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => Ok(self.hand_out(bytes)),
+            Err(error) => Err(error),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.length == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.length)
+    }
+}
+
+/// The next bytes of a stream, and none once it has ended. More than was asked for is not sent.
+fn poll_stream(
+    stream: &mut BoxStream<'static, Result<Bytes, StoreError>>,
+    rest: Span,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Bytes>> {
+    loop {
+        match ready!(stream.as_mut().poll_next(cx)) {
+            None => return Poll::Ready(Ok(Bytes::new())),
+            Some(Ok(bytes)) if bytes.is_empty() => {}
+            Some(Ok(mut bytes)) => {
+                bytes.truncate(usize::try_from(rest.length).unwrap_or(usize::MAX));
+                return Poll::Ready(Ok(bytes));
+            }
+            Some(Err(error)) => {
+                let reason = std::error::Error::source(&error).map(ToString::to_string);
+                let category = error.category();
+                tracing::error!(
+                    category,
+                    reason,
+                    "a blob was cut off while it was sent: {error}"
+                );
+                return Poll::Ready(Err(io::Error::other(error)));
+            }
+        }
+    }
+}
+
+/// A read on the blocking pool: the buffer, and how much of it is filled.
+type Reading = JoinHandle<io::Result<(Vec<u8>, usize)>>;
+
+/// The content of a file, piece by piece.
+///
+/// Pieces that are in the page cache are sent as they are there, or read at once where the
+/// connection wants to look at the bytes; for others a thread of the blocking pool waits. Buffers
+/// come back when the connection has sent them.
+struct FilePieces {
+    file: Arc<File>,
+    mapped: Option<Mapped>,
+    buffers: Arc<Buffers>,
+    reading: Option<Reading>,
+}
+
+impl FilePieces {
+    fn new(file: Arc<File>, mapped: Option<Mapped>) -> Self {
+        Self {
+            file,
+            mapped,
+            buffers: Arc::default(),
+            reading: None,
+        }
+    }
+
+    /// The next bytes of what is left, and none at the end of the file.
+    fn poll_piece(&mut self, rest: Span, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let reading = if let Some(reading) = &mut self.reading {
+            reading
+        } else {
+            let start = rest.start;
+            let mapped = self.mapped.as_ref();
+            if let Some(bytes) = mapped.and_then(|mapped| mapped.piece(start, MAPPED_PIECE)) {
+                return Poll::Ready(Ok(bytes));
+            }
+            let wanted = usize::try_from(rest.length).map_or(PIECE, |rest| rest.min(PIECE));
+            let mut buffer = self.buffers.take(wanted);
+            if let Some(read) = read_cached(&self.file, &mut buffer[..wanted], start) {
+                return Poll::Ready(read.map(|length| self.piece(buffer, length)));
+            }
+            let file = Arc::clone(&self.file);
+            self.reading.insert(tokio::task::spawn_blocking(move || {
+                let length = file.read_at(&mut buffer[..wanted], start)?;
+                Ok((buffer, length))
+            }))
+        };
+        let read = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        let read = read.map_err(io::Error::other).and_then(|read| read);
+        Poll::Ready(read.map(|(buffer, length)| self.piece(buffer, length)))
+    }
+
+    fn piece(&self, buffer: Vec<u8>, length: usize) -> Bytes {
+        let buffers = Arc::clone(&self.buffers);
+        Bytes::from_owner(Filled {
+            buffer,
+            length,
+            buffers,
+        })
+    }
+}
+
+/// Reads what is in the page cache; `None` if the disk would have to be waited for.
+fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
+    match preadv2(
+        file,
+        &mut [IoSliceMut::new(buffer)],
+        offset,
+        ReadWriteFlags::NOWAIT,
+    ) {
+        Ok(length) => Some(Ok(length)),
+        // All but the first and the last: a file system or kernel that cannot tell.
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => None,
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+/// Buffers of one response, to be filled again.
+#[derive(Debug, Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self, size: usize) -> Vec<u8> {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.filter(|buffer| buffer.len() >= size)
+            .unwrap_or_else(|| vec![0; size])
+    }
+}
+
+/// A buffer on its way out.
+struct Filled {
+    buffer: Vec<u8>,
+    length: usize,
+    buffers: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffers
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(buffer);
+    }
+}
