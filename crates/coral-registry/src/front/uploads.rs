@@ -35,12 +35,15 @@ pub(super) async fn begin(
     name: &RepositoryPath,
 ) -> Result<Response, Refusal> {
     if let Some(text) = head.query.get("mount") {
-        let digest = route::digest(text)?;
-        let from = source_of(head)?;
-        let mounted = if may_mount(head, from.as_ref()) {
-            context.store.mount(name, &digest, from.as_ref()).await?
-        } else {
-            Mounted::Nowhere
+        // What cannot be mounted, or is no blob or repository, is uploaded.
+        let Ok(digest) = route::digest(text) else {
+            return open(context, head, name, algorithm_of(head)?).await;
+        };
+        let mounted = match source_of(head) {
+            Ok(from) if may_mount(head, from.as_ref()) => {
+                context.store.mount(name, &digest, from.as_ref()).await?
+            }
+            _ => Mounted::Nowhere,
         };
         if mounted == Mounted::Here {
             return Ok(created(name, digest, None));

@@ -97,7 +97,7 @@ impl Space {
             });
         }
         let (free, min_free) = self.free.zip(self.min_free)?;
-        let is_low = min_free > 0 && free.saturating_sub(more) < min_free;
+        let is_low = free.saturating_sub(more) < min_free;
         is_low.then_some(NoRoom {
             bound: Bound::MinFree(min_free),
             space: *self,

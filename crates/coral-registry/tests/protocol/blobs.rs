@@ -134,6 +134,30 @@ async fn a_mount_of_what_is_not_there_begins_an_upload() {
     }
 }
 
+/// Regression: what cannot be mounted was an error, and not the beginning of an upload.
+#[tokio::test]
+async fn a_mount_that_is_not_understood_begins_an_upload() {
+    let registry = Served::new();
+    let digest = registry.push("a", b"hello").await;
+    for query in [
+        format!("mount={digest}&from=NO_NAME"),
+        format!("mount={digest}&from=../a"),
+        "mount=no-digest&from=a".to_owned(),
+        "mount=md5:d41d8cd98f00b204e9800998ecf8427e&from=a".to_owned(),
+        "mount=".to_owned(),
+    ] {
+        let begun = registry
+            .send("POST", &format!("/v2/b/blobs/uploads/?{query}"), b"")
+            .await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED, "{query}");
+        let location = begun.header("location").to_owned();
+        assert!(location.starts_with("/v2/b/blobs/uploads/"), "{location}");
+        let put = format!("{location}?digest={digest}");
+        let ended = registry.send("PUT", &put, b"hello").await;
+        assert_eq!(ended.status, StatusCode::CREATED, "{query}");
+    }
+}
+
 #[tokio::test]
 async fn a_deleted_blob_is_gone_from_its_repository_alone() {
     let registry = Served::new();
