@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt};
 use super::BlobStream;
 use crate::blob_source::Checkpoints;
 use crate::error::{Error, Problem};
+use crate::transport::markup;
 
 /// What is to come.
 #[derive(Debug, Clone)]
@@ -52,6 +53,10 @@ pub(crate) struct Checked {
     received: u64,
     state: State,
     checkpoints: Option<Arc<Mutex<Checkpoints>>>,
+    /// Whether it is still to be seen if a page came in place of the blob.
+    awaits_start: bool,
+    /// Whether what came begins like a page.
+    is_page: bool,
     place: String,
     asked: String,
 }
@@ -71,6 +76,8 @@ impl Checked {
             skip,
             state: State::Reading,
             checkpoints: None,
+            awaits_start: false,
+            is_page: false,
             place: place.into(),
             asked: asked.into(),
         }
@@ -82,13 +89,25 @@ impl Checked {
         self
     }
 
+    /// It comes from a registry, in front of which something may answer with a page.
+    pub(crate) fn of_a_registry(mut self) -> Self {
+        self.awaits_start = self.promise.offset == 0 || self.skip > 0;
+        self
+    }
+
+    /// A page that is the blob is right; in place of another one it is not that blob, damaged.
     fn fail(&mut self, problem: Problem) -> Error {
         self.state = State::Ended;
+        let problem = if self.is_page { Problem::Html } else { problem };
         Error::new(&self.place, &self.asked, problem)
     }
 
     /// Takes in a chunk; an empty one has nothing for the caller.
     fn take(&mut self, mut chunk: Bytes) -> Result<Bytes, Error> {
+        if self.awaits_start && !chunk.is_empty() {
+            self.awaits_start = false;
+            self.is_page = matches!(markup(&chunk), Some(Problem::Html));
+        }
         let skipped = self.skip.min(chunk.len() as u64);
         self.skip -= skipped;
         chunk.advance(usize::try_from(skipped).unwrap_or(chunk.len()));

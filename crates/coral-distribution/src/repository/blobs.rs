@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use super::{Call, RepositoryClient, TokenScope, expect, header, is_without_head};
 use crate::blob_stream::{BlobStream, Checked, Incoming, Promise};
 use crate::error::{Category, Error, Problem};
-use crate::transport::{Response, is_html};
+use crate::transport::{Response, is_html, markup};
 
 impl RepositoryClient {
     /// The length of a blob, by `HEAD`; `None` if it is not there. Where `HEAD` itself is refused,
@@ -23,11 +23,20 @@ impl RepositoryClient {
         }
         let response = expect(response, &[200]).await?;
         if is_html(&response) {
-            return Err(response.error(Problem::Html));
+            return self.size_of_page(digest).await.map(Some);
         }
-        match response.content_length() {
-            Some(length) => Ok(Some(length)),
-            None => Err(response.error(Problem::protocol("the answer has no Content-Length"))),
+        length_of(&response).map(Some)
+    }
+
+    /// The length of what its store calls a page, if it does not begin like one.
+    async fn size_of_page(&self, digest: &Digest) -> Result<u64, Error> {
+        let response = self.ask_blob(Method::GET, digest, 0).await?;
+        let response = expect(response, &[200]).await?;
+        let size = length_of(&response)?;
+        let page = response.error(Problem::Html);
+        match Incoming::new(response).next().await.transpose()? {
+            Some(start) if markup(&start).is_some() => Err(page),
+            _ => Ok(size),
         }
     }
 
@@ -69,7 +78,7 @@ impl RepositoryClient {
             .map_err(|problem| labelled(response.error(problem), label.as_deref()))?;
         let place = response.host.clone();
         let incoming = BlobStream::new(Incoming::new(response));
-        let checked = Checked::new(incoming, promise, skip, place, asked);
+        let checked = Checked::new(incoming, promise, skip, place, asked).of_a_registry();
         Ok(match label {
             None => BlobStream::new(checked),
             Some(label) => BlobStream::new(
@@ -99,6 +108,11 @@ impl RepositoryClient {
     fn reading(&self, digest: &Digest) -> String {
         format!("reading blob {digest} of {}", self.repository.path())
     }
+}
+
+fn length_of(response: &Response) -> Result<u64, Error> {
+    let none = || response.error(Problem::protocol("the answer has no Content-Length"));
+    response.content_length().ok_or_else(none)
 }
 
 /// The encoding that an answer is labelled with. Stores label blobs that they hold compressed, and

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coral_distribution::{Category, ClientOptions, Credentials, Error};
+use coral_distribution::{Category, ClientOptions, Credentials, Disposition, Error};
 use coral_image::{Algorithm, Descriptor, Digest};
 use coral_testkit::{Effect, Fault};
 
@@ -105,6 +105,51 @@ async fn what_is_called_a_page_is_taken_where_the_content_is_right() {
         client.tags().await.unwrap(),
         [coral_image::Tag::parse("1").unwrap()]
     );
+}
+
+/// Regression: a blob that its store calls a page was refused by `HEAD`, and a page of another length
+/// is none.
+#[tokio::test]
+async fn the_length_of_what_is_called_a_page_is_known_where_it_does_not_begin_like_one() {
+    let (registry, built) = registry_with_image().await;
+    registry.fault(Fault::new(set_header("content-type", "text/html")).path("/blobs/"));
+    let (blob, _) = large_blob(&built);
+    let size = anonymous(&registry).blob_size(&blob.digest).await.unwrap();
+    assert_eq!(size, Some(blob.size));
+    let (registry, _) = registry_with_image().await;
+    registry.fault(Fault::new(Effect::Html { status: 200 }).path("/blobs/"));
+    let error = anonymous(&registry).blob_size(&blob.digest).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
+    assert!(error.to_string().contains("HTML page"), "{error}");
+}
+
+/// Regression: a page of the blob's length or without any was a wrong digest or a cut, which is tried
+/// again.
+#[tokio::test]
+async fn a_page_in_place_of_a_blob_is_told_as_one_whatever_its_length_and_type() {
+    let (_, built) = registry_with_image().await;
+    let size = usize::try_from(large_blob(&built).0.size).unwrap();
+    let page = |length: usize| {
+        let start = "<!DOCTYPE html><html>";
+        start.to_owned() + &" ".repeat(length - start.len())
+    };
+    for kind in ["text/html", "application/octet-stream"] {
+        for length in [100, size, size + 100] {
+            let headers = [("content-type", kind), ("transfer-encoding", "chunked")];
+            for headers in [&headers[..], &headers[..1]] {
+                // What announces another length than the blob's is not read.
+                if kind != "text/html" && headers.len() == 1 && length != size {
+                    continue;
+                }
+                let effect = status(200, headers, &page(length));
+                let error = under(effect).await.map(|bytes| bytes.len()).unwrap_err();
+                let told = format!("{kind} {length} {headers:?}: {error}");
+                assert_eq!(error.disposition(), Disposition::WaitForChange, "{told}");
+                assert!(error.to_string().contains("HTML page"), "{told}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
