@@ -119,4 +119,35 @@ mod tests {
         let shown = text(&serving);
         assert!(shown.contains(&format!("{name} {until}\n")), "{shown}");
     }
+
+    /// The alert of the rule file, as Prometheus would compute it from what is shown.
+    #[test]
+    fn the_alert_on_a_certificate_fires_in_its_last_two_weeks_and_after_them() {
+        let rules = include_str!("../../../../deploy/monitoring/registry-rules.yaml");
+        let (_, rest) = rules.split_once("alert: CoralCertificateEnds\n").unwrap();
+        let expression = rest.lines().next().unwrap().trim();
+        let (name, bound) = expression
+            .strip_prefix("expr: ")
+            .and_then(|it| it.split_once(" - time() < "))
+            .unwrap();
+        let bound: i64 = bound.parse().unwrap();
+        let serving = Serving::default();
+        let until_of = |shown: &str| {
+            let mut lines = shown.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.map(|value| value.parse::<i64>().unwrap())
+        };
+        // Without TLS there is nothing that could end.
+        assert_eq!(until_of(&text(&serving)), None);
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let pair = CertificatePair::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let end = pair.validity().unwrap().until;
+        serving.tls.set(Some(pair));
+        let shown = until_of(&text(&serving)).unwrap();
+        for (days, fires) in [(15, false), (13, true), (-1, true)] {
+            let now = end - days * 86_400;
+            assert_eq!(shown - now < bound, fires, "{days} days before the end");
+        }
+    }
 }

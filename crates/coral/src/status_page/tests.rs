@@ -210,6 +210,26 @@ async fn who_may_not_see_mirrors_does_not_see_their_metrics() {
     assert!(text.ends_with("\n# EOF\n"), "{text}");
 }
 
+#[tokio::test]
+async fn the_alert_on_broken_files_fires_while_there_is_one() {
+    let rules = include_str!("../../../../deploy/monitoring/registry-rules.yaml");
+    let alert = "alert: CoralUpFileBroken\n        expr: coral_up_broken_files > 0\n";
+    assert!(rules.contains(alert), "{rules}");
+    for (broken, value) in [(&["x.yaml".to_owned()][..], "1"), (&[], "0")] {
+        let served = Served::new().await;
+        let board = Board::default();
+        board.set_broken(&broken.iter().cloned().collect());
+        let address = "127.0.0.1:5000".parse().unwrap();
+        let site = PageContext::new(address, &Tls::off(), board).unwrap();
+        let health = coral_rt::health_router(coral_rt::Health::default(), Arc::default());
+        let registry = served.registry.router().merge(health);
+        let site = site.with_metrics(&MirrorMetrics::default());
+        let shown = metrics_of(beside(registry, site)).await;
+        let line = format!("\ncoral_up_broken_files {value}\n");
+        assert!(shown.contains(&line), "{shown}");
+    }
+}
+
 /// The names of Coral's metrics in a text.
 fn named(text: &str) -> std::collections::BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
