@@ -24,6 +24,7 @@ pub mod contract;
 pub mod credentials;
 mod fetch;
 pub mod ignore;
+mod login;
 mod pod;
 mod provenance;
 mod push;

@@ -18,11 +18,12 @@ use crate::contract::{
     AlsoTo, BuildContainer, BuildJson, FetchRecord, OutputState, PushReport, PushedBytes,
     PushedOutput, also_to_credential, failure_text, milliseconds, path,
 };
+use crate::login::{self, Login};
 use crate::pod::{Pod, PodError};
 use crate::provenance;
 use output::BuiltImage;
 pub use output::OutputError;
-use target::{Login, Sent, Target};
+use target::{Sent, Target};
 
 /// How often a failing push is tried again.
 #[derive(Debug, Clone, Copy)]
@@ -35,13 +36,9 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        let policy = RetryPolicy::default();
         Self {
-            inside: RetryPolicy {
-                limit: 9,
-                max_backoff: std::time::Duration::from_secs(30),
-            },
-            outside: policy,
+            inside: login::INSIDE,
+            outside: RetryPolicy::default(),
         }
     }
 }

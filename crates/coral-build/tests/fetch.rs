@@ -6,7 +6,7 @@ mod pod;
 
 use coral_build::{CredentialSource, fetch};
 use coral_image::Host;
-use coral_testkit::{FaultRegistry, ImageBuilder};
+use coral_testkit::{Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use serde_json::json;
 
 use pod::{NoCredential, Password, Replaced, TestPod, basic, chain};
@@ -88,6 +88,36 @@ async fn an_image_inside_is_read_with_the_controllers_credential() {
     let replaced = Replaced::after(&Host::parse(&registry.host()).unwrap(), 1);
     assert_eq!(fetched(&pod, &replaced, b"").await, Ok(3));
     assert_eq!(replaced.asked(), 2);
+}
+
+#[tokio::test]
+async fn the_key_is_replaced_while_an_image_inside_is_read() {
+    let registry = FaultRegistry::start_with_auth(basic("token", "secret")).await;
+    let host = Host::parse(&registry.host()).unwrap();
+    let image = ImageBuilder::new(1).layer(tar_of("one", b"1"));
+    let image = image.layer(tar_of("two", b"22")).build();
+    let index = IndexBuilder::new().image(image.clone(), "linux/amd64");
+    let index = index.build().tagged("1");
+    registry.load("team-a/source", &index);
+    let reference = format!("{}/team-a/source:1", registry.host());
+    let source = json!({"limit": 1 << 20, "image": {"reference": reference}});
+    let refused = Fault::new(Effect::Status {
+        status: 401,
+        headers: Vec::new(),
+        body: String::new(),
+    });
+    // The image in the index, and the second of its layers.
+    let second = coral_image::Algorithm::Sha256.digest(&tar_of("two", b"22"));
+    let child = format!("manifests/{}", image.digest());
+    for path in [child, format!("blobs/{second}")] {
+        registry.clear_faults();
+        registry.fault(refused.clone().path(&path).first(1));
+        let pod = TestPod::at(&registry.host(), &source, &["team-a/shop:1"]);
+        let credentials = Replaced::after(&host, 0);
+        assert_eq!(fetched(&pod, &credentials, b"").await, Ok(3), "{path}");
+        assert_eq!(credentials.asked(), 2, "{path}");
+        assert_eq!(pod.read("coral-build/source/two"), "22");
+    }
 }
 
 #[tokio::test]

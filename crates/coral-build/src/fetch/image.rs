@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
-use coral_distribution::{BlobSource, Category, RepositoryClient};
-use coral_image::{Descriptor, Digest, Host, ImageRef, Manifest, ManifestKind, Platform, Version};
+use coral_distribution::{BlobSource, BlobStream};
+use coral_image::{
+    Descriptor, Digest, Host, ImageRef, Manifest, ManifestKind, Platform, Repository, Version,
+};
+use coral_mirror::RetryPolicy;
 use futures::TryStreamExt as _;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
@@ -13,16 +15,14 @@ use super::destination::Destination;
 use super::unpack::{Kind, unpack};
 use super::{FetchError, blocking};
 use crate::access::{self, AccessError, CredentialSource};
-use crate::contract::{ImageSource, path};
+use crate::contract::{BuildContainer, ImageSource, path};
+use crate::login::{self, Login};
 use crate::pod::Pod;
 
 /// The annotation of a layer of an artifact that says which file it is.
 const TITLE: &str = "org.opencontainers.image.title";
 /// The annotation of a layer that is a packed folder, as ORAS writes it.
 const PACKED: &str = "io.deis.oras.content.unpack";
-
-/// Pauses in seconds before the internal registry, which did not take a credential, is asked with another one.
-const UNAUTHORIZED_PAUSES: [u64; 6] = [1, 2, 4, 8, 15, 30];
 
 /// How a layer becomes files.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,64 +44,72 @@ pub(super) async fn fetch(
 ) -> Result<(Digest, Destination), FetchError> {
     let reference = ImageRef::parse(&source.reference)?;
     let registry = Host::parse(registry)?;
-    let (repository, root) = open(pod, credentials, &reference, &registry).await?;
+    let mut from = Place::open(pod, credentials, &reference, &registry).await?;
+    let root = from.manifest(&reference.version()).await?;
     let image = match for_this_platform(&root)? {
-        Some(digest) => {
-            let child = repository.manifest(&Version::Digest(digest)).await;
-            child.map_err(FetchError::Image)?
-        }
+        Some(digest) => from.manifest(&Version::Digest(digest)).await?,
         None => root.clone(),
     };
     let layers = image.body().layers.clone().unwrap_or_default();
     if layers.is_empty() {
         return Err(FetchError::ImageForm("has no layers".to_owned()));
     }
-    for layer in layers {
-        to = fetch_layer(&repository, layer, to).await?;
+    for descriptor in layers {
+        let layer = layer(&descriptor)?;
+        let bytes = from.blob(&descriptor).await?;
+        to = write_layer(layer, bytes, to).await?;
     }
     Ok((root.digest(), to))
 }
 
-/// The repository, and the manifest of the source in it. The internal registry may hear of the key that
-/// the controller signs credentials with a moment after the controller: it is asked again with another
-/// credential.
-async fn open(
-    pod: &Pod,
-    credentials: &dyn CredentialSource,
-    reference: &ImageRef,
-    registry: &Host,
-) -> Result<(RepositoryClient, Manifest), FetchError> {
-    let is_internal = reference.repository().host() == registry;
-    let mut pauses = UNAUTHORIZED_PAUSES.into_iter().filter(|_| is_internal);
-    loop {
-        let repository = repository(pod, credentials, reference, registry).await?;
-        let error = match repository.manifest(&reference.version()).await {
-            Ok(root) => return Ok((repository, root)),
-            Err(error) => error,
-        };
-        let is_unauthorized = error.category() == Category::Unauthorized;
-        let Some(pause) = pauses.next().filter(|_| is_unauthorized) else {
-            return Err(FetchError::Image(error));
-        };
-        tracing::warn!(%error, "the internal registry is asked again with another credential");
-        tokio::time::sleep(Duration::from_secs(pause)).await;
-    }
+/// The repository of the source image. Whatever is read there is asked for again with another credential
+/// where the internal registry does not take the one of the controller.
+struct Place<'a> {
+    repository: Repository,
+    login: Login<'a>,
+    policy: RetryPolicy,
 }
 
-async fn repository(
-    pod: &Pod,
-    credentials: &dyn CredentialSource,
-    reference: &ImageRef,
-    registry: &Host,
-) -> Result<RepositoryClient, FetchError> {
-    let host = reference.repository().host();
-    let (client, credentials) = if host == registry {
-        let credential = credentials.credential().await.map_err(AccessError::from)?;
-        (access::internal(pod, registry)?, credential.credentials)
-    } else {
-        access::outside(&pod.path(path::SOURCE_CREDENTIAL), host)?
-    };
-    Ok(client.repository(reference.repository(), credentials))
+impl<'a> Place<'a> {
+    async fn open(
+        pod: &Pod,
+        credentials: &'a dyn CredentialSource,
+        reference: &ImageRef,
+        registry: &Host,
+    ) -> Result<Self, AccessError> {
+        let repository = reference.repository().clone();
+        let host = repository.host();
+        let (login, policy) = if host == registry {
+            let client = access::internal(pod, registry)?;
+            (Login::renewed(client, credentials).await?, login::INSIDE)
+        } else {
+            let folder = pod.path(path::SOURCE_CREDENTIAL);
+            let (client, credentials) = access::outside(&folder, host)?;
+            let login = Login::constant(client, credentials, BuildContainer::default());
+            (login, RetryPolicy::default())
+        };
+        Ok(Self {
+            repository,
+            login,
+            policy,
+        })
+    }
+
+    async fn manifest(&mut self, version: &Version) -> Result<Manifest, FetchError> {
+        let (repository, policy) = (&self.repository, self.policy);
+        let asking = self.login.again(repository, policy, async |client| {
+            client.manifest(version).await
+        });
+        asking.await.map_err(FetchError::Image)
+    }
+
+    async fn blob(&mut self, blob: &Descriptor) -> Result<BlobStream, FetchError> {
+        let (repository, policy) = (&self.repository, self.policy);
+        let asking = self.login.again(repository, policy, async |client| {
+            BlobSource::new(client.into(), blob.clone()).read().await
+        });
+        asking.await.map_err(FetchError::Image)
+    }
 }
 
 /// The image in an index that is for the running platform, or the only one. `None` for an image.
@@ -144,14 +152,11 @@ fn layer(descriptor: &Descriptor) -> Result<Layer, FetchError> {
     )))
 }
 
-async fn fetch_layer(
-    repository: &RepositoryClient,
-    descriptor: Descriptor,
+async fn write_layer(
+    layer: Layer,
+    bytes: BlobStream,
     to: Destination,
 ) -> Result<Destination, FetchError> {
-    let layer = layer(&descriptor)?;
-    let source = BlobSource::new(repository.clone().into(), descriptor);
-    let bytes = source.read().await.map_err(FetchError::Image)?;
     let bytes = StreamReader::new(bytes.map_err(io::Error::other));
     let mut bytes = SyncIoBridge::new(bytes);
     blocking(to, move |to| match layer {

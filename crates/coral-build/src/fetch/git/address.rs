@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use super::GitError;
@@ -12,6 +13,9 @@ const SSH_USER: &str = "git";
 const SSH_PORT: u16 = 22;
 /// Longest user, host and path of an SSH address, each.
 const MAX_PART: usize = 1024;
+
+/// What a URL cannot have in its path as it is.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%').add(b' ').add(b'?').add(b'#');
 
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,8 +144,8 @@ impl fmt::Display for SshAddress {
         if *port != SSH_PORT {
             write!(f, ":{port}")?;
         }
-        let path = path.replace('%', "%25").replace(' ', "%20");
-        write!(f, "/{}", path.trim_start_matches('/'))
+        let path = path.trim_start_matches('/');
+        write!(f, "/{}", utf8_percent_encode(path, ESCAPED))
     }
 }
 
@@ -282,6 +286,7 @@ mod tests {
                 "~me/shop",
             ),
             ("ssh://git@[::1]:2222/a", "git", "[::1]:2222", "/a"),
+            ("ssh://h/20%25%20of%3Fa%23b", "git", "h", "/20% of?a#b"),
         ] {
             let address = ssh(text);
             let found = (
@@ -290,7 +295,7 @@ mod tests {
                 address.path.as_str(),
             );
             assert_eq!(found, (user, server.to_owned(), path), "{text}");
-            assert_eq!(ssh(&address.to_string()).server(), server, "{address}");
+            assert_eq!(ssh(&address.to_string()), address, "{address}");
         }
         assert_eq!(ssh("me@h:a/b").to_string(), "me@h:a/b");
         assert_eq!(ssh("ssh://h:2/~a/b").to_string(), "ssh://git@h:2/~a/b");

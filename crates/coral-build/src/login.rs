@@ -1,0 +1,215 @@
+//! How a registry is reached, and what is tried again there: with another credential where the
+//! controller gives one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_distribution::{Category, Client, Credentials, Disposition, Error, RepositoryClient};
+use coral_image::Repository;
+use coral_mirror::{Cause, CopyError, RetryPolicy, chain};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::access::{AccessError, CredentialSource, StepCredential};
+use crate::contract::BuildContainer;
+
+/// How often what fails at the internal registry, which may be starting anew, is tried again.
+pub(crate) const INSIDE: RetryPolicy = RetryPolicy {
+    limit: 9,
+    max_backoff: Duration::from_secs(30),
+};
+
+/// A credential is renewed when it has less than this left: a request that begins with it has to end.
+const RENEWAL: SignedDuration = SignedDuration::from_mins(3);
+
+/// How a registry is reached. A credential of the controller lives for minutes and is asked for again.
+pub(crate) struct Login<'a> {
+    client: Client,
+    credentials: Arc<Credentials>,
+    /// What gives another credential when this one ends.
+    source: Option<&'a dyn CredentialSource>,
+    expires: Option<Timestamp>,
+    container: BuildContainer,
+}
+
+impl<'a> Login<'a> {
+    /// With credentials of the controller.
+    pub(crate) async fn renewed(
+        client: Client,
+        source: &'a dyn CredentialSource,
+    ) -> Result<Self, AccessError> {
+        let credential = source.credential().await?;
+        Ok(Self {
+            client,
+            credentials: credential.credentials,
+            source: Some(source),
+            expires: credential.expires,
+            container: credential.container,
+        })
+    }
+
+    /// With credentials that do not end.
+    pub(crate) fn constant(
+        client: Client,
+        credentials: Arc<Credentials>,
+        container: BuildContainer,
+    ) -> Self {
+        Self {
+            client,
+            credentials,
+            source: None,
+            expires: None,
+            container,
+        }
+    }
+
+    /// What the controller said last of the build container.
+    pub(crate) fn container(&self) -> &BuildContainer {
+        &self.container
+    }
+
+    /// Does something at a repository, and does it again as long as the policy has tries and the failure
+    /// may pass: by itself, or with another credential.
+    pub(crate) async fn again<T, E: Failure>(
+        &mut self,
+        repository: &Repository,
+        policy: RetryPolicy,
+        work: impl AsyncFn(RepositoryClient) -> Result<T, E>,
+    ) -> Result<T, E> {
+        for attempt in 1.. {
+            self.renew(Timestamp::now()).await;
+            let credentials = Arc::clone(&self.credentials);
+            let client = self.client.repository(repository, credentials);
+            let error = match work(client).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let Some(wait) = next_wait(&policy, attempt, self.hope(&error), rand::random()) else {
+                return Err(error);
+            };
+            tracing::warn!(
+                %repository,
+                error = chain(&error),
+                seconds = wait.as_secs_f64(),
+                "a request to a registry failed and is tried again"
+            );
+            tokio::time::sleep(wait).await;
+        }
+        unreachable!("the policy has a limit")
+    }
+
+    /// How soon a failure may pass at the earliest, once more where another credential may help.
+    fn hope(&mut self, error: &impl Failure) -> Option<Duration> {
+        let may_help = error.is_unauthorized() && self.is_refused();
+        error.hope().or_else(|| may_help.then_some(Duration::ZERO))
+    }
+
+    /// The registry does not take the credential. Whether another one may be taken: the controller may
+    /// sign with another key since, and the registry hear of that key a moment later.
+    fn is_refused(&mut self) -> bool {
+        self.expires = Some(Timestamp::MIN);
+        self.source.is_some()
+    }
+
+    /// Asks for a credential again if this one ends soon. The old one is used on if that fails: the
+    /// registry says whether it is still good.
+    async fn renew(&mut self, now: Timestamp) {
+        let Some(source) = self.source else { return };
+        if self
+            .expires
+            .is_none_or(|at| at.duration_since(now) > RENEWAL)
+        {
+            return;
+        }
+        match source.credential().await {
+            Ok(StepCredential {
+                credentials,
+                expires,
+                container,
+            }) => {
+                (self.credentials, self.expires) = (credentials, expires);
+                self.container = container;
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "the credential is not renewed"),
+        }
+    }
+}
+
+/// A failure at a registry.
+pub(crate) trait Failure: std::error::Error + Sized + 'static {
+    /// How soon it may pass at the earliest; `None` if it does not pass meanwhile.
+    fn hope(&self) -> Option<Duration>;
+
+    /// Whether the registry does not take the credential.
+    fn is_unauthorized(&self) -> bool;
+}
+
+impl Failure for Error {
+    fn hope(&self) -> Option<Duration> {
+        hope_of_request(self.disposition())
+    }
+
+    fn is_unauthorized(&self) -> bool {
+        self.category() == Category::Unauthorized
+    }
+}
+
+impl Failure for CopyError {
+    fn hope(&self) -> Option<Duration> {
+        hope_of_copy(self.cause())
+    }
+
+    fn is_unauthorized(&self) -> bool {
+        self.category() == Category::Unauthorized.as_str()
+    }
+}
+
+/// How soon a failure of a copy may pass at the earliest; `None` if it does not pass meanwhile.
+fn hope_of_copy(cause: Cause) -> Option<Duration> {
+    match cause {
+        cause if cause.ends_at_once() => None,
+        Cause::After(asked) => Some(asked),
+        _ => Some(Duration::ZERO),
+    }
+}
+
+/// The same of a single request.
+fn hope_of_request(disposition: Disposition) -> Option<Duration> {
+    match disposition {
+        Disposition::Retry => Some(Duration::ZERO),
+        Disposition::RetryAfter(asked) => hope_of_copy(Cause::After(asked)),
+        _ => None,
+    }
+}
+
+/// How long to wait after the `attempt`-th failure; `None` if it is the last one.
+fn next_wait(
+    policy: &RetryPolicy,
+    attempt: u32,
+    hope: Option<Duration>,
+    jitter: f64,
+) -> Option<Duration> {
+    let hope = hope.filter(|_| attempt < policy.limit)?;
+    Some(policy.backoff(attempt, jitter).max(hope))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_as_often_as_the_policy_says_and_a_refusal_once() {
+        let policy = RetryPolicy {
+            limit: 3,
+            max_backoff: Duration::from_secs(30),
+        };
+        let wait = |attempt, cause| next_wait(&policy, attempt, hope_of_copy(cause), 1.0);
+        assert_eq!(wait(1, Cause::Transient), Some(Duration::from_secs(1)));
+        assert_eq!(wait(2, Cause::Transient), Some(Duration::from_secs(2)));
+        assert_eq!(wait(3, Cause::Transient), None);
+        assert_eq!(wait(1, Cause::Refusal), None);
+        let asked = Duration::from_secs(20);
+        assert_eq!(wait(1, Cause::After(asked)), Some(asked));
+        let day = Disposition::RetryAfter(Duration::from_hours(24));
+        assert_eq!(hope_of_request(day), None);
+    }
+}
