@@ -9,6 +9,8 @@ mod command;
 mod restricted;
 #[path = "cluster_builds/secrets.rs"]
 mod secrets;
+#[path = "cluster_builds/sources.rs"]
+mod sources;
 #[path = "cluster_builds/ssh.rs"]
 mod ssh;
 
@@ -239,6 +241,27 @@ fn a_second_build_pushes_only_the_layer_that_changed() {
     }
     assert!(pushed[1] < 64 << 10, "{pushed:?}");
     assert!(pushed[1] < pushed[0], "{pushed:?}");
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_dockerfile_that_runs_nothing_is_built_for_several_platforms() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    builds.apply(&dockerfile("both", "FROM scratch\nCOPY Dockerfile /file\n"));
+    let container = "{args: [--platform, \"linux/amd64,linux/arm64\"]}";
+    builds.apply(&builds.yaml("both", "{configMap: {name: both}}", container, "", ""));
+    let status = builds.succeeded("both");
+    let digest = status["digest"].as_str().unwrap();
+    let index = read(&builds, &format!("/both/manifests/{digest}"));
+    let children = index["manifests"].as_array().unwrap();
+    let platforms = children
+        .iter()
+        .map(|it| it["platform"]["architecture"].as_str());
+    let mut platforms: Vec<_> = platforms.map(Option::unwrap).collect();
+    platforms.sort_unstable();
+    assert_eq!(platforms, ["amd64", "arm64"], "{index:#}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What happens beside a build: its spec changes, or the controller or the Registry ends.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
-use e2e::cluster::{Builds, Cluster};
+use e2e::cluster::{Builds, Cluster, PATIENCE, is_ready};
 use e2e::until;
 
 fn is_building(build: &serde_json::Value) -> bool {
@@ -86,4 +87,91 @@ fn a_build_goes_on_without_the_controller_and_waits_for_the_registry() {
         .kubectl(&[&delete[..], &["--now", "--wait=false"]].concat())
         .succeeded();
     builds.succeeded("registry");
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn the_key_that_signs_credentials_is_replaced_and_no_build_fails_for_it() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    let secret = ["-n", "coral-system", "secret", "coral-tokens"];
+    let key = || {
+        let secret = cluster.get(&secret)?;
+        secret["data"]["signing.pem"].as_str().map(str::to_owned)
+    };
+    let before = key().unwrap();
+    let script = format!("sleep 3\n{}", builds.small_image());
+    builds.apply(&builds.script("running", &script, ""));
+    builds.wait_for("running", "building", is_building);
+    let delete = ["-n", "coral-system", "delete", "secret", "coral-tokens"];
+    let _ = cluster.kubectl(&delete).succeeded();
+    builds.apply(&builds.script("begun", &builds.small_image(), ""));
+    builds.succeeded("running");
+    builds.succeeded("begun");
+    let after = until("another key", PATIENCE, key);
+    assert_ne!(before, after);
+}
+
+/// The node on which the Registry does not run.
+fn node_of_builds_alone(cluster: &Cluster) -> &'static str {
+    let registry = cluster.get(&["-n", "coral-system", "pod", "reg-0"]);
+    let registry = registry.unwrap();
+    if registry["spec"]["nodeName"] == "node2" {
+        "node1"
+    } else {
+        "node2"
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn builds_whose_node_is_lost_in_any_phase_end_once_and_say_so() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    let node = node_of_builds_alone(&cluster);
+    // Takes connections and never answers: a git server, and a registry outside.
+    let silent = TcpListener::bind((own.address(), 0)).unwrap();
+    let silent = silent.local_addr().unwrap();
+    let there = format!(
+        ", nodeSelector: {{kubernetes.io/hostname: {node}}}, tolerations: [{{operator: Exists, \
+         effect: NoExecute, tolerationSeconds: 2}}]"
+    );
+    let git = format!("{{git: {{url: \"http://{silent}/app.git\"}}}}");
+    let also_to =
+        format!("    alsoTo: [{{repository: \"{silent}/app\", tags: [\"1\"], plainHTTP: true}}]\n");
+    let stays = |yaml: &str| yaml.replace("build.sh]}", &format!("build.sh]{there}}}"));
+    let push = stays(&builds.script("pushing", &builds.small_image(), ""));
+    builds.apply(&push.replace("  output:\n", &format!("  output:\n{also_to}")));
+    builds.apply(&stays(&builds.script("building", "sleep 600", "")));
+    builds.apply(&builds.yaml("fetching", &git, &builds.shell(&there), "", ""));
+    let phases = [
+        ("fetching", "Fetching"),
+        ("building", "Building"),
+        ("pushing", "Pushing"),
+    ];
+    for (name, phase) in phases {
+        builds.wait_for(name, phase, |build| build["status"]["phase"] == phase);
+    }
+    own.crash(node);
+    let goes = |name: &str| {
+        let pods = builds.pods(name);
+        let mut pods = pods.iter();
+        pods.all(|pod| !pod["metadata"]["deletionTimestamp"].is_null())
+    };
+    until("their pods deleted", PATIENCE, || {
+        phases.iter().all(|(name, _)| goes(name)).then_some(())
+    });
+    own.boot(node);
+    cluster.wait_until("the node ready", &["node", node], PATIENCE, is_ready);
+    cluster.wait_until_installed();
+    for (name, _) in phases {
+        let said = builds.failed(name, "PodLost");
+        assert!(said.contains("ended from outside"), "{name}: {said}");
+        let selector = format!("image.stvz.io/build={name}");
+        let jobs = ["-n", builds.namespace(), "jobs", "-l", &selector];
+        let jobs = cluster.get(&jobs).unwrap();
+        assert_eq!(jobs["items"].as_array().unwrap().len(), 1, "{name}");
+    }
 }
