@@ -69,7 +69,7 @@ impl Beats {
         let since = |began: Instant| now.saturating_duration_since(began).as_secs();
         if let Some(step) = self.step.filter(|step| now > *step + LONGEST_STEP) {
             return Err(format!(
-                "the look at the node has not got on for {} s",
+                "the pass over the node has made no progress for {} s",
                 since(step)
             ));
         }
@@ -130,7 +130,7 @@ mod tests {
         beats.step = Some(begin);
         assert_eq!(beats.check(at(begin, 120)), Ok(()));
         let why = beats.check(at(begin, 121)).unwrap_err();
-        assert_eq!(why, "the look at the node has not got on for 121 s");
+        assert_eq!(why, "the pass over the node has made no progress for 121 s");
         beats.step = Some(at(begin, 200));
         assert_eq!(beats.check(at(begin, 201)), Ok(()));
     }

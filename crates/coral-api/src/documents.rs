@@ -230,7 +230,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Takes in one document; the items of a `kind: List` are objects of their own.
+    /// Adds one document; each item of a `kind: List` is a separate object.
     fn root(&mut self, node: &Node) {
         if node.is_null() {
             return;

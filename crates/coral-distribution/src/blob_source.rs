@@ -169,7 +169,7 @@ impl GoingOn {
         tracing::info!(
             error = text,
             offset = self.offset,
-            "a read was cut and goes on"
+            "a download was interrupted and resumes"
         );
         let (source, offset) = (self.source.clone(), self.offset);
         self.state = State::Opening(Box::pin(async move {

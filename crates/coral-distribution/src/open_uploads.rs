@@ -103,7 +103,7 @@ impl Memory {
         let folder = &self.uploads.folder;
         if let Err(error) = write(folder, &self.name, upload) {
             let folder = folder.display();
-            tracing::warn!(%folder, %error, "an open upload cannot be written down: it begins anew after a restart");
+            tracing::warn!(%folder, %error, "cannot record an open upload: it starts over after a restart");
         }
     }
 

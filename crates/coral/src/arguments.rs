@@ -204,7 +204,7 @@ impl FromStr for Confirmed {
         match text.parse() {
             Ok(number @ 0..) => Ok(Self::Number(number)),
             _ if text == "counted" => Ok(Self::Counted),
-            _ => Err("give the number of vanished images that you have looked at, such as 25"),
+            _ => Err("give the number of vanished images that you confirm, such as 25"),
         }
     }
 }

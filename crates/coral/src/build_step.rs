@@ -78,14 +78,14 @@ async fn tell(pod: &Pod, message: &str) {
     let told = match &controller {
         Ok(controller) => controller.tell(message).await,
         Err(error) => {
-            tracing::debug!(error = chain(error), "the result is not told");
+            tracing::debug!(error = chain(error), "cannot report the result");
             return;
         }
     };
     if let Err(error) = told {
         tracing::debug!(
             error = chain(&error),
-            "the result is not told; the pod has it"
+            "cannot report the result to the controller; the pod's status has it"
         );
     }
 }

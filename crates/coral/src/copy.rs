@@ -95,24 +95,28 @@ pub(crate) async fn run(
     terminal.forget(&arguments.source);
     client.settle(SETTLING).await;
     let copied = copied?;
-    if let Some(error) = &copied.missed.first {
-        let count = copied.missed.count;
-        terminal.line(&format!(
-            "warning: {}: copied without {}: {error}",
-            arguments.source,
-            counted(
-                count as u64,
-                "list of referrers or referrer",
-                "lists of referrers or referrers"
-            ),
-        ));
-    }
+    warn_of_missed(&copied, &arguments.source, terminal);
     if prints {
         print(&arguments, &copied);
     } else {
         terminal.line(&in_words(&arguments, &copied));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns of referrers that the copy did without.
+fn warn_of_missed(copied: &Copied, source: &str, terminal: &Terminal) {
+    let Some(error) = &copied.missed.first else {
+        return;
+    };
+    let lists = counted(
+        copied.missed.count as u64,
+        "list of referrers or referrer",
+        "lists of referrers or referrers",
+    );
+    terminal.line(&format!(
+        "warning: {source}: copied without {lists}: {error}"
+    ));
 }
 
 /// Of an index, the platform of this machine, where only one can be taken. What cannot be read says

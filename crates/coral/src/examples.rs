@@ -40,7 +40,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "registry import",
         &[
             (
-                "What would come from the storage of distribution's registry",
+                "What would be imported from the distribution registry",
                 "coral registry import /var/lib/registry --storage /srv/coral --dry-run",
             ),
             (
@@ -82,7 +82,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral mirror run mirrors",
             ),
             (
-                "One pass into another registry, whose certificate is of its own authority",
+                "One pass into another registry with a private certificate authority",
                 "coral mirror run mirrors --registry reg.corp:5000 --ca reg.corp:5000=ca.pem",
             ),
         ],
@@ -90,7 +90,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "mirror prune",
         &[(
-            "Delete what vanished at the sources, after a look at the plan",
+            "Delete what vanished at the sources, after checking the plan",
             "coral mirror prune mirrors --confirm",
         )],
     ),
@@ -165,7 +165,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "status",
         &[
-            ("How the mirrors of `coral up` stand", "coral status"),
+            ("The state of the mirrors of `coral up`", "coral status"),
             (
                 "The images that failed, at another address",
                 "coral status 127.0.0.1:5001 --output json | jq '.mirrors[].failures'",

@@ -285,7 +285,7 @@ pub(crate) async fn prune(
     if let Some(named) = arguments.data.as_ref().filter(|_| !data.is_dir()) {
         let named = named.display();
         return Err(Failure::input(format!(
-            "--data {named}: there is no such folder, so no `coral up` can be told"
+            "--data {named}: no such folder, so no `coral up` can be notified"
         )));
     }
     let loaded = read_files(&arguments.mirrors, terminal)?;
@@ -313,7 +313,7 @@ pub(crate) async fn prune(
     if let Err(error) = told {
         let folder = data.display();
         terminal.line(&format!(
-            "warning: {folder}: a `coral up` with this data folder is not told: {error}"
+            "warning: {folder}: cannot notify a `coral up` with this data folder: {error}"
         ));
     }
     let pass = Pass {

@@ -251,10 +251,14 @@ fn paused(host: &str, file: &str, count: i64) -> String {
         host => format!(" --registry {host}"),
     };
     format!(
-        "it deletes nothing: {} at the source; look at `coral mirror plan{registry} {file}`, then type \
+        "it deletes nothing: {}; look at `coral mirror plan{registry} {file}`, then type \
          `coral mirror prune --confirm={count}{registry} {file}`, with the --data of `coral up` if it \
          has one",
-        counted(count.unsigned_abs(), "image vanished", "images vanished")
+        counted(
+            count.unsigned_abs(),
+            "image vanished at its source",
+            "images vanished at their sources"
+        )
     )
 }
 
@@ -318,7 +322,7 @@ default/longer-name   0 of 0     0        -           suspended
             "default/a: quay.io/a/c:1: refused (not tried again before the next pass, or a change)",
             "default/a: and 3 more failures",
             "default/a: waiting for room at the destination: 1 image",
-            "default/a: it deletes nothing: 4 images vanished at the source; look at `coral \
+            "default/a: it deletes nothing: 4 images vanished at their sources; look at `coral \
              mirror plan --registry reg a.yaml`, then type `coral mirror prune --confirm=4 \
              --registry reg a.yaml`, with the --data of `coral up` if it has one",
         ] {

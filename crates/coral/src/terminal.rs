@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) use events::in_words;
-use events::{fields, told};
+use events::{describe, fields};
 use outages::{Outages, Verbosity};
 use said::Said;
 
@@ -173,7 +173,7 @@ impl Observer for Terminal {
             | Event::Unmatched { .. }
             | Event::Failed { .. } => {
                 self.forget(source);
-                let (gist, line) = told(source, key, event);
+                let (gist, line) = describe(source, key, event);
                 match self.saying(source, event) {
                     Verbosity::Whole => self.say(source, &gist, &line, fields(source, key, event)),
                     Verbosity::Others => {

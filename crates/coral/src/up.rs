@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coral_distribution::{Credentials, OpenUploads};
-use coral_image::Host;
+use coral_image::{Host, RepositoryPath};
 use coral_mirror::MirrorMetrics;
 use coral_registry::InternalUser;
 use coral_rt::Serving;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::UpArguments;
@@ -46,7 +47,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let loaded = load(&arguments.files, &provisional)?.flawless()?;
     let stop = stop_on_signal()?;
     let data = data_folder(arguments.data.as_deref())?;
-    let mut own = OwnSource::new(arguments.own, data.join("own"), stop.clone());
+    let own = OwnSource::new(arguments.own, data.join("own"), stop.clone());
     let own_host = own.host()?;
     let listener = registry::listen(arguments.listen, "--listen").await?;
     let address = registry::local_address(&listener)?;
@@ -62,7 +63,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let (board, metrics) = (Board::default(), MirrorMetrics::default());
     let site = PageContext::new(address, &serving.tls, board.clone())?.with_metrics(&metrics);
     opened.router = status_page::beside(opened.router, site);
-    let mut damages = opened.registry.damages();
+    let damages = opened.registry.damages();
     // The registry stops last: the mirrors give up their uploads there.
     let mirrors_stopped = CancellationToken::new();
     let serving = tokio::spawn(registry::serve_until(
@@ -75,8 +76,8 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     terminal.line(&format!("registry listening on {scheme}://{address}"));
     terminal.line(&format!("status page at {scheme}://{}/", host_of(address)?));
 
-    let mut surroundings = surroundings(&arguments, address, &user)?;
-    let mut mirrors = Mirrors::start(
+    let surroundings = surroundings(&arguments, address, &user)?;
+    let mirrors = Mirrors::start(
         &arguments.client,
         &surroundings.embedded,
         own_host,
@@ -86,38 +87,26 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         &data,
         terminal,
     );
-    let mut watch = Watch::new(&arguments.client);
+    let watch = Watch::new(&arguments.client);
+    let mut following = Following {
+        arguments: &arguments,
+        data: &data,
+        terminal,
+        surroundings,
+        embedded,
+        own,
+        mirrors,
+        damages,
+        watch,
+    };
     while !stop.is_cancelled() {
-        let due = watch.look(&arguments.files, Instant::now());
-        if due.credentials {
-            renew_credentials(&mut surroundings, &arguments, terminal);
-        }
-        if due.files || due.again || due.credentials {
-            // A mirror that is replaced goes on from there.
-            mirrors.remember_images(Instant::now(), true).await;
-            let loaded = load(&arguments.files, &surroundings);
-            if let (true, Ok(loaded)) = (due.files, &loaded) {
-                tell_of(loaded, terminal);
-            }
-            let problems = follow(loaded, &mut embedded, &mut own, &mut mirrors, terminal).await;
-            for news in watch.followed(problems, Instant::now()) {
-                terminal.line(&format!("error: {news}"));
-            }
-        }
-        mirrors.follow_pruning(&data);
-        mirrors.follow_damages(&mut damages);
-        mirrors.remember_images(Instant::now(), false).await;
-        mirrors.tell(terminal, &data, embedded.tls());
+        following.look().await;
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
-    mirrors.follow_pruning(&data);
-    mirrors.remember_images(Instant::now(), true).await;
-    terminal
-        .line("stopping; mirrored images stay, and interrupted copies continue at the next start");
-    mirrors.stop().await;
+    following.stop().await;
     mirrors_stopped.cancel();
     match serving.await {
         Ok(result) => result.map(|()| ExitCode::SUCCESS),
@@ -125,8 +114,69 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     }
 }
 
-/// Takes in what the files say now, as far as it can be: the mirrors of a file with a mistake in
-/// it stay as they were. Gives what did not work and may work when tried again.
+/// What changes while the registry serves.
+struct Following<'a> {
+    arguments: &'a UpArguments,
+    data: &'a Path,
+    terminal: &'a Terminal,
+    surroundings: Surroundings,
+    embedded: Embedded,
+    own: OwnSource,
+    mirrors: Mirrors,
+    damages: broadcast::Receiver<Arc<[RepositoryPath]>>,
+    watch: Watch,
+}
+
+impl Following<'_> {
+    /// Applies what has changed since the last look: files, credentials, confirmations, damaged
+    /// content. Reports the state of the mirrors.
+    async fn look(&mut self) {
+        let due = self.watch.look(&self.arguments.files, Instant::now());
+        if due.credentials {
+            renew_credentials(&mut self.surroundings, self.arguments, self.terminal);
+        }
+        if due.files || due.again || due.credentials {
+            self.apply(due.files).await;
+        }
+        self.mirrors.follow_pruning(self.data);
+        self.mirrors.follow_damages(&mut self.damages);
+        self.mirrors.remember_images(Instant::now(), false).await;
+        let tls = self.embedded.tls();
+        self.mirrors.tell(self.terminal, self.data, tls);
+    }
+
+    /// Reads the files and applies them. Warnings are printed only if the files have changed.
+    async fn apply(&mut self, have_changed: bool) {
+        // A mirror that is replaced continues from there.
+        self.mirrors.remember_images(Instant::now(), true).await;
+        let loaded = load(&self.arguments.files, &self.surroundings);
+        if let (true, Ok(loaded)) = (have_changed, &loaded) {
+            tell_of(loaded, self.terminal);
+        }
+        let Self {
+            embedded,
+            own,
+            mirrors,
+            ..
+        } = self;
+        let problems = follow(loaded, embedded, own, mirrors, self.terminal).await;
+        for news in self.watch.followed(problems, Instant::now()) {
+            self.terminal.line(&format!("error: {news}"));
+        }
+    }
+
+    async fn stop(mut self) {
+        self.mirrors.follow_pruning(self.data);
+        self.mirrors.remember_images(Instant::now(), true).await;
+        self.terminal.line(
+            "stopping; mirrored images stay, and interrupted copies continue at the next start",
+        );
+        self.mirrors.stop().await;
+    }
+}
+
+/// Applies the content of the files as far as possible: the mirrors of a file with a mistake stay as
+/// they were. Returns failures that may go away when tried again.
 async fn follow(
     loaded: Result<Loaded, Failure>,
     embedded: &mut Embedded,
@@ -168,7 +218,7 @@ fn tell_of(loaded: &Loaded, terminal: &Terminal) {
     }
     for file in &loaded.broken {
         terminal.line(&format!(
-            "{file}: its last valid content stays in force until the file is corrected"
+            "{file}: its last valid content remains in effect until the file is corrected"
         ));
     }
     if loaded.mirrors.is_empty() && loaded.broken.is_empty() {
@@ -186,7 +236,7 @@ fn renew_credentials(
         Ok(credentials) => {
             surroundings.user_credentials = credentials;
             surroundings.credentials_version += 1;
-            terminal.line("credentials changed; the mirrors that use them begin anew");
+            terminal.line("credentials changed; the mirrors that use them restart");
         }
         Err(failure) => failure
             .lines()

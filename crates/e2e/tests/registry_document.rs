@@ -127,7 +127,7 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
     for file in ["a.yaml", "n.yaml"] {
         files.write(file, &[&open]);
         for blamed in [file, "m.yaml"] {
-            let told = format!("{blamed}: its last valid content stays in force");
+            let told = format!("{blamed}: its last valid content remains in effect");
             up.process().wait_for_line(&told, SOON);
             holds(&up, &told);
         }
@@ -145,7 +145,7 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
         "q.yaml",
         &[&rules.replace("auth:", "auht:"), &users_secret(&[CI])],
     );
-    let told = "q.yaml: its last valid content stays in force";
+    let told = "q.yaml: its last valid content remains in effect";
     up.process().wait_for_line(told, SOON);
     holds(&up, told);
     files.write("q.yaml", &[&rules, &users_secret(&[CI])]);
@@ -157,7 +157,7 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
     for file in ["c.yaml", "z.yaml"] {
         files.write(file, &[&theirs]);
         for blamed in [file, "q.yaml"] {
-            let told = format!("{blamed}: its last valid content stays in force");
+            let told = format!("{blamed}: its last valid content remains in effect");
             up.process().wait_for_line(&told, SOON);
             holds(&up, &told);
         }

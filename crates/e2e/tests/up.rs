@@ -91,6 +91,34 @@ fn the_status_is_told_in_the_terminal_and_by_the_exit_code() {
 
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
+fn prometheus_reads_mirrors_sources_and_the_process_from_one_address() {
+    let home = scratch();
+    let source = FaultServer::registry(&[]);
+    source.load(&json!({"path": "team/app", "tag": "1"}));
+    let name = |path: &str| format!("{}/{path}", source.host());
+    let folder = mirrors(home.path(), &[("one", &name("team/app"))]);
+    let mut up = Up::start(&folder, &home.path().join("data"), &[]);
+    up.wait_for(&format!("{}/team/app", source.folder_name()), "1", SOON);
+    let url = format!("http://{}/metrics", up.host());
+    let wanted = [
+        r#"coral_mirror_images{namespace="default",mirror="one",state="mirrored"} 1"#.to_owned(),
+        r#"coral_mirror_images{namespace="default",mirror="one",state="failed"} 0"#.to_owned(),
+        format!("coral_source_requests_total{{host=\"{}\"}} ", source.host()),
+        r#"coral_registry_requests_total{client="own","#.to_owned(),
+        "coral_registry_storage_free_bytes ".to_owned(),
+        "coral_build_info{".to_owned(),
+        "process_resident_memory_bytes ".to_owned(),
+    ];
+    until("every metric is there", SOON, || {
+        let answer = e2e::http::request(&[&url]);
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let has = |start: &String| text.lines().any(|line| line.starts_with(start.as_str()));
+        wanted.iter().all(has).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_file_that_cannot_be_read_holds_no_other_up() {
     let home = scratch();
     let source = FaultServer::registry(&[]);

@@ -27,7 +27,7 @@ pub(super) fn check(
     let size = serde_json::to_vec(read).map_or(0, |json| json.len());
     if size > MAX_SPEC {
         let message = format!(
-            "has {size} bytes as JSON, at most {MAX_SPEC} are taken: make several objects of it"
+            "has {size} bytes as JSON, at most {MAX_SPEC} are allowed: split it into several objects"
         );
         findings.at(spec.line, "spec", message);
     }

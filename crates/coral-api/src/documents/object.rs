@@ -270,7 +270,7 @@ fn registry(node: &Node, findings: &mut Findings) -> Option<Object> {
     Some(Object::Registry(Box::new(registry)))
 }
 
-/// Takes in problems of meaning, but for those that may only follow from what was found before.
+/// Adds semantic problems, except for those that may only follow from earlier findings.
 fn report(node: &Node, problems: Vec<Problem>, findings: &mut Findings) {
     let news: Vec<_> = problems
         .into_iter()

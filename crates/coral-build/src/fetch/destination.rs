@@ -127,7 +127,7 @@ impl Destination {
         if target.is_empty() || target.len() > MAX_TARGET || target.as_bytes().contains(&0) {
             return Err(FetchError::entry(
                 path,
-                "it is a symbolic link whose target is no path",
+                "it is a symbolic link whose target is not a path",
             ));
         }
         if links == Links::Inside && !stays_inside(Path::new(target), depth) {
@@ -145,7 +145,7 @@ impl Destination {
     /// Gives a file that was written before a second name.
     pub(super) fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), FetchError> {
         let no_file = || {
-            let problem = "it is a hard link to something that is no file of the source";
+            let problem = "it is a hard link to something that is not a file of the source";
             FetchError::entry(path, problem)
         };
         let Some((from, file)) = self.place(target).map_err(|_| no_file())? else {

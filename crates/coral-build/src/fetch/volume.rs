@@ -34,7 +34,7 @@ fn inner(folder: &Folder, name: &OsStr, path: &str) -> Result<Folder, FetchError
             return opened.map_err(|error| FetchError::read(Path::new(path), error));
         }
         Ok(FileType::Symlink) => "a symbolic link is on the way, and links are not followed",
-        Ok(_) => "it is no folder",
+        Ok(_) => "it is not a folder",
         Err(_) => "the volume has no such folder",
     };
     Err(FetchError::Path {
@@ -136,7 +136,7 @@ mod tests {
         for (path, said) in [
             ("../x", "path \"../x\": it leads out of the volume"),
             ("none", "path \"none\": the volume has no such folder"),
-            ("other", "path \"other\": it is no folder"),
+            ("other", "path \"other\": it is not a folder"),
             (
                 "out",
                 "path \"out\": a symbolic link is on the way, and links are not followed",

@@ -155,7 +155,7 @@ fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String, &'static str> {
 fn class_letter(rest: &mut Peekable<Chars<'_>>) -> Result<char, &'static str> {
     match rest.next() {
         Some('\\') => rest.next().ok_or("nothing after the backslash"),
-        Some('-') => Err("a hyphen in brackets that is no range: write \\-"),
+        Some('-') => Err("a hyphen in brackets that is not a range: write \\-"),
         Some(']') => Err("a range without an end"),
         Some(c) => Ok(c),
         None => Err("a bracket that is not closed"),

@@ -67,7 +67,7 @@ pub(super) struct Builder {
 pub(super) enum Denied {
     /// The API server does not vouch for the token.
     #[error(
-        "the token is no valid ServiceAccount token for the audience coral.stvz.io: send the one that is mounted into the step"
+        "the token is not a valid ServiceAccount token for the audience coral.stvz.io: send the one that is mounted into the step"
     )]
     Unauthenticated,
     /// The token is not bound to a pod.

@@ -268,7 +268,7 @@ fn unanswered(problem: Problem) -> Failure {
             Failure::Denied(Denied::NotABuild)
         }
         Problem::Api(error) => {
-            tracing::warn!(%error, "a pod that asks for a credential cannot be looked at");
+            tracing::warn!(%error, "cannot read the pod that asks for a credential");
             Failure::Unavailable("the API server cannot be asked")
         }
     }

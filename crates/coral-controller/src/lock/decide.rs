@@ -325,7 +325,7 @@ impl Decision {
             return Some((
                 "OtherLock",
                 format!(
-                    "the lock of InjectionPolicy {winner:?} is in force: of several policies with a lock, the first by name counts. Remove the lock of one of them"
+                    "the lock of InjectionPolicy {winner:?} takes effect: of several policies with a lock, the first by name counts. Remove the lock of one of them"
                 ),
             ));
         }
@@ -333,7 +333,7 @@ impl Decision {
             return Some(("LockNotWritten", format!("{failure}; trying again")));
         }
         if self.is_unknown {
-            let message = "spec.lock.mode is of a newer version of Coral: what is in force stays as it is. Use Mirrored, or a newer controller";
+            let message = "spec.lock.mode needs a newer version of Coral: the current lock stays in effect. Use Mirrored, or a newer controller";
             return Some(("UnknownMode", message.to_owned()));
         }
         if !self.left_out.is_empty() {

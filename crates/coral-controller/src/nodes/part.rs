@@ -213,7 +213,7 @@ impl NodesPart {
         if count > self.registries_left_out {
             tracing::warn!(
                 count,
-                "nodes have no room for some Registries: a node takes at most {MAX_NODE_REGISTRIES} hosts"
+                "some Registries do not fit on nodes: a node takes at most {MAX_NODE_REGISTRIES} hosts"
             );
         }
         self.registries_left_out = count;

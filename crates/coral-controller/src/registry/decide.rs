@@ -1,10 +1,11 @@
 //! What to do about one Registry: pure.
 
+mod refusal;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use coral_api::conditions::Truth;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::ResourceExt as _;
@@ -16,17 +17,16 @@ use super::build::{
     Builder, CONFIG_HASH, Owned, PASSWORD_HASH, PUBLIC_KEY, PublicList, TOKEN_KEYS_KEY, bounded,
     covers, endpoint_host, password_of,
 };
-use super::observe::{Observed, Whose, whose};
-use super::outlook::{ConditionValue, Outlook, of_workload};
-use super::{PUSH_USER, Registry, built};
+use super::observe::Observed;
+use super::outlook::{Outlook, of_workload};
+use super::{PUSH_USER, built};
 use crate::ObjectKey;
 use crate::ca::certificate::{Authority, Due, Names, due};
 use crate::ca::pair_of;
-use crate::permission::Rights;
 use crate::shared::{PushCredential, RegistryAccess};
+pub(super) use refusal::grant_command;
+use refusal::{refusal, refusal_of_owner, refusal_of_rights};
 
-/// Longest name of a Registry: a StatefulSet's pods get labels with longer ones.
-const LONGEST_NAME: usize = 50;
 /// Questions that were answered with an older list before kubelet is reminded again.
 const QUESTIONS_PER_REMINDER: u32 = 4;
 
@@ -384,134 +384,6 @@ fn cluster_ip(service: &Service) -> Option<IpAddr> {
 
 fn is_covered(found: Option<&impl Serialize>, desired: &Value) -> bool {
     found.is_some_and(|found| covers(&json!(found), desired))
-}
-
-/// What is wrong with the object itself.
-fn refusal(registry: &Registry) -> Option<ConditionValue> {
-    let name = registry.name_any();
-    if !is_label(&name) {
-        return Some(ConditionValue::new(
-            "InvalidName",
-            format!(
-                "{name:?} is no name of a Registry: it becomes the name of a Service, so it must be at \
-             most {LONGEST_NAME} letters, digits and dashes, begin with a letter and not end with a dash"
-            ),
-        ));
-    }
-    let spec = &registry.spec;
-    let later = [
-        (
-            "tls",
-            spec.tls.is_some(),
-            "the controller makes the certificate",
-        ),
-        (
-            "auth",
-            spec.auth.is_some(),
-            "pushing needs the credential in the Secret that the controller makes, reading is open for what is public at its source",
-        ),
-        (
-            "imageVolumes",
-            !spec.image_volumes.is_empty(),
-            "push the images instead",
-        ),
-        (
-            "readOnly",
-            spec.read_only,
-            "only who holds the credential for pushing can write",
-        ),
-    ];
-    let mut later = later.into_iter().filter(|(_, is_set, _)| *is_set);
-    if let Some((field, _, instead)) = later.next() {
-        return Some(ConditionValue::new(
-            "NotYetInCluster",
-            format!("spec.{field} does not work in a cluster yet: remove it; {instead}"),
-        ));
-    }
-    let problems = registry.settings().err()?;
-    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Some(ConditionValue::new("InvalidSpec", problems.join("; ")))
-}
-
-/// A DNS-1035 label.
-fn is_label(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    name.len() <= LONGEST_NAME
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(inner)
-        && !name.ends_with('-')
-}
-
-fn refusal_of_rights(seen: &Observed) -> Option<ConditionValue> {
-    let namespace = seen.registry.namespace().unwrap_or_default();
-    match seen.rights {
-        Rights::Granted if seen.image.is_empty() => Some(ConditionValue::unknown(
-            "OwnImage",
-            "waits for the image of the controller's own pod",
-        )),
-        Rights::Granted => None,
-        Rights::Refused => Some(ConditionValue::new(
-            "NotGranted",
-            format!(
-                "the controller may not run this Registry in namespace {namespace}: allow it with `{}`",
-                grant_command(&ObjectKey::from_object(seen.registry.as_ref()))
-            ),
-        )),
-        Rights::Unknown => Some(ConditionValue::unknown(
-            "Reading",
-            "waits for the API server to answer",
-        )),
-    }
-}
-
-/// The command that lets the controller run a Registry.
-pub(super) fn grant_command(registry: &ObjectKey) -> String {
-    let (namespace, name) = (&registry.namespace, &registry.name);
-    format!("coral grant --registry {namespace} {name} | kubectl apply -f -")
-}
-
-/// Nothing is adopted, and nothing is made while another owner's object is in the way.
-fn refusal_of_owner(seen: &Observed) -> Option<ConditionValue> {
-    let (found, registry) = (&seen.found, seen.registry.as_ref());
-    let of = |kind: &'static str, object: Option<(String, Whose)>| {
-        object
-            .filter(|(_, whose)| *whose != Whose::Ours)
-            .map(|(name, whose)| (kind, name, whose))
-    };
-    macro_rules! named {
-        ($object:expr) => {
-            $object
-                .as_deref()
-                .map(|object| (object.name_any(), whose(object, registry)))
-        };
-    }
-    let others = [
-        of("Service", named!(found.service)),
-        of("StatefulSet", named!(found.stateful_set)),
-        of("ConfigMap", named!(found.public)),
-        of("Secret", named!(found.tls)),
-        of("Secret", named!(found.users)),
-        of("Secret", named!(found.push)),
-    ];
-    let others: Vec<_> = others.into_iter().flatten().collect();
-    if let Some((kind, name, _)) = others.iter().find(|(_, _, whose)| *whose == Whose::Foreign) {
-        return Some(ConditionValue::new(
-            "Conflict",
-            format!(
-                "{kind} {name} is there already and was not made for this Registry: remove it, or give \
-             the Registry another name (it needs the names NAME, NAME-tls, NAME-auth, NAME-push \
-             and NAME-public)"
-            ),
-        ));
-    }
-    let (kind, name, _) = others.first()?;
-    Some(ConditionValue {
-        truth: Truth::False,
-        reason: "RemovingEarlier",
-        message: format!(
-            "{kind} {name} of an earlier Registry of this name is still being removed"
-        ),
-    })
 }
 
 #[cfg(test)]

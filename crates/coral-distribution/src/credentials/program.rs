@@ -138,7 +138,7 @@ impl Helper {
         }
         if given.username.contains(':') {
             // What is behind the colon would be sent as a part of the password.
-            let text = "it gives a user name with a colon, which no registry can be told";
+            let text = "it returns a user name with a colon, which cannot be sent to a registry";
             return Err(self.failed(text, false));
         }
         let kind = if given.username == TOKEN_USER {

@@ -68,7 +68,7 @@ fn way_to(target: &Path) -> std::io::Result<Way> {
         // A socket is connected to, not opened.
         Ok(found) if found.file_type().is_socket() => Err(std::io::Error::new(
             ErrorKind::InvalidInput,
-            "a socket is no place for an archive",
+            "a socket cannot hold an archive",
         )),
         Ok(found) if !found.is_file() => Ok(Way::Into(target.to_owned())),
         Ok(_) => std::fs::canonicalize(target).map(Way::Replace),

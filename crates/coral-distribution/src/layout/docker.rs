@@ -82,7 +82,7 @@ pub(super) fn as_layout<R: Read + Seek>(
     })?;
     let images: Vec<Listed> = serde_json::from_slice(&list).map_err(|error| {
         let error = clean(&error.to_string());
-        Problem::Broken(format!("{LIST} is no list of images: {error}"))
+        Problem::Broken(format!("{LIST} is not a list of images: {error}"))
     })?;
     if images.len() > MAX_IMAGES {
         return Err(Problem::Broken(format!("more than {MAX_IMAGES} images")));
@@ -172,7 +172,9 @@ impl<R: Read + Seek> Archive<'_, R> {
         }
         let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
             let (name, error) = (clean(&image.config), clean(&error.to_string()));
-            Problem::Broken(format!("{name:?} is no configuration of an image: {error}"))
+            Problem::Broken(format!(
+                "{name:?} is not the configuration of an image: {error}"
+            ))
         })?;
         self.files.alias(blob_file(&digest), place);
         let names = image.layers.as_deref().unwrap_or_default();

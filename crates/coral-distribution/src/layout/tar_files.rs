@@ -118,7 +118,7 @@ impl TarFiles {
                 let (start, size) = (entry.raw_file_position(), entry.size());
                 if start.checked_add(size).is_none_or(|end| end > length) {
                     return Err(Problem::Broken(format!(
-                        "{} is said to have {size} bytes, which is more than the archive has: it \
+                        "{} claims to have {size} bytes, which is more than the archive has: it \
                          was cut, or is no layout",
                         shown(&name)
                     )));
@@ -277,7 +277,7 @@ mod tests {
             ),
             (
                 vec![(Regular, "index.json", "", 1 << 40, b"text")],
-                "\"index.json\" is said to have 1099511627776 bytes",
+                "\"index.json\" claims to have 1099511627776 bytes",
             ),
         ] {
             let index = found(&entries).and_then(|files| files.find(Path::new(INDEX)));

@@ -26,7 +26,7 @@ pub enum PatternError {
     TooLong,
     /// Not of the form of a repository path with wildcards.
     #[error(
-        "{pattern:?} is no pattern of repository paths, such as team/app, team/* or team/**: {reason}"
+        "{pattern:?} is not a pattern of repository paths, such as team/app, team/* or team/**: {reason}"
     )]
     Form {
         /// What was given.

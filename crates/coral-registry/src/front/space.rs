@@ -58,7 +58,7 @@ impl Registry {
                     tell(lack.as_ref(), was_full);
                     was_full = lack.is_some();
                 }
-                Err(error) => tracing::debug!(%error, "the disk cannot be looked at"),
+                Err(error) => tracing::debug!(%error, "cannot read the size of the disk"),
             }
             tokio::select! {
                 () = stop.cancelled() => return,

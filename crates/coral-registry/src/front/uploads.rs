@@ -97,7 +97,7 @@ fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>
         _ => all,
     };
     if context.store.open_uploads() >= most {
-        let why = format!("{most} uploads are open, which is the most there may be");
+        let why = format!("{most} uploads are open, which is the limit");
         return Err(Refusal::later(
             WAIT_FOR_ROOM,
             format!("{why}; try again later"),
@@ -106,7 +106,8 @@ fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>
     let share = places::share_of(all);
     let taken = owner.map(|owner| context.places.take(owner, share).ok_or(share));
     taken.transpose().map_err(|share| {
-        let why = format!("{share} uploads of this client are open, which is the most it may have");
+        let why =
+            format!("{share} uploads of this client are open, which is the limit for one client");
         Refusal::later(WAIT_FOR_ROOM, format!("{why}; end some or try again later"))
     })
 }

@@ -80,7 +80,7 @@ impl Folder {
                     Some(name) => format!("{path}/{name}"),
                     None => {
                         let name = format!("{path}/{}", name.display());
-                        skipped.push(Skipped::new(shown(&name), "its name is no text"));
+                        skipped.push(Skipped::new(shown(&name), "its name is not valid UTF-8"));
                         continue;
                     }
                 };
@@ -170,7 +170,7 @@ impl Folder {
         for FolderEntry { name, .. } in entries {
             let tag = name
                 .to_str()
-                .ok_or_else(|| "its name is no text".to_owned());
+                .ok_or_else(|| "its name is not valid UTF-8".to_owned());
             let tag = tag.and_then(|name| Tag::parse(name).map_err(|error| error.to_string()));
             let found = tag.and_then(|tag| {
                 let digest = self.link_to(&tags.join(&name).join("current/link"), None)?;

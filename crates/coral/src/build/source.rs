@@ -73,7 +73,7 @@ fn named(folder: &Path, file: &Path) -> Result<PathBuf, Failure> {
     let typed = [file.to_owned(), folder.join(file)];
     let Some(path) = typed.iter().find(|path| path.is_file()) else {
         return Err(Failure::input(format!(
-            "--file {}: there is no such file",
+            "--file {}: no such file",
             file.display()
         )));
     };

@@ -61,7 +61,7 @@ impl CopyEndpoint {
         }
         if let Some(reference) = &self.name().reference {
             return Err(Failure::input(format!(
-                "{reference:?} is no tag, and an image is written under a tag"
+                "{reference:?} is not a tag, and an image is written under a tag"
             )));
         }
         let Self::Archive(file, name) = self else {
@@ -155,9 +155,7 @@ impl CopyEndpoint {
         let images: BTreeSet<Digest> = entries.iter().map(|entry| entry.digest).collect();
         match Vec::from_iter(images).as_slice() {
             [only] => Ok(Version::Digest(*only)),
-            [] if !layout.dir().exists() => {
-                Err(Failure::input(format!("{typed}: there is no such folder")))
-            }
+            [] if !layout.dir().exists() => Err(Failure::input(format!("{typed}: no such folder"))),
             [] => Err(Failure::input(format!("{typed}: it holds no image"))),
             several => Err(Failure::input(format!(
                 "{typed}: the layout holds {} images; name one with {typed}:TAG",
@@ -177,7 +175,7 @@ mod tests {
         let folder = |name: &str| format!("oci:{}", dir.path().join(name).display());
         std::fs::create_dir(dir.path().join("empty")).unwrap();
         for (name, expected) in [
-            ("none", ": there is no such folder"),
+            ("none", ": no such folder"),
             ("empty", ": it holds no image"),
         ] {
             let typed = folder(name);

@@ -120,7 +120,7 @@ fn advice(place: &str, category: Category) -> String {
         Category::Dns => format!("check the spelling of {place}, /etc/resolv.conf, and whether a proxy is needed (HTTPS_PROXY)"),
         Category::Connect | Category::Timeout => format!("check that {place} runs and that no firewall is between; a proxy is given by HTTPS_PROXY"),
         Category::Unauthorized | Category::Forbidden => format!("log in (`docker login {place}`), or give a Secret for it in imagePullSecrets (a destination: registry.secretRef)"),
-        Category::RateLimited => "wait, or log in: most registries allow more to those they know".to_owned(),
+        Category::RateLimited => "wait, or log in: most registries have a higher limit for users than for anonymous clients".to_owned(),
         Category::NotFound => "check the name of the repository; some registries answer this way to those who may not read it".to_owned(),
         Category::Protocol => format!("{place} does not answer as a registry: check host and port, and whether a portal or proxy answers in its place"),
         Category::NoRoom => format!("make room at {place}, or have its administrator raise its limit"),

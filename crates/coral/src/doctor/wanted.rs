@@ -37,7 +37,7 @@ pub(super) async fn look(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
             all if all > looked_at => format!(" of {all}"),
             _ => String::new(),
         };
-        let found = format!("{looked_at}{of} looked at, all {can}");
+        let found = format!("{looked_at}{of} checked, all {can}");
         findings.push(Finding::ok(place, check, found));
     }
     findings

@@ -69,7 +69,7 @@ fn failed(error: &ImportError) -> Failure {
     };
     match error {
         ImportError::Store(StoreError::Full { .. } | StoreError::NoRoom(_)) => {
-            failure.hinting("what came so far stays; the same command goes on with the rest")
+            failure.hinting("what was imported stays; run the same command again to continue")
         }
         _ => failure,
     }
@@ -117,7 +117,7 @@ fn lines(imported: &Imported, dry_run: bool) -> Vec<String> {
         lines.push(format!("skipped {skipped}, named above"));
     }
     if !is_complete {
-        lines.push("stopped before the end; the same command goes on with the rest".to_owned());
+        lines.push("stopped before the end; run the same command again to continue".to_owned());
     }
     lines
 }

@@ -1,4 +1,7 @@
-//! What is typed of a registry by itself, and what it means.
+//! The arguments of `coral registry`, and the settings that they mean.
+
+mod access;
+mod values;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -6,19 +9,18 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use coral_api::{GoDuration, Quantity};
 use coral_distribution::LayoutFiles;
 use coral_image::{Host, RepositoryPath};
 use coral_mirror::chain;
 use coral_registry::{
-    Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, MinFree,
-    PathPatterns, PublicPaths, ScrubSettings, Settings, SpaceBounds, TOKEN_USER, TokenKeys, Who,
-    Writes,
+    Access, CollectionSettings, Grants, LayoutFolder, Limits, MinFree, PublicPaths, ScrubSettings,
+    Settings, SpaceBounds, TOKEN_USER, TokenKeys, Writes,
 };
 use coral_rt::{CertificatePair, Connections};
 
 use crate::failure::Failure;
 use crate::load::open;
+use values::{Rule, age, bandwidth, duration, host, interval, layout, rule, scrub_interval, size};
 
 /// Largest file of users, certificates or keys that is read.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
@@ -97,7 +99,7 @@ pub(crate) struct RegistryArguments {
     layout_blobs: Vec<(RepositoryPath, PathBuf)>,
     /// File of the repositories that anonymous clients may read, as JSON:
     /// `{"generation": 1, "paths": ["docker.io/library/nginx"]}`; read again when it changes.
-    /// `/coral/v1/public` says which generation is in force
+    /// `/coral/v1/public` returns the active generation
     #[arg(
         long,
         env = "CORAL_PUBLIC",
@@ -224,74 +226,6 @@ pub(crate) struct ScrubArguments {
     /// Bytes per second that are read at most, such as 50Mi [default: as fast as it goes]
     #[arg(long, value_name = "QUANTITY", value_parser = bandwidth)]
     pub(super) bandwidth: Option<u64>,
-}
-
-/// `USER=PATTERN`.
-#[derive(Debug, Clone)]
-struct Rule {
-    user: String,
-    pattern: String,
-}
-
-fn rule(text: &str) -> Result<Rule, String> {
-    let (user, pattern) = text
-        .split_once('=')
-        .filter(|(user, _)| !user.is_empty())
-        .ok_or("expected USER=PATTERN, such as ci=team/**")?;
-    PathPatterns::parse([pattern]).map_err(|error| error.to_string())?;
-    Ok(Rule {
-        user: user.to_owned(),
-        pattern: pattern.to_owned(),
-    })
-}
-
-fn host(text: &str) -> Result<Host, String> {
-    Host::parse(text).map_err(|error| error.to_string())
-}
-
-fn layout(text: &str) -> Result<(RepositoryPath, PathBuf), String> {
-    let (path, folder) = text
-        .split_once('=')
-        .ok_or("expected REPOSITORY=DIR, such as base/debian=/srv/layouts/debian")?;
-    let path = RepositoryPath::parse(path).map_err(|error| error.to_string())?;
-    Ok((path, PathBuf::from(folder)))
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let size = Quantity::parse(text).map_err(|error| error.to_string())?;
-    Ok(size.get())
-}
-
-/// A round at 0 bytes a second would never end.
-fn bandwidth(text: &str) -> Result<u64, String> {
-    let bandwidth = size(text)?;
-    (bandwidth > 0)
-        .then_some(bandwidth)
-        .ok_or("must be more than 0".to_owned())
-}
-
-/// Collections without a pause would leave nothing for others.
-fn interval(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(more_than_0)
-}
-
-fn more_than_0(it: Duration) -> Result<Duration, String> {
-    (!it.is_zero())
-        .then_some(it)
-        .ok_or("must be more than 0".to_owned())
-}
-
-fn age(text: &str) -> Result<Duration, String> {
-    coral_api::parse_age(text).map_err(|error| error.to_string())
-}
-
-fn scrub_interval(text: &str) -> Result<Duration, String> {
-    age(text).and_then(more_than_0)
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = GoDuration::parse(text).map_err(|error| error.to_string())?;
-    Ok(duration.get())
 }
 
 impl RegistryArguments {
@@ -447,74 +381,6 @@ impl RegistryArguments {
         };
         self.layout.iter().map(open).collect()
     }
-
-    /// The users and grants that the flags and the file describe now, with warnings about them.
-    pub(super) fn access(&self) -> Result<(Access, Vec<String>), Failure> {
-        let access = self.granted()?;
-        let warnings = self.warnings(&access);
-        Ok((access, warnings))
-    }
-
-    fn granted(&self) -> Result<Access, Failure> {
-        let Some(file) = &self.htpasswd else {
-            return Ok(self.without_users());
-        };
-        let wrong = |error: &dyn std::fmt::Display| {
-            Failure::input(format!("--htpasswd {}: {error}", file.display()))
-        };
-        let bytes = read("--htpasswd", file)?;
-        let users = Htpasswd::parse(&String::from_utf8_lossy(&bytes));
-        let users = users.map_err(|error| wrong(&error))?;
-        let mut pull = self.anonymous()?;
-        pull.extend(grants("--allow-pull", &self.allow_pull)?);
-        let push = grants("--allow-push", &self.allow_push)?;
-        Ok(Access::Granted(Grants { users, pull, push }))
-    }
-
-    /// With tokens alone, those without one read what is public.
-    fn without_users(&self) -> Access {
-        match &self.token_keys {
-            None => Access::Open,
-            Some(_) => Access::Granted(Grants {
-                users: Htpasswd::default(),
-                pull: vec![],
-                push: vec![],
-            }),
-        }
-    }
-
-    fn anonymous(&self) -> Result<Vec<Grant>, Failure> {
-        let paths = match self.anonymous_read.as_slice() {
-            [] => return Ok(vec![]),
-            [word] if word == "false" => return Ok(vec![]),
-            [word] if word == "true" => PathPatterns::everything(),
-            patterns => PathPatterns::parse(patterns)
-                .map_err(|error| Failure::input(format!("--anonymous-read: {error}")))?,
-        };
-        let who = Who::Anybody;
-        Ok(vec![Grant { who, paths }])
-    }
-}
-
-/// The grants of the rules; without rules, every user may do everything.
-fn grants(flag: &str, rules: &[Rule]) -> Result<Vec<Grant>, Failure> {
-    if rules.is_empty() {
-        return Ok(vec![Grant {
-            who: Who::EveryUser,
-            paths: PathPatterns::everything(),
-        }]);
-    }
-    let grant = |rule: &Rule| {
-        let (user, pattern) = (&rule.user, &rule.pattern);
-        let wrong = |error: String| Failure::input(format!("{flag} {user}={pattern}: {error}"));
-        let who = match user.as_str() {
-            "*" => Who::EveryUser,
-            name => Who::Users([name.to_owned()].into()),
-        };
-        let paths = PathPatterns::parse([pattern]).map_err(|error| wrong(error.to_string()))?;
-        Ok(Grant { who, paths })
-    };
-    rules.iter().map(grant).collect()
 }
 
 fn read(flag: &str, file: &Path) -> Result<Vec<u8>, Failure> {

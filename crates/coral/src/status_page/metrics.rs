@@ -80,7 +80,7 @@ impl fmt::Debug for BrokenFiles {
 impl Collector for BrokenFiles {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let count = i64::try_from(self.0.broken().len()).unwrap_or(i64::MAX);
-        let help = "Files with a mistake: what they said before stays in force";
+        let help = "Files with a mistake: their last valid content remains in effect";
         let metric =
             encoder.encode_descriptor("coral_up_broken_files", help, None, MetricType::Gauge)?;
         ConstGauge::new(count).encode(metric)

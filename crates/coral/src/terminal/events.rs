@@ -1,4 +1,4 @@
-//! What is said of an event, to people and to machines.
+//! Lines about events, for people and for machines.
 
 use coral_image::Digest;
 use coral_mirror::{Event, Key, MovedAt, NextTry, Sparse, Standing};
@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::seconds;
 use crate::counted::counted;
 
-/// What is said of an event: the gist, by which two are the same, and the line.
-pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) {
+/// The gist of an event, by which a repetition is recognised, and its line.
+pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (String, String) {
     let to = key.map(|key| format!(" -> {key}")).unwrap_or_default();
     match event {
         Event::Mirrored {
@@ -79,33 +79,40 @@ pub(super) fn told(source: &str, key: Option<&Key>, event: &Event<'_>) -> (Strin
             attempts,
             standing,
             ..
-        } => {
-            let again = match next {
-                NextTry::In(wait) => format!("retry in {}", seconds(*wait)),
-                NextTry::ComeBackIn(wait) => {
-                    format!("not waited for: come back in {}", seconds(*wait))
-                }
-                NextTry::NextPass => "not retried before the next pass".to_owned(),
-            };
-            let times = match (attempts, standing) {
-                (0 | 1, Standing::Failing) => String::new(),
-                (0 | 1, Standing::InError) => " (in error)".to_owned(),
-                (n, Standing::Failing) => format!(" ({n} times in a row)"),
-                (n, Standing::InError) => format!(" ({n} times in a row, in error)"),
-            };
-            // Told at the first, second, fourth, eighth … time, so that the wait on the terminal
-            // is never older than half of the real one; and when it becomes an error.
-            let gist = format!(
-                "{error} {standing:?} {} {}",
-                matches!(next, NextTry::In(_)),
-                attempts.max(&1).ilog2()
-            );
-            (gist, format!("failed {source}{times}: {error}; {again}"))
-        }
+        } => failed(source, error, *next, *attempts, *standing),
         Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
             Default::default()
         }
     }
+}
+
+/// An attempt that failed, and when the next one is.
+fn failed(
+    source: &str,
+    error: &str,
+    next: NextTry,
+    attempts: u32,
+    standing: Standing,
+) -> (String, String) {
+    let again = match next {
+        NextTry::In(wait) => format!("retry in {}", seconds(wait)),
+        NextTry::ComeBackIn(wait) => format!("not waited for: come back in {}", seconds(wait)),
+        NextTry::NextPass => "not retried before the next pass".to_owned(),
+    };
+    let times = match (attempts, standing) {
+        (0 | 1, Standing::Failing) => String::new(),
+        (0 | 1, Standing::InError) => " (in error)".to_owned(),
+        (n, Standing::Failing) => format!(" ({n} times in a row)"),
+        (n, Standing::InError) => format!(" ({n} times in a row, in error)"),
+    };
+    // Printed at the first, second, fourth, eighth … time, so that the wait on the terminal is never
+    // older than half of the real one; and when it becomes an error.
+    let gist = format!(
+        "{error} {standing:?} {} {}",
+        matches!(next, NextTry::In(_)),
+        attempts.max(1).ilog2()
+    );
+    (gist, format!("failed {source}{times}: {error}; {again}"))
 }
 
 /// What was left out of an image, to stand behind something else; empty where nothing was.
@@ -218,12 +225,12 @@ mod tests {
             standing,
             next: NextTry::In(Duration::from_secs(16)),
         };
-        told("a:1", None, &event)
+        describe("a:1", None, &event)
     }
 
     #[test]
     fn a_selection_that_fits_nothing_is_warned_of() {
-        let (_, line) = told("quay.io/team/app", None, &Event::Unmatched { tags: 3 });
+        let (_, line) = describe("quay.io/team/app", None, &Event::Unmatched { tags: 3 });
         assert_eq!(
             line,
             "warning: quay.io/team/app: select fits none of its 3 tags"
@@ -248,7 +255,7 @@ mod tests {
         let key = Key::of(&ImageRef::parse("mirror:5000/a:1").unwrap());
         let (from, to) = (Digest::sha256(b"from"), Digest::sha256(b"to"));
         let (one, other) = (from.short(), to.short());
-        let line = |at| told("q.io/a:1", Some(&key), &Event::TagMoved { at, from, to }).1;
+        let line = |at| describe("q.io/a:1", Some(&key), &Event::TagMoved { at, from, to }).1;
         assert_eq!(
             line(MovedAt::Destination),
             format!(
@@ -270,14 +277,14 @@ mod tests {
             sparse: Sparse::default(),
             elapsed: Duration::ZERO,
         };
-        let (_, line) = told("q.io/a:1", Some(&key), &mirrored);
+        let (_, line) = describe("q.io/a:1", Some(&key), &mirrored);
         let expected = format!("({other}, before {one}, 0 B in 0.0 s)");
         assert!(line.ends_with(&expected), "{line}");
     }
 
     #[test]
     fn an_image_that_its_source_has_no_longer_is_warned_of() {
-        let (_, line) = told("q.io/a:1", None, &Event::SourceGone);
+        let (_, line) = describe("q.io/a:1", None, &Event::SourceGone);
         assert_eq!(line, "warning: q.io/a:1: its source has it no longer; kept");
     }
 }

@@ -371,8 +371,8 @@ fn left_behind(mirror: &str, now: CopyTarget<'_>, left: &FormerDestination) -> S
         count => format!("{count} "),
     };
     format!(
-        "warning: mirror {mirror} copies to {to} now; {count}{stays} at {}, and no mirror deletes {them} \
-         there",
+        "warning: mirror {mirror} copies to {to} now; {count}{stays} at {}, where no mirror deletes \
+         {them}",
         left.place
     )
 }

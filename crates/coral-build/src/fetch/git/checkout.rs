@@ -103,7 +103,7 @@ impl Objects {
                 Kind::Tree | Kind::Blob => break,
             }
         }
-        Err(broken(&self.url, "what was asked for is no commit"))
+        Err(broken(&self.url, "the requested object is not a commit"))
     }
 
     /// The content of the file `.gitmodules` in the root of this tree.

@@ -70,7 +70,7 @@ fn files_folders_and_links_of_a_tar_are_written_compressed_or_not() {
 #[test]
 fn what_leads_out_of_the_source_or_is_no_file_is_refused_by_name() {
     let link = "it is a symbolic link that leads out of the source";
-    let hard = "it is a hard link to something that is no file of the source";
+    let hard = "it is a hard link to something that is not a file of the source";
     let out = "its name leads out of the source or is too deep";
     for (name, kind, target, problem) in [
         ("../x", FILE, "", out),

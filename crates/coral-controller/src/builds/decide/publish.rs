@@ -42,7 +42,8 @@ impl Deciding<'_> {
             return;
         }
         if due > self.seen.now {
-            let says = "the image is pushed; the Registry is told that every pod may pull it";
+            let says =
+                "the image is pushed; the Registry has yet to confirm that every pod may pull it";
             come.standing = Standing {
                 next: Some(due),
                 ..Standing::new(BuildPhase::Pushing, reason::PUBLISHING, says)

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use super::super::observe::Found;
 use super::super::reports::Report;
+use super::refusal::is_label;
 use super::*;
+use crate::permission::Rights;
+use crate::registry::Registry;
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()

@@ -25,7 +25,7 @@ pub(in crate::layout) fn pack<W: Write>(
     let is_image = |config: &&Descriptor| media_type::is_image_config(&config.media_type);
     let Some(config) = body.config.as_ref().filter(is_image) else {
         return Err(Problem::Options(
-            "it is no image of a container, and an archive of docker's holds nothing else"
+            "it is not a container image, and a Docker archive holds only container images"
                 .to_owned(),
         ));
     };

@@ -109,7 +109,7 @@ async fn what_is_not_as_it_says_is_refused() {
     let (out, fewer) = (image("c", &["../a"]), image("c", &[]));
     let cases: [(&[File<'_>], &str); 10] = [
         (&[("a", LAYER)], "holds no manifest.json"),
-        (&[(LIST, b"{}")], "is no list of images"),
+        (&[(LIST, b"{}")], "is not a list of images"),
         (&[(LIST, &usual), ("a", LAYER)], "names \"c\", which is not"),
         (&[(LIST, &usual), ("c", &good)], "names \"a\", which is not"),
         (&[(LIST, &out), ("c", &good)], "leads out of it"),
@@ -226,7 +226,7 @@ async fn what_is_no_single_image_is_not_written() {
                 "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "layers": [],
                 "config": config,
             }),
-            "no image of a container",
+            "not a container image",
         ),
     ] {
         let manifest = Manifest::parse(manifest.to_string().into(), None).unwrap();

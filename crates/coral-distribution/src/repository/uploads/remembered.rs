@@ -42,7 +42,7 @@ impl RepositoryClient {
         if upload.verifies
             && let Ok(sent) = upload.ask_how_far().await
         {
-            tracing::info!(%digest, sent, "an upload of an earlier run goes on");
+            tracing::info!(%digest, sent, "an upload of an earlier run resumes");
             upload.sent = sent;
             return Some(upload);
         }

@@ -77,7 +77,7 @@ impl RegistryUpload {
             let Some(wait) = resumes.next(offset) else {
                 return Err(BlobPushError::Destination(failed));
             };
-            tracing::info!(error = %failed, "an upload was cut and goes on");
+            tracing::info!(error = %failed, "an upload was interrupted and resumes");
             tokio::time::sleep(wait).await;
             offset = match self.progress(source.blob().size).await {
                 Ok(Progress::At(there)) => there,

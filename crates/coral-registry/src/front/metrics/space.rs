@@ -137,7 +137,7 @@ impl Collector for SpaceMetrics {
             ),
             (
                 "storage_full",
-                "1 while pushes are refused for want of room",
+                "1 while pushes are refused because space is short",
                 Some(u64::from(space.lack(0).is_some())),
             ),
         ] {

@@ -59,7 +59,7 @@ fn private_key(text: &Redacted<String>) -> Result<PrivateKey, GitError> {
     let key = decode_secret_key(text.expose(), None).map_err(|error| match error {
         KeyError::KeyIsEncrypted => fail(ENCRYPTED),
         KeyError::UnsupportedKeyType { .. } | KeyError::UnknownAlgorithm(_) => fail(OTHER_TYPE),
-        _ => fail("is no private key in the form of OpenSSH, PKCS#8 or SEC 1"),
+        _ => fail("is not a private key in OpenSSH, PKCS#8 or SEC 1 format"),
     })?;
     match key.algorithm() {
         algorithm if super::HOST_KEYS.contains(&algorithm) => Ok(key),

@@ -106,7 +106,7 @@ impl Files {
     pub(super) fn scrub_position(&self) -> Position {
         let read = records::read(&self.layout.scrub_position());
         read.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the scrub begins anew");
+            tracing::warn!(%error, "the scrub starts over");
             None
         })
         .unwrap_or_default()

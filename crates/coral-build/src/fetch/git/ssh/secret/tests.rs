@@ -33,9 +33,9 @@ fn a_key_that_no_build_can_use_is_refused_with_the_reason_and_without_its_text()
             ENCRYPTED,
         ),
         (pem("RSA PRIVATE KEY", ""), OTHER_TYPE),
-        (pem("PRIVATE KEY", ""), "is no private key"),
-        ("t0p-s3cret".to_owned(), "is no private key"),
-        (plain.replace('A', ""), "is no private key"),
+        (pem("PRIVATE KEY", ""), "is not a private key"),
+        ("t0p-s3cret".to_owned(), "is not a private key"),
+        (plain.replace('A', ""), "is not a private key"),
     ] {
         let problem = problem(&text);
         assert!(problem.contains(said), "{problem}");
