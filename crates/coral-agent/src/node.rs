@@ -325,7 +325,7 @@ impl<R: ImageRuntime> Node<R> {
         inside.collect()
     }
 
-    /// Takes in what has ended.
+    /// Applies what has ended.
     fn note(&mut self, done: Done) {
         let now = Timestamp::now();
         match done {

@@ -26,7 +26,7 @@ const LONGEST_ROUTED: SignedDuration = SignedDuration::from_mins(5);
 /// What is known of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proof {
-    /// The entry that it is about: a changed one is proved anew.
+    /// The entry that it is about: a changed one is proved again.
     entry: Key,
     /// Nothing, or why the last probe failed.
     failure: Option<String>,

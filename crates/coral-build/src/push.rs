@@ -28,7 +28,7 @@ use target::{Sent, Target};
 /// How often a failing push is tried again.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For the internal registry, which may be starting anew: without it the build fails.
+    /// For the internal registry, which may be restarting: without it the build fails.
     pub inside: RetryPolicy,
     /// For each repository of `alsoTo`.
     pub outside: RetryPolicy,

@@ -304,7 +304,7 @@ pub(crate) fn tls_secret(key: &ObjectKey, pair: &Pair, bundle: &str) -> Secret {
     }
 }
 
-/// The names by which pods reach a Service, the most exact one that everybody uses first.
+/// The names by which pods reach a Service, the most exact one that most clients use first.
 pub(crate) fn service_names(name: &str, namespace: &str) -> Names {
     Names {
         dns: vec![

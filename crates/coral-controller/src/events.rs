@@ -76,7 +76,7 @@ impl Events {
             let publishing = recorder.publish(&event, &reference);
             match tokio::time::timeout(CALL_TIMEOUT, publishing).await {
                 Ok(Ok(())) => return,
-                // The recorder counts up an Event that was deleted meanwhile: begin anew.
+                // The recorder counts up an Event that was deleted meanwhile: start over.
                 Ok(Err(kube::Error::Api(status))) if status.is_not_found() && attempt == 0 => {
                     recorder = Recorder::new(self.client.clone(), self.reporter.clone());
                     *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) =

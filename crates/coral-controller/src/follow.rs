@@ -33,7 +33,7 @@ pub(crate) struct Watch<K: Resource> {
     pub(crate) strip: fn(&mut K),
     /// Whether two versions of an object mean the same to every part.
     pub(crate) same: fn(&K, &K) -> bool,
-    /// Where an object that cannot be decoded is told of, besides the log.
+    /// Where an object that cannot be decoded is reported, besides the log.
     pub(crate) events: Option<Arc<Events>>,
 }
 

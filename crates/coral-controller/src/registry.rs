@@ -1,5 +1,5 @@
 //! Registries in the cluster: each becomes a StatefulSet of one pod with a Service, a certificate,
-//! a credential for pushing and the list of what everybody may read.
+//! a credential for pushing and the list of what every client may read.
 //!
 //! Nothing is adopted: an object under one of the names that was not made for the Registry stops
 //! the work on it. Everything that is made is owned by the Registry and goes with it, but the
@@ -71,7 +71,7 @@ pub(crate) struct RegistryPart {
     reports: Answers<Report>,
     /// The image of the controller's own pod, once it is known.
     image: Option<String>,
-    /// Public paths that Registries confirmed; learned anew after a restart.
+    /// Public paths that Registries confirmed; learned again after a restart.
     confirmed: BTreeMap<ObjectKey, Arc<BTreeSet<String>>>,
     backoff: Backoff<ObjectKey>,
     /// The generations that failed last: another one is tried at once.

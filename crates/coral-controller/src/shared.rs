@@ -76,7 +76,7 @@ impl PublicPaths {
 /// Everything that parts publish for each other. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
-    /// Which repositories everybody in the cluster may read, per Registry. Published by the mirror
+    /// Which repositories every client in the cluster may read, per Registry. Published by the mirror
     /// part, read by the registry part.
     pub(crate) public_paths: Published<PublicPaths>,
     /// How Registries are reached. Published by the registry part.

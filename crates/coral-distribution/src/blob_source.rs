@@ -24,7 +24,7 @@ pub(crate) use reads::Reads;
 type Wrap = dyn Fn(BlobStream) -> BlobStream + Send + Sync;
 type Opening = Pin<Box<dyn Future<Output = Result<BlobStream, Error>> + Send>>;
 
-/// What a read is held against.
+/// What a read is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     /// Length and digest.

@@ -176,7 +176,7 @@ impl Error {
         self.0.problem.answer()?.retry_after
     }
 
-    /// The HTTP status of the answer, if it was one that told of a failure.
+    /// The HTTP status of the answer, if it was one that reported a failure.
     pub fn status(&self) -> Option<u16> {
         Some(self.0.problem.answer()?.status.as_u16())
     }

@@ -1,7 +1,7 @@
 //! OCI image layouts, directories and tars (OCI image-spec, `image-layout.md`), and archives in
 //! Docker's format as such.
 //!
-//! Blobs are written to a file of their own, synced and renamed; `index.json` is written anew in
+//! Blobs are written to a file of their own, synced and renamed; `index.json` is rewritten in
 //! the same way, by one writer at a time. Nothing partial is ever visible.
 //!
 //! A layout may be a stranger's: what is read and written lies beneath its folder, and no symbolic

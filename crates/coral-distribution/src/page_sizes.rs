@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Hosts that are remembered.
 const MAX_HOSTS: usize = 1000;
-/// A registry may be set up anew, with smaller pages.
+/// A registry may be set up again, with smaller pages.
 const TRUSTED_FOR: Duration = Duration::from_hours(24);
 
 /// Of each host, by its name: the largest page that was seen whole, and when.

@@ -388,7 +388,7 @@ fn null_as_empty<'de, D: Deserializer<'de>>(
     null_as_default(deserializer).map(Some)
 }
 
-/// Annotations are texts; what is not one is left out rather than held against the image.
+/// Annotations are texts; what is not one is left out rather than counted against the image.
 fn texts<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {

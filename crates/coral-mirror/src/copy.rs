@@ -87,7 +87,7 @@ pub struct CopyOptions {
     pub look_first: bool,
 }
 
-/// Who is told of the progress.
+/// Receives the progress of a copy.
 pub type Report = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// One image to copy.

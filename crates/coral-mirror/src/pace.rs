@@ -231,7 +231,7 @@ impl Pace {
         }
     }
 
-    /// Takes in what the registry says of its limit.
+    /// Applies what the registry says of its limit.
     pub(crate) fn observe(&self, said: &RateLimit) {
         let Some(remaining) = said.remaining else {
             return;
@@ -273,7 +273,7 @@ impl Drop for Asking {
     }
 }
 
-/// Whether a wait is told of, so long after the last one that was.
+/// Whether a wait is reported, so long after the last one that was.
 fn is_worth_telling(wait: Duration, since: Option<Duration>) -> bool {
     wait >= LONG && since.is_none_or(|since| since >= TELL_EVERY)
 }

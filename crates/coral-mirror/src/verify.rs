@@ -84,7 +84,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Takes in what is below `above`. Counted here and not when it is looked at: what only waits
+    /// Adds what is below `above`. Counted here and not when it is looked at: what only waits
     /// takes memory too.
     fn add(
         &mut self,

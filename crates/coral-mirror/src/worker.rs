@@ -149,7 +149,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
         let copied = if job.completes.is_none() {
             self.with_what_was_missed(request, copied).await
         } else {
-            // A try more at each pass is enough, and it was told of after the first ones.
+            // A try more at each pass is enough, and it was reported after the first ones.
             copied
         };
         let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);

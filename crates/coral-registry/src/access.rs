@@ -30,7 +30,7 @@ pub(crate) use verifier::{Rejected, Verifier};
 /// Who may read and write.
 #[derive(Debug, Clone, Default)]
 pub enum Access {
-    /// Everybody may do everything; credentials are not looked at.
+    /// Every client may do everything; credentials are ignored.
     #[default]
     Open,
     /// Users, and what was granted to them.
@@ -60,7 +60,7 @@ pub struct Grant {
 /// For whom a grant is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
-    /// Everybody, without a login too.
+    /// Every client, anonymous ones included.
     Anybody,
     /// Every user with a right password.
     EveryUser,
@@ -124,13 +124,13 @@ pub(crate) enum Right {
 pub(crate) struct Session<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) access: &'a Access,
-    /// What everybody may read, whatever the access rules say.
+    /// What every client may read, whatever the access rules say.
     pub(crate) public: &'a PublicPaths,
 }
 
 impl Session<'_> {
     /// Whether the caller may do this in that repository. A user who may write may read and
-    /// delete; the holder of a token may do what it names, and read what everybody may.
+    /// delete; the holder of a token may do what it names, and read what every client may.
     pub(crate) fn may(&self, right: Right, path: &RepositoryPath) -> bool {
         let is_public = right == Right::Pull && self.public.contains(path);
         is_public

@@ -218,7 +218,7 @@ impl Registry {
         });
     }
 
-    /// Replaces the paths that everybody may read.
+    /// Replaces the paths that every client may read.
     pub fn publish(&self, public: PublicPaths) {
         let mut slot = self
             .context
@@ -446,7 +446,7 @@ async fn dispatch(
 /// `GET /v2/`: yes, this is a registry.
 fn base(visitor: &Visitor) -> Response {
     let mut response = version_of_api();
-    // Where there is something for everybody, some clients ask here whether to log in at all.
+    // Where there is something for every client, some clients ask here whether to log in at all.
     if let Some(challenge) = visitor.invitation() {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }

@@ -143,7 +143,7 @@ struct Import<'s, T> {
     imported: Imported,
     /// Blobs that were counted.
     counted: HashSet<Digest>,
-    /// Blobs whose files were held against their digests: a folder has one file for all
+    /// Blobs whose files were compared with their digests: a folder has one file for all
     /// repositories.
     verified: HashSet<Digest>,
 }

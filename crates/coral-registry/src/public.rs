@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// Most paths of one file.
 const MAX_PATHS: usize = 20_000;
 
-/// Exact repository paths that everybody may read.
+/// Exact repository paths that every client may read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublicPaths {
     generation: u64,

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 /// The header that a request's name comes and goes in.
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer names are made anew; a uuid has 36 letters.
+/// Longer names are replaced by a new one; a uuid has 36 letters.
 const LONGEST: usize = 64;
 
 /// Gives every request a name: the one it came with in `X-Request-Id`, if that is at most 64

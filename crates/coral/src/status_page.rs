@@ -222,7 +222,7 @@ async fn status(
 }
 
 /// Asks for a name and a password, and leads back to the start page; without it, a browser sends
-/// none to pages that have something for everybody.
+/// none to pages that have something for every client.
 async fn login(State(pages): State<Pages>, parts: Parts) -> Response {
     let visit = pages.visit(&parts);
     if !visit.reader.has_login() {

@@ -1,6 +1,6 @@
 //! What the build wrote: an OCI layout or an archive of one, made by a stranger.
 //!
-//! It is read beneath its folder, and no link in it is followed. Bytes are held against their digests as
+//! It is read beneath its folder, and no link in it is followed. Bytes are compared with their digests as
 //! they are read. What a file contains is in no message.
 
 use std::ffi::OsStr;

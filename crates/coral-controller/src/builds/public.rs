@@ -14,7 +14,7 @@ use crate::api::ApiError;
 use crate::registry::built;
 
 impl BuildsPart {
-    /// Adds paths to the record of the build's Registry. What does not fit is told of.
+    /// Adds paths to the record of the build's Registry. What does not fit is reported.
     pub(super) async fn make_public(
         &self,
         build: &ImageBuild,

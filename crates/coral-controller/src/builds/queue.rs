@@ -1,7 +1,7 @@
 //! How many builds run at once, and which of those that wait begins next: the one that waits longest.
 //!
 //! A build that cannot begin for another reason keeps no slot from those behind it. Since when one waits
-//! is its condition `InQueue`, so the order is the same for a controller that was started anew.
+//! is its condition `InQueue`, so the order is the same for a controller that was restarted.
 
 mod left;
 

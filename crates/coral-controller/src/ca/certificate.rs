@@ -1,4 +1,4 @@
-//! Certificates: what they say, and whether they have to be issued anew.
+//! Certificates: what they say, and whether they have to be reissued.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -64,7 +64,7 @@ pub(crate) enum CertificateError {
     Making(#[from] rcgen::Error),
 }
 
-/// Why a certificate has to be issued anew.
+/// Why a certificate has to be reissued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
     /// There is none.
@@ -110,7 +110,7 @@ impl Facts {
     }
 }
 
-/// Whether the pair has to be issued anew now; if not, when.
+/// Whether the pair has to be reissued now; if not, when.
 pub(crate) fn due(
     pair: Option<&Pair>,
     names: &Names,

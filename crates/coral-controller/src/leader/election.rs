@@ -113,7 +113,7 @@ impl Election {
         match (&self.view, self.renewed) {
             (View::Unknown, _) => Step::Read,
             (View::Absent, None) => Step::Write(Box::new(Write::Create(self.first(wall)))),
-            // Deleted by a person: another may have made it anew and gone on to lead.
+            // Deleted by a person: another may have recreated it and gone on to lead.
             (View::Absent, Some(_)) => Step::Lost,
             (View::Present(lease), Some(renewed)) => self.step_as_holder(lease, renewed, now, wall),
             (View::Present(lease), None) => self.step_as_candidate(lease, now, wall),

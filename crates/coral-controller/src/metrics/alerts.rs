@@ -1,4 +1,4 @@
-//! The alerts and the dashboard of `deploy/monitoring`, held against what is exported: each alert
+//! The alerts and the dashboard of `deploy/monitoring`, compared with what is exported: each alert
 //! fires in the state that it is about, and none while all is well.
 
 use std::collections::{BTreeMap, BTreeSet};

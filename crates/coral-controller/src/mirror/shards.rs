@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const USUAL: usize = 500;
 /// Longest message of an image in a shard, in bytes.
 const MAX_MESSAGE: usize = 256;
-/// A mirror with fewer images than this per shard is divided anew.
+/// A mirror with fewer images than this per shard is divided again.
 const SPARSE: usize = 100;
 
 /// How many shards so many images need. A number that is in use stays while it is large enough, so

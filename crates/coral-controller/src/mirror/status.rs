@@ -178,7 +178,7 @@ pub(super) fn public_paths(
 }
 
 /// When the next pass begins, and when the last one ended. A pass that runs is not noted: a process
-/// that goes on from the status begins it anew.
+/// that goes on from the status starts it over.
 fn syncs(input: &Input<'_>, old: &RegistryMirrorStatus) -> (Option<Time>, Option<Time>) {
     // Not from a next pass that changes: it does so as well when the wall clock is set.
     let last = input.last_pass.map(time).or_else(|| old.last_sync.clone());

@@ -36,7 +36,7 @@ pub(crate) fn by_node<'a>(pods: impl Iterator<Item = &'a Pod>) -> AgentPods {
     found
 }
 
-/// Since when agents are away. A new controller begins to count anew, which only delays what is told.
+/// Since when agents are away. A new controller begins to count again, which only delays what is told.
 #[derive(Debug, Default)]
 pub(crate) struct Silences(BTreeMap<String, Timestamp>);
 

@@ -41,7 +41,7 @@ pub(crate) struct Observed {
     pub(crate) has_all_routes: bool,
     /// Sources that are mirrored, as references.
     pub(crate) mirrored: BTreeSet<String>,
-    /// The repositories that each Registry serves to everybody, by host and port of its address.
+    /// The repositories that each Registry serves to every client, by host and port of its address.
     pub(crate) public: BTreeMap<String, Arc<BTreeSet<String>>>,
 }
 

@@ -109,7 +109,7 @@ impl Part for NodesPart {
             shared.own_image.get(),
         );
         let (Some(mut observed), Some(ca), Some(own)) = (observed, ca, own) else {
-            // Nothing is taken away for want of knowledge: the parts that know it wake this one.
+            // Missing information removes nothing: the parts that know it wake this one.
             return Ok(Wake::OnChange);
         };
         let (nodes, agents) = (&mut observed.nodes, observed.agents.as_ref());
@@ -270,7 +270,7 @@ impl NodesPart {
         Ok(Wake::at(self.resolutions.next_due()))
     }
 
-    /// The present resolver, made anew when a Registry's address or the CA changed.
+    /// The present resolver, recreated when a Registry's address or the CA changed.
     fn resolver(
         &mut self,
         reaches: Reaches,

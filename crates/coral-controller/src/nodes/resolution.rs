@@ -41,7 +41,7 @@ pub(crate) struct Resolution {
 pub(crate) struct Prospect {
     /// Whether a mirror has copied the reference.
     pub(crate) mirrored: bool,
-    /// Whether the Registry that is asked says that it serves the repository to everybody.
+    /// Whether the Registry that is asked says that it serves the repository to every client.
     pub(crate) public: bool,
     /// Where the reference is looked up.
     pub(crate) places: Vec<LookupTarget>,
@@ -151,7 +151,7 @@ impl Resolutions {
             let prospect = prospects(image);
             if prospect != entry.asked_with {
                 entry.asked_with = prospect;
-                // A mirrored image becomes public a moment later: the waits begin anew.
+                // A mirrored image becomes public a moment later: the waits start over.
                 entry.attempts = 0;
                 entry.due = Some(now);
             }

@@ -33,7 +33,7 @@ pub(crate) fn is_of(record: &ConfigMap, registry: &Registry) -> bool {
     whose(record, registry) == Whose::Ours
 }
 
-/// The paths of a record. One that cannot be read has none: the next build writes it anew.
+/// The paths of a record. One that cannot be read has none: the next build rewrites it.
 pub(crate) fn paths(record: &ConfigMap) -> BTreeSet<String> {
     let text = record.data.as_ref().and_then(|data| data.get(PATHS));
     let paths = text.and_then(|text| serde_json::from_str::<BTreeSet<String>>(text).ok());

@@ -36,7 +36,7 @@ impl Scrub {
             .and_then(|at| Timestamp::from_second(at).ok());
         let is_same_step = self.open && before.progress == progress && before.checked.is_some();
         let checked = Quantity::from_bytes(self.read_bytes).rounded();
-        // A registry that was started anew knows what is missing, but not what its last round read.
+        // A registry that was restarted knows what is missing, but not what its last round read.
         let knows = self.open || self.read_bytes > 0;
         RegistryScrubStatus {
             last_completed: completed.map(time),

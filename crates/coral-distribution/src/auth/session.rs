@@ -338,7 +338,7 @@ impl Session {
 async fn refused(response: Response, advice: String, expired: bool) -> Error {
     let (host, asked) = (response.host.clone(), response.asked.clone());
     let mut answer: Answer = refusal(response).await;
-    // Who asks too often is not told of credentials.
+    // A client that asks too often learns nothing about credentials.
     if !answer.rate_limited {
         answer.advice = advice;
     }

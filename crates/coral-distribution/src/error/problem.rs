@@ -130,7 +130,7 @@ pub(crate) enum Problem {
     /// An operation that is refused whatever the credential.
     #[error("{0}")]
     Unsafe(String),
-    /// A folder or an archive is not what it must be, and stays so until it is written anew.
+    /// A folder or an archive is not what it must be, and stays so until it is rewritten.
     #[error("{0}")]
     Broken(String),
     #[error("{what} {path}")]
@@ -334,7 +334,7 @@ mod tests {
         );
     }
 
-    /// Regression: a host that cannot be reached was told of with the image, which stood before it.
+    /// Regression: a host that cannot be reached was reported with the image, which stood before it.
     #[test]
     fn what_was_asked_is_said_only_of_a_host_that_answered() {
         let text = |problem: Problem| {

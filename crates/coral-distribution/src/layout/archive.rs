@@ -161,7 +161,7 @@ impl NewArchive {
     }
 
     /// Writes the tar. Dropped before that is done, no tar appears and the folder is gone: what
-    /// packs in the background ends for want of it.
+    /// packs in the background ends because it is missing.
     pub async fn finish(self) -> Result<(), Error> {
         let Self {
             target,

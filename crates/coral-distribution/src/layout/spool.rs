@@ -41,7 +41,7 @@ impl Spooled {
         Ok(Self(file))
     }
 
-    /// A path that opens the file anew, with a position of its own.
+    /// A path that opens the file again, with a position of its own.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }

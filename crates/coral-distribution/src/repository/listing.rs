@@ -166,7 +166,7 @@ impl Found {
     }
 }
 
-/// Names in a list that are no tags, told of once, however many they are.
+/// Names in a list that are no tags, reported once, however many they are.
 #[derive(Default)]
 struct Odd {
     count: usize,

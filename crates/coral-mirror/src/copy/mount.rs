@@ -40,7 +40,7 @@ pub(super) async fn look<'r>(
 }
 
 impl FirstPush<'_> {
-    /// Takes in what the registry answered, and says whether it gives no hints.
+    /// Applies what the registry answered, and says whether it gives no hints.
     pub(super) fn gets_no_hints(self, upload: &Upload) -> bool {
         let gives_hints = upload.tells_of_mounts();
         self.answered(if gives_hints {

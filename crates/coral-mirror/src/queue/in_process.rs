@@ -151,7 +151,7 @@ impl Delivery for InProcessDelivery {
         self.is_finished = true;
         let queue = self.queue.clone();
         queue.jobs().end(&self.job);
-        // The key is free again before a subscriber hears of the outcome and queues it anew.
+        // The key is free again before a subscriber hears of the outcome and queues it again.
         queue.publish(outcome);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Passwords held against their hashes.
+//! Passwords compared with their hashes.
 //!
 //! bcrypt is slow on purpose. So it runs on the blocking pool, on half of the processors at most;
 //! what came of it is remembered; an address that goes on trying has to wait, and so does

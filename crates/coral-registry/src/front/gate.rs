@@ -43,7 +43,7 @@ impl Visitor {
         }
     }
 
-    /// Whose uploads count together. The program's own do not. A token is made anew for each run of a
+    /// Whose uploads count together. The program's own do not. A token is recreated for each run of a
     /// build, so that those for the same repositories count together.
     pub(super) fn owner(&self) -> Option<Owner> {
         match &self.caller {

@@ -1,7 +1,7 @@
-//! The scrub, round after round, and what is told of damaged content: in the log, in metrics, and at
+//! The scrub, round after round, and the reports of damaged content: in the log, in metrics, and at
 //! `/coral/v1/scrub`.
 //!
-//! The figures are sums, which are for everybody, as the metrics are.
+//! The figures are sums, which are for every client, as the metrics are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! `/coral/v1/storage`: what is stored, what may be stored, and what is free; and
 //! `/coral/v1/repositories`: which repositories hold most.
 //!
-//! The sums are for everybody, as the metrics are, which have them too. What one repository holds is
+//! The sums are for every client, as the metrics are, which have them too. What one repository holds is
 //! for those who may read it.
 
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn tell(lack: Option<&NoRoom>, was_full: bool) {
     }
 }
 
-/// The metrics are for everybody.
+/// The metrics are for every client.
 impl Measured for Context {
     fn space(&self) -> Space {
         self.store.space()

@@ -43,7 +43,7 @@ pub struct Bearer {
     pub password: String,
     /// What can be exchanged for tokens in place of name and password.
     pub identity_token: Option<String>,
-    /// Whether tokens to pull are given to everybody.
+    /// Whether tokens to pull are given to every client.
     pub anonymous_pull: bool,
     /// `expires_in` of the answer, in seconds; left out, a client has to assume 60.
     pub announced_seconds: Option<u64>,

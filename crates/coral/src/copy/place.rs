@@ -121,7 +121,7 @@ impl CopyEndpoint {
     }
 
     /// The version to write: what was typed, else what the source is called. A tag goes before a
-    /// digest, which the image is held against all the same.
+    /// digest, which the image is compared with all the same.
     pub(crate) fn version_to_write(&self, source: &Self, read: &Version) -> Version {
         let own = self.name().to_write();
         let of_source = || source.name().tag.clone().map(Version::Tag);

@@ -278,12 +278,12 @@ impl Api {
         self.json(reader, &path).await
     }
 
-    /// What is stored and free, which everybody may see.
+    /// What is stored and free, which every client may see.
     pub(super) async fn storage(&self, reader: &Reader) -> Result<Storage, ApiError> {
         self.json(reader, "/coral/v1/storage").await
     }
 
-    /// How the scrub is, which everybody may see.
+    /// How the scrub is, which every client may see.
     pub(super) async fn scrub(&self, reader: &Reader) -> Result<Scrub, ApiError> {
         let answer: ScrubAnswer = self.json(reader, "/coral/v1/scrub").await?;
         Ok(answer.into())

@@ -31,7 +31,7 @@ use crate::up::status::Status;
 /// Shortest time between two looks at what is to be remembered of images.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
-/// A mirror that runs, as far as it is told of.
+/// A mirror that runs, as far as it is reported.
 struct Running {
     origin: String,
     prune: Option<Digest>,
@@ -228,7 +228,7 @@ impl Mirrors {
     }
 
     /// The registry beside the mirrors does as a changed document says: what it refused before, it
-    /// may take now. Its mirrors begin anew when the files are applied.
+    /// may take now. Its mirrors start over when the files are applied.
     pub(crate) fn registry_changed(&mut self) {
         self.fleet.registries_changed();
     }

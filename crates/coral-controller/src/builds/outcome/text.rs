@@ -21,7 +21,7 @@ pub(super) fn lines(ended: &ContainerStateTerminated) -> Option<String> {
     (!lines.is_empty()).then_some(lines)
 }
 
-/// Text without what looks like a credential, since a step's output is shown to everybody who may read the
+/// Text without what looks like a credential, since a step's output is shown to all users who may read the
 /// object, and without control characters, since it is shown on terminals.
 pub(super) fn masked(text: &str) -> String {
     static SECRETS: LazyLock<[(Regex, &str); 3]> = LazyLock::new(|| {

@@ -110,7 +110,7 @@ impl RegistryUpload {
         if self.sent == 0 {
             return Ok(());
         }
-        // What arrived is not continued: the caller sends all bytes anew.
+        // What arrived is not continued: the caller sends all bytes again.
         let _ = self.delete().await;
         self.standing = Standing::Ended;
         let begun = self.client.post_upload(&self.digest, Wish::Upload).await?;

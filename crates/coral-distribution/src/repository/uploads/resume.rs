@@ -104,7 +104,7 @@ impl RegistryUpload {
         ended.map_err(|error| end.blame(error))
     }
 
-    /// Asks where the upload stands. One that has nothing, or is not known, begins anew.
+    /// Asks where the upload stands. One that has nothing, or is not known, starts over.
     async fn progress(&mut self, size: u64) -> Result<Progress, Error> {
         let url = self.location.clone();
         let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);

@@ -18,7 +18,7 @@ use crate::snapshot::Snapshot;
 use crate::state::{Absence, ImageProgress, ImageState, RetryPolicy, pinned};
 use crate::status::count;
 
-/// Longest message that is told of, in bytes.
+/// Longest message that is reported, in bytes.
 const MAX_MESSAGE: usize = 1024;
 
 /// How much of a snapshot holds for the mirror that is started from it.
@@ -71,7 +71,7 @@ impl Ledger {
         all.into_values().collect()
     }
 
-    /// Takes in what an earlier process knew. `places` are the repositories at the destination, in
+    /// Applies what an earlier process knew. `places` are the repositories at the destination, in
     /// the order of `settings`. What the settings do not name any more is left out, and so is what
     /// cannot be read; repositories of which nothing is known are due at once.
     pub(in crate::sync) fn restore(

@@ -1,25 +1,25 @@
-//! Garbage collection, beside everything else that the store does.
+//! Garbage collection, concurrent with all other operations of the store.
 //!
-//! 1. **Repositories**, one after the other: what its manifests name is read; manifests that
-//!    nothing reaches are removed where that is wanted; links to blobs that no manifest names and
-//!    on which no lease runs (`leases.rs`) are removed. What stays is marked.
-//! 2. **Contents**, shelf by shelf: what is not marked and not held goes.
+//! 1. **Repositories**, one after the other: read what the manifests reference; remove untagged
+//!    manifests if the settings say so; remove links to blobs that no manifest references and that
+//!    have no lease (`leases.rs`). Mark what stays.
+//! 2. **Contents**, shelf by shelf: delete what is neither marked nor held.
 //!
-//! Why nothing is lost that is pushed meanwhile:
-//! - A manifest that was taken in before a repository is looked at is seen, because its lock is
-//!   taken once in between. One that comes later leased its blobs after that moment, and a lease
-//!   that is younger than the look minus the grace time is honoured, checked again under the lock
-//!   that leases are renewed under, right before the unlink.
-//! - A link or record that is made after its repository was looked at belongs to content that was
-//!   held meanwhile, which is checked under the content's lock, right before the unlink.
+//! Why concurrent pushes lose nothing:
+//! - A manifest that was stored before its repository is read is seen, because the repository's
+//!   lock is taken once in between. A later one has renewed the leases of its blobs after that
+//!   moment. A lease that has not expired when the repository is read is honoured; it is checked
+//!   again right before the unlink, under the lock that renewals take.
+//! - A link or record that is made after its repository was read belongs to content that was held
+//!   meanwhile. That is checked under the content's lock, right before the unlink.
 //! - Links are gone from the disk before content is touched, so no crash leaves a link without
 //!   content.
 //! - A folder of repositories that is missing or empty by mistake has no mark (`open.rs`), without
 //!   which nothing is collected.
-//! - An error ends the collection before it touches content, for then not everything is marked.
+//! - An error ends the collection before it touches content, because not everything is marked then.
 //!
-//! A pass that found nothing to do, and nothing that only has to get older, is not repeated until a
-//! file of the store gets or loses its name.
+//! If a collection finds nothing to delete now or later, the next one is skipped until a file of
+//! the store is created, renamed or removed.
 //!
 //! The memory is 16 bytes or so for each blob of the store (hashes of digests; two digests with one
 //! hash are kept together), and for each link of the repository that is looked at. No lock is held
@@ -42,10 +42,10 @@ use super::lookup::names_in;
 use crate::store::{Collected, CollectionRules, Pace, StoreError};
 
 pub(super) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
-/// So many files are looked at in one turn, of some milliseconds.
+/// Files that are examined in one turn, which takes some milliseconds.
 const TURN: u32 = 32;
 const LONGEST_REST: Duration = Duration::from_millis(50);
-/// So long after it a store that is settled is looked at again: what was changed by hand counts.
+/// A settled store is collected again after this time, for changes that were made by hand.
 const SETTLED_FOR: Duration = Duration::from_hours(6);
 
 /// Why a collection ended early.

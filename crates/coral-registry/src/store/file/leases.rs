@@ -13,7 +13,7 @@
 //!
 //! **Times are the store's own** (`clock.rs`): a clock that never goes back and counts only while
 //! the store is served, so neither a wall clock that jumps nor a long stop ends a lease. After a
-//! power cut, when renewals may be lost, every lease begins anew.
+//! power cut, when renewals may be lost, every lease starts over.
 //!
 //! **A time that cannot be written** (the file is another user's, the disk is full or read-only)
 //! makes no answer fail: the lease is kept in memory, and the next process begins all leases anew.
@@ -123,7 +123,7 @@ impl Leases {
         }
     }
 
-    /// Gives a lease in memory. Where they become too many, all leases begin anew instead.
+    /// Gives a lease in memory. Where they become too many, all leases start over instead.
     fn remember(&self, path: &Path, error: io::Error) {
         let mut unwritten = self.unwritten();
         if unwritten.is_empty() {

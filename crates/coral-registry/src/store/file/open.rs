@@ -242,7 +242,7 @@ fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), OpenErro
 /// Marks the folder of repositories, without which a collection deletes nothing: one that is empty
 /// because its disk is not mounted, or that is restored later than the content, would have all content
 /// deleted. A store without content, and one of a release that had no such marks, are believed;
-/// where a mark was once and is not now, it is not made anew.
+/// where a mark was once and is not now, it is not recreated.
 ///
 /// Whether the folder is believed without a mark, for which a full disk has no space.
 fn mark_repositories(

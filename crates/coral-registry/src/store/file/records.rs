@@ -78,7 +78,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
         .map_err(|error| StoreError::damaged(path, error.to_string()))
 }
 
-/// The same, and a damaged one is as good as none: the next push writes it anew.
+/// The same, and a damaged one is as good as none: the next push rewrites it.
 pub(super) fn read_usable<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     match read(path) {
         Err(error @ StoreError::Damaged { .. }) => {

@@ -51,7 +51,7 @@ pub(crate) enum TakeError {
 }
 
 impl FileStore {
-    /// Makes the content of a file a blob of a repository, once its bytes were held against the
+    /// Makes the content of a file a blob of a repository, once its bytes were compared with the
     /// digest. `was_verified` says that this file's were before.
     pub(crate) async fn take_blob(
         &self,

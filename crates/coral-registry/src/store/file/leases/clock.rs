@@ -227,7 +227,7 @@ enum Durability {
 pub(in super::super) enum Reliance {
     /// They do, if they were not lost.
     OnLast,
-    /// A release that knows of no leases may have served the store meanwhile: all begin anew.
+    /// A release that knows of no leases may have served the store meanwhile: all start over.
     OnNothing,
 }
 
