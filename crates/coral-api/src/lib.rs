@@ -54,6 +54,8 @@ pub mod names;
 pub mod node_images;
 pub mod registry_route;
 
+use coral_image::null_as_default as nullable;
+
 pub use duration::{DurationError, GoDuration, parse_age};
 pub use label_selector::{LabelOperator, LabelRequirement, LabelSelector};
 pub use object_reference::LocalObjectReference;
@@ -77,12 +79,3 @@ pub use registry_mirror::{
 pub use schedule::{CronSchedule, ScheduleError};
 pub use secret::{DockerConfig, Secret, SecretBytes, SecretError};
 pub use selection::{LatestOrder, TagSelect};
-
-/// Reads `null` as the type's default: Kubernetes writes it, and the older API allowed it.
-fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: serde::Deserialize<'de> + Default,
-{
-    <Option<T> as serde::Deserialize>::deserialize(deserializer).map(Option::unwrap_or_default)
-}

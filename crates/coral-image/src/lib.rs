@@ -32,6 +32,7 @@ pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use manifest::{
     Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestBody, ManifestError, ManifestKind,
 };
+pub use null::null_as_default;
 pub use platform::{Platform, PlatformError, PlatformPattern};
 pub use reference::{
     Host, ImageRef, PinnedRef, ReferenceError, Repository, RepositoryPath, Tag, Version,

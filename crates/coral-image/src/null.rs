@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Deserializer};
 
-/// `null` in place of an empty text or list.
-pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+/// Reads `null` as the type's default: programs in Go, Kubernetes among them, write it for an empty text
+/// or list. For `#[serde(default, deserialize_with = "…")]`.
+pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default,
