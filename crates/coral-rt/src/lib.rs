@@ -13,6 +13,7 @@
 //! health.check_with(|| Err("the disk is gone".to_owned()));
 //! ```
 
+mod encode_gauge;
 mod error_chain;
 mod follow;
 mod health;
@@ -25,6 +26,7 @@ mod serve;
 mod shutdown;
 mod tls;
 
+pub use encode_gauge::encode_gauge;
 pub use error_chain::error_chain;
 pub use follow::FollowedFiles;
 pub use health::{Health, health_router, serve_health};

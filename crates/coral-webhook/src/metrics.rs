@@ -4,13 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _,
-};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -132,8 +129,8 @@ impl Collector for Watches {
             MetricType::Gauge,
         )?;
         for (kind, since) in self.0.failing() {
-            let gauge = ConstGauge::new(since.as_secs_f64());
-            gauge.encode(encoder.encode_family(&[("kind", kind)])?)?;
+            let mut gauge = encoder.encode_family(&[("kind", kind)])?;
+            gauge.encode_gauge(&since.as_secs_f64())?;
         }
         Ok(())
     }

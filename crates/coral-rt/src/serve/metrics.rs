@@ -3,13 +3,13 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Serving;
 use super::connections::Connections;
+use crate::encode_gauge::encode_gauge;
 use crate::tls::Tls;
 
 impl Serving {
@@ -35,12 +35,7 @@ impl Collector for ServingMetrics {
         let counts = self.connections.counts();
         let open = i64::try_from(counts.open).unwrap_or(i64::MAX);
         let (name, help) = ("coral_connections_open", "Connections that are served");
-        ConstGauge::new(open).encode(encoder.encode_descriptor(
-            name,
-            help,
-            None,
-            MetricType::Gauge,
-        )?)?;
+        encode_gauge(&mut encoder, name, help, open)?;
         let help = "Connections that were refused, by the limit that was reached: of one address, or of all";
         let name = "coral_connections_refused";
         let mut refused = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -55,12 +50,7 @@ impl Collector for ServingMetrics {
         if let Some(validity) = self.tls.validity() {
             let help = "The last second in which the certificate is valid, in seconds since 1970";
             let name = "coral_certificate_not_after_timestamp_seconds";
-            ConstGauge::new(validity.until).encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                MetricType::Gauge,
-            )?)?;
+            encode_gauge(&mut encoder, name, help, validity.until)?;
         }
         Ok(())
     }

@@ -10,11 +10,10 @@ use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use coral_mirror::MirrorMetrics;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use prometheus_client::{collector::Collector, encoding::EncodeMetric, metrics::MetricType};
 
 use super::Board;
 use super::api::{Api, Reader};
@@ -81,8 +80,6 @@ impl Collector for BrokenFiles {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let count = i64::try_from(self.0.broken().len()).unwrap_or(i64::MAX);
         let help = "Files with a mistake: their last valid content remains in effect";
-        let metric =
-            encoder.encode_descriptor("coral_up_broken_files", help, None, MetricType::Gauge)?;
-        ConstGauge::new(count).encode(metric)
+        coral_rt::encode_gauge(&mut encoder, "coral_up_broken_files", help, count)
     }
 }
