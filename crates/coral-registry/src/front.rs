@@ -11,6 +11,7 @@ mod error;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gate;
+mod largest;
 mod listings;
 mod manifests;
 mod metrics;
@@ -49,6 +50,7 @@ use self::blob_body::Wire;
 pub(crate) use self::body::read_limit;
 use self::error::{Code, Refusal};
 use self::gate::Visitor;
+use self::largest::Largest;
 pub use self::listings::WholeCatalog;
 use self::metrics::{Asked, Metrics};
 use self::places::UploadSlots;
@@ -89,6 +91,7 @@ pub(crate) struct Context {
     damages: broadcast::Sender<Arc<[RepositoryPath]>>,
     scrub: Figures,
     login_lines: LoginLines,
+    largest: Largest,
 }
 
 impl Context {
@@ -177,6 +180,7 @@ impl Registry {
             damages: broadcast::channel(scrubbing::MOST_UNHEARD).0,
             scrub: Figures::default(),
             login_lines: LoginLines::default(),
+            largest: Largest::default(),
         });
         self::metrics::space::register(registry, context.clone());
         Self { context }

@@ -5,7 +5,7 @@
 //! for those who may read it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Request, State};
 use coral_image::RepositoryPath;
@@ -19,7 +19,7 @@ use super::query::Query;
 use super::route::Route;
 use super::{Context, Registry, Response, gate, listings, peer};
 use crate::access::{Caller, Right, Session};
-use crate::store::{Bound, NoRoom, Space};
+use crate::store::{Bound, NoRoom, RepositoryBytes, Space};
 
 /// How old the look at the disk is at most that metrics show.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -83,8 +83,9 @@ impl Measured for Context {
         self.store.space()
     }
 
-    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)> {
-        self.store.bytes_by_repository().all
+    fn largest(&self) -> Arc<RepositoryBytes> {
+        let read = || self.store.bytes_by_repository();
+        self.largest.get(Instant::now(), read)
     }
 
     fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_> {
@@ -124,14 +125,14 @@ pub(super) async fn largest(
     let visitor = gate::admit(&context, context.settings(), &parts.headers, peer(&parts)).await?;
     gate::allow(&visitor, &Route::Catalog, &parts.method)?;
     let session = visitor.session();
-    let mut bytes = context.store.bytes_by_repository();
-    bytes.all.retain(|(name, _)| session.may(Right::Pull, name));
-    let (count, counted) = (bytes.all.len(), bytes.counted);
-    let largest = bytes.largest(most).into_iter();
+    let bytes = Measured::largest(context.as_ref());
+    let may_all = session.may_pull_everything();
+    let may = |(name, _): &&(RepositoryPath, u64)| may_all || session.may(Right::Pull, name);
+    let largest = bytes.all.iter().filter(may).take(most);
     let largest = largest.map(|(name, stored)| json!({"name": name.as_str(), "stored": stored}));
     let answer = json!({
-        "count": count,
-        "counted": counted,
+        "count": bytes.all.iter().filter(may).count(),
+        "counted": bytes.counted,
         "largest": largest.collect::<Vec<_>>(),
     });
     Ok(super::json(StatusCode::OK, &answer))

@@ -115,21 +115,13 @@ pub struct RepositoryBytes {
 }
 
 impl RepositoryBytes {
-    /// The largest first, and no more than `most`. Those of one size are in the order of their names.
+    /// The largest first. Those of one size are in the order of their names.
     #[must_use]
-    pub(crate) fn largest(self, most: usize) -> Vec<(RepositoryPath, u64)> {
-        let mut all = self.all;
-        let order = |(name, bytes): &(RepositoryPath, u64),
-                     (other, others): &(RepositoryPath, u64)| {
+    pub(crate) fn largest_first(mut self) -> Self {
+        self.all.sort_unstable_by(|(name, bytes), (other, others)| {
             others.cmp(bytes).then_with(|| name.cmp(other))
-        };
-        // No sort of a hundred thousand for the first few.
-        if most < all.len() {
-            all.select_nth_unstable_by(most, order);
-            all.truncate(most);
-        }
-        all.sort_unstable_by(order);
-        all
+        });
+        self
     }
 }
 
@@ -220,10 +212,7 @@ mod tests {
             counted: true,
         };
         let expected = [("b", 9), ("a", 7), ("c", 5), ("d", 5)].map(repository);
-        for most in [0, 1, 3, 4, 9] {
-            let largest = all.clone().largest(most);
-            assert_eq!(largest, expected[..most.min(4)], "{most}");
-        }
+        assert_eq!(all.largest_first().all, expected);
     }
 
     #[test]

@@ -1,77 +1,42 @@
 //! What is stored and free, read when the metrics are.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use coral_image::RepositoryPath;
+use coral_rt::encode_gauge;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::gauge;
-use crate::store::Space;
+use crate::store::{RepositoryBytes, Space};
 
 /// Repositories that have a gauge of their own: those that hold most.
 const MOST_REPOSITORIES: usize = 1000;
-/// How long the order of the repositories holds: everyone may ask for the metrics, again and again, and
-/// a registry may have very many of them.
-const ORDER_HOLDS: Duration = Duration::from_secs(10);
 
 /// What the gauges are made from.
 pub(crate) trait Measured: Send + Sync + 'static {
     /// What is stored and free.
     fn space(&self) -> Space;
 
-    /// What each repository holds.
-    fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)>;
+    /// What each repository holds, the largest first.
+    fn largest(&self) -> Arc<RepositoryBytes>;
 
     /// Says of a repository whether it may be named to everyone who reads the metrics, as it is now.
     fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_>;
 }
 
-/// Bytes by repository, the largest first.
-type Largest = Arc<[(RepositoryPath, u64)]>;
-
-struct SpaceMetrics {
-    measured: Arc<dyn Measured>,
-    /// With the time when they were put in order.
-    largest: Mutex<Option<(Instant, Largest)>>,
-}
+struct SpaceMetrics(Arc<dyn Measured>);
 
 /// Adds the gauges `coral_registry_storage_*` and `coral_registry_repository_bytes`. One without a
 /// value is left out.
 pub(crate) fn register(registry: &mut Registry, measured: Arc<dyn Measured>) {
     let registry = registry.sub_registry_with_prefix("coral_registry");
-    registry.register_collector(Box::new(SpaceMetrics::new(measured)));
+    registry.register_collector(Box::new(SpaceMetrics(measured)));
 }
 
 impl SpaceMetrics {
-    fn new(measured: Arc<dyn Measured>) -> Self {
-        Self {
-            measured,
-            largest: Mutex::default(),
-        }
-    }
-
-    /// All repositories, in an order of ten seconds ago at most.
-    fn largest(&self, now: Instant) -> Largest {
-        let mut largest = self.largest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((since, largest)) = &*largest
-            && now.duration_since(*since) < ORDER_HOLDS
-        {
-            return largest.clone();
-        }
-        let mut all = self.measured.bytes_by_repository();
-        all.sort_unstable_by(|(name, bytes), (other, others)| {
-            others.cmp(bytes).then_with(|| name.cmp(other))
-        });
-        let all: Largest = all.into();
-        *largest = Some((now, all.clone()));
-        all
-    }
-
     fn encode_repositories(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -80,11 +45,13 @@ impl SpaceMetrics {
             "Bytes of all that a repository holds, of those that may be pulled without a login";
         let kind = MetricType::Gauge;
         let mut family = encoder.encode_descriptor("repository_bytes", help, None, kind)?;
-        let (largest, is_named) = (self.largest(Instant::now()), self.measured.naming());
-        let named = largest.iter().filter(|(name, _)| is_named(name));
+        let (largest, is_named) = (self.0.largest(), self.0.naming());
+        let named = largest.all.iter().filter(|(name, _)| is_named(name));
         for (name, bytes) in named.take(MOST_REPOSITORIES) {
             let labels = [("repository", name.as_str())];
-            ConstGauge::new(gauge(*bytes)).encode(family.encode_family(&labels)?)?;
+            family
+                .encode_family(&labels)?
+                .encode_gauge(&gauge(*bytes))?;
         }
         Ok(())
     }
@@ -98,7 +65,7 @@ impl std::fmt::Debug for SpaceMetrics {
 
 impl Collector for SpaceMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let space = self.measured.space();
+        let space = self.0.space();
         for (name, help, value) in [
             (
                 "storage_bytes",
@@ -142,9 +109,7 @@ impl Collector for SpaceMetrics {
             ),
         ] {
             let Some(value) = value else { continue };
-            let metric = ConstGauge::new(gauge(value));
-            let descriptor = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
-            metric.encode(descriptor)?;
+            encode_gauge(&mut encoder, name, help, gauge(value))?;
         }
         self.encode_repositories(&mut encoder)
     }
@@ -152,6 +117,8 @@ impl Collector for SpaceMetrics {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     /// Repositories that hold so much; those below `private/` may not be named.
@@ -171,31 +138,17 @@ pub(super) mod tests {
             Space::default()
         }
 
-        fn bytes_by_repository(&self) -> Vec<(RepositoryPath, u64)> {
-            self.0.lock().unwrap().clone()
+        fn largest(&self) -> Arc<RepositoryBytes> {
+            let bytes = RepositoryBytes {
+                all: self.0.lock().unwrap().clone(),
+                counted: true,
+            };
+            Arc::new(bytes.largest_first())
         }
 
         fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_> {
             Box::new(|path| !path.as_str().starts_with("private/"))
         }
-    }
-
-    #[test]
-    fn the_order_of_repositories_is_made_anew_after_ten_seconds_and_not_at_each_scrape() {
-        let fixed = Arc::new(Fixed::default());
-        let metrics = SpaceMetrics::new(fixed.clone());
-        let start = Instant::now();
-        let first = |seconds| {
-            let largest = metrics.largest(start + Duration::from_secs(seconds));
-            largest
-                .first()
-                .map(|(name, bytes)| (name.to_string(), *bytes))
-        };
-        fixed.set(&[("a/small", 1), ("a/large", 5)]);
-        assert_eq!(first(0), Some(("a/large".to_owned(), 5)));
-        fixed.set(&[("a/small", 9), ("a/large", 5)]);
-        assert_eq!(first(9), Some(("a/large".to_owned(), 5)));
-        assert_eq!(first(10), Some(("a/small".to_owned(), 9)));
     }
 
     #[test]
