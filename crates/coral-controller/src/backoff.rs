@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rand::Rng;
 
 /// A duration between half of this one and all of it, so that many who failed together do not
 /// return together.
 pub(crate) fn jittered(longest: Duration) -> Duration {
-    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+    longest.mul_f64(rand::random_range(0.5..=1.0))
 }
 
 /// Whether the time for what waits `longest` at most has come. A time that is farther away was set

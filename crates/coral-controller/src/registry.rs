@@ -33,7 +33,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use rand::Rng as _;
 use serde_json::json;
 
 use crate::ObjectKey;
@@ -445,7 +444,7 @@ fn condition<'s>(status: Option<&'s RegistryStatus>, kind: &str) -> Option<&'s C
 
 /// 32 random bytes, as text.
 fn new_password() -> String {
-    let bytes: [u8; 32] = rand::rng().random();
+    let bytes: [u8; 32] = rand::random();
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
