@@ -13,6 +13,7 @@
 //! health.check_with(|| Err("the disk is gone".to_owned()));
 //! ```
 
+mod client_buckets;
 mod encode_gauge;
 mod error_chain;
 mod follow;
@@ -26,6 +27,7 @@ mod serve;
 mod shutdown;
 mod tls;
 
+pub use client_buckets::ClientBuckets;
 pub use encode_gauge::encode_gauge;
 pub use error_chain::error_chain;
 pub use follow::FollowedFiles;
