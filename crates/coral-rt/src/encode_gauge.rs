@@ -30,7 +30,7 @@ pub fn encode_gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    value: impl EncodeGaugeValue,
+    value: impl EncodeGaugeValue + Copy,
 ) -> fmt::Result {
     encoder
         .encode_descriptor(name, help, None, MetricType::Gauge)?
