@@ -129,8 +129,10 @@ impl Collector for Watches {
             MetricType::Gauge,
         )?;
         for (kind, since) in self.0.failing() {
-            let mut gauge = encoder.encode_family(&[("kind", kind)])?;
-            gauge.encode_gauge(&since.as_secs_f64())?;
+            let labels = [("kind", kind)];
+            encoder
+                .encode_family(&labels)?
+                .encode_gauge(&since.as_secs_f64())?;
         }
         Ok(())
     }
