@@ -245,7 +245,7 @@ fn an_object_that_a_cluster_cannot_store_is_refused() {
         &json!({"repositories": repositories}),
     ));
     assert!(
-        said.contains("bytes as JSON, at most 1000000 are taken"),
+        said.contains("bytes as JSON, at most 1000000 are allowed"),
         "{said}"
     );
 }

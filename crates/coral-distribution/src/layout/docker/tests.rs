@@ -128,7 +128,7 @@ async fn what_is_not_as_it_says_is_refused() {
         ),
         (
             &[(LIST, &usual), ("c", b"no JSON"), ("a", LAYER)],
-            "is no configuration",
+            "is not the configuration",
         ),
     ];
     for (files, said) in cases {
