@@ -325,7 +325,7 @@ impl<R: ImageRuntime> Node<R> {
         inside.collect()
     }
 
-    /// Applies what has ended.
+    /// Records the outcome of a task that has ended.
     fn note(&mut self, done: Done) {
         let now = Timestamp::now();
         match done {

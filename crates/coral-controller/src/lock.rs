@@ -187,8 +187,8 @@ fn unreadable(cluster: &Cluster) -> Option<String> {
     let routes = routes.map(|(key, why)| format!("RegistryRoute {key}: {why}"));
     let first = policies.chain(routes).next()?;
     Some(format!(
-        "what is in force stays as it is, since an object cannot be read by this version of \
-         Coral: {first}"
+        "the current lock stays in effect, because this version of Coral cannot read an object: \
+         {first}"
     ))
 }
 

@@ -114,8 +114,11 @@ impl BlobSource {
             self.endpoint.place(),
             format!("reading blob {}", self.blob.digest),
         );
-        let checked = Checked::new(BlobStream::new(on), promise, 0, place, asked)
+        let mut checked = Checked::new(BlobStream::new(on), promise, 0, place, asked)
             .noting(Arc::clone(&self.checkpoints));
+        if matches!(self.endpoint, Endpoint::Registry(_)) {
+            checked = checked.of_a_registry();
+        }
         if start == offset {
             return Ok(BlobStream::new(checked));
         }

@@ -50,7 +50,7 @@ pub struct Expanded {
     /// Why it is not known which images vanished: the destination's tags could not be listed.
     pub unlisted: Option<Error>,
     /// Why it is not known which tags the source has: it has manifests, and no list of its tags.
-    /// Then only what is named one by one is wanted, and nothing claims to have vanished.
+    /// Then only images that are named one by one are wanted, and none counts as vanished.
     pub untold: Option<ExpandError>,
     /// Where `select` fits none of the repository's tags: how many these are.
     pub unmatched: Option<usize>,

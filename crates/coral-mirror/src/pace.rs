@@ -231,7 +231,7 @@ impl Pace {
         }
     }
 
-    /// Applies what the registry says of its limit.
+    /// Adjusts to the rate limit that the registry reported.
     pub(crate) fn observe(&self, said: &RateLimit) {
         let Some(remaining) = said.remaining else {
             return;

@@ -107,7 +107,7 @@ impl Context {
 
     /// Where a repository is read from.
     fn source<'a>(&'a self, head: &'a Head, path: &RepositoryPath) -> &'a dyn Source {
-        let read_only = head.visitor.settings.read_only(path);
+        let read_only = head.visitor.settings.read_only_source(path);
         read_only.unwrap_or_else(|| self.store.as_ref())
     }
 
@@ -346,7 +346,7 @@ async fn answer_routed(
 ) -> Result<Response, Refusal> {
     let Routed { host, parts, query } = request;
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Err(gate::read_only(
+        return Err(gate::refuse_write(
             "this path is for images of another registry",
         ));
     }

@@ -1,7 +1,7 @@
 //! OCI image layouts, served read-only as repositories (OCI image-spec, `image-layout.md`).
 //!
 //! A layout belongs to another program: it is never written to, what changes in it is seen at the
-//! next request, and nothing in it is taken on trust. A manifest is held against its digest each
+//! next request, and nothing in it is taken on trust. A manifest is compared with its digest each
 //! time it is read, a blob the first time and whenever its file has changed since. No symbolic link
 //! in the folder is followed.
 
@@ -59,7 +59,7 @@ struct Shared {
     files: LayoutFiles,
     /// What is in it, as of when `index.json` looked like this.
     catalog: Mutex<Option<(Stamp, Arc<Catalog>)>>,
-    /// Blobs that were held against their digests, as of when their files looked like this. At
+    /// Blobs that were compared with their digests, as of when their files looked like this. At
     /// most those that the catalog has.
     verified: Mutex<HashMap<Digest, Stamp>>,
 }

@@ -30,7 +30,7 @@ pub struct Settings {
     /// How much the store takes.
     pub space: SpaceBounds,
     /// What is served in place of what the store has there.
-    pub read_only: Vec<ReadOnlySource>,
+    pub read_only_sources: Vec<ReadOnlySource>,
     /// The registry's own names: requests with `ns=` one of these are for its own repositories, and
     /// one that only its own machine reaches answers to these names too.
     pub names: Vec<Host>,
@@ -38,8 +38,8 @@ pub struct Settings {
 
 impl Settings {
     /// What is served as this repository in place of what the store has there, if anything.
-    pub(crate) fn read_only(&self, path: &RepositoryPath) -> Option<&dyn Source> {
-        let mut all = self.read_only.iter();
+    pub(crate) fn read_only_source(&self, path: &RepositoryPath) -> Option<&dyn Source> {
+        let mut all = self.read_only_sources.iter();
         let found = all.find(|one| one.repository == *path)?;
         Some(found.source.as_ref())
     }
@@ -123,7 +123,7 @@ pub enum Writes {
     /// By those who may.
     #[default]
     Allowed,
-    /// By the program itself alone: everybody else reads.
+    /// By the program itself alone: all others read.
     Refused,
 }
 

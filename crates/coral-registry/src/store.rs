@@ -45,7 +45,7 @@ pub struct ManifestRecord {
     pub size: u64,
 }
 
-/// A manifest with its bytes, which were held against the digest.
+/// A manifest with its bytes, which were compared with the digest.
 #[derive(Debug, Clone)]
 pub struct StoredManifest {
     /// What it is.
@@ -87,7 +87,8 @@ pub enum BlobContent {
 pub trait BlobReader: fmt::Debug + Send + Sync + 'static {
     /// The bytes of a range inside the blob, in their order, in pieces of any size. The stream is
     /// polled only as fast as its receiver takes the pieces, and dropped where the receiver goes
-    /// away. An error, or an end before the last byte, cuts the answer off.
+    /// away. An error, or an end before the last byte, cuts the answer off. The front waits for the
+    /// next piece without a limit: a reader fails by itself when its source does not answer.
     fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>>;
 }
 
@@ -187,8 +188,14 @@ pub trait Source: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>>;
 }
 
-/// What can be written. Everything is durable when its future resolves with `Ok`, but for the
-/// bytes of an upload that is not committed yet.
+/// What can be written. An implementation keeps three rules:
+///
+/// - Everything is durable when its future resolves with `Ok`, except the bytes of an upload that is
+///   not committed yet.
+/// - A blob is visible only under the digest that its bytes hash to.
+/// - A positive answer about a blob (`stat_blob`, `open_blob`, `mount`, a commit) is a lease:
+///   [`Self::collect`] keeps the blob for the grace time after it.
+///
 /// A blob is uploaded, then committed under its digest:
 ///
 /// ```

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::network_of;
 
-/// Clients that are kept apart. If there are more, those whose buckets are full are forgotten, and all
-/// where none is.
+/// Clients that are kept apart. If there are more, those whose buckets are full are forgotten, or all
+/// of them if no bucket is full.
 const MOST_CLIENTS: usize = 4096;
 
 /// A token bucket for each client, as [`network_of`] tells them apart.

@@ -54,7 +54,7 @@ impl Built {
         self
     }
 
-    /// Applies what another one has; its root becomes the root.
+    /// Adds the blobs and manifests of another image, whose root becomes the root.
     #[must_use]
     pub fn with(mut self, other: Built) -> Self {
         self.blobs.extend(other.blobs);

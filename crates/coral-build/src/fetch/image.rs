@@ -44,7 +44,7 @@ pub(super) async fn fetch(
 ) -> Result<(Digest, Destination), FetchError> {
     let reference = ImageRef::parse(&source.reference)?;
     let registry = Host::parse(registry)?;
-    let mut from = Place::open(pod, credentials, &reference, &registry).await?;
+    let mut from = SourceRepository::open(pod, credentials, &reference, &registry).await?;
     let root = from.manifest(&reference.version()).await?;
     let image = match for_this_platform(&root)? {
         Some(digest) => from.manifest(&Version::Digest(digest)).await?,
@@ -62,15 +62,15 @@ pub(super) async fn fetch(
     Ok((root.digest(), to))
 }
 
-/// The repository of the source image. Whatever is read there is asked for again with another credential
-/// where the internal registry does not take the one of the controller.
-struct Place<'a> {
+/// The repository of the source image. Requests that fail are repeated; if the internal registry refuses
+/// the controller's credential, with a new one.
+struct SourceRepository<'a> {
     repository: Repository,
     login: Login<'a>,
     policy: RetryPolicy,
 }
 
-impl<'a> Place<'a> {
+impl<'a> SourceRepository<'a> {
     async fn open(
         pod: &Pod,
         credentials: &'a dyn CredentialSource,

@@ -325,7 +325,7 @@ impl Decision {
             return Some((
                 "OtherLock",
                 format!(
-                    "the lock of InjectionPolicy {winner:?} takes effect: of several policies with a lock, the first by name counts. Remove the lock of one of them"
+                    "the lock of InjectionPolicy {winner:?} is in effect: of several policies with a lock, only the first by name counts. Remove the lock from all but one"
                 ),
             ));
         }

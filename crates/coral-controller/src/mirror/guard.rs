@@ -65,7 +65,7 @@ impl Guard {
         self.next.is_none_or(|next| has_come(next, now, CURRENT))
     }
 
-    /// Applies what was read; returns how long that counts. What was known is never given up for
+    /// Stores the addresses that were read; returns how long they are valid. What was known is never given up for
     /// want of an answer, nor for an empty one.
     fn take(
         &mut self,

@@ -18,7 +18,7 @@ pub(super) trait Answer: Clone + Default + Send + 'static {
     /// No wait between two questions is longer.
     const LONGEST: Duration;
 
-    /// Applies what one question came to. Returns the wait before the next one.
+    /// Records the answer to one question. Returns the wait before the next one.
     fn take_in(&mut self, said: Self::Said) -> Duration;
 }
 

@@ -95,7 +95,8 @@ impl Checked {
         self
     }
 
-    /// A page that is the blob is right; in place of another one it is not that blob, damaged.
+    /// A blob may be an HTML page itself, so a page is an error only if the check fails. It is then
+    /// reported as a page, not as a damaged blob, and is not requested again.
     fn fail(&mut self, problem: Problem) -> Error {
         self.state = State::Ended;
         let problem = if self.is_page { Problem::Html } else { problem };

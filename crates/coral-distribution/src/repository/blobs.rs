@@ -10,6 +10,9 @@ use crate::blob_stream::{BlobStream, Checked, Incoming, Promise};
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Response, is_html, markup};
 
+/// Bytes of an answer that is labelled as a page, after which it is not compared with the digest.
+const LONGEST_PAGE: usize = 64 * 1024;
+
 impl RepositoryClient {
     /// The length of a blob, by `HEAD`; `None` if it is not there. Where `HEAD` itself is refused,
     /// the head of the answer to a `GET` says it.
@@ -23,20 +26,32 @@ impl RepositoryClient {
         }
         let response = expect(response, &[200]).await?;
         if is_html(&response) {
-            return self.size_of_page(digest).await.map(Some);
+            return self.size_of_page(digest).await;
         }
         length_of(&response).map(Some)
     }
 
-    /// The length of what its store calls a page, if it does not begin like one.
-    async fn size_of_page(&self, digest: &Digest) -> Result<u64, Error> {
+    /// The length of a blob that its store labels as a page; `None` if it is not there. The digest of
+    /// a short answer decides whether it is the blob, of a longer one how it begins.
+    async fn size_of_page(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let response = self.ask_blob(Method::GET, digest, 0).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
         let response = expect(response, &[200]).await?;
-        let size = length_of(&response)?;
-        let page = response.error(Problem::Html);
-        match Incoming::new(response).next().await.transpose()? {
-            Some(start) if markup(&start).is_some() => Err(page),
-            _ => Ok(size),
+        let (length, page) = (response.content_length(), response.error(Problem::Html));
+        let mut incoming = Incoming::new(response);
+        let mut start = Vec::new();
+        while start.len() < LONGEST_PAGE {
+            match incoming.next().await.transpose()? {
+                Some(chunk) => start.extend_from_slice(&chunk),
+                None if digest.matches(&start) => return Ok(Some(start.len() as u64)),
+                None => return Err(page),
+            }
+        }
+        match length {
+            Some(length) if markup(&start).is_none() => Ok(Some(length)),
+            _ => Err(page),
         }
     }
 

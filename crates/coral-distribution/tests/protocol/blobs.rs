@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coral_distribution::{Category, ClientOptions, Credentials, Disposition, Error};
+use coral_distribution::{BlobSource, Category, ClientOptions, Credentials, Disposition, Error};
 use coral_image::{Algorithm, Descriptor, Digest};
 use coral_testkit::{Effect, Fault};
 
@@ -15,6 +15,16 @@ async fn under(effect: Effect) -> Result<Vec<u8>, Error> {
     registry.fault(Fault::new(effect).path("/blobs/"));
     let client = with(&registry, options, Credentials::none());
     read(client.blob(&large_blob(&built).0, 0).await).await
+}
+
+/// The same as copies and builds read it.
+async fn under_a_source(effect: Effect) -> Result<Vec<u8>, Error> {
+    let (registry, built) = registry_with_image().await;
+    let options = patient_enough(&registry, &effect);
+    registry.fault(Fault::new(effect).path("/blobs/"));
+    let client = with(&registry, options, Credentials::none());
+    let source = BlobSource::new(client.into(), large_blob(&built).0);
+    read(source.read().await).await
 }
 
 #[tokio::test]
@@ -116,12 +126,20 @@ async fn the_length_of_what_is_called_a_page_is_known_where_it_does_not_begin_li
     let (blob, _) = large_blob(&built);
     let size = anonymous(&registry).blob_size(&blob.digest).await.unwrap();
     assert_eq!(size, Some(blob.size));
-    let (registry, _) = registry_with_image().await;
-    registry.fault(Fault::new(Effect::Html { status: 200 }).path("/blobs/"));
-    let error = anonymous(&registry).blob_size(&blob.digest).await;
-    let error = error.unwrap_err();
-    assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
-    assert!(error.to_string().contains("HTML page"), "{error}");
+    let html = ("content-type", "text/html");
+    for effect in [
+        Effect::Html { status: 200 },
+        status(200, &[html], "Access denied"),
+        status(200, &[html], ""),
+    ] {
+        let (registry, _) = registry_with_image().await;
+        let told = format!("{effect:?}");
+        registry.fault(Fault::new(effect).path("/blobs/"));
+        let error = anonymous(&registry).blob_size(&blob.digest).await;
+        let error = error.expect_err(&told);
+        assert_eq!(error.disposition(), Disposition::WaitForChange, "{told}");
+        assert!(error.to_string().contains("HTML page"), "{told}: {error}");
+    }
 }
 
 /// Regression: a page of the blob's length was a wrong digest, which is tried again.
@@ -139,11 +157,13 @@ async fn a_page_in_place_of_a_blob_is_told_as_one_by_its_label_or_its_beginning(
         ("text/html", size + 100),
         ("application/octet-stream", size),
     ] {
-        let effect = status(200, &[("content-type", kind)], &page(length));
-        let error = under(effect).await.map(|bytes| bytes.len()).unwrap_err();
-        let told = format!("{kind} {length}: {error}");
-        assert_eq!(error.disposition(), Disposition::WaitForChange, "{told}");
-        assert!(error.to_string().contains("HTML page"), "{told}");
+        let effect = || status(200, &[("content-type", kind)], &page(length));
+        for came in [under(effect()).await, under_a_source(effect()).await] {
+            let error = came.map(|bytes| bytes.len()).unwrap_err();
+            let told = format!("{kind} {length}: {error}");
+            assert_eq!(error.disposition(), Disposition::WaitForChange, "{told}");
+            assert!(error.to_string().contains("HTML page"), "{told}");
+        }
     }
 }
 

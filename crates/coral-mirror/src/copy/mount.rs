@@ -40,7 +40,7 @@ pub(super) async fn look<'r>(
 }
 
 impl FirstPush<'_> {
-    /// Applies what the registry answered, and says whether it gives no hints.
+    /// Records the registry's answer; returns whether it gives no hints.
     pub(super) fn gets_no_hints(self, upload: &Upload) -> bool {
         let gives_hints = upload.tells_of_mounts();
         self.answered(if gives_hints {

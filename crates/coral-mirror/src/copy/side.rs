@@ -77,7 +77,7 @@ impl CopySide {
         self.ask_for(Purpose::Check, request).await
     }
 
-    /// Applies what the registry said of its rate limit.
+    /// Passes on the rate limit that the registry reported.
     pub(crate) fn note_rate_limit(&self) {
         if let (Some(pace), Some(rate_limit)) = (&self.pace, &self.rate_limit)
             && let Some(said) = *rate_limit.borrow()

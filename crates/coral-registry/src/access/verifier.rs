@@ -2,7 +2,7 @@
 //!
 //! bcrypt is slow on purpose. So it runs on the blocking pool, on half of the processors at most;
 //! what came of it is remembered; an address that goes on trying has to wait, and so does
-//! everybody who is not known yet when too many wait already.
+//! every client that is not known yet when too many wait already.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -119,7 +119,13 @@ fn poll_stream(
 ) -> Poll<io::Result<Bytes>> {
     loop {
         match ready!(stream.as_mut().poll_next(cx)) {
-            None => return Poll::Ready(Ok(Bytes::new())),
+            None => {
+                tracing::error!(
+                    missing = rest.length,
+                    "a blob ended early while it was sent"
+                );
+                return Poll::Ready(Ok(Bytes::new()));
+            }
             Some(Ok(bytes)) if bytes.is_empty() => {}
             Some(Ok(mut bytes)) => {
                 bytes.truncate(usize::try_from(rest.length).unwrap_or(usize::MAX));

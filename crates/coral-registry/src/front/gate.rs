@@ -152,13 +152,13 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
     }
     let only_read = route
         .repository()
-        .and_then(|path| visitor.settings.read_only(path));
+        .and_then(|path| visitor.settings.read_only_source(path));
     if only_read.is_some() && right != Right::Pull {
-        return Err(read_only("this repository is read-only"));
+        return Err(refuse_write("this repository is read-only"));
     }
     let refused = visitor.settings.writes == Writes::Refused && visitor.caller != Caller::Internal;
     if refused && right != Right::Pull {
-        return Err(read_only("the registry is read-only"));
+        return Err(refuse_write("the registry is read-only"));
     }
     Ok(())
 }
@@ -195,7 +195,7 @@ pub(super) fn bounded(parts: &http::request::Parts) -> Result<(), Refusal> {
     ))
 }
 
-pub(super) fn read_only(why: &str) -> Refusal {
+pub(super) fn refuse_write(why: &str) -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         Code::Unsupported,

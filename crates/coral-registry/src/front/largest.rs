@@ -8,6 +8,8 @@ use crate::store::RepositoryBytes;
 
 /// How long an order holds.
 const HOLDS: Duration = Duration::from_secs(10);
+/// How long one holds that was made while the repositories were still being counted.
+const HOLDS_UNCOUNTED: Duration = Duration::from_secs(1);
 
 /// The last order, with the time when it was made.
 #[derive(Debug, Default)]
@@ -15,7 +17,7 @@ pub(super) struct Largest(Mutex<Option<(Instant, Arc<RepositoryBytes>)>>);
 
 impl Largest {
     /// All repositories, the largest first, as of ten seconds ago at most. While they are still being
-    /// counted, as of now: an order of a part of them would hide the end of it.
+    /// counted, as of one second ago at most, so that the end of the count shows.
     pub(super) fn get(
         &self,
         now: Instant,
@@ -23,8 +25,12 @@ impl Largest {
     ) -> Arc<RepositoryBytes> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((since, bytes)) = &*last
-            && bytes.counted
-            && now.duration_since(*since) < HOLDS
+            && now.duration_since(*since)
+                < if bytes.counted {
+                    HOLDS
+                } else {
+                    HOLDS_UNCOUNTED
+                }
         {
             return Arc::clone(bytes);
         }
@@ -62,9 +68,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_being_counted_is_not_kept() {
-        let (largest, now) = (Largest::default(), Instant::now());
-        assert!(!largest.get(now, || bytes(1, false)).counted);
-        assert!(largest.get(now, || bytes(1, true)).counted);
+    fn what_is_still_being_counted_is_kept_for_a_second() {
+        let (largest, start) = (Largest::default(), Instant::now());
+        let counted = |millis, counted| {
+            let now = start + Duration::from_millis(millis);
+            largest.get(now, || bytes(1, counted)).counted
+        };
+        assert!(!counted(0, false));
+        assert!(!counted(999, true));
+        assert!(counted(1000, true));
     }
 }

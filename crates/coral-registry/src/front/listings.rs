@@ -79,7 +79,7 @@ async fn all(
     let (after, most) = (wanted.after.clone(), wanted.most);
     let mut found = context.store.repositories(wanted).await?;
     let end = found.entries.last().filter(|_| found.more).cloned();
-    let read_only = visitor.settings.read_only.iter();
+    let read_only = visitor.settings.read_only_sources.iter();
     let mut here: Vec<RepositoryPath> = read_only
         .map(|one| &one.repository)
         .filter(|path| after.as_deref().is_none_or(|after| path.as_str() > after))

@@ -188,7 +188,7 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let words = RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        // Those of `coral up` and of certificates are held against what `coral` exports.
+        // The alert on certificates is tested in `coral-rt`, the one on files of `coral up` in `coral`.
         let asked = words.filter(|it| it.starts_with("coral_registry_"));
         let asked: Vec<&str> = asked.collect();
         assert!(asked.len() > 1, "{asked:?}");

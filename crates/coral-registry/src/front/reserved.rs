@@ -58,7 +58,7 @@ pub(super) fn answer(
     let path = route.repository()?;
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     if !is_read && path.as_str().starts_with(PREFIX) {
-        return Some(Err(gate::read_only("this repository is reserved")));
+        return Some(Err(gate::refuse_write("this repository is reserved")));
     }
     (path.as_str() == REPOSITORY).then(|| read(route, headers))
 }

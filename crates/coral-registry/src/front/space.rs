@@ -128,13 +128,14 @@ pub(super) async fn largest(
     let bytes = Measured::largest(context.as_ref());
     let may_all = session.may_pull_everything();
     let may = |(name, _): &&(RepositoryPath, u64)| may_all || session.may(Right::Pull, name);
-    let largest = bytes.all.iter().filter(may).take(most);
-    let largest = largest.map(|(name, stored)| json!({"name": name.as_str(), "stored": stored}));
-    let answer = json!({
-        "count": bytes.all.iter().filter(may).count(),
-        "counted": bytes.counted,
-        "largest": largest.collect::<Vec<_>>(),
-    });
+    let (mut count, mut largest) = (0_u64, vec![]);
+    for (name, stored) in bytes.all.iter().filter(may) {
+        count += 1;
+        if largest.len() < most {
+            largest.push(json!({"name": name.as_str(), "stored": stored}));
+        }
+    }
+    let answer = json!({"count": count, "counted": bytes.counted, "largest": largest});
     Ok(super::json(StatusCode::OK, &answer))
 }
 

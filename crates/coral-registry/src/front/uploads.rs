@@ -34,11 +34,9 @@ pub(super) async fn begin(
     body: &mut Body,
     name: &RepositoryPath,
 ) -> Result<Response, Refusal> {
-    if let Some(text) = head.query.get("mount") {
-        // What cannot be mounted, or is no blob or repository, is uploaded.
-        let Ok(digest) = route::digest(text) else {
-            return open(context, head, name, algorithm_of(head)?).await;
-        };
+    // What cannot be mounted, or is no blob or repository, is uploaded.
+    let mount = head.query.get("mount");
+    if let Some(digest) = mount.and_then(|text| route::digest(text).ok()) {
         let mounted = match source_of(head) {
             Ok(from) if may_mount(head, from.as_ref()) => {
                 context.store.mount(name, &digest, from.as_ref()).await?

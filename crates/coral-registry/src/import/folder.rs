@@ -206,7 +206,7 @@ impl Folder {
         }
     }
 
-    /// A manifest, held against its digest.
+    /// A manifest, compared with its digest.
     pub(super) fn manifest(&self, digest: &Digest) -> Result<Manifest, String> {
         let bytes = self.read(&data(digest), MAX_MANIFEST_SIZE as u64);
         let bytes = bytes.map_err(|error| format!("it cannot be read: {error}"))?;

@@ -90,7 +90,7 @@ struct Files {
     resolved: Recent<(RepositoryPath, Version), ManifestRecord>,
     /// Bytes of manifests, seen to hash to their digest.
     manifests: Recent<Digest, Bytes>,
-    /// Which content was held against its digest.
+    /// Which content was compared with its digest.
     verdicts: Verdicts,
     usage: Usage,
     /// Held as long as the store is open.

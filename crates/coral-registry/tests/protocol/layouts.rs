@@ -68,7 +68,7 @@ fn served(folder: &Path) -> Served {
     let served = Served::new();
     let path = RepositoryPath::parse("base/app").unwrap();
     served.registry.configure(Settings {
-        read_only: vec![
+        read_only_sources: vec![
             LayoutFolder::open(path, LayoutFiles::new(folder))
                 .unwrap()
                 .into(),
@@ -341,7 +341,7 @@ async fn the_blobs_may_be_in_a_folder_that_is_named() {
     let served = Served::new();
     let path = RepositoryPath::parse("base/app").unwrap();
     served.registry.configure(Settings {
-        read_only: vec![LayoutFolder::open(path, files).unwrap().into()],
+        read_only_sources: vec![LayoutFolder::open(path, files).unwrap().into()],
         ..Settings::default()
     });
     let tag = served.get("/v2/base/app/manifests/1").await;

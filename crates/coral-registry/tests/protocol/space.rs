@@ -157,7 +157,9 @@ async fn the_largest_repositories_are_listed_of_those_that_the_caller_may_pull()
         let target = format!("/coral/v1/repositories{query}");
         served.get(&target).await
     };
-    assert_eq!(list("").await.json()["counted"], false);
+    // That answer holds for a second: another registry gives it.
+    let uncounted = Served::new().get("/coral/v1/repositories").await.json();
+    assert_eq!(uncounted["counted"], false);
     counted(&served).await;
     let stored = |name: &str, stored: u64| json!({"name": name, "stored": stored});
     let all = [stored("a", 6000), stored("b/d", 700), stored("b/c", 500)];

@@ -80,7 +80,7 @@ impl Memory {
     fn serve(&self) -> Served {
         let served = Served::new();
         served.registry.configure(Settings {
-            read_only: vec![ReadOnlySource {
+            read_only_sources: vec![ReadOnlySource {
                 repository: RepositoryPath::parse("memory").unwrap(),
                 source: Arc::new(self.clone()),
             }],

@@ -114,7 +114,9 @@ mod tests {
     #[test]
     fn the_alert_on_a_certificate_fires_in_its_last_two_weeks_and_after_them() {
         let rules = include_str!("../../../../deploy/monitoring/registry-rules.yaml");
-        let (_, rest) = rules.split_once("alert: CoralCertificateEnds\n").unwrap();
+        let (_, rest) = rules
+            .split_once("alert: CoralCertificateExpires\n")
+            .unwrap();
         let expression = rest.lines().next().unwrap().trim();
         let (name, bound) = expression
             .strip_prefix("expr: ")

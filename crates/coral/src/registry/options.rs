@@ -263,7 +263,7 @@ impl RegistryArguments {
                 limit: self.storage_limit,
                 min_free: self.storage_min_free.map_or(MinFree::Usual, MinFree::Bytes),
             },
-            read_only: self.layouts()?.into_iter().map(Into::into).collect(),
+            read_only_sources: self.layouts()?.into_iter().map(Into::into).collect(),
             names: self.host.clone(),
         };
         Ok((settings, warnings))

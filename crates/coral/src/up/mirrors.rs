@@ -31,7 +31,7 @@ use crate::up::status::Status;
 /// Shortest time between two looks at what is to be remembered of images.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
-/// A mirror that runs, as far as it is reported.
+/// The reported state of a running mirror.
 struct Running {
     origin: String,
     prune: Option<Digest>,

@@ -408,7 +408,7 @@ fn of_two_policies_with_a_lock_the_other_one_says_so() {
     assert_eq!(ready["reason"], "OtherLock");
     let message = ready["message"].as_str().unwrap();
     assert!(
-        message.contains("InjectionPolicy \"cluster\" takes effect"),
+        message.contains("InjectionPolicy \"cluster\" is in effect"),
         "{message}"
     );
     // The lock in force is the first one's still.

@@ -82,7 +82,7 @@ fn durations(pod: &Pod, exact: Exact) -> Option<BuildDurations> {
     let took = |step| {
         let ended = terminated(pod, step)?;
         let (began, ended) = (ended.started_at.as_ref()?, ended.finished_at.as_ref()?);
-        // A container that never started claims to have in 1970.
+        // A container that never started is reported to have started in 1970.
         (began.0 > Timestamp::UNIX_EPOCH).then_some(())?;
         let seconds = ended.0.as_second().saturating_sub(began.0.as_second());
         Some(words(u64::try_from(seconds).unwrap_or_default()))

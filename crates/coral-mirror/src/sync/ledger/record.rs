@@ -71,7 +71,7 @@ impl Ledger {
         all.into_values().collect()
     }
 
-    /// Applies what an earlier process knew. `places` are the repositories at the destination, in
+    /// Restores what an earlier process knew. `places` are the repositories at the destination, in
     /// the order of `settings`. What the settings do not name any more is left out, and so is what
     /// cannot be read; repositories of which nothing is known are due at once.
     pub(in crate::sync) fn restore(

@@ -1,4 +1,4 @@
-//! The scrub: all content is read in turn, at a pace, and held against its digest.
+//! The scrub: all content is read in turn, at a pace, and compared with its digest.
 //!
 //! What is damaged is moved aside (`damaged/`), so that HEAD, GET and mount answer that it is not
 //! there, and clients and mirrors send it again. Links and records stay: they say who wants it, and

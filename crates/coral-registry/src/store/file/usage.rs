@@ -162,7 +162,7 @@ impl Files {
 
     /// Whether `more` bytes may come.
     pub(super) fn check_room(&self, more: u64) -> Result<(), StoreError> {
-        // Where cannot read the size of the disk, writing to it says why.
+        // Where the size of the disk cannot be read, writing to it says why.
         let space = self.space().unwrap_or_else(|_| self.usage.space());
         match space.lack(more) {
             Some(no_room) if !self.makes_room(&no_room, more) => {
