@@ -81,11 +81,12 @@ fn a_dockerfile_is_built_with_the_outside_cut_off_and_pushed_inside_and_outside(
     let builds = Builds::set(&cluster, own);
     let cut = own.cut();
     let lines = format!(
-        "FROM {}\nARG GREETING=none\nRUN echo \"$GREETING\" >/said && chown 5:6 /said\n",
+        "FROM {} AS wanted\nARG GREETING=none\nRUN echo \"$GREETING\" >/said && chown 5:6 /said\n\
+         FROM wanted\nRUN exit 1\n",
         builds.base()
     );
     builds.apply(&dockerfile("hello", &lines));
-    let container = "{args: [--build-arg, GREETING=good morning]}";
+    let container = "{args: [--build-arg, GREETING=good morning, --target, wanted]}";
     let source = "{configMap: {name: hello}}";
     builds.apply(&builds.yaml("hello", source, container, "", ""));
     let status = builds.succeeded("hello");
