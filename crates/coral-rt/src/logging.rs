@@ -7,10 +7,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// One line of text an event.
+    /// One line of text per event.
     #[default]
     Text,
-    /// One JSON object an event.
+    /// One JSON object per event.
     Json,
 }
 
@@ -27,7 +27,7 @@ pub struct LogArgs {
         help_heading = "Logging"
     )]
     pub log: String,
-    /// Form of the log lines
+    /// Format of the log
     #[arg(
         long,
         env = "CORAL_LOG_FORMAT",

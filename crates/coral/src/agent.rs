@@ -25,8 +25,8 @@ pub(crate) struct AgentArguments {
         value_name = "SOCKET"
     )]
     runtime: PathBuf,
-    /// Folder of hosts.toml folders, the same path here and for containerd [default: `config_path` of
-    /// containerd's configuration]
+    /// containerd's folder of registry hosts (certs.d), at the same path here as for containerd
+    /// [default: `config_path` of containerd's configuration]
     #[arg(long, env = "CORAL_CERTS_DIR", value_name = "DIR")]
     certs_dir: Option<PathBuf>,
     /// Folder with Coral's CA (ca.crt), mounted from the ConfigMap coral
@@ -37,7 +37,7 @@ pub(crate) struct AgentArguments {
         value_name = "DIR"
     )]
     coral_dir: PathBuf,
-    /// Most images that are pulled at once
+    /// How many images are pulled at once
     #[arg(long, env = "CORAL_PARALLEL_PULLS", default_value = "3", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     parallel_pulls: u16,
     /// Address of /healthz, /readyz and /metrics
@@ -62,7 +62,7 @@ pub(crate) async fn run(
         parallel_pulls: arguments.parallel_pulls.into(),
         listen: arguments.listen,
     };
-    // Boxed: the future holds a whole node's work, some 30 KB.
+    // Boxed: this future is about 30 KB.
     match Box::pin(coral_agent::run(config, stop)).await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ AgentError::Socket(_)) => Err(Failure::input(format!("--runtime: {error}"))),

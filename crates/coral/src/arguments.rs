@@ -45,22 +45,23 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a registry and the mirrors that YAML files describe, on this machine
     Up(UpArguments),
-    /// Run a registry, or tend the folder of one that is stopped
+    /// Run a registry, or maintain the storage of a stopped one
     Registry {
         #[command(subcommand)]
         command: RegistryCommand,
     },
-    /// Look at mirrors, or run them once
+    /// Preview what mirrors would do, or run them once
     Mirror {
         #[command(subcommand)]
         command: MirrorCommand,
     },
-    /// Show how the mirrors of a running `coral up` stand; exit code 1 if something failed
+    /// Show the state of the mirrors of a running `coral up`; exits with 1 if something failed
     Status(StatusArguments),
     /// Run the controller of a cluster: reconciles Coral's kinds while it holds the leader lease
     #[command(display_order = 100)]
     Controller(ControllerArguments),
-    /// Run the agent of a node: places images and makes containerd find the registries inside
+    /// Run the agent of a node: pulls images ahead of time and points containerd at registries in
+    /// the cluster
     #[command(display_order = 101)]
     Agent(AgentArguments),
     /// Run a step of a build; the controller starts it in the pod of an ImageBuild
@@ -68,26 +69,27 @@ pub(crate) enum Command {
     BuildStep(BuildStepArguments),
     /// Copy one image between registries and OCI layouts
     Copy(CopyArguments),
-    /// Build a folder in the cluster, and push the image there
+    /// Build a folder in the cluster and push the image to a Registry there
     Build(Box<BuildArguments>),
-    /// Make Coral's own container image of the running program
+    /// Make Coral's own container image from the running program
     Image(ImageArguments),
-    /// Print the Roles by which the controller may read Secrets, run Registries or run builds in a
+    /// Print the Roles that let the controller read Secrets, run Registries or run builds in a
     /// namespace
     Grant(GrantArguments),
-    /// Take Coral out of a cluster, in the right order
+    /// Remove Coral from a cluster, in the right order
     Uninstall(UninstallArguments),
     /// Check what mirrors depend on: names, TLS, logins, rate limits, clocks, disk
     Doctor(DoctorArguments),
     /// Print the CRDs of Coral's kinds, for kubectl apply --server-side
     Crds(CrdsArguments),
-    /// Run the webhook of a cluster: points new pods at images in the cluster or on their node
+    /// Run the admission webhook of a cluster: points new pods at images in the cluster or on their
+    /// node
     #[command(display_order = 102)]
     Webhook(WebhookArguments),
-    /// Print the completions for a shell
+    /// Print completions for a shell
     #[command(display_order = 103)]
     Completions(CompletionArguments),
-    /// Write the man pages, one for each subcommand
+    /// Write the man pages, one per subcommand
     #[command(display_order = 104)]
     Man(ManArguments),
 }
@@ -96,30 +98,30 @@ pub(crate) enum Command {
 pub(crate) enum RegistryCommand {
     /// Serve the OCI distribution API from a folder
     Serve(Box<ServeArguments>),
-    /// Take in the images of distribution's registry from its storage folder, verified; exit code 1
-    /// if something was left out
+    /// Import and verify the images of a distribution registry from its storage folder; exits with
+    /// 1 if something was skipped
     Import(ImportArguments),
-    /// Delete the unused blobs of a stopped registry; a running registry does this by itself
+    /// Delete the unused blobs of a stopped registry; a running one does this by itself
     Gc(CollectArguments),
-    /// Read all content of a folder that no registry serves, and move aside what its disk has
-    /// damaged; a registry that is served does so by itself. Exit code 1 if something is damaged
+    /// Check all content of a stopped registry against its digests and move damaged content aside;
+    /// a running registry does this by itself. Exits with 1 if something is damaged
     Scrub(ScrubArguments),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
-    /// Show what a pass would copy and delete, and what is there already, with bytes
+    /// Show what a pass would copy and delete, and what is already there, with sizes
     Plan(MirrorArguments),
-    /// Make one pass over all mirrors; exit code 1 if an image failed
+    /// Run one pass over all mirrors; exits with 1 if an image failed
     Run(RunArguments),
-    /// Confirm that many images vanished at their sources: make one pass that deletes their tags,
-    /// and let a running `coral up` go on deleting
+    /// Confirm that many images vanished at their sources: run one pass that deletes their tags,
+    /// and let a running `coral up` resume deleting
     Prune(PruneArguments),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArguments {
-    /// Files, or folders of *.yaml and *.yml files; they are followed while Coral runs
+    /// Files, or folders of *.yaml and *.yml files; Coral reloads them when they change
     #[arg(
         value_name = "DIR|FILE",
         default_value = ".",
@@ -127,18 +129,18 @@ pub(crate) struct UpArguments {
         value_delimiter = ','
     )]
     pub(crate) files: Vec<PathBuf>,
-    /// Address of the registry; port 0 picks a free one
+    /// Address that the registry listens on; port 0 picks a free one
     #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// Folder for the registry's content [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// A name of the registry. On a loopback address, without TLS and without users, it answers
-    /// only for `localhost`, loopback addresses and its names
+    /// Name by which clients reach the registry. On a loopback address, without TLS and users, the
+    /// registry answers only requests for `localhost`, loopback addresses and these names
     #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     pub(crate) host: Vec<Host>,
-    /// Loopback address of a source with Coral's own image (ADDR/coral:latest), made from the
-    /// running program; served only while a mirror names it
+    /// Loopback address of a source that serves Coral's own image (ADDR/coral:latest), made from
+    /// the running program; it starts when a mirror names it
     #[arg(long = "self", env = "CORAL_SELF", default_value = "127.0.0.1:5051", value_name = "ADDR", value_parser = address)]
     pub(crate) own: SocketAddr,
     #[command(flatten)]
@@ -165,12 +167,12 @@ pub(crate) struct MirrorArguments {
     /// Files, or folders of *.yaml and *.yml files
     #[arg(value_name = "DIR|FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// The registry that mirrors mean by `registry: {name: …}`: that of a running `coral up` or
-    /// `coral registry serve`, spoken to over plain HTTP unless a Registry in the files has TLS, or
-    /// --ca or --skip-tls-verify names it
+    /// Registry that `registry: {name: …}` of a mirror stands for: a running `coral up` or `coral
+    /// registry serve`. It is reached over plain HTTP, unless a Registry in the files has TLS or
+    /// --ca or --skip-tls-verify names the host
     #[arg(long, env = "CORAL_REGISTRY", default_value = DEFAULT_REGISTRY, value_name = "HOST[:PORT]", value_parser = host)]
     pub(crate) registry: Host,
-    /// Form of the output
+    /// Output format
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -179,21 +181,21 @@ pub(crate) struct MirrorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// Look at every blob of every image at the destination too, as a mirror's `verify` does from
-    /// time to time, and copy again what is gone or broken
+    /// Also check every blob of every image at the destination, as a mirror's `verify` does from
+    /// time to time, and copy again what is missing or damaged
     #[arg(long)]
     pub(crate) verify: bool,
-    // Last, as in all commands: what follows would stand under its heading in the help.
+    // Last, as in all commands: in the help, what follows would be listed under its heading.
     #[command(flatten)]
     pub(crate) mirrors: MirrorArguments,
 }
 
-/// How many vanished images of each mirror a person has looked at.
+/// How many vanished images of each mirror a person has reviewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Confirmed {
-    /// As many as were counted.
+    /// As many as `coral up`, or else this pass, counted.
     Counted,
-    /// So many.
+    /// This many.
     Number(i64),
 }
 
@@ -211,9 +213,9 @@ impl FromStr for Confirmed {
 
 #[derive(Debug, Args)]
 pub(crate) struct PruneArguments {
-    /// Confirm that you have looked at the vanished images. NUMBER is how many of each mirror
-    /// [default: as many as the `coral up` of the data folder has counted; without one, as many as
-    /// this pass finds]
+    /// Confirm that you have reviewed the vanished images. NUMBER is how many may have vanished
+    /// from each mirror [default: the number that the `coral up` of the data folder has counted;
+    /// without one, the number that this pass finds]
     #[arg(
         long,
         required = true,
@@ -223,7 +225,7 @@ pub(crate) struct PruneArguments {
         default_missing_value = "counted"
     )]
     pub(crate) confirm: Confirmed,
-    /// Folder of the `coral up` that is told [default: ~/.local/share/coral]
+    /// Data folder of the `coral up` to notify [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -242,23 +244,23 @@ pub(crate) struct CopyArguments {
     pub(crate) source: String,
     #[arg(
         value_name = "DST",
-        help = "Where to: HOST/PATH[:TAG], oci:DIR[:TAG], or oci-archive:FILE.tar[:TAG] or \
-                docker-archive:FILE.tar[:NAME:TAG], which is replaced; FILE may be - for standard \
-                output; without a tag, the source's"
+        help = "Where to copy it: HOST/PATH[:TAG], oci:DIR[:TAG], oci-archive:FILE.tar[:TAG] or \
+                docker-archive:FILE.tar[:NAME:TAG]; an existing FILE is replaced, and FILE may be \
+                - for standard output [default tag: the source's]"
     )]
     pub(crate) destination: String,
     /// Copy only these platforms of an index, such as linux/amd64 or linux/arm*; the index itself
-    /// stays as it is. A docker-archive holds one platform: this machine's, if none is given
+    /// is not changed. A docker-archive holds one platform, by default this machine's
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_parser = platform, value_delimiter = ',')]
     pub(crate) platforms: Vec<PlatformPattern>,
-    /// Copy foreign layers too, where the source has them; otherwise layers that must not be
-    /// distributed stay at the URLs that the manifest names
+    /// Also copy foreign layers, where the source has them. By default these layers, which must not
+    /// be redistributed, stay at the URLs that the manifest names
     #[arg(long)]
     pub(crate) foreign_layers: bool,
-    /// Leave signatures, attestations and other referrers behind
+    /// Do not copy signatures, attestations and other referrers
     #[arg(long)]
     pub(crate) no_referrers: bool,
-    /// Form of the output
+    /// Output format
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -267,7 +269,7 @@ pub(crate) struct CopyArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
-    /// Folder of `coral up` whose disk is looked at [default: ~/.local/share/coral]
+    /// Data folder of `coral up`, whose disk is checked [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -276,19 +278,19 @@ pub(crate) struct DoctorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionArguments {
-    /// The shell
+    /// Shell to print completions for
     #[arg(value_name = "SHELL")]
     pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArguments {
-    /// Folder for the pages; created if it is missing
+    /// Folder to write the pages to; created if it is missing
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
 }
 
-/// Form of what goes to standard output.
+/// Format of what goes to standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people
@@ -334,8 +336,8 @@ fn is_plugin(program: Option<&OsStr>) -> bool {
     name.is_some_and(|name| name == "kubectl-coral")
 }
 
-/// Arguments no longer know these variables. An empty one is one that is not set, as everywhere
-/// else: that is how a line of an environment file is switched off.
+/// Removes these variables from the arguments. An empty variable counts as unset, so that a line of
+/// an environment file can be switched off.
 fn without_variables(command: clap::Command, which: &impl Fn(&OsStr) -> bool) -> clap::Command {
     let forget = |argument: clap::Arg| match argument.get_env() {
         Some(name) if which(name) => argument.env(Resettable::Reset),

@@ -17,7 +17,7 @@ use crate::arguments::host;
 use crate::failure::Failure;
 use crate::load::open;
 
-/// How long a process that ends waits until uploads that it leaves are given up.
+/// How long a process waits at its end for its open uploads to be cancelled.
 pub(crate) const SETTLING: Duration = Duration::from_secs(5);
 /// Largest file with certificates or keys that is read.
 const MAX_PEM: u64 = 4 * 1024 * 1024;
@@ -36,25 +36,25 @@ pub(crate) fn copy_command(host: &Host, image: impl std::fmt::Display) -> String
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Reaching registries")]
 pub(crate) struct ClientArguments {
-    /// Speak plain HTTP to this host. Without it, HTTPS is spoken to every host; one on loopback that
-    /// does not speak TLS is then asked by plain HTTP
+    /// Use plain HTTP for this host. By default every host is reached over HTTPS; a loopback host
+    /// that does not speak TLS is then tried over plain HTTP
     #[arg(long, env = "CORAL_PLAIN_HTTP", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     plain_http: Vec<Host>,
-    /// Accept any certificate of this host
+    /// Accept any certificate from this host
     #[arg(long, env = "CORAL_SKIP_TLS_VERIFY", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     skip_tls_verify: Vec<Host>,
     /// Trust the CA certificates of a file (PEM or DER) for this host, in addition to the system's
     #[arg(long, env = "CORAL_CA", value_name = "HOST[:PORT]=FILE", value_parser = host_file, value_delimiter = ',')]
     ca: Vec<(Host, PathBuf)>,
-    /// Present a client certificate to this host: files with the certificate and with its
-    /// unencrypted private key, as PEM
+    /// Client certificate for this host: a file with the certificate and a file with its
+    /// unencrypted private key, both PEM
     #[arg(long, env = "CORAL_CLIENT_CERT", value_name = "HOST[:PORT]=CERT:KEY", value_parser = host_pair, value_delimiter = ',')]
     client_cert: Vec<(Host, Pair)>,
-    /// Docker configuration with credentials [default: the file that `REGISTRY_AUTH_FILE` names,
-    /// else Docker's own config.json and Podman's auth.json]
+    /// Docker configuration file with credentials [default: the file that `REGISTRY_AUTH_FILE`
+    /// names, else Docker's own config.json and Podman's auth.json]
     #[arg(long, env = "CORAL_DOCKER_CONFIG", value_name = "FILE")]
     docker_config: Option<PathBuf>,
-    /// Time without a byte of progress after which a request is repeated, such as 30s or 2m
+    /// Retry a request that has made no progress for this long, such as 30s or 2m
     #[arg(long, env = "CORAL_STALL_TIMEOUT", value_name = "TIME", default_value = "1m", value_parser = stall_timeout)]
     stall_timeout: Duration,
 }
@@ -89,13 +89,13 @@ fn host_pair(text: &str) -> Result<(Host, Pair), String> {
     Ok((host(name)?, Pair { certificate, key }))
 }
 
-/// Whether something is said about a host's TLS.
+/// Whether the options set anything about a host's TLS.
 fn is_reached_with_tls(options: &HostOptions) -> bool {
     options.skip_tls_verify || options.ca_pem.is_some() || options.client_pem.is_some()
 }
 
 impl ClientArguments {
-    /// What the flags say of single hosts.
+    /// The options that the flags set for single hosts.
     pub(crate) fn host_options(&self) -> Result<BTreeMap<Host, HostOptions>, Failure> {
         let mut hosts: BTreeMap<Host, HostOptions> = BTreeMap::new();
         for host in &self.plain_http {
@@ -137,12 +137,12 @@ impl ClientArguments {
         }
     }
 
-    /// The files with the user's own credentials, whether they are there or not.
+    /// The files with the user's own credentials, whether or not they exist.
     pub(crate) fn credential_files(&self) -> Vec<PathBuf> {
         Credentials::user_files(self.docker_config.as_deref())
     }
 
-    /// Options of a client that treats these hosts as said.
+    /// Options of a client with these options for single hosts.
     pub(crate) fn options(&self, hosts: BTreeMap<Host, HostOptions>) -> ClientOptions {
         ClientOptions {
             hosts,
@@ -151,7 +151,7 @@ impl ClientArguments {
         }
     }
 
-    /// A client that treats these hosts as said.
+    /// A client with these options for single hosts.
     pub(crate) fn client(&self, hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failure> {
         made(self.options(hosts))
     }
@@ -165,7 +165,7 @@ impl ClientArguments {
     }
 }
 
-/// As PEM, whatever form the file has, so that several files can be put together.
+/// As PEM, also if the file is DER, so that several files can be joined.
 fn read_ca(file: &Path) -> std::io::Result<String> {
     certificates_as_pem(&read_pem(file)?).map_err(std::io::Error::other)
 }
@@ -181,7 +181,7 @@ fn read_pem(file: &Path) -> std::io::Result<Vec<u8>> {
     Ok(pem)
 }
 
-/// A client for hosts of Coral's own.
+/// A client for hosts that Coral itself runs.
 pub(crate) fn client(hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failure> {
     made(ClientOptions {
         hosts,

@@ -22,27 +22,27 @@ use crate::failure::Failure;
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(15);
-/// How often something that is waited for is looked at.
+/// Pause between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(500);
-/// How often a call is made that may be repeated, half a second apart.
+/// How many times a repeatable call is tried, half a second apart.
 const TRIES: usize = 40;
 /// Objects asked for at a time.
 const PAGE: u32 = 500;
 
-/// Which cluster is meant.
+/// The flags that select a cluster.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Reaching the cluster")]
 pub(crate) struct ClusterArguments {
-    /// The kubeconfig [default: $KUBECONFIG, else ~/.kube/config, else the pod's own rights]
+    /// Kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the pod's service account]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig, if not the current one
+    /// Context of the kubeconfig, if not the current one
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
 }
 
 impl ClusterArguments {
-    /// The namespace of the context, as far as a kubeconfig can be read. No server is asked.
+    /// The namespace of the context, if a kubeconfig can be read. Makes no call.
     pub(crate) async fn namespace(&self) -> Option<String> {
         Some(self.config().await.ok()?.default_namespace)
     }
@@ -69,7 +69,8 @@ impl ClusterArguments {
             return read.or_else(|error| unusable(what, error));
         }
         Config::infer().await.map_err(|error| {
-            // Its own text begins with the pod that this is not, and repeats its cause.
+            // The error's own text begins with in-cluster configuration, which does not apply here,
+            // and repeats its cause.
             let cause = error.source().unwrap_or(&error);
             Failure::failed("no cluster is configured", cause).hinting(hint)
         })
@@ -83,8 +84,8 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Finds the cluster as kubectl does, and asks it whether it is one. `timeout` is for
-    /// [`until`](Self::until).
+    /// Finds the cluster as kubectl does, and checks that an API server answers there. `timeout` is
+    /// for [`until`](Self::until).
     pub(crate) async fn connect(
         cluster: &ClusterArguments,
         timeout: Duration,
@@ -102,7 +103,7 @@ impl Calls {
         Ok(calls)
     }
 
-    /// How long is waited by [`until`](Self::until).
+    /// How long [`until`](Self::until) waits.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -125,7 +126,7 @@ impl Calls {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// A call whose object must be there.
+    /// A call whose object must exist.
     pub(crate) async fn required<T>(
         &self,
         what: impl Display,
@@ -145,8 +146,8 @@ impl Calls {
         settled(what, within(CALL, call).await)
     }
 
-    /// As [`optional`](Self::optional), of a call that may be made any number of times: a server
-    /// that cannot be reached, or can do nothing for the moment, is asked again for some time.
+    /// As [`optional`](Self::optional), for a call that may be repeated: while the server cannot be
+    /// reached or is unavailable, the call is retried for some time.
     pub(crate) async fn patiently<T, F>(
         &self,
         what: impl Display,
@@ -185,7 +186,7 @@ impl Calls {
         }
     }
 
-    /// Deletes an object, which may be gone already.
+    /// Deletes an object; it is no error if it is already gone.
     pub(crate) async fn delete<K>(&self, api: &Api<K>, name: &str) -> Result<(), Failure>
     where
         K: Resource + Clone + Debug + DeserializeOwned,
@@ -196,7 +197,7 @@ impl Calls {
         Ok(())
     }
 
-    /// Deletes the objects with these labels in the namespaces that are meant.
+    /// Deletes the objects with these labels in the selected namespaces.
     pub(crate) async fn delete_listed<K>(
         &self,
         which: &ListParams,
@@ -218,7 +219,7 @@ impl Calls {
         Ok(())
     }
 
-    /// Looks until it is so, or until the time is over: `false`.
+    /// Repeats the check until it is true; `false` if the timeout passes first.
     pub(crate) async fn until(
         &self,
         is_so: impl AsyncFn() -> Result<bool, Failure>,
@@ -246,7 +247,7 @@ async fn within<T>(time: Duration, call: impl Future<Output = kube::Result<T>>) 
     }
 }
 
-/// Whether a call may do better when it is made again.
+/// Whether a retry of the call may succeed.
 fn passes(error: Option<&kube::Error>) -> bool {
     match error {
         Some(kube::Error::Api(status)) => status.code >= 500 || status.code == 429,
@@ -257,19 +258,19 @@ fn passes(error: Option<&kube::Error>) -> bool {
 fn settled<T>(what: impl Display, answer: Answer<T>) -> Result<Option<T>, Failure> {
     match answer {
         Ok(value) => Ok(Some(value)),
-        // By the code: where the whole group is unknown, the answer has no reason.
+        // By the code: if the whole API group is unknown, the answer has no reason.
         Err(Some(kube::Error::Api(status))) if status.code == 404 => Ok(None),
         Err(Some(error)) => Err(kube_failure(what, &error)),
         Err(None) => Err(failure(what, "the API server gave no answer in time")),
     }
 }
 
-/// A call that failed, with what to do if a right is missing.
+/// The failure of a call, with advice if a right is missing.
 pub(crate) fn kube_failure(what: impl Display, error: &kube::Error) -> Failure {
     let kube::Error::Api(status) = error else {
         return Failure::failed(what, error);
     };
-    // The status's own text, without its debug form.
+    // The text of the status alone; `Display` of the error adds its debug form.
     let failure = failure(what, &status.message);
     match missing_right(&status.message).filter(|_| status.code == 403) {
         Some(hint) => failure.hinting(hint),
@@ -277,7 +278,7 @@ pub(crate) fn kube_failure(what: impl Display, error: &kube::Error) -> Failure {
     }
 }
 
-/// What gives a right that the API server missed, from its message: `User "ann" cannot create
+/// How to grant the right that is missing, from the API server's message: `User "ann" cannot create
 /// resource "pods/attach" in API group "" in the namespace "team-a"`.
 fn missing_right(message: &str) -> Option<String> {
     let quoted = |before: &str| {
@@ -298,8 +299,9 @@ fn missing_right(message: &str) -> Option<String> {
         group => format!(".{group}"),
     };
     Some(format!(
-        "`kubectl auth can-i {verb} {resource}{group}{subresource} -n {namespace}` says so too; an \
-         administrator grants it with `kubectl create rolebinding coral-build -n {namespace} \
+        "`kubectl auth can-i {verb} {resource}{group}{subresource} -n {namespace}` checks the \
+         same; an administrator grants it with `kubectl create rolebinding coral-build -n \
+         {namespace} \
          --clusterrole=edit --user={user}`"
     ))
 }

@@ -34,19 +34,19 @@ pub(crate) struct ControllerArguments {
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "CORAL_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = address)]
     listen: SocketAddr,
-    /// Address where the pods of builds get credentials (HTTPS)
+    /// Address where build pods get credentials (HTTPS)
     #[arg(long, env = "CORAL_CREDENTIALS_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDR", value_parser = address)]
     credentials_listen: SocketAddr,
-    /// Image of what the controller creates [default: that of its own pod]
+    /// Coral's image, for the pods that the controller creates [default: the image of its own pod]
     #[arg(long, env = "CORAL_IMAGE", value_name = "IMAGE")]
     image: Option<String>,
-    /// Image of the container that builds, for an ImageBuild that names none
+    /// Image of the build container, for ImageBuilds that name none
     #[arg(long, env = "CORAL_BUILDER_IMAGE", value_name = "IMAGE")]
     builder_image: Option<String>,
-    /// How many builds run at once in the cluster, where a namespace may always run one; 0 for any number
+    /// How many builds run at once in the cluster; a namespace may always run one. 0 means no limit
     #[arg(long, env = "CORAL_MAX_BUILDS", default_value_t = 20, value_name = "N")]
     max_builds: usize,
-    /// How many builds run at once in each namespace; 0 for any number
+    /// How many builds run at once in each namespace. 0 means no limit
     #[arg(
         long,
         env = "CORAL_MAX_BUILDS_PER_NAMESPACE",

@@ -10,7 +10,7 @@ use coral_api::names::kind;
 
 use crate::failure::Failure;
 
-/// Kinds that have a CRD.
+/// The kinds with a CRD.
 const KINDS: [&str; 8] = [
     kind::IMAGE,
     kind::IMAGE_BUILD,
@@ -24,7 +24,7 @@ const KINDS: [&str; 8] = [
 
 #[derive(Debug, Args)]
 pub(crate) struct CrdsArguments {
-    /// Only the definition of this kind; repeat it for several
+    /// Print only the CRD of this kind; may be repeated
     #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS))]
     kind: Vec<String>,
 }

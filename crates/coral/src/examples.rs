@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use clap::Command;
 
-/// What is wanted, and the words that do it.
+/// What the example does, and its command.
 type Example = (&'static str, &'static str);
 
-/// By the words of the subcommand.
+/// Examples by the words of the subcommand.
 const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "up",
@@ -17,7 +17,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral up mirrors",
             ),
             (
-                "For other machines too, with the images in a folder of your own",
+                "Reachable from other machines, with the images in another folder",
                 "coral up mirrors --listen 0.0.0.0:5000 --data /srv/coral",
             ),
         ],
@@ -44,7 +44,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral registry import /var/lib/registry --storage /srv/coral --dry-run",
             ),
             (
-                "Take it in without taking room twice, on one file system",
+                "Import with hard links, which take no extra space, on one file system",
                 "coral registry import /var/lib/registry --storage /srv/coral --hard-links",
             ),
         ],
@@ -52,14 +52,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "registry gc",
         &[(
-            "Delete the unused blobs of a registry that is stopped",
+            "Delete the unused blobs of a stopped registry",
             "coral registry gc --storage /srv/coral",
         )],
     ),
     (
         "registry scrub",
         &[(
-            "Say what a disk has damaged, in the folder of a registry that is stopped",
+            "Report content that the disk has damaged, in the storage of a stopped registry",
             "coral registry scrub --storage /srv/coral --dry-run",
         )],
     ),
@@ -119,7 +119,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "coral build . --namespace team-a --dry-run",
             ),
             (
-                "Also to a registry outside, with the credential in the Secret ghcr",
+                "Push to a registry outside the cluster as well, with the credential in the Secret ghcr",
                 "coral build . --also-to ghcr.io/acme/shop:3=ghcr",
             ),
         ],
@@ -151,7 +151,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "uninstall",
         &[(
-            "Take Coral out, with every image of its Registries",
+            "Remove Coral, with every image of its Registries",
             "coral uninstall --delete-data",
         )],
     ),
@@ -175,21 +175,21 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "crds",
         &[(
-            "Install or renew Coral's kinds",
+            "Install or update Coral's kinds",
             "coral crds | kubectl apply --server-side -f -",
         )],
     ),
     (
         "completions",
         &[(
-            "For bash, from the next shell on",
+            "For bash, effective in the next shell",
             "coral completions bash > ~/.local/share/bash-completion/completions/coral",
         )],
     ),
     (
         "man",
         &[(
-            "Write the pages to where man looks for those of a user",
+            "Write the pages where man looks for a user's own",
             "coral man ~/.local/share/man/man1",
         )],
     ),

@@ -1,7 +1,8 @@
 //! `coral grant`: the Roles and `RoleBindings` by which an administrator allows the controller what
 //! it may not do by itself.
 //!
-//! The text is written by hand, not by a serializer: each rule has its reason beside it.
+//! The text comes from templates, not from a serializer, so that each rule has its reason beside
+//! it.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ pub(crate) struct GrantArguments {
     /// Let the controller run ImageBuilds in the namespace, instead of letting it read Secrets
     #[arg(long, conflicts_with_all = ["registry", "names"])]
     builds: bool,
-    /// The namespace
+    /// Namespace that the Roles are for
     #[arg(value_name = "NAMESPACE")]
     namespace: String,
     /// Names of the Secrets that the controller may read [default: every Secret of the namespace].
@@ -78,7 +79,7 @@ fn granted(arguments: &GrantArguments) -> Result<String, Failure> {
     Ok(documents?.join("---\n"))
 }
 
-/// What the controller needs for Registries beside their Secrets and the verb `run`.
+/// What the controller needs for Registries, apart from their Secrets and the verb `run`.
 const WORKLOADS: &str = "  \
   # The workload of a Registry, its address, and the list of public repositories that it follows.
   # Nothing is deleted: what was made goes with the Registry that owns it.

@@ -17,8 +17,8 @@ pub(crate) struct ImageArguments {
     // Not a doc comment: brackets would be links there.
     #[arg(
         value_name = "DST",
-        help = "Where to: HOST/PATH[:TAG], oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG], which is \
-                replaced; without a tag, latest"
+        help = "Where to write it: HOST/PATH[:TAG], oci:DIR[:TAG] or oci-archive:FILE.tar[:TAG], \
+                where an existing file is replaced [default tag: latest]"
     )]
     destination: String,
     #[command(flatten)]
@@ -84,7 +84,7 @@ fn version(place: &CopyEndpoint) -> Version {
         .unwrap_or_else(|| Version::Tag(Tag::latest()))
 }
 
-/// What builds a program that needs nothing of the system that it runs on.
+/// The command that builds a static program.
 fn static_build() -> String {
     format!(
         "RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release --target \

@@ -1,7 +1,7 @@
-//! `coral status`: how the mirrors of a running `coral up` stand, in the terminal.
+//! `coral status`: the state of the mirrors of a running `coral up`, in the terminal.
 //!
-//! It asks the registry's status page for its document; what is said of that is decided by
-//! [`Told::of`], which is pure.
+//! It fetches the JSON document of the registry's status page; [`Told::of`], which is pure, decides
+//! what to print.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,16 +24,16 @@ use crate::failure::Failure;
 use crate::status_page::relative;
 use crate::terminal::print;
 
-/// The page tells of 100 mirrors at most, each with 50 images, 20 failures of up to 1 KiB, and up
-/// to 1,000 repositories.
+/// The page lists at most 100 mirrors, each with 50 images, 20 failures of up to 1 KiB, and up to
+/// 1,000 repositories.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// The registry of a running `coral up`
+    /// Registry of a running `coral up`
     #[arg(env = "CORAL_REGISTRY", default_value = DEFAULT_REGISTRY, value_name = "HOST[:PORT]", value_parser = host)]
     registry: Host,
-    /// Form of the output: `json` is the registry's /status.json as it came
+    /// Output format; `json` is the registry's /status.json, unchanged
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Output,
     #[command(flatten)]
@@ -86,7 +86,7 @@ pub(crate) async fn run(arguments: StatusArguments) -> Result<ExitCode, Failure>
 }
 
 /// The version of the Coral that serves a port of this machine; `None` if another program does, or
-/// if it says nothing within a second.
+/// if it does not answer within a second.
 pub(crate) async fn running_at(address: SocketAddr) -> Option<String> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let mut address = address;
@@ -128,7 +128,7 @@ struct Mirror {
     status: RegistryMirrorStatus,
 }
 
-/// What is said of a status, and whether a person has to look at something.
+/// What is printed about a status, and whether something needs a person's attention.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
     text: String,
@@ -154,7 +154,7 @@ impl Told {
         }
         let left = status.mirrors_total.saturating_sub(status.mirrors.len());
         if left > 0 {
-            // A String takes every write.
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "and {left} more, which http://{host}/ shows");
         }
         let problems = problems(status, now);
@@ -171,7 +171,7 @@ impl Told {
     }
 }
 
-/// One row for each mirror, with columns as wide as what stands in them.
+/// One row per mirror, with columns as wide as their content.
 fn table(text: &mut String, mirrors: &[Mirror], now: Timestamp) {
     let header = ["MIRROR", "IMAGES", "FAILED", "LAST PASS", "NEXT PASS"].map(str::to_owned);
     let rows: Vec<[String; 5]> = std::iter::once(header)
@@ -212,7 +212,7 @@ fn number(count: Option<i64>) -> i64 {
     count.unwrap_or_default()
 }
 
-/// What a person has to look at, a line each.
+/// What needs a person's attention, a line each.
 fn problems(document: &Status, now: Timestamp) -> Vec<String> {
     let broken = document.broken_files.iter();
     let mut problems: Vec<String> = broken
@@ -244,7 +244,7 @@ fn problems(document: &Status, now: Timestamp) -> Vec<String> {
     problems
 }
 
-/// Why a mirror deletes nothing, with the commands to type as they are.
+/// Why a mirror deletes nothing, with commands that can be copied.
 fn paused(host: &str, file: &str, count: i64) -> String {
     let registry = match host {
         DEFAULT_REGISTRY => String::new(),

@@ -1,9 +1,9 @@
-//! `coral uninstall`: takes Coral out of a cluster in the right order, so that afterwards `kubectl
+//! `coral uninstall`: removes Coral from a cluster in the right order, so that afterwards `kubectl
 //! delete -k deploy/` removes what is left.
 //!
-//! It acts with the person's own rights and needs no part of Coral but the agents, which alone can
-//! remove their files from the nodes. Every step looks at what is there, so that it can be run
-//! again at any point.
+//! It acts with the user's own rights and needs no other part of Coral than the agents, which alone
+//! can remove their files from the nodes. Every step looks at the current state, so the command can
+//! be repeated at any point.
 
 mod nodes;
 mod objects;
@@ -40,13 +40,14 @@ const CORAL: &str = "coral";
 /// What `coral uninstall` takes.
 #[derive(Debug, Args)]
 pub(crate) struct UninstallArguments {
-    /// Delete the volumes of Registries too, with every image in them
+    /// Also delete the volumes of Registries, with every image in them
     #[arg(long)]
     delete_data: bool,
-    /// Go on though agents have not said that their files are gone: the files stay on those nodes
+    /// Continue even if agents have not confirmed that their files are gone; the files stay on
+    /// those nodes
     #[arg(long)]
     without_agents: bool,
-    /// How long to wait for the agents, and then for objects to go: 30s, 5m
+    /// How long to wait for the agents, and then for objects to be deleted, such as 30s or 5m
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = timeout)]
     timeout: Duration,
     #[command(flatten)]
@@ -110,7 +111,7 @@ async fn stop_controller(calls: &Calls, terminal: &Terminal) -> Result<(), Failu
         Ok(running.is_empty())
     });
     if !stopped.await? {
-        // On a node that is down, a pod stays for ever; its lease runs out by itself.
+        // On a node that is down, a pod is listed forever; its lease expires by itself.
         terminal.line("the controller's pod is still listed: its node may be down; going on");
     }
     Ok(())
@@ -156,7 +157,7 @@ async fn remove_own(calls: &Calls) -> Result<(), Failure> {
     calls.delete_listed::<Role>(&granted, outside).await
 }
 
-/// Whether an object is of a namespace that `kubectl delete -k deploy/` does not remove.
+/// Whether an object is in a namespace that `kubectl delete -k deploy/` does not remove.
 fn outside(namespace: &str) -> bool {
     namespace != SYSTEM && namespace != NODES
 }

@@ -21,7 +21,7 @@ pub(crate) struct WebhookArguments {
     /// Address of /healthz, /readyz and /metrics (HTTP)
     #[arg(long, env = "CORAL_HEALTH", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = address)]
     health: SocketAddr,
-    /// File with the certificate, PEM; it may arrive after the start, and a changed one is loaded
+    /// Certificate file (PEM); it may be missing at the start, and is reloaded when it changes
     #[arg(
         long,
         env = "CORAL_TLS_CERT",
@@ -29,7 +29,7 @@ pub(crate) struct WebhookArguments {
         value_name = "FILE"
     )]
     tls_cert: PathBuf,
-    /// File with the certificate's private key, PEM
+    /// Private key file of the certificate (PEM)
     #[arg(
         long,
         env = "CORAL_TLS_KEY",

@@ -1,4 +1,4 @@
-//! The flags of `coral build`, and the `ImageBuild` that they mean.
+//! The flags of `coral build`, and the `ImageBuild` that they describe.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,11 +24,11 @@ pub(crate) struct BuildArguments {
     /// Folder to build. All of it is sent to the cluster, except for what its .dockerignore excludes
     #[arg(value_name = "FOLDER", default_value = ".")]
     pub(super) folder: PathBuf,
-    /// Name of the image in the Registry, below the namespace; repeat it for several [default:
+    /// Name of the image in the Registry, below the namespace; may be repeated [default:
     /// NAMESPACE/NAME:latest]
     #[arg(short, long = "tag", value_name = "NAMESPACE/PATH:TAG")]
     pub(super) tags: Vec<String>,
-    /// Name of the ImageBuild object [default: that of the folder]
+    /// Name of the ImageBuild object [default: the name of the folder]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
     /// Registry object that the image is pushed to
@@ -39,46 +39,46 @@ pub(crate) struct BuildArguments {
         default_value = "coral-system/reg"
     )]
     pub(super) registry: String,
-    /// Also push to a registry outside, with the credential of a Secret in the namespace; repeat it
-    /// for several
+    /// Also push to a registry outside the cluster, with the credential in a Secret of the
+    /// namespace; may be repeated
     #[arg(long, value_name = "HOST/PATH:TAG[=SECRET]")]
     pub(super) also_to: Vec<String>,
-    /// Dockerfile, in the folder [default: Dockerfile, else Containerfile]
+    /// Dockerfile, inside the folder [default: Dockerfile, else Containerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Build argument; without a value, that of the environment variable. It is no place for a
-    /// secret: the object and the image's provenance hold it
+    /// Build argument; without =VALUE, the value of the environment variable NAME. Do not pass
+    /// secrets: the value is stored in the object and in the image's provenance
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(super) build_args: Vec<String>,
-    /// Stage of the Dockerfile that is built
+    /// Stage of the Dockerfile to build
     #[arg(long, value_name = "STAGE")]
     pub(super) target: Option<String>,
-    /// Platforms that are built; more than one needs binfmt on the node
+    /// Platforms to build for, such as linux/arm64; more than one needs binfmt on the node
     #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
     pub(super) platforms: Vec<String>,
     /// PersistentVolumeClaim in the namespace that keeps layers from one run to the next
     #[arg(long, value_name = "CLAIM")]
     pub(super) cache: Option<String>,
-    /// Image of the container that builds [default: the builder that the cluster offers]
+    /// Image of the build container [default: the builder that the cluster offers]
     #[arg(long, value_name = "IMAGE")]
     pub(super) builder: Option<String>,
-    /// How long the run may take: 90s, 30m, 2h
+    /// How long the run may take, such as 90s, 30m or 2h
     #[arg(long, value_name = "TIME")]
     pub(super) timeout: Option<String>,
-    /// Print the object and do nothing; no cluster is needed
+    /// Print the ImageBuild object and do nothing else; needs no cluster
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Exit when the folder is sent, and let the run go on
+    /// Exit once the folder is sent; the run continues
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) detach: bool,
-    /// Namespace of the object and of its run [default: that of the kubeconfig's context]
+    /// Namespace of the object and of its run [default: the namespace of the kubeconfig's context]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(super) namespace: Option<String>,
     #[command(flatten)]
     pub(super) cluster: ClusterArguments,
 }
 
-/// The object that the flags mean. `now` makes it run though nothing else is new.
+/// The object that the flags describe. `now` makes it run even if nothing else has changed.
 pub(super) fn object(
     arguments: &BuildArguments,
     namespace: &str,
@@ -129,7 +129,7 @@ fn folder_name(folder: &Path) -> Result<String, Failure> {
         _ => '-',
     };
     let name: String = name.chars().map(letter).collect();
-    // After the cut no dash may be the last.
+    // The cut may have left a dash at the end.
     let name = name.trim_start_matches('-');
     let name = name[..name.len().min(MAX_NAME)].trim_end_matches('-');
     if name.is_empty() {
@@ -139,7 +139,7 @@ fn folder_name(folder: &Path) -> Result<String, Failure> {
     Ok(name.to_owned())
 }
 
-/// The tags, each below the namespace: what a build pushes cannot touch what others hold.
+/// The tags, each below the namespace, so that a build cannot overwrite images of other namespaces.
 fn tags(given: &[String], namespace: &str, name: &str) -> Result<Vec<String>, Failure> {
     if given.is_empty() {
         return Ok(vec![format!("{namespace}/{name}:latest")]);
@@ -184,7 +184,7 @@ fn registry(text: &str) -> Result<BuildRegistry, Failure> {
     }
 }
 
-/// The registries outside; tags of one repository are one entry.
+/// The registries outside the cluster; tags of one repository become one entry.
 fn also_to(given: &[String]) -> Result<Vec<AlsoTo>, Failure> {
     let mut found: BTreeMap<(String, Option<String>), Vec<String>> = BTreeMap::new();
     for text in given {

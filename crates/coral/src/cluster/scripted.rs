@@ -1,4 +1,4 @@
-//! An API server that says what a test tells it to.
+//! An API server whose answers a test scripts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) struct ReceivedRequest {
     pub(crate) body: Value,
 }
 
-/// What was asked so far.
+/// The requests so far.
 pub(crate) type Heard = Arc<Mutex<Vec<ReceivedRequest>>>;
 
 /// Calls to a server that answers each request with a status and a text.

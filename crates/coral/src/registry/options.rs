@@ -1,4 +1,4 @@
-//! The arguments of `coral registry`, and the settings that they mean.
+//! The arguments of `coral registry`, and the settings that they describe.
 
 mod access;
 mod values;
@@ -27,8 +27,8 @@ const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {
-    /// File of users and bcrypt hashes, as `htpasswd -B` writes it; read again when it changes.
-    /// Without it, and without `--token-keys`, every client may do everything
+    /// File of users with bcrypt hashes, as `htpasswd -B` writes it; reloaded when it changes.
+    /// Without it and without `--token-keys`, every client may do everything
     #[arg(
         long,
         env = "CORAL_HTPASSWD",
@@ -36,7 +36,7 @@ pub(crate) struct RegistryArguments {
         help_heading = "Access"
     )]
     htpasswd: Option<PathBuf>,
-    /// Let anonymous clients read: everything, or what the patterns match
+    /// Let anonymous clients read everything, or only what the patterns match
     #[arg(
         long,
         env = "CORAL_ANONYMOUS_READ",
@@ -49,18 +49,18 @@ pub(crate) struct RegistryArguments {
         help_heading = "Access"
     )]
     anonymous_read: Vec<String>,
-    /// Let a user read what a pattern matches (`team/app`, `team/*`, `team/**`); `*` is every
-    /// user. Without it every user may read everything
+    /// Let a user read what a pattern matches (`team/app`, `team/*`, `team/**`); the user `*` means
+    /// every user. Without it, every user may read everything
     #[arg(long, env = "CORAL_ALLOW_PULL", value_name = "USER=PATTERN", value_parser = rule, value_delimiter = ',', requires = "htpasswd", help_heading = "Access")]
     allow_pull: Vec<Rule>,
-    /// Let a user read, write and delete what a pattern matches; `*` is every user. Without it
-    /// every user may write everywhere
+    /// Let a user read, write and delete what a pattern matches; the user `*` means every user.
+    /// Without it, every user may write everywhere
     #[arg(long, env = "CORAL_ALLOW_PUSH", value_name = "USER=PATTERN", value_parser = rule, value_delimiter = ',', requires = "htpasswd", help_heading = "Access")]
     allow_push: Vec<Rule>,
-    /// File of Ed25519 public keys, as PEM. The registry accepts tokens that these keys signed, as
-    /// the password of the user `token` or as `Authorization: Bearer`. A token gives the rights that
-    /// it names and no others, and must be for one of the names of `--host`. The file is read again
-    /// when it changes
+    /// File of Ed25519 public keys (PEM); reloaded when it changes. The registry accepts tokens
+    /// signed with these keys, as the password of the user `token` or as `Authorization: Bearer`. A
+    /// token grants exactly the rights that it names, and must be issued for one of the names given
+    /// with `--host`
     #[arg(
         long,
         env = "CORAL_TOKEN_KEYS",
@@ -69,10 +69,11 @@ pub(crate) struct RegistryArguments {
         help_heading = "Access"
     )]
     token_keys: Option<PathBuf>,
-    /// Refuse everything that writes
+    /// Refuse all writes
     #[arg(long, env = "CORAL_READ_ONLY", value_parser = BoolishValueParser::new(), help_heading = "Access")]
     read_only: bool,
-    /// Certificate with its chain, as PEM: the registry then serves HTTPS; read again when it changes
+    /// File with the certificate and its chain (PEM); reloaded when it changes. With it, the
+    /// registry serves HTTPS
     #[arg(
         long,
         env = "CORAL_TLS_CERT",
@@ -81,7 +82,7 @@ pub(crate) struct RegistryArguments {
         help_heading = "TLS"
     )]
     tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, as PEM
+    /// File with the certificate's private key (PEM)
     #[arg(
         long,
         env = "CORAL_TLS_KEY",
@@ -90,16 +91,16 @@ pub(crate) struct RegistryArguments {
         help_heading = "TLS"
     )]
     tls_key: Option<PathBuf>,
-    /// Serve the OCI image layout in a folder as a repository, read-only
+    /// Serve the OCI image layout in a folder as a read-only repository
     #[arg(long, env = "CORAL_LAYOUT", value_name = "REPOSITORY=DIR", value_parser = layout, value_delimiter = ',')]
     layout: Vec<(RepositoryPath, PathBuf)>,
-    /// Folder of the blobs of a `--layout` that has none of its own, such as that of a container
-    /// runtime's content store: no symbolic link inside a layout is followed
+    /// Folder with the blobs of a `--layout` that has none of its own, such as a container
+    /// runtime's content store; symbolic links inside a layout are not followed
     #[arg(long, env = "CORAL_LAYOUT_BLOBS", value_name = "REPOSITORY=DIR", value_parser = layout, value_delimiter = ',', requires = "layout")]
     layout_blobs: Vec<(RepositoryPath, PathBuf)>,
-    /// File of the repositories that anonymous clients may read, as JSON:
-    /// `{"generation": 1, "paths": ["docker.io/library/nginx"]}`; read again when it changes.
-    /// `/coral/v1/public` returns the active generation
+    /// File that lists the repositories that anonymous clients may read, as JSON: `{"generation":
+    /// 1, "paths": ["docker.io/library/nginx"]}`; reloaded when it changes. `/coral/v1/public`
+    /// returns the active generation
     #[arg(
         long,
         env = "CORAL_PUBLIC",
@@ -107,22 +108,22 @@ pub(crate) struct RegistryArguments {
         help_heading = "Access"
     )]
     public: Option<PathBuf>,
-    /// A name of this registry, such as `coral.coral-system.svc:5000`. A container runtime names in
-    /// `ns=` the host whose images it asks for. If that is one of these names, the registry takes
-    /// the path as it is; otherwise it puts that host, such as `docker.io/`, before the path. On a
-    /// loopback address, without TLS and without users, the registry answers only for `localhost`,
-    /// loopback addresses and its names
+    /// Name of this registry, such as `coral.coral-system.svc:5000`. A container runtime names the
+    /// host whose images it wants in `ns=`. If that is one of these names, the registry uses the
+    /// path as it is; otherwise it puts the host, such as `docker.io/`, before the path. On a
+    /// loopback address, without TLS and users, the registry answers only requests for `localhost`,
+    /// loopback addresses and these names
     #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     host: Vec<Host>,
-    /// Largest blob, such as 10Gi [default: as large as the storage]
+    /// Largest blob that may be pushed, such as 10Gi [default: no limit but the storage]
     #[arg(long, env = "CORAL_MAX_BLOB_SIZE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     max_blob_size: Option<u64>,
-    /// Bytes that content and open uploads may have together, such as 100Gi: pushes over it are
-    /// refused with 507 [default: as many as the disk takes]
+    /// Most bytes that content and open uploads may take together, such as 100Gi; pushes beyond
+    /// that are refused with 507 [default: as many as the disk holds]
     #[arg(long, env = "CORAL_STORAGE_LIMIT", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     storage_limit: Option<u64>,
-    /// Bytes of the disk to keep free: a push that would use them is refused with 507; 0 keeps none
-    /// free [default: 5 % of the disk, at most 1Gi]
+    /// Bytes to keep free on the disk, such as 5Gi; a push that would use them is refused with 507.
+    /// 0 keeps none free [default: 5 % of the disk, at most 1Gi]
     #[arg(long, env = "CORAL_STORAGE_MIN_FREE", value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     storage_min_free: Option<u64>,
     /// How many uploads may be open at once
@@ -137,7 +138,7 @@ pub(crate) struct RegistryArguments {
     /// How long an open upload is kept after its last bytes arrived
     #[arg(long, env = "CORAL_UPLOAD_EXPIRY", value_name = "DURATION", default_value = "24h", value_parser = duration, help_heading = "Limits")]
     upload_expiry: Duration,
-    /// How many connections are served at once; others are refused with 503
+    /// How many connections are served at once; further ones are refused with 503
     #[arg(
         long,
         env = "CORAL_MAX_CONNECTIONS",
@@ -148,7 +149,7 @@ pub(crate) struct RegistryArguments {
     )]
     max_connections: u32,
     /// How many connections one address may have; clients behind one proxy share its address
-    /// [default: a quarter of --max-connections, and at least 16]
+    /// [default: a quarter of --max-connections, but at least 16]
     #[arg(
         long,
         env = "CORAL_MAX_CONNECTIONS_PER_ADDRESS",
@@ -166,29 +167,29 @@ pub(crate) struct RegistryArguments {
     /// with its digests
     #[arg(long, env = "CORAL_SCRUB_INTERVAL", value_name = "AGE", default_value = "7d", value_parser = scrub_interval, help_heading = "Scrub")]
     scrub_interval: Duration,
-    /// Bytes per second that a scrub reads at most, such as 50Mi; 0 turns it off
+    /// Most bytes per second that a scrub reads, such as 50Mi; 0 turns scrubbing off
     #[arg(long, env = "CORAL_SCRUB_BANDWIDTH", value_name = "QUANTITY", default_value = "10Mi", value_parser = size, help_heading = "Scrub")]
     scrub_bandwidth: u64,
 }
 
-/// What a collection takes away.
+/// What a collection may delete.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CollectionArguments {
-    /// How long an unused blob is kept after a client was last told that it is there
+    /// How long an unused blob is kept after a client was last told that it exists
     #[arg(long = "gc-grace", env = "CORAL_GC_GRACE", value_name = "DURATION", default_value = "24h", value_parser = duration, help_heading = "Garbage collection")]
     pub(super) grace: Duration,
-    /// How long a manifest is kept that no tag, index or referrer reaches, such as 7d [default:
-    /// for ever]
+    /// How long to keep a manifest that no tag, index or referrer reaches, such as 7d [default:
+    /// forever]
     #[arg(long = "gc-untagged", env = "CORAL_GC_UNTAGGED", value_name = "AGE", value_parser = age, help_heading = "Garbage collection")]
     pub(super) untagged: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CollectArguments {
-    /// Folder with the content, which no registry serves now
+    /// Storage folder; no registry may be serving it
     #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
     pub(super) storage: PathBuf,
-    /// Only say what would be deleted
+    /// Report what would be deleted, and delete nothing
     #[arg(long)]
     pub(super) dry_run: bool,
     #[command(flatten)]
@@ -197,33 +198,35 @@ pub(crate) struct CollectArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// Storage folder of distribution's registry, which has docker/registry/v2 in it
+    /// Storage folder of the distribution registry; contains docker/registry/v2
     #[arg(value_name = "DIR")]
     pub(super) folder: PathBuf,
-    /// Folder for the content, which no registry serves now; made if it is not there
+    /// Storage folder to import into, created if it is missing; no registry may be serving it
     #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
     pub(super) storage: PathBuf,
-    /// Only say what would come, and what cannot come; digests of blobs are not compared
+    /// Report what would be imported and what cannot be, and import nothing; digests of blobs are
+    /// not checked
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Give the files of blobs a second name instead of copying them, where both folders are on one
-    /// file system: the other registry must not be used any more
+    /// Hard-link the files of blobs instead of copying them, if both folders are on one file
+    /// system; the other registry must not be used afterwards
     #[arg(long)]
     pub(super) hard_links: bool,
-    /// Move tags that are another image in --storage already [default: they stay, and are named]
+    /// Move tags that already name another image in --storage [default: they stay, and are
+    /// reported]
     #[arg(long)]
     pub(super) move_tags: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ScrubArguments {
-    /// Folder with the content, which no registry serves now
+    /// Storage folder; no registry may be serving it
     #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
     pub(super) storage: PathBuf,
-    /// Only say what is damaged: nothing is moved, and a round that was stopped stays as it is
+    /// Report what is damaged and move nothing; an interrupted round is left as it is
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Bytes per second that are read at most, such as 50Mi [default: as fast as it goes]
+    /// Most bytes per second that are read, such as 50Mi [default: no limit]
     #[arg(long, value_name = "QUANTITY", value_parser = bandwidth)]
     pub(super) bandwidth: Option<u64>,
 }
@@ -234,7 +237,7 @@ impl RegistryArguments {
         let (access, warnings) = self.access()?;
         let settings = Settings {
             access,
-            // Read apart from the rest: without the file no token is taken.
+            // Read separately from the rest: without the file no token is accepted.
             token_keys: self.token_keys.is_some().then(TokenKeys::default),
             writes: if self.read_only {
                 Writes::Refused
@@ -248,7 +251,8 @@ impl RegistryArguments {
                 ..Limits::default()
             },
             collection: CollectionSettings {
-                // The folder may be copied meanwhile.
+                // Read-only is also for copying the folder meanwhile: nothing may be deleted from
+                // it.
                 is_on: !self.read_only,
                 interval: self.gc_interval,
                 grace: self.collection.grace,
@@ -269,7 +273,7 @@ impl RegistryArguments {
         Ok((settings, warnings))
     }
 
-    /// The keys that the file has now; none without a file.
+    /// The keys that are in the file now; none without a file.
     pub(super) fn token_keys(&self) -> Result<Option<TokenKeys>, Failure> {
         let Some(file) = &self.token_keys else {
             return Ok(None);
@@ -283,8 +287,8 @@ impl RegistryArguments {
         self.token_keys.as_deref()
     }
 
-    /// Grants without effect. They are no errors: removing a user from the file has to take effect
-    /// at once, and must not keep the registry from starting again.
+    /// Grants without effect. They are not errors: removing a user from the file has to take effect
+    /// at once and must not keep the registry from starting.
     fn warnings(&self, access: &Access) -> Vec<String> {
         let Access::Granted(Grants { users, .. }) = access else {
             return vec![];
