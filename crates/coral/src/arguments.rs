@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command line as it was typed.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};

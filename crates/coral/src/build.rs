@@ -1,8 +1,8 @@
 //! `coral build`: a folder of this machine, built in the cluster.
 //!
-//! The folder goes through the API server into the run's first step, so that this machine needs no
-//! way to a registry, and no container engine. What is here decides nothing about the build: it
-//! writes the `ImageBuild`, feeds it, shows its logs, and ends as it ends.
+//! The folder goes through the API server into the run's first step, so this machine needs neither
+//! access to a registry nor a container engine. This module makes no decisions about the build: it
+//! writes the `ImageBuild`, sends the folder, shows the logs, and exits with the build's result.
 
 mod logs;
 mod options;
@@ -30,7 +30,7 @@ use source::Source;
 
 /// Namespace where neither a flag nor a kubeconfig names one.
 const DEFAULT_NAMESPACE: &str = "default";
-/// Nothing here waits by [`Calls::until`].
+/// Unused: nothing here waits with [`Calls::until`].
 const UNUSED: Duration = Duration::ZERO;
 
 /// Runs the build, or prints its object.
@@ -72,7 +72,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Sends the folder and follows the run to its end; `None` if that is left to others.
+/// Sends the folder and follows the run to its end; `None` with `--detach`.
 async fn work(
     run: &Run<'_>,
     source: Arc<Source>,
@@ -97,7 +97,8 @@ async fn work(
             result = &mut sending, if !is_sent => {
                 is_sent = true;
                 match result {
-                    // The step says in its log what it makes of that, and the run how it ends.
+                    // The log of the step shows how it deals with that, and the status of the run
+                    // how it ends.
                     Err(error @ SendError::Cut(_)) => terminal.line(&format!("warning: {error}")),
                     result => sent(result, terminal)?,
                 }
@@ -145,7 +146,7 @@ fn report(ended: &Ended, terminal: &Terminal) -> Result<ExitCode, Failure> {
 
 /// The object as `kubectl apply` takes it.
 fn yaml(object: &ImageBuild) -> Result<String, Failure> {
-    // By way of JSON: it leaves out what is not set.
+    // Through JSON, which omits fields that are not set.
     let json = serde_json::to_value(object);
     let json = json.map_err(|error| Failure::failed("the object cannot be written", &error))?;
     serde_saphyr::to_string(&json)

@@ -1,7 +1,7 @@
 //! `coral build-step`: what runs in the pod of an `ImageBuild` before and after the user's container.
 //!
-//! The controller starts it. What a step has to say goes to the termination message, which the controller
-//! reads: JSON of a step that succeeded, plain text of one that failed.
+//! The controller starts it. A step reports in its termination message, which the controller reads:
+//! JSON if the step succeeded, plain text if it failed.
 
 use std::process::ExitCode;
 
@@ -22,13 +22,13 @@ pub(crate) struct BuildStepArguments {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum StepCommand {
-    /// Bring the source into its folder
+    /// Fetch the source into its folder
     Fetch,
-    /// Push what the build wrote
+    /// Push the images that the build wrote
     Push,
 }
 
-/// The controller, asked only if a step needs a credential: most sources need none.
+/// A lazy connection to the controller: most sources need no credential.
 struct OnDemand<'a> {
     pod: &'a Pod,
     step: Step,
@@ -58,7 +58,7 @@ pub(crate) async fn run(
     let message = done
         .as_ref()
         .map_or_else(|text| failure_text(text), String::clone);
-    // A push that is stopped has noted what is pushed by then.
+    // A push that is stopped has recorded what it has pushed by then.
     let is_noted = done.is_err() && pod.has_termination_message();
     if !is_noted && let Err(error) = pod.write_termination_message(&message) {
         terminal.line(&format!("warning: {}", chain(&error)));
@@ -72,7 +72,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Tells the controller what `push` came to. It reads the termination message later in any case.
+/// Reports the result of `push` to the controller, which reads the termination message later in any
+/// case.
 async fn tell(pod: &Pod, message: &str) {
     let controller = Controller::of(pod, Step::Push);
     let told = match &controller {
@@ -90,7 +91,7 @@ async fn tell(pod: &Pod, message: &str) {
     }
 }
 
-/// Carries out a step: its termination message, or why it failed.
+/// Runs a step. Returns its termination message, or why it failed.
 async fn work(pod: &Pod, step: StepCommand) -> Result<String, String> {
     match step {
         StepCommand::Fetch => {

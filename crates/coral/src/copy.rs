@@ -33,8 +33,8 @@ pub(crate) async fn run(
     let prints = !destination.is_standard_output();
     if !prints && arguments.output == Output::Json {
         return Err(Failure::input(
-            "-o json: standard output takes the archive, so nothing else can be printed there; \
-             leave -o out, or name a file in place of -",
+            "-o json: the archive goes to standard output, so nothing else can be printed there; \
+             omit -o, or name a file instead of -",
         ));
     }
     let client = arguments.client.client(arguments.client.host_options()?)?;
@@ -90,7 +90,7 @@ pub(crate) async fn run(
     };
     let copied = tokio::select! {
         copied = work => copied,
-        () = stop.cancelled() => Err(Failure::stopped(format!("{what}: it was stopped"))),
+        () = stop.cancelled() => Err(Failure::stopped(format!("{what}: it was interrupted"))),
     };
     terminal.forget(&arguments.source);
     client.settle(SETTLING).await;
@@ -104,7 +104,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Warns of referrers that the copy did without.
+/// Warns about referrers that could not be copied.
 fn warn_of_missed(copied: &Copied, source: &str, terminal: &Terminal) {
     let Some(error) = &copied.missed.first else {
         return;
@@ -119,8 +119,8 @@ fn warn_of_missed(copied: &Copied, source: &str, terminal: &Terminal) {
     ));
 }
 
-/// Of an index, the platform of this machine, where only one can be taken. What cannot be read says
-/// so when it is copied.
+/// The platform of this machine, if the source is an index and only one platform can be copied.
+/// Errors are reported by the copy itself.
 async fn own_platform(
     source: &CopySide,
     version: &Version,
@@ -141,8 +141,7 @@ async fn own_platform(
     vec![pattern]
 }
 
-/// What may pass by itself is tried again with the waits of a mirror, as often as a mirror's limit
-/// says.
+/// Retries transient failures with the backoff and the limit of a mirror.
 async fn copy_with_retries(
     request: &CopyRequest,
     source: &str,
@@ -170,10 +169,10 @@ async fn copy_with_retries(
         ));
         tokio::time::sleep(wait).await;
     }
-    unreachable!("the loop ends at the limit")
+    unreachable!("the loop returns at the limit")
 }
 
-/// The image has its name by now; referrers that may be copied after all are tried again.
+/// The image is tagged by now; referrers whose failure was transient are retried.
 async fn with_what_was_missed(
     engine: &Copier,
     request: &CopyRequest,
@@ -194,13 +193,13 @@ async fn with_what_was_missed(
     copied
 }
 
-/// What `copy -o json` prints beside the image.
+/// What `copy -o json` prints in addition to the image.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CopyDone {
     action: Action,
     bytes_copied: u64,
-    /// Bytes that the destination had.
+    /// Bytes that the destination already had.
     bytes_present: u64,
     referrers: usize,
     /// Referrers, and lists of them, that could not be copied or read.
@@ -267,7 +266,7 @@ fn in_words(arguments: &CopyArguments, copied: &Copied) -> String {
     )
 }
 
-/// What is copied, for no mirror.
+/// The subject of a copy that belongs to no mirror.
 fn alone<'a>(source: &'a str, key: Option<&'a Key>) -> Subject<'a> {
     Subject {
         mirror: None,

@@ -1,4 +1,4 @@
-//! Numbers of things, in the singular and in the plural.
+//! Counts, in the singular and in the plural.
 
 /// `1 tag`, `2 tags`.
 pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {

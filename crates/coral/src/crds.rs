@@ -1,4 +1,4 @@
-//! `coral crds`: the definitions of custom resources that a cluster needs before Coral's objects.
+//! `coral crds`: the CRDs that a cluster needs before Coral's objects.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,7 +36,7 @@ pub(crate) fn print(arguments: &CrdsArguments) -> Result<ExitCode, Failure> {
         found.retain(|crd| arguments.kind.contains(&crd.spec.names.kind));
     }
     let text = crds::to_yaml(&found).map_err(|error| Failure::failed("a definition", &error))?;
-    // A reader that went away early wanted no more.
+    // A reader that closed the pipe early wanted no more.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,8 @@
-//! `coral doctor`: looks at everything that the mirrors of some files depend on, and says for each
-//! part whether it is well, and what to do if not.
+//! `coral doctor`: checks everything that the mirrors of some files depend on, and reports for each
+//! part whether it works, and what to do if it does not.
 //!
-//! `sites` says what to look at, the looking is here, and what a result means is decided in
-//! `verdict`, which is pure.
+//! `sites` lists what to check, the checks run here, and `verdict`, which is pure, decides what a
+//! result means.
 
 mod finding;
 mod sites;
@@ -24,7 +24,7 @@ use finding::{Finding, Level};
 use sites::{CheckedRegistry, Role, sites};
 use verdict::Space;
 
-/// Registries looked at at the same time.
+/// How many registries are checked at the same time.
 const AT_ONCE: usize = 8;
 
 pub(crate) async fn run(
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Everything about one registry, in the order in which it is reached.
+/// All findings about one registry, in the order of the steps by which it is reached.
 async fn look(site: CheckedRegistry) -> Vec<Finding> {
     let place = site.place();
     let probe = match site.client.probe(&site.host, &site.credentials).await {
@@ -97,7 +97,7 @@ fn disk(folder: &Path) -> Finding {
     }
 }
 
-/// The folder itself, or the closest one above it that is there already.
+/// The folder itself, or its closest parent that exists.
 fn nearest(folder: &Path) -> PathBuf {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let mut there = absolute.ancestors().filter(|folder| folder.exists());

@@ -1,4 +1,4 @@
-//! What the program gives a person's shell: completions and man pages.
+//! Completions and man pages for a person's shell.
 
 mod page;
 
@@ -20,7 +20,7 @@ pub(crate) fn completions(arguments: &CompletionArguments) -> ExitCode {
         "coral",
         &mut script,
     );
-    // A reader that went away early wanted no more.
+    // A reader that closed the pipe early wanted no more.
     let _ = std::io::stdout().lock().write_all(&script);
     ExitCode::SUCCESS
 }

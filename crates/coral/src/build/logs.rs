@@ -6,7 +6,7 @@ use std::io;
 /// Longest line that is shown in one piece, in bytes.
 const MAX_LINE: usize = 16 * 1024;
 
-/// Reads a log to its end and says each line. A carriage return, with which progress bars draw over
+/// Reads a log to its end and prints each line. A carriage return, with which progress bars redraw
 /// themselves, ends a line too.
 pub(super) async fn read(
     mut log: impl AsyncBufRead + Unpin,

@@ -133,7 +133,7 @@ fn folder_name(folder: &Path) -> Result<String, Failure> {
     let name = name.trim_start_matches('-');
     let name = name[..name.len().min(MAX_NAME)].trim_end_matches('-');
     if name.is_empty() {
-        let problem = "its name makes no name of an object: give --name";
+        let problem = "no object name can be made from its name: give one with --name";
         return Err(Failure::input(format!("{}: {problem}", full.display())));
     }
     Ok(name.to_owned())
@@ -149,7 +149,7 @@ fn tags(given: &[String], namespace: &str, name: &str) -> Result<Vec<String>, Fa
         let below = tag.strip_prefix(namespace);
         if !below.is_some_and(|rest| rest.starts_with('/')) {
             return Err(Failure::input(format!(
-                "--tag {tag}: is not below the namespace {namespace:?}: write {namespace}/{}",
+                "--tag {tag}: not below the namespace {namespace:?}: write {namespace}/{}",
                 suggested(tag)
             )));
         }
@@ -192,7 +192,7 @@ fn also_to(given: &[String]) -> Result<Vec<AlsoTo>, Failure> {
             Failure::input(format!("--also-to {text}: {problem}"))
         };
         let (reference, secret) = match text.split_once('=') {
-            Some((_, "")) => return Err(wrong(&"names no Secret after the =")),
+            Some((_, "")) => return Err(wrong(&"no Secret is named after the =")),
             Some((reference, secret)) => (reference, Some(secret.to_owned())),
             None => (text.as_str(), None),
         };
@@ -237,7 +237,7 @@ fn builder_arguments(
     // The builder finds a Dockerfile by itself.
     if let Some(file) = dockerfile.filter(|file| *file != Path::new("Dockerfile")) {
         let Some(file) = file.to_str() else {
-            let problem = "its name is not UTF-8 text, as arguments of a container are";
+            let problem = "its name is not UTF-8 text, which arguments of a container must be";
             return Err(Failure::input(format!("{}: {problem}", file.display())));
         };
         words.extend(["--file".to_owned(), file.to_owned()]);
@@ -261,7 +261,8 @@ fn build_argument(
         .map(|value| format!("{name}={value}"))
         .ok_or_else(|| {
             Failure::input(format!(
-                "--build-arg {name}: has no value, and there is no environment variable {name}"
+                "--build-arg {name}: no value is given, and the environment variable {name} is not \
+                 set"
             ))
         })
 }

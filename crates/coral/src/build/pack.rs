@@ -14,15 +14,15 @@ use flate2::write::GzEncoder;
 use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
 
-/// Names of files that are no files, folders or links, kept for the warning.
+/// How many names of sockets, pipes and devices are kept for the warning.
 const MAX_NAMED: usize = 5;
 
-/// What is packed of a folder.
+/// Which files of a folder are packed.
 pub(super) struct Selection {
     /// Patterns of what is left out.
     pub(super) ignore: Ignore,
-    /// Files that are sent though a pattern leaves them out, relative to the folder: the build reads
-    /// them itself.
+    /// Files that are sent even if a pattern excludes them, relative to the folder, because the
+    /// build itself reads them.
     pub(super) always: Vec<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Packed {
     pub(super) bytes: u64,
     /// Sockets, pipes and devices, which are not sent.
     pub(super) odd: u64,
-    /// The first of those by name.
+    /// The names of the first few of these.
     pub(super) odd_names: Vec<PathBuf>,
 }
 
@@ -46,13 +46,13 @@ pub(super) enum PackError {
     Read { path: PathBuf, error: io::Error },
     #[error("{}: became shorter while it was read", .0.display())]
     Shrunk(PathBuf),
-    /// The other end, not the folder.
+    /// The receiving end failed, not the folder.
     #[error("{0}")]
     Write(io::Error),
 }
 
 /// Writes a folder to `out`. The end of the tar and of the compression tell the reader that nothing
-/// is missing; they are written only if the whole folder was.
+/// is missing, so they are written only after the whole folder.
 pub(super) fn pack(
     folder: &Path,
     selection: &Selection,
@@ -61,7 +61,7 @@ pub(super) fn pack(
     let mut packing = Packing {
         folder,
         selection,
-        // What is sent is mostly text, and the network is slower than the fastest level.
+        // Sources are mostly text, and the network is slower than the fastest level.
         tar: Builder::new(GzEncoder::new(out, Compression::fast())),
         packed: Packed::default(),
     };
@@ -80,8 +80,8 @@ struct Packing<'a, W: Write> {
 }
 
 impl<W: Write> Packing<'_, W> {
-    /// Packs what is in a folder. `unwritten` are folders above that are left out themselves: they
-    /// are written when something below them is sent.
+    /// Packs the content of a folder. `unwritten` are its excluded parents: they are written only
+    /// when something below them is sent.
     fn folder(&mut self, path: &Path, unwritten: &mut Vec<PathBuf>) -> Result<(), PackError> {
         let full = self.folder.join(path);
         let failed = |error| PackError::Read {
@@ -152,7 +152,7 @@ impl<W: Write> Packing<'_, W> {
         ignore.may_take_in_below(&path.to_string_lossy()) || always.iter().any(holds)
     }
 
-    /// Writes the folders above that are not written yet.
+    /// Writes the parent folders that are not yet written.
     fn folders(&mut self, unwritten: &mut Vec<PathBuf>) -> Result<(), PackError> {
         for path in unwritten.drain(..) {
             let full = self.folder.join(&path);
@@ -172,7 +172,8 @@ impl<W: Write> Packing<'_, W> {
         let metadata = file.metadata().map_err(failed)?;
         let size = metadata.len();
         let mut exact = Exact::new(file, size);
-        // Of an error, the reader's own is the truth: the writer's would be about the network.
+        // If both ends fail, the reader's error names the cause; the writer's would be about the
+        // network.
         let written = self.append(EntryType::Regular, path, &metadata, size, &mut exact);
         if let Some(error) = exact.error {
             return Err(failed(error));
@@ -210,8 +211,8 @@ impl<W: Write> Packing<'_, W> {
     }
 }
 
-/// Opens a file that was a regular one when it was looked at. Should it be a link or a pipe by now,
-/// it is neither followed nor waited for.
+/// Opens a file that was a regular one when it was listed. If it has become a link or a pipe, it is
+/// neither followed nor waited for.
 fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let file = OpenOptions::new()
@@ -236,7 +237,7 @@ fn header(kind: EntryType, metadata: &Metadata, size: u64) -> Header {
     header
 }
 
-/// As many bytes of a file as its header says, even if it grows meanwhile.
+/// Exactly as many bytes of a file as its header states, even if the file grows meanwhile.
 struct Exact {
     file: File,
     left: u64,

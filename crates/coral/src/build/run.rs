@@ -1,4 +1,4 @@
-//! A run in the cluster: begun, fed with the folder, followed to its end.
+//! A run in the cluster: started, sent the folder, followed to its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,14 @@ use crate::cluster::{Calls, failure, kube_failure};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-/// Who sets the fields of the object.
+/// The field manager of the object.
 const MANAGER: &str = "coral-build";
-/// How often the object and the pod are looked at.
+/// Pause between two looks at the object and the pod.
 const LOOK: Duration = Duration::from_millis(500);
-/// Looks at a pod whose step has ended by its log, before the log is read on.
+/// How many looks to wait, after the log of a step has ended, for its pod to show the end before
+/// reading on.
 const ENDING: u32 = 20;
-/// How often it is tried to attach: the pod's node may know of the container a moment later.
+/// How many times to try to attach: the node may learn of the container a moment later.
 const ATTACHING: usize = 5;
 
 /// A run.
@@ -37,7 +38,7 @@ pub(super) struct Run<'a> {
     name: String,
     /// Key of the run.
     key: String,
-    /// Of the object with the run's spec.
+    /// Generation of the object with the run's spec.
     generation: i64,
 }
 
@@ -48,12 +49,12 @@ pub(super) struct Ended {
     pub(super) build_code: Option<i32>,
 }
 
-/// Why a run is not followed any more.
+/// Why a run is no longer followed.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     /// What is said.
     pub(super) failure: Failure,
-    /// Whether the run has to be cancelled: otherwise it would wait for the folder for ever.
+    /// Whether the run has to be cancelled, since it would otherwise wait forever for the folder.
     pub(super) cancels: bool,
 }
 
@@ -65,7 +66,7 @@ impl Abandoned {
 }
 
 impl From<Failure> for Abandoned {
-    /// The run goes on, or has ended by itself.
+    /// The run continues, or has ended by itself.
     fn from(failure: Failure) -> Self {
         let cancels = false;
         Self { failure, cancels }
@@ -75,16 +76,16 @@ impl From<Failure> for Abandoned {
 /// The log of a step.
 #[derive(Debug, Clone, Copy)]
 enum Log {
-    /// It is to be read, from this time on if from a time.
+    /// It has to be read, from this time on if there is one.
     Due(Option<Timestamp>),
-    /// It was read to its end at this time, some looks ago.
+    /// It was read to its end at this time, this many looks ago.
     Read(Timestamp, u32),
     /// It cannot be read.
     Unreadable,
 }
 
 impl<'a> Run<'a> {
-    /// Applies the object, which begins the run.
+    /// Applies the object, which starts the run.
     pub(super) async fn begin(
         calls: &'a Calls,
         terminal: &'a Terminal,
@@ -121,7 +122,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits until the step `fetch` runs; the name of its pod.
+    /// Waits until the step `fetch` runs. Returns the name of its pod.
     pub(super) async fn fetching(&self) -> Result<String, Abandoned> {
         let mut said = None;
         loop {
@@ -137,7 +138,7 @@ impl<'a> Run<'a> {
                     Some(pod) => match step_state(&pod, Step::Fetch) {
                         StepState::Running => return Ok(pod.name_any()),
                         StepState::Waiting(why) => self.say_once(&mut said, why.or(held)),
-                        // The object will say why.
+                        // The status of the object will show why.
                         StepState::Ended(_) | StepState::Never => {}
                     },
                 },
@@ -171,7 +172,7 @@ impl<'a> Run<'a> {
         Ok(Ended { ending, build_code })
     }
 
-    /// Shows the log of a step; its exit code, unless it never started or its pod is gone.
+    /// Shows the log of a step. Returns its exit code, unless it never started or its pod is gone.
     async fn step(&self, pod: &str, step: Step) -> Result<Option<i32>, Failure> {
         let mut said = None;
         let mut log = Log::Due(None);
@@ -184,8 +185,8 @@ impl<'a> Run<'a> {
                 (StepState::Never, _) => return Ok(None),
                 (StepState::Waiting(why), _) => self.say_once(&mut said, why.clone()),
                 (_, Log::Due(since)) => log = self.log(pod, step, since).await,
-                // The log ends with the step. Its pod says so a moment later, unless the log was
-                // ended by something between here and the node.
+                // The log ends with the step. Its pod shows that a moment later, unless something
+                // between here and the node ended the log early.
                 (StepState::Running, Log::Read(at, looks)) if looks >= ENDING => {
                     log = Log::Due(Some(at));
                 }
@@ -199,7 +200,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits until the object tells of the end.
+    /// Waits until the status of the object shows the end.
     async fn end(&self) -> Result<Ending, Failure> {
         loop {
             match self.stage().await? {
@@ -211,8 +212,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Shows the log of a step to its end. A log that cannot be read does not end the following
-    /// of the run.
+    /// Shows the log of a step to its end. If the log cannot be read, the run is still followed.
     async fn log(&self, pod: &str, step: Step, since_time: Option<Timestamp>) -> Log {
         let parameters = LogParams {
             container: Some(step.name().to_owned()),
@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
         let now = Timestamp::now();
         match read {
             Ok(()) => Log::Read(now, 0),
-            // Once more from here on.
+            // Read once more from here.
             Err(kube::Error::ReadEvents(_)) => Log::Due(Some(now)),
             Err(error) => {
                 let what = format!("the log of {} cannot be read", step.name());
@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
         Ok(stage(&build, &self.key, self.generation))
     }
 
-    /// The pod of a Job; the newest, should there be several.
+    /// The pod of a Job; the newest if there are several.
     async fn pod(&self, job: &str) -> Result<Option<Pod>, Failure> {
         let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
         let what = format!("listing the pods of Job {}/{job}", self.namespace);
@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
         self.calls.namespaced(&self.namespace)
     }
 
-    /// What is waited for, whenever that is something else than before.
+    /// Prints what the run waits for, whenever that changes.
     fn say_once(&self, said: &mut Option<String>, why: Option<String>) {
         if why.is_some() && *said != why {
             let text = why.as_deref().unwrap_or_default();
@@ -297,7 +297,7 @@ fn told(step: Step, line: &str) -> String {
     format!("{:<5} | {line}", step.name())
 }
 
-/// Whether an attempt to attach may do better a moment later.
+/// Whether another attempt to attach may succeed a moment later.
 fn passes(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code >= 500 || status.code == 400,
@@ -315,7 +315,7 @@ async fn apply(calls: &Calls, object: &ImageBuild, what: &str) -> Result<ImageBu
         failure(
             what,
             "the cluster has no kind ImageBuild, or no such namespace: `kubectl get crd \
-             imagebuilds.stvz.io` and `kubectl get namespace` show which",
+             imagebuilds.stvz.io` and `kubectl get namespace` show which of the two",
         )
     })
 }

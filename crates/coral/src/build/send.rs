@@ -1,4 +1,4 @@
-//! The folder on its way into the step `fetch`, through the API server.
+//! Sends the folder into the step `fetch`, through the API server.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use super::source::Source;
 
 /// Bytes of one message.
 const CHUNK: usize = 64 * 1024;
-/// Messages that are packed ahead of the network.
+/// How many messages may be packed ahead of the network.
 const AHEAD: usize = 8;
 
 /// Why the folder was not sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     /// Nothing was sent.
-    #[error("the step fetch cannot be attached to")]
+    #[error("cannot attach to the step fetch")]
     Attach(#[source] kube::Error),
     /// The folder cannot be read.
     #[error(transparent)]
     Pack(PackError),
-    /// The connection ended, or the step did.
+    /// The connection or the step ended.
     #[error("the connection to the step fetch ended before the folder was sent{0}")]
     Cut(String),
     /// The thread that packs.
@@ -62,7 +62,7 @@ pub(super) async fn send(
         .map_err(SendError::Attach)?;
     let stdin = attached.stdin();
     let mut stdin = stdin.ok_or_else(|| SendError::Cut(String::new()))?;
-    // It resolves as soon as the other end is gone, which writes to the pipe do not notice.
+    // It resolves as soon as the other end is gone, which writes to the pipe would not notice.
     let status = attached.take_status();
     let ended = async {
         match status {
@@ -83,17 +83,17 @@ pub(super) async fn send(
     Ok(sent)
 }
 
-/// Waits until the other end has everything: a connection that is closed earlier takes with it what
-/// is still on its way. How it ends says nothing more: the step itself sees whether the archive has
-/// its end.
+/// Waits until the other end has received everything: closing the connection earlier loses what is
+/// still on its way. How the connection ends does not matter, since the step itself checks that the
+/// archive is complete.
 async fn settle(attached: AttachedProcess) {
     if let Err(error) = attached.join().await {
         tracing::debug!(%error, "the connection to the step fetch ended");
     }
 }
 
-/// Packs the folder on a thread of its own and writes it to `out`, which is shut down only if the
-/// whole folder was written: a cut archive must not look whole.
+/// Packs the folder on a separate thread and writes it to `out`, which is shut down only if the
+/// whole folder was written: a truncated archive must not look complete.
 async fn packed_into(
     out: &mut (impl AsyncWrite + Unpin),
     source: Arc<Source>,
@@ -114,7 +114,7 @@ async fn packed_into(
     Ok(Sent { packed, bytes })
 }
 
-/// Collects what is written and hands it over in pieces.
+/// Collects what is written and passes it on in chunks.
 struct Chunks {
     sender: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
@@ -150,7 +150,7 @@ impl Write for Chunks {
     }
 }
 
-/// What is said of a folder that was sent.
+/// The lines about a folder that was sent.
 pub(super) fn told(sent: &Sent) -> Vec<String> {
     let packed = &sent.packed;
     let mut lines = vec![format!(

@@ -1,4 +1,4 @@
-//! The folder that is sent: its Dockerfile, and what of it is left out.
+//! The folder that is sent: its Dockerfile, and what is excluded.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,16 +10,16 @@ use coral_build::ignore::{Ignore, MAX_BYTES};
 use super::pack::Selection;
 use crate::failure::Failure;
 
-/// Names that the offered builder looks for by itself.
+/// Names that the cluster's builder looks for by itself.
 const DOCKERFILES: [&str; 2] = ["Dockerfile", "Containerfile"];
-/// Names of files with patterns, the first that is there counts.
+/// Names of ignore files; the first that exists is used.
 const IGNORES: [&str; 2] = [".containerignore", ".dockerignore"];
 
 /// A folder to be sent.
 pub(super) struct Source {
     /// The folder.
     pub(super) folder: PathBuf,
-    /// What of it is sent.
+    /// Which of its files are sent.
     pub(super) selection: Selection,
     /// The Dockerfile, relative to the folder; `None` if the builder is the user's own and no file
     /// was named.
@@ -27,8 +27,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Looks at the folder. A Dockerfile is needed where `file` names one, and where the offered
-    /// builder builds.
+    /// Inspects the folder. A Dockerfile is required if `file` names one or the cluster's builder
+    /// builds.
     pub(super) fn open(
         folder: &Path,
         file: Option<&Path>,
@@ -45,8 +45,8 @@ impl Source {
         };
         if dockerfile.is_none() && needs_dockerfile {
             return Err(Failure::input(format!(
-                "{}: there is no Dockerfile in this folder: name one with --file, or a container \
-                 that builds without one with --builder",
+                "{}: there is no Dockerfile in this folder: name one with --file, or with \
+                 --builder a container that builds without one",
                 folder.display()
             )));
         }
@@ -65,8 +65,8 @@ fn found(folder: &Path) -> Option<PathBuf> {
     names.into_iter().find(|name| folder.join(name).is_file())
 }
 
-/// The file that `--file` names: beside the terminal's folder as the shell completes it, or else in
-/// the folder that is sent. It has to be below the latter, or the build would not have it.
+/// The file that `--file` names: relative to the current folder, as the shell completes it, or else
+/// to the folder that is sent. It must be inside the latter, or the build would not have it.
 fn named(folder: &Path, file: &Path) -> Result<PathBuf, Failure> {
     let failed = |error| Failure::input(format!("--file {}: {error}", file.display()));
     let root = folder.canonicalize().map_err(failed)?;
@@ -77,7 +77,8 @@ fn named(folder: &Path, file: &Path) -> Result<PathBuf, Failure> {
             file.display()
         )));
     };
-    // Only the folder's way is resolved: a Dockerfile may be a link to another in the folder.
+    // Only the path of the folder is resolved: the Dockerfile itself may be a link to another file
+    // in the folder.
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
     let parent = parent.unwrap_or(Path::new("."));
     let parent = parent.canonicalize().map_err(failed)?;
@@ -87,14 +88,14 @@ fn named(folder: &Path, file: &Path) -> Result<PathBuf, Failure> {
         .map(|(below, name)| below.join(name))
         .ok_or_else(|| {
             Failure::input(format!(
-                "--file {}: is not in {}: only that folder is sent",
+                "--file {}: not in {}: only that folder is sent",
                 file.display(),
                 folder.display()
             ))
         })
 }
 
-/// The patterns of what is left out, and their file.
+/// The ignore patterns and their file.
 fn read_ignore(
     folder: &Path,
     dockerfile: Option<&Path>,
@@ -113,7 +114,7 @@ fn read_ignore(
         |problem: &dyn std::fmt::Display| Failure::input(format!("{}: {problem}", path.display()));
     let mut text = String::new();
     fs::File::open(&path)
-        // One byte more than is read of it, so that a larger one is told as such.
+        // One byte more than the limit, so that a larger file is reported as such.
         .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text))
         .map_err(|error| failed(&error))?;
     let ignore = Ignore::parse(&text).map_err(|error| failed(&error))?;

@@ -1,26 +1,26 @@
-//! How far a run is, from what the cluster says of it.
+//! How far a run has come, from its objects in the cluster.
 
 use coral_api::conditions;
 use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus, OutputState, reason};
 use coral_build::contract::Step;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-/// Whether a run's pod is not made or does not start for this reason. Of some of them the pod, if there
-/// is one, says nothing.
+/// Whether this reason keeps a run's pod from being created or started. For some of these reasons,
+/// the pod itself shows nothing.
 fn holds(reason: &str) -> bool {
     reason == reason::APPLY_FAILED || reason::KEEPS_FROM_RUNNING.contains(&reason)
 }
 
-/// How far a run is.
+/// How far a run has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It has not begun; with what it waits for.
+    /// It has not begun; what it waits for.
     Waiting(Option<String>),
     /// It cannot begin, in the words of the condition.
     Blocked(String),
-    /// Its Job is there; with what keeps the Job's pod from running, once the controller says that.
+    /// Its Job exists; what keeps the Job's pod from running, once the controller reports it.
     Begun(String, Option<String>),
-    /// The object was changed: another run takes its place.
+    /// The object was changed, and another run replaces this one.
     Replaced,
     /// It ended.
     Ended(Ending),
@@ -33,16 +33,16 @@ pub(super) struct Ending {
     pub(super) succeeded: bool,
     /// What was pushed, as `reference@digest`.
     pub(super) pushed: Vec<String>,
-    /// What was not, each with its reason.
+    /// What was not pushed, each with the reason.
     pub(super) not_pushed: Vec<String>,
     /// Why it did not succeed.
     pub(super) message: String,
-    /// Bytes that were sent, and bytes that the destinations had.
+    /// Bytes that were sent, and bytes that the destinations already had.
     pub(super) bytes: Option<(u64, u64)>,
 }
 
-/// How far the run with this key is. `generation` is that of the object with the run's spec: a
-/// status of an older one says nothing about it.
+/// How far the run with this key has come. `generation` is that of the object with the run's spec;
+/// a status of an older generation is not about this run.
 pub(super) fn stage(build: &ImageBuild, run: &str, generation: i64) -> Stage {
     let status = build.status.clone().unwrap_or_default();
     let is_own = status.run.as_deref() == Some(run);
@@ -77,7 +77,7 @@ fn not_ready(status: &ImageBuildStatus) -> Option<(String, String)> {
     Some((condition.reason.clone(), condition.message.clone()))
 }
 
-/// `is_own`: whether what the status tells of a run is about this one.
+/// `is_own`: whether the run in the status is this one.
 fn ending(status: &ImageBuildStatus, is_own: bool) -> Ending {
     let mut ending = Ending {
         succeeded: status.phase == Some(BuildPhase::Succeeded),
@@ -111,20 +111,20 @@ fn ending(status: &ImageBuildStatus, is_own: bool) -> Ending {
     ending
 }
 
-/// How far the container of a step is.
+/// The state of a step's container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StepState {
-    /// It has not started; with what it waits for.
+    /// It has not started; what it waits for.
     Waiting(Option<String>),
     /// It runs.
     Running,
     /// It ended with this exit code.
     Ended(i32),
-    /// It will not start: its pod has ended.
+    /// It will never start: its pod has ended.
     Never,
 }
 
-/// How far a step is in its pod.
+/// The state of a step in its pod.
 pub(super) fn step_state(pod: &Pod, step: Step) -> StepState {
     let Some(status) = &pod.status else {
         return StepState::Waiting(None);
@@ -147,7 +147,7 @@ pub(super) fn step_state(pod: &Pod, step: Step) -> StepState {
     StepState::Waiting(container.and_then(waiting_for).or_else(|| unscheduled(pod)))
 }
 
-/// Why a container waits, unless that is what every container waits for.
+/// Why a container waits, unless every container waits for that at first.
 fn waiting_for(container: &ContainerStatus) -> Option<String> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;

@@ -30,8 +30,8 @@ pub(crate) enum CopyEndpoint {
 }
 
 impl CopyEndpoint {
-    /// To read from: an archive becomes the layout in it, and a whole reference the digest that it
-    /// names there.
+    /// The endpoint opened as a source: an archive becomes the layout in it, and a whole reference
+    /// the digest that it names there.
     pub(crate) async fn opened(self) -> Result<Self, Failure> {
         let (layout, name) = match self {
             Self::Image(..) => return Ok(self),
@@ -43,8 +43,8 @@ impl CopyEndpoint {
         Ok(Self::Layout(layout, name))
     }
 
-    /// To write to: an archive becomes a layout that is packed in the end. An image from `source`
-    /// keeps its name in an archive of Docker's that was typed without one.
+    /// The endpoint opened as a destination: an archive becomes a layout that is packed at the end.
+    /// In a Docker archive for which no name was typed, an image keeps its name in `source`.
     pub(crate) fn begun(
         self,
         source: Option<&Self>,
@@ -61,7 +61,7 @@ impl CopyEndpoint {
         }
         if let Some(reference) = &self.name().reference {
             return Err(Failure::input(format!(
-                "{reference:?} is not a tag, and an image is written under a tag"
+                "{reference:?} is not a tag: an image can be written only under a tag"
             )));
         }
         let Self::Archive(file, name) = self else {
@@ -71,7 +71,7 @@ impl CopyEndpoint {
         Ok((Self::Layout(archive.layout(), name), Some(archive)))
     }
 
-    /// Whether it is written to standard output, under whatever name.
+    /// Whether it is standard output, under any of its names.
     pub(crate) fn is_standard_output(&self) -> bool {
         let (Self::Archive(file, _) | Self::DockerArchive(file, _)) = self else {
             return false;
@@ -115,13 +115,13 @@ impl CopyEndpoint {
         }
     }
 
-    /// The version that was typed, to read by.
+    /// The version that was typed, for reading.
     pub(crate) fn version(&self) -> Option<Version> {
         self.name().to_read()
     }
 
-    /// The version to write: what was typed, else what the source is called. A tag goes before a
-    /// digest, which the image is compared with all the same.
+    /// The version to write: what was typed, else the version of the source. A tag takes precedence
+    /// over a digest, against which the image is checked in any case.
     pub(crate) fn version_to_write(&self, source: &Self, read: &Version) -> Version {
         let own = self.name().to_write();
         let of_source = || source.name().tag.clone().map(Version::Tag);
@@ -140,7 +140,7 @@ impl CopyEndpoint {
         }
     }
 
-    /// What is copied: what was typed; of a layout without a tag, the only thing in it.
+    /// The version to copy: what was typed, or the only image of a layout.
     pub(crate) async fn source_version(&self, typed: &str) -> Result<Version, Failure> {
         if let Some(version) = self.version() {
             return Ok(version);

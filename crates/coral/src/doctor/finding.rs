@@ -1,4 +1,4 @@
-//! What was found, and how it is told.
+//! Findings, and how they are printed.
 
 use serde::Serialize;
 
@@ -8,9 +8,9 @@ use crate::terminal::print;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
-    /// As it should be.
+    /// It works.
     Ok,
-    /// It works, or may work, and is worth a look.
+    /// It works or may work, but deserves attention.
     Warn,
     /// It does not work.
     Fail,
@@ -22,7 +22,7 @@ pub(super) struct Finding {
     pub(super) level: Level,
     /// The registry or folder.
     pub(super) place: String,
-    /// What was looked at.
+    /// What was checked.
     pub(super) check: &'static str,
     pub(super) found: String,
     /// What to do.
@@ -70,7 +70,7 @@ impl Finding {
     }
 }
 
-/// One line for each finding, below it what to do.
+/// Prints one line per finding, with the advice below it.
 pub(super) fn print_table(findings: &[Finding]) {
     let width = findings.iter().map(|finding| finding.place.len()).max();
     let width = width.unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::load::LoadedMirror;
 use crate::mirror::no_client;
 
-/// Images and repositories of one registry that are looked at.
+/// How many images and repositories of one registry are checked.
 pub(super) const MOST_WANTED: usize = 20;
 
 /// What a registry is to the mirrors.
@@ -22,7 +22,7 @@ pub(super) enum Role {
     Source,
     /// Images go there.
     Destination,
-    /// Images go there, and it is the one that Coral runs itself.
+    /// Images go there, and Coral itself runs it.
     Own,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct CheckedRegistry {
     pub(super) role: Role,
     pub(super) client: Client,
     pub(super) credentials: Arc<Credentials>,
-    /// What is wanted from there, or is to be written.
+    /// What mirrors read there or write there.
     pub(super) wanted: Vec<Wanted>,
 }
 
@@ -43,14 +43,14 @@ pub(super) struct Wanted {
     pub(super) what: What,
 }
 
-/// What of a repository.
+/// Which part of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
-    /// An image, for some of these platforms; all, if none is named.
+    /// An image, for these platforms; for all if none is named.
     Image(Version, Vec<PlatformPattern>),
     /// The list of its tags.
     Tags,
-    /// That images can be pushed to it.
+    /// The right to push images to it.
     Push,
 }
 
@@ -73,8 +73,8 @@ impl CheckedRegistry {
     }
 }
 
-/// All of them, in the order in which the mirrors name them; a registry that is reached with
-/// several credentials is there once for each.
+/// All registries, in the order in which the mirrors name them; one that is reached with several
+/// credentials is listed once for each.
 pub(super) fn sites(
     mirrors: &[LoadedMirror],
     clients: &Clients,
@@ -106,7 +106,7 @@ pub(super) fn sites(
     for site in &mut sites {
         spread(&mut site.wanted);
     }
-    // The own registry is asked for without credentials, whichever mirror copies into it.
+    // Coral's own registry is checked without credentials, whichever mirror copies into it.
     let mut seen_own = false;
     sites.retain(|site| site.role != Role::Own || !std::mem::replace(&mut seen_own, true));
     Ok(sites)
@@ -135,7 +135,7 @@ fn pushed(destination: &Host) -> impl Fn(&RepositorySettings) -> Wanted {
     }
 }
 
-/// The first of every repository comes first, then every second: the list is cut.
+/// The first of every repository comes first, then the second of each, since the list is truncated.
 fn spread(wanted: &mut [Wanted]) {
     let mut seen: HashMap<Repository, usize> = HashMap::new();
     wanted.sort_by_cached_key(|one| {

@@ -13,28 +13,28 @@ use super::sites::{Role, Wanted, What};
 use super::wanted::Presence;
 use crate::terminal::seconds;
 
-/// Clocks further apart are worth a look: tokens are given for minutes.
+/// Clocks further apart are reported: tokens are valid for minutes.
 const CLOCK_WARN: SignedDuration = SignedDuration::from_secs(30);
 /// Clocks further apart make tokens and certificates invalid.
 const CLOCK_FAIL: SignedDuration = SignedDuration::from_mins(5);
-/// Certificates that end sooner are worth a look.
+/// Certificates that expire sooner are reported.
 const CERTIFICATE_WARN: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// A folder with less room takes no more images.
+/// A folder with less space takes no more images.
 const DISK_FAIL: u64 = 512 << 20;
-/// A folder with less room will soon be full.
+/// A folder with less space will soon be full.
 const DISK_WARN: u64 = 5 << 30;
 
-/// A registry with less room will soon be full.
+/// A registry with less space will soon be full.
 const ROOM_WARN: u64 = 1 << 30;
 
-/// Room of a file system, in bytes.
+/// Space on a file system, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Space {
     pub(super) free: u64,
     pub(super) total: u64,
 }
 
-/// Name, connection, TLS, login and clock, as far as they were reached.
+/// Findings about name, connection, TLS, login and clock, as far as the probe came.
 pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![];
     let through = probe.proxy.as_ref();
@@ -56,7 +56,8 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
             place,
             "connection",
             chain(error),
-            "nothing serves the mirrors' own registry: `coral up` does, or name a running one with --registry",
+            "nothing serves the mirrors' own registry: start `coral up`, or name a running \
+             registry with --registry",
         )),
         Some(Err(error)) => findings.push(of_error(place, "connection", error)),
         None => {}
@@ -75,7 +76,7 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
                 chain(error),
                 format!(
                     "the mirrors of `coral up` log in there by themselves; for `coral mirror run`, \
-                     `docker login {place}`"
+                     log in with `docker login {place}`"
                 ),
             ));
         }
@@ -99,13 +100,13 @@ fn of_certificate(place: &str, certificate: Option<&Certificate>, now: Timestamp
     Finding::ok(place, "tls", found)
 }
 
-/// A step that failed, with what helps against its kind.
+/// A step that failed, with advice for that kind of failure.
 pub(super) fn of_error(place: &str, check: &'static str, error: &Error) -> Finding {
     let (found, advice) = told(place, error);
     Finding::fail(place, check, found, advice)
 }
 
-/// What failed, and what to do about it: each said once.
+/// What failed and what to do about it, without repeating either.
 fn told(place: &str, error: &Error) -> (String, String) {
     let text = chain(error);
     let Some(of_tls) = error.tls_advice() else {
@@ -118,18 +119,26 @@ fn told(place: &str, error: &Error) -> (String, String) {
 fn advice(place: &str, category: Category) -> String {
     match category {
         Category::Dns => format!("check the spelling of {place}, /etc/resolv.conf, and whether a proxy is needed (HTTPS_PROXY)"),
-        Category::Connect | Category::Timeout => format!("check that {place} runs and that no firewall is between; a proxy is given by HTTPS_PROXY"),
-        Category::Unauthorized | Category::Forbidden => format!("log in (`docker login {place}`), or give a Secret for it in imagePullSecrets (a destination: registry.secretRef)"),
+        Category::Connect | Category::Timeout => format!("check that {place} runs and that no \
+                                                          firewall is in between; a proxy is set \
+                                                          with HTTPS_PROXY"),
+        Category::Unauthorized | Category::Forbidden => format!("log in (`docker login {place}`), \
+                                                                 or name a Secret for it in \
+                                                                 imagePullSecrets (for a \
+                                                                 destination: registry.secretRef)"),
         Category::RateLimited => "wait, or log in: most registries have a higher limit for users than for anonymous clients".to_owned(),
-        Category::NotFound => "check the name of the repository; some registries answer this way to those who may not read it".to_owned(),
-        Category::Protocol => format!("{place} does not answer as a registry: check host and port, and whether a portal or proxy answers in its place"),
-        Category::NoRoom => format!("make room at {place}, or have its administrator raise its limit"),
+        Category::NotFound => "check the name of the repository; some registries answer like this \
+                               to clients that may not read it".to_owned(),
+        Category::Protocol => format!("{place} does not answer as a registry: check host and port, \
+                                       and whether a captive portal or a proxy answers instead"),
+        Category::NoRoom => format!("free some space at {place}, or have its administrator raise \
+                                     its limit"),
         Category::Server => format!("{place} answers with a server error; its administrator can say more"),
         _ => "see what was found".to_owned(),
     }
 }
 
-/// How far the clocks are apart.
+/// The finding about the difference of the clocks.
 fn of_clock(place: &str, ahead: SignedDuration) -> Finding {
     let off = ahead.abs();
     if off < CLOCK_WARN {
@@ -141,7 +150,7 @@ fn of_clock(place: &str, ahead: SignedDuration) -> Finding {
         "behind"
     };
     let found = format!("this machine's is {} {way}", seconds(off.unsigned_abs()));
-    let advice = "let this machine's clock be set from the network (`timedatectl set-ntp true`)";
+    let advice = "have this machine's clock set from the network (`timedatectl set-ntp true`)";
     if off < CLOCK_FAIL {
         Finding::warn(place, "clock", found, advice)
     } else {
@@ -149,7 +158,8 @@ fn of_clock(place: &str, ahead: SignedDuration) -> Finding {
     }
 }
 
-/// Something that could not be read or pushed to, or is not there; nothing, if all is well.
+/// The finding about something that is missing, or cannot be read or pushed to; none if all is
+/// well.
 pub(super) fn of_wanted(
     place: &str,
     check: &'static str,
@@ -167,8 +177,8 @@ pub(super) fn of_wanted(
         Ok(Presence::NotThere) => (
             format!("{name} is not there"),
             format!(
-                "check repository and tag; some registries answer this way to those who may not \
-                 read it (`docker login {place}`, or imagePullSecrets)"
+                "check repository and tag; some registries answer like this to clients that may \
+                 not read it (`docker login {place}`, or imagePullSecrets)"
             ),
         ),
         Ok(Presence::NoPlatform(reason)) => (
@@ -189,11 +199,12 @@ pub(super) fn of_wanted(
 fn push_advice(place: &str, category: Category) -> String {
     match category {
         Category::Unauthorized | Category::Forbidden => format!(
-            "give a credential that may push there: a Secret in registry.secretRef, or `docker \
+            "use a credential that may push there: a Secret in registry.secretRef, or `docker \
              login {place}`"
         ),
         Category::NotFound => format!(
-            "make the repository or project at {place} first: it makes none for those who push"
+            "create the repository or project at {place} first: this registry does not create one \
+             on push"
         ),
         _ => advice(place, category),
     }
@@ -204,7 +215,7 @@ pub(super) fn of_rate_limit(place: &str, limit: &RateLimit) -> Finding {
         return Finding::ok(
             place,
             "rate limit",
-            "there is one, and it does not say what is left",
+            "there is one, but the registry does not report what is left",
         );
     };
     let of = limit
@@ -231,7 +242,7 @@ fn in_window(window: Duration) -> String {
 pub(super) fn of_space(place: &str, space: Space) -> Finding {
     let (free, total) = (HumanBytes(space.free), HumanBytes(space.total));
     let found = format!("{free} of {total} free");
-    let advice = "make room, or name a folder on a larger disk with --data";
+    let advice = "free some space, or name a folder on a larger disk with --data";
     if space.free < DISK_FAIL {
         Finding::fail(place, "disk", found, advice)
     } else if space.free < DISK_WARN {
@@ -241,13 +252,13 @@ pub(super) fn of_space(place: &str, space: Space) -> Finding {
     }
 }
 
-/// What a registry of Coral says can still be pushed, in bytes.
+/// The finding about the bytes that a registry of Coral can still take.
 pub(super) fn of_room(place: &str, room: u64) -> Finding {
-    let advice = "delete images there, whose space is free after the next garbage collection, or \
-                  raise its storage limit";
+    let advice = "delete images there (the next garbage collection frees their space), or raise \
+                  its storage limit";
     match room {
         0 => {
-            let found = "full: it refuses pushes, and mirrors wait";
+            let found = "full: it refuses pushes, and mirrors wait for space";
             Finding::fail(place, "space", found, advice)
         }
         room => {

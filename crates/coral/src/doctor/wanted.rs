@@ -8,18 +8,18 @@ use super::finding::Finding;
 use super::sites::{CheckedRegistry, MOST_WANTED, Role, Wanted, What};
 use super::verdict;
 
-/// What a look at something wanted came to.
+/// The result of a check.
 #[derive(Debug)]
 pub(super) enum Presence {
-    /// It is as it should be.
+    /// It can be read, or pushed to.
     Well,
     /// The registry answers, and does not have it.
     NotThere,
-    /// The image is for none of the platforms that are asked for, in these words.
+    /// The image has none of the wanted platforms; the message lists those it has.
     NoPlatform(String),
 }
 
-/// One finding for each thing that is not well, or one that says that all is.
+/// One finding per problem, or a single one if there is none.
 pub(super) async fn look(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
     let (check, can) = match site.role {
         Role::Source => ("images", "can be read"),
@@ -72,14 +72,15 @@ async fn image(
     }))
 }
 
-/// Opens an upload and gives it up: only that says whether one may push.
+/// Opens an upload and cancels it: there is no other way to find out whether a push is allowed.
 async fn push(repository: &RepositoryClient) -> Result<Presence, Error> {
-    // No registry has a blob that it would mount in place of an upload.
+    // No registry has this blob, so none mounts it instead of opening an upload.
     let invented =
         Digest::sha256(b"a blob that does not exist: coral doctor tests its right to push");
     let upload = repository.begin_blob(&invented, None).await?;
     if let BlobPush::Upload(upload) = upload {
-        // What cannot be given up is cleaned away over there; pushing works all the same.
+        // A registry removes an upload that cannot be cancelled by itself; pushing works in any
+        // case.
         let _ = upload.cancel().await;
     }
     Ok(Presence::Well)

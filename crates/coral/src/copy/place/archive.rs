@@ -14,14 +14,14 @@ pub(super) const STANDARD_OUTPUT: &str = "/dev/stdout";
 /// The file that `-` stands for as a source.
 const STANDARD_INPUT: &str = "/dev/stdin";
 
-/// What the files of an archive are.
+/// The format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Oci,
     Docker,
 }
 
-/// The file that is meant where `-` was typed.
+/// The file that `-` stands for; any other file stays as it is.
 pub(super) fn not_dash(file: PathBuf) -> PathBuf {
     match file.to_str() {
         Some("-") => PathBuf::from(STANDARD_OUTPUT),
@@ -29,7 +29,7 @@ pub(super) fn not_dash(file: PathBuf) -> PathBuf {
     }
 }
 
-/// The layout in an archive; `-` is standard input. What comes through a pipe is kept in a temporary
+/// The layout in an archive; `-` is standard input. The content of a pipe is kept in a temporary
 /// file.
 pub(super) async fn open_archive(file: PathBuf, format: Format) -> Result<Layout, Failure> {
     let file = if file.as_os_str() == STANDARD_OUTPUT {
@@ -53,7 +53,7 @@ pub(super) async fn open_archive(file: PathBuf, format: Format) -> Result<Layout
     }
     if found.is_some() && !is(FileType::is_file) && !is(FileType::is_dir) {
         return Err(Failure::input(format!(
-            "{}: neither a file nor a pipe, which an archive is read from",
+            "{}: neither a file nor a pipe; an archive is read from one of these",
             file.display()
         )));
     }
@@ -64,8 +64,7 @@ pub(super) async fn open_archive(file: PathBuf, format: Format) -> Result<Layout
     layout.map_err(|error| Failure::error(&error))
 }
 
-/// The end of a pipe to read from. A socket cannot be opened by its path, but standard input may be
-/// one.
+/// The read end of a pipe. Standard input may be a socket, which cannot be opened by its path.
 fn open_pipe(path: &Path) -> std::io::Result<File> {
     if path.as_os_str() == STANDARD_INPUT {
         return std::io::stdin()

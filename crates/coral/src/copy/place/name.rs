@@ -1,4 +1,4 @@
-//! What an image is called at one end of a copy.
+//! The name of an image at one end of a copy.
 
 use coral_distribution::Layout;
 use coral_image::{Digest, ImageRef, Tag, Version};
@@ -6,7 +6,7 @@ use coral_image::{Digest, ImageRef, Tag, Version};
 use super::CopyEndpoint;
 use crate::failure::Failure;
 
-/// What an image is called at one end, as far as that was typed.
+/// The name of an image at one end, as far as it was typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(super) tag: Option<Tag>,
@@ -16,19 +16,19 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// To read by: the digest if there is one.
+    /// The version to read: the digest if there is one.
     pub(super) fn to_read(&self) -> Option<Version> {
         let tag = || self.tag.clone().map(Version::Tag);
         self.digest.map(Version::Digest).or_else(tag)
     }
 
-    /// To write as: the tag if there is one.
+    /// The version to write: the tag if there is one.
     pub(super) fn to_write(&self) -> Option<Version> {
         let digest = || self.digest.map(Version::Digest);
         self.tag.clone().map(Version::Tag).or_else(digest)
     }
 
-    /// With the digest that a whole reference names in a layout.
+    /// Resolves a whole reference to the digest that it names in a layout.
     pub(super) async fn resolved(mut self, layout: &Layout) -> Result<Self, Failure> {
         let Some(reference) = self.reference.take() else {
             return Ok(self);
@@ -48,8 +48,8 @@ impl Name {
     }
 }
 
-/// What an image is called in an archive of Docker's: as was typed, or else as at its source, with the
-/// tag that was typed.
+/// The name of an image in a Docker archive: the typed one, or else that of its source with the
+/// typed tag.
 pub(super) fn name_in_docker(name: &Name, source: Option<&CopyEndpoint>) -> Option<String> {
     if name.reference.is_some() {
         return name.reference.clone();

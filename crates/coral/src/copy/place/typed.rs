@@ -1,4 +1,4 @@
-//! The ends of a copy are read from what was typed.
+//! Parses the ends of a copy.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::archive::not_dash;
 use super::{CopyEndpoint, Name};
 use crate::failure::Failure;
 
-/// Other tools' transports. None is the name of an image at Docker Hub.
+/// Transports of other tools. None of them is the name of an image on Docker Hub.
 const FOREIGN: [&str; 12] = [
     "atomic",
     "containers-storage",
@@ -27,7 +27,7 @@ const FOREIGN: [&str; 12] = [
 /// What can be typed.
 const SUPPORTED: &str = "HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG], oci-archive:FILE.tar[:TAG] and \
      docker-archive:FILE.tar[:NAME:TAG]";
-/// How an archive in Docker's format is typed.
+/// Syntax of an archive in Docker's format.
 const DOCKER_ARCHIVE: &str = "docker-archive:FILE.tar[:NAME:TAG]";
 
 impl CopyEndpoint {
@@ -75,8 +75,8 @@ impl CopyEndpoint {
     }
 }
 
-/// The transport that a text begins with, if it is one: a name that is known to be one, or any word
-/// before a path. `dir:5000/app` is an image at a host called `dir`.
+/// The transport that a text begins with, if any: a known name, or any word before a path.
+/// `dir:5000/app` is an image at a host called `dir`.
 fn transport(text: &str) -> Option<&str> {
     let (name, rest) = text.split_once(':')?;
     let port = rest.split('/').next().unwrap_or_default();
@@ -89,14 +89,14 @@ fn transport(text: &str) -> Option<&str> {
     (is_transport && !is_host).then_some(name)
 }
 
-/// Whether a text is the name of a file without a folder, such as `coral.tar` or `coral.tar:latest`. As
-/// an image it would be one of Docker Hub.
+/// Whether a text is the name of a file without a folder, such as `coral.tar` or
+/// `coral.tar:latest`. As an image it would be one on Docker Hub.
 fn is_named_like_an_archive(text: &str) -> bool {
     let name = text.split(':').next().unwrap_or_default();
     !text.contains(['/', '@']) && Path::new(name).extension().is_some_and(|it| it == "tar")
 }
 
-/// Takes `FILE[:NAME:TAG]` apart, or `FILE:TAG`, at the first colon: the file need not be there yet.
+/// Splits `FILE[:NAME:TAG]` or `FILE:TAG` at the first colon: the file need not exist yet.
 fn docker_name(text: &str, rest: &str) -> Result<(PathBuf, Name), Failure> {
     let wrong = |e: &dyn std::fmt::Display| Failure::input(format!("{text}: {e}"));
     let (file, typed) = match rest.split_once(':') {
@@ -124,12 +124,12 @@ fn docker_name(text: &str, rest: &str) -> Result<(PathBuf, Name), Failure> {
     Ok((PathBuf::from(file), name))
 }
 
-/// Takes `PATH:REFERENCE` apart where the path is there and what follows is no tag.
+/// Splits `PATH:REFERENCE` if the path exists and what follows is not a tag.
 fn path_and_reference(rest: &str) -> Option<(PathBuf, Name)> {
     let ends = rest.match_indices(':').map(|(at, _)| rest.split_at(at));
     let mut ends = ends.map(|(path, name)| (path, &name[1..]));
     let (path, reference) = ends.find(|(path, reference)| {
-        // A tag with a digest behind it is no name of its own.
+        // A tag followed by a digest is not a whole reference.
         let before = reference.split('@').next().unwrap_or_default();
         let is_whole = !before.is_empty() && Tag::parse(before).is_err();
         is_whole && !path.is_empty() && Path::new(path).exists()
@@ -141,7 +141,7 @@ fn path_and_reference(rest: &str) -> Option<(PathBuf, Name)> {
     Some((PathBuf::from(path), name))
 }
 
-/// Takes `PATH[:TAG][@DIGEST]` or `PATH:REFERENCE` apart.
+/// Splits `PATH[:TAG][@DIGEST]` or `PATH:REFERENCE`.
 fn path_and_name(text: &str, rest: &str, expected: &str) -> Result<(PathBuf, Name), Failure> {
     if let Some(found) = path_and_reference(rest) {
         return Ok(found);
