@@ -190,7 +190,7 @@ pub enum MirroredState {
     Failing,
     /// It failed as often as `retry.limit` says.
     Error,
-    /// It waits for room at the destination, which is full.
+    /// It waits for space at the destination, which is full.
     Waiting,
     /// It is complete at the destination, and its source has it no longer.
     SourceGone,

@@ -30,7 +30,7 @@ pub struct MirrorGauges {
     pub mirrored: i64,
     /// Those that are to be looked at or copied.
     pub pending: i64,
-    /// Those that wait for room at the destination.
+    /// Those that wait for space at the destination.
     pub waiting: i64,
     /// Those that failed at the last attempt.
     pub failed: i64,
@@ -191,7 +191,8 @@ impl MirrorMetrics {
         }
         registry.register(
             "coral_mirror_images",
-            "Images of the mirror: those desired, and of them those mirrored, pending, waiting for room, \
+            "Images of the mirror: those desired, and of them those mirrored, pending, waiting for \
+             space, \
              failed",
             self.images.clone(),
         );

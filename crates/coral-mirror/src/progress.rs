@@ -109,12 +109,12 @@ pub enum Event<'a> {
         /// How many images the mirror has.
         images: usize,
     },
-    /// Of a mirror: its destination is full, and images wait for room there. Said once.
+    /// Of a mirror: its destination is full, and images wait for space there. Said once.
     WaitsForRoom {
         /// What the destination says.
         error: &'a str,
     },
-    /// Of a mirror: no image waits for room any more.
+    /// Of a mirror: no image waits for space any more.
     RoomAgain,
     /// Its tag was deleted at the destination.
     Pruned {

@@ -151,7 +151,7 @@ pub struct Lack {
 
 impl std::fmt::Display for Lack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("waiting for room at the destination")?;
+        f.write_str("waiting for space at the destination")?;
         if self.needed > 0 {
             write!(f, ": {} needed", Amount(self.needed))?;
             if let Some(free) = self.free {
@@ -290,7 +290,7 @@ impl ImageProgress {
         self.next_try = now.checked_add(MAX_BACKOFF).ok();
     }
 
-    /// How long an image is left alone that waits for room, after its last attempt: a disk may lack
+    /// How long an image that waits for space is left alone after its last attempt: a disk may lack
     /// what is not counted in bytes.
     pub(crate) fn pause_of_waiting(&self) -> Duration {
         let Some(doublings) = self.attempts.checked_sub(1) else {
@@ -422,10 +422,10 @@ mod tests {
         let said = said.to_string();
         assert_eq!(
             said,
-            "waiting for room at the destination: 3.0 GiB needed, 1.0 MiB free"
+            "waiting for space at the destination: 3.0 GiB needed, 1.0 MiB free"
         );
         let said = lack(0, Some(1)).to_string();
-        assert_eq!(said, "waiting for room at the destination");
+        assert_eq!(said, "waiting for space at the destination");
     }
 
     #[test]

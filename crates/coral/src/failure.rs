@@ -47,7 +47,7 @@ impl Failure {
         }
     }
 
-    /// Something that ran for this command ended without success, with its own exit code.
+    /// Something that this command ran failed, with an exit code of its own.
     pub(crate) fn ended(lines: impl IntoIterator<Item = impl Display>, code: u8) -> Self {
         Self {
             lines: lines.into_iter().map(|line| line.to_string()).collect(),
@@ -55,7 +55,7 @@ impl Failure {
         }
     }
 
-    /// The user wanted an end before it was done.
+    /// The user interrupted it.
     pub(crate) fn stopped(what: impl Display) -> Self {
         Self {
             lines: vec![what.to_string()],
@@ -63,7 +63,7 @@ impl Failure {
         }
     }
 
-    /// With something that may help, at its end.
+    /// Appends a hint.
     pub(crate) fn hinting(mut self, hint: impl Display) -> Self {
         if let Some(last) = self.lines.last_mut() {
             *last = format!("{last}; {hint}");
@@ -80,7 +80,7 @@ impl Failure {
     }
 }
 
-/// What a command ends by: cancelled when the process is told to end.
+/// A token that is cancelled when a signal asks the process to end.
 pub(crate) fn stop_on_signal() -> Result<CancellationToken, Failure> {
     coral_rt::shutdown_on_signal()
         .map_err(|error| Failure::failed("signals cannot be handled", &error))

@@ -18,25 +18,25 @@ use crate::failure::Failure;
 pub(crate) use registry::LoadedRegistry;
 use secrets::{SecretLookupError, Secrets};
 
-/// Largest file that is read; the reader of documents says so too.
+/// Largest file that is read; the reader of documents has the same limit.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// What a set of files says.
+/// The content of a set of files.
 pub(crate) struct Loaded {
-    /// The mirrors in which nothing is wrong.
+    /// The mirrors without a mistake.
     pub(crate) mirrors: Vec<LoadedMirror>,
     /// The registry, if the files describe one.
     pub(crate) registry: Option<LoadedRegistry>,
-    /// What a person should know.
+    /// Warnings for the person at the terminal.
     pub(crate) warnings: Vec<String>,
-    /// What is wrong.
+    /// The mistakes.
     pub(crate) problems: Vec<String>,
-    /// Files in which something is wrong: nothing is known of what else they hold.
+    /// Files with a mistake; the rest of their content is unknown.
     pub(crate) broken: BTreeSet<String>,
 }
 
 impl Loaded {
-    /// What the files say, or everything that is wrong with them.
+    /// The content of the files, or all their mistakes.
     pub(crate) fn flawless(self) -> Result<Self, Failure> {
         if self.problems.is_empty() {
             Ok(self)
@@ -48,25 +48,25 @@ impl Loaded {
 
 /// A mirror and where it was read.
 pub(crate) struct LoadedMirror {
-    /// The file it stands in.
+    /// The file that defines it.
     pub(crate) origin: String,
-    /// The mirror with everything it names.
+    /// The mirror with everything that it refers to.
     pub(crate) prepared: Prepared,
 }
 
 /// What mirrors get from outside their files.
 pub(crate) struct Surroundings {
-    /// What `registry: {name: …}` means.
+    /// The registry that `registry: {name: …}` stands for.
     pub(crate) embedded: Host,
-    /// The credentials for that.
+    /// The credentials for that registry.
     pub(crate) embedded_credentials: Arc<Credentials>,
     /// Used where a mirror names no Secret.
     pub(crate) user_credentials: Arc<Credentials>,
-    /// Another number whenever these are others than before.
+    /// Changes whenever these credentials change.
     pub(crate) credentials_version: u64,
 }
 
-/// Reads files and folders; everything that is wrong is reported at once.
+/// Reads files and folders; all mistakes are reported at once.
 pub(crate) fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Result<Loaded, Failure> {
     let mut documents = vec![];
     let mut loaded = Loaded {
@@ -125,7 +125,8 @@ impl Loaded {
     }
 }
 
-/// The files that `paths` name: files as they are, of folders those that end in .yaml or .yml.
+/// The files that `paths` name: files as they are, and in folders the files that end in .yaml or
+/// .yml.
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = vec![];
     for path in paths {
@@ -162,8 +163,8 @@ fn is_yaml(file: &Path) -> bool {
     !hidden && file.extension().is_some_and(|e| e == "yaml" || e == "yml")
 }
 
-/// Opens a file, or what the shell hands over below `/dev`. Any other pipe would be waited for,
-/// for ever.
+/// Opens a file, or a pipe that the shell passes below `/dev`. Opening any other pipe might block
+/// forever.
 pub(crate) fn open(file: &Path) -> std::io::Result<std::fs::File> {
     if !std::fs::metadata(file)?.is_file() && !file.starts_with("/dev") {
         return Err(std::io::Error::other("not a regular file"));
@@ -171,7 +172,7 @@ pub(crate) fn open(file: &Path) -> std::io::Result<std::fs::File> {
     std::fs::File::open(file)
 }
 
-/// The text of a file, or what is wrong with it.
+/// The text of a file, or why it cannot be read.
 fn read(file: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| error.to_string();
     let mut bytes = vec![];
@@ -229,19 +230,19 @@ fn load_mirror(
     })
 }
 
-/// What the mirrors of the files name.
+/// What mirrors can refer to in the files.
 struct Files<'a> {
     secrets: &'a Secrets<'a>,
     registry: Option<&'a LoadedRegistry>,
     surroundings: &'a Surroundings,
 }
 
-/// Why something that a mirror names cannot be used.
+/// Why something that a mirror refers to cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum LookupError {
     #[error(transparent)]
     Secret(#[from] SecretLookupError),
-    /// Where files describe a registry, its name is the only one there is.
+    /// If the files describe a registry, no other name is known.
     #[error(
         "there is no Registry {name:?} in namespace {namespace:?}; there is {place} in namespace \
          {other:?}"

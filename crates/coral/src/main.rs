@@ -1,8 +1,8 @@
 //! Coral: the image supply of a Kubernetes cluster.
 //!
-//! What is here: arguments, wiring, and what a person sees on the terminal. Each subcommand is a
-//! module of its own; what they do is in the crates below. Exit codes: 0 done, 1 something failed,
-//! 2 wrong input; `coral build` ends with that of the build.
+//! This crate has the arguments, the wiring and the terminal output. Each subcommand is a module;
+//! the work itself is in the other crates. Exit codes: 0 done, 1 something failed, 2 wrong input;
+//! `coral build` exits with the code of the build.
 
 mod agent;
 mod arguments;
@@ -102,7 +102,8 @@ fn run(arguments: Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
             Command::Man(man) => shell::man(&man),
         }
     });
-    // Blocking reads of the file system whose result is no longer needed do not hold the exit.
+    // The exit does not wait for blocking reads of the file system whose result is no longer
+    // needed.
     runtime.shutdown_background();
     code
 }

@@ -35,7 +35,7 @@ use crate::up::pruning::Pruning;
 use crate::up::{confirmations, data_folder};
 pub(crate) use plan::plan;
 
-/// Reads the files and says what is odd about them.
+/// Reads the files and prints warnings about them.
 pub(crate) fn read_files(
     arguments: &MirrorArguments,
     terminal: &Terminal,
@@ -63,14 +63,14 @@ pub(crate) fn read_files(
             .map(|f| f.display().to_string())
             .collect();
         return Err(Failure::input(format!(
-            "{}: no RegistryMirror in there",
+            "{}: no RegistryMirror found there",
             files.join(", ")
         )));
     }
     Ok(loaded)
 }
 
-/// Says that `--registry` was given in vain. The default is not given by a person.
+/// A warning if `--registry` was given and has no effect.
 fn idle_registry<'a>(
     registry: &Host,
     mut destinations: impl Iterator<Item = &'a Host>,
@@ -79,13 +79,14 @@ fn idle_registry<'a>(
     let is_meant = is_default || destinations.any(|destination| destination == registry);
     (!is_meant).then(|| {
         format!(
-            "--registry {registry} has no effect: no mirror writes to it; it stands for the Registry of \
-             a mirror with `registry: {{name: …}}`"
+            "--registry {registry} has no effect: no mirror writes to it; it is used by mirrors \
+             with `registry: {{name: …}}`"
         )
     })
 }
 
-/// Says what to start where nothing listens at the registry of this machine that mirrors write to.
+/// A hint on what to start, if mirrors write to a registry of this machine and nothing listens
+/// there.
 async fn unserved<'a>(
     registry: &Host,
     mut destinations: impl Iterator<Item = &'a Host>,
@@ -98,13 +99,13 @@ async fn unserved<'a>(
     let error = TcpStream::connect(address).await.err()?;
     (error.kind() == ErrorKind::ConnectionRefused).then(|| {
         format!(
-            "nothing listens at {registry}, where mirrors write to: start `coral up`, or name a \
+            "nothing listens at {registry}, where the mirrors write: start `coral up`, or name a \
              running registry with --registry"
         )
     })
 }
 
-/// The names of the mirrors that copy nothing for now.
+/// The names of the suspended mirrors.
 fn suspended(loaded: &Loaded) -> impl Iterator<Item = &String> {
     let mirrors = loaded.mirrors.iter().map(|mirror| &mirror.prepared);
     let mirrors = mirrors.filter(|mirror| mirror.settings.suspend);
@@ -123,7 +124,7 @@ pub(crate) fn client_options(
     Ok(arguments.options(hosts))
 }
 
-/// The registry of `--registry`, unless the files or other flags say that it has TLS.
+/// The registry of `--registry`, unless the files or other flags state that it has TLS.
 pub(crate) fn plain_hosts(
     arguments: &MirrorArguments,
     loaded: &Loaded,
@@ -160,12 +161,12 @@ fn mirrors(loaded: &Loaded, clients: &Clients, pass: &Pass) -> Result<Vec<Mirror
     loaded.mirrors.iter().map(mirror).collect()
 }
 
-/// No client could be made for a mirror.
+/// The failure to make a client for a mirror.
 pub(crate) fn no_client(mirror: &str, error: &coral_distribution::Error) -> Failure {
     Failure::input(format!("mirror {mirror}: {}", chain(error)))
 }
 
-/// What is heard of images, repositories and tags, for the output at the end.
+/// Records the events of images, repositories and tags for the output at the end.
 struct Record {
     terminal: Terminal,
     heard: Mutex<(Heard, BTreeMap<String, DeletionReport>)>,
@@ -234,7 +235,7 @@ struct PassReport {
     deletions: Vec<DeletionReport>,
 }
 
-/// What the files say, and the client that goes with it.
+/// The content of the files, and a client for it.
 async fn read(
     arguments: &MirrorArguments,
     terminal: &Terminal,
@@ -254,11 +255,11 @@ async fn read(
     Ok((loaded, Clients::new(options)))
 }
 
-/// What is asked of a single pass.
+/// Options of a single pass.
 #[derive(Clone, Default)]
 struct Pass {
     verify: Verify,
-    /// How many images may have vanished at their sources while tags are deleted, by mirror.
+    /// How many images may have vanished at their sources without stopping deletions, by mirror.
     confirmed: BTreeMap<String, i64>,
 }
 
@@ -275,8 +276,8 @@ pub(crate) async fn run(arguments: RunArguments, terminal: &Terminal) -> Result<
     one_pass(arguments.mirrors, pass, terminal).await
 }
 
-/// `coral mirror prune --confirm`: a pass that deletes tags though many images vanished at their
-/// sources, and word of it to a `coral up` with the same data folder.
+/// `coral mirror prune --confirm`: a pass that deletes tags even though many images vanished at
+/// their sources, and a notification to a `coral up` with the same data folder.
 pub(crate) async fn prune(
     arguments: PruneArguments,
     terminal: &Terminal,
@@ -307,7 +308,7 @@ pub(crate) async fn prune(
             ));
         }
     }
-    // A `coral up` that counts no vanished image needs no word.
+    // A `coral up` that counts no vanished image needs no confirmation.
     let told = numbers.iter().filter_map(|(name, n)| Some((name, (*n)?)));
     let told = confirmations::write(&data, told);
     if let Err(error) = told {
@@ -382,7 +383,7 @@ pub(crate) fn in_words(total: &Summary) -> String {
         (total.pending, "pending"),
         (total.failing - repositories.failing, "failing"),
         (total.errors - repositories.errors, "in error"),
-        (total.waiting, "waiting for room"),
+        (total.waiting, "waiting for space"),
         (
             unlisted,
             match unlisted {

@@ -18,9 +18,9 @@ const CA_BUNDLES: [&str; 3] = [
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 ];
-/// Where the TLS library looks in an image that has nothing else.
+/// Where the TLS library looks for them in the image.
 const CA_TARGET: &str = "etc/ssl/certs/ca-certificates.crt";
-/// User and group that the program runs as, unless the container runtime is told otherwise: a user without rights.
+/// User and group that the program runs as by default: a user without rights.
 const USER: &str = "65532:65532";
 
 /// The image, in memory until it is pushed.
@@ -158,7 +158,7 @@ fn libraries(maps: &str) -> BTreeSet<PathBuf> {
 /// one.
 fn interpreter(executable: &Path) -> io::Result<Option<PathBuf>> {
     let mut start = vec![];
-    // Program headers and the linker's name stand at the beginning of what linkers make.
+    // Linkers put the program headers and the interpreter's name at the beginning of the file.
     File::open(executable)?
         .take(64 * 1024)
         .read_to_end(&mut start)?;

@@ -74,7 +74,8 @@ pub(crate) async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder of `coral up` has its storage in a folder inside.
+/// Adds a hint if the folder is the data folder of `coral up`, which has its storage in a
+/// subfolder.
 fn hinted(failure: Failure, storage: &Path) -> Failure {
     let inside = storage.join(EMBEDDED);
     if FileStore::is_store(storage) || !FileStore::is_store(&inside) {
@@ -90,7 +91,8 @@ pub(crate) fn scheme(tls: &Tls) -> &'static str {
     if tls.is_on() { "https" } else { "http" }
 }
 
-/// Warns when every client that reaches the address may do everything; `how` says how users are given.
+/// Warns if every client that reaches the address may do everything; `how` names the way to
+/// configure users.
 pub(crate) fn warn_of_openness(
     registry: &Registry,
     address: SocketAddr,
@@ -106,8 +108,8 @@ pub(crate) fn warn_of_openness(
 fn openness(address: SocketAddr, how: &str) -> Option<String> {
     (!address.ip().is_loopback()).then(|| {
         format!(
-            "the registry is open to every client that reaches {address}: give it users ({how}), or \
-             listen on 127.0.0.1"
+            "the registry is open to every client that reaches {address}: configure users ({how}), \
+             or listen on 127.0.0.1"
         )
     })
 }
@@ -125,7 +127,7 @@ fn warn_of_certificate(pair: Option<&CertificatePair>, terminal: &Terminal) {
     }
 }
 
-/// Says so when passwords are sent where others may read them.
+/// Warns if passwords are sent unencrypted over a network.
 pub(crate) fn warn_of_plain_passwords(
     registry: &Registry,
     tls: &Tls,
@@ -139,7 +141,7 @@ pub(crate) fn warn_of_plain_passwords(
     }
 }
 
-/// The files as they are before they are read: a change in between is seen as one.
+/// The state of the files before they are read, so that a change in between is noticed.
 fn users_file(options: &RegistryArguments) -> Option<FollowedFiles> {
     let file = options.users_file()?;
     Some(FollowedFiles::from_now(vec![file.to_owned()]))
@@ -155,13 +157,13 @@ fn public_file(options: &RegistryArguments) -> Option<FollowedFiles> {
     Some(FollowedFiles::from_now(vec![file.to_owned()]))
 }
 
-/// A file that is missing or broken is no reason not to start: without it nothing is public.
+/// A missing or broken file does not keep the registry from starting: nothing is public without it.
 fn publish_at_start(registry: &Registry, options: &RegistryArguments, terminal: &Terminal) {
     match options.public() {
         Ok(public) => registry.publish(public),
         Err(failure) => failure.lines().for_each(|line| {
             terminal.line(&format!(
-                "warning: {line}; no repository is public until the file is right"
+                "warning: {line}; no repository is public until the file is corrected"
             ));
         }),
     }
@@ -179,15 +181,15 @@ fn follow_public(
         let public = options.public()?;
         let (generation, paths) = (public.generation(), public.len());
         registry.publish(public);
-        tracing::info!(generation, paths, "the public paths were read again");
+        tracing::info!(generation, paths, "the public paths were reloaded");
         Ok(())
     };
-    let otherwise = ("warning", "the public paths stay as they were");
+    let otherwise = ("warning", "the previous public paths stay in effect");
     follow(file, take, otherwise, terminal, stop);
 }
 
-/// Calls `take` when the files have changed. `otherwise` says how serious a failure of it is, and
-/// what holds then.
+/// Calls `take` when the files have changed. `otherwise` is the severity of a failure, and what
+/// stays in effect then.
 fn follow(
     files: Option<FollowedFiles>,
     take: impl Fn() -> Result<(), Failure> + Send + 'static,
@@ -210,14 +212,15 @@ fn token_keys_file(options: &RegistryArguments) -> Option<FollowedFiles> {
     Some(FollowedFiles::from_now(vec![file.to_owned()]))
 }
 
-/// A file that is missing or broken is no reason not to start: without it no token is taken.
+/// A missing or broken file does not keep the registry from starting: no token is accepted without
+/// it.
 fn take_token_keys_at_start(registry: &Registry, options: &RegistryArguments, terminal: &Terminal) {
     match options.token_keys() {
         Ok(Some(keys)) => registry.set_token_keys(keys),
         Ok(None) => {}
         Err(failure) => failure.lines().for_each(|line| {
             terminal.line(&format!(
-                "warning: {line}; every token is refused until the file is right"
+                "warning: {line}; every token is refused until the file is corrected"
             ));
         }),
     }
@@ -233,12 +236,12 @@ fn follow_token_keys(
     let (options, registry) = (options.clone(), registry.clone());
     let take = move || {
         if let Some(keys) = options.token_keys()? {
-            tracing::info!(keys = keys.len(), "the keys of tokens were read again");
+            tracing::info!(keys = keys.len(), "the token keys were reloaded");
             registry.set_token_keys(keys);
         }
         Ok(())
     };
-    let otherwise = ("warning", "the keys of tokens stay as they were");
+    let otherwise = ("warning", "the previous token keys stay in effect");
     follow(file, take, otherwise, terminal, stop);
 }
 
@@ -252,14 +255,15 @@ fn follow_users(
     let (options, registry) = (options.clone(), registry.clone());
     let told = terminal.clone();
     let take = move || {
-        // The users alone: a layout that cannot be read must not keep a removed user in force.
+        // Reads only the users: a layout that cannot be read must not keep the rights of a removed
+        // user in effect.
         let (access, warnings) = options.access()?;
         registry.set_access(access);
-        told.line("the users were read again");
+        told.line("the users were reloaded");
         warn_of_users(&warnings, &told);
         Ok(())
     };
-    let otherwise = ("error", "the users stay as they were");
+    let otherwise = ("error", "the previous users stay in effect");
     follow(files, take, otherwise, terminal, stop);
 }
 
@@ -274,16 +278,16 @@ fn follow_certificate(
     let told = terminal.clone();
     let take = move || {
         let certificate = options.certificate()?;
-        told.line("the certificate was read again");
+        told.line("the certificate was reloaded");
         warn_of_certificate(certificate.as_ref(), &told);
         tls.set(certificate);
         Ok(())
     };
-    let otherwise = ("error", "the certificate stays as it was");
+    let otherwise = ("error", "the previous certificate stays in effect");
     follow(files, take, otherwise, terminal, stop);
 }
 
-/// Binds; the flag is named when it does not work.
+/// Binds the address. An error names the flag.
 pub(crate) async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     let error = match TcpListener::bind(address).await {
         Ok(listener) => return Ok(listener),
@@ -314,22 +318,22 @@ pub(crate) fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failur
         .map_err(|error| Failure::failed("the listener has no address", &error))
 }
 
-/// A registry over its store, and everything that is served beside it.
+/// An open registry with its store, and everything that is served beside it.
 pub(crate) struct Opened {
     pub(crate) registry: Registry,
     pub(crate) router: axum::Router,
     pub(crate) health: Health,
 }
 
-/// Opens the store and puts the registry's front, health and metrics on one router. `serving` is what
-/// it will be served by.
+/// Opens the store and puts the registry's front, health and metrics on one router. `serving` is
+/// the server that will serve it.
 pub(crate) async fn open(
     storage: &Path,
     internal: Option<InternalUser>,
     serving: &Serving,
 ) -> Result<Opened, Failure> {
     let folder: PathBuf = storage.to_owned();
-    // Opening sweeps what a crash left behind, on the file system.
+    // Opening removes what a crash left behind, which blocks on the file system.
     let store = tokio::task::spawn_blocking(move || open_store(&folder))
         .await
         .map_err(|error| Failure::failed("the store could not be opened", &error))?
@@ -350,7 +354,7 @@ pub(crate) async fn open(
     })
 }
 
-/// Serves until told to stop, and then lets running requests end.
+/// Serves until it is stopped, then waits for running requests.
 pub(crate) async fn serve_until(
     listener: TcpListener,
     opened: Opened,

@@ -1,5 +1,4 @@
-//! What the commands print as JSON: the types of the API, with what only a command knows beside
-//! them.
+//! What the commands print as JSON: the types of the API, with what only a command knows.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +9,13 @@ use serde::Serialize;
 
 use crate::terminal::print;
 
-/// What was done to an image or a tag, or would be. Of one image that several mirrors want, the
-/// greatest is reported.
+/// What was done to an image or a tag, or would be. If several mirrors want an image, the greatest
+/// of their actions is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Action {
-    /// Some of it was gone or broken at the destination.
+    /// Some of it was missing or damaged at the destination.
     Damaged,
-    /// The destination had it.
+    /// The destination already had it.
     UpToDate,
     /// A pass would copy it.
     WouldBeCopied,
@@ -28,7 +27,7 @@ pub(crate) enum Action {
     Deleted,
 }
 
-/// An image as it stands, with what a command did to it.
+/// The state of an image, and what a command did to it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ImageReport<T> {
@@ -105,11 +104,11 @@ impl From<&Summary> for Totals {
     }
 }
 
-/// What was heard of during a pass, by mirror and by destination, or by source for a repository.
+/// The events of a pass, by mirror and destination, or by source for a repository.
 pub(crate) type Heard = BTreeMap<(String, String), PassDone>;
 
-/// The images of all mirrors in the order of their destinations. What several mirrors want is
-/// reported once, unless it stands differently for them.
+/// The images of all mirrors in the order of their destinations. An image that several mirrors want
+/// is reported once, unless its states differ.
 pub(crate) fn images(ended: &[(String, Snapshot)], heard: &Heard) -> Vec<ImageReport<PassDone>> {
     let mut reports: BTreeMap<&str, Vec<ImageReport<PassDone>>> = BTreeMap::new();
     for (mirror, snapshot) in ended {
@@ -153,7 +152,7 @@ fn stand_alike(one: &MirroredImage, other: &MirroredImage) -> bool {
 }
 
 impl PassDone {
-    /// The same image, as another mirror's pass went.
+    /// Adds the result of another mirror's pass for the same image.
     fn join(&mut self, other: Self) {
         self.action = self.action.max(other.action);
         self.bytes_copied = match (self.bytes_copied, other.bytes_copied) {
@@ -167,7 +166,7 @@ impl PassDone {
 
 /// Prints a report on one line.
 pub(crate) fn print_json(report: &impl Serialize) {
-    print(&serde_json::to_string(report).expect("the keys of a report are texts"));
+    print(&serde_json::to_string(report).expect("the keys of a report are strings"));
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ fn problems(document: &Status, now: Timestamp) -> Vec<String> {
         let waiting = number(status.waiting);
         if waiting > 0 {
             problems.push(format!(
-                "{name}: waiting for room at the destination: {}",
+                "{name}: waiting for space at the destination: {}",
                 counted(waiting.unsigned_abs(), "image", "images")
             ));
         }
@@ -321,7 +321,7 @@ default/longer-name   0 of 0     0        -           suspended
             "default/a: quay.io/a/b:1: gone (next attempt in 10 s)",
             "default/a: quay.io/a/c:1: refused (not tried again before the next pass, or a change)",
             "default/a: and 3 more failures",
-            "default/a: waiting for room at the destination: 1 image",
+            "default/a: waiting for space at the destination: 1 image",
             "default/a: it deletes nothing: 4 images vanished at their sources; look at `coral \
              mirror plan --registry reg a.yaml`, then type `coral mirror prune --confirm=4 \
              --registry reg a.yaml`, with the --data of `coral up` if it has one",

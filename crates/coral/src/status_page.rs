@@ -1,10 +1,10 @@
 //! The status page beside the registry: mirrors, images, repositories, and how to pull them.
 //!
-//! It is a client of the registry like any other: what it says of repositories it asks the
+//! The page is a client of the registry like any other: it reads repositories through the
 //! registry's own API, in process and with the viewer's credentials, so it can show a viewer no
-//! more than that API would. What it says of mirrors comes from the [`Board`], and an image of a
-//! mirror is shown to those who may read it at its destination. There is no script, no cookie and
-//! nothing from outside in it; everything is escaped by `maud`.
+//! more than that API would. Mirrors come from the [`Board`]; an image of a mirror is shown to
+//! viewers who may read it at its destination. The pages have no scripts, no cookies and nothing
+//! from other hosts; `maud` escapes everything.
 //!
 //! Start reading at [`beside`], the one place where it is mounted.
 
@@ -46,20 +46,20 @@ use query::PageQuery;
 use turns::{Turns, in_turn};
 pub(crate) use words::relative;
 
-/// Where the registry is, as its page tells it to people.
+/// How the page refers to its registry.
 #[derive(Debug, Clone)]
 pub(crate) struct PageContext {
     /// Used when a request names no host.
     pub(crate) host: Host,
     /// Whether it is encrypted now.
     tls: Tls,
-    /// The mirrors that fill it.
+    /// The mirrors that copy into it.
     pub(crate) board: Board,
     /// Their metrics.
     metrics: Option<Arc<Metrics>>,
 }
 
-/// How the registry is spoken to.
+/// The protocol of the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
@@ -74,7 +74,7 @@ struct Pages {
     site: Arc<PageContext>,
 }
 
-/// What a page is made for: who looks, when, and by which name of the registry.
+/// One visit to a page: who is looking, when, and by which name of the registry.
 struct Visit {
     pages: Pages,
     reader: Reader,
@@ -82,8 +82,8 @@ struct Visit {
     now: Timestamp,
 }
 
-/// Puts the status page beside the routes of a registry. What a reader may not see is decided by
-/// `registry` alone, which is asked with the reader's own `Authorization`.
+/// Puts the status page beside the routes of a registry. `registry` alone decides what a reader may
+/// see: it is asked with the reader's own `Authorization`.
 pub(crate) fn beside(registry: Router, site: PageContext) -> Router {
     let api = Api::new(registry.clone());
     let registry = match site.metrics.clone() {
@@ -113,7 +113,7 @@ pub(crate) fn beside(registry: Router, site: PageContext) -> Router {
     registry.merge(own).layer(middleware::from_fn(not_found))
 }
 
-/// A browser that asks for what is not there gets a page; a client of the registry does not.
+/// An unknown path is answered with a page for browsers, and unchanged for clients of the registry.
 async fn not_found(request: Request, next: Next) -> Response {
     let accepts = request.headers().get(header::ACCEPT);
     let accepts = accepts.and_then(|value| value.to_str().ok());
@@ -138,7 +138,7 @@ impl PageContext {
         })
     }
 
-    /// The same, and `/metrics` has those of its mirrors, for those who may see mirrors.
+    /// Adds the metrics of its mirrors to `/metrics`, for readers who may see mirrors.
     pub(crate) fn with_metrics(self, metrics: &MirrorMetrics) -> Self {
         Self {
             metrics: Some(metrics::registry(metrics, &self.board)),
@@ -221,14 +221,14 @@ async fn status(
     }
 }
 
-/// Asks for a name and a password, and leads back to the start page; without it, a browser sends
-/// none to pages that have something for every client.
+/// Asks for a name and a password, then redirects to the start page. Without this challenge a
+/// browser would never send credentials to pages that every client may see.
 async fn login(State(pages): State<Pages>, parts: Parts) -> Response {
     let visit = pages.visit(&parts);
     if !visit.reader.has_login() {
         return refusal(ApiError::login_needed());
     }
-    // A wrong password is told of here, with another challenge.
+    // A wrong password is answered here, with another challenge.
     match visit.pages.api.sees_everything(&visit.reader).await {
         Ok(_) => guarded(Redirect::to("/").into_response()),
         Err(error) => refusal(error),
@@ -248,7 +248,7 @@ fn html(status: StatusCode, markup: Markup) -> Response {
     guarded((status, [(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
-/// What the registry refused, told in a page; its challenge makes a browser ask for a password.
+/// A page for a refusal of the registry, whose challenge makes a browser ask for a password.
 fn refusal(error: ApiError) -> Response {
     let mut response = html(error.status(), html::refusal(&error));
     if let ApiError::Refused { challenge, .. } = error {
@@ -260,7 +260,7 @@ fn refusal(error: ApiError) -> Response {
     response
 }
 
-/// The headers that keep a browser from doing anything but show the page.
+/// Adds the headers that keep a browser from doing anything but showing the page.
 fn guarded(mut response: Response) -> Response {
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; \

@@ -1,4 +1,4 @@
-//! What a person sees on standard error: lines, and on a terminal a bar for each running copy.
+//! Output on standard error: lines, and on a terminal a progress bar for each running copy.
 
 mod events;
 mod outages;
@@ -22,9 +22,9 @@ use events::{describe, fields};
 use outages::{Outages, Verbosity};
 use said::Said;
 
-/// What stands beside the name of an image whose sizes are known.
+/// The progress bar of an image whose size is known.
 const SIZED: &str = "{bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
-/// And before that.
+/// The text while the size is not yet known.
 const UNSIZED: &str = "reading its manifests";
 
 /// Standard error, shared by lines, logs and bars. Cheap to clone.
@@ -45,21 +45,21 @@ struct Shown {
     running: HashMap<String, ProgressBar>,
     /// What was last said of each image.
     said: Said,
-    /// The hosts that cannot be reached.
+    /// Hosts that cannot be reached.
     outages: Outages,
 }
 
-/// Columns of a bar besides the name, blanks between them included.
+/// Columns of a bar that the name does not take, including blanks.
 const BESIDE_THE_NAME: u16 = 70;
 
-/// Columns that are there for the name.
+/// Columns for the name.
 fn name_width() -> usize {
     let columns = console::Term::stderr().size().1;
     usize::from(columns.saturating_sub(BESIDE_THE_NAME)).clamp(20, 60)
 }
 
 impl Terminal {
-    /// With `Json`, whatever is said is one JSON object a line, like the log.
+    /// With `Json`, every line is a JSON object, like the log.
     pub(crate) fn new(format: LogFormat) -> Self {
         let is_terminal = io::stderr().is_terminal() && format == LogFormat::Text;
         let bars = MultiProgress::new();
@@ -71,13 +71,13 @@ impl Terminal {
         }))
     }
 
-    /// Prints a line above the bars. When standard error is closed, there is no place
-    /// to report that either.
+    /// Prints a line above the bars. An error is ignored: if standard error is closed, there is
+    /// nowhere to report it.
     pub(crate) fn line(&self, text: &str) {
         self.tell(text, Map::new());
     }
 
-    /// Says a line; machines get `fields` beside it.
+    /// Prints a line; with JSON output, `fields` are added to it.
     fn tell(&self, text: &str, fields: Map<String, Value>) {
         match self.0.format {
             LogFormat::Text => self.raw(&harmless(text)),
@@ -92,7 +92,7 @@ impl Terminal {
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
-        // Worst a panic elsewhere can leave behind is a bar too many.
+        // At worst, a panic elsewhere leaves a bar too many.
         self.0.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,14 +115,15 @@ impl Terminal {
         }
     }
 
-    /// Takes the bar of a copy away.
+    /// Removes the bar of a copy.
     pub(crate) fn forget(&self, name: &str) {
         if let Some(bar) = self.shown().running.remove(name) {
             bar.finish_and_clear();
         }
     }
 
-    /// How much of an event is said to a person. A machine counts the lines: it gets them all.
+    /// How much of an event to print for a person. With JSON output every line is printed, since
+    /// programs count them.
     fn saying(&self, source: &str, event: &Event<'_>) -> Verbosity {
         if self.0.format != LogFormat::Text {
             return Verbosity::Whole;
@@ -138,7 +139,7 @@ impl Terminal {
         Verbosity::Whole
     }
 
-    /// Says something of an image, unless that was the last thing said of it.
+    /// Prints a line about an image, unless the last line about it said the same.
     fn say(&self, name: &str, gist: &str, line: &str, fields: Map<String, Value>) {
         let is_new = self.shown().said.is_new(name, gist);
         if is_new {
@@ -179,7 +180,7 @@ impl Observer for Terminal {
                     Verbosity::Others => {
                         if let Event::Failed { error, .. } = event {
                             self.line(&format!(
-                                "failed: more images too, for the same reason: {error}"
+                                "failed: more images, for the same reason: {error}"
                             ));
                         }
                     }
@@ -197,7 +198,7 @@ fn set_style(bar: &ProgressBar, beside: &str) {
     }
 }
 
-/// Keeps both ends of a name: the host it begins with and the tag it ends with.
+/// Shortens a name in the middle: the host at its beginning and the tag at its end stay.
 fn cut_in_the_middle(name: &str, width: usize) -> String {
     let letters: Vec<char> = name.chars().collect();
     if letters.len() <= width.max(3) {
@@ -210,8 +211,8 @@ fn cut_in_the_middle(name: &str, width: usize) -> String {
     format!("{start}…{end}")
 }
 
-/// A line as machines read it, in the form of the log's lines. What a person reads at the begin of
-/// a line (`error: `, `warning: `) is its level here, and what tells of a failure is a warning.
+/// A line as a JSON object, in the format of the log. The prefix that a person reads (`error: `,
+/// `warning: `) becomes its level, and a line about a failure becomes a warning.
 fn object(text: &str, mut fields: Map<String, Value>, now: Timestamp) -> Value {
     let (level, message) = match text.split_once(": ") {
         Some(("error", rest)) => ("ERROR", rest),
@@ -245,7 +246,7 @@ impl<'a> MakeWriter<'a> for Terminal {
     }
 }
 
-/// One log event, written above the bars when it is whole.
+/// One log event, written above the bars when it is complete.
 pub(crate) struct LogLine<'a> {
     terminal: &'a Terminal,
     line: Vec<u8>,
@@ -269,13 +270,13 @@ impl Drop for LogLine<'_> {
     }
 }
 
-/// Prints data to standard output. A reader that went away early wanted no more.
+/// Prints data to standard output. A reader that closed the pipe early wanted no more.
 pub(crate) fn print(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{}", harmless(text));
 }
 
-/// Text without control characters but for line ends and tabs. Names and messages come from
-/// registries and files, and a terminal obeys what stands in them.
+/// Text without control characters other than line ends and tabs. Names and messages come from
+/// registries and files, and a terminal would obey escape sequences in them.
 fn harmless(text: &str) -> Cow<'_, str> {
     let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if text.contains(is_harmful) {

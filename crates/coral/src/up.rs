@@ -34,14 +34,13 @@ use mirrors::Mirrors;
 use own_source::OwnSource;
 use watch::Watch;
 
-/// How often the files are looked at for changes.
+/// Pause between two checks of the files for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What the registry beside the mirrors is called where its address does not matter; no host has
-/// this name.
+/// Stands for the embedded registry where its address does not matter; no host can have this name.
 const EMBEDDED: &str = "(embedded)";
 
 pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    // The files first: a typo is told before a port is taken or a folder made.
+    // The files first: a typo is reported before a port is taken or a folder created.
     let user = InternalUser::random();
     let provisional = surroundings(&arguments, arguments.listen, &user)?;
     let loaded = load(&arguments.files, &provisional)?.flawless()?;
@@ -54,7 +53,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let serving = Serving::default();
     let folder = data.join(registry::EMBEDDED);
     let mut opened = registry::open(&folder, Some(user.clone()), &serving).await?;
-    // Before the first client is let in.
+    // Before the first client is served.
     let mut embedded = Embedded::new(opened.registry.clone(), &serving, arguments.host.clone());
     embedded.apply(loaded.registry, &loaded.broken);
     registry::warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
@@ -64,7 +63,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     let site = PageContext::new(address, &serving.tls, board.clone())?.with_metrics(&metrics);
     opened.router = status_page::beside(opened.router, site);
     let damages = opened.registry.damages();
-    // The registry stops last: the mirrors give up their uploads there.
+    // The registry stops last: the mirrors cancel their uploads there.
     let mirrors_stopped = CancellationToken::new();
     let serving = tokio::spawn(registry::serve_until(
         listener,
@@ -114,7 +113,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     }
 }
 
-/// What changes while the registry serves.
+/// What is followed while the registry serves.
 struct Following<'a> {
     arguments: &'a UpArguments,
     data: &'a Path,
@@ -128,7 +127,7 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    /// Applies what has changed since the last look: files, credentials, confirmations, damaged
+    /// Applies what has changed since the last check: files, credentials, confirmations, damaged
     /// content. Reports the state of the mirrors.
     async fn look(&mut self) {
         let due = self.watch.look(&self.arguments.files, Instant::now());
@@ -226,7 +225,7 @@ fn tell_of(loaded: &Loaded, terminal: &Terminal) {
     }
 }
 
-/// Reads the user's credentials again; those that cannot be read leave the earlier ones in force.
+/// Reads the user's credentials again; if they cannot be read, the previous ones stay in effect.
 fn renew_credentials(
     surroundings: &mut Surroundings,
     arguments: &UpArguments,
@@ -238,9 +237,12 @@ fn renew_credentials(
             surroundings.credentials_version += 1;
             terminal.line("credentials changed; the mirrors that use them restart");
         }
-        Err(failure) => failure
-            .lines()
-            .for_each(|line| terminal.line(&format!("error: {line}; the earlier ones stay"))),
+        Err(failure) => failure.lines().for_each(|line| {
+            terminal.line(&format!(
+                "error: {line}; the previous ones stay in \
+                                                     effect"
+            ))
+        }),
     }
 }
 
@@ -268,7 +270,7 @@ fn surroundings(
     })
 }
 
-/// The host by which this machine reaches an address it listens on.
+/// The host by which this machine reaches an address that it listens on.
 pub(crate) fn host_of(mut address: SocketAddr) -> Result<Host, Failure> {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -277,7 +279,7 @@ pub(crate) fn host_of(mut address: SocketAddr) -> Result<Host, Failure> {
         });
     }
     if address.port() == 0 {
-        // Not bound yet; the name only stands in for the one to come.
+        // Not bound yet: this name is only a placeholder.
         address.set_port(1);
     }
     Host::parse(&address.to_string()).map_err(Failure::input)
@@ -294,6 +296,6 @@ pub(crate) fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
     };
     let base = from("XDG_DATA_HOME").or_else(|| from("HOME").map(|home| home.join(".local/share")));
     base.map(|base| base.join("coral")).ok_or_else(|| {
-        Failure::input("there is no home folder for the content: give one with --data")
+        Failure::input("there is no home folder for the content: name a folder with --data")
     })
 }

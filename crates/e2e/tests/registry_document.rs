@@ -92,7 +92,7 @@ fn mirrors_log_in_by_themselves_and_rights_follow_the_document() {
     assert_eq!(status(&up, Some(CI), &image), 403);
     // Without a document what it said holds, and it says for how long.
     files.remove("registry.yaml");
-    let told = "the Registry document is gone: what it said holds until coral is started again";
+    let told = "the Registry document is gone: its settings stay in effect until coral restarts";
     up.process().wait_for_line(told, SOON);
     assert_eq!(status(&up, Some(("anna", "wrong")), &image), 401);
     let shown = up.process().shown();
@@ -136,7 +136,7 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
     // The owner's file is away for a moment, and the other one is there.
     files.write("a.yaml", &[&open]);
     files.remove("m.yaml");
-    let told = "the Registry document is gone, and one of another name is there";
+    let told = "the Registry document is gone, and there is one with another name";
     up.process().wait_for_line(told, SOON);
     holds(&up, told);
     files.remove("a.yaml");
@@ -149,7 +149,7 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
     up.process().wait_for_line(told, SOON);
     holds(&up, told);
     files.write("q.yaml", &[&rules, &users_secret(&[CI])]);
-    let told = "the registry follows its changed document";
+    let told = "the changed Registry document is in effect";
     up.process().wait_for_line(told, SOON);
     holds(&up, told);
     // A second Secret of the name of the first, with a user of its own.
@@ -337,7 +337,7 @@ fn a_mirror_waits_for_room_without_failing_and_goes_on_when_there_is_some() {
     assert_eq!(sent.status, 202);
 
     files.write("mirror.yaml", &[&mirror(&source)]);
-    let line = up.process().wait_for_line("images wait for room", SOON);
+    let line = up.process().wait_for_line("images wait for space", SOON);
     assert!(line.contains("1.0 MiB"), "{line}");
     let status = http::get(&format!("{base}/status.json")).json();
     let waits = &status["mirrors"][0];
@@ -355,7 +355,7 @@ fn a_mirror_waits_for_room_without_failing_and_goes_on_when_there_is_some() {
     let repository = format!("{}/team/app", source.folder_name());
     assert_eq!(up.wait_for(&repository, "1", SOON), digest);
     up.process()
-        .wait_for_line("no image waits for room any more", SOON);
+        .wait_for_line("no image waits for space any more", SOON);
     assert!(
         !up.process().shown().contains("failed "),
         "{}",

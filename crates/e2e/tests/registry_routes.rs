@@ -95,7 +95,7 @@ fn the_file_of_public_paths_is_followed_and_a_broken_one_leaves_things_as_they_w
         let told = cluster
             .server
             .process
-            .wait_for_line("the public paths stay as they were", SOON);
+            .wait_for_line("the previous public paths stay in effect", SOON);
         assert!(told.contains("warning: --public"), "{told}");
         assert_eq!(cluster.get(&manifest).status, 200);
     }

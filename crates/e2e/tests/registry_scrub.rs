@@ -113,7 +113,7 @@ fn the_command_says_what_is_damaged_and_moves_it_aside_unless_it_is_a_dry_run() 
     let _ = dry.saying(": 1 damaged, 0 unsure");
     assert!(file.is_file(), "a dry run moves nothing");
     let moved = scrub(&storage, &[]).exited(1).saying(&named);
-    let _ = moved.saying("moved aside, and not served any more");
+    let _ = moved.saying("moved aside and no longer served");
     assert!(!file.exists());
     let again = scrub(&storage, &[]).exited(1);
     let again = again.saying(&format!("missing: {digest} of "));

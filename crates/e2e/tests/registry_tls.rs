@@ -193,7 +193,7 @@ fn a_broken_pair_is_told_and_the_one_before_stays() {
     fs::write(tls.key(), "-----BEGIN PRIVATE KEY-----\nbroken\n").unwrap();
     let line = server
         .process
-        .wait_for_line("the certificate stays as it was", SOON);
+        .wait_for_line("the previous certificate stays in effect", SOON);
     assert!(line.contains(&tls.key()), "{line}");
     assert_eq!(shown_by(&server.address), "first");
     fs::write(tls.key(), good).unwrap();
@@ -221,7 +221,7 @@ fn a_certificate_that_is_over_is_warned_of_when_it_is_taken() {
     tls.renew("good");
     server
         .process
-        .wait_for_line("the certificate was read again", SOON);
+        .wait_for_line("the certificate was reloaded", SOON);
     until("the new certificate is shown", SOON, || {
         (shown_by(&server.address) == "good").then_some(())
     });

@@ -162,7 +162,7 @@ fn changed_keys_are_read_again_and_broken_ones_are_not() {
     fs::write(&file, "no key").unwrap();
     server
         .process
-        .wait_for_line("the keys of tokens stay as they were", SOON);
+        .wait_for_line("the previous token keys stay in effect", SOON);
     assert_eq!(taken(&server, &new_token), 200);
     fs::write(&file, new.public_pem()).unwrap();
     until("the old key is forgotten", SOON, || {
@@ -180,7 +180,7 @@ fn without_the_file_of_keys_a_registry_starts_and_takes_no_token() {
     command.args(arguments(&home.path().join("storage")));
     command.args(["--token-keys", "/nowhere/tokens.pem", "--host", HOST]);
     let server = Server::start_with(&mut command);
-    let warning = "every token is refused until the file is right";
+    let warning = "every token is refused until the file is corrected";
     assert!(server.process.shown().contains(warning));
     assert_eq!(status(&server, &key.token(0), "GET", "/v2/"), 401);
     let url = format!("http://{}/v2/", server.address);

@@ -304,7 +304,7 @@ fn sayings(
             false,
             "WaitingForRoom",
             format!(
-                "{mirrored}; {} wait for room at the destination, which is full",
+                "{mirrored}; {} wait for space at the destination, which is full",
                 counted.waiting.unwrap_or(0)
             ),
         ),

@@ -1,4 +1,4 @@
-//! Waiting for room at a destination that is full.
+//! Waiting for space at a destination that is full.
 
 use std::time::Duration;
 

@@ -23,7 +23,7 @@ pub struct Summary {
     pub failing: usize,
     /// Failed as often as the limit says.
     pub errors: usize,
-    /// Waiting for room at the destination, which is full.
+    /// Waiting for space at the destination, which is full.
     pub waiting: usize,
     /// Of those failing or in error: repositories whose tags could not be listed, or deleted.
     pub repositories: Repositories,

@@ -81,7 +81,8 @@ impl Registry {
     /// noted of the clients' last requests.
     pub async fn close(self) {
         if let Err(error) = self.context.store.close().await {
-            tracing::warn!(%error, "the store was not closed in order: unused content stays longer");
+            tracing::warn!(%error, "the store was not closed cleanly: unused content is kept \
+                                    longer");
         }
     }
 

@@ -71,7 +71,7 @@ impl CertificateFiles {
         };
         let report = |error: CertificateFileError| {
             let reason = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(reason, "the certificate stays as it was: {error}");
+            tracing::warn!(reason, "the previous certificate stays in effect: {error}");
         };
         if let Err(error) = apply() {
             report(error);

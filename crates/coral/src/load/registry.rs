@@ -17,12 +17,12 @@ use jiff::Timestamp;
 use super::secrets::Secrets;
 use super::{error_at, texts};
 
-/// A registry with everything it names.
+/// A registry with everything that it refers to.
 #[derive(Debug)]
 pub(crate) struct LoadedRegistry {
     pub(crate) namespace: String,
     pub(crate) name: String,
-    /// The file it stands in.
+    /// The file that defines it.
     pub(crate) origin: String,
     pub(crate) line: usize,
     pub(crate) settings: Settings,
@@ -30,12 +30,12 @@ pub(crate) struct LoadedRegistry {
     pub(crate) connections: usize,
     /// Grants without effect.
     idle_grants: Vec<String>,
-    /// Changes whenever the registry or a Secret that it names does.
+    /// Changes whenever the registry or a Secret that it names changes.
     pub(crate) fingerprint: Digest,
 }
 
 impl LoadedRegistry {
-    /// What a person should know of it.
+    /// Warnings for the person at the terminal.
     pub(super) fn warnings(&self, now: Timestamp) -> impl Iterator<Item = String> {
         let pair = self.certificate.as_ref();
         let warning = pair.and_then(|pair| crate::registry::certificate::warning(pair, now));
@@ -47,7 +47,7 @@ impl LoadedRegistry {
         all.map(move |warning| format!("{place}: {warning}"))
     }
 
-    /// Where it stands and what it is called.
+    /// Its name and where it is defined.
     pub(super) fn place(&self) -> String {
         let Self {
             name, origin, line, ..
@@ -56,8 +56,8 @@ impl LoadedRegistry {
     }
 }
 
-/// The one registry among the documents. Of several none is taken: whose file comes first says
-/// nothing about whose registry it is.
+/// The one registry among the documents. If there are several, none is used: the order of the files
+/// does not show which one is meant.
 pub(super) fn load(
     documents: &[Document],
     secrets: &Secrets<'_>,
@@ -86,7 +86,7 @@ pub(super) fn load(
     }
 }
 
-/// What is wrong with each, as there are others.
+/// The error of each registry, since there are several.
 fn too_many(registries: &[(&Document, &Registry)]) -> Vec<DocumentError> {
     let wrong = |(i, (document, registry)): (usize, &(&Document, &Registry))| {
         let (other, _) = registries[usize::from(i == 0)];
@@ -184,7 +184,7 @@ impl Loading<'_> {
         metadata::namespace(&self.registry.metadata)
     }
 
-    /// What `take` finds in a Secret of the registry's namespace.
+    /// The value that `take` reads from a Secret in the registry's namespace.
     fn secret<'s, T>(
         &'s self,
         field: &str,
@@ -230,7 +230,7 @@ fn space(means: coral_api::SpaceSettings) -> SpaceBounds {
     }
 }
 
-/// Grants to users that the Secret does not have. They are no errors: removing a user from the
+/// Grants to users that the Secret does not have. They are not errors: removing a user from the
 /// Secret has to take effect at once.
 fn idle_grants(auth: &AuthSettings, access: &Access) -> Vec<String> {
     let Access::Granted(Grants { users, .. }) = access else {

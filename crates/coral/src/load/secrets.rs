@@ -11,12 +11,12 @@ type Key = (String, String);
 /// The Secrets that may be used, and those that may not.
 pub(super) struct Secrets<'a> {
     sound: BTreeMap<Key, &'a Secret>,
-    /// Those in files with a mistake: what is in these stays as it was.
+    /// Secrets in files with a mistake; the last valid content of these files stays in effect.
     unsure: BTreeMap<Key, &'a str>,
 }
 
 impl<'a> Secrets<'a> {
-    /// Those of `documents` that stand in no `broken` file.
+    /// The Secrets of `documents` that are not in a `broken` file.
     pub(super) fn among(documents: &'a [Document], broken: &BTreeSet<String>) -> Self {
         let mut secrets = Self {
             sound: BTreeMap::new(),

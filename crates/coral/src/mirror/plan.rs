@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::report::{Action, DeletionReport, ImageReport, RepositoryReport, print_json};
 use crate::terminal::{Terminal, print};
 
-/// What would happen to one image, for all mirrors that want it.
+/// The planned action for one image, for all mirrors that want it.
 #[derive(Debug, PartialEq, Eq)]
 struct Line<'a> {
     mirrors: Vec<&'a str>,
@@ -74,7 +74,7 @@ pub(crate) async fn plan(
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Why a pass deletes none of the tags that a plan names.
+/// Why a pass deletes none of the tags that a plan lists for deletion.
 fn not_deleted(mirror: &str, Vanished { images, of }: Vanished) -> String {
     format!(
         "warning: mirror {mirror}: {images} of {of} images vanished at their sources: no tag is \
@@ -82,8 +82,8 @@ fn not_deleted(mirror: &str, Vanished { images, of }: Vanished) -> String {
     )
 }
 
-/// What each mirror would do, and the mirrors that would delete no tag all the same. The plan has
-/// images first, then tags that would be deleted.
+/// The plan of each mirror, and the mirrors whose deletions are paused. A plan lists images first,
+/// then tags that would be deleted.
 async fn plan_all(mirrors: &[Mirror]) -> (Vec<(&str, Planned)>, Vec<(&str, Vanished)>) {
     let mut counted: HashMap<Host, HashSet<_>> = HashMap::new();
     let mut images = vec![];
@@ -105,7 +105,7 @@ async fn plan_all(mirrors: &[Mirror]) -> (Vec<(&str, Planned)>, Vec<(&str, Vanis
     (all.collect(), paused)
 }
 
-/// An image that several mirrors want is one image, unless they would do different things to it.
+/// An image that several mirrors want is listed once, unless they plan different actions for it.
 fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<Line<'a>> {
     let mut lines: Vec<Line> = vec![];
     let mut known: HashMap<(String, Option<Key>), Vec<usize>> = HashMap::new();
@@ -129,7 +129,8 @@ fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<Line
     lines
 }
 
-/// Whether what another mirror would do is the same; blobs that only it would copy are added.
+/// Whether another mirror plans the same action; if so, blobs that only that mirror would copy are
+/// added.
 fn share(action: &mut PlannedAction, other: &PlannedAction) -> bool {
     if let (
         PlannedAction::Copy { bytes, blobs },

@@ -1,9 +1,9 @@
-//! A certificate that clients refuse, told where it is taken.
+//! A warning about a certificate that clients refuse.
 
 use coral_rt::{CertificatePair, Validity};
 use jiff::Timestamp;
 
-/// What to warn of: a certificate that clients do not take now.
+/// A warning if clients would refuse the certificate now.
 pub(crate) fn warning(pair: &CertificatePair, now: Timestamp) -> Option<String> {
     of(pair.validity()?, now)
 }
@@ -14,7 +14,7 @@ fn of(validity: Validity, now: Timestamp) -> Option<String> {
     if now > validity.until {
         let until = shown(validity.until).ok()?;
         return Some(format!(
-            "the certificate was valid until {until}: clients refuse it; renew it"
+            "the certificate expired at {until}: clients refuse it; renew it"
         ));
     }
     if now < validity.from {

@@ -1,4 +1,4 @@
-//! `coral registry gc`: one collection of a folder that no registry serves.
+//! `coral registry gc`: one garbage collection of a stopped registry's folder.
 
 use std::process::ExitCode;
 
@@ -60,7 +60,7 @@ fn lines(collected: &Collected, dry_run: bool) -> Vec<String> {
     ];
     if collected.unreadable > 0 {
         lines.push(format!(
-            "warning: {} a manifest that cannot be read, and all blobs of it are kept; the log names \
+            "warning: {} a manifest that cannot be read, so all its blobs are kept; the log names \
              the manifests",
             counted(collected.unreadable, "repository has", "repositories have")
         ));

@@ -1,5 +1,5 @@
-//! `coral registry import`: what distribution's registry stored, into a folder that no registry
-//! serves.
+//! `coral registry import`: imports the content of a distribution registry into the folder of a
+//! stopped registry.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub(crate) async fn import(
     ))
 }
 
-/// The store, made if it is not there; a dry run makes none.
+/// The store, created if it is missing; a dry run creates none.
 async fn open(storage: &Path, dry_run: bool) -> Result<Option<FileStore>, Failure> {
     if dry_run && !FileStore::is_store(storage) {
         return Ok(None);
@@ -111,7 +111,7 @@ fn lines(imported: &Imported, dry_run: bool) -> Vec<String> {
     }
     if known > 0 {
         let known = counted(known, "manifest was", "manifests were");
-        lines.push(format!("{known} there before"));
+        lines.push(format!("{known} already there"));
     }
     if skipped > 0 {
         lines.push(format!("skipped {skipped}, named above"));
@@ -129,7 +129,7 @@ fn why_unlinked(why: Option<ErrorKind>) -> String {
         }
         Some(ErrorKind::PermissionDenied) => {
             "the system does not permit it: files of another user cannot be linked \
-             (fs.protected_hardlinks), some file systems have no hard links, and the folder has to \
+             (fs.protected_hardlinks), some file systems have no hard links, and the folder must \
              be writable"
                 .to_owned()
         }

@@ -1,4 +1,4 @@
-//! `coral registry scrub`: one round of the scrub over a folder that no registry serves.
+//! `coral registry scrub`: one round of the scrub over the folder of a stopped registry.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) async fn scrub(
     let store = stopped::open(&storage).await?;
     let failed = |error| Failure::error(&error);
     if store.scrub_state().await.map_err(failed)?.is_open && !dry_run {
-        terminal.line("going on with the round that was stopped");
+        terminal.line("continuing the interrupted round");
     }
     let rules = ScrubRules {
         bandwidth,
@@ -32,7 +32,7 @@ pub(crate) async fn scrub(
     };
     let watch = Arc::new(Told(terminal.clone()));
     let scrubbed = store.scrub(rules, stop, watch).await;
-    // What is missing is counted where it was moved aside.
+    // Missing content is counted from what was moved aside.
     let missing = store.scrub_state().await.map(|state| state.missing);
     stopped::close(store.as_ref()).await;
     let (scrubbed, missing) = (scrubbed.map_err(failed)?, missing.map_err(failed)?);
@@ -45,7 +45,7 @@ fn is_well(scrubbed: &Scrubbed, missing: u64) -> bool {
     scrubbed.end == RoundEnd::Complete && bad == 0
 }
 
-/// Says what a round finds, as it finds it.
+/// Prints the findings of a round as they come.
 struct Told(Terminal);
 
 impl ScrubWatch for Told {
@@ -58,7 +58,7 @@ impl ScrubWatch for Told {
     fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
         let names = first_names(repositories);
         self.0.line(&format!(
-            "missing: {digest} of {names} was found damaged earlier and is not back"
+            "missing: {digest} of {names} was found damaged earlier and has not been restored"
         ));
     }
 }
@@ -73,7 +73,7 @@ fn damaged(damage: &Damage) -> String {
         is_aside,
     } = damage;
     let now = if *is_aside {
-        "moved aside, and not served any more"
+        "moved aside and no longer served"
     } else {
         "left where it is"
     };
@@ -121,8 +121,8 @@ fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
     }
     if missing > 0 {
         lines.push(format!(
-            "{} damaged and not back: a mirror copies again what it brought, everything else has to be \
-             pushed again",
+            "{} damaged and not restored: a mirror copies its images again, everything else has to \
+             be pushed again",
             counted(missing, "is", "are")
         ));
     }
@@ -130,8 +130,8 @@ fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
         RoundEnd::Complete => {}
         RoundEnd::Stopped => lines.push("stopped before the end".to_owned()),
         RoundEnd::Doubtful => lines.push(
-            "given up, for much of the content is damaged or cannot be read: look at the disk and the \
-             memory of this machine; another round reads what this one did not get to"
+            "given up, because much of the content is damaged or cannot be read: check the disk \
+             and the memory of this machine; the next round reads what this one did not reach"
                 .to_owned(),
         ),
     }

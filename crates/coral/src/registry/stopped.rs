@@ -1,4 +1,4 @@
-//! A folder with content that no registry serves now.
+//! The folder of a stopped registry.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use super::hinted;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-/// Opens the storage in a folder, which has to be one.
+/// Opens the storage in a folder; the folder must contain one.
 pub(super) async fn open(storage: &Path) -> Result<Arc<dyn Store>, Failure> {
     let opened = open_if_there(storage).await;
     opened.map_err(|failure| hinted(failure, storage))
@@ -27,7 +27,7 @@ async fn open_if_there(storage: &Path) -> Result<Arc<dyn Store>, Failure> {
     opened(move || open_store(&folder)).await
 }
 
-/// A store of files, made where there is none.
+/// Opens a file store, or creates it if there is none.
 pub(super) async fn open_or_make(storage: &Path) -> Result<FileStore, Failure> {
     let folder = storage.to_owned();
     let store = opened(move || FileStore::open(&folder)).await;
@@ -43,7 +43,7 @@ async fn opened<T: Send + 'static>(
         .map_err(|error| Failure::error(&error))
 }
 
-/// Says what a command came to, a line each, and ends it: with 0 if all is `well`, or else with 1.
+/// Prints the results of a command and returns its exit code: 0 if all is `well`, else 1.
 pub(super) fn told(terminal: &Terminal, lines: &[String], well: bool) -> ExitCode {
     for line in lines {
         terminal.line(line);
@@ -51,9 +51,9 @@ pub(super) fn told(terminal: &Terminal, lines: &[String], well: bool) -> ExitCod
     ExitCode::from(u8::from(!well))
 }
 
-/// Ends the use of a store. What was done is done, whether or not the clock could be written.
+/// Closes a store. The work is done even if its clock could not be saved.
 pub(super) async fn close(store: &dyn Store) {
     if let Err(error) = store.close().await {
-        tracing::warn!(%error, "the store was not closed in order: unused content stays longer");
+        tracing::warn!(%error, "the store was not closed cleanly: unused content is kept longer");
     }
 }

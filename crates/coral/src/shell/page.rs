@@ -26,7 +26,7 @@ const EXIT_STATUS_OF_BUILD: (&str, &str) = (
     "The build failed. This is the exit code of the build container.",
 );
 
-/// Files that are read or written where no flag names others.
+/// Files that are read or written unless a flag names others.
 const FILES: [(&str, &str); 4] = [
     (
         "~/.local/share/coral",
@@ -72,11 +72,11 @@ pub(super) fn page(command: &Command, words: &str) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The usage on one line, as `--help` has it.
+/// The usage on one line, as in `--help`.
 fn usage(command: &Command, words: &str) -> String {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
-    // Without what the name of the command may be by itself.
+    // Without the name of the command, which it begins with.
     let rest = usage.find(['[', '<']).map_or("", |begin| &usage[begin..]);
     format!("coral {words} {rest}")
         .split_whitespace()
@@ -115,16 +115,15 @@ fn rest(command: &Command, words: &str) -> Roff {
     roff
 }
 
-/// The variable of an argument, and the flag that it stands for.
+/// The environment variable of an argument, and the flag that it replaces.
 fn variable(argument: &clap::Arg) -> Option<(String, String)> {
     let name = argument.get_env()?.to_string_lossy().into_owned();
     let stands_for = match argument.get_long() {
         Some(long) => format!("--{long}"),
         None => argument.get_value_names()?.first()?.to_string(),
     };
-    let text = format!(
-        "The value of {stands_for} if that is not given. An empty value counts as not set."
-    );
+    let text =
+        format!("The value of {stands_for} if it is not given. An empty value counts as not set.");
     Some((name, text))
 }
 

@@ -14,25 +14,25 @@ use tower::ServiceExt;
 use super::order::newest_first;
 use super::storage::{Scrub, ScrubAnswer, Storage};
 
-/// Everything that is shown is far smaller; a list is asked for by the page.
+/// Everything that is shown is far smaller; lists are requested in pages.
 const MAX_ANSWER: usize = MAX_MANIFEST_SIZE + 64 * 1024;
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json, */*";
 
-/// Names that one question to the registry asks for.
+/// How many names one request to the registry asks for.
 pub(super) const MOST_LISTED: usize = 1000;
-/// Names that are looked through for one page.
+/// How many names are searched for one page.
 pub(super) const MOST_SEARCHED: usize = 20_000;
 
 /// The routes of the registry.
 #[derive(Clone)]
 pub(super) struct Api(Router);
 
-/// Who looks: the `Authorization` that came with the request, and what the server knows of the
-/// connection it came on. Nothing else is passed on: the parts of the page's own path would be taken
-/// for parts of the question's.
+/// The visitor: the `Authorization` of the request, and what the server knows about its connection.
+/// Nothing else is passed on: the path parameters of the page would be taken for those of the inner
+/// request.
 pub(super) struct Reader {
     authorization: Option<HeaderValue>,
     peer: Option<Peer>,
@@ -57,7 +57,7 @@ impl Reader {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     /// It is not there.
-    #[error("nothing is here under this name")]
+    #[error("there is nothing here under this name")]
     Missing,
     /// The reader may not see it.
     #[error("you may not read this")]
@@ -66,7 +66,7 @@ pub(super) enum ApiError {
         challenge: Vec<HeaderValue>,
     },
     /// Too many pages are being made.
-    #[error("many pages are being made now; load this one again in a moment")]
+    #[error("many pages are being prepared now; reload this one in a moment")]
     Busy,
     /// The registry could not answer.
     #[error("the registry cannot answer now; its log says why")]
@@ -74,7 +74,7 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    /// What makes a browser ask for a name and a password.
+    /// A challenge that makes a browser ask for a name and a password.
     pub(super) fn login_needed() -> Self {
         Self::Refused {
             status: StatusCode::UNAUTHORIZED,
@@ -96,18 +96,18 @@ impl ApiError {
 pub(super) struct Listed<T> {
     pub(super) names: Vec<T>,
     pub(super) more: bool,
-    /// Whether the reader may see all that there is.
+    /// Whether the reader may see every entry.
     pub(super) is_whole: bool,
 }
 
 impl<T> Listed<T> {
-    /// The name to go on after.
+    /// The name after which the next page begins.
     pub(super) fn next(&self) -> Option<&T> {
         self.names.last().filter(|_| self.more)
     }
 }
 
-/// The body of a list, and what its head says.
+/// The body of a list, and what its headers state.
 struct List<T> {
     entries: T,
     more: bool,
@@ -148,8 +148,8 @@ impl Api {
         })
     }
 
-    /// Repositories that the reader may see and whose path has `part` in it, whatever its case.
-    /// Looks at [`MOST_SEARCHED`] repositories at most.
+    /// Repositories that the reader may see and whose path contains `part`, in any case. Looks at
+    /// [`MOST_SEARCHED`] repositories at most.
     pub(super) async fn repositories_with(
         &self,
         reader: &Reader,
@@ -181,8 +181,8 @@ impl Api {
         Ok(found)
     }
 
-    /// All tags of a repository, the newest version first; of a repository that has more than
-    /// [`MOST_SEARCHED`], the first of them by name.
+    /// All tags of a repository, the newest version first; if it has more than [`MOST_SEARCHED`],
+    /// only the first of them by name.
     pub(super) async fn newest_tags(
         &self,
         reader: &Reader,
@@ -208,8 +208,8 @@ impl Api {
         })
     }
 
-    /// Whether the reader may see everything: then also what is not in the registry, such as what
-    /// mirrors want and where they fail.
+    /// Whether the reader may see everything. Then this includes what is not in the registry, such
+    /// as the images that mirrors want and their failures.
     pub(super) async fn sees_everything(&self, reader: &Reader) -> Result<bool, ApiError> {
         Ok(self.repositories(reader, None, 1).await?.is_whole)
     }
@@ -239,7 +239,7 @@ impl Api {
         })
     }
 
-    /// What a version is at now.
+    /// The digest of a version now.
     pub(super) async fn digest(
         &self,
         reader: &Reader,
@@ -278,19 +278,19 @@ impl Api {
         self.json(reader, &path).await
     }
 
-    /// What is stored and free, which every client may see.
+    /// Stored and free bytes, which every client may see.
     pub(super) async fn storage(&self, reader: &Reader) -> Result<Storage, ApiError> {
         self.json(reader, "/coral/v1/storage").await
     }
 
-    /// How the scrub is, which every client may see.
+    /// The state of the scrub, which every client may see.
     pub(super) async fn scrub(&self, reader: &Reader) -> Result<Scrub, ApiError> {
         let answer: ScrubAnswer = self.json(reader, "/coral/v1/scrub").await?;
         Ok(answer.into())
     }
 
-    /// Bytes of all that a repository holds; `None` where the reader may not see it, and of one
-    /// that is a folder, which takes no space here.
+    /// Bytes of all content of a repository; `None` if the reader may not see it, or if it is a
+    /// layout folder, which takes no space in the storage.
     pub(super) async fn stored(&self, reader: &Reader, repository: &RepositoryPath) -> Option<u64> {
         #[derive(Deserialize)]
         struct Stored {
@@ -362,7 +362,7 @@ impl Api {
 }
 
 fn listing(path: &str, last: Option<&str>, limit: usize) -> String {
-    // The letters of names and tags need no escape in a query.
+    // The characters of names and tags need no escaping in a query.
     let last = last.map(|last| format!("&last={last}")).unwrap_or_default();
     format!("{path}?n={limit}{last}")
 }

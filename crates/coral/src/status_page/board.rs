@@ -1,4 +1,4 @@
-//! What is known of the mirrors that run, for the status page.
+//! The running mirrors, as the status page shows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,9 +21,9 @@ struct Entries {
 pub(crate) struct BoardMirror {
     /// `namespace/name`.
     pub(crate) name: String,
-    /// The file it stands in.
+    /// The file that defines it.
     pub(crate) origin: String,
-    /// The registry it copies to, and the path there below which it copies, if there is one.
+    /// The registry that it copies to, with the path prefix if there is one.
     pub(crate) destination: String,
     /// Whether that is the registry beside the page.
     pub(crate) is_here: bool,
@@ -37,12 +37,12 @@ impl BoardMirror {
         self.summary.borrow().clone()
     }
 
-    /// Whether it has images to copy, and may copy them.
+    /// Whether it is copying: it has images to copy, and may copy them.
     pub(crate) fn is_busy(&self) -> bool {
         !self.suspended && self.summary.borrow().pending > 0
     }
 
-    /// What it knows of its images; nothing, if it has just ended.
+    /// A page of its images; empty if it has just ended.
     pub(crate) async fn images(&self, query: ImageQuery) -> ImagePage {
         let page = self.engine.look(&self.name, query).await;
         page.unwrap_or_default()
@@ -64,7 +64,7 @@ impl Board {
         self.entries().mirrors.remove(name);
     }
 
-    /// The files that hold a mistake, so that their mirrors stay as they were.
+    /// Sets the files with a mistake, whose mirrors keep their last valid content.
     pub(crate) fn set_broken(&self, files: &BTreeSet<String>) {
         self.entries().broken.clone_from(files);
     }

@@ -1,5 +1,5 @@
-//! What an image in the registry is: its size, its platforms, when it was made. All of it follows
-//! from the digest, so it is found out once.
+//! Facts about an image in the registry: its size, its platforms, when it was built. They depend on
+//! the digest alone, so they are read once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,29 +12,29 @@ use serde::Deserialize;
 
 use super::api::{Api, ApiError, Reader};
 
-/// Images remembered.
+/// How many images are remembered.
 const MOST_REMEMBERED: usize = 4096;
-/// Children of an index that are looked at; more than any image on Docker Hub has.
+/// How many children of an index are read; no image on Docker Hub has as many.
 const MOST_CHILDREN: usize = 64;
 /// Largest configuration that is read.
 const MAX_CONFIG: u64 = 1024 * 1024;
 
-/// What is known of an image.
+/// The facts about an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct ImageFacts {
-    /// Bytes of all that belongs to it and is here, each once.
+    /// Bytes of all its content that is here, each blob once.
     pub(super) size: u64,
-    /// Whom it is for; empty for what is no image of a system.
+    /// Its platforms; empty if it is not a container image.
     pub(super) platforms: Vec<Platform>,
-    /// Platforms that its index names and that are not here.
+    /// Platforms that its index names but that are not here.
     pub(super) absent: Vec<Platform>,
-    /// The kind of artifact, where it is no image.
+    /// The kind of artifact, if it is not an image.
     pub(super) artifact: Option<String>,
-    /// When it was made, as it says itself.
+    /// When it was built, according to its configuration.
     pub(super) created: Option<Timestamp>,
 }
 
-/// What was found out so far.
+/// The facts found so far.
 #[derive(Default)]
 pub(super) struct Facts(Mutex<HashMap<Digest, Arc<ImageFacts>>>);
 
@@ -55,7 +55,7 @@ impl Facts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Of an image that the reader may read.
+    /// The facts about an image that the reader may read.
     pub(super) async fn of(
         &self,
         api: &Api,
@@ -72,7 +72,7 @@ impl Facts {
             repository,
         };
         let facts = Arc::new(look.facts(digest).await?);
-        // A child that is not here yet may come.
+        // A child that is missing may still arrive, so this is not remembered.
         if facts.absent.is_empty() {
             let mut known = self.known();
             if known.len() >= MOST_REMEMBERED {
@@ -111,7 +111,7 @@ impl Look<'_> {
         let config = self.config(manifest).await;
         let platform = Platform::parse(&config.text()).ok();
         let artifact = manifest.artifact_type().filter(|_| platform.is_none());
-        // An image whose configuration names no platform is no artifact.
+        // An image whose configuration names no platform is still an image, not an artifact.
         let artifact = artifact.filter(|kind| !media_type::is_image_config(kind));
         Ok(ImageFacts {
             size: parts.size(),
@@ -147,7 +147,7 @@ impl Look<'_> {
         Ok(facts)
     }
 
-    /// The configuration; an empty one where there is none that can be read.
+    /// The configuration; an empty one if none can be read.
     async fn config(&self, manifest: &Manifest) -> Config {
         let Some(config) = &manifest.body().config else {
             return Config::default();
@@ -175,18 +175,19 @@ impl Config {
     }
 }
 
-/// Attestations stand in an index with a platform that is none.
+/// Whether a platform is a real one: attestations are listed in an index with the platform
+/// `unknown`.
 fn is_of_a_system(platform: &Platform) -> bool {
     platform.to_string() != "unknown/unknown"
 }
 
-/// Reproducible builds say 1970, or 1980, or year 0, and mean nothing by it.
+/// Whether a time is meaningful: reproducible builds use 1970, 1980 or year 0 as a placeholder.
 fn is_a_time(time: Timestamp) -> bool {
     let first_container: i64 = 1_300_000_000;
     time.as_second() > first_container
 }
 
-/// Sizes by digest: what several children share counts once.
+/// Sizes by digest, so that a blob shared by several children counts once.
 #[derive(Default)]
 struct Parts(BTreeMap<Digest, u64>);
 

@@ -1,4 +1,4 @@
-//! The pages: the frame around each of them, and the parts that several have.
+//! The frame of each page, and the parts that several pages share.
 
 pub(super) mod mirror;
 pub(super) mod overview;
@@ -18,7 +18,7 @@ use super::api::ApiError;
 use super::{Visit, words};
 
 const STYLE: &str = include_str!("html/style.css");
-/// A small picture for the tab, in the page itself.
+/// The icon for the browser tab, inline.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
      viewBox='0 0 16 16'%3E%3Cpath fill='none' stroke='%23e2604a' stroke-width='2' \
      stroke-linecap='round' d='M8 15V8M8 10 4 6V2M8 8l4-3V2M8 8V3'/%3E%3C/svg%3E";
@@ -30,12 +30,12 @@ static STYLE_DIGEST: LazyLock<String> = LazyLock::new(|| {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 });
 
-/// What the policy of the pages lets through as their one style sheet.
+/// The digest by which the content security policy allows the one style sheet.
 pub(super) fn style_digest() -> &'static str {
     &STYLE_DIGEST
 }
 
-/// When a page loads itself anew.
+/// How often a page reloads itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Refresh {
     Never,
@@ -55,7 +55,7 @@ impl Refresh {
     }
 }
 
-/// A whole page. `here` is what comes after the start page in the trail.
+/// A whole page. `here` follows the start page in the breadcrumb trail.
 fn frame(visit: &Visit, here: Option<&str>, refresh: Refresh, content: &Markup) -> Markup {
     let host = visit.host.as_str();
     let title = here.map_or_else(|| host.to_owned(), |here| format!("{here} · {host}"));
@@ -106,15 +106,15 @@ fn document(title: &str, head: &Markup, [trail, content, footer]: [&Markup; 3]) 
     }
 }
 
-/// The page for what cannot be shown.
+/// The page for something that cannot be shown.
 pub(super) fn refusal(error: &ApiError) -> Markup {
     let trail = html! { nav aria-label="Trail" { a.brand href="/" { "Coral" } } };
     let content = html! {
         h1 { (error.status().canonical_reason().unwrap_or("Not shown")) }
         p { @match error {
             ApiError::Refused { .. } => { "You may not read this: " a href="/login" { "log in" } "." }
-            ApiError::Missing => { "Nothing is here under this name." }
-            ApiError::Busy => { "Many pages are being made now. Load this one again in a moment." }
+            ApiError::Missing => { "There is nothing here under this name." }
+            ApiError::Busy => { "Many pages are being prepared now. Reload this one in a moment." }
             ApiError::Failed => { "The registry cannot answer now; its log says why." }
         } }
         p { a href="/" { "To the start page" } }
@@ -131,7 +131,7 @@ fn clock(time: Timestamp) -> Markup {
     html! { time datetime=(time.to_string()) { (shown) } }
 }
 
-/// A point in time by its distance from now.
+/// A point in time relative to now.
 fn time(now: Timestamp, time: Timestamp) -> Markup {
     let exact = time
         .to_zoned(TimeZone::UTC)
@@ -147,17 +147,17 @@ fn maybe_time(now: Timestamp, at: Option<Timestamp>) -> Markup {
     }
 }
 
-/// For a cell without anything to say.
+/// The content of an empty cell.
 fn none() -> Markup {
     html! { span.none title="not known, or none" { "–" } }
 }
 
-/// The digest, shortened; the whole of it when pointed at.
+/// The digest, shortened, with all of it as a tooltip.
 fn digest(digest: &Digest) -> Markup {
     html! { code.digest title=(digest.to_string()) { (digest.short()) } }
 }
 
-/// A state by word and sign, so that colour is not needed.
+/// A state as a word and a sign, so that it does not depend on colour.
 fn badge(state: &str) -> Markup {
     let sign = match state {
         "mirrored" => "✓",
@@ -170,7 +170,7 @@ fn badge(state: &str) -> Markup {
     html! { span class={ "badge " (state) } { span aria-hidden="true" { (sign) " " } (state) } }
 }
 
-/// What is told of a failure: the error, and what comes next. Nothing where nothing failed.
+/// A failure: the error, and when the next attempt is. Empty if nothing failed.
 fn failure(now: Timestamp, failure: Option<&MirrorFailure>) -> Markup {
     let Some(failure) = failure else {
         return html! {};
@@ -183,13 +183,13 @@ fn failure(now: Timestamp, failure: Option<&MirrorFailure>) -> Markup {
             (attempts) " " (times) "; "
             @match &failure.next_attempt {
                 Some(at) => { "next " (time(now, at.0)) }
-                None => { "waits for a change, or for the next pass" }
+                None => { "waits for a change or the next pass" }
             }
         }
     }
 }
 
-/// Asks for a part of a name; the page at `action` shows what has it.
+/// A form that asks for a part of a name; the page at `action` shows the matches.
 fn filter(action: &str, name: &str, text: Option<&str>) -> Markup {
     html! {
         form.filter role="search" method="get" action=(action) {
@@ -200,7 +200,7 @@ fn filter(action: &str, name: &str, text: Option<&str>) -> Markup {
     }
 }
 
-/// A line of shell that can be marked with one click.
+/// A shell command that can be selected with one click.
 fn command(line: &str) -> Markup {
     html! { pre { code { (line) } } }
 }

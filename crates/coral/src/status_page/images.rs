@@ -1,4 +1,4 @@
-//! The images of a mirror as a reader may see them.
+//! The images of a mirror that a reader may see.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::facts::ImageFacts;
 
 /// Images on one page.
 pub(super) const PER_PAGE: usize = 50;
-/// Images looked up at the same time.
+/// How many images are looked up at the same time.
 const AT_ONCE: usize = 8;
 
 /// One page of a mirror's images.
@@ -30,19 +30,19 @@ pub(super) struct Shown {
     pub(super) repositories: Vec<MirroredRepository>,
 }
 
-/// One image, with what the registry beside the page knows of it.
+/// One image, with what this registry knows about it.
 pub(super) struct ShownImage {
     pub(super) view: ImageView,
     pub(super) facts: Option<Arc<ImageFacts>>,
 }
 
 impl ShownImage {
-    /// The digest at the destination, also while a later look fails.
+    /// The digest at the destination, even while a later check fails.
     pub(super) fn digest(&self) -> Option<Digest> {
         Digest::parse(self.view.image.digest.as_deref()?).ok()
     }
 
-    /// State or activity in one word.
+    /// Its state or activity in a word.
     pub(super) fn state(&self) -> &'static str {
         match (self.view.image.state, self.view.activity) {
             (_, Activity::Copying) => "copying",
@@ -50,7 +50,7 @@ impl ShownImage {
             (MirroredState::Failing, _) => "failing",
             (MirroredState::Error, _) => "error",
             (MirroredState::SourceGone, _) => "source gone",
-            (MirroredState::Waiting, _) => "waiting for room",
+            (MirroredState::Waiting, _) => "waiting for space",
             (MirroredState::Pending | MirroredState::Unknown, _) => "pending",
         }
     }
@@ -92,7 +92,7 @@ impl Visit {
         }
     }
 
-    /// An image with what is known of it; `None` if the reader may not read its repository.
+    /// An image with its facts; `None` if the reader may not read its repository.
     async fn seen(&self, mirror: &BoardMirror, view: ImageView) -> Option<ShownImage> {
         if !mirror.is_here {
             return Some(ShownImage { view, facts: None });

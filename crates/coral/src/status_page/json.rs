@@ -1,4 +1,4 @@
-//! The page for machines: the types of the API, with what only the page knows beside them.
+//! The page for programs: the types of the API, with what only the page knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,25 +19,25 @@ use super::images::{PER_PAGE, Shown, ShownImage};
 use super::query::PageQuery;
 use super::storage::{Scrub, Storage};
 
-/// Mirrors told of at once; others are asked for by name.
+/// How many mirrors one answer lists; others are requested by name.
 const MOST_MIRRORS: usize = 100;
 
-/// What `/status.json` answers.
+/// The body of `/status.json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusAnswer {
     version: &'static str,
     time: Timestamp,
     registry: RegistryName,
-    /// Whether the reader may read every repository; only then are mirrors told of.
+    /// Whether the reader may read every repository; only then are mirrors listed.
     everything: bool,
     broken_files: BTreeSet<String>,
     mirrors_total: usize,
     mirrors: Vec<MirrorStatus>,
-    /// What is stored and free, if the disk can be looked at.
+    /// Stored and free bytes, if the disk can be queried.
     #[serde(skip_serializing_if = "Option::is_none")]
     storage: Option<Storage>,
-    /// How the scrub is.
+    /// The state of the scrub.
     #[serde(skip_serializing_if = "Option::is_none")]
     scrub: Option<Scrub>,
     repositories: RepositoryNames,
@@ -52,7 +52,7 @@ struct RegistryName {
 struct RepositoryNames {
     names: Vec<RepositoryPath>,
     next: Option<RepositoryPath>,
-    /// Bytes that each of them holds.
+    /// Bytes of each of them.
     stored: BTreeMap<String, u64>,
 }
 
@@ -66,9 +66,9 @@ struct MirrorStatus {
     suspended: bool,
     #[serde(flatten)]
     status: RegistryMirrorStatus,
-    /// Images without platforms or foreign layers that they name.
+    /// Images that lack platforms or foreign layers that they name.
     sparse: usize,
-    /// When the next thing that failed is tried again.
+    /// When the next retry is.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt: Option<Time>,
     page: usize,
@@ -78,14 +78,14 @@ struct MirrorStatus {
     images: Vec<ImageStatus>,
 }
 
-/// An image with what the registry beside the page knows of it.
+/// An image, with what this registry knows about it.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ImageStatus {
     #[serde(flatten)]
     image: MirroredImage,
     activity: Activity,
-    /// When source and destination were compared last.
+    /// When source and destination were last compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     checked: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,7 +177,7 @@ async fn mirror_status(visit: &Visit, mirror: &BoardMirror, query: &PageQuery) -
     }
 }
 
-/// An image that the reader may not read is counted with those that are left out.
+/// Failures of images that the reader may not read are only counted.
 fn name_shown_failures(status: &mut RegistryMirrorStatus, failed: &Shown) {
     let images = failed.images.iter().map(|image| &image.view.image);
     let repositories = &failed.repositories;

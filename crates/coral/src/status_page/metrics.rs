@@ -1,5 +1,6 @@
-//! The metrics of mirrors at `/metrics`. They name mirrors and the hosts that these copy from, so that
-//! they are for whom the page shows mirrors to; everyone else gets what the registry exports.
+//! The metrics of mirrors at `/metrics`. They name mirrors and the hosts that these copy from, so
+//! they are only for readers who may see mirrors; other readers get the metrics of the registry
+//! alone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,12 +19,12 @@ use prometheus_client::registry::Registry;
 use super::Board;
 use super::api::{Api, Reader};
 
-/// The registry's own metrics are some hundred kilobytes.
+/// The registry's own metrics take a few hundred kilobytes.
 const MOST_BYTES: usize = 64 << 20;
-/// What the text of metrics ends with.
+/// The last line of OpenMetrics text.
 const END: &str = "# EOF\n";
 
-/// What is added to `/metrics`, and who decides for whom.
+/// The metrics to add to `/metrics`, and the API that decides who may see them.
 #[derive(Clone)]
 pub(super) struct Added {
     pub(super) api: Api,
@@ -38,7 +39,7 @@ pub(super) fn registry(metrics: &MirrorMetrics, board: &Board) -> Arc<Registry> 
     Arc::new(registry)
 }
 
-/// Adds them where the reader may see mirrors.
+/// Adds them if the reader may see mirrors.
 pub(super) async fn add(State(added): State<Added>, request: Request, next: Next) -> Response {
     let is_asked = request.method() == Method::GET && request.uri().path() == "/metrics";
     if !is_asked {
@@ -52,7 +53,7 @@ pub(super) async fn add(State(added): State<Added>, request: Request, next: Next
     }
     match added.api.sees_everything(&reader).await {
         Ok(true) => {}
-        // A scrape that loses the mirrors has to fail, or no alert about them would fire.
+        // A scrape without the mirrors has to fail, or alerts about them would never fire.
         Err(error) if reader.has_login() => return super::refusal(error),
         _ => return response,
     }
@@ -67,7 +68,7 @@ pub(super) async fn add(State(added): State<Added>, request: Request, next: Next
     Response::from_parts(head, Body::from(text))
 }
 
-/// The files whose mirrors stay as they were, since there is a mistake in them.
+/// The number of files with a mistake.
 struct BrokenFiles(Board);
 
 impl fmt::Debug for BrokenFiles {

@@ -1,10 +1,10 @@
-//! What a page is asked for in its address. Nothing in there is an error: what cannot be read is
-//! as if it were not there.
+//! The query of a page's address. No query is an error: parameters that cannot be parsed are
+//! ignored.
 
 use coral_mirror::Which;
 use serde::Deserialize;
 
-/// Pages past this one are not counted on.
+/// Page numbers beyond this one are capped.
 const LAST_PAGE: usize = 1_000_000;
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -16,7 +16,7 @@ pub(super) struct PageQuery {
     q: Option<String>,
 }
 
-/// Longest text that is searched for, in bytes.
+/// Longest search text, in bytes.
 const MOST_SEARCH: usize = 255;
 
 impl PageQuery {
@@ -37,7 +37,7 @@ impl PageQuery {
         }
     }
 
-    /// The one mirror that is asked for.
+    /// The one mirror that is requested.
     pub(super) fn mirror(&self) -> Option<&str> {
         self.mirror.as_deref()
     }
@@ -48,13 +48,13 @@ impl PageQuery {
         text.filter(|text| !text.is_empty() && text.len() <= MOST_SEARCH)
     }
 
-    /// The name after which a list goes on, if it is one.
+    /// The name after which a list continues, if it is valid.
     pub(super) fn last<T, E>(&self, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         self.last.as_deref().and_then(|text| parse(text).ok())
     }
 }
 
-/// The word for a choice of images in an address.
+/// The word that selects these images in an address.
 pub(super) const fn word(which: Which) -> &'static str {
     match which {
         Which::All => "all",

@@ -1,4 +1,4 @@
-//! What the registry stores, what is free, and how its scrub is, as its API says it.
+//! Stored and free bytes of the registry and the state of its scrub, from its API.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,24 +13,24 @@ pub(super) struct Storage {
     pub(super) uploads: u64,
     /// Damaged content that was moved aside.
     pub(super) damaged: u64,
-    /// Whether all that is stored is counted; until then `stored` is too low.
+    /// Whether all content has been counted; until then `stored` is too low.
     pub(super) counted: bool,
-    /// What content and open uploads may have together.
+    /// How much content and open uploads may take together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) limit: Option<u64>,
-    /// The disk.
+    /// Size of the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) disk: Option<u64>,
-    /// What can still be written to the disk.
+    /// Free space of the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) free: Option<u64>,
-    /// What pushes leave free on the disk.
+    /// Space on the disk that pushes leave free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) min_free: Option<u64>,
-    /// Why pushes are refused, while they are.
+    /// Why pushes are refused; absent while they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) full: Option<String>,
-    /// The bound that is reached, in one word.
+    /// The limit that was reached, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
 }
@@ -57,21 +57,21 @@ pub(super) struct Scrub {
     /// When the last round began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) began: Option<Timestamp>,
-    /// When a round last came to its end with all content read.
+    /// When a round last read all content to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_completed: Option<Timestamp>,
     /// How much of the content the open round has read, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) progress: Option<u8>,
-    /// Bytes that it, or the last round, read since the start.
+    /// Bytes that it, or else the last round, has read since the start.
     pub(super) checked_bytes: u64,
     /// Blobs and manifests that it found damaged.
     pub(super) damaged: u64,
     /// Blobs and manifests that may be damaged: they could not be read, or two readings differed.
     pub(super) unsure: u64,
-    /// Blobs and manifests that are damaged and not back.
+    /// Blobs and manifests that are damaged and have not been restored.
     pub(super) missing: u64,
-    /// Bytes a second that are read at most; 0: it is turned off.
+    /// Most bytes per second that it reads; 0 if it is turned off.
     pub(super) bandwidth: u64,
 }
 

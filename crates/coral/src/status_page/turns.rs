@@ -1,8 +1,8 @@
-//! How many pages are made at one time: of all readers together, and of one address.
+//! How many pages are made at one time: for all readers together, and for one address.
 //!
-//! Each page asks the registry many questions, and is there for clients without a login, too: clients
-//! that pull must not wait for them. One address waits in a queue of its own, so that a flood from
-//! there takes half of the turns at most.
+//! Each page makes many requests to the registry and is open to anonymous clients too, but clients
+//! that pull must not wait for pages. Each address waits in its own queue, so that a flood from one
+//! address takes at most half of the turns.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub(super) struct Turns(Arc<Queues>);
 struct Queues {
     all: Arc<Semaphore>,
     of_one: usize,
-    /// Of addresses that wait for a page or get one now.
+    /// The queues of addresses that wait for a page or are being served one.
     by_network: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
 
@@ -41,7 +41,7 @@ struct Queues {
 struct Turn {
     queues: Arc<Queues>,
     network: IpAddr,
-    /// Both are given back before the queue of the address is looked at.
+    /// Both permits are released before the queue of the address is checked.
     permits: Option<[OwnedSemaphorePermit; 2]>,
 }
 
@@ -60,7 +60,7 @@ impl Turns {
         }))
     }
 
-    /// Waits for the turn of a reader at `address`; `None` if it does not come in time.
+    /// Waits for a turn for a reader at `address`; `None` on timeout.
     async fn take(&self, address: IpAddr) -> Option<Turn> {
         let queues = &self.0;
         let network = network_of(address);
@@ -69,7 +69,7 @@ impl Turns {
             let mut all = queues.by_network();
             all.entry(network).or_insert_with(new).clone()
         };
-        // Gives the queue back also when the reader goes away meanwhile.
+        // Removes the queue even if the reader goes away meanwhile.
         let mut turn = Turn {
             queues: queues.clone(),
             network,
@@ -97,7 +97,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         self.permits = None;
         let mut all = self.queues.by_network();
-        // Those that wait or have a turn hold it, too.
+        // Readers that wait or have a turn also hold a reference to it.
         let is_last = |own: &Arc<Semaphore>| Arc::strong_count(own) == 1;
         if all.get(&self.network).is_some_and(is_last) {
             all.remove(&self.network);
@@ -105,7 +105,7 @@ impl Drop for Turn {
     }
 }
 
-/// A page waits until there is room for it, but not for ever.
+/// Lets a page wait for its turn, up to the longest wait.
 pub(super) async fn in_turn(State(turns): State<Turns>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>();
     let address = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);

@@ -23,7 +23,7 @@ pub(crate) fn relative(now: Timestamp, time: Timestamp) -> String {
     }
 }
 
-/// In one unit, rounded down: 59 s, 59 min, 47 h, then days, from two years on years.
+/// In one unit, rounded down: up to 59 s, 59 min and 47 h, then days, and years from two years on.
 fn length(seconds: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;

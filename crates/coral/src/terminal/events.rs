@@ -36,12 +36,12 @@ pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (S
         Event::Damaged { parts } => (
             "damaged".to_owned(),
             format!(
-                "damaged {source}{to}: {parts} manifests or blobs gone or broken; copied again"
+                "damaged {source}{to}: {parts} manifests or blobs missing or damaged; copied again"
             ),
         ),
         Event::SourceGone => (
             "source gone".to_owned(),
-            format!("warning: {source}: its source has it no longer; kept{to}"),
+            format!("warning: {source}: it is gone at the source; kept{to}"),
         ),
         Event::TagMoved { at, from, to: now } => {
             let line = moved(source, key, *at, &from.short(), &now.short());
@@ -56,7 +56,7 @@ pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (S
         Event::WaitsForRoom { error } => waits_for_room(source, error),
         Event::RoomAgain => (
             "room".to_owned(),
-            format!("mirror {source}: no image waits for room any more"),
+            format!("mirror {source}: no image waits for space any more"),
         ),
         Event::Pruned { gone } => (
             "deleted".to_owned(),
@@ -86,7 +86,7 @@ pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (S
     }
 }
 
-/// An attempt that failed, and when the next one is.
+/// The line about a failed attempt, with the time of the next one.
 fn failed(
     source: &str,
     error: &str,
@@ -96,7 +96,9 @@ fn failed(
 ) -> (String, String) {
     let again = match next {
         NextTry::In(wait) => format!("retry in {}", seconds(wait)),
-        NextTry::ComeBackIn(wait) => format!("not waited for: come back in {}", seconds(wait)),
+        NextTry::ComeBackIn(wait) => {
+            format!("gave up: the registry asks to wait for {}", seconds(wait))
+        }
         NextTry::NextPass => "not retried before the next pass".to_owned(),
     };
     let times = match (attempts, standing) {
@@ -105,8 +107,8 @@ fn failed(
         (n, Standing::Failing) => format!(" ({n} times in a row)"),
         (n, Standing::InError) => format!(" ({n} times in a row, in error)"),
     };
-    // Printed at the first, second, fourth, eighth … time, so that the wait on the terminal is never
-    // older than half of the real one; and when it becomes an error.
+    // Printed at the first, second, fourth, eighth … failure, so that the wait shown is at least
+    // half of the real one; and when the failure becomes an error.
     let gist = format!(
         "{error} {standing:?} {} {}",
         matches!(next, NextTry::In(_)),
@@ -115,7 +117,7 @@ fn failed(
     (gist, format!("failed {source}{times}: {error}; {again}"))
 }
 
-/// What was left out of an image, to stand behind something else; empty where nothing was.
+/// What was left out of an image, as a suffix; empty if nothing was.
 pub(crate) fn in_words(sparse: Sparse) -> String {
     if sparse.is_sparse() {
         format!(", {sparse}")
@@ -124,7 +126,8 @@ pub(crate) fn in_words(sparse: Sparse) -> String {
     }
 }
 
-/// No tag is deleted, since many images vanished: in one pass, or more than before.
+/// The line about deletions that are paused because many images vanished, in one pass or more than
+/// before.
 fn paused(source: &str, new: Option<usize>, vanished: usize, images: usize) -> (String, String) {
     let what = match new {
         Some(new) => format!(
@@ -144,7 +147,8 @@ fn paused(source: &str, new: Option<usize>, vanished: usize, images: usize) -> (
 
 fn waits_for_room(mirror: &str, error: &str) -> (String, String) {
     let line = format!(
-        "warning: mirror {mirror}: images wait for room, and are copied when there is some: {error}"
+        "warning: mirror {mirror}: images wait for space, and are copied when there is some: \
+         {error}"
     );
     ("waits".to_owned(), line)
 }
@@ -157,7 +161,7 @@ const fn why_deleted(gone: bool) -> &'static str {
     }
 }
 
-/// A tag was `from`, and is `now` another image.
+/// The line about a tag that pointed to `from` and now points to `now`.
 fn moved(source: &str, key: Option<&Key>, at: MovedAt, from: &str, now: &str) -> String {
     let to = key.map(ToString::to_string).unwrap_or_default();
     match at {
@@ -175,7 +179,7 @@ fn moved(source: &str, key: Option<&Key>, at: MovedAt, from: &str, now: &str) ->
     }
 }
 
-/// What a machine gets of an event beside the line.
+/// The fields that JSON output adds to the line of an event.
 pub(super) fn fields(source: &str, key: Option<&Key>, event: &Event<'_>) -> Map<String, Value> {
     let more = match event {
         Event::Mirrored {

@@ -1,22 +1,22 @@
-//! Failures of whole hosts: one that cannot be reached fails every image in the same words, and one
-//! line says as much as a thousand.
+//! Failures of whole hosts: if a host cannot be reached, every image of it fails with the same
+//! message, and one line is enough.
 
 use std::collections::HashMap;
 
-/// More are never remembered: their words may differ each time.
+/// How many outages are remembered at most, since each message may be different.
 const MOST: usize = 1000;
 
-/// What is to be said of a failure.
+/// How much to print about a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verbosity {
     /// All of it.
     Whole,
-    /// That other images fail for the reason that was told.
+    /// Only that other images fail for the reason already printed.
     Others,
     Nothing,
 }
 
-/// The hosts that cannot be reached, by what was said of them.
+/// The hosts that cannot be reached, by the error message.
 #[derive(Debug, Default)]
 pub(super) struct Outages(HashMap<String, Outage>);
 
@@ -27,7 +27,7 @@ struct Outage {
     others_told: bool,
 }
 
-/// Categories of failures that are about a host and not about an image.
+/// Whether failures of this category are about a host and not about an image.
 fn is_of_a_host(category: &str) -> bool {
     matches!(category, "dns" | "connect" | "tls")
 }
@@ -59,8 +59,8 @@ impl Outages {
         Verbosity::Whole
     }
 
-    /// `name` is well: the next failure of an image of its host, or of the destination, is told
-    /// again.
+    /// `name` succeeded: the next failure of an image of its host, or of the destination, is
+    /// printed again.
     pub(super) fn succeeded(&mut self, name: &str) {
         if !self.0.is_empty() {
             let host = host_of(name);

@@ -1,16 +1,17 @@
-//! What was last said of each image, so that nothing is said twice in a row.
+//! What was last printed about each image, so that nothing is printed twice in a row.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-/// Images of one generation. What is not spoken of while so many others are is forgotten.
+/// How many images one generation holds. An image that is not mentioned while that many others are
+/// is forgotten.
 const PER_GENERATION: usize = 1_000_000;
 
-/// What was last said of each image, as hashes: 16 bytes an image, whatever its name is.
+/// What was last printed about each image, as hashes: 16 bytes per image, however long its name.
 ///
-/// A full memory is not forgotten whole: it becomes the older generation, and what is still spoken
-/// of moves from there to the new one. With fewer images than one generation holds, none is told
-/// of twice.
+/// A full generation is not forgotten at once: it becomes the older one, and images that are still
+/// mentioned move from there to the new one. As long as all images fit into one generation, none is
+/// repeated.
 pub(super) struct Said {
     hasher: RandomState,
     per_generation: usize,
@@ -34,7 +35,7 @@ impl Said {
         }
     }
 
-    /// Whether this was not the last thing said of the image. From now on it is.
+    /// Whether this differs from the last line about the image. Remembers it as the last.
     pub(super) fn is_new(&mut self, image: &str, gist: &str) -> bool {
         let (image, gist) = (self.hasher.hash_one(image), self.hasher.hash_one(gist));
         let is_full = self.recent.len() >= self.per_generation;

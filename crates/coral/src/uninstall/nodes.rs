@@ -22,8 +22,8 @@ const CONDITION: &str = "ImagesReady";
 /// Nodes named in one message.
 const NAMED: usize = 10;
 
-/// Empties what every node should hold, and waits until each agent says that nothing is left. A
-/// node that is down cannot answer and is not waited for.
+/// Empties the desired state of every node, and waits until each agent reports that nothing is
+/// left. Nodes that are down are not waited for.
 pub(super) async fn empty(
     calls: &Calls,
     without_agents: bool,
@@ -64,8 +64,8 @@ pub(super) async fn empty(
     let named = named(&left);
     if waited_for(left) {
         terminal.line(&format!(
-            "not Ready, and so not waited for: {named}. What Coral wrote to /etc/containerd/certs.d \
-             there stays; remove it by hand if such a node comes back"
+            "not Ready, so not waited for: {named}. Coral's files in /etc/containerd/certs.d stay \
+             there; if such a node comes back, remove them manually"
         ));
         return Ok(());
     }
@@ -78,16 +78,16 @@ pub(super) async fn empty(
     let why = if has_agents {
         format!("not done after {:?} on {named}", calls.timeout())
     } else {
-        format!("there are no agents any more, and files are left on {named}")
+        format!("there are no agents left to remove the files on {named}")
     };
     Err(failure("removing files and pins from the nodes", &why).hinting(
-        "look at `kubectl get nodeimages -o wide` and at the logs of the agents in coral-nodes; run \
-         it again, or with --without-agents to leave the files where they are",
+        "look at `kubectl get nodeimages -o wide` and at the logs of the agents in coral-nodes; \
+         then run the command again, or use --without-agents to leave the files where they are",
     ))
 }
 
-/// The nodes whose agents have not yet said that nothing is left. Without agents, those whose last
-/// status still lists files or pins.
+/// The nodes whose agents have not yet reported that nothing is left. Without agents, those whose
+/// last status still lists files or pins.
 fn outstanding(sets: &[NodeImages], has_agents: bool) -> Vec<String> {
     let is_left = |set: &&NodeImages| {
         let Some(status) = &set.status else {
@@ -146,7 +146,7 @@ async fn clean_one(calls: &Calls, nodes: &Api<Node>, node: &Node) -> Result<(), 
     if without_taint(node).is_some() {
         let what = format!("removing the taint {STARTUP_TAINT} from node {name}");
         let taint = async || {
-            // From the present node: changes of other taints since the list are kept.
+            // Built from the current node, so that changes to other taints since the list are kept.
             let patch = without_taint(&nodes.get(&name).await?).unwrap_or_default();
             nodes.patch(&name, &params, &Patch::Merge(patch)).await
         };
@@ -184,8 +184,8 @@ fn has_condition(node: &Node) -> bool {
         .any(|condition| condition.type_ == CONDITION)
 }
 
-/// A merge patch that leaves all other taints, if ours is there. Taints are one list, so the version
-/// that was read goes with it: a taint that was added meanwhile makes it a conflict.
+/// A merge patch that leaves all other taints, if ours is there. Taints are one list, so the patch
+/// carries the resource version: a taint that was added meanwhile causes a conflict.
 fn without_taint(node: &Node) -> Option<Value> {
     let taints = node.spec.as_ref()?.taints.as_ref()?;
     let kept: Vec<_> = taints

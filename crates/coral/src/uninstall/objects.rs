@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cluster::{Calls, failure};
 use crate::failure::Failure;
 
-/// The kinds, in the order in which they go: what others refer to comes last.
+/// The kinds in the order of deletion: those that others refer to come last.
 const KINDS: [(&str, &str); 8] = [
     ("ImageBuild", "imagebuilds"),
     ("RegistryRoute", "registryroutes"),
@@ -23,8 +23,8 @@ const KINDS: [(&str, &str); 8] = [
 /// Objects named in one message.
 const NAMED: usize = 10;
 
-/// Deletes every object of every kind, and takes Coral's finalizers away: the controller, which
-/// would do so, is stopped.
+/// Deletes every object of every kind and removes Coral's finalizers, since the controller, which
+/// would remove them, is stopped.
 pub(super) async fn delete_all(calls: &Calls) -> Result<(), Failure> {
     for (kind, plural) in KINDS {
         for object in objects(calls, kind, plural).await? {
@@ -47,14 +47,14 @@ pub(super) async fn delete_all(calls: &Calls) -> Result<(), Failure> {
         .collect::<Vec<_>>()
         .join(", ");
     let why = format!(
-        "{} are still there, held by finalizers of others: {first}",
+        "{} still exist, held by finalizers that are not Coral's: {first}",
         left.len()
     );
     Err(failure("deleting the objects of Coral's kinds", &why)
-        .hinting("remove those finalizers and run it again"))
+        .hinting("remove those finalizers and run the command again"))
 }
 
-/// Takes Coral's own finalizers from an object, if it has some.
+/// Removes Coral's own finalizers from an object, if it has any.
 async fn release(
     calls: &Calls,
     api: &Api<DynamicObject>,
@@ -79,7 +79,7 @@ async fn release(
     Ok(())
 }
 
-/// Whether a finalizer is Coral's, the older one's included.
+/// Whether a finalizer is Coral's, including its older name.
 fn is_own(finalizer: &str) -> bool {
     let (domain, _) = finalizer.split_once('/').unwrap_or((finalizer, ""));
     domain == GROUP

@@ -1,5 +1,5 @@
-//! Registries: their workloads go with the objects that own them; their volumes stay unless a
-//! person says otherwise.
+//! Registries: their workloads are deleted with the objects that own them; their volumes stay
+//! unless the user asks otherwise.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::cluster::{Calls, failure};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-/// The labels of everything that the controller makes of a Registry.
+/// The labels of everything that the controller creates for a Registry.
 const SELECTOR: &str = "app.kubernetes.io/name=coral-registry,app.kubernetes.io/managed-by=coral";
 /// The label with the name of the Registry.
 const INSTANCE: &str = "app.kubernetes.io/instance";
@@ -27,7 +27,7 @@ const NAMED: usize = 10;
 pub(super) struct Workloads(BTreeSet<String>);
 
 impl Workloads {
-    /// To be read before the Registries are deleted.
+    /// Reads them; call it before the Registries are deleted.
     pub(super) async fn of_registries(calls: &Calls) -> Result<Self, Failure> {
         let sets = calls.all::<StatefulSet>();
         let sets = calls.list(&sets, &selected()).await?;
@@ -66,14 +66,14 @@ fn owned_uid(set: &StatefulSet) -> Option<String> {
     owners.any(is_registry).then(|| set.uid()).flatten()
 }
 
-/// Whether a claim is the one of a Registry's pod, which no owner reference says.
+/// Whether a claim belongs to a Registry's pod; it has no owner reference.
 fn is_own_claim(claim: &PersistentVolumeClaim) -> bool {
     let registry = claim.labels().get(INSTANCE);
     registry.is_some_and(|registry| claim.name_any() == format!("data-{registry}-0"))
 }
 
-/// Says what becomes of the volumes. One that stays is kept by its reclaim policy: the namespace
-/// coral-system takes its claims along when it is deleted.
+/// Prints what happens to the volumes. A volume stays by its reclaim policy, since the claims in
+/// coral-system are deleted with the namespace.
 pub(super) async fn keep_or_delete_volumes(
     calls: &Calls,
     delete: bool,
@@ -115,7 +115,7 @@ pub(super) async fn wait_until_gone(calls: &Calls, workloads: &Workloads) -> Res
     let first: Vec<String> = left.iter().take(NAMED).cloned().collect();
     let why = format!("{} are still there: {}", left.len(), first.join(", "));
     Err(failure("removing the Registries", &why)
-        .hinting("remove the finalizers that hold them, then run it again"))
+        .hinting("remove the finalizers that hold them, then run the command again"))
 }
 
 /// Deletes the claims; their volumes follow by their reclaim policy.

@@ -1,5 +1,5 @@
-//! What `coral mirror prune --confirm` tells a running `coral up`: a file for each mirror, in the
-//! data folder, which is gone once it was read. In it stands how many vanished images are confirmed.
+//! How `coral mirror prune --confirm` notifies a running `coral up`: a file per mirror in the data
+//! folder, with the number of confirmed vanished images, which is removed once it was read.
 
 use std::fs;
 use std::io;
@@ -7,11 +7,11 @@ use std::path::Path;
 
 /// The folder of the files, in the data folder.
 const FOLDER: &str = "prune-confirmed";
-/// What stands between namespace and name in the name of a file: neither has it.
+/// Separates namespace and name in a file name; neither can contain it.
 const BETWEEN: char = '_';
 
-/// Says that a person has looked at so many vanished images of these mirrors. Does nothing where
-/// there is no data folder: no `coral up` runs there.
+/// Records that a person has reviewed this many vanished images of these mirrors. Does nothing if
+/// there is no data folder, since no `coral up` runs there.
 pub(crate) fn write<'a>(
     data: &Path,
     mirrors: impl Iterator<Item = (&'a String, i64)>,
@@ -23,7 +23,7 @@ pub(crate) fn write<'a>(
     fs::create_dir_all(&folder)?;
     let next = data.join(FOLDER).with_extension("next");
     for (mirror, number) in mirrors {
-        // Under another name first: the number is read whole.
+        // Written under another name first, so that a reader never sees half of the number.
         fs::write(&next, number.to_string())?;
         let name = mirror.replace('/', &BETWEEN.to_string());
         fs::rename(&next, folder.join(name))?;
@@ -31,7 +31,7 @@ pub(crate) fn write<'a>(
     Ok(())
 }
 
-/// The mirrors of which that was said, and of how many images.
+/// The mirrors with a confirmation, and the number of images.
 pub(super) fn read(data: &Path) -> Vec<(String, i64)> {
     let entries = fs::read_dir(data.join(FOLDER)).into_iter().flatten();
     let confirmation = |entry: io::Result<fs::DirEntry>| {
@@ -44,7 +44,7 @@ pub(super) fn read(data: &Path) -> Vec<(String, i64)> {
     entries.filter_map(confirmation).collect()
 }
 
-/// It was heard.
+/// Removes a confirmation that was read.
 pub(super) fn remove(data: &Path, mirror: &str) -> io::Result<()> {
     let name = mirror.replace('/', &BETWEEN.to_string());
     fs::remove_file(data.join(FOLDER).join(name))

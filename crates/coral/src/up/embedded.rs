@@ -1,4 +1,4 @@
-//! The registry that `coral up` runs, as its files say.
+//! The registry that `coral up` runs, as its files describe it.
 
 use std::collections::BTreeSet;
 
@@ -16,14 +16,14 @@ pub(crate) struct Embedded {
     connections: Connections,
     /// The registry's own names.
     names: Vec<Host>,
-    /// The document that holds.
+    /// The document that is in effect.
     document: Option<Followed>,
-    /// What was told last of that one.
+    /// What was last printed about it.
     told: Change,
 }
 
 impl Embedded {
-    /// One that follows no document yet: open to every client, without TLS.
+    /// A registry without a document yet: open to every client, without TLS.
     pub(crate) fn new(registry: Registry, serving: &Serving, names: Vec<Host>) -> Self {
         registry.configure(Settings {
             names: names.clone(),
@@ -43,8 +43,8 @@ impl Embedded {
         &self.tls
     }
 
-    /// Does as the document says, or stays as it was: neither a slip nor the document of another
-    /// registry opens it to every client.
+    /// Applies the document, or keeps the previous one: neither a mistake nor the document of
+    /// another registry opens it to every client.
     pub(crate) fn apply(
         &mut self,
         wanted: Option<LoadedRegistry>,
@@ -76,7 +76,7 @@ impl Embedded {
     }
 
     fn follow(&self, wanted: LoadedRegistry) {
-        // Layouts are opened anew each time, so this is done for an unchanged document too.
+        // Done for an unchanged document too, because layouts are reopened each time.
         self.registry.configure(Settings {
             names: self.names.clone(),
             ..wanted.settings
@@ -86,12 +86,12 @@ impl Embedded {
     }
 }
 
-/// A document that is, or might be, followed.
+/// A document that is, or could be, in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Followed {
     namespace: String,
     name: String,
-    /// The file it stands in.
+    /// The file that defines it.
     origin: String,
     fingerprint: Digest,
 }
@@ -111,14 +111,14 @@ impl Followed {
     }
 }
 
-/// What is done with what the files say.
+/// How to react to the content of the files.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// Nothing, or nothing yet: a file with a mistake may hold the document.
+    /// Do nothing, at least for now: a file with a mistake may contain the document.
     Stay,
-    /// The document holds though the files no longer say so.
+    /// Keep the document in effect although the files no longer contain it.
     Keep(Change),
-    /// The registry does as they say.
+    /// Apply them to the registry.
     Follow,
 }
 
@@ -142,15 +142,15 @@ fn decide(
     }
 }
 
-/// What became of the registry.
+/// What happened to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
-    /// It does as its document says now.
+    /// Its changed document is in effect.
     Changed,
     /// Its document is gone.
     Gone,
-    /// Its document is gone, and there is one of another name.
+    /// Its document is gone, and there is one with another name.
     Another,
 }
 
@@ -158,14 +158,15 @@ impl Change {
     pub(crate) fn tell(self, terminal: &Terminal) {
         match self {
             Self::None => {}
-            Self::Changed => terminal.line("the registry follows its changed document"),
+            Self::Changed => terminal.line("the changed Registry document is in effect"),
             Self::Gone => terminal.line(
-                "warning: the Registry document is gone: what it said holds until coral is \
-                 started again, then the registry is open to every client, without TLS",
+                "warning: the Registry document is gone: its settings stay in effect until coral \
+                 restarts; then the registry is open to every client, without TLS",
             ),
             Self::Another => terminal.line(
-                "warning: the Registry document is gone, and one of another name is there: what \
-                 the first said holds until coral is started again, then the other is followed",
+                "warning: the Registry document is gone, and there is one with another name: the \
+                 settings of the first stay in effect until coral restarts; then the other one \
+                 applies",
             ),
         }
     }

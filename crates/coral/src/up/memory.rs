@@ -1,6 +1,6 @@
-//! What `coral up` remembers of images over a restart: a file for each mirror, in the data folder,
-//! with the digests at which its images were mirrored. By them the next process sees which tags
-//! were moved meanwhile, at the source or in the mirror.
+//! What `coral up` remembers about images across restarts: a file per mirror in the data folder,
+//! with the digests of its mirrored images. They show the next process which tags have moved
+//! meanwhile, at the source or in the mirror.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,19 +14,19 @@ use serde::{Deserialize, Serialize};
 
 /// The folder of the files, in the data folder.
 const FOLDER: &str = "mirrored";
-/// What stands between namespace and name in the name of a file: neither has it.
+/// Separates namespace and name in a file name; neither can contain it.
 const BETWEEN: char = '_';
-/// Largest file that is read: the most images that a mirror has, with long names.
+/// Largest file that is read: enough for the most images that a mirror can have, with long names.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// A file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
-    /// The registry that the images are in; absent for the one beside the mirrors, whose address
-    /// may be another one at the next start.
+    /// The registry that holds the images; absent for the embedded one, whose address may differ at
+    /// the next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     destination: Option<String>,
-    /// The path there below which all of them are, if it is not the root.
+    /// The path prefix of all of them, if they are not at the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
     /// By `PATH:TAG` at the destination.
@@ -44,14 +44,14 @@ struct Image {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CopyTarget<'a> {
     pub(super) destination: &'a Host,
-    /// The path below which it copies, if it is not the root of the registry.
+    /// The path prefix that it copies to, if it is not the root of the registry.
     pub(super) prefix: Option<&'a RepositoryPath>,
 }
 
-/// Images that a mirror copied to where it copies no longer.
+/// Images that a mirror copied to a former destination.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FormerDestination {
-    /// The registry, and the path there.
+    /// The registry and the path prefix.
     pub(super) place: String,
     pub(super) images: usize,
 }
@@ -59,9 +59,9 @@ pub(super) struct FormerDestination {
 /// The files, and where they are.
 pub(super) struct Memory {
     folder: PathBuf,
-    /// The registry beside the mirrors.
+    /// The embedded registry.
     embedded: Host,
-    /// What was written last, by mirror.
+    /// Digest of what was last written, by mirror.
     written: BTreeMap<String, Digest>,
 }
 
@@ -74,8 +74,8 @@ impl Memory {
         }
     }
 
-    /// What is remembered of a mirror with this destination. A file that cannot be read remembers
-    /// nothing, and what is at another destination is forgotten.
+    /// What is remembered about a mirror with this destination. Nothing, if the file cannot be read
+    /// or is about another destination.
     pub(super) fn read(&self, mirror: &str, destination: &Host) -> Snapshot {
         let remembered = self.read_file(mirror).unwrap_or_default();
         if remembered.destination != self.name_of(destination) {
@@ -96,7 +96,7 @@ impl Memory {
         }
     }
 
-    /// What the mirror copied, if that was to another place than this one.
+    /// What the mirror copied to another destination than this one.
     pub(super) fn left_behind(
         &self,
         mirror: &str,
@@ -119,7 +119,7 @@ impl Memory {
         })
     }
 
-    /// Writes down what a mirror knows, if it is not what was written last.
+    /// Saves what a mirror knows, if that differs from what was last written.
     pub(super) fn write(
         &mut self,
         mirror: &str,
@@ -147,7 +147,8 @@ impl Memory {
         }
         fs::create_dir_all(&self.folder)?;
         let path = self.path(mirror);
-        // Under another name first: a crash leaves the old file or the new one.
+        // Written under another name first, so that a crash leaves either the old file or the new
+        // one.
         let next = path.with_extension("next");
         fs::write(&next, &text)?;
         fs::rename(&next, &path)?;
@@ -155,10 +156,10 @@ impl Memory {
         Ok(())
     }
 
-    /// A mirror is gone.
+    /// Forgets a mirror that was removed.
     pub(super) fn forget(&mut self, mirror: &str) {
         self.written.remove(mirror);
-        // What is not there any more is forgotten.
+        // Images that no longer exist are forgotten.
         let _ = fs::remove_file(self.path(mirror));
     }
 
@@ -169,7 +170,7 @@ impl Memory {
         serde_json::from_slice(&text)
             .inspect_err(|error| {
                 let path = path.display();
-                tracing::warn!(%path, %error, "what was mirrored before is not known");
+                tracing::warn!(%path, %error, "the record of mirrored images cannot be read");
             })
             .ok()
     }

@@ -1,4 +1,4 @@
-//! The mirrors that run, and what is told of them.
+//! The running mirrors, and what is printed about them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::up::memory::{CopyTarget, FormerDestination, Memory};
 use crate::up::pruning::Pruning;
 use crate::up::status::Status;
 
-/// Shortest time between two looks at what is to be remembered of images.
+/// Shortest time between two saves of what is remembered about images.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
 /// The reported state of a running mirror.
@@ -38,17 +38,17 @@ struct Running {
     destination: Host,
     prefix: Option<RepositoryPath>,
     suspended: bool,
-    /// When it began to run.
+    /// When it started.
     since: Timestamp,
     summary: watch::Receiver<Summary>,
-    /// How it stood when its images were written down last.
+    /// Its summary when its images were last saved.
     remembered: Option<Summary>,
 }
 
 /// Every mirror of the files.
 pub(crate) struct Mirrors {
     client: ClientArguments,
-    /// The registry beside the mirrors.
+    /// The embedded registry.
     embedded: Host,
     /// The source with Coral's own image.
     own: Host,
@@ -62,11 +62,11 @@ pub(crate) struct Mirrors {
     metrics: MirrorMetrics,
     pruning: Pruning,
     memory: Memory,
-    /// When it was last looked at what is to be remembered of images.
+    /// When what is remembered about images was last saved.
     remembered_at: Option<Instant>,
 }
 
-/// Which images are in a registry and which attempts fail, beside what the terminal shows.
+/// Observes which images are present and which attempts fail, in addition to the terminal output.
 struct PresentImages {
     terminal: Terminal,
     metrics: MirrorMetrics,
@@ -127,21 +127,21 @@ impl Mirrors {
         }
     }
 
-    /// Has the images looked at whose content the registry found damaged or missing, so that it is
-    /// copied again.
+    /// Rechecks images whose content the registry found damaged or missing, so that it is copied
+    /// again.
     pub(crate) fn follow_damages(&self, damages: &mut broadcast::Receiver<Arc<[RepositoryPath]>>) {
         loop {
             match damages.try_recv() {
                 Ok(repositories) => self.fleet.engine().damaged(&repositories),
-                // What was not heard of is found when the mirrors verify their images.
+                // Reports that were missed are found when the mirrors verify their images.
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
     }
 
-    /// Starts what is new, restarts what is different, stops what is gone; what stands in a
-    /// `broken` file goes on as it was.
+    /// Starts new mirrors, restarts changed ones and stops removed ones; the mirrors of a `broken`
+    /// file continue unchanged.
     pub(crate) fn apply(
         &mut self,
         mut wanted: Vec<LoadedMirror>,
@@ -199,7 +199,7 @@ impl Mirrors {
         }
     }
 
-    /// A mirror with what an earlier process, or it with an earlier spec, left of it.
+    /// A mirror with the state that an earlier process, or an earlier spec of it, has left.
     fn member(&self, mirror: LoadedMirror) -> Member {
         let prepared = mirror.prepared;
         let restored = (!self.fleet.runs(&prepared)).then(|| {
@@ -216,7 +216,7 @@ impl Mirrors {
         }
     }
 
-    /// A mirror copies to another place than before: what it copied there is deleted by no one else.
+    /// Warns if a mirror has a new destination: no mirror deletes what it copied to the old one.
     fn warn_of_left_behind(&self, prepared: &Prepared) {
         let place = CopyTarget {
             destination: &prepared.destination,
@@ -227,13 +227,13 @@ impl Mirrors {
         }
     }
 
-    /// The registry beside the mirrors does as a changed document says: what it refused before, it
-    /// may take now. Its mirrors start over when the files are applied.
+    /// The document of the embedded registry has changed: it may accept now what it refused before.
+    /// Its mirrors restart when the files are applied.
     pub(crate) fn registry_changed(&mut self) {
         self.fleet.registries_changed();
     }
 
-    /// Has the status page and the terminal tell of a mirror that was started.
+    /// Announces a started mirror on the status page and the terminal.
     fn show(&mut self, begun: Begun, origin: String, prune: Option<Digest>) {
         let running = Running {
             origin: origin.clone(),
@@ -264,14 +264,14 @@ impl Mirrors {
         self.there.terminal.line(line);
     }
 
-    /// Has mirrors delete tags again where a person confirmed it, and writes down how they stand.
+    /// Lets mirrors resume deletions that a person confirmed, and saves whether each is paused.
     pub(crate) fn follow_pruning(&mut self, data: &Path) {
         for (mirror, number) in confirmations::read(data) {
             let confirmation = Confirmation::Command(number);
             let hears = self.fleet.engine().confirm_prune(&mirror, confirmation);
             if let Some(running) = self.running.get(&mirror) {
                 if !hears {
-                    // It is about to begin.
+                    // The mirror is about to start.
                     continue;
                 }
                 let pruning = running.summary.borrow().pruning;
@@ -280,21 +280,21 @@ impl Mirrors {
                 }
             }
             if let Err(error) = confirmations::remove(data, &mirror) {
-                tracing::warn!(%mirror, %error, "a confirmation cannot be removed");
+                tracing::warn!(%mirror, %error, "the file of a confirmation cannot be removed");
             }
         }
         let now = self.running.iter().map(|(name, running)| {
             let summary = running.summary.borrow();
-            // The summary of a mirror that has not begun yet says nothing.
+            // The summary of a mirror that has not started is empty.
             let pruning = summary.next_pass.map(|_| summary.pruning);
             (name, running.prune, pruning)
         });
         if let Err(error) = self.pruning.remember(now) {
-            tracing::warn!(%error, "whether tags are deleted is not remembered");
+            tracing::warn!(%error, "whether deletions are paused cannot be recorded");
         }
     }
 
-    /// Writes down what mirrors know of their images, if it is time, or `at_once`.
+    /// Saves what mirrors know about their images, if it is time or `at_once`.
     pub(crate) async fn remember_images(&mut self, now: Instant, at_once: bool) {
         let is_early = |at: Instant| now.duration_since(at) < REMEMBER_EVERY;
         if !at_once && self.remembered_at.is_some_and(is_early) {
@@ -303,7 +303,7 @@ impl Mirrors {
         self.remembered_at = Some(now);
         for (name, running) in &mut self.running {
             let summary = running.summary.borrow().clone();
-            // One that has not begun yet knows nothing.
+            // A mirror that has not started knows nothing yet.
             if summary.next_pass.is_none() || running.remembered.as_ref() == Some(&summary) {
                 continue;
             }
@@ -317,12 +317,13 @@ impl Mirrors {
             };
             let written = self.memory.write(name, place, snapshot);
             if let Err(error) = written {
-                tracing::warn!(mirror = %name, %error, "what is mirrored is not remembered");
+                tracing::warn!(mirror = %name, %error, "the record of mirrored images cannot be \
+                                                        written");
             }
         }
     }
 
-    /// Has the metrics say how the mirrors stand.
+    /// Updates the metrics of the mirrors.
     fn measure(&self) {
         let gauges = self.running.iter().map(|(name, running)| {
             let summary = running.summary.borrow();
@@ -332,7 +333,8 @@ impl Mirrors {
         self.metrics.show(gauges.collect());
     }
 
-    /// Says how things stand: in the metrics, and on the terminal when there is something to say.
+    /// Reports the state of the mirrors: in the metrics, and on the terminal if there is something
+    /// new.
     pub(crate) fn tell(&mut self, terminal: &Terminal, data: &Path, tls: &Tls) {
         self.measure();
         if self.running.is_empty() {
@@ -377,17 +379,17 @@ fn left_behind(mirror: &str, now: CopyTarget<'_>, left: &FormerDestination) -> S
     )
 }
 
-/// A confirmation that was not enough.
+/// The warning about a confirmation of too few images.
 fn too_few(mirror: &str, number: i64, counted: i64) -> String {
     format!(
-        "warning: mirror {mirror}: {number} vanished images were confirmed, and {counted} have \
+        "warning: mirror {mirror}: {number} vanished images were confirmed, but {counted} have \
          vanished: no tag is deleted until `coral mirror prune --confirm={counted} FILE`"
     )
 }
 
-/// The certificate of the registry beside the mirrors is for the names that others know it by, and
-/// need not be for the address that it listens on. It is this process that listens there, so the
-/// registry cannot be taken for another one.
+/// Skips the name check for the embedded registry: its certificate is for its public names, not
+/// necessarily for the address that it listens on. This process itself listens there, so no other
+/// server can impersonate it.
 fn reach_over_tls(mirror: &mut LoadedMirror) {
     if matches!(mirror.prepared.settings.target, Target::Named(_)) {
         let options = HostOptions {

@@ -1,4 +1,4 @@
-//! A loopback source with one image in it, Coral's own, for trying things without a network.
+//! A loopback source with one image, Coral's own, for trying things without a network.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl OwnSource {
         Host::parse(&self.address.to_string()).map_err(Failure::input)
     }
 
-    /// Makes the image from the running program and serves it, read-only, until told to stop.
+    /// Makes the image from the running program and serves it read-only until it is stopped.
     pub(crate) async fn ensure_running(&mut self, terminal: &Terminal) -> Result<(), Failure> {
         if self.running {
             return Ok(());
@@ -86,8 +86,8 @@ impl OwnSource {
     }
 }
 
-/// Removes what an earlier start left behind. A folder that is no store is not Coral's: it
-/// stays, and is refused when it is opened.
+/// Removes what an earlier start left behind. A folder that is not a store is not Coral's: it
+/// stays, and opening it fails.
 fn remove_store(folder: &Path) -> std::io::Result<()> {
     if coral_registry::FileStore::is_store(folder) {
         std::fs::remove_dir_all(folder)?;
@@ -95,7 +95,7 @@ fn remove_store(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Pushes the image through a door of its own, closed again before the first client is let in.
+/// Pushes the image through a separate listener, which is closed before the first client is served.
 async fn fill(router: axum::Router, host: Host) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::failed("Coral's own image could not be made", error)

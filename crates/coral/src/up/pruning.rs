@@ -1,5 +1,5 @@
-//! What `coral up` remembers of its mirrors over a restart: whether each deletes tags, and how many
-//! images were known to be gone at their sources.
+//! What `coral up` remembers about its mirrors across restarts: whether each deletes tags, and how
+//! many images were gone at their sources.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +13,10 @@ use serde::{Deserialize, Serialize};
 /// The file, in the data folder.
 const FILE: &str = "pruning.json";
 
-/// What is remembered of a mirror.
+/// What is remembered about a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
-    /// Differs whenever the mirror's `prune` does in more than `dryRun`: a change of that ends a
-    /// pause.
+    /// Digest of the mirror's `prune` without `dryRun`: a change ends a pause.
     #[serde(default)]
     prune: Option<Digest>,
     #[serde(flatten)]
@@ -31,8 +30,8 @@ pub(crate) struct Pruning {
 }
 
 impl Pruning {
-    /// Reads what an earlier process wrote. What cannot be read is not known: then more than a
-    /// fifth that is gone stops deletions, which loses nothing.
+    /// Reads what an earlier process wrote. If it cannot be read, deletions pause when more than a
+    /// fifth of the images is gone, which is safe.
     pub(crate) fn read(data: &Path) -> Self {
         let path = data.join(FILE);
         let text = fs::read(&path).ok();
@@ -43,7 +42,7 @@ impl Pruning {
         }
     }
 
-    /// How a mirror with this digest of its `prune` begins; `None` of one that is new.
+    /// The state with which a mirror with this digest of its `prune` starts; `None` if it is new.
     pub(super) fn of(&self, mirror: &str, prune: Option<Digest>) -> Option<PruningStatus> {
         let before = self.mirrors.get(mirror)?;
         let [was, now] = [before.prune, prune].map(|digest| digest.map(|d| d.to_string()));
@@ -51,7 +50,7 @@ impl Pruning {
         Some(pruning.after_change_of_prune(was.as_deref(), now.as_deref()))
     }
 
-    /// How many images have vanished of the mirrors that delete no tags because of that.
+    /// The mirrors whose deletions are paused, with the number of vanished images.
     pub(crate) fn paused(&self) -> BTreeMap<&str, i64> {
         let paused = self.mirrors.iter().filter(|(_, m)| m.pruning.paused);
         paused
@@ -59,8 +58,8 @@ impl Pruning {
             .collect()
     }
 
-    /// Writes down how mirrors stand now, if that changed. `None` stands for a mirror that has not
-    /// begun: what is remembered of it stays.
+    /// Saves the state of the mirrors if it changed. `None` stands for a mirror that has not
+    /// started: what is remembered about it stays.
     pub(super) fn remember<'a>(
         &mut self,
         now: impl Iterator<Item = (&'a String, Option<Digest>, Option<PruningStatus>)>,
@@ -76,7 +75,8 @@ impl Pruning {
         if now == self.mirrors {
             return Ok(());
         }
-        // Under another name first: a crash leaves the old file or the new one.
+        // Written under another name first, so that a crash leaves either the old file or the new
+        // one.
         let next = self.path.with_extension("next");
         fs::write(&next, serde_json::to_vec(&now).map_err(io::Error::other)?)?;
         fs::rename(&next, &self.path)?;

@@ -1,4 +1,4 @@
-//! What `coral up` says once it is quiet.
+//! The summary that `coral up` prints once every image was checked.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use crate::mirror::in_words;
 use crate::terminal::{Terminal, seconds};
 
-/// Shortest time between two lines once everything was looked at.
+/// Shortest time between two lines once every image was checked.
 const LINE_EVERY: Duration = Duration::from_mins(1);
 /// Longest time between two lines while something fails.
 const FAILURES_EVERY: Duration = Duration::from_mins(10);
 
-/// When what was told last.
+/// What was last printed, and when.
 #[derive(Default)]
 pub(crate) struct Status {
     told: Option<Told>,
@@ -24,14 +24,14 @@ pub(crate) struct Status {
 struct Told {
     at: Instant,
     words: String,
-    /// How long nothing is said while nothing changes but something fails.
+    /// How long to print nothing while something fails and nothing changes.
     silence: Duration,
 }
 
 impl Status {
-    /// Says it at once when everything was looked at for the first time, with what to type next;
-    /// after that one line a minute at most, when there is something new, and now and then as long
-    /// as something fails.
+    /// Prints the first line as soon as every image was checked once, with commands to try next.
+    /// After that it prints at most one line per minute, if something has changed, and now and then
+    /// while something fails.
     pub(crate) fn tell(
         &mut self,
         total: &Summary,
@@ -78,7 +78,7 @@ impl Status {
     }
 }
 
-/// When something happens by itself, as long as something fails.
+/// When the next automatic attempt is, while something fails.
 fn what_next(total: &Summary, now: Timestamp) -> String {
     let until = |at: Timestamp| seconds(at.duration_since(now).try_into().unwrap_or_default());
     match (

@@ -1,4 +1,4 @@
-//! When the files are to be read again: they changed, or something did not work last time.
+//! When to read the files again: they changed, or something failed last time.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,32 +9,32 @@ use crate::client::ClientArguments;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
-/// What is to be read again.
+/// What has to be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Due {
     /// The YAML files: they changed.
     pub(crate) files: bool,
-    /// The YAML files, to do what did not work last time.
+    /// The YAML files, to retry what failed last time.
     pub(crate) again: bool,
     /// The user's credentials.
     pub(crate) credentials: bool,
 }
 
-/// What the files looked like when they were last read, and what did not work then.
+/// The state of the files when they were last read, and what failed then.
 pub(crate) struct Watch {
     credential_files: Vec<PathBuf>,
     credentials: Looks,
     files: Option<Looks>,
-    /// What was told already.
+    /// The problems already printed.
     problems: Vec<String>,
     retry: Option<(Instant, Duration)>,
 }
 
-/// Inode, length and times of each file: also a change of rights is seen.
+/// Inode, length and times of each file, so that a change of permissions is noticed too.
 type Looks = Vec<(PathBuf, Option<[i128; 4]>)>;
 
 impl Watch {
-    /// The credentials were read just now, the files not yet.
+    /// Starts with the credentials read and the files not yet read.
     pub(crate) fn new(client: &ClientArguments) -> Self {
         let credential_files = client.credential_files();
         Self {
@@ -46,7 +46,7 @@ impl Watch {
         }
     }
 
-    /// What changed since the last look. The first look finds the files changed.
+    /// What has changed since the last check. The first check reports the files as changed.
     pub(crate) fn look(&mut self, paths: &[PathBuf], now: Instant) -> Due {
         let files = Some(looks(crate::load::files(paths).unwrap_or_default()));
         let credentials = looks(self.credential_files.clone());
@@ -59,8 +59,8 @@ impl Watch {
         due
     }
 
-    /// The files were read, with these problems: it is tried again, after longer and longer waits.
-    /// Gives those that were not there last time.
+    /// Records that the files were read with these problems, which are retried with growing pauses.
+    /// Returns the problems that are new.
     pub(crate) fn followed(&mut self, problems: Vec<String>, now: Instant) -> Vec<String> {
         let wait = match self.retry {
             Some((_, before)) if problems == self.problems => (before * 2).min(LONGEST_RETRY),

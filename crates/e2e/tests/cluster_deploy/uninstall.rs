@@ -85,7 +85,7 @@ fn uninstalling_needs_no_controller_and_says_what_it_cannot_do_without_agents() 
         let _ = cluster.kubectl(&delete).succeeded();
     }
     let refused = cluster.uninstall(&[]).exited(1);
-    let refused = refused.saying("there are no agents any more");
+    let refused = refused.saying("there are no agents left");
     let _ = refused.saying("--without-agents");
     let routes = cluster.get(&["registryroutes"]).unwrap();
     assert!(

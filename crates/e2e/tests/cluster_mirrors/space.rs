@@ -92,7 +92,7 @@ fn a_registry_at_its_limit_refuses_pushes_and_mirrors_wait_until_it_is_raised() 
     fill(&source, "team/second", &["1"]);
     let second = copy_of(&source, "team/second", r#"tags: ["1"]"#);
     let _second = stage.mirror("small-second", "interval: 1h", &[second]);
-    let waiting = stage.wait_for("small-second", "waiting for room", |mirror| {
+    let waiting = stage.wait_for("small-second", "waiting for space", |mirror| {
         condition(mirror, "Ready")["reason"] == "WaitingForRoom"
     });
     assert_eq!(waiting["status"]["waiting"], 1, "{waiting:#}");

@@ -73,7 +73,7 @@ fn a_blob_that_was_deleted_or_damaged_at_the_destination_comes_back() {
     }
     let said = up
         .process()
-        .wait_for_line("gone or broken; copied again", SOON);
+        .wait_for_line("missing or damaged; copied again", SOON);
     assert!(said.contains("team/app:1"), "{said}");
 }
 

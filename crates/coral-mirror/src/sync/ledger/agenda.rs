@@ -27,7 +27,7 @@ pub(super) struct Counts {
     pub(super) mirrored: usize,
     pub(super) failing: usize,
     pub(super) errors: usize,
-    /// For room at the destination.
+    /// For space at the destination.
     pub(super) waiting: usize,
     pub(super) sparse: usize,
     /// Of those mirrored: without some of their referrers.

@@ -1,4 +1,4 @@
-//! Images that wait for room at the destination.
+//! Images that wait for space at the destination.
 
 use jiff::Timestamp;
 
@@ -10,7 +10,7 @@ use crate::state::{ImageState, Lack};
 const UNKNOWN: u64 = 64 << 10;
 
 impl Ledger {
-    /// How many images wait for room.
+    /// How many images wait for space.
     pub(in crate::sync) fn waiting(&self) -> usize {
         self.agenda.counts.waiting
     }

@@ -30,7 +30,7 @@ impl RegistryArguments {
         Ok(Access::Granted(Grants { users, pull, push }))
     }
 
-    /// With tokens alone, those without one read what is public.
+    /// With tokens only, clients without one may read what is public.
     fn without_users(&self) -> Access {
         match &self.token_keys {
             None => Access::Open,

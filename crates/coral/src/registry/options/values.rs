@@ -43,7 +43,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     Ok(size.get())
 }
 
-/// A round at 0 bytes a second would never end.
+/// More than 0: a round at 0 bytes per second would never end.
 pub(super) fn bandwidth(text: &str) -> Result<u64, String> {
     let bandwidth = size(text)?;
     (bandwidth > 0)
@@ -51,7 +51,7 @@ pub(super) fn bandwidth(text: &str) -> Result<u64, String> {
         .ok_or("must be more than 0".to_owned())
 }
 
-/// Collections without a pause would leave nothing for others.
+/// More than 0: collections without a pause would keep the disk busy.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     duration(text).and_then(more_than_0)
 }

@@ -42,7 +42,8 @@ pub(in crate::status_page) async fn page(
             (choices(&mirror, which))
             @if shown.images.is_empty() { p { (nothing(which)) } }
             @else { (table(visit, &mirror, &shown)) }
-            @if shown.hidden > 0 { p { (shown.hidden) " images on this page are not yours to read." } }
+            @if shown.hidden > 0 { p { (shown.hidden) " images on this page are hidden: you may \
+                                                       not read them." } }
             (pages(&mirror, &shown, which))
         }
     };
@@ -71,7 +72,7 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
         dl.counts {
             div { dt { "Images mirrored" } dd { (count(mirrored)) span.of { " of " (count(desired)) } } }
             div class=@if failed > 0 { "bad" } { dt { "Failing" } dd { (count(failed)) } }
-            @if waiting > 0 { div.bad { dt { "Waiting for room" } dd { (count(waiting)) } } }
+            @if waiting > 0 { div.bad { dt { "Waiting for space" } dd { (count(waiting)) } } }
             @if source_gone > 0 { div { dt { "Source gone" } dd { (count(source_gone)) } } }
             @if pruning.paused { div.bad { dt { "Pruning" } dd.small {
                 "paused: more than a fifth of the images vanished at their sources in one pass, \
@@ -88,7 +89,7 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
     }
 }
 
-/// Repositories whose tags could not be listed: what they would select is not known.
+/// Repositories whose tags could not be listed, so that their selected images are unknown.
 fn unlisted(visit: &Visit, shown: &Shown) -> Markup {
     let failures = shown.repositories.iter().filter_map(failure_of_repository);
     let failures: Vec<MirrorFailure> = failures.collect();
@@ -110,7 +111,7 @@ const fn nothing(which: Which) -> &'static str {
         Which::All => "None yet: tags are being listed, or none is selected.",
         Which::Missing => "Every image is mirrored.",
         Which::Failed => "No image is failing.",
-        Which::Waiting => "No image waits for room.",
+        Which::Waiting => "No image waits for space.",
         Which::SourceGone => "Every image is at its source.",
     }
 }
@@ -124,7 +125,7 @@ fn choices(mirror: &BoardMirror, chosen: Which) -> Markup {
         (Which::All, "All"),
         (Which::Missing, "Not mirrored"),
         (Which::Failed, "Failing"),
-        (Which::Waiting, "Waiting for room"),
+        (Which::Waiting, "Waiting for space"),
         (Which::SourceGone, "Source gone"),
     ];
     html! {
@@ -143,7 +144,7 @@ fn table(visit: &Visit, mirror: &BoardMirror, shown: &Shown) -> Markup {
                 th scope="col" { "State" }
                 th scope="col" { "Digest" }
                 th.number scope="col" { "Size" }
-                th scope="col" { abbr title="since it was built, as it says itself" { "Age" } }
+                th scope="col" { abbr title="since it was built, according to its configuration" { "Age" } }
                 th scope="col" { "Checked" }
             } }
             tbody { @for image in &shown.images { (row(visit, mirror, image)) } }
@@ -157,7 +158,7 @@ fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
     html! {
         tr {
             th scope="row" { (name(mirror, image)) (failure(visit.now, failed.as_ref())) }
-            td data-label="State" { (badge(image.state())) @if image.view.image.sparse { " " span.badge title="platforms or foreign layers that it names were left out" { "sparse" } } }
+            td data-label="State" { (badge(image.state())) @if image.view.image.sparse { " " span.badge title="some platforms or foreign layers that it names were left out" { "sparse" } } }
             td data-label="Digest" { @if let Some(found) = image.digest() { (digest(&found)) } @else { (none()) } }
             td.number data-label="Size" { @if let Some(facts) = facts { (bytes(facts.size)) } @else { (none()) } }
             td data-label="Age" { (maybe_time(visit.now, facts.and_then(|facts| facts.created))) }
@@ -166,7 +167,7 @@ fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
     }
 }
 
-/// The source; where the image is in the registry beside the page, it leads there.
+/// The source, with a link to the image if it is in this registry.
 fn name(mirror: &BoardMirror, image: &ShownImage) -> Markup {
     let source = &image.view.image.reference;
     let (path, version) = (image.view.key.repository.path(), &image.view.key.version);

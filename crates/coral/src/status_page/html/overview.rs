@@ -13,11 +13,11 @@ use crate::status_page::images::{Shown, ShownImage};
 use crate::status_page::query::PageQuery;
 use crate::status_page::words::{bytes, count};
 
-/// Failures of one mirror that are told here; its own page has all.
+/// How many failures of one mirror are listed here; its own page lists all.
 const FAILURES: usize = 5;
-/// Mirrors that are listed.
+/// How many mirrors are listed.
 const MOST_MIRRORS: usize = 200;
-/// Mirrors whose failures are told here.
+/// How many mirrors have their failures listed here.
 const TROUBLED: usize = 10;
 
 pub(in crate::status_page) async fn page(
@@ -37,7 +37,7 @@ pub(in crate::status_page) async fn page(
         h1 { "Registry " code { (visit.host) } }
         @if !sees_everything {
             p {
-                "You see what you may pull. Mirrors are shown to those who may pull everything: "
+                "You see what you may pull. Mirrors are shown to users who may pull everything: "
                 a href="/login" { "log in" } "."
             }
         } @else if !visit.pages.site.board.broken().is_empty() { (broken(visit)) }
@@ -65,8 +65,8 @@ pub(in crate::status_page) async fn page(
 fn broken(visit: &Visit) -> Markup {
     html! {
         section.notice aria-label="Mistakes in files" {
-            p { "There are mistakes in these files; their mirrors stay as they were until they are mended. \
-                 The terminal, or the log, says what and where." }
+            p { "There are mistakes in these files. Their last valid content stays in effect until \
+                 they are corrected; the terminal or the log has the details." }
             ul { @for file in visit.pages.site.board.broken() { li { code { (file) } } } }
         }
     }
@@ -87,7 +87,7 @@ fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
             div { dt { "Images mirrored" } dd { (count(total.mirrored)) span.of { " of " (count(total.desired)) } } }
             div { dt { "Pending" } dd { (count(total.pending)) } }
             div class=@if troubled > 0 { "bad" } { dt { "Failing" } dd { (count(total.failed())) } }
-            @if total.waiting > 0 { div.bad { dt { "Waiting for room" } dd { (count(total.waiting)) } } }
+            @if total.waiting > 0 { div.bad { dt { "Waiting for space" } dd { (count(total.waiting)) } } }
             @if total.source_gone > 0 { div { dt { "Source gone" } dd { (count(total.source_gone)) } } }
             @if total.pruning.paused { div.bad { dt { "Pruning" } dd.small {
                 "paused: see " @if let Some(first) = paused.first() { (link(first)) }

@@ -13,9 +13,9 @@ use crate::status_page::words::bytes;
 
 /// Repositories on one page.
 pub(in crate::status_page) const PER_PAGE: usize = 50;
-/// Tags that are named beside a repository; its own page has all.
+/// How many tags are listed beside a repository; its own page lists all.
 const FEW: usize = 6;
-/// Repositories asked for their tags at the same time.
+/// How many repositories are asked for their tags at the same time.
 const AT_ONCE: usize = 8;
 
 pub(in crate::status_page) async fn page(
@@ -32,7 +32,7 @@ pub(in crate::status_page) async fn page(
     Ok(frame(visit, Some("repositories"), Refresh::Never, &content))
 }
 
-/// The list itself, which the start page has too.
+/// The list itself, which the start page also shows.
 pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, ApiError> {
     let last = query.last(RepositoryPath::parse);
     let (api, reader) = (&visit.pages.api, &visit.reader);
@@ -53,7 +53,7 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
     Ok(html! {
         @if rows.is_empty() {
             p {
-                @if search.is_some() { "No repository has this in its name." }
+                @if search.is_some() { "No repository's name contains this." }
                 @else if last.is_some() { "No more." }
                 @else { "Nothing here yet." }
             }
@@ -68,7 +68,7 @@ pub(super) async fn list(visit: &Visit, query: &PageQuery) -> Result<Markup, Api
             } }
         }
         @if search.is_some() && listed.more {
-            p { "There are more: give a longer part of the name." }
+            p { "There are more: enter a longer part of the name." }
         } @else if last.is_some() || listed.more {
             nav.pages aria-label="Pages of repositories" {
                 @if last.is_some() { a href="/repositories" { "From the beginning" } }

@@ -15,7 +15,7 @@ use crate::status_page::{Scheme, Visit};
 
 /// Tags on one page.
 const PER_PAGE: usize = 50;
-/// Tags looked up at the same time.
+/// How many tags are looked up at the same time.
 const AT_ONCE: usize = 8;
 
 struct Row {
@@ -53,8 +53,8 @@ pub(in crate::status_page) async fn page(
         @if let Some(stored) = stored { (counts(stored)) }
         (filter(&address, "Part of a tag", search))
         @if found.more {
-            p { "This repository has more tags than a page looks through. Only the first "
-                (MOST_SEARCHED) " by name are here; the registry's API lists all of them." }
+            p { "This repository has more tags than a page can search. Only the first "
+                (MOST_SEARCHED) " by name are listed here; the registry's API lists all of them." }
         }
         @if rows.is_empty() { p { "No tags." } }
         @else {
@@ -63,7 +63,8 @@ pub(in crate::status_page) async fn page(
                     th scope="col" { "Tag" }
                     th scope="col" { "Platforms" }
                     th.number scope="col" { "Size" }
-                    th scope="col" { abbr title="since it was built, as it says itself" { "Age" } }
+                    th scope="col" { abbr title="since it was built, according to its \
+                              configuration" { "Age" } }
                     th scope="col" { "Digest" }
                 } }
                 @for row in &rows { (tag(visit, path, row)) }
@@ -74,14 +75,14 @@ pub(in crate::status_page) async fn page(
     Ok(frame(visit, Some(path.as_str()), Refresh::Never, &content))
 }
 
-/// What all of it takes, images without a tag included.
+/// The space that the repository takes, including images without a tag.
 fn counts(stored: u64) -> Markup {
     html! { dl.counts { div { dt { "Stored" } dd { (bytes(stored)) } } } }
 }
 
-/// Links to the pages of tags before and after this one.
+/// Links to the previous and the next page of tags.
 fn turn(address: &str, search: Option<&str>, page: usize, pages: usize) -> Markup {
-    // A text that is a part of tags has only letters that need no escape.
+    // A search text that matches tags has only characters that need no escaping.
     let search = search.map_or_else(String::new, |text| format!("q={text}&"));
     let to = |page: usize| format!("{address}?{search}page={page}");
     html! {
@@ -106,7 +107,7 @@ async fn look(visit: &Visit, path: &RepositoryPath, tag: Tag) -> Row {
     Row { tag, digest, facts }
 }
 
-/// The row of a tag, and one below it with the lines to pull it with.
+/// The row of a tag, and a row below it with the commands that pull it.
 fn tag(visit: &Visit, path: &RepositoryPath, row: &Row) -> Markup {
     let facts = row.facts.as_deref();
     html! {
@@ -138,7 +139,7 @@ fn platforms(facts: &ImageFacts) -> Markup {
     }
 }
 
-/// The reference, and the lines to pull it with.
+/// The reference, and the commands that pull it.
 fn pull(visit: &Visit, path: &RepositoryPath, row: &Row) -> Markup {
     let (host, tag) = (&visit.host, &row.tag);
     let reference = format!("{host}/{path}:{tag}");

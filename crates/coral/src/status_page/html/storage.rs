@@ -1,4 +1,4 @@
-//! What is stored and free, and how the scrub is.
+//! Stored and free bytes, and the state of the scrub.
 
 use maud::{Markup, html};
 
@@ -7,7 +7,7 @@ use crate::status_page::Visit;
 use crate::status_page::storage::{Scrub, Storage};
 use crate::status_page::words::bytes;
 
-/// Nothing where the registry cannot say it.
+/// The section on storage; empty if the registry cannot report it.
 pub(super) async fn section(visit: &Visit) -> Markup {
     let (api, reader) = (&visit.pages.api, &visit.reader);
     let Ok(storage) = api.storage(reader).await else {
@@ -48,7 +48,7 @@ fn space(storage: &Storage) -> Markup {
     }
 }
 
-/// `checked` has nothing to say before the first round since the start.
+/// The row `checked` is empty before the first round since the start.
 fn of_scrub(visit: &Visit, scrub: &Scrub) -> Markup {
     html! {
         div {
@@ -67,7 +67,7 @@ fn of_scrub(visit: &Visit, scrub: &Scrub) -> Markup {
             div class=@if scrub.damaged > 0 { "bad" } { dt { "Found damaged" } dd { (scrub.damaged) } }
         }
         @if scrub.missing > 0 {
-            div.bad { dt { "Damaged and not back" } dd { (scrub.missing) } }
+            div.bad { dt { "Damaged and not restored" } dd { (scrub.missing) } }
         }
     }
 }
