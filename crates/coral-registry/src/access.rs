@@ -1,7 +1,7 @@
 //! Who may do what: users with passwords, and rights by repository path.
 //!
-//! The rules are pure values ([`Access`], decided by [`Session::may`]); the one costly thing,
-//! holding a password against its hash, is in [`verifier`].
+//! The rules are pure values ([`Access`], decided by [`Session::may`]); the one costly operation,
+//! comparing a password with its hash, is in [`verifier`].
 
 mod basic;
 mod failures;
@@ -33,11 +33,11 @@ pub enum Access {
     /// Every client may do everything; credentials are ignored.
     #[default]
     Open,
-    /// Users, and what was granted to them.
+    /// Users and their grants.
     Granted(Grants),
 }
 
-/// Users, and what they may do.
+/// Users and what they may do.
 #[derive(Debug, Clone)]
 pub struct Grants {
     /// The users and the hashes of their passwords.
@@ -48,21 +48,21 @@ pub struct Grants {
     pub push: Vec<Grant>,
 }
 
-/// A right for some, in some repositories.
+/// A right of some clients in some repositories.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// For whom.
+    /// To whom it is granted.
     pub who: Who,
     /// In which repositories.
     pub paths: PathPatterns,
 }
 
-/// For whom a grant is.
+/// To whom a right is granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
     /// Every client, anonymous ones included.
     Anybody,
-    /// Every user with a right password.
+    /// Every user with a correct password.
     EveryUser,
     /// These users.
     Users(BTreeSet<String>),
@@ -79,7 +79,7 @@ impl Who {
 }
 
 impl Access {
-    /// Whether there is anything for those without a login.
+    /// Whether anonymous clients have any right.
     fn has_anonymous(&self) -> bool {
         match self {
             Self::Open => true,
@@ -91,7 +91,7 @@ impl Access {
         }
     }
 
-    /// The users, if logins mean something.
+    /// The users, if logins are checked.
     pub(crate) fn users(&self) -> Option<&Htpasswd> {
         match self {
             Self::Open => None,
@@ -100,7 +100,7 @@ impl Access {
     }
 }
 
-/// Who asks.
+/// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Caller {
     Anonymous,
@@ -111,7 +111,7 @@ pub(crate) enum Caller {
     Internal,
 }
 
-/// What is asked for.
+/// The right that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
     Pull,
@@ -119,7 +119,7 @@ pub(crate) enum Right {
     Delete,
 }
 
-/// Who asks, under which rules.
+/// Who makes a request, and the rules that apply.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Session<'a> {
     pub(crate) caller: &'a Caller,
@@ -129,8 +129,9 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Whether the caller may do this in that repository. A user who may write may read and
-    /// delete; the holder of a token may do what it names, and read what every client may.
+    /// Whether the caller may do this in that repository. A user who may write may also read and
+    /// delete; the holder of a token may do what the token names, and read what every client may
+    /// read.
     pub(crate) fn may(&self, right: Right, path: &RepositoryPath) -> bool {
         let is_public = right == Right::Pull && self.public.contains(path);
         is_public
@@ -138,12 +139,12 @@ impl Session<'_> {
             || self.holds(right, |patterns| patterns.matches(path.as_str()))
     }
 
-    /// Whether the caller may read whatever there is. A token is never for that.
+    /// Whether the caller may read every repository. No token grants that.
     pub(crate) fn may_pull_everything(&self) -> bool {
         !self.has_token() && self.holds(Right::Pull, PathPatterns::is_everything)
     }
 
-    /// Whether the caller may list repositories, as far as it may read them.
+    /// Whether the caller may list the repositories that it may read.
     pub(crate) fn may_list(&self) -> bool {
         self.may_enter() && !self.has_token()
     }
@@ -152,7 +153,8 @@ impl Session<'_> {
         matches!(self.caller, Caller::Token(_))
     }
 
-    /// Whether there is anything that the caller may read, as far as can be told without looking.
+    /// Whether there may be anything that the caller can read, judged without looking into the
+    /// store.
     pub(crate) fn may_enter(&self) -> bool {
         *self.caller != Caller::Anonymous || self.access.has_anonymous()
     }
@@ -169,7 +171,7 @@ impl Session<'_> {
     }
 
     fn holds(&self, right: Right, fits: impl Fn(&PathPatterns) -> bool) -> bool {
-        // Whatever others may do, a token changes nothing but what it names.
+        // Whatever others may do, a token allows changes only to what it names.
         if self.has_token() && right != Right::Pull {
             return false;
         }

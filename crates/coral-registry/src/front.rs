@@ -1,7 +1,8 @@
-//! The HTTP front: OCI distribution API, versions 1.1 and the coming one.
+//! The HTTP front: the OCI distribution API, version 1.1 and what is agreed for the next one.
 //!
-//! A request is read into a [`route::Route`] of validated values, handled by the file named after
-//! its noun, and every refusal is an [`error::Refusal`] in the form that the specification gives.
+//! A request is parsed into a [`route::Route`] of validated values and handled by the file named
+//! after its noun. Every refusal is an [`error::Refusal`], in the form that the specification
+//! prescribes.
 
 mod access_log;
 mod blob_body;
@@ -75,7 +76,7 @@ pub struct Registry {
     context: Arc<Context>,
 }
 
-/// What every handler has.
+/// What every handler has access to.
 pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Metrics,
@@ -85,7 +86,7 @@ pub(crate) struct Context {
     internal: Option<InternalUser>,
     manifests: MemoryBudget,
     places: UploadSlots,
-    /// Whether there were requests since the last look.
+    /// Whether there were requests since the last check.
     was_asked: AtomicBool,
     /// Content that was moved aside.
     damages: broadcast::Sender<Arc<[RepositoryPath]>>,
@@ -105,7 +106,7 @@ impl Context {
         Arc::clone(&public)
     }
 
-    /// Where a repository is read from.
+    /// The source that a repository is read from.
     fn source<'a>(&'a self, head: &'a Head, path: &RepositoryPath) -> &'a dyn Source {
         let read_only = head.visitor.settings.read_only_source(path);
         read_only.unwrap_or_else(|| self.store.as_ref())
@@ -116,30 +117,30 @@ impl Context {
     }
 }
 
-/// What a handler needs of a request, but for its body.
+/// What a handler needs of a request, apart from its body.
 pub(crate) struct Head {
     pub(crate) visitor: Visitor,
     pub(crate) method: Method,
     pub(crate) headers: http::HeaderMap,
     pub(crate) query: Query,
     pub(crate) wire: Wire,
-    /// What the client calls the repository, where that is not its path here.
+    /// The client's name for the repository, if it differs from its path here.
     pub(crate) client_name: Option<ClientName>,
 }
 
 impl Head {
-    /// The repository's path as the client knows it.
+    /// The path of the repository as the client knows it.
     fn client_path<'a>(&'a self, path: &'a RepositoryPath) -> &'a RepositoryPath {
         self.client_name.as_ref().map_or(path, |name| &name.path)
     }
 
-    /// What the query of a link to the next page needs for that path.
+    /// What a link to the next page needs in its query for that path.
     fn client_parameter(&self) -> String {
         let name = self.client_name.as_ref();
         name.map_or_else(String::new, ClientName::parameter)
     }
 
-    /// How fast a body has to come, from now on.
+    /// Measures from now on whether a body arrives fast enough.
     fn progress(&self) -> Progress {
         Progress::new(
             self.visitor.settings.limits.body_progress,
@@ -157,7 +158,7 @@ impl Registry {
         Self::with_internal_user(store, metrics, None)
     }
 
-    /// The same, and the program that it runs in may do everything as that user.
+    /// Lets the program that the registry runs in do everything as this user.
     pub fn with_internal_user(
         store: impl Into<Arc<dyn Store>>,
         metrics: &mut prometheus_client::registry::Registry,
@@ -186,7 +187,7 @@ impl Registry {
         Self { context }
     }
 
-    /// From now on these settings hold; a request that runs ends under those it began with.
+    /// Replaces the settings; a running request keeps those it began with.
     pub fn configure(&self, settings: Settings) {
         self.context.store.bound(settings.space);
         let mut slot = self
@@ -197,7 +198,7 @@ impl Registry {
         *slot = Arc::new(settings);
     }
 
-    /// Replaces who may do what, and leaves all other settings as they are.
+    /// Replaces the access rules and no other settings.
     pub fn set_access(&self, access: Access) {
         let mut slot = self
             .context
@@ -208,7 +209,7 @@ impl Registry {
         *slot = Arc::new(Settings { access, ..settings });
     }
 
-    /// Replaces the keys whose tokens are taken, and leaves all other settings as they are.
+    /// Replaces the keys whose tokens are accepted, and no other settings.
     pub fn set_token_keys(&self, keys: PublicKeys) {
         let mut slot = self
             .context
@@ -232,7 +233,7 @@ impl Registry {
         *slot = Arc::new(public);
     }
 
-    /// Whether there are users, so that passwords are sent.
+    /// Whether there are users, so that clients send passwords.
     pub fn has_users(&self) -> bool {
         self.context.settings().access.users().is_some()
     }
@@ -252,7 +253,7 @@ impl Registry {
     }
 }
 
-/// Which public paths are in force: the controller waits for the generation that it wrote.
+/// The active generation of the public paths: the controller waits for the one that it wrote.
 async fn loaded_public_paths(State(context): State<Arc<Context>>) -> Response {
     let public = context.public();
     let loaded = serde_json::json!({
@@ -329,14 +330,14 @@ async fn answer(
 
 /// A request for images of another registry.
 struct Routed {
-    /// That registry; `None` if the client names none that there can be.
+    /// That registry; `None` if the client sent an invalid host.
     host: Option<Host>,
     parts: Parts,
     query: Query,
 }
 
-/// Answers from where a mirror puts the other registry's images. Such a request only reads, is
-/// never challenged, and cannot tell a private repository from one that is not here.
+/// Answers from the path where a mirror puts the images of the other registry. Such a request can
+/// only read, is never challenged, and cannot distinguish a private repository from a missing one.
 async fn answer_routed(
     context: &Context,
     settings: Arc<Settings>,
@@ -389,7 +390,8 @@ fn peer(parts: &Parts) -> Peer {
         .unwrap_or(gate::UNKNOWN_PEER)
 }
 
-/// The server puts the transport into the extensions of each request.
+/// How the bytes of the answer are sent; the server puts the transport into the extensions of each
+/// request.
 fn wire(parts: &Parts) -> Wire {
     match parts.extensions.get() {
         Some(Transport::Plain) if parts.version <= Version::HTTP_11 => Wire::Untouched,
@@ -397,8 +399,8 @@ fn wire(parts: &Parts) -> Wire {
     }
 }
 
-/// A client that is still sending would not read the answer; so what it sends is taken in first,
-/// within bounds, unless it waits to be told to send, or sends nothing.
+/// Refuses a request. A client that is still sending would not read the answer, so its body is read
+/// first, within bounds, unless the client waits for `100 Continue` or sends no body.
 async fn refuse(refusal: Refusal, method: &Method, is_waiting: bool, body: Body) -> Response {
     if !is_waiting && refusal.status() != StatusCode::REQUEST_TIMEOUT {
         body::drain(body).await;
@@ -450,7 +452,7 @@ async fn dispatch(
 /// `GET /v2/`: yes, this is a registry.
 fn base(visitor: &Visitor) -> Response {
     let mut response = version_of_api();
-    // Where there is something for every client, some clients ask here whether to log in at all.
+    // Even where anonymous clients may read, some clients ask here whether to log in.
     if let Some(challenge) = visitor.invitation() {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
@@ -478,7 +480,7 @@ fn not_allowed(route: &Route, method: &Method) -> Refusal {
 }
 
 pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
-    let bytes = serde_json::to_vec(value).expect("answers have only text keys");
+    let bytes = serde_json::to_vec(value).expect("answers have only string keys");
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     response.headers_mut().insert(

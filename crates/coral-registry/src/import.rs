@@ -1,8 +1,8 @@
-//! What another registry stored, taken into a store: the folder of distribution's registry.
+//! Imports the storage folder of a distribution registry into a store.
 //!
 //! Blobs come before the manifests that name them, images before indexes, and tags last, so an
-//! import that is cut leaves what a slow client could have left; the next one goes on with it. What
-//! is damaged or unknown is named and left out, and nothing else is.
+//! interrupted import leaves what a slow client could have left, and the next one continues it.
+//! Only what is damaged or unknown is skipped, and each such item is reported.
 
 mod folder;
 #[cfg(test)]
@@ -22,28 +22,28 @@ use crate::store::{
 };
 use folder::{Contents, Folder};
 
-/// Blobs taken at the same time: reading and hashing take turns.
+/// Blobs imported at the same time, so that reading and hashing overlap.
 const AT_ONCE: usize = 4;
 
-/// Where to.
+/// The destination of an import.
 #[derive(Debug, Clone, Copy)]
 pub enum ImportInto<'s> {
     /// Into this store.
     Store(&'s FileStore),
-    /// Nowhere: only what would come is counted. What the store has already does not count.
+    /// Nowhere: only counts what would be imported. What the store already has does not count.
     DryRun(Option<&'s FileStore>),
 }
 
-/// What an import does.
+/// Options of an import.
 #[derive(Debug, Clone, Copy)]
 pub struct ImportRules {
     /// How content gets into the store.
     pub transfer: Transfer,
-    /// Whether a tag is moved that is another image in the store already.
+    /// Whether to move a tag that already names another image in the store.
     pub move_tags: bool,
 }
 
-/// Something that was left out.
+/// Something that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// Which one.
@@ -59,10 +59,10 @@ impl Skipped {
     }
 }
 
-/// What came, or would come, into the store.
+/// What was, or would be, imported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// Repositories that were looked at.
+    /// Repositories that were read.
     pub repositories: u64,
     /// Manifests that the store did not have in the repository.
     pub manifests: u64,
@@ -72,30 +72,33 @@ pub struct Imported {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Of the blobs, those of which a hard link was wanted and could not be made: they were copied.
+    /// Those of the blobs that were copied because a hard link could not be made.
     pub unlinked: u64,
-    /// Why, of the first of them.
+    /// Why the first of these could not be linked.
     pub unlinked_why: Option<io::ErrorKind>,
-    /// Manifests that were there before.
+    /// Manifests that the store already had.
     pub known: u64,
     /// What was left out.
     pub skipped: u64,
-    /// Whether it was not stopped before the end.
+    /// Whether it ran to its end.
     pub is_complete: bool,
 }
 
 /// Why nothing more could be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The folder is not that of a registry.
-    #[error("{path} has no folder docker/registry/v2/repositories, so it is no storage of distribution's registry: give the folder that its configuration names in storage.filesystem.rootdirectory (/var/lib/registry in its container)", path = .0.display())]
+    /// The folder is not the storage of a registry.
+    #[error("{path} has no folder docker/registry/v2/repositories, so it is not the storage of a \
+             distribution registry: give the folder that its configuration names in \
+             storage.filesystem.rootdirectory (/var/lib/registry in its container)",
+            path = .0.display())]
     NoRegistry(PathBuf),
     /// The folder cannot be read.
     #[error("cannot read {path}", path = path.display())]
     Read {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
@@ -104,7 +107,8 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
-/// Takes in everything that the registry in `folder` has. `tell` hears of what is left out.
+/// Imports everything that the registry in `folder` has. Calls `tell` for each item that is
+/// skipped.
 pub async fn import(
     folder: &Path,
     into: ImportInto<'_>,
@@ -143,8 +147,7 @@ struct Import<'s, T> {
     imported: Imported,
     /// Blobs that were counted.
     counted: HashSet<Digest>,
-    /// Blobs whose files were compared with their digests: a folder has one file for all
-    /// repositories.
+    /// Blobs whose files were already verified: the folder has one file for all repositories.
     verified: HashSet<Digest>,
 }
 
@@ -160,7 +163,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         self.skip_all(vec![Skipped::new(what, why)]);
     }
 
-    /// Whether it was not stopped.
+    /// Returns whether it ran to its end.
     async fn take_repository(
         &mut self,
         path: &RepositoryPath,
@@ -170,7 +173,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         let (contents, skipped) = blocking(move || folder.contents(&own)).await?;
         self.skip_all(skipped);
         self.imported.repositories += 1;
-        // An index is taken after all that it lists and the repository has.
+        // An index comes after those of its manifests that the repository has.
         let mut indexes = BTreeMap::new();
         for digest in &contents.revisions {
             if stop.is_cancelled() {
@@ -213,7 +216,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         }
     }
 
-    /// Takes one manifest with its blobs and tags.
+    /// Imports one manifest with its blobs and tags.
     async fn take_image(
         &mut self,
         path: &RepositoryPath,
@@ -223,7 +226,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         let digest = manifest.digest();
         let is_known = self.is_known(path, &digest).await?;
         let tags = self.new_tags(path, &digest, contents).await?;
-        // Also those of a manifest that is known: the store may have lost one since.
+        // Also for a manifest that the store has: a blob of it may have been lost since.
         let blobs = self.take_blobs(path, &manifest).await?;
         if is_known {
             self.imported.known += 1;
@@ -255,7 +258,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         Ok(there.is_some())
     }
 
-    /// The tags of a manifest that the store does not have so. One that is another image there
+    /// The tags of a manifest that are missing in the store. A tag that names another image there
     /// stays as it is.
     async fn new_tags(
         &mut self,
@@ -268,8 +271,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
             match self.resolve(path, &Version::Tag(tag.clone())).await? {
                 Some(there) if there == *digest => {}
                 Some(there) if !self.rules.move_tags => {
-                    let why =
-                        format!("it is {there} in the store, and stays; --move-tags moves it");
+                    let why = format!("in the store it is {there} and stays; --move-tags moves it");
                     self.skip(format_args!("{path}:{tag}"), why);
                 }
                 _ => new.push(tag.clone()),
@@ -297,8 +299,8 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         }
     }
 
-    /// Takes the blobs of a manifest, as far as the repository has them: whether that is enough,
-    /// the store says when it gets the manifest. In the inner result, why one cannot be used.
+    /// Imports the blobs of a manifest that the repository has; the store checks whether any is
+    /// missing when it gets the manifest. The inner result is why a blob cannot be used.
     async fn take_blobs(
         &mut self,
         path: &RepositoryPath,
@@ -386,7 +388,7 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
 enum BlobError {
     /// The repository does not have it.
     Absent(Digest),
-    /// Why its bytes cannot be taken.
+    /// Its bytes cannot be used, for this reason.
     Unusable(String),
     Store(StoreError),
 }
@@ -397,8 +399,8 @@ impl From<StoreError> for BlobError {
     }
 }
 
-/// Indexes in an order in which each comes after those that it lists.
-/// No index lists one that lists it: no digest is in what it is the digest of.
+/// Sorts indexes so that each comes after those that it lists. There are no cycles, because content
+/// cannot contain its own digest.
 fn inner_first(mut indexes: BTreeMap<Digest, BTreeSet<Digest>>) -> Vec<Digest> {
     let all: BTreeSet<Digest> = indexes.keys().copied().collect();
     let mut listed_by: HashMap<Digest, Vec<Digest>> = HashMap::new();

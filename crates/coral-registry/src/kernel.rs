@@ -1,16 +1,16 @@
-//! What Linux does for a registry beyond reading and writing, and what has no safe interface: blobs
-//! mapped into memory as the page cache has them, so that sending one copies its bytes once, in the
-//! kernel; writing to the disk before anybody waits for it; and giving back memory.
+//! Calls to Linux without a safe interface: mapping blobs into memory from the page cache, so that
+//! sending one copies its bytes only once, in the kernel; starting to write to the disk before a
+//! sync waits for it; and returning memory to the system.
 //!
 //! Why mapping is sound, and why the process cannot be killed by it:
-//! - files of the store under a digest never change and are never cut; a damaged one is replaced by
-//!   rename, which leaves the mapped one as it was;
-//! - only the kernel reads mapped bytes, when they are written to a socket. Where it cannot (the
-//!   disk failed, the file was cut by hand) it says `EFAULT`, and the connection ends; a
-//!   program that reads such a page itself is killed with `SIGBUS`. So mapped pieces are only for
-//!   HTTP/1 without TLS, whose writes take them as they are;
-//! - a piece is only given out when all of its pages are in the page cache: the thread that writes
-//!   it does not wait for a disk, and errors of the disk are seen by ordinary reads.
+//! - files of the store under a digest never change and are never truncated; a damaged one is
+//!   replaced by rename, which leaves the mapped one as it was;
+//! - only the kernel reads mapped bytes, when they are written to a socket. If it cannot (the disk
+//!   failed, or a person truncated the file), it returns `EFAULT`, and the connection ends; a
+//!   program that read such a page itself would be killed with `SIGBUS`. So mapped pieces are used
+//!   only for HTTP/1 without TLS, whose writes pass them on unread;
+//! - a piece is handed out only when all of its pages are in the page cache, so the thread that
+//!   writes it does not wait for a disk, and errors of the disk are found by ordinary reads.
 
 #![allow(
     unsafe_code,
@@ -34,7 +34,7 @@ static PAGE: LazyLock<usize> = LazyLock::new(|| {
 /// The largest piece, in pages.
 const MOST_PAGES: usize = 512;
 
-/// A stretch of a file, mapped.
+/// A range of a file, mapped.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     map: Arc<Mmap>,
@@ -42,14 +42,14 @@ pub(crate) struct Mapped {
     start: u64,
 }
 
-/// A part of a mapping, on its way out.
+/// A part of a mapping that is being sent.
 struct Piece {
     map: Arc<Mmap>,
     range: Range<usize>,
 }
 
 impl Mapped {
-    /// Maps a stretch of a file of the store; `None` where the system does not want to.
+    /// Maps a range of a file of the store; `None` if the system refuses.
     pub(crate) fn of(file: &File, start: u64, length: u64) -> Option<Self> {
         let length = usize::try_from(length).ok()?;
         // SAFETY: the file is content under a digest, which is never written to (see above).
@@ -60,8 +60,7 @@ impl Mapped {
         })
     }
 
-    /// Up to `most` bytes at an offset of the file, or `None` if the disk would have to be waited
-    /// for.
+    /// Up to `most` bytes at an offset of the file, or `None` if that would wait for the disk.
     pub(crate) fn piece(&self, offset: u64, most: usize) -> Option<Bytes> {
         let begin = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         let end = self.map.len().min(begin.checked_add(most)?);
@@ -83,8 +82,8 @@ impl Mapped {
         if count > pages.len() {
             return false;
         }
-        // SAFETY: `pages` has a byte for each page of the stretch. The stretch is inside the
-        // mapping, whose own first address is rounded down to a page by the system, too.
+        // SAFETY: `pages` has a byte for each page of the range. The range is inside the mapping,
+        // whose first address the system rounds down to a page, too.
         let asked =
             unsafe { libc::mincore(first as *mut libc::c_void, length, pages.as_mut_ptr()) };
         asked == 0 && pages[..count].iter().all(|page| page & 1 == 1)
@@ -97,8 +96,8 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-/// Begins to write a stretch of a file to the disk, and does not wait for it. Where that does not
-/// work, the sync that follows has more to do.
+/// Starts writing a range of a file to the disk without waiting for it. If that fails, the sync
+/// that follows has more to do.
 pub(crate) fn start_writing(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
         return;
@@ -115,8 +114,8 @@ pub(crate) fn start_writing(file: &File, offset: u64, length: u64) {
     }
 }
 
-/// Keeps the allocator to a few arenas, before there are threads. By itself it makes eight for each
-/// core, and every one keeps what its busiest moment left in pieces.
+/// Limits the allocator to a few arenas; call it before there are threads. By default it makes
+/// eight per core, each of which keeps the fragmented memory of its busiest moment.
 pub fn keep_memory_together() {
     #[cfg(target_env = "gnu")]
     {
@@ -129,8 +128,8 @@ pub fn keep_memory_together() {
     }
 }
 
-/// Gives free memory back to the system. The allocator by itself only does with what lies behind
-/// all that is in use: one small thing that stays keeps all buffers that were ever before it.
+/// Returns free memory to the system. The allocator by itself only returns what lies after the last
+/// allocation in use, so one small allocation can keep all buffers that were ever before it.
 pub(crate) fn give_back_memory() {
     // SAFETY: may be called at any time; the allocator takes its own locks.
     #[cfg(target_env = "gnu")]

@@ -1,9 +1,9 @@
 //! OCI image layouts, served read-only as repositories (OCI image-spec, `image-layout.md`).
 //!
-//! A layout belongs to another program: it is never written to, what changes in it is seen at the
-//! next request, and nothing in it is taken on trust. A manifest is compared with its digest each
-//! time it is read, a blob the first time and whenever its file has changed since. No symbolic link
-//! in the folder is followed.
+//! A layout belongs to another program: it is never written to, changes in it are visible at the
+//! next request, and nothing in it is trusted. A manifest is compared with its digest each time it
+//! is read, a blob the first time and whenever its file has changed since. No symbolic link in the
+//! folder is followed.
 
 mod catalog;
 mod files;
@@ -35,21 +35,21 @@ pub enum LayoutError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// It is no layout, or one of another version.
-    #[error("{path} is no OCI image layout: {reason}", path = path.display())]
+    /// It is not a layout, or has another version.
+    #[error("{path} is not an OCI image layout: {reason}", path = path.display())]
     Form {
-        /// The file that says otherwise.
+        /// The file that shows this.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
 }
 
-/// A layout's folder as the one repository it is served as. Clones share one state.
+/// The folder of a layout, served as one repository. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct LayoutFolder(Arc<Shared>);
 
@@ -57,16 +57,15 @@ pub struct LayoutFolder(Arc<Shared>);
 struct Shared {
     repository: RepositoryPath,
     files: LayoutFiles,
-    /// What is in it, as of when `index.json` looked like this.
+    /// Its content, as of when `index.json` had this stamp.
     catalog: Mutex<Option<(Stamp, Arc<Catalog>)>>,
-    /// Blobs that were compared with their digests, as of when their files looked like this. At
-    /// most those that the catalog has.
+    /// Verified blobs, with the stamps of their files at that time; at most those in the catalog.
     verified: Mutex<HashMap<Digest, Stamp>>,
 }
 
 impl LayoutFolder {
-    /// The layout of these files, as `repository`. It is read once, so that a wrong folder is known
-    /// at once. This waits for the disk.
+    /// Opens the layout of these files as `repository`. It is read once, so that a wrong folder is
+    /// noticed at once. This blocks on the disk.
     pub fn open(repository: RepositoryPath, files: LayoutFiles) -> Result<Self, LayoutError> {
         let shared = Shared {
             repository,
@@ -78,7 +77,7 @@ impl LayoutFolder {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// The repository it is served as.
+    /// The repository that it is served as.
     pub fn repository(&self) -> &RepositoryPath {
         &self.0.repository
     }
@@ -98,7 +97,7 @@ impl LayoutFolder {
 }
 
 impl Shared {
-    /// What is in the layout now.
+    /// The current content of the layout.
     fn catalog(&self) -> Result<Arc<Catalog>, LayoutError> {
         let stamp = files::stamp(&self.files)?;
         let mut slot = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +115,7 @@ impl Shared {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes of a manifest, which are what they hash to.
+    /// The bytes of a manifest, verified against its digest.
     fn manifest(&self, record: &ManifestRecord) -> Result<StoredManifest, StoreError> {
         let bytes = files::read_blob(&self.files, &record.digest)?;
         if !record.digest.matches(&bytes) {

@@ -1,12 +1,12 @@
 //! The registry: one HTTP front (OCI distribution API) over stores.
 //!
-//! What it owns: the wire protocol, and the file-system store with its durability rules. What it
-//! never does: talk to Kubernetes, or to another registry. The front sees stores only through
-//! [`Source`] (what can be read) and [`Store`] (what can be written), so that sources can be
-//! combined and other engines added without touching the protocol.
+//! It owns the wire protocol and the file-system store with its durability rules. It never talks to
+//! Kubernetes or to another registry. The front knows stores only as [`Source`] (what can be read)
+//! and [`Store`] (what can be written), so that sources can be combined and other backends added
+//! without touching the protocol.
 //!
-//! Start reading at `front.rs` for the protocol, and at `store/file/durable.rs` for what
-//! "durable" means here.
+//! Start reading at `front.rs` for the protocol, and at `store/file/durable.rs` for the meaning of
+//! "durable".
 //! ```no_run
 //! use std::path::Path;
 //!

@@ -1,4 +1,4 @@
-//! The repositories that are read without a login, as the controller writes them to a file.
+//! The repositories that can be read without a login, as the controller writes them to a file.
 
 use std::collections::HashSet;
 
@@ -21,8 +21,8 @@ pub enum PublicPathsError {
     /// The text is not JSON of the expected shape.
     #[error("expected JSON such as {{\"generation\": 1, \"paths\": [\"team/app\"]}}")]
     Json(#[source] serde_json::Error),
-    /// More paths than are kept.
-    #[error("{count} paths are given, at most {MAX_PATHS} are allowed")]
+    /// More paths than are allowed.
+    #[error("{count} paths are listed, but at most {MAX_PATHS} are allowed")]
     TooMany {
         /// How many there are.
         count: usize,

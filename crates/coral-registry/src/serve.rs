@@ -1,4 +1,4 @@
-//! Serving a registry over the server that all roles share.
+//! Serves a registry with the HTTP server that all roles share.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::front::read_limit;
 
-/// What clients get above the limit of connections, in the API's own form.
+/// The answer to clients above the limit of connections, in the form of the API.
 const OVERLOAD: Overload = Overload {
     content_type: "application/json",
     body: "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"too many connections are open; \

@@ -1,4 +1,4 @@
-//! How a registry treats its clients.
+//! The settings of a registry.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use crate::access::Access;
 use crate::layout::LayoutFolder;
 use crate::store::{Source, SpaceBounds};
 
-/// How a registry treats its clients; can be replaced while it serves.
+/// The settings of a registry; can be replaced while it serves.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Who may read and write.
     pub access: Access,
-    /// The keys whose signed tokens are taken; without them no token is looked at. With them, the
-    /// user `token` is whom a token is for.
+    /// The keys whose signed tokens are accepted. If set, the user `token` logs in with a token; if
+    /// not, tokens are ignored.
     pub token_keys: Option<PublicKeys>,
     /// Whether anything can be written at all.
     pub writes: Writes,
-    /// Bounds for what clients do.
+    /// Limits for clients.
     pub limits: Limits,
-    /// When what nothing holds is taken away.
+    /// When unused content is deleted.
     pub collection: CollectionSettings,
-    /// When content is read to see whether it is whole.
+    /// When content is verified.
     pub scrub: ScrubSettings,
-    /// How much the store takes.
+    /// How much the store accepts.
     pub space: SpaceBounds,
-    /// What is served in place of what the store has there.
+    /// Sources that are served instead of what the store has at their paths.
     pub read_only_sources: Vec<ReadOnlySource>,
-    /// The registry's own names: requests with `ns=` one of these are for its own repositories, and
-    /// one that only its own machine reaches answers to these names too.
+    /// The registry's own names. Requests with one of these as `ns=` are for its own repositories,
+    /// and an open registry on loopback answers requests for these names too.
     pub names: Vec<Host>,
 }
 
 impl Settings {
-    /// What is served as this repository in place of what the store has there, if anything.
+    /// The read-only source that is served as this repository, if there is one.
     pub(crate) fn read_only_source(&self, path: &RepositoryPath) -> Option<&dyn Source> {
         let mut all = self.read_only_sources.iter();
         let found = all.find(|one| one.repository == *path)?;
@@ -45,12 +45,12 @@ impl Settings {
     }
 }
 
-/// A source that is served as one repository, and takes no writes: an OCI layout, for example.
+/// A source that is served as one read-only repository, such as an OCI layout.
 #[derive(Clone)]
 pub struct ReadOnlySource {
     /// The repository that it is served as.
     pub repository: RepositoryPath,
-    /// Where it is read from.
+    /// The source that it is read from.
     pub source: Arc<dyn Source>,
 }
 
@@ -71,16 +71,16 @@ impl fmt::Debug for ReadOnlySource {
     }
 }
 
-/// When what nothing holds is taken away.
+/// When unused content is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CollectionSettings {
     /// Whether the registry collects at all.
     pub is_on: bool,
     /// Time from the end of one collection to the beginning of the next one.
     pub interval: Duration,
-    /// How long blobs stay that no manifest names, from the last answer that they are there.
+    /// How long unreferenced blobs are kept after a client was last told that they exist.
     pub grace: Duration,
-    /// How long manifests stay that no tag, index or referrer reaches; none: for ever.
+    /// How long manifests are kept that no tag, index or referrer reaches; `None` is forever.
     pub untagged: Option<Duration>,
 }
 
@@ -95,15 +95,14 @@ impl Default for CollectionSettings {
     }
 }
 
-/// When content is read to see whether it is whole.
+/// When content is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScrubSettings {
-    /// Time from the beginning of one round to the beginning of the next one, where a round does
-    /// not take longer.
+    /// Time from the start of one round to the start of the next, unless a round takes longer.
     pub interval: Duration,
-    /// Bytes per second that are read at most; 0: nothing is read.
+    /// Most bytes per second that are read; 0 turns scrubbing off.
     pub bandwidth: u64,
-    /// Whether damaged content is only reported, and stays where it is.
+    /// Whether damaged content is only reported and not moved.
     pub report_only: bool,
 }
 
@@ -120,24 +119,24 @@ impl Default for ScrubSettings {
 /// Whether anything can be written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Writes {
-    /// By those who may.
+    /// By clients that may write.
     #[default]
     Allowed,
-    /// By the program itself alone: all others read.
+    /// Only by the embedding program; all others may only read.
     Refused,
 }
 
-/// Bounds for what clients do.
+/// Limits for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest blob, in bytes; none: as large as the storage.
+    /// Largest blob, in bytes; `None` is no limit.
     pub blob_bytes: Option<u64>,
     /// How many uploads may be open at once.
     pub open_uploads: u64,
-    /// How long an upload is kept to which nothing is added.
+    /// How long an upload is kept after the last bytes were added.
     pub upload_expiry: Duration,
-    /// How long a client may take for the least part of a body; what counts is that it goes on, not
-    /// how long it takes in all.
+    /// How long a client may take for the least number of bytes of a body; only progress counts,
+    /// not the time for all of it.
     pub body_progress: Duration,
 }
 

@@ -1,11 +1,10 @@
-//! What a file looks like from outside, so that it need not be read again to know that it is the
-//! same.
+//! The metadata of a file, by which a change is noticed without reading it again.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Another stamp, another content.
+/// Size, times and inode of a file: if its content changes, so does its stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     inode: u64,
@@ -28,7 +27,7 @@ impl Stamp {
         self.size
     }
 
-    /// Whether a file still looks like this.
+    /// Whether a file still has this stamp.
     pub(crate) fn is_of(&self, path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|metadata| Self::of(&metadata) == *self)
     }

@@ -1,4 +1,4 @@
-//! What the front needs of a store: a side to read and a side to write.
+//! What the front needs of a store: a trait for reading and a trait for writing.
 
 mod collection;
 mod error;
@@ -29,46 +29,46 @@ pub use referrers::{Referrers, ReferrersPage};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, RepositoryBytes, Space, SpaceBounds};
 
-/// Opens the storage at a place, and makes it if there is none. Waits for the file system.
+/// Opens the storage at a path and creates it if it is missing. Blocks on the file system.
 pub fn open_store(place: &Path) -> Result<Arc<dyn Store>, OpenError> {
     Ok(FileStore::open(place)?.into())
 }
 
-/// What a repository says of one manifest without opening it.
+/// What a repository records about a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestRecord {
-    /// What the bytes hash to, in the algorithm it was pushed with.
+    /// The digest of the bytes, in the algorithm that it was pushed with.
     pub digest: Digest,
-    /// The media type it was pushed as.
+    /// The media type that it was pushed with.
     pub media_type: String,
     /// Length in bytes.
     pub size: u64,
 }
 
-/// A manifest with its bytes, which were compared with the digest.
+/// A manifest with its bytes, verified against the digest.
 #[derive(Debug, Clone)]
 pub struct StoredManifest {
-    /// What it is.
+    /// Its record.
     pub record: ManifestRecord,
     /// The bytes as they were pushed.
     pub bytes: Bytes,
 }
 
-/// Which names of a sorted list are wanted.
+/// Which page of a sorted list of names is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// Only those behind this one, which need not exist.
+    /// Only names after this one, which need not exist.
     pub after: Option<String>,
-    /// How many at most.
+    /// The maximum number of names.
     pub most: usize,
 }
 
-/// What is on a page of a sorted list.
+/// A page of a sorted list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stretch<T> {
-    /// In the order of their bytes.
+    /// Sorted bytewise.
     pub entries: Vec<T>,
-    /// Whether others come behind them.
+    /// Whether more entries follow.
     pub more: bool,
 }
 
@@ -79,16 +79,16 @@ pub enum BlobContent {
     File(Arc<File>),
     /// A file that another program may write to: its bytes are copied, never mapped.
     Foreign(Arc<File>),
-    /// No file of this machine: an object elsewhere, or content that still arrives.
+    /// Not a local file: an object elsewhere, or content that is still arriving.
     Stream(Arc<dyn BlobReader>),
 }
 
-/// Reads the content of a blob that is in no file.
+/// Reads the content of a blob that is not a local file.
 pub trait BlobReader: fmt::Debug + Send + Sync + 'static {
-    /// The bytes of a range inside the blob, in their order, in pieces of any size. The stream is
-    /// polled only as fast as its receiver takes the pieces, and dropped where the receiver goes
-    /// away. An error, or an end before the last byte, cuts the answer off. The front waits for the
-    /// next piece without a limit: a reader fails by itself when its source does not answer.
+    /// The bytes of a range inside the blob, in order, in pieces of any size. The stream is polled
+    /// only as fast as the receiver accepts pieces, and dropped if the receiver goes away. An
+    /// error, or an end before the last byte, cuts off the answer. The front waits for the next
+    /// piece without a timeout, so a reader has to fail by itself if its source does not answer.
     fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>>;
 }
 
@@ -101,7 +101,7 @@ pub struct BlobHandle {
     pub content: BlobContent,
 }
 
-/// The name of an upload, given out by the store and not to be guessed.
+/// The name of an upload, chosen by the store; it cannot be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UploadId(Uuid);
 
@@ -111,9 +111,9 @@ impl UploadId {
         Self(Uuid::new_v4())
     }
 
-    /// Reads one back; `None` if this cannot be one.
+    /// Parses a name; `None` if it is not valid.
     pub fn parse(text: &str) -> Option<Self> {
-        // Only the form that is given out: a uuid can be written in several ways, a file name not.
+        // Only the canonical form: a uuid can be written in several ways, but a file name cannot.
         Uuid::try_parse(text)
             .ok()
             .filter(|id| id.to_string() == text)
@@ -127,7 +127,7 @@ impl fmt::Display for UploadId {
     }
 }
 
-/// How long uploads are kept to which nothing is added.
+/// How long uploads are kept after bytes were last added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idle {
     /// Any upload.
@@ -136,16 +136,16 @@ pub struct Idle {
     pub empty: Duration,
 }
 
-/// What can be read. Absence is `None`, never an error.
+/// The reading side of a store. Absence is `None`, never an error.
 pub trait Source: Send + Sync + 'static {
-    /// What a tag or digest stands for in a repository.
+    /// The manifest that a tag or digest names in a repository.
     fn resolve<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         version: &'a Version,
     ) -> BoxFuture<'a, Result<Option<ManifestRecord>, StoreError>>;
 
-    /// The same with the bytes.
+    /// The same, with the bytes.
     fn manifest<'a>(
         &'a self,
         repository: &'a RepositoryPath,
@@ -166,14 +166,14 @@ pub trait Source: Send + Sync + 'static {
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<Option<BlobHandle>, StoreError>>;
 
-    /// A page of the tags; `None` for a repository that was never pushed to.
+    /// A page of the tags; `None` if nothing was ever pushed to the repository.
     fn tags<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         page: Page,
     ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>>;
 
-    /// A page of the manifests that name `subject`.
+    /// A page of the manifests whose subject is `subject`.
     fn referrers<'a>(
         &'a self,
         repository: &'a RepositoryPath,
@@ -188,10 +188,10 @@ pub trait Source: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>>;
 }
 
-/// What can be written. An implementation keeps three rules:
+/// The writing side of a store. An implementation follows three rules:
 ///
-/// - Everything is durable when its future resolves with `Ok`, except the bytes of an upload that is
-///   not committed yet.
+/// - A write is durable when its future resolves with `Ok`, except for the bytes of an upload that
+///   is not yet committed.
 /// - A blob is visible only under the digest that its bytes hash to.
 /// - A positive answer about a blob (`stat_blob`, `open_blob`, `mount`, a commit) is a lease:
 ///   [`Self::collect`] keeps the blob for the grace time after it.
@@ -222,7 +222,8 @@ pub trait Source: Send + Sync + 'static {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Store: Source {
-    /// Starts an upload. `algorithm` is a hint which digest it will be committed under.
+    /// Starts an upload. `algorithm` is a hint: the algorithm of the digest that it will be
+    /// committed under.
     fn begin_upload<'a>(
         &'a self,
         repository: &'a RepositoryPath,
@@ -236,56 +237,59 @@ pub trait Store: Source {
         id: UploadId,
     ) -> BoxFuture<'a, Result<Option<u64>, StoreError>>;
 
-    /// Takes hold of an upload; one at a time has it.
+    /// Opens an upload for writing. Only one writer at a time has it.
     fn write_upload<'a>(
         &'a self,
         repository: &'a RepositoryPath,
         id: UploadId,
     ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>, UploadError>>;
 
-    /// Number of uploads that were begun and neither committed nor cancelled.
+    /// The number of uploads that are neither committed nor cancelled.
     fn open_uploads(&self) -> u64;
 
-    /// Whether the storage is still the one that was opened: neither removed nor replaced, its disk
-    /// still mounted. Waits for the file system.
+    /// Checks that the storage is still the one that was opened: neither removed nor replaced, and
+    /// its disk still mounted. Blocks on the file system.
     fn check(&self) -> Result<(), StoreError>;
 
-    /// From now on the store takes no more than that. What is there stays, and can be read, tagged,
-    /// mounted and deleted.
+    /// Sets the bounds for further writes. Existing content stays, and can be read, tagged, mounted
+    /// and deleted.
     fn bound(&self, bounds: SpaceBounds);
 
-    /// What is stored and free, without a look at the disk.
+    /// Stored and free bytes, without asking the disk.
     fn space(&self) -> Space;
 
-    /// The same with a look at the disk.
+    /// The same, with current figures of the disk.
     fn look_at_space(&self) -> BoxFuture<'_, Result<Space, StoreError>>;
 
-    /// [`StoreError::NoRoom`] if `more` bytes are too many; with 0, if not a single one may come.
+    /// Fails with [`StoreError::NoRoom`] if there is no space for `more` bytes; with 0, if there is
+    /// no space for a single byte.
     fn check_room(&self, more: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Bytes of all that a repository holds, also where others hold it too; 0 until it is counted.
+    /// Bytes of all content of a repository, including what other repositories share; 0 until it is
+    /// counted.
     fn repository_bytes(&self, repository: &RepositoryPath) -> u64;
 
-    /// The same of every repository that holds something.
+    /// The same for every repository with content.
     fn bytes_by_repository(&self) -> RepositoryBytes;
 
-    /// Counts what is there, beside everything else. From then on the sums are kept up.
+    /// Counts the existing content, concurrently with everything else. From then on the sums are
+    /// kept current.
     fn count(&self, stop: CancellationToken) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Ends uploads to which nothing was added for so long, except those being written to.
-    /// Which ones they were.
+    /// Ends uploads that have been idle for this long, except those being written to. Returns which
+    /// ones.
     fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>>;
 
-    /// Takes away what nothing holds any more, beside everything else that goes on. What was taken
-    /// away before `stop` is gone, and the answer tells of it.
+    /// Deletes unused content, concurrently with everything else. The result includes what was
+    /// deleted before `stop`.
     fn collect(
         &self,
         rules: CollectionRules,
         stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Collected, StoreError>>;
 
-    /// Reads all content once, or what is left of a round that was stopped, and moves aside what
-    /// is damaged. `watch` hears of it meanwhile.
+    /// Reads all content once, or the rest of an interrupted round, and moves damaged content
+    /// aside. `watch` is notified meanwhile.
     fn scrub(
         &self,
         rules: ScrubRules,
@@ -293,14 +297,15 @@ pub trait Store: Source {
         watch: Arc<dyn ScrubWatch>,
     ) -> BoxFuture<'_, Result<Scrubbed, StoreError>>;
 
-    /// When rounds of the scrub began and ended, and what is missing since.
+    /// When rounds of the scrub began and ended, and how much is missing.
     fn scrub_state(&self) -> BoxFuture<'_, Result<ScrubState, StoreError>>;
 
-    /// To be called once no request is answered any more: leases are measured better after it.
+    /// Closes the store. Call it once no request is answered any more, so that the next start can
+    /// rely on the recorded leases.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Makes a blob visible in a repository without copying: the one that `from` has, or, without
-    /// `from`, the one that any repository has.
+    /// Makes a blob visible in a repository without copying it: the blob of the repository `from`
+    /// or, without `from`, of any repository.
     fn mount<'a>(
         &'a self,
         repository: &'a RepositoryPath,
@@ -308,8 +313,8 @@ pub trait Store: Source {
         from: Option<&'a RepositoryPath>,
     ) -> BoxFuture<'a, Result<Mounted, StoreError>>;
 
-    /// Takes a manifest in, makes it a referrer of its subject, and then points `tags` at it. Which
-    /// of them pointed at another manifest before, and at which.
+    /// Stores a manifest, makes it a referrer of its subject, and then points `tags` to it. Returns
+    /// the tags that pointed to another manifest before, and to which.
     fn put_manifest<'a>(
         &'a self,
         repository: &'a RepositoryPath,
@@ -317,7 +322,7 @@ pub trait Store: Source {
         tags: Vec<Tag>,
     ) -> BoxFuture<'a, Result<Vec<(Tag, Digest)>, PutManifestError>>;
 
-    /// Deletes a tag, or a manifest together with the tags that point at it. `None` if there was
+    /// Deletes a tag, or a manifest together with the tags that point to it. `None` if there was
     /// none.
     fn delete_manifest<'a>(
         &'a self,
@@ -325,7 +330,7 @@ pub trait Store: Source {
         version: &'a Version,
     ) -> BoxFuture<'a, Result<Option<Deleted>, StoreError>>;
 
-    /// Takes a blob out of a repository. `false` if it was not there.
+    /// Removes a blob from a repository. `false` if it was not there.
     fn delete_blob<'a>(
         &'a self,
         repository: &'a RepositoryPath,
@@ -336,18 +341,19 @@ pub trait Store: Source {
 /// What a deletion of a tag or a manifest removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deleted {
-    /// The manifest that was deleted, or that the deleted tag named, if its record could be read.
+    /// The manifest that was deleted, or to which the deleted tag pointed, if its record could be
+    /// read.
     pub digest: Option<Digest>,
-    /// The deleted tag, or those that named the deleted manifest.
+    /// The deleted tag, or the tags that pointed to the deleted manifest.
     pub tags: Vec<Tag>,
 }
 
-/// What came of a mount.
+/// The result of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounted {
     /// The repository has the blob now.
     Here,
-    /// `from` has not got it, but it could be mounted from elsewhere.
+    /// `from` does not have it, but it could be mounted from another repository.
     Elsewhere,
     /// No repository has it.
     Nowhere,
@@ -358,16 +364,17 @@ pub trait UploadWriter: Send {
     /// How many bytes the upload has.
     fn offset(&self) -> u64;
 
-    /// Hashes with `algorithm` from here on, if nothing was hashed yet.
+    /// Uses `algorithm` from here on, if nothing was hashed yet.
     fn expect(&mut self, algorithm: Algorithm);
 
-    /// Appends. On an error, what was appended before is kept; but where the storage is full, all
-    /// that came since this writer got hold of the upload is given back.
+    /// Appends a batch. On an error, what was appended before is kept; but if the storage is full,
+    /// everything that this writer appended is removed.
     fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>>;
 
-    /// Publishes the upload as a blob of its repository. With a wrong digest, the upload is gone.
+    /// Publishes the upload as a blob of its repository. If the digest is wrong, the upload is
+    /// deleted.
     fn commit(self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>>;
 
-    /// Throws the upload away.
+    /// Deletes the upload.
     fn cancel(self: Box<Self>) -> BoxFuture<'static, Result<(), UploadError>>;
 }

@@ -393,7 +393,7 @@ fn abandoned_uploads_go_away_and_limits_are_answered_in_form() {
     until("the abandoned upload is gone", SOON, || {
         (ask(&server, None, "GET", &location).status == 404).then_some(())
     });
-    let room = until("there is room again", SOON, || {
+    let room = until("there is space again", SOON, || {
         Some(begin()).filter(|answer| answer.status == 202)
     });
     let url = format!(

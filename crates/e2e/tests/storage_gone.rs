@@ -57,5 +57,5 @@ fn a_folder_that_is_gone_is_said_and_what_comes_in_its_place_is_left_alone() {
     assert_eq!(push(&second, b"its own").status, 201);
     assert_eq!(ready(&second).0, 200);
     let told = first.process.shown();
-    assert!(told.contains("start the registry again"), "{told}");
+    assert!(told.contains("restart the registry"), "{told}");
 }

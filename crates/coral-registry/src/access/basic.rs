@@ -1,4 +1,4 @@
-//! The header `Authorization` (RFC 7617 and RFC 6750), and the user that the program itself is.
+//! The header `Authorization` (RFC 7617 and RFC 6750), and the internal user of the program itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
-/// Longest header that is looked at, in bytes.
+/// Longest header that is read, in bytes.
 const MOST_BYTES: usize = 4096;
-/// Name of the program's own user.
+/// Name of the internal user.
 const INTERNAL: &str = "coral-internal";
 
-/// A name and a password, as they were offered.
+/// A name and a password, as the client sent them.
 pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) password: String,
 }
 
-/// What the header says.
+/// The content of the header.
 pub(crate) enum Offered {
     /// There is none, or an empty one: some clients send an empty name and password.
     Nothing,
     Login(Login),
     /// A token of the scheme `Bearer`.
     Bearer(String),
-    /// More than is looked at.
+    /// Longer than is read.
     TooLong,
     /// Another scheme, or malformed.
     Other,
@@ -67,15 +67,16 @@ fn parse(encoded: &str) -> Option<Login> {
     })
 }
 
-/// The user that the program itself is at its own registry, with a password that was made up at
-/// its start and is known only to it. It may do everything, and write where others may not.
+/// The user as which the program accesses its own registry, with a random password that is made at
+/// the start and known only to the program. It may do everything, and may write even where others
+/// may not.
 #[derive(Clone)]
 pub struct InternalUser {
     password: Arc<str>,
 }
 
 impl InternalUser {
-    /// One with a new password.
+    /// Makes an internal user with a new password.
     ///
     /// # Panics
     /// If the system has no random numbers.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use coral_rt::ClientBuckets;
 
-/// So many at once.
+/// How many are allowed at once.
 const BURST: u32 = 10;
-/// One more after each such time.
+/// The time after which one more is allowed.
 const REFILL: Duration = Duration::from_secs(6);
 
-/// Wrong passwords by address: ten, and one more every six seconds.
+/// Wrong passwords by address: ten at once, and one more every six seconds.
 #[derive(Debug)]
 pub(crate) struct Failures(ClientBuckets);
 
@@ -26,7 +26,7 @@ impl Failures {
         self.0.wait(address, now)
     }
 
-    /// One more wrong password.
+    /// Counts a wrong password.
     pub(crate) fn note(&mut self, address: IpAddr, now: Instant) {
         self.0.take(address, now);
     }

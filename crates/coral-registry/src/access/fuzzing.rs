@@ -1,4 +1,4 @@
-//! What the fuzz targets ask of the readers of users and logins.
+//! Entry points for the fuzz targets of the parsers of users and logins.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use super::{Htpasswd, Offered};
 
-/// Users that are read are the same when they are written again, a line each.
+/// Users that were parsed, written as lines and parsed again are the same.
 pub fn htpasswd(text: &str) {
     let users = match Htpasswd::parse(text) {
         Ok(users) => users,
@@ -28,7 +28,7 @@ pub fn htpasswd(text: &str) {
     assert!(unknown.is_none() && stand_in.parse::<bcrypt::HashParts>().is_ok());
 }
 
-/// A login that is read is the same when it is written again.
+/// A login that was parsed, written and parsed again is the same.
 pub fn authorization(header: &str) {
     let Ok(header) = HeaderValue::from_str(header) else {
         return;

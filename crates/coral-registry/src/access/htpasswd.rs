@@ -8,7 +8,7 @@ use bcrypt::HashParts;
 
 /// Most users of one file.
 const MOST_USERS: usize = 10_000;
-/// Lines without a login that are named.
+/// How many skipped lines are reported one by one.
 const MOST_ODD: usize = 5;
 /// Longest name of a user, in bytes.
 const MOST_NAME: usize = 255;
@@ -21,7 +21,7 @@ pub struct Htpasswd {
     users: BTreeMap<Arc<str>, String>,
     /// Checked for unknown users, so that they take as long as known ones.
     stand_in: String,
-    /// The first lines that were passed over, and how many there are in all.
+    /// The first skipped lines, and how many were skipped in all.
     odd: (Vec<HtpasswdError>, usize),
 }
 
@@ -41,7 +41,7 @@ pub enum HtpasswdError {
     NotBcrypt {
         /// The line, from 1.
         line: usize,
-        /// Whose.
+        /// Whose password it is.
         user: String,
     },
     /// Checking the password would take too long.
@@ -51,20 +51,20 @@ pub enum HtpasswdError {
     Cost {
         /// The line, from 1.
         line: usize,
-        /// Whose.
+        /// Whose password it is.
         user: String,
         /// The cost: each step doubles the time.
         cost: u32,
     },
-    /// One name stands in two lines.
-    #[error("line {line}: {user:?} is there already, and the first line counts")]
+    /// Two lines have the same name.
+    #[error("line {line}: {user:?} is already listed; the first line counts")]
     Twice {
         /// The second line, from 1.
         line: usize,
-        /// Who.
+        /// The user.
         user: String,
     },
-    /// More users than are kept.
+    /// More users than are allowed.
     #[error("there are more than {MOST_USERS} users")]
     TooMany,
 }
@@ -73,8 +73,8 @@ impl Htpasswd {
     /// Parses a file's text; empty lines and those that begin with `#` are skipped. A file without
     /// users is valid: it is what remains when the last user is removed, and refuses every login.
     ///
-    /// A line that gives no login, such as one with a hash of another kind, is passed over (see
-    /// [`Self::warnings`]): it must not keep a user in force whose line was removed.
+    /// A line that is not a valid login, such as one with a hash of another kind, is skipped (see
+    /// [`Self::warnings`]): it must not keep the removal of other users from taking effect.
     pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
         let mut found = Self::default();
         let mut highest = 4;
@@ -95,7 +95,7 @@ impl Htpasswd {
         Ok(found)
     }
 
-    /// Takes in a line. Returns the cost of its hash.
+    /// Adds a line. Returns the cost of its hash.
     fn take_in(&mut self, line: usize, text: &str) -> Result<u32, HtpasswdError> {
         let (user, hash) = text.split_once(':').ok_or(HtpasswdError::Form { line })?;
         let hash = hash.trim_end();
@@ -120,18 +120,18 @@ impl Htpasswd {
         *count += 1;
     }
 
-    /// Of each line that was passed over, why; the first are named, the others counted.
+    /// Why lines were skipped, one message each for the first, and the number of the others.
     pub fn warnings(&self) -> Vec<String> {
         let (first, count) = &self.odd;
         let mut warnings: Vec<String> = first.iter().map(ToString::to_string).collect();
         if *count > first.len() {
             let more = count - first.len();
-            warnings.push(format!("{more} more lines give no login"));
+            warnings.push(format!("{more} more lines are not valid logins"));
         }
         warnings
     }
 
-    /// The names, in their order.
+    /// The names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.users.keys().map(AsRef::as_ref)
     }
@@ -141,18 +141,18 @@ impl Htpasswd {
         self.users.is_empty()
     }
 
-    /// Whether there is a user of that name.
+    /// Whether there is a user with this name.
     pub fn has(&self, user: &str) -> bool {
         self.users.contains_key(user)
     }
 
-    /// The user of that name.
+    /// The user with this name.
     pub(crate) fn known(&self, user: &str) -> Option<Arc<str>> {
         let (name, _) = self.users.get_key_value(user)?;
         Some(Arc::clone(name))
     }
 
-    /// The hash of a user; for one who is unknown, a hash that no password has.
+    /// The hash of a user; for an unknown user, a hash that no password matches.
     pub(super) fn hash_of(&self, user: &str) -> (Option<Arc<str>>, &str) {
         match self.users.get_key_value(user) {
             Some((name, hash)) => (Some(Arc::clone(name)), hash),
@@ -174,7 +174,7 @@ fn cost_of(line: usize, user: &str, hash: &str) -> Result<u32, HtpasswdError> {
     Err(HtpasswdError::Cost { line, user, cost })
 }
 
-/// A hash of that cost. Which password it would fit does not matter: the user is not known.
+/// A hash of this cost. It does not matter which password matches it, because the user is unknown.
 fn stand_in(cost: u32) -> String {
     static CHEAP: LazyLock<String> = LazyLock::new(|| {
         let parts = bcrypt::hash_with_salt("", 4, [0; 16]);

@@ -1,10 +1,10 @@
-//! What came of passwords that were checked, for a while.
+//! The results of password checks, remembered for a while.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// A keyed hash over a user, the stored hash and the password that was offered. So nothing is
-/// found again once the stored hash is another, and the password itself is nowhere kept.
+/// A keyed hash of the user, the stored hash and the offered password. An entry is therefore not
+/// found once the stored hash changes, and the password itself is not kept.
 pub(super) type Key = [u8; 32];
 
 /// Results of one kind, bounded in time and number.
@@ -33,7 +33,7 @@ impl Memory {
             self.until.retain(|_, until| now < *until);
         }
         if self.until.len() >= self.most {
-            // All of them are in use; who is forgotten is checked once more.
+            // All entries are in use; a user whose entry is dropped is checked again.
             self.until.clear();
         }
         self.until.insert(key, now + self.keep);

@@ -15,21 +15,21 @@ pub struct PathPatterns {
     set: GlobSet,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// There is nothing that it could match.
+    /// It is empty and matches nothing.
     #[error("a pattern of repository paths is empty; `**` matches every repository")]
     Empty,
     /// Longer than any repository path.
     #[error("a pattern has more than {MOST_BYTES} bytes")]
     TooLong,
-    /// Not of the form of a repository path with wildcards.
+    /// It is not a repository path with wildcards.
     #[error(
         "{pattern:?} is not a pattern of repository paths, such as team/app, team/* or team/**: {reason}"
     )]
     Form {
-        /// What was given.
+        /// The text.
         pattern: String,
         /// What is wrong with it.
         reason: String,
@@ -45,7 +45,7 @@ impl PathPatterns {
         }
     }
 
-    /// Those that one of the patterns matches.
+    /// The repositories that at least one of the patterns matches.
     pub fn parse<T: AsRef<str>>(
         patterns: impl IntoIterator<Item = T>,
     ) -> Result<Self, PatternError> {
@@ -60,12 +60,12 @@ impl PathPatterns {
         Ok(Self { texts, set })
     }
 
-    /// Whether a repository path is meant.
+    /// Whether one of the patterns matches a repository path.
     pub fn matches(&self, path: &str) -> bool {
         self.is_everything() || self.set.is_match(path)
     }
 
-    /// Whether every path is meant, by a pattern that says so plainly.
+    /// Whether the pattern `**` is among them, which matches every path.
     pub fn is_everything(&self) -> bool {
         self.texts.iter().any(|text| text == "**")
     }

@@ -1,8 +1,8 @@
 //! Passwords compared with their hashes.
 //!
-//! bcrypt is slow on purpose. So it runs on the blocking pool, on half of the processors at most;
-//! what came of it is remembered; an address that goes on trying has to wait, and so does
-//! every client that is not known yet when too many wait already.
+//! bcrypt is slow on purpose, so it runs on the blocking pool, on at most half of the processors,
+//! and its results are remembered. An address with many failures has to wait, and so has every
+//! client that is not yet known when too many are waiting.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,17 +16,17 @@ use super::htpasswd::Htpasswd;
 use super::memory::{Key, Memory};
 use super::{Caller, Login};
 
-/// How long a right password is remembered.
+/// How long a correct password is remembered.
 const KEEP_RIGHT: Duration = Duration::from_mins(10);
-/// How long a wrong one is: a client that repeats it costs nothing.
+/// How long a wrong password is remembered, so that repeating it costs nothing.
 const KEEP_WRONG: Duration = Duration::from_mins(1);
 const MOST_REMEMBERED: usize = 4096;
 /// How many logins may wait for a processor.
 const MOST_WAITING: usize = 64;
-/// What those are told to wait that found no place.
+/// How long clients are told to wait when the queue is full.
 const WAIT_WHEN_BUSY: Duration = Duration::from_secs(1);
 
-/// Holds passwords against hashes.
+/// Compares passwords with hashes.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     key: hmac::Key,
@@ -42,12 +42,12 @@ struct State {
     failures: Failures,
 }
 
-/// Why a login is not taken.
+/// Why a login is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejected {
-    /// There is no such user, or the password is another.
+    /// There is no such user, or the password is wrong.
     Wrong,
-    /// Too many were wrong, or too many wait.
+    /// Too many logins failed, or too many are waiting.
     Later(Duration),
 }
 
@@ -68,7 +68,7 @@ impl Verifier {
         }
     }
 
-    /// Who this is.
+    /// The user with this name and password.
     pub(crate) async fn verify(
         &self,
         users: &Htpasswd,
@@ -89,13 +89,13 @@ impl Verifier {
         let place = place.map_err(|_| busy)?;
         let processor = Arc::clone(&self.processors).acquire_owned().await;
         let processor = processor.map_err(|_| busy)?;
-        // The one before may have been for the same password.
+        // The previous check may have been for the same password.
         if let Some(result) = self.remembered(&key) {
             return result.and_then(|()| caller(&known).ok_or(Rejected::Wrong));
         }
         let (hash, state) = (hash.to_owned(), Arc::clone(&self.state));
         let is_user = known.is_some();
-        // The work goes on, holds its place and is counted, also when the client does not wait.
+        // The check continues, keeps its slot and is counted even if the client goes away.
         let right = tokio::task::spawn_blocking(move || {
             let _held = (place, processor);
             let right = bcrypt::verify(login.password.as_bytes(), &hash).unwrap_or(false);
@@ -123,7 +123,7 @@ impl Verifier {
 
     fn key_of(&self, login: &Login, hash: &str) -> Key {
         let mut context = hmac::Context::with_key(&self.key);
-        // Lengths keep `ab` + `c` and `a` + `bc` apart.
+        // The lengths distinguish `ab` + `c` from `a` + `bc`.
         for part in [&login.user, hash, &login.password] {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part.as_bytes());

@@ -1,9 +1,9 @@
-//! The access log: one event for each answered request, with who asked, from where, for what, how
-//! much was moved, and how long it took.
+//! The access log: one event for each answered request, with the client, its address, the target,
+//! the bytes moved, and the time taken.
 //!
-//! At `info` are pushed manifests, deletions, tags that were moved, and logins that failed; at
-//! `debug` is everything else, and what the program that the registry runs in does itself. Neither
-//! headers nor queries are logged: both may hold secrets.
+//! Pushed manifests, deletions, moved tags and failed logins are logged at `info`; everything else,
+//! and what the embedding program does itself, at `debug`. Neither headers nor queries are logged,
+//! because both may hold secrets.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ use super::route::Route;
 use crate::access::{Caller, Failures};
 use crate::store::Deleted;
 
-/// Filters name the log by this, as in `warn,coral_registry::access=info`.
+/// The name of the log in filters, as in `warn,coral_registry::access=info`.
 const TARGET: &str = "coral_registry::access";
 /// Longest path that is logged.
 const MAX_PATH: usize = 512;
@@ -41,9 +41,9 @@ const MAX_METHOD: usize = 16;
 /// What a handler did, put into the extensions of its response.
 #[derive(Debug, Clone)]
 pub(super) enum Done {
-    /// A blob was pushed or mounted, and has so many bytes, if that is known.
+    /// A blob was pushed or mounted. `size` is in bytes, if known.
     Blob { digest: Digest, size: Option<u64> },
-    /// A manifest was pushed. Tags that named another one before are listed with that one.
+    /// A manifest was pushed. Moved tags are listed with the manifest that they named before.
     Manifest {
         digest: Digest,
         size: u64,
@@ -53,8 +53,8 @@ pub(super) enum Done {
     Deleted(Deleted),
 }
 
-/// Bounds the lines about failed logins: each network may cause ten at once, and one more every six
-/// seconds. What is left out is counted.
+/// Limits the lines about failed logins: each network may cause ten at once, and one more every six
+/// seconds. Omitted lines are counted.
 #[derive(Debug, Default)]
 pub(super) struct LoginLines {
     failures: Mutex<Failures>,
@@ -62,7 +62,7 @@ pub(super) struct LoginLines {
 }
 
 impl LoginLines {
-    /// Whether to write a line, and how many were left out before it.
+    /// Whether to write a line, and how many were omitted before it.
     fn next(&self, from: IpAddr, now: Instant) -> Option<u64> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.wait(from, now).is_some() {
@@ -74,16 +74,16 @@ impl LoginLines {
     }
 }
 
-/// An extension of requests that the program that the registry runs in makes for itself, in process:
-/// the metrics count them apart from those of clients. It gives no rights.
+/// Marks requests that the embedding program makes itself, in process, as an extension, so that
+/// metrics count them apart from those of clients. It gives no rights.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnRequest;
 
-/// What is known of a request so far. Knows who asks for what only while the log is on.
+/// What is known about a request so far. Client and target are recorded only while the log is on.
 #[derive(Debug)]
 pub(super) struct Entry {
     started: Instant,
-    /// Whether the program that the registry runs in asks.
+    /// Whether the embedding program made the request.
     is_own: bool,
     facts: Option<Facts>,
 }
@@ -99,12 +99,12 @@ struct Facts {
     path: String,
     repository: Option<String>,
     reference: Option<String>,
-    /// The registry whose images are asked for here (`?ns=`).
+    /// The registry whose images are requested (`?ns=`).
     namespace: Option<String>,
     received: Arc<AtomicU64>,
 }
 
-/// Which line a request makes.
+/// Which line to log for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Pushed,
@@ -114,7 +114,7 @@ enum Line {
     Answered,
 }
 
-/// One event with the fields that every line has. The level has to be a constant.
+/// Logs an event with the fields that every line has. The level has to be a constant.
 macro_rules! event {
     ($level:expr, $answer:expr, $message:expr $(, $field:ident = $value:expr)*) => {
         tracing::event!(
@@ -140,7 +140,7 @@ macro_rules! event {
 }
 
 impl Entry {
-    /// Begins with what the request's head says, and counts the bytes of its body from now on.
+    /// Starts with the head of the request, and counts the bytes of its body from now on.
     pub(super) fn new(parts: &Parts, route: Option<&Route>, from: Peer, body: &mut Body) -> Self {
         let started = Instant::now();
         let is_own = parts.extensions.get::<OwnRequest>().is_some();
@@ -177,17 +177,17 @@ impl Entry {
         }
     }
 
-    /// When the request came.
+    /// When the request arrived.
     pub(super) fn started(&self) -> Instant {
         self.started
     }
 
-    /// Whether the program that the registry runs in asks, and not a client.
+    /// Whether the embedding program made the request, not a client.
     pub(super) fn is_own(&self) -> bool {
         self.is_own
     }
 
-    /// The client was let in as this one.
+    /// Records who the client is.
     pub(super) fn admitted(&mut self, visitor: &Visitor) {
         self.is_own |= *visitor.session().caller == Caller::Internal;
         let Some(facts) = &mut self.facts else { return };
@@ -205,14 +205,14 @@ impl Entry {
         }
     }
 
-    /// The request is for images of another registry.
+    /// Records that the request is for images of another registry.
     pub(super) fn of_registry(&mut self, host: Option<&Host>) {
         if let Some(facts) = &mut self.facts {
             facts.namespace = host.map(ToString::to_string);
         }
     }
 
-    /// Writes the line, or has it written once the answer's body is sent.
+    /// Writes the line, now or once the body of the answer was sent.
     pub(super) fn answered(
         mut self,
         mut response: Response,
@@ -251,7 +251,7 @@ impl Entry {
     }
 }
 
-/// A request whose client went away before it was answered. What it asked for may be done.
+/// Logs a request whose client went away before the answer. The request may have been carried out.
 impl Drop for Entry {
     fn drop(&mut self) {
         let Some(facts) = self.facts.take() else {
@@ -274,7 +274,8 @@ impl Drop for Entry {
     }
 }
 
-/// What servers log for a client that did not wait for the answer; no client ever gets it.
+/// The status 499, which servers log for a client that did not wait for the answer. It is never
+/// sent.
 fn client_gone() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
 }
@@ -371,7 +372,7 @@ impl Counter for Arc<AtomicU64> {
     }
 }
 
-/// Counts what is sent. Its line is written when all was sent, or the client went away.
+/// Counts the bytes sent. The line is written when all was sent or the client went away.
 struct Sending(Answer);
 
 impl Counter for Sending {

@@ -1,4 +1,4 @@
-//! Blobs on their way out.
+//! Sends blobs as the bodies of responses.
 
 use std::fs::File;
 use std::future::Future;
@@ -19,24 +19,24 @@ use super::range::Span;
 use crate::kernel::Mapped;
 use crate::store::{BlobContent, StoreError};
 
-/// How much of a file is read at once.
+/// How many bytes of a file are read at once.
 const PIECE: usize = 256 * 1024;
-/// How much of a mapped file is sent at once.
+/// How many bytes of a mapped file are sent at once.
 const MAPPED_PIECE: usize = 1024 * 1024;
-/// Less is not worth a mapping.
+/// Shorter ranges are not worth a mapping.
 const LEAST_MAPPED: u64 = 64 * 1024;
 
-/// What becomes of the bytes of a body.
+/// How the bytes of a body are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
-    /// The kernel takes them as they are.
+    /// The kernel reads them directly.
     Untouched,
-    /// They are encrypted, or copied into frames.
+    /// The process reads them, to encrypt or to frame them.
     Processed,
 }
 
 /// A range of a blob as the body of a response: exactly its bytes, or an error, on which the
-/// connection is cut.
+/// connection is closed.
 pub(super) struct RangeBody {
     pieces: Pieces,
     rest: Span,
@@ -95,7 +95,7 @@ impl http_body::Body for RangeBody {
             Pieces::Stream(stream) => ready!(poll_stream(stream, rest, cx)),
         };
         Poll::Ready(Some(match piece {
-            // Only where the content was cut behind the store's back.
+            // Happens only if another program truncated the content.
             Ok(bytes) if bytes.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(bytes) => Ok(self.hand_out(bytes)),
             Err(error) => Err(error),
@@ -111,7 +111,7 @@ impl http_body::Body for RangeBody {
     }
 }
 
-/// The next bytes of a stream, and none once it has ended. More than was asked for is not sent.
+/// The next bytes of a stream; `None` after its end. Bytes beyond the requested range are not sent.
 fn poll_stream(
     stream: &mut BoxStream<'static, Result<Bytes, StoreError>>,
     rest: Span,
@@ -150,9 +150,9 @@ type Reading = JoinHandle<io::Result<(Vec<u8>, usize)>>;
 
 /// The content of a file, piece by piece.
 ///
-/// Pieces that are in the page cache are sent as they are there, or read at once where the
-/// connection wants to look at the bytes; for others a thread of the blocking pool waits. Buffers
-/// come back when the connection has sent them.
+/// Pieces in the page cache are sent from there, or copied at once if the connection has to process
+/// the bytes; a thread of the blocking pool waits for others. Buffers are reused when the
+/// connection has sent them.
 struct FilePieces {
     file: Arc<File>,
     mapped: Option<Mapped>,
@@ -170,7 +170,7 @@ impl FilePieces {
         }
     }
 
-    /// The next bytes of what is left, and none at the end of the file.
+    /// The next bytes of the rest; `None` at the end of the file.
     fn poll_piece(&mut self, rest: Span, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         let reading = if let Some(reading) = &mut self.reading {
             reading
@@ -207,7 +207,7 @@ impl FilePieces {
     }
 }
 
-/// Reads what is in the page cache; `None` if the disk would have to be waited for.
+/// Reads from the page cache; `None` if the read would wait for the disk.
 fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
     match preadv2(
         file,
@@ -216,13 +216,13 @@ fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<io::Result
         ReadWriteFlags::NOWAIT,
     ) {
         Ok(length) => Some(Ok(length)),
-        // All but the first and the last: a file system or kernel that cannot tell.
+        // All of these but the first and the last mean a file system or kernel without this call.
         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => None,
         Err(error) => Some(Err(error.into())),
     }
 }
 
-/// Buffers of one response, to be filled again.
+/// Buffers of one response, for reuse.
 #[derive(Debug, Default)]
 struct Buffers(Mutex<Vec<Vec<u8>>>);
 
@@ -234,7 +234,7 @@ impl Buffers {
     }
 }
 
-/// A buffer on its way out.
+/// A buffer that is being sent.
 struct Filled {
     buffer: Vec<u8>,
     length: usize,

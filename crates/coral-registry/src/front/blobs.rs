@@ -94,13 +94,13 @@ fn unsatisfiable(size: u64) -> Refusal {
     Refusal::new(
         StatusCode::RANGE_NOT_SATISFIABLE,
         Code::RangeInvalid,
-        format!("the blob has {size} bytes; no range inside it was asked for"),
+        format!("the blob has {size} bytes, and the requested range is outside"),
     )
     .with_header(CONTENT_RANGE, header(format!("bytes */{size}")))
 }
 
 fn wanted(headers: &HeaderMap, digest: &Digest, size: u64) -> Wanted {
-    // A range is only wanted of the content that the client has the beginning of.
+    // With `If-Range`, a range is only wanted of the content whose beginning the client has.
     let of_other = headers
         .get(IF_RANGE)
         .is_some_and(|value| value != etag(digest));
@@ -108,12 +108,12 @@ fn wanted(headers: &HeaderMap, digest: &Digest, size: u64) -> Wanted {
     Wanted::parse(range.map(|value| value.to_str().unwrap_or("bytes=")), size)
 }
 
-/// A digest is the strongest validator there is.
+/// The digest as a strong validator.
 pub(super) fn etag(digest: &Digest) -> HeaderValue {
     header(format!("\"{digest}\""))
 }
 
-/// Whether the client says that it has this content already (RFC 9110, section 13.1.2).
+/// Whether the client already has this content (RFC 9110, section 13.1.2).
 pub(super) fn has_it(headers: &HeaderMap, digest: &Digest) -> bool {
     let quoted = format!("\"{digest}\"");
     headers

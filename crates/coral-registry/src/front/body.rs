@@ -1,4 +1,4 @@
-//! Bodies on their way in: uploads and manifests.
+//! Receives the bodies of uploads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,24 +13,24 @@ use super::error::{Code, Refusal};
 use super::progress::Progress;
 use crate::store::UploadWriter;
 
-/// Uploads are written and hashed in batches of about this size, one while the next comes in; in
-/// smaller ones where many come in at once.
+/// Uploads are written and hashed in batches of about this size, one while the next is received;
+/// batches are smaller when many uploads run at once.
 const BATCH: usize = 256 * 1024;
 const LEAST_BATCH: usize = 16 * 1024;
 /// Memory for the batches of all uploads.
 const BATCHES: usize = 24 * 1024 * 1024;
-/// Of one upload: received, written, hashed.
+/// Batches of one upload: one being received, one written, one hashed.
 const BATCHES_OF_ONE: usize = 3;
-/// A batch of many small frames costs more memory than its bytes.
+/// Limit for small frames, which take more memory than their bytes.
 const MOST_FRAMES: usize = 512;
-/// What is read of a body that is not wanted.
+/// How much of an unwanted body is read.
 const MOST_DRAINED: u64 = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// Takes a body into an upload. `limit` is the length that was announced, where one was.
+/// Receives a body into an upload. `limit` is the announced length, if there was one.
 ///
-/// While one batch is written and hashed, the next one is received. Whatever came before an error
-/// is kept, so the client can go on from there.
+/// While one batch is written and hashed, the next one is received. What arrived before an error is
+/// kept, so the client can continue from there.
 pub(super) async fn receive(
     body: &mut Body,
     limit: Option<u64>,
@@ -61,7 +61,7 @@ pub(super) async fn receive(
     }
 }
 
-/// Uploads that are being received by this process, whose memory they share.
+/// How many uploads this process is receiving; they share the memory for batches.
 static RECEIVING: AtomicUsize = AtomicUsize::new(0);
 
 /// One of them.
@@ -84,25 +84,25 @@ fn batch_size(uploads: usize) -> usize {
     half_a_share(uploads).clamp(LEAST_BATCH, BATCH)
 }
 
-/// A batch is as large as was wanted when one byte was missing and a whole read came.
+/// Half of an upload's share: a batch that lacks one byte may still grow by a whole read.
 fn half_a_share(uploads: usize) -> usize {
     BATCHES / BATCHES_OF_ONE / uploads.max(1) / 2
 }
 
-/// How many bytes a connection may read at once. Large reads are quick, and each is a buffer that
-/// is kept until it is written and hashed.
+/// How many bytes a connection may read at once. Large reads are efficient, but each is a buffer
+/// that is kept until it is written and hashed.
 pub(crate) fn read_limit() -> u64 {
     read_size(RECEIVING.load(Ordering::Relaxed)) as u64
 }
 
-/// One byte less than a power of two: who reads into buffers that grow whenever they are filled
-/// does not get to the next larger one.
+/// One byte less than a power of two: a reader whose buffer grows whenever it is full then never
+/// grows it further.
 fn read_size(uploads: usize) -> usize {
     let most = half_a_share(uploads).max(LEAST_BATCH);
     (1 << most.ilog2()) - 1
 }
 
-/// Frames of about one batch, and how the body ended, if it did.
+/// Frames for about one batch, and how the body ended, if it has.
 async fn next_batch(
     body: &mut Body,
     left: &mut u64,
@@ -156,7 +156,7 @@ pub(super) async fn next_data(
     }
 }
 
-/// Reads and forgets, within bounds.
+/// Reads and discards a body, within bounds.
 pub(super) async fn drain(mut body: Body) {
     let all = async {
         let mut left = MOST_DRAINED;

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::{Response, header};
 use crate::store::{PutManifestError, StoreError, UploadError};
 
-/// What clients are told to wait when content is to be read that others wait for.
+/// How long clients are told to wait while other content is being verified.
 const WAIT_FOR_LOOK: Duration = Duration::from_secs(5);
 
-/// The codes of the specification, and those of its predecessor for what it has no code for.
+/// The codes of the specification, and codes of its predecessor where it has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     BlobUnknown,
@@ -65,26 +65,26 @@ impl Code {
     }
 }
 
-/// A request that is not done, and why.
+/// Why a request is refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
     code: Code,
     message: String,
-    /// One error each; a single one without detail when empty.
+    /// Details, one per error; if empty, there is one error without detail.
     details: Vec<Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// For the log only: what happened inside.
+    /// For the log only: the error of the store.
     cause: Option<Box<StoreError>>,
-    /// For the log only: the credential that was not taken.
+    /// For the log only: the rejected credential.
     pub(crate) failed_login: Option<FailedLogin>,
 }
 
-/// A name and a password, or a token, that were wrong.
+/// A wrong name and password, or a wrong token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailedLogin {
-    /// The user, if there is one of the name that was given. Other names may be passwords that were
-    /// typed in the wrong place.
+    /// The user, if one has the given name. Other names are not kept: they may be passwords that
+    /// were typed into the wrong field.
     pub(crate) user: Option<Arc<str>>,
 }
 
@@ -109,7 +109,7 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
-    /// Too many at the moment: with the seconds after which it is worth another try.
+    /// Too many requests right now, with the time after which to retry.
     pub(crate) fn later(wait: Duration, why: impl Into<String>) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, why)
@@ -139,7 +139,7 @@ impl Refusal {
         self
     }
 
-    /// What a person who runs the registry must know; what a client did wrong is not news.
+    /// Logs what the operator of the registry must know. Mistakes of clients are not logged.
     pub(crate) fn log(&self, method: &Method) {
         if let Some(cause) = &self.cause {
             let reason = std::error::Error::source(cause.as_ref()).map(ToString::to_string);
@@ -176,7 +176,8 @@ impl From<StoreError> for Refusal {
             StoreError::Full { .. } => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 Code::InsufficientStorage,
-                "the registry's storage is full; nothing was lost, try again when space was freed",
+                "the registry's storage is full; nothing was lost, try again when there is free \
+                 space",
             ),
             StoreError::NoRoom(no_room) => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
@@ -187,7 +188,7 @@ impl From<StoreError> for Refusal {
             StoreError::Unavailable(_) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unknown,
-                "the registry's storage is not there; its log says more",
+                "the registry's storage is not available; its log has the details",
             ),
             StoreError::Closed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -197,10 +198,10 @@ impl From<StoreError> for Refusal {
             StoreError::Damaged { .. } | StoreError::Other { .. } => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Code::Unknown,
-                "the registry's storage failed; its log says why",
+                "the registry's storage failed; its log has the details",
             ),
         };
-        // Said once in the log, when it begins.
+        // Logged once, when it begins.
         if !matches!(error, StoreError::NoRoom(_)) {
             refusal.cause = Some(Box::new(error));
         }
@@ -221,7 +222,7 @@ impl From<UploadError> for Refusal {
                 "another request is still writing to this upload",
             ),
             UploadError::Digest { actual } => {
-                let message = format!("{error}, not to what was announced; begin again");
+                let message = format!("{error}, not to the announced digest; begin again");
                 Self::invalid(Code::DigestInvalid, message).with_detail(json!({"actual": actual}))
             }
             UploadError::Store(error) => error.into(),
@@ -233,7 +234,8 @@ impl From<PutManifestError> for Refusal {
     fn from(error: PutManifestError) -> Self {
         match error {
             PutManifestError::MissingBlobs(missing) => {
-                // An image has at most a few hundred blobs, a hostile manifest any number.
+                // An image has at most a few hundred blobs, but a hostile manifest may have any
+                // number.
                 let mut refusal = Self::invalid(
                     Code::ManifestBlobUnknown,
                     "a blob that the manifest names is not in this repository; push or mount it first",

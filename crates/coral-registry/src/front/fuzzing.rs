@@ -1,11 +1,11 @@
-//! What the fuzz targets ask of the readers of requests. Only built with `--cfg fuzzing`.
+//! Entry points for the fuzz targets of the parsers of requests. Only built with `--cfg fuzzing`.
 
 use super::query::{Query, encode};
 use super::range::{Wanted, content_range};
 use super::route::Route;
 
-/// A `Range` that is taken lies inside the content; a `Content-Range` says the same when it is
-/// written again.
+/// An accepted `Range` lies inside the content; a `Content-Range` that was parsed, written and
+/// parsed again is the same.
 pub fn range(header: &str, size: u64) {
     if let Wanted::Part(span) = Wanted::parse(Some(header), size) {
         assert!(span.length > 0 && span.last() < size, "{header} of {size}");

@@ -1,4 +1,4 @@
-//! Who is let in, and what they may do.
+//! Authentication and authorization of requests.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::access::{Caller, Login, Offered, Rejected, Right, Session};
 use crate::public::PublicPaths;
 use crate::settings::{Settings, Writes};
 
-/// What every client of the API understands (RFC 7617).
+/// The challenge that every client of the API understands (RFC 7617).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"coral\"");
-/// Most bytes of a request's line and headers together.
+/// Most bytes of the request line and headers together.
 const MOST_HEAD: usize = 32 * 1024;
 
-/// The peer of a request that came over no connection, as in tests.
+/// The peer of a request without a connection, as in tests.
 pub(super) const UNKNOWN_PEER: Peer = Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
-/// Who asks, and the settings that hold for the whole request.
+/// Who makes a request, and the settings that apply to all of it.
 #[derive(Debug)]
 pub(crate) struct Visitor {
     caller: Caller,
@@ -43,8 +43,8 @@ impl Visitor {
         }
     }
 
-    /// Whose uploads count together. The program's own do not. A token is recreated for each run of a
-    /// build, so that those for the same repositories count together.
+    /// Whose uploads are counted together; `None` for the embedding program. Each run of a build
+    /// gets a new token, so tokens for the same repositories are counted together.
     pub(super) fn owner(&self) -> Option<Owner> {
         match &self.caller {
             Caller::Internal => None,
@@ -54,14 +54,14 @@ impl Visitor {
         }
     }
 
-    /// What tells those without a login that there are logins.
+    /// The challenge that tells anonymous clients that there are logins.
     pub(super) fn invitation(&self) -> Option<HeaderValue> {
         let is_stranger = self.caller == Caller::Anonymous;
         (is_stranger && self.settings.access.users().is_some()).then_some(CHALLENGE)
     }
 }
 
-/// Finds out who asks.
+/// Finds out who makes the request.
 pub(super) async fn admit(
     context: &Context,
     settings: Arc<Settings>,
@@ -117,9 +117,9 @@ fn holder(
     }
 }
 
-/// A visitor whose credentials are not looked at. Requests for images of another registry get this
-/// one: a wrong credential would lead to a challenge, and a container runtime would answer that with
-/// the credential that the pod has for the other registry.
+/// A visitor whose credentials are ignored, for requests for images of another registry. A wrong
+/// credential would lead to a challenge, which a container runtime would answer with the pod's
+/// credential for the other registry.
 pub(super) fn anonymous(context: &Context, settings: Arc<Settings>, from: Peer) -> Visitor {
     Visitor {
         caller: Caller::Anonymous,
@@ -134,7 +134,7 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
     let session = visitor.session();
     let right = match *method {
         Method::GET | Method::HEAD if !matches!(route, Route::Upload(..)) => Right::Pull,
-        // Who began an upload may give it up.
+        // A client that began an upload may cancel it.
         Method::DELETE if !matches!(route, Route::Upload(..)) => Right::Delete,
         _ => Right::Push,
     };
@@ -163,8 +163,8 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
     Ok(())
 }
 
-/// Whether a web page is behind a request that writes: browsers name the page's origin in each of
-/// them, and send some without asking the server first. Clients of the API are no pages.
+/// Refuses a writing request that comes from a web page: browsers put the page's origin into each
+/// of these, and send some without asking the server first. Clients of the API send none.
 pub(super) fn from_no_page(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
     let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if reads || !headers.contains_key(ORIGIN) {
@@ -173,15 +173,15 @@ pub(super) fn from_no_page(method: &Method, headers: &HeaderMap) -> Result<(), R
     Err(Refusal::new(
         StatusCode::FORBIDDEN,
         Code::Denied,
-        "a web page cannot write here; a client that is none sends no Origin",
+        "web pages may not write here; other clients must not send an Origin header",
     ))
 }
 
-/// Whether a request's line and headers are within bounds.
+/// Refuses a request whose line and headers are too long.
 pub(super) fn bounded(parts: &http::request::Parts) -> Result<(), Refusal> {
     let line = parts.uri.path().len() + parts.uri.query().map_or(0, str::len);
     let of_headers = |(name, value): (&http::HeaderName, &HeaderValue)| {
-        // With the colon, the space and the line's end.
+        // Including the colon, the space and the end of the line.
         name.as_str().len() + value.len() + 4
     };
     let size = line + parts.headers.iter().map(of_headers).sum::<usize>();
@@ -191,7 +191,7 @@ pub(super) fn bounded(parts: &http::request::Parts) -> Result<(), Refusal> {
     Err(Refusal::new(
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Code::SizeInvalid,
-        format!("the head of the request has {size} bytes, at most {MOST_HEAD} are read"),
+        format!("the head of the request has {size} bytes, but at most {MOST_HEAD} are accepted"),
     ))
 }
 
@@ -235,7 +235,7 @@ fn too_long() -> Refusal {
     Refusal::new(
         StatusCode::UNAUTHORIZED,
         Code::Unauthorized,
-        "the header Authorization is longer than is read",
+        "the Authorization header is too long",
     )
     .with_header(WWW_AUTHENTICATE, CHALLENGE)
 }
@@ -261,12 +261,13 @@ fn denied(right: Right) -> Refusal {
     )
 }
 
-/// `user` is the one of the name that was given.
+/// `user` is the user with the given name, if there is one.
 fn rejected(rejected: Rejected, user: Option<Arc<str>>) -> Refusal {
     match rejected {
         Rejected::Wrong => wrong_login().with_failed_login(user),
-        Rejected::Later(wait) => {
-            Refusal::later(wait, "too many logins failed or wait; try again later")
-        }
+        Rejected::Later(wait) => Refusal::later(
+            wait,
+            "too many logins have failed or are waiting; try again later",
+        ),
     }
 }

@@ -1,14 +1,14 @@
-//! Which repositories hold most, in an order that is not made anew for each request: everyone may ask
-//! for the metrics, again and again, and a registry may have very many repositories.
+//! The largest repositories, in an order that is cached: every client may ask for the metrics,
+//! again and again, and a registry may have very many repositories.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::store::RepositoryBytes;
 
-/// How long an order holds.
+/// How long an order is cached.
 const HOLDS: Duration = Duration::from_secs(10);
-/// How long one holds that was made while the repositories were still being counted.
+/// How long it is cached while the repositories are still being counted.
 const HOLDS_UNCOUNTED: Duration = Duration::from_secs(1);
 
 /// The last order, with the time when it was made.
@@ -16,8 +16,8 @@ const HOLDS_UNCOUNTED: Duration = Duration::from_secs(1);
 pub(super) struct Largest(Mutex<Option<(Instant, Arc<RepositoryBytes>)>>);
 
 impl Largest {
-    /// All repositories, the largest first, as of ten seconds ago at most. While they are still being
-    /// counted, as of one second ago at most, so that the end of the count shows.
+    /// All repositories, the largest first, at most ten seconds old. While they are still being
+    /// counted, at most one second old, so that the end of the count is visible soon.
     pub(super) fn get(
         &self,
         now: Instant,

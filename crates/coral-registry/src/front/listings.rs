@@ -15,15 +15,15 @@ use super::{Context, Head, Response, header};
 use crate::access::Right;
 use crate::store::{Page, ReferrersPage, StoreError, Stretch};
 
-/// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It goes
-/// over no wire; it is for what is served beside the registry, in the same process.
+/// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It is
+/// not sent; it is for routes served in the same process.
 #[derive(Debug, Clone, Copy)]
 pub struct WholeCatalog;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Clients read an index of at most 4 MiB; a page of referrers stays below.
 const MOST_REFERRER_BYTES: usize = MAX_MANIFEST_SIZE - 64 * 1024;
-/// Repositories on one page when the client does not say.
+/// Repositories on one page if the client does not ask for a number.
 const CATALOG_PAGE: usize = 1000;
 
 pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, Refusal> {
@@ -70,7 +70,7 @@ async fn readable(
     }
 }
 
-/// A page of all repositories: those of the store, and the read-only ones between them.
+/// A page of all repositories: those of the store, merged with the read-only ones.
 async fn all(
     context: &Context,
     visitor: &Visitor,
@@ -189,7 +189,7 @@ fn page(query: &Query, default: usize) -> Result<Page, Refusal> {
     })
 }
 
-/// How many entries are wanted, or else `default`.
+/// How many entries the client asks for, or else `default`.
 pub(super) fn count(query: &Query, default: usize) -> Result<usize, Refusal> {
     match query.get("n") {
         None | Some("") => Ok(default),
@@ -199,8 +199,8 @@ pub(super) fn count(query: &Query, default: usize) -> Result<usize, Refusal> {
     }
 }
 
-/// Says where the next page is, if one comes behind `last`. After an empty page there is none:
-/// the client would ask for it for ever.
+/// Adds the link to the next page, if one follows `last`. There is none after an empty page, or the
+/// client would ask forever.
 fn link(
     mut response: Response,
     path: &str,
@@ -219,6 +219,6 @@ fn bad_number(text: &str) -> Refusal {
     let text: String = text.chars().take(40).collect();
     Refusal::invalid(
         Code::PaginationNumberInvalid,
-        format!("n is the number of entries to list, {text:?} is not a number"),
+        format!("n is the number of entries to list; {text:?} is not a number"),
     )
 }

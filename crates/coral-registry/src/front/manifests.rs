@@ -85,8 +85,8 @@ pub(super) async fn put(
     Ok(response)
 }
 
-/// The tag of the path, and those of the query (`?tag=`, in the coming version of the
-/// specification), each once.
+/// The tag of the path and those of the query (`?tag=`, in the next version of the specification),
+/// each once.
 fn tags_of(head: &Head, version: &Version) -> Result<Vec<Tag>, Refusal> {
     let mut tags: Vec<Tag> = match version {
         Version::Tag(tag) => vec![tag.clone()],
@@ -118,12 +118,12 @@ fn parse(bytes: Bytes, head: &Head, version: &Version) -> Result<Manifest, Refus
         Version::Tag(_) => Manifest::parse(bytes, content_type)?,
         Version::Digest(digest) => Manifest::parse_pinned(bytes, content_type, digest)?,
     };
-    // It comes back as a header, whole.
+    // It is sent back as a header, unchanged.
     match HeaderValue::from_str(manifest.media_type()) {
         Ok(_) => Ok(manifest),
         Err(_) => Err(Refusal::invalid(
             Code::ManifestInvalid,
-            "the manifest's media type has letters that no media type has",
+            "the manifest's media type has characters that are not allowed in a media type",
         )),
     }
 }
@@ -159,7 +159,7 @@ pub(super) async fn delete(
     removed.map(deleted).ok_or_else(|| unknown(version))
 }
 
-/// The answer where something was deleted.
+/// The answer to a deletion.
 pub(super) fn deleted(removed: Deleted) -> Response {
     let mut response = empty(StatusCode::ACCEPTED);
     response.extensions_mut().insert(Done::Deleted(removed));

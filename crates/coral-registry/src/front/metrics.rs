@@ -1,4 +1,4 @@
-//! What the registry counts. Every label has a bounded set of values.
+//! The metrics of the registry. Every label has a bounded set of values.
 
 pub(crate) mod space;
 mod upkeep;
@@ -38,10 +38,10 @@ struct LoginLabels {
     result: &'static str,
 }
 
-/// What was asked for, and by whom.
+/// The labels of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
-    /// `own`: the program that the registry runs in, which is its mirrors and its status page; `other`.
+    /// `own` for the embedding program (its mirrors and its status page), else `other`.
     pub(crate) client: &'static str,
     pub(crate) method: &'a Method,
     pub(crate) route: RouteClass,
@@ -158,7 +158,7 @@ fn gauge(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Anybody can send any method.
+/// A bounded label for a method, since clients can send any text.
 fn name_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,9 +1,9 @@
-//! A registry that every program of its machine may use is for that machine alone.
+//! Protects an open registry on loopback from web pages.
 //!
-//! A web page that has its own name resolve to 127.0.0.1 (DNS rebinding) is, to the browser, the
-//! registry's own page, and could read whatever is served. Its requests still name its host. So a
-//! registry that listens on loopback, without TLS and without users, answers only requests for
-//! loopback names and for the names that it was given.
+//! If a web page has its own name resolve to 127.0.0.1 (DNS rebinding), the browser takes the
+//! registry for the page's own host and lets the page read everything. Its requests still carry the
+//! name of its host. A registry that listens on loopback without TLS and users therefore answers
+//! only requests for loopback names and its configured names.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::error::{Code, Refusal};
 use super::{Context, Registry, Response};
 
 impl Registry {
-    /// Puts the check of a request's host before everything that is served on `listener`.
+    /// Checks the host of each request before everything that is served on `listener`.
     pub fn only_for_its_names(&self, router: Router, listener: SocketAddr) -> Router {
         if !listener.ip().to_canonical().is_loopback() {
             return router;
@@ -61,8 +61,8 @@ fn misdirected(host: &RequestHost<'_>) -> Refusal {
         StatusCode::MISDIRECTED_REQUEST,
         Code::Denied,
         format!(
-            "this registry is open to its own machine alone, and is not known as {host:?}: ask for \
-             localhost, or start it with --host and that name, if it is one of its names"
+            "this registry is open to its own machine only and does not know the name {host:?}: \
+             use localhost, or add the name with --host"
         ),
     )
 }

@@ -1,4 +1,4 @@
-//! Who has how many of the places for uploads.
+//! The slots for open uploads, and the share of each client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::UploadId;
 
-/// One client may have one in so many of all places,
+/// One client may have at most this fraction (1/10) of all slots,
 const SHARE: u64 = 10;
-/// but so many in any case, as far as there are.
+/// but at least this many, if there are as many.
 const LEAST: u64 = 100;
 
-/// Who an upload belongs to, where it counts.
+/// The client whose share an upload takes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     User(Arc<str>),
-    /// The holders of tokens, by the repositories that they may push to.
+    /// Holders of tokens, by the repositories that they may push to.
     Token(Arc<str>),
     /// An anonymous client, by its network.
     Network(IpAddr),
 }
 
-/// The places that are taken since the start; uploads of an earlier run have no owner.
+/// The slots taken since the start; uploads of an earlier run have no owner.
 #[derive(Debug, Default)]
 pub(super) struct UploadSlots(Mutex<Taken>);
 
@@ -31,25 +31,25 @@ struct Taken {
     by_upload: HashMap<UploadId, Owner>,
 }
 
-/// A place, free again when this is dropped.
+/// A slot, freed when this is dropped.
 #[derive(Debug)]
 pub(super) struct UploadSlot<'a> {
     places: &'a UploadSlots,
     owner: Option<Owner>,
 }
 
-/// How many of all places one client may have.
+/// How many of `all` slots one client may have.
 pub(super) fn share_of(all: u64) -> u64 {
     (all / SHARE).max(all.min(LEAST))
 }
 
-/// How many of all places are the program's own.
+/// How many of `all` slots are reserved for the embedding program.
 pub(super) fn reserve_of(all: u64) -> u64 {
     all / SHARE
 }
 
 impl UploadSlots {
-    /// A place for who has less than `most`.
+    /// Takes a slot, unless the owner has `most` already.
     pub(super) fn take(&self, owner: Owner, most: u64) -> Option<UploadSlot<'_>> {
         let mut taken = self.taken();
         let count = taken.by_owner.get(&owner).copied().unwrap_or_default();
@@ -63,7 +63,7 @@ impl UploadSlots {
         })
     }
 
-    /// The upload has ended.
+    /// Frees the slot of an upload that has ended.
     pub(super) fn free(&self, upload: UploadId) {
         let mut taken = self.taken();
         if let Some(owner) = taken.by_upload.remove(&upload) {
@@ -88,7 +88,7 @@ impl Taken {
 }
 
 impl UploadSlot<'_> {
-    /// It is the upload's from now on, until that has ended.
+    /// Keeps the slot for the upload until that has ended.
     pub(super) fn keep(mut self, upload: UploadId) {
         if let Some(owner) = self.owner.take() {
             self.places.taken().by_upload.insert(upload, owner);

@@ -1,4 +1,4 @@
-//! Whether a body comes fast enough.
+//! Checks that a body arrives fast enough.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::error::{Code, Refusal};
 
-/// What has to come in the time that is given: a line of a few kilobits a second will do.
+/// The least number of bytes per period: a line of a few kilobits per second is enough.
 const LEAST: usize = 32 * 1024;
 
-/// What came lately. It is the progress that counts, not how long a body takes in all.
+/// The bytes received lately. Only progress counts, not how long a body takes in all.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// How long a client may take for the least amount.
+    /// How long a client may take for the least number of bytes.
     time: Duration,
     since: Instant,
     bytes: usize,
@@ -28,12 +28,12 @@ impl Progress {
         }
     }
 
-    /// When the body is given up if nothing more comes.
+    /// When the body is abandoned if nothing more arrives.
     pub(super) fn deadline(&self) -> Instant {
         self.since + self.time
     }
 
-    /// More came. An error, when it was too little for the time.
+    /// Counts bytes that arrived. An error if there were too few in the period.
     pub(super) fn came(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= LEAST {
@@ -48,7 +48,7 @@ impl Progress {
 
     pub(super) fn too_slow(&self) -> Refusal {
         let message = format!(
-            "less than {LEAST} bytes came in {:?}; what came was kept",
+            "less than {LEAST} bytes arrived within {:?}; what arrived was kept",
             self.time
         );
         Refusal::new(

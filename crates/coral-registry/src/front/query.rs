@@ -1,6 +1,6 @@
-//! The part of a URL after the question mark.
+//! The query of a URL, after the question mark.
 
-/// Names and values, decoded, in their order.
+/// Names and values, decoded, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Query(Vec<(String, String)>);
 
@@ -10,7 +10,7 @@ impl Query {
         Self(pairs.into_owned().collect())
     }
 
-    /// The first value of that name.
+    /// The first value with this name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -18,7 +18,7 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// All values of that name.
+    /// All values with this name.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()
@@ -27,7 +27,7 @@ impl Query {
     }
 }
 
-/// One value made fit for a query.
+/// Encodes a value for a query.
 pub(crate) fn encode(value: &str) -> String {
     url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }

@@ -1,7 +1,7 @@
 //! The headers `Range` (RFC 9110, section 14) and `Content-Range` (OCI distribution-spec,
 //! "Pushing a blob in chunks").
 
-/// A stretch of bytes.
+/// A range of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) start: u64,
@@ -9,22 +9,22 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The last byte; only asked of spans that are not empty.
+    /// The last byte; the span must not be empty.
     pub(crate) fn last(self) -> u64 {
         self.start + self.length.saturating_sub(1)
     }
 }
 
-/// What a `Range` header means for content of a given size.
+/// What a `Range` header asks for, of content of a given size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Everything: no header, a unit that is not bytes, or several stretches. A server may answer
-    /// any request for ranges with everything (RFC 9110, section 14.2), and a client that asks for
-    /// several stretches takes either.
+    /// Everything: there is no header, its unit is not bytes, or it names several ranges. A server
+    /// may answer any request for ranges with everything (RFC 9110, section 14.2), and a client
+    /// that asks for several ranges accepts that.
     All,
-    /// One stretch.
+    /// One range.
     Part(Span),
-    /// Nothing that is there, or something malformed.
+    /// A range outside the content, or something malformed.
     Unsatisfiable,
 }
 
@@ -39,7 +39,7 @@ impl Wanted {
         Self::of_set(ranges, size)
     }
 
-    /// A list of ranges: those that lie outside the content do not spoil the others.
+    /// A list of ranges: ranges outside the content do not invalidate the others.
     fn of_set(ranges: &str, size: u64) -> Self {
         let mut inside = Vec::new();
         for range in ranges.split(',').map(str::trim).filter(|r| !r.is_empty()) {
@@ -83,7 +83,7 @@ fn span(range: &str, size: u64) -> Result<Option<Span>, Malformed> {
     }))
 }
 
-/// A position of any length: one that does not fit is behind every content.
+/// A position of any length: one that overflows lies beyond any content.
 fn position(text: &str) -> Result<u64, Malformed> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits {
@@ -93,7 +93,7 @@ fn position(text: &str) -> Result<u64, Malformed> {
     }
 }
 
-/// Reads `<first>-<last>`, with or without `bytes` before and a total behind it.
+/// Parses `<first>-<last>`, with or without `bytes` before and a total after it.
 pub(crate) fn content_range(header: &str) -> Option<Span> {
     let range = header
         .trim()
@@ -107,7 +107,7 @@ pub(crate) fn content_range(header: &str) -> Option<Span> {
     Some(Span { start, length })
 }
 
-/// Digits only: a sign or blanks are not numbers here.
+/// Digits only, without sign or blanks.
 pub(crate) fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()

@@ -1,4 +1,4 @@
-//! The image that every registry has: nodes pull it to prove that they reach the registry.
+//! The image that every registry serves: nodes pull it to prove that they reach the registry.
 //!
 //! It has no layers, so that a pull costs one manifest and one config. It is public under the
 //! registry's own names and under every `ns`, appears in no list of repositories, and nothing can
@@ -19,10 +19,10 @@ use super::{CONTENT_DIGEST, Response, gate, header, json};
 
 /// The repository.
 const REPOSITORY: &str = "coral-reserved/probe";
-/// The first path component of what the registry keeps for itself.
+/// The first path component of repositories that the registry reserves.
 const PREFIX: &str = "coral-reserved/";
 const TAG: &str = "1";
-/// Without layers there is nothing to run, so one platform is as good as another.
+/// Without layers there is nothing to run, so any platform will do.
 const CONFIG: &str =
     r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
 
@@ -35,7 +35,7 @@ struct Probe {
 
 static PROBE: LazyLock<Probe> = LazyLock::new(|| {
     let config_digest = Digest::sha256(CONFIG.as_bytes());
-    // Written out: the digest is a contract with the nodes, and the order of a map's keys is not.
+    // Spelled out: nodes rely on the digest, and the order of a map's keys may change.
     let manifest = format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{config_digest}","size":{}}},"layers":[]}}"#,
         media_type::OCI_MANIFEST,
@@ -49,7 +49,7 @@ static PROBE: LazyLock<Probe> = LazyLock::new(|| {
     }
 });
 
-/// The answer to a request for the reserved image; `None` if the request is for something else.
+/// The answer to a request for the reserved image; `None` for any other request.
 pub(super) fn answer(
     route: &Route,
     method: &Method,
@@ -99,7 +99,7 @@ fn read(route: &Route, headers: &HeaderMap) -> Result<Response, Refusal> {
 }
 
 fn absent(code: Code) -> Refusal {
-    Refusal::not_found(code, "the reserved image does not have it")
+    Refusal::not_found(code, "the reserved image does not have this")
 }
 
 struct Document {

@@ -1,4 +1,4 @@
-//! Paths below `/v2/`, read into validated values.
+//! Paths below `/v2/`, parsed into validated values.
 
 use coral_image::{Digest, ReferenceError, RepositoryPath, Tag, Version};
 use percent_encoding::percent_decode_str;
@@ -48,10 +48,10 @@ impl RouteClass {
 }
 
 impl Route {
-    /// Reads the path of a URL. It is read from its end, since a repository's name may have
-    /// components such as `blobs` itself.
+    /// Parses the path of a URL. It is parsed from its end, because the name of a repository may
+    /// itself have components such as `blobs`.
     pub(crate) fn parse(path: &str) -> Result<Self, Refusal> {
-        // What is no encoding stays as it is, and no name has a percent sign.
+        // Invalid encodings stay as they are, and no valid name has a percent sign.
         let path = percent_decode_str(path)
             .decode_utf8()
             .map_err(|_| Refusal::invalid(Code::NameInvalid, "the path is not UTF-8"))?;
@@ -97,7 +97,7 @@ impl Route {
         }
     }
 
-    /// The repository it is about, if it is about one.
+    /// The repository of the route, if it has one.
     pub(crate) fn repository(&self) -> Option<&RepositoryPath> {
         match self {
             Self::Base | Self::Catalog => None,
@@ -110,7 +110,7 @@ impl Route {
         }
     }
 
-    /// The tag or digest that it names, if it names one.
+    /// The tag or digest of the route, if it has one.
     pub(crate) fn reference(&self) -> Option<String> {
         match self {
             Self::Manifest(_, version) => Some(version.to_string()),
@@ -121,7 +121,7 @@ impl Route {
         }
     }
 
-    /// The methods it has, as in the header `Allow`.
+    /// The methods of the route, as in the header `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
             Self::Base | Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET, HEAD",

@@ -1,8 +1,9 @@
-//! Requests for images of another registry: what `ns=` means, and how a miss is answered.
+//! Requests for images of another registry: the meaning of `ns=`, and the answer to a miss.
 //!
-//! A container runtime that is told to fetch `docker.io/library/nginx` from here asks for
-//! `/v2/library/nginx/…?ns=docker.io`. Such an image lies below the path where a mirror puts it,
-//! `docker.io/library/nginx`. Everything here is a decision over values; `front.rs` applies them.
+//! A container runtime that is configured to fetch `docker.io/library/nginx` from here asks for
+//! `/v2/library/nginx/…?ns=docker.io`. A mirror puts this image at the path
+//! `docker.io/library/nginx`. This module only decides, as pure functions; `front.rs` applies the
+//! decisions.
 
 use coral_image::{Host, Repository, RepositoryPath, destination_path};
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -13,23 +14,23 @@ use super::route::Route;
 
 /// Set by a node whose `RegistryRoute` never contacts the source.
 const ROUTE: HeaderName = HeaderName::from_static("x-coral-route");
-/// Longest sentence, in letters: containerd puts all of it into events and the pod's status.
+/// Longest message, in characters: containerd puts all of it into events and the pod's status.
 const MAX_SENTENCE: usize = 300;
-/// Longest host and longest image name in the sentence, so that its advice always fits.
+/// Longest host and longest image name in the message, so that its advice always fits.
 const MAX_HOST: usize = 50;
 const MAX_NAME: usize = 110;
 
-/// Whose names the path of a request uses.
+/// Which registry's names the path of a request uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The registry's own.
     Own,
-    /// Those of another registry; `None` if `ns` is not a host, so that nothing can be found.
+    /// Another registry's; `None` if `ns` is not a host, so that nothing is found.
     Other(Option<Host>),
 }
 
 impl Origin {
-    /// Reads the first `ns`. The registry is known under `own_names` itself.
+    /// Reads the first `ns`. `own_names` are the registry's own names.
     pub(super) fn of(query: &Query, own_names: &[Host]) -> Self {
         match query.get("ns").filter(|ns| !ns.is_empty()) {
             None => Self::Own,
@@ -58,8 +59,9 @@ impl SourcePolicy {
     }
 }
 
-/// The same request for the repository where images of `host` lie; `None` for what such a
-/// repository does not have (lists of repositories, uploads) and for names too long to lie here.
+/// The same request for the repository that holds the images of `host`; `None` for routes that such
+/// a repository does not have (lists of repositories, uploads) and for names that would be too
+/// long.
 pub(super) fn mapped(host: &Host, route: &Route) -> Option<Route> {
     let landing = |path: &RepositoryPath| {
         let repository = Repository::new(host.clone(), path.clone());
@@ -74,7 +76,7 @@ pub(super) fn mapped(host: &Host, route: &Route) -> Option<Route> {
     })
 }
 
-/// How the client of a mapped request names things; answers must not show the mapped path.
+/// The names that the client of a mapped request uses; answers must not show the mapped path.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientName {
     pub(super) path: RepositoryPath,
@@ -88,12 +90,11 @@ impl ClientName {
     }
 }
 
-/// The answer for an image that is not here. One that is here but not public is answered the same,
-/// letter by letter.
+/// The answer for an image that is not here. An image that is here but not public gets exactly the
+/// same answer.
 ///
-/// A runtime that may go on to the source gets 404: after any other answer it would show ours in
-/// place of the source's own error. For one that may not, 403 is the only status whose body
-/// reaches the pod.
+/// A runtime that may continue to the source gets 404: after any other status it would show this
+/// error instead of the source's. If it may not, 403 is the only status whose body reaches the pod.
 pub(super) fn miss(policy: SourcePolicy, route: Option<&Route>, name: &Name<'_>) -> Refusal {
     if policy == SourcePolicy::Never {
         return Refusal::new(StatusCode::FORBIDDEN, Code::Denied, name.sentence());
@@ -115,7 +116,7 @@ pub(super) struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// The name that a route asks for; `path` is what the URL says if it is no route.
+    /// The name that a route asks for; `path` is used if the URL is not a route.
     pub(super) fn new(host: &'a str, route: Option<&Route>, path: &str) -> Self {
         let image = match route {
             Some(Route::Manifest(name, version)) => match version.digest() {
@@ -144,7 +145,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// The text with everything but printable ASCII replaced, cut at so many letters.
+/// The text with everything but printable ASCII replaced, truncated to `max` characters.
 fn cleaned(text: &str, max: usize) -> String {
     let mut letters = text
         .chars()

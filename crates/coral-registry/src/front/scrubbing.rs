@@ -1,7 +1,7 @@
 //! The scrub, round after round, and the reports of damaged content: in the log, in metrics, and at
 //! `/coral/v1/scrub`.
 //!
-//! The figures are sums, which are for every client, as the metrics are.
+//! The figures are sums, which every client may see, as in the metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,25 +22,26 @@ use crate::store::{
     Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError, first_names,
 };
 
-/// Damages that a slow listener may be behind.
+/// How many reports a slow listener may lag behind.
 pub(super) const MOST_UNHEARD: usize = 64;
-/// A round does not begin with the start, when others have much to do.
+/// The first round waits, because much happens right after a start.
 const FIRST: Duration = Duration::from_mins(5);
-/// What is counted is looked at, and settings that changed are seen, so often.
+/// How often the counts are read and changed settings are noticed.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 const SHORTEST: Duration = Duration::from_millis(100);
-/// Anybody may ask how the scrub is, and the answer is read from the disk: once in so long.
+/// How long an answer is cached: every client may ask for the state of the scrub, which is read
+/// from the disk.
 const READ_EVERY: Duration = Duration::from_secs(5);
 
-/// What the round that is open did, or the last one, as far as this process read it.
+/// What the open round, or else the last one, did in this process.
 #[derive(Debug)]
 pub(super) struct Figures {
     read_bytes: AtomicU64,
     damaged: AtomicU64,
     unsure: AtomicU64,
-    /// Whether the next round is another one.
+    /// Whether the round has ended, so that the next one starts new counts.
     has_ended: AtomicBool,
-    /// What the store said last, and when.
+    /// The last answer of the store, and when it was.
     state: Mutex<Option<(Instant, ScrubState)>>,
 }
 
@@ -72,7 +73,7 @@ impl Figures {
     }
 }
 
-/// How the scrub is. Times are seconds since 1970.
+/// The state of the scrub. Times are seconds since 1970.
 pub(super) async fn figures(State(context): State<Arc<Context>>) -> Result<Response, Refusal> {
     let state = context.scrub_state().await?;
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
@@ -108,7 +109,7 @@ impl Context {
 }
 
 impl Registry {
-    /// The repositories of content that is found damaged or missing from now on.
+    /// Receives the repositories of content that is found damaged or missing from now on.
     pub fn damages(&self) -> broadcast::Receiver<Arc<[RepositoryPath]>> {
         self.context.damages.subscribe()
     }
@@ -163,15 +164,16 @@ impl Registry {
             }
             Err(error) => {
                 self.context.metrics.scrubs().failed();
-                tracing::warn!(%error, "the scrub failed; it is tried again");
+                tracing::warn!(%error, "the scrub failed and will be retried");
                 None
             }
         }
     }
 }
 
-/// What the store remembers, and the beginning of the last round that ended in this process: where
-/// the position is not written (read-only, a full disk), rounds would follow each other.
+/// The state that the store remembers, corrected by the start of the last round that ended in this
+/// process. Otherwise rounds would follow each other without a pause if the position cannot be
+/// saved (read-only, or a full disk).
 fn known(state: ScrubState, ended: Option<SystemTime>) -> ScrubState {
     match ended {
         Some(began) if state.is_open || state.began.is_none_or(|it| it < began) => ScrubState {
@@ -183,8 +185,8 @@ fn known(state: ScrubState, ended: Option<SystemTime>) -> ScrubState {
     }
 }
 
-/// How long it is until the next round, or the rest of one; none: none is wanted. A wall clock
-/// that went back makes no round wait for longer than the interval.
+/// The time until the next round, or the rest of one; `None` if scrubbing is off. It is never
+/// longer than the interval, even if the wall clock went back.
 fn due_in(
     settings: &ScrubSettings,
     state: &ScrubState,
@@ -202,7 +204,7 @@ fn due_in(
     Some(left.max(settled))
 }
 
-/// Counts what a round does, and tells of what it finds.
+/// Counts what a round does, and reports what it finds.
 struct Told(Arc<Context>);
 
 impl ScrubWatch for Told {
@@ -214,7 +216,8 @@ impl ScrubWatch for Told {
     fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
         let named = first_names(repositories);
         tracing::warn!(%digest, repositories = %named, "content that was found damaged is still \
-             missing: a mirror copies it again, what was pushed has to be pushed again");
+                                                        missing: a mirror copies its images again, \
+                                                        pushed images have to be pushed again");
         let _ = self.0.damages.send(repositories.into());
     }
 
@@ -231,14 +234,18 @@ impl ScrubWatch for Told {
             ..
         } = &damage;
         if *is_aside {
-            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged, and \
-                 is not served any more: a mirror copies it again, what was pushed has to be pushed \
-                 again");
+            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged \
+                                                                             and no longer served: \
+                                                                             a mirror copies its \
+                                                                             images again, pushed \
+                                                                             images have to be \
+                                                                             pushed again");
             // The receiver may be gone.
             let _ = self.0.damages.send(damage.repositories.into());
         } else {
-            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged, and \
-                 stays where it is");
+            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged \
+                                                                             and stays where it \
+                                                                             is");
         }
     }
 }
@@ -255,7 +262,11 @@ fn tell(scrubbed: &Scrubbed) {
     match end {
         RoundEnd::Stopped => {}
         RoundEnd::Complete if *damaged == 0 && *unsure == 0 => {
-            tracing::debug!(contents, bytes, "a scrub read all content: it is whole");
+            tracing::debug!(
+                contents,
+                bytes,
+                "a scrub read all content and found no damage"
+            );
         }
         RoundEnd::Complete => {
             tracing::info!(
@@ -271,8 +282,8 @@ fn tell(scrubbed: &Scrubbed) {
             contents,
             damaged,
             unsure,
-            "the scrub stopped, for much of the content is damaged or cannot be read: look at the \
-             disk and the memory of this machine; the next round goes on behind it"
+            "the scrub stopped, because much of the content is damaged or cannot be read: check \
+             the disk and the memory of this machine; the next round continues after it"
         ),
     }
 }

@@ -1,8 +1,8 @@
-//! `/coral/v1/storage`: what is stored, what may be stored, and what is free; and
-//! `/coral/v1/repositories`: which repositories hold most.
+//! `/coral/v1/storage`: stored bytes, limits and free space; and `/coral/v1/repositories`: the
+//! largest repositories.
 //!
-//! The sums are for every client, as the metrics are, which have them too. What one repository holds is
-//! for those who may read it.
+//! Every client may see the sums, as in the metrics. The size of a repository is only for clients
+//! that may read it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,25 +21,25 @@ use super::{Context, Registry, Response, gate, listings, peer};
 use crate::access::{Caller, Right, Session};
 use crate::store::{Bound, NoRoom, RepositoryBytes, Space};
 
-/// How old the look at the disk is at most that metrics show.
+/// How old the disk figures of the metrics may be.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Repositories in the list of the largest, if the caller does not say, and at most.
+/// How many of the largest repositories are listed, by default and at most.
 const LARGEST: usize = 20;
 const MOST_LARGEST: usize = 1000;
 const COUNT_AGAIN: Duration = Duration::from_mins(1);
 const COUNT_AGAIN_AT_MOST: Duration = Duration::from_hours(6);
 
 impl Registry {
-    /// Counts what is stored, and looks at the disk from time to time, until `stop`.
+    /// Counts the stored content once, then checks the disk from time to time, until `stop`.
     pub async fn keep_counted(self, stop: CancellationToken) {
         tokio::join!(self.count(&stop), self.keep_looked(&stop));
     }
 
-    /// What cannot be counted is tried again, after ever longer pauses.
+    /// Counts the stored content; retries failures with growing pauses.
     async fn count(&self, stop: &CancellationToken) {
         let mut pause = COUNT_AGAIN;
         while let Err(error) = self.context.store.count(stop.clone()).await {
-            tracing::warn!(%error, "not all that is stored can be counted; it is tried again");
+            tracing::warn!(%error, "the stored content cannot all be counted; counting is retried");
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -68,16 +68,16 @@ impl Registry {
     }
 }
 
-/// Once when it begins, and once when it is over.
+/// Logs once when space becomes short, and once when that is over.
 fn tell(lack: Option<&NoRoom>, was_full: bool) {
     match lack {
         Some(lack) if !was_full => tracing::warn!("pushes are refused: {lack}"),
-        None if was_full => tracing::info!("there is room again, pushes are taken"),
+        None if was_full => tracing::info!("there is space again: pushes are accepted"),
         _ => {}
     }
 }
 
-/// The metrics are for every client.
+/// Every client may read the metrics.
 impl Measured for Context {
     fn space(&self) -> Space {
         self.store.space()
@@ -114,7 +114,7 @@ pub(super) async fn sums(State(context): State<Arc<Context>>) -> Result<Response
     Ok(super::json(StatusCode::OK, &answer))
 }
 
-/// The repositories that hold most, of those that the caller may list and pull from.
+/// The largest repositories that the caller may list and pull from.
 pub(super) async fn largest(
     State(context): State<Arc<Context>>,
     request: Request,

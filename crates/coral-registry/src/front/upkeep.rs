@@ -1,4 +1,4 @@
-//! What has to be done from time to time.
+//! Periodic maintenance of a registry.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::kernel;
 use crate::settings::CollectionSettings;
 use crate::store::{Collected, CollectionRules, Idle, Pace};
 
-/// How long an upload is kept that has nothing to go on with.
+/// How long an empty upload is kept.
 const EMPTY: Duration = Duration::from_mins(10);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(150);
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
@@ -19,7 +19,7 @@ const FIRST_COLLECTION: Duration = Duration::from_mins(5);
 const MEMORY_EVERY: Duration = Duration::from_secs(10);
 
 impl Registry {
-    /// Ends uploads that were abandoned, until `stop`.
+    /// Ends abandoned uploads, until `stop`.
     pub async fn keep_clean(self, stop: CancellationToken) {
         loop {
             let expiry = self.context.settings().limits.upload_expiry;
@@ -35,7 +35,7 @@ impl Registry {
                         self.context.places.free(upload);
                     }
                 }
-                Err(error) => tracing::warn!(%error, "abandoned uploads cannot be looked for"),
+                Err(error) => tracing::warn!(%error, "cannot look for abandoned uploads"),
             }
             let open = self.context.store.open_uploads();
             self.context.metrics.open_uploads(open);
@@ -47,7 +47,7 @@ impl Registry {
         }
     }
 
-    /// Takes away what nothing holds any more, again and again until `stop`.
+    /// Collects unused content, again and again until `stop`.
     pub async fn keep_collected(self, stop: CancellationToken) {
         let mut pause = self.context.settings().collection.interval;
         pause = pause.min(FIRST_COLLECTION);
@@ -72,13 +72,13 @@ impl Registry {
             }
             Err(error) => {
                 self.context.metrics.collections().failed();
-                tracing::warn!(%error, "the collection of unused content failed; it is tried again");
+                tracing::warn!(%error, "the garbage collection failed and will be retried");
             }
         }
     }
 
-    /// To be called once nothing is served any more, so that the next start can rely on what was
-    /// noted of the clients' last requests.
+    /// Closes the store. Call it once nothing is served any more, so that the next start can rely
+    /// on the recorded leases.
     pub async fn close(self) {
         if let Err(error) = self.context.store.close().await {
             tracing::warn!(%error, "the store was not closed cleanly: unused content is kept \
@@ -86,8 +86,8 @@ impl Registry {
         }
     }
 
-    /// Gives back the memory that requests have left behind, until `stop`. One that has nothing to
-    /// do does nothing.
+    /// Returns memory that requests have left behind to the system, until `stop`. An idle registry
+    /// does nothing.
     pub async fn keep_small(self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -121,7 +121,7 @@ fn tell(collected: &Collected) {
         links = collected.links,
         manifests = collected.manifests,
         kept_bytes = collected.kept_bytes,
-        "collected what nothing holds"
+        "deleted unused content"
     );
 }
 

@@ -17,24 +17,24 @@ use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
 use crate::access::Right;
 use crate::store::{Mounted, UploadError, UploadId, UploadWriter};
 
-/// What clients are told to wait when too many uploads are open.
+/// How long clients are told to wait when too many uploads are open.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
-/// Tells Coral's own client that the digest is verified here, so that it need not be twice.
+/// Tells Coral's own client that the registry verifies the digest, so that the client need not.
 const VERIFIES: HeaderName = HeaderName::from_static("coral-verifies-digest");
-/// Tells Coral's own client that a mount without `from` would succeed, where one with `from` did
-/// not. Only who may read every repository is told.
+/// Tells Coral's own client that a mount without `from` would succeed where one with `from` did
+/// not. Sent only to clients that may read every repository.
 const ELSEWHERE: HeaderName = HeaderName::from_static("coral-blob-elsewhere");
 const YES: HeaderValue = HeaderValue::from_static("true");
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
-/// `POST`: begins an upload, or mounts a blob (`?mount=`), or takes one whole (`?digest=`).
+/// `POST`: begins an upload, mounts a blob (`?mount=`), or receives one as a whole (`?digest=`).
 pub(super) async fn begin(
     context: &Context,
     head: &Head,
     body: &mut Body,
     name: &RepositoryPath,
 ) -> Result<Response, Refusal> {
-    // What cannot be mounted, or is no blob or repository, is uploaded.
+    // If the mount fails, or its parameters are not valid, the blob is uploaded.
     let mount = head.query.get("mount");
     if let Some(digest) = mount.and_then(|text| route::digest(text).ok()) {
         let mounted = match source_of(head) {
@@ -61,7 +61,7 @@ pub(super) async fn begin(
     let writer = context.store.write_upload(name, id).await?;
     let taken = take_whole(context, head, body, name, writer, digest).await;
     if taken.is_err() {
-        // No client was told its name, so none can continue it.
+        // No client was told the name of this upload, so none can continue it.
         discard(context, name, id).await;
     }
     context.metrics.open_uploads(context.store.open_uploads());
@@ -85,8 +85,8 @@ async fn open(
     Ok(opened)
 }
 
-/// A place for one more upload. One client alone does not get all that there are, and a tenth is
-/// reserved for the embedding process, which needs none of the others.
+/// Takes a slot for an upload. One client cannot take all slots, and a tenth of them is reserved
+/// for the embedding program, which uses only those.
 fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>, Refusal> {
     let all = head.visitor.settings.limits.open_uploads;
     let owner = head.visitor.owner();
@@ -127,7 +127,8 @@ fn source_of(head: &Head) -> Result<Option<RepositoryPath>, Refusal> {
         })
 }
 
-/// A blob is not had by knowing its digest: one must be allowed to read where it is.
+/// Whether a blob may be mounted. Knowing its digest is not enough: the client must be allowed to
+/// read it.
 fn may_mount(head: &Head, from: Option<&RepositoryPath>) -> bool {
     let session = head.visitor.session();
     match from {
@@ -136,7 +137,7 @@ fn may_mount(head: &Head, from: Option<&RepositoryPath>) -> bool {
     }
 }
 
-/// `?digest-algorithm=`, in the coming version of the specification.
+/// `?digest-algorithm=`, in the next version of the specification.
 fn algorithm_of(head: &Head) -> Result<Algorithm, Refusal> {
     match head.query.get("digest-algorithm") {
         None | Some("" | "sha256") => Ok(Algorithm::Sha256),
@@ -151,7 +152,7 @@ fn algorithm_of(head: &Head) -> Result<Algorithm, Refusal> {
     }
 }
 
-/// `GET`: how far the upload is.
+/// `GET`: the progress of the upload.
 pub(super) async fn status(
     context: &Context,
     name: &RepositoryPath,
@@ -165,7 +166,7 @@ pub(super) async fn status(
     Ok(describe(StatusCode::NO_CONTENT, name, id, offset))
 }
 
-/// `PATCH`: one more piece.
+/// `PATCH`: one more chunk.
 pub(super) async fn append(
     context: &Context,
     head: &Head,
@@ -178,7 +179,7 @@ pub(super) async fn append(
     Ok(describe(StatusCode::ACCEPTED, name, id, writer.offset()))
 }
 
-/// `PUT`: the last piece, which may be all or nothing, and the digest of the whole.
+/// `PUT`: the last chunk, which may be everything or empty, and the digest of the blob.
 pub(super) async fn finish(
     context: &Context,
     head: &Head,
@@ -204,7 +205,7 @@ pub(super) async fn finish(
         .map_err(Refusal::from)
 }
 
-/// `DELETE`: never mind.
+/// `DELETE`: cancels the upload.
 pub(super) async fn cancel(
     context: &Context,
     name: &RepositoryPath,
@@ -230,7 +231,7 @@ async fn take_whole(
     Ok(created(name, digest, Some(size)))
 }
 
-/// Takes a piece in, where the client says that it belongs.
+/// Receives a chunk at the position that the client names.
 async fn receive(
     context: &Context,
     head: &Head,
@@ -251,14 +252,14 @@ async fn receive(
     match span {
         Some(span) if writer.offset() - offset < span.length => Err(Refusal::invalid(
             Code::SizeInvalid,
-            "the body is shorter than the Content-Range says; what came was kept",
+            "the body is shorter than its Content-Range; what arrived was kept",
         )
         .with_header(RANGE, range_header(writer.offset()))),
         _ => Ok(()),
     }
 }
 
-/// Takes a body in, as far as a blob may be large.
+/// Receives a body, up to the largest size of a blob.
 async fn receive_bounded(
     context: &Context,
     head: &Head,
@@ -310,7 +311,7 @@ fn announced(headers: &HeaderMap) -> Result<Option<Span>, Refusal> {
         Some(length) if length != span.length => Err(Refusal::invalid(
             Code::SizeInvalid,
             format!(
-                "the Content-Range has {} bytes, the body {length}",
+                "the Content-Range is {} bytes long, but the body {length}",
                 span.length
             ),
         )),
@@ -330,7 +331,7 @@ fn out_of_order(name: &RepositoryPath, id: UploadId, offset: u64) -> Refusal {
     Refusal::new(
         StatusCode::RANGE_NOT_SATISFIABLE,
         Code::BlobUploadInvalid,
-        format!("the upload has {offset} bytes, the next piece must begin there"),
+        format!("the upload has {offset} bytes; the next chunk must begin there"),
     )
     .with_header(LOCATION, location(name, id))
     .with_header(RANGE, range_header(offset))
@@ -350,12 +351,12 @@ fn location(name: &RepositoryPath, id: UploadId) -> http::HeaderValue {
     header(format!("/v2/{name}/blobs/uploads/{id}"))
 }
 
-/// `0-<last byte>`. An empty upload is `0-0` too, as it always was in this API.
+/// `0-<last byte>`. An empty upload is `0-0` as well, as it always was in this API.
 fn range_header(offset: u64) -> http::HeaderValue {
     header(format!("0-{}", offset.saturating_sub(1)))
 }
 
-/// The repository has a blob now; `size` is known where it was pushed.
+/// The answer for a blob that the repository has now; `size` is known if it was pushed.
 fn created(name: &RepositoryPath, digest: Digest, size: Option<u64>) -> Response {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();

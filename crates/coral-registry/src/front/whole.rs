@@ -1,4 +1,4 @@
-//! Bodies that are read as a whole, and the memory that they share.
+//! Reads small bodies as a whole, within a shared memory budget.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use super::error::{Code, Refusal};
 use super::progress::Progress;
 use super::range::number;
 
-/// Memory for all such bodies that come in at the same time.
+/// Memory for all such bodies that are received at the same time.
 const MOST: usize = 64 * 1024 * 1024;
-/// What each body has besides. Nearly every manifest fits, so that a few clients with large ones
-/// keep no other client from pushing.
+/// Memory that each body has in addition. Nearly every manifest fits in, so that a few clients with
+/// large manifests do not keep others from pushing.
 const FREE: usize = 16 * 1024;
-/// What clients are told to wait when there is no room.
+/// How long clients are told to wait when the budget is used up.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// Memory for bodies that are read as a whole.
 #[derive(Debug)]
 pub(super) struct MemoryBudget(Semaphore);
 
-/// What one body has of the room, for as long as it is in use.
+/// The part of the budget that one body uses, for as long as it is in use.
 pub(super) struct MemoryPermit<'a> {
     room: &'a Semaphore,
     taken: Option<SemaphorePermit<'a>>,
@@ -45,7 +45,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Reads a small body as a whole. What counts is what came, not what was announced.
+    /// Reads a small body as a whole. Memory is taken for what arrives, not for what was announced.
     pub(super) async fn read(
         &self,
         body: &mut Body,
@@ -77,8 +77,8 @@ impl MemoryBudget {
 }
 
 impl MemoryPermit<'_> {
-    /// Takes more, up to `size` in all. Who waited here would keep what it has from others who
-    /// wait, so none of them waits.
+    /// Takes more, up to `size` in all. This never waits: bodies that waited while holding memory
+    /// could block each other.
     fn grow(&mut self, size: usize) -> Result<(), Refusal> {
         let Some(more) = size.checked_sub(self.size).filter(|more| *more > 0) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The storage folder of distribution's registry, as it lies on disk.
+//! The storage folder of a distribution registry, as it is on disk.
 //!
 //! ```text
 //! docker/registry/v2/blobs/<alg>/<2 hex>/<hex>/data                    all content
@@ -8,8 +8,8 @@
 //! docker/registry/v2/repositories/<path>/_uploads/                     what is on its way in
 //! ```
 //!
-//! A link is a file with a digest. Where it was deleted, its folder stays. All of it may be a
-//! stranger's: no symbolic link is followed, and what is read into memory is bounded.
+//! A link is a file that contains a digest. When a link is deleted, its folder stays. The folder is
+//! untrusted: no symbolic link is followed, and what is read into memory is bounded.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,25 +24,25 @@ use coral_image::{Digest, MAX_MANIFEST_SIZE, Manifest, RepositoryPath, Tag};
 use super::{ImportError, Skipped};
 
 const ROOT: &str = "docker/registry/v2";
-/// Entries of one folder; each takes some 100 bytes of memory.
+/// Most entries of one folder; each takes about 100 bytes of memory.
 const MOST_ENTRIES: usize = 1_000_000;
 /// The longest digest has 135 bytes.
 const MOST_LINK: u64 = 256;
 /// The longest path of a repository.
 const MOST_PATH: usize = 255;
 
-/// The storage folder of distribution's registry.
+/// The storage folder of a distribution registry.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     files: LayoutFiles,
 }
 
-/// What one repository has.
+/// The content of one repository.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// Its manifests, in the order of their digests.
+    /// Its manifests, sorted by digest.
     pub(super) revisions: Vec<Digest>,
-    /// The tags that point at each.
+    /// The tags that point to each of them.
     pub(super) tags: BTreeMap<Digest, Vec<Tag>>,
 }
 
@@ -61,7 +61,7 @@ impl Folder {
         }
     }
 
-    /// The repositories, and what is among them and is none.
+    /// The repositories, and folders among them that are not repositories.
     pub(super) fn repositories(&self) -> (Vec<RepositoryPath>, Vec<Skipped>) {
         let (mut found, mut skipped) = (vec![], vec![]);
         let mut waiting = vec![String::new()];
@@ -106,7 +106,7 @@ impl Folder {
         (found, skipped)
     }
 
-    /// What one repository has, and what of it cannot be used.
+    /// The content of one repository, and items in it that cannot be used.
     pub(super) fn contents(&self, path: &RepositoryPath) -> (Contents, Vec<Skipped>) {
         let (mut contents, mut skipped) = (Contents::default(), vec![]);
         self.read_revisions(path, &mut contents, &mut skipped);
@@ -191,7 +191,7 @@ impl Folder {
         }
     }
 
-    /// The digest in a link; `None` where the link was deleted.
+    /// The digest in a link; `None` if the link was deleted.
     fn link_to(&self, link: &Path, expected: Option<Digest>) -> Result<Option<Digest>, String> {
         let text = match self.read(link, MOST_LINK) {
             Ok(text) => text,
@@ -201,7 +201,7 @@ impl Folder {
         let text = String::from_utf8_lossy(&text);
         let digest = Digest::parse(text.trim()).map_err(|error| format!("its link: {error}"))?;
         match expected {
-            Some(expected) if digest != expected => Err(format!("its link says {digest}")),
+            Some(expected) if digest != expected => Err(format!("its link contains {digest}")),
             _ => Ok(Some(digest)),
         }
     }
@@ -213,7 +213,7 @@ impl Folder {
         Manifest::parse_pinned(Bytes::from(bytes), None, digest).map_err(|error| error.to_string())
     }
 
-    /// The file of a blob that the repository has; `None` if it has none of that digest.
+    /// The file of a blob that the repository has; `None` if it does not have the blob.
     pub(super) fn blob(
         &self,
         path: &RepositoryPath,
@@ -270,7 +270,7 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// A name that a stranger gave, for a line of text.
+/// An untrusted name, made safe for a line of text.
 fn shown(name: &str) -> String {
     let name: String = name.escape_debug().take(MOST_PATH).collect();
     if name.is_empty() {

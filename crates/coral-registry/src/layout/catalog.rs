@@ -1,4 +1,4 @@
-//! What is in a layout.
+//! The content of a layout.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
@@ -42,7 +42,7 @@ impl Catalog {
         let marker: Marker = json(files, Path::new("oci-layout"))?;
         if !marker.image_layout_version.starts_with("1.") {
             let version: String = marker.image_layout_version.chars().take(40).collect();
-            let reason = format!("its version is {version:?}, known is 1.0.0");
+            let reason = format!("its version is {version:?}; only 1.0.0 is supported");
             let path = files.path(Path::new("oci-layout"));
             return Err(LayoutError::Form { path, reason });
         }
@@ -75,7 +75,7 @@ impl Catalog {
             }
             match manifest(files, &descriptor) {
                 Ok(manifest) => waiting.extend(catalog.take(&manifest)),
-                // One image that is not whole does not take the others with it.
+                // An incomplete image does not affect the others.
                 Err(reason) => {
                     let digest = descriptor.digest;
                     let folder = files.folder().display();
@@ -93,7 +93,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Takes a manifest in; what is to be looked at next.
+    /// Adds a manifest. Returns the descriptors to read next.
     fn take(&mut self, manifest: &Manifest) -> Vec<Descriptor> {
         let record = ManifestRecord {
             digest: manifest.digest(),
@@ -159,7 +159,7 @@ fn manifest(files: &LayoutFiles, descriptor: &Descriptor) -> Result<Manifest, St
         .map_err(|error| error.to_string())
 }
 
-/// Reads JSON. What a file of another form contains is not repeated: it may be secret.
+/// Parses JSON. Errors do not quote the content, which may be secret.
 fn json<T: serde::de::DeserializeOwned>(
     files: &LayoutFiles,
     name: &Path,
@@ -174,7 +174,7 @@ fn json<T: serde::de::DeserializeOwned>(
 fn form(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let what = match error.classify() {
-        serde_json::error::Category::Data => "it has another form than this file of a layout",
+        serde_json::error::Category::Data => "it does not have the form of this file",
         _ => "it is not JSON",
     };
     format!("{what}: line {line}, column {column}")

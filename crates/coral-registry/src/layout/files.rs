@@ -13,7 +13,7 @@ use crate::store::StoreError;
 
 const PIECE: usize = 256 * 1024;
 
-/// The list of what is in the layout.
+/// The index of the layout.
 pub(super) const INDEX: &str = "index.json";
 
 pub(super) fn stamp(files: &LayoutFiles) -> Result<Stamp, LayoutError> {
@@ -69,8 +69,7 @@ pub(super) fn open_blob(
     }
 }
 
-/// Holds a file against its digest, from its beginning; where it is read from later does not
-/// depend on that.
+/// Compares a file with its digest, from its beginning, without moving the file's own position.
 pub(super) fn verify(
     files: &LayoutFiles,
     mut file: &File,
@@ -95,5 +94,5 @@ pub(super) fn verify(
 
 pub(super) fn damaged(files: &LayoutFiles, digest: &Digest) -> StoreError {
     let path = files.path(&blob(digest));
-    StoreError::damaged(&path, "its content is not what its name says")
+    StoreError::damaged(&path, "its content does not match the digest in its name")
 }

@@ -1,4 +1,4 @@
-//! What the fuzz targets ask of the reader of `index.json`.
+//! Entry point for the fuzz target of the parser of `index.json`.
 
 use super::catalog::names;
 

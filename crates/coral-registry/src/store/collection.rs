@@ -1,35 +1,35 @@
-//! What a collection takes away, and what came of it.
+//! Rules and results of a collection.
 
 use std::time::Duration;
 
-/// What a collection takes away.
+/// What a collection deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CollectionRules {
-    /// How long blobs stay that no manifest names, from the last answer that they are there.
+    /// How long unreferenced blobs are kept after a client was last told that they exist.
     pub grace: Duration,
-    /// How long manifests stay that no tag, index or referrer reaches; none: for ever.
+    /// How long manifests are kept that no tag, index or referrer reaches; `None` is forever.
     pub untagged: Option<Duration>,
-    /// Only counts what would go.
+    /// Only counts what would be deleted.
     pub dry_run: bool,
-    /// How much of the machine it takes.
+    /// How much of the machine it uses.
     pub pace: Pace,
 }
 
-/// How much of the machine a collection takes.
+/// How much of the machine a collection uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// It rests as long as it works, in short turns: others are served meanwhile.
+    /// It works in short turns and rests as long after each, so that clients are served meanwhile.
     Beside,
-    /// As fast as it goes.
+    /// As fast as possible.
     Alone,
 }
 
-/// What a collection took away, or would have.
+/// What a collection deleted, or would have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Manifests that nothing reached.
+    /// Untagged manifests.
     pub manifests: u64,
-    /// Blobs taken out of a repository.
+    /// Blobs removed from a repository.
     pub links: u64,
     /// Blobs and manifests whose content was deleted.
     pub contents: u64,
@@ -39,15 +39,15 @@ pub struct Collected {
     pub kept_contents: u64,
     /// Their bytes.
     pub kept_bytes: u64,
-    /// Repositories with a manifest that cannot be read. What it names is not known, so their
-    /// blobs stay.
+    /// Repositories with an unreadable manifest. What it references is unknown, so all blobs of the
+    /// repository stay.
     pub unreadable: u64,
-    /// Whether it came to its end.
+    /// Whether it ran to its end.
     pub is_complete: bool,
 }
 
 impl Collected {
-    /// Whether nothing went.
+    /// Whether nothing was deleted.
     pub fn is_nothing(&self) -> bool {
         self.manifests == 0 && self.links == 0 && self.contents == 0
     }

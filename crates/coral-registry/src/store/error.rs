@@ -1,4 +1,4 @@
-//! What can go wrong in a store.
+//! Errors of a store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use coral_image::Digest;
 
 use super::NoRoom;
 
-/// Why a store could not be read or written. What was tried and on what is text, for the log: a
-/// store of files names the path in it, another one its object.
+/// Why a store could not be read or written. The operation and its target are text for the log: a
+/// file store names the path, another store its object.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No space, or no quota.
     #[error("no space left to {action}; nothing was lost, free some space and try again")]
     Full {
-        /// What was tried, and on what.
+        /// The operation and its target.
         action: String,
     },
-    /// A bound that was set is reached.
+    /// A configured limit is reached.
     #[error("the storage is full: {0}")]
     NoRoom(Box<NoRoom>),
-    /// The storage, or a part of it, is not there, or is not the one that was opened. The text says
+    /// The storage, or a part of it, is missing or is not the one that was opened. The text says
     /// what to do.
     #[error("{0}")]
     Unavailable(String),
-    /// A record or content is not what it must be.
+    /// A record or content is damaged.
     #[error("{what} is damaged: {reason}")]
     Damaged {
         /// Which one.
@@ -38,7 +38,7 @@ pub enum StoreError {
     /// Anything else.
     #[error("cannot {action}")]
     Other {
-        /// What was tried, and on what.
+        /// The operation and its target.
         action: String,
         /// Why it failed.
         #[source]
@@ -47,7 +47,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Gives an input or output error its place, and sees whether it means a full disk.
+    /// Wraps an I/O error with its path, and recognises a full disk.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let action = format!("{action} {}", path.display());
         match source.kind() {
@@ -59,7 +59,7 @@ impl StoreError {
         }
     }
 
-    /// The content of a file is not what it must be.
+    /// The content of a file is damaged.
     pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
         Self::Damaged {
             what: path.display().to_string(),
@@ -80,7 +80,7 @@ impl StoreError {
     }
 }
 
-/// Why the storage at a place could not be opened.
+/// Why the storage at a path could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be written.
@@ -88,26 +88,28 @@ pub enum OpenError {
     NotWritable {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The folder has other content, and is no store.
-    #[error("{path} is not empty and no registry storage (it has {name:?}); choose an empty folder, or one that does not exist yet", path = path.display())]
+    /// The folder has other content and is not a store.
+    #[error("{path} is neither empty nor registry storage (it contains {name:?}); choose an empty \
+             folder, or one that does not exist yet", path = path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,
         /// Something that is in it.
         name: String,
     },
-    /// Another process has the folder.
+    /// Another process uses the folder.
     #[error("storage folder {path} is in use by another registry process; stop that one or choose another folder", path = path.display())]
     InUse {
         /// The folder.
         path: PathBuf,
     },
     /// A newer Coral wrote it.
-    #[error("storage folder {path} has layout version {found}, this release knows up to {known}; use the release that wrote it, or a newer one", path = path.display())]
+    #[error("storage folder {path} has layout version {found}, but this release supports only up \
+             to {known}; use the release that wrote it, or a newer one", path = path.display())]
     Newer {
         /// The folder.
         path: PathBuf,
@@ -121,14 +123,14 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
-/// Why a manifest was not taken in.
+/// Why a manifest was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PutManifestError {
     /// Blobs that it names are not in the repository.
     #[error("{} of the blobs that the manifest names are not in the repository", .0.len())]
     MissingBlobs(Vec<Digest>),
-    /// A blob that it names has another size, and is what its digest says.
-    #[error("the manifest gives blob {digest} {named} bytes, it has {stored}")]
+    /// A blob that it names is intact but has another size.
+    #[error("the manifest states {named} bytes for blob {digest}, which has {stored}")]
     WrongSize {
         /// The blob.
         digest: Digest,
@@ -137,28 +139,30 @@ pub enum PutManifestError {
         /// Its size in the store, in bytes.
         stored: u64,
     },
-    /// A blob that it names has another size, and whether that blob is damaged cannot be looked at
-    /// now.
-    #[error("a blob has another size than the manifest says, and others are being looked at")]
+    /// A blob that it names has another size, and cannot be verified now.
+    #[error(
+        "the size of a blob differs from that in the manifest, and it cannot be verified now \
+             because others are being verified"
+    )]
     Busy,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why an upload could not go on.
+/// Why an upload could not continue.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// There is none of that name in the repository, or it has ended.
+    /// There is no such upload in the repository, or it has ended.
     #[error("there is no such upload")]
     Unknown,
-    /// Another request has held it for longer than one waits.
+    /// Another request has been writing to it for longer than requests wait.
     #[error("another request is writing to this upload")]
     Busy,
-    /// The content is not what was announced; the upload is gone.
+    /// The content has another digest than announced; the upload was deleted.
     #[error("the content hashes to {actual}")]
     Digest {
-        /// What came.
+        /// The digest of the content.
         actual: Digest,
     },
     /// The store failed.

@@ -1,8 +1,8 @@
 //! The store on a file system.
 //!
-//! What was read lately is answered from memory. Every other operation is one closure on the
-//! blocking pool: it runs to its end even if the client goes
-//! away in the middle, so no operation is ever abandoned half-way by a dropped connection.
+//! Recently read values are answered from memory. Every other operation is one closure on the
+//! blocking pool, which runs to its end even if the client goes away, so a dropped connection never
+//! leaves an operation half done.
 
 mod collect;
 mod durable;
@@ -53,7 +53,7 @@ use super::{
     UploadError, UploadId, UploadWriter,
 };
 
-/// A store in a folder. One process at a time has it.
+/// A store in a folder, used by one process at a time.
 #[derive(Debug, Clone)]
 pub struct FileStore {
     files: Arc<Files>,
@@ -66,31 +66,31 @@ struct Files {
     layout: Layout,
     durable: Durable,
     leases: Leases,
-    /// Whether the folder of repositories is believed without a mark.
+    /// Whether the folder of repositories is trusted without a mark.
     repositories_believed: bool,
-    /// Held by the collection that runs: when the last one had nothing to do.
+    /// Locked by the running collection; holds when the last one had nothing to do.
     collecting: Mutex<Option<Settled>>,
-    /// Held by the scrub that runs.
+    /// Locked by the running scrub.
     scrubbing: Mutex<()>,
-    /// What that scrub has moved aside.
+    /// What the running scrub has moved aside.
     moved: Mutex<HashSet<Digest>>,
-    /// Repositories with a manifest that cannot be read, which were told of.
+    /// Repositories with an unreadable manifest that was already reported.
     unreadable: Mutex<HashSet<RepositoryPath>>,
-    /// By repository: shared by those who add to it, owned by who takes a manifest out.
+    /// By repository: shared by operations that add to it, exclusive for the removal of a manifest.
     repositories: SharedLocks,
-    /// By digest: who publishes content.
+    /// By digest: taken to publish content.
     contents: KeyLocks,
-    /// By repository and digest or tag: who publishes a record.
+    /// By repository and digest or tag: taken to publish a record.
     records: KeyLocks,
     /// Tags by repository.
     tags: Names,
-    /// Repositories with a manifest; there is one such list.
+    /// The one list of repositories with a manifest.
     catalog: Names,
-    /// What tags and digests stand for, by repository.
+    /// The manifests that tags and digests name, by repository.
     resolved: Recent<(RepositoryPath, Version), ManifestRecord>,
-    /// Bytes of manifests, seen to hash to their digest.
+    /// Bytes of manifests, verified against their digests.
     manifests: Recent<Digest, Bytes>,
-    /// Which content was compared with its digest.
+    /// Which content was verified.
     verdicts: Verdicts,
     usage: Usage,
     /// Held as long as the store is open.
@@ -98,9 +98,9 @@ struct Files {
 }
 
 impl FileStore {
-    /// Opens the store in `dir`, and makes it if there is none.
+    /// Opens the store in `dir`, or creates it.
     ///
-    /// Temporary files of an earlier run are swept, its open uploads stay.
+    /// Temporary files of an earlier run are deleted; its open uploads stay.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let files = Arc::new(open::open(dir)?);
         let uploads = Arc::new(Uploads::open(&files)?);
@@ -112,8 +112,8 @@ impl FileStore {
         Layout::new(dir).mark().is_file()
     }
 
-    /// As [`Self::run`], and only in the folder that was opened: a process that finds another one in its
-    /// place may hold that one's lock.
+    /// As [`Self::run`], but only if the folder is still the one that was opened: another process
+    /// may hold the lock of a folder that has replaced it.
     fn write<T, E>(
         &self,
         operation: impl FnOnce(&Files) -> Result<T, E> + Send + 'static,
@@ -288,7 +288,8 @@ impl Store for FileStore {
     fn end_abandoned(&self, idle: Idle) -> BoxFuture<'_, Result<Vec<UploadId>, StoreError>> {
         let uploads = Arc::clone(&self.uploads);
         self.run(move |files| {
-            // This is called every few minutes, so that the clock is known after a kill.
+            // This is called every few minutes, so it also saves the clock in case the process is
+            // killed.
             let saved = files.check_folder();
             let saved = saved.and_then(|()| files.leases.save_if_used());
             if let Err(error) = saved {

@@ -5,31 +5,31 @@ use coral_image::{Descriptor, Digest};
 
 use super::StoreError;
 
-/// How much is read for a page, in pages: those of another type are read in vain.
+/// How much may be read for one page, in pages: referrers of other types are read and discarded.
 const MOST_READ: usize = 8;
 
-/// Which referrers of a manifest are wanted.
+/// Which page of the referrers of a manifest is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferrersPage {
-    /// Only those whose digests come behind this text, which need not be one.
+    /// Only referrers whose digests sort after this text, which need not be a digest.
     pub after: Option<String>,
-    /// Only those of this type.
+    /// Only referrers of this type.
     pub artifact_type: Option<String>,
-    /// How many bytes their descriptors may have together, as JSON; the first may have more.
+    /// How many bytes their descriptors may take together, as JSON; the first may take more.
     pub most_bytes: usize,
 }
 
 /// A page of the referrers of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Referrers {
-    /// In the order of their digests; perhaps none, although others come behind.
+    /// Sorted by digest; may be empty even though more follow.
     pub descriptors: Vec<Descriptor>,
-    /// Behind which digest the next page begins, if there is one.
+    /// The digest after which the next page begins, if there is one.
     pub next: Option<Digest>,
 }
 
 impl ReferrersPage {
-    /// Fills the page with what `read` finds under these digests; what it does not find is gone.
+    /// Fills the page with what `read` finds for these digests; missing ones are skipped.
     pub(crate) fn fill(
         &self,
         digests: impl Iterator<Item = Digest>,
@@ -63,14 +63,14 @@ struct Filling<'a> {
     /// Bytes on the page, and bytes read for it.
     bytes: usize,
     read: usize,
-    /// The last one that need not be looked at again.
+    /// The last one that need not be read again.
     seen: Option<Digest>,
 }
 
 #[derive(PartialEq, Eq)]
 enum Taken {
     Yes,
-    /// There is no place for it.
+    /// There is no space for it.
     No,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Filling<'a> {
 
     fn take(&mut self, digest: Digest, record: Option<Descriptor>) -> Taken {
         if let Some(descriptor) = record {
-            // With the comma behind it.
+            // Including the comma after it.
             let length = serde_json::to_vec(&descriptor).map_or(0, |json| json.len() + 1);
             self.read += length;
             if self.page.wants(&descriptor) {
@@ -107,7 +107,7 @@ impl<'a> Filling<'a> {
         Taken::Yes
     }
 
-    /// The page, behind which others come.
+    /// The page, with more to follow.
     fn cut(self) -> Referrers {
         Referrers {
             next: self.seen,

@@ -1,17 +1,17 @@
-//! What a scrub looks for, and what came of it.
+//! Rules and results of a scrub.
 
 use std::fmt::Display;
 use std::time::SystemTime;
 
 use coral_image::{Digest, RepositoryPath};
 
-/// Images and repositories that a line names.
+/// How many images and repositories a message names.
 const MOST_NAMED: usize = 10;
 
 /// How a scrub reads the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScrubRules {
-    /// Bytes per second that are read at most; none: as fast as it goes.
+    /// Most bytes per second that are read; `None` is no limit.
     pub bandwidth: Option<u64>,
     /// Only reports what is damaged: nothing is moved and nothing is written.
     pub report_only: bool,
@@ -29,7 +29,7 @@ pub struct Scrubbed {
     /// Blobs and manifests that may be damaged: they could not be read, or two readings differed.
     /// They stay where they are.
     pub unsure: u64,
-    /// Blobs and manifests that were moved aside, were read again and found whole, and are back.
+    /// Blobs and manifests that had been moved aside, proved to be sound, and were put back.
     pub back: u64,
     /// How it ended.
     pub end: RoundEnd,
@@ -38,20 +38,20 @@ pub struct Scrubbed {
 /// How a round of a scrub ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RoundEnd {
-    /// It was told to stop; the next one goes on where it was.
+    /// It was stopped; the next round continues where it was.
     #[default]
     Stopped,
     /// All content was read.
     Complete,
-    /// So much could not be read or was damaged that the disk or the memory is suspected. The
-    /// next round reads what this one did not get to.
+    /// So much was unreadable or damaged that the disk or the memory is suspected. The next round
+    /// reads what this one did not reach.
     Doubtful,
 }
 
 /// Content that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// What it should hash to.
+    /// The digest that it should have.
     pub digest: Digest,
     /// Length of the file, in bytes.
     pub size: u64,
@@ -61,7 +61,7 @@ pub struct Damage {
     pub repositories: Vec<RepositoryPath>,
     /// Images that need it, as `repository:tag`: the first few that were found.
     pub images: Vec<String>,
-    /// Whether it was moved aside, so that it is served no more.
+    /// Whether it was moved aside and is no longer served.
     pub is_aside: bool,
 }
 
@@ -78,32 +78,32 @@ pub fn first_names(names: &[impl Display]) -> String {
     }
 }
 
-/// Hears what a scrub does, while it does it.
+/// Is notified while a scrub runs.
 pub trait ScrubWatch: Send + Sync + 'static {
-    /// So many bytes were read.
+    /// This many bytes were read.
     fn read(&self, bytes: u64);
 
     /// Content is damaged.
     fn damaged(&self, damage: Damage);
 
-    /// Content that was found damaged earlier is still missing: told when a round begins or goes
-    /// on, of the first few.
+    /// Content that was found damaged earlier is still missing. Called when a round begins or
+    /// continues, for the first few.
     fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]);
 }
 
-/// When rounds of the scrub began and ended, as the store remembers it.
+/// When rounds of the scrub began and ended, as recorded by the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScrubState {
-    /// When the last round began; none: there was none.
+    /// When the last round began; `None` if there was none.
     pub began: Option<SystemTime>,
-    /// Whether that round is to be gone on with.
+    /// Whether that round is unfinished.
     pub is_open: bool,
-    /// When a round last came to its end with all content read.
+    /// When a round last read all content to its end.
     pub completed: Option<SystemTime>,
-    /// How much of the content the open round has read, in percent, some time ago; 0 if none is
+    /// How much of the content the open round had read at the last save, in percent; 0 if none is
     /// open.
     pub percent: u8,
-    /// Blobs and manifests that were moved aside and are not back.
+    /// Blobs and manifests that were moved aside and have not been restored.
     pub missing: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How much a store may hold, and how much there is: plain values.
+//! Limits and sizes of a store, as plain values.
 
 use coral_image::{Amount, RepositoryPath};
 use serde::Serialize;
@@ -8,7 +8,7 @@ const GIB: u64 = 1 << 30;
 /// How much a store may hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpaceBounds {
-    /// Bytes of content and of open uploads; none: as many as the disk takes.
+    /// Bytes of content and open uploads; `None` is as many as the disk holds.
     pub limit: Option<u64>,
     /// Bytes of the disk that pushes leave free.
     pub min_free: MinFree,
@@ -20,12 +20,12 @@ pub enum MinFree {
     /// 5 % of the disk, and 1 GiB at most.
     #[default]
     Usual,
-    /// So many; 0: pushes go on until the disk is full.
+    /// This many; with 0, pushes are accepted until the disk is full.
     Bytes(u64),
 }
 
 impl MinFree {
-    /// In bytes, on a disk of `size` bytes.
+    /// The number of bytes, on a disk of `size` bytes.
     pub fn on(self, size: u64) -> u64 {
         match self {
             Self::Usual => (size / 20).min(GIB),
@@ -43,25 +43,25 @@ pub struct Disk {
     pub free: u64,
 }
 
-/// What a store holds, what it may hold, and what is free.
+/// Stored bytes, limits and free space of a store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Space {
-    /// Bytes of content on the disk: what several repositories hold is there once.
+    /// Bytes of content on the disk; what several repositories share counts once.
     pub stored: u64,
     /// Bytes of uploads that are not committed yet.
     pub uploads: u64,
     /// Bytes of damaged content that was moved aside, which the limit does not count.
     pub damaged: u64,
-    /// Whether all that was there at the start is counted; until then `stored` is too low.
+    /// Whether everything that existed at the start is counted; until then `stored` is too low.
     pub counted: bool,
-    /// Bytes that `stored` and `uploads` may have together.
+    /// Bytes that `stored` and `uploads` may take together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Bytes of the disk, at the last look.
+    /// Size of the disk in bytes, at the last check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<u64>,
-    /// Bytes of the disk that could still be written, at the last look.
+    /// Free bytes of the disk, at the last check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free: Option<u64>,
     /// Bytes of the disk that pushes leave free.
@@ -70,7 +70,7 @@ pub struct Space {
 }
 
 impl Space {
-    /// The same after a look at the disk.
+    /// The same, with new figures of the disk.
     #[must_use]
     pub(crate) fn on(self, disk: Disk, bounds: &SpaceBounds) -> Self {
         Self {
@@ -81,12 +81,12 @@ impl Space {
         }
     }
 
-    /// Bytes of content and of open uploads.
+    /// Bytes of content and open uploads.
     pub fn used(&self) -> u64 {
         self.stored.saturating_add(self.uploads)
     }
 
-    /// Why there is no room for `more` bytes; `None` if there is.
+    /// Why there is no space for `more` bytes; `None` if there is.
     pub fn lack(&self, more: u64) -> Option<NoRoom> {
         if let Some(limit) = self.limit
             && self.used().saturating_add(more.max(1)) > limit
@@ -105,17 +105,17 @@ impl Space {
     }
 }
 
-/// What each repository holds, in bytes. What several repositories hold counts in each.
+/// The size of each repository, in bytes. What several repositories share counts for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepositoryBytes {
-    /// Those that hold something, in any order.
+    /// Repositories with content, in any order.
     pub all: Vec<(RepositoryPath, u64)>,
-    /// Whether all that were there at the start are counted.
+    /// Whether all repositories that existed at the start are counted.
     pub counted: bool,
 }
 
 impl RepositoryBytes {
-    /// The largest first. Those of one size are in the order of their names.
+    /// The largest first, and by name if the sizes are equal.
     #[must_use]
     pub(crate) fn largest_first(mut self) -> Self {
         self.all.sort_unstable_by(|(name, bytes), (other, others)| {
@@ -125,21 +125,21 @@ impl RepositoryBytes {
     }
 }
 
-/// Which bound of a store is reached.
+/// Which limit of a store is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// The bytes that it may hold.
+    /// The most bytes that it may hold.
     Limit(u64),
     /// The bytes that have to stay free on its disk.
     MinFree(u64),
 }
 
-/// A store that may not take more.
+/// A store that has reached a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoRoom {
-    /// The bound that is reached.
+    /// The limit that is reached.
     pub bound: Bound,
-    /// What is there.
+    /// The sizes at that time.
     pub space: Space,
 }
 
@@ -161,8 +161,8 @@ impl std::fmt::Display for NoRoom {
                 }
                 write!(
                     f,
-                    "; delete images, whose space is free after the next garbage collection, or \
-                     raise the limit"
+                    "; delete images (the next garbage collection frees their space), or raise the \
+                     limit"
                 )
             }
             Bound::MinFree(min_free) => {
@@ -170,8 +170,8 @@ impl std::fmt::Display for NoRoom {
                 write!(
                     f,
                     "{free} are free on its disk and pushes leave {min_free} free ({stored} are \
-                     stored); free space on the disk, or delete images, whose space is free after \
-                     the next garbage collection"
+                     stored); free space on the disk, or delete images (the next garbage \
+                     collection frees their space)"
                 )
             }
         }

@@ -278,7 +278,7 @@ async fn a_token_that_is_not_good_is_refused_with_the_reason() {
         (format!("{unsigned}."), "not signed by a key"),
         (unsigned, "not a signed JWT"),
         ("x".repeat(3001), "more than 3000 bytes"),
-        ("x".repeat(5000), "longer than is read"),
+        ("x".repeat(5000), "header is too long"),
     ] {
         // What everybody may read is refused too: a client with a bad token is told.
         let target = "/v2/public/app/manifests/1";

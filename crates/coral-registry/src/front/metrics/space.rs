@@ -1,4 +1,4 @@
-//! What is stored and free, read when the metrics are.
+//! Stored and free bytes, read when the metrics are read.
 
 use std::sync::Arc;
 
@@ -12,18 +12,19 @@ use prometheus_client::registry::Registry;
 use super::gauge;
 use crate::store::{RepositoryBytes, Space};
 
-/// Repositories that have a gauge of their own: those that hold most.
+/// How many repositories have their own gauge: the largest.
 const MOST_REPOSITORIES: usize = 1000;
 
-/// What the gauges are made from.
+/// The source of the gauges.
 pub(crate) trait Measured: Send + Sync + 'static {
-    /// What is stored and free.
+    /// Stored and free bytes.
     fn space(&self) -> Space;
 
-    /// What each repository holds, the largest first.
+    /// The bytes of each repository, the largest first.
     fn largest(&self) -> Arc<RepositoryBytes>;
 
-    /// Says of a repository whether it may be named to everyone who reads the metrics, as it is now.
+    /// A check whether a repository may be named to every client that reads the metrics, under the
+    /// current settings.
     fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_>;
 }
 
@@ -41,8 +42,8 @@ impl SpaceMetrics {
         &self,
         encoder: &mut DescriptorEncoder<'_>,
     ) -> Result<(), std::fmt::Error> {
-        let help =
-            "Bytes of all that a repository holds, of those that may be pulled without a login";
+        let help = "Bytes of all content of a repository, for repositories that may be pulled without a \
+             login";
         let kind = MetricType::Gauge;
         let mut family = encoder.encode_descriptor("repository_bytes", help, None, kind)?;
         let (largest, is_named) = (self.0.largest(), self.0.naming());
@@ -84,7 +85,7 @@ impl Collector for SpaceMetrics {
             ),
             (
                 "storage_limit_bytes",
-                "Bytes that content and open uploads may have",
+                "Bytes that content and open uploads may take",
                 space.limit,
             ),
             (
@@ -94,7 +95,7 @@ impl Collector for SpaceMetrics {
             ),
             (
                 "storage_free_bytes",
-                "Bytes of that disk that can still be written",
+                "Bytes of that disk that are free",
                 space.free,
             ),
             (
@@ -121,7 +122,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Repositories that hold so much; those below `private/` may not be named.
+    /// Repositories of these sizes; those below `private/` may not be named.
     #[derive(Default)]
     pub(crate) struct Fixed(Mutex<Vec<(RepositoryPath, u64)>>);
 

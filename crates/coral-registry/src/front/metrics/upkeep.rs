@@ -44,12 +44,8 @@ impl Collections {
                 "Blobs and manifests whose content was deleted",
                 &it.contents,
             ),
-            ("gc_links", "Blobs taken out of a repository", &it.links),
-            (
-                "gc_manifests",
-                "Manifests removed that nothing reached",
-                &it.manifests,
-            ),
+            ("gc_links", "Blobs removed from a repository", &it.links),
+            ("gc_manifests", "Untagged manifests removed", &it.manifests),
         ];
         register_each(registry, counters);
         let gauges = [
@@ -73,7 +69,7 @@ impl Collections {
         self.contents.inc_by(collected.contents);
         self.links.inc_by(collected.links);
         self.manifests.inc_by(collected.manifests);
-        // One that was stopped has not seen all.
+        // A stopped collection has not seen everything.
         if collected.is_complete {
             self.run("complete");
             self.stored_bytes.set(gauge(collected.kept_bytes));
@@ -122,12 +118,12 @@ impl Scrubs {
         let gauges = [
             (
                 "scrub_missing_contents",
-                "Blobs and manifests that were damaged and are not back",
+                "Blobs and manifests that were damaged and have not been restored",
                 &it.missing,
             ),
             (
                 "scrub_last_complete_timestamp_seconds",
-                "When a scrub last read all content, in seconds since 1970; 0: never",
+                "When a scrub last read all content, in seconds since 1970; 0 if never",
                 &it.completed,
             ),
         ];
@@ -146,7 +142,7 @@ impl Scrubs {
     pub(crate) fn scrubbed(&self, scrubbed: &Scrubbed) {
         self.unsure.inc_by(scrubbed.unsure);
         match scrubbed.end {
-            // It goes on.
+            // It will be continued.
             RoundEnd::Stopped => {}
             RoundEnd::Complete => self.ended("complete"),
             RoundEnd::Doubtful => self.ended("doubtful"),

@@ -21,9 +21,9 @@
 //! If a collection finds nothing to delete now or later, the next one is skipped until a file of
 //! the store is created, renamed or removed.
 //!
-//! The memory is 16 bytes or so for each blob of the store (hashes of digests; two digests with one
-//! hash are kept together), and for each link of the repository that is looked at. No lock is held
-//! for longer than one file takes, and [`Turns`] gives way to others.
+//! It needs about 16 bytes of memory for each blob of the store (hashes of digests; two digests
+//! with the same hash are kept together) and for each link of the current repository. No lock is
+//! held for longer than one file takes, and [`Turns`] yields to other work.
 
 mod contents;
 mod reach;
@@ -42,10 +42,10 @@ use super::lookup::names_in;
 use crate::store::{Collected, CollectionRules, Pace, StoreError};
 
 pub(super) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
-/// Files that are examined in one turn, which takes some milliseconds.
+/// Files that are examined in one turn, which takes a few milliseconds.
 const TURN: u32 = 32;
 const LONGEST_REST: Duration = Duration::from_millis(50);
-/// A settled store is collected again after this time, for changes that were made by hand.
+/// A settled store is collected again after this time, in case a person changed its files.
 const SETTLED_FOR: Duration = Duration::from_hours(6);
 
 /// Why a collection ended early.
@@ -66,10 +66,10 @@ struct Pass<'a> {
     files: &'a Files,
     rules: &'a CollectionRules,
     turns: Turns<'a>,
-    /// Content that a link or a record holds.
+    /// Content that a link or a record refers to.
     marked: HashSet<u64>,
     collected: Collected,
-    /// Whether something stays that goes once it is old enough, or is not held or damaged any more.
+    /// Whether something stays only until it is old enough, or no longer held or damaged.
     is_waiting: bool,
 }
 
@@ -78,24 +78,24 @@ struct Pass<'a> {
 pub(super) struct Settled {
     /// [`Durable::changes`](super::durable::Durable::changes) when it began.
     changes: u64,
-    /// By the store's clock.
+    /// When, by the store's clock.
     at: SystemTime,
     grace: Duration,
     collected: Collected,
 }
 
 impl Settled {
-    /// What a collection would come to now, if nothing has changed since.
+    /// What a collection would find now, if nothing has changed since.
     fn still(&self, changes: u64, now: SystemTime, rules: &CollectionRules) -> Option<Collected> {
         let is_recent = now.duration_since(self.at).is_ok_and(|it| it < SETTLED_FOR);
-        // Another grace time is written into the clock; untagged manifests get older.
+        // A new grace time has to be written into the clock, and untagged manifests get older.
         let is_same = self.changes == changes && self.grace == rules.grace;
         (is_same && is_recent && rules.untagged.is_none()).then_some(self.collected)
     }
 }
 
 impl Files {
-    /// Collects once; if a collection runs already, nothing is done.
+    /// Collects once. Does nothing if a collection is already running.
     pub(super) fn collect(
         &self,
         rules: &CollectionRules,
@@ -112,13 +112,14 @@ impl Files {
             .as_ref()
             .and_then(|it| it.still(changes, now, rules));
         if let Some(collected) = still {
-            // What is amiss is told all the same.
+            // Problems are reported all the same.
             self.check_repositories()?;
             return Ok(collected);
         }
         *settled = None;
         let _collecting = self.leases.begin(rules.grace);
-        // On a full disk this is what makes room. A clock that stands still makes leases longer.
+        // On a full disk, the collection is what frees space, so it goes ahead: a clock that does
+        // not advance only makes leases longer.
         if let Err(error) = self.leases.save() {
             tracing::warn!(%error, "the store's clock cannot be written");
         }
@@ -150,7 +151,8 @@ impl Files {
 
 impl Pass<'_> {
     fn run(&mut self) -> Result<(), Ended> {
-        // Before and after, so that the marks are those of the folder that the content belongs to.
+        // Checked before and after, so that the marks come from the folder that the content belongs
+        // to.
         self.files.check_repositories()?;
         self.repositories(&self.files.layout.repositories(), "")?;
         self.files.check_repositories()?;
@@ -158,11 +160,12 @@ impl Pass<'_> {
         self.damaged()
     }
 
-    /// Every folder that may be a repository: also one without manifests has links.
+    /// Visits every folder that may be a repository, since one without manifests may still have
+    /// links.
     fn repositories(&mut self, folder: &Path, prefix: &str) -> Result<(), Ended> {
         for name in names_in(folder)? {
             let path = format!("{prefix}{name}");
-            // The folders of a repository itself begin with an underscore, which no name does.
+            // The folders inside a repository begin with an underscore; no name does.
             let Ok(repository) = RepositoryPath::parse(&path) else {
                 continue;
             };
@@ -183,7 +186,7 @@ pub(super) fn digest_of(algorithm: Algorithm, name: &str) -> Option<Digest> {
     Digest::parse(&format!("{algorithm}:{name}")).ok()
 }
 
-/// Gives way to others.
+/// Yields to other work.
 struct Turns<'a> {
     pace: Pace,
     stop: &'a CancellationToken,
@@ -201,7 +204,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// To be called for each file, with no lock held.
+    /// Call it for each file, without holding a lock.
     fn step(&mut self) -> Result<(), Ended> {
         if self.stop.is_cancelled() {
             return Err(Ended::Stopped);

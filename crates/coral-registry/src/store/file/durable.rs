@@ -22,25 +22,25 @@ use uuid::Uuid;
 use super::group::GroupSync;
 use crate::store::StoreError;
 
-/// How many folders are remembered in each of two generations, as many as a table of 4,096 places
-/// takes; one that is forgotten costs a sync.
+/// How many folders are remembered in each of two generations: as many as fit into a table of 4,096
+/// slots. A forgotten folder costs a sync.
 const MOST_FOLDERS: usize = 3584;
 
-/// Files and folders that survive.
+/// Makes files and folders that survive a power cut.
 #[derive(Debug)]
 pub(super) struct Durable {
     root: PathBuf,
     tmp: PathBuf,
-    /// Folders whose own entry is known to be on disk. One that merely exists may have been made
+    /// Folders whose own entry is known to be on disk. One that merely exists may have been created
     /// by a process that ended before it synced the parent.
     folders: Mutex<Known>,
     syncs: GroupSync,
-    /// How many files got or lost their names.
+    /// How many files were given or lost their names.
     changes: AtomicU64,
 }
 
-/// Folders in two generations: what is used moves to the young one; when that is full, it becomes
-/// the old one, and what is left in the old one is forgotten.
+/// Folders in two generations: a used one moves to the young generation; when that is full, it
+/// becomes the old one, and what was left in the old one is forgotten.
 #[derive(Debug, Default)]
 struct Known {
     young: HashSet<PathBuf>,
@@ -75,8 +75,9 @@ impl Durable {
         }
     }
 
-    /// How many files got or lost their names through this so far. Each is counted after it
-    /// happened: who reads this and then looks has seen what was counted.
+    /// How many files were given or lost their names so far. Each change is counted after it
+    /// happened, so a caller that reads this first and then looks at the disk sees all counted
+    /// changes.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
     }
@@ -85,7 +86,7 @@ impl Durable {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Makes folders in one that exists or is made, with one sync for all of them.
+    /// Creates folders in a parent that exists or is created, with one sync for all of them.
     pub(super) fn make_folders(
         &self,
         parent: &Path,
@@ -104,7 +105,7 @@ impl Durable {
         Ok(())
     }
 
-    /// Makes a folder and those above it.
+    /// Creates a folder and its parents.
     pub(super) fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
         if self.known(path) {
             return Ok(());
@@ -119,7 +120,7 @@ impl Durable {
         Ok(())
     }
 
-    /// Writes a small file as a whole, replacing the one that may be there.
+    /// Writes a small file as a whole, replacing an existing one.
     pub(super) fn write(&self, target: &Path, content: &[u8]) -> Result<(), StoreError> {
         let temporary = self.tmp.join(Uuid::new_v4().to_string());
         let written =
@@ -130,8 +131,8 @@ impl Durable {
         written
     }
 
-    /// Makes an empty file, or makes sure that the one that is there is on disk. Having no
-    /// content, it can be made under its final name.
+    /// Creates an empty file, or makes sure that an existing one is on disk. Since it has no
+    /// content, it can be created under its final name.
     pub(super) fn mark(&self, target: &Path) -> Result<(), StoreError> {
         let folder = folder_of(target);
         self.make_folder(folder)?;
@@ -175,7 +176,7 @@ impl Durable {
         Ok(was_there)
     }
 
-    /// Makes what was done to the entries of a folder survive, together with what others did.
+    /// Syncs the entries of a folder, together with the changes of other callers.
     fn sync_folder(&self, path: &Path) -> Result<(), StoreError> {
         self.syncs
             .sync(path, |path| File::open(path)?.sync_all())
@@ -191,8 +192,8 @@ impl Durable {
     }
 }
 
-/// Deletes one of many files of a folder: the caller calls [`Durable::settle`] for one of
-/// them before it relies on that they are gone.
+/// Deletes one of many files of a folder. Before relying on the deletions, the caller calls
+/// [`Durable::settle`] for one of them.
 pub(super) fn unlink(target: &Path) -> Result<bool, StoreError> {
     #[cfg(test)]
     fuse::burn(target)?;
@@ -212,7 +213,8 @@ fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     write().map_err(|error| StoreError::io("write", path, error))
 }
 
-/// Ends the process, as it were, after so many changes of the file system: all later ones fail.
+/// Simulates the end of the process after a number of changes to the file system: all later ones
+/// fail.
 #[cfg(test)]
 pub(super) mod fuse {
     use std::cell::Cell;
@@ -256,14 +258,14 @@ fn folder_of(path: &Path) -> &Path {
         .expect("every file of a store is below its root")
 }
 
-/// Makes the content of a file survive.
+/// Syncs the content of a file.
 pub(super) fn sync_content(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|file| file.sync_data())
         .map_err(|error| StoreError::io("sync", path, error))
 }
 
-/// Makes the entries of a folder survive.
+/// Syncs the entries of a folder.
 pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|folder| folder.sync_all())

@@ -1,15 +1,15 @@
-//! Syncing a folder once for all who wait for it.
+//! Syncs a folder once for all callers that wait for it.
 //!
-//! A sync covers every change that was made before it began. So those who come while one is
-//! running share the next one: however many push into a repository at once, its folders are synced
-//! as often as the disk can, and not once for each.
+//! A sync covers every change that was made before it began, so callers that arrive while one is
+//! running share the next one. However many clients push into a repository at once, its folders are
+//! synced as often as the disk can, and not once per push.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The folders whose sync is waited for.
+/// The folders whose sync callers wait for.
 #[derive(Debug, Default)]
 pub(super) struct GroupSync {
     folders: Mutex<HashMap<PathBuf, Arc<Folder>>>,
@@ -18,7 +18,7 @@ pub(super) struct GroupSync {
 #[derive(Debug, Default)]
 struct Folder {
     progress: Mutex<Progress>,
-    /// Held by who syncs.
+    /// Held by the thread that syncs.
     turn: Mutex<()>,
 }
 
@@ -32,8 +32,8 @@ struct Progress {
 }
 
 impl GroupSync {
-    /// Returns when a sync of `folder` that began after this call has ended. `sync` does it, for
-    /// this caller and for those who wait.
+    /// Returns when a sync of `folder` that began after this call has ended. `sync` runs it, for
+    /// this caller and for others that wait.
     pub(super) fn sync(
         &self,
         folder: &Path,
@@ -43,7 +43,7 @@ impl GroupSync {
         let done = shared.until(shared.next(), || sync(folder));
         let mut folders = lock(&self.folders);
         drop(shared);
-        // Only the map has it: no other thread waits.
+        // Only the map refers to it, so no other thread waits.
         if folders
             .get(folder)
             .is_some_and(|left| Arc::strong_count(left) == 1)
@@ -80,7 +80,8 @@ impl Folder {
     }
 }
 
-/// What is guarded is whole at every moment, so a panic of a holder spoils nothing.
+/// Ignores poisoning: the guarded value is consistent at every moment, so a panic of a holder does
+/// no harm.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The digest of an upload, made beside the writing.
+//! The digest of an upload, computed in parallel with writing.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -8,31 +8,32 @@ use bytes::Bytes;
 use coral_image::{Algorithm, Digest, Hasher};
 use tokio::task::JoinHandle;
 
-/// Bytes that are hashed sooner than another thread is woken.
+/// Batches up to this size, in bytes, are hashed at once, which is faster than waking another
+/// thread.
 const HASHED_AT_ONCE: usize = 32 * 1024;
 const REHASH_PIECE: usize = 256 * 1024;
 
-/// How far the digest of an upload is. It is made beside the writing, one batch behind.
+/// The state of the digest of an upload. It is computed in parallel with writing, one batch behind.
 #[derive(Debug)]
 pub(super) enum Hashing {
-    /// To be made from the data.
+    /// It has to be computed from the file.
     Unknown,
-    /// Of all that came.
+    /// It covers everything received.
     Ready(Hasher),
-    /// The last batch is being taken in.
+    /// The last batch is being hashed.
     Running(JoinHandle<Hasher>),
 }
 
 impl Hashing {
-    /// Waits until all that came is taken in.
+    /// Waits until everything received is hashed.
     pub(super) async fn settle(&mut self) {
         if let Self::Running(task) = self {
-            // A task that ended early has hashed nothing that could be relied on.
+            // The hash of a task that ended early cannot be relied on.
             *self = task.await.map_or(Self::Unknown, Self::Ready);
         }
     }
 
-    /// Takes in a batch, on another thread if that is worth it. Everything before it was taken in.
+    /// Hashes a batch, on another thread if that is worth it. Everything before it must be hashed.
     pub(super) fn begin(&mut self, batch: Vec<Bytes>) {
         let size: usize = batch.iter().map(Bytes::len).sum();
         *self = match std::mem::replace(self, Self::Unknown) {
@@ -52,7 +53,7 @@ impl Hashing {
         };
     }
 
-    /// The digest of all that came, if it is known.
+    /// The digest of everything received, if it is known.
     pub(super) fn digest(&self) -> Option<Digest> {
         match self {
             Self::Ready(hasher) => Some(hasher.clone().finish()),
@@ -61,12 +62,12 @@ impl Hashing {
     }
 }
 
-/// Of what is on disk.
+/// The digest of a file on disk.
 pub(super) fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
     hash(File::open(path)?, algorithm)
 }
 
-/// Of an open file.
+/// The digest of an open file.
 pub(super) fn hash(mut file: File, algorithm: Algorithm) -> io::Result<Digest> {
     let mut hasher = algorithm.hasher();
     let mut piece = vec![0; REHASH_PIECE];

@@ -1,4 +1,4 @@
-//! Where things lie in the storage folder.
+//! The layout of the storage folder.
 //!
 //! ```text
 //! coral-store.json                               version mark
@@ -18,7 +18,7 @@
 //! tmp/<uuid>                                     files before they get their name
 //! ```
 //!
-//! Only validated values become paths, so none can leave the folder; the components of a
+//! Only validated values become paths, so no path can leave the folder; components of a
 //! repository's name begin with a letter or digit, so none is `_tags`.
 
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ use crate::store::UploadId;
 
 pub(super) const MARK: &str = "coral-store.json";
 pub(super) const LOCK: &str = "lock";
-/// How much of a repository's name stands in the name of an upload's file, which has 255 bytes.
+/// How many bytes of a repository's name are part of the file name of an upload, which has at most
+/// 255.
 const MOST_IN_UPLOAD: usize = 200;
 pub(super) const MANIFESTS: &str = "_manifests";
 
@@ -62,7 +63,7 @@ impl Layout {
         self.root.join("tmp")
     }
 
-    /// How far the scrub is.
+    /// The position of the scrub.
     pub(super) fn scrub_position(&self) -> PathBuf {
         self.root.join("coral-scrub.json")
     }
@@ -81,7 +82,7 @@ impl Layout {
         self.root.join("blobs")
     }
 
-    /// The contents of one algorithm, on shelves by the first byte of their digests.
+    /// The contents of one algorithm, in folders (shelves) by the first byte of their digests.
     pub(super) fn contents(&self, algorithm: Algorithm) -> PathBuf {
         self.blobs().join(algorithm.name())
     }
@@ -97,7 +98,7 @@ impl Layout {
         self.root.join("repositories")
     }
 
-    /// Its absence says that the folder of repositories is not the one that the content belongs to.
+    /// If it is missing, the folder of repositories is not the one that the content belongs to.
     pub(super) fn repositories_mark(&self) -> PathBuf {
         self.repositories().join("_mark")
     }
@@ -163,7 +164,7 @@ impl Layout {
     pub(super) fn upload(&self, repository: &RepositoryPath, id: UploadId) -> PathBuf {
         let mut name = repository.as_str().replace('/', "+");
         if name.len() > MOST_IN_UPLOAD {
-            // Cut, it could be the name of several.
+            // A truncated name could belong to several repositories.
             let digest = Digest::sha256(name.as_bytes()).hex();
             name.truncate(MOST_IN_UPLOAD - 65);
             name.push('~');
@@ -172,7 +173,7 @@ impl Layout {
         self.uploads().join(format!("{id}@{name}"))
     }
 
-    /// The upload whose file has this name.
+    /// The upload of the file with this name.
     pub(super) fn upload_of(name: &str) -> Option<UploadId> {
         UploadId::parse(name.split_once('@')?.0)
     }

@@ -1,27 +1,28 @@
-//! Leases: what a positive answer promises.
+//! Leases: the promise in a positive answer.
 //!
-//! A client that was told "this blob is here" (HEAD 200, mount 201, upload 201, a manifest that
-//! was taken in) does not send it again, and names it in a manifest later. So every such answer is
-//! a lease: for the length of the grace time, a collection takes nothing away that was answered
-//! for. This module gives the leases; `collect.rs` honours them.
+//! A client that was told "this blob is here" (HEAD 200, mount 201, upload 201, an accepted
+//! manifest) does not send the blob again, and names it in a manifest later. So every such answer
+//! is a lease: for the length of the grace time, no collection deletes what it was about. This
+//! module grants the leases; `collect.rs` honours them.
 //!
 //! **A lease is the modification time of a file**: of the repository's link to the blob, or of the
-//! record of a manifest. It costs no memory, it goes away with the file, and it survives a restart.
-//! It is renewed only where it is older than an eighth of the grace time (`renewal`), and a
-//! collection takes only what is older than both together, so every answer holds for the whole
-//! grace time. A renewal takes the lock that the collection takes to look and unlink.
+//! record of a manifest. It costs no memory, disappears with the file, and survives a restart. It
+//! is renewed only if it is older than an eighth of the grace time (`renewal`), and a collection
+//! deletes only what is older than both together, so every answer holds for the whole grace time. A
+//! renewal takes the same lock as the collection does to check and unlink.
 //!
-//! **Times are the store's own** (`clock.rs`): a clock that never goes back and counts only while
-//! the store is served, so neither a wall clock that jumps nor a long stop ends a lease. After a
+//! **Times are the store's own** (`clock.rs`): a clock that never goes back and advances only while
+//! the store is served, so neither a jump of the wall clock nor a long stop ends a lease. After a
 //! power cut, when renewals may be lost, every lease starts over.
 //!
-//! **A time that cannot be written** (the file is another user's, the disk is full or read-only)
-//! makes no answer fail: the lease is kept in memory, and the next process begins all leases anew.
+//! **A time that cannot be written** (the file belongs to another user, the disk is full or
+//! read-only) does not fail the answer: the lease is kept in memory, and the next process starts
+//! all leases over.
 //!
-//! **Content** (`blobs/`) has no lease: a link or a record holds it. Between the moment that content
-//! is found or published and the moment that its link or record is on disk, the writer has a
-//! [`Hold`]; and while a collection runs, what was held since it began stays held until its end.
-//! So the collection may compare content with links and records that it read a while ago.
+//! **Content** (`blobs/`) has no lease: a link or a record keeps it. From the moment that content
+//! is found or published until its link or record is on disk, the writer has a [`Hold`]; and while
+//! a collection runs, what was held since it began stays held until its end. So the collection may
+//! compare content with links and records that it read a while ago.
 
 mod clock;
 
@@ -41,7 +42,7 @@ pub(super) use self::clock::Reliance;
 use super::records::absent;
 use crate::store::StoreError;
 
-/// How many leases are kept in memory: some megabytes.
+/// How many leases are kept in memory: a few megabytes.
 const MOST_UNWRITTEN: usize = 100_000;
 
 /// The leases of a store.
@@ -49,32 +50,34 @@ const MOST_UNWRITTEN: usize = 100_000;
 pub(super) struct Leases {
     clock: Clock,
     hasher: RandomState,
-    /// The age at which a lease is renewed, in nanoseconds. Until the first collection says how long
-    /// a lease is, the longest of earlier processes, which every collection allows for.
+    /// The age at which a lease is renewed, in nanoseconds. Until the first collection sets the
+    /// length of a lease, this is the longest of earlier processes, which every collection allows
+    /// for.
     renewal: AtomicU64,
     /// Leases that could not be written to their files, by the hash of the path.
     unwritten: Mutex<HashMap<u64, SystemTime>>,
-    /// Whether a lease was given since the clock was written.
+    /// Whether a lease was granted since the clock was written.
     is_used: AtomicBool,
     held: Mutex<Held>,
 }
 
-/// Content by the hash of its digest. Two digests with one hash are kept together, which is safe.
+/// Content by the hash of its digest. Two digests with the same hash are kept together, which is
+/// safe.
 #[derive(Debug, Default)]
 struct Held {
     now: HashMap<u64, u32>,
-    /// What was held at any time since the running collection began; none runs if it is absent.
+    /// What was held at any time since the running collection began; `None` if none runs.
     since: Option<HashSet<u64>>,
 }
 
-/// Content that is not taken away as long as this exists.
+/// Content that is not deleted as long as this exists.
 #[derive(Debug)]
 pub(super) struct Hold<'a> {
     leases: &'a Leases,
     key: u64,
 }
 
-/// While it exists, what was held stays held.
+/// As long as this exists, what was held stays held.
 #[derive(Debug)]
 pub(super) struct Collecting<'a>(&'a Leases);
 
@@ -93,8 +96,8 @@ impl Leases {
         })
     }
 
-    /// Gives or renews the lease of a file; `false` if there is no such file. The caller has the
-    /// lock of the file's name, unless [`Self::is_fresh`] said that nothing is to be done.
+    /// Grants or renews the lease of a file; `false` if there is no such file. The caller holds the
+    /// lock of the file's name, unless [`Self::is_fresh`] returned that nothing has to be done.
     #[cfg_attr(
         not(test),
         expect(
@@ -123,13 +126,14 @@ impl Leases {
         }
     }
 
-    /// Gives a lease in memory. Where they become too many, all leases start over instead.
+    /// Grants a lease in memory. If they become too many, all leases start over instead.
     fn remember(&self, path: &Path, error: io::Error) {
         let mut unwritten = self.unwritten();
         if unwritten.is_empty() {
             let error = StoreError::io("renew the lease of", path, error);
-            tracing::warn!(%error, "leases are kept in memory: unused content stays longer; give the \
-                 files of the storage to the user that the registry runs as");
+            tracing::warn!(%error, "leases are kept in memory, so unused content is kept longer: \
+                                    change the owner of the storage's files to the user that the \
+                                    registry runs as");
         }
         if unwritten.len() >= MOST_UNWRITTEN {
             unwritten.clear();
@@ -148,12 +152,12 @@ impl Leases {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the lease of a file was given or renewed.
+    /// When the lease of a file was granted or renewed.
     fn given(&self, path: &Path) -> Result<Option<SystemTime>, StoreError> {
         let Some(given) = given(path)? else {
             return Ok(None);
         };
-        // One in memory is the later one: it goes as soon as one can be written.
+        // A lease in memory is always the later one: it is dropped as soon as one can be written.
         let unwritten = self.unwritten().get(&self.hasher.hash_one(path)).copied();
         Ok(Some(unwritten.unwrap_or(given)))
     }
@@ -180,7 +184,7 @@ impl Leases {
             return Ok(false);
         };
         if given > self.clock.now() {
-            // Copied or made under another clock: its lease begins now.
+            // The file was copied, or made under another clock: its lease begins now.
             self.renew(path)?;
             return Ok(false);
         }
@@ -202,12 +206,12 @@ impl Leases {
         self.clock.advance(by);
     }
 
-    /// Writes the clock down, so that a killed process loses little of its time.
+    /// Saves the clock, so that a killed process loses little of its time.
     pub(super) fn save(&self) -> Result<(), StoreError> {
         self.clock.save()
     }
 
-    /// The same, if a lease was given since: a lost hour only makes leases longer.
+    /// The same, if a lease was granted since; otherwise the lost time only makes leases longer.
     pub(super) fn save_if_used(&self) -> Result<(), StoreError> {
         if !self.is_used.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -217,17 +221,17 @@ impl Leases {
         saved
     }
 
-    /// Says that the process ends and that everything is on disk.
+    /// Records that the process ends and that everything is on disk.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         self.clock.close()
     }
 
-    /// The key under which a collection knows content.
+    /// The key of content in a collection.
     pub(super) fn key(&self, digest: &Digest) -> u64 {
         self.hasher.hash_one(digest)
     }
 
-    /// To be taken before content is looked for or published, and kept until what holds it is on
+    /// Take it before looking for or publishing content, and keep it until a link or record is on
     /// disk.
     pub(super) fn hold(&self, digest: &Digest) -> Hold<'_> {
         let key = self.key(digest);
@@ -235,17 +239,18 @@ impl Leases {
         Hold { leases: self, key }
     }
 
-    /// Whether content is held, or was since the collection began. The caller has the content's
-    /// lock, and unlinks before it gives it back.
+    /// Whether content is held, or was since the collection began. The caller holds the content's
+    /// lock, and unlinks before releasing it.
     pub(super) fn is_held(&self, key: u64) -> bool {
         let held = self.held();
         held.now.contains_key(&key) || held.since.as_ref().is_some_and(|set| set.contains(&key))
     }
 
-    /// Begins a collection with leases of that length; one runs at a time.
+    /// Begins a collection with leases of this length; only one runs at a time.
     pub(super) fn begin(&self, grace: Duration) -> Collecting<'_> {
         let renewal = u64::try_from((grace / 8).as_nanos()).unwrap_or(u64::MAX);
-        // In this order: no lease is left alone for longer than the collection knows.
+        // In this order, so that no lease goes without renewal for longer than the collection
+        // allows for.
         self.clock.renews_after(grace / 8);
         self.renewal.store(renewal, Ordering::SeqCst);
         self.held().since = Some(HashSet::new());
@@ -278,7 +283,7 @@ impl Drop for Collecting<'_> {
     }
 }
 
-/// When the lease of a file was given or renewed.
+/// When the lease of a file was granted or renewed.
 fn given(path: &Path) -> Result<Option<SystemTime>, StoreError> {
     match fs::metadata(path).and_then(|metadata| metadata.modified()) {
         Ok(given) => Ok(Some(given)),

@@ -1,8 +1,8 @@
-//! Locks by key, in a fixed number of stripes: no key waits for the whole store, and the memory
+//! Locks by key, in a fixed number of stripes: no key has to wait for the whole store, and memory
 //! does not grow with the number of keys.
 //!
-//! No thread holds two locks of one set at a time, so two keys in one stripe cannot deadlock. Across
-//! sets the order is: repository, blob, reference.
+//! No thread holds two locks of one set at a time, so two keys in one stripe cannot deadlock.
+//! Across sets the order is repository, blob, reference.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -25,8 +25,8 @@ impl KeyLocks {
         }
     }
 
-    /// Waits for the key. The state that is guarded lies on disk, so a panic of a holder leaves
-    /// nothing half-done in memory, and the lock stays usable.
+    /// Locks the key. The guarded state is on disk, so a panic of a holder leaves nothing half done
+    /// in memory, and the lock stays usable.
     pub(super) fn lock(&self, key: &impl Hash) -> MutexGuard<'_, ()> {
         let stripe = stripe_of(&self.hasher, key);
         self.stripes[stripe]
@@ -35,7 +35,7 @@ impl KeyLocks {
     }
 }
 
-/// Many or one for each key.
+/// Many shared holders or one exclusive holder for each key.
 #[derive(Debug)]
 pub(super) struct SharedLocks {
     hasher: RandomState,

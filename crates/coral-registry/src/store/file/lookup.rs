@@ -17,14 +17,14 @@ use crate::store::{
     StoredManifest, Stretch,
 };
 
-/// What an entry of a map takes in memory, beside its text.
+/// Bytes of memory that an entry of a map takes, apart from its text.
 const ENTRY: usize = 256;
 
 /// The one list of repositories.
 pub(super) const CATALOG: &str = "";
 
 impl Stretch<Box<str>> {
-    /// Names that were read as what they are.
+    /// Parses the names; invalid ones are dropped.
     fn parsed<T>(self, parse: impl Fn(&str) -> Option<T>) -> Stretch<T> {
         Stretch {
             entries: self.entries.iter().filter_map(|name| parse(name)).collect(),
@@ -34,8 +34,8 @@ impl Stretch<Box<str>> {
 }
 
 impl Files {
-    /// What could be served, by a look at the disk: what a record says of bytes that are gone or
-    /// damaged would keep a mirror from bringing them again.
+    /// The manifest as it can be served, checked on disk: a record of bytes that are missing or
+    /// damaged would keep a mirror from copying them again.
     pub(super) fn resolve(
         &self,
         wanted: &(RepositoryPath, Version),
@@ -53,14 +53,14 @@ impl Files {
         Ok(found)
     }
 
-    /// `false` if the manifest was removed meanwhile.
+    /// Renews its lease; `false` if the manifest was removed meanwhile.
     fn lease_resolved(
         &self,
         wanted: &(RepositoryPath, Version),
         record: &ManifestRecord,
     ) -> Result<bool, StoreError> {
         let leased = self.lease_manifest(&wanted.0, &record.digest)?;
-        // A tag answers by itself, as it does to a GET.
+        // A tag is answered without a record, as in a GET.
         Ok(leased || matches!(wanted.1, Version::Tag(_)))
     }
 
@@ -83,7 +83,7 @@ impl Files {
         Ok(record)
     }
 
-    /// Whether the bytes were read not long ago, and their file is as long as it was.
+    /// Whether the bytes were read recently and their file still has its length.
     fn is_still_there(&self, record: &ManifestRecord) -> bool {
         let bytes = self.manifests.get(&record.digest, Instant::now());
         bytes.is_some_and(|bytes| self.has_content(&record.digest, bytes.len() as u64))
@@ -114,7 +114,7 @@ impl Files {
         }
     }
 
-    /// What is in memory, without a look at the disk.
+    /// A manifest from memory, without access to the disk.
     pub(super) fn remembered_manifest(
         &self,
         wanted: &(RepositoryPath, Version),
@@ -193,7 +193,7 @@ impl Files {
         exists(&self.layout.blob_link(repository, digest))
     }
 
-    /// Whether the repository has a blob, which is a lease if it has.
+    /// Whether the repository has a blob. If so, this grants a lease.
     pub(super) fn lease_blob(
         &self,
         repository: &RepositoryPath,
@@ -203,7 +203,7 @@ impl Files {
         self.lease(&link, repository, digest)
     }
 
-    /// Whether the repository has the record of a manifest, which is a lease if it has.
+    /// Whether the repository has the record of a manifest. If so, this grants a lease.
     pub(super) fn lease_manifest(
         &self,
         repository: &RepositoryPath,
@@ -277,7 +277,7 @@ impl Files {
     fn walk(&self, folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<(), StoreError> {
         for name in names_in(folder)? {
             let path = format!("{prefix}{name}");
-            // The folders of a repository itself begin with an underscore, which no name does.
+            // The folders inside a repository begin with an underscore; no name does.
             let Ok(repository) = RepositoryPath::parse(&path) else {
                 continue;
             };
@@ -316,8 +316,8 @@ fn record_weight(wanted: &(RepositoryPath, Version), record: &ManifestRecord) ->
     ENTRY + wanted.0.as_str().len() + version + record.media_type.len()
 }
 
-/// Content that a repository refers to. Where it is gone, the folder was changed by hand; as a
-/// blob that is not there, the next push puts it back.
+/// Content that a repository refers to. If it is missing, a person changed the folder; it is
+/// treated as a missing blob, so the next push restores it.
 fn content<T>(
     action: &'static str,
     path: &Path,
@@ -341,7 +341,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// Looks at the first entry only.
+/// Whether a folder is empty; reads only the first entry.
 fn is_empty(folder: &Path) -> Result<bool, StoreError> {
     match fs::read_dir(folder) {
         Ok(mut entries) => Ok(entries.next().is_none()),
@@ -350,7 +350,8 @@ fn is_empty(folder: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// The names in a folder; none if there is no such folder. Names that are not text are not ours.
+/// The names in a folder; none if there is no such folder. Names that are not UTF-8 are skipped:
+/// Coral wrote none.
 pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

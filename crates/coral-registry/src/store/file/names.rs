@@ -1,9 +1,9 @@
-//! Sorted names in memory, so that a page of a list costs what is on the page and not what is in
+//! Sorted names in memory, so that the cost of a page depends on the page and not on the size of
 //! the folder.
 //!
-//! A list is read from its folder when it is first asked for. From then on it is kept up by those
-//! who change the folder: one process has the store, so no other does. What is kept is bounded;
-//! the list that was not asked for the longest goes first.
+//! A list is read from its folder when it is first requested. From then on, operations that change
+//! the folder keep it current: only one process uses the store. The memory is bounded; the least
+//! recently used list is dropped first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
@@ -16,24 +16,24 @@ use crate::store::{Page, StoreError, Stretch};
 #[derive(Debug)]
 pub(super) struct Names {
     kept: Mutex<Kept>,
-    /// One at a time reads a folder.
+    /// Only one thread at a time reads a folder.
     reading: KeyLocks,
 }
 
 #[derive(Debug)]
 struct Kept {
     lists: HashMap<Box<str>, List>,
-    /// Lists and the names in them, and how many there may be.
+    /// The number of lists and names, and the most that are allowed.
     count: usize,
     most: usize,
-    /// Goes up with each use.
+    /// Incremented with each use.
     clock: u64,
 }
 
 #[derive(Debug)]
 enum List {
-    /// A thread reads the folder. Whether what was changed meanwhile was seen is not known, so it
-    /// is done again on what was read.
+    /// A thread is reading the folder. It may or may not see changes made meanwhile, so they are
+    /// applied again to the result.
     Reading(Vec<(Change, Box<str>)>),
     Ready {
         names: BTreeSet<Box<str>>,
@@ -41,7 +41,7 @@ enum List {
     },
 }
 
-/// What was done to a name, on disk, before the list is told.
+/// A change to a name, made on disk before the list is updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Added,
@@ -67,8 +67,8 @@ impl Names {
         self.kept().page(key, page)
     }
 
-    /// A page of a list, which `read` reads where it is not in memory. `None` if `read` says that
-    /// there is no such list.
+    /// A page of a list; `read` reads the list if it is not in memory. `None` if `read` finds no
+    /// such list.
     pub(super) fn page(
         &self,
         key: &str,
@@ -97,14 +97,14 @@ impl Names {
             change.apply(&mut names, name);
         }
         let found = stretch(&names, page);
-        // Forgotten while it was read: what is in the folder is not certain.
+        // Forgotten while it was being read, so the result may be outdated.
         if changes.is_some() {
             kept.keep(key, names);
         }
         Ok(Some(found))
     }
 
-    /// Tells a list of a change to its folder. For one name, changes are told in their order.
+    /// Updates a list after a change to its folder. Changes to one name have to come in order.
     pub(super) fn changed(&self, key: &str, change: Change, name: &str) {
         let mut kept = self.kept();
         let kept = &mut *kept;
@@ -116,7 +116,7 @@ impl Names {
                 change.apply(names, name);
                 kept.count = kept.count + names.len() - before;
                 if names.is_empty() {
-                    // Most likely it is not asked for again.
+                    // It is probably not requested again.
                     kept.lists.remove(key);
                     kept.count -= 1;
                 }
@@ -127,8 +127,8 @@ impl Names {
         }
     }
 
-    /// Reads the folder again when the list is next asked for: after a change that failed, it is
-    /// not known what is in there.
+    /// Drops a list, so that its folder is read again: after a failed change, its content is
+    /// unknown.
     pub(super) fn forget(&self, key: &str) {
         let mut kept = self.kept();
         if let Some(List::Ready { names, .. }) = kept.lists.remove(key) {
@@ -160,7 +160,7 @@ impl Kept {
         self.make_room();
     }
 
-    /// Forgets lists until the rest is within bounds; a list that is beyond them by itself, too.
+    /// Drops lists until the rest is within bounds, even a single list that exceeds them.
     fn make_room(&mut self) {
         while self.count > self.most {
             let oldest = self

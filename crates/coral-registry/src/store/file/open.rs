@@ -1,4 +1,4 @@
-//! Opening a storage folder: whose it is, which layout it has, and what an earlier run left.
+//! Opening a storage folder: its owner, its layout version, and what an earlier run left.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -26,10 +26,10 @@ use crate::store::{OpenError, StoreError};
 /// The layout version that this release writes, and the newest it reads.
 const LAYOUT_VERSION: u64 = 1;
 
-/// How many tags, and how many repositories, are kept in memory; each takes some 60 bytes.
+/// How many tags, and how many repositories, are kept in memory; each takes about 60 bytes.
 const MOST_NAMES: usize = 100_000;
 
-/// Bytes of memory for what tags and digests stand for, and for manifests.
+/// Bytes of memory for resolved tags and digests, and for manifests.
 const MOST_RECORDS: usize = 4 * 1024 * 1024;
 const MOST_MANIFESTS: usize = 8 * 1024 * 1024;
 
@@ -37,13 +37,13 @@ const MOST_MANIFESTS: usize = 8 * 1024 * 1024;
 #[serde(rename_all = "camelCase")]
 struct Mark {
     layout_version: u64,
-    /// Whether the folder of repositories was marked. Releases that do not know of it leave it out.
+    /// Whether the folder of repositories was marked. Releases that do not know this field omit it.
     #[serde(default)]
     repositories_marked: bool,
 }
 
-/// What a folder may hold that is not a store yet: what an earlier start got to before it ended,
-/// and what file systems put into their roots.
+/// Names that a folder may contain and still count as empty: leftovers of an interrupted first
+/// start, and what file systems put into their roots.
 const NOT_FOREIGN: [&str; 3] = [LOCK, NEW_MARK, "lost+found"];
 const NEW_MARK: &str = "coral-store.json.new";
 
@@ -64,11 +64,12 @@ pub(super) fn open(dir: &Path) -> Result<Files, OpenError> {
     ] {
         durable.make_folder(&folder)?;
     }
-    // Made one by one, nearly every blob of a young store would wait for one more sync.
+    // Created together: one by one, nearly every blob of a young store would wait for one more
+    // sync.
     let shelves = (0..=u8::MAX).map(|byte| format!("{byte:02x}"));
     durable.make_folders(&layout.contents(Algorithm::Sha256), shelves)?;
     let was_marked = mark.is_some_and(|mark| mark.repositories_marked);
-    // Before the mark says that no other release was here.
+    // Before the mark states that no other release was here.
     let leases = Leases::open(layout.root(), Reliance::of(was_marked))?;
     let repositories_believed = mark_repositories(&layout, &durable, was_marked)?;
     settle_leftovers(&layout)?;
@@ -94,7 +95,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, OpenError> {
     })
 }
 
-/// The folder with its links followed, made if it was missing, together with its parents.
+/// The folder with links resolved; it and its parents are created if they are missing.
 fn make_root(dir: &Path) -> Result<std::path::PathBuf, OpenError> {
     let new: Vec<&Path> = dir
         .ancestors()
@@ -112,8 +113,8 @@ fn make_root(dir: &Path) -> Result<std::path::PathBuf, OpenError> {
     fs::canonicalize(dir).map_err(|error| refused(dir, "open storage folder", error))
 }
 
-/// For its owner alone: what is in it may have been fetched with a credential. A folder that is
-/// there keeps its mode, which its owner may have chosen.
+/// Creates a folder that only its owner may read, since its content may have been fetched with a
+/// credential. An existing folder keeps its mode, which its owner may have chosen.
 fn make_private(dir: &Path) -> io::Result<()> {
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent)?;
@@ -134,8 +135,8 @@ fn refused(dir: &Path, action: &'static str, error: io::Error) -> OpenError {
 }
 
 impl Files {
-    /// Whether the lock that is held is the folder's. What was removed, replaced or unmounted
-    /// has another one, or none.
+    /// Checks that the folder still contains the lock that is held. A folder that was removed,
+    /// replaced or unmounted has another lock, or none.
     pub(super) fn check_folder(&self) -> Result<(), StoreError> {
         let held = self.lock.metadata().map(|held| (held.dev(), held.ino()));
         let there = fs::metadata(self.layout.lock()).map(|there| (there.dev(), there.ino()));
@@ -147,7 +148,7 @@ impl Files {
 }
 
 impl Files {
-    /// Whether the folder of repositories is the one that the content belongs to.
+    /// Checks that the folder of repositories is the one that the content belongs to.
     pub(super) fn check_repositories(&self) -> Result<(), StoreError> {
         let path = self.layout.repositories_mark();
         if self.repositories_believed {
@@ -164,22 +165,21 @@ impl Files {
 fn replaced(root: &Path) -> StoreError {
     StoreError::Unavailable(format!(
         "storage folder {} is not the one that this registry opened: it was removed or replaced, \
-         or its disk is not mounted any more; nothing is written until it is back; start the \
-         registry again to use what is there now",
+         or its disk is no longer mounted; nothing is written until it is back; restart the \
+         registry to use what is there now",
         root.display()
     ))
 }
 
 fn unmarked(mark: &Path) -> StoreError {
     StoreError::Unavailable(format!(
-        "{} is missing, so the folder that it belongs to may be empty by mistake: nothing is \
-         collected; bring the contents of the folder back, or, if they are not wanted any more, \
-         make the file (it is empty)",
+        "{} is missing, so its folder may be empty by mistake: nothing is collected; restore the \
+         contents of the folder or, if they are no longer wanted, create the file (it is empty)",
         mark.display()
     ))
 }
 
-/// Two processes would not know of each other's uploads and locks.
+/// Locks the folder: two processes would not know each other's uploads and locks.
 fn take_lock(layout: &Layout) -> Result<File, OpenError> {
     let path = layout.lock();
     let file = File::options()
@@ -197,8 +197,8 @@ fn take_lock(layout: &Layout) -> Result<File, OpenError> {
     }
 }
 
-/// A store of a version that is known here, or an empty folder: other files must not be taken
-/// for a store's.
+/// Checks that the folder is a store of a supported version, or empty: other files must not be
+/// taken for a store's.
 fn check_ours(layout: &Layout) -> Result<Option<Mark>, OpenError> {
     let root = layout.root();
     match records::read::<Mark>(&layout.mark())? {
@@ -221,7 +221,7 @@ fn check_ours(layout: &Layout) -> Result<Option<Mark>, OpenError> {
     }
 }
 
-/// Comes before everything else that is made, so that the next start knows its own folder.
+/// Written before everything else, so that the next start recognises its folder.
 fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), OpenError> {
     let (new, mark) = (layout.root().join(NEW_MARK), layout.mark());
     let write = || {
@@ -239,12 +239,12 @@ fn write_mark(layout: &Layout, repositories_marked: bool) -> Result<(), OpenErro
     Ok(durable::sync_folder(layout.root())?)
 }
 
-/// Marks the folder of repositories, without which a collection deletes nothing: one that is empty
-/// because its disk is not mounted, or that is restored later than the content, would have all content
-/// deleted. A store without content, and one of a release that had no such marks, are believed;
-/// where a mark was once and is not now, it is not recreated.
+/// Marks the folder of repositories. A collection deletes nothing without the mark: if the folder
+/// were empty because its disk is not mounted, or because it is restored later than the content,
+/// all content would be deleted. A store without content, or of a release without marks, is
+/// trusted; a mark that was there once and is missing is not recreated.
 ///
-/// Whether the folder is believed without a mark, for which a full disk has no space.
+/// Returns whether the folder is trusted without a mark, because a full disk has no space for it.
 fn mark_repositories(
     layout: &Layout,
     durable: &Durable,
@@ -265,7 +265,8 @@ fn mark_repositories(
     let marked = durable.mark(&path).map_err(OpenError::from);
     match marked.and_then(|()| write_mark(layout, true)) {
         Err(OpenError::Store(error @ StoreError::Full { .. })) => {
-            tracing::warn!(%error, "the folder of repositories is marked at a later start");
+            tracing::warn!(%error, "the folder of repositories cannot be marked now; a later start \
+                                    tries again");
             Ok(true)
         }
         marked => marked.map(|()| false),
@@ -289,8 +290,8 @@ fn has_content(layout: &Layout) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// Sweeps temporary files, and makes everything else that an earlier run renamed but had no time
-/// to sync survive: from here on, what is visible is durable.
+/// Deletes temporary files, and syncs everything that an earlier run renamed but had no time to
+/// sync: from here on, what is visible is durable.
 fn settle_leftovers(layout: &Layout) -> Result<(), StoreError> {
     let tmp = layout.tmp();
     for name in names_in(&tmp)? {

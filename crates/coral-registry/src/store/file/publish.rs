@@ -1,6 +1,6 @@
-//! The write side, but for uploads. The order is always content → reference → manifest →
-//! referrer → tag, and backwards when deleting, so a crash leaves only states that a slower
-//! client could have left too.
+//! The writing side, apart from uploads. The order is always content → reference → manifest →
+//! referrer → tag, and the reverse when deleting, so a crash leaves only states that a slow client
+//! could have left too.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
@@ -24,28 +24,28 @@ pub(super) enum Content {
     Unsynced,
 }
 
-/// What became of content that may be damaged.
+/// The result of checking content that may be damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Removal {
-    /// It was, and is gone.
+    /// It was damaged and has been removed.
     Gone,
-    /// It is not, and stays.
+    /// It is sound and stays.
     Sound,
-    /// It could not be looked at now.
+    /// It could not be checked now.
     Busy,
 }
 
 impl Files {
-    /// Whether the content of `digest` is there.
+    /// Whether the content of `digest` is present.
     pub(super) fn has_content(&self, digest: &Digest, size: u64) -> bool {
         has_size(&self.layout.blob(digest), size)
     }
 
-    /// Publishes a file as the content of `digest`, which it was seen to hash to. Where
-    /// another one was quicker, the file is left. One that has its name already, because what
-    /// came behind that broke, is done again.
+    /// Publishes a file as the content of `digest`, against which it was verified. If another
+    /// publication was quicker, the file is left. A file that already has its final name, because a
+    /// later step failed, is published again.
     ///
-    /// `uploaded`: the bytes that count as an upload's; none once they count as content.
+    /// `uploaded`: the bytes that count as an upload's; 0 once they count as content.
     pub(super) fn adopt_content(
         &self,
         digest: &Digest,
@@ -59,18 +59,18 @@ impl Files {
         if has_size(&target, size) && is_gone(source) {
             return self.durable.settle(&target);
         }
-        // What is there may be damaged: then this is its repair.
+        // The existing content may be damaged: then this repairs it.
         if has_size(&target, size) && same_bytes(&target, source) {
             return self.durable.settle(&target);
         }
-        // It was there a moment ago, and was just deleted.
+        // It existed a moment ago and was just deleted.
         if content == Content::Unsynced {
             durable::sync_content(source)?;
         }
         let change = self.usage.content(digest, &target);
         let published = self.durable.publish(source, &target);
-        // Also where it broke behind the rename. Before they count as content, so that no other
-        // push is refused for bytes that count twice.
+        // Also if a step after the rename failed. Done before the bytes count as content, so that
+        // no other push is refused because bytes count twice.
         if published.is_ok() || is_gone(source) {
             self.usage.uploads_shrank(std::mem::take(uploaded));
         }
@@ -81,7 +81,7 @@ impl Files {
     fn write_content(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let target = self.layout.blob(digest);
         let _turn = self.contents.lock(digest);
-        // Small enough to look, and so a damaged one is replaced.
+        // Small enough to compare, so that a damaged one is replaced.
         if fs::read(&target).is_ok_and(|there| there == bytes) {
             return self.durable.settle(&target);
         }
@@ -95,7 +95,7 @@ impl Files {
         written
     }
 
-    /// Deletes content, whose lock the caller has, without a sync.
+    /// Deletes content without a sync. The caller holds its lock.
     pub(super) fn unlink_content(&self, digest: &Digest) -> Result<bool, StoreError> {
         let path = self.layout.blob(digest);
         let change = self.usage.content(digest, &path);
@@ -104,8 +104,8 @@ impl Files {
         Ok(was_there)
     }
 
-    /// Makes content visible in a repository, and gives a lease on it. The caller holds the
-    /// content.
+    /// Makes content visible in a repository, and grants a lease on it. The caller has a hold on
+    /// the content.
     pub(super) fn link(
         &self,
         repository: &RepositoryPath,
@@ -135,7 +135,7 @@ impl Files {
             None => true,
         };
         {
-            // A collection that did not see the hold yet unlinks the content under this lock.
+            // A collection that has not yet seen the hold unlinks the content under this lock.
             let _turn = self.contents.lock(digest);
             match (known, content.exists()) {
                 (_, false) => return Ok(Mounted::Nowhere),
@@ -171,7 +171,7 @@ impl Files {
             self.lease_tagged(repository, tag)?;
             let _turn = self.records.lock(&(repository, tag));
             let path = self.layout.tag(repository, tag);
-            // A record that cannot be read says nothing, and is replaced.
+            // An unreadable record is replaced.
             let before = records::read_usable::<TagEntry>(&path).ok().flatten();
             let written = self.durable.write(&path, &entry);
             self.tag_changed(repository, names::Change::Added, tag, &written);
@@ -213,8 +213,8 @@ impl Files {
         written
     }
 
-    /// What the manifest names need not be there, but what is there was answered for. Some tools
-    /// list plain blobs as the children of an index.
+    /// Grants leases on what the manifest names. It need not be there, but accepting the manifest
+    /// is a positive answer for what is. Some tools list plain blobs as the children of an index.
     fn lease_named_manifests(
         &self,
         repository: &RepositoryPath,
@@ -228,8 +228,9 @@ impl Files {
         Ok(())
     }
 
-    /// Foreign layers are fetched from the URLs that they name and need not be pushed. What an index
-    /// lists may be missing: a copy of some platforms keeps the index as it is, byte for byte.
+    /// Checks that the blobs of a manifest are there. Foreign layers are fetched from the URLs that
+    /// they name and need not be pushed. Manifests that an index lists may be missing: a copy of
+    /// some platforms keeps the index unchanged, byte for byte.
     fn check_blobs(
         &self,
         repository: &RepositoryPath,
@@ -240,7 +241,7 @@ impl Files {
         }
         let mut missing = Vec::new();
         for descriptor in manifest.blobs() {
-            // The lock waits for a push of this blob that is visible but not yet on disk.
+            // Taking the lock waits for a push of this blob that is visible but not yet on disk.
             let turn = self.records.lock(&(repository, &descriptor.digest));
             drop(turn);
             if !descriptor.is_foreign() && !self.has_whole_blob(repository, descriptor)? {
@@ -253,9 +254,9 @@ impl Files {
         Err(PutManifestError::MissingBlobs(missing))
     }
 
-    /// Whether the repository has a blob, of the size that a manifest gives it. Where the sizes
-    /// differ, one of the two is wrong: content that is not what it was is taken away, so that
-    /// no client is told any more that it is there, and a push puts it back.
+    /// Whether the repository has a blob of the size that a manifest states. If the sizes differ,
+    /// one of the two is wrong: damaged content is removed, so that clients are no longer told that
+    /// it exists, and a push restores it.
     fn has_whole_blob(
         &self,
         repository: &RepositoryPath,
@@ -276,8 +277,8 @@ impl Files {
         }
     }
 
-    /// Takes content away if its bytes do not hash to its digest. While they are read, no request
-    /// waits for them.
+    /// Removes content if its bytes do not hash to its digest. No request waits while they are
+    /// read.
     fn take_away_damaged(&self, digest: &Digest) -> Result<Removal, StoreError> {
         let path = self.layout.blob(digest);
         let stamp = match self.verdicts.of(&path, digest) {
@@ -288,9 +289,10 @@ impl Files {
             Err(error) => return Err(StoreError::io("read", &path, error)),
         };
         let _turn = self.contents.lock(digest);
-        // A push may have repaired it meanwhile: then there is another file.
+        // A push may have repaired it meanwhile; then it is another file.
         if stamp.is_of(&path) {
-            tracing::error!(path = %path.display(), "content was damaged and is taken away; push it again");
+            tracing::error!(path = %path.display(), "content was damaged and has been removed; \
+                                                     push it again");
             let change = self.usage.content(digest, &path);
             self.durable.remove(&path)?;
             change.end(0);
@@ -305,7 +307,7 @@ impl Files {
     ) -> Result<Option<Deleted>, StoreError> {
         self.lease_tagged(repository, tag)?;
         let _turn = self.records.lock(&(repository, tag));
-        // Read again under the lock: the tag may have been moved since.
+        // Read again under the lock, since the tag may have been moved.
         let entry = records::read_usable::<TagEntry>(&self.layout.tag(repository, tag));
         let digest = entry.ok().flatten().map(|entry| entry.digest);
         let removed = self.remove_tag(repository, tag)?;
@@ -315,11 +317,11 @@ impl Files {
         }))
     }
 
-    /// What a tag points at is about to lose it: the time for which it is kept begins now. The
-    /// tag's lock is not held, for two locks of one set must not be: who moves the tag meanwhile
-    /// gives a lease on the manifest that it moves it to.
+    /// Renews the lease of the manifest that is about to lose this tag, so that its time begins
+    /// now. The tag's lock is not held, because two locks of one set must not be held together; an
+    /// operation that moves the tag meanwhile grants a lease on its new manifest.
     fn lease_tagged(&self, repository: &RepositoryPath, tag: &Tag) -> Result<(), StoreError> {
-        // A record that cannot be read says nothing, and is replaced.
+        // An unreadable record is replaced.
         let entry = records::read_usable::<TagEntry>(&self.layout.tag(repository, tag));
         if let Ok(Some(entry)) = entry {
             self.lease_manifest(repository, &entry.digest)?;
@@ -327,14 +329,14 @@ impl Files {
         Ok(())
     }
 
-    /// For who has the tag's lock, or owns the repository's.
+    /// The caller holds the tag's lock, or the repository's exclusively.
     fn remove_tag(&self, repository: &RepositoryPath, tag: &Tag) -> Result<bool, StoreError> {
         let removed = self.durable.remove(&self.layout.tag(repository, tag));
         self.tag_changed(repository, names::Change::Removed, tag, &removed);
         removed
     }
 
-    /// Keeps what is in memory of a tag up with what was tried on disk.
+    /// Updates the memory of a tag after an attempted change on disk.
     fn tag_changed<T>(
         &self,
         repository: &RepositoryPath,
@@ -355,7 +357,7 @@ impl Files {
         repository: &RepositoryPath,
         digest: &Digest,
     ) -> Result<Option<Deleted>, StoreError> {
-        // No tag is added between the look at the tags and the end of the manifest.
+        // With this lock, no tag is added between reading the tags and deleting the manifest.
         let _owned = self.repositories.own(repository);
         let path = self.layout.manifest(repository, digest);
         let Some(entry) = records::read_usable::<ManifestEntry>(&path)? else {
@@ -373,7 +375,7 @@ impl Files {
                 tags.push(tag);
             }
         }
-        // What it names stays for the grace time: a client may be about to fetch it.
+        // What it names stays for the grace time, since a client may be about to fetch it.
         for named in self.named_by(digest, &entry) {
             self.lease_blob(repository, &named)?;
             self.lease_manifest(repository, &named)?;
@@ -385,9 +387,9 @@ impl Files {
         }))
     }
 
-    /// Removes a manifest if `may`, which is asked for its record under the lock that leases on it
-    /// are renewed under. The caller owns the repository's lock, has removed the tags, and has given
-    /// leases on what it names.
+    /// Removes a manifest if `may` agrees; `may` is called under the lock that renewals of its
+    /// lease take. The caller holds the repository's lock exclusively, has removed the tags, and
+    /// has granted leases on what the manifest names.
     pub(super) fn remove_manifest(
         &self,
         repository: &RepositoryPath,
@@ -411,7 +413,7 @@ impl Files {
         }
         self.resolved
             .forget(&(repository.clone(), Version::Digest(*digest)));
-        // Where another repository has it, it is read once more.
+        // If another repository has it, it is simply read again.
         self.manifests.forget(digest);
         match self.has_manifests(repository) {
             Ok(true) => {}
@@ -423,7 +425,7 @@ impl Files {
         removed
     }
 
-    /// What a manifest names; nothing if it cannot be read, for then it cannot be pulled either.
+    /// What a manifest names; nothing if it cannot be read, since it cannot be pulled either.
     pub(super) fn named_by(&self, digest: &Digest, entry: &ManifestEntry) -> Vec<Digest> {
         let bytes = fs::read(self.layout.blob(digest)).unwrap_or_default();
         let Ok(manifest) = Manifest::parse(bytes.into(), Some(&entry.media_type)) else {
@@ -447,7 +449,7 @@ impl Files {
         Ok(was_there)
     }
 
-    /// To be called before a link is removed, under its lock.
+    /// Call it before a link is removed, under its lock.
     pub(super) fn held_now(
         &self,
         repository: &RepositoryPath,
@@ -463,7 +465,7 @@ impl Files {
     }
 }
 
-/// Whether two files of the same length hold the same; what cannot be read does not.
+/// Whether two files of the same length have the same content; `false` if one cannot be read.
 fn same_bytes(one: &Path, other: &Path) -> bool {
     const BLOCK: usize = 256 * 1024;
     let open = |path| File::open(path).map(|file| BufReader::with_capacity(BLOCK, file));
@@ -488,7 +490,8 @@ fn is_gone(path: &Path) -> bool {
     fs::metadata(path).is_err_and(|error| records::absent(&error))
 }
 
-/// A file of another length under a digest is damaged, and is replaced.
+/// Whether a file has this length. A file of another length under a digest is damaged and gets
+/// replaced.
 fn has_size(path: &Path, size: u64) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.len() == size)
 }

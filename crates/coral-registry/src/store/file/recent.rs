@@ -1,8 +1,8 @@
-//! What was read not long ago, in memory and within bounds.
+//! Recently read values, in memory and within bounds.
 //!
-//! One process has the store, so what is kept stays true until this process changes it. Code that
-//! changes something on disk then says so with [`Recent::forget`]; and what a reader read while
-//! that was said is not kept, for it may be what was there before.
+//! Only one process uses the store, so a cached value stays valid until this process changes it.
+//! Code that changes something on disk then calls [`Recent::forget`]; a value that was being read
+//! at that time is not cached, since it may be the previous one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -10,38 +10,38 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const SHARDS: usize = 16;
-/// What was not used for one to two times so long is dropped, even where there is room: most of
-/// what was pushed or copied is not asked for again.
+/// Values that were not used for one to two times this long are dropped even if there is space:
+/// most of what was pushed or copied is not requested again.
 const GENERATION: Duration = Duration::from_mins(2);
 
-/// Values by key, within a bound of weight. What was not used for some time goes first.
+/// Values by key, up to a total weight. The least recently used go first.
 #[derive(Debug)]
 pub(super) struct Recent<K, V> {
     hasher: RandomState,
     shards: Vec<Mutex<Shard<K, V>>>,
 }
 
-/// Two generations: what is used moves to the young one; when that is full or has had its time, it
-/// becomes the old one, and what is left in the old one is dropped.
+/// Two generations: a used value moves to the young one; when that is full or its time is over, it
+/// becomes the old one, and what was left in the old one is dropped.
 #[derive(Debug)]
 struct Shard<K, V> {
     young: HashMap<K, (V, usize)>,
     old: HashMap<K, (V, usize)>,
-    /// When the first of the young ones came.
+    /// When the first of the young generation was added.
     since: Instant,
-    /// Of the young ones.
+    /// Weight of the young generation.
     weight: usize,
     most: usize,
-    /// Goes up whenever something is forgotten.
+    /// Incremented whenever something is forgotten.
     changes: u64,
 }
 
-/// When a reader began to read.
+/// The number of changes when a reader began to read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Began(u64);
 
 impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
-    /// Keeps values of up to `most` weight.
+    /// Keeps values up to a total weight of `most`.
     pub(super) fn keeping(most: usize) -> Self {
         let most = most / SHARDS / 2;
         let shard = || {
@@ -60,7 +60,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
         }
     }
 
-    /// What is known of `key`.
+    /// The value of `key`, if it is cached.
     pub(super) fn get(&self, key: &K, now: Instant) -> Option<V> {
         let mut shard = self.shard(key);
         if let Some((value, _)) = shard.young.get(key) {
@@ -71,13 +71,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
         Some(value)
     }
 
-    /// To be called before the disk is read for `key`.
+    /// Call it before reading the disk for `key`.
     pub(super) fn begin(&self, key: &K) -> Began {
         Began(self.shard(key).changes)
     }
 
-    /// Keeps what was read, unless something was forgotten since. What weighs more than its share
-    /// is not kept.
+    /// Caches a value that was read, unless something was forgotten since. A value that weighs more
+    /// than its share is not cached.
     pub(super) fn keep(&self, began: Began, key: K, value: V, weight: usize, now: Instant) {
         let mut shard = self.shard(&key);
         if shard.changes == began.0 && weight <= shard.most {
@@ -85,7 +85,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
         }
     }
 
-    /// To be called after `key` was changed on disk, also when that may have failed.
+    /// Call it after `key` was changed on disk, even if that may have failed.
     pub(super) fn forget(&self, key: &K) {
         let mut shard = self.shard(key);
         shard.changes += 1;

@@ -1,4 +1,4 @@
-//! The small files of a repository.
+//! The records of a repository: small JSON files.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,8 @@ use crate::store::{ManifestRecord, StoreError};
 pub(super) struct ManifestEntry {
     pub(super) media_type: String,
     pub(super) size: u64,
-    /// Where its referrer record lies, so that both can be deleted without reading the manifest.
+    /// The subject, which locates its referrer record, so that both can be deleted without reading
+    /// the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<Digest>,
 }
@@ -78,11 +79,11 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
         .map_err(|error| StoreError::damaged(path, error.to_string()))
 }
 
-/// The same, and a damaged one is as good as none: the next push rewrites it.
+/// The same, but a damaged record counts as missing: the next push rewrites it.
 pub(super) fn read_usable<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     match read(path) {
         Err(error @ StoreError::Damaged { .. }) => {
-            tracing::error!("{error}; push what it is a record of again");
+            tracing::error!("{error}; push the image or blob of this record again");
             Ok(None)
         }
         other => other,
@@ -94,7 +95,7 @@ pub(super) fn write(record: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(record).expect("records have only text keys")
 }
 
-/// Nothing there: also when a parent is missing, or is a file.
+/// Whether the error means that nothing is there, including a parent that is missing or a file.
 pub(super) fn absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),

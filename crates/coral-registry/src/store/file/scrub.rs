@@ -1,18 +1,18 @@
-//! The scrub: all content is read in turn, at a pace, and compared with its digest.
+//! The scrub: reads all content in turn, at a limited rate, and compares it with its digests.
 //!
-//! What is damaged is moved aside (`damaged/`), so that HEAD, GET and mount answer that it is not
-//! there, and clients and mirrors send it again. Links and records stay: they say who wants it, and
-//! make the image whole again as soon as the content is back. What is aside is read again, and
-//! goes back where it is well (`aside.rs`).
+//! Damaged content is moved aside (to `damaged/`), so that HEAD, GET and mount answer that it does
+//! not exist, and clients and mirrors send it again. Links and records stay: they show which
+//! repositories need it, and make the image complete again as soon as the content is restored.
+//! Content that was moved aside is read again, and put back if it proves to be sound (`aside.rs`).
 //!
-//! Nothing is moved in doubt:
+//! In doubt, nothing is moved:
 //! - a file counts as damaged when two readings agree, each from the disk and not from the page
 //!   cache (`reading.rs`);
-//! - it is moved under the lock that pushes and collections take for it, and only if it is still the
-//!   file that was read;
-//! - where much is bad, the disk or the memory is, and the round ends (`streak.rs`).
+//! - it is moved under the lock that pushes and collections take for it, and only if it is still
+//!   the same file;
+//! - if much is bad, the disk or the memory is to blame, and the round ends (`streak.rs`).
 //!
-//! The memory is one piece of a file, and the names of one shelf.
+//! It needs memory for one piece of a file and the names of one shelf.
 
 mod aside;
 mod holders;
@@ -37,9 +37,9 @@ use super::records::absent;
 use crate::stamp::Stamp;
 use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError};
 
-/// How often the position is written at most.
+/// Shortest time between two saves of the position.
 const SAVE_EVERY: Duration = Duration::from_mins(1);
-/// Missing content that a round tells of again.
+/// How much missing content a round reports again.
 const MOST_TOLD: usize = 64;
 
 /// Why a round ended early.
@@ -71,13 +71,13 @@ struct Round<'a> {
     position: Position,
     saved: Instant,
     streak: Streak,
-    /// What was found bad since something was last found sound. It stays where it is until then:
-    /// where nothing is sound, the disk or the memory is at fault.
+    /// Content found bad since the last sound file. It is not moved before the next sound file: if
+    /// nothing is sound, the disk or the memory is at fault.
     suspects: Vec<Suspect>,
     scrubbed: Scrubbed,
 }
 
-/// Content that is damaged, if its machine can be trusted.
+/// Content that is damaged, if this machine can be trusted.
 struct Suspect {
     digest: Digest,
     stamp: Stamp,
@@ -85,8 +85,8 @@ struct Suspect {
 }
 
 impl Files {
-    /// Reads all content once, or what is left of a round that was stopped. If a scrub runs
-    /// already, nothing is done.
+    /// Reads all content once, or the rest of an interrupted round. Does nothing if a scrub is
+    /// already running.
     pub(super) fn scrub(
         &self,
         rules: &ScrubRules,
@@ -141,7 +141,7 @@ impl Files {
 }
 
 impl Round<'_> {
-    /// What is aside, all content, and what was moved aside meanwhile.
+    /// Reads what was moved aside, all content, and then what was moved aside meanwhile.
     fn whole(&mut self, is_new: bool) -> Result<(), Ended> {
         if !self.rules.report_only {
             self.aside(is_new)?;
@@ -154,7 +154,7 @@ impl Round<'_> {
         ended
     }
 
-    /// Puts back what is well, and tells again of what is missing.
+    /// Puts sound files back, and reports missing content again.
     fn aside(&mut self, is_new: bool) -> Result<(), Ended> {
         if is_new {
             let kept = self.files.kept_aside()?;
@@ -180,8 +180,8 @@ impl Round<'_> {
             let is_well = matches!(read, Reading::Hashes(found) if found == digest);
             if is_well && self.files.put_back(&digest, Stamp::of(&metadata))? {
                 self.scrubbed.back += 1;
-                tracing::warn!(%digest, "content that was taken for damaged is whole, and is \
-                     served again; look at the disk and the memory of this machine");
+                tracing::warn!(%digest, "content that was considered damaged is intact and served \
+                                         again; check the disk and the memory of this machine");
             }
         }
         Ok(())
@@ -207,8 +207,8 @@ impl Round<'_> {
             Ok(names) => names,
             Err(error) => {
                 self.unsure();
-                tracing::warn!(%error, "a folder of content cannot be read; the scrub goes on \
-                     behind it");
+                tracing::warn!(%error, "a folder of content cannot be read; the scrub continues \
+                                        after it");
                 return self.go_on();
             }
         };
@@ -253,7 +253,7 @@ impl Round<'_> {
         let verdict = judge(digest, first, again)?;
         self.scrubbed.contents += 1;
         match verdict {
-            // Gone, or replaced while it was read.
+            // Deleted or replaced while it was read.
             Verdict::Gone => {}
             Verdict::Unsure(_) | Verdict::Damaged(_) if !stamp.is_of(&path) => {}
             Verdict::Sound => {
@@ -269,9 +269,11 @@ impl Round<'_> {
             }
             Verdict::Forbidden => {
                 self.scrubbed.unsure += 1;
-                tracing::warn!(%digest, path = %path.display(), "content may not be read by this \
-                     process, so it is not known whether it is damaged; give it back to the user \
-                     that the registry runs as");
+                tracing::warn!(%digest, path = %path.display(), "this process may not read a \
+                                                                 content file, so the scrub cannot \
+                                                                 tell whether it is damaged; \
+                                                                 change its owner to the user that \
+                                                                 the registry runs as");
             }
             Verdict::Damaged(reason) => {
                 self.streak.bad();
@@ -297,7 +299,7 @@ impl Round<'_> {
         }
         let suspects = std::mem::take(&mut self.suspects);
         let digests: Vec<Digest> = suspects.iter().map(|it| it.digest).collect();
-        // Of damage that was found all is told, also when the round is to stop.
+        // All damage that was found is reported, even if the round is to stop.
         let never = CancellationToken::new();
         let holders = self.files.holders(&digests, &never);
         let holders = holders.unwrap_or_else(|_| vec![Vec::new(); digests.len()]);
@@ -323,13 +325,13 @@ impl Round<'_> {
 
     fn set_aside(&self, digest: &Digest, stamp: Stamp) -> bool {
         self.files.set_aside(digest, stamp).unwrap_or_else(|error| {
-            tracing::error!(%digest, %error, "damaged content cannot be moved aside, and is still \
-                 served; it is tried again in the next round");
+            tracing::error!(%digest, %error, "damaged content cannot be moved aside and is still \
+                                              served; the next round tries again");
             false
         })
     }
 
-    /// A position that cannot be written costs a reading anew after a restart.
+    /// Saves the position. If that fails, the scrub starts over after a restart.
     fn save(&mut self) {
         self.saved = Instant::now();
         if self.rules.report_only {
@@ -338,14 +340,16 @@ impl Round<'_> {
         let saved = self.files.check_folder();
         let saved = saved.and_then(|()| self.files.save_scrub_position(&self.position));
         if let Err(error) = saved {
-            tracing::debug!(%error, "the position of the scrub cannot be written");
+            tracing::debug!(%error, "the position of the scrub cannot be saved");
         }
     }
 }
 
 fn tell_unsure(digest: &Digest, path: &Path, reason: &dyn std::fmt::Display) {
-    tracing::warn!(%digest, path = %path.display(), %reason, "it is not known whether content is \
-         damaged, so it stays; look at the disk and the memory of this machine");
+    tracing::warn!(%digest, path = %path.display(), %reason, "the scrub cannot tell whether \
+                                                              content is damaged, so it stays; \
+                                                              check the disk and the memory of \
+                                                              this machine");
 }
 
 #[cfg(test)]

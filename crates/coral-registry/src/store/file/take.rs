@@ -1,4 +1,4 @@
-//! Content that comes as a file of another folder, such as that of another registry.
+//! Imports content from files of another folder, such as that of another registry.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -19,27 +19,27 @@ const PIECE: usize = 1024 * 1024;
 /// How content gets from a file into the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
-    /// The store has bytes of its own: on file systems that can, they share the other file's room
-    /// until one of both changes; elsewhere they are copied.
+    /// The store gets its own bytes. On file systems that support it, both files share space until
+    /// one of them changes; elsewhere the bytes are copied.
     Copy,
-    /// On the same file system the file gets a second name: it takes no room, and must not be
-    /// written to by others any more.
+    /// On the same file system the file gets a second name, which takes no space; other programs
+    /// must not write to it any more.
     HardLink,
 }
 
-/// What became of a file.
+/// The result for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transferred {
-    /// The store has so many bytes more. Where a hard link was wanted and could not be made, why.
+    /// The store has this many bytes more. `unlinked` is why a wanted hard link could not be made.
     New {
         bytes: u64,
         unlinked: Option<io::ErrorKind>,
     },
-    /// The store had the content; the repository has it now.
+    /// The store already had the content; the repository has it now.
     Known,
 }
 
-/// Why a file was not taken in.
+/// Why a file was not imported.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TakeError {
     #[error("its bytes hash to {0}")]
@@ -51,8 +51,8 @@ pub(crate) enum TakeError {
 }
 
 impl FileStore {
-    /// Makes the content of a file a blob of a repository, once its bytes were compared with the
-    /// digest. `was_verified` says that this file's were before.
+    /// Makes the content of a file a blob of a repository, after verifying it against the digest.
+    /// `was_verified`: this file was already verified.
     pub(crate) async fn take_blob(
         &self,
         repository: RepositoryPath,
@@ -65,13 +65,13 @@ impl FileStore {
             .await
     }
 
-    /// Whether the store has content of this digest and size, in whichever repository.
+    /// Whether the store has content of this digest and size, in any repository.
     pub(crate) fn has_content(&self, digest: &Digest, size: u64) -> bool {
         self.files.has_content(digest, size)
     }
 }
 
-/// A file before it gets its name; removed when it does not.
+/// A file without its final name; deleted when dropped.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
@@ -95,7 +95,8 @@ impl Files {
             if self.has_blob(repository, digest)? {
                 return Ok(Transferred::Known);
             }
-            // Knowing a digest is no right to what another repository has: the file has to have it.
+            // Knowing a digest gives no right to the content of another repository: the file itself
+            // must have it.
             if !was_verified {
                 let actual = hashing::hash(source, digest.algorithm()).map_err(TakeError::Read)?;
                 if actual != *digest {
@@ -106,7 +107,7 @@ impl Files {
             return Ok(Transferred::Known);
         }
         let temporary = Temporary(self.layout.tmp().join(Uuid::new_v4().to_string()));
-        // Only a copy needs room.
+        // Only a copy needs space.
         let has_room = || self.check_room(size);
         let (actual, size, unlinked) = fetch(source, &temporary.0, digest, transfer, has_room)?;
         if actual != *digest {
@@ -121,8 +122,8 @@ impl Files {
     }
 }
 
-/// Puts the bytes into a file of the store; what that file hashes to, its length, and why it is no hard
-/// link where one was wanted. They are read once.
+/// Puts the bytes into a file of the store, reading them once. Returns their digest and length, and
+/// why a wanted hard link could not be made.
 fn fetch(
     source: File,
     target: &Path,
@@ -141,7 +142,7 @@ fn fetch(
         let failed = |error| StoreError::io("read", target, error);
         let size = fs::metadata(target).map_err(failed)?.len();
         let hashed = hashing::hash_file(target, digest.algorithm()).map_err(failed)?;
-        // Linked or shared: nothing takes room twice.
+        // Linked or shared: nothing takes space twice.
         return Ok((hashed, size, None));
     }
     has_room()?;
@@ -149,7 +150,7 @@ fn fetch(
     Ok((hashed, size, unlinked))
 }
 
-/// By the open file, since its name may be another file's by now.
+/// Through the open file, since its name may refer to another file by now.
 fn hard_link(source: &File, target: &Path) -> rustix::io::Result<()> {
     let name = format!("/proc/self/fd/{}", source.as_raw_fd());
     linkat(CWD, name, CWD, target, AtFlags::SYMLINK_FOLLOW)

@@ -1,5 +1,5 @@
-//! Tests of who waits for whom. What goes wrong without a lock takes two writers at the right moment,
-//! so here the moment is held still.
+//! Tests of which operations wait for each other. A missing lock shows only if two writers meet at
+//! the right moment, so these tests hold that moment.
 
 use std::path::Path;
 use std::sync::{MutexGuard, mpsc};
@@ -14,7 +14,7 @@ use super::publish::Content;
 use super::{Files, open};
 use crate::store::{Mounted, PutManifestError};
 
-/// How long something that must not happen is given to happen.
+/// How long something that must not happen is given a chance to happen.
 const EARLY: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_secs(20);
 
@@ -56,7 +56,7 @@ fn image_with(config: &[u8], size: usize) -> Manifest {
     Manifest::parse(Bytes::from(json.to_string()), None).unwrap()
 }
 
-/// Sees that the work ends only once the turn is over.
+/// Checks that the work ends only after the lock is released.
 fn check(turn: MutexGuard<'_, ()>, work: impl FnOnce() + Send) {
     let (ended, end) = mpsc::channel();
     thread::scope(|scope| {

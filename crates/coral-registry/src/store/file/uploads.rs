@@ -1,9 +1,10 @@
-//! Uploads: which there are, and what they have on disk.
+//! The open uploads and their files.
 //!
 //! An upload is one file, `uploads/<uuid>@<repository>`, which becomes the blob. It survives a
-//! restart of the process, since its offset is the length of the file; the running digest does
-//! not, and is made again from it. Its bytes are not synced before the commit: after a power cut an upload may be shorter
-//! than it was, which its status says truthfully, or damaged, which the digest at the end finds.
+//! restart of the process, since its offset is the length of the file; the running digest does not,
+//! and is computed again from the file. Its bytes are not synced before the commit: after a power
+//! cut an upload may be shorter, which its status reports, or damaged, which the digest at the end
+//! reveals.
 
 mod data;
 mod idle;
@@ -30,7 +31,7 @@ use crate::store::{Idle, StoreError, UploadId};
 use self::idle::{Moment, Watched, Written};
 pub(super) use self::writer::write;
 
-/// Uploads untouched for so long are swept when the store is opened.
+/// Uploads untouched for this long are deleted when the store is opened.
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How many uploads are kept in memory; idle ones above that are found again on disk.
 const MOST_IN_MEMORY: usize = 1024;
@@ -47,7 +48,7 @@ pub(super) struct Uploads {
 #[derive(Debug)]
 pub(super) struct Upload {
     repository: RepositoryPath,
-    /// A copy of the session's, readable during a write.
+    /// A copy of the session's offset, readable during a write.
     offset: AtomicU64,
     session: Arc<AsyncMutex<Session>>,
 }
@@ -57,10 +58,10 @@ pub(super) struct Upload {
 struct Session {
     data: PathBuf,
     offset: u64,
-    /// Bytes that count as an upload's: none once they have become content.
+    /// Bytes that count as an upload's: 0 once they have become content.
     counted: u64,
     hashing: Hashing,
-    /// When a commit broke off behind the bytes becoming content.
+    /// When a commit failed after its bytes had become content.
     broke: Option<Instant>,
     ended: bool,
 }
@@ -85,7 +86,7 @@ impl Upload {
 }
 
 impl Uploads {
-    /// Counts what is there, and sweeps what was abandoned.
+    /// Counts the uploads, and deletes abandoned ones.
     pub(super) fn open(files: &Files) -> Result<Self, StoreError> {
         let uploads = Self::default();
         let folder = files.layout.uploads();
@@ -111,7 +112,7 @@ impl Uploads {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Ends what was left alone for so long, unless it is being written to.
+    /// Ends uploads that were idle for this long, unless they are being written to.
     pub(super) fn end_abandoned(
         &self,
         files: &Files,
@@ -140,7 +141,7 @@ impl Uploads {
         Ok(ended)
     }
 
-    /// Those that have no file any more, and whose commit the client did not repeat.
+    /// Ends uploads that no longer have a file and whose commit the client did not repeat.
     fn end_broken(&self, files: &Files, idle: Idle, ended: &mut Vec<UploadId>) {
         let all: Vec<_> = self
             .sessions()
@@ -161,13 +162,13 @@ impl Uploads {
         }
     }
 
-    /// The uploads that were left alone for too long, and their files.
+    /// The uploads that were idle for too long, and their files.
     fn over(&self, files: &Files, idle: Idle) -> Result<Vec<(UploadId, PathBuf)>, StoreError> {
         let folder = files.layout.uploads();
         let uploads = names_in(&folder)?.into_iter().filter_map(|name| {
             let id = Layout::upload_of(&name)?;
             let data = folder.join(name);
-            // One that ends just now is over.
+            // An upload that has just ended counts too.
             let written = written(&data)?;
             Some((id, data, written))
         });
@@ -221,14 +222,14 @@ impl Uploads {
         self.sessions().get(&id).cloned()
     }
 
-    /// Puts a session into memory; if another request was quicker, its one counts.
+    /// Puts a session into memory; if another request was quicker, that one is used.
     fn remember(&self, id: UploadId, repository: RepositoryPath, session: Session) -> Arc<Upload> {
         let mut sessions = self.sessions();
         if sessions.len() >= MOST_IN_MEMORY {
             sessions.retain(|_, upload| {
                 let is_used =
                     Arc::strong_count(upload) > 1 || Arc::strong_count(&upload.session) > 1;
-                // One without a file is not found again.
+                // An upload without a file could not be found again.
                 is_used || upload.session.try_lock().is_ok_and(|it| it.broke.is_some())
             });
         }
@@ -247,7 +248,7 @@ impl Uploads {
             .usage
             .uploads_shrank(std::mem::take(&mut session.counted));
         session.ended = true;
-        // It may be gone already, by rename. What cannot be deleted now is swept later.
+        // It may already have been renamed. What cannot be deleted now is deleted later.
         if let Err(error) = fs::remove_file(&session.data)
             && !absent(&error)
         {
@@ -263,8 +264,8 @@ impl Uploads {
     }
 }
 
-/// An upload was a folder once, `<uuid>/{repository,data}`. What of it cannot be used is deleted:
-/// nothing else has any business here.
+/// Adopts an upload of an older release, which was a folder `<uuid>/{repository,data}`. Unusable
+/// ones are deleted.
 fn adopt_folder(files: &Files, name: &str) {
     let folder = files.layout.uploads().join(name);
     let repository = fs::read_to_string(folder.join("repository"));
@@ -278,7 +279,7 @@ fn adopt_folder(files: &Files, name: &str) {
     let _ = fs::remove_dir_all(&folder);
 }
 
-/// When something was added last, and how much there is.
+/// When bytes were last added, and the size.
 fn written(data: &Path) -> Option<Written> {
     let metadata = fs::metadata(data).ok()?;
     Some(Written {

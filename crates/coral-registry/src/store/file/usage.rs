@@ -1,8 +1,8 @@
-//! How many bytes a store holds, in all and by repository.
+//! How many bytes a store holds, in total and by repository.
 //!
-//! All of it is counted once at the start, folder by folder beside everything else. Each change of a
-//! file then adjusts the sums. The collection counts contents anew while it looks at them, which
-//! corrects what was changed by hand. No request walks through the store.
+//! Everything is counted once at the start, folder by folder, concurrently with everything else.
+//! Each change of a file then adjusts the sums. The collection recounts the contents that it
+//! visits, which corrects manual changes. No request walks through the store.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +21,7 @@ use super::collect::{ALGORITHMS, digest_of};
 use super::lookup::names_in;
 use crate::store::{Bound, Disk, NoRoom, RepositoryBytes, Space, SpaceBounds, StoreError};
 
-/// How long a look at the disk holds for uploads, while much is free.
+/// How long the figures of the disk are used for uploads, while much is free.
 const LOOK_HOLDS: Duration = Duration::from_secs(1);
 /// The longest pause between two folders that are counted.
 const LONGEST_REST: Duration = Duration::from_millis(50);
@@ -35,25 +35,25 @@ pub(super) struct Usage {
     repositories: Tally<RepositoryPath>,
     /// Bytes of open uploads.
     uploads: AtomicU64,
-    /// Bytes of damaged content that was moved aside, at the last look.
+    /// Bytes of damaged content that was moved aside, at the last check.
     damaged: AtomicU64,
     is_counted: AtomicBool,
     bounds: Mutex<SpaceBounds>,
     disk: Mutex<Option<Look>>,
 }
 
-/// The last look at the disk.
+/// The last figures of the disk.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     disk: Disk,
     at: Instant,
-    /// Bytes that uploads took since.
+    /// Bytes that uploads have taken since.
     taken: u64,
 }
 
 impl Look {
-    /// Whether `more` bytes may come without another look: a network file system takes
-    /// milliseconds for one, and batches of an upload are small.
+    /// Whether `more` bytes may be written without asking the disk again: a network file system
+    /// takes milliseconds to answer, and batches of an upload are small.
     fn covers(&self, more: u64, min_free: u64, now: Instant) -> bool {
         let left = self
             .disk
@@ -65,13 +65,13 @@ impl Look {
 }
 
 impl Usage {
-    /// To be called before the content of `digest` is changed, under its lock.
+    /// Call it before the content of `digest` is changed, under its lock.
     pub(super) fn content(&self, digest: &Digest, path: &Path) -> Change<'_, (Algorithm, u8)> {
         self.contents
             .change(&shelf_of(digest), digest, size_of(path))
     }
 
-    /// To be called before a link to, or the record of, `digest` is made or removed.
+    /// Call it before a link to, or the record of, `digest` is created or removed.
     pub(super) fn held(
         &self,
         repository: &RepositoryPath,
@@ -81,12 +81,12 @@ impl Usage {
         self.repositories.change(repository, digest, before)
     }
 
-    /// Bytes of all that a repository holds.
+    /// Bytes of all content of a repository.
     pub(super) fn of_repository(&self, repository: &RepositoryPath) -> u64 {
         self.repositories.of(repository)
     }
 
-    /// Bytes of all that each repository holds, of those that hold something.
+    /// Bytes of all content of each repository that has any.
     pub(super) fn by_repository(&self) -> RepositoryBytes {
         let (all, counted) = self.repositories.all();
         RepositoryBytes { all, counted }
@@ -111,7 +111,7 @@ impl Usage {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
 
-    /// With the disk as it was at the last look.
+    /// With the last figures of the disk.
     pub(super) fn space(&self) -> Space {
         let bounds = *locked(&self.bounds);
         let space = Space {
@@ -128,7 +128,8 @@ impl Usage {
         }
     }
 
-    /// Whether the last look at the disk covers `more` bytes of an upload, which are taken then.
+    /// Whether the last figures of the disk allow `more` bytes of an upload; if so, they are
+    /// reserved.
     fn covers(&self, more: u64) -> bool {
         let min_free = locked(&self.bounds).min_free;
         let mut look = locked(&self.disk);
@@ -145,7 +146,7 @@ impl Usage {
 }
 
 impl Files {
-    /// With a look at the disk.
+    /// With current figures of the disk.
     pub(super) fn space(&self) -> Result<Space, StoreError> {
         let root = self.layout.root();
         let found = statvfs(root).map_err(|error| StoreError::io("look at", root, error.into()))?;
@@ -160,9 +161,9 @@ impl Files {
         Ok(self.usage.space())
     }
 
-    /// Whether `more` bytes may come.
+    /// Checks that there is space for `more` bytes.
     pub(super) fn check_room(&self, more: u64) -> Result<(), StoreError> {
-        // Where the size of the disk cannot be read, writing to it says why.
+        // If the size of the disk cannot be read, writing to it will fail with the reason.
         let space = self.space().unwrap_or_else(|_| self.usage.space());
         match space.lack(more) {
             Some(no_room) if !self.makes_room(&no_room, more) => {
@@ -172,7 +173,7 @@ impl Files {
         }
     }
 
-    /// Whether damaged content that is kept aside gave the disk what it lacks.
+    /// Whether deleting damaged content that was moved aside freed enough space.
     fn makes_room(&self, no_room: &NoRoom, more: u64) -> bool {
         let Bound::MinFree(min_free) = no_room.bound else {
             return false;
@@ -182,10 +183,11 @@ impl Files {
         no_room.space.damaged > 0 && self.free_aside(wanted)
     }
 
-    /// Takes room for `more` bytes of an upload, so that several uploads together stay within it.
+    /// Reserves space for `more` bytes of an upload, so that several uploads together stay within
+    /// the bounds.
     pub(super) fn take_room(&self, more: u64) -> Result<(), StoreError> {
         self.usage.uploads_grew(more);
-        // They are counted now, and the disk does not have them yet.
+        // They are already counted, but not yet on the disk.
         let looked = if self.usage.covers(more) {
             None
         } else {
@@ -205,8 +207,8 @@ impl Files {
         }
     }
 
-    /// Counts all that is there and is not counted yet; what changes meanwhile is not lost. A
-    /// folder that cannot be read keeps no other from being counted, and is the error at the end.
+    /// Counts everything that is not yet counted; changes made meanwhile are not lost. A folder
+    /// that cannot be read does not keep others from being counted, and is the error at the end.
     pub(super) fn count(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let mut failed = Ok(());
         for (algorithm, byte) in ALGORITHMS.into_iter().flat_map(shelves) {
@@ -223,7 +225,7 @@ impl Files {
         }
         let root = self.layout.repositories();
         failed = failed.and(self.count_repositories(&root, "", stop));
-        // Those that came behind the walk.
+        // Repositories that were created behind the walk.
         loop {
             let rest = self.usage.repositories.uncounted();
             for repository in &rest {
@@ -235,7 +237,7 @@ impl Files {
         }
     }
 
-    /// Counts the contents of a shelf anew, those of another name left out.
+    /// Recounts the contents of a shelf; files with other names are ignored.
     pub(super) fn count_shelf(&self, algorithm: Algorithm, byte: u8) -> Result<(), StoreError> {
         let folder = self.layout.contents(algorithm).join(format!("{byte:02x}"));
         rested(|| {
@@ -258,7 +260,7 @@ impl Files {
         let mut failed = Ok(());
         for name in names_in(folder)? {
             let path = format!("{prefix}{name}");
-            // The folders of a repository itself begin with an underscore, which no name does.
+            // The folders inside a repository begin with an underscore; no name does.
             let Ok(repository) = RepositoryPath::parse(&path) else {
                 continue;
             };
@@ -274,7 +276,7 @@ impl Files {
         failed
     }
 
-    /// Counts what a repository holds anew.
+    /// Recounts the content of a repository.
     pub(super) fn count_repository(&self, repository: &RepositoryPath) -> Result<(), StoreError> {
         rested(|| {
             self.usage.repositories.count(repository, || {
@@ -292,7 +294,7 @@ impl Files {
     }
 }
 
-/// Works, and rests as long: others are served meanwhile.
+/// Works, then rests for as long, so that others are served meanwhile.
 fn rested<T>(work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = work();
@@ -309,7 +311,7 @@ fn shelf_of(digest: &Digest) -> (Algorithm, u8) {
     (digest.algorithm(), byte.unwrap_or_default())
 }
 
-/// Bytes of a file; 0 if it is not there.
+/// Bytes of a file; 0 if it does not exist.
 pub(super) fn size_of(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
@@ -318,7 +320,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sums of sizes by folder; the other lock is held by who counts a folder.
+/// Sums of sizes by folder; the second lock is held while a folder is counted.
 #[derive(Debug)]
 struct Tally<K>(Mutex<Sums<K>>, Mutex<()>);
 
@@ -326,7 +328,7 @@ struct Tally<K>(Mutex<Sums<K>>, Mutex<()>);
 struct Sums<K> {
     folders: HashMap<K, Sum>,
     total: u64,
-    /// Whether a folder that is not known is empty.
+    /// Whether unknown folders are known to be empty.
     is_whole: bool,
 }
 
@@ -334,9 +336,9 @@ struct Sums<K> {
 struct Sum {
     bytes: u64,
     is_counted: bool,
-    /// Changes that were begun and not ended, with the sizes before.
+    /// Unfinished changes, with the sizes before.
     pending: HashMap<Digest, u64>,
-    /// While it is counted: what was changed since, with the sizes now.
+    /// While the folder is counted: what has changed since, with the current sizes.
     changed: Option<HashMap<Digest, u64>>,
 }
 
@@ -360,7 +362,7 @@ impl<K: Clone + Eq + Hash> Tally<K> {
         locked(&self.0).folders.get(key).map_or(0, |sum| sum.bytes)
     }
 
-    /// The sums of all folders that hold something, and whether all are counted.
+    /// The sums of all folders with content, and whether all are counted.
     fn all(&self) -> (Vec<(K, u64)>, bool) {
         let all = locked(&self.0);
         let folders = all.folders.iter().filter(|(_, sum)| sum.bytes > 0);
@@ -379,7 +381,7 @@ impl<K: Clone + Eq + Hash> Tally<K> {
             .map_or(all.is_whole, |sum| sum.is_counted)
     }
 
-    /// Those that were only heard of by changes; if there are none, all that comes is new.
+    /// Folders that are known only from changes. If there are none, every further folder is new.
     fn uncounted(&self) -> Vec<K> {
         let mut all = locked(&self.0);
         let uncounted = all.folders.iter().filter(|(_, sum)| !sum.is_counted);
@@ -388,7 +390,7 @@ impl<K: Clone + Eq + Hash> Tally<K> {
         found
     }
 
-    /// Begins a change of one file; for one file, one at a time.
+    /// Begins a change of one file; each file has at most one change at a time.
     fn change(&self, key: &K, digest: &Digest, before: u64) -> Change<'_, K> {
         let mut all = locked(&self.0);
         let is_whole = all.is_whole;
@@ -404,14 +406,14 @@ impl<K: Clone + Eq + Hash> Tally<K> {
         }
     }
 
-    /// Replaces the sum of a folder by what `read` finds. A file that is changed meanwhile counts as
-    /// it is when this ends, whether `read` saw it or not.
+    /// Replaces the sum of a folder by what `read` finds. A file that changes meanwhile counts with
+    /// its final size, whether or not `read` saw it.
     fn count(
         &self,
         key: &K,
         read: impl FnOnce() -> Result<HashMap<Digest, u64>, StoreError>,
     ) -> Result<(), StoreError> {
-        // Two counts of one folder would each know of half the changes.
+        // Two concurrent counts of one folder would each see only some of the changes.
         let _counting = locked(&self.1);
         locked(&self.0)
             .folders
@@ -446,7 +448,7 @@ impl<K: Eq + Hash> Sums<K> {
     }
 }
 
-/// A change of one file that was begun. Dropped without [`Self::end`], nothing was changed.
+/// An unfinished change of one file. If it is dropped without [`Self::end`], nothing has changed.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Change<'a, K: Eq + Hash> {
@@ -458,7 +460,7 @@ pub(super) struct Change<'a, K: Eq + Hash> {
 }
 
 impl<K: Eq + Hash> Change<'_, K> {
-    /// The file has so many bytes now; 0: it is gone.
+    /// Ends the change: the file has `now` bytes; 0 if it was deleted.
     pub(super) fn end(mut self, now: u64) {
         self.now = now;
     }
@@ -475,7 +477,7 @@ impl<K: Eq + Hash> Drop for Change<'_, K> {
         if let Some(changed) = &mut sum.changed {
             changed.insert(self.digest, self.now);
         }
-        // What is not counted yet is counted as it is then.
+        // A folder that is not yet counted is counted later, as it is then.
         if sum.is_counted {
             let adjust = |it: u64| it.saturating_add(self.now).saturating_sub(self.before);
             all.total = adjust(all.total);

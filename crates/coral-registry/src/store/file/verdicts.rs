@@ -1,6 +1,6 @@
-//! Whether content is what its name says. A look costs a reading of the whole file, so it is made
-//! once for as long as the file stays as it is, and one at a time: no client keeps the disk busy by
-//! asking for it again and again.
+//! Whether content matches its digest. A check reads the whole file, so it is made only once while
+//! the file does not change, and only one runs at a time: clients cannot keep the disk busy by
+//! repeating requests.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,30 +13,31 @@ use coral_image::Digest;
 use super::hashing::hash;
 use crate::stamp::Stamp;
 
-/// Most files that are remembered as sound.
+/// How many files are remembered as sound.
 const MOST: usize = 10_000;
 
-/// What was seen of files.
+/// The results of earlier checks.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     sound: Mutex<HashMap<Digest, Stamp>>,
-    /// Held by who reads a file.
+    /// Held while a file is read.
     pub(super) turn: Mutex<()>,
 }
 
-/// What is known of a file.
+/// What is known about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It hashes to its name.
+    /// It matches its digest.
     Sound,
-    /// It does not, as long as it looks like this.
+    /// It does not, as long as it has this stamp.
     Damaged(Stamp),
-    /// Another file is being looked at.
+    /// Another file is being checked.
     Busy,
 }
 
 impl Verdicts {
-    /// Holds the file at `path` against its digest, unless that was done or cannot be done now.
+    /// Compares the file at `path` with its digest, unless that was already done or cannot be done
+    /// now.
     pub(super) fn of(&self, path: &Path, digest: &Digest) -> io::Result<Verdict> {
         let file = File::open(path)?;
         let stamp = Stamp::of(&file.metadata()?);

@@ -1,4 +1,4 @@
-//! The second half: content that nothing holds.
+//! The second half of a collection: content that nothing refers to.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::store::file::lookup::names_in;
 use crate::store::file::records::absent;
 
 impl Pass<'_> {
-    /// Damaged content that was moved aside, and that nothing wants back.
+    /// Deletes damaged content that was moved aside and that no repository needs any more.
     pub(super) fn damaged(&self) -> Result<(), Ended> {
         if self.rules.dry_run {
             return Ok(());
@@ -55,7 +55,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether it went, or would have.
+    /// Returns whether it was deleted, or would have been.
     fn content(&mut self, digest: &Digest) -> Result<bool, StoreError> {
         let files = self.files;
         let path = files.layout.blob(digest);

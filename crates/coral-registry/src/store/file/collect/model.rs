@@ -1,4 +1,4 @@
-//! Random operations, collections, restarts and crashes over a store, with what must hold checked
+//! Random operations, collections, restarts and crashes over a store, with the invariants checked
 //! after each of them.
 //!
 //! `CORAL_MODEL_STEPS` is the number of operations; `CORAL_MODEL_SEED` repeats a run.
@@ -46,7 +46,7 @@ struct Model {
     now: Duration,
     manifests: HashMap<(u64, Digest), Manifest>,
     tags: HashMap<(u64, u64), Digest>,
-    /// When a repository was last said to have a blob.
+    /// When a client was last told that a repository has a blob.
     leases: HashMap<(u64, u64), Duration>,
     crashes: u32,
     freed: u64,
@@ -106,7 +106,7 @@ impl Model {
     }
 
     fn open(&mut self) {
-        // The lock is given back first.
+        // The lock is released first.
         self.files = None;
         self.files = Some(open::open(&self.storage()).unwrap());
     }
@@ -115,7 +115,7 @@ impl Model {
         self.files.as_ref().unwrap()
     }
 
-    /// One operation, in which the process may end. `false` if it did.
+    /// Runs one operation, during which the process may end. `false` if it did.
     fn step(&mut self) -> bool {
         let may_crash = self.seed.below(4) == 0;
         fuse::set(may_crash.then(|| u32::try_from(self.seed.below(8)).unwrap()));
@@ -210,7 +210,7 @@ impl Model {
         }
         let at = self.seed.below(known.len() as u64);
         let (of, digest) = known[usize::try_from(at).unwrap()];
-        // Whatever becomes of it: it was asked for.
+        // Recorded whatever the result is, since it was requested.
         self.manifests.remove(&(of, digest));
         self.tags.retain(|(at, _), it| *at != of || *it != digest);
         self.files()

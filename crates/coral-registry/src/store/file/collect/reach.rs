@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use coral_image::Digest;
 
-/// What a manifest says of other manifests of its repository.
+/// How a manifest refers to other manifests of its repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ties {
     pub(super) digest: Digest,
@@ -14,8 +14,9 @@ pub(super) struct Ties {
     pub(super) subject: Option<Digest>,
 }
 
-/// How the manifests of a repository hold each other: an index its children, an image its referrers
-/// (a signature stays with its image), a referrer its subject (a tagged signature keeps its image).
+/// How the manifests of a repository keep each other: an index keeps its children, an image keeps
+/// its referrers (a signature stays with its image), and a referrer keeps its subject (a tagged
+/// signature keeps its image).
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     /// Children of indexes, and referrers of subjects.
@@ -41,7 +42,7 @@ impl Reach {
         reach
     }
 
-    /// Adds what these manifests reach, and they themselves.
+    /// Adds these manifests and everything that they reach.
     pub(super) fn add(&self, roots: &[Digest], reached: &mut HashSet<Digest>) {
         let mut open = roots.to_vec();
         while let Some(digest) = open.pop() {
@@ -57,7 +58,7 @@ impl Reach {
         let mut seen = HashSet::new();
         let mut order = Vec::new();
         for Ties { digest, .. } in manifests {
-            // What is open, and whether all below it is in the order already.
+            // Open manifests, and whether everything below each is already in the order.
             let mut open = vec![(*digest, false)];
             while let Some((digest, is_done)) = open.pop() {
                 if is_done {

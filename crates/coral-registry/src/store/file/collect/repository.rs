@@ -1,4 +1,4 @@
-//! The first half: what one repository holds.
+//! The first half of a collection: the links and manifests of one repository.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,19 +14,19 @@ use crate::store::file::lookup::names_in;
 use crate::store::file::records::{self, ManifestEntry, TagEntry};
 use crate::store::{Pace, StoreError};
 
-/// What the manifests of a repository say.
+/// What the manifests of a repository refer to.
 #[derive(Debug, Default)]
 struct ManifestTies {
     /// Blobs that they name, by key.
     named: HashSet<u64>,
     manifests: Vec<Ties>,
-    /// Whether one could not be read, so that what it names is not known.
+    /// Whether one could not be read, so that its references are unknown.
     is_unsure: bool,
     /// One of those.
     unreadable: Option<Digest>,
 }
 
-/// What the tags of a repository point at.
+/// The manifests that the tags of a repository point to.
 struct Tagged {
     /// `None` if a tag cannot be read.
     digests: Option<Vec<Digest>>,
@@ -37,7 +37,7 @@ struct Tagged {
 impl Pass<'_> {
     pub(super) fn repository(&mut self, repository: &RepositoryPath) -> Result<(), Ended> {
         let began = {
-            // Manifests that are on their way in are on disk after this.
+            // After this, manifests that are being pushed are on disk.
             let _owned = self.files.repositories.own(repository);
             self.files.leases.now()
         };
@@ -66,7 +66,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Once, until all can be read again.
+    /// Reports it once, until all manifests can be read again.
     fn tell_unreadable(&self, repository: &RepositoryPath, unreadable: Option<Digest>) {
         let told = &self.files.unreadable;
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,8 +75,9 @@ impl Pass<'_> {
             return;
         };
         if told.insert(repository.clone()) {
-            tracing::warn!(%repository, %digest, "a manifest cannot be read: no blob of its \
-                 repository is collected; push it again, or delete it");
+            tracing::warn!(%repository, %digest, "a manifest cannot be read, so no blob of its \
+                                                  repository is collected: push the manifest \
+                                                  again, or delete it");
         }
     }
 
@@ -104,7 +105,7 @@ impl Pass<'_> {
                 let leases = &self.files.leases;
                 let blobs = manifest.blobs().chain(manifest.children());
                 seen.named.extend(blobs.map(|it| leases.key(&it.digest)));
-                // Of whatever type: what was pushed as a manifest is one.
+                // Of any media type: everything that was pushed as a manifest counts.
                 ties.children = manifest.entries().map(|it| it.digest).collect();
                 ties.subject = manifest.subject().map(|it| it.digest);
                 seen.manifests.push(ties);
@@ -133,9 +134,9 @@ impl Pass<'_> {
         manifest.map_or(Read::Unreadable, |it| Read::Whole(Box::new(it)))
     }
 
-    /// Removes manifests that nothing reached for long enough. What a tag reaches has its lease
-    /// renewed, so that the time begins when it is reached no more; what a manifest reaches that
-    /// is not old enough itself stays with it.
+    /// Removes manifests that nothing has reached for long enough. The lease of what a tag reaches
+    /// is renewed, so that its time begins when the tag no longer reaches it; what a younger
+    /// manifest reaches stays with it.
     fn untagged(
         &mut self,
         repository: &RepositoryPath,
@@ -153,8 +154,8 @@ impl Pass<'_> {
         reach.add(&tagged, &mut kept);
         let young = self.young(repository, seen, began, length, &kept)?;
         reach.add(&young, &mut kept);
-        // Parents first: what stays after all, because a client asked for it meanwhile, keeps the
-        // manifests below it, which are all there yet.
+        // Parents first: a manifest that stays after all, because a client asked for it meanwhile,
+        // then still has everything below it.
         for digest in reach.parents_first(&seen.manifests) {
             if kept.contains(&digest) {
                 continue;
@@ -170,7 +171,7 @@ impl Pass<'_> {
         Ok(gone)
     }
 
-    /// Manifests that no tag reaches and whose lease is not over. Renews the leases of the others
+    /// Manifests that no tag reaches and whose lease has not expired. Renews the leases of those
     /// that are `reached`.
     fn young(
         &mut self,
@@ -195,7 +196,7 @@ impl Pass<'_> {
         Ok(young)
     }
 
-    /// What the tags point at.
+    /// The manifests that the tags point to.
     fn tagged(
         &mut self,
         repository: &RepositoryPath,
@@ -221,8 +222,8 @@ impl Pass<'_> {
         Ok(Tagged { digests, lost })
     }
 
-    /// A tag is answered without the record of its manifest, which a damaged file system may have
-    /// lost: the content stays, and what it names is not known.
+    /// Handles tags whose manifest has no record, which a damaged file system may have lost. Tags
+    /// are answered without it, so the content stays, but its references are unknown.
     fn without_record(
         &mut self,
         repository: &RepositoryPath,
@@ -230,10 +231,10 @@ impl Pass<'_> {
         seen: &mut ManifestTies,
     ) -> Result<(), Ended> {
         let files = self.files;
-        // A few at a time: a push to the repository waits meanwhile.
+        // A few at a time, since pushes to the repository wait meanwhile.
         for lost in lost.chunks(TURN as usize) {
             let tagged = {
-                // A push or a deletion that runs is at its end after this.
+                // After this, no push or deletion that was running is unfinished.
                 let _owned = files.repositories.own(repository);
                 let is_still = |tag: &Tag, digest: &Digest| {
                     let entry = records::read::<TagEntry>(&files.layout.tag(repository, tag));
@@ -255,7 +256,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether the manifest went, or would have.
+    /// Returns whether the manifest was deleted, or would have been.
     fn remove(
         &self,
         repository: &RepositoryPath,
@@ -271,7 +272,7 @@ impl Pass<'_> {
         if self.rules.dry_run {
             return Ok(true);
         }
-        // A manifest that names this one, or a tag for it, renews the lease before it counts.
+        // Pushing a manifest or a tag that refers to this one renews the lease first.
         let _owned = files.repositories.own(repository);
         let Some(entry) = records::read_usable::<ManifestEntry>(&record)? else {
             return Ok(false);
@@ -313,7 +314,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether the link went, or would have.
+    /// Returns whether the link was deleted, or would have been.
     fn unlink(
         &self,
         repository: &RepositoryPath,
@@ -336,10 +337,10 @@ impl Pass<'_> {
     }
 }
 
-/// A manifest as it is found.
+/// What was found under a manifest's digest.
 enum Read {
     Whole(Box<Manifest>),
-    /// It has a record, and its content is missing, damaged, no manifest or not to be read.
+    /// It has a record, but its content is missing, damaged, unreadable or not a manifest.
     Unreadable,
     /// It was deleted meanwhile.
     Gone,

@@ -1,15 +1,15 @@
-//! The store's clock: it never goes back, and it runs only while the store is served.
+//! The store's clock: it never goes back, and it advances only while the store is served.
 //!
-//! `coral-clock.json` says what it showed last. A process goes on from there by the monotonic clock
-//! and writes it down every few minutes; killed, it loses what came since, which makes leases
-//! longer. The wall clock is read once, for a store that has no clock yet.
+//! `coral-clock.json` holds its last reading. A process continues from there by the monotonic clock
+//! and saves it every few minutes; if it is killed, the time since is lost, which makes leases
+//! longer. The wall clock is read only once, for a store that has no clock yet.
 //!
-//! Leases are times of files, which the system writes to disk when it likes. `run` says whether
-//! those that were given can be relied on: the process before ended in order and had synced, or
-//! it was killed and the machine has run on since. Else a power cut may have undone some, and all
-//! leases begin anew (`floor`). The same holds after a release that knows of no leases, after a process that could not write a renewal to its
-//! file, and where the clock itself could not be written at a start (the disk is full): then there
-//! is none, which is a clock that says nothing of earlier leases.
+//! Leases are times of files, which the system writes to disk when it likes. `run` shows whether
+//! the recorded leases can be relied on: either the previous process ended cleanly and had synced,
+//! or it was killed and the machine has run on since. Otherwise a power cut may have undone some,
+//! and all leases start over (`floor`). The same holds after a release without leases, after a
+//! process that could not write a renewal to its file, and if the clock itself could not be written
+//! at a start (the disk is full): then there is no clock, and no earlier lease can be relied on.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -28,16 +28,16 @@ const FILE: &str = "coral-clock.json";
 const NEW_FILE: &str = "coral-clock.json.new";
 /// Changes whenever the machine starts.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-/// What stands in place of the boot when a process ended in order.
+/// Replaces the boot ID when a process ended cleanly.
 const ENDED: &str = "ended";
-/// What stands there of a process that gave leases which only its memory has.
+/// Replaces the boot ID of a process that granted leases which exist only in its memory.
 const UNWRITTEN: &str = "unwritten";
 
-/// What the file says; times in milliseconds since 1970.
+/// The content of the file; times in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Reading {
     now: u64,
-    /// No lease ends as if it had been given before.
+    /// No lease counts as granted before this time.
     floor: u64,
     /// The boot that the process ran under, [`ENDED`] or [`UNWRITTEN`].
     run: String,
@@ -47,7 +47,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// What cannot be a clock is none.
+    /// Parses a clock; `None` if it is not valid.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let reading: Self = serde_json::from_slice(bytes).ok()?;
         let is_one =
@@ -56,10 +56,10 @@ impl Reading {
     }
 }
 
-/// No clock takes as many bytes.
+/// More bytes than any clock takes.
 const MOST_BYTES: usize = 1024;
 
-/// Times of files go somewhat further than this: the year 6429.
+/// The latest time, in the year 6429; times of files go somewhat further.
 const MOST: u64 = 1 << 47;
 
 /// The clock of one process.
@@ -68,10 +68,10 @@ pub(super) struct Clock {
     root: PathBuf,
     start: Reading,
     started: Instant,
-    /// As [`Reading::floor`], and higher where leases were forgotten since.
+    /// As [`Reading::floor`], or higher if leases were forgotten since.
     floor: AtomicU64,
     longest_renewal: AtomicU64,
-    /// Whether a lease was given that only the memory has.
+    /// Whether a lease was granted that exists only in memory.
     is_unwritten: AtomicBool,
     #[cfg(test)]
     advanced: Mutex<Duration>,
@@ -103,8 +103,8 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Where the clock cannot be written, which a full disk must not make of a start, the one that
-    /// is there says too much of what can be relied on.
+    /// Writes the clock. If that fails, the old one is removed, because it would promise too much,
+    /// and the start continues: a full disk must not prevent it.
     fn write_or_remove(&self, reading: &Reading) -> Result<(), StoreError> {
         let Err(error) = self.write(reading, Durability::Synced) else {
             return Ok(());
@@ -113,7 +113,8 @@ impl Clock {
             Err(removal) if !records::absent(&removal) => return Err(error),
             _ => durable::sync_folder(&self.root)?,
         }
-        tracing::warn!(%error, "the store's clock cannot be written: unused content stays longer");
+        tracing::warn!(%error, "the store's clock cannot be written: unused content is kept \
+                                longer");
         Ok(())
     }
 
@@ -133,7 +134,7 @@ impl Clock {
         UNIX_EPOCH + Duration::from_millis(self.floor.load(Ordering::SeqCst))
     }
 
-    /// From now on, no lease ends as if it had been given before now.
+    /// From now on, every lease counts as granted now or later.
     pub(super) fn raise_floor(&self) {
         self.floor.fetch_max(millis(self.now()), Ordering::SeqCst);
     }
@@ -142,15 +143,16 @@ impl Clock {
         Duration::from_millis(self.longest_renewal.load(Ordering::SeqCst))
     }
 
-    /// Leases are not renewed for so long.
+    /// Records that leases are not renewed before this age.
     pub(super) fn renews_after(&self, age: Duration) {
-        // Rounded up: no lease may be older than is known.
+        // Rounded up, since no lease may be older than recorded.
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let age = age.saturating_add(1).min(MOST);
         self.longest_renewal.fetch_max(age, Ordering::SeqCst);
     }
 
-    /// A lease was given that only the memory has: the next process must not rely on the files.
+    /// Records that a lease exists only in memory, so that the next process does not rely on the
+    /// files.
     pub(super) fn is_unwritten(&self) -> Result<(), StoreError> {
         if self.is_unwritten.swap(true, Ordering::SeqCst) {
             return Ok(());
@@ -206,7 +208,8 @@ impl Clock {
     }
 }
 
-/// Writes within the space that the file has, for a full disk. Cut off in the middle, it is no clock.
+/// Overwrites the file in place, for a full disk. A write that is interrupted leaves an invalid
+/// clock.
 fn overwrite(file: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
     let mut file = File::options().write(true).open(file)?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
@@ -215,24 +218,24 @@ fn overwrite(file: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Whether a written clock survives a power cut. One that does not is read as no clock.
+/// Whether a written clock survives a power cut. If it does not, it is read as no clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Durability {
     Synced,
     Later,
 }
 
-/// Whether the leases of the process before say what clients were told.
+/// Whether the leases of the previous process can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Reliance {
-    /// They do, if they were not lost.
+    /// They can, unless they were lost.
     OnLast,
-    /// A release that knows of no leases may have served the store meanwhile: all start over.
+    /// A release without leases may have served the store meanwhile: all start over.
     OnNothing,
 }
 
 impl Reliance {
-    /// A release without leases writes the store's mark anew, without what it does not know.
+    /// A release without leases rewrites the store's mark without the fields that it does not know.
     pub(in super::super) fn of(is_marked: bool) -> Self {
         if is_marked {
             Self::OnLast
@@ -242,7 +245,7 @@ impl Reliance {
     }
 }
 
-/// What the clock shows at the start of a process. `boot` is empty where it is not known.
+/// The reading of the clock at the start of a process. `boot` is empty if it is unknown.
 fn start(last: Option<Reading>, boot: &str, reliance: Reliance, wall: u64) -> Reading {
     let run = boot.to_owned();
     match last {

@@ -1,12 +1,12 @@
-//! Damaged content, moved out of the way into `damaged/`, where nothing is served from.
+//! Damaged content that was moved to `damaged/`, from where nothing is served.
 //!
-//! A file there is read again when a round begins, and when the round that moved it has read all:
-//! one that is well goes back. It stays until its content is back and was read sound, or until no
-//! repository wants it any more, which a collection sees.
+//! A file there is read again when a round begins, and when the round that moved it has read
+//! everything; if it is sound, it goes back. It stays until its content was restored and read
+//! without an error, or until a collection finds that no repository needs it any more.
 //!
-//! All of them together have bounds, and the room that pushes need comes before them. What is
-//! beyond is emptied, the oldest first: the empty file says that its content is missing. What the
-//! running round has moved is never emptied.
+//! Together these files are bounded, and pushes take precedence over them. Beyond the bounds, files
+//! are emptied, the oldest first; an empty file records that its content is missing. Files that the
+//! running round has moved are never emptied.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::store::file::lookup::names_in;
 
 const MOST_FILES: usize = 4096;
 const MOST_BYTES: u64 = 16 << 30;
-/// Of the disk.
+/// They may take one tenth of the disk.
 const MOST_PART: u64 = 10;
 
 /// A file that was moved aside.
@@ -35,8 +35,8 @@ pub(in crate::store::file) struct Kept {
 }
 
 impl Files {
-    /// Moves content aside if it is still the file that was judged: a push may have replaced it,
-    /// or a collection deleted it. Whether it was moved.
+    /// Moves content aside if it is still the same file: a push may have replaced it, or a
+    /// collection deleted it. Returns whether it was moved.
     pub(super) fn set_aside(&self, digest: &Digest, judged: Stamp) -> Result<bool, StoreError> {
         let (path, aside) = (self.layout.blob(digest), self.layout.damaged(digest));
         {
@@ -51,14 +51,13 @@ impl Files {
             moved.insert(*digest);
             self.durable.settle(&path)?;
         }
-        // A manifest is answered from memory, too.
+        // Manifests are also answered from memory.
         self.manifests.forget(digest);
         self.bound_aside()?;
         Ok(true)
     }
 
-    /// Puts a file back that was read and is well, unless another one took its place. Whether it
-    /// is back.
+    /// Puts a sound file back, unless it was replaced meanwhile. Returns whether it was put back.
     pub(super) fn put_back(&self, digest: &Digest, judged: Stamp) -> Result<bool, StoreError> {
         let (path, aside) = (self.layout.blob(digest), self.layout.damaged(digest));
         let _turn = self.contents.lock(digest);
@@ -74,16 +73,17 @@ impl Files {
         Ok(true)
     }
 
-    /// The content was read sound: what was moved aside of it is needed no more.
+    /// The content was read without an error, so its damaged copy is no longer needed.
     pub(super) fn is_replaced(&self, digest: &Digest) -> Result<(), StoreError> {
         let removed = self.durable.remove(&self.layout.damaged(digest))?;
         if removed {
-            tracing::info!(%digest, "content that was damaged is back, and was read whole");
+            tracing::info!(%digest, "content that was damaged has been restored, and was read \
+                                     without an error");
         }
         Ok(())
     }
 
-    /// Removes what was moved aside of content that no repository wants any more.
+    /// Removes damaged copies of content that no repository needs any more.
     pub(in crate::store::file) fn sweep_aside(
         &self,
         is_wanted: impl Fn(&Digest) -> bool,
@@ -95,7 +95,7 @@ impl Files {
         self.kept_aside().map(drop)
     }
 
-    /// Empties what is beyond the bounds.
+    /// Empties files beyond the bounds.
     pub(super) fn bound_aside(&self) -> Result<(), StoreError> {
         let disk = self.space().ok().and_then(|space| space.disk);
         let most_bytes = disk.map_or(MOST_BYTES, |disk| MOST_BYTES.min(disk / MOST_PART));
@@ -112,8 +112,8 @@ impl Files {
         self.kept_aside().map(drop)
     }
 
-    /// Empties files that were moved aside, the oldest first, so that `bytes` come free on the
-    /// disk; none if all of them together have not so many. Whether they came free.
+    /// Empties files that were moved aside, the oldest first, to free `bytes` on the disk; none if
+    /// all of them together are smaller. Returns whether the space was freed.
     pub(in crate::store::file) fn free_aside(&self, bytes: u64) -> bool {
         let Ok(mut kept) = self.kept_aside() else {
             return false;
@@ -134,14 +134,15 @@ impl Files {
         drop(moved);
         tracing::info!(
             bytes = freed,
-            "damaged content that was kept aside made room for a push"
+            "damaged content that had been moved aside was deleted to make space for a push"
         );
-        // For the sum of what is left.
+        // To compute the sum of the rest.
         let _ = self.kept_aside();
         freed >= bytes
     }
 
-    /// For who has [`Self::moved_aside`]: a file that is put back is not emptied.
+    /// The caller holds [`Self::moved_aside`], so that a file that is being put back is not
+    /// emptied.
     fn empty(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.layout.damaged(digest);
         let emptied = File::options().write(true).open(&path);
@@ -149,18 +150,18 @@ impl Files {
         emptied.map_err(|error| StoreError::io("empty", &path, error))
     }
 
-    /// The round is at its end, or gives up: what it moved is as good as what others did.
+    /// The round has ended or given up: what it moved is treated like older files from now on.
     pub(super) fn round_ended(&self) {
         self.moved_aside().clear();
     }
 
-    /// What the running round has moved. Who has this is the only one that moves files out of
-    /// `damaged/` or empties them.
+    /// What the running round has moved. Only the holder of this lock moves files out of `damaged/`
+    /// or empties them.
     pub(super) fn moved_aside(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Content that was moved aside and is not back.
+    /// Content that was moved aside and has not been restored.
     pub(super) fn missing(&self) -> Result<Vec<Digest>, StoreError> {
         let kept = self.kept_aside()?.into_iter().map(|kept| kept.digest);
         Ok(kept.filter(|it| !self.layout.blob(it).exists()).collect())
@@ -173,7 +174,7 @@ impl Files {
             let Ok(digest) = Digest::parse(&name.replacen('-', ":", 1)) else {
                 continue;
             };
-            // One that is gone again is not kept.
+            // If it is missing again, the copy is not kept.
             if let Ok(metadata) = fs::metadata(folder.join(&name)) {
                 let moved = std::os::unix::fs::MetadataExt::ctime(&metadata);
                 let moved = Duration::from_secs(u64::try_from(moved).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Who needs content: the repositories that have it, and their images.
+//! Which repositories have a piece of content, and which images need it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::store::file::Files;
 use crate::store::file::lookup::names_in;
 use crate::store::file::records::{self, TagEntry};
 
-/// Repositories whose images are looked for, and images that are named.
+/// How many repositories are searched for images, and how many images are named.
 const MOST_REPOSITORIES: usize = 5;
 const MOST_IMAGES: usize = 20;
-/// Tags of one repository that are looked at.
+/// How many tags of one repository are read.
 const MOST_TAGS: usize = 1000;
-/// An index of indexes of images.
+/// Deepest nesting that is followed: an index of indexes of images.
 const MOST_DEPTH: u32 = 4;
 
 impl Files {
@@ -66,8 +66,8 @@ impl Files {
         Ok(())
     }
 
-    /// Images of these repositories that need the content, within bounds: what cannot be read is
-    /// left out.
+    /// Images of these repositories that need the content, within bounds: unreadable manifests are
+    /// skipped.
     pub(super) fn images_with(&self, holders: &[RepositoryPath], digest: &Digest) -> Vec<String> {
         let mut images = Vec::new();
         for repository in holders.iter().take(MOST_REPOSITORIES) {
@@ -89,7 +89,7 @@ impl Files {
         images
     }
 
-    /// Whether a manifest is the content, or names it, itself or by another manifest.
+    /// Whether a manifest is the content or names it, directly or through another manifest.
     fn needs(
         &self,
         root: &Digest,
@@ -103,10 +103,10 @@ impl Files {
         if let Some(needs) = known.get(root) {
             return *needs;
         }
-        // One that names itself ends here.
+        // A manifest that names itself ends here.
         known.insert(*root, false);
         let path = self.layout.blob(root);
-        // An index may name anything as a child: what is too large is no manifest.
+        // An index may list anything as a child; what is too large is not a manifest.
         let is_small =
             std::fs::metadata(&path).is_ok_and(|it| it.len() <= MAX_MANIFEST_SIZE as u64);
         let bytes = is_small.then(|| std::fs::read(&path).ok());

@@ -1,4 +1,4 @@
-//! How far the scrub is, over restarts: `coral-scrub.json` in the store's root.
+//! The position of the scrub, kept across restarts in `coral-scrub.json` in the store's root.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,21 +16,21 @@ use crate::store::{RoundEnd, ScrubState, StoreError};
 pub(super) struct Position {
     /// When the round began.
     began: Option<u64>,
-    /// Whether the round is to be gone on with.
+    /// Whether the round is unfinished.
     is_open: bool,
-    /// The content that was read last; the round goes on behind it.
+    /// The content that was read last; the round continues after it.
     after: Option<Digest>,
-    /// Whether the last round was given up for much that was bad, at `after`.
+    /// Whether the last round was given up at `after` because too much was bad.
     is_doubtful: bool,
-    /// Whether the round began behind what an earlier one was given up at.
+    /// Whether the round began where an earlier one was given up.
     is_part: bool,
-    /// When a round last came to its end with all content read.
+    /// When a round last read all content to its end.
     completed: Option<u64>,
 }
 
 impl Position {
-    /// A new round, or the one that is open. Behind one that was given up comes one of what it
-    /// did not get to: a folder that the disk has lost does not keep the rest from being read.
+    /// A new round, or the unfinished one. A round that was given up is followed by one over the
+    /// rest, so that a folder that the disk has lost does not keep the rest from being read.
     pub(super) fn begin(mut self, now: SystemTime) -> Self {
         if !self.is_open {
             self.began = Some(seconds(now));
@@ -43,7 +43,7 @@ impl Position {
         self
     }
 
-    /// Whether the round is to begin.
+    /// Whether the round has not begun.
     pub(super) fn is_new(&self) -> bool {
         !self.is_open || self.after.is_none()
     }
@@ -87,7 +87,7 @@ impl Position {
         }
     }
 
-    /// Digests are spread evenly, so the first digits of the last one say how much is behind it.
+    /// Digests are evenly distributed, so the first digits of the last one show how much was read.
     /// Hardly any content has a digest of the second algorithm.
     fn percent(&self) -> u8 {
         let Some(after) = self.after.filter(|_| self.is_open) else {
@@ -102,7 +102,7 @@ impl Position {
 }
 
 impl Files {
-    /// How far the scrub is. A file that cannot be read costs a new round.
+    /// The position of the scrub. If the file cannot be read, a new round begins.
     pub(super) fn scrub_position(&self) -> Position {
         let read = records::read(&self.layout.scrub_position());
         read.unwrap_or_else(|error| {
@@ -118,7 +118,7 @@ impl Files {
     }
 }
 
-/// Where the contents of an algorithm come in a round.
+/// The order of the algorithms in a round.
 fn place(algorithm: Algorithm) -> Option<usize> {
     ALGORITHMS.iter().position(|it| *it == algorithm)
 }

@@ -1,4 +1,4 @@
-//! Reading a file as it is on the disk, at a pace, and what two readings say of it.
+//! Reads a file from the disk at a limited rate, and judges it by two readings.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -15,13 +15,13 @@ use crate::store::file::records::absent;
 use crate::store::{ScrubRules, ScrubWatch};
 
 const PIECE: usize = 256 * 1024;
-/// So much of a file stays in the page cache behind the reader at most.
+/// How many bytes of a file may stay in the page cache behind the reader.
 const WINDOW: u64 = 8 * 1024 * 1024;
-/// What opening a file counts as, in bytes: many small files are work too.
+/// The cost of opening a file, in bytes, because many small files are work too.
 const OPENING: u64 = 16 * 1024;
-/// What the disk cannot give for a moment is no damage.
+/// Pause before the second reading: a brief failure of the disk is not damage.
 const BEFORE_READING_AGAIN: Duration = Duration::from_millis(250);
-/// A stop is heard after so long.
+/// How long it may take to react to a stop.
 const NAP: Duration = Duration::from_millis(100);
 
 /// What one reading of a file found.
@@ -31,29 +31,29 @@ pub(super) enum Reading {
     Hashes(Digest),
     /// The disk has lost some of it.
     Lost,
-    /// It cannot be read for a reason that says nothing of its content.
+    /// It cannot be read, for a reason that has nothing to do with its content.
     Refused(io::ErrorKind),
-    /// There is no such file any more.
+    /// The file no longer exists.
     Gone,
 }
 
-/// What two readings say of a file.
+/// The verdict on a file after up to two readings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is what its name says.
+    /// It matches its digest.
     Sound,
-    /// It is not, and both readings agree.
+    /// It does not match, and both readings agree.
     Damaged(String),
-    /// That is not known.
+    /// It is not certain.
     Unsure(String),
-    /// It may not be read, which says nothing of the disk either.
+    /// The process may not read it, which says nothing about the disk.
     Forbidden,
-    /// There is no such file any more.
+    /// The file no longer exists.
     Gone,
 }
 
-/// Judges a file by a reading, and by a second one where the first is bad: a bit that flips in
-/// memory is no damage of the file.
+/// Judges a file by one reading, and by a second one if the first is bad: a bit that flipped in
+/// memory is not damage to the file.
 pub(super) fn judge<E>(
     wanted: &Digest,
     first: Reading,
@@ -82,7 +82,7 @@ pub(super) fn judge<E>(
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-/// Reads no faster than it may.
+/// A reader with a rate limit.
 pub(super) struct Reader<'a> {
     bandwidth: Option<u64>,
     stop: &'a CancellationToken,
@@ -164,13 +164,13 @@ impl<'a> Reader<'a> {
         Ok(Ok(hasher.finish()))
     }
 
-    /// Waits as long as so many bytes may take. Time that was not used is not saved up.
+    /// Waits as long as this many bytes may take. Unused time is not saved up.
     fn pace(&mut self, bytes: u64) -> Result<(), Stopped> {
         if let Some(bandwidth) = self.bandwidth {
             let now = Instant::now();
             self.next = self.next.max(now) + time_for(bytes, bandwidth);
             let ahead = |next: Instant| next.saturating_duration_since(Instant::now());
-            // Shorter waits are made up for later.
+            // Shorter waits are added to the next one.
             while ahead(self.next) > NAP / 10 && !self.stop.is_cancelled() {
                 std::thread::sleep(ahead(self.next).min(NAP));
             }
@@ -187,13 +187,14 @@ fn time_for(bytes: u64, bandwidth: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
-/// Has the kernel forget what it keeps of the file in memory: what is read then comes from the
-/// disk, and what was read takes no room from others. It is advice; a failure changes nothing.
+/// Has the kernel drop the file from the page cache, so that reads come from the disk and do not
+/// displace other files. This is advice, so failures are ignored.
 fn forget(file: &File, from: u64, length: Option<NonZeroU64>) {
     let _ = fadvise(file, from, length, Advice::DontNeed);
 }
 
-/// What file systems answer where the disk, or their own checksums, say that the bytes are gone.
+/// Whether the error means that the bytes are lost, according to the disk or the checksums of the
+/// file system.
 fn is_lost(error: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA];
     Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))

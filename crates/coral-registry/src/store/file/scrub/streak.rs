@@ -1,8 +1,8 @@
-//! Whether so much is bad that the disk or the memory is to be suspected, not the files.
+//! Decides whether so much is bad that the disk or the memory is to blame, not the files.
 
-/// So many bad files in a row end a round.
+/// This many bad files in a row end a round.
 const IN_A_ROW: u32 = 8;
-/// So many bad files end a round where they are more than a tenth of those that were read.
+/// This many bad files end a round if they are more than a tenth of all that were read.
 const AT_LEAST: u64 = 20;
 
 /// What a round has seen so far.
@@ -27,7 +27,7 @@ impl Streak {
         self.bad += 1;
     }
 
-    /// Whether nothing that is seen on this machine is to be believed now.
+    /// Whether readings on this machine cannot be trusted now.
     pub(super) fn is_doubtful(&self) -> bool {
         self.in_a_row >= IN_A_ROW || (self.bad >= AT_LEAST && self.bad * 10 > self.looked)
     }

@@ -9,11 +9,11 @@ use bytes::{Buf as _, Bytes};
 use crate::kernel;
 use crate::store::file::records::absent;
 
-/// How much of an upload is given to the disk at once.
+/// How many bytes of an upload are handed to the disk at once.
 const STRETCH: u64 = 8 * 1024 * 1024;
 
-/// Lets the disk begin with what is complete of each stretch, so that the sync at the end has
-/// little left to wait for. Nothing relies on it.
+/// Lets the disk start writing each complete range, so that the sync at the end has little left to
+/// wait for. Nothing relies on it.
 pub(super) fn start_writing(file: &File, before: u64, now: u64) {
     let (begin, end) = (before / STRETCH * STRETCH, now / STRETCH * STRETCH);
     if begin < end {
@@ -23,14 +23,14 @@ pub(super) fn start_writing(file: &File, before: u64, now: u64) {
 
 pub(super) fn open_at(path: &Path, offset: u64) -> io::Result<File> {
     let mut file = File::options().write(true).open(path)?;
-    // Longer than told: an append that was cut off by the end of the process.
+    // Longer than recorded: an append was interrupted by the end of the process.
     file.set_len(offset)?;
     file.seek(SeekFrom::Start(offset))?;
     Ok(file)
 }
 
-/// What a failed append left behind its end must not become part of a blob. The data may have its
-/// final name already, when an earlier commit came half-way.
+/// Truncates the file: what a failed append left after its end must not become part of a blob. The
+/// file may already have its final name, if an earlier commit failed half way.
 pub(super) fn cut_to(path: &Path, size: u64) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.len() == size => Ok(()),

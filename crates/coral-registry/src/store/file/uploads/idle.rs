@@ -1,15 +1,16 @@
-//! How long uploads have been left alone: pure.
+//! How long uploads have been idle. Pure.
 //!
-//! The system notes by the wall clock when a file was written, and that clock may be set. So what
-//! this process has watched counts by the monotonic clock. The wall clock counts only for the time
-//! before an upload was seen first, and after the first look no more than since the look before.
+//! The system records by the wall clock when a file was written, and that clock may be changed. So
+//! the time that this process has watched an upload is measured by the monotonic clock. The wall
+//! clock counts only for the time before an upload was first seen, and after the first check for no
+//! more than the time since the previous one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::store::{Idle, UploadId};
 
-/// What both clocks say at one moment.
+/// The readings of both clocks at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) wall: SystemTime,
@@ -25,7 +26,7 @@ impl Moment {
     }
 }
 
-/// What changes whenever something is added to an upload.
+/// Changes whenever something is added to an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) at: SystemTime,
@@ -33,13 +34,13 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// How long ago that was by the wall clock; no time at all where that clock was set back since.
+    /// How long ago that was by the wall clock; zero if that clock was set back since.
     pub(super) fn age(self, wall: SystemTime) -> Duration {
         wall.duration_since(self.at).unwrap_or_default()
     }
 }
 
-/// Uploads as they were seen by the looks so far.
+/// The uploads that were seen in the checks so far.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     uploads: HashMap<UploadId, LastLook>,
@@ -49,13 +50,13 @@ pub(super) struct Watched {
 #[derive(Debug, Clone, Copy)]
 struct LastLook {
     written: Written,
-    /// How long it had been left alone then.
+    /// How long it had been idle then.
     age: Duration,
     at: Instant,
 }
 
 impl Watched {
-    /// Looks at all uploads that are there; gives how long each has been left alone.
+    /// Checks all uploads. Returns how long each has been idle.
     pub(super) fn look(
         &mut self,
         uploads: &[(UploadId, Written)],
@@ -82,7 +83,7 @@ impl Watched {
 }
 
 impl Idle {
-    /// Whether an upload of this size was left alone for too long.
+    /// Whether an upload of this size was idle for too long.
     pub(super) fn is_over(self, age: Duration, size: u64) -> bool {
         age > self.any || (age > self.empty && size == 0)
     }

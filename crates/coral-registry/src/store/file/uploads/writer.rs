@@ -1,4 +1,4 @@
-//! Writing to an upload, and making a blob of it.
+//! Writes to an upload, and commits it as a blob.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::store::file::publish::Content;
 use crate::store::file::{FileStore, Files, durable};
 use crate::store::{StoreError, UploadError, UploadId, UploadWriter};
 
-/// How long a request waits for another one that writes to the same upload.
+/// How long a request waits while another one writes to the same upload.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Those in memory are found without a look at the disk.
+/// Uploads in memory are found without access to the disk.
 async fn find(
     store: &FileStore,
     repository: &RepositoryPath,
@@ -35,7 +35,7 @@ async fn find(
     store.run(find).await
 }
 
-/// Waits for the upload and takes hold of it.
+/// Waits for the upload and locks it.
 pub(in crate::store::file) async fn write(
     store: &FileStore,
     repository: &RepositoryPath,
@@ -62,10 +62,10 @@ pub(in crate::store::file) async fn write(
     Ok(FileUpload { held: Some(held) })
 }
 
-/// The hold on an upload.
+/// An upload that is locked for writing.
 ///
-/// While a closure on the blocking pool works, the hold is with the closure. So when the client
-/// goes away in the middle, the next one waits until what was begun has ended.
+/// While a closure runs on the blocking pool, the closure owns the lock. So if the client goes
+/// away, the next one waits until the operation has ended.
 pub(in crate::store::file) struct FileUpload {
     held: Option<Held>,
 }
@@ -75,20 +75,20 @@ struct Held {
     id: UploadId,
     upload: Arc<Upload>,
     session: OwnedMutexGuard<Session>,
-    /// How much there was before: what the client was told that it need not send again.
+    /// The size before: the client was told that it need not send these bytes again.
     told: u64,
     file: Option<File>,
 }
 
 impl FileUpload {
-    /// Waits for the digest of all that came before.
+    /// Waits for the digest of everything received before.
     async fn hashed(&mut self) -> Result<&mut Hashing, UploadError> {
         let held = self.held.as_mut().ok_or(StoreError::Closed)?;
         held.session.hashing.settle().await;
         Ok(&mut held.session.hashing)
     }
 
-    /// Begins to hash a batch.
+    /// Starts hashing a batch.
     async fn hash(&mut self, batch: Vec<Bytes>) -> Result<(), UploadError> {
         self.hashed().await?.begin(batch);
         Ok(())
@@ -178,10 +178,11 @@ impl Held {
         Ok(())
     }
 
-    /// Gives back what came behind `offset`. What was hashed of it cannot be taken back.
+    /// Truncates the upload to `offset`. Its digest has to be computed again, since hashed bytes
+    /// cannot be removed from it.
     fn back_to(&mut self, offset: u64) {
         let path = self.session.data.clone();
-        // Where that fails, the next writer cuts it.
+        // If that fails, the next writer truncates it.
         let _ = open_at(&path, offset);
         self.file = None;
         self.session.hashing = Hashing::Unknown;
@@ -193,8 +194,8 @@ impl Held {
         self.upload.offset.store(offset, Ordering::Release);
     }
 
-    /// On a full disk, what the client has to send again has no business there. What has its
-    /// final name already stays: only the rest of the commit is to be done again.
+    /// Commits the upload. On a full disk, bytes that the client has to send again are removed. A
+    /// file that already has its final name stays: only the rest of the commit has to be repeated.
     fn commit(&mut self, expected: &Digest) -> Result<u64, UploadError> {
         let committed = self.commit_all(expected);
         let full = matches!(committed, Err(UploadError::Store(StoreError::Full { .. })));
@@ -220,7 +221,7 @@ impl Held {
         let mut content = Content::Unsynced;
         if !self.store.files.has_content(expected, size) {
             if let Err(error) = self.sync(&path) {
-                // What the system could not write it forgets, and a second sync would not say so.
+                // After a failed sync the system drops the data, and a second sync would succeed.
                 self.end();
                 return Err(error.into());
             }
@@ -250,7 +251,7 @@ impl Held {
         published
     }
 
-    /// By the descriptor that wrote, where it is there: that one is told of every error.
+    /// Syncs through the descriptor that wrote, if there is one, because it receives every error.
     fn sync(&self, path: &Path) -> Result<(), StoreError> {
         match &self.file {
             Some(file) => file
