@@ -1,7 +1,8 @@
-//! The client's advice in the words of a cluster.
+//! Rewrites the client's advice for a cluster.
 //!
-//! The client of registries is that of the command line too, and its errors name flags. In a cluster
-//! there is no command line: a RegistryMirror has fields, and an Image has neither.
+//! The client of registries is also used by the command line, so its errors name flags. In a
+//! cluster there is no command line: a RegistryMirror has fields, and an Image has neither flags
+//! nor fields.
 
 use std::sync::LazyLock;
 
@@ -13,11 +14,11 @@ use regex::Regex;
 pub(crate) enum Means {
     /// The fields of a RegistryMirror, beside the repository or beside the registry's host.
     Mirror,
-    /// An Image names nothing but the reference: its registry is reached over HTTPS alone.
+    /// Nothing: an Image has only the reference, so its registry is reached over HTTPS alone.
     Image,
 }
 
-/// A flag as the client's errors name it; what is said instead for a mirror and for an image.
+/// A flag as the client's errors name it, and its replacements for a mirror and for an image.
 struct Phrase {
     flag: Regex,
     mirror: &'static str,
@@ -34,17 +35,19 @@ static PHRASES: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
     vec![
         phrase(
             r"say so with --plain-http \S+",
-            "say so with plainHTTP: true in the RegistryMirror, beside the repository or beside spec.registry.host",
+            "set plainHTTP: true in the RegistryMirror, beside the repository or beside \
+             spec.registry.host",
             "mirror the image with a RegistryMirror that has plainHTTP: true, and name the mirrored image or route the host with a RegistryRoute",
         ),
         phrase(
             r"name it with --ca \S+=FILE",
-            "name it in the RegistryMirror by ca, beside the repository or beside spec.registry.host",
+            "name it in ca of the RegistryMirror, beside the repository or beside \
+             spec.registry.host",
             "mirror the image with a RegistryMirror that has the CA in ca, and name the mirrored image or route the host with a RegistryRoute",
         ),
         phrase(
             r"name\s+one with --ca HOST=FILE",
-            "name one in the RegistryMirror by ca",
+            "name one in ca of the RegistryMirror",
             "mirror the image with a RegistryMirror that has one in ca",
         ),
         phrase(
@@ -65,7 +68,7 @@ static PHRASES: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
     ]
 });
 
-/// The message with fields in the place of flags.
+/// The message with fields instead of flags.
 pub(crate) fn in_cluster(message: &str, means: Means) -> String {
     if !message.contains("--") {
         return message.to_owned();
@@ -81,7 +84,7 @@ pub(crate) fn in_cluster(message: &str, means: Means) -> String {
     text
 }
 
-/// What a mirror knows, with its failures in the words of a cluster.
+/// What a mirror knows, with its failures rewritten for a cluster.
 pub(crate) fn of_mirror(mut snapshot: Snapshot) -> Snapshot {
     let images = snapshot.images.iter_mut().map(|image| &mut image.message);
     let repositories = snapshot.repositories.iter_mut();

@@ -1,5 +1,4 @@
-//! Calls to the API server as the parts make them: with a deadline, a field manager, and errors
-//! that say which object was meant.
+//! Calls to the API server, with a deadline, a field manager, and errors that name the object.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::ObjectKey;
 
-/// How long one call may take. A hung API server hangs plain calls for ever.
+/// How long one call may take. Without a deadline, calls to a hung API server never end.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call to the API server that failed.
@@ -32,9 +31,9 @@ pub(crate) struct ApiError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiCause {
     /// No answer in time.
-    #[error("the API server gave no answer in {} s", CALL_TIMEOUT.as_secs())]
+    #[error("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
-    /// The API server's own no. Shown without the status's debug form, which is long.
+    /// The API server refused. Shown without the debug form of the status, which is long.
     #[error("{}", .0.message)]
     Refused(Box<kube::core::Status>),
     /// Connection, TLS, decoding.
@@ -55,8 +54,8 @@ impl ApiError {
         self.status().is_some_and(kube::core::Status::is_forbidden)
     }
 
-    /// 403 in the words of an authorizer. A quota that is used up, a namespace that is being deleted
-    /// and policies refuse with 403 as well, and no grant helps against them.
+    /// 403 from an authorizer. Used-up quotas, namespaces that are being deleted, and policies also
+    /// refuse with 403, but no grant helps against these.
     pub(crate) fn is_missing_right(&self) -> bool {
         let mut status = self.status().into_iter();
         self.is_forbidden() && status.any(|it| it.message.contains(" is forbidden: User "))
@@ -67,7 +66,7 @@ impl ApiError {
         self.status().is_some_and(kube::core::Status::is_not_found)
     }
 
-    /// 409 because the object is there already.
+    /// 409 because the object already exists.
     pub(crate) fn is_already_exists(&self) -> bool {
         self.status()
             .is_some_and(kube::core::Status::is_already_exists)
@@ -85,9 +84,9 @@ impl<K> Known for K where
 {
 }
 
-/// Whether objects of a kind live in namespaces.
+/// Whether a kind is namespaced.
 pub(crate) trait ScopeOf<K> {
-    /// The interface of the kind in this namespace; cluster-scoped kinds have none.
+    /// The API of the kind in this namespace; cluster-scoped kinds ignore it.
     fn api(client: Client, namespace: &str) -> Api<K>;
 }
 
@@ -109,7 +108,7 @@ where
     }
 }
 
-/// Whether an object can be called so (RFC 1123 subdomain).
+/// Whether this is a valid object name (RFC 1123 subdomain).
 fn is_name(name: &str) -> bool {
     let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -124,8 +123,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes as `manager`. Two parts that own different fields of one object need managers of
-    /// their own: `coral-controller-PART`.
+    /// Writes as `manager`. Parts that own different fields of one object need separate managers:
+    /// `coral-controller-PART`.
     pub(crate) fn new(client: Client, manager: impl Into<String>) -> Self {
         Self {
             client,
@@ -133,13 +132,13 @@ impl Writer {
         }
     }
 
-    /// The interface of the kind where this object lives.
+    /// The API of the kind in the object's namespace.
     fn scoped<K: Known>(&self, key: &ObjectKey) -> Api<K> {
         <K::Scope as ScopeOf<K>>::api(self.client.clone(), &key.namespace)
     }
 
-    /// Reads one object. Names can be a stranger's, such as those of owner references, and become a
-    /// part of the URL: what no object is called is not asked for.
+    /// Reads one object. Names may be untrusted, such as those in owner references, and become part
+    /// of the URL, so an invalid name is not requested.
     pub(crate) async fn get<K: Known>(&self, key: &ObjectKey) -> Result<Option<K>, ApiError> {
         let in_namespace = key.namespace.is_empty() || is_name(&key.namespace);
         if !in_namespace || !is_name(&key.name) {
@@ -159,8 +158,8 @@ impl Writer {
         call::<K, _>("create", &key, api.create(&params, object)).await
     }
 
-    /// Server-side apply of the fields in `object`, a typed object or JSON, creating it if it is
-    /// not there. Fields of other managers are taken over (`force`).
+    /// Server-side apply of the fields in `object`, a typed object or JSON, creating it if it does
+    /// not exist. Fields of other managers are taken over (`force`).
     pub(crate) async fn apply<K: Known>(
         &self,
         key: &ObjectKey,
@@ -220,8 +219,8 @@ impl Writer {
         .await
     }
 
-    /// Deletes an object, if it is there; dependents go in the background. With `uid`, only the
-    /// object of that uid.
+    /// Deletes an object, if it exists; dependents are deleted in the background. With `uid`, only
+    /// the object of that uid.
     pub(crate) async fn delete<K: Known>(
         &self,
         key: &ObjectKey,
@@ -254,7 +253,8 @@ impl Writer {
     }
 }
 
-/// The body of an apply: with what names the object, without what the API server refuses there.
+/// The body of an apply: with the fields that identify the object, without those that the API
+/// server refuses.
 fn whole<K: Known>(key: &ObjectKey, object: &impl Serialize) -> Value {
     // A type of this crate that cannot be serialised is a mistake that the API server reports.
     let mut body = serde_json::to_value(object).unwrap_or_else(|_| json!({}));

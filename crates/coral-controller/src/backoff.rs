@@ -1,18 +1,18 @@
-//! Waiting longer after each failure.
+//! Backoff: longer waits after each failure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A duration between half of this one and all of it, so that many who failed together do not
-/// return together.
+/// A duration between half of this one and all of it, so that callers that failed together do not
+/// retry together.
 pub(crate) fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }
 
-/// Whether the time for what waits `longest` at most has come. A time that is farther away was set
-/// before the clock was set back, and is not waited for.
+/// Whether a time that is at most `longest` away has come. A time farther away was computed before
+/// the clock was set back, and counts as past.
 pub(crate) fn has_come(next: Timestamp, now: Timestamp, longest: Duration) -> bool {
     next <= now || now.saturating_add(longest).is_ok_and(|last| next > last)
 }
@@ -22,7 +22,7 @@ pub(crate) fn has_come(next: Timestamp, now: Timestamp, longest: Duration) -> bo
 pub(crate) struct Growth {
     /// The wait after the first failure.
     pub(crate) first: Duration,
-    /// No wait is longer.
+    /// The longest wait.
     pub(crate) longest: Duration,
 }
 
@@ -65,7 +65,7 @@ impl<K: Ord + Clone> Backoff<K> {
         failing.is_none_or(|it| has_come(it.next, now, self.growth.longest))
     }
 
-    /// Notes a failure; says when the key may be tried again.
+    /// Records a failure. Returns when the key may be tried again.
     pub(crate) fn failed(&mut self, key: &K, now: Timestamp) -> Failing {
         let failures = self.failing.get(key).map_or(0, |it| it.failures);
         let failures = failures.saturating_add(1);

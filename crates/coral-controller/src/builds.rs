@@ -1,9 +1,9 @@
 //! Builds in the cluster: each run of an ImageBuild becomes a Job of one pod with three steps.
 //!
-//! A Job is made suspended and looked at before it runs, since an API server that does not know a
-//! field drops it. What the steps are told is in a ConfigMap that the Job owns. Everything that is
-//! known of a run is read from its Job and pod, so a controller that is killed at any moment goes on
-//! where it was. A run whose phase is final is never looked at again.
+//! A Job is created suspended and checked before it runs, because an API server drops fields that
+//! it does not know. The input of the steps is in a ConfigMap that the Job owns. Everything about a
+//! run is read from its Job and pod, so a controller that is killed at any moment continues where
+//! it was. A run whose phase is final is never examined again.
 
 mod decide;
 mod job;
@@ -50,12 +50,12 @@ const GROWTH: Growth = Growth {
     longest: Duration::from_mins(1),
 };
 
-/// What one build's turn has from its pass.
+/// What the reconcile of one build gets from its pass.
 #[derive(Clone, Copy)]
 struct Turn<'a> {
-    /// What there is in its namespace; `None` while that is not watched.
+    /// The Jobs and pods in its namespace; `None` while that is not watched.
     workload: Option<&'a Workload>,
-    /// Why it may not begin.
+    /// Why it may not begin, if it may not.
     full: Option<Full>,
     now: Timestamp,
 }
@@ -68,7 +68,7 @@ pub(crate) struct BuildsPart {
     namespaces: BuildNamespaces,
     backoff: Backoff<ObjectKey>,
     queue: Queue,
-    /// The generations that failed last: another one is tried at once.
+    /// The generations that failed last; a new generation is tried at once.
     failed: BTreeMap<ObjectKey, Option<i64>>,
 }
 
@@ -94,7 +94,7 @@ impl BuildsPart {
     ) -> Result<Plan, ApiError> {
         let mut seen = match self.observe(build, turn).await {
             Ok(seen) => seen,
-            // No answer says nothing about the build.
+            // A missing answer says nothing about the build.
             Err(error) if !error.is_forbidden() => return Err(error),
             Err(error) => return Err(self.refused(key, build, error, turn.now).await),
         };
@@ -108,7 +108,7 @@ impl BuildsPart {
         Ok(plan)
     }
 
-    /// Looks at a Job as the API server has stored it and lets it run: a later pass would know no more.
+    /// Checks a Job as the API server has stored it and starts it: a later pass would know no more.
     async fn begin(&self, seen: &mut Observed, job: Job, plan: &mut Plan) -> Result<(), ApiError> {
         let (build, now) = (seen.build.clone(), seen.now);
         let key = ObjectKey::from_object(build.as_ref());
@@ -116,7 +116,7 @@ impl BuildsPart {
         let next = decide(seen);
         // Before the steps can ask for anything, the status names their Job.
         if let Err(error) = self.publish(&key, &build, &next.status).await {
-            tracing::debug!(build = %key, %error, "the status is written in the next pass");
+            tracing::debug!(build = %key, %error, "the next pass writes the status");
             // The Job was made, and holds its slot.
             plan.next = Some(now);
             return Ok(());
@@ -125,13 +125,13 @@ impl BuildsPart {
         plan.actions.extend(next.actions);
         (plan.status, plan.next) = (next.status, next.next);
         if let Err(error) = begun {
-            tracing::debug!(build = %key, %error, "the Job waits; it is let run in the next pass");
+            tracing::debug!(build = %key, %error, "the Job is suspended; the next pass starts it");
             plan.next = Some(now);
         }
         Ok(())
     }
 
-    /// Applies what was decided; the Job that was made for it.
+    /// Applies what was decided. Returns the Job that was created.
     async fn carry_out(
         &self,
         key: &ObjectKey,
@@ -143,10 +143,10 @@ impl BuildsPart {
         for action in &plan.actions {
             match self.apply(build, action).await {
                 Ok(job) => made = made.or(job),
-                // A history that cannot be cleaned does not change what the run came to. The next
-                // run that ends cleans it.
+                // A history that cannot be cleaned up does not change the result of the run. The
+                // next run that ends cleans it up.
                 Err(error) if has_come_to_an_end && matches!(action, Action::Delete(..)) => {
-                    tracing::warn!(build = %key, %error, "an old Job of a build stays");
+                    tracing::warn!(build = %key, %error, "an old Job of a build cannot be deleted");
                 }
                 Err(error) => return Err(error),
             }
@@ -154,7 +154,7 @@ impl BuildsPart {
         Ok(made)
     }
 
-    /// Has the status say what could not be done.
+    /// Reports in the status what could not be done.
     async fn refused(
         &self,
         key: &ObjectKey,
@@ -173,7 +173,7 @@ impl BuildsPart {
         published.err().unwrap_or(error)
     }
 
-    /// Applies one action; the Job that it made.
+    /// Applies one action. Returns the Job that it created.
     async fn apply(&self, build: &ImageBuild, action: &Action) -> Result<Option<Job>, ApiError> {
         match action {
             Action::Create(job) => return self.create(job).await,
@@ -193,11 +193,11 @@ impl BuildsPart {
         Ok(None)
     }
 
-    /// Makes a Job; it as the API server has stored it.
+    /// Creates a Job. Returns it as the API server has stored it.
     async fn create(&self, job: &Job) -> Result<Option<Job>, ApiError> {
         match self.writer.create(job).await {
             Ok(stored) => {
-                tracing::info!(job = %ObjectKey::from_object(job), "run of a build made");
+                tracing::info!(job = %ObjectKey::from_object(job), "Job of a build created");
                 Ok(Some(stored))
             }
             // The next pass sees whose it is.
@@ -264,7 +264,7 @@ impl BuildsPart {
         }
     }
 
-    /// Makes one build's turn, if it has come, and notes whether it failed.
+    /// Reconciles one build, if it is due, and records whether that failed.
     async fn turn(
         &mut self,
         key: &ObjectKey,
@@ -282,7 +282,7 @@ impl BuildsPart {
             now,
         };
         if !is_changed && !self.backoff.may_try(key, now) {
-            // It is before those that are looked at next all the same.
+            // It still comes before those that are reconciled next.
             if let Some(full) = full.filter(|_| is_queued(build.status.as_ref())) {
                 slots.waits(key, full);
             }
@@ -325,7 +325,7 @@ impl Part for BuildsPart {
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
         let builds = self.context.cluster.builds.snapshot();
-        // What is being deleted goes by its owner references.
+        // Objects of a build that is being deleted go by their owner references.
         let open = builds
             .iter()
             .filter(|(_, build)| build.metadata.deletion_timestamp.is_none() && !is_settled(build));

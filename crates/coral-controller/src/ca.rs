@@ -1,12 +1,12 @@
 //! The certificate authority of the installation, the certificates of the webhook and of the
 //! controller's credential endpoint, and the key that signs credentials.
 //!
-//! The authority lives in the Secret `coral-ca`. It is created if it is not there, and never
-//! written again: of two controllers that create it, the later one takes what the first one made,
-//! and one that cannot be read is left for a person to look at. What clients trust goes to the
-//! webhook's configuration and, for the agents, into the ConfigMap `coral` of their namespace. The
-//! signing key lies in the Secret `coral-tokens` and is kept in the same way; its public part goes to
-//! the Registries.
+//! The authority lives in the Secret `coral-ca`. It is created if it is missing, and never
+//! overwritten: if two controllers create it, the later one uses what the first one made, and an
+//! unreadable one is left for a person to repair. The trust bundle goes into the webhook's
+//! configuration and, for the agents, into the ConfigMap `coral` of their namespace. The signing
+//! key is in the Secret `coral-tokens` and is kept in the same way; its public key goes to the
+//! Registries.
 
 pub(crate) mod certificate;
 pub(crate) mod token_key;
@@ -58,8 +58,8 @@ pub(crate) struct CaPart {
 /// Why the authority cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "secret {key} holds no certificate authority that can be used ({cause}): restore it, or delete \
-     it to have a new one made, which every certificate is then issued by"
+    "secret {key} has no usable certificate authority ({cause}): restore the secret, or delete it \
+     to have a new authority made, which then reissues every certificate"
 )]
 struct BrokenAuthority {
     key: ObjectKey,
@@ -100,7 +100,7 @@ impl CaPart {
                 tracing::info!(secret = %key, "certificate authority created");
                 Ok(authority)
             }
-            // The watch may be behind: what is there is the authority.
+            // The watch may be behind: the stored one is the authority.
             Err(error) if error.is_already_exists() => {
                 let secret = self.writer.get::<Secret>(key).await?.ok_or(error)?;
                 Ok(read_authority(key, &secret)?)
@@ -178,7 +178,7 @@ impl CaPart {
         Ok(())
     }
 
-    /// Owns nothing but the bundle of the one webhook; a configuration that is not there is fine.
+    /// Owns only the bundle of the one webhook; a missing configuration is fine.
     async fn keep_webhook_bundle(&self, authority: &Authority) -> Result<(), ApiError> {
         let key = ObjectKey::cluster(WEBHOOK_CONFIGURATION);
         let Some(found) = self.context.cluster.webhooks.get(&key) else {
@@ -230,7 +230,7 @@ impl Part for CaPart {
         let authority = self.authority(now).await?;
         if authority.renewal()? <= now {
             tracing::warn!(
-                "the certificate authority has passed two thirds of its life: delete the secret \
+                "two thirds of the certificate authority's lifetime are over: delete the secret \
                  {CA_SECRET} in a maintenance window to have a new one made"
             );
         }

@@ -1,4 +1,4 @@
-//! What may change, and how a part hears of it.
+//! What may change, and how parts are notified.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,7 +113,7 @@ impl Changes {
         self.0.any.send_modify(|count| *count += 1);
     }
 
-    /// Hears of changes of these topics from now on.
+    /// Subscribes to changes of these topics from now on.
     pub(crate) fn subscribe(&self, topics: &'static [Topic]) -> Subscription {
         let mut subscription = Subscription {
             changes: self.clone(),
@@ -155,8 +155,8 @@ impl Subscription {
         }
     }
 
-    /// Forgets the changes so far. To be called before reading, never after: a change in between
-    /// must wake the part again.
+    /// Forgets the changes so far. Call it before reading, never after: a change in between must
+    /// wake the part again.
     pub(crate) fn mark_seen(&mut self) {
         for (seen, &topic) in self.seen.iter_mut().zip(self.topics) {
             *seen = self.changes.version(topic);

@@ -1,10 +1,10 @@
 //! The endpoint where pods exchange the token of their ServiceAccount for a credential of a Registry.
 //!
-//! Today these are the steps of builds; agents and workers will ask here too. A pod sends its
-//! projected token. The API server says whose it is (`TokenReview`); what the pod is, is read from the
-//! objects; [`decide`](decide::decide) says what it may have; the answer is a signed token that lives for
-//! minutes. Nothing is remembered, so every controller answers, leading or not. The step `push` of a build also
-//! tells its result here, which only the controller that leads takes.
+//! Today these are the steps of builds; agents and workers will use it too. A pod sends its
+//! projected token. The API server identifies the pod (`TokenReview`), the objects show what the
+//! pod is, and [`decide`](decide::decide) decides what it may have; the answer is a signed token
+//! that is valid for minutes. Nothing is stored, so every controller answers, leading or not. The
+//! step `push` of a build also reports its result here, which only the leading controller accepts.
 
 mod decide;
 mod identity;

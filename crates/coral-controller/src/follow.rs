@@ -84,11 +84,14 @@ where
                         Taken::Unchanged => {}
                         Taken::Changed => changes.notify(self.topic),
                         Taken::Broken(key, why) => {
-                            tracing::warn!(%kind, object = %key, %why, "object cannot be decoded; what it led to stays");
+                            tracing::warn!(%kind, object = %key, %why, "object cannot be decoded; \
+                                                                        its effects stay as they \
+                                                                        are");
                             changes.notify(self.topic);
                             if let (Some(events), Some(object)) = (&self.events, broken) {
                                 let note = format!(
-                                    "this version of Coral cannot read the object, so what it led to stays as it is: {why}"
+                                    "this version of Coral cannot read the object, so its effects \
+                                     stay as they are: {why}"
                                 );
                                 events.warning(&object, "CannotBeRead", note).await;
                             }

@@ -1,4 +1,4 @@
-//! How the objects stand, as gauges: what an alert is made of.
+//! The states of the objects as gauges, on which alerts are based.
 //!
 //! The values are those of the objects' statuses, so that metrics and `kubectl` never disagree. Only
 //! the controller that leads has them.
@@ -31,7 +31,7 @@ pub(crate) struct Gauges {
     pub(crate) mirrors: BTreeMap<ObjectKey, MirrorGauges>,
     /// Whether each Registry is ready.
     pub(crate) registries: BTreeMap<ObjectKey, bool>,
-    /// Nodes that are not as their NodeImages object says.
+    /// Nodes that do not match their NodeImages object.
     pub(crate) nodes_behind: usize,
     /// Mirrors and Registries that have no gauges, since there are too many.
     pub(crate) omitted: usize,

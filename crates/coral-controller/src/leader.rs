@@ -4,7 +4,7 @@
 //! - The lease is created, or replaced with its resourceVersion, so that of two writers one loses.
 //! - Another holder's lease has expired once it has not changed for its duration *as seen here, on a
 //!   monotonic clock*. The times in the object are for people; clocks of machines differ.
-//! - A holder that cannot renew steps down by itself before others may take over.
+//! - A holder that cannot renew steps down before others may take over.
 //! - On shutdown the lease is released, so that the next holder need not wait.
 //!
 //! [`Election`] is the state machine; [`Leader`] makes the calls that it asks for.

@@ -1,19 +1,19 @@
-//! The part that puts the lock of an `InjectionPolicy` in force.
+//! The part that enforces the lock of an `InjectionPolicy`.
 //!
 //! A lock is two `ValidatingAdmissionPolicies` with fixed names, so that the API server enforces it
 //! with every part of Coral down. Which hosts it allows follows from the policy and from the routes
 //! (`decide.rs`); `generate.rs` writes the CEL.
 //!
-//! The lock narrows before any route leaves the nodes: the part publishes the hosts that are in
-//! force ([`crate::shared::Shared::locked_hosts`]), and the part of the routes keeps the files of such
-//! a host. So a RegistryRoute needs no finalizer. The order of a pass matters:
+//! The lock is narrowed before any route is removed from the nodes: this part publishes the allowed
+//! hosts ([`crate::shared::Shared::locked_hosts`]), and the part that owns the routes keeps the
+//! files of these hosts. So a RegistryRoute needs no finalizer. The order of a pass matters:
 //!
-//! 1. Publish what is in force united with what is about to be.
-//! 2. Look at the routes once more. A route that left before step 1 is not allowed any more; one
-//!    that leaves later finds its host published.
+//! 1. Publish the union of the hosts allowed now and those about to be allowed.
+//! 2. Read the routes once more. A route that was removed before step 1 is no longer allowed; one
+//!    that is removed later finds its host published.
 //! 3. Write the policies.
-//! 4. Publish what is in force. Hosts that left stay published for some seconds, because API
-//!    servers take up a changed policy with a delay.
+//! 4. Publish the allowed hosts. Removed hosts stay published for a few seconds, because API
+//!    servers apply a changed policy with a delay.
 
 mod absent;
 mod decide;
@@ -40,11 +40,11 @@ use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::store::Store;
 
-/// How long a host that left the lock counts as allowed. A changed policy was seen in force after
-/// at most one second.
+/// How long a host that was removed from the lock counts as allowed. In measurements a changed
+/// policy took effect within one second.
 const UNTIL_IN_FORCE: SignedDuration = SignedDuration::from_secs(5);
 
-/// See the module.
+/// The part; see the module.
 pub(crate) struct LockPart {
     context: Context,
     /// Hosts that left the lock, each with the time until which it counts as allowed: without end
@@ -106,8 +106,8 @@ impl LockPart {
         let still: BTreeSet<&String> = again.hosts().collect();
         lock.allowed.retain(|host| still.contains(host));
 
-        // Before the write, and without end: a write may be slow, or be carried out although it
-        // failed.
+        // Before the write, and without a time limit: a write may be slow, or take effect although
+        // it failed.
         let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
         let gone = gone.map(|host| (host.clone(), Timestamp::MAX));
         self.leaving.extend(gone);

@@ -135,7 +135,7 @@ impl Metrics {
         );
         registry.register(
             "coral_nodes_behind",
-            "Nodes that are not as their NodeImages object says",
+            "Nodes that do not match their NodeImages object",
             self.nodes_behind.clone(),
         );
         registry.register(

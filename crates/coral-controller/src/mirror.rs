@@ -1,9 +1,9 @@
 //! Mirrors in the cluster: the engine of `coral up`, fed with the objects of a cluster.
 //!
 //! Each pass turns every RegistryMirror into a mirror that can run, or into a condition that says
-//! why it cannot (`verdict`), hands the whole set to the fleet, and writes down what the running
-//! mirrors know: single images in MirroredImages shards (`shards`), the rest in the status
-//! (`status`). A restarted controller goes on from those (`restore`).
+//! why it cannot (`verdict`), passes the whole set to the fleet, and saves what the running mirrors
+//! know: single images in MirroredImages shards (`shards`), the rest in the status (`status`). A
+//! restarted controller continues from those (`restore`).
 
 mod addresses;
 mod conflicts;
@@ -44,7 +44,7 @@ use probes::Probes;
 use run::Run;
 use verdict::{Verdict, Verdicts};
 
-/// Keeps the mirrors of the cluster in step.
+/// Keeps the mirrors of the cluster in sync.
 pub(crate) struct MirrorPart {
     context: Context,
     writer: Writer,
@@ -54,15 +54,16 @@ pub(crate) struct MirrorPart {
     runs: BTreeMap<ObjectKey, Run>,
     /// Registries whose pods were not ready at the last pass.
     unready: BTreeSet<ObjectKey>,
-    /// What mirrors want whose objects cannot be followed now, by the name that it is announced by.
+    /// What mirrors want whose objects cannot be followed now, by the name under which it is
+    /// announced.
     held: Held,
     probes: Probes,
 }
 
 /// After the name of a mirror that does not run, where it holds places.
 const HELD: &str = " (held)";
-/// A mirror by an address that has copied nothing for so long does not keep others from deleting
-/// tags. Until then it may be one that was restored from a backup, and has tags from before.
+/// After this time, a mirror by address that has copied nothing no longer keeps others from
+/// deleting tags. Until then it may have been restored from a backup and have tags from before.
 const SETTLED: SignedDuration = SignedDuration::from_hours(24);
 
 /// Places at destinations that are held.
@@ -150,8 +151,8 @@ impl Part for MirrorPart {
 }
 
 impl MirrorPart {
-    /// What failed while a Registry was away is tried again as soon as it is back, not after the
-    /// longest wait. Mirrors of other Registries are left alone.
+    /// Retries what failed while a Registry was unavailable as soon as it is back, not after the
+    /// longest wait. Mirrors of other Registries are not affected.
     fn notice_ready(&mut self, seen: &lookup::NamedObjects) {
         let Some(registries) = &seen.registries else {
             return;
@@ -167,7 +168,8 @@ impl MirrorPart {
         self.unready = unready.map(|(key, _)| key.clone()).collect();
     }
 
-    /// Has the fleet run what can run. What is not known yet goes on as it was.
+    /// Has the fleet run the mirrors that can run. Mirrors about which something is unknown
+    /// continue as before.
     fn supervise(&mut self, mirrors: &Snapshot<RegistryMirror>, verdicts: &Verdicts) {
         let mut members = vec![];
         let mut stays = BTreeSet::new();
@@ -218,8 +220,8 @@ impl MirrorPart {
         }
     }
 
-    /// What mirrors want that cannot be followed now is not deleted by others of the same Registry.
-    /// Returns what was held before.
+    /// Protects the images of mirrors that cannot be followed now from deletion by other mirrors of
+    /// the same Registry. Returns what was held before.
     fn hold(&mut self, held: Held) -> Held {
         for (name, places) in &held {
             if self.held.get(name) != Some(places) {

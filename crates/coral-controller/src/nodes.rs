@@ -1,4 +1,4 @@
-//! Nodes: what each should hold, and the reports about them.
+//! Nodes: the desired images of each, and the statuses that report on them.
 //!
 //! This part is the one writer of the specs of `NodeImages` and of Coral's labels on nodes, and of
 //! the statuses of `Image` and `RegistryRoute`. Everything in `placement`, `labels`, `image_status`,

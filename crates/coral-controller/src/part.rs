@@ -1,8 +1,8 @@
 //! The driver of the controller's parts.
 //!
 //! A part is one level-triggered loop: each pass observes everything it needs, decides, applies and
-//! publishes. The driver wakes it when a topic it reads changes, at the time it asked for, and after
-//! an error; it catches panics, so that a mistake in one part stops no other.
+//! publishes. The driver wakes it when one of its topics changes, at the time that it asked for,
+//! and after an error; it catches panics, so that a bug in one part does not stop others.
 
 use std::any::Any;
 use std::future::Future;
@@ -72,9 +72,9 @@ pub(crate) trait Part: Send {
     /// known, and its part never begins.
     const AWAITED: &'static [Topic] = Self::TOPICS;
 
-    /// One pass: observe, decide, apply, publish. An object that is wrong is reported on itself
-    /// and ends no pass; an error means that the pass could not do its work. Nothing may be
-    /// remembered in the part alone that a restart would lose.
+    /// One pass: observe, decide, apply, publish. An invalid object is reported in its own status
+    /// and does not end the pass; an error means that the pass could not do its work. A part must
+    /// not keep state that a restart would lose.
     fn pass(&mut self, now: Timestamp) -> impl Future<Output = Result<Wake, PassError>> + Send;
 }
 

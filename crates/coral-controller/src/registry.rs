@@ -1,9 +1,9 @@
 //! Registries in the cluster: each becomes a StatefulSet of one pod with a Service, a certificate,
 //! a credential for pushing and the list of what every client may read.
 //!
-//! Nothing is adopted: an object under one of the names that was not made for the Registry stops
-//! the work on it. Everything that is made is owned by the Registry and goes with it, but the
-//! volume claim, which has no owner and stays.
+//! Nothing is adopted: if an object with one of the names was not made for the Registry, the
+//! Registry is not reconciled. Everything that is created is owned by the Registry and deleted with
+//! it, except the volume claim, which has no owner and stays.
 
 mod answers;
 mod build;
@@ -122,8 +122,8 @@ impl RegistryPart {
         }
         let Some(image) = &self.image else {
             return Err(format!(
-                "pod {} in namespace {} is not there, so the image for registries is not known: \
-                 give it with --image",
+                "pod {} in namespace {} does not exist, so the image for registries is unknown: \
+                 set it with --image",
                 config.pod_name, config.namespace
             )
             .into());

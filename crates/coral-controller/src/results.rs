@@ -1,8 +1,9 @@
-//! Results that builds told themselves.
+//! Results that builds have reported.
 //!
-//! The step `push` of a build tells its result where it gets its credential, up to a second before the
-//! node says that its container has ended. Every controller answers, and the one that leads keeps what
-//! it was told: it is lost with the process, and the pod's termination message says the same.
+//! The step `push` of a build reports its result where it gets its credential, up to a second
+//! before the node reports that its container has ended. Every controller answers, and the leading
+//! one keeps the reports. They are lost with the process, but the pod's termination message has the
+//! same content.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -70,10 +70,10 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// Another controller may act now. The process ends: a fresh start is the clean way back.
-    #[error("the leader lease was lost; this process ends so that a fresh one can stand for it")]
+    #[error("the leader lease was lost; this process ends so that a new one can compete for it")]
     LeaseLost,
     /// A part ended by itself, which is a mistake in it.
-    #[error("part {0} ended by itself")]
+    #[error("part {0} ended unexpectedly")]
     PartEnded(String),
 }
 

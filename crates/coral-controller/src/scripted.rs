@@ -1,4 +1,4 @@
-//! An API server that says what a test tells it to.
+//! An API server whose answers a test scripts.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,9 +1,9 @@
 //! Secrets, read by name and only where an administrator allowed it.
 //!
-//! A part asks for a Secret by namespace and name. The first question begins a watch of exactly
-//! that object, so that a change wakes the part ([`Topic::Secrets`]); later ones are answered from
-//! memory. At the end of a pass the part says which Secrets it still needs; watches that no part
-//! needs end.
+//! A part asks for a Secret by namespace and name. The first request starts a watch of exactly that
+//! object, so that a change wakes the part ([`Topic::Secrets`]); later ones are answered from
+//! memory. At the end of a pass the part declares which Secrets it still needs; watches that no
+//! part needs end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ pub(crate) enum SecretProblem {
     #[error("the controller may not read secret {0}: allow it with `{command}`", command = grant_command(.0))]
     NotGranted(ObjectKey),
     /// The API server did not answer yet; the part is woken when it does.
-    #[error("secret {0} could not be read yet")]
+    #[error("secret {0} could not yet be read")]
     Unknown(ObjectKey),
 }
 

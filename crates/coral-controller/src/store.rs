@@ -15,8 +15,8 @@ pub(crate) type Snapshot<K> = Arc<BTreeMap<ObjectKey, Arc<K>>>;
 
 /// The objects of one kind as last seen. Cheap to clone; all clones share one state.
 ///
-/// An object that cannot be decoded harms no other: its last good version stays as long as the
-/// object exists, and [`Store::broken`] says what is wrong with it.
+/// An object that cannot be decoded does not affect others: its last good version stays as long as
+/// the object exists, and [`Store::broken`] names the error.
 #[derive(Debug)]
 pub(crate) struct Store<K>(Arc<Inner<K>>);
 

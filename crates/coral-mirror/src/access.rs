@@ -1,4 +1,4 @@
-//! How a mirror reaches its sources and its destination: the one place where credentials are.
+//! How a mirror reaches its sources and its destination: the only place that holds credentials.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::pace::Paces;
 /// What a mirror reads and writes through. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MirrorAccess {
-    /// Connections and tokens, to sources.
+    /// Connections and tokens for sources.
     pub client: Client,
-    /// Connections and tokens, to the destination: what a mirror says of its destination's
-    /// certificate holds for nothing else.
+    /// Connections and tokens for the destination: a mirror's settings for its destination's
+    /// certificate apply to nothing else.
     pub destination_client: Client,
     /// The registry that images are copied to.
     pub destination: Host,
@@ -24,18 +24,18 @@ pub struct MirrorAccess {
     pub source_credentials: Arc<Credentials>,
     /// Sent to the destination only.
     pub destination_credentials: Arc<Credentials>,
-    /// How fast each source is asked: one for all mirrors of a process.
+    /// The request rate of each source, shared by all mirrors of a process.
     pub paces: Paces,
-    /// Limit on what is read from the sources.
+    /// Limit on the bytes read from the sources.
     pub bandwidth: Option<Bandwidth>,
-    /// Times of creation that were read before.
+    /// Creation times that were read before.
     pub creations: Creations,
-    /// What its images at the destination consist of, as far as was read.
+    /// The blobs of its images at the destination, as far as they were read.
     pub catalogue: Catalogue,
 }
 
-/// Where a worker gets the access of a job's mirror: a map in one process, a call to the controller
-/// elsewhere.
+/// Gives a worker the access of a job's mirror: from a map in the same process, or by a call to the
+/// controller.
 pub trait AccessSource: Send + Sync + 'static {
     /// How the mirror of this name (`namespace/name`) reaches its registries.
     fn access(
@@ -47,10 +47,10 @@ pub trait AccessSource: Send + Sync + 'static {
 /// Why a worker got no access.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MirrorAccessError {
-    /// No mirror of that name runs any more.
+    /// No mirror with this name runs any more.
     #[error("its mirror was removed")]
     Unknown,
-    /// It could not be found out.
+    /// The access could not be determined.
     #[error("the access of its mirror could not be read: {0}")]
     Unavailable(String),
 }

@@ -1,4 +1,4 @@
-//! A limit on bytes a second, shared by all copies of a mirror.
+//! A limit on bytes per second, shared by all copies of a mirror.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +10,16 @@ use coral_distribution::{BlobStream, Error};
 use futures::Stream;
 use tokio::time::Sleep;
 
-/// What may pass at once after a pause, as a share of a second: chunks come in clumps.
+/// How much may pass at once after a pause, as a fraction of a second's bytes: chunks arrive in
+/// bursts.
 const BURST: f64 = 0.25;
 
-/// Bytes a second; clones share the limit.
+/// Bytes per second; clones share the limit.
 #[derive(Debug, Clone)]
 pub struct Bandwidth(Arc<Mutex<Meter>>);
 
 impl Bandwidth {
-    /// A limit of so many bytes a second.
+    /// A limit of this many bytes per second.
     pub fn new(bytes_per_second: u64) -> Self {
         Self(Arc::new(Mutex::new(Meter::new(
             bytes_per_second,
@@ -42,11 +43,11 @@ impl Bandwidth {
     }
 }
 
-/// Pure: how long to wait after so many bytes.
+/// Computes how long to wait after a number of bytes. Pure.
 #[derive(Debug)]
 struct Meter {
     per_second: f64,
-    /// Bytes passed in advance (negative: room for a burst).
+    /// Bytes passed in advance (negative: allowance for a burst).
     ahead: f64,
     at: Instant,
 }

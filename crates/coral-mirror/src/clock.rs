@@ -1,8 +1,8 @@
-//! Time in a mirror: waits are measured by the monotonic clock, whatever becomes of the wall clock.
+//! Time in a mirror: waits are measured by the monotonic clock, whatever happens to the wall clock.
 //!
-//! Due times are kept as times of the wall clock, because they are shown, written down and compared
-//! with schedules. A [`Frame`] makes that safe: its `now` advances with the monotonic clock only, and
-//! each look says by how much the wall clock jumped meanwhile, so that all due times can follow.
+//! Due times are kept as times of the wall clock, because they are shown, saved and compared with
+//! schedules. A [`Frame`] makes that safe: its `now` advances only with the monotonic clock, and
+//! each look returns by how much the wall clock has jumped, so that all due times can be shifted.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,19 +11,19 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
-/// A wall clock that is off by less is being adjusted, or the process was interrupted between two
-/// readings.
+/// Smaller differences mean that the wall clock is being adjusted, or that the process was
+/// interrupted between two readings.
 const SMALLEST_JUMP: SignedDuration = SignedDuration::from_secs(2);
-/// Mirrors see the same jump one after the other, within this time.
+/// All mirrors notice the same jump within this time.
 const SEEN_BY_ALL: Duration = Duration::from_mins(2);
 
-/// What the clocks of a machine say at one moment.
+/// The readings of a machine's clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// The wall clock, which may be set.
+    /// The wall clock, which may be changed.
     pub wall: Timestamp,
-    /// Time since some fixed moment, by a clock that cannot be set and that goes on while the
-    /// machine is suspended.
+    /// Time since a fixed moment, by a clock that cannot be set and that advances while the machine
+    /// is suspended.
     pub steady: Duration,
 }
 
@@ -47,8 +47,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// The time as a mirror has it: that of the wall clock at its last look, and what has passed since
-/// by the monotonic clock.
+/// The time as a mirror sees it: the wall clock at its last look, plus the time since by the
+/// monotonic clock.
 #[derive(Debug)]
 pub(crate) struct Frame {
     clock: Arc<dyn Clock>,
@@ -65,7 +65,7 @@ impl Frame {
         expected(self.last, self.clock.read().steady)
     }
 
-    /// Goes over to what the wall clock says now.
+    /// Adopts the current reading of the wall clock. Returns the jump, if there was one.
     pub(crate) fn look(&mut self) -> Option<Jump> {
         let now = self.clock.read();
         let jump = jump(self.last, now);
@@ -79,7 +79,7 @@ impl Frame {
 pub(crate) struct Jump {
     /// How far: negative if it was set back.
     pub(crate) by: SignedDuration,
-    /// What it would say if it had not been set.
+    /// What it would show if it had not been changed.
     pub(crate) before: Timestamp,
     /// When it was noticed, by the monotonic clock.
     steady: Duration,
@@ -96,7 +96,7 @@ impl Jump {
     }
 }
 
-/// What the wall clock says at `steady` if it is not set meanwhile.
+/// What the wall clock shows at `steady` if it is not changed meanwhile.
 fn expected(last: Moment, steady: Duration) -> Timestamp {
     let passed = steady.saturating_sub(last.steady);
     last.wall.checked_add(passed).unwrap_or(Timestamp::MAX)
@@ -112,7 +112,7 @@ fn jump(last: Moment, now: Moment) -> Option<Jump> {
     })
 }
 
-/// Which jump was logged last: every mirror sees it, and one line is enough.
+/// Which jump was logged last: every mirror notices it, but one line is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Logged(Mutex<Option<Jump>>);
 
@@ -128,11 +128,11 @@ impl Logged {
             "forward"
         };
         let by = SignedDuration::from_secs(jump.by.as_secs().abs());
-        // It is about the machine, and about no mirror alone.
+        // The line is about the machine, not about one mirror.
         tracing::warn!(
             parent: None,
-            "the wall clock was set {direction} by {by:#}: intervals and retries go on by the \
-             monotonic clock, schedules are computed anew"
+            "the wall clock was set {direction} by {by:#}: intervals and retries continue by the \
+             monotonic clock, and schedules are recomputed"
         );
     }
 

@@ -1,4 +1,4 @@
-//! Source and destination, compared by digest, cheapest way first.
+//! Compares source and destination by digest, in the cheapest way first.
 
 use coral_distribution::{Category, Endpoint, Error};
 use coral_image::{Digest, Manifest, Version};
@@ -9,27 +9,27 @@ use crate::expand::Wanted;
 use crate::pace::AskError;
 use crate::state::{Cause, cause_of};
 
-/// Children of a sparse index asked for at the same time.
+/// How many children of a sparse index are requested at the same time.
 const AT_ONCE: usize = 8;
 
-/// What comparing found.
+/// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Difference {
     /// The destination has what the source has.
     None {
         /// What both names resolve to.
         digest: Digest,
-        /// What it lacks on purpose, as far as was looked.
+        /// What it lacks on purpose, as far as was checked.
         sparse: Sparse,
     },
-    /// Something is to be copied.
+    /// Something has to be copied.
     Missing {
-        /// What the tag resolves to at the source; `None` of a digest, which never moves.
+        /// What the tag resolves to at the source; `None` for a digest, which never moves.
         source: Option<Digest>,
         /// What the tag resolves to at the destination.
         there: Option<Digest>,
     },
-    /// The source has no such tag, and the destination holds one.
+    /// The source has no such tag, but the destination has.
     SourceGone {
         /// What the tag resolves to at the destination.
         digest: Digest,
@@ -37,13 +37,13 @@ pub(crate) enum Difference {
 }
 
 impl Difference {
-    /// Something is to be copied, and no tag moved.
+    /// Something has to be copied, and no tag moved.
     const MISSING: Self = Self::Missing {
         source: None,
         there: None,
     };
 
-    /// What the destination has.
+    /// The digest at the destination.
     pub(crate) fn there(&self) -> Option<Digest> {
         match self {
             Self::None { digest, .. } | Self::SourceGone { digest } => Some(*digest),
@@ -52,7 +52,7 @@ impl Difference {
     }
 }
 
-/// Why nothing could be found out.
+/// Why a comparison failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompareError {
     #[error("source: {place} has no {}", named(.version))]
@@ -76,7 +76,7 @@ impl CompareError {
         matches!(self, Self::Source(error) if error.category() == Category::Dns.as_str())
     }
 
-    /// A bounded label for metrics and machines.
+    /// A bounded label for metrics and programs.
     pub(crate) fn category(&self) -> &'static str {
         match self {
             Self::NotThere { .. } => Category::NotFound.as_str(),
@@ -94,18 +94,18 @@ impl CompareError {
     }
 }
 
-/// How far to look.
+/// How deep to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// One `HEAD` per side; a digest is only looked for at the destination.
+    /// One `HEAD` per side; a digest is only requested at the destination.
     Head,
-    /// The children of an index at the destination too, and foreign layers where they are wanted:
-    /// equal digests do not say that these are there.
+    /// Also the children of an index at the destination, and foreign layers if they are wanted:
+    /// equal digests do not prove that these exist.
     Children,
 }
 
 impl Depth {
-    /// How far to look for an image at least.
+    /// The least depth for an image.
     pub(crate) fn of(wanted: &Wanted) -> Self {
         if wanted.platforms.is_empty() && !wanted.foreign_layers {
             Self::Head
@@ -175,7 +175,7 @@ async fn compare_children(
     let Ok(children) = choose_children(&root, &wanted.platforms) else {
         return Ok(Difference::MISSING);
     };
-    // What was copied before platforms were looked at is asked for again, and refused.
+    // Images that were copied before platforms were checked are requested again, and refused.
     if is_for_another(destination, &root, &wanted.platforms).await {
         return Ok(Difference::MISSING);
     }
@@ -208,7 +208,7 @@ enum Child {
     There,
 }
 
-/// A child is read only where its foreign layers matter.
+/// Checks a child; it is read only if its foreign layers matter.
 async fn look_at_child(
     destination: &Endpoint,
     digest: Digest,
@@ -232,8 +232,8 @@ async fn look_at_child(
     })
 }
 
-/// Whether some of the foreign layers of a manifest are not at the destination. Where they are not
-/// wanted, those that no copy brings count as missing without a question.
+/// Whether foreign layers of a manifest are missing at the destination. If they are not wanted,
+/// layers that are never copied count as missing without a request.
 async fn lacks_layers(
     destination: &Endpoint,
     manifest: &Manifest,

@@ -1,9 +1,9 @@
-//! The copy engine: one image from one place to another, everything it needs before the name that
-//! makes it visible.
+//! The copy engine: copies one image from a source to a destination, everything that it needs
+//! before the name that makes it visible.
 //!
-//! Order per image: blobs, child manifests, index, referrers, tag. A copy that is cut anywhere
-//! leaves the destination with content that nothing points at, never with a name that points at
-//! something incomplete; doing it again spares what is there.
+//! Order per image: blobs, child manifests, index, referrers, tag. An interrupted copy leaves
+//! content at the destination that nothing points to, never a name that points to something
+//! incomplete; a retry skips what is already there.
 
 mod arrived;
 mod blobs;
@@ -42,14 +42,14 @@ use blobs::Blobs;
 use referrers::{Budget, ImageReferrers};
 use tree::Tree;
 
-/// How much is done at once.
+/// Limits on concurrency.
 #[derive(Debug, Clone, Copy)]
 pub struct CopyLimits {
     /// Blobs moved at the same time, over all images.
     pub transfers: usize,
-    /// Of these, so many from one source: one that hardly sends anything holds up itself only.
+    /// The most of these from one source, so that a slow source delays only itself.
     pub transfers_per_source: usize,
-    /// Blobs looked at or moved at the same time for one image.
+    /// Blobs checked or moved at the same time for one image.
     pub blobs_per_image: usize,
     /// Manifests read or written at the same time for one image.
     pub manifests_per_image: usize,
@@ -66,24 +66,24 @@ impl Default for CopyLimits {
     }
 }
 
-/// What is copied besides the image itself, and which parts of it.
+/// Which parts of an image are copied, and what else.
 #[derive(Debug, Clone, Default)]
 pub struct CopyOptions {
     /// Platforms to copy; empty means all.
     pub platforms: Vec<PlatformPattern>,
-    /// Copies foreign layers too, where the source has them. Otherwise those that must not be
-    /// distributed stay at the URLs that they name.
+    /// Also copies foreign layers, where the source has them. Otherwise layers that must not be
+    /// redistributed stay at the URLs that they name.
     pub foreign_layers: bool,
-    /// Leaves signatures, attestations and other referrers behind.
+    /// Does not copy signatures, attestations and other referrers.
     pub without_referrers: bool,
-    /// Blobs and manifests that are broken at the destination, whatever it says of them: they are
-    /// sent again.
+    /// Blobs and manifests that are damaged at the destination: they are sent again even if the
+    /// destination claims to have them.
     pub broken: BTreeSet<Digest>,
     /// What the destination's name must resolve to in the end; anything else is refused before it
-    /// is written. A destination's digest says the same.
+    /// is written. A digest as destination version has the same effect.
     pub expected: Option<Digest>,
-    /// Looks first whether the destination's name resolves to the image already: then only what
-    /// is missing there is written, and not the name.
+    /// Checks first whether the destination's name already resolves to the image; if so, only
+    /// missing content is written, not the name.
     pub look_first: bool,
 }
 
@@ -93,17 +93,17 @@ pub type Report = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 /// One image to copy.
 #[derive(Clone)]
 pub struct CopyRequest {
-    /// Where from.
+    /// The source.
     pub source: CopySide,
     /// The tag or digest at the source.
     pub source_version: Version,
-    /// Where to.
+    /// The destination.
     pub destination: CopySide,
     /// The tag or digest at the destination.
     pub destination_version: Version,
-    /// What of it.
+    /// What to copy of it.
     pub options: CopyOptions,
-    /// Who is told.
+    /// Receives the progress.
     pub report: Report,
 }
 
@@ -114,17 +114,17 @@ pub struct Copied {
     pub digest: Digest,
     /// Bytes of blobs moved over the network.
     pub moved: u64,
-    /// Bytes of blobs that the destination had, or mounted.
+    /// Bytes of blobs that the destination already had or mounted.
     pub spared: u64,
     /// Referrers and signature tags copied with it.
     pub referrers: usize,
-    /// Referrers and signature tags that were not.
+    /// Referrers and signature tags that were not copied.
     pub missed: Missed,
-    /// Whether the destination had all of it already.
+    /// Whether the destination already had all of it.
     pub up_to_date: bool,
     /// What was left out on purpose.
     pub sparse: Sparse,
-    /// Time it took.
+    /// How long the copy took.
     pub elapsed: Duration,
 }
 
@@ -137,7 +137,7 @@ struct Bytes {
 
 impl std::ops::AddAssign for Bytes {
     fn add_assign(&mut self, other: Self) {
-        // Sizes are what manifests say.
+        // Sizes come from manifests and may be wrong, so the sum must not overflow.
         self.moved = self.moved.saturating_add(other.moved);
         self.spared = self.spared.saturating_add(other.spared);
     }
@@ -185,7 +185,7 @@ impl Default for Copier {
 }
 
 impl Copier {
-    /// A copier with its own bounds.
+    /// A copier with its own limits.
     pub fn new(limits: CopyLimits) -> Self {
         Self {
             blobs: Arc::new(Blobs::new(limits)),
@@ -193,14 +193,14 @@ impl Copier {
         }
     }
 
-    /// Copies one image with all that belongs to it. Referrers and signature tags that cannot be
-    /// copied do not keep the image from its name: see [`Copied::missed`].
+    /// Copies one image with everything that belongs to it. If referrers or signature tags cannot
+    /// be copied, the image is still tagged: see [`Copied::missed`].
     pub async fn copy(&self, request: &CopyRequest) -> Result<Copied, CopyError> {
         self.copy_at_depth(request, None, 0, &Budget::default())
             .await
     }
 
-    /// `depth` counts from an image to its referrers to theirs; a referrer has a `subject`.
+    /// `depth` is 0 for an image, 1 for its referrers, 2 for theirs; a referrer has a `subject`.
     async fn copy_at_depth(
         &self,
         request: &CopyRequest,
@@ -228,7 +228,8 @@ impl Copier {
         let arrived = match copied.await {
             Ok(arrived) => arrived,
             Err(error) => {
-                // Whatever was believed to be there may not be: the next try asks for each blob.
+                // Blobs that were believed to be there may be missing: the next attempt asks for
+                // each of them.
                 self.blobs.forget(&request.destination.registry);
                 return Err(error);
             }
@@ -247,7 +248,8 @@ impl Copier {
         })
     }
 
-    /// `asks_first`: what is named already is there, most likely.
+    /// `asks_first`: ask for each blob first, since the blobs of an image that is already named are
+    /// most likely there.
     async fn copy_blobs(
         &self,
         request: &CopyRequest,
@@ -282,8 +284,8 @@ impl Copier {
     }
 
     /// Writes the root and its referrers. With referrers the root is there by digest before
-    /// anything refers to it, and gets its tag only after them: a client that finds the tag finds the
-    /// signatures that could be copied.
+    /// anything refers to it, and gets its tag only after them: a client that finds the tag also
+    /// finds the signatures that could be copied.
     async fn put_root(
         &self,
         request: &CopyRequest,
@@ -337,8 +339,8 @@ struct Arrived {
     bytes: Bytes,
 }
 
-/// Whether what was read is what was asked for: the digest that is expected at the destination,
-/// and of a referrer, its subject.
+/// Checks that the image is the requested one: it has the digest that is expected at the
+/// destination and, if it is a referrer, the right subject.
 fn check_root(
     request: &CopyRequest,
     root: &Manifest,
@@ -363,8 +365,8 @@ fn check_root(
     }
 }
 
-/// Whether the destination's name resolves to the image already. A destination that does not say
-/// so is written to: that says what is wrong.
+/// Whether the destination's name already resolves to the image. If the destination does not
+/// answer, the image is written, which reveals what is wrong.
 async fn names_already(request: &CopyRequest, root: &Manifest) -> bool {
     let name = &request.destination_version;
     let there = request.destination.endpoint.head(name).await;

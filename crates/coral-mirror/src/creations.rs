@@ -1,4 +1,4 @@
-//! When images were created, as their configurations say.
+//! When images were created, according to their configurations.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use crate::copy::CopySide;
 use crate::pace::AskError;
 
-/// A configuration larger than this is not read for its time of creation.
+/// Larger configurations are not read for their creation time.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
-/// Times of creation that are remembered; past it, memory is given back and they are read again.
+/// How many creation times are remembered; beyond that, they are dropped and read again.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// Times of creation by tag, with the digest that they belong to: what was read once costs a
-/// `HEAD` from then on, which registries do not count. Cheap to clone; clones share them.
+/// Creation times by tag, with the digest that they belong to: once read, each costs only a `HEAD`,
+/// which registries do not count. Cheap to clone; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Creations(Arc<Mutex<HashMap<(Repository, Tag), Creation>>>);
 
@@ -41,7 +41,7 @@ impl Creations {
         known.insert(image, creation);
     }
 
-    /// When the image of a tag was created, if it says so.
+    /// When the image of a tag was created, if it states that.
     pub(crate) async fn time(
         &self,
         source: &CopySide,
@@ -62,8 +62,8 @@ impl Creations {
     }
 }
 
-/// When an image was created, as its configuration says; of an index, its first image. Artifacts
-/// and images that do not say have no time.
+/// When an image was created, according to its configuration; for an index, its first image. `None`
+/// for artifacts and images that do not state a time.
 async fn created(source: &CopySide, version: &Version) -> Result<Creation, AskError> {
     let mut manifest = source.check(|| source.endpoint.manifest(version)).await?;
     let digest = manifest.digest();

@@ -1,7 +1,7 @@
-//! Where queue, workers, copier and mirrors are wired together, for all mirrors of a process.
+//! Wires queue, workers, copier and mirrors together, for all mirrors of a process.
 //!
-//! Nothing below imports this module: workers and mirrors know the traits [`Queue`], [`Results`]
-//! and [`AccessSource`] only.
+//! No module below imports this one: workers and mirrors know only the traits [`Queue`],
+//! [`Results`] and [`AccessSource`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,19 +24,19 @@ use crate::state::Until;
 use crate::sync::{self, Ended, Subscriptions, Summary, Wiring};
 use crate::worker::Worker;
 
-/// How much a process does at once.
+/// Limits on what a process does at once.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineLimits {
     /// Images copied at the same time.
     pub images: usize,
-    /// Bounds of one copy, and of all together.
+    /// Limits of one copy, and of all copies together.
     pub copy: CopyLimits,
 }
 
 impl Default for EngineLimits {
     fn default() -> Self {
         Self {
-            // One source host gets no more than half of them.
+            // One source host gets at most half of them.
             images: 2 * PER_HOST,
             copy: CopyLimits::default(),
         }
@@ -48,12 +48,12 @@ impl Default for EngineLimits {
 pub enum Completeness {
     /// All of them.
     Complete,
-    /// There are others, of which nothing is known.
+    /// There are others about which nothing is known.
     Partial,
 }
 
-/// Queue, workers and copier of a process. Stopping or dropping it ends the workers, in the middle
-/// of a copy if need be: what they put at the destination so far stays and is found again.
+/// Queue, workers and copier of a process. Stopping or dropping it ends the workers, even during a
+/// copy: what they have put at the destination stays and is found again.
 pub struct Engine<Q: Queue + Results = InProcess> {
     wiring: Arc<Wiring<Q>>,
     running: Arc<RunningMirrors>,
@@ -66,7 +66,7 @@ impl<Q: Queue + Results> Engine<Q> {
         Self::start_with_clock(queue, limits, observer, Arc::new(SystemClock))
     }
 
-    /// Starts the workers; the mirrors have their time from `clock`.
+    /// Starts the workers; the mirrors take their time from `clock`.
     pub fn start_with_clock(
         queue: Q,
         limits: EngineLimits,
@@ -121,13 +121,14 @@ impl<Q: Queue + Results> Engine<Q> {
         sync::run(mirror, wiring, subscriptions, until, stop, summary).await
     }
 
-    /// Ends the workers. When it returns no copy runs any more, and uploads that were cut are being
-    /// given up: [`Client::settle`](coral_distribution::Client::settle) waits for that.
+    /// Ends the workers. When it returns, no copy runs any more, and interrupted uploads are being
+    /// cancelled: [`Client::settle`](coral_distribution::Client::settle) waits for that.
     pub async fn stop(&self) {
         self.workers.lock().await.shutdown().await;
     }
 
-    /// Says that a mirror exists, before any runs: what it wants is not deleted by another one.
+    /// Announces that a mirror exists, before any runs, so that no other mirror deletes what it
+    /// wants.
     pub fn announce(&self, mirror: &Mirror) {
         let (place, places) = (mirror.destination(), mirror.places());
         self.wiring
@@ -135,8 +136,8 @@ impl<Q: Queue + Results> Engine<Q> {
             .send_modify(|claims| claims.announce(&mirror.name, place, places));
     }
 
-    /// Says that a mirror exists of which it is not known what it wants of these repositories at the
-    /// destination: nothing is deleted there.
+    /// Announces a mirror whose images in these repositories of the destination are unknown:
+    /// nothing is deleted there.
     pub fn announce_unknown(
         &self,
         mirror: &str,
@@ -150,33 +151,34 @@ impl<Q: Queue + Results> Engine<Q> {
         });
     }
 
-    /// How the running mirror of this name reaches its registries; `None` if there is none.
+    /// How the running mirror with this name reaches its registries; `None` if there is none.
     pub fn access(&self, mirror: &str) -> Option<MirrorAccess> {
         let mirrors = self.running.mirrors();
         Some(mirrors.get(mirror)?.access.clone())
     }
 
-    /// Has the running mirror of this name try at once what failed and waits for its next attempt.
+    /// Has the running mirror with this name retry at once everything that failed and waits for its
+    /// next attempt.
     pub fn retry(&self, mirror: &str) {
         let mirrors = self.running.mirrors();
         if let Some(running) = mirrors.get(mirror) {
-            // A mirror that is behind with its questions tries again by itself.
+            // A mirror whose channel is full will retry by itself.
             let _ = running.looks.try_send(Look::Retry);
         }
     }
 
-    /// Has every mirror verify its images in these repositories of a destination at once: content
-    /// of theirs was damaged there.
+    /// Has every mirror verify its images in these repositories of a destination at once, because
+    /// content was damaged there.
     pub fn damaged(&self, repositories: &[RepositoryPath]) {
         let repositories: Arc<[RepositoryPath]> = repositories.into();
         for running in self.running.mirrors().values() {
-            // A mirror that is behind with its questions finds it when it verifies.
+            // A mirror whose channel is full finds the damage at its next verification.
             let _ = running.looks.try_send(Look::Damaged(repositories.clone()));
         }
     }
 
-    /// Tells the running mirror of this name that a person has looked at the images that vanished
-    /// at their sources. Whether there is one that heard it.
+    /// Tells the running mirror with this name that a person has reviewed the images that vanished
+    /// at their sources. Returns whether a mirror received it.
     pub fn confirm_prune(&self, mirror: &str, confirmation: Confirmation) -> bool {
         let mirrors = self.running.mirrors();
         let look = Look::ConfirmPrune(confirmation);
@@ -184,14 +186,14 @@ impl<Q: Queue + Results> Engine<Q> {
         running.is_some_and(|running| running.looks.try_send(look).is_ok())
     }
 
-    /// Says that a mirror is gone, and wants nothing any more.
+    /// Withdraws a mirror that no longer exists and wants nothing any more.
     pub fn withdraw(&self, mirror: &str) {
         self.wiring
             .claims
             .send_modify(|claims| claims.withdraw(mirror));
     }
 
-    /// Says whether all mirrors that exist were announced. While some are not known, nothing is
+    /// Sets whether all existing mirrors were announced. While some are unknown, nothing is
     /// deleted.
     pub fn set_completeness(&self, completeness: Completeness) {
         let incomplete = completeness == Completeness::Partial;
@@ -200,21 +202,22 @@ impl<Q: Queue + Results> Engine<Q> {
             .send_modify(|claims| claims.set_incomplete(incomplete));
     }
 
-    /// Says which mirrors have never held an image: others do not wait for what they want. Give
-    /// those alone of which it is sure: what such a mirror holds all the same may be deleted.
+    /// Sets which mirrors have never held an image: others do not wait for their claims. Only name
+    /// mirrors for which that is certain, since images that such a mirror does hold may be deleted.
     pub fn set_empty(&self, mirrors: BTreeSet<String>) {
         self.wiring
             .claims
             .send_if_modified(|claims| claims.set_empty(mirrors));
     }
 
-    /// What the running mirror of this name knows of its images; `None` if there is none.
+    /// A page of what the running mirror with this name knows about its images; `None` if there is
+    /// none.
     pub async fn look(&self, mirror: &str, query: ImageQuery) -> Option<ImagePage> {
         let looks = self.running.mirrors().get(mirror)?.looks.clone();
         inspect::ask(&looks, query).await
     }
 
-    /// Everything that the running mirror of this name knows; `None` if there is none.
+    /// Everything that the running mirror with this name knows; `None` if there is none.
     pub async fn snapshot(&self, mirror: &str) -> Option<Snapshot> {
         let looks = self.running.mirrors().get(mirror)?.looks.clone();
         inspect::ask_for_snapshot(&looks).await
@@ -231,7 +234,7 @@ struct RunningMirrors {
 struct Registered {
     access: MirrorAccess,
     looks: mpsc::Sender<Look>,
-    /// Tells a mirror's registration from that of its successor of the same name.
+    /// Distinguishes the registration of a mirror from that of its successor with the same name.
     identity: Arc<()>,
 }
 
@@ -244,11 +247,12 @@ struct Registration {
 
 impl RunningMirrors {
     fn mirrors(&self) -> MutexGuard<'_, HashMap<String, Registered>> {
-        // Insertions and removals are single steps, so a panic elsewhere does not spoil the map.
+        // Ignores poisoning: insertions and removals are single steps, so a panic elsewhere does no
+        // harm.
         self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on jobs of the mirror are copied with `access`.
+    /// From now on, jobs of the mirror are copied with `access`.
     fn register(
         self: &Arc<Self>,
         mirror: &str,

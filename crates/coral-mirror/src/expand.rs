@@ -1,8 +1,8 @@
-//! What a mirror selects: from its settings to single images.
+//! Expands the settings of a mirror into single images.
 //!
-//! A tag that the destination holds and the source lists no longer stays selected, if the filter
-//! would take it from a source that still had it: [`Expanded::vanished`]. So it is known after a
-//! restart, too, which images may be the last copy.
+//! A tag that the destination has and the source no longer lists stays selected if the filter would
+//! select it at a source that still had it: [`Expanded::vanished`]. So it is known even after a
+//! restart which images may be the last copy.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,54 +20,54 @@ use crate::progress::Key;
 use crate::prune::subject_of;
 use crate::state::Cause;
 
-/// Creation times asked for at the same time.
+/// How many creation times are requested at the same time.
 const AT_ONCE: usize = 8;
-/// Tags of each kind that are asked for where a source has no list of them.
+/// How many tags of each kind are requested if a source has no list of tags.
 const MAX_PROBES: usize = 32;
 
 /// One image that a mirror wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// Where from.
+    /// The source.
     pub source: ImageRef,
-    /// Where to.
+    /// The destination.
     pub key: Key,
     /// Platforms to copy; empty means all.
     pub platforms: Vec<PlatformPattern>,
     /// Whether foreign layers are copied too.
     pub foreign_layers: bool,
-    /// Whether referrers come along.
+    /// Whether referrers are copied too.
     pub referrers: bool,
 }
 
 /// What the settings of a repository select.
 #[derive(Debug)]
 pub struct Expanded {
-    /// The images that the source has, and those named one by one.
+    /// The images that the source lists, and those named one by one.
     pub wanted: Vec<Wanted>,
-    /// Images at the destination that the filter would take, and that the source does not list.
+    /// Images at the destination that the filter would select but the source does not list.
     pub vanished: Vec<Wanted>,
-    /// Why it is not known which images vanished: the destination's tags could not be listed.
+    /// Why it is unknown which images vanished: the destination's tags could not be listed.
     pub unlisted: Option<Error>,
-    /// Why it is not known which tags the source has: it has manifests, and no list of its tags.
-    /// Then only images that are named one by one are wanted, and none counts as vanished.
+    /// Why it is unknown which tags the source has: it has manifests but no list of tags. Then only
+    /// images that are named one by one are wanted, and none counts as vanished.
     pub untold: Option<ExpandError>,
-    /// Where `select` fits none of the repository's tags: how many these are.
+    /// If `select` matches none of the repository's tags: how many tags there are.
     pub unmatched: Option<usize>,
 }
 
-/// Why the images of a repository could not be found out.
+/// Why the images of a repository could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpandError {
     /// Its tags could not be listed.
     #[error("its tags could not be listed")]
     List(#[source] AskError),
-    /// The time of creation of a tag could not be read.
-    #[error("the time of creation of tag {tag} could not be read")]
+    /// The creation time of a tag could not be read.
+    #[error("the creation time of tag {tag} could not be read")]
     Creation {
         /// The tag.
         tag: Tag,
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: AskError,
     },
@@ -79,14 +79,14 @@ impl ExpandError {
         self.category() == Category::Dns.as_str()
     }
 
-    /// A bounded label for metrics and machines.
+    /// A bounded label for metrics and programs.
     pub fn category(&self) -> &'static str {
         match self {
             Self::List(source) | Self::Creation { source, .. } => source.category(),
         }
     }
 
-    /// What the failure asks for.
+    /// What has to happen before a retry can help.
     pub fn cause(&self) -> Cause {
         match self {
             Self::List(source) | Self::Creation { source, .. } => source.cause(),
@@ -94,9 +94,9 @@ impl ExpandError {
     }
 }
 
-/// The images that a repository's settings select at `now`. Only a filter lists the repository, at
-/// the source and at the destination. A repository that the source does not know, by its list and by
-/// its tags, is listed as one without tags, where the destination holds some of it.
+/// The images that a repository's settings select at `now`. Tags are listed, at the source and at
+/// the destination, only if there is a filter. If the source knows neither a list nor any tag of
+/// the repository, but the destination has images of it, it counts as a repository without tags.
 pub async fn expand(
     access: &MirrorAccess,
     settings: &RepositorySettings,
@@ -135,27 +135,27 @@ pub async fn expand(
     })
 }
 
-/// What `select` makes of the tags at both sides.
+/// The result of `select` for the tags on both sides.
 #[derive(Debug, Default)]
 struct Filtered {
-    /// Those of the source that it takes.
+    /// Tags of the source that it selects.
     tags: Vec<Tag>,
-    /// Those of the destination that it would take, did the source list them.
+    /// Tags of the destination that it would select if the source listed them.
     vanished: Vec<Tag>,
-    /// How many tags the source has, where none is taken.
+    /// How many tags the source has, if none is selected.
     unmatched: Option<usize>,
-    /// Why the destination's tags are not known.
+    /// Why the destination's tags are unknown.
     unlisted: Option<Error>,
-    /// Why the source's tags are not known, though it has some of them.
+    /// Why the source's tags are unknown, although it has some of them.
     untold: Option<ExpandError>,
 }
 
-/// The repository that these settings are about, at the registry that it is mirrored to.
+/// The repository of these settings, at the registry that it is mirrored to.
 pub(crate) fn destination_repository(registry: &Host, settings: &RepositorySettings) -> Repository {
     Repository::new(registry.clone(), settings.destination.clone())
 }
 
-/// One image of the repository that these settings are about.
+/// One image of the repository of these settings.
 pub(crate) fn wanted(
     settings: &RepositorySettings,
     destination: &Repository,
@@ -220,8 +220,8 @@ async fn filtered(
     })
 }
 
-/// Whether a source that has no list of tags says of tags, too, that it has none of them: of those
-/// that are named, and of some of the others, spread over all of them.
+/// Whether a source without a list of tags also denies having the tags themselves: those that are
+/// named, and a sample of the others.
 async fn has_none_of(source: &CopySide, named: &[Tag], others: &[Tag]) -> bool {
     let named = named.iter().take(MAX_PROBES);
     let others = others
@@ -240,7 +240,7 @@ async fn has_none_of(source: &CopySide, named: &[Tag], others: &[Tag]) -> bool {
     true
 }
 
-/// The tags of the source that the filter takes.
+/// The tags of the source that the filter selects.
 async fn selected(
     access: &MirrorAccess,
     settings: &RepositorySettings,
@@ -264,9 +264,9 @@ async fn selected(
     Ok(filter.select(listed, now, created))
 }
 
-/// Pure: the tags that only the destination has, and that the filter would take from a source that
-/// had them, too. `newerThan` and `latest` do not count: a time of creation is not known of what is
-/// gone, and newer tags do not make a last copy less of one. Signatures belong to their images.
+/// The tags that only the destination has and that the filter would select at a source that had
+/// them. `newerThan` and `latest` are ignored: the creation time of a missing tag is unknown, and
+/// newer tags do not make a last copy any less valuable. Signatures belong to their images. Pure.
 fn vanished(filter: &TagFilter, listed: &[Tag], there: &[Tag]) -> Vec<Tag> {
     let at_source: BTreeSet<&Tag> = listed.iter().collect();
     let gone = there.iter().filter(|tag| !at_source.contains(tag));

@@ -1,8 +1,8 @@
-//! The mirrors that run in a process: what is new is started, what differs is restarted, what is
-//! gone is stopped.
+//! The mirrors that run in a process: new ones are started, changed ones restarted, removed ones
+//! stopped.
 //!
-//! [`prepare()`] makes a mirror from its object and what that names. [`Fleet::apply`] takes all of
-//! them together. It is level-triggered: it takes the whole set each time.
+//! [`prepare()`] makes a mirror from its object and what the object refers to. [`Fleet::apply`]
+//! takes all of them together. It is level-triggered: it is given the whole set each time.
 
 mod clients;
 mod prepare;
@@ -30,11 +30,11 @@ use crate::sync::Summary;
 pub use clients::Clients;
 pub use prepare::{Fallback, Lookup, NamedRegistry, PrepareError, Prepared, prepare};
 
-/// A mirror that is to run.
+/// A mirror that should run.
 pub struct Member {
-    /// The mirror with everything it names.
+    /// The mirror with everything that it refers to.
     pub prepared: Prepared,
-    /// What an earlier process knew of it.
+    /// What an earlier process knew about it.
     pub restored: Option<Arc<Snapshot>>,
     /// Whether that process ran it with other settings.
     pub outdated: bool,
@@ -57,20 +57,20 @@ pub struct Begun {
     pub name: String,
     /// The registry that it copies to.
     pub destination: Host,
-    /// The path below which it copies, if it is not the root of the registry.
+    /// The path prefix that it copies to, if it is not the root of the registry.
     pub prefix: Option<RepositoryPath>,
-    /// Whether it copies nothing for now.
+    /// Whether it is suspended.
     pub suspended: bool,
-    /// Whether it replaces one of the same name.
+    /// Whether it replaces a mirror with the same name.
     pub replaced: bool,
-    /// How it stands, after each change.
+    /// Its state, after each change.
     pub summary: watch::Receiver<Summary>,
 }
 
 /// What [`Fleet::apply`] did.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Names of the mirrors that were stopped because they are gone.
+    /// Names of the mirrors that were stopped because they were removed.
     pub removed: Vec<String>,
     /// The mirrors that were started.
     pub begun: Vec<Begun>,
@@ -78,7 +78,7 @@ pub struct Applied {
     pub failed: Vec<(String, Error)>,
 }
 
-/// The mirrors that run, each in a task of its own.
+/// The running mirrors, each in its own task.
 pub struct Fleet<Q: Queue + Results = InProcess> {
     engine: Arc<Engine<Q>>,
     clients: Clients,
@@ -92,7 +92,7 @@ struct Running {
     registry: Option<Host>,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    /// What its uploads are sent with.
+    /// The client for its uploads.
     destination: Client,
 }
 
@@ -118,8 +118,8 @@ struct Starting {
 }
 
 impl<Q: Queue + Results> Fleet<Q> {
-    /// A fleet without mirrors. `options` say how every mirror reaches registries; a mirror's own
-    /// options are added for the mirror alone.
+    /// A fleet without mirrors. `options` apply to every mirror; options of a mirror are added for
+    /// that mirror only.
     pub fn new(engine: Arc<Engine<Q>>, options: ClientOptions) -> Self {
         Self {
             engine,
@@ -134,7 +134,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         self.clients = Clients::new(options);
     }
 
-    /// The paces of the registries that its mirrors ask.
+    /// The paces of the registries that its mirrors read from.
     pub fn paces(&self) -> &Paces {
         &self.paces
     }
@@ -155,9 +155,9 @@ impl<Q: Queue + Results> Fleet<Q> {
         self.running.is_empty()
     }
 
-    /// Starts what is new, restarts what differs, and stops what is not among `wanted`, except for
-    /// mirrors of which `stays` is true. `completeness` says whether `wanted` is everything that
-    /// exists: while it is not, no mirror deletes tags.
+    /// Starts new mirrors, restarts changed ones, and stops those that are not among `wanted`,
+    /// except mirrors for which `stays` is true. `completeness` is whether `wanted` contains all
+    /// existing mirrors: if not, no mirror deletes tags.
     pub fn apply(
         &mut self,
         wanted: Vec<Member>,
@@ -185,7 +185,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         for one in &starting {
             self.end(&one.mirror.name);
         }
-        // All are known before one begins: none deletes what another one wants.
+        // All are announced before one begins, so that none deletes what another one wants.
         for one in &starting {
             self.engine.announce(&one.mirror);
         }
@@ -193,7 +193,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         applied
     }
 
-    /// The mirror as it is to be started; `None` if it runs as it should.
+    /// The mirror to start; `None` if it is already running with these settings.
     fn starting(&self, member: Member) -> Result<Option<Starting>, Error> {
         let prepared = member.prepared;
         let before = self.running.get(&prepared.name);
@@ -204,7 +204,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         let changed = before.is_some_and(differs) || member.outdated;
         let access = prepared.access(&self.clients, &self.paces)?;
         if matches!(prepared.settings.target, Target::Named(_)) {
-            // A registry that lets everyone read refuses a write without asking for a login.
+            // A registry with anonymous reads refuses a write without asking for a login.
             access.destination_client.expect_basic(&access.destination);
         }
         Ok(Some(Starting {
@@ -269,16 +269,16 @@ impl<Q: Queue + Results> Fleet<Q> {
         }
     }
 
-    /// Has the next [`Self::apply`] restart every mirror whose destination is a Registry object:
-    /// what that refused before, it may take now.
+    /// Has the next [`Self::apply`] restart every mirror whose destination is a Registry object,
+    /// which may accept now what it refused before.
     pub fn registries_changed(&mut self) {
         for running in self.running.values_mut().filter(|r| r.registry.is_some()) {
             running.fingerprint = Digest::sha256(b"before the registry changed");
         }
     }
 
-    /// Has every mirror whose destination is the Registry object at this host try at once what
-    /// failed, for instance because the Registry was away. Nothing else is looked at.
+    /// Has every mirror whose destination is the Registry object at this host retry at once what
+    /// failed, for instance because the Registry was unavailable. Nothing else is checked.
     pub fn registry_is_back(&self, host: &Host) {
         let mirrors = self.running.iter();
         let copies_there = mirrors.filter(|(_, running)| running.registry.as_ref() == Some(host));
@@ -287,13 +287,13 @@ impl<Q: Queue + Results> Fleet<Q> {
         }
     }
 
-    /// Ends every mirror, in the middle of a copy if need be, then the engine, and waits as long as
-    /// `patience` until uploads that were cut are given up.
+    /// Ends every mirror, even during a copy, then the engine, and waits up to `patience` for
+    /// interrupted uploads to be cancelled.
     pub async fn stop(self, patience: Duration) {
         let mut destinations = vec![];
         for mut running in self.running.into_values() {
             running.stop.cancel();
-            // A mirror that panicked has logged so itself.
+            // A mirror that panicked has logged it itself.
             let _ = (&mut running.task).await;
             destinations.push(running.destination.clone());
         }

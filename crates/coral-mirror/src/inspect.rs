@@ -1,7 +1,7 @@
-//! Looking at a running mirror from outside: what it knows of its images, page by page.
+//! Requests to a running mirror from outside: what it knows about its images, page by page, and
+//! what it should do.
 //!
-//! A mirror answers between two steps of its own, from the state it decides by; without a question
-//! nothing is copied.
+//! A mirror answers between two steps, from its own state; nothing is cloned without a request.
 
 use std::sync::Arc;
 
@@ -15,31 +15,31 @@ use tokio::sync::{mpsc, oneshot};
 use crate::progress::Key;
 use crate::snapshot::Snapshot;
 
-/// Questions that may wait for one mirror.
+/// How many requests may wait for one mirror.
 pub(crate) const MOST_WAITING: usize = 16;
 
-/// How a person says that tags may be deleted though many images vanished at their sources.
+/// How a person confirms that tags may be deleted although many images vanished at their sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirmation {
-    /// Once, of so many images.
+    /// Once, for up to this many images.
     Command(i64),
-    /// By the number that the mirror's annotation has now; `None` where it has none.
+    /// By the number in the mirror's annotation; `None` if it has none.
     Annotation(Option<i64>),
 }
 
-/// Which images are asked for.
+/// Which images are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Which {
     /// All of them.
     #[default]
     All,
-    /// Those that are not mirrored: failing, in error, or not there yet.
+    /// Images that are not mirrored: failing, in error, or not yet copied.
     Missing,
-    /// Those that failed and were not mirrored since.
+    /// Images that failed and have not been mirrored since.
     Failed,
-    /// Those that are mirrored, and that their sources have no longer.
+    /// Mirrored images that are gone at their sources.
     SourceGone,
-    /// Those that the destination has no room for now.
+    /// Images for which the destination has no space now.
     Waiting,
 }
 
@@ -48,9 +48,9 @@ pub enum Which {
 pub struct ImageQuery {
     /// Which images.
     pub which: Which,
-    /// How many of these to leave out at the beginning.
+    /// How many of these to skip.
     pub skip: usize,
-    /// How many to tell of at most.
+    /// The most images to return.
     pub limit: usize,
 }
 
@@ -61,20 +61,20 @@ pub enum Activity {
     Comparing,
     /// In the queue, or being copied.
     Copying,
-    /// Nothing, until the next try or the next pass.
+    /// Nothing, until the next attempt or the next pass.
     Resting,
 }
 
-/// What a mirror knows of one image.
+/// What a mirror knows about one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageView {
-    /// Where to.
+    /// The destination.
     pub key: Key,
-    /// Where from, and how it stands.
+    /// The source, and the state.
     pub image: MirroredImage,
-    /// What is being done about it.
+    /// What the mirror is doing about it.
     pub activity: Activity,
-    /// When source and destination were last found equal or made so, or when that last failed.
+    /// When source and destination were last found or made equal, or when that last failed.
     pub looked: Option<Timestamp>,
 }
 
@@ -85,22 +85,21 @@ pub struct ImagePage {
     pub images: Vec<ImageView>,
     /// How many there are on all pages.
     pub total: usize,
-    /// All repositories; not paged, since a mirror names 1000 at most.
+    /// All repositories; not paged, since a mirror has at most 1000.
     pub repositories: Vec<MirroredRepository>,
 }
 
-/// A question to a running mirror, with the way back of the answer.
+/// A request to a running mirror, with the channel for the answer.
 pub(crate) enum Look {
     /// A page of its images.
     Page(ImageQuery, oneshot::Sender<ImagePage>),
-    /// Everything, to be written down.
+    /// Everything, in order to save it.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// What failed is to be tried at once.
+    /// Retry at once what failed.
     Retry,
-    /// Content of these repositories at the destination was damaged: their images are verified at
-    /// once.
+    /// Content of these repositories was damaged at the destination: verify their images at once.
     Damaged(Arc<[RepositoryPath]>),
-    /// A person has looked at what vanished: tags are deleted again.
+    /// A person has reviewed what vanished: delete tags again.
     ConfirmPrune(Confirmation),
 }
 

@@ -10,11 +10,11 @@ use crate::progress::Key;
 /// One image to copy. It holds no credential: the worker asks for the access of `mirror`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Where to: at most one job in flight for each.
+    /// The destination: at most one job is in flight for each.
     pub key: Key,
-    /// Where from.
+    /// The source.
     pub source: ImageRef,
-    /// The mirror it belongs to, as `namespace/name`.
+    /// The mirror that it belongs to, as `namespace/name`.
     pub mirror: String,
     /// Platforms to copy; empty means all.
     pub platforms: Vec<PlatformPattern>,
@@ -23,11 +23,11 @@ pub struct Job {
     pub foreign_layers: bool,
     /// Whether referrers and cosign's tags are copied too.
     pub referrers: bool,
-    /// Manifests and blobs that are broken at the destination: they are sent again even where the
-    /// destination says that it has them.
+    /// Manifests and blobs that are damaged at the destination: they are sent again even if the
+    /// destination claims to have them.
     pub broken: BTreeSet<Digest>,
-    /// The image is at the destination, at this digest, without some of its referrers or foreign layers:
-    /// only what is missing is written.
+    /// If set, the image is at the destination with this digest and lacks only referrers or foreign
+    /// layers: only what is missing is written.
     #[serde(default)]
     pub completes: Option<Digest>,
 }

@@ -1,14 +1,14 @@
 //! Mirroring: which images are wanted (selection), which of them are missing (plan), which worker
 //! copies them (queue), and how (copy).
 //!
-//! A pass over one mirror reads: `expand` what its spec selects, `compare` source and destination
-//! by digest, put what differs into the `queue`, let a `worker` `copy` it, and fold the `outcome`
-//! into `state`. `state` and the choices in `sync::ledger` are plain values driven by an explicit
-//! `now`; the rest does I/O through `coral-distribution` only. Nothing here knows a Kubernetes
-//! client. `status` says how a mirror stands in the words of the API. `engine` wires it all
-//! together for one process, and `fleet` keeps the right mirrors running in it. Start reading at
-//! [`Engine`] and [`Copier`].
-//! A process starts one engine and runs its mirrors in it; [`Mirror`] shows how one is made.
+//! A pass over one mirror has these steps: `expand` what its spec selects, `compare` source and
+//! destination by digest, put what differs into the `queue`, let a `worker` `copy` it, and fold the
+//! `outcome` into `state`. `state` and the choices in `sync::ledger` are plain values driven by an
+//! explicit `now`; the rest does I/O through `coral-distribution` only. Nothing here knows a
+//! Kubernetes client. `status` describes the state of a mirror in types of the API. `engine` wires
+//! it all together for one process, and `fleet` keeps the right mirrors running in it. Start
+//! reading at [`Engine`] and [`Copier`]. A process starts one engine and runs its mirrors in it;
+//! [`Mirror`] shows how one is made.
 //!
 //! ```no_run
 //! use std::sync::Arc;

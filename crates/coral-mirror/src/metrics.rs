@@ -1,5 +1,5 @@
-//! Metrics of mirrors: a controller and `coral up` export them under the same names, so that one file
-//! of rules and one dashboard are for both.
+//! Metrics of mirrors: the controller and `coral up` export them under the same names, so that one
+//! rules file and one dashboard serve both.
 
 mod sources;
 
@@ -17,40 +17,40 @@ use crate::status::count;
 use crate::sync::Summary;
 pub use sources::SourceMetrics;
 
-/// What the gauges of a mirror show.
+/// The values of a mirror's gauges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MirrorGauges {
     /// Whether everything that is wanted is mirrored.
     pub ready: bool,
-    /// Nothing is expected of one that is suspended: it has no times, and is not shown as not ready.
+    /// Whether it is suspended: then it has no times, and is not shown as not ready.
     pub suspended: bool,
     /// Images wanted.
     pub desired: i64,
-    /// Those that the destination holds.
+    /// Images that the destination has.
     pub mirrored: i64,
-    /// Those that are to be looked at or copied.
+    /// Images that have to be compared or copied.
     pub pending: i64,
-    /// Those that wait for space at the destination.
+    /// Images that wait for space at the destination.
     pub waiting: i64,
-    /// Those that failed at the last attempt.
+    /// Images that failed at the last attempt.
     pub failed: i64,
-    /// Of those mirrored: their source has them no longer.
+    /// Mirrored images that are gone at their source.
     pub source_gone: i64,
-    /// Whether no tag is deleted, since many images vanished.
+    /// Whether deletions are paused because many images vanished.
     pub prune_paused: bool,
-    /// Bytes copied since the mirror was made.
+    /// Bytes copied since the mirror was created.
     pub copied_bytes: i64,
     /// When the next pass begins, in seconds since 1970.
     pub next_pass: Option<i64>,
     /// End of the last pass, in seconds since 1970, if nothing failed in it.
     pub last_success: Option<i64>,
     /// Shown while no success is known, so that an alert on the age has a value: when the mirror
-    /// began to fail, or else when it was made.
+    /// began to fail, or else when it was created.
     pub no_success_since: i64,
 }
 
 impl MirrorGauges {
-    /// What a mirror of this process shows, which runs `since` then.
+    /// The gauges of a mirror of this process that has run since `since`.
     pub fn from_summary(summary: &Summary, suspended: bool, since: Timestamp) -> Self {
         let status = summary.status();
         let fails = summary.failing + summary.errors > 0;
@@ -99,7 +99,7 @@ struct StateLabels {
 }
 
 impl MirrorLabels {
-    /// Of a mirror by its name, `namespace/name`.
+    /// The labels of a mirror, from its name `namespace/name`.
     fn from_name(name: &str) -> Self {
         let (namespace, mirror) = name.split_once('/').unwrap_or(("", name));
         Self {
@@ -117,8 +117,8 @@ impl MirrorLabels {
     }
 }
 
-/// The metrics of mirrors, and of the registries that they ask. Cheap to clone; all clones share one
-/// state.
+/// The metrics of mirrors, and of the registries that they read from. Cheap to clone; all clones
+/// share one state.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -152,23 +152,23 @@ pub struct MirrorMetrics {
 }
 
 impl MirrorMetrics {
-    /// Adds them to those that `/metrics` shows.
+    /// Registers the metrics for `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
         for (name, help, gauge) in [
             (
                 "coral_mirror_ready",
-                "1 while the mirror is Ready; absent of one that is suspended and is not",
+                "1 while the mirror is Ready; absent while it is suspended and not Ready",
                 &self.ready,
             ),
             (
                 "coral_mirror_source_gone_images",
-                "Mirrored images of the mirror that their source has no longer",
+                "Mirrored images of the mirror that are gone at their source",
                 &self.source_gone,
             ),
             (
                 "coral_mirror_last_success_timestamp_seconds",
-                "End of the last pass of the mirror in which nothing failed; while none is known, when \
-                 it began to fail or was made",
+                "End of the mirror's last pass without a failure; while none is known, when it \
+                 began to fail or was created",
                 &self.last_success,
             ),
             (
@@ -178,12 +178,12 @@ impl MirrorMetrics {
             ),
             (
                 "coral_mirror_prune_paused",
-                "1 while the mirror deletes no tag since many images vanished at their sources",
+                "1 while the mirror deletes no tags because many images vanished at their sources",
                 &self.prune_paused,
             ),
             (
                 "coral_mirror_copied_bytes",
-                "Bytes copied since the mirror was made",
+                "Bytes copied since the mirror was created",
                 &self.copied_bytes,
             ),
         ] {
@@ -191,21 +191,20 @@ impl MirrorMetrics {
         }
         registry.register(
             "coral_mirror_images",
-            "Images of the mirror: those desired, and of them those mirrored, pending, waiting for \
-             space, \
-             failed",
+            "Images of the mirror: all desired ones, and of these the mirrored, pending, waiting \
+             (for space) and failed ones",
             self.images.clone(),
         );
         registry.register(
             "coral_mirror_failed_attempts",
-            "Attempts at images and repositories of the mirror that failed; each is made again",
+            "Failed attempts at images and repositories of the mirror; each is retried",
             self.failed_attempts.clone(),
         );
         registry.register_collector(Box::new(self.sources.clone()));
     }
 
-    /// Shows how all mirrors stand, by `namespace/name`. What was shown before and is not among them
-    /// is shown no longer.
+    /// Sets the gauges of all mirrors, by `namespace/name`. Mirrors that are not among them are
+    /// removed.
     pub fn show(&self, now: BTreeMap<String, MirrorGauges>) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for name in shown.keys().filter(|name| !now.contains_key(*name)) {
@@ -260,7 +259,7 @@ impl MirrorMetrics {
         }
     }
 
-    /// Shows whether the mirror is well. Nothing is expected of one that is suspended.
+    /// Sets the gauges for success; a suspended mirror has none.
     fn show_success(
         &self,
         labels: &MirrorLabels,
@@ -277,7 +276,7 @@ impl MirrorMetrics {
             self.last_success.remove(labels);
             return;
         }
-        // A pass that failed leaves the time of the last one that did not.
+        // A failed pass keeps the time of the last successful one.
         let is_new = before.is_none_or(|before| before.suspended);
         let unknown = is_new.then_some(mirror.no_success_since);
         if let Some(time) = mirror.last_success.or(unknown) {
@@ -285,8 +284,7 @@ impl MirrorMetrics {
         }
     }
 
-    /// An attempt of this mirror (`namespace/name`) failed. Those of mirrors that are not shown are not
-    /// counted.
+    /// Counts a failed attempt of this mirror (`namespace/name`), unless the mirror is not shown.
     pub fn attempt_failed(&self, mirror: &str) {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.contains_key(mirror) {
@@ -295,7 +293,7 @@ impl MirrorMetrics {
         }
     }
 
-    /// Where what is asked of source registries is counted.
+    /// The metrics of source registries.
     pub fn sources(&self) -> &SourceMetrics {
         &self.sources
     }

@@ -1,4 +1,4 @@
-//! A mirror as it is handed to an engine: what it wants and how it reaches its registries.
+//! A mirror as it is passed to an engine: its settings, and how it reaches its registries.
 
 use std::sync::Arc;
 
@@ -60,28 +60,29 @@ pub struct Mirror {
     pub settings: MirrorSettings,
     /// How it gets it.
     pub access: MirrorAccess,
-    /// Whether its settings replace others: then equal digests do not say that every platform is
+    /// Whether its settings have changed: then equal digests do not prove that every platform is
     /// there.
     pub changed: bool,
-    /// When blobs at the destination are looked at.
+    /// When blobs at the destination are verified.
     pub verify: Verify,
-    /// What an earlier process knew: what is mirrored and not due is not asked for again. Where
-    /// `changed`, only what it says of the destination is used, and whether tags are deleted.
+    /// What an earlier process knew: images that are mirrored and not due are not compared again.
+    /// If `changed`, only its knowledge of the destination is used, and whether deletions are
+    /// paused.
     pub restored: Option<Arc<Snapshot>>,
 }
 
-/// When blobs at the destination are looked at.
+/// When blobs at the destination are verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Verify {
     /// As the mirror's settings say, while it runs.
     #[default]
     AsScheduled,
-    /// Of every image, at once.
+    /// Every image, at once.
     Now,
 }
 
 impl Mirror {
-    /// Which registry it writes to, as far as its name says which one that is.
+    /// Which registry it writes to, as far as its address identifies it.
     pub(crate) fn destination(&self) -> Destination {
         match self.settings.target {
             Target::Named(_) => Destination::Named(self.access.destination.clone()),

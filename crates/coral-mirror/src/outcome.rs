@@ -1,4 +1,4 @@
-//! What came of a copy job: a plain value that travels from the worker back to every mirror.
+//! The outcome of a copy job: a plain value that goes from the worker back to every mirror.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::state::Cause;
 pub struct Outcome {
     /// The job as it was taken from the queue.
     pub job: Job,
-    /// What came of it.
+    /// Its result.
     pub result: Result<Done, Failure>,
 }
 
@@ -32,10 +32,10 @@ pub struct Done {
     /// Referrers and signature tags that were not copied, and lists of them that were not read.
     #[serde(default)]
     pub missed: usize,
-    /// Whether the destination had all of it already.
+    /// Whether the destination already had all of it.
     #[serde(default)]
     pub up_to_date: bool,
-    /// Time from the worker's begin.
+    /// Time since the worker began.
     pub elapsed: Duration,
 }
 
@@ -46,18 +46,18 @@ pub struct Failure {
     pub error: String,
     /// A bounded label: `not_found`, `dns`, `rate_limited` and so on.
     pub category: Cow<'static, str>,
-    /// What the failure asks for.
+    /// What has to happen before a retry can help.
     pub cause: Cause,
 }
 
 impl Failure {
-    /// Whether a name that is asked for does not exist, so that another try soon gives the same. A
-    /// resolver that cannot tell now is another failure.
+    /// Whether a host name does not exist, so that a retry soon would fail the same way. A resolver
+    /// that cannot answer now is another failure.
     pub(crate) fn is_of_unknown_host(&self) -> bool {
         self.cause == Cause::Refusal && self.category == Category::Dns.as_str()
     }
 
-    /// A failure that may pass by itself.
+    /// A transient failure.
     pub(crate) fn transient(error: impl Into<String>, category: &'static str) -> Self {
         Self {
             error: error.into(),

@@ -1,4 +1,4 @@
-//! Each source registry is asked as fast as it lets us: one pace for all mirrors of a process.
+//! Requests to each source registry, as fast as it allows: one pace for all mirrors of a process.
 
 mod tempo;
 
@@ -15,33 +15,33 @@ use crate::state::{Cause, cause_of};
 pub(crate) use tempo::Purpose;
 use tempo::{Budget, Tempo, Turn};
 
-/// A registry that is closed for longer is not waited for: the image is tried again later, and
-/// those of other registries have the workers until then.
+/// If a registry takes no requests for longer than this, the image is retried later, so that images
+/// of other registries can use the workers.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A request that was refused this often is a failure of its image.
+/// After this many refusals of a request, its image fails.
 const TRIES: u32 = 5;
 
-/// An allowance whose end is not known, or is far away, is asked about again after this long:
-/// many windows slide.
+/// An allowance whose end is unknown or far away is checked again after this long, because many
+/// windows slide.
 const UNKNOWN_END: Duration = Duration::from_mins(1);
 const FARTHEST_END: Duration = Duration::from_mins(10);
 
-/// A wait that is long enough to report, and how often it is reported.
+/// Waits of at least this length are reported, and at most this often.
 const LONG: Duration = Duration::from_secs(5);
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
-/// Why a request got no answer.
+/// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// It failed.
     #[error(transparent)]
     Request(#[from] Error),
-    /// It was not sent: the registry wants no requests for now.
+    /// It was not sent: the registry takes no requests for now.
     #[error("{host} limits requests and takes none for another {} s", wait.as_secs().max(1))]
     Closed {
         /// The registry.
         host: String,
-        /// For how long.
+        /// How long it takes none.
         wait: Duration,
     },
 }
@@ -64,12 +64,12 @@ impl AskError {
     }
 }
 
-/// The paces of all registries that a process asks. Cheap to clone; clones share them.
+/// The paces of all registries that a process reads from. Cheap to clone; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Paces(Arc<Mutex<HashMap<Host, Arc<Pace>>>>);
 
 impl Paces {
-    /// What was asked of each registry so far, those that were asked the most first.
+    /// The requests to each registry so far, those with the most first.
     pub fn used(&self) -> Vec<SourceUse> {
         let paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut used: Vec<SourceUse> = paces.values().map(|pace| pace.used()).collect();
@@ -84,22 +84,22 @@ impl Paces {
     }
 }
 
-/// What was asked of one registry, in requests since the process began.
+/// The requests to one registry since the process began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceUse {
     /// The registry.
     pub host: String,
-    /// All that were sent.
+    /// Requests that were sent.
     pub requests: u64,
-    /// Those that it refused for being too many.
+    /// Requests that it refused because there were too many.
     pub refused: u64,
-    /// Those that were sent again after such a refusal.
+    /// Requests that were repeated after such a refusal.
     pub repeated: u64,
-    /// How many more it takes in its present window, where it says so.
+    /// Requests that are left in its current window, if it reports that.
     pub left: Option<u64>,
 }
 
-/// What is counted of one registry.
+/// The counters of one registry.
 #[derive(Debug, Default)]
 struct Counts {
     requests: AtomicU64,
@@ -107,21 +107,22 @@ struct Counts {
     repeated: AtomicU64,
 }
 
-/// How one registry is asked.
+/// The pace of requests to one registry.
 #[derive(Debug)]
 pub(crate) struct Pace {
     host: String,
     tempo: Mutex<Tempo>,
-    /// Only the first in each line waits for a turn: thousands may stand behind it.
+    /// Requests wait in line, and only the first of each line waits for a turn: there may be
+    /// thousands behind it.
     checks: Queue<()>,
     copies: Queue<()>,
     changed: Notify,
-    /// When it was last reported that no request is sent.
+    /// When a wait was last reported.
     told: Mutex<Option<Instant>>,
     counts: Counts,
 }
 
-/// A request on its way.
+/// A request in flight.
 #[derive(Debug)]
 pub(crate) struct Asking {
     pace: Arc<Pace>,
@@ -158,7 +159,7 @@ impl Pace {
         }
     }
 
-    /// Sends a request when it is its turn, again where it was refused and the wait is short.
+    /// Sends a request when its turn comes, and repeats it if it was refused and the wait is short.
     pub(crate) async fn ask<T, F>(
         self: &Arc<Self>,
         purpose: Purpose,
@@ -218,14 +219,14 @@ impl Pace {
         }
     }
 
-    /// Says that nothing is asked, where that is long enough to be wondered about; not at each.
+    /// Logs that no requests are sent, if the wait is long; not for each request.
     fn tell_of_wait(&self, wait: Duration, now: Instant) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if is_worth_telling(wait, told.map(|at| now.duration_since(at))) {
             *told = Some(now);
             let seconds = wait.as_secs_f64().ceil();
             tracing::warn!(
-                "{} limits requests: nothing is asked of it for {seconds} s",
+                "{} limits requests: none is sent to it for {seconds} s",
                 self.host
             );
         }
@@ -251,7 +252,7 @@ impl Pace {
 }
 
 impl Asking {
-    /// Says what came of it: nothing bad, or this error.
+    /// Ends the request, with its error if there was one.
     pub(crate) fn ends(self, error: Option<&Error>) {
         let now = Instant::now();
         if error.is_some_and(is_refusal) {
@@ -273,7 +274,7 @@ impl Drop for Asking {
     }
 }
 
-/// Whether a wait is reported, so long after the last one that was.
+/// Whether to report a wait, given the time since the last report.
 fn is_worth_telling(wait: Duration, since: Option<Duration>) -> bool {
     wait >= LONG && since.is_none_or(|since| since >= TELL_EVERY)
 }

@@ -1,4 +1,4 @@
-//! What a pass would do, without doing it.
+//! Computes what a pass would do, without doing it.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::BuildHasher;
@@ -20,17 +20,17 @@ use crate::prune::{Claims, PruneError, Wishes, doomed};
 use crate::state::{Absence, pinned};
 use crate::sync::would_pause;
 
-/// Images looked at at the same time.
+/// How many images are compared at the same time.
 const AT_ONCE: usize = 8;
 
-/// What would happen to one image.
+/// The planned action for one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// Where from; for a repository that could not be looked at, its name.
+    /// The source; for a repository that could not be listed, its name.
     pub source: String,
-    /// Where to.
+    /// The destination.
     pub key: Option<Key>,
-    /// What would happen.
+    /// The action.
     pub action: PlannedAction,
 }
 
@@ -39,34 +39,33 @@ pub struct Planned {
 pub enum PlannedAction {
     /// It would be copied.
     Copy {
-        /// Bytes of blobs that the destination's repository does not have; a blob of several
-        /// images is counted with the first.
+        /// Bytes of blobs that the destination's repository does not have; a blob of several images
+        /// counts for the first of them.
         bytes: u64,
         /// Number of those blobs.
         blobs: usize,
     },
     /// The destination has it.
     Skip(Digest),
-    /// The destination has it, and its source has it no longer.
+    /// The destination has it, and it is gone at its source.
     SourceGone(Digest),
-    /// The destination has it, the tag is another image at its source, and the mirror keeps what
-    /// it has.
+    /// The destination has it, the tag has moved at its source, and the mirror keeps the image.
     Keep {
         /// At the destination.
         digest: Digest,
         /// At the source.
         at_source: Digest,
     },
-    /// Its tag would be deleted at the destination: no mirror selects it any more.
+    /// Its tag would be deleted at the destination, since no mirror selects it any more.
     Delete,
-    /// So would it, but for `dryRun`.
+    /// The same, if it were not for `dryRun`.
     DeleteButForDryRun,
-    /// It cannot be found out.
+    /// It cannot be determined.
     Fail(String),
 }
 
 impl Planned {
-    /// The image as it stands now; `None` for a repository, and for a tag that is no longer
+    /// The current state of the image; `None` for a repository, and for a tag that is no longer
     /// selected.
     pub fn image(&self) -> Option<MirroredImage> {
         let destination = self.key.as_ref()?.to_string();
@@ -96,8 +95,8 @@ impl Planned {
     }
 }
 
-/// What a pass of a mirror would do now: nothing, if the mirror is suspended. `counted` remembers the blobs that were counted, over
-/// several calls for one destination.
+/// What a pass of a mirror would do now; nothing if the mirror is suspended. `counted` holds the
+/// blobs that were already counted, across several calls for one destination.
 pub async fn plan<S: BuildHasher>(
     mirror: &Mirror,
     now: Timestamp,
@@ -134,16 +133,16 @@ pub async fn plan<S: BuildHasher>(
     planned
 }
 
-/// Images that vanished at their sources, too many for a pass to delete any tag of their mirror.
+/// Images that vanished at their sources: so many that a pass deletes no tag of their mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vanished {
     /// How many vanished.
     pub images: usize,
-    /// How many images the mirror has, with those.
+    /// How many images the mirror has, including those.
     pub of: usize,
 }
 
-/// What keeps the next pass of a mirror from deleting tags, unless a person confirmed it before.
+/// Why the next pass of a mirror would delete no tags, unless a person has confirmed it.
 pub fn vanished(mirror: &Mirror, planned: &[Planned]) -> Option<Vanished> {
     mirror.settings.prune.as_ref()?;
     let is_gone = |p: &&Planned| matches!(p.action, PlannedAction::SourceGone(_));
@@ -152,7 +151,7 @@ pub fn vanished(mirror: &Mirror, planned: &[Planned]) -> Option<Vanished> {
     would_pause(images, of).then_some(Vanished { images, of })
 }
 
-/// It is not known what is wanted of a repository.
+/// The entry of a repository whose images are unknown.
 fn unknown(settings: &RepositorySettings, error: &ExpandError) -> Planned {
     Planned {
         source: settings.repository.to_string(),
@@ -203,8 +202,8 @@ async fn plan_images<S: BuildHasher>(
     planned
 }
 
-/// The tags that the mirrors would delete at their destinations, given what was planned for each
-/// of them; with the place of the mirror.
+/// The tags that the mirrors would delete at their destinations, given the plan of each; with the
+/// index of the mirror.
 pub async fn plan_prune(mirrors: &[Mirror], planned: &[Vec<Planned>]) -> Vec<(usize, Planned)> {
     let mut claims = Claims::default();
     for (mirror, planned) in mirrors.iter().zip(planned) {
@@ -313,7 +312,7 @@ async fn missing(access: &MirrorAccess, drift: Drift, wanted: &Wanted) -> Result
     let found = Box::pin(compare(from, to, wanted, Depth::of(wanted))).await;
     let mut named = None;
     match found.map_err(|e| chain(&e))? {
-        // Its foreign layers may be at the source.
+        // The source may have its foreign layers.
         Difference::None { digest, sparse }
             if wanted.foreign_layers && sparse.layers != Layers::Complete =>
         {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::copy::Sparse;
 use crate::state::{NextTry, Standing};
 
-/// One image at its destination: what a job, a state and a progress bar are about. Two sources
-/// for one key are a conflict; one source in two mirrors is sharing.
+/// One image at its destination: the identity of a job, a state and a progress bar. Two sources for
+/// one key are a conflict; one source in two mirrors is shared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// Registry and path at the destination.
@@ -29,7 +29,7 @@ impl fmt::Display for Key {
 }
 
 impl Key {
-    /// The key of an image at its destination; a reference with a digest is keyed by it.
+    /// The key of an image at its destination; if the reference has a digest, the key uses it.
     pub fn of(image: &ImageRef) -> Self {
         Self {
             repository: image.repository().clone(),
@@ -41,19 +41,19 @@ impl Key {
 /// Something that happened to an image.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
-    /// A worker began; the sizes are not known yet.
+    /// A worker began; the sizes are not yet known.
     Started,
     /// The manifests were read: this many bytes of blobs belong to the image.
     Sized {
         /// Bytes of all distinct blobs.
         bytes: u64,
     },
-    /// So many bytes were moved over the network.
+    /// This many bytes were moved over the network.
     Moved {
         /// Bytes since the last event.
         bytes: u64,
     },
-    /// So many bytes need not be moved: the destination has them.
+    /// This many bytes need not be moved: the destination has them.
     Spared {
         /// Bytes since the last event.
         bytes: u64,
@@ -68,32 +68,32 @@ pub enum Event<'a> {
         moved: u64,
         /// What was left out on purpose.
         sparse: Sparse,
-        /// Time from the worker's begin.
+        /// Time since the worker began.
         elapsed: Duration,
     },
-    /// It was there already.
+    /// It was already there.
     UpToDate {
         /// What the key resolves to.
         digest: Digest,
     },
-    /// Some of it is gone or broken at the destination; it is copied again.
+    /// Parts of it are missing or damaged at the destination; it is copied again.
     Damaged {
         /// How many manifests and blobs.
         parts: usize,
     },
-    /// Its source has it no longer, and the destination holds it. Said once.
+    /// It is gone at its source, but the destination has it. Reported once.
     SourceGone,
-    /// The tag was found to be another image than before.
+    /// The tag was found to name another image than before.
     TagMoved {
-        /// Where, and what follows.
+        /// Where it moved, and what follows.
         at: MovedAt,
         /// What was mirrored.
         from: Digest,
         /// What the tag is now.
         to: Digest,
     },
-    /// Of a mirror: too many of its images vanished at their sources in one pass, and no tag is
-    /// deleted until a person has looked.
+    /// About a mirror: too many of its images vanished at their sources in one pass, and no tag is
+    /// deleted until a person has confirmed it.
     PruningPaused {
         /// How many vanished in this pass.
         new: usize,
@@ -102,31 +102,32 @@ pub enum Event<'a> {
         /// How many images the mirror has.
         images: usize,
     },
-    /// Of a mirror: no tag is deleted since an earlier pass, and more images have vanished since.
+    /// About a mirror: deletions have been paused since an earlier pass, and more images have
+    /// vanished since.
     PruningStaysPaused {
         /// How many have vanished in all.
         vanished: usize,
         /// How many images the mirror has.
         images: usize,
     },
-    /// Of a mirror: its destination is full, and images wait for space there. Said once.
+    /// About a mirror: its destination is full, and images wait for space there. Reported once.
     WaitsForRoom {
-        /// What the destination says.
+        /// The error of the destination.
         error: &'a str,
     },
-    /// Of a mirror: no image waits for space any more.
+    /// About a mirror: no image waits for space any more.
     RoomAgain,
     /// Its tag was deleted at the destination.
     Pruned {
-        /// Whether its source has it no longer; otherwise no mirror selects it any more.
+        /// Whether it is gone at its source; otherwise no mirror selects it any more.
         gone: bool,
     },
-    /// Its tag would be deleted at the destination, were this not a dry run.
+    /// Its tag would be deleted at the destination if this were not a dry run.
     WouldPrune {
-        /// Whether its source has it no longer; otherwise no mirror selects it any more.
+        /// Whether it is gone at its source; otherwise no mirror selects it any more.
         gone: bool,
     },
-    /// Of a repository: `select` fits none of its tags.
+    /// About a repository: `select` matches none of its tags.
     Unmatched {
         /// How many it has.
         tags: usize,
@@ -139,14 +140,14 @@ pub enum Event<'a> {
         category: &'a str,
         /// How many failures in a row this was.
         attempts: u32,
-        /// Whether that is as often as the limit says.
+        /// Whether that has reached the limit.
         standing: Standing,
-        /// When it is tried again.
+        /// When it is retried.
         next: NextTry,
     },
 }
 
-/// Where a tag moved, and what becomes of it.
+/// Where a tag moved, and what the mirror does about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MovedAt {
     /// At the source: the mirror follows.
@@ -162,10 +163,10 @@ pub enum MovedAt {
 pub struct Subject<'a> {
     /// The mirror, as `namespace/name`; none for a copy that no mirror asked for.
     pub mirror: Option<&'a str>,
-    /// What is copied: an image, or a repository.
+    /// What is copied: an image or a repository.
     pub source: &'a str,
-    /// Where to. Without it the event is about a whole repository: its tags could not be listed,
-    /// for example.
+    /// The destination. Without it, the event is about a whole repository, for example if its tags
+    /// could not be listed.
     pub key: Option<&'a Key>,
 }
 
@@ -175,7 +176,8 @@ pub trait Observer: Send + Sync {
     fn observe(&self, subject: &Subject<'_>, event: &Event<'_>);
 }
 
-/// An error with all its causes, in one line. A cause that the text before already holds is left out.
+/// An error with all its causes, in one line. A cause that the preceding text already contains is
+/// omitted.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

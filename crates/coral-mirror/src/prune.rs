@@ -1,10 +1,10 @@
-//! Tags at the destination that no mirror selects any more.
+//! Deletes tags at the destination that no mirror selects any more.
 //!
-//! A tag that a mirror would select if its source still had it is among its wishes (`expand`), so
-//! that the last copy of an image is not taken for one that no mirror wants.
+//! A tag that a mirror would select if its source still had it counts as wanted (`expand`), so that
+//! the last copy of an image is not deleted as unwanted.
 //!
-//! What is deleted is a tag, never a digest: a manifest may have other names. Nothing is deleted
-//! while it is not known what every mirror of the process wants of the repository.
+//! Only tags are deleted, never digests: a manifest may have other names. Nothing is deleted until
+//! it is known what every mirror of the process wants in the repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,8 @@ use coral_image::{Algorithm, Digest, Host, Repository, Tag, Version};
 pub enum Destination {
     /// A Registry object, at this host: two of them with two hosts are two registries.
     Named(Host),
-    /// Any registry, by an address. A registry has many of these, so it may be every other one.
+    /// Any registry, by an address. A registry can have many addresses, so it may be the same as
+    /// any other.
     Anywhere,
 }
 
@@ -32,25 +33,25 @@ impl Destination {
     }
 }
 
-/// What one mirror wants of one repository at its destination.
+/// What one mirror wants in one repository at its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Claim {
-    /// It has not looked yet.
+    /// It has not listed it yet.
     NotYet,
-    /// It looked, and could not find out; or it does not look at all.
+    /// It tried and could not find out, or does not try at all.
     Unknown,
-    /// These.
+    /// These versions.
     Known(BTreeSet<Version>),
 }
 
-/// What all mirrors together want of a repository.
+/// What all mirrors together want in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wishes {
-    /// Some have not looked yet.
+    /// Some mirrors have not listed it yet.
     NotYet,
-    /// Some could not find out: nothing may be deleted.
+    /// Some could not find out, so nothing may be deleted.
     Unknown,
-    /// These.
+    /// These versions.
     Known(BTreeSet<Version>),
 }
 
@@ -59,7 +60,7 @@ pub(crate) enum Wishes {
 pub(crate) struct Claims {
     mirrors: BTreeMap<String, Claimed>,
     incomplete: bool,
-    /// Mirrors that never held anything.
+    /// Mirrors that have never held an image.
     empty: BTreeSet<String>,
 }
 
@@ -68,13 +69,13 @@ pub(crate) struct Claims {
 struct Claimed {
     destination: Destination,
     places: Vec<(Repository, Claim)>,
-    /// Whether it wanted something since the process began: it may have copied it, whatever is
-    /// written of it elsewhere.
+    /// Whether it has wanted something since the process began: it may have copied it, whatever is
+    /// recorded elsewhere.
     has_wanted: bool,
 }
 
 impl Claims {
-    /// A mirror is there, and wants something of these repositories.
+    /// Announces a mirror that wants something in these repositories.
     pub(crate) fn announce(
         &mut self,
         mirror: &str,
@@ -94,26 +95,27 @@ impl Claims {
         self.mirrors.insert(mirror.to_owned(), claimed);
     }
 
-    /// Whether mirrors exist of which nothing is known.
+    /// Sets whether there are mirrors about which nothing is known.
     pub(crate) fn set_incomplete(&mut self, incomplete: bool) {
         self.incomplete = incomplete;
     }
 
-    /// These mirrors, or some that are to come, have never held an image and so have none to lose:
-    /// what they want counts once they know it, and is not waited for. Whether that is new.
+    /// Sets the mirrors, including future ones, that have never held an image and so have none to
+    /// lose: their claims count once they are known, but are not waited for. Returns whether that
+    /// is new.
     pub(crate) fn set_empty(&mut self, mirrors: BTreeSet<String>) -> bool {
         let is_new = self.empty != mirrors;
         self.empty = mirrors;
         is_new
     }
 
-    /// A mirror knows what it wants of the repository that it announced at this place. Whether
-    /// that is new.
+    /// Records what a mirror wants in the repository that it announced at this index. Returns
+    /// whether that is new.
     pub(crate) fn known(&mut self, mirror: &str, place: usize, wanted: BTreeSet<Version>) -> bool {
         self.set(mirror, place, Claim::Known(wanted))
     }
 
-    /// A mirror cannot say what it wants.
+    /// Records that a mirror does not know what it wants.
     pub(crate) fn unknown(&mut self, mirror: &str, place: usize) {
         self.set(mirror, place, Claim::Unknown);
     }
@@ -131,12 +133,12 @@ impl Claims {
         is_new
     }
 
-    /// A mirror is gone, and with it what it wanted.
+    /// Withdraws a mirror and its claims.
     pub(crate) fn withdraw(&mut self, mirror: &str) {
         self.mirrors.remove(mirror);
     }
 
-    /// The mirror that could not say what it wants of a repository of this registry, if there is
+    /// The mirror that does not know what it wants in a repository of this registry, if there is
     /// one: because of it, no tag is deleted there.
     pub(crate) fn held_by(
         &self,
@@ -167,9 +169,9 @@ impl Claims {
             .map(|(mirror, _, _, claim)| (mirror, claim))
     }
 
-    /// What all of them want of a repository of this registry. Registries are taken for one whatever
-    /// they are called, but for Registry objects: a host has many names, and what is kept in vain
-    /// does no harm.
+    /// What all mirrors together want in a repository of this registry. Registries with different
+    /// addresses count as the same one, except Registry objects: a host can have many names, and
+    /// keeping too much does no harm.
     pub(crate) fn of(&self, destination: &Destination, repository: &Repository) -> Wishes {
         let mut together = BTreeSet::new();
         let mut not_yet = false;
@@ -211,26 +213,26 @@ impl PruneError {
     }
 }
 
-/// How much is believed of a selection that leaves less than half of what is there.
+/// How far to trust a selection that would delete more than half of the tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Caution {
-    /// It is what it is.
+    /// It is trusted.
     None,
-    /// It may come from a source that lists a part of its tags: it is believed when it dooms the
-    /// same tags as the time before.
+    /// It may come from a source that lists only some of its tags: it is trusted if it would delete
+    /// the same tags as the last time.
     Twice(Vec<Tag>),
 }
 
-/// What became of tags that are no longer wanted.
+/// What happened to tags that are no longer wanted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pruned {
-    /// They went, or would go.
+    /// They were deleted, or would be.
     Done(Vec<Tag>),
-    /// They stay for this time.
+    /// They stay this time.
     Doubted(Vec<Tag>),
 }
 
-/// Deletes what is no longer wanted, or with a dry run only finds it.
+/// Deletes tags that are no longer wanted, or only finds them in a dry run.
 pub(crate) async fn prune(
     destination: &Endpoint,
     wanted: &BTreeSet<Version>,
@@ -250,14 +252,14 @@ pub(crate) async fn prune(
                 let tag = tag.clone();
                 return Err(PruneError::Delete { tag, source });
             }
-            // Another client has deleted it.
+            // Another client has already deleted it.
             _ => {}
         }
     }
     Ok(Pruned::Done(doomed))
 }
 
-/// Pure: whether so many tags go that the selection is looked at once more.
+/// Whether so many tags would be deleted that the selection is checked once more. Pure.
 fn is_doubtful(doomed: &[Tag], kept: usize, caution: &Caution) -> bool {
     match caution {
         Caution::None => false,
@@ -265,7 +267,7 @@ fn is_doubtful(doomed: &[Tag], kept: usize, caution: &Caution) -> bool {
     }
 }
 
-/// The tags that go: images first, then the signatures of images that are gone with them.
+/// The tags to delete: images first, then the signatures of images that are deleted with them.
 pub(crate) async fn doomed(
     destination: &Endpoint,
     wanted: &BTreeSet<Version>,
@@ -276,7 +278,7 @@ pub(crate) async fn doomed(
         .map(|(doomed, _)| doomed)
 }
 
-/// The tags that go, and how many images stay.
+/// The tags to delete, and how many images stay.
 async fn find(
     destination: &Endpoint,
     wanted: &BTreeSet<Version>,
@@ -311,7 +313,7 @@ async fn find(
     Ok((doomed, staying))
 }
 
-/// What a repository's tags are to a mirror.
+/// The tags of a repository, sorted by what happens to them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sorted {
     doomed: Vec<Tag>,
@@ -320,7 +322,7 @@ struct Sorted {
     companions: Vec<(Tag, Digest)>,
 }
 
-/// Pure: which tags go, which stay, and which depend on others.
+/// Decides which tags are deleted, which stay, and which depend on others. Pure.
 fn sort(present: Vec<Tag>, wanted: &BTreeSet<Version>, keep: &TagPatterns) -> Sorted {
     let mut sorted = Sorted::default();
     for tag in present {
@@ -344,7 +346,7 @@ pub(crate) fn subject_of(tag: &Tag) -> Option<Digest> {
     Digest::parse(&format!("{algorithm}:{hex}")).ok()
 }
 
-/// Digests of these images and of what their indexes name. What is not there has none.
+/// Digests of these images and of everything that their indexes name. Missing images have none.
 async fn digests(
     destination: &Endpoint,
     images: impl IntoIterator<Item = Version>,

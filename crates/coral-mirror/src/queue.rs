@@ -1,5 +1,5 @@
-//! The queue of copy jobs, and the way their outcomes go back. In process here; other engines come
-//! behind the same traits.
+//! The queue of copy jobs, and the channel for their outcomes. Here they are in process; other
+//! implementations can provide the same traits.
 
 mod in_process;
 
@@ -11,26 +11,26 @@ use crate::job::Job;
 use crate::outcome::Outcome;
 pub use in_process::{InProcess, InProcessDelivery};
 
-/// Jobs of one source host that are worked on at the same time: a host that hardly answers holds
-/// up its own images only.
+/// How many jobs of one source host run at the same time, so that a slow host delays only its own
+/// images.
 pub(crate) const PER_HOST: usize = 6;
 
-/// What came of an attempt to enqueue.
+/// The result of an attempt to enqueue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
     /// The job waits for a worker.
     Queued,
-    /// A job with the same key waits or is being worked on.
+    /// A job with the same key is waiting or running.
     AlreadyInFlight,
 }
 
-/// Why the queue did not do what it was asked for. The queue of one process never fails.
+/// Why an operation of the queue failed. The in-process queue never fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// It cannot be reached, or has no room.
+    /// It cannot be reached, or has no space.
     #[error("the queue is not available: {0}")]
     Unavailable(String),
-    /// The lease of a delivery ran out: another worker has the job, or will get it.
+    /// The lease of a delivery has expired: another worker has the job, or will get it.
     #[error("the lease of the job has expired")]
     LeaseExpired,
 }
@@ -38,7 +38,7 @@ pub enum QueueError {
 /// Jobs between producers and workers. At most one job per key is in flight, from `enqueue` until
 /// its delivery is finished; from then on the key can be queued again.
 pub trait Queue: Send + Sync + 'static {
-    /// A job in a worker's hands.
+    /// A job that a worker has taken.
     type Delivery: Delivery;
 
     /// Puts a job at the end.
@@ -48,21 +48,21 @@ pub trait Queue: Send + Sync + 'static {
     fn take(&self) -> impl Future<Output = Result<Self::Delivery, QueueError>> + Send;
 }
 
-/// A job in a worker's hands. Dropping it gives the job back to the queue, so a worker that ends in
-/// the middle of a copy loses nothing.
+/// A job that a worker has taken. Dropping it returns the job to the queue, so a worker that ends
+/// during a copy loses nothing.
 pub trait Delivery: Send + 'static {
     /// The job.
     fn job(&self) -> &Job;
 
-    /// Says that the worker is still at it, which renews the lease.
+    /// Reports that the worker is still working, which renews the lease.
     fn progress(&mut self) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Ends the job. The outcome goes to every subscriber of the queue's [`Results`]; before any
-    /// of them hears of it, the key can be queued again.
+    /// Ends the job. The outcome goes to every subscriber of the queue's [`Results`]; before any of
+    /// them receives it, the key can be queued again.
     fn finish(self, outcome: Outcome) -> impl Future<Output = Result<(), QueueError>> + Send;
 }
 
-/// The way back from workers to producers.
+/// The channel from workers back to producers.
 pub trait Results: Send + Sync + 'static {
     /// Every outcome from now on, of every mirror: two mirrors may want the same image.
     fn subscribe(&self) -> Subscription;
@@ -73,7 +73,7 @@ pub trait Results: Send + Sync + 'static {
 pub struct Subscription(mpsc::UnboundedReceiver<Arc<Outcome>>);
 
 impl Subscription {
-    /// A subscription that is fed through the sender; it ends when every sender is gone.
+    /// A subscription that receives from the sender; it ends when every sender is dropped.
     pub fn channel() -> (mpsc::UnboundedSender<Arc<Outcome>>, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (sender, Self(receiver))

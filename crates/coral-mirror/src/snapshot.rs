@@ -1,6 +1,6 @@
 //! What a mirror knows, in a form that survives its process.
 //!
-//! Everything is keyed by name: a list of repositories that was reordered meanwhile does no harm.
+//! Everything is keyed by name, so a list of repositories may be reordered meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use coral_api::{MirroredRepository, PruningStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a mirror knows of its repositories and images.
+/// What a mirror knows about its repositories and images.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Snapshot {
@@ -20,26 +20,26 @@ pub struct Snapshot {
     pub moved: u64,
     /// Tags deleted at the destination so far.
     pub pruned: u64,
-    /// Whether tags are deleted at present.
+    /// Whether deletions are paused.
     pub pruning: PruningStatus,
-    /// Repositories of which no tag is deleted, each with the mirror that cannot say what it wants of
-    /// the same repository.
+    /// Repositories in which no tag is deleted, each with the mirror that does not know what it
+    /// wants there.
     pub held_back: BTreeMap<String, String>,
-    /// The repositories, each once, in the order of their names. `images` is absent while the
-    /// repository was never listed, and `visibility` and `loaded` are not known here. A repository
-    /// that is missing, or was neither listed nor failed, is listed at once.
+    /// The repositories, each once, sorted by name. `images` is absent if the repository was never
+    /// listed; `visibility` and `loaded` are unknown here. A repository that is missing, or was
+    /// neither listed nor failed, is listed at once.
     pub repositories: Vec<MirroredRepository>,
-    /// Whether `images` says only what was mirrored: a mirror that is started from it counts none of
-    /// them as mirrored, compares all of them once their repositories are listed, and sees which
-    /// tags were moved meanwhile, and where.
+    /// Whether `images` only records what was mirrored: a mirror that starts from it counts none of
+    /// them as mirrored, compares all of them once their repositories are listed, and finds out
+    /// which tags have moved meanwhile, and where.
     pub is_memory: bool,
     /// The images.
     pub images: Vec<MirroredImage>,
 }
 
 impl Snapshot {
-    /// Only what no comparison finds out: at which digests images were mirrored, and which of them
-    /// lack referrers or foreign layers; see [`Self::is_memory`].
+    /// Keeps only what no comparison can find out: the digests of mirrored images, and which of
+    /// them lack referrers or foreign layers; see [`Self::is_memory`].
     #[must_use]
     pub fn into_memory(self) -> Self {
         let known = self

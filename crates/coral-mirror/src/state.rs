@@ -1,4 +1,4 @@
-//! The state of one mirrored image, and when it is tried again: pure, `now` is an argument.
+//! The state of one mirrored image, and when it is retried. Pure: `now` is an argument.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use serde::{Deserialize, Serialize};
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest wait, whatever is configured.
 const MAX_BACKOFF: Duration = Duration::from_mins(10);
-/// First pause of an image at a destination that says it has room and takes nothing; it doubles.
+/// First pause of an image if the destination reports free space but refuses it; doubled each time.
 const ROOM_PAUSE: Duration = Duration::from_secs(10);
 
-/// Longest wait that a registry may ask for of what is done once: a caller that waits rather comes
+/// Longest wait that a registry may ask of a single pass; for longer waits, the caller should come
 /// back later.
 const LONGEST_OF_ONCE: Duration = Duration::from_mins(1);
 
 /// How failures are retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// After so many failures in a row the image is in state `Error`.
+    /// After this many failures in a row the image is in state `Error`.
     pub limit: u32,
-    /// Longest wait between two tries, at most ten minutes.
+    /// Longest wait between two attempts, at most ten minutes.
     pub max_backoff: Duration,
 }
 
@@ -37,14 +37,14 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// When a next try is at the latest, whichever wall clock it was computed by.
+    /// Limits the time of a retry, which may come from another wall clock.
     pub(crate) fn bounded(next_try: Timestamp, now: Timestamp) -> Timestamp {
         now.checked_add(MAX_BACKOFF)
             .map_or(next_try, |latest| next_try.min(latest))
     }
 
     /// The wait after the `attempts`-th failure in a row: doubling from one second, of which the
-    /// second half is scaled by `jitter` (0 to 1) so that many failures do not come back at once.
+    /// second half is scaled by `jitter` (0 to 1), so that many failures are not retried at once.
     pub fn backoff(&self, attempts: u32, jitter: f64) -> Duration {
         let ceiling = self.max_backoff.min(MAX_BACKOFF);
         let exponent = attempts.saturating_sub(1).min(20);
@@ -57,32 +57,32 @@ impl RetryPolicy {
 /// When a mirror is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// After one pass: every image is copied, or failed for good, or as often as the limit says.
+    /// After one pass: every image is copied, has failed for good, or has failed as often as the
+    /// limit.
     OnePass,
-    /// When it is told to stop.
+    /// When it is stopped.
     Stopped,
 }
 
-/// What a failure asks for.
+/// What has to happen before a retry can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
-    /// It may pass by itself.
+    /// It is transient.
     Transient,
-    /// It may pass by itself, and the other side said when to ask again.
+    /// It is transient, and the other side stated when to ask again.
     After(Duration),
-    /// The destination is full: room has to be made there.
+    /// The destination is full: space has to be freed there.
     NoRoom {
-        /// Bytes that are known to be needed; 0: that is not known.
+        /// Bytes that are known to be needed; 0 if unknown.
         needed: u64,
     },
-    /// Only a change of spec, credential or tag can mend it.
+    /// Only a change of spec, credential or tag can help.
     Refusal,
 }
 
 impl Cause {
-    /// Whether something done once, such as a single pass, ends with this failure, however few
-    /// there were: neither a refusal nor a full destination passes meanwhile, and a wait of more
-    /// than a minute is too long.
+    /// Whether a single pass ends at the first failure of this cause: neither a refusal nor a full
+    /// destination is resolved meanwhile, and a wait of more than a minute is too long.
     pub fn ends_at_once(self) -> bool {
         match self {
             Self::Transient => false,
@@ -92,19 +92,19 @@ impl Cause {
     }
 }
 
-/// When something that failed is tried again.
+/// When something that failed is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextTry {
-    /// By itself, after this long.
+    /// Automatically, after this long.
     In(Duration),
-    /// Not by itself: the caller is to come back, after this long.
+    /// Not automatically: the caller should come back after this long.
     ComeBackIn(Duration),
-    /// Not by itself, before the next pass.
+    /// Not before the next pass.
     NextPass,
 }
 
 impl NextTry {
-    /// What follows for the caller, after a failure of this cause at `now`.
+    /// When the next attempt is, after a failure of this cause at `now`.
     pub fn of(status: &ImageProgress, cause: Cause, now: Timestamp) -> Self {
         match (status.next_try, cause) {
             (Some(at), _) => Self::In(at.duration_since(now).unsigned_abs()),
@@ -119,33 +119,33 @@ impl NextTry {
 pub enum Standing {
     /// Fewer times in a row than the limit.
     Failing,
-    /// As often as the limit says, or more.
+    /// As often as the limit, or more.
     InError,
 }
 
-/// Where an image stands.
+/// The state of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageState {
-    /// Not looked at yet, or waiting for its copy.
+    /// Not yet compared, or waiting to be copied.
     Pending,
     /// Complete at the destination, at this digest.
     Mirrored(Digest),
     /// Failed, fewer times in a row than the limit.
     Failing(String),
-    /// Failed as often as the limit says, or more.
+    /// Failed as often as the limit, or more.
     Error(String),
-    /// The destination has no room for it now, which is no failure.
+    /// The destination has no space for it now, which is not a failure.
     Waiting(Lack),
-    /// Complete at the destination, and its source has it no longer.
+    /// Complete at the destination, and gone at its source.
     SourceGone(Absence),
 }
 
 /// What an image lacks at a destination that is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lack {
-    /// Bytes that are known to be needed; 0: that is not known.
+    /// Bytes that are known to be needed; 0 if unknown.
     pub needed: u64,
-    /// Bytes that there is room for, if the destination says so.
+    /// Free bytes, if the destination reports them.
     pub free: Option<u64>,
 }
 
@@ -162,41 +162,39 @@ impl std::fmt::Display for Lack {
     }
 }
 
-/// What of an image is no longer at its source.
+/// How an image is gone at its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absence {
     /// The registry answers that it has no such tag or repository.
     Tag,
-    /// The name of the registry does not resolve any more.
+    /// The host name of the registry no longer resolves.
     Host,
 }
 
 impl std::fmt::Display for Absence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Tag => "its source has it no longer; the mirrored image is kept",
+            Self::Tag => "it is gone at its source; the mirrored image is kept",
             Self::Host => {
-                "the name of its source does not resolve any more; the mirrored image is kept"
+                "the host name of its source no longer resolves; the mirrored image is kept"
             }
         })
     }
 }
 
-/// Why a mirror keeps an image whose tag is another one at its source.
+/// Why a mirror keeps an image whose tag has moved at its source.
 pub(crate) fn pinned(at_source: &Digest) -> String {
-    format!(
-        "the tag is {at_source} at its source: driftPolicy: Pin keeps the image that was mirrored"
-    )
+    format!("the tag is {at_source} at its source; driftPolicy Pin keeps the mirrored image")
 }
 
-/// State, failures in a row, and the next try.
+/// State, failures in a row, and the next attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageProgress {
-    /// Where it stands.
+    /// Its state.
     pub state: ImageState,
     /// Failures in a row.
     pub attempts: u32,
-    /// When it is tried again by itself, before the next scheduled pass.
+    /// When it is retried before the next scheduled pass.
     pub next_try: Option<Timestamp>,
 }
 
@@ -211,7 +209,7 @@ impl Default for ImageProgress {
 }
 
 impl ImageProgress {
-    /// The image is complete at the destination.
+    /// Records that the image is complete at the destination.
     pub fn succeeded(&mut self, digest: Digest) {
         *self = Self {
             state: ImageState::Mirrored(digest),
@@ -220,12 +218,12 @@ impl ImageProgress {
         };
     }
 
-    /// The source has the image no longer, and the destination holds it. A host that went away is
-    /// asked again when its next try is due, anything else in the next pass.
+    /// Records that the image is gone at its source while the destination has it. A host that no
+    /// longer resolves is asked again when its next attempt is due, anything else in the next pass.
     pub fn source_gone(&mut self, absence: Absence) {
         let (attempts, next_try) = match absence {
             Absence::Tag => (0, None),
-            // At least one: a record knows a host that went away by them.
+            // At least one: in a record, attempts mark a host that no longer resolves.
             Absence::Host => (self.attempts.max(1), self.next_try),
         };
         *self = Self {
@@ -235,11 +233,11 @@ impl ImageProgress {
         };
     }
 
-    /// The image failed at `now`. Below the limit it is retried with backoff whatever the cause;
-    /// from the limit on a transient cause is still retried at the longest backoff, while a
-    /// refusal waits for a change. A full destination is tried at the longest backoff from the
-    /// beginning. A wait that the other side asked for is never cut short, but for the ten minutes
-    /// that nothing exceeds.
+    /// Records that the image failed at `now`. Below the limit it is retried with backoff, whatever
+    /// the cause; from the limit on, a transient failure is still retried at the longest backoff,
+    /// while a refusal waits for a change. A full destination is retried at the longest backoff
+    /// from the beginning. A wait that the other side asked for is never shortened, except to ten
+    /// minutes, the longest wait of all.
     pub fn failed(
         &mut self,
         error: String,
@@ -269,9 +267,9 @@ impl ImageProgress {
         };
     }
 
-    /// The destination had no room for the image. It is tried again once the destination says that
-    /// there is room; one that says nothing is tried at the longest wait of all. Attempts count those
-    /// that a destination refused though it had said so.
+    /// Records that the destination had no space for the image. It is retried once the destination
+    /// reports enough space; if the destination reports nothing, after the longest wait of all.
+    /// Attempts count refusals by a destination that had reported enough space.
     pub fn waits_for_room(&mut self, lack: Lack, now: Timestamp) {
         let attempts = match self.state {
             ImageState::Waiting(_) => self.attempts.saturating_add(1),
@@ -284,14 +282,14 @@ impl ImageProgress {
         self.goes_on_waiting(lack, now);
     }
 
-    /// The destination was asked, and has no room yet.
+    /// Records that the destination was asked and still has no space.
     pub fn goes_on_waiting(&mut self, lack: Lack, now: Timestamp) {
         self.state = ImageState::Waiting(lack);
         self.next_try = now.checked_add(MAX_BACKOFF).ok();
     }
 
     /// How long an image that waits for space is left alone after its last attempt: a disk may lack
-    /// what is not counted in bytes.
+    /// something that is not counted in bytes.
     pub(crate) fn pause_of_waiting(&self) -> Duration {
         let Some(doublings) = self.attempts.checked_sub(1) else {
             return Duration::ZERO;
@@ -300,17 +298,17 @@ impl ImageProgress {
         pause.min(MAX_BACKOFF)
     }
 
-    /// Whether it is to be tried at `now`.
+    /// Whether it is due at `now`.
     pub fn is_due(&self, now: Timestamp) -> bool {
         self.next_try.is_some_and(|at| at <= now)
     }
 
-    /// Whether it has a next try that is not yet due.
+    /// Whether it has a retry that is not yet due.
     pub fn waits(&self, now: Timestamp) -> bool {
         self.next_try.is_some_and(|at| at > now)
     }
 
-    /// Of something that failed: for how long.
+    /// How long it has been failing.
     pub fn standing(&self) -> Standing {
         match self.state {
             ImageState::Error(_) => Standing::InError,
@@ -324,7 +322,7 @@ impl ImageProgress {
     }
 }
 
-/// What a failed request asks for.
+/// What has to happen before a retry of a failed request can help.
 pub(crate) fn cause_of(error: &Error) -> Cause {
     match error.disposition() {
         Disposition::Retry => Cause::Transient,

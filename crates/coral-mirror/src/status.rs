@@ -1,4 +1,4 @@
-//! How a mirror stands, in the words of the API.
+//! The state of a mirror, in types of the API.
 //!
 //! The status of the object, the status page and the JSON of the commands are made from the values
 //! of this module, so that all of them count and name the same things. Pure.
@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use crate::snapshot::Snapshot;
 use crate::sync::Summary;
 
-/// Failures that a status names.
+/// How many failures a status names.
 pub const MOST_FAILURES: usize = 20;
 
 impl Snapshot {
-    /// Counts, failures and repositories; what else a status has is not known here.
+    /// Counts, failures and repositories; the other fields of a status are unknown here.
     pub fn status(&self) -> RegistryMirrorStatus {
         let images = || self.images.iter();
         let failures = failures(&self.repositories, images());
@@ -42,8 +42,8 @@ impl Snapshot {
 }
 
 impl Summary {
-    /// Images that failed at the last attempt, whether they are tried again or in error. What
-    /// failed as a whole repository is counted in [`Self::repositories`].
+    /// Images that failed at the last attempt, whether they are retried or in error. Repositories
+    /// that failed as a whole are counted in [`Self::repositories`].
     pub fn failed(&self) -> usize {
         let repositories = self.repositories.failing + self.repositories.errors;
         (self.failing + self.errors).saturating_sub(repositories)
@@ -51,7 +51,7 @@ impl Summary {
 
     /// Counts and times, the same as those of a [`Snapshot`] of this moment.
     pub fn status(&self) -> RegistryMirrorStatus {
-        // A mirror that has just begun is due since ever.
+        // A mirror that has just started has been due forever.
         let next = self.next_pass.filter(|at| *at > Timestamp::UNIX_EPOCH);
         RegistryMirrorStatus {
             desired: Some(count(self.desired)),
@@ -69,12 +69,12 @@ impl Summary {
     }
 }
 
-/// A number as the API has it.
+/// A number as in the API.
 pub(crate) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// What failed: repositories first, then images.
+/// All failures: repositories first, then images.
 pub fn failures<'a>(
     repositories: &[MirroredRepository],
     images: impl IntoIterator<Item = &'a MirroredImage>,
@@ -84,7 +84,7 @@ pub fn failures<'a>(
     repositories.chain(images).collect()
 }
 
-/// Puts the first failures into a status, and how many of all failures are left out there.
+/// Puts the first failures into a status, and the number of those that are omitted.
 pub fn name_failures(
     status: &mut RegistryMirrorStatus,
     mut failures: Vec<MirrorFailure>,
@@ -107,7 +107,7 @@ pub fn failure_of_repository(repository: &MirroredRepository) -> Option<MirrorFa
     })
 }
 
-/// Why an image could not be compared or copied; `None` if the last look at it succeeded.
+/// Why an image could not be compared or copied; `None` if the last attempt succeeded.
 pub fn failure_of_image(image: &MirroredImage) -> Option<MirrorFailure> {
     let next = image.next_attempt.as_ref().and_then(|at| at.parse().ok());
     image.has_failed().then(|| MirrorFailure {

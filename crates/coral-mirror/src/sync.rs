@@ -1,8 +1,8 @@
-//! One mirror, kept in step: look, compare, enqueue, fold in results, wait, again.
+//! Keeps one mirror in sync: list, compare, enqueue, fold in results, wait, repeat.
 //!
-//! What is decided is decided by values without I/O: what is due by the [`Ledger`] (as [`Action`]s),
-//! whose turn it is to be copied by [`Turns`], what an outcome means by [`judge`]. The [`Driver`]
-//! carries it out.
+//! Decisions are made by values without I/O: the [`Ledger`] decides what is due (as [`Action`]s),
+//! [`Turns`] which image is copied next, and [`judge`] what an outcome means. The [`Driver`]
+//! carries them out.
 
 mod found;
 mod guard;
@@ -51,35 +51,35 @@ use verdict::{Verdict, judge};
 
 pub use summary::{Ended, Repositories, Summary};
 
-/// Questions asked to one source host at the same time: a host that does not answer holds up its
-/// own images only.
+/// How many requests to one source host run at the same time, so that a host that does not answer
+/// delays only its own images.
 const PER_HOST: usize = 8;
-/// Most images of a mirror. A source decides how many tags a pattern matches, and each image takes
-/// room in the memory of every program that reads what is mirrored.
+/// Most images of a mirror. A source decides how many tags match a pattern, and each image takes
+/// memory in every program that reads what is mirrored.
 const MOST_IMAGES: usize = 20_000;
-/// Between two looks where only one is wanted.
+/// The interval if there is only one pass.
 const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// What all mirrors of an engine share.
 pub(crate) struct Wiring<Q> {
     pub(crate) queue: Arc<Q>,
     pub(crate) observer: Arc<dyn Observer>,
-    /// What every mirror wants, for those that delete what no mirror wants.
+    /// The claims of all mirrors, for those that delete what no mirror wants.
     pub(crate) claims: watch::Sender<Claims>,
-    /// What tells them the time.
+    /// Their clock.
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) logged: Logged,
 }
 
-/// What a mirror hears from outside.
+/// What a mirror receives from outside.
 pub(crate) struct Subscriptions {
     /// Outcomes of all jobs, since two mirrors may want the same image.
     pub(crate) results: Subscription,
-    /// Questions about its images.
+    /// Requests about its images.
     pub(crate) looks: mpsc::Receiver<Look>,
 }
 
-/// Keeps a mirror in step, and calls `summary` after each change.
+/// Keeps a mirror in sync, and calls `summary` after each change.
 pub(crate) async fn run<Q: Queue>(
     mirror: Mirror,
     wiring: Arc<Wiring<Q>>,
@@ -88,7 +88,7 @@ pub(crate) async fn run<Q: Queue>(
     stop: CancellationToken,
     summary: impl Fn(&Summary) + Send,
 ) -> Ended {
-    // Every line that is logged on the way names the mirror.
+    // Every log line inside names the mirror.
     let span = tracing::error_span!("mirror", mirror = %mirror.name);
     let mut driver = Driver::new(mirror, until, wiring, subscriptions);
     let summary = driver.drive(until, stop, summary).instrument(span).await;
@@ -104,13 +104,13 @@ fn verification(mirror: &Mirror, until: Until) -> Option<Verification> {
     wanted.then_some(Verification { every, at_once })
 }
 
-/// Something that a question asked in the background found.
+/// The result of a background request.
 enum Found {
     Expanded(usize, Result<Expanded, ExpandError>),
     Compared(Key, Result<Difference, CompareError>),
     Verified(Key, Result<BTreeSet<Digest>, CopyError>),
     Pruned(usize, Result<Pruned, PruneError>),
-    /// Bytes that there is room for at the destination, if it says so.
+    /// Free bytes at the destination, if it reports them.
     Room(Result<Option<u64>, coral_distribution::Error>),
 }
 
@@ -122,22 +122,23 @@ struct Driver<Q: Queue> {
     ledger: Ledger,
     questions: FuturesUnordered<BoxFuture<'static, Found>>,
     hosts: HashMap<Host, Arc<Semaphore>>,
-    /// Repositories whose images are being found out.
+    /// How many repositories are being listed.
     expanding: usize,
-    /// When the last pass ended; whether one goes on; when the next one begins.
+    /// When the last pass ended, whether one is running, and when the next one begins.
     last_pass: Option<Timestamp>,
     is_passing: bool,
     next_pass: Option<Timestamp>,
     passes: u64,
     claims: watch::Receiver<Claims>,
-    /// Repositories to be pruned as soon as all wishes for them are known.
+    /// Repositories to prune as soon as all claims on them are known.
     to_prune: BTreeSet<usize>,
     pruning: BTreeSet<usize>,
-    /// Repositories of which no tag is deleted, by the mirror that cannot say what it wants of it.
+    /// Repositories in which no tag is deleted, with the mirror that does not know what it wants
+    /// there.
     held_back: BTreeMap<usize, String>,
-    /// What the last pass would have deleted and did not, being so much.
+    /// Tags whose deletion was postponed because they are more than half of the repository.
     doubted: HashMap<usize, Vec<Tag>>,
-    /// Whether tags are deleted.
+    /// Whether deletions are paused.
     guard: Guard,
     room: RoomWatch,
     until: Until,
@@ -233,7 +234,7 @@ impl<Q: Queue> Driver<Q> {
 
     fn answer(&mut self, look: Look) {
         let settings = &self.mirror.settings.repositories;
-        // The client that asked may have gone away.
+        // The requester may have gone away.
         match look {
             Look::ConfirmPrune(confirmation) => self.confirm_prune(confirmation),
             Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
@@ -284,7 +285,7 @@ impl<Q: Queue> Driver<Q> {
 
     fn ask_what_is_due(&mut self, now: Timestamp) {
         if self.mirror.settings.suspend {
-            // What was restored may be due; it waits too.
+            // Restored images may be due; they wait too.
             return;
         }
         if self.next_pass.is_some_and(|at| at <= now) {
@@ -297,7 +298,7 @@ impl<Q: Queue> Driver<Q> {
         for action in self.ledger.actions(now) {
             self.act(action, now);
         }
-        // Later passes know what the first one found, and what was restored is known from the start.
+        // Later passes know what the first one found, and restored images are known from the start.
         let is_first = self.passes <= 1 && self.mirror.restored.is_none();
         let is_listing = is_first && self.expanding > 0;
         self.mirror.access.catalogue.set_listing(is_listing);
@@ -328,7 +329,7 @@ impl<Q: Queue> Driver<Q> {
         self.questions.push(
             async move {
                 let _turn = host.acquire().await;
-                // Made when its turn comes: thousands wait, and each is large.
+                // Created when its turn comes: thousands may wait, and each future is large.
                 let expanded = expand(&access, &settings, now).boxed().await;
                 Found::Expanded(repository, expanded)
             }
@@ -336,7 +337,7 @@ impl<Q: Queue> Driver<Q> {
         );
     }
 
-    /// When the settings replace others, equal digests do not say that every child is there.
+    /// If the settings have changed, equal digests do not prove that every child is there.
     fn depth_for(&self, wanted: &Wanted) -> Depth {
         let first_look = self.mirror.changed && self.passes <= 1;
         if first_look {
@@ -354,7 +355,7 @@ impl<Q: Queue> Driver<Q> {
                 let _turn = host.acquire().await;
                 let source = access.source(wanted.source.repository());
                 let destination = access.destination(&wanted.key.repository);
-                // Made when its turn comes: thousands wait, and each is large.
+                // Created when its turn comes: thousands may wait, and each future is large.
                 let compared = compare(&source, &destination, &wanted, depth);
                 let found = compared.boxed().await;
                 Found::Compared(wanted.key, found)
@@ -400,7 +401,7 @@ impl<Q: Queue> Driver<Q> {
             referrers: wanted.referrers,
         };
         match self.wiring.queue.enqueue(job).await {
-            // When another mirror has the same image in flight, its outcome comes here too.
+            // If another mirror has the same image in flight, its outcome arrives here too.
             Ok(Enqueued::Queued | Enqueued::AlreadyInFlight) => {}
             Err(error) => {
                 let failure = Failure::transient(chain(&error), "queue");
@@ -414,7 +415,7 @@ impl<Q: Queue> Driver<Q> {
     async fn fold_in_outcome(&mut self, outcome: &Outcome) {
         let job = &outcome.job;
         self.turns.ended(&job.key);
-        // One that is no longer wanted does not take its turn: then the one after it has it.
+        // An image that is no longer wanted passes its turn to the next one.
         while let Some(next) = self.turns.next() {
             self.enqueue(&next).await;
         }

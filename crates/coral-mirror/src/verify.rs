@@ -1,4 +1,4 @@
-//! Whether an image is whole at its destination, down to its blobs.
+//! Checks that an image is intact at its destination, down to its blobs.
 
 use std::collections::BTreeSet;
 
@@ -10,22 +10,23 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::copy::{CopyError, Kind, Layers, Side, choose_children, cosign_tags, is_left_out};
 use crate::expand::Wanted;
 
-/// Blobs looked at at the same time.
+/// How many blobs are checked at the same time.
 const AT_ONCE: usize = 4;
-/// Manifests of one image that are walked; more than any copy makes.
+/// Most manifests of one image that are read; more than any copy writes.
 const MAX_MANIFESTS: usize = 20_000;
 
-/// How far below its root an image goes: a copy makes trees of 8, and referrers of referrers.
+/// Deepest level below the root of an image: a copy makes trees of 8 levels, and referrers of
+/// referrers.
 const MAX_DEPTH: usize = 32;
-/// Bytes of manifests of one image that are read; more than a copy reads.
+/// Most bytes of manifests of one image that are read; more than a copy reads.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// What is gone or broken of the image `root`: blobs, manifests, and every manifest on the way to
-/// one of them, so that a copy knows what to do again. Empty if all is well. What goes with the
-/// image, referrers and cosign's tags, belongs to it where it is wanted; foreign layers that are not
-/// wanted do not. Where `layers` says that some of them are missing, one that is not there is no damage; one
-/// that is there has to be whole. An image larger than any copy is an error: what is left unseen would count
-/// as well.
+/// The parts of the image `root` that are missing or damaged: blobs, manifests, and every manifest
+/// on the path to one of them, so that a copy knows what to repeat. Empty if the image is intact.
+/// Referrers and cosign's tags belong to the image if they are wanted; foreign layers that are not
+/// wanted do not. If `layers` states that some foreign layers are missing, a missing one is not
+/// damage, but an existing one must be intact. An image larger than any copy is an error, since its
+/// unread parts would count as intact.
 pub(crate) async fn verify(
     destination: &Endpoint,
     root: Digest,
@@ -51,7 +52,7 @@ pub(crate) async fn verify(
             walk.blame(place);
             walk.broken.extend(broken);
         }
-        // The index itself is checked by now; what it lacks on purpose is not looked for.
+        // The index itself is already checked; what it lacks on purpose is not looked for.
         let children = choose_children(&manifest, &wanted.platforms).unwrap_or_default();
         walk.add(children.iter().map(|child| child.digest), Some(place))?;
         if wanted.referrers {
@@ -66,7 +67,7 @@ fn at_destination(error: Error) -> CopyError {
     CopyError::at(Side::Destination, error)
 }
 
-/// A manifest that was met, and the place of the one above it.
+/// A manifest that was found, and the index of its parent.
 struct Visit {
     digest: Digest,
     above: Option<usize>,
@@ -77,15 +78,15 @@ struct Visit {
 struct Walk {
     visits: Vec<Visit>,
     seen: BTreeSet<Digest>,
-    /// Places of those still to be looked at.
+    /// Indices of those that are still to be checked.
     next: Vec<usize>,
     bytes: usize,
     broken: BTreeSet<Digest>,
 }
 
 impl Walk {
-    /// Adds what is below `above`. Counted here and not when it is looked at: what only waits
-    /// takes memory too.
+    /// Adds the children of `above`. They are counted here and not when they are checked, because
+    /// waiting ones take memory too.
     fn add(
         &mut self,
         digests: impl IntoIterator<Item = Digest>,
@@ -120,7 +121,7 @@ impl Walk {
         Ok(())
     }
 
-    /// A manifest is to be copied again, and with it each one above.
+    /// Marks a manifest and all its parents to be copied again.
     fn blame(&mut self, place: usize) {
         let mut next = Some(place);
         while let Some(place) = next {
@@ -131,8 +132,8 @@ impl Walk {
     }
 }
 
-/// What the destination has that goes with a manifest. What it does not tell is left unseen: the
-/// image itself is whole without.
+/// Referrers and tags that belong to a manifest at the destination. If the destination does not
+/// list them, they are skipped: the image itself is intact without them.
 async fn companions(destination: &Endpoint, subject: &Digest) -> Vec<Digest> {
     let untold = |error: &Error| {
         tracing::warn!(%subject, %error, "referrers at the destination were not verified");
@@ -166,7 +167,7 @@ async fn broken_blobs(
     Ok(looked.into_iter().flatten().collect())
 }
 
-/// How a blob is at the destination.
+/// The state of a blob at the destination.
 enum Blob {
     Whole,
     Missing,
@@ -195,7 +196,7 @@ async fn read(destination: &Endpoint, blob: &Descriptor) -> Result<(), Error> {
     Ok(())
 }
 
-/// What was read, `None` where that shows it to be gone or broken; other failures say nothing.
+/// The value that was read; `None` if it is missing or damaged. Other failures are errors.
 fn whole<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
     let damage = |error: &Error| {
         use Category::{Digest, NotFound, Protocol, TooLarge};

@@ -1,4 +1,4 @@
-//! Whether everyone may read a repository at its source.
+//! Whether anonymous clients may read a repository at its source.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use coral_image::ImageRef;
 use crate::access::MirrorAccess;
 use crate::pace::AskError;
 
-/// Asks the source for an image without a credential, and with the mirror's own where that is
-/// refused. `None` says that it cannot be known now: the source is down, limits requests, or does
-/// not have the image; what was known before then stays true.
+/// Asks the source for an image without a credential, and with the mirror's own if that is refused.
+/// `None` if it cannot be determined now, because the source is down, limits requests, or does not
+/// have the image; the previous result then stays valid.
 ///
-/// Where anonymous access finds nothing and the credential does, the source hides what strangers
-/// may not read: that is a refusal too.
+/// If anonymous access finds nothing but the credential does, the source hides what anonymous
+/// clients may not read: that counts as a refusal.
 pub async fn visibility(access: &MirrorAccess, image: &ImageRef) -> Option<Visibility> {
     let stranger = MirrorAccess {
         source_credentials: Arc::new(Credentials::none()),

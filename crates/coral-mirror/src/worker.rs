@@ -1,7 +1,7 @@
 //! A worker: takes a job from the queue, copies, and publishes the outcome.
 //!
-//! A worker knows the queue, the source of access and the copier, and nothing of mirrors. It runs
-//! until its task is aborted; the job it has in hand then goes back to the queue.
+//! A worker knows the queue, the source of access and the copier, but nothing about mirrors. It
+//! runs until its task is aborted; its current job then goes back to the queue.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::state::RetryPolicy;
 
 /// How often the lease of a job is renewed while it is copied.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
-/// Tries to copy what belongs to an image that has its name already.
+/// Attempts to copy the referrers of an image that is already tagged.
 const MISSED_TRIES: u32 = 4;
-/// Longest wait before a queue that failed is asked again.
+/// Longest wait before a failed queue is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Takes jobs and copies them. Cheap to clone; clones share the copier.
@@ -70,7 +70,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
     async fn work(&self, mut delivery: Q::Delivery) {
         let job = delivery.job().clone();
         let result = {
-            // A worker outlives a job that panics, and the job counts as failed.
+            // A worker survives a job that panics, and the job counts as failed.
             let copy = AssertUnwindSafe(self.logged_copy(&job)).catch_unwind();
             let mut copy = std::pin::pin!(copy);
             loop {
@@ -92,7 +92,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
         }
     }
 
-    /// Every line that is logged on the way names the mirror and the image.
+    /// Copies a job; every log line inside names the mirror and the image.
     async fn logged_copy(&self, job: &Job) -> Result<Done, Failure> {
         let (mirror, image, to) = (&job.mirror, &job.source, &job.key);
         let span = tracing::error_span!("copy", %mirror, %image, %to);
@@ -149,7 +149,8 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
         let copied = if job.completes.is_none() {
             self.with_what_was_missed(request, copied).await
         } else {
-            // A try more at each pass is enough, and it was reported after the first ones.
+            // One more attempt in each pass is enough, and the first failures were already
+            // reported.
             copied
         };
         let (digest, moved, sparse) = (copied.digest, copied.moved, copied.sparse);
@@ -165,8 +166,8 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
 }
 
 impl<Q: Queue, A: AccessSource> Worker<Q, A> {
-    /// Tries referrers again that may be copied after all; the image itself has its name by now. A
-    /// registry that wants fewer requests is asked again in the next pass: its images come first.
+    /// Retries referrers whose failure was transient; the image itself is already tagged. If the
+    /// registry wants fewer requests, they are retried in the next pass: images come first.
     async fn with_what_was_missed(&self, mut request: CopyRequest, mut copied: Copied) -> Copied {
         let policy = RetryPolicy::default();
         request.options.look_first = true;
@@ -181,7 +182,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
                     copied.moved += again.moved;
                     copied.missed = again.missed;
                 }
-                Err(error) => tracing::debug!(%error, "the copy of its referrers was given up"),
+                Err(error) => tracing::debug!(%error, "the copy of its referrers was abandoned"),
             }
         }
         if let Some(error) = &copied.missed.first {

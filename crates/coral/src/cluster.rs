@@ -261,7 +261,7 @@ fn settled<T>(what: impl Display, answer: Answer<T>) -> Result<Option<T>, Failur
         // By the code: if the whole API group is unknown, the answer has no reason.
         Err(Some(kube::Error::Api(status))) if status.code == 404 => Ok(None),
         Err(Some(error)) => Err(kube_failure(what, &error)),
-        Err(None) => Err(failure(what, "the API server gave no answer in time")),
+        Err(None) => Err(failure(what, "the API server did not answer in time")),
     }
 }
 

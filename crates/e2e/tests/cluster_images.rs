@@ -187,6 +187,6 @@ fn a_broken_image_is_reported_on_itself_and_harms_no_other() {
         told.contains("not mirrored") && told.contains("RegistryMirror"),
         "{told}"
     );
-    let later = "imagePullSecrets are not used yet: private images come in a later version";
+    let later = "imagePullSecrets are not yet used: a later version will support private images";
     assert!(told.ends_with(later), "{told}");
 }

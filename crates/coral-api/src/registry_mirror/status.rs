@@ -39,7 +39,7 @@ pub struct RegistryMirrorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     pub prune_digest: Option<String>,
-    /// Bytes copied since the mirror was made.
+    /// Bytes copied since the mirror was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_copied: Option<i64>,
     /// When the last pass over the sources ended.

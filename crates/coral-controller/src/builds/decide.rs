@@ -1,4 +1,4 @@
-//! What a build needs next: pure.
+//! Decides what a build needs next. Pure.
 
 mod history;
 mod obstacle;
@@ -33,7 +33,7 @@ use crate::ObjectKey;
 use crate::permission::Rights;
 use crate::results::Told;
 
-/// Everything that one decision is made from.
+/// The input of one decision.
 #[derive(Debug, Clone)]
 pub(super) struct Observed {
     pub(super) build: Arc<ImageBuild>,
@@ -44,13 +44,13 @@ pub(super) struct Observed {
     pub(super) labels: BTreeMap<String, String>,
     /// The Jobs that were made for this build.
     pub(super) jobs: Vec<Arc<Job>>,
-    /// A Job of the run's name that was not made for this build.
+    /// A Job with the run's name that was not made for this build.
     pub(super) foreign: Option<Arc<Job>>,
-    /// The pod of the present run.
+    /// The pod of the current run.
     pub(super) pod: Option<Arc<Pod>>,
-    /// What the step `push` of that pod told of itself.
+    /// What the step `push` of that pod reported.
     pub(super) told: Option<Arc<Told>>,
-    /// Runs whose last step has ended well, also where the Job does not say yet that it is complete.
+    /// Runs whose last step has succeeded, even if the Job does not yet show that it is complete.
     pub(super) pushed: BTreeSet<String>,
     /// The node that the pod is on.
     pub(super) node: Option<Arc<Node>>,
@@ -58,7 +58,7 @@ pub(super) struct Observed {
     pub(super) around: Option<Surroundings>,
     /// Coral's certificates; `None` until they are known.
     pub(super) ca: Option<Arc<String>>,
-    /// The public paths that the Registry said it has loaded.
+    /// The public paths that the Registry has reported as loaded.
     pub(super) loaded: Option<Arc<BTreeSet<String>>>,
     /// Why no further build may begin.
     pub(super) full: Option<Full>,
@@ -70,22 +70,22 @@ pub(super) struct Observed {
 /// The Registry of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RegistrySeen {
-    /// There is none of the name.
+    /// It does not exist.
     Missing,
     /// Its `builds.allowFrom` does not select the namespace.
     NotAllowed,
-    /// It does not serve.
+    /// It is not ready.
     NotReady,
-    /// It serves.
+    /// It is ready.
     Ready,
 }
 
-/// What is to be done for a build, and what its status says afterwards.
+/// What to do for a build, and its status afterwards.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) actions: Vec<Action>,
     pub(super) status: ImageBuildStatus,
-    /// When to look again though nothing changes.
+    /// When to reconcile again even if nothing changes.
     pub(super) next: Option<Timestamp>,
 }
 
@@ -122,8 +122,8 @@ pub(crate) fn is_queued(status: Option<&ImageBuildStatus>) -> bool {
     conditions.any(|it| it.type_ == kind::READY && it.reason == reason::QUEUED)
 }
 
-/// Whether there is nothing to do for the build: its run has ended, and its status says so of the
-/// present spec.
+/// Whether there is nothing to do for the build: its run has ended, and its status shows that for
+/// the current spec.
 pub(super) fn is_settled(build: &ImageBuild) -> bool {
     let Some(status) = &build.status else {
         return false;
@@ -163,7 +163,7 @@ pub(super) fn decide(seen: &Observed) -> Plan {
     deciding.finish(standing)
 }
 
-/// What the decision came to for the run.
+/// The result of a decision about the run.
 struct Come {
     standing: Standing,
     /// The Job of the run, once there is one.
@@ -194,7 +194,7 @@ struct Deciding<'a> {
 }
 
 impl Deciding<'_> {
-    /// How the build stands; `None`: as its status says, since its run has ended.
+    /// The state of the build; `None` if it is as in its status, because its run has ended.
     fn standing(&mut self) -> Option<Come> {
         if self.remove_superseded() {
             let says = "the Job of the earlier spec is being deleted";
@@ -213,7 +213,7 @@ impl Deciding<'_> {
             let job = job.clone();
             if self.is_history(&job) {
                 self.actions.push(delete(&job));
-                let says = "the Job of an earlier run of the same spec is taken away";
+                let says = "the Job of an earlier run of the same spec is being deleted";
                 return Some(Come::pending(reason::SUPERSEDED, says));
             }
             return Some(self.with_job(&job, &settings));
@@ -238,7 +238,7 @@ impl Deciding<'_> {
         self.seen.build.status.as_ref()
     }
 
-    /// What the condition `Ready` says of this run so far.
+    /// The condition `Ready` of this run so far.
     fn said_before(&self) -> Option<&Condition> {
         let status = self
             .status()
@@ -247,8 +247,8 @@ impl Deciding<'_> {
         conditions.find(|condition| condition.type_ == kind::READY)
     }
 
-    /// Whether the Job is an earlier run of a spec that was changed and put back since: the status
-    /// tells of another run, and of a later generation. That run may have pushed the same tags.
+    /// Whether the Job is an earlier run of a spec that was changed and changed back since: the
+    /// status is about another run and a later generation. That run may have pushed the same tags.
     fn is_history(&self, job: &Job) -> bool {
         let made = names::generation_of(job);
         self.status().is_some_and(|it| {
@@ -257,8 +257,9 @@ impl Deciding<'_> {
         })
     }
 
-    /// Deletes Jobs of other runs that have not ended. Says whether there are any. A Job says that
-    /// it is complete seconds after its last step, so one whose run has pushed has ended, too.
+    /// Deletes Jobs of other runs that have not ended. Returns whether there are any. A Job shows
+    /// that it is complete only seconds after its last step, so a Job whose run has pushed has
+    /// ended, too.
     fn remove_superseded(&mut self) -> bool {
         let pushed = &self.seen.pushed;
         let others = self.seen.jobs.iter().filter(|job| {
@@ -289,8 +290,8 @@ impl Deciding<'_> {
         };
         let run = self.run(settings, around);
         if run.builder().is_none() {
-            let says = "build.image is not given, and the installation offers no builder: name an \
-                        image, or start the controller with --builder-image";
+            let says = "build.image is not set, and the installation offers no builder: set it, or \
+                        start the controller with --builder-image";
             return Come::pending(reason::NO_BUILDER, says);
         }
         if let Some(full) = seen.full {

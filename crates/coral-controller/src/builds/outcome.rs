@@ -1,4 +1,4 @@
-//! How far a run is, from its Job and pod: pure.
+//! Derives the state of a run from its Job and pod. Pure.
 
 mod pod;
 mod reports;
@@ -25,18 +25,18 @@ use text::{lines, masked};
 pub(super) use pod::{has_ended, has_pushed};
 pub(super) use reports::{Reports, reports, words};
 
-/// A Job that runs has a pod after this time, unless something refuses the pod.
+/// A running Job has a pod after this time, unless something refuses the pod.
 const UNTIL_POD: Duration = Duration::from_secs(20);
 /// A pod on a node has its sandbox after this time, unless the node cannot make it.
 const UNTIL_SANDBOX: Duration = Duration::from_secs(45);
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) phase: BuildPhase,
     /// The reason of the condition `Ready`.
     pub(super) reason: &'static str,
-    /// What the condition says.
+    /// The message of the condition.
     pub(super) says: String,
     /// The last lines of the step that failed.
     pub(super) lines: Option<String>,
@@ -66,7 +66,7 @@ impl Standing {
     }
 }
 
-/// A run as it is seen.
+/// What is known about a run.
 pub(super) struct RunFacts<'a> {
     pub(super) job: &'a Job,
     pub(super) pod: Option<&'a Pod>,
@@ -74,7 +74,7 @@ pub(super) struct RunFacts<'a> {
     pub(super) told: Option<&'a Told>,
     /// The node that the pod is on.
     pub(super) node: Option<&'a Node>,
-    /// What the condition `Ready` said of the run before.
+    /// The previous condition `Ready` of the run.
     pub(super) before: Option<&'a Condition>,
     /// How long the run may take, in words.
     pub(super) timeout: String,
@@ -82,7 +82,7 @@ pub(super) struct RunFacts<'a> {
 }
 
 impl RunFacts<'_> {
-    /// How the run stands.
+    /// The state of the run.
     pub(super) fn standing(&self) -> Standing {
         let Some(pod) = self.pod else {
             return self.without_pod();
@@ -90,8 +90,9 @@ impl RunFacts<'_> {
         match phase_of(pod) {
             "Failed" => self.failed(pod),
             "Succeeded" => succeeded(pod, self.told),
-            // The last container has ended well. The pod's phase and its Job say so seconds later,
-            // when the sandbox is gone; the container's own status says so up to a second later.
+            // The last container has succeeded. The pod's phase and its Job show that seconds
+            // later, when the sandbox is gone; the container's own status shows it up to a second
+            // later.
             _ if has_pushed(pod) || self.told.is_some() => succeeded(pod, self.told),
             _ => match job_failure(self.job) {
                 Some(failure) => self.job_failed(failure, Some(pod)),
@@ -117,7 +118,7 @@ impl RunFacts<'_> {
         let name = self.job.metadata.name.as_deref().unwrap_or_default();
         if due.is_some_and(|due| due <= self.now) {
             let says = format!(
-                "the Job has no pod: `kubectl describe job {name}` says why, such as a quota or a \
+                "the Job has no pod: `kubectl describe job {name}` shows why, such as a quota or a \
                  Pod Security level"
             );
             return Standing::new(BuildPhase::Pending, reason::NO_POD, says);
@@ -159,7 +160,7 @@ impl RunFacts<'_> {
         }
     }
 
-    /// What a run waited for of which nothing has begun. At the end its pod may be gone.
+    /// What a run that has not begun was waiting for. At the end its pod may be gone.
     fn waited_for(&self) -> Option<String> {
         let before = self.before?;
         let is_wait = reason::KEEPS_FROM_RUNNING.contains(&before.reason.as_str());
@@ -221,7 +222,7 @@ impl RunFacts<'_> {
         self.starting(pod)
     }
 
-    /// A pod of which nothing ran yet.
+    /// The state of a run whose pod has not yet run anything.
     fn starting(&self, pod: &Pod) -> Standing {
         let spec = pod.spec.as_ref();
         let wants_users = spec.is_some_and(|spec| spec.host_users == Some(false));
@@ -248,8 +249,8 @@ impl RunFacts<'_> {
             if due <= self.now {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
                 let says = format!(
-                    "the node does not start the pod: `kubectl describe pod {name}` says why, such as a \
-                     volume that is missing or a runtime without user namespaces"
+                    "the node does not start the pod: `kubectl describe pod {name}` shows why, \
+                     such as a missing volume or a runtime without user namespaces"
                 );
                 return Standing::new(BuildPhase::Pending, reason::NOT_STARTED, says);
             }
@@ -307,7 +308,7 @@ fn succeeded(pod: &Pod, told: Option<&Told>) -> Standing {
                     ..Standing::failed(
                         reason::ALSO_TO_FAILED,
                         format!(
-                            "the image {} is pushed inside, but not to {}",
+                            "the image {} is pushed inside the cluster, but not to {}",
                             report.digest, output.reference
                         ),
                     )

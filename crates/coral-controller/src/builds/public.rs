@@ -42,7 +42,8 @@ impl BuildsPart {
         let (after, left_out) = built::with(&before, paths);
         if left_out > 0 {
             let note = format!(
-                "{left_out} repositories of the build do not become public in the Registry {key}: {}",
+                "{left_out} repositories of the build cannot become public in the Registry {key}: \
+                 {}",
                 built::BOUNDS
             );
             self.context.events.warning(build, "NotPublic", note).await;
@@ -50,7 +51,8 @@ impl BuildsPart {
         if after != before {
             let record = built::record(&registry, &after);
             self.writer.apply::<ConfigMap>(&at, &record).await?;
-            tracing::info!(registry = %key, paths = after.len(), "public repositories of builds noted");
+            tracing::info!(registry = %key, paths = after.len(), "public repositories of builds \
+                                                                  recorded");
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
-//! How many builds run at once, and which of those that wait begins next: the one that waits longest.
+//! How many builds run at once, and which waiting build begins next: the one that has waited
+//! longest.
 //!
-//! A build that cannot begin for another reason keeps no slot from those behind it. Since when one waits
-//! is its condition `InQueue`, so the order is the same for a controller that was restarted.
+//! A build that cannot begin for another reason does not block a slot for those behind it. The
+//! condition `InQueue` records since when a build has waited, so the order survives a restart of
+//! the controller.
 
 mod left;
 
@@ -22,10 +24,10 @@ use super::reason;
 use crate::ObjectKey;
 use left::LingeringRuns;
 
-/// How long after its beginning a run keeps its slot though the cluster does not start its pod.
+/// How long a run keeps its slot although the cluster does not start its pod.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How many builds run at once; 0: any number.
+/// How many builds run at once; 0 is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// In the cluster.
@@ -40,7 +42,7 @@ pub(super) struct Full {
     scope: Scope,
     /// How many run at once.
     bound: usize,
-    /// Builds that wait for the same, and begin before.
+    /// Builds that wait for the same slot and come first.
     ahead: usize,
 }
 
@@ -59,14 +61,14 @@ impl fmt::Display for Full {
         let bound = self.bound;
         write!(
             f,
-            "as many builds run in the {scope} as may at once ({bound}, {flag} of the controller)"
+            "the {scope} runs as many builds as it may at once ({bound}, {flag} of the controller)"
         )?;
         match self.ahead {
             0 => f.write_str("; this one is next"),
             1 => f.write_str("; 1 waits longer"),
-            // The exact number would change the status of all that wait with each that begins.
-            10.. => f.write_str("; 10 or more wait longer"),
-            ahead => write!(f, "; {ahead} wait longer"),
+            // The exact number would change the status of all waiting builds whenever one begins.
+            10.. => f.write_str("; 10 or more have waited longer"),
+            ahead => write!(f, "; {ahead} have waited longer"),
         }
     }
 }
@@ -179,21 +181,21 @@ fn conditions(build: &ImageBuild) -> impl Iterator<Item = &Condition> {
     build.status.iter().flat_map(|it| &it.conditions).flatten()
 }
 
-/// Who runs and who waits for a slot, in one pass.
+/// Which builds run and which wait for a slot, in one pass.
 #[derive(Debug, Default)]
 pub(super) struct RunSlots {
     bounds: Bounds,
     running: BTreeSet<ObjectKey>,
     /// Those of `running` whose pod the cluster does not start.
     stuck: BTreeSet<ObjectKey>,
-    /// What runs and is the present run of no build, by namespace.
+    /// Runs that are not the current run of any build, by namespace.
     left: BTreeMap<String, usize>,
     queued: BTreeMap<ObjectKey, Scope>,
     /// When another one counts as stuck, or no longer.
     next: Option<Timestamp>,
 }
 
-/// What is counted against a bound.
+/// Runs that count against a limit.
 #[derive(Debug, Clone, Copy)]
 struct RunCount {
     all: usize,

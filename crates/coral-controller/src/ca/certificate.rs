@@ -84,10 +84,10 @@ impl Due {
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Missing => "there was none",
-            Self::Unreadable => "the one before could not be read",
-            Self::OtherAuthority => "the one before was issued by another authority",
+            Self::Unreadable => "the previous one could not be read",
+            Self::OtherAuthority => "the previous one was issued by another authority",
             Self::OtherNames => "the names have changed",
-            Self::Age => "the one before was old",
+            Self::Age => "the previous one was old",
         }
     }
 }

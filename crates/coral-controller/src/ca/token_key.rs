@@ -26,8 +26,8 @@ pub(crate) struct TokenKey {
 /// Why the Secret cannot be used. No key is quoted.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "secret {key} holds no signing key that can be used ({field}: {cause}): restore it, or delete it \
-     to have a new one made, which makes running builds ask for credentials again"
+    "secret {key} has no usable signing key ({field}: {cause}): restore the secret, or delete it \
+     to have a new key made; running builds then ask for credentials again"
 )]
 pub(crate) struct BrokenTokenKey {
     key: ObjectKey,

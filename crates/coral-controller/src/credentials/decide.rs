@@ -71,7 +71,7 @@ pub(super) enum Denied {
     )]
     Unauthenticated,
     /// The token is not bound to a pod.
-    #[error("the token belongs to no pod: only steps of builds get a credential")]
+    #[error("the token is not bound to a pod: only steps of builds get a credential")]
     NotAPod,
     /// The pod is not there any more, or another one has its name.
     #[error("the pod that the token belongs to is gone")]
@@ -86,11 +86,12 @@ pub(super) enum Denied {
     #[error("the Job of the pod has ended or is being deleted")]
     JobEnded,
     /// The build is being deleted, suspended or over.
-    #[error("the build was cancelled, is over or is being deleted")]
+    #[error("the build was cancelled, has ended or is being deleted")]
     BuildEnded,
     /// The pod belongs to an earlier run.
     #[error(
-        "the build has begun another run, or its spec was changed: this run gets no credential any more"
+        "the build has begun another run, or its spec was changed: this run gets no more \
+         credentials"
     )]
     Superseded,
     /// The step has no credential.
@@ -100,10 +101,10 @@ pub(super) enum Denied {
     #[error("the step {0} is not the one that runs")]
     Over(&'static str),
     /// The step has not begun, as far as the API server knows.
-    #[error("the step {0} does not run yet, as far as the API server knows: ask again in a moment")]
+    #[error("the step {0} does not yet run, according to the API server: ask again in a moment")]
     Early(&'static str),
     /// There is no such Registry.
-    #[error("the Registry that the build names is not there or is being deleted")]
+    #[error("the Registry that the build names does not exist or is being deleted")]
     NoRegistry,
     /// The Registry does not let the namespace build into it.
     #[error(
@@ -112,7 +113,8 @@ pub(super) enum Denied {
     NotAllowed,
     /// The name could be that of a registry whose images are mirrored.
     #[error(
-        "the namespace has a name that a mirrored registry can have too: builds into it would lie among mirrored images"
+        "the name of the namespace could be that of a mirrored registry: its builds would be among \
+         mirrored images"
     )]
     HostName,
 }

@@ -60,13 +60,13 @@ pub(super) async fn follow(client: Client, namespace: String, tls: Tls, material
 /// One that cannot be used is left, and the one before stays in use.
 fn take_certificate(key: &ObjectKey, secret: &Secret, tls: &Tls) {
     let Some(pair) = pair_of(secret) else {
-        tracing::warn!(secret = %key, "holds no certificate; the one before stays in use");
+        tracing::warn!(secret = %key, "has no certificate; the previous one stays in use");
         return;
     };
     match CertificatePair::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()) {
         Ok(pair) => tls.set(Some(pair)),
         Err(error) => {
-            tracing::warn!(secret = %key, %error, "the certificate before stays in use");
+            tracing::warn!(secret = %key, %error, "the previous certificate stays in use");
         }
     }
 }
@@ -74,7 +74,7 @@ fn take_certificate(key: &ObjectKey, secret: &Secret, tls: &Tls) {
 fn take_key(key: &ObjectKey, secret: &Secret, material: &Material) {
     match TokenKey::read(key, secret) {
         Ok(read) => material.set(read.signing),
-        Err(error) => tracing::warn!(%error, "the signing key before stays in use"),
+        Err(error) => tracing::warn!(%error, "the previous signing key stays in use"),
     }
 }
 

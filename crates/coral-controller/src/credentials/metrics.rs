@@ -50,7 +50,7 @@ impl CredentialMetrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "coral_controller_build_requests",
-            "Requests of the steps of builds, by what was asked for and what came of it",
+            "Requests of the steps of builds, by kind and result",
             self.answers.clone(),
         );
     }

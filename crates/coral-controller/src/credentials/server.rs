@@ -182,7 +182,7 @@ impl Endpoint {
             .limits
             .turn()
             .await
-            .ok_or(Failure::Unavailable("too many pods ask at once"))?;
+            .ok_or(Failure::Unavailable("too many pods are asking at once"))?;
         let identity = self.observer.identify(token).await.map_err(unanswered)?;
         let pod = pod(&identity);
         let seen = self.observer.look(identity, step).await;

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 /// How long each stage takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
-    /// Others may take the lease when it has not changed for so long.
+    /// Others may take the lease when it has not changed for this long.
     pub(crate) duration: Duration,
     /// A holder steps down when its last renewal is older; shorter than `duration`.
     pub(crate) deadline: Duration,

@@ -1,8 +1,8 @@
-//! Names in a policy that stand for no object: pure.
+//! Names in a policy that refer to no object. Pure.
 //!
-//! A mirror that does not exist is one that no pod is pointed at, and a Registry that does not exist
-//! is one that no image comes from. Either may be created later, so neither is an error of the
-//! policy; a person has to be told all the same.
+//! No pod can use a mirror that does not exist, and no image comes from a Registry that does not
+//! exist. Either may be created later, so neither is an error of the policy; but a person should
+//! know.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,8 @@ pub(crate) struct Absent {
 }
 
 impl Absent {
-    /// What of this policy's names does not exist. The lock's are looked at only if `has_lock`.
+    /// The names in this policy that do not exist. Those of the lock are checked only if
+    /// `has_lock`.
     pub(crate) fn of(policy: &InjectionPolicy, has_lock: bool, observed: &Observed) -> Self {
         let mirrors = policy.spec.mirrors.iter();
         let mirrors: BTreeSet<ObjectKey> = mirrors
@@ -43,8 +44,8 @@ impl Absent {
     pub(crate) fn trouble(&self) -> Option<(&'static str, String)> {
         let mirrors = (!self.mirrors.is_empty()).then(|| {
             format!(
-                "spec.mirrors names RegistryMirrors that do not exist: {}. No pod is pointed at \
-                 them: create them, or correct the names",
+                "spec.mirrors names RegistryMirrors that do not exist: {}. No pod can use them: \
+                 create them, or correct the names",
                 listed(&self.mirrors)
             )
         });
@@ -66,7 +67,7 @@ impl Absent {
         }
     }
 
-    /// The names alone, for the end of a message that says what holds.
+    /// The names alone, to be appended to a message.
     pub(crate) fn in_short(&self) -> Option<String> {
         let mirrors = self
             .mirrors

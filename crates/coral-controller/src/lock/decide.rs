@@ -1,4 +1,4 @@
-//! Which lock is in force, what it allows, and what the policies' statuses say: pure.
+//! Decides which lock is in effect, what it allows, and the statuses of the policies. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(crate) struct Observed {
     pub(crate) unreadable: Option<String>,
 }
 
-/// What is to be in force. The default is no lock.
+/// The lock that should be in effect. The default is no lock.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LockState {
     /// The policy that the lock belongs to, with how it is enforced; `None`: there is no lock.
@@ -58,7 +58,7 @@ pub(crate) struct LockState {
 /// What is decided in one pass.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Decision {
-    /// What is to be in force; `None` leaves what is there.
+    /// The lock that should be in effect; `None` leaves the current one.
     pub(crate) lock: Option<LockState>,
     /// The policy whose lock counts.
     winner: Option<String>,
@@ -83,7 +83,7 @@ impl Decision {
     }
 }
 
-/// Decides which lock is in force.
+/// Decides which lock is in effect.
 pub(crate) fn decide(observed: &Observed) -> Decision {
     let mut decision = decide_lock(observed);
     let absent = observed.policies.iter().map(|policy| {
@@ -340,7 +340,8 @@ impl Decision {
             return Some((
                 "TooManyHosts",
                 format!(
-                    "the lock has no room for {}: it takes {MAX_HOSTS} hosts of {MAX_LETTERS} letters together. Images of these hosts are refused",
+                    "the lock has no space for {}: it holds at most {MAX_HOSTS} hosts of \
+                     {MAX_LETTERS} characters together. Images of these hosts are refused",
                     listed(&self.left_out)
                 ),
             ));
@@ -349,7 +350,9 @@ impl Decision {
             return Some((
                 "ExemptNamespaceMissing",
                 format!(
-                    "exempt namespaces that do not exist: {}. A user who may create namespaces can create one of these, and its pods escape the lock: create them, or take them out of lock.exemptNamespaces",
+                    "exempt namespaces that do not exist: {}. A user who may create namespaces can \
+                     create one of these, and its pods escape the lock: create them, or remove \
+                     them from lock.exemptNamespaces",
                     listed(&self.missing)
                 ),
             ));

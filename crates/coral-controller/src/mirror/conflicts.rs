@@ -1,4 +1,5 @@
-//! Pure: two mirrors that write different sources to one place. The older one goes on.
+//! Conflicts of two mirrors that write different sources to one place: the older one continues.
+//! Pure.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ pub(super) struct Conflict {
     pub(super) other: Repository,
 }
 
-/// Takes from every mirror what an older one is in the way of. A mirror that does not run now keeps
-/// the places of what it has copied.
+/// Removes from every mirror the repositories whose places an older mirror has. A mirror that does
+/// not run now keeps the places of what it has copied.
 pub(super) fn settle(verdicts: &mut Verdicts, mirrors: &Snapshot<RegistryMirror>) {
     let mut by_age: Vec<ObjectKey> = verdicts.keys().cloned().collect();
     by_age.sort_by_cached_key(|key| (age(&mirrors[key]), key.clone()));

@@ -82,13 +82,14 @@ impl Guard {
             }
             Ok(_) => MISSING,
             Err(error) if self.is_known => {
-                tracing::warn!(%error, "the addresses of the API servers cannot be read again");
+                tracing::warn!(%error, "the addresses of the API servers cannot be refreshed");
                 CURRENT
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 let failure = format!(
-                    "no registry is asked before the addresses of the API servers are known: {error}"
+                    "no registry is contacted until the addresses of the API servers are known: \
+                     {error}"
                 );
                 if self.failure.as_ref() != Some(&failure) {
                     tracing::warn!(why = %failure, "no mirror starts, and no tag is looked up");

@@ -1,5 +1,5 @@
-//! Pure: the status of a mirror, as far as it is about the cluster. Counts, failures and
-//! repositories come from [`coral_mirror::Snapshot::status`].
+//! The part of a mirror's status that is about the cluster. Pure. Counts, failures and repositories
+//! come from [`coral_mirror::Snapshot::status`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -355,7 +355,7 @@ fn source_gone(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus
             Truth::True,
             "SourceGone",
             format!(
-                "{count} mirrored images are no longer at their sources; first {}",
+                "{count} mirrored images are gone at their sources; first {}",
                 first.reference
             ),
         ),
@@ -393,7 +393,7 @@ fn prune_paused(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatu
             "WaitsForMirror",
             format!(
                 "no tag of {repository} is deleted ({} repositories in all): RegistryMirror {} \
-                 names it too, and could not say which of its tags it wants",
+                 names it too, and it is unknown which of its tags that mirror wants",
                 snapshot.held_back.len(),
                 by.trim_end_matches(HELD)
             ),

@@ -1,4 +1,4 @@
-//! Pure: which mirrors can run, and why the others cannot.
+//! Decides which mirrors can run, and why the others cannot. Pure.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ pub(super) enum Verdict {
         prepared: Box<Prepared>,
         conflicts: Vec<Conflict>,
     },
-    /// Something is not known yet: it goes on as it was.
+    /// Something is not yet known: it continues as before.
     NotYet,
-    /// Its Registry is away, or it is not known what to keep it from: it goes on as it was, and says
-    /// so.
+    /// Its Registry is unavailable, or the addresses to refuse are unknown: it continues as before,
+    /// and reports that.
     Waits(Trouble),
     /// It cannot run.
     Wrong(Trouble),

@@ -1,9 +1,9 @@
-//! Which nodes' agents have stopped reporting: pure.
+//! Finds the nodes whose agents have stopped reporting. Pure.
 //!
-//! An agent writes when something changes, so silence alone says nothing. Its pod does: it is not
-//! ready while the agent's loop stands still or while the API server cannot be watched or written to.
-//! kubelet reports that, and once kubelet is silent too, Kubernetes takes the readiness of every pod
-//! of the node away. So nothing has to be written while all is well.
+//! An agent writes only when something changes, so silence alone means nothing. The readiness of
+//! its pod does: the pod is not ready while the agent's loop is stuck, or while it cannot watch or
+//! write to the API server. kubelet reports that, and once kubelet is silent too, Kubernetes marks
+//! every pod of the node as not ready. So nothing has to be written while all is well.
 
 use std::collections::BTreeMap;
 

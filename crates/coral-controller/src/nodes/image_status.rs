@@ -242,7 +242,8 @@ fn trouble(
     let nodes = placement.unlabelled.get(&wish.key)?;
     let why = format!(
         "{} reached the limit of {MAX_IMAGE_LABELS} image labels, and namespace {} has its share of \
-         them, so pods cannot be scheduled by some of these images: name fewer images in it, or \
+         them, so pods cannot be scheduled by labels of some of these images: name fewer images in \
+         it, or \
          narrow the selector",
         first_of(nodes),
         wish.key.namespace
@@ -262,7 +263,10 @@ fn first_of(nodes: &BTreeSet<String>) -> String {
 
 fn with_secrets(names_secrets: bool, why: &str) -> String {
     if names_secrets {
-        format!("{why}; imagePullSecrets are not used yet: private images come in a later version")
+        format!(
+            "{why}; imagePullSecrets are not yet used: a later version will support private \
+                 images"
+        )
     } else {
         why.to_owned()
     }

@@ -213,7 +213,8 @@ impl NodesPart {
         if count > self.registries_left_out {
             tracing::warn!(
                 count,
-                "some Registries do not fit on nodes: a node takes at most {MAX_NODE_REGISTRIES} hosts"
+                "some Registries do not fit on nodes: a node can have at most \
+                 {MAX_NODE_REGISTRIES} hosts"
             );
         }
         self.registries_left_out = count;

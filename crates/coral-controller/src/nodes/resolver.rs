@@ -153,7 +153,7 @@ fn not_found(image: &ImageRef, missing: &[String], reaches: &Reaches) -> String 
         Some(Reach::Routed {
             then_source: false, ..
         }) => format!(
-            "it is not mirrored, or not public, and {host} is never contacted: add it to a \
+            "it is not mirrored or not public, and {host} is never contacted: add it to a \
              RegistryMirror"
         ),
         Some(Reach::Own { .. }) => {

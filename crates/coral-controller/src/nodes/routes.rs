@@ -348,7 +348,7 @@ fn trouble(
     });
     let (host, owner) = taken?;
     let why =
-        format!("{host} belongs to the older RegistryRoute {owner}: take it out of one of them");
+        format!("{host} belongs to the older RegistryRoute {owner}: remove it from one of them");
     Some(("HostTaken", why))
 }
 

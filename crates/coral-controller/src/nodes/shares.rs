@@ -1,6 +1,6 @@
-//! How namespaces share what a node has too little of. Pure.
+//! How namespaces share scarce places on a node. Pure.
 //!
-//! Each namespace has an equal share; what one leaves of its share goes to the others. So no
+//! Each namespace has an equal share; the unused part of a share goes to the others. So no
 //! namespace keeps the images of another from a node, however many it names and however old its
 //! objects are.
 

@@ -1,4 +1,4 @@
-//! Answers of Registries, which are asked in the background: a reconcile reads the last one and never
+//! Answers of Registries, requested in the background: a reconcile reads the last one and never
 //! waits.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -294,7 +294,7 @@ fn decide_stateful_set(seen: &Observed, builder: &Builder<'_>, address: IpAddr, 
         && !keep_storage(&json!(found), &mut desired)
     {
         plan.outlook.degrade("StorageFixed", &format!(
-            "the storage cannot be changed while the StatefulSet exists: to have it made anew, run \
+            "the storage cannot be changed while the StatefulSet exists: to have it recreated, run \
              `kubectl delete statefulset -n {} {}`; a volume claim stays",
             seen.registry.namespace().unwrap_or_default(),
             seen.registry.name_any(),

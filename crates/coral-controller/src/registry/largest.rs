@@ -1,4 +1,4 @@
-//! The largest repositories of a Registry: what it says of them, and what its status says.
+//! The largest repositories of a Registry: from its report to its status.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -44,7 +44,7 @@ struct Body {
 pub(super) async fn ask(key: ObjectKey, place: RegistryEndpoint, wanted: i64) -> Said {
     let said = question::ask::<Body>(&place, "public").await;
     let said = said.inspect_err(|why| {
-        tracing::debug!(registry = %key, %why, "the registry does not say what it has loaded");
+        tracing::debug!(registry = %key, %why, "the registry does not report what it has loaded");
     });
     Said {
         wanted,

@@ -195,7 +195,7 @@ impl Outlook {
                 kind::STORAGE_AVAILABLE,
                 Truth::Unknown,
                 "NotHeard",
-                "the registry has not said yet what it stores",
+                "the registry has not yet reported what it stores",
             ),
         }
         all
@@ -253,7 +253,10 @@ fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
     let unscheduled = conditions.find(|it| it.type_ == "PodScheduled" && it.status == "False");
     if let Some(condition) = unscheduled {
         let why = condition.message.clone().unwrap_or_default();
-        return Some(("Unschedulable", format!("pod {name} finds no node: {why}")));
+        return Some((
+            "Unschedulable",
+            format!("no node can run pod {name}: {why}"),
+        ));
     }
     let container = status.container_statuses.iter().flatten().next()?;
     let waiting = container.state.as_ref()?.waiting.as_ref()?;

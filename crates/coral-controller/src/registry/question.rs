@@ -1,5 +1,5 @@
-//! One question to a Registry: a GET of a small JSON document over TLS, which the controller's own
-//! authority vouches for.
+//! A request to a Registry: a GET of a small JSON document over TLS, with a certificate of the
+//! controller's own authority.
 
 use std::time::Duration;
 

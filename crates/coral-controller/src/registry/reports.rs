@@ -42,7 +42,7 @@ async fn part<T: DeserializeOwned>(
 ) -> Option<T> {
     let said = question::ask(place, what).await;
     let said = said.inspect_err(|why| {
-        tracing::debug!(registry = %key, what, %why, "the registry does not say how it is");
+        tracing::debug!(registry = %key, what, %why, "the registry does not report its state");
     });
     said.ok()
 }

@@ -1,4 +1,4 @@
-//! The scrub of a Registry: what it says of it, and what its status says.
+//! The scrub of a Registry: from its report to its status.
 
 use coral_api::metadata::time;
 use coral_api::{Quantity, RegistryScrubStatus};
@@ -59,13 +59,16 @@ impl Scrub {
     pub(super) fn complaint(&self) -> Option<String> {
         let what = match self.missing {
             0 => return None,
-            1 => "1 blob or manifest was damaged by the disk and is not back".to_owned(),
+            1 => "1 blob or manifest was damaged by the disk and has not been restored".to_owned(),
             count => {
-                format!("{count} blobs and manifests were damaged by the disk and are not back")
+                format!(
+                    "{count} blobs and manifests were damaged by the disk and have not been \
+                         restored"
+                )
             }
         };
         Some(format!(
-            "{what}: a mirror copies again what it brought, everything else has to be pushed again; the \
+            "{what}: a mirror copies its images again, everything else has to be pushed again; the \
              registry's log names them"
         ))
     }

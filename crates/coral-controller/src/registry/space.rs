@@ -1,4 +1,4 @@
-//! The space of a Registry: what it says of it, and what its status says.
+//! The space of a Registry: from its report to its status.
 
 use coral_api::conditions::Truth;
 use coral_api::conditions::kind::STORAGE_AVAILABLE;
@@ -154,8 +154,8 @@ impl Storage {
             Some(free) => format!("{stored} stored, {free} can still be pushed"),
             None => format!("{stored} stored"),
         };
-        let advice = "delete images, whose space is free after the next garbage collection, raise \
-             spec.storage.limit, or give the registry a larger volume";
+        let advice = "delete images (the next garbage collection frees their space), raise \
+                      spec.storage.limit, or give the registry a larger volume";
         match self.level {
             Level::Available => left,
             Level::Low => format!("{left}: {advice} before pushes are refused"),

@@ -1,39 +1,39 @@
-//! Where blobs have arrived at a registry, as far as this process saw.
+//! Where blobs have arrived at a registry, as far as this process knows.
 //!
-//! What is forgotten costs a request, or a blob that is sent once more. What is kept is bounded:
-//! the memory of a mirror must not grow with all that it has ever copied.
+//! A forgotten blob costs a request, or is sent once more. The memory is bounded: it must not grow
+//! with everything that a mirror has ever copied.
 //!
 //! A blob is offered for a mount only to copies from the host that its bytes came from. Any source
-//! can say of any digest that it has the blob; one that never sent the bytes is not believed, and
-//! gets no blob of another source into a repository of its own.
+//! can claim to have a blob with any digest; a source that never sent the bytes is not believed,
+//! and cannot get a blob of another source into its own repository.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use coral_image::{Digest, RepositoryPath};
 
-/// Blobs in one generation, as many as a table of 2,048 places takes: with those that most images
-/// share among them, some hundred images.
+/// Blobs in one generation, as many as fit into a table of 2,048 slots: with the layers that most
+/// images share, a few hundred images.
 const GENERATION: usize = 1792;
 /// A blob is mounted from any of its paths, so few are enough.
 const MOST_PATHS: usize = 8;
 
-/// For how long a blob is taken to be where it was seen. Registries delete what nothing names, some
+/// How long a blob is assumed to be where it was seen. Registries delete unreferenced blobs, some
 /// of them after a minute.
 const CERTAIN: Duration = Duration::from_secs(30);
 
-/// What is known of a blob.
+/// What is known about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whereabouts {
     /// It is where it is wanted.
     Here,
     /// It is at another path of the same registry, and came from the same source host.
     At(RepositoryPath),
-    /// Nothing.
+    /// Its location is unknown.
     Unknown,
 }
 
-/// A path that has a blob, the host that the blob came there from, and when it was last seen there.
+/// A path that has a blob, the host from which the blob came, and when it was last seen there.
 #[derive(Debug)]
 struct Sighting {
     path: RepositoryPath,
@@ -41,8 +41,8 @@ struct Sighting {
     at: Instant,
 }
 
-/// The blobs at one registry, in two generations: what is used moves to the young one; when that
-/// is full, it becomes the old one, and what is left in the old one is forgotten.
+/// The blobs at one registry, in two generations: a used one moves to the young generation; when
+/// that is full, it becomes the old one, and what was left in the old one is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
     young: HashMap<Digest, Vec<Sighting>>,
@@ -50,8 +50,8 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    /// Where a blob is, for a copy from the host `source` that wants it at `path`; a layout has no
-    /// paths. Where it was seen there too long ago to be certain, nothing is known.
+    /// Where a blob is, for a copy from the host `source` that needs it at `path`; a layout has no
+    /// paths. A sighting that is too old counts as unknown.
     pub(super) fn find(
         &mut self,
         blob: &Digest,
@@ -80,7 +80,7 @@ impl Arrived {
         }
     }
 
-    /// A blob from the host `source` was seen or put there.
+    /// Records that a blob from the host `source` was seen or put there.
     pub(super) fn remember(
         &mut self,
         blob: &Digest,
@@ -92,7 +92,7 @@ impl Arrived {
         let mut paths = known.unwrap_or_default();
         if let Some(path) = path {
             paths.retain(|known| known.path != *path);
-            // The latest are the likeliest to be there still.
+            // The latest are most likely still there.
             if paths.len() == MOST_PATHS {
                 paths.remove(0);
             }

@@ -18,12 +18,12 @@ use super::{Bytes, CopyError, CopyLimits, CopyRequest, Report};
 use crate::pace::{Asking, Purpose};
 use crate::progress::Event;
 
-/// Refusals of one blob that are waited out before its image counts as failed.
+/// How many refusals of one blob are waited out before its image fails.
 const MAX_REFUSALS: u32 = 4;
 
 type BlobLocation = (String, Digest);
 
-/// Which blobs are on their way, and where they have arrived.
+/// Which blobs are being transferred, and where they have arrived.
 #[derive(Debug)]
 pub(super) struct Blobs {
     transfers: Semaphore,
@@ -37,7 +37,7 @@ struct BlobState {
     turns: HashMap<BlobLocation, Arc<AsyncMutex<()>>>,
     /// Transfers from each source.
     sources: HashMap<String, Arc<Semaphore>>,
-    /// What was seen or put by this process, by registry.
+    /// What this process has seen or put there, by registry.
     arrived: HashMap<String, Arrived>,
 }
 
@@ -50,13 +50,13 @@ impl Blobs {
         }
     }
 
-    /// Forgets what was believed to be at a registry.
+    /// Forgets the blobs that were believed to be at a registry.
     pub(super) fn forget(&self, registry: &str) {
         self.known().arrived.remove(registry);
     }
 
-    /// Brings one blob to the destination, unless it is there. Where that is likely, the
-    /// destination is asked first, which changes nothing there.
+    /// Brings one blob to the destination, unless it is there. If that is likely, the destination
+    /// is asked first, which changes nothing there.
     pub(super) async fn ensure(
         &self,
         request: &CopyRequest,
@@ -95,7 +95,7 @@ impl Blobs {
         let path = request.destination.path.as_ref();
         let broken = request.options.broken.contains(&blob.digest);
         let mount_from = match self.where_is(place, source, path) {
-            // What the destination says of it is not to be believed.
+            // The destination's claim about it cannot be trusted.
             _ if broken => MountFrom::Nowhere,
             Whereabouts::Here => {
                 return Ok(Bytes {
@@ -106,7 +106,7 @@ impl Blobs {
             Whereabouts::At(other) if mount::source_has(request, blob).await => {
                 MountFrom::At(other)
             }
-            // Knowing a digest is no right to a blob of another repository: the source has to
+            // Knowing a digest gives no right to a blob of another repository: the source has to
             // send it.
             Whereabouts::At(_) => MountFrom::Nowhere,
             Whereabouts::Unknown => path.cloned().map_or(MountFrom::Nowhere, MountFrom::Unknown),
@@ -116,8 +116,8 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Has the blob mounted, or sends it. Whatever waits for other images' manifests waits before a
-    /// transfer is permitted: other copies use the permits in the meantime.
+    /// Mounts the blob, or sends it. Waiting for manifests of other images happens before a
+    /// transfer permit is taken, so that other copies can use the permits meanwhile.
     async fn push(
         &self,
         request: &CopyRequest,
@@ -127,14 +127,14 @@ impl Blobs {
         let (mut mount_from, first) = mount::look(request, blob, mount_from).await;
         let mut begun = None;
         if let Some(first) = first {
-            // Other copies wait for this answer, also those from sources that nothing keeps busy.
+            // Other copies wait for this answer, even those from idle sources.
             let answer = mount::begin(request, blob, &mount_from).await?;
             let lacks_hints = match &answer {
                 BlobPush::Upload(upload) => first.gets_no_hints(upload),
                 BlobPush::Mounted => false,
             };
             if lacks_hints {
-                // An upload that waits may have expired when its turn comes.
+                // An upload that waits for a permit could expire before its turn.
                 drop(answer);
                 let other = mount::find(request, blob).await;
                 mount_from = other.map_or(mount_from, MountFrom::At);
@@ -163,8 +163,8 @@ impl Blobs {
     }
 
     fn known(&self) -> MutexGuard<'_, BlobState> {
-        // A forgotten or remembered place too many costs one request, so a panic elsewhere does
-        // not spoil the maps.
+        // Ignores poisoning: a wrong entry costs one request at most, so a panic elsewhere does no
+        // harm.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -215,7 +215,7 @@ impl Blobs {
     }
 }
 
-/// Sends a blob that was not mounted, again where the source refused it for a while.
+/// Sends a blob that was not mounted. Retries if the source refused it for a while.
 async fn transfer(
     request: &CopyRequest,
     blob: &Descriptor,
@@ -237,8 +237,8 @@ async fn transfer(
                     spared: 0,
                 });
             }
-            // The pace leaves the registry in peace for as long as it wants, then asks again.
-            // Without one, the copy has to wait.
+            // With a pace, the next request waits for as long as the registry wants. Without one,
+            // the copy itself has to wait.
             Err(error)
                 if request.source.pace.is_some()
                     && error.is_refusal_of_source()
@@ -258,8 +258,7 @@ struct Permits<'a> {
     _of_all: SemaphorePermit<'a>,
 }
 
-/// Whether the destination says that it has this blob, in this size. One that does not say so is
-/// sent the blob.
+/// Whether the destination has this blob, in this size. If it does not answer, the blob is sent.
 async fn is_there(request: &CopyRequest, blob: &Descriptor) -> bool {
     if request.options.broken.contains(&blob.digest) {
         return false;
@@ -268,8 +267,8 @@ async fn is_there(request: &CopyRequest, blob: &Descriptor) -> bool {
     matches!(size, Ok(Some(size)) if size == blob.size)
 }
 
-/// Sends the bytes of one blob, at the pace of its source. The request counts as in flight until
-/// bytes come: a slow body keeps no other request waiting.
+/// Sends the bytes of one blob, at the pace of its source. The request counts as in flight only
+/// until the first bytes arrive, so that a slow body does not keep other requests waiting.
 async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Result<(), CopyError> {
     let of_source = |e| CopyError::at(Side::Source, e);
     let site = &request.source;

@@ -1,15 +1,16 @@
 //! Which repository of a destination has a blob, as the manifests of a mirror's own images say.
 //!
-//! A registry mounts a blob only from a repository that it is told. What this process copied
-//! itself, [`Arrived`](super::arrived::Arrived) knows; what an earlier one copied is read here from
-//! the destination, when the first blob is wanted of which nothing is known: each image once.
+//! A registry mounts a blob only from a repository that the client names.
+//! [`Arrived`](super::arrived::Arrived) knows what this process copied; what an earlier process
+//! copied is read here from the destination, each image once, when the first blob with an unknown
+//! location is needed.
 //!
-//! What is missing here costs a blob that is sent once more; what is wrong here costs a request,
-//! since the registry itself decides whether it mounts. So everything is bounded: the images that
-//! wait to be read, the manifests that are read in a pass, and the blobs that are remembered.
+//! A missing entry costs a blob that is sent once more; a wrong one costs a request, since the
+//! registry itself decides whether it mounts. So everything can be bounded: the images that wait to
+//! be read, the manifests that are read in a pass, and the blobs that are remembered.
 //!
-//! A blob is found only by copies from the host that the image with it came from: a source that
-//! says of any digest that it has the blob gets none of another source.
+//! A blob is found only by copies from the host that its image came from, so a source that claims
+//! to have any digest gets no blob of another source.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -25,49 +26,49 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::progress::Key;
 
-/// Images read at the same time.
+/// How many images are read at the same time.
 const AT_ONCE: usize = 8;
-/// Manifests of one index that are read.
+/// How many manifests of one index are read.
 const MOST_CHILDREN: usize = 64;
 /// Longest time that a copy waits for lists of tags and for manifests of other images.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Images that wait to be read; further ones are left out.
+/// How many images may wait to be read; further ones are skipped.
 const MOST_WAITING: usize = 4096;
-/// Manifests read in a pass: some seconds at a registry nearby.
+/// How many manifests are read in a pass: a few seconds with a registry nearby.
 const MOST_READ: usize = 4096;
-/// Blobs that are remembered, at 16 bytes each.
+/// How many blobs are remembered, at 16 bytes each.
 const MOST_BLOBS: usize = 128 * 1024;
 
-/// What the images of one mirror at its destination consist of. Cheap to clone; clones share it.
+/// The blobs of a mirror's images at its destination. Cheap to clone; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<CatalogueState>,
-    /// Whether the images of some repositories are not known yet.
+    /// Whether the images of some repositories are still unknown.
     listing: watch::Sender<bool>,
-    /// Held by the one that reads: the others wait for what it finds.
+    /// Held by the copy that reads; the others wait for its result.
     reading: AsyncMutex<()>,
     /// Held until the registry's first answer to a push.
     first_push: AsyncMutex<()>,
 }
 
-/// Whether a registry says by itself that a blob could be mounted.
+/// Whether a registry hints that a blob could be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MountHints {
-    /// It does, so that no manifest has to be read.
+    /// It gives hints, so no manifest has to be read.
     Given,
-    /// It mounts only from where it is told.
+    /// It mounts only from a repository that the client names.
     Absent,
 }
 
 #[derive(Debug, Default)]
 struct CatalogueState {
     /// Images that may be at the destination, and the hosts that they come from: their comparison
-    /// goes on.
+    /// is not finished.
     expected: HashMap<Key, Host>,
-    /// Images that are at the destination, and have not been read.
+    /// Images at the destination that have not been read.
     unread: HashMap<Key, Host>,
     /// Images that are being read.
     reading: HashSet<Key>,
@@ -75,25 +76,25 @@ struct CatalogueState {
     read: HashSet<u64>,
     /// Manifests that were read in this pass.
     spent: usize,
-    /// Places in `paths` by the hash of the source's host and the blob. Where two blobs have one
-    /// hash, the registry declines the mount of one of them.
+    /// Indices into `paths`, by the hash of the source's host and the blob. If two blobs have the
+    /// same hash, the registry declines the mount of one of them.
     blobs: HashMap<u64, u32>,
     paths: Vec<RepositoryPath>,
     numbers: HashMap<RepositoryPath, u32>,
     hashes: RandomState,
     hints: Option<MountHints>,
-    /// A copy waited for the lists of tags for too long: none waits again.
+    /// Whether a copy waited too long for the lists of tags, so that none waits again.
     waited_for_lists: bool,
 }
 
 impl Catalogue {
-    /// A pass begins: manifests may be read again.
+    /// Begins a pass: manifests may be read again.
     pub(crate) fn begin_pass(&self) {
         self.state().spent = 0;
     }
 
-    /// Whether the first lists of tags are still being read. Until they are, the first copies wait:
-    /// what the other repositories have at the destination is not known.
+    /// Sets whether the first lists of tags are still being read. While they are, the first copies
+    /// wait, because it is unknown what the other repositories have at the destination.
     pub(crate) fn set_listing(&self, listing: bool) {
         let listing = listing && !self.state().waited_for_lists;
         self.0.listing.send_if_modified(|before| {
@@ -103,8 +104,8 @@ impl Catalogue {
         });
     }
 
-    /// Source and destination of an image from the host `source` are being compared. `held` is what
-    /// the destination had the last time.
+    /// Records that source and destination of an image from the host `source` are being compared.
+    /// `held` is what the destination had the last time.
     pub(crate) fn being_compared(&self, image: &Key, source: &Host, held: Option<Digest>) {
         match held {
             Some(digest) => self.state().holds(image, source, digest),
@@ -112,7 +113,8 @@ impl Catalogue {
         }
     }
 
-    /// The destination has this image from the host `source` at this digest, or does not have it.
+    /// Records that the destination has this image from the host `source` at this digest, or does
+    /// not have it.
     pub(crate) fn compared(&self, image: &Key, source: &Host, there: Option<Digest>) {
         let mut state = self.state();
         state.expected.remove(image);
@@ -123,8 +125,8 @@ impl Catalogue {
     }
 
     fn state(&self) -> MutexGuard<'_, CatalogueState> {
-        // What is lost costs a request or a blob that is sent again, so a panic elsewhere does not
-        // spoil the collections.
+        // Ignores poisoning: a lost entry costs a request or a blob that is sent again, so a panic
+        // elsewhere does no harm.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +134,7 @@ impl Catalogue {
         *self.0.listing.borrow()
     }
 
-    /// Waits until the images of every repository are known, or the wait was too long.
+    /// Waits until the images of every repository are known, or until the deadline.
     async fn listed(&self, deadline: Instant) {
         let mut listing = self.0.listing.subscribe();
         let listed = listing.wait_for(|listing| !listing);
@@ -144,30 +146,30 @@ impl Catalogue {
     }
 }
 
-/// The first push to a registry of which it is not known whether it gives hints.
+/// The first push to a registry, while it is unknown whether the registry gives hints.
 pub(super) struct FirstPush<'c> {
     catalogue: &'c Catalogue,
     _others_wait: AsyncGuard<'c, ()>,
 }
 
 impl FirstPush<'_> {
-    /// What the registry's answer says.
+    /// Records what the registry's answer shows.
     pub(super) fn answered(self, hints: MountHints) {
         self.catalogue.state().hints = Some(hints);
     }
 }
 
-/// What is to be done before a push.
+/// What to do before a push.
 pub(super) enum Before<'c> {
-    /// Nothing: the registry tells what can be mounted, or there is nothing to mount from.
+    /// Nothing: the registry gives hints, or there is nothing to mount from.
     Nothing,
-    /// The blob is to be looked for.
+    /// Look for the blob.
     Look,
-    /// Push, and see what the registry answers.
+    /// Push, and record how the registry answers.
     Push(FirstPush<'c>),
 }
 
-/// Where blobs of one destination may be mounted from: its catalogue, and the way to its manifests.
+/// Where blobs of one destination may be mounted from: its catalogue, and access to its manifests.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidates {
     pub(crate) catalogue: Catalogue,
@@ -176,8 +178,8 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// What is to be done before the push of a blob of which nothing is known. The first push to a
-    /// registry keeps others waiting until it is answered.
+    /// What to do before the push of a blob with an unknown location. The first push to a registry
+    /// keeps others waiting until it is answered.
     pub(super) async fn before_push(&self) -> Before<'_> {
         let known = || {
             let state = self.catalogue.state();
@@ -201,18 +203,18 @@ impl Candidates {
         }
     }
 
-    /// A repository that had the blob from the host `source` when its manifests were read. Reads what
-    /// has not been read.
+    /// A repository that had the blob from the host `source` when its manifests were read. Reads
+    /// images that have not been read.
     pub(super) async fn find(&self, source: &str, blob: &Digest) -> Option<RepositoryPath> {
         let catalogue = &self.catalogue;
         let found = catalogue.state().find(source, blob);
         if found.is_some() {
             return found;
         }
-        // Also where nothing is left to be read: another one may be reading it.
+        // Also if nothing is left to read: another copy may be reading it.
         let _reading = catalogue.0.reading.lock().await;
-        // Copies wait for both: slow registries cost them no more than that. Lists that took all of
-        // their time leave the manifests theirs.
+        // Copies wait for both, each with its own time limit, so slow registries cost them no more
+        // than that.
         catalogue.listed(Instant::now() + LONGEST).await;
         let deadline = Instant::now() + LONGEST;
         let images = {
@@ -238,7 +240,7 @@ impl Candidates {
         state.find(source, blob)
     }
 
-    /// Takes in one image. One that cannot be read whole is read again in the next pass.
+    /// Reads one image. If it cannot be read completely, it is read again in the next pass.
     async fn read(&self, image: Key, source: Host) {
         let (path, credentials) = (image.repository.path(), self.credentials.clone());
         let client = self.client.repository(&image.repository, credentials);
@@ -262,7 +264,8 @@ impl Candidates {
         self.catalogue.state().was_read(path, &digest);
     }
 
-    /// A registry that refuses, limits or fails is asked for no further manifest in this pass.
+    /// Reads a manifest. If the registry refuses, limits or fails, no further manifest is read in
+    /// this pass.
     async fn read_manifest(&self, endpoint: &Endpoint, version: Version) -> ManifestRead {
         if !self.catalogue.state().spend() {
             return ManifestRead::Unanswered;
@@ -284,12 +287,12 @@ impl Candidates {
     }
 }
 
-/// What came of the reading of a manifest.
+/// The result of reading a manifest.
 enum ManifestRead {
     Whole(Box<Manifest>),
     /// The registry does not have it.
     Absent,
-    /// There was no answer, or no question.
+    /// There was no answer, or no request.
     Unanswered,
 }
 
@@ -328,14 +331,14 @@ impl CatalogueState {
         unread
     }
 
-    /// No further manifest is read in this pass. Whether that is new.
+    /// Reads no further manifest in this pass. Returns whether that is new.
     fn stop(&mut self) -> bool {
         let is_new = self.spent < MOST_READ;
         self.spent = MOST_READ;
         is_new
     }
 
-    /// Whether one more manifest may be read in this pass.
+    /// Whether one more manifest may be read in this pass; counts it.
     fn spend(&mut self) -> bool {
         let may = self.spent < MOST_READ;
         self.spent += usize::from(may);
@@ -347,7 +350,7 @@ impl CatalogueState {
         // Foreign layers need not be there.
         for blob in manifest.blobs().filter(|blob| !blob.is_foreign()) {
             if self.blobs.len() >= MOST_BLOBS {
-                // What is still there is read again in the next pass.
+                // Images that are still there are read again in the next pass.
                 self.blobs.clear();
                 self.read.clear();
             }

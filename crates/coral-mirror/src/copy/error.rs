@@ -8,7 +8,7 @@ use coral_image::Digest;
 use crate::pace::AskError;
 use crate::state::Cause;
 
-/// Where a request went. What was asked for, the client's error says itself.
+/// The side that a request went to. The client's error names what was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Source,
@@ -35,12 +35,12 @@ pub(crate) enum Kind {
     Distribution {
         side: Side,
         source: AskError,
-        /// Bytes that were to be written.
+        /// Bytes that had to be written.
         needed: u64,
     },
     #[error("none of its platforms was asked for ({wanted}); it has {available}")]
     NoPlatform { wanted: String, available: String },
-    #[error("its platform was not asked for ({wanted}); it is for {platform}")]
+    #[error("it is for {platform}, which was not asked for ({wanted})")]
     OtherPlatform { wanted: String, platform: String },
     #[error(
         "the destination's digest is {expected}, but the image has {actual}; nothing was written"
@@ -71,7 +71,7 @@ impl CopyError {
         })
     }
 
-    /// The same, of what has so many bytes.
+    /// Adds the number of bytes that were to be written.
     pub(super) fn of_bytes(mut self, bytes: u64) -> Self {
         if let Kind::Distribution { needed, .. } = &mut self.0 {
             *needed = bytes;
@@ -79,7 +79,7 @@ impl CopyError {
         self
     }
 
-    /// Whether the source said that this was too much for now.
+    /// Whether the source refused because of too many requests.
     pub(super) fn is_refusal_of_source(&self) -> bool {
         let Kind::Distribution { side, source, .. } = &self.0 else {
             return false;
@@ -88,12 +88,12 @@ impl CopyError {
             && *side == Side::Source
     }
 
-    /// Whether what was listed as a referrer is none.
+    /// Whether something that was listed as a referrer is not one.
     pub(super) fn is_no_referrer(&self) -> bool {
         matches!(self.0, Kind::NoReferrer(_))
     }
 
-    /// What the failure asks for.
+    /// What has to happen before a retry can help.
     pub fn cause(&self) -> Cause {
         match &self.0 {
             Kind::Distribution { source, needed, .. } => match source.cause() {

@@ -1,4 +1,4 @@
-//! Referrers and signature tags that a copy did without.
+//! Referrers and signature tags that a copy could not include.
 
 use coral_distribution::Category;
 
@@ -6,15 +6,15 @@ use super::CopyError;
 use crate::progress::chain;
 use crate::state::Cause;
 
-/// What belongs to an image and was not copied with it. An image is complete without: its tag is
-/// set, and these are told and tried again by themselves.
+/// What belongs to an image and was not copied with it. An image is complete without it: its tag is
+/// set, and these are reported and retried separately.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Missed {
-    /// How many: lists that could not be read, and referrers that could not be copied.
+    /// The number of lists that could not be read, and of referrers that could not be copied.
     pub count: usize,
     /// Why the first one was not copied, with all causes, in one line.
     pub first: Option<String>,
-    /// Whether any of them may pass by itself.
+    /// Whether any of the failures is transient.
     may_pass: bool,
     /// Whether any of them was refused because of too many requests.
     is_rate_limited: bool,
@@ -42,13 +42,13 @@ impl Missed {
         self.count == 0
     }
 
-    /// Whether another try may help without anything being changed.
+    /// Whether a retry may help without any change.
     pub fn may_pass(&self) -> bool {
         self.may_pass
     }
 
-    /// Whether another try at once is worth it. Where the registry wants fewer requests it is not:
-    /// each refusal holds up all that is read from there, images too.
+    /// Whether an immediate retry is worth it. It is not if the registry wants fewer requests: each
+    /// refusal delays everything that is read from there, images too.
     pub(crate) fn may_pass_soon(&self) -> bool {
         self.may_pass && !self.is_rate_limited
     }

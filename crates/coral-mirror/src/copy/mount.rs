@@ -1,5 +1,4 @@
-//! How a blob comes to the destination without its bytes being sent: what is asked for before they
-//! are.
+//! Getting a blob to the destination without sending its bytes: what is tried before they are sent.
 
 use coral_distribution::{BlobPush, Upload};
 use coral_image::{Descriptor, RepositoryPath};
@@ -8,18 +7,18 @@ use super::catalogue::{Before, FirstPush, MountHints};
 use super::error::Side;
 use super::{CopyError, CopyRequest};
 
-/// What is known before a blob is pushed.
+/// What is known about mounting a blob before it is pushed.
 pub(super) enum MountFrom {
-    /// It is sent, whatever the destination believes that it has.
+    /// It is sent, whatever the destination claims to have.
     Nowhere,
     /// The source has it, and so has this repository of the destination.
     At(RepositoryPath),
-    /// Nothing. This is the repository that it is pushed to.
+    /// Nothing is known. This is the repository that it is pushed to.
     Unknown(RepositoryPath),
 }
 
-/// Looks for a blob of which nothing is known where other images of the mirror have it, unless the
-/// registry says by itself where it has a blob. The first push finds out whether it does.
+/// Looks for a blob with an unknown location in other images of the mirror, unless the registry
+/// itself hints where it has a blob. The first push finds out whether it does.
 pub(super) async fn look<'r>(
     request: &'r CopyRequest,
     blob: &Descriptor,
@@ -61,7 +60,7 @@ pub(super) async fn find(request: &CopyRequest, blob: &Descriptor) -> Option<Rep
     (!is_own && source_has(request, blob).await).then_some(other)
 }
 
-/// Asks the destination for the blob, in the cheapest way that there is.
+/// Asks the destination for the blob, in the cheapest way possible.
 pub(super) async fn begin(
     request: &CopyRequest,
     blob: &Descriptor,
@@ -69,7 +68,7 @@ pub(super) async fn begin(
 ) -> Result<BlobPush, CopyError> {
     let mount_from = match mount_from {
         MountFrom::Nowhere => None,
-        // Asking to mount a blob from its own repository finds it without a request more.
+        // A mount from the same repository finds the blob without an extra request.
         MountFrom::At(path) | MountFrom::Unknown(path) => Some(path),
     };
     let failed = |e| CopyError::at(Side::Destination, e);
@@ -85,8 +84,8 @@ pub(super) async fn begin(
     }
 }
 
-/// Whether the source has this blob, in this size, itself. One that cannot be asked is taken to
-/// have nothing: what it sends is verified.
+/// Whether the source itself has this blob, in this size. If it cannot be asked, it counts as not
+/// having it: what it sends will be verified.
 pub(super) async fn source_has(request: &CopyRequest, blob: &Descriptor) -> bool {
     let source = &request.source;
     let size = source.ask(|| source.endpoint.blob_size(&blob.digest)).await;

@@ -1,4 +1,4 @@
-//! Whom an image of one manifest is for: its configuration says so.
+//! The platform of an image with a single manifest, from its configuration.
 
 use coral_distribution::{Endpoint, Error};
 use coral_image::{Descriptor, Manifest, ManifestKind, Platform, PlatformPattern, media_type};
@@ -9,10 +9,10 @@ use super::error::{Kind, Side};
 use super::{CopyError, CopySide, choose_children};
 use crate::pace::AskError;
 
-/// Bytes of a configuration that is read; the largest known have some hundred kilobytes.
+/// Most bytes of a configuration that is read; the largest known have a few hundred kilobytes.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
-/// What a configuration says of its platform (OCI image-spec, `config.md`).
+/// The platform in a configuration (OCI image-spec, `config.md`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Config {
@@ -21,7 +21,8 @@ struct Config {
     variant: Option<String>,
 }
 
-/// Why an image is for none of these platforms; `None` where it is for one, or where none is named.
+/// Why an image is for none of these platforms; `None` if it is for one of them, or if none is
+/// named.
 ///
 /// # Errors
 /// If its configuration cannot be read.
@@ -54,8 +55,8 @@ pub(super) async fn check(
     hold_against(&read, platforms)
 }
 
-/// Whether the configuration of an image of one manifest says that it is for none of the
-/// platforms; what cannot be read says nothing.
+/// Whether the configuration of an image with a single manifest is for none of the platforms;
+/// `false` if it cannot be read.
 pub(crate) async fn is_for_another(
     endpoint: &Endpoint,
     manifest: &Manifest,
@@ -68,7 +69,7 @@ pub(crate) async fn is_for_another(
     read.is_ok_and(|config| hold_against(&config, platforms).is_err())
 }
 
-/// The configuration to be read; none for an index, and for artifacts, which are for no platform.
+/// The configuration to read; `None` for an index, and for artifacts, which have no platform.
 fn configuration<'a>(
     manifest: &'a Manifest,
     platforms: &[PlatformPattern],
@@ -85,7 +86,8 @@ async fn read(endpoint: &Endpoint, config: &Descriptor) -> Result<Vec<u8>, Error
     Ok(chunks.concat())
 }
 
-/// A configuration that names no platform is for none in particular.
+/// Compares a configuration with the platforms. One that names no platform is for none in
+/// particular, and is accepted.
 fn hold_against(config: &[u8], platforms: &[PlatformPattern]) -> Result<(), CopyError> {
     let Some(platform) = platform_of(config) else {
         return Ok(());

@@ -11,16 +11,17 @@ use super::error::{Kind, Side};
 use super::tree::Tree;
 use super::{CopyError, CopyOptions, CopyRequest, Missed};
 
-/// Signatures of attestations of images; nothing known goes deeper.
+/// Deepest nesting: signatures of attestations of images; nothing known goes deeper.
 const MAX_DEPTH: u8 = 3;
-/// Referrers of one image with those of its referrers; more is an attempt to fill the disk.
+/// Most referrers of one image, including those of its referrers; more is an attempt to fill the
+/// disk.
 const MAX_REFERRERS: usize = 10_000;
-/// Questions asked at the same time.
+/// How many requests are made at the same time.
 const AT_ONCE: usize = 8;
 /// Suffixes of cosign's tags `sha256-<hex>.<suffix>`.
 const COSIGN_SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
 
-/// What is left of the referrers that one image may have, over all levels.
+/// How many more referrers one image may have, over all levels.
 #[derive(Debug)]
 pub(super) struct Budget(AtomicUsize);
 
@@ -42,7 +43,7 @@ impl Budget {
     }
 }
 
-/// A manifest to copy along, under the name it has at the source.
+/// A manifest to copy along, under its name at the source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Referrer {
     version: Version,
@@ -50,16 +51,16 @@ pub(super) struct Referrer {
 }
 
 impl Referrer {
-    /// The copy of this referrer that goes with the copy of its subject.
+    /// The request that copies this referrer along with its subject.
     pub(super) fn request(&self, subject: &CopyRequest) -> CopyRequest {
         CopyRequest {
             source_version: self.version.clone(),
             destination_version: self.version.clone(),
             options: CopyOptions {
-                // What refers to an image is not itself for a platform.
+                // Referrers have no platform themselves.
                 platforms: vec![],
                 expected: None,
-                // It was looked for already.
+                // It was already looked for.
                 look_first: false,
                 ..subject.options.clone()
             },
@@ -67,22 +68,22 @@ impl Referrer {
         }
     }
 
-    /// The name it has at the source.
+    /// Its name at the source.
     pub(super) fn version(&self) -> &Version {
         &self.version
     }
 
-    /// What it must name as its subject: cosign's tags go by their names alone.
+    /// The subject that it must name; `None` for cosign's tags, which are found by name alone.
     pub(super) fn subject(&self) -> Option<Digest> {
         self.version.digest().map(|_| self.subject)
     }
 }
 
-/// What goes with an image and is not at the destination.
+/// The referrers of an image that are not at the destination.
 #[derive(Debug, Default)]
 pub(super) struct ImageReferrers {
     pub(super) referrers: Vec<Referrer>,
-    /// What could not be found out.
+    /// What could not be listed.
     pub(super) missed: Missed,
 }
 
@@ -100,8 +101,8 @@ impl ImageReferrers {
     }
 }
 
-/// What refers to any manifest of the tree and is not at the destination. What cannot be found out
-/// is missed: it does not keep the image from being copied.
+/// Referrers of any manifest of the tree that are not at the destination. What cannot be listed
+/// counts as missed and does not keep the image from being copied.
 pub(super) async fn find(
     request: &CopyRequest,
     tree: &Tree,
@@ -157,7 +158,7 @@ async fn find_for(
     found
 }
 
-/// The tags under which cosign keeps what it says of a manifest.
+/// The tags under which cosign stores signatures and attestations of a manifest.
 pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
     let stem = format!("{}-{}", subject.algorithm(), subject.hex());
     // A sha512 digest makes a tag too long to exist.
@@ -167,9 +168,8 @@ pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = Version> {
         .map(Version::Tag)
 }
 
-/// A referrer that the source has and the destination has not, or not at the same digest. What is
-/// part of the image itself says nothing of it: a registry may answer with the image whatever tag
-/// it is asked for.
+/// A referrer that the source has and the destination does not, or not at the same digest.
+/// Manifests of the image itself do not count: some registries answer with the image for any tag.
 async fn missing(
     request: &CopyRequest,
     version: Version,

@@ -15,17 +15,17 @@ use crate::pace::{AskError, Pace, Purpose};
 pub struct CopySide {
     /// The repository or layout.
     pub endpoint: Endpoint,
-    /// What blobs are shared within: the registry's host, or the layout's folder.
+    /// The scope within which blobs are shared: the registry's host, or the layout's folder.
     pub registry: String,
     /// The repository's path; a layout has none.
     pub path: Option<RepositoryPath>,
-    /// How fast it is asked; without one, as fast as it goes.
+    /// The request rate; `None` is no limit.
     pub(crate) pace: Option<Arc<Pace>>,
-    /// What it says of its rate limit.
+    /// The rate limit that it reports.
     pub(crate) rate_limit: Option<watch::Receiver<Option<RateLimit>>>,
-    /// Limit on what is read from it.
+    /// Limit on the bytes read from it.
     pub(crate) bandwidth: Option<Bandwidth>,
-    /// Where blobs may be mounted from, beside what this process copied.
+    /// Where blobs may be mounted from, in addition to what this process copied.
     pub(crate) candidates: Option<Candidates>,
 }
 
@@ -61,7 +61,7 @@ impl CopySide {
         }
     }
 
-    /// Sends a request for what is missing, at the pace of the registry.
+    /// Sends a request for something that is missing, at the pace of the registry.
     pub(crate) async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, AskError>
     where
         F: Future<Output = Result<T, Error>>,
@@ -69,7 +69,7 @@ impl CopySide {
         self.ask_for(Purpose::Copy, request).await
     }
 
-    /// Sends a request that only looks whether something changed.
+    /// Sends a request that only checks whether something has changed.
     pub(crate) async fn check<T, F>(&self, request: impl Fn() -> F) -> Result<T, AskError>
     where
         F: Future<Output = Result<T, Error>>,
@@ -93,7 +93,7 @@ impl CopySide {
         let Some(pace) = &self.pace else {
             return Ok(request().await?);
         };
-        // What it says is taken in before the next request is let out.
+        // The report is processed before the next request is sent.
         let request = || async {
             let result = request().await;
             self.note_rate_limit();

@@ -1,9 +1,9 @@
 //! What a copy leaves out of an image on purpose: platforms that were not asked for, and foreign
 //! layers.
 //!
-//! A foreign layer names URLs to have it from. Its content may be missing at the source, and one that
-//! must not be distributed need not be at the destination. The manifests are written byte for byte in any
-//! case.
+//! A foreign layer names URLs from which to get it. Its content may be missing at the source, and a
+//! layer that must not be redistributed need not be at the destination. The manifests are copied
+//! byte for byte in any case.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Side;
 use super::{CopyError, CopyRequest};
 
-/// What an image at a destination lacks of what its manifests name.
+/// What an image at a destination lacks, of all that its manifests name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sparse {
     /// Whether its index names platforms that were left out.
@@ -43,7 +43,7 @@ impl Sparse {
         self.platforms || self.layers != Layers::Complete
     }
 
-    /// The same, as the API has it.
+    /// The same, as a value of the API.
     pub fn parts(self) -> Vec<MissingPart> {
         let platforms = self.platforms.then_some(MissingPart::Platforms);
         let layers = match self.layers {
@@ -54,7 +54,7 @@ impl Sparse {
         platforms.into_iter().chain(layers).collect()
     }
 
-    /// Reads that again.
+    /// The reverse.
     pub(crate) fn from_parts(parts: &[MissingPart]) -> Self {
         let layers = if parts.contains(&MissingPart::ForeignLayers) {
             Layers::LeftOut
@@ -67,7 +67,7 @@ impl Sparse {
         Self { platforms, layers }
     }
 
-    /// What is known of an image, where an earlier look may have seen more.
+    /// Combines this with an earlier result, which may have seen more.
     #[must_use]
     pub(crate) fn or_known(self, before: Self) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl fmt::Display for Sparse {
     }
 }
 
-/// Whether a copy leaves a layer where its URLs say, whatever the source has.
+/// Whether a copy leaves a layer at its URLs, whatever the source has.
 pub(crate) fn is_left_out(blob: &Descriptor, foreign_layers: bool) -> bool {
     !foreign_layers && blob.stays_at_its_urls()
 }
@@ -141,7 +141,7 @@ pub(super) async fn left_out(
 /// Which side of a copy has a foreign layer.
 enum LayerSource {
     Source,
-    /// The destination, and not the source.
+    /// The destination, but not the source.
     Destination,
     /// Neither: it is only at the URLs that its manifest names.
     Urls,

@@ -9,25 +9,25 @@ use super::error::{Kind, Side};
 use super::sparse::{self, Layers, Sparse};
 use super::{CopyError, CopyRequest, platform};
 
-/// Indexes of indexes of indexes; no known image nests deeper than two.
+/// Deepest nesting of indexes; no known image nests deeper than two.
 const MAX_DEPTH: usize = 8;
-/// Manifests of one image; the largest known indexes have some hundred.
+/// Most manifests of one image; the largest known indexes have a few hundred.
 const MAX_MANIFESTS: usize = 10_000;
-/// Bytes of manifests of one image held in memory at a time.
+/// Most bytes of manifests of one image that are held in memory.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Docker's annotation on attestation manifests: the digest of the image they are about.
+/// Docker's annotation on attestation manifests: the digest of their image.
 const ATTESTATION_SUBJECT: &str = "vnd.docker.reference.digest";
 
-/// What is to be written to the destination, children before parents, the root last; and what it
-/// already has.
+/// What has to be written to the destination, children before parents and the root last; and what
+/// it already has.
 #[derive(Debug)]
 pub(crate) struct Tree {
     manifests: Vec<Manifest>,
-    /// Children that the destination has, and that name foreign layers, which it may lack.
+    /// Children that the destination has and that name foreign layers, which it may lack.
     there: Vec<Manifest>,
-    /// Every image and index of the tree, those that the destination has included.
+    /// Every image and index of the tree, including those that the destination has.
     digests: Vec<Digest>,
-    /// What an index lists with an odd type and the source keeps as a manifest.
+    /// Children with an unknown media type that the source stores as manifests.
     not_blobs: HashSet<Digest>,
     /// Foreign layers that are not copied.
     left_out: HashSet<Digest>,
@@ -56,7 +56,7 @@ impl Tree {
         let mut seen = HashSet::new();
         let own = || self.manifests.iter().flat_map(Manifest::blobs);
         let there = self.there.iter().flat_map(Manifest::blobs);
-        // What one manifest names as a foreign layer and another as an ordinary one is ordinary.
+        // A layer that is foreign in one manifest and ordinary in another counts as ordinary.
         let ordinary = own().filter(|b| !b.is_foreign());
         let foreign = own().chain(there).filter(|b| b.is_foreign());
         let all = ordinary.chain(foreign);
@@ -102,8 +102,8 @@ pub(super) async fn read(request: &CopyRequest, at_once: usize) -> Result<Tree, 
     Ok(tree)
 }
 
-/// What is listed is a manifest or a blob by its media type. A type that says neither is a blob's,
-/// unless the source has no such blob: registries keep manifests of any type.
+/// The media type of a child decides whether it is a manifest or a blob. An unknown type counts as
+/// a blob, unless the source has no such blob: registries store manifests of any type.
 async fn odd_manifests(
     request: &CopyRequest,
     level: &[Manifest],
@@ -123,7 +123,7 @@ async fn odd_manifests(
     Ok(odd)
 }
 
-/// Layers, of which there may be many, and of which there is no doubt.
+/// Whether this is the media type of a layer: there may be many, and they are certainly blobs.
 fn is_layer(media_type: &str) -> bool {
     media_type.contains(".layer.") || media_type.contains(".diff.")
 }
@@ -138,12 +138,12 @@ async fn read_manifest(request: &CopyRequest, version: &Version) -> Result<Manif
 enum Child {
     /// To be copied.
     New(Manifest),
-    /// The destination has it; with what it says there, if that could be read.
+    /// The destination has it; with its content there, if that could be read.
     There(Option<Manifest>),
 }
 
-/// A child that the destination has is complete there, with everything below it but foreign layers,
-/// unless something of it is known to be broken.
+/// Reads a child. If the destination has it, it is complete there with everything below it except
+/// foreign layers, unless parts of it are known to be damaged.
 async fn read_child(request: &CopyRequest, digest: Digest) -> Result<Child, CopyError> {
     let version = Version::Digest(digest);
     if request.options.broken.contains(&digest) {
@@ -169,7 +169,7 @@ struct Levels {
 }
 
 impl Levels {
-    /// The children that are to be copied. Of the others only foreign layers may be missing.
+    /// The children that have to be copied. Of the others, only foreign layers may be missing.
     fn take_new(&mut self, children: Vec<Child>) -> Result<Vec<Manifest>, CopyError> {
         let mut new = vec![];
         for child in children {
@@ -193,7 +193,8 @@ impl Levels {
         Ok(())
     }
 
-    /// Adds a level and gives the children that were not seen before, with those of an `odd` type.
+    /// Adds a level. Returns the children that were not seen before, including those with an
+    /// unknown type (`odd`).
     fn take_in(
         &mut self,
         level: Vec<Manifest>,
@@ -244,8 +245,8 @@ impl Levels {
     }
 }
 
-/// The children of `manifest` that `platforms` asks for: all when it is empty. Attestations go
-/// with the image they are about, and what has no platform is always taken.
+/// The children of `manifest` that `platforms` selects; all if it is empty. Attestations follow
+/// their image, and children without a platform are always included.
 pub(crate) fn choose_children<'a>(
     manifest: &'a Manifest,
     platforms: &[PlatformPattern],

@@ -8,13 +8,12 @@ use coral_distribution::{Client, ClientOptions, Error, HostOptions};
 use coral_image::Host;
 use futures::future::join_all;
 
-/// Most clients that are kept for mirrors to share. One that is no longer kept lives on in the
+/// How many clients are kept for mirrors to share. A client that is no longer kept lives on in the
 /// mirrors that use it.
 const MOST_KEPT: usize = 64;
 
-/// A client for each set of options. The options of the process hold everywhere; what a mirror says
-/// of its sources holds for its sources only, and what it says of its destination for that
-/// destination only, never for another mirror.
+/// A client for each set of options. The options of the process apply everywhere; a mirror's
+/// options for its sources and its destination apply only to these, and never to another mirror.
 #[derive(Debug)]
 pub struct Clients {
     options: ClientOptions,
@@ -25,13 +24,13 @@ pub struct Clients {
 type HostsOptions = BTreeMap<Host, HostOptions>;
 
 impl Clients {
-    /// Clients that treat hosts as `options` say, unless a mirror says more.
+    /// Clients with these `options`, to which mirrors may add their own.
     pub fn new(options: ClientOptions) -> Self {
         let made = Mutex::default();
         Self { options, made }
     }
 
-    /// The client for hosts with these options of their own. Equal options share a client.
+    /// The client for these options of hosts. Equal options share a client.
     pub fn client(&self, own: &HostsOptions) -> Result<Client, Error> {
         let mut made = self.made();
         if let Some(place) = made.iter().position(|(known, _)| known == own) {
@@ -59,7 +58,7 @@ impl Clients {
         Ok(client)
     }
 
-    /// Waits, at most as long as `patience`, until uploads that were cut are given up.
+    /// Waits up to `patience` for interrupted uploads to be cancelled.
     pub async fn settle(&self, patience: Duration) {
         let clients: Vec<Client> = self.made().iter().map(|(_, c)| c.clone()).collect();
         join_all(clients.iter().map(|client| client.settle(patience))).await;

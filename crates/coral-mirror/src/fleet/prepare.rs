@@ -1,4 +1,4 @@
-//! From a mirror's object, and what it names, to a mirror that can run.
+//! Turns a mirror's object, and what it refers to, into a mirror that can run.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,17 +23,16 @@ const PULL_SECRETS: &str = "spec.imagePullSecrets";
 const PUSH_SECRET: &str = "spec.registry.secretRef";
 const REGISTRY_NAME: &str = "spec.registry.name";
 
-/// A mirror with everything it names.
+/// A mirror with everything that it refers to.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// `namespace/name`.
     pub name: String,
-    /// What it means.
+    /// Its settings.
     pub settings: MirrorSettings,
-    /// Differs whenever the mirror's spec or something that it names does.
+    /// Changes whenever the mirror's spec or something that it refers to changes.
     pub fingerprint: Digest,
-    /// Differs whenever the mirror's `prune` does in more than `dryRun`; `None` while nothing is
-    /// pruned.
+    /// Digest of the mirror's `prune` without `dryRun`; `None` if nothing is pruned.
     pub prune: Option<Digest>,
     /// The registry that it copies to.
     pub destination: Host,
@@ -41,24 +40,24 @@ pub struct Prepared {
     pub source_credentials: Arc<Credentials>,
     /// Sent to the destination only.
     pub destination_credentials: Arc<Credentials>,
-    /// Source hosts that are reached otherwise than by default.
+    /// Options of source hosts that differ from the default.
     pub source_options: BTreeMap<Host, HostOptions>,
-    /// The destination, if it is reached otherwise than by default.
+    /// Options of the destination, if they differ from the default.
     pub destination_options: BTreeMap<Host, HostOptions>,
 }
 
-/// What a mirror names and does not hold itself.
+/// Looks up the objects that a mirror refers to.
 pub trait Lookup {
-    /// Why something that is named cannot be used.
+    /// Why an object cannot be used.
     type Error: Error + 'static;
 
-    /// The Secret of that name.
+    /// The Secret with this name.
     fn secret(&self, namespace: &str, name: &str) -> Result<&Secret, Self::Error>;
 
-    /// The Registry of that name.
+    /// The Registry with this name.
     fn registry(&self, namespace: &str, name: &str) -> Result<NamedRegistry, Self::Error>;
 
-    /// What is used where a mirror names no Secret.
+    /// The credentials for mirrors that name no Secret.
     fn fallback(&self) -> Fallback;
 }
 
@@ -67,11 +66,11 @@ pub trait Lookup {
 pub struct NamedRegistry {
     /// Its address.
     pub host: Host,
-    /// What images are pushed with.
+    /// The credentials for pushes.
     pub credentials: Arc<Credentials>,
     /// How it is reached.
     pub options: HostOptions,
-    /// Differs whenever the credentials do.
+    /// Changes whenever the credentials change.
     pub version: Vec<u8>,
 }
 
@@ -80,17 +79,17 @@ pub struct NamedRegistry {
 pub struct Fallback {
     /// The credentials.
     pub credentials: Arc<Credentials>,
-    /// Differs whenever the credentials do.
+    /// Changes whenever the credentials change.
     pub version: u64,
 }
 
 /// Why a mirror cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError<E: Error + 'static> {
-    /// Its spec means nothing; one problem or more.
+    /// Its spec is invalid; one problem or more.
     #[error("{}", together(.0))]
     Settings(Vec<Problem>),
-    /// Something that it names cannot be used.
+    /// Something that it refers to cannot be used.
     #[error("{field}: {}", chain(source))]
     Named {
         /// The field with the name.
@@ -99,7 +98,7 @@ pub enum PrepareError<E: Error + 'static> {
         #[source]
         source: E,
     },
-    /// A Secret does not hold what it should.
+    /// A Secret does not have the expected content.
     #[error("{field}: {}", chain(source))]
     Secret {
         /// The field that names it.
@@ -125,7 +124,7 @@ fn together(problems: &[Problem]) -> String {
 }
 
 impl<E: Error + 'static> PrepareError<E> {
-    /// Everything that is wrong, one thing each.
+    /// All problems, one message each.
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Settings(problems) => problems.iter().map(ToString::to_string).collect(),
@@ -134,13 +133,13 @@ impl<E: Error + 'static> PrepareError<E> {
     }
 }
 
-/// Finds out what a mirror means, and reads what it names.
+/// Validates a mirror's spec and reads what it refers to.
 pub fn prepare<L: Lookup>(
     mirror: &RegistryMirror,
     lookup: &L,
 ) -> Result<Prepared, PrepareError<L::Error>> {
     let settings = mirror.settings().map_err(PrepareError::Settings)?;
-    // As text without what is not given: a newer version finds the same.
+    // As JSON without absent fields, so that a newer version computes the same digest.
     let namespace = metadata::namespace(&mirror.metadata);
     let mut named = Named {
         namespace,
@@ -191,7 +190,7 @@ fn is_special(options: &HostOptions) -> bool {
 }
 
 impl Prepared {
-    /// How the mirror reaches its registries; `paces` are those of the process.
+    /// How the mirror reaches its registries; `paces` are shared by the process.
     pub fn access(&self, clients: &Clients, paces: &Paces) -> Result<MirrorAccess, ClientError> {
         Ok(MirrorAccess {
             client: clients.client(&self.source_options)?,
@@ -206,8 +205,8 @@ impl Prepared {
         })
     }
 
-    /// Leaves out repositories of which `keep` is false, and has the mirror restarted where that
-    /// changes what it copies.
+    /// Drops repositories for which `keep` is false, and has the mirror restarted if that changes
+    /// what it copies.
     pub fn retain_repositories(&mut self, keep: impl Fn(&RepositorySettings) -> bool) {
         let left_out = |settings: &&RepositorySettings| !keep(settings);
         let left_out: Vec<String> = self
@@ -225,8 +224,7 @@ impl Prepared {
         self.fingerprint = Digest::sha256(seen.as_bytes());
     }
 
-    /// Has the destination reached with these options in place of those before, and the mirror
-    /// restarted where they differ.
+    /// Replaces the options of the destination, and has the mirror restarted if they differ.
     pub fn set_destination_options(&mut self, options: HostOptions) {
         let seen = format!("{} {options:?}", self.fingerprint);
         self.fingerprint = Digest::sha256(seen.as_bytes());
@@ -234,7 +232,7 @@ impl Prepared {
     }
 }
 
-/// What a mirror names.
+/// The objects that a mirror refers to.
 struct Named<'a, L> {
     namespace: &'a str,
     lookup: &'a L,

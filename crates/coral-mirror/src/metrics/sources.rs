@@ -1,4 +1,4 @@
-//! What is asked of the registries that mirrors copy from.
+//! Metrics of the registries that mirrors copy from.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,18 +9,19 @@ use prometheus_client::metrics::MetricType;
 
 use crate::pace::SourceUse;
 
-/// Most registries that are shown, those that are asked the most: tenants choose their names.
+/// How many registries are shown, those with the most requests first. Bounded because tenants
+/// choose their names.
 const MOST_HOSTS: usize = 100;
 
-/// Says what was asked so far, those that were asked the most first.
+/// Returns the requests so far, the registries with the most first.
 type Reader = Box<dyn Fn() -> Vec<SourceUse> + Send>;
 
-/// Asks at each scrape what was asked of sources. Cheap to clone; all clones share one state.
+/// Reads the requests to sources at each scrape. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
 pub struct SourceMetrics(Arc<Mutex<Option<Reader>>>);
 
 impl SourceMetrics {
-    /// From now on it is this that is shown.
+    /// Sets the reader whose values are shown from now on.
     pub fn follow(&self, read: impl Fn() -> Vec<SourceUse> + Send + 'static) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
     }
@@ -50,12 +51,12 @@ const COUNTED: [Counted; 3] = [
     ),
     (
         "coral_source_refused_requests",
-        "Requests that the registry refused for being too many (429 and its like)",
+        "Requests that the registry refused because there were too many (429 and the like)",
         |source| source.refused,
     ),
     (
         "coral_source_repeated_requests",
-        "Requests that were made again after such a refusal",
+        "Requests that were repeated after such a refusal",
         |source| source.repeated,
     ),
 ];
@@ -77,7 +78,7 @@ impl Collector for SourceMetrics {
         }
         let mut metric = encoder.encode_descriptor(
             "coral_source_requests_left",
-            "Requests that the registry says it takes in its present window",
+            "Requests that the registry reports as left in its current window",
             None,
             MetricType::Gauge,
         )?;

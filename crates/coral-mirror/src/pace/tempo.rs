@@ -1,35 +1,39 @@
-//! How many requests one registry gets, and how fast: pure, `now` is an argument.
+//! How many requests to send to one registry, and how fast. Pure: `now` is an argument.
 //!
-//! The number in flight is a window: a little larger with each answer, half as large after a
-//! refusal or a failure (additive increase, multiplicative decrease). A window alone does not
-//! keep a rate, so from the first refusal on requests are spaced too. What was answered between
-//! two refusals measures what the registry gives. From there the rate grows, slowly at first,
-//! until the next refusal; and more slowly the better the rate is known.
+//! The number in flight is limited by a window, which grows a little with each answer and is halved
+//! after a refusal or a failure (additive increase, multiplicative decrease). A window alone does
+//! not limit the rate, so from the first refusal on, requests are also spaced. The number of
+//! answers between two refusals measures the rate that the registry allows. From there the rate
+//! grows, slowly at first, until the next refusal; the better the rate is known, the more slowly it
+//! grows.
 
 use std::time::{Duration, Instant};
 
-/// Requests in flight at first: what one connection of HTTP/2 or a few of HTTP/1 carry well.
+/// Requests in flight at first: as many as one HTTP/2 connection or a few HTTP/1 connections carry
+/// well.
 const FIRST_WINDOW: f64 = 6.0;
 const LARGEST_WINDOW: f64 = 32.0;
-/// Added for a whole window of answers.
+/// How much the window grows per window of answers.
 const GROWTH: f64 = 0.2;
-/// Pause after a refusal that names none; doubled for each further one without an answer between.
+/// Pause after a refusal that names none; doubled for each further refusal without an answer in
+/// between.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// Of what was measured, so much is asked for at first.
+/// The fraction of the measured rate that is used at first.
 const CAUTION: f64 = 0.95;
-/// The rate grows by so much a second, doubled every [`DOUBLED_EVERY`] seconds up to
-/// [`FASTEST`]: what was measured too low is made up for soon.
+/// The rate grows by this fraction per second, doubled every [`DOUBLED_EVERY`] seconds up to
+/// [`FASTEST`], so that a measurement that was too low is soon corrected.
 const FIRST_PROBE: f64 = 0.01;
 const DOUBLED_EVERY: f64 = 2.0;
 const FASTEST: f64 = 0.5;
-/// Two measurements this close to each other agree; each time they do, doubling takes twice as
-/// long, up to [`CALMEST`] times.
+/// Two measurements that differ by less than this fraction agree; each time they do, doubling takes
+/// twice as long, up to [`CALMEST`] times.
 const AGREEMENT: f64 = 0.2;
 const CALMEST: u32 = 5;
-/// Answers after which a limit that did not show again is not looked for one request at a time.
+/// After this many answers without another refusal, the limit is no longer probed one request at a
+/// time.
 const MEASURE: u32 = 300;
-/// Longest time between two requests: a rate below this says nothing any more.
+/// Lowest rate, in requests per second: below this a rate is meaningless.
 const SLOWEST: f64 = 0.02;
 
 /// What a request is for.
@@ -41,21 +45,20 @@ pub(crate) enum Purpose {
     Copy,
 }
 
-/// What the registry says is left of an allowance.
+/// What is left of an allowance, as the registry reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
     /// Requests of the whole allowance.
     pub(crate) limit: u64,
     /// Requests left.
     pub(crate) remaining: u64,
-    /// When the allowance is whole again.
+    /// When the allowance is renewed.
     pub(crate) renews: Instant,
 }
 
 impl Budget {
-    /// Whether one more request may go out beside those in flight, of which the registry has not
-    /// said yet what they cost. Checking stops where a tenth is left: the rest is for what is
-    /// missing.
+    /// Whether one more request may be sent in addition to those in flight, whose cost the registry
+    /// has not yet reported. Checks stop when a tenth is left: the rest is for missing content.
     fn allows(&self, purpose: Purpose, in_flight: u32) -> bool {
         let reserve = match purpose {
             Purpose::Copy => 0,
@@ -65,7 +68,7 @@ impl Budget {
     }
 }
 
-/// When a request may go out.
+/// When a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     Now,
@@ -78,27 +81,27 @@ pub(super) struct Tempo {
     window: f64,
     in_flight: u32,
     rate: Option<Rate>,
-    /// The last refusal or failure: what went out before it has nothing to add.
+    /// The last refusal or failure: requests that were sent before it do not count again.
     stumbled: Option<Instant>,
     refusals_in_a_row: u32,
     closed_until: Option<Instant>,
     budget: Option<Budget>,
 }
 
-/// From the first refusal on.
+/// The rate, from the first refusal on.
 #[derive(Debug)]
 struct Rate {
-    /// Requests a second, known from the second refusal on.
+    /// Requests per second, known from the second refusal on.
     per_second: Option<f64>,
     next: Instant,
     refused_at: Instant,
-    /// When requests went out again after that.
+    /// When requests were sent again after that.
     opened: Instant,
     granted: u32,
-    /// What was measured last, and how often in a row measurements agreed.
+    /// The last measurement, and how many in a row agreed.
     measured: Option<f64>,
     calm: u32,
-    /// When the rate last grew, and when it began to.
+    /// When the rate last grew, and when it began to grow.
     grown: Instant,
     began: Instant,
 }
@@ -118,7 +121,8 @@ impl Default for Tempo {
 }
 
 impl Tempo {
-    /// Whether a request may go out now; if so it counts as in flight until it [ends](Self::ended).
+    /// Whether a request may be sent now; if so, it counts as in flight until it
+    /// [ends](Self::ended).
     pub(super) fn admit(&mut self, now: Instant, purpose: Purpose) -> Turn {
         if let Some(until) = self.closed_until.filter(|until| *until > now) {
             return Turn::At(until);
@@ -129,7 +133,7 @@ impl Tempo {
         if let Some(budget) = self.budget
             && !budget.allows(purpose, self.in_flight)
         {
-            // Those in flight may turn out to have cost nothing.
+            // Requests in flight may turn out to cost nothing.
             return match self.in_flight {
                 0 => Turn::At(budget.renews),
                 _ => Turn::WhenOneEnds,
@@ -148,7 +152,7 @@ impl Tempo {
         Turn::Now
     }
 
-    /// A request that was admitted is over, whatever came of it.
+    /// An admitted request has ended, whatever its result.
     pub(super) fn ended(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
@@ -160,14 +164,15 @@ impl Tempo {
         if let Some(rate) = &mut self.rate {
             rate.granted += 1;
             if rate.per_second.is_none() && rate.granted < MEASURE {
-                // One at a time until the rate is known: then one is refused, not a window full.
+                // One at a time until the rate is known: then only one request is refused, not a
+                // whole window.
                 growth = 0.0;
             }
         }
         self.window = (self.window + growth / self.window).min(LARGEST_WINDOW);
     }
 
-    /// The registry said that this was too much, and perhaps how long to wait.
+    /// The registry refused the request as one too many, and may have stated how long to wait.
     pub(super) fn refused(&mut self, sent: Instant, now: Instant, wait: Option<Duration>) {
         let first = self.stumbles(sent, now);
         if first {
@@ -191,23 +196,25 @@ impl Tempo {
         }
     }
 
-    /// The request failed in a way that less load may help: no connection, no answer, a 5xx.
+    /// The request failed in a way that less load may help against: no connection, no answer, a
+    /// 5xx.
     pub(super) fn failed(&mut self, sent: Instant, now: Instant) {
         self.stumbles(sent, now);
     }
 
-    /// How many more requests the registry takes, where it has said so and it still holds.
+    /// How many more requests the registry takes, if it has reported that and the report is still
+    /// valid.
     pub(super) fn left(&self, now: Instant) -> Option<u64> {
         let budget = self.budget.filter(|budget| budget.renews > now)?;
         Some(budget.remaining)
     }
 
-    /// What the registry says is left.
+    /// Records what the registry reports as left.
     pub(super) fn observed(&mut self, budget: Budget) {
         self.budget = Some(budget);
     }
 
-    /// Halves the window, once for all that was in flight together.
+    /// Halves the window, once for all requests that were in flight together.
     fn stumbles(&mut self, sent: Instant, now: Instant) -> bool {
         let first = self.stumbled.is_none_or(|before| sent > before);
         if first {
@@ -248,13 +255,14 @@ impl Rate {
         let per_second = per_second * (1.0 + growth * passed.min(1.0));
         self.per_second = Some(per_second);
         self.grown = now;
-        // A late request does not make the ones after it late.
+        // A late request does not delay the next ones.
         let space = Duration::from_secs_f64(1.0 / per_second);
         self.next = self.next.max(now.checked_sub(space).unwrap_or(now)) + space;
     }
 
-    /// At a refusal. The first measurement asks as fast as it goes, and counts the pause too, in
-    /// which a bucket was filled; later ones ask at about the rate.
+    /// Measures the rate, at a refusal. In the first measurement requests were sent as fast as
+    /// possible, so it includes the pause, in which a bucket was refilled; in later ones they were
+    /// sent at about the rate.
     fn measure(&mut self, now: Instant) {
         let from = if self.per_second.is_some() {
             self.opened

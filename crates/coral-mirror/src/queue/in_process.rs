@@ -11,10 +11,10 @@ use crate::job::Job;
 use crate::outcome::Outcome;
 use crate::progress::Key;
 
-/// The queue in this process. Jobs come out in the order in which they went in, except that jobs
-/// of a source host with enough jobs in work let others pass. The jobs are gone with the process,
-/// which is why producers compare the registries again when they start. Cheap to clone; clones
-/// share the queue.
+/// The queue in this process. Jobs are taken in the order in which they were enqueued, except that
+/// jobs of a source host with enough running jobs let others pass. The jobs are lost with the
+/// process, so producers compare the registries again when they start. Cheap to clone; clones share
+/// the queue.
 #[derive(Debug, Clone, Default)]
 pub struct InProcess(Arc<Inner>);
 
@@ -29,7 +29,7 @@ struct Inner {
 struct Jobs {
     waiting: VecDeque<Job>,
     in_flight: HashSet<Key>,
-    /// How many jobs of each source host are worked on.
+    /// How many jobs of each source host are running.
     in_work: HashMap<Host, usize>,
 }
 
@@ -68,8 +68,8 @@ impl Jobs {
 
 impl InProcess {
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
-        // Every critical section leaves the collections consistent, so a panic elsewhere does not
-        // spoil them.
+        // Ignores poisoning: every critical section leaves the collections consistent, so a panic
+        // elsewhere does no harm.
         self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,7 +109,7 @@ impl Queue for InProcess {
         loop {
             let arrived = self.0.arrived.notified();
             if let Some(delivery) = self.pop() {
-                // Two arrivals may have been folded into one wake-up: pass it on.
+                // Two arrivals may have been merged into one wake-up, so pass it on.
                 self.0.arrived.notify_one();
                 return Ok(delivery);
             }
@@ -142,7 +142,7 @@ impl Delivery for InProcessDelivery {
         &self.job
     }
 
-    /// There is no lease to renew: the job cannot outlive the process that works on it.
+    /// There is no lease to renew: the job cannot outlive its process.
     async fn progress(&mut self) -> Result<(), QueueError> {
         Ok(())
     }
@@ -151,7 +151,7 @@ impl Delivery for InProcessDelivery {
         self.is_finished = true;
         let queue = self.queue.clone();
         queue.jobs().end(&self.job);
-        // The key is free again before a subscriber hears of the outcome and queues it again.
+        // The key is free again before a subscriber receives the outcome and queues it again.
         queue.publish(outcome);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the questions about a repository and an image came to.
+//! Handles the results of requests about repositories and images.
 
 use coral_api::Drift;
 use coral_distribution::Error;
@@ -43,8 +43,8 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// What a repository's settings select is known. There is `room` for so many images that their
-    /// source has no longer.
+    /// Adds the images that a repository's settings select. At most `room` of them may be images
+    /// that are gone at their source.
     fn take_in(&mut self, repository: usize, expanded: Expanded, room: usize) {
         let Expanded {
             mut wanted,
@@ -54,7 +54,7 @@ impl<Q: Queue> Driver<Q> {
             unmatched,
         } = expanded;
         if let Some(error) = untold {
-            // What is known of the others stays as it is, and none of them is looked at.
+            // What is known about the others stays as it is, and none of them is compared.
             self.claim_unknown(repository);
             self.ledger.joined(repository, wanted, self.now());
             return self.repository_failed(repository, unknown(&error));
@@ -64,7 +64,7 @@ impl<Q: Queue> Driver<Q> {
         let is_empty = wanted.is_empty();
         wanted.extend(vanished);
         if unlisted.is_some() {
-            // Those that are known to be gone are not forgotten for that.
+            // Images that are known to be gone are not forgotten because of that.
             let known = self.ledger.gone_of(repository).into_iter();
             let new = known.filter(|gone| wanted.iter().all(|wanted| wanted.key != gone.key));
             let new: Vec<Wanted> = new.collect();
@@ -90,8 +90,8 @@ impl<Q: Queue> Driver<Q> {
     fn select_less(&mut self, repository: usize, selected: usize) {
         let failure = Failure {
             error: format!(
-                "it selects {selected} images, with which the mirror would have more than {MOST_IMAGES}: \
-                 narrow its select, or divide the mirror"
+                "it selects {selected} images, which would give the mirror more than \
+                 {MOST_IMAGES}: narrow its select, or split the mirror"
             ),
             category: "limit".into(),
             cause: Cause::Refusal,
@@ -145,8 +145,8 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// The image is at the destination; referrers that were missed are tried again, and so are
-    /// foreign layers that were left out, where they are wanted now.
+    /// The image is at the destination; missed referrers are retried, and so are omitted foreign
+    /// layers if they are wanted now.
     async fn found(&mut self, key: &Key, digest: Digest, sparse: Sparse) {
         let now = self.now();
         if self.ledger.begins_to_complete(key, digest, sparse, now) {
@@ -160,7 +160,8 @@ impl<Q: Queue> Driver<Q> {
     pub(super) fn could_not_complete(&mut self, wanted: &Wanted, failure: &Failure) {
         if self.ledger.could_not_complete(&wanted.key) {
             let (image, error) = (&wanted.source, &failure.error);
-            tracing::warn!(%image, error, "mirrored without its foreign layers; they are tried again in each pass");
+            tracing::warn!(%image, error, "mirrored without its foreign layers; they are retried \
+                                           in each pass");
         }
     }
 
@@ -172,11 +173,11 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// A tag is one image at the source and another one at the destination.
+    /// The tag names different images at the source and at the destination.
     async fn fold_in_moved(&mut self, key: &Key, source: Digest, there: Digest) {
         let held = self.ledger.held(key);
         let drift = self.mirror.settings.drift;
-        // Without knowledge of what was mirrored, it is the source that moved the tag.
+        // If it is unknown what was mirrored, assume that the tag moved at the source.
         let has_strayed = held.is_some_and(|held| held != there);
         let wants = match (drift, held) {
             (Drift::Pin, Some(held)) => held,
@@ -196,7 +197,7 @@ impl<Q: Queue> Driver<Q> {
         self.enqueue(key).await;
     }
 
-    /// Where an image is copied from: of a tag that is pinned, the image that was mirrored.
+    /// The source of a copy: for a pinned tag, the image that was mirrored.
     pub(super) fn source_of(&self, wanted: &Wanted) -> ImageRef {
         let is_tag = wanted.key.version.digest().is_none();
         let held = self.ledger.held(&wanted.key);

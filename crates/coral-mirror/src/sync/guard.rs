@@ -1,48 +1,48 @@
 //! When a mirror stops deleting tags: pure.
 //!
-//! A source that loses many images at once is more often broken, or taken over, than tidied up.
-//! What vanished before was accepted and does not count again.
+//! A source that loses many images at once has more likely failed, or been taken over, than been
+//! tidied up. Images that vanished earlier were accepted and do not count again.
 
 use coral_api::PruningStatus;
 
 use crate::inspect::Confirmation;
 use crate::status::count;
 
-/// A mirror deletes nothing once more than one image of this many vanished.
+/// A mirror deletes nothing if more than one in this many images vanished.
 const FRACTION: i64 = 5;
 
-/// Whether a pass without knowledge of earlier ones would delete no tag.
+/// Whether a pass that knows nothing about earlier ones would pause deletions.
 pub(crate) fn would_pause(vanished: usize, images: usize) -> bool {
     Guard::restored(None).judge(vanished, images) != Judgement::Open
 }
 
-/// Whether tags are deleted, and how many vanished images were accepted.
+/// Whether deletions are paused, and how many vanished images were accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Guard(PruningStatus);
 
-/// What became of a guard.
+/// The verdict of a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// Tags are deleted.
     Open,
-    /// From now on none is.
+    /// From now on deletions are paused.
     Pauses {
         /// How many images vanished in this pass.
         vanished: usize,
     },
-    /// None is, since an earlier pass, and more images have vanished than were counted then.
+    /// Deletions were already paused, and more images have vanished than were counted then.
     Grows,
-    /// None is, since an earlier pass.
+    /// Deletions were already paused.
     Paused,
 }
 
 impl Guard {
-    /// As an earlier process left it; with no knowledge of one, nothing was accepted.
+    /// The state that an earlier process left; without one, nothing was accepted.
     pub(super) fn restored(before: Option<PruningStatus>) -> Self {
         Self(before.unwrap_or_default())
     }
 
-    /// A person has looked. Whether that ended a pause.
+    /// Applies a person's confirmation. Returns whether that ended a pause.
     pub(super) fn confirm(&mut self, confirmation: Confirmation) -> bool {
         let before = self.0;
         self.0 = match confirmation {
@@ -52,7 +52,7 @@ impl Guard {
         before.paused && !self.0.paused
     }
 
-    /// Everything was looked at: so many of a mirror's images are not at their sources.
+    /// Judges a complete pass in which this many of a mirror's images are gone at their sources.
     pub(super) fn judge(&mut self, vanished: usize, images: usize) -> Judgement {
         let (now, images) = (count(vanished), count(images));
         let before = self.0;

@@ -1,4 +1,4 @@
-//! What a mirror knows of its images: pure, `now` and jitter are arguments.
+//! What a mirror knows about its images. Pure: `now` and jitter are arguments.
 
 mod agenda;
 mod gone;
@@ -28,13 +28,13 @@ pub(super) use image::Arrival;
 use image::{Image, Phase, turn_of};
 pub(super) use record::Trust;
 
-/// Attempts in a row at what is at a host whose name does not exist. The next one is in the next
-/// pass: the answer was sure, and the second one is for a host that is just being started.
+/// Attempts in a row at a host whose name does not exist; the next one is in the next pass. The
+/// answer is certain, so the second attempt is only for a host that is just being started.
 const TRIES_OF_UNKNOWN_HOST: u32 = 2;
 /// Time until the second of them.
 const WAIT_FOR_UNKNOWN_HOST: Duration = Duration::from_secs(10);
 
-/// Puts off the next try in this pass, if there is one.
+/// Postpones the next attempt of this pass, if there is one.
 fn wait_for_host(status: &mut ImageProgress, now: Timestamp) {
     if status.next_try.is_some() {
         status.next_try = now.checked_add(WAIT_FOR_UNKNOWN_HOST).ok();
@@ -45,9 +45,9 @@ fn wait_for_host(status: &mut ImageProgress, now: Timestamp) {
 struct Repository {
     status: ImageProgress,
     phase: Phase,
-    /// How many tags it has, where `select` fits none of them.
+    /// How many tags it has, if `select` matches none of them.
     unmatched: Option<usize>,
-    /// Whether it was ever listed: until then it is not known which images it has.
+    /// Whether it was ever listed; until then its images are unknown.
     is_listed: bool,
 }
 
@@ -75,23 +75,23 @@ pub(super) struct Ledger {
     pruned: usize,
 }
 
-/// Something that a mirror does now.
+/// An action that a mirror should take now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// List what is wanted of the repository of this number.
+    /// List the wanted images of the repository with this index.
     Expand(usize),
     /// Compare an image at the source with the one at the destination.
     Compare(Wanted),
-    /// Look at the blobs of an image at the destination, mirrored at this digest.
+    /// Check the blobs of an image at the destination, mirrored at this digest.
     Verify(Wanted, Digest),
 }
 
 /// When images are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verification {
-    /// How often each has its turn.
+    /// How often each image is verified.
     pub(super) every: Duration,
-    /// Whether those that were there before are looked at at once.
+    /// Whether existing images are verified at once.
     pub(super) at_once: bool,
 }
 
@@ -116,8 +116,8 @@ impl Ledger {
         }
     }
 
-    /// Everything that rests is to be looked at again, but for what failed and has its next try
-    /// later: a pass does not shorten a wait that grew, or that the other side asked for.
+    /// Makes everything that rests due again, except failures with a later retry: a pass does not
+    /// shorten a backoff, or a wait that the other side asked for.
     pub(super) fn begin_pass(&mut self, now: Timestamp) {
         let resting = self
             .repositories
@@ -126,7 +126,7 @@ impl Ledger {
         resting.for_each(|repository| repository.phase = Phase::Due);
     }
 
-    /// What failed is to be looked at again, whatever it waits for.
+    /// Makes everything that failed due again, whatever it waits for.
     pub(super) fn retry(&mut self) {
         let failed = |phase: Phase, status: &ImageProgress| {
             let has_failed = matches!(
@@ -148,7 +148,8 @@ impl Ledger {
         }
     }
 
-    /// Content of these repositories at the destination was damaged: their images are verified now.
+    /// Makes the images of these repositories due for verification, because content was damaged at
+    /// the destination.
     pub(super) fn damaged(&mut self, paths: &[RepositoryPath], now: Timestamp) {
         let images = self.images.iter();
         let hit = images.filter(|(key, _)| paths.contains(key.repository.path()));
@@ -165,7 +166,7 @@ impl Ledger {
         others.count() + wanted.len()
     }
 
-    /// What is to be done now; from here on all of it is being looked at.
+    /// The actions that are due now; they count as in progress from here on.
     pub(super) fn actions(&mut self, now: Timestamp) -> Vec<Action> {
         let expand = self.repositories_due(now).into_iter().map(Action::Expand);
         let mut actions: Vec<Action> = expand.collect();
@@ -175,7 +176,7 @@ impl Ledger {
         actions
     }
 
-    /// Repositories to expand now; from here on they are being looked at.
+    /// Repositories to expand now; they count as in progress from here on.
     fn repositories_due(&mut self, now: Timestamp) -> Vec<usize> {
         let mut due = vec![];
         for (i, repository) in self.repositories.iter_mut().enumerate() {
@@ -188,14 +189,14 @@ impl Ledger {
         due
     }
 
-    /// Images to compare now; from here on they are being looked at.
+    /// Images to compare now; they count as in progress from here on.
     fn images_due(&mut self, now: Timestamp) -> Vec<Wanted> {
         let due = self.agenda.to_compare(now).into_iter();
         due.filter_map(|key| self.looking(&key)).collect()
     }
 
-    /// Images whose blobs are to be looked at now, with the digest that they are mirrored at; from
-    /// here on they are being looked at.
+    /// Images whose blobs are to be checked now, with the digest that they are mirrored at; they
+    /// count as in progress from here on.
     fn verifications_due(&mut self, now: Timestamp) -> Vec<(Wanted, Digest)> {
         let due = self.agenda.to_verify(now).into_iter();
         let due = due.filter_map(|key| {
@@ -223,8 +224,8 @@ impl Ledger {
         Some(result)
     }
 
-    /// A repository's images are known: new ones join, those no longer wanted leave, all are due
-    /// but for those that failed and have their next try later.
+    /// Sets the images of a repository: new ones are added, those no longer wanted removed, and all
+    /// are due except failures with a later retry.
     pub(super) fn expanded(&mut self, repository: usize, wanted: Vec<Wanted>, now: Timestamp) {
         self.repositories[repository] = Repository::in_phase(Phase::Resting, true);
         let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).collect();
@@ -244,8 +245,8 @@ impl Ledger {
         self.joined(repository, wanted, now);
     }
 
-    /// These images of a repository are due, as in [`Self::expanded`]; of its others nothing is
-    /// known, and they stay as they are.
+    /// Makes these images of a repository due, as in [`Self::expanded`]; nothing is known about its
+    /// other images, which stay as they are.
     pub(super) fn joined(&mut self, repository: usize, wanted: Vec<Wanted>, now: Timestamp) {
         for wanted in wanted {
             let key = wanted.key.clone();
@@ -263,12 +264,12 @@ impl Ledger {
         }
     }
 
-    /// Whether `select` fits none of a repository's tags, and how many it has then.
+    /// Records that `select` matches none of a repository's tags, and how many there are.
     pub(super) fn unmatched(&mut self, repository: usize, tags: Option<usize>) {
         self.repositories[repository].unmatched = tags;
     }
 
-    /// The image is to be copied; gives what is wanted, unless it is wanted no more.
+    /// Marks the image as being copied. Returns what is wanted, unless it is no longer wanted.
     pub(super) fn copying(&mut self, key: &Key) -> Option<Wanted> {
         self.change(key, |image| {
             image.phase = Phase::Copying;
@@ -276,7 +277,7 @@ impl Ledger {
         })
     }
 
-    /// What is known to be broken of an image at the destination.
+    /// Parts of an image that are known to be damaged at the destination.
     pub(super) fn broken(&self, key: &Key) -> BTreeSet<Digest> {
         self.images
             .get(key)
@@ -284,8 +285,8 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    /// An image's blobs were looked at at the destination. How often in a row something was
-    /// broken; 0 if nothing is.
+    /// Records a verification of an image's blobs at the destination. Returns how many times in a
+    /// row something was damaged; 0 if nothing is.
     pub(super) fn verified(&mut self, key: &Key, broken: BTreeSet<Digest>, now: Timestamp) -> u32 {
         let every = self.verify.map(|verify| verify.every);
         let repairs = self.change(key, |image| {
@@ -306,7 +307,7 @@ impl Ledger {
         repairs.unwrap_or(0)
     }
 
-    /// So many tags were deleted.
+    /// Counts deleted tags.
     pub(super) fn pruned(&mut self, tags: usize) {
         self.pruned += tags;
     }
@@ -317,7 +318,7 @@ impl Ledger {
         (image.phase == Phase::Copying).then(|| image.wanted.clone())
     }
 
-    /// The image is at the destination: it was there, or it has been copied now.
+    /// Records that the image is at the destination: it was there, or has been copied now.
     pub(super) fn succeeded(
         &mut self,
         key: &Key,
@@ -339,7 +340,7 @@ impl Ledger {
             image.completes = None;
             let first = image.verify_at.is_none();
             let wait = verify.and_then(|verify| match arrival {
-                // What was repaired is looked at at once: some registries keep what they have.
+                // A repaired image is verified at once: some registries keep the damaged content.
                 Arrival::Copied { .. } if image.repairs > 0 => Some(Duration::ZERO),
                 Arrival::Copied { .. } => Some(verify.every),
                 Arrival::Found { .. } if first && verify.at_once => Some(Duration::ZERO),
@@ -424,7 +425,7 @@ impl Ledger {
         }
     }
 
-    /// The earliest next try of anything that rests, or the next look at blobs.
+    /// The earliest retry of anything that rests, or the next verification.
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
         self.next_try()
             .into_iter()
@@ -432,7 +433,7 @@ impl Ledger {
             .min()
     }
 
-    /// The earliest next try of anything that rests.
+    /// The earliest retry of anything that rests.
     pub(super) fn next_try(&self) -> Option<Timestamp> {
         let resting = self
             .repositories
@@ -442,13 +443,13 @@ impl Ledger {
         repositories.into_iter().chain(self.agenda.next_try()).min()
     }
 
-    /// Whether nothing is being looked at or copied.
+    /// Whether nothing is being compared or copied.
     pub(super) fn is_quiet(&self) -> bool {
         self.agenda.counts.busy == 0 && self.repositories.iter().all(|r| r.phase == Phase::Resting)
     }
 
-    /// Whether nothing more will happen in this pass: everything rests, and what failed did so as
-    /// often as the limit says.
+    /// Whether nothing more will happen in this pass: everything rests, and failures have reached
+    /// the limit.
     pub(super) fn is_at_rest(&self) -> bool {
         let failing = |r: &Repository| matches!(r.status.state, ImageState::Failing(_));
         self.is_quiet() && self.agenda.counts.failing == 0 && !self.repositories.iter().any(failing)
@@ -492,7 +493,7 @@ impl Ledger {
 }
 
 impl Until {
-    /// A single pass ends with what failed as often as the limit says.
+    /// Ends the retries of failures that have reached the limit, in a single pass.
     fn bounds(self, status: &mut ImageProgress) {
         if self == Self::OnePass && matches!(status.state, ImageState::Error(_)) {
             status.next_try = None;

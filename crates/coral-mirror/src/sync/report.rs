@@ -1,4 +1,4 @@
-//! What the observer hears of a mirror.
+//! Reports events of a mirror to the observer.
 
 use super::Driver;
 use crate::expand::Wanted;
@@ -40,7 +40,7 @@ impl<Q: Queue> Driver<Q> {
         self.observe(&wanted, &event);
     }
 
-    /// An image failed because the name of its source does not resolve.
+    /// Reports that an image failed because the host name of its source does not resolve.
     pub(super) fn host_failed(&mut self, key: &Key, failure: Failure) {
         let was_gone = self.ledger.is_gone(key);
         if was_gone {

@@ -1,4 +1,4 @@
-//! Waiting for space at a destination that is full.
+//! Waits for space at a destination that is full.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use super::{Driver, Found};
 use crate::progress::Event;
 use crate::queue::Queue;
 
-/// How often a destination that says how much room it has is asked while images wait for it.
+/// How often a destination that reports its free space is asked while images wait for space.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How often one is asked that does not say so: it may have been replaced.
+/// How often a destination that does not report it is asked: it may have been replaced.
 const LOOK_RARELY: Duration = Duration::from_mins(10);
 
-/// When a destination that is full is asked for its room.
+/// When a full destination is asked for its free space.
 #[derive(Debug, Default)]
 pub(super) struct RoomWatch {
-    /// `None`: at once.
+    /// `None` is at once.
     next: Option<Timestamp>,
     is_asking: bool,
-    /// Whether it was told that images wait.
+    /// Whether it was reported that images wait.
     told: bool,
 }
 
 impl RoomWatch {
-    /// When the destination is asked next, while so many images wait.
+    /// When the destination is asked next, while this many images wait.
     pub(super) fn next_look(&self, waiting: usize) -> Option<Timestamp> {
         let asks = waiting > 0 && !self.is_asking;
         asks.then(|| self.next.unwrap_or(Timestamp::UNIX_EPOCH))
     }
 
-    /// Takes an answer; returns the room, if it says so. A registry that gives none is being started
-    /// anew, it may be with more room.
+    /// Takes an answer. Returns the free space, if it was reported. A registry that does not answer
+    /// may be restarting, possibly with more space.
     fn answered<E>(&mut self, room: Result<Option<u64>, E>, now: Timestamp) -> Option<u64> {
         self.is_asking = false;
         let wait = match room {
@@ -44,12 +44,12 @@ impl RoomWatch {
         room.ok().flatten()
     }
 
-    /// The wall clock was set.
+    /// Follows a change of the wall clock.
     pub(super) fn shift(&mut self, by: SignedDuration) {
         self.next = self.next.map(|at| shifted(at, by));
     }
 
-    /// Whether it is news that an image waits.
+    /// Whether waiting images were not yet reported.
     pub(super) fn is_news(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }

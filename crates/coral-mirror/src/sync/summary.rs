@@ -1,4 +1,4 @@
-//! How a mirror stands, in counts.
+//! The state of a mirror, in counts.
 
 use coral_api::PruningStatus;
 use jiff::Timestamp;
@@ -10,38 +10,37 @@ use crate::snapshot::Snapshot;
 pub struct Summary {
     /// Images wanted.
     pub desired: usize,
-    /// Complete at the destination, also while a later look at them fails.
+    /// Complete at the destination, even while a later comparison fails.
     pub mirrored: usize,
-    /// Those whose index names platforms that were left out.
+    /// Images whose index names platforms that were left out.
     pub sparse: usize,
-    /// Of those mirrored: some of their referrers could not be copied, and are tried again in each
-    /// pass.
+    /// Of those mirrored: some of their referrers could not be copied and are retried in each pass.
     pub missed: usize,
-    /// Not at the destination and not failed: to be looked at, or being copied.
+    /// Neither at the destination nor failed: about to be compared, or being copied.
     pub pending: usize,
-    /// Failed, and tried again; repositories that could not be listed are counted here too.
+    /// Failed and retried; repositories that could not be listed are counted here too.
     pub failing: usize,
-    /// Failed as often as the limit says.
+    /// Failed as often as the limit.
     pub errors: usize,
     /// Waiting for space at the destination, which is full.
     pub waiting: usize,
     /// Of those failing or in error: repositories whose tags could not be listed, or deleted.
     pub repositories: Repositories,
-    /// Of those mirrored: their source has them no longer.
+    /// Of those mirrored: gone at their source.
     pub source_gone: usize,
-    /// Whether tags are deleted at present.
+    /// Whether deletions are paused.
     pub pruning: PruningStatus,
     /// Bytes moved over the network.
     pub moved: u64,
     /// Tags deleted at the destination so far.
     pub pruned: usize,
-    /// When the next failed image is tried again.
+    /// When the next failed image is retried.
     pub next_try: Option<Timestamp>,
     /// When the last pass over everything ended.
     pub last_pass: Option<Timestamp>,
-    /// When everything is looked at again.
+    /// When everything is compared again.
     pub next_pass: Option<Timestamp>,
-    /// Whether nothing is being looked at or copied.
+    /// Whether nothing is being compared or copied.
     pub quiet: bool,
 }
 
@@ -87,15 +86,15 @@ impl Summary {
 pub struct Ended {
     /// Its counts at the end.
     pub summary: Summary,
-    /// What it knew of its repositories and images.
+    /// What it knew about its repositories and images.
     pub snapshot: Snapshot,
 }
 
 /// Counts of repositories that failed as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repositories {
-    /// Failed, and tried again.
+    /// Failed and retried.
     pub failing: usize,
-    /// Failed as often as the limit says.
+    /// Failed as often as the limit.
     pub errors: usize,
 }

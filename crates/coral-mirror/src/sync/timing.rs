@@ -1,4 +1,4 @@
-//! When passes begin, also after the wall clock was set: pure, but for the driver's look at its
+//! When passes begin, even after the wall clock was changed. Pure, except that the driver reads its
 //! clock.
 
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::clock::Jump;
 use crate::mirror::Mirror;
 use crate::queue::Queue;
 
-/// No wait lasts longer without a look at the wall clock, so that schedules follow it soon.
+/// Longest wait without reading the wall clock, so that schedules follow it soon.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 impl<Q: Queue> Driver<Q> {
-    /// The time by which everything in this mirror is due.
+    /// The time by which everything in this mirror is scheduled.
     pub(super) fn now(&self) -> Timestamp {
         self.frame.now()
     }
 
-    /// Follows the wall clock where it was set: what waits goes on waiting for as long as before.
+    /// Follows changes of the wall clock: everything waits for as long as before.
     pub(super) fn look_at_clock(&mut self) {
         let Some(jump) = self.frame.look() else {
             return;
@@ -35,8 +35,8 @@ impl<Q: Queue> Driver<Q> {
     }
 }
 
-/// When a mirror that begins compares everything: at once, unless an earlier process did so with
-/// the same settings. That process may have had another wall clock.
+/// When a mirror that starts compares everything: at once, unless an earlier process did so with
+/// the same settings. That process may have had a different wall clock.
 pub(super) fn first_pass(mirror: &Mirror, now: Timestamp) -> Timestamp {
     let restored = mirror.restored.as_ref().filter(|_| !mirror.changed);
     let next = restored.and_then(|snapshot| snapshot.next_pass);
@@ -54,8 +54,9 @@ pub(super) fn next_pass(cadence: &Cadence, now: Timestamp) -> Option<Timestamp> 
     }
 }
 
-/// The next pass, after the wall clock was set. One that was due already stays due, and one whose
-/// time the clock was set over is made up for: a machine that was paused must not miss its night.
+/// The next pass, after the wall clock was changed. A pass that was already due stays due, and a
+/// pass that the clock skipped is made up for: a machine that was paused must not miss its nightly
+/// pass.
 fn after_jump(cadence: &Cadence, next: Timestamp, jump: &Jump) -> Option<Timestamp> {
     let now = shifted(jump.before, jump.by);
     match cadence {
@@ -66,7 +67,7 @@ fn after_jump(cadence: &Cadence, next: Timestamp, jump: &Jump) -> Option<Timesta
     }
 }
 
-/// A time of the wall clock as it was, in terms of the wall clock as it is.
+/// Converts a time of the previous wall clock to the current one.
 pub(super) fn shifted(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(at)
 }

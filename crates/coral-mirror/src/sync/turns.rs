@@ -1,10 +1,10 @@
-//! Which copies of a mirror may begin, under its limit on copies: pure.
+//! Which copies of a mirror may begin, under its limit on copies. Pure.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::progress::Key;
 
-/// The copies of a mirror that are in the queue or being made, and those that wait.
+/// The copies of a mirror that are queued or running, and those that wait.
 #[derive(Debug)]
 pub(super) struct Turns {
     limit: usize,
@@ -13,7 +13,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// No copy yet, and never more than `limit` at once.
+    /// No copies yet, and never more than `limit` at once.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -22,7 +22,8 @@ impl Turns {
         }
     }
 
-    /// An image is to be copied. Whether it has its turn now; if not, [`Self::next`] gives it later.
+    /// Asks for a turn to copy an image. Returns whether it has its turn now; if not,
+    /// [`Self::next`] returns it later.
     pub(super) fn ask(&mut self, key: &Key) -> bool {
         let has_turn = self.has_room();
         if has_turn {
@@ -33,12 +34,12 @@ impl Turns {
         has_turn
     }
 
-    /// A copy has ended, of this mirror or of another one.
+    /// Records that a copy has ended, of this mirror or of another one.
     pub(super) fn ended(&mut self, key: &Key) {
         self.copying.remove(key);
     }
 
-    /// The image that may ask again, if there is room for one. It waits no more.
+    /// The next image that may ask again, if the limit allows one. It no longer waits.
     pub(super) fn next(&mut self) -> Option<Key> {
         if self.has_room() {
             self.waiting.pop_front()
@@ -51,8 +52,8 @@ impl Turns {
         self.copying.len() < self.limit
     }
 
-    /// A copy could not begin, and no outcome will come that gives the next image its turn: all
-    /// that wait give up with it.
+    /// Gives up a copy that could not begin. No outcome will come to give the next image its turn,
+    /// so all waiting images give up with it.
     pub(super) fn give_up(&mut self, key: &Key) -> Vec<Key> {
         self.copying.remove(key);
         std::iter::once(key.clone())

@@ -1,5 +1,5 @@
-//! What a mirror does beside copying: it verifies what it copied before, and deletes what no mirror
-//! wants any more.
+//! What a mirror does besides copying: it verifies what it copied before, and deletes what no
+//! mirror wants any more.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::queue::Queue;
 use crate::state::{Cause, Until, cause_of};
 use crate::verify::verify;
 
-/// Found broken this often in a row: copying does not mend it.
+/// If an image is found damaged this many times in a row, copying does not repair it.
 const HOPELESS: u32 = 3;
 
 impl<Q: Queue> Driver<Q> {
@@ -74,14 +74,13 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// What is wanted of a repository is known, for this mirror and for others. `is_empty` says
-    /// that its source has none of it.
+    /// Claims the wanted images of a repository. `is_empty` means that its source has none of them.
     pub(super) fn claim(&mut self, repository: usize, wanted: &[Wanted], is_empty: bool) {
         if self.mirror.settings.prune.is_some() {
             if is_empty {
-                // A source that lists nothing any more is more often broken than empty.
+                // A source that no longer lists anything is more likely broken than empty.
                 let source = &self.mirror.settings.repositories[repository].repository;
-                tracing::warn!(repository = %source, "not pruned: nothing at all is selected");
+                tracing::warn!(repository = %source, "not pruned: nothing is selected");
                 self.to_prune.remove(&repository);
             } else {
                 self.to_prune.insert(repository);
@@ -106,23 +105,23 @@ impl<Q: Queue> Driver<Q> {
             .send_modify(|claims| claims.unknown(name, repository));
     }
 
-    /// A mirror that does not look wants something all the same.
+    /// A mirror that lists nothing still wants something.
     pub(super) fn claim_nothing_known(&mut self) {
         for repository in 0..self.mirror.settings.repositories.len() {
             self.claim_unknown(repository);
         }
     }
 
-    /// A person has looked at what vanished.
+    /// Applies a person's confirmation of vanished images.
     pub(super) fn confirm_prune(&mut self, confirmation: Confirmation) {
         if self.guard.confirm(confirmation) {
-            // The next pass finds out what is to be deleted.
+            // The next pass finds out what to delete.
             self.next_pass = self.next_pass.map(|_| self.now());
         }
     }
 
-    /// Begins to delete tags, once all images were looked at: only then it is known which of them
-    /// their sources have no longer.
+    /// Starts deleting tags once all images were compared: only then is it known which of them are
+    /// gone at their sources.
     pub(super) fn ask_to_prune(&mut self) {
         let Some(settings) = self.mirror.settings.prune.clone() else {
             return;
@@ -164,7 +163,7 @@ impl<Q: Queue> Driver<Q> {
         }
     }
 
-    /// Deletes no tag of a repository, since it is not known what every mirror wants of it.
+    /// Deletes no tag of a repository, because it is unknown what every mirror wants in it.
     fn hold_back(&mut self, repository: usize, destination: &Destination, place: &Repository) {
         self.to_prune.remove(&repository);
         let by = self
@@ -173,15 +172,16 @@ impl<Q: Queue> Driver<Q> {
             .held_by(destination, place)
             .map(str::to_owned);
         let mirror = by.as_deref().unwrap_or("one that cannot be read");
-        tracing::info!(repository = %place, mirror, "not pruned: a mirror could not say what it wants of it");
-        // With the name of a mirror, a person can do something about it.
+        tracing::info!(repository = %place, mirror, "not pruned: it is unknown what a mirror wants \
+                                                     in it");
+        // With the name of the mirror, a person can act on it.
         match by {
             Some(by) => self.held_back.insert(repository, by),
             None => self.held_back.remove(&repository),
         };
     }
 
-    /// Whether tags may be deleted, as far as that hangs on how many images vanished.
+    /// Judges whether tags may be deleted, by how many images vanished.
     fn judge(&mut self) -> Judgement {
         let (vanished, images) = self.ledger.vanished();
         let judgement = self.guard.judge(vanished, images);
@@ -198,9 +198,9 @@ impl<Q: Queue> Driver<Q> {
         judgement
     }
 
-    /// A single pass is asked for by a person who can look at its plan; and tags that are named
-    /// one by one are no list that could lack something, unless the source is believed about what
-    /// it has no longer.
+    /// No caution is needed in a single pass, which a person starts who can look at its plan, or
+    /// for tags that are named one by one, unless images that the source reports as gone are
+    /// deleted.
     fn caution(&mut self, repository: usize, delete_gone: bool) -> Caution {
         let is_listed = self.mirror.settings.repositories[repository]
             .filter
@@ -219,7 +219,11 @@ impl<Q: Queue> Driver<Q> {
             Ok(Pruned::Done(tags)) => tags,
             Ok(Pruned::Doubted(tags)) => {
                 let source = &self.mirror.settings.repositories[repository].repository;
-                tracing::warn!(repository = %source, tags = tags.len(), "not pruned this time: more than half of the tags would go; they go if the next pass finds the same");
+                tracing::warn!(repository = %source, tags = tags.len(), "not pruned this time: \
+                                                                         more than half of the \
+                                                                         tags would be deleted; \
+                                                                         they are deleted if the \
+                                                                         next pass finds the same");
                 self.doubted.insert(repository, tags);
                 return;
             }
@@ -266,8 +270,9 @@ impl<Q: Queue> Driver<Q> {
 fn hopeless(parts: usize) -> Failure {
     Failure {
         error: format!(
-            "destination: {parts} manifests or blobs are still gone or broken after they were \
-             copied again: the registry keeps what it has; delete them there, or have it scrubbed"
+            "destination: {parts} manifests or blobs are still missing or damaged after they were \
+             copied again: the registry keeps its own copy; delete them there, or have the \
+             registry scrubbed"
         ),
         category: "broken".into(),
         cause: Cause::Refusal,

@@ -1,4 +1,4 @@
-//! What the outcome of a copy means to a mirror that waits for the image: pure.
+//! What the outcome of a copy means to a mirror that waits for the image. Pure.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::outcome::{Failure, Outcome};
 /// What an outcome means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// What was copied is not all that the mirror wants, or more than it wants: compare again.
+    /// More or less was copied than the mirror wants, so compare again.
     Compare,
     /// The image is complete.
     Arrived {
         digest: Digest,
         arrival: Arrival,
         elapsed: Duration,
-        /// Whether the copy brought anything.
+        /// Whether the copy changed anything.
         is_news: bool,
     },
-    /// The image is at this digest, and what it lacked before it lacks still.
+    /// The image is at this digest and still lacks what it lacked before.
     Incomplete {
         digest: Digest,
         sparse: Sparse,
@@ -34,8 +34,8 @@ pub(super) enum Verdict {
     Failed(Failure),
 }
 
-/// Judges an outcome for `mirror`, which waits for `wanted`. The copy may be another mirror's, or
-/// one that was begun before the settings changed.
+/// Judges an outcome for `mirror`, which waits for `wanted`. The copy may belong to another mirror,
+/// or may have begun before the settings changed.
 pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict {
     let job = &outcome.job;
     match &outcome.result {
@@ -46,7 +46,7 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
             failure: None,
         },
         Ok(done) => {
-            // What another mirror's copy moved is counted there.
+            // Bytes that another mirror's copy moved are counted there.
             let moved = if job.mirror == mirror { done.moved } else { 0 };
             Verdict::Arrived {
                 digest: done.digest,
@@ -60,7 +60,7 @@ pub(super) fn judge(outcome: &Outcome, wanted: &Wanted, mirror: &str) -> Verdict
             }
         }
         Err(failure) => match job.completes {
-            // The image itself is there: it was just compared, for this mirror.
+            // The image itself is there: it was just compared for this mirror.
             Some(digest) if job.mirror == mirror => Verdict::Incomplete {
                 digest,
                 sparse: Sparse::default(),

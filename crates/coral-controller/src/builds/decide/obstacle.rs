@@ -25,8 +25,8 @@ impl Deciding<'_> {
         let (of, name) = &settings.registry;
         if is_like_a_host(&namespace) {
             let says = format!(
-                "images below {namespace}/ are those of a mirrored registry of that name: build in a \
-                 namespace whose name is no host"
+                "{namespace}/ is reserved for images of a mirrored registry with that name: build \
+                 in a namespace whose name cannot be a host"
             );
             return Some(Come::pending(reason::NOT_ALLOWED, says));
         }

@@ -51,8 +51,9 @@ impl Deciding<'_> {
         } else {
             // The end of a run is said once: the Registry may load the list later.
             come.standing.says.push_str(
-                ", but its Registry did not say within a minute that every pod may pull it: the Registry \
-                 does not answer, or an event NotPublic of this build says why",
+                ", but its Registry did not confirm within a minute that every pod may pull it: \
+                 the Registry \
+                 does not answer, or an event NotPublic of this build shows why",
             );
         }
     }

@@ -25,7 +25,8 @@ impl Deciding<'_> {
                 kind: kind::IN_QUEUE,
                 truth: Truth::True,
                 reason: reason::QUEUED,
-                message: "the run waits since this time; the one that waits longest begins next",
+                message: "the run has waited since this time; the run that has waited longest \
+                          begins next",
             };
             let generation = self.seen.build.metadata.generation;
             conditions::set(conditions, &saying, generation, self.seen.now);

@@ -1,7 +1,7 @@
-//! What runs and is the present run of no build: it occupies a slot until it has ended.
+//! Runs that are not the current run of any build: they occupy a slot until they have ended.
 //!
-//! That is the Job of a build that is gone, the pod of a run that was cancelled or whose spec was changed,
-//! for as long as the node takes to end it, and a Job that a finalizer keeps.
+//! These are the Job of a build that was deleted, the pod of a run that was cancelled or whose spec
+//! was changed, for as long as the node takes to end it, and a Job that a finalizer keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -189,7 +189,7 @@ fn a_build_that_waits_is_told_the_bound_and_how_many_are_ahead() {
     assert!(
         full(&waiting)
             .to_string()
-            .ends_with("10 or more wait longer")
+            .ends_with("10 or more have waited longer")
     );
     // Those that wait for a slot in their namespace are not before those that wait for the cluster.
     let mut waiting = slots(&open, bounds(1, 1));

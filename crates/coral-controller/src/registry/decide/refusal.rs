@@ -73,7 +73,7 @@ pub(super) fn refusal_of_rights(seen: &Observed) -> Option<ConditionValue> {
     match seen.rights {
         Rights::Granted if seen.image.is_empty() => Some(ConditionValue::unknown(
             "OwnImage",
-            "waits for the image of the controller's own pod",
+            "waiting for the image of the controller's own pod",
         )),
         Rights::Granted => None,
         Rights::Refused => Some(ConditionValue::new(
@@ -85,7 +85,7 @@ pub(super) fn refusal_of_rights(seen: &Observed) -> Option<ConditionValue> {
         )),
         Rights::Unknown => Some(ConditionValue::unknown(
             "Reading",
-            "waits for the API server to answer",
+            "waiting for the API server to answer",
         )),
     }
 }
@@ -124,8 +124,9 @@ pub(super) fn refusal_of_owner(seen: &Observed) -> Option<ConditionValue> {
         return Some(ConditionValue::new(
             "Conflict",
             format!(
-                "{kind} {name} is there already and was not made for this Registry: remove it, or give \
-             the Registry another name (it needs the names NAME, NAME-tls, NAME-auth, NAME-push \
+                "{kind} {name} already exists and was not made for this Registry: remove it, or \
+                 give the Registry another name (it needs the names NAME, NAME-tls, NAME-auth, \
+                 NAME-push \
              and NAME-public)"
             ),
         ));
@@ -135,7 +136,7 @@ pub(super) fn refusal_of_owner(seen: &Observed) -> Option<ConditionValue> {
         truth: Truth::False,
         reason: "RemovingEarlier",
         message: format!(
-            "{kind} {name} of an earlier Registry of this name is still being removed"
+            "{kind} {name} of an earlier Registry with this name is still being removed"
         ),
     })
 }

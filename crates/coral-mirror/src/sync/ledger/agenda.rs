@@ -1,5 +1,5 @@
-//! What is next, and how many images stand where: kept up with each change, so that a mirror of
-//! ten thousand images does not look through all of them at every step.
+//! What is due next, and how many images are in each state. Both are updated with each change, so
+//! that a mirror of ten thousand images does not scan all of them at every step.
 
 use std::collections::BTreeSet;
 
@@ -11,32 +11,32 @@ use crate::state::{Absence, ImageState};
 
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    /// To be compared as soon as possible.
+    /// Images to compare as soon as possible.
     due: BTreeSet<Key>,
-    /// Failed, and tried again then.
+    /// Failed images, by the time of their retry.
     tries: BTreeSet<(Timestamp, Key)>,
-    /// Mirrored, and verified then.
+    /// Mirrored images, by the time of their verification.
     checks: BTreeSet<(Timestamp, Key)>,
     pub(super) counts: Counts,
 }
 
-/// How many images stand where.
+/// How many images are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) pending: usize,
     pub(super) mirrored: usize,
     pub(super) failing: usize,
     pub(super) errors: usize,
-    /// For space at the destination.
+    /// Waiting for space at the destination.
     pub(super) waiting: usize,
     pub(super) sparse: usize,
-    /// Of those mirrored: without some of their referrers.
+    /// Of those mirrored: lacking some of their referrers.
     pub(super) missed: usize,
-    /// Of those mirrored: their source has them no longer.
+    /// Of those mirrored: gone at their source.
     pub(super) gone: usize,
-    /// Of those: the source answers, and says so.
+    /// Of those: the source answers that it does not have them.
     pub(super) vanished: usize,
-    /// Being looked at or copied, or about to be.
+    /// Being compared or copied, or about to be.
     pub(super) busy: usize,
 }
 
@@ -67,7 +67,7 @@ impl Counts {
 }
 
 impl Agenda {
-    /// The image is as it is now.
+    /// Adds an image in its current state.
     pub(super) fn joins(&mut self, key: &Key, image: &Image) {
         self.counts
             .of(image)
@@ -85,7 +85,7 @@ impl Agenda {
         }
     }
 
-    /// The image is about to be something else, or to leave.
+    /// Removes an image before it changes or leaves.
     pub(super) fn leaves(&mut self, key: &Key, image: &Image) {
         self.counts
             .of(image)

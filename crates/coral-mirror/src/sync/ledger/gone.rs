@@ -1,4 +1,4 @@
-//! Tags that moved, and images that their source has no longer.
+//! Moved tags, and images that are gone at their source.
 
 use coral_image::Digest;
 use jiff::Timestamp;
@@ -8,17 +8,17 @@ use crate::expand::Wanted;
 use crate::progress::Key;
 use crate::state::{Absence, ImageState};
 
-/// Attempts beyond the limit after which a host whose name does not resolve has gone away: with
-/// ten minutes between them about an hour, which few failures of a resolver last. While the resolver
+/// How many attempts beyond the limit make a host whose name does not resolve count as gone: with
+/// ten minutes between them about an hour, longer than most failures of a resolver. If the resolver
 /// answers that there is no such name, each pass is one attempt.
 const ATTEMPTS_BEYOND: u32 = 6;
 
-/// Something that happened to an image for the first time.
+/// An image to which something happened for the first time.
 pub(in crate::sync) type News = Option<Wanted>;
 
 impl Ledger {
-    /// The source has an image no longer, and the destination holds it. Gives the image if that
-    /// is new.
+    /// Records that an image is gone at its source while the destination has it. Returns the image
+    /// if that is new.
     pub(in crate::sync) fn source_gone(
         &mut self,
         key: &Key,
@@ -33,8 +33,8 @@ impl Ledger {
         })?
     }
 
-    /// The image failed because the name of its source does not resolve. After an hour or so the
-    /// host counts as gone.
+    /// Records that the image failed because the host name of its source does not resolve. After
+    /// about an hour the host counts as gone.
     pub(in crate::sync) fn host_unknown(&mut self, key: &Key) -> News {
         let enough = self.policy.limit.saturating_add(ATTEMPTS_BEYOND);
         self.change(key, |image| {
@@ -43,8 +43,8 @@ impl Ledger {
         })?
     }
 
-    /// The same, where the tags of a repository could not be listed for that reason. Gives the
-    /// images of which it is new.
+    /// The same, if the tags of a repository could not be listed for that reason. Returns the
+    /// images for which it is new.
     pub(in crate::sync) fn repository_unknown(&mut self, repository: usize) -> Vec<Wanted> {
         let enough = self.policy.limit.saturating_add(ATTEMPTS_BEYOND);
         if self.repositories[repository].status.attempts < enough {
@@ -64,7 +64,7 @@ impl Ledger {
         keys.into_iter().filter_map(gone).collect()
     }
 
-    /// The images of a repository that its source has no longer.
+    /// The images of a repository that are gone at its source.
     pub(in crate::sync) fn gone_of(&self, repository: usize) -> Vec<Wanted> {
         let is_gone = |image: &&Image| {
             let is_gone = matches!(image.status.state, ImageState::SourceGone(_));
@@ -74,8 +74,8 @@ impl Ledger {
         images.map(|image| image.wanted.clone()).collect()
     }
 
-    /// The images of a repository; without those that its source says it has no longer, if they
-    /// are to be deleted.
+    /// The images of a repository, without those that its source reports as gone if these are to be
+    /// deleted.
     pub(in crate::sync) fn wanted_of(&self, repository: usize, delete_gone: bool) -> Vec<Wanted> {
         let vanished = ImageState::SourceGone(Absence::Tag);
         let stays = |image: &&Image| {
@@ -86,19 +86,19 @@ impl Ledger {
         images.map(|image| image.wanted.clone()).collect()
     }
 
-    /// How many images their sources say that they have no longer, and how many there are.
+    /// How many images their sources report as gone, and how many images there are.
     pub(in crate::sync) fn vanished(&self) -> (usize, usize) {
         (self.agenda.counts.vanished, self.images.len())
     }
 
-    /// The tag of an image was deleted at the destination.
+    /// Records that the tag of an image was deleted at the destination.
     pub(in crate::sync) fn deleted(&mut self, key: &Key) {
         if let Some(image) = self.images.remove(key) {
             self.agenda.leaves(key, &image);
         }
     }
 
-    /// What is wanted of an image.
+    /// What is wanted for an image.
     pub(in crate::sync) fn wanted(&self, key: &Key) -> Option<&Wanted> {
         Some(&self.images.get(key)?.wanted)
     }
@@ -107,20 +107,20 @@ impl Ledger {
     pub(in crate::sync) fn held(&self, key: &Key) -> Option<Digest> {
         let image = self.images.get(key)?;
         match image.status.state {
-            // Some of it is broken, and is about to be copied again.
+            // Parts of it are damaged and about to be copied again.
             ImageState::Mirrored(digest) => Some(digest),
             _ => image.digest.or(image.remembered),
         }
     }
 
-    /// The images that the destination has, as far as is known, and at which digests.
+    /// The images that the destination is known to have, with their digests.
     pub(in crate::sync) fn held_images(&self) -> impl Iterator<Item = (&Wanted, Digest)> {
         let images = self.images.iter();
         images.filter_map(|(key, image)| Some((&image.wanted, self.held(key)?)))
     }
 
-    /// The mirror keeps an image whose tag is another one at its source. Gives the image if that
-    /// is new.
+    /// Records that the mirror keeps an image whose tag has moved at its source. Returns the image
+    /// if that is new.
     pub(in crate::sync) fn pinned(&mut self, key: &Key, at_source: Digest) -> News {
         self.change(key, |image| {
             let is_new = image.drifted != Some(at_source);
@@ -129,18 +129,18 @@ impl Ledger {
         })?
     }
 
-    /// The tag is the same at both sides.
+    /// Records that the tag is the same on both sides.
     pub(in crate::sync) fn not_drifted(&mut self, key: &Key) {
         self.change(key, |image| image.drifted = None);
     }
 
-    /// Whether the source of an image has it no longer.
+    /// Whether an image is gone at its source.
     pub(in crate::sync) fn is_gone(&self, key: &Key) -> bool {
         let image = self.images.get(key);
         image.is_some_and(|image| matches!(image.status.state, ImageState::SourceGone(_)))
     }
 
-    /// The copy that is due replaces this at the destination.
+    /// Records what the pending copy replaces at the destination.
     pub(in crate::sync) fn replaces(&mut self, key: &Key, digest: Option<Digest>) {
         self.change(key, |image| {
             image.replaces = digest;
@@ -155,7 +155,7 @@ impl Ledger {
 }
 
 impl Image {
-    /// Gives what is wanted, if it was not gone before.
+    /// Marks the image as gone. Returns what is wanted, if it was not gone before.
     fn gone(&mut self, absence: Absence) -> News {
         let is_new = !matches!(self.status.state, ImageState::SourceGone(_));
         self.status.source_gone(absence);

@@ -1,4 +1,4 @@
-//! What a mirror knows of one image.
+//! What a mirror knows about one image.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::expand::Wanted;
 use crate::progress::Key;
 use crate::state::ImageProgress;
 
-/// What is being done about an image or a repository.
+/// What the mirror is doing about an image or a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// To be looked at as soon as possible.
+    /// Due to be compared or listed.
     Due,
-    /// Being looked at.
+    /// Being compared or listed.
     Looking,
     /// In the queue, or being copied.
     Copying,
-    /// Nothing, until its next try or the next pass.
+    /// Nothing, until its retry or the next pass.
     Resting,
 }
 
@@ -33,38 +33,38 @@ pub(super) struct Image {
     pub(super) sparse: Sparse,
     /// When it last succeeded or failed.
     pub(super) looked: Option<Timestamp>,
-    /// The digest at which it is complete at the destination, also while a later look fails.
+    /// The digest at which it is complete at the destination, even while a later comparison fails.
     pub(super) digest: Option<Digest>,
     /// The digest at which an earlier process mirrored it, until it is compared.
     pub(super) remembered: Option<Digest>,
-    /// When its blobs at the destination were looked at last.
+    /// When its blobs at the destination were last verified.
     pub(super) verified: Option<Timestamp>,
-    /// When its blobs at the destination are looked at next.
+    /// When its blobs at the destination are next verified.
     pub(super) verify_at: Option<Timestamp>,
-    /// What is known to be broken at the destination.
+    /// Parts that are known to be damaged at the destination.
     pub(super) broken: BTreeSet<Digest>,
-    /// How often in a row it was found broken.
+    /// How many times in a row it was found damaged.
     pub(super) repairs: u32,
-    /// What the tag resolves to at its source, where that is not what the mirror keeps.
+    /// What the tag resolves to at its source, if the mirror keeps another image.
     pub(super) drifted: Option<Digest>,
-    /// What the copy that is due replaces at the destination.
+    /// What the pending copy replaces at the destination.
     pub(super) replaces: Option<Digest>,
-    /// Whether it is at the destination without some of its referrers.
+    /// Whether it lacks some of its referrers at the destination.
     pub(super) missed: bool,
-    /// When a copy asked its source last for foreign layers that it does not have.
+    /// When a copy last asked its source for foreign layers that the source does not have.
     pub(super) layers_asked: Option<Timestamp>,
-    /// Whether foreign layers that are wanted could not be copied, and that was told.
+    /// Whether wanted foreign layers could not be copied, and that was reported.
     pub(super) layers_failed: bool,
-    /// The digest at which it is there, if the copy that is due brings only what was missed.
+    /// The digest at which it is there, if the pending copy only adds what was missed.
     pub(super) completes: Option<Digest>,
 }
 
-/// How an image came to be at the destination.
+/// How an image arrived at the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sync) enum Arrival {
-    /// It was there.
+    /// It was already there.
     Found {
-        /// What it is seen to lack on purpose.
+        /// What it lacks on purpose, as far as was checked.
         sparse: Sparse,
     },
     /// It has been copied.
@@ -113,7 +113,7 @@ impl Image {
     }
 }
 
-/// When in the time between two looks an image has its turn: anywhere, but always the same.
+/// At which fraction of the interval an image is verified: anywhere, but always the same.
 pub(super) fn turn_of(key: &Key) -> f64 {
     let hash = Digest::sha256(key.to_string().as_bytes()).hex();
     let number = u32::from_str_radix(&hash[..8], 16).unwrap_or_default();

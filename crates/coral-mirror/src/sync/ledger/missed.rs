@@ -1,4 +1,4 @@
-//! Images that are at the destination without some of their referrers or foreign layers.
+//! Images at the destination that lack some of their referrers or foreign layers.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::{Image, Ledger, turn_of};
 use crate::copy::{Layers, Sparse};
 use crate::progress::Key;
 
-/// How long a source is believed that it does not have a foreign layer.
+/// How long to trust a source that it does not have a foreign layer.
 const ASK_AGAIN: Duration = Duration::from_hours(24);
 
 impl Ledger {
-    /// An image is at the destination at this digest, and is seen to lack this. Whether a copy is
-    /// to bring referrers that were missed, or foreign layers that were left out.
+    /// Records that an image is at the destination with this digest and lacks `sparse`. Returns
+    /// whether a copy should add missed referrers or omitted foreign layers.
     pub(in crate::sync) fn begins_to_complete(
         &mut self,
         key: &Key,
@@ -24,7 +24,7 @@ impl Ledger {
         now: Timestamp,
     ) -> bool {
         let begins = self.change(key, |image| {
-            // Kept, so that the status says it while they are not there.
+            // Kept, so that the status shows it while they are missing.
             image.sparse = sparse.or_known(image.sparse);
             let begins = (image.missed && image.wanted.referrers) || image.may_get_layers(now);
             image.completes = begins.then_some(digest);
@@ -33,14 +33,14 @@ impl Ledger {
         begins.unwrap_or(false)
     }
 
-    /// A copy that should have brought what an image lacks is over: its source is asked for foreign
-    /// layers that it did not have again in a day.
+    /// Records the end of a copy that should have added what an image lacks: its source is asked
+    /// again for missing foreign layers in a day.
     pub(in crate::sync) fn asked_for_layers(&mut self, key: &Key, now: Timestamp) {
         self.change(key, |image| image.layers_asked = Some(now));
     }
 
-    /// What an image lacks could not be copied. Whether foreign layers that are wanted are among it
-    /// and that is new, since something was copied last.
+    /// Records that what an image lacks could not be copied. Returns whether wanted foreign layers
+    /// are part of it and that is new since the last copy.
     pub(in crate::sync) fn could_not_complete(&mut self, key: &Key) -> bool {
         let is_new = self.change(key, |image| {
             let lacks_layers = match image.sparse.layers {
@@ -55,12 +55,12 @@ impl Ledger {
         is_new.unwrap_or(false)
     }
 
-    /// The digest at which an image is there, if the copy that is due brings only what was missed.
+    /// The digest at which an image is there, if the pending copy only adds what was missed.
     pub(in crate::sync) fn completes(&self, key: &Key) -> Option<Digest> {
         self.images.get(key)?.completes
     }
 
-    /// What is known of an image's foreign layers at the destination.
+    /// What is known about an image's foreign layers at the destination.
     pub(in crate::sync) fn layers(&self, key: &Key) -> Layers {
         let image = self.images.get(key);
         image.map_or(Layers::Complete, |image| image.sparse.layers)
@@ -68,8 +68,8 @@ impl Ledger {
 }
 
 impl Image {
-    /// Whether a copy may bring foreign layers that are not at the destination. A source that does
-    /// not have them may get them.
+    /// Whether a copy may add foreign layers that are missing at the destination. A source that
+    /// does not have them may get them later.
     fn may_get_layers(&self, now: Timestamp) -> bool {
         match self.sparse.layers {
             Layers::Complete => false,
@@ -81,29 +81,29 @@ impl Image {
         }
     }
 
-    /// What of it is not at the destination.
+    /// Its parts that are missing at the destination.
     pub(super) fn missing(&self) -> Vec<MissingPart> {
         let mut parts = self.sparse.parts();
         parts.extend(self.missed.then_some(MissingPart::Referrers));
         parts
     }
 
-    /// Reads that again. Its source is asked for foreign layers once within the day, each image at
-    /// another time.
+    /// Restores that from a record. Its source is asked for foreign layers once within a day, each
+    /// image at a different time.
     pub(super) fn take_in_missing(&mut self, parts: &[MissingPart], now: Timestamp) {
         self.missed = parts.contains(&MissingPart::Referrers);
         self.sparse = Sparse::from_parts(parts);
         self.layers_asked = last_turn(turn_of(&self.wanted.key), now);
     }
 
-    /// What a record says of that, but for platforms, which were left out because the mirror says so.
+    /// Messages about its missing parts, except platforms, which the mirror's settings exclude.
     pub(super) fn says_missing(&self) -> Vec<&'static str> {
         let layers = match self.sparse.layers {
             Layers::LeftOut if self.wanted.foreign_layers => Some(
-                "some of its foreign layers could not be copied: they are tried again in each pass",
+                "some of its foreign layers could not be copied; they are retried in each pass",
             ),
             Layers::LeftOut => Some(
-                "its foreign layers were left out, and stay at the URLs that its manifest names",
+                "its foreign layers were left out and stay at the URLs that its manifest names",
             ),
             Layers::NotAtSource => Some(
                 "its source does not have some of its foreign layers, which stay at the URLs that its \
@@ -111,15 +111,15 @@ impl Image {
             ),
             Layers::Complete => None,
         };
-        let referrers = self.missed.then_some(
-            "some of its referrers could not be copied: they are tried again in each pass",
-        );
+        let referrers = self
+            .missed
+            .then_some("some of its referrers could not be copied; they are retried in each pass");
         referrers.into_iter().chain(layers).collect()
     }
 }
 
-/// The last time that an image's turn of the day came: the same one after each restart. `turn` is a
-/// part of the day, from 0 to 1.
+/// The last time that an image's turn of the day came; it is the same after each restart. `turn` is
+/// a fraction of the day, from 0 to 1.
 pub(super) fn last_turn(turn: f64, now: Timestamp) -> Option<Timestamp> {
     let day = SignedDuration::try_from(ASK_AGAIN).ok()?.as_secs();
     let turn = SignedDuration::try_from(ASK_AGAIN.mul_f64(turn)).ok()?;

@@ -1,4 +1,4 @@
-//! What the ledger tells of its images, page by page.
+//! The images of the ledger, page by page.
 
 use coral_api::RepositorySettings;
 
@@ -8,7 +8,7 @@ use crate::progress::Key;
 use crate::state::ImageState;
 
 impl Ledger {
-    /// A page of images; `settings` are those of the repositories it was made for.
+    /// A page of images; `settings` are those of the repositories that it was made for.
     pub(in crate::sync) fn page(
         &self,
         query: &ImageQuery,

@@ -1,4 +1,4 @@
-//! The ledger written down, and read again by another process.
+//! Saves the ledger, and restores it in another process.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -21,18 +21,18 @@ use crate::status::count;
 /// Longest message that is reported, in bytes.
 const MAX_MESSAGE: usize = 1024;
 
-/// How much of a snapshot holds for the mirror that is started from it.
+/// How much of a snapshot is valid for the mirror that starts from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sync) enum Trust {
-    /// All of it: its settings are those of the snapshot.
+    /// All of it: the settings are those of the snapshot.
     Everything,
-    /// What is at the destination. Failures and waits belong to the settings before.
+    /// Only what is at the destination. Failures and waits belong to the previous settings.
     Contents,
 }
 
 impl Ledger {
-    /// What is known, for a later [`Self::restore`]; `settings` are those of the repositories it
-    /// was made for.
+    /// Everything known, for a later [`Self::restore`]; `settings` are those of the repositories
+    /// that it was made for.
     pub(in crate::sync) fn snapshot(&self, settings: &[RepositorySettings]) -> Snapshot {
         Snapshot {
             next_pass: None,
@@ -50,8 +50,8 @@ impl Ledger {
         }
     }
 
-    /// The repositories, each once, in the order of their names; `settings` are those that the
-    /// ledger was made for.
+    /// The repositories, each once, sorted by name; `settings` are those that the ledger was made
+    /// for.
     pub(super) fn repositories(&self, settings: &[RepositorySettings]) -> Vec<MirroredRepository> {
         let mut images = vec![0; self.repositories.len()];
         for image in self.images.values() {
@@ -72,8 +72,8 @@ impl Ledger {
     }
 
     /// Restores what an earlier process knew. `places` are the repositories at the destination, in
-    /// the order of `settings`. What the settings do not name any more is left out, and so is what
-    /// cannot be read; repositories of which nothing is known are due at once.
+    /// the order of `settings`. Entries that the settings no longer name, or that cannot be read,
+    /// are dropped; repositories about which nothing is known are due at once.
     pub(in crate::sync) fn restore(
         &mut self,
         snapshot: &Snapshot,
@@ -97,7 +97,7 @@ impl Ledger {
                 None => Repository::in_phase(Phase::Due, false),
             };
         }
-        // Of entries with the same name the first has the images, until they are listed again.
+        // If entries have the same name, the first one gets the images until they are listed again.
         let mut numbers: HashMap<&Name, usize> = HashMap::new();
         for (number, place) in places.iter().enumerate() {
             numbers.entry(place).or_insert(number);
@@ -113,13 +113,13 @@ impl Ledger {
             let wanted = wanted(&settings[number], &key.repository, key.version.clone());
             let mut image = Image::new(wanted, number);
             image.take_in(record, now);
-            // Whether it is still wanted is known once its repository is listed.
+            // Whether it is still wanted is known only once its repository is listed.
             if snapshot.is_memory {
                 image.remembered = image.digest.take();
                 image.status = ImageProgress::default();
                 image.phase = Phase::Resting;
             } else if trust == Trust::Contents && !image.status.is_mirrored() {
-                // What the destination holds stays known until then.
+                // What the destination has stays known until then.
                 if image.digest.is_none() {
                     continue;
                 }
@@ -150,7 +150,7 @@ impl Ledger {
 }
 
 impl Repository {
-    /// With the number of its images.
+    /// The record of a repository, with the number of its images.
     fn record(&self, settings: &RepositorySettings, images: usize) -> MirroredRepository {
         let message = match &self.status.state {
             ImageState::Failing(message) | ImageState::Error(message) => Some(message),
@@ -171,7 +171,7 @@ impl Repository {
         }
     }
 
-    /// `limit` is the number of failures in a row from which on it is in error.
+    /// `limit` is the number of failures in a row after which it is in error.
     fn restored(record: &MirroredRepository, limit: u32, now: Timestamp) -> Self {
         let is_listed = record.images.is_some();
         let Some(message) = &record.message else {
@@ -205,7 +205,7 @@ impl Repository {
     }
 }
 
-/// Two entries of one repository are one repository, which is listed when both are.
+/// Merges two entries of one repository, which counts as listed when both are.
 fn join(there: &mut MirroredRepository, other: MirroredRepository) {
     there.images = there.images.zip(other.images).map(|(a, b)| a + b);
     there.unmatched_tags = there.unmatched_tags.or(other.unmatched_tags);
@@ -220,7 +220,7 @@ impl Image {
     pub(super) fn record(&self, key: &Key) -> MirroredImage {
         let (state, message) = match &self.status.state {
             ImageState::Pending => (MirroredState::Pending, None),
-            // Found broken: it is about to be copied again.
+            // It was found damaged and is about to be copied again.
             ImageState::Mirrored(_) if self.digest.is_none() => (MirroredState::Pending, None),
             ImageState::Mirrored(_) => {
                 let mut said = self.says_missing().join("; ");
@@ -258,7 +258,7 @@ impl Image {
         Some(pinned(&self.drifted?))
     }
 
-    /// An image that is not known to be mirrored, and did not fail, is due.
+    /// Restores an image. It is due unless it is known to be mirrored or has failed.
     fn take_in(&mut self, record: &MirroredImage, now: Timestamp) {
         let time = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());
         self.digest = record
@@ -273,7 +273,7 @@ impl Image {
             (MirroredState::Failing, _) => ImageState::Failing(message()),
             (MirroredState::Error, _) => ImageState::Error(message()),
             (MirroredState::SourceGone, Some(_)) => {
-                // A host that went away has attempts: see `ImageProgress::source_gone`.
+                // Attempts mark a host that no longer resolves: see `ImageProgress::source_gone`.
                 let is_host = record.attempts.is_some();
                 ImageState::SourceGone(if is_host { Absence::Host } else { Absence::Tag })
             }

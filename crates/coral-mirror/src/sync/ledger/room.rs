@@ -6,7 +6,7 @@ use super::{Ledger, Phase};
 use crate::progress::Key;
 use crate::state::{ImageState, Lack};
 
-/// What is taken to be needed where that is not known: a manifest has less.
+/// Bytes that are assumed to be needed if that is unknown; a manifest has less.
 const UNKNOWN: u64 = 64 << 10;
 
 impl Ledger {
@@ -15,8 +15,8 @@ impl Ledger {
         self.agenda.counts.waiting
     }
 
-    /// The destination has room for so many bytes: as many images as that is enough for are due,
-    /// and the others go on waiting, since each try costs requests at their sources.
+    /// Records how many bytes the destination has space for. As many images as fit are due; the
+    /// others continue to wait, since each attempt costs requests to their sources.
     pub(in crate::sync) fn has_room(&mut self, bytes: u64, now: Timestamp) {
         let waits = self.images.iter().filter_map(|(key, image)| {
             let ImageState::Waiting(lack) = image.status.state else {

@@ -1,4 +1,4 @@
-//! Due times, after the wall clock was set.
+//! Shifts due times after the wall clock was changed.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -6,7 +6,7 @@ use super::Ledger;
 use crate::sync::timing::shifted;
 
 impl Ledger {
-    /// The wall clock was set: what waits goes on waiting for as long as before.
+    /// Shifts all due times, so that everything waits for as long as before.
     pub(in crate::sync) fn shift(&mut self, by: SignedDuration) {
         let later = |at: &mut Option<Timestamp>| *at = at.map(|at| shifted(at, by));
         for repository in &mut self.repositories {
