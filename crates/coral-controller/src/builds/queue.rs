@@ -65,7 +65,7 @@ impl fmt::Display for Full {
         )?;
         match self.ahead {
             0 => f.write_str("; this one is next"),
-            1 => f.write_str("; 1 waits longer"),
+            1 => f.write_str("; 1 has waited longer"),
             // The exact number would change the status of all waiting builds whenever one begins.
             10.. => f.write_str("; 10 or more have waited longer"),
             ahead => write!(f, "; {ahead} have waited longer"),

@@ -259,6 +259,6 @@ mod tests {
         assert_eq!(warnings.len(), 3);
         let many = format!("{text}{}", "nothing\n".repeat(100));
         let warnings = Htpasswd::parse(&many).unwrap().warnings();
-        assert_eq!(warnings[5..], ["98 more lines give no login"]);
+        assert_eq!(warnings[5..], ["98 more lines are not valid logins"]);
     }
 }

@@ -289,6 +289,6 @@ mod tests {
     #[test]
     fn an_image_that_its_source_has_no_longer_is_warned_of() {
         let (_, line) = describe("q.io/a:1", None, &Event::SourceGone);
-        assert_eq!(line, "warning: q.io/a:1: its source has it no longer; kept");
+        assert_eq!(line, "warning: q.io/a:1: it is gone at the source; kept");
     }
 }

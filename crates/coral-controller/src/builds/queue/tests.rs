@@ -180,11 +180,11 @@ fn a_build_that_waits_is_told_the_bound_and_how_many_are_ahead() {
     waiting.waits(&key("a", "2"), here);
     assert_eq!(
         full(&waiting).to_string(),
-        "as many builds run in the namespace as may at once (1, --max-builds-per-namespace of the \
-         controller); 1 waits longer"
+        "the namespace runs as many builds as it may at once (1, --max-builds-per-namespace of the \
+         controller); 1 has waited longer"
     );
     waiting.waits(&key("a", "3"), here);
-    assert!(full(&waiting).to_string().ends_with("2 wait longer"));
+    assert!(full(&waiting).to_string().ends_with("2 have waited longer"));
     (4..20).for_each(|number| waiting.waits(&key("a", &number.to_string()), here));
     assert!(
         full(&waiting)

@@ -105,7 +105,7 @@ fn a_mirror_that_deletes_no_tags_because_of_another_names_it() {
     let said = status::began(None, &status, PRUNE_PAUSED).unwrap();
     assert_eq!(said.reason, "WaitsForMirror");
     let expected = "no tag of quay.io/a/b is deleted (1 repositories in all): RegistryMirror tenant/m \
-                    names it too, and could not say which of its tags it wants";
+                    names it too, and it is unknown which of its tags that mirror wants";
     assert_eq!(said.message, expected);
 }
 
