@@ -190,7 +190,7 @@ async fn as_many_builds_begin_as_may_run_at_once_and_the_others_say_their_place(
     let mut others = ["a", "b", "c"]
         .into_iter()
         .filter(|name| !owners.contains(name));
-    for place in ["this one is next", "1 waits longer"] {
+    for place in ["this one is next", "1 has waited longer"] {
         let path = format!("/imagebuilds/{}/status", others.next().unwrap());
         let status = writes.to(&path).pop().unwrap();
         let ready = &status["status"]["conditions"][0];
