@@ -23,8 +23,8 @@ use futures::future::BoxFuture;
 use self::catalog::Catalog;
 use crate::stamp::Stamp;
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, Referrers, ReferrersPage, Source, StoreError,
-    StoredManifest, Stretch,
+    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, Referrers, ReferrersPage, Source,
+    StoreError, StoredManifest,
 };
 
 /// Why a folder cannot be served.
@@ -203,8 +203,8 @@ impl Source for LayoutFolder {
     fn tags<'a>(
         &'a self,
         _: &'a RepositoryPath,
-        page: Page,
-    ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>> {
+        page: PageQuery,
+    ) -> BoxFuture<'a, Result<Option<Page<Tag>>, StoreError>> {
         self.look(move |_, catalog| Ok(Some(catalog.tags(&page))))
     }
 
@@ -226,12 +226,12 @@ impl Source for LayoutFolder {
 
     fn repositories(
         &self,
-        page: Page,
-    ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>> {
+        page: PageQuery,
+    ) -> BoxFuture<'_, Result<Page<RepositoryPath>, StoreError>> {
         let own = self.0.repository.clone();
         let is_behind = page.after.is_none_or(|after| own.as_str() > after.as_str());
         let entries = Vec::from_iter((is_behind && page.most > 0).then_some(own));
         let more = false;
-        Box::pin(async move { Ok(Stretch { entries, more }) })
+        Box::pin(async move { Ok(Page { entries, more }) })
     }
 }

@@ -50,8 +50,8 @@ pub use serve::serve;
 pub use settings::{CollectionSettings, Limits, ReadOnlySource, ScrubSettings, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, BlobReader, Bound, Collected, CollectionRules, Damage, Disk,
-    FileStore, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page,
+    FileStore, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page, PageQuery,
     PutManifestError, Referrers, ReferrersPage, RepositoryBytes, RoundEnd, ScrubRules, ScrubState,
-    ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Stretch,
-    Transfer, UploadError, UploadId, UploadWriter, first_names, open_store,
+    ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Transfer,
+    UploadError, UploadId, UploadWriter, first_names, open_store,
 };

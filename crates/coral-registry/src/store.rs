@@ -56,7 +56,7 @@ pub struct StoredManifest {
 
 /// Which page of a sorted list of names is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub struct PageQuery {
     /// Only names after this one, which need not exist.
     pub after: Option<String>,
     /// The maximum number of names.
@@ -65,7 +65,7 @@ pub struct Page {
 
 /// A page of a sorted list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stretch<T> {
+pub struct Page<T> {
     /// Sorted bytewise.
     pub entries: Vec<T>,
     /// Whether more entries follow.
@@ -170,8 +170,8 @@ pub trait Source: Send + Sync + 'static {
     fn tags<'a>(
         &'a self,
         repository: &'a RepositoryPath,
-        page: Page,
-    ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>>;
+        page: PageQuery,
+    ) -> BoxFuture<'a, Result<Option<Page<Tag>>, StoreError>>;
 
     /// A page of the manifests whose subject is `subject`.
     fn referrers<'a>(
@@ -184,8 +184,8 @@ pub trait Source: Send + Sync + 'static {
     /// A page of the repositories with at least one manifest.
     fn repositories(
         &self,
-        page: Page,
-    ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>>;
+        page: PageQuery,
+    ) -> BoxFuture<'_, Result<Page<RepositoryPath>, StoreError>>;
 }
 
 /// The writing side of a store. An implementation follows three rules:

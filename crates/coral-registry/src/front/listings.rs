@@ -13,7 +13,7 @@ use super::query::{Query, encode};
 use super::range::number;
 use super::{Context, Head, Response, header};
 use crate::access::Right;
-use crate::store::{Page, ReferrersPage, StoreError, Stretch};
+use crate::store::{Page, PageQuery, ReferrersPage, StoreError};
 
 /// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It is
 /// not sent; it is for routes served in the same process.
@@ -43,20 +43,20 @@ pub(super) async fn catalog(context: &Context, head: &Head) -> Result<Response, 
 async fn readable(
     context: &Context,
     visitor: &Visitor,
-    wanted: Page,
-) -> Result<Stretch<RepositoryPath>, StoreError> {
+    wanted: PageQuery,
+) -> Result<Page<RepositoryPath>, StoreError> {
     let session = visitor.session();
     if session.may_pull_everything() {
         return all(context, visitor, wanted).await;
     }
-    let mut found = Stretch {
+    let mut found = Page {
         entries: Vec::new(),
         more: false,
     };
     let mut after = wanted.after;
     loop {
         let most = CATALOG_PAGE;
-        let part = all(context, visitor, Page { after, most }).await?;
+        let part = all(context, visitor, PageQuery { after, most }).await?;
         after = part.entries.last().map(ToString::to_string);
         let mine = part.entries.into_iter();
         found
@@ -74,8 +74,8 @@ async fn readable(
 async fn all(
     context: &Context,
     visitor: &Visitor,
-    wanted: Page,
-) -> Result<Stretch<RepositoryPath>, StoreError> {
+    wanted: PageQuery,
+) -> Result<Page<RepositoryPath>, StoreError> {
     let (after, most) = (wanted.after.clone(), wanted.most);
     let mut found = context.store.repositories(wanted).await?;
     let end = found.entries.last().filter(|_| found.more).cloned();
@@ -180,10 +180,10 @@ pub(super) fn index_of(referrers: &[Descriptor]) -> Response {
 }
 
 /// The names after `last`, which need not exist, and at most `n` of them, or else `default`.
-fn page(query: &Query, default: usize) -> Result<Page, Refusal> {
+fn page(query: &Query, default: usize) -> Result<PageQuery, Refusal> {
     let most = count(query, default)?;
     let after = query.get("last").filter(|last| !last.is_empty());
-    Ok(Page {
+    Ok(PageQuery {
         after: after.map(str::to_owned),
         most,
     })

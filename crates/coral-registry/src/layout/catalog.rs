@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::LayoutError;
 use super::files::{INDEX, blob, read, read_error};
-use crate::store::{ManifestRecord, Page, Stretch};
+use crate::store::{ManifestRecord, Page, PageQuery};
 
 /// Most manifests of one layout.
 const MOST_MANIFESTS: usize = 10_000;
@@ -121,13 +121,13 @@ impl Catalog {
         self.blobs.contains(digest)
     }
 
-    pub(super) fn tags(&self, page: &Page) -> Stretch<Tag> {
+    pub(super) fn tags(&self, page: &PageQuery) -> Page<Tag> {
         let is_behind = |tag: &&Tag| {
             let after = page.after.as_deref();
             after.is_none_or(|after| tag.as_str() > after)
         };
         let mut behind = self.tags.keys().filter(is_behind);
-        Stretch {
+        Page {
             entries: behind.by_ref().take(page.most).cloned().collect(),
             more: behind.next().is_some(),
         }

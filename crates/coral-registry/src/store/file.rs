@@ -48,9 +48,9 @@ use self::usage::Usage;
 use self::verdicts::Verdicts;
 use super::{
     BlobHandle, Collected, CollectionRules, Deleted, Idle, ManifestRecord, Mounted, OpenError,
-    Page, PutManifestError, Referrers, ReferrersPage, RepositoryBytes, ScrubRules, ScrubState,
-    ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Stretch,
-    UploadError, UploadId, UploadWriter,
+    Page, PageQuery, PutManifestError, Referrers, ReferrersPage, RepositoryBytes, ScrubRules,
+    ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError,
+    StoredManifest, UploadError, UploadId, UploadWriter,
 };
 
 /// A store in a folder, used by one process at a time.
@@ -191,8 +191,8 @@ impl Source for FileStore {
     fn tags<'a>(
         &'a self,
         repository: &'a RepositoryPath,
-        page: Page,
-    ) -> BoxFuture<'a, Result<Option<Stretch<Tag>>, StoreError>> {
+        page: PageQuery,
+    ) -> BoxFuture<'a, Result<Option<Page<Tag>>, StoreError>> {
         let repository = repository.clone();
         self.run(move |files| files.tags(&repository, &page))
     }
@@ -209,8 +209,8 @@ impl Source for FileStore {
 
     fn repositories(
         &self,
-        page: Page,
-    ) -> BoxFuture<'_, Result<Stretch<RepositoryPath>, StoreError>> {
+        page: PageQuery,
+    ) -> BoxFuture<'_, Result<Page<RepositoryPath>, StoreError>> {
         self.run(move |files| files.repositories(&page))
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use coral_image::{Digest, RepositoryPath, Tag, Version};
 use coral_registry::{
-    BlobContent, BlobHandle, BlobReader, ManifestRecord, Page, ReadOnlySource, Referrers,
-    ReferrersPage, Settings, Source, StoreError, StoredManifest, Stretch,
+    BlobContent, BlobHandle, BlobReader, ManifestRecord, Page, PageQuery, ReadOnlySource,
+    Referrers, ReferrersPage, Settings, Source, StoreError, StoredManifest,
 };
 use coral_rt::Serving;
 use futures::StreamExt as _;
@@ -158,7 +158,7 @@ impl Source for Memory {
         Box::pin(ready(Ok((*digest == Self::digest()).then_some(blob))))
     }
 
-    fn tags<'a>(&'a self, _: &'a RepositoryPath, _: Page) -> Answer<'a, Option<Stretch<Tag>>> {
+    fn tags<'a>(&'a self, _: &'a RepositoryPath, _: PageQuery) -> Answer<'a, Option<Page<Tag>>> {
         Box::pin(ready(Ok(None)))
     }
 
@@ -171,8 +171,8 @@ impl Source for Memory {
         Box::pin(ready(Ok(Referrers::default())))
     }
 
-    fn repositories(&self, _: Page) -> Answer<'_, Stretch<RepositoryPath>> {
-        Box::pin(ready(Ok(Stretch {
+    fn repositories(&self, _: PageQuery) -> Answer<'_, Page<RepositoryPath>> {
+        Box::pin(ready(Ok(Page {
             entries: vec![],
             more: false,
         })))

@@ -13,8 +13,8 @@ use super::Files;
 use super::layout::MANIFESTS;
 use super::records::{self, ManifestEntry, TagEntry, absent};
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, Referrers, ReferrersPage, StoreError,
-    StoredManifest, Stretch,
+    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, Referrers, ReferrersPage, StoreError,
+    StoredManifest,
 };
 
 /// Bytes of memory that an entry of a map takes, apart from its text.
@@ -23,10 +23,10 @@ const ENTRY: usize = 256;
 /// The one list of repositories.
 pub(super) const CATALOG: &str = "";
 
-impl Stretch<Box<str>> {
+impl Page<Box<str>> {
     /// Parses the names; invalid ones are dropped.
-    fn parsed<T>(self, parse: impl Fn(&str) -> Option<T>) -> Stretch<T> {
-        Stretch {
+    fn parsed<T>(self, parse: impl Fn(&str) -> Option<T>) -> Page<T> {
+        Page {
             entries: self.entries.iter().filter_map(|name| parse(name)).collect(),
             more: self.more,
         }
@@ -232,8 +232,8 @@ impl Files {
     pub(super) fn tags(
         &self,
         repository: &RepositoryPath,
-        page: &Page,
-    ) -> Result<Option<Stretch<Tag>>, StoreError> {
+        page: &PageQuery,
+    ) -> Result<Option<Page<Tag>>, StoreError> {
         let read = || self.read_tags(repository);
         let found = self.tags.page(repository.as_str(), page, read)?;
         Ok(found.map(|found| found.parsed(|name| Tag::parse(name).ok())))
@@ -264,7 +264,10 @@ impl Files {
         })
     }
 
-    pub(super) fn repositories(&self, page: &Page) -> Result<Stretch<RepositoryPath>, StoreError> {
+    pub(super) fn repositories(
+        &self,
+        page: &PageQuery,
+    ) -> Result<Page<RepositoryPath>, StoreError> {
         let read = || {
             let mut found = Vec::new();
             self.walk(&self.layout.repositories(), "", &mut found)?;

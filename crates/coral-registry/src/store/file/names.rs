@@ -10,7 +10,7 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::locks::KeyLocks;
-use crate::store::{Page, StoreError, Stretch};
+use crate::store::{Page, PageQuery, StoreError};
 
 /// Lists by key.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Names {
     }
 
     /// A page of a list, if it is in memory.
-    pub(super) fn remembered(&self, key: &str, page: &Page) -> Option<Stretch<Box<str>>> {
+    pub(super) fn remembered(&self, key: &str, page: &PageQuery) -> Option<Page<Box<str>>> {
         self.kept().page(key, page)
     }
 
@@ -72,9 +72,9 @@ impl Names {
     pub(super) fn page(
         &self,
         key: &str,
-        page: &Page,
+        page: &PageQuery,
         read: impl FnOnce() -> Result<Option<Vec<String>>, StoreError>,
-    ) -> Result<Option<Stretch<Box<str>>>, StoreError> {
+    ) -> Result<Option<Page<Box<str>>>, StoreError> {
         if let Some(found) = self.remembered(key, page) {
             return Ok(Some(found));
         }
@@ -96,7 +96,7 @@ impl Names {
         for (change, name) in changes.iter().flatten() {
             change.apply(&mut names, name);
         }
-        let found = stretch(&names, page);
+        let found = page_of(&names, page);
         // Forgotten while it was being read, so the result may be outdated.
         if changes.is_some() {
             kept.keep(key, names);
@@ -142,13 +142,13 @@ impl Names {
 }
 
 impl Kept {
-    fn page(&mut self, key: &str, page: &Page) -> Option<Stretch<Box<str>>> {
+    fn page(&mut self, key: &str, page: &PageQuery) -> Option<Page<Box<str>>> {
         self.clock += 1;
         match self.lists.get_mut(key)? {
             List::Reading(_) => None,
             List::Ready { names, used } => {
                 *used = self.clock;
-                Some(stretch(names, page))
+                Some(page_of(names, page))
             }
         }
     }
@@ -199,7 +199,7 @@ fn weight(names: &BTreeSet<Box<str>>) -> usize {
     names.len() + 1
 }
 
-fn stretch(names: &BTreeSet<Box<str>>, page: &Page) -> Stretch<Box<str>> {
+fn page_of(names: &BTreeSet<Box<str>>, page: &PageQuery) -> Page<Box<str>> {
     let after = page
         .after
         .as_deref()
@@ -207,15 +207,15 @@ fn stretch(names: &BTreeSet<Box<str>>, page: &Page) -> Stretch<Box<str>> {
     let mut rest = names.range::<str, _>((after, Bound::Unbounded)).cloned();
     let entries: Vec<Box<str>> = rest.by_ref().take(page.most).collect();
     let more = rest.next().is_some();
-    Stretch { entries, more }
+    Page { entries, more }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn page(after: &str, most: usize) -> Page {
-        Page {
+    fn page(after: &str, most: usize) -> PageQuery {
+        PageQuery {
             after: Some(after.to_owned()).filter(|after| !after.is_empty()),
             most,
         }
