@@ -23,8 +23,8 @@ use futures::future::BoxFuture;
 use self::catalog::Catalog;
 use crate::stamp::Stamp;
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, Referrers, ReferrersPage, Source,
-    StoreError, StoredManifest,
+    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, ReferrersPage, ReferrersQuery,
+    Source, StoreError, StoredManifest,
 };
 
 /// Why a folder cannot be served.
@@ -212,8 +212,8 @@ impl Source for LayoutFolder {
         &'a self,
         _: &'a RepositoryPath,
         subject: &'a Digest,
-        page: ReferrersPage,
-    ) -> BoxFuture<'a, Result<Referrers, StoreError>> {
+        page: ReferrersQuery,
+    ) -> BoxFuture<'a, Result<ReferrersPage, StoreError>> {
         let subject = *subject;
         self.look(move |_, catalog| {
             let known = catalog.referrers(&subject).iter();

@@ -51,7 +51,7 @@ pub use settings::{CollectionSettings, Limits, ReadOnlySource, ScrubSettings, Se
 pub use store::{
     BlobContent, BlobHandle, BlobReader, Bound, Collected, CollectionRules, Damage, Disk,
     FileStore, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page, PageQuery,
-    PutManifestError, Referrers, ReferrersPage, RepositoryBytes, RoundEnd, ScrubRules, ScrubState,
-    ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError, StoredManifest, Transfer,
-    UploadError, UploadId, UploadWriter, first_names, open_store,
+    PutManifestError, ReferrersPage, ReferrersQuery, RepositoryBytes, RoundEnd, ScrubRules,
+    ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError,
+    StoredManifest, Transfer, UploadError, UploadId, UploadWriter, first_names, open_store,
 };

@@ -25,7 +25,7 @@ pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{OpenError, PutManifestError, StoreError, UploadError};
 pub use file::{FileStore, Transfer};
 pub(crate) use file::{TakeError, Transferred};
-pub use referrers::{Referrers, ReferrersPage};
+pub use referrers::{ReferrersPage, ReferrersQuery};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, RepositoryBytes, Space, SpaceBounds};
 
@@ -178,8 +178,8 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         repository: &'a RepositoryPath,
         subject: &'a Digest,
-        page: ReferrersPage,
-    ) -> BoxFuture<'a, Result<Referrers, StoreError>>;
+        page: ReferrersQuery,
+    ) -> BoxFuture<'a, Result<ReferrersPage, StoreError>>;
 
     /// A page of the repositories with at least one manifest.
     fn repositories(

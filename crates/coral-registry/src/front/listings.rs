@@ -13,7 +13,7 @@ use super::query::{Query, encode};
 use super::range::number;
 use super::{Context, Head, Response, header};
 use crate::access::Right;
-use crate::store::{Page, PageQuery, ReferrersPage, StoreError};
+use crate::store::{Page, PageQuery, ReferrersQuery, StoreError};
 
 /// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It is
 /// not sent; it is for routes served in the same process.
@@ -139,7 +139,7 @@ pub(super) async fn referrers(
         .query
         .get("artifactType")
         .filter(|kind| !kind.is_empty());
-    let page = ReferrersPage {
+    let page = ReferrersQuery {
         after: head.query.get("last").map(str::to_owned),
         artifact_type: filter.map(str::to_owned),
         most_bytes: MOST_REFERRER_BYTES,

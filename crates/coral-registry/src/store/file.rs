@@ -48,7 +48,7 @@ use self::usage::Usage;
 use self::verdicts::Verdicts;
 use super::{
     BlobHandle, Collected, CollectionRules, Deleted, Idle, ManifestRecord, Mounted, OpenError,
-    Page, PageQuery, PutManifestError, Referrers, ReferrersPage, RepositoryBytes, ScrubRules,
+    Page, PageQuery, PutManifestError, ReferrersPage, ReferrersQuery, RepositoryBytes, ScrubRules,
     ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError,
     StoredManifest, UploadError, UploadId, UploadWriter,
 };
@@ -201,8 +201,8 @@ impl Source for FileStore {
         &'a self,
         repository: &'a RepositoryPath,
         subject: &'a Digest,
-        page: ReferrersPage,
-    ) -> BoxFuture<'a, Result<Referrers, StoreError>> {
+        page: ReferrersQuery,
+    ) -> BoxFuture<'a, Result<ReferrersPage, StoreError>> {
         let (repository, subject) = (repository.clone(), *subject);
         self.run(move |files| files.referrers(&repository, &subject, &page))
     }

@@ -10,7 +10,7 @@ const MOST_READ: usize = 8;
 
 /// Which page of the referrers of a manifest is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReferrersPage {
+pub struct ReferrersQuery {
     /// Only referrers whose digests sort after this text, which need not be a digest.
     pub after: Option<String>,
     /// Only referrers of this type.
@@ -21,20 +21,20 @@ pub struct ReferrersPage {
 
 /// A page of the referrers of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Referrers {
+pub struct ReferrersPage {
     /// Sorted by digest; may be empty even though more follow.
     pub descriptors: Vec<Descriptor>,
     /// The digest after which the next page begins, if there is one.
     pub next: Option<Digest>,
 }
 
-impl ReferrersPage {
+impl ReferrersQuery {
     /// Fills the page with what `read` finds for these digests; missing ones are skipped.
     pub(crate) fn fill(
         &self,
         digests: impl Iterator<Item = Digest>,
         read: impl Fn(&Digest) -> Result<Option<Descriptor>, StoreError>,
-    ) -> Result<Referrers, StoreError> {
+    ) -> Result<ReferrersPage, StoreError> {
         let mut digests: Vec<Digest> = digests.filter(|digest| self.is_behind(digest)).collect();
         digests.sort_unstable();
         let mut filling = Filling::of(self);
@@ -58,8 +58,8 @@ impl ReferrersPage {
 
 /// A page while it is being filled.
 struct Filling<'a> {
-    page: &'a ReferrersPage,
-    referrers: Referrers,
+    page: &'a ReferrersQuery,
+    referrers: ReferrersPage,
     /// Bytes on the page, and bytes read for it.
     bytes: usize,
     read: usize,
@@ -75,10 +75,10 @@ enum Taken {
 }
 
 impl<'a> Filling<'a> {
-    fn of(page: &'a ReferrersPage) -> Self {
+    fn of(page: &'a ReferrersQuery) -> Self {
         Self {
             page,
-            referrers: Referrers::default(),
+            referrers: ReferrersPage::default(),
             bytes: 0,
             read: 0,
             seen: None,
@@ -108,8 +108,8 @@ impl<'a> Filling<'a> {
     }
 
     /// The page, with more to follow.
-    fn cut(self) -> Referrers {
-        Referrers {
+    fn cut(self) -> ReferrersPage {
+        ReferrersPage {
             next: self.seen,
             ..self.referrers
         }

@@ -1,5 +1,5 @@
 use coral_image::{Digest, RepositoryPath};
-use coral_registry::{FileStore, ReferrersPage, Source as _};
+use coral_registry::{FileStore, ReferrersQuery, Source as _};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -239,7 +239,7 @@ async fn referrers_of_other_types_are_passed_over_page_by_page() {
     let folder = registry.ended();
     let store = FileStore::open(&folder.path().join("store")).unwrap();
     let name = RepositoryPath::parse("a").unwrap();
-    let mut page = ReferrersPage {
+    let mut page = ReferrersQuery {
         after: None,
         artifact_type: Some("x/7".to_owned()),
         most_bytes: 400,

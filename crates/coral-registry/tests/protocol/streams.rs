@@ -9,7 +9,7 @@ use bytes::Bytes;
 use coral_image::{Digest, RepositoryPath, Tag, Version};
 use coral_registry::{
     BlobContent, BlobHandle, BlobReader, ManifestRecord, Page, PageQuery, ReadOnlySource,
-    Referrers, ReferrersPage, Settings, Source, StoreError, StoredManifest,
+    ReferrersPage, ReferrersQuery, Settings, Source, StoreError, StoredManifest,
 };
 use coral_rt::Serving;
 use futures::StreamExt as _;
@@ -166,9 +166,9 @@ impl Source for Memory {
         &'a self,
         _: &'a RepositoryPath,
         _: &'a Digest,
-        _: ReferrersPage,
-    ) -> Answer<'a, Referrers> {
-        Box::pin(ready(Ok(Referrers::default())))
+        _: ReferrersQuery,
+    ) -> Answer<'a, ReferrersPage> {
+        Box::pin(ready(Ok(ReferrersPage::default())))
     }
 
     fn repositories(&self, _: PageQuery) -> Answer<'_, Page<RepositoryPath>> {

@@ -13,8 +13,8 @@ use super::Files;
 use super::layout::MANIFESTS;
 use super::records::{self, ManifestEntry, TagEntry, absent};
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, Referrers, ReferrersPage, StoreError,
-    StoredManifest,
+    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, ReferrersPage, ReferrersQuery,
+    StoreError, StoredManifest,
 };
 
 /// Bytes of memory that an entry of a map takes, apart from its text.
@@ -253,8 +253,8 @@ impl Files {
         &self,
         repository: &RepositoryPath,
         subject: &Digest,
-        page: &ReferrersPage,
-    ) -> Result<Referrers, StoreError> {
+        page: &ReferrersQuery,
+    ) -> Result<ReferrersPage, StoreError> {
         let names = names_in(&self.layout.referrers(repository, subject))?;
         let digests = names
             .iter()
