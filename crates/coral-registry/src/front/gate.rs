@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Context;
 use super::error::{Code, Refusal};
-use super::places::Owner;
 use super::route::Route;
+use super::upload_slots::Owner;
 use crate::access::{Caller, Login, Offered, Rejected, Right, Session};
 use crate::public::PublicPaths;
 use crate::settings::{Settings, Writes};

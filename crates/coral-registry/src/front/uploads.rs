@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::access_log::Done;
 use super::body;
 use super::error::{Code, Refusal};
-use super::places::{self, UploadSlot};
 use super::range::{self, Span};
 use super::route;
+use super::upload_slots::{self, UploadSlot};
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
 use crate::access::Right;
 use crate::store::{Mounted, UploadError, UploadId, UploadWriter};
@@ -91,7 +91,7 @@ fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>
     let all = head.visitor.settings.limits.open_uploads;
     let owner = head.visitor.owner();
     let most = match (&owner, &context.internal) {
-        (Some(_), Some(_)) => all - places::reserve_of(all),
+        (Some(_), Some(_)) => all - upload_slots::reserve_of(all),
         _ => all,
     };
     if context.store.open_uploads() >= most {
@@ -101,7 +101,7 @@ fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>
             format!("{why}; try again later"),
         ));
     }
-    let share = places::share_of(all);
+    let share = upload_slots::share_of(all);
     let taken = owner.map(|owner| context.places.take(owner, share).ok_or(share));
     taken.transpose().map_err(|share| {
         let why =
