@@ -1,6 +1,6 @@
 //! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
-pub(crate) mod place;
+pub(crate) mod endpoint;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -22,7 +22,7 @@ use crate::counted::counted;
 use crate::failure::{Failure, stop_on_signal};
 use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
-use place::CopyEndpoint;
+use endpoint::CopyEndpoint;
 
 pub(crate) async fn run(
     arguments: CopyArguments,

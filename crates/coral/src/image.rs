@@ -6,7 +6,7 @@ use clap::Args;
 use coral_image::{Tag, Version};
 
 use crate::client::{ClientArguments, SETTLING};
-use crate::copy::place::CopyEndpoint;
+use crate::copy::endpoint::CopyEndpoint;
 use crate::failure::Failure;
 use crate::own_image::{OwnImage, own_interpreter};
 use crate::terminal::Terminal;
