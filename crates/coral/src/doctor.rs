@@ -1,11 +1,11 @@
 //! `coral doctor`: checks everything that the mirrors of some files depend on, and reports for each
 //! part whether it works, and what to do if it does not.
 //!
-//! `sites` lists what to check, the checks run here, and `verdict`, which is pure, decides what a
+//! `registries` lists what to check, the checks run here, and `verdict`, which is pure, decides what a
 //! result means.
 
 mod finding;
-mod sites;
+mod registries;
 mod verdict;
 mod wanted;
 
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::mirror::{client_options, plain_hosts, read_files};
 use crate::terminal::Terminal;
 use finding::{Finding, Level};
-use sites::{CheckedRegistry, Role, sites};
+use registries::{CheckedRegistry, Role, registries};
 use verdict::Space;
 
 /// How many registries are checked at the same time.
@@ -35,8 +35,8 @@ pub(crate) async fn run(
     let loaded = read_files(&mirrors, terminal)?;
     let plain = plain_hosts(&mirrors, &loaded)?;
     let clients = Clients::new(client_options(&mirrors.client, &plain)?);
-    let sites = sites(&loaded.mirrors, &clients, &mirrors.registry)?;
-    let looks = stream::iter(sites).map(look).buffered(AT_ONCE);
+    let registries = registries(&loaded.mirrors, &clients, &mirrors.registry)?;
+    let looks = stream::iter(registries).map(look).buffered(AT_ONCE);
     let mut findings: Vec<Finding> = looks.concat().await;
     if loaded
         .mirrors

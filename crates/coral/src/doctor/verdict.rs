@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::Finding;
-use super::sites::{Role, Wanted, What};
+use super::registries::{Role, Wanted, What};
 use super::wanted::Presence;
 use crate::terminal::seconds;
 

@@ -5,7 +5,7 @@ use coral_image::{Digest, PlatformPattern, Version};
 use coral_mirror::check_platforms;
 
 use super::finding::Finding;
-use super::sites::{CheckedRegistry, MOST_WANTED, Role, Wanted, What};
+use super::registries::{CheckedRegistry, MOST_WANTED, Role, Wanted, What};
 use super::verdict;
 
 /// The result of a check.

@@ -75,12 +75,12 @@ impl CheckedRegistry {
 
 /// All registries, in the order in which the mirrors name them; one that is reached with several
 /// credentials is listed once for each.
-pub(super) fn sites(
+pub(super) fn registries(
     mirrors: &[LoadedMirror],
     clients: &Clients,
     own: &Host,
 ) -> Result<Vec<CheckedRegistry>, Failure> {
-    let mut sites: Vec<CheckedRegistry> = vec![];
+    let mut registries: Vec<CheckedRegistry> = vec![];
     for mirror in mirrors.iter().map(|loaded| &loaded.prepared) {
         let access = mirror.access(clients, &Paces::default());
         let access = access.map_err(|error| no_client(&mirror.name, &error))?;
@@ -92,24 +92,31 @@ pub(super) fn sites(
         for settings in &mirror.settings.repositories {
             let host = settings.repository.host();
             let (client, credentials) = (&access.client, &mirror.source_credentials);
-            let site = of(&mut sites, host, Role::Source, client, credentials);
-            site.wants(wanted(settings));
+            let registry = of(&mut registries, host, Role::Source, client, credentials);
+            registry.wants(wanted(settings));
         }
         let client = &access.destination_client;
         let credentials = &mirror.destination_credentials;
-        let site = of(&mut sites, &mirror.destination, role, client, credentials);
+        let registry = of(
+            &mut registries,
+            &mirror.destination,
+            role,
+            client,
+            credentials,
+        );
         if role == Role::Destination {
             let repositories = mirror.settings.repositories.iter();
-            site.wants(repositories.map(pushed(&mirror.destination)));
+            registry.wants(repositories.map(pushed(&mirror.destination)));
         }
     }
-    for site in &mut sites {
-        spread(&mut site.wanted);
+    for registry in &mut registries {
+        spread(&mut registry.wanted);
     }
     // Coral's own registry is checked without credentials, whichever mirror copies into it.
     let mut seen_own = false;
-    sites.retain(|site| site.role != Role::Own || !std::mem::replace(&mut seen_own, true));
-    Ok(sites)
+    registries
+        .retain(|registry| registry.role != Role::Own || !std::mem::replace(&mut seen_own, true));
+    Ok(registries)
 }
 
 /// What a mirror needs of a source.
@@ -146,24 +153,24 @@ fn spread(wanted: &mut [Wanted]) {
 }
 
 fn of<'a>(
-    sites: &'a mut Vec<CheckedRegistry>,
+    registries: &'a mut Vec<CheckedRegistry>,
     host: &Host,
     role: Role,
     client: &Client,
     credentials: &Arc<Credentials>,
 ) -> &'a mut CheckedRegistry {
-    let known = sites
+    let known = registries
         .iter()
-        .position(|site| site.is(host, role, credentials));
+        .position(|registry| registry.is(host, role, credentials));
     let place = known.unwrap_or_else(|| {
-        sites.push(CheckedRegistry {
+        registries.push(CheckedRegistry {
             host: host.clone(),
             role,
             client: client.clone(),
             credentials: credentials.clone(),
             wanted: vec![],
         });
-        sites.len() - 1
+        registries.len() - 1
     });
-    &mut sites[place]
+    &mut registries[place]
 }
