@@ -127,15 +127,15 @@ pub(crate) fn status(
 }
 
 /// What a condition says.
-struct Said {
+struct ConditionValue {
     truth: Truth,
     reason: &'static str,
     message: String,
 }
 
-fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> Said {
+fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> ConditionValue {
     let message = message.into();
-    Said {
+    ConditionValue {
         truth,
         reason,
         message,
@@ -146,7 +146,7 @@ fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> Said 
 /// is told: that of the node, of a host that the administrator relies on, of an image, of a name. A
 /// Registry of a tenant says nothing about the node, nor does an image from one that is not reached:
 /// the Registry is told at the end of what `Ready` says.
-fn sayings(node: &Node, status: &NodeImagesStatus) -> (Said, Said) {
+fn sayings(node: &Node, status: &NodeImagesStatus) -> (ConditionValue, ConditionValue) {
     let (needed, others) = by_owner(&status.registries);
     let not_ready = others
         .iter()

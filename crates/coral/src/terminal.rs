@@ -1,8 +1,8 @@
 //! Output on standard error: lines, and on a terminal a progress bar for each running copy.
 
 mod events;
+mod last_lines;
 mod outages;
-mod said;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,8 +19,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) use events::in_words;
 use events::{describe, fields};
+use last_lines::LastLines;
 use outages::{Outages, Verbosity};
-use said::Said;
 
 /// The progress bar of an image whose size is known.
 const SIZED: &str = "{bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
@@ -44,7 +44,7 @@ struct Inner {
 struct Shown {
     running: HashMap<String, ProgressBar>,
     /// What was last said of each image.
-    said: Said,
+    said: LastLines,
     /// Hosts that cannot be reached.
     outages: Outages,
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::cluster;
-use crate::command::{Said, cargo, program, run};
+use crate::command::{StageReport, cargo, program, run};
 use crate::test::build;
 use crate::tools::{self, OnMissing};
 use crate::workspace::Workspace;
@@ -57,7 +57,7 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArguments) -> Result
 const CLUSTER: &str = "bench";
 const NODES: u8 = 2;
 
-fn measure_cluster(workspace: &Workspace, part: &str, pages: Pages) -> Result<Said> {
+fn measure_cluster(workspace: &Workspace, part: &str, pages: Pages) -> Result<StageReport> {
     build(workspace)?;
     cluster::down(workspace, CLUSTER, None)?;
     let up = cluster::up(workspace, CLUSTER, NODES)?;
@@ -83,7 +83,7 @@ fn example(workspace: &Workspace, part: &str, pages: Pages) -> Result<Command> {
     Ok(command)
 }
 
-pub(crate) fn measure(workspace: &Workspace, pages: Pages) -> Result<Said> {
+pub(crate) fn measure(workspace: &Workspace, pages: Pages) -> Result<StageReport> {
     let build = ["build", "--locked", "--profile", "dist", "--bin", "coral"];
     run(&mut cargo(workspace, &build)?)?;
     // The proxy that counts requests must not be what is measured: an optimised one, too.

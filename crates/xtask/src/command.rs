@@ -42,7 +42,7 @@ pub(crate) fn say(text: &str) {
 
 /// What a program said that is worth repeating.
 #[derive(Default)]
-pub(crate) struct Said {
+pub(crate) struct StageReport {
     pub(crate) reports: Vec<String>,
     pub(crate) pending: Vec<String>,
     /// How many tests libtest ran and how many it left out.
@@ -55,7 +55,7 @@ pub(crate) struct Tests {
     pub(crate) ignored: usize,
 }
 
-impl Said {
+impl StageReport {
     pub(crate) fn absorb(&mut self, line: &str) {
         if let Some((_, report)) = line.split_once(REPORT) {
             self.reports.push(report.to_owned());
@@ -95,7 +95,7 @@ pub(crate) fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<Command
 }
 
 /// Runs a program to its end; a failure names the program and its arguments.
-pub(crate) fn run(command: &mut Command) -> Result<Said> {
+pub(crate) fn run(command: &mut Command) -> Result<StageReport> {
     let shown = shown(command);
     say(&format!("$ {shown}"));
     let mut child = command
@@ -107,7 +107,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Said> {
     let (sender, lines) = channel();
     forward(child.stdout.take(), sender.clone());
     forward(child.stderr.take(), sender);
-    let mut said = Said::default();
+    let mut said = StageReport::default();
     for line in lines {
         say(&line);
         said.absorb(&line);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_lines_of_the_table_are_found_in_a_tests_output() {
-        let mut said = Said::default();
+        let mut said = StageReport::default();
         said.absorb("test conformance ... report: conformance 1.1: 74 passed");
         said.absorb("pending: up is not built yet");
         said.absorb("test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::command::{Said, labelled, say};
+use crate::command::{StageReport, labelled, say};
 use crate::workspace::Workspace;
 pub(crate) use outcome::{Outcome, Row};
 pub(crate) use page::renewed;
@@ -19,7 +19,7 @@ pub(crate) use page::renewed;
 const LANES: usize = 2;
 
 /// The work of a stage.
-pub(crate) type Work = Box<dyn Fn(&Workspace) -> Result<Said> + Send + Sync>;
+pub(crate) type Work = Box<dyn Fn(&Workspace) -> Result<StageReport> + Send + Sync>;
 
 /// One step of the run.
 pub(crate) struct Stage {
@@ -35,7 +35,7 @@ impl Stage {
     pub(crate) fn new(
         name: impl Into<String>,
         needs: &'static [&'static str],
-        work: impl Fn(&Workspace) -> Result<Said> + Send + Sync + 'static,
+        work: impl Fn(&Workspace) -> Result<StageReport> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name: name.into(),
@@ -155,7 +155,7 @@ fn run_stage(workspace: &Workspace, stage: &Stage, before: &[Row]) -> Row {
     }
 }
 
-fn attempt(workspace: &Workspace, stage: &Stage, before: &[Row]) -> Result<Said, String> {
+fn attempt(workspace: &Workspace, stage: &Stage, before: &[Row]) -> Result<StageReport, String> {
     let failed = before
         .iter()
         .find(|row| stage.needs.contains(&&*row.name) && row.result.is_err());
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn named(name: &str, needs: &'static [&'static str]) -> Stage {
-        Stage::new(name, needs, |_| Ok(Said::default()))
+        Stage::new(name, needs, |_| Ok(StageReport::default()))
     }
 
     fn chosen(only: &[&str]) -> Vec<String> {
@@ -220,7 +220,7 @@ mod tests {
             let meet = Arc::clone(&meet);
             let work = move |_: &Workspace| {
                 meet.wait();
-                Ok(Said::default())
+                Ok(StageReport::default())
             };
             Stage::new(name, &[], work).side_by_side()
         };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::command::Said;
+use crate::command::StageReport;
 use crate::workspace::Workspace;
 use list::{CARGO_TOOLS, DEBIAN, GO_TOOLS, Tool};
 
@@ -72,10 +72,10 @@ pub(crate) enum OnMissing {
 }
 
 /// The stage `tools`: afterwards everything is there, or it fails and lists what is not.
-pub(crate) fn check(workspace: &Workspace, on_missing: OnMissing) -> Result<Said> {
+pub(crate) fn check(workspace: &Workspace, on_missing: OnMissing) -> Result<StageReport> {
     let missing = look(workspace);
     if missing.is_empty() {
-        return Ok(Said::default());
+        return Ok(StageReport::default());
     }
     if on_missing == OnMissing::List {
         println!("missing:");
@@ -95,7 +95,7 @@ pub(crate) fn check(workspace: &Workspace, on_missing: OnMissing) -> Result<Said
             left.lines().join("; ")
         );
     }
-    Ok(Said::default())
+    Ok(StageReport::default())
 }
 
 /// The folders of the cached tools, for `PATH`.

@@ -82,7 +82,7 @@ pub(super) fn troubled(
         (PROGRESSING, Truth::False),
         (DEGRADED, Truth::True),
     ] {
-        let saying = Said {
+        let saying = ConditionValue {
             kind,
             truth,
             reason: trouble.reason,
@@ -255,14 +255,14 @@ fn unusable(
 }
 
 /// What a condition says, as long as it is being made.
-struct Said {
+struct ConditionValue {
     kind: &'static str,
     truth: Truth,
     reason: &'static str,
     message: String,
 }
 
-impl Said {
+impl ConditionValue {
     fn set(&self, conditions: &mut Vec<Condition>, generation: Option<i64>, now: Timestamp) {
         let saying = ConditionUpdate {
             kind: self.kind,
@@ -278,9 +278,9 @@ fn sayings(
     input: &Input<'_>,
     counted: &RegistryMirrorStatus,
     unusable: Option<Unusable>,
-) -> [Said; 5] {
+) -> [ConditionValue; 5] {
     let (desired, held) = (counted.desired.unwrap_or(0), counted.mirrored.unwrap_or(0));
-    let said = |kind, truth: bool, reason, message| Said {
+    let said = |kind, truth: bool, reason, message| ConditionValue {
         kind,
         truth: truth.into(),
         reason,
@@ -344,7 +344,10 @@ fn sayings(
 }
 
 /// Which images their sources have no longer.
-fn source_gone(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus) -> Said {
+fn source_gone(
+    snapshot: &coral_mirror::Snapshot,
+    counted: &RegistryMirrorStatus,
+) -> ConditionValue {
     let is_gone = |image: &&MirroredImage| image.state == MirroredState::SourceGone;
     let (count, first) = (
         counted.source_gone.unwrap_or(0),
@@ -361,7 +364,7 @@ fn source_gone(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus
         ),
         None => (Truth::False, "SourcesComplete", String::new()),
     };
-    Said {
+    ConditionValue {
         kind: SOURCE_GONE,
         truth,
         reason,
@@ -370,7 +373,10 @@ fn source_gone(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus
 }
 
 /// Whether tags are deleted at present.
-fn prune_paused(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatus) -> Said {
+fn prune_paused(
+    snapshot: &coral_mirror::Snapshot,
+    counted: &RegistryMirrorStatus,
+) -> ConditionValue {
     let paused = counted.pruning.filter(|pruning| pruning.paused);
     let held_back = snapshot.held_back.first_key_value();
     let (reason, message) = match (paused, held_back) {
@@ -400,7 +406,7 @@ fn prune_paused(snapshot: &coral_mirror::Snapshot, counted: &RegistryMirrorStatu
         ),
         (None, None) => ("NotPaused", String::new()),
     };
-    Said {
+    ConditionValue {
         kind: PRUNE_PAUSED,
         truth: (reason != "NotPaused").into(),
         reason,

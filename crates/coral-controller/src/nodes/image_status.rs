@@ -131,7 +131,7 @@ fn count(images: &[ImageTagStatus]) -> ImageCondition {
     counts
 }
 
-type Said = (&'static str, Truth, &'static str, String);
+type ConditionValue = (&'static str, Truth, &'static str, String);
 
 fn sayings(
     wish: &WantedImage,
@@ -139,7 +139,7 @@ fn sayings(
     counts: ImageCondition,
     nodes: usize,
     placement: &Placement,
-) -> Vec<Said> {
+) -> Vec<ConditionValue> {
     let trouble = trouble(wish, images, placement);
     let (all, settings) = (images.len(), &wish.settings);
     let (there, pending) = (counts.available as usize, counts.pending > 0);
@@ -181,7 +181,7 @@ fn sayings(
 }
 
 /// Adds that agents have stopped reporting: what they reported last still counts.
-fn tell(sayings: &mut [Said], silence: &Silence) {
+fn tell(sayings: &mut [ConditionValue], silence: &Silence) {
     for (kind, truth, reason, message) in sayings {
         if *kind == kind::READY {
             *message = format!("{message}; {}", silence.message);

@@ -14,12 +14,12 @@ use crate::changes::{Changes, Topic};
 /// What is kept of one Registry's answers to one kind of question.
 pub(super) trait Answer: Clone + Default + Send + 'static {
     /// What one question comes to, also if there is no answer.
-    type Said: Send + 'static;
+    type Reply: Send + 'static;
     /// No wait between two questions is longer.
     const LONGEST: Duration;
 
     /// Records the answer to one question. Returns the wait before the next one.
-    fn take_in(&mut self, said: Self::Said) -> Duration;
+    fn take_in(&mut self, said: Self::Reply) -> Duration;
 }
 
 /// The answers of all Registries to one kind of question. Cheap to clone; all clones share one state.
@@ -73,7 +73,7 @@ impl<A: Answer> Answers<A> {
         question: impl FnOnce() -> F,
     ) -> Option<Timestamp>
     where
-        F: Future<Output = A::Said> + Send + 'static,
+        F: Future<Output = A::Reply> + Send + 'static,
     {
         let mut all = self.lock();
         let kept = all.entry(key.clone()).or_default();
@@ -94,7 +94,7 @@ impl<A: Answer> Answers<A> {
         None
     }
 
-    fn answered(&self, key: &ObjectKey, said: A::Said, now: Timestamp) {
+    fn answered(&self, key: &ObjectKey, said: A::Reply, now: Timestamp) {
         if let Some(kept) = self.lock().get_mut(key) {
             kept.is_asked = false;
             let wait = kept.answer.take_in(said);
@@ -120,7 +120,7 @@ mod tests {
     struct Seconds(u64);
 
     impl Answer for Seconds {
-        type Said = u64;
+        type Reply = u64;
         const LONGEST: Duration = Duration::from_mins(1);
 
         fn take_in(&mut self, said: u64) -> Duration {

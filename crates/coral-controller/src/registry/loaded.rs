@@ -30,7 +30,7 @@ pub(super) struct Loaded {
 }
 
 /// What one question came to.
-pub(super) struct Said {
+pub(super) struct LoadedReply {
     wanted: i64,
     generation: Option<i64>,
 }
@@ -41,22 +41,22 @@ struct Body {
 }
 
 /// Asks one Registry whether it has loaded the generation that is wanted.
-pub(super) async fn ask(key: ObjectKey, place: RegistryEndpoint, wanted: i64) -> Said {
+pub(super) async fn ask(key: ObjectKey, place: RegistryEndpoint, wanted: i64) -> LoadedReply {
     let said = question::ask::<Body>(&place, "public").await;
     let said = said.inspect_err(|why| {
         tracing::debug!(registry = %key, %why, "the registry does not report what it has loaded");
     });
-    Said {
+    LoadedReply {
         wanted,
         generation: said.ok().map(|body| body.generation),
     }
 }
 
 impl Answer for Loaded {
-    type Said = Said;
+    type Reply = LoadedReply;
     const LONGEST: Duration = GROWTH.longest;
 
-    fn take_in(&mut self, said: Said) -> Duration {
+    fn take_in(&mut self, said: LoadedReply) -> Duration {
         let is_wanted = said.generation == Some(said.wanted);
         self.generation = said.generation.or(self.generation);
         self.questions = if is_wanted {
@@ -76,7 +76,7 @@ mod tests {
     fn questions_follow_each_other_quickly_then_slowly_until_the_wanted_generation_is_loaded() {
         let mut loaded = Loaded::default();
         let mut hear = |generation| {
-            loaded.take_in(Said {
+            loaded.take_in(LoadedReply {
                 wanted: 2,
                 generation,
             })
@@ -86,7 +86,7 @@ mod tests {
         let waits = [Some(1), None, None, Some(2)].map(&mut hear);
         assert_eq!(waits, [300, 600, 1200, 300].map(Duration::from_millis));
         assert_eq!((loaded.generation, loaded.questions), (Some(2), 0));
-        loaded.take_in(Said {
+        loaded.take_in(LoadedReply {
             wanted: 3,
             generation: None,
         });

@@ -48,7 +48,7 @@ async fn part<T: DeserializeOwned>(
 }
 
 impl Answer for Report {
-    type Said = Self;
+    type Reply = Self;
     const LONGEST: Duration = ASK_EVERY;
 
     fn take_in(&mut self, said: Self) -> Duration {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::Budget;
 use super::page::Entry;
-use crate::command::Said;
+use crate::command::StageReport;
 
 /// How one stage ended.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) took: Duration,
-    pub(crate) result: Result<Said, String>,
+    pub(crate) result: Result<StageReport, String>,
 }
 
 /// How all of them ended.
@@ -102,7 +102,7 @@ fn verdict(row: &Row) -> String {
     }
 }
 
-fn left_out(said: &Said) -> String {
+fn left_out(said: &StageReport) -> String {
     let mut text = String::new();
     if !said.pending.is_empty() {
         let _ = write!(text, ", {} pending", said.pending.len());
@@ -133,7 +133,7 @@ mod tests {
         limit: Duration::from_mins(1),
     };
 
-    fn row(name: &str, result: Result<Said, String>) -> Row {
+    fn row(name: &str, result: Result<StageReport, String>) -> Row {
         Row {
             name: name.to_owned(),
             took: Duration::from_secs(3),
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_last_line_counts_the_stages() {
-        let said = Said {
+        let said = StageReport {
             reports: vec!["conformance 1.1: 74 passed".to_owned()],
             pending: vec!["up".to_owned()],
             tests: Tests {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_run_over_its_budget_says_so_and_has_not_failed() {
-        let rows = || vec![row("unit", Ok(Said::default()))];
+        let rows = || vec![row("unit", Ok(StageReport::default()))];
         for (seconds, is_told) in [(60, false), (61, true)] {
             let outcome = Outcome::new(rows(), Duration::from_secs(seconds), BUDGET);
             assert_eq!(outcome.failed(), 0);

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{Said, output, program};
+use crate::command::{StageReport, output, program};
 use crate::workspace::Workspace;
 
 /// A book without a page more than its table of contents lists, and without a broken link.
-pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn build(workspace: &Workspace) -> Result<StageReport> {
     let book = workspace.target.join("book");
     if book.exists() {
         fs::remove_dir_all(&book).with_context(|| format!("cannot empty {}", book.display()))?;
@@ -29,7 +29,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
         bail!("the book has broken links:\n  {}", broken.join("\n  "));
     }
     println!("{} pages in {}", pages.len(), book.display());
-    Ok(Said::default())
+    Ok(StageReport::default())
 }
 
 fn html_files(folder: &Path) -> Result<Vec<PathBuf>> {

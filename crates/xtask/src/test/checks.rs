@@ -5,15 +5,15 @@ use std::fs;
 use anyhow::{Result, bail};
 
 use super::Tier;
-use crate::command::{Said, cargo, program, run};
+use crate::command::{StageReport, cargo, program, run};
 use crate::generate;
 use crate::workspace::{TARGET, Workspace};
 
-pub(crate) fn format(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn format(workspace: &Workspace) -> Result<StageReport> {
     run(&mut cargo(workspace, &["fmt", "--all", "--check"])?)
 }
 
-pub(crate) fn clippy(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn clippy(workspace: &Workspace) -> Result<StageReport> {
     let arguments = [
         "clippy",
         "--locked",
@@ -28,7 +28,7 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<Said> {
 
 /// The one release build that quickstart, acceptance tests, cluster and container image share: a
 /// static one, since the image holds nothing else. And the registry with faults.
-pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn build(workspace: &Workspace) -> Result<StageReport> {
     let arguments = [
         "build",
         "--locked",
@@ -55,7 +55,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Said> {
 /// Operations of the model of a store with crashes, in the long tier.
 const MODEL_STEPS: &str = "20000";
 
-pub(crate) fn unit(workspace: &Workspace, tier: Tier) -> Result<Said> {
+pub(crate) fn unit(workspace: &Workspace, tier: Tier) -> Result<StageReport> {
     let mut command = cargo(
         workspace,
         &[
@@ -72,7 +72,7 @@ pub(crate) fn unit(workspace: &Workspace, tier: Tier) -> Result<Said> {
     run(&mut command)
 }
 
-pub(crate) fn doc(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn doc(workspace: &Workspace) -> Result<StageReport> {
     let arguments = [
         "doc",
         "--locked",
@@ -83,19 +83,19 @@ pub(crate) fn doc(workspace: &Workspace) -> Result<Said> {
     run(cargo(workspace, &arguments)?.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-pub(crate) fn generated(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn generated(workspace: &Workspace) -> Result<StageReport> {
     generate::check(workspace)?;
-    Ok(Said::default())
+    Ok(StageReport::default())
 }
 
-pub(crate) fn deny(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn deny(workspace: &Workspace) -> Result<StageReport> {
     let mut command = program(workspace, "cargo-deny")?;
     command.args(["--locked", "check", "--hide-inclusion-graph"]);
     // Not the advisories: their database needs the internet.
     run(command.args(["bans", "licenses", "sources"]))
 }
 
-pub(crate) fn actionlint(workspace: &Workspace) -> Result<Said> {
+pub(crate) fn actionlint(workspace: &Workspace) -> Result<StageReport> {
     let folder = workspace.root.join(".github/workflows");
     let mut command = program(workspace, "actionlint")?;
     for entry in fs::read_dir(&folder)? {

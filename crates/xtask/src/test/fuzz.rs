@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::Tier;
-use crate::command::{Said, cargo, program, run};
+use crate::command::{StageReport, cargo, program, run};
 use crate::workspace::Workspace;
 
 /// How many run at a time.
@@ -28,7 +28,7 @@ const BLOCK: usize = 512;
 const SHOWN: usize = 40;
 
 /// The stage `fuzz`.
-pub(crate) fn fuzz(workspace: &Workspace, tier: Tier) -> Result<Said> {
+pub(crate) fn fuzz(workspace: &Workspace, tier: Tier) -> Result<StageReport> {
     build(workspace)?;
     let targets = targets(workspace)?;
     for target in &targets {
@@ -51,7 +51,7 @@ pub(crate) fn fuzz(workspace: &Workspace, tier: Tier) -> Result<Said> {
         }
     });
     let outcomes = outcomes.into_inner().unwrap_or_default();
-    let mut said = Said::default();
+    let mut said = StageReport::default();
     for outcome in outcomes {
         let report = outcome?;
         println!("{report}");

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::Tier;
 use crate::cluster;
-use crate::command::{Said, cargo, run, say};
+use crate::command::{StageReport, cargo, run, say};
 use crate::stage::Stage;
 use crate::workspace::Workspace;
 
@@ -62,7 +62,7 @@ fn run_on_cluster(
     group: &str,
     name: &str,
     mut command: Command,
-) -> Result<Said> {
+) -> Result<StageReport> {
     // What a run that was cut short left behind.
     cluster::down(workspace, name, None)?;
     let up = cluster::up(workspace, name, NODES)?;

@@ -12,20 +12,20 @@ const PER_GENERATION: usize = 1_000_000;
 /// A full generation is not forgotten at once: it becomes the older one, and images that are still
 /// mentioned move from there to the new one. As long as all images fit into one generation, none is
 /// repeated.
-pub(super) struct Said {
+pub(super) struct LastLines {
     hasher: RandomState,
     per_generation: usize,
     recent: HashMap<u64, u64>,
     older: HashMap<u64, u64>,
 }
 
-impl Default for Said {
+impl Default for LastLines {
     fn default() -> Self {
         Self::with_generations_of(PER_GENERATION)
     }
 }
 
-impl Said {
+impl LastLines {
     fn with_generations_of(per_generation: usize) -> Self {
         Self {
             hasher: RandomState::new(),
@@ -56,8 +56,8 @@ mod tests {
     /// told of every image.
     #[test]
     fn a_pass_in_which_nothing_changed_is_silent_at_any_number_of_images() {
-        let mut said = Said::default();
-        let pass = |said: &mut Said| {
+        let mut said = LastLines::default();
+        let pass = |said: &mut LastLines| {
             let images = (0..25_000).map(|n| format!("quay.io/a:{n}"));
             images.filter(|image| said.is_new(image, "digest")).count()
         };
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_spoken_of_outlives_a_full_memory() {
-        let mut said = Said::with_generations_of(10);
+        let mut said = LastLines::with_generations_of(10);
         said.is_new("kept", "one");
         for n in 0..100 {
             assert!(said.is_new(&n.to_string(), "one"));
