@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 /// Doubles from one second up to `longest`, shortened by up to a fifth so that nodes that failed
-/// together do not ask together again; `random` is in `0.0..1.0`.
+/// together do not retry together; `random` is in `0.0..1.0`.
 pub(crate) fn wait(failures: u32, longest: SignedDuration, random: f64) -> SignedDuration {
     let doublings = failures.saturating_sub(1).min(20);
     let whole = SignedDuration::from_secs(1 << doublings).min(longest);

@@ -1,16 +1,16 @@
-//! The `hosts.toml` files by which containerd finds the registries inside.
+//! The `hosts.toml` files by which containerd finds the registries in the cluster.
 //!
-//! [`entry`] says which file a registry wants, [`found::scan`] reads what is there,
-//! [`plan::plan`] compares the two and [`apply::apply`] acts. Rules, each with a test:
+//! [`entry`] makes the file of a registry, [`found::scan`] reads the existing files, [`plan::plan`]
+//! compares the two and [`apply::apply`] acts. Rules, each with a test:
 //!
-//! - A file is ours if its first line says so ([`MARKER`]); no other file is ever changed without
-//!   being kept first, and the kept one is put back byte for byte when ours goes.
-//! - Nothing is written in place. A new folder is renamed in as a whole, a changed file is renamed
-//!   over the old one, what goes is renamed out: containerd reads these files while pulls run, and
-//!   asks the source when it cannot decode one.
-//! - The CA lies there before the first file that names it and goes after the last: containerd
+//! - A file is ours if its first line is the marker ([`MARKER`]); any other file is backed up
+//!   before it is replaced, and restored byte for byte when ours is removed.
+//! - Nothing is written in place. A new folder is moved in as a whole by rename, a changed file is
+//!   renamed over the old one, and removed files are moved out by rename: containerd reads these
+//!   files while pulls run, and asks the source when it cannot decode one.
+//! - The CA is written before the first file that names it, and removed after the last: containerd
 //!   fails every pull of a host whose `ca` is missing.
-//! - A crash between any two steps leaves files that containerd can read, and the next look
+//! - A crash between any two steps leaves files that containerd can read, and the next pass
 //!   finishes the work.
 
 pub(crate) mod apply;

@@ -1,8 +1,8 @@
-//! The images of the node: what to pull, to name, to pin and to remove.
+//! The images of the node: what to pull, name, pin and remove.
 //!
-//! Whether an image is there is read from the runtime each time; what the agent did to a name is
-//! written on the name itself, as a label, so that it survives the agent ([`mark::LABEL`]). In
-//! memory, and in the status of NodeImages, is only what failed and when it is tried again.
+//! The runtime is asked each time which images exist; what the agent did to a name is recorded on
+//! the name itself, as a label, so that it survives the agent ([`mark::LABEL`]). Memory and the
+//! status of NodeImages hold only failures and the times of their retries.
 
 pub(crate) mod attempt;
 pub(crate) mod decide;

@@ -30,7 +30,7 @@ use files::Files;
 use runtime::Runtime;
 use work::{Done, Work};
 
-/// How often the node is looked at without a change. It asks the runtime, never the API server.
+/// How often a pass runs without a change. It asks the runtime, never the API server.
 const LOOK: SignedDuration = SignedDuration::from_mins(1);
 /// How soon names are looked at that were just given, and pulls that were just cancelled: the
 /// runtime learns of both a moment later.
@@ -42,7 +42,7 @@ const RUNTIME_RETRY: SignedDuration = SignedDuration::from_secs(3);
 /// How often the CA's file is read.
 const CA_CHECK: Duration = Duration::from_secs(5);
 
-/// What the loop is told.
+/// The settings of the loop.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// Folder with `ca.crt`, mounted from a ConfigMap.
@@ -307,7 +307,10 @@ impl<R: ImageRuntime> Node<R> {
 
     /// Notes that a pull gives its slot to others, or ends for a removal.
     fn put_back(&mut self, name: &str, now: Timestamp) {
-        tracing::info!(image = name, "pull ended: others have waited for it");
+        tracing::info!(
+            image = name,
+            "pull cancelled: others were waiting for its slot"
+        );
         self.note_attempts(name, |image, before, _| {
             Some(Attempt::yielded(image, before, now, rand::random()))
         });

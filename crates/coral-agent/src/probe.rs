@@ -1,4 +1,5 @@
-//! Whether the runtime really reaches the registries inside: the reserved image, pulled and removed.
+//! Proves that the runtime reaches the registries in the cluster, by pulling and removing the
+//! reserved image.
 //!
 //! Only a pull proves a `hosts.toml`: containerd ignores files silently where its `config_path` is
 //! unset or holds several folders. One probe runs at a time, since removing an image takes away

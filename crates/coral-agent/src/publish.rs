@@ -1,4 +1,4 @@
-//! Writing the status: by server-side apply, only when it changed, a few times a second at most.
+//! Writes the status by server-side apply, only if it changed, and at most a few times per second.
 
 use std::time::Duration;
 
@@ -70,7 +70,10 @@ pub(crate) async fn publish(
                 failures += 1;
                 pulse.write_failed();
                 let wait = Duration::from_secs(1 << u32::min(failures, 5)).min(LONGEST);
-                tracing::warn!(error = message, "the status of NodeImages was not written");
+                tracing::warn!(
+                    error = message,
+                    "the status of NodeImages could not be written"
+                );
                 // A newer report is written as well after the wait.
                 tokio::time::sleep(wait).await;
             }

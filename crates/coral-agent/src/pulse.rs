@@ -1,5 +1,6 @@
-//! Whether the agent does its work, for `/readyz`: its pod is how the cluster learns that it is stuck
-//! or cut off from the API server. Liveness does not depend on it: a restart mends neither.
+//! Whether the agent is working, for `/readyz`: the readiness of its pod shows the cluster that it
+//! is stuck or cut off from the API server. Liveness does not depend on it, because a restart would
+//! not help.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -19,7 +19,7 @@ const MAX_MESSAGE: usize = 640;
 /// Most images whose status has a message: thousands of long ones would not fit an object.
 const MAX_MESSAGES: usize = 200;
 
-/// What the report is made of, beside images and registries.
+/// The input of the report, apart from images and registries.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Node {
     pub(crate) generation: Option<i64>,
@@ -27,7 +27,7 @@ pub(crate) struct Node {
     pub(crate) runtime: Option<String>,
     /// What is wrong with the node as a whole.
     pub(crate) trouble: Vec<String>,
-    /// What else is wrong on the node, with its reason: less than an image that is missing.
+    /// Other problems on the node, with their reasons: less severe than a missing image.
     pub(crate) lesser: Vec<(&'static str, String)>,
     /// The conditions that were reported last.
     pub(crate) conditions: Vec<Condition>,
@@ -142,10 +142,10 @@ fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> Condi
     }
 }
 
-/// Whether the node is as its spec says, and whether something is wrong with it. The first trouble
-/// is told: that of the node, of a host that the administrator relies on, of an image, of a name. A
-/// Registry of a tenant says nothing about the node, nor does an image from one that is not reached:
-/// the Registry is told at the end of what `Ready` says.
+/// The conditions: whether the node matches its spec, and whether something is wrong. The first
+/// problem is reported: of the node, of a host that the administrator relies on, of an image, of a
+/// name. Problems with a tenant's Registry, or with images from one that cannot be reached, do not
+/// count: the Registry is named at the end of the message of `Ready`.
 fn sayings(node: &Node, status: &NodeImagesStatus) -> (ConditionValue, ConditionValue) {
     let (needed, others) = by_owner(&status.registries);
     let not_ready = others

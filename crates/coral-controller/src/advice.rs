@@ -104,11 +104,11 @@ mod tests {
     /// The ends of the client's messages.
     const FLAGS: [&str; 7] = [
         "if r.example:5000 speaks plain HTTP, say so with --plain-http r.example:5000",
-        "if its CA is your own, name it with --ca r.example=FILE",
+        "if its CA is private, name it with --ca r.example=FILE",
         "install the system's CA certificates (package ca-certificates), or name one with --ca HOST=FILE",
         "r.example speaks TLS: leave --plain-http r.example out",
         "it leads from HTTPS to plain HTTP at r.example; allow that with --plain-http r.example",
-        "where nothing secret is sent; allow that with --plain-http r.example",
+        "over which no secrets are sent; allow that with --plain-http r.example",
         "or, where you know the risk, pass --skip-tls-verify r.example",
     ];
 

@@ -1,8 +1,8 @@
-//! Uploads that are not continued: they are cancelled at the registry, where they would take room
-//! until they are cleaned away.
+//! Cancels abandoned uploads at the registry, where they would take space until they expire.
 //!
-//! A copy is a future, and a future ends anywhere: when a sibling fails, or when the user stops.
-//! What it leaves is given up behind its back, and [`Abandoned::settle`] waits for that.
+//! A copy is a future, and a future can be dropped at any await: when a sibling fails, or when the
+//! user stops. What it leaves is cancelled in the background, and [`Abandoned::settle`] waits for
+//! that.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-/// How long giving one upload up may take.
+/// How long cancelling one upload may take.
 pub(crate) const GIVING_UP: Duration = Duration::from_secs(5);
-/// Uploads given up at the same time.
+/// How many uploads are cancelled at the same time.
 const AT_ONCE: usize = 16;
-/// Uploads waiting to be given up. What is dropped beyond is left to the other side's cleaning.
+/// How many uploads may wait to be cancelled. Further ones are left to expire at the registry.
 const MAX_WAITING: usize = 1024;
 
-/// What is under way behind the back of those who asked; clones share it.
+/// The background tasks; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Abandoned {
     tasks: TaskTracker,
@@ -31,7 +31,7 @@ pub(crate) struct Abandoned {
 impl Default for Abandoned {
     fn default() -> Self {
         let tasks = TaskTracker::new();
-        // A closed tracker takes tasks as an open one does, and can be waited for at any time.
+        // A closed tracker still accepts tasks, and can be waited for at any time.
         tasks.close();
         Self {
             tasks,
@@ -41,7 +41,7 @@ impl Default for Abandoned {
 }
 
 impl Abandoned {
-    /// Gives something up in the background. Nothing happens where no runtime is left to do it.
+    /// Runs a cancellation in the background. Does nothing if there is no runtime any more.
     pub(crate) fn give_up(&self, cancel: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else {
             return;
@@ -57,15 +57,15 @@ impl Abandoned {
         self.tasks.spawn_on(task.in_current_span(), &runtime);
     }
 
-    /// Runs something to its end even when its caller is gone: what comes of it is then
-    /// dropped, and given up if it is an upload.
+    /// Runs something to its end even if its caller is gone: its result is then dropped, and
+    /// cancelled if it is an upload.
     pub(crate) async fn to_its_end<T: Send + 'static>(
         &self,
         asking: impl Future<Output = T> + Send + 'static,
     ) -> T {
         let (waiting, outcome) = oneshot::channel();
         let task = async move {
-            // A result without a caller is dropped in here, while this still counts as under way.
+            // A result without a caller is dropped in here, while the task still counts as running.
             drop(waiting.send(asking.await));
         };
         let task = self.tasks.spawn(task.in_current_span());
@@ -79,7 +79,7 @@ impl Abandoned {
         }
     }
 
-    /// Waits until nothing is under way any more.
+    /// Waits until no background task is left.
     pub(crate) async fn settle(&self) {
         self.tasks.wait().await;
     }

@@ -1,8 +1,8 @@
 //! Which addresses may be connected to.
 //!
-//! A name says nothing about where it leads: only the address that is connected to counts, for a
-//! registry as for what it redirects to and for its token server. So names are judged after they
-//! are resolved, by the resolver that the connection uses.
+//! A name does not show where it leads: only the resolved address counts, for a registry as well as
+//! for redirects and token servers. So names are checked after they are resolved, by the resolver
+//! that the connection uses.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,12 +29,12 @@ pub struct AddressRules {
 pub struct RefusedAddresses(Arc<RwLock<BTreeSet<SocketAddr>>>);
 
 impl RefusedAddresses {
-    /// Takes this set in place of the one before.
+    /// Replaces the set.
     pub fn replace(&self, addresses: BTreeSet<SocketAddr>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
-    /// The present set.
+    /// The current set.
     pub fn addresses(&self) -> BTreeSet<SocketAddr> {
         let addresses = self.0.read().unwrap_or_else(PoisonError::into_inner);
         addresses.clone()
@@ -53,7 +53,7 @@ impl From<BTreeSet<SocketAddr>> for RefusedAddresses {
     }
 }
 
-/// Equal are clones of each other: two sets may be replaced one by one.
+/// Only clones of each other are equal, since two sets may be replaced independently.
 impl PartialEq for RefusedAddresses {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -175,7 +175,7 @@ impl Resolve for JudgingResolver {
         Box::pin(async move {
             let name = name.as_str();
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
-            // One refused address among several is enough: which one is taken is chance.
+            // One refused address among several is enough, since any of them may be used.
             for address in &found {
                 rules.check(name, address.ip(), port)?;
             }

@@ -1,4 +1,4 @@
-//! How we say who we are: what each host asks for is learnt once and remembered.
+//! Authentication: what each host asks for is learnt once and remembered.
 //!
 //! Where a credential may go:
 //! - to the registry it was given for, at exactly its scheme, host and port;
@@ -48,7 +48,8 @@ impl HostState {
         *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
     }
 
-    /// Notes that a request went through as it was, unless a challenge came meanwhile.
+    /// Records that a request succeeded without authentication, unless a challenge arrived
+    /// meanwhile.
     fn set_open(&self) {
         self.set_if_unknown(Scheme::Open);
     }
@@ -58,8 +59,8 @@ impl HostState {
         scheme.get_or_insert(new);
     }
 
-    /// Lets the first request to a host go ahead alone, so that of many only one is answered
-    /// with a challenge. The others wait for its answer, whatever it is, and then go at once.
+    /// Sends the first request to a host alone, so that of many only one is answered with a
+    /// challenge. The others wait for its answer, whatever it is, and then proceed.
     async fn wait_for_first(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         if self.scheme().is_some() {
             return None;

@@ -1,5 +1,5 @@
-//! A blob that can be read more than once: on where a read was cut, and again from where the
-//! other side of a copy stands.
+//! A blob that can be read more than once: a read resumes after an interruption, and can restart
+//! from where the other side of a copy is.
 
 mod checkpoints;
 mod reads;
@@ -33,14 +33,14 @@ pub(crate) enum Check {
     Length,
 }
 
-/// One blob of one place. Reads go on at their offset after a cut, as long as that gets anywhere.
+/// One blob of one place. Interrupted reads resume at their offset, as long as there is progress.
 #[derive(Clone)]
 pub struct BlobSource {
     endpoint: Endpoint,
     blob: Descriptor,
     wrap: Option<Arc<Wrap>>,
     checkpoints: Arc<Mutex<Checkpoints>>,
-    /// Of all reads together: an upload that goes on gives a slow source no new tries.
+    /// Shared by all reads: an upload that resumes gives a slow source no new attempts.
     reads: Arc<Mutex<Reads>>,
 }
 
@@ -63,17 +63,18 @@ impl BlobSource {
     }
 
     fn reads(&self) -> MutexGuard<'_, Reads> {
-        // Every change is one step, so a panic elsewhere does not spoil it.
+        // Ignores poisoning: every change is a single step, so a panic elsewhere does no harm.
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What made the other side of a copy wait for bytes too long, if it was this one.
+    /// The error that made the other side of a copy wait too long for bytes, if this side caused
+    /// it.
     pub(crate) fn take_slowness(&self) -> Option<Error> {
         self.reads().take_slowness()
     }
 
-    /// Passes every byte that comes from the place through `wrap`, for instance to count or to
-    /// slow down. After a cut it is called again, for the bytes that were missing.
+    /// Passes every byte through `wrap`, for instance to count or to limit the rate. After an
+    /// interruption it is called again, for the missing bytes.
     #[must_use]
     pub fn through(
         mut self,
@@ -93,8 +94,8 @@ impl BlobSource {
         self.read_from(0, Check::Digest).await
     }
 
-    /// The blob from `offset` on. For its digest what was read before counts, and where that is
-    /// not known any more a little is read again.
+    /// The blob from `offset` on. Its digest includes what was read before; if that state is no
+    /// longer known, a part is read again.
     pub(crate) async fn read_from(&self, offset: u64, check: Check) -> Result<BlobStream, Error> {
         let (start, hasher) = match check {
             Check::Digest => {
@@ -153,7 +154,7 @@ enum State {
     Ended,
 }
 
-/// Bytes that go on after a cut.
+/// A stream that resumes after an interruption.
 struct GoingOn {
     source: BlobSource,
     state: State,
@@ -161,7 +162,7 @@ struct GoingOn {
 }
 
 impl GoingOn {
-    /// Opens the blob again after a wait, or gives the error back.
+    /// Reopens the blob after a wait, or returns the error.
     fn after(&mut self, error: Error) -> Result<(), Error> {
         self.state = State::Ended;
         if !may_resume(&error) {

@@ -1,4 +1,4 @@
-//! The bytes of a blob, on their way.
+//! The bytes of a blob as a stream.
 
 mod checked;
 mod incoming;
@@ -17,8 +17,8 @@ pub(crate) use skip::Skip;
 
 use crate::error::Error;
 
-/// The bytes of a blob as they come. It ends after exactly the promised number of bytes or with
-/// one error; the last chunk is given only after the digest has been found right, so a caller that
+/// The bytes of a blob as they come. It ends after exactly the promised number of bytes, or with
+/// one error. The last chunk is returned only after the digest was verified, so a caller that
 /// passes chunks on can never complete a wrong blob.
 ///
 /// The lock is never taken: it makes the stream `Sync`, so that futures that hold one are `Send`.

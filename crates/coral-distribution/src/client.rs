@@ -105,13 +105,13 @@ impl Client {
         )
     }
 
-    /// Asks `GET /v2/`: whether a registry answers at `host` and takes the credentials.
+    /// Asks `GET /v2/`: checks that a registry answers at `host` and accepts the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
-        // The question is about the credential, so anonymous access is no answer to it.
+        // This tests the credential, so anonymous access does not count.
         let asked = self.beside(host, credentials, "/v2/", "asking /v2/");
         let response = asked.await?;
         if response.status().is_success() {
-            // Portals and other sites answer whatever is asked.
+            // Captive portals and other sites answer any request.
             if is_html(&response) {
                 return Err(response.error(Problem::Html));
             }
@@ -143,9 +143,9 @@ impl Client {
         Ok(space.and_then(Space::room))
     }
 
-    /// What stands at a path beside the registry's API, as its `/status.json`; `None` if nothing
-    /// does. A credential for the host is sent along without being asked for. More than `limit`
-    /// bytes are an error.
+    /// A document beside the registry's API, such as its `/status.json`; `None` if there is none. A
+    /// credential for the host is sent without waiting for a challenge. More than `limit` bytes are
+    /// an error.
     pub async fn document(
         &self,
         host: &Host,
@@ -190,22 +190,22 @@ impl Client {
         session.send(ask).await
     }
 
-    /// From now on sends a name and a password to this host without being asked for them, where
-    /// there are any: for a registry that answers strangers too, but not with what they need.
+    /// From now on sends user and password to this host without waiting for a challenge, if there
+    /// are any: for a registry that answers anonymous clients too, but with less.
     pub fn expect_basic(&self, host: &Host) {
         if let Ok(base) = self.base(host) {
             self.auth.expect_basic(&base);
         }
     }
 
-    /// Waits until uploads that were dropped in the middle are given up at their registries, at
-    /// most for this long. To be called before the process ends.
+    /// Waits up to `timeout` until dropped uploads are cancelled at their registries. Call it
+    /// before the process ends.
     pub async fn settle(&self, timeout: Duration) {
         let _ = tokio::time::timeout(timeout, self.abandoned.settle()).await;
     }
 
-    /// What a registry says of its rate limit: the last word now, and each new one from now on.
-    /// `None` until it has said something.
+    /// The rate limit that a registry reports: the last report now, and each new one from now on.
+    /// `None` until there is one.
     pub fn rate_limit(&self, host: &Host) -> watch::Receiver<Option<RateLimit>> {
         let name = match self.base(host) {
             Ok(url) => authority_of(&url),

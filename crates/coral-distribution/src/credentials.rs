@@ -1,4 +1,4 @@
-//! Who we are to whom.
+//! Credentials, and the hosts that they are for.
 
 mod docker_config;
 mod files;
@@ -55,7 +55,7 @@ impl Candidate {
         }
     }
 
-    /// Whether trying both is one too many.
+    /// Whether both are the same, so that trying one is enough.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Known(a), Self::Known(b)) => {
@@ -143,7 +143,7 @@ enum Helpers {
     Refused,
 }
 
-/// What an entry gives.
+/// What an entry provides.
 #[derive(Debug, Clone)]
 enum Grant {
     Credential(Credential),
@@ -157,7 +157,7 @@ enum Grant {
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     entries: Vec<(Scope, Grant)>,
-    /// Where was looked for them, for messages.
+    /// Where credentials were looked for, for messages.
     places: Vec<ConsultedFile>,
 }
 
@@ -189,7 +189,7 @@ impl ConsultedFile {
         }
     }
 
-    /// Of a place that has nothing for a host.
+    /// Describes a place without a credential for a host.
     fn described(&self) -> String {
         let name = &self.name;
         match self.hosts.as_deref() {
@@ -249,7 +249,7 @@ impl Credentials {
         Ok(Self { entries, places })
     }
 
-    /// None, where a file with them is not there.
+    /// No credentials, because the file does not exist.
     fn not_there(path: &Path) -> Self {
         let place = ConsultedFile {
             name: path.display().to_string(),
@@ -261,7 +261,7 @@ impl Credentials {
         }
     }
 
-    /// None, where a file with them cannot be used.
+    /// No credentials, because the file cannot be used.
     fn unusable(error: &CredentialsError) -> Self {
         let cause = std::error::Error::source(error);
         let why = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
@@ -276,13 +276,13 @@ impl Credentials {
     /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) and then in
     /// `$XDG_RUNTIME_DIR/containers/auth.json` (without that variable
     /// `/run/containers/UID/auth.json`) and `$XDG_CONFIG_HOME/containers/auth.json` (or
-    /// `~/.config/containers/auth.json`). Of the latter, those that are not there are no error, and
-    /// those that cannot be read are one only to a registry that asks for a credential.
+    /// `~/.config/containers/auth.json`). The last three may be missing; if one cannot be read,
+    /// that is an error only for a registry that asks for a credential.
     pub fn load_user(explicit: Option<&Path>) -> Result<Self, CredentialsError> {
         files::load(files::Places::find(explicit, |name| std::env::var_os(name)))
     }
 
-    /// The files that [`Credentials::load_user`] looks at, whether they are there or not.
+    /// The files that [`Credentials::load_user`] reads, whether or not they exist.
     pub fn user_files(explicit: Option<&Path>) -> Vec<PathBuf> {
         files::Places::find(explicit, |name| std::env::var_os(name)).into_paths()
     }
@@ -295,7 +295,7 @@ impl Credentials {
         self
     }
 
-    /// The credentials that fit a repository, most specific first, but for what helpers know.
+    /// The credentials that apply to a repository, most specific first, without those of helpers.
     pub fn for_repository(&self, repository: &Repository) -> Vec<&Credential> {
         let path = repository.path().as_str();
         credentials(self.fitting(repository.host(), Some(path)))
@@ -317,7 +317,8 @@ impl Credentials {
         found
     }
 
-    /// Where nothing that fits can be used: why an entry cannot, or where was looked for one.
+    /// If no applicable credential can be used: why an entry cannot be used, or where credentials
+    /// were looked for.
     pub(crate) fn hint_for(&self, repository: &Repository) -> Option<String> {
         let path = repository.path().as_str();
         let hint = self
@@ -342,7 +343,7 @@ impl Credentials {
             .any(|(_, grant)| matches!(grant, Grant::Credential(_) | Grant::Helper(_)))
     }
 
-    /// What fits, longest path first, exact hosts before patterns, then in order.
+    /// The applicable entries: longest path first, exact hosts before patterns, then in order.
     fn fitting<'a>(&'a self, host: &Host, path: Option<&str>) -> impl Iterator<Item = &'a Grant> {
         let mut fitting: Vec<_> = self
             .entries

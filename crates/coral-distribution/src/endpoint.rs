@@ -1,4 +1,4 @@
-//! Where images come from and go to: one set of verbs for registries and layouts.
+//! Sources and destinations of images: one set of operations for registries and layouts.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ impl From<Layout> for Endpoint {
 }
 
 impl fmt::Display for Endpoint {
-    /// As it is written on a command line: `host/path`, or `oci:DIR`.
+    /// As on a command line: `host/path`, or `oci:DIR`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry(repository) => repository.repository().fmt(f),
@@ -100,7 +100,7 @@ impl Endpoint {
         }
     }
 
-    /// The bytes that are promised, as they come.
+    /// The promised bytes as a stream.
     pub(crate) async fn open_blob(&self, promise: Promise) -> Result<BlobStream, Error> {
         match self {
             Self::Registry(repository) => repository.open(promise).await,
@@ -116,9 +116,9 @@ impl Endpoint {
         }
     }
 
-    /// Starts to push a blob, or has it mounted from a repository of the same registry: from its
-    /// own, if it has it already. Without one, a registry is sent the blob whether or not it
-    /// believes that it has it.
+    /// Starts pushing a blob, or mounts it from a repository of the same registry (from the same
+    /// repository, if it is already there). Without such a repository, the blob is sent even if the
+    /// registry claims to have it.
     pub async fn begin_blob(
         &self,
         digest: &Digest,

@@ -1,4 +1,4 @@
-//! What can go wrong with a registry or a layout.
+//! Errors of registries and layouts.
 
 mod problem;
 
@@ -16,7 +16,7 @@ pub enum Category {
     Connect,
     /// TLS failed: certificate or handshake.
     Tls,
-    /// Nothing moved for too long.
+    /// No byte was transferred for too long.
     Timeout,
     /// 401, or no credential.
     Unauthorized,
@@ -34,7 +34,7 @@ pub enum Category {
     Refused,
     /// The bytes are not those of the digest, in content or in length.
     Digest,
-    /// An answer that the protocol does not have.
+    /// An answer that violates the protocol.
     Protocol,
     /// More bytes than allowed or promised.
     TooLarge,
@@ -80,17 +80,18 @@ impl fmt::Display for Category {
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// It may pass: try again, with backoff.
+    /// It is transient: retry with backoff.
     Retry,
-    /// It may pass, but not before this long from now.
+    /// It is transient: retry, but not before this time has passed.
     RetryAfter(Duration),
-    /// It passes when room is made at the destination, which takes longer than a few tries.
+    /// It is resolved when space is freed at the destination, which takes longer than a few
+    /// attempts.
     WaitForRoom,
-    /// It stays until a reference, a credential or an option changes.
+    /// It persists until a reference, a credential or an option changes.
     WaitForChange,
 }
 
-/// A failure: at which host or directory, what was asked, what came, and what to do.
+/// A failure: the host or directory, the request, the answer, and what to do.
 pub struct Error(Box<Inner>);
 
 /// Boxed, so that a `Result` stays small.
@@ -114,7 +115,7 @@ impl Error {
         }))
     }
 
-    /// Adds to a refusal what would help.
+    /// Adds advice to a refusal.
     pub(crate) fn advised(mut self, advice: String) -> Self {
         if let Problem::Answer(answer) = &mut self.0.problem {
             answer.advice = advice;
@@ -122,7 +123,7 @@ impl Error {
         self
     }
 
-    /// Adds what else was seen with the failure.
+    /// Adds an observation to the failure.
     pub(crate) fn noted(mut self, note: &str) -> Self {
         let text = format!("{}; {note}", self.0.problem);
         self.0.problem = Problem::Protocol(text);
@@ -155,8 +156,7 @@ impl Error {
         self.0.problem.disposition()
     }
 
-    /// What helps against a failure of TLS, which depends on what failed. The text of the error
-    /// ends in it.
+    /// Advice for a TLS failure, which depends on what failed. The text of the error ends with it.
     pub fn tls_advice(&self) -> Option<&str> {
         self.0.problem.tls_advice()
     }
@@ -166,7 +166,7 @@ impl Error {
         matches!(self.0.problem, Problem::NotTls { .. })
     }
 
-    /// Whether something moved, but too little.
+    /// Whether bytes moved, but too slowly.
     pub(crate) fn is_drip(&self) -> bool {
         matches!(self.0.problem, Problem::Slow { .. })
     }
@@ -190,7 +190,7 @@ impl fmt::Display for Error {
             problem,
         } = &*self.0;
         if problem.is_of_the_host() {
-            // It would be the same whatever was asked for.
+            // It would be the same for any request.
             return write!(f, "{place}: {problem}");
         }
         write!(f, "{place}: {asked}: {problem}")

@@ -1,11 +1,11 @@
 //! OCI image layouts, directories and tars (OCI image-spec, `image-layout.md`), and archives in
 //! Docker's format as such.
 //!
-//! Blobs are written to a file of their own, synced and renamed; `index.json` is rewritten in
-//! the same way, by one writer at a time. Nothing partial is ever visible.
+//! Blobs are written to a temporary file, synced and renamed; `index.json` is rewritten in the same
+//! way, by one writer at a time. Nothing partial is ever visible.
 //!
-//! A layout may be a stranger's: what is read and written lies beneath its folder, and no symbolic
-//! link in it is followed.
+//! A layout is untrusted: reads and writes stay beneath its folder, and no symbolic link in it is
+//! followed.
 
 mod archive;
 mod beneath;
@@ -207,7 +207,7 @@ impl Layout {
         found.map_err(|problem| self.error(asked, problem))
     }
 
-    /// Takes a tag, or a manifest with all its tags, out of `index.json`. Blobs stay.
+    /// Removes a tag, or a manifest with all its tags, from `index.json`. Blobs stay.
     pub async fn delete(&self, version: &Version) -> Result<(), Error> {
         let asked = format!("deleting {version}");
         index::remove(&self.tree, version)

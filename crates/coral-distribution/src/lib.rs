@@ -1,10 +1,10 @@
 //! Client of the OCI distribution API, and OCI layouts.
 //!
-//! Owns: speaking to registries (authentication, manifests, blobs, uploads, tags, referrers) and
-//! reading and writing OCI image layout directories, behind one set of verbs: [`Endpoint`].
-//! Never: retries by itself (but that a [`BlobSource`] goes on after a cut), decides what to copy,
-//! or knows about Kubernetes. Every failure is an
-//! [`Error`] that answers its [`Category`] and its [`Disposition`]; the caller decides.
+//! This crate talks to registries (authentication, manifests, blobs, uploads, tags, referrers) and
+//! reads and writes OCI image layout directories, behind one set of operations: [`Endpoint`]. It
+//! never retries (except that a [`BlobSource`] resumes after an interruption), never decides what
+//! to copy, and knows nothing about Kubernetes. Every failure is an [`Error`] with a [`Category`]
+//! and a [`Disposition`]; the caller decides what to do.
 //!
 //! Start reading at [`Client`] and [`RepositoryClient`].
 //! ```no_run

@@ -1,8 +1,8 @@
 //! Uploads that a process left open, remembered in a folder for the next one.
 //!
 //! One file for each upload, named after what is uploaded where. An address may hold a secret of
-//! the registry, so only the user may read the files. A file that is lost costs the bytes that were
-//! sent; one that is too much costs a request.
+//! the registry, so only the user may read the files. A lost file costs the bytes that were sent; a
+//! stale one costs a request.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ pub struct OpenUploads {
     folder: Arc<PathBuf>,
     /// A registry that may have another address the next time, and what it is called instead.
     alias: Option<(Host, &'static str)>,
-    /// Names of those that this process goes on with or has begun.
+    /// Names of the uploads that this process has begun or resumed.
     taken: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -35,7 +35,7 @@ impl PartialEq for OpenUploads {
 
 impl Eq for OpenUploads {}
 
-/// What is remembered of an upload.
+/// What is remembered about an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     /// Without scheme and host where these are the registry's own.
@@ -98,7 +98,7 @@ impl OpenUploads {
 }
 
 impl Memory {
-    /// Remembers where the upload is. What cannot be written down is not remembered.
+    /// Records the address of the upload. Failures to write are only logged.
     pub(crate) fn remember(&self, upload: &Remembered) {
         let folder = &self.uploads.folder;
         if let Err(error) = write(folder, &self.name, upload) {
@@ -109,7 +109,7 @@ impl Memory {
 
     /// The upload has ended.
     pub(crate) fn forget(&self) {
-        // What is not there any more is forgotten.
+        // A missing file is already forgotten.
         let _ = std::fs::remove_file(self.uploads.folder.join(&self.name));
     }
 }
@@ -120,7 +120,7 @@ impl Drop for Memory {
     }
 }
 
-/// What is in a file; one that cannot be read remembers nothing.
+/// The content of a file; `None` if it cannot be read.
 fn read(file: &Path) -> Option<Remembered> {
     let size = std::fs::metadata(file).ok()?.len();
     let bytes = (size <= MAX_FILE).then(|| std::fs::read(file).ok())??;

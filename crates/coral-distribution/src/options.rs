@@ -1,4 +1,4 @@
-//! How a client speaks to hosts.
+//! Options of a client, and of single hosts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,39 +9,40 @@ use crate::addresses::AddressRules;
 use crate::open_uploads::OpenUploads;
 use crate::redacted::Redacted;
 
-/// What is different about one host. The default is HTTPS with the system's trust anchors. A host on
-/// loopback that answers, but not with TLS, is then spoken to by plain HTTP.
+/// Options of one host. The default is HTTPS with the system's trust anchors; a host on loopback
+/// that does not speak TLS is then reached over plain HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct HostOptions {
     /// Speak HTTP without TLS.
     pub plain_http: bool,
-    /// Take any certificate.
+    /// Accept any certificate.
     pub skip_tls_verify: bool,
     /// Trust this CA (PEM, one or more certificates) in addition to the system's.
     pub ca_pem: Option<Vec<u8>>,
-    /// Show this certificate where the host asks for one: the chain and its private key (PEM).
+    /// Present this certificate if the host asks for one: the chain and its private key (PEM).
     pub client_pem: Option<Redacted<Vec<u8>>>,
 }
 
 /// Options of a [`Client`](crate::Client).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// Hosts that need something else than the default. A host is found as it stands in a URL
-    /// (also that of a redirect, an upload or a token server), with or without a default port;
-    /// what is said of `docker.io` holds for Docker Hub's registry.
+    /// Hosts with other options than the default. A host is matched as it appears in a URL (also
+    /// that of a redirect, an upload or a token server), with or without a default port; the
+    /// options of `docker.io` apply to Docker Hub's registry.
     pub hosts: BTreeMap<Host, HostOptions>,
     /// The `User-Agent` header.
     pub user_agent: String,
     /// How long a connection may take to be established.
     pub connect_timeout: Duration,
-    /// How long a request may go on without a byte moving in either direction, and the window
-    /// in which a transfer must make 1 KiB a second on average. No transfer is too long.
+    /// How long a request may go on without a byte moving in either direction, and the window in
+    /// which a transfer must make 1 KiB a second on average. There is no limit on the total time of
+    /// a transfer.
     pub stall_timeout: Duration,
     /// Addresses that are not connected to, whatever leads there: a registry's name, a redirect, a
     /// token server.
     pub addresses: AddressRules,
-    /// Where uploads that are left open are remembered: an upload goes on after a restart of the
-    /// process. Without it, what is left open is given up.
+    /// Where open uploads are remembered, so that they resume after a restart of the process.
+    /// Without it, open uploads are cancelled.
     pub open_uploads: Option<OpenUploads>,
 }
 

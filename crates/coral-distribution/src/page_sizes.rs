@@ -1,5 +1,5 @@
-//! How many tags registries put on a page, as far as it was seen: a page that may have been cut at
-//! its end costs another request, which a registry of small repositories need not be asked each time.
+//! Remembers how many tags registries put on a page: a page that may be incomplete costs another
+//! request, which registries with small repositories need not get each time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

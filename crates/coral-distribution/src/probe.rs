@@ -1,4 +1,4 @@
-//! One look at a registry, step by step, to find the step that fails.
+//! Probes a registry step by step, to find the step that fails.
 
 mod certificate;
 
@@ -19,7 +19,7 @@ use crate::transport::{Proxy, Request, Response, Transport};
 
 pub use certificate::Certificate;
 
-/// What a look at a registry found. A step that was not reached is `None`.
+/// The result of a probe. A step that was not reached is `None`.
 #[derive(Debug)]
 pub struct Probe {
     /// The proxy that stands in between (host and port, no credential); then name and connection

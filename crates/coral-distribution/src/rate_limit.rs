@@ -1,5 +1,5 @@
-//! What registries say of their rate limits, in each shape that is in use. Nothing is decided
-//! here: the code that plans requests subscribes.
+//! The rate limits that registries report, in all forms in use. Nothing is decided here: the code
+//! that paces requests subscribes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -7,12 +7,12 @@ use std::fmt;
 pub struct Redacted<T>(T);
 
 impl<T> Redacted<T> {
-    /// Takes a secret in.
+    /// Wraps a secret.
     pub fn new(secret: T) -> Self {
         Self(secret)
     }
 
-    /// The secret itself; to be used where it is sent, and nowhere else.
+    /// The secret itself; use it only where it is sent.
     pub fn expose(&self) -> &T {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The verbs on one repository of a registry.
+//! The operations on one repository of a registry.
 
 mod blobs;
 #[cfg(fuzzing)]
@@ -24,7 +24,7 @@ use crate::transport::{Body, Response, refusal};
 pub(crate) use referrers::ReferrersLocks;
 pub(crate) use uploads::{RegistryUpload, ThrottledMounts};
 
-/// What became of a manifest that was put.
+/// The result of writing a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutManifest {
     /// Whether the registry keeps the list of referrers itself: it said so (`OCI-Subject`), or
@@ -146,7 +146,7 @@ async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error>
     }
     let (host, asked) = (response.host.clone(), response.asked.clone());
     if response.status().is_success() {
-        let text = format!("answered {} where that makes no sense", response.status());
+        let text = format!("answered {}, which makes no sense here", response.status());
         return Err(Error::new(host, asked, Problem::Permanent(text)));
     }
     Err(Error::new(host, asked, refusal(response).await))
@@ -154,7 +154,7 @@ async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error>
 
 fn header(ask: &mut Ask, name: HeaderName, value: &str) -> Result<(), Error> {
     let value = HeaderValue::from_str(value).map_err(|_| {
-        let text = format!("{value:?} cannot stand in the header {name}");
+        let text = format!("{value:?} is not valid in the header {name}");
         Error::new(
             ask.url.host_str().unwrap_or_default(),
             &ask.asked,

@@ -1,18 +1,19 @@
-//! How often a cut transfer is gone on with, and after which wait.
+//! How often an interrupted transfer is resumed, and after which wait.
 
 use std::time::Duration;
 
 use crate::error::{Category, Disposition, Error};
 
-/// Tries without enough progress in between.
+/// Attempts without enough progress in between.
 const TRIES: u32 = 5;
-/// Bytes that make a try worth as much as the first.
+/// Bytes of progress that restore all attempts.
 pub(crate) const PROGRESS: u64 = 1024 * 1024;
 /// The wait before the second try without progress; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// The tries that are left. A transfer that moves on between two cuts has all of them again, so
-/// the number of cuts that a large blob survives is not bounded by anything but its size.
+/// The attempts that are left. A transfer that makes progress between two interruptions gets all of
+/// them again, so the number of interruptions that a large blob survives is limited only by its
+/// size.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Resumes {
     tried: u32,

@@ -1,4 +1,4 @@
-//! One request and its answer, redirects followed: no authentication, no retries.
+//! Sends one request and follows redirects: no authentication, no retries.
 
 mod activity;
 mod answer;
@@ -150,14 +150,14 @@ impl Transport {
         })
     }
 
-    /// Another one with the same options, whose answers carry the certificate.
+    /// Another transport with the same options, whose answers carry the certificate.
     pub(crate) fn probing(&self) -> Result<Self, Error> {
         let mut transport = Self::new(self.connections.options().clone())?;
         transport.connections.keep_certificates();
         Ok(transport)
     }
 
-    /// The proxy that stands before a URL, if there is one.
+    /// The proxy for a URL, if there is one.
     pub(crate) fn proxy_for(&self, url: &Url) -> Option<Proxy> {
         self.connections.proxy_for(url)
     }
@@ -209,8 +209,8 @@ impl Transport {
             301..=303 if reading => {}
             307 | 308 if reading || !matches!(request.body, Body::Stream(..)) => {}
             301 | 302 | 303 | 307 | 308 => {
-                let text = "a redirect came in answer to a request that writes, which cannot be sent \
-                            to another address";
+                let text = "a writing request was redirected, and it cannot be sent to another \
+                            address";
                 return Err(sent.error(Problem::Permanent(text.to_owned())));
             }
             _ => return Ok(None),
@@ -225,7 +225,7 @@ impl Transport {
             .map_err(|problem| sent.error(problem))?;
         if matches!(request.body, Body::Secret(_)) && !location::same_origin(&request.url, &target)
         {
-            let text = "a redirect leads to another host, where nothing secret is sent";
+            let text = "a redirect leads to another host, to which no secrets are sent";
             return Err(sent.error(Problem::Unsafe(text.to_owned())));
         }
         Ok(Some(target))
@@ -272,7 +272,7 @@ impl Transport {
         let builder = self.prepare(request, &activity, &source_error);
         let builder = builder.map_err(|problem| Error::new(&host, &request.asked, problem))?;
         let sent = activity.guard(self.stall, builder.send()).await;
-        // What broke at the source explains the failure better than what it did to the request.
+        // The error of the source explains the failure better than its effect on the request.
         let broken = source_error.lock().ok().and_then(|mut slot| slot.take());
         if let Some(error) = broken {
             return Err(error);

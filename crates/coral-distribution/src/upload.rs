@@ -11,10 +11,10 @@ use crate::error::Error;
 use crate::layout::LayoutUpload;
 use crate::repository::RegistryUpload;
 
-/// What came of asking for a push.
+/// The result of starting a push.
 #[derive(Debug)]
 pub enum BlobPush {
-    /// The blob is there: nothing is to be sent.
+    /// The blob is already there: nothing has to be sent.
     Mounted,
     /// The bytes are wanted.
     Upload(Upload),
@@ -29,7 +29,7 @@ pub enum BlobPushError {
     Destination(Error),
 }
 
-/// An upload that has begun. Dropped without an end, it is given up at the other side, which
+/// An open upload. If it is dropped unfinished, it is cancelled at the other side, which
 /// [`Client::settle`](crate::Client::settle) waits for.
 #[derive(Debug)]
 pub struct Upload(Target);
@@ -53,8 +53,8 @@ impl From<LayoutUpload> for Upload {
 }
 
 impl Upload {
-    /// Sends a blob in one request and ends the upload. What was cut on either side goes on where
-    /// it ended, as long as that gets anywhere.
+    /// Sends a blob in one request and ends the upload. After an interruption on either side it
+    /// resumes where it ended, as long as there is progress.
     pub async fn put_from(self, source: &BlobSource) -> Result<(), BlobPushError> {
         match self.0 {
             Target::Registry(upload) => upload.put_from(source).await,
@@ -110,7 +110,7 @@ impl Upload {
         }
     }
 
-    /// Gives the upload up at the other side.
+    /// Cancels the upload at the other side.
     pub async fn cancel(self) -> Result<(), Error> {
         match self.0 {
             Target::Registry(upload) => upload.cancel().await,
@@ -125,7 +125,7 @@ pub(crate) struct Tail {
     source: BlobSource,
 }
 
-/// Whose fault the end of a push is.
+/// Which side ended a push.
 pub(crate) struct End {
     read_failed: Arc<AtomicBool>,
     source: BlobSource,
@@ -159,7 +159,7 @@ impl Tail {
 }
 
 impl End {
-    /// A destination that waited for bytes too long says so of a source that just stood still.
+    /// If the destination waited too long for bytes, a source that stalled is to blame.
     pub(crate) fn blame(&self, error: Error) -> BlobPushError {
         if self.read_failed.load(Ordering::Relaxed) {
             return BlobPushError::Source(error);

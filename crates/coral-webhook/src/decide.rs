@@ -1,4 +1,4 @@
-//! The decision about one pod: pure, without clock, calls and logs.
+//! Decides about one pod. Pure: no clock, no calls, no logs.
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,7 @@ const MAX_WARNINGS: usize = 10;
 /// Longest warning in bytes. The API server cuts at 256 letters once many warnings are large.
 const MAX_WARNING: usize = 250;
 
-/// What is done with a pod. It is admitted in any case.
+/// The decision about a pod, which is admitted in any case.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decision {
     /// Changes to the pod; none is the common case.
@@ -111,7 +111,7 @@ impl<'a> Review<'a> {
         (wishes, filter)
     }
 
-    /// Takes away what a policy forbids.
+    /// Removes what a policy forbids.
     fn forbid(&mut self, wishes: &mut Wishes, is_own: bool) {
         let mut check = |is_wished: bool, feature: Feature| {
             let policy = self.rules.forbids(feature).filter(|_| is_wished);
@@ -230,7 +230,8 @@ impl<'a> Review<'a> {
         for (label, reference) in &labels {
             if is_required && !self.world.has_available(label) {
                 self.decision.warnings.push(format!(
-                    "{key}: no node has {reference} yet, or a label that says so: the pod waits until an Image object has placed it and a node has the label"
+                    "{key}: no node is yet known to have {reference}: the pod waits until an Image \
+                     object has placed it and a node has the label"
                 ));
             }
         }
@@ -238,7 +239,7 @@ impl<'a> Review<'a> {
         labels.into_iter().map(available).collect()
     }
 
-    /// Notes on the pod that it was changed, if it was.
+    /// Records on the pod that it was changed, if it was.
     fn leave_marks(&mut self, choices: &[Choice<'_>]) {
         if self.decision.patch.is_empty() {
             return;

@@ -1,9 +1,9 @@
-//! The webhook: points pods at what is near when they are created.
+//! The webhook: points new pods at images in the cluster or on their node.
 //!
-//! It owns the admission of pods: it reads the wishes in a pod's or its namespace's annotations,
-//! and changes image names, pull policies and node selectors of the pod accordingly, as far as
+//! It owns the admission of pods: it reads the annotations of a pod or its namespace, and changes
+//! image names, pull policies and node selectors of the pod accordingly, as far as
 //! `InjectionPolicies` allow. It never denies a pod, never calls the API server or a registry while
-//! a pod waits, never touches templates, and trusts nothing that it notes on a pod.
+//! a pod waits, never changes templates, and never trusts its own annotations on a pod.
 //!
 //! Start reading at [`decide`](decide()), which is pure. [`run`](run()) keeps a [`World`] up to date
 //! from watches (`store.rs`, `world/build.rs`) and serves admission reviews (`server.rs`,

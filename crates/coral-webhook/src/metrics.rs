@@ -68,7 +68,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("coral_webhook");
         registry.register(
             "requests",
-            "Admission reviews, by what became of them",
+            "Admission reviews, by outcome",
             metrics.requests.clone(),
         );
         registry.register(
@@ -78,7 +78,7 @@ impl Metrics {
         );
         registry.register(
             "images_not_rewritten",
-            "Images that annotations asked to rewrite and that stayed, by reason",
+            "Images that annotations asked to rewrite but that were kept, by reason",
             metrics.not_rewritten.clone(),
         );
         registry.register(

@@ -1,4 +1,4 @@
-//! The process: watches, the world they make, and the two servers.
+//! The process: the watches, the world built from them, and the two servers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::server::{Namespaces, router};
 use crate::store::{Store, follow};
 use crate::world::{Namespace, Objects, World};
 
-/// Changes that come together are taken in together.
+/// Changes within this time are processed together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// A watch that failed for this long makes the webhook not ready: what it knows is too old.
 const TOO_OLD: Duration = Duration::from_mins(5);
@@ -241,7 +241,8 @@ async fn keep_world(
             Ok(world) => {
                 sender.send_replace(Arc::new(world));
             }
-            Err(error) => tracing::error!(%error, "a world could not be built; the last one stays"),
+            Err(error) => tracing::error!(%error, "the index could not be rebuilt; the previous \
+                                                   one stays in use"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The HTTP side: bounds on bodies, time and concurrency. The API server goes on without the
-//! webhook after an error (`failurePolicy: Ignore`), so an error never stops a pod.
+//! The HTTP side: bounds on bodies, time and concurrency. The API server continues without the
+//! webhook after an error (`failurePolicy: Ignore`), so an error never blocks a pod.
 
 mod intake;
 #[cfg(test)]
@@ -101,7 +101,7 @@ fn decision(shared: &Shared, request: &Request) -> Decision {
     let Some(namespace) = shared.namespaces.get(&request.namespace) else {
         tracing::debug!(
             request.namespace,
-            "a pod of a namespace that is not known yet"
+            "a pod of a namespace that is not yet known"
         );
         return Decision::default();
     };

@@ -64,8 +64,8 @@ impl Wishes {
         self == Self::default()
     }
 
-    /// Reads the value of [`annotation::INJECT`], for example `pull-policy, registry=digest`. What
-    /// is not understood is added to `warnings` and asks for nothing.
+    /// Reads the value of [`annotation::INJECT`], for example `pull-policy, registry=digest`.
+    /// Unknown words are added to `warnings` and have no effect.
     pub(crate) fn parse(value: &str, warnings: &mut Vec<String>) -> Self {
         let mut wishes = Self::default();
         let mut opts_out = false;
@@ -150,7 +150,7 @@ fn unknown_word(word: &str, name: &str) -> String {
     )
 }
 
-/// Which containers and image volumes are meant.
+/// Which containers and image volumes are selected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Filter {
     /// All of them.

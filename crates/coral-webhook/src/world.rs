@@ -1,5 +1,5 @@
-//! What the webhook knows of the cluster, made for quick answers. It is built anew when an object
-//! changes, and every request reads one whole of it.
+//! What the webhook knows about the cluster, indexed for quick answers. It is rebuilt when an
+//! object changes, and every request reads one consistent version.
 
 mod build;
 

@@ -1,4 +1,4 @@
-//! What lies on the node.
+//! The files on the node.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ const MAX_FILE: u64 = 1 << 20;
 /// Most hosts' folders that are looked at.
 const MAX_FOLDERS: usize = 20_000;
 
-/// What lies on the node.
+/// The files on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Found {
     /// The hosts' folders, by name.
@@ -76,7 +76,7 @@ impl Found {
     }
 }
 
-/// Reads what lies on the node. Folders that are not there hold nothing.
+/// Reads the files on the node. Folders that are not there hold nothing.
 pub(crate) fn scan(places: &HostsPaths) -> io::Result<Found> {
     let mut found = Found {
         ca: read(&places.ca())?,

@@ -1,4 +1,4 @@
-//! From what is wanted and what is there to what is to be done. Pure.
+//! Plans the changes from the wanted and the existing files. Pure.
 
 use std::collections::BTreeMap;
 

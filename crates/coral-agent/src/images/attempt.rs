@@ -1,4 +1,4 @@
-//! Pulls that failed, and when they are tried again.
+//! Failed pulls, and when they are retried.
 
 use coral_api::image::ImageTagState;
 use coral_api::node_images::{NodeImage, NodeImageStatus, YIELDED};
@@ -76,8 +76,8 @@ impl Attempt {
             yields: 0,
             next: None,
             reason: YIELDED.to_owned(),
-            message: "the pull took long while other images waited, or a removal: it is made \
-                      again, and may take longer"
+            message: "the pull took long while other images or a removal waited: it is repeated \
+                      later, with more time"
                 .to_owned(),
         });
         attempt.yields = attempt.yields.saturating_add(1);

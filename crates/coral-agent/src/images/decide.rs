@@ -1,4 +1,4 @@
-//! From the spec and what the runtime holds to what is to be done. Pure.
+//! Decides what to do, from the spec and the images of the runtime. Pure.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ pub(crate) struct View<'a> {
     /// References that the last status called placed by the agent: a pull by kubelet takes the
     /// labels of a name away.
     pub(crate) placed: &'a BTreeSet<String>,
-    /// Where the hosts inside stand, and whether their source may be asked as well.
+    /// The state of the hosts in the cluster, and whether their source may be asked as well.
     pub(crate) hosts: &'a BTreeMap<String, Inside>,
     /// Most pulls at once.
     pub(crate) parallel: usize,
@@ -130,9 +130,9 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
             }
         }
     }
-    // What was not tried yet comes first, the most urgent of it before the rest, then what was
-    // tried longest ago: images that fail again and again never keep others waiting. By name
-    // among equals, so that two looks agree.
+    // Images that were not yet tried come first, the most urgent before the rest, then those tried
+    // longest ago, so that images that fail repeatedly never delay others. Equals are sorted by
+    // name, so that two passes agree.
     wanted.sort_by_cached_key(|w| {
         let attempt = view.attempts.get(&w.image.reference);
         let attempt = attempt.filter(|attempt| attempt.is_about(w.image));

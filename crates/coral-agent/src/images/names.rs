@@ -130,7 +130,7 @@ pub(crate) async fn apply<R: ImageRuntime>(
             Err(error) if error.category() == Category::Unavailable => return Err(error),
             Err(error) => {
                 let name = action.name();
-                tracing::warn!(image = name, %error, "a name of an image was not changed");
+                tracing::warn!(image = name, %error, "a name of an image could not be changed");
                 memory.note(&action, Err(&error), now);
                 note(decision, images, &action, &error);
             }

@@ -1,8 +1,8 @@
-//! Which pulls run at the same time. Pure.
+//! Decides which pulls run at the same time. Pure.
 //!
-//! A source that sends a byte a second must not keep the images of others away from the node: no
-//! host has all slots, and a pull that others wait for ends after a while. Nor may pulls, of which
-//! one always runs, keep an image on the node that is to be removed.
+//! A source that sends a byte per second must not block the images of others: no host gets all
+//! slots, and a pull that others wait for is cancelled after a while. Nor may an endless series of
+//! pulls prevent the removal of an image.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -261,7 +261,7 @@ fn leaving(found: &Found, wanted: &BTreeMap<String, String>) -> Vec<NodeRegistry
         endpoint: String::new(),
         policy: NodeRegistryPolicy::NeverContactSource,
         state: NodeRegistryState::Removing,
-        message: Some("the file could not be removed; it is tried again".to_owned()),
+        message: Some("the file could not be removed; removal is retried".to_owned()),
     });
     statuses.collect()
 }

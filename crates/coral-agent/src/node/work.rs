@@ -144,7 +144,7 @@ async fn pull_and_mark<R: ImageRuntime>(runtime: &R, pull: &Pull) -> Result<(), 
     runtime.pull(&pull.name, None).await?;
     // An image without the mark counts as one that was there before: never removed by the agent.
     if let Err(error) = runtime.mark(&pull.name, &pull.marks).await {
-        tracing::warn!(image = pull.name, %error, "a pulled image was not marked");
+        tracing::warn!(image = pull.name, %error, "a pulled image could not be marked");
     }
     Ok(())
 }
@@ -156,7 +156,7 @@ async fn probe<R: ImageRuntime>(runtime: &R, host: &str) -> Result<(), String> {
     let pulled = tokio::time::timeout(PROBE_DEADLINE, runtime.pull(&image, None)).await;
     // Also after a failure: the runtime may have stored the image before the pull was given up.
     if let Err(error) = runtime.remove(&image).await {
-        tracing::warn!(image, %error, "the probe's image was not removed");
+        tracing::warn!(image, %error, "the probe's image could not be removed");
     }
     match pulled {
         Ok(Ok(_)) => Ok(()),

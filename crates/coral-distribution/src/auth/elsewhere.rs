@@ -17,8 +17,8 @@ use crate::error::Error;
 use crate::location;
 use crate::transport::{Body, Response, authority_of};
 
-/// Places that a session remembers. A registry chooses where it leads to, so without a bound it
-/// could fill the memory; what is forgotten costs one more request.
+/// How many places a session remembers. A registry chooses where it redirects to, so without a
+/// limit it could fill the memory; a forgotten place costs one more request.
 const MOST_PLACES: usize = 64;
 
 /// What each repository elsewhere took last, by its address without what is read there.
@@ -85,7 +85,7 @@ fn may_use_logins(ask: &Ask) -> bool {
     is_reading(&ask.method) && last.is_some_and(|last| Digest::parse(last).is_ok())
 }
 
-/// Whether a host that is not the one that was asked wants to know who asks.
+/// Whether the answer is a challenge of another host than the requested one.
 fn is_challenged(ask: &Ask, response: &Response) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         && !location::same_origin(response.url(), &ask.url)
@@ -106,7 +106,7 @@ impl Session {
                 break;
             }
             let url = response.url().clone();
-            // Seldom needed, and no burden for the futures of all other requests.
+            // Rarely needed, so it must not enlarge the futures of all other requests.
             response = Box::pin(self.answered_at(&url, ask, response)).await?;
             if location::same_origin(response.url(), &url) {
                 break;

@@ -33,7 +33,7 @@ pub(crate) struct Ask {
     pub(crate) attempts: u32,
 }
 
-/// Who we may be at one repository.
+/// The credentials for one repository.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) transport: Arc<Transport>,
@@ -56,7 +56,7 @@ pub(super) struct Used {
     pub(super) freshness: Freshness,
 }
 
-/// What one try with one candidate came to.
+/// The result of one attempt with one candidate.
 enum Tried {
     Answered(Response),
     Refused(Error),
@@ -99,7 +99,7 @@ impl Session {
     /// other answer is returned as it is.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
         if self.transport.is_unheard(&ask.url) {
-            // Seldom, and every request would be as large as this one.
+            // Boxed: this is rare, and would enlarge the future of every request.
             Box::pin(self.find_scheme(&mut ask)).await;
         }
         ask.url = self.transport.as_heard(ask.url);
@@ -144,12 +144,13 @@ impl Session {
 
     fn remember(&self, index: usize, refused: Option<&Error>) {
         if let Some(error) = refused {
-            tracing::warn!(%error, "a credential was refused, another one works");
+            tracing::warn!(%error, "a credential was refused, but another one works");
         }
         self.good.store(index, Ordering::Relaxed);
     }
 
-    /// One candidate: as the host is known, and once or twice more as its challenge says.
+    /// Tries one candidate: with what is known about the host, then once or twice more as its
+    /// challenge requires.
     async fn try_one(
         &self,
         host: &HostState,
@@ -191,7 +192,7 @@ impl Session {
         }
     }
 
-    /// Takes in a challenge. Whether it gives a reason to try the same candidate again.
+    /// Processes a challenge. Returns whether to try the same candidate again.
     async fn learn(
         &self,
         host: &HostState,
@@ -338,7 +339,7 @@ impl Session {
 async fn refused(response: Response, advice: String, expired: bool) -> Error {
     let (host, asked) = (response.host.clone(), response.asked.clone());
     let mut answer: Answer = refusal(response).await;
-    // A client that asks too often learns nothing about credentials.
+    // The refusal of a client that asks too often says nothing about its credentials.
     if !answer.rate_limited {
         answer.advice = advice;
     }
@@ -353,7 +354,7 @@ async fn refused(response: Response, advice: String, expired: bool) -> Error {
 fn plain_realm(realm: &Url) -> Problem {
     let server = authority_of(realm);
     Problem::Unsafe(format!(
-        "its token server {server} speaks plain HTTP, where nothing secret is sent; allow that \
+        "its token server {server} speaks plain HTTP, over which no secrets are sent; allow that \
          with --plain-http {server}"
     ))
 }

@@ -20,16 +20,16 @@ use crate::transport::{
 
 /// Some token servers list all of an account's groups in the token; none needs more than this.
 const MAX_TOKEN_ANSWER: usize = 256 * 1024;
-/// What the token specification gives a token that does not say.
+/// The lifetime of a token that states none, according to the token specification.
 const DEFAULT_LIFE: Duration = Duration::from_mins(1);
-/// A token that lives longer is asked for again anyway.
+/// The longest lifetime that is believed.
 const MAX_LIFE: Duration = Duration::from_hours(24);
 /// A token is renewed this long before its end, or at three quarters of a short life.
 const MARGIN: Duration = Duration::from_secs(15);
-/// Above this many tokens the expired ones are thrown away.
+/// Above this many tokens, expired ones are dropped.
 const MANY_TOKENS: usize = 4096;
 
-/// What a token is good for.
+/// What a token is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey {
     pub(crate) credential: Option<Arc<Credential>>,
@@ -62,8 +62,8 @@ struct TokenAnswer {
 }
 
 impl Tokens {
-    /// The `Authorization` header for a key, and whether it was already there. Of many who ask at
-    /// once one fetches; if that fails, each of the others tries for itself.
+    /// The `Authorization` header for a key, and whether it was cached. Of many concurrent callers
+    /// one fetches the token; if that fails, each of the others tries by itself.
     pub(crate) async fn get(
         &self,
         transport: &Transport,
@@ -89,8 +89,7 @@ impl Tokens {
         Ok((header, Freshness::New))
     }
 
-    /// Throws a token away that was refused, unless another request has put a new one in its
-    /// place.
+    /// Drops a token that was refused, unless another request has already replaced it.
     pub(crate) async fn forget(&self, key: &TokenKey, refused: &HeaderValue) {
         let slot = self.slot(key);
         let mut token = slot.lock().await;
@@ -205,7 +204,7 @@ pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static st
         .find(|t| !t.is_empty());
     let token = token.ok_or("the answer has no token in it")?;
     let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| "the token cannot stand in a header")?;
+        .map_err(|_| "the token is not valid in a header")?;
     header.set_sensitive(true);
     Ok((header, life_of(answer.expires_in)))
 }

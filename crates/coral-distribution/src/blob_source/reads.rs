@@ -1,20 +1,21 @@
-//! What befell the reads of one blob so far: pure.
+//! The failures of the reads of one blob so far. Pure.
 
 use std::time::Duration;
 
 use crate::error::{Category, Error};
 use crate::resume::{PROGRESS, Resumes};
 
-/// The tries that are left, and what made the other side wait.
+/// The attempts that are left, and what made the other side wait.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     resumes: Resumes,
-    /// The last failure for slowness that was gone on from, and where; until enough has moved.
+    /// The last failure for slowness after which reading resumed, and its offset; kept until enough
+    /// has moved.
     slowness: Option<(Error, u64)>,
 }
 
 impl Reads {
-    /// The wait before a read goes on at `offset`, or the error back when it is time to give up.
+    /// The wait before a read resumes at `offset`, or the error if it is time to give up.
     pub(super) fn failed(&mut self, error: Error, offset: u64) -> Result<Duration, Error> {
         let next = if error.is_drip() {
             self.resumes.next_after_drip(offset)

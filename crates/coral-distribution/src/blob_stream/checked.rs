@@ -1,4 +1,4 @@
-//! Holds a stream of bytes against what a descriptor promises.
+//! Checks a stream of bytes against a descriptor.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,13 +38,13 @@ impl Promise {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Reading,
-    /// Everything has come and was right; what follows is looked at once.
+    /// Everything has arrived and is right; one check for further bytes follows.
     Complete,
     Ended,
 }
 
-/// Ends with an error at the first byte too many, at a short end, or at a wrong digest; in the
-/// last case the final chunk is not given.
+/// Ends with an error at the first excess byte, at an early end, or at a wrong digest; in the last
+/// case the final chunk is not returned.
 pub(crate) struct Checked {
     inner: BlobStream,
     promise: Promise,
@@ -89,7 +89,7 @@ impl Checked {
         self
     }
 
-    /// It comes from a registry, in front of which something may answer with a page.
+    /// The stream comes from a registry, in front of which a proxy may answer with a page.
     pub(crate) fn of_a_registry(mut self) -> Self {
         self.awaits_start = self.promise.offset == 0 || self.skip > 0;
         self
@@ -174,7 +174,7 @@ impl Checked {
         }
     }
 
-    /// The blob is whole. Whether more bytes come is worth one look, not a wait.
+    /// The blob is complete. Checks once whether more bytes arrive, without waiting.
     fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let next = self.inner.poll_next_unpin(cx);
         self.state = State::Ended;

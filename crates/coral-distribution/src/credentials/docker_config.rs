@@ -114,7 +114,7 @@ fn passed_over(origin: &str, key: &str) {
     tracing::debug!(
         origin,
         entry,
-        "an entry whose key is not a registry is passed over"
+        "an entry whose key is not a registry is skipped"
     );
 }
 

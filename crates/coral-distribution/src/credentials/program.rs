@@ -25,16 +25,16 @@ const MAX_OUTPUT: u64 = 256 * 1024;
 const KEPT: Duration = Duration::from_mins(5);
 /// How long a failed helper is not run again.
 const PAUSE: Duration = Duration::from_secs(30);
-/// What helpers say of a server that they do not know.
+/// The messages of helpers for an unknown server.
 const UNKNOWN: [&str; 2] = ["credentials not found", "no credentials"];
 /// The user name that marks an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// Why a helper gave no answer. Holds nothing that the helper said on success.
+/// Why a helper gave no answer. Contains no output of a successful helper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HelperError {
     pub(crate) text: String,
-    /// Whether it may be otherwise the next time.
+    /// Whether the failure is transient.
     pub(crate) passing: bool,
 }
 
@@ -82,7 +82,8 @@ impl Helper {
         )
     }
 
-    /// What it knows for a host; `None` if nothing. Of many who ask at once one runs it.
+    /// The credential for a host; `None` if there is none. Of many concurrent callers only one runs
+    /// the helper.
     pub(crate) async fn get(&self, host: &Host) -> Answer {
         let server = server_name(host);
         let slot = {
@@ -117,7 +118,7 @@ impl Helper {
         self.credential(given)
     }
 
-    /// What a helper says when it ends in failure is not shown: it may be, or hold, the secret.
+    /// The output of a failed helper is not shown, because it may contain the secret.
     fn refused(&self, server: &str, output: &Output) -> Answer {
         let said = clean(&String::from_utf8_lossy(&output.stdout));
         if UNKNOWN
@@ -164,10 +165,10 @@ impl Helper {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        // From the first await on, so that whenever this is dropped, its children end with it.
+        // Before the first await, so that its children end with it whenever this is dropped.
         let group = Group::of(&child);
         if let Some(mut stdin) = child.stdin.take() {
-            // A helper that does not read is heard all the same.
+            // A helper that does not read its input may still answer.
             let _ = stdin.write_all(server.as_bytes()).await;
         }
         let output = read_output(&mut child).await?;
@@ -183,7 +184,7 @@ impl Helper {
     }
 }
 
-/// What a helper has started ends with it when it is not waited for any more.
+/// The process group of a helper, which is killed if the helper is no longer waited for.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -192,7 +193,7 @@ impl Group {
         Self(id.and_then(Pid::from_raw))
     }
 
-    /// It has ended by itself; what it left running is meant to run.
+    /// The helper has ended by itself; processes that it left running are intended.
     fn leave(mut self) {
         self.0 = None;
     }
@@ -227,7 +228,7 @@ async fn read_output(child: &mut Child) -> std::io::Result<Output> {
 fn start_problem(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => {
-            "it is not on PATH; install it, or take it out of that file".to_owned()
+            "it is not on PATH; install it, or remove it from that file".to_owned()
         }
         _ => format!("it cannot be run: {error}"),
     }

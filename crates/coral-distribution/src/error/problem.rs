@@ -1,4 +1,4 @@
-//! What came instead of what was asked for.
+//! What happened instead of the expected answer.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use http::StatusCode;
 use super::{Category, Disposition};
 use crate::credentials::HelperError;
 
-/// An answer that tells of a failure.
+/// An answer that reports a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// What the other side said, cleaned and cut.
+    /// The message of the other side, sanitised and truncated.
     pub(crate) message: String,
-    /// Whether it said so in HTML, as proxies and portals do.
+    /// Whether the answer is HTML, as from proxies and portals.
     pub(crate) html: bool,
     /// Whether it is a rate limit, whatever its status.
     pub(crate) rate_limited: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Whether a manifest came too early: its blobs can be sent again.
+    /// Whether a manifest was refused because its blobs are missing: they can be sent again.
     fn is_of_lost_blobs(&self) -> bool {
         self.message.contains("MANIFEST_BLOB_UNKNOWN")
     }
@@ -68,14 +68,14 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What came instead of what was asked for.
+/// What happened instead of the expected answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
     #[error("the name does not resolve: {}; check the host's spelling and DNS", in_short(.cause))]
     Dns { cause: String },
     #[error("cannot connect: {cause}")]
     Connect { cause: String },
-    /// What happened on the way to a proxy.
+    /// A failure on the way to a proxy.
     #[error("through the proxy {proxy}: {problem}; see HTTPS_PROXY, HTTP_PROXY and NO_PROXY")]
     Proxy {
         proxy: String,
@@ -102,7 +102,7 @@ pub(crate) enum Problem {
     /// A credential helper gave no credential.
     #[error("{}", .0.text)]
     Helper(HelperError),
-    #[error("nothing is there under this name")]
+    #[error("there is nothing under this name")]
     Missing,
     #[error("wrong digest: the bytes hash to {actual}, not to {expected}")]
     Digest {
@@ -111,7 +111,7 @@ pub(crate) enum Problem {
     },
     #[error("{actual} bytes came, not {expected}")]
     Length { expected: u64, actual: u64 },
-    #[error("more than {limit} bytes came, and no more are taken")]
+    #[error("more than {limit} bytes came, which is the limit")]
     TooLarge { limit: u64 },
     #[error("the connection was cut after {received} bytes{}", cause_suffix(.cause))]
     Cut { received: u64, cause: String },
@@ -121,16 +121,16 @@ pub(crate) enum Problem {
     Manifest(#[source] ManifestError),
     #[error("{0}")]
     Protocol(String),
-    /// The same, and it stays so however often it is asked for.
+    /// The same, and every retry would give the same answer.
     #[error("{0}")]
     Permanent(String),
-    /// Another protocol than the one that we were told to speak.
+    /// Another protocol than the configured one.
     #[error("{0}")]
     OtherProtocol(String),
     /// An operation that is refused whatever the credential.
     #[error("{0}")]
     Unsafe(String),
-    /// A folder or an archive is not what it must be, and stays so until it is rewritten.
+    /// A folder or an archive is malformed until it is rewritten.
     #[error("{0}")]
     Broken(String),
     #[error("{what} {path}")]

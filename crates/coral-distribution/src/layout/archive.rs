@@ -22,8 +22,8 @@ const BUFFER: usize = 256 * 1024;
 /// How often the removal of the folder is tried.
 const REMOVALS: usize = 8;
 
-/// A tar that is going to be written. What it will hold is collected in a folder beside it, which
-/// goes away with this value; the file appears, synced and under its name, when
+/// A tar that is going to be written. Its content is collected in a folder beside it, which is
+/// removed with this value; the file appears, synced and under its name, when
 /// [`NewArchive::finish`] returns, and replaces one that was there. A symbolic link stays, and the
 /// file that it names is written; what is no regular file, such as a pipe, is written into, and so
 /// is a file that this process has open, as `/dev/stdout` or `/dev/fd/5`, from where it stands.
@@ -44,12 +44,12 @@ enum Content {
     Docker(Option<String>),
 }
 
-/// How the tar comes to its target.
+/// How the tar is written to its target.
 #[derive(Debug)]
 enum Way {
     /// As a new file that takes this name.
     Replace(PathBuf),
-    /// Byte by byte into what is there: a pipe, a terminal, a device.
+    /// Byte by byte into an existing target: a pipe, a terminal, a device.
     Into(PathBuf),
     /// Byte by byte into a file that this process was started with.
     Open(Inherited),
@@ -58,7 +58,7 @@ enum Way {
 /// Links that are followed to a file that is not there yet.
 const MAX_LINKS: usize = 40;
 
-/// Looks at what lies at the target.
+/// Examines the target.
 fn way_to(target: &Path) -> std::io::Result<Way> {
     if let Some(number) = inherited::number(target) {
         return Inherited::take(number).map(Way::Open);
@@ -112,7 +112,7 @@ fn end_of_links(target: &Path) -> std::io::Result<PathBuf> {
     Err(std::io::Error::other("too many symbolic links"))
 }
 
-/// A folder that goes away with this value.
+/// A folder that is removed with this value.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
@@ -327,7 +327,7 @@ impl Layout {
         let index = index.map_err(|problem| Error::new(place, "reading the archive", problem))?;
         if index.is_none() {
             let problem =
-                Problem::Broken("it holds no index.json, so it is no OCI layout".to_owned());
+                Problem::Broken("it contains no index.json, so it is not an OCI layout".to_owned());
             return Err(Error::new(place, "reading the archive", problem));
         }
         Ok(Self { tree })

@@ -172,8 +172,8 @@ pub struct FolderEntry {
 /// A symbolic link in a layout, where a file or a folder was expected.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{link} is a symbolic link, and none inside this folder is followed: put the file or folder \
-     itself in its place (`cp -rL` copies a folder so)",
+    "{link} is a symbolic link, and links inside this folder are not followed: replace it by the \
+     file or folder itself (`cp -rL` copies a folder this way)",
     link = link.display()
 )]
 pub(super) struct LinkInside {

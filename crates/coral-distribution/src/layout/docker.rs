@@ -75,7 +75,7 @@ pub(super) fn as_layout<R: Read + Seek>(
     let list = reader.read(Path::new(LIST), MAX_LIST);
     let list = list.map_err(|problem| match problem {
         Problem::Missing => Problem::Broken(format!(
-            "it holds no {LIST}, so it is no archive of docker save; an OCI archive is read as \
+            "it contains no {LIST}, so it is not an archive of docker save; read an OCI archive as \
              oci-archive:FILE"
         )),
         other => other,

@@ -43,7 +43,7 @@ impl Index {
                 tracing::warn!(
                     count,
                     first,
-                    "entries of index.json cannot be read, and are left out"
+                    "entries of index.json cannot be read and are skipped"
                 );
             }
             return Ok(index);

@@ -113,7 +113,7 @@ fn unwritable(folder: &Path, error: &std::io::Error) -> Problem {
     let folder = folder.display();
     Problem::Options(format!(
         "an archive from a pipe is kept in a temporary file, and {folder} {why}: set TMPDIR to a \
-         folder with enough room, or write the archive to a file and name that file"
+         folder with enough space, or write the archive to a file and name that file"
     ))
 }
 

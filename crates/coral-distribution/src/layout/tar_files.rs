@@ -119,7 +119,7 @@ impl TarFiles {
                 if start.checked_add(size).is_none_or(|end| end > length) {
                     return Err(Problem::Broken(format!(
                         "{} claims to have {size} bytes, which is more than the archive has: it \
-                         was cut, or is no layout",
+                         was truncated, or is not a layout",
                         shown(&name)
                     )));
                 }
@@ -127,11 +127,11 @@ impl TarFiles {
             }
             tar::EntryType::Link => match self.linked(entry) {
                 Some(place) => return self.put(name, place),
-                None => "is a hard link to what is not before it in the archive",
+                None => "is a hard link to a file that does not precede it in the archive",
             },
             tar::EntryType::Symlink => "is a symbolic link in the archive, and none is followed",
             tar::EntryType::GNUSparse => {
-                "is a sparse file, which is not read: make the archive without"
+                "is a sparse file, which is not supported: create the archive without sparse files"
             }
             // Folders, devices and pipes are nothing that a layout has.
             _ => return Ok(()),
@@ -144,7 +144,7 @@ impl TarFiles {
     fn put(&mut self, name: PathBuf, place: (u64, u64)) -> Result<(), Problem> {
         let is_index = name == Path::new(INDEX);
         if self.found.insert(name, place).is_some() && is_index {
-            return Err(Problem::Broken(format!("it holds {INDEX} twice")));
+            return Err(Problem::Broken(format!("it contains {INDEX} twice")));
         }
         Ok(())
     }

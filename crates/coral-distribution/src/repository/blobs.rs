@@ -143,7 +143,7 @@ fn labelled(error: Error, label: Option<&str>) -> Error {
     let is_of_bytes = matches!(error.category(), Category::Digest | Category::TooLarge);
     match label {
         Some(label) if is_of_bytes => error.noted(&format!(
-            "the blob came encoded as {label:?}, which was not asked for"
+            "the blob came encoded as {label:?}, which was not requested"
         )),
         _ => error,
     }

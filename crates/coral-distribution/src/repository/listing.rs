@@ -184,7 +184,12 @@ impl Odd {
     fn tell(&self, asked: &str) {
         let Self { count, first } = self;
         if *count > 0 {
-            tracing::warn!(asked, count, first, "names that are no tags are left out");
+            tracing::warn!(
+                asked,
+                count,
+                first,
+                "names that are not valid tags are skipped"
+            );
         }
     }
 }

@@ -147,7 +147,7 @@ impl RepositoryClient {
                 return Ok(());
             }
         }
-        let text = format!("others kept overwriting it, {MAX_ATTEMPTS} times in a row");
+        let text = format!("other writers kept overwriting it, {MAX_ATTEMPTS} times in a row");
         let asked = format!("adding a referrer to {}", self.named(&tag));
         Err(Error::new(
             self.repository.host(),

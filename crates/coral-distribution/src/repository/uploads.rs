@@ -25,16 +25,17 @@ pub(crate) use mounts::ThrottledMounts;
 use mounts::{check_mounted, upload_may_help};
 
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
-/// Coral's registry says so with the uploads that it accepts: it holds what comes against the
-/// digest before anybody can see it.
+/// Coral's registry sends this with the uploads that it accepts: it verifies the digest before the
+/// blob becomes visible.
 const CORAL_VERIFIES: &str = "coral-verifies-digest";
-/// Coral's registry says so of a blob that was not where it was to be mounted from, but in a
-/// repository that the client may read.
+/// Coral's registry sends this if the blob was not in the repository to mount from, but is in
+/// another one that the client may read.
 const CORAL_ELSEWHERE: &str = "coral-blob-elsewhere";
-/// A registry that asks for larger chunks than this is not obeyed: chunks are held in memory.
+/// Larger chunk sizes that a registry asks for are ignored, since chunks are held in memory.
 const MAX_CHUNK: usize = 64 * 1024 * 1024;
 
-/// An upload that a registry has accepted. Dropped while it is open, it is given up over there.
+/// An upload that a registry has accepted. If it is dropped while open, it is cancelled at the
+/// registry.
 #[derive(Debug)]
 pub(crate) struct RegistryUpload {
     client: RepositoryClient,
@@ -268,8 +269,8 @@ impl RegistryUpload {
         ended
     }
 
-    /// Gives a failed upload up, so that it takes no room over there until it is cleaned away. What
-    /// cannot be reached now may be gone on with later.
+    /// Cancels a failed upload, so that it takes no space at the registry until it expires. If the
+    /// registry cannot be reached, the upload may be resumed later.
     async fn clean_up(&mut self, error: &Error) {
         use Category::{Connect, Dns, NotFound, Timeout, Tls};
         match error.category() {
@@ -287,7 +288,7 @@ impl RegistryUpload {
         self.end();
     }
 
-    /// Nothing is left to be gone on with.
+    /// Nothing is left to be resumed.
     fn end(&mut self) {
         self.standing = Standing::Ended;
         if let Some(memory) = self.memory.take() {
@@ -295,7 +296,7 @@ impl RegistryUpload {
         }
     }
 
-    /// Gives the upload up. One that is already gone is no error.
+    /// Cancels the upload. It is no error if it is already gone.
     pub(crate) async fn cancel(mut self) -> Result<(), Error> {
         let cancelled = self.delete().await;
         self.end();
@@ -339,7 +340,7 @@ impl RegistryUpload {
         if let Some(there) = response.header(RANGE).and_then(stored)
             && there != next
         {
-            let text = format!("{next} bytes were sent, but it says that it has {there}");
+            let text = format!("{next} bytes were sent, but it claims to have {there}");
             return Err(response.error(Problem::Protocol(text)));
         }
         if let Some(location) = self.client.next_location(&response, &self.location)? {

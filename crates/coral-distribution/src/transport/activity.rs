@@ -1,4 +1,4 @@
-//! Notices when an upload no longer moves.
+//! Notices when an upload stalls.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::error::Error;
 /// syncing a large blob takes its time before the answer comes.
 const TAKING_IN: u64 = 20 * 1024 * 1024;
 
-/// What has become of a request's body.
+/// The progress of a request's body.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Activity(Arc<State>);
 

@@ -1,4 +1,4 @@
-//! Answers that tell of a failure, read with bounds.
+//! Answers that report a failure, read within bounds.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use super::{Pace, Response, classify};
 use crate::error::{Answer, Error, Problem};
 use crate::options::HostOptions;
 
-/// As much of an error's body as is looked at.
+/// Most bytes of an error's body that are read.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-/// As much of what the other side says as is shown.
+/// Most characters of the other side's message that are shown.
 const MAX_MESSAGE: usize = 300;
 
 /// The error list of the distribution specification ("Error Codes").
@@ -83,8 +83,8 @@ fn compressed(body: &[u8]) -> Option<Problem> {
     let kinds: [(&[u8], &str); 2] = [(&[0x1f, 0x8b], "gzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "zstd")];
     let (_, kind) = kinds.iter().find(|(magic, _)| body.starts_with(magic))?;
     Some(Problem::Permanent(format!(
-        "the answer came compressed with {kind}, which was not asked for: have the registry, or the \
-         proxy in between, not compress it"
+        "the answer came compressed with {kind}, which was not requested: turn compression off at \
+         the registry, or at the proxy in between"
     )))
 }
 
@@ -221,7 +221,7 @@ fn entry_text(entry: &ErrorEntry) -> String {
     text
 }
 
-/// Text from outside, fit to be shown: one line, no control characters, cut.
+/// Untrusted text, made safe to show: one line, no control characters, truncated.
 pub(crate) fn clean(text: &str) -> String {
     let mut cleaned: String = text
         .split_whitespace()

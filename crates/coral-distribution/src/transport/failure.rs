@@ -1,4 +1,4 @@
-//! From an error of the HTTP library to what it means.
+//! Classifies errors of the HTTP library.
 
 use std::error::Error as StdError;
 use std::io;
@@ -42,7 +42,7 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     chain(error).find_map(|cause| cause.downcast_ref::<T>())
 }
 
-/// What a failed request means. `given` is what the user said about the host; `received` counts the
+/// Classifies a failed request. `given` are the user's options for the host; `received` counts the
 /// bytes of the answer's body so far.
 pub(crate) fn classify(
     error: &reqwest::Error,
@@ -53,7 +53,8 @@ pub(crate) fn classify(
 ) -> Problem {
     let cause = root(error);
     if let Some(tls) = find::<rustls::Error>(error) {
-        // Once bytes came, or where a record is broken, both sides had agreed: it was the way.
+        // Once bytes arrived, or if a record is broken, the handshake had succeeded, so the network
+        // between the two is to blame.
         if received > 0 || matches!(tls, rustls::Error::DecryptError) {
             return Problem::Cut { received, cause };
         }
@@ -118,7 +119,7 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
         ),
         Tls::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => format!("if its CA is your own, name it with --ca {host}=FILE"),
+        ) => format!("if its CA is private, name it with --ca {host}=FILE"),
         Tls::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "use a name that the certificate has".to_owned(),
@@ -129,10 +130,10 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         ) => format!("check this machine's clock, and then the certificate of {host}"),
         Tls::InvalidCertificate(_) => format!(
-            "give {host} a certificate that is made for a server, or, where you know the risk, \
-             pass --skip-tls-verify {host}"
+            "give {host} a certificate that is issued for servers or, if you accept the risk, pass \
+             --skip-tls-verify {host}"
         ),
-        _ => "check what stands between here and there".to_owned(),
+        _ => "check the network and any proxy in between".to_owned(),
     };
     match error {
         Tls::InvalidMessage(_) => Problem::NotTls { advice },

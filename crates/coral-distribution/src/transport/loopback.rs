@@ -1,8 +1,7 @@
 //! Registries on this machine: HTTPS is tried first, then plain HTTP, as other clients do.
 //!
-//! Only hosts that nothing was said about are tried. A host that spoke TLS once is never asked by
-//! plain HTTP afterwards, and a certificate that is not trusted is an error, not a reason to go on
-//! without TLS.
+//! Only hosts without options are tried. A host that once spoke TLS is never contacted over plain
+//! HTTP afterwards, and an untrusted certificate is an error, not a reason to continue without TLS.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +19,7 @@ const MOST_HOSTS: usize = 256;
 /// For the log.
 const ASKED: &str = "asking whether it speaks TLS";
 
-/// What a registry was heard to speak.
+/// The protocol that a registry speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spoken {
     Tls,

@@ -1,4 +1,4 @@
-//! When slow is too slow.
+//! Minimum transfer rate.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use crate::error::Problem;
 /// Bytes a second that a transfer must make on average.
 const LEAST: u64 = 1024;
 
-/// A minimum rate over a window of waiting. A transfer may take as long as it likes, but one that
-/// drips is ended. Time in which no reader waited for it does not count.
+/// A minimum rate over a window of waiting. A transfer may take any time in total, but is aborted
+/// if it is too slow. Time in which no reader was waiting does not count.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
     window: Duration,

@@ -1,4 +1,4 @@
-//! Whom TLS trusts where the user named certificates for a host.
+//! What TLS trusts if the user named certificates for a host.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         return match certificate(file) {
             Some(der) => Ok(vec![der]),
             None if file.is_empty() => Ok(Vec::new()),
-            None => Err("it holds no certificate in PEM or DER".to_owned()),
+            None => Err("it contains no certificate in PEM or DER".to_owned()),
         };
     };
     let (mut read, mut broken) = (Vec::new(), 0_usize);
@@ -110,7 +110,7 @@ fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         tracing::warn!(
             broken,
             used,
-            "certificates of a CA file that cannot be read are left out"
+            "certificates of a CA file that cannot be read are skipped"
         );
     }
     Ok(read)

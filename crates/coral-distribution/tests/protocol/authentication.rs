@@ -428,10 +428,7 @@ async fn an_identity_token_goes_to_the_token_server_and_nowhere_else() {
         identity(&registry, PASSWORD),
     );
     let error = client.manifest(&tag("1")).await.unwrap_err();
-    assert!(
-        error.to_string().contains("nothing secret is sent"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no secrets are sent"), "{error}");
     // Nor is it a password.
     registry.set_auth(basic());
     let client = with(

@@ -131,7 +131,7 @@ async fn an_answer_that_the_blob_is_there_is_held_against_what_was_asked_for() {
     registry.fault(Fault::new(status(201, &[], "")).method("POST"));
     let error = anonymous(&registry).begin_blob(&digest, None).await;
     let said = error.map(|_| ()).unwrap_err().to_string();
-    assert!(said.contains("before any of its bytes came"), "{said}");
+    assert!(said.contains("before any of its bytes arrived"), "{said}");
 }
 
 #[tokio::test]

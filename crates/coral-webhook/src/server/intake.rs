@@ -1,8 +1,8 @@
-//! Reading of bodies within bounds of memory, shared fairly between clients.
+//! Reads bodies within a memory budget that is shared fairly between clients.
 //!
-//! Every pod reaches the webhook. A request therefore counts once its first byte is there, and is
-//! paid for by the bytes that came, not by those that it announces; a body that stands still ends
-//! soon; and the requests of one client never take up all of the room.
+//! Every pod can reach the webhook. A request therefore counts once its first byte has arrived, and
+//! takes memory for the bytes received, not for those announced; a stalled body is aborted soon;
+//! and the requests of one client never take all of the memory.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -252,7 +252,7 @@ fn a_pod_that_wishes_for_selectors_starts_on_the_node_that_has_its_image() {
     let both = stage.dry_run(&namespace, &both);
     let label = label_of(&inside(&image));
     assert_eq!(both.object["spec"]["nodeSelector"][&label], "available");
-    let told = format!("no node has {} yet", inside(&image));
+    let told = format!("no node is yet known to have {}", inside(&image));
     assert!(both.warnings.contains(&told), "{}", both.warnings);
 }
 

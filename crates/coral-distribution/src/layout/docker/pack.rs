@@ -59,8 +59,8 @@ pub(in crate::layout) fn pack<W: Write>(
         let file = blob_file(&layer.digest);
         if !folder.join(&file).is_file() {
             return Err(Problem::Options(format!(
-                "its layer {} lies elsewhere (it is a foreign layer), and an archive of docker's \
-                 holds all layers",
+                "its layer {} is stored elsewhere (it is a foreign layer), but a Docker archive \
+                 contains all layers",
                 layer.digest
             )));
         }
@@ -104,7 +104,7 @@ fn only(mut found: Vec<Descriptor>) -> Result<Descriptor, Problem> {
         (Some(only), true) => Ok(only),
         (None, _) => Err(Problem::Missing),
         (Some(_), false) => Err(Problem::Options(
-            "it has images for several platforms, and an archive of docker's holds one: choose it \
+            "it has images for several platforms, but a Docker archive holds only one: choose it \
              with --platform"
                 .to_owned(),
         )),

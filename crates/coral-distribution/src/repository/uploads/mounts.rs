@@ -57,14 +57,14 @@ pub(super) fn check_mounted(
     is_mount: bool,
 ) -> Result<(), Error> {
     if !is_mount {
-        let text = "it says that the blob is there before any of its bytes came";
+        let text = "it claims to have the blob before any of its bytes arrived";
         return Err(response.error(Problem::protocol(text)));
     }
     let named = response.header(DOCKER_CONTENT_DIGEST);
     let named = named.and_then(|value| Digest::parse(value.trim()).ok());
     match named.filter(|it| it.algorithm() == digest.algorithm() && it != digest) {
         Some(other) => {
-            let text = format!("it has mounted {other} in place of {digest}");
+            let text = format!("it has mounted {other} instead of {digest}");
             Err(response.error(Problem::Protocol(text)))
         }
         None => Ok(()),

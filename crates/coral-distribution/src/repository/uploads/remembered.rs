@@ -1,4 +1,4 @@
-//! Uploads that are gone on with after a restart of the process.
+//! Uploads that are resumed after a restart of the process.
 
 use coral_image::Digest;
 use http::header::RANGE;
@@ -19,8 +19,8 @@ impl RepositoryClient {
         uploads.take(&self.repository, digest)
     }
 
-    /// An upload of an earlier process, where the registry says how far it came. One of a registry
-    /// that leaves verifying to others is thrown away: what it has would have to be read again.
+    /// Resumes an upload of an earlier process, if the registry reports its progress. At a registry
+    /// that does not verify digests it is cancelled, since its bytes would have to be read again.
     pub(super) async fn go_on_with(
         &self,
         digest: &Digest,
@@ -46,7 +46,7 @@ impl RepositoryClient {
             upload.sent = sent;
             return Some(upload);
         }
-        tracing::info!(%digest, "an upload of an earlier run is thrown away");
+        tracing::info!(%digest, "an upload of an earlier run is cancelled");
         upload.give_up().await;
         memory.forget();
         None
@@ -86,7 +86,7 @@ impl RegistryUpload {
         }
     }
 
-    /// Writes down where the upload is, so that the next process may go on with it.
+    /// Records the address of the upload, so that the next process can resume it.
     pub(super) fn remembered_by(mut self, memory: Memory) -> Self {
         memory.remember(&Remembered {
             location: self.client.relative(&self.location),
@@ -96,7 +96,7 @@ impl RegistryUpload {
         self
     }
 
-    /// Takes the place of an upload that cannot be gone on with.
+    /// Replaces an upload that cannot be resumed.
     pub(super) fn replace_with(&mut self, mut new: Self) {
         // An upload that began with a memory keeps it.
         if let Some(memory) = self.memory.take() {
@@ -105,7 +105,7 @@ impl RegistryUpload {
         *self = new;
     }
 
-    /// For those who send everything.
+    /// Starts over, for callers that send everything.
     pub(super) async fn begin_at_zero(&mut self) -> Result<(), Error> {
         if self.sent == 0 {
             return Ok(());
@@ -120,7 +120,7 @@ impl RegistryUpload {
         Ok(())
     }
 
-    /// Whether the next process goes on with this upload if it is left open.
+    /// Whether the next process can resume this upload if it is left open.
     pub(super) fn stays_for_the_next(&self) -> bool {
         self.memory.is_some() && self.verifies
     }

@@ -1,4 +1,4 @@
-//! Going on with an upload that was cut, from where the registry stands.
+//! Resumes an interrupted upload from where the registry is.
 
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
@@ -10,16 +10,16 @@ use crate::resume::Resumes;
 use crate::transport::Body;
 use crate::upload::{BlobPushError, Tail};
 
-/// How far a cut upload came.
+/// The progress of an interrupted upload.
 enum Progress {
-    /// So many bytes are there.
+    /// This many bytes are there.
     At(u64),
     /// The whole blob is there: only the answer that said so was lost.
     Done,
 }
 
 impl RegistryUpload {
-    /// Sends a blob in one request, and after a cut what is missing in another.
+    /// Sends a blob in one request and, after an interruption, the missing bytes in another.
     pub(crate) async fn put_from(mut self, source: &BlobSource) -> Result<(), BlobPushError> {
         let failed = match self.try_to_put(source).await {
             Ok(()) => return Ok(()),
@@ -104,7 +104,7 @@ impl RegistryUpload {
         ended.map_err(|error| end.blame(error))
     }
 
-    /// Asks where the upload stands. One that has nothing, or is not known, starts over.
+    /// Asks for the progress of the upload. An empty or unknown upload starts over.
     async fn progress(&mut self, size: u64) -> Result<Progress, Error> {
         let url = self.location.clone();
         let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);
