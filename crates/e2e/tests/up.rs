@@ -4,17 +4,18 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use e2e::{FaultServer, Up, coral, mirror_yaml, run, scratch, until};
 use serde_json::json;
+use tempfile::TempDir;
 
 const AUTH: &str = r#"{"basic": {"username": "me", "password": "late-secret"}}"#;
 const SOON: Duration = Duration::from_mins(2);
 
 /// A folder with one mirror of tag 1 of each repository.
-fn mirrors(home: &Path, names: &[(&str, &str)]) -> std::path::PathBuf {
+fn mirrors(home: &Path, names: &[(&str, &str)]) -> PathBuf {
     let folder = home.join("mirrors");
     fs::create_dir_all(&folder).unwrap();
     for (name, repository) in names {
@@ -47,16 +48,41 @@ fn a_busy_port_for_the_own_image_holds_nothing_else_up_and_is_tried_again() {
     up.wait_for(&format!("{}/coral", own.replace(':', "_")), "latest", SOON);
 }
 
-#[test]
-#[ignore = "needs the release binary; run by cargo xtask test"]
-fn the_status_is_told_in_the_terminal_and_by_the_exit_code() {
+/// A `coral up` whose one mirror has copied `team/app:1`.
+struct Mirrored {
+    /// Stopped before its source and its folder go.
+    up: Up,
+    source: FaultServer,
+    folder: PathBuf,
+    home: TempDir,
+}
+
+fn mirrored() -> Mirrored {
     let home = scratch();
     let source = FaultServer::registry(&[]);
     source.load(&json!({"path": "team/app", "tag": "1"}));
-    let name = |path: &str| format!("{}/{path}", source.host());
-    let folder = mirrors(home.path(), &[("one", &name("team/app"))]);
+    let image = format!("{}/team/app", source.host());
+    let folder = mirrors(home.path(), &[("one", &image)]);
     let mut up = Up::start(&folder, &home.path().join("data"), &[]);
     up.wait_for(&format!("{}/team/app", source.folder_name()), "1", SOON);
+    Mirrored {
+        up,
+        source,
+        folder,
+        home,
+    }
+}
+
+#[test]
+#[ignore = "needs the release binary; run by cargo xtask test"]
+fn the_status_is_told_in_the_terminal_and_by_the_exit_code() {
+    let Mirrored {
+        home,
+        source,
+        folder,
+        up,
+    } = mirrored();
+    let name = |path: &str| format!("{}/{path}", source.host());
     let host = up.host().to_owned();
     let status = || run(coral().args(["status", &host]));
     until("the mirror has made its pass", SOON, || {
@@ -92,13 +118,7 @@ fn the_status_is_told_in_the_terminal_and_by_the_exit_code() {
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn prometheus_reads_mirrors_sources_and_the_process_from_one_address() {
-    let home = scratch();
-    let source = FaultServer::registry(&[]);
-    source.load(&json!({"path": "team/app", "tag": "1"}));
-    let name = |path: &str| format!("{}/{path}", source.host());
-    let folder = mirrors(home.path(), &[("one", &name("team/app"))]);
-    let mut up = Up::start(&folder, &home.path().join("data"), &[]);
-    up.wait_for(&format!("{}/team/app", source.folder_name()), "1", SOON);
+    let Mirrored { source, up, .. } = &mirrored();
     let url = format!("http://{}/metrics", up.host());
     let wanted = [
         r#"coral_mirror_images{namespace="default",mirror="one",state="mirrored"} 1"#.to_owned(),
