@@ -1,5 +1,5 @@
-//! Reaching registries: the internal one with a credential of the controller, others with a Docker
-//! configuration.
+//! Access to registries: to the internal one with a credential of the controller, to others with a
+//! Docker configuration.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ const CA_FILE: &str = "ca.crt";
 /// The names of a Docker configuration: as the contract says, and as the Secret's key is called.
 const CONFIG_FILES: [&str; 2] = [path::CREDENTIAL_FILE, ".dockerconfigjson"];
 
-/// A credential of the internal registry, and what the controller knows of the build container.
+/// A credential of the internal registry, and what the controller knows about the build container.
 #[derive(Debug, Clone)]
 pub struct StepCredential {
     /// The credential.
@@ -31,7 +31,8 @@ pub struct StepCredential {
 }
 
 impl StepCredential {
-    /// This user and password for a registry, with no end and nothing known of the build container.
+    /// This user and password for a registry, without expiry and without knowledge about the build
+    /// container.
     pub fn new(registry: &Host, user: &str, password: &str) -> Self {
         let origin = "the controller's credential";
         let credentials = Credentials::for_one_host(registry.clone(), user, password, origin);
@@ -116,7 +117,7 @@ fn credentials(folder: &Path) -> Result<Arc<Credentials>, AccessError> {
     Ok(Arc::new(Credentials::none()))
 }
 
-/// Loopback is a host of tests: it speaks HTTP unless there are certificates for it.
+/// Loopback is only used in tests: it speaks HTTP unless there are certificates for it.
 fn client(host: &Host, ca_pem: Option<Vec<u8>>, plain_http: bool) -> Result<Client, Error> {
     let options = HostOptions {
         plain_http: plain_http || ca_pem.is_none() && host.is_loopback(),

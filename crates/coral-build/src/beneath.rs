@@ -1,7 +1,7 @@
 //! One folder by its descriptor: names in it are single components, and no symbolic link is followed.
 //!
-//! Walking through folders one component after the other keeps every access beneath the first one,
-//! whatever a stranger put there.
+//! Walking through folders one component at a time keeps every access beneath the first one, even
+//! if the content is untrusted.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -63,7 +63,7 @@ impl Folder {
         Ok(File::from(file))
     }
 
-    /// What lies under a name.
+    /// The metadata of the entry with a name.
     pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
         Ok(rustix::fs::statat(
             &self.0,
@@ -132,7 +132,8 @@ impl Folder {
         )?)
     }
 
-    /// Removes what has this name, a folder with all that is in it. None is no error.
+    /// Removes the entry with this name, a folder with all its content. It is no error if there is
+    /// none.
     pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         self.remove_at_depth(name, 0)
     }

@@ -1,7 +1,7 @@
-//! What the controller, the steps and the user's container agree on.
+//! The contract between the controller, the steps and the user's container.
 //!
-//! The controller writes a pod by these names, and the steps read it by the same ones. The page "The
-//! contract of a build container" of the documentation says the part that users see.
+//! The controller writes pods with these names, and the steps read them by the same names. The page
+//! "The contract of a build container" of the documentation describes the part that users see.
 
 mod credentials;
 mod messages;
@@ -27,7 +27,7 @@ pub mod path {
     pub const SOURCE: &str = "/coral-build/source";
     /// The OCI layout or archive that `build` writes and `push` reads.
     pub const OUTPUT: &str = "/coral-build/output";
-    /// Room for `build` to work in.
+    /// Space for `build` to work in.
     pub const SCRATCH: &str = "/coral-build/scratch";
     /// The claim that keeps layers from one build to the next, for `build` only.
     pub const CACHE: &str = "/coral-build/cache";
@@ -68,9 +68,9 @@ pub mod env {
     pub const SOURCE: &str = "CORAL_SOURCE";
     /// Where `build` writes.
     pub const OUTPUT: &str = "CORAL_OUTPUT";
-    /// Room to work in, for `build`.
+    /// Space to work in, for `build`.
     pub const SCRATCH: &str = "CORAL_SCRATCH";
-    /// What stays from one build to the next, for `build`. Unset without `spec.cache`.
+    /// What is kept from one build to the next, for `build`. Unset without `spec.cache`.
     pub const CACHE: &str = "CORAL_CACHE";
     /// The file of routes.
     pub const REGISTRIES_CONF: &str = "CORAL_REGISTRIES_CONF";

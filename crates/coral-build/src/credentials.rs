@@ -1,5 +1,5 @@
-//! A credential of the internal registry, from the controller: the token of the pod's ServiceAccount is
-//! exchanged for one that lives for minutes.
+//! A credential of the internal registry, from the controller: the token of the pod's
+//! ServiceAccount is exchanged for one that is valid for minutes.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::pod::{Pod, PodError};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Most bytes of an answer that are read.
 const MOST_BYTES: usize = 64 * 1024;
-/// How long it is asked again while the controller cannot answer, or does not know yet that the step
-/// runs: a controller that is replaced is away for less.
+/// How long to retry while the controller cannot answer, or does not yet know that the step runs:
+/// replacing a controller takes less.
 const ASK_AGAIN_FOR: Duration = Duration::from_mins(2);
-/// How long `push` asks a controller that is away, or whose API server is: what was built would be
-/// lost. The timeout of the run goes on.
+/// How long `push` retries while the controller or its API server is unavailable, because what was
+/// built would be lost. The timeout of the run continues.
 const PUSH_ASKS_FOR: Duration = Duration::from_mins(15);
-/// How long `push` tries to tell its result: the controller reads it from the pod a second later.
+/// How long `push` tries to report its result: the controller reads it from the pod a second later.
 const TELL_FOR: Duration = Duration::from_secs(2);
 /// How often, since each request may come to another of several controllers, of which one leads.
 const TELL_TIMES: usize = 5;
@@ -83,15 +83,15 @@ pub enum ExchangeError {
         message: String,
     },
     /// No answer in time to a result that was told.
-    #[error("the controller gave no answer in time")]
+    #[error("the controller did not answer in time")]
     Late,
     /// The answer is not what the contract says.
-    #[error("the controller's answer is not what the contract of builds says")]
+    #[error("the controller's answer violates the contract of builds")]
     Answer,
 }
 
 impl ExchangeError {
-    /// How long it is asked again; none: another try cannot end otherwise.
+    /// How long to retry; `None` if a retry cannot help.
     fn ask_again_for(&self, step: Step) -> Option<Duration> {
         let is_away = match self {
             Self::Unreachable { .. } => true,
@@ -134,7 +134,7 @@ impl Controller {
         }
     }
 
-    /// Asks until there is an answer that another try would not change.
+    /// Asks until there is an answer that a retry would not change.
     pub async fn exchange(&self) -> Result<StepCredential, ExchangeError> {
         let began = tokio::time::Instant::now();
         let mut pause = FIRST_PAUSE;
@@ -159,8 +159,8 @@ impl Controller {
         }
     }
 
-    /// Tells the controller the result of `push`, which is its termination message. The message is
-    /// the plain way; this one is faster than the node.
+    /// Tells the controller the result of `push`, which is its termination message. The message in
+    /// the pod is the regular way; this is faster than the node.
     pub async fn tell(&self, message: &str) -> Result<(), ExchangeError> {
         let telling = async {
             for _ in 1..TELL_TIMES {
@@ -227,7 +227,7 @@ impl Controller {
 }
 
 fn credential(body: &[u8]) -> Result<StepCredential, ExchangeError> {
-    // What is wrong with it is not told: it may hold the credential.
+    // The parser's message is not shown: it may contain the credential.
     let answer: CredentialAnswer =
         serde_json::from_slice(body).map_err(|_| ExchangeError::Answer)?;
     let host = Host::parse(&answer.registry).map_err(|_| ExchangeError::Answer)?;

@@ -1,4 +1,4 @@
-//! The first step: brings the source into its folder.
+//! The first step: fetches the source into its folder.
 //!
 //! Whatever kind the source is of, it is written by [`destination`]: bounded in bytes and entries, and
 //! never through a symbolic link.
@@ -24,7 +24,7 @@ use destination::Destination;
 pub use git::GitError;
 use unpack::Kind;
 
-/// Most of a stranger's name that is shown.
+/// Most characters of an untrusted name that are shown.
 const MAX_SHOWN: usize = 200;
 
 /// Why a source could not be fetched. Credentials are in none of the messages.
@@ -84,7 +84,7 @@ pub enum FetchError {
     /// The source image.
     #[error("the source image cannot be read")]
     Image(#[source] coral_distribution::Error),
-    /// The source image is none that a source can be in.
+    /// The source image cannot contain a source.
     #[error("the source image {0}")]
     ImageForm(String),
     /// How a registry is reached.

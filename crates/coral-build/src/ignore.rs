@@ -1,10 +1,11 @@
-//! The rules of `.dockerignore`: which files of a folder are left out when it is packed as a source.
+//! The rules of `.dockerignore`: which files of a folder are excluded when it is packed as a
+//! source.
 //!
 //! They are Docker's: one pattern a line, `#` in the first column begins a comment, spaces around a
-//! pattern do not count, `!` takes files in again, and the last pattern that matches a path or one of its
-//! parents decides. A pattern is a path from the root of the folder, with or without a slash in front;
-//! `*` and `?` stay within a name, `**` is any number of folders, `[a-c]` is one of these letters, and
-//! `\` takes the next character as it is.
+//! pattern are ignored, `!` includes files again, and the last pattern that matches a path or one
+//! of its parents decides. A pattern is a path from the root of the folder, with or without a slash
+//! in front; `*` and `?` stay within a name, `**` is any number of folders, `[a-c]` is one of these
+//! letters, and `\` takes the next character as it is.
 //!
 //! ```
 //! use coral_build::ignore::Ignore;
@@ -25,7 +26,7 @@ pub const MAX_PATTERNS: usize = 10_000;
 /// Most bytes of a file.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
-/// The patterns of a `.dockerignore` file. Without any, nothing is left out.
+/// The patterns of a `.dockerignore` file. Without any, nothing is excluded.
 #[derive(Debug, Clone, Default)]
 pub struct Ignore {
     patterns: Vec<Pattern>,
@@ -74,7 +75,7 @@ impl Ignore {
         Ok(Self { patterns })
     }
 
-    /// Whether the file or folder at this path is left out. The path is relative to the root of the
+    /// Whether the file or folder at this path is excluded. The path is relative to the root of the
     /// packed folder, with `/` between its parts, such as `docs/a.md`.
     pub fn excludes(&self, path: &str) -> bool {
         let path = path.trim_matches('/');
@@ -88,8 +89,8 @@ impl Ignore {
         is_excluded
     }
 
-    /// Whether something beneath this folder may be taken in again by a `!` pattern. A folder that is
-    /// excluded has to be walked through only if it may.
+    /// Whether something beneath this folder may be included again by a `!` pattern. A folder that
+    /// is excluded has to be walked through only if it may.
     pub fn may_take_in_below(&self, folder: &str) -> bool {
         let folder = folder.trim_matches('/');
         let mut patterns = self.patterns.iter().filter(|p| p.takes_in());
@@ -249,7 +250,7 @@ mod tests {
             ),
             ("[a", "line 1: \"[a\": a bracket that is not closed"),
             ("[]", "line 1: \"[]\": an empty pair of brackets"),
-            ("[b-a]", "line 1: \"[b-a]\": a range that runs backwards"),
+            ("[b-a]", "line 1: \"[b-a]\": a range in the wrong order"),
             ("a\\", "line 1: \"a\\\\\": nothing after the backslash"),
         ] {
             let error = Ignore::parse(text).unwrap_err();

@@ -1,9 +1,10 @@
 //! What runs inside the pod of an `ImageBuild`, before and after the user's container.
 //!
-//! A build is one pod with three steps: `fetch` brings the source, `build` is the user's container,
-//! `push` sends what it wrote. `contract` is what the three and the controller agree on: paths, names of
-//! environment variables, the run's description and what the steps report. Nothing here knows a Kubernetes
-//! client: the steps read files and speak to registries and to the controller's credential endpoint.
+//! A build is one pod with three steps: `fetch` fetches the source, `build` is the user's
+//! container, `push` pushes what it wrote. `contract` is the contract between the three and the
+//! controller: paths, names of environment variables, the description of the run and the reports of
+//! the steps. Nothing here knows a Kubernetes client: the steps read files and talk to registries
+//! and to the controller's credential endpoint.
 //!
 //! `ignore` has the rules of `.dockerignore`, by which a folder is packed as a source:
 //!

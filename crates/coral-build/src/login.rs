@@ -1,5 +1,4 @@
-//! How a registry is reached, and what is tried again there: with another credential where the
-//! controller gives one.
+//! Access to a registry with retries, and with a new credential if the controller gives one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::access::{AccessError, CredentialSource, StepCredential};
 use crate::contract::BuildContainer;
 
-/// How often what fails at the internal registry, which may be starting anew, is tried again.
+/// How failures at the internal registry, which may be restarting, are retried.
 pub(crate) const INSIDE: RetryPolicy = RetryPolicy {
     limit: 9,
     max_backoff: Duration::from_secs(30),
@@ -21,7 +20,8 @@ pub(crate) const INSIDE: RetryPolicy = RetryPolicy {
 /// A credential is renewed when it has less than this left: a request that begins with it has to end.
 const RENEWAL: SignedDuration = SignedDuration::from_mins(3);
 
-/// How a registry is reached. A credential of the controller lives for minutes and is asked for again.
+/// How a registry is reached. A credential of the controller is valid for minutes and is then
+/// requested again.
 pub(crate) struct Login<'a> {
     client: Client,
     credentials: Arc<Credentials>,
@@ -47,7 +47,7 @@ impl<'a> Login<'a> {
         })
     }
 
-    /// With credentials that do not end.
+    /// With credentials that do not expire.
     pub(crate) fn constant(
         client: Client,
         credentials: Arc<Credentials>,
@@ -62,13 +62,13 @@ impl<'a> Login<'a> {
         }
     }
 
-    /// What the controller said last of the build container.
+    /// The controller's last information about the build container.
     pub(crate) fn container(&self) -> &BuildContainer {
         &self.container
     }
 
-    /// Does something at a repository, and does it again as long as the policy has tries and the failure
-    /// may pass: by itself, or with another credential.
+    /// Runs an operation at a repository, and retries it as long as the policy allows and the
+    /// failure is transient or another credential may help.
     pub(crate) async fn again<T, E: Failure>(
         &mut self,
         repository: &Repository,
@@ -90,14 +90,14 @@ impl<'a> Login<'a> {
                 %repository,
                 error = chain(&error),
                 seconds = wait.as_secs_f64(),
-                "a request to a registry failed and is tried again"
+                "a request to a registry failed and is retried"
             );
             tokio::time::sleep(wait).await;
         }
         unreachable!("the policy has a limit")
     }
 
-    /// How soon a failure may pass at the earliest, once more where another credential may help.
+    /// How soon a retry may help at the earliest, including a retry with another credential.
     fn hope(&mut self, error: &impl Failure) -> Option<Duration> {
         let may_help = error.is_unauthorized() && self.is_refused();
         error.hope().or_else(|| may_help.then_some(Duration::ZERO))
@@ -129,7 +129,11 @@ impl<'a> Login<'a> {
                 (self.credentials, self.expires) = (credentials, expires);
                 self.container = container;
             }
-            Err(error) => tracing::warn!(error = chain(&error), "the credential is not renewed"),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "the credential could not be \
+                                                                 renewed"
+            ),
         }
     }
 }

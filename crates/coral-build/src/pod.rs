@@ -32,7 +32,7 @@ pub enum PodError {
         source: io::Error,
     },
     /// It is not what the contract says.
-    #[error("{path} is not what the contract of builds says")]
+    #[error("{path} violates the contract of builds")]
     Form {
         /// The file.
         path: String,

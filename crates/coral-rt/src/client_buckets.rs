@@ -1,4 +1,4 @@
-//! How often each client may do something.
+//! Rate limits per client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

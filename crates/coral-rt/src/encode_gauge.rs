@@ -1,4 +1,4 @@
-//! Gauges whose values are read when the metrics are.
+//! Gauges whose values are read when the metrics are read.
 
 use std::fmt;
 

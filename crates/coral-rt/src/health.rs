@@ -21,7 +21,8 @@ use crate::process_metrics;
 /// The paths of [`health_router`].
 pub(crate) const HEALTH_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// How long looking may take before it counts as a no: a file system that is gone may never answer.
+/// How long a check may take before it counts as failed: a file system that is gone may never
+/// answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether the process can do its work now. Cheap to clone; all clones share one state.
@@ -53,18 +54,18 @@ impl Health {
         self.0.ready.store(false, Ordering::Release);
     }
 
-    /// Whether the process said that it is ready.
+    /// Whether the process has declared that it is ready.
     pub fn is_ready(&self) -> bool {
         self.0.ready.load(Ordering::Acquire)
     }
 
-    /// Has `/readyz` look at something each time too; it may wait for the file system. The first
-    /// check that is given stays.
+    /// Has `/readyz` run this check each time, too; it may block on the file system. Only the first
+    /// check is kept.
     pub fn check_with(&self, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         let _ = self.0.check.set(Box::new(check));
     }
 
-    /// Nothing, or why the process cannot do its work.
+    /// Why the process cannot do its work; `None` if it can.
     async fn trouble(self) -> Option<String> {
         if !self.is_ready() {
             return Some("not ready".to_owned());
@@ -75,7 +76,7 @@ impl Health {
         });
         match tokio::time::timeout(PATIENCE, look).await {
             Ok(Ok(looked)) => looked.err().map(|why| format!("not ready: {why}")),
-            Ok(Err(_)) | Err(_) => Some("not ready: its check does not end".to_owned()),
+            Ok(Err(_)) | Err(_) => Some("not ready: its check does not finish".to_owned()),
         }
     }
 }
@@ -101,8 +102,8 @@ pub fn health_router(health: Health, metrics: Arc<Registry>) -> Router {
         })
 }
 
-/// Serves [`health_router`] over plain HTTP on `address`, on a task of its own that runs until it
-/// is aborted. The error is that of listening.
+/// Serves [`health_router`] over plain HTTP on `address`, on a task that runs until it is aborted.
+/// The error is that of listening.
 pub async fn serve_health(
     address: SocketAddr,
     health: Health,

@@ -1,10 +1,10 @@
-//! Logs: text for people, JSON for machines, always on standard error.
+//! Logs: text for people, JSON for programs, always on standard error.
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// One line of text per event.
@@ -41,8 +41,8 @@ pub struct LogArgs {
 
 /// Levels a person can type.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// Libraries that log more than is useful by default: what matters of it is in Coral's own errors.
-/// A filter that names one of them overrides this.
+/// Libraries that log more than is useful by default: what matters is also in Coral's own errors. A
+/// filter that names one of them overrides this.
 const QUIET: [(&str, &str); 7] = [
     ("h2", "warn"),
     ("hyper_util", "warn"),
@@ -63,7 +63,8 @@ pub struct LogFilterError {
     filter: String,
 }
 
-/// The filter that is meant: a word alone is a level, and a mistyped one is not a part's name.
+/// The intended filter: a single word is a level, so a mistyped level is not taken for the name of
+/// a module.
 fn filter_of(typed: &str) -> Result<EnvFilter, LogFilterError> {
     let wrong = || LogFilterError {
         filter: typed.to_owned(),
@@ -88,7 +89,7 @@ fn filter_of(typed: &str) -> Result<EnvFilter, LogFilterError> {
     EnvFilter::try_new(all.join(",")).map_err(|_| wrong())
 }
 
-/// Sends all log events of the process to `writer`. To be called once.
+/// Sends all log events of the process to `writer`. Call it once.
 pub fn init_logging<W>(args: &LogArgs, writer: W) -> Result<(), LogFilterError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,

@@ -1,4 +1,5 @@
-//! What every process exports about itself, under the names that Prometheus users expect.
+//! The metrics that every process exports about itself, under the names that Prometheus users
+//! expect.
 
 use std::fmt;
 use std::fs;
@@ -51,7 +52,7 @@ impl Collector for ProcessMetrics {
     }
 }
 
-/// What the kernel says of the process.
+/// What the kernel reports about the process.
 #[derive(Debug, PartialEq)]
 struct Usage {
     /// Seconds of all its threads, in user and in system mode.
@@ -104,7 +105,7 @@ impl Usage {
     }
 }
 
-/// What stands after `name` at the beginning of a line.
+/// The text after `name` at the beginning of a line.
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = text.lines();
     lines
@@ -112,8 +113,8 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         .map(str::trim)
 }
 
-/// The number of open files. The kernel says it as the size of their folder since Linux 6.2; listing
-/// takes milliseconds where there are thousands.
+/// The number of open files. Since Linux 6.2 it is the size of their folder; listing takes
+/// milliseconds if there are thousands.
 fn open_files() -> Option<u64> {
     match fs::metadata(OPEN_FILES).ok()?.len() {
         0 => listed_files(),

@@ -1,4 +1,4 @@
-//! Names for requests, so that the lines of one can be found among those of all others.
+//! IDs for requests, so that the log lines of one request can be found among all others.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
@@ -12,21 +12,21 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use tracing::Instrument;
 
-/// The header that a request's name comes and goes in.
+/// The header that carries the ID of a request and its response.
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer names are replaced by a new one; a uuid has 36 letters.
+/// Longer IDs are replaced by a new one; a uuid has 36 characters.
 const LONGEST: usize = 64;
 
-/// Gives every request a name: the one it came with in `X-Request-Id`, if that is at most 64
-/// letters, digits, dots, dashes, colons and underscores, or else one of its own. The answer
-/// carries it, and so does every log line that is written until the answer's head is ready.
+/// Gives every request an ID: the one in its `X-Request-Id` header, if that is at most 64 letters,
+/// digits, dots, dashes, colons and underscores, or else a new one. The response carries it, and so
+/// does every log line until the head of the response is ready.
 pub fn with_request_ids(router: Router) -> Router {
     router.layer(from_fn(identify))
 }
 
 async fn identify(request: Request, next: Next) -> Response {
     let name = given(request.headers()).unwrap_or_else(made);
-    // As severe as can be, so that it is there whichever lines are logged.
+    // At the highest level, so that the span exists whichever lines are logged.
     let span = tracing::error_span!("request", id = name.to_str().unwrap_or_default());
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(HEADER, name);
@@ -40,7 +40,7 @@ fn given(headers: &HeaderMap) -> Option<HeaderValue> {
     fits.then(|| name.clone())
 }
 
-/// Unlike any other of this process, and of others but for bad luck; not secret.
+/// A new ID: unique in this process, and almost certainly elsewhere; not secret.
 fn made() -> HeaderValue {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u8));
     static NEXT: AtomicU64 = AtomicU64::new(1);

@@ -4,8 +4,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by the first SIGINT, SIGTERM or SIGHUP, which a terminal sends when it
-/// is closed. A second one ends the process at once with exit code 130, for those who do not want
-/// to wait.
+/// is closed. A second one ends the process at once with exit code 130, so that a user need not
+/// wait.
 ///
 /// A process that was started with SIGHUP ignored, as `nohup` does, keeps running when its terminal
 /// is closed.
@@ -22,7 +22,8 @@ pub fn shutdown_on_signal() -> std::io::Result<CancellationToken> {
             () = received(hangup.as_mut()) => {}
         }
         stop.cancel();
-        // A terminal that is closed may send more than one SIGHUP: a second is no sign of haste.
+        // A terminal that is closed may send more than one SIGHUP: a second one does not mean that
+        // the user is in a hurry.
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

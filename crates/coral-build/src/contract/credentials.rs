@@ -1,5 +1,5 @@
 //! How a step gets a credential of the internal registry: it sends the token of the pod's
-//! ServiceAccount to the controller, which answers with a credential that lives for minutes.
+//! ServiceAccount to the controller, which answers with a credential that is valid for minutes.
 
 use std::fmt;
 
@@ -10,14 +10,15 @@ use super::Step;
 
 /// Audience of the service account token that is exchanged for a credential.
 pub const AUDIENCE: &str = "coral.stvz.io";
-/// How long that token lives, in seconds: the least that Kubernetes allows.
+/// How long that token is valid, in seconds: the minimum that Kubernetes allows.
 pub const TOKEN_SECONDS: i64 = 600;
 /// Path at the controller that a credential is asked for at, by POST. The token is sent as
 /// `Authorization: Bearer`.
 pub const CREDENTIALS_PATH: &str = "/v1/credentials";
-/// Path at the controller that `push` tells its result at, by POST, with the token as for a credential.
-/// The body is its termination message, a [`PushReport`](super::PushReport); the answer with a status of
-/// success is empty. The controller reads the message from the pod if it was not told.
+/// Path at the controller to which `push` reports its result, by POST, with the token as for a
+/// credential. The body is its termination message, a [`PushReport`](super::PushReport); the answer
+/// with a status of success is empty. If there is no report, the controller reads the message from
+/// the pod.
 pub const RESULTS_PATH: &str = "/v1/results";
 
 /// Body of the request.

@@ -96,8 +96,8 @@ pub struct PushedBytes {
 
 impl PushReport {
     /// The message as JSON of at most [`MAX_TERMINATION_MESSAGE`] bytes: the texts of failures are
-    /// cut first, and outputs are left out from the end if that does not do. Those that failed are
-    /// left out last: without any, the run would count as one that succeeded.
+    /// truncated first, and outputs are dropped from the end if that is not enough. Failed outputs
+    /// are dropped last: without any, the run would count as successful.
     pub fn to_message(&self) -> String {
         let mut report = self.clone();
         for longest in [400, 120, 0] {
@@ -132,8 +132,8 @@ fn json(report: &impl Serialize) -> String {
     serde_json::to_string(report).expect("text and numbers have a form in JSON")
 }
 
-/// The text of a failure in a form that fits: at most [`MAX_FAILURE_TEXT`] bytes, control characters
-/// except line ends replaced by spaces, since part of it may be a stranger's.
+/// The text of a failure in a form that fits: at most [`MAX_FAILURE_TEXT`] bytes, control
+/// characters except line ends replaced by spaces, since part of it may be untrusted.
 pub fn failure_text(text: &str) -> String {
     let mut cut: String = text
         .chars()

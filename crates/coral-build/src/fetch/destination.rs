@@ -11,11 +11,12 @@ use std::time::SystemTime;
 use super::FetchError;
 use crate::beneath::{Folder, components, kind};
 
-/// Least that an entry counts against the limit: a block of the file system. A million small files
-/// would otherwise fill the volume below the limit, and the pod be evicted for it without a word.
+/// The minimum that an entry counts against the limit: a block of the file system. Otherwise a
+/// million small files could fill the volume below the limit, and the pod would be evicted without
+/// an explanation.
 const BLOCK: u64 = 4096;
 const BUFFER: usize = 256 * 1024;
-/// Longest target of a symbolic link that Linux knows.
+/// Longest target of a symbolic link on Linux.
 const MAX_TARGET: usize = 4095;
 
 /// Which symbolic links are written.
@@ -205,7 +206,7 @@ impl Destination {
         let fail = |error| FetchError::write(path, error);
         let parent: PathBuf = folders.iter().collect();
         let whole = parent.join(name);
-        // The entry may take the place of that folder or of one above it.
+        // The entry may replace that folder or one of its parents.
         self.parent.take_if(|(known, _)| known.starts_with(&whole));
         if let Some((known, folder)) = &self.parent
             && *known == parent

@@ -1,8 +1,9 @@
 //! A source that is a git repository, over HTTP or SSH.
 //!
-//! The library brings the protocol and the packs; requests go through the HTTP client that the rest of
-//! Coral uses, or by a command on an SSH server whose host key is known. One commit is fetched without its history, and its files are written like those of any
-//! other source: within the limit, and never through a link.
+//! The library implements the protocol and the packs; requests go through the HTTP client that the
+//! rest of Coral uses, or through a command on an SSH server whose host key is known. One commit is
+//! fetched without its history, and its files are written like those of any other source: within
+//! the limit, and never through a link.
 
 mod address;
 mod checkout;
@@ -123,7 +124,7 @@ fn with_retries<T>(
     for _ in 1..MAX_ATTEMPTS {
         match work() {
             Err(remote::RemoteError::Git(error)) if error.may_pass() => {
-                tracing::warn!(%error, seconds = wait.as_secs(), "git is asked again");
+                tracing::warn!(%error, seconds = wait.as_secs(), "retrying the git server");
                 std::thread::sleep(wait);
                 wait *= 2;
             }

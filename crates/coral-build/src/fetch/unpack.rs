@@ -1,4 +1,4 @@
-//! Tar archives of strangers, unpacked into the source folder.
+//! Unpacks untrusted tar archives into the source folder.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -77,7 +77,7 @@ fn unpack_tar(from: impl Read, kind: Kind, to: &mut Destination) -> Result<(), F
     io::copy(&mut from, &mut io::sink()).map_err(FetchError::archive)?;
     if zeros.get() < END {
         return Err(FetchError::Archive(
-            "it ends in the middle: the sender stopped before it was whole".to_owned(),
+            "it ends early: the sender stopped before it was complete".to_owned(),
         ));
     }
     Ok(())

@@ -33,7 +33,7 @@ fn inner(folder: &Folder, name: &OsStr, path: &str) -> Result<Folder, FetchError
             let opened = folder.folder(name);
             return opened.map_err(|error| FetchError::read(Path::new(path), error));
         }
-        Ok(FileType::Symlink) => "a symbolic link is on the way, and links are not followed",
+        Ok(FileType::Symlink) => "a symbolic link is in the path, and links are not followed",
         Ok(_) => "it is not a folder",
         Err(_) => "the volume has no such folder",
     };
@@ -139,7 +139,7 @@ mod tests {
             ("other", "path \"other\": it is not a folder"),
             (
                 "out",
-                "path \"out\": a symbolic link is on the way, and links are not followed",
+                "path \"out\": a symbolic link is in the path, and links are not followed",
             ),
         ] {
             assert_eq!(volumes.copy(path), Err(said.to_owned()));

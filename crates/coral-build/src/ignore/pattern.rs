@@ -138,7 +138,7 @@ fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String, &'static str> {
             None => first,
         };
         if last < first {
-            return Err("a range that runs backwards");
+            return Err("a range in the wrong order");
         }
         push_literal(&mut class, first);
         class.push('-');

@@ -1,4 +1,4 @@
-//! The limits on open connections: of all clients together, and of one address.
+//! The limits on open connections: for all clients together, and for one address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,7 +10,7 @@ const MIN_PER_ADDRESS: usize = 16;
 
 /// How many connections are served at once. Clones share one state.
 ///
-/// One address gets a quarter of them, so that no single client keeps all others out. The
+/// One address gets at most a quarter of them, so that no single client blocks all others. The
 /// addresses of one IPv6 network (/64) count as one.
 #[derive(Debug, Clone)]
 pub struct Connections(Arc<Mutex<State>>);
@@ -30,13 +30,13 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) open: usize,
-    /// Since one address had as many as it may have.
+    /// Because one address had reached its limit.
     pub(super) refused_address: u64,
-    /// Since all together had as many as are served.
+    /// Because all clients together had reached the limit.
     pub(super) refused_all: u64,
 }
 
-/// The right to serve one connection; dropping it gives the right back.
+/// The permit to serve one connection; dropping it releases the permit.
 #[derive(Debug)]
 pub(super) struct Permit {
     connections: Connections,
@@ -48,12 +48,12 @@ pub(super) struct Permit {
 pub(super) enum Refused {
     /// The client's address has as many connections as one address may have.
     Address {
-        /// How many that are.
+        /// The limit.
         limit: usize,
     },
     /// All clients together have as many connections as are served.
     All {
-        /// How many that are.
+        /// The limit.
         limit: usize,
         /// The address with the most connections.
         busiest: IpAddr,

@@ -46,7 +46,7 @@ impl Default for Overload {
         Self {
             content_type: "text/plain; charset=utf-8",
             body: "too many connections are open; try again later\n",
-            advice: "clients have to close theirs",
+            advice: "clients have to close some",
         }
     }
 }
@@ -97,8 +97,8 @@ impl Reserve {
                         limit,
                         refused,
                         %address,
-                        "one address has as many connections open as one may have; further ones \
-                         are refused with 503 ({advice})"
+                        "one address has reached its limit of open connections; further ones are \
+                         refused with 503 ({advice})"
                     );
                 }
             }

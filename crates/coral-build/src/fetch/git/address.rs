@@ -1,4 +1,4 @@
-//! Where a repository is, as a URL says it.
+//! The address of a repository, parsed from a URL.
 
 use std::fmt;
 
@@ -86,7 +86,9 @@ impl SshAddress {
         const EXPECTED: &str = "expected ssh://USER@HOST:PORT/PATH or USER@HOST:PATH";
         let parsed = gix_url::parse(text).map_err(|_| EXPECTED)?;
         if parsed.password().is_some() {
-            return Err("it holds a password; put a key into the Secret of source.git.secretRef");
+            return Err(
+                "it contains a password; put a key into the Secret of source.git.secretRef",
+            );
         }
         let user = parsed.user().unwrap_or(SSH_USER);
         let host = parsed.host().ok_or(EXPECTED)?.to_ascii_lowercase();
@@ -166,7 +168,7 @@ fn http(text: &str) -> Result<Url, &'static str> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "it holds a user or a credential; put it into the Secret of source.git.secretRef",
+            "it contains a user or a credential; put it into the Secret of source.git.secretRef",
         );
     }
     if url.query().is_some() || url.fragment().is_some() {

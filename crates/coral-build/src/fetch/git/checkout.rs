@@ -147,7 +147,7 @@ fn write_tree(
         let path = folder.join(&name);
         // Git refuses it, too: tools would take it for the repository's own, and run what is in it.
         if entry.filename.eq_ignore_ascii_case(b".git") {
-            let problem = "a repository must not hold a file or folder .git";
+            let problem = "a repository must not contain a file or folder .git";
             return Err(FetchError::entry(&path, problem));
         }
         if entry.filename.contains(&b'/') {

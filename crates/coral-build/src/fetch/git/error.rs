@@ -124,7 +124,7 @@ pub enum GitError {
         user: String,
     },
     /// SSH with the server is not possible.
-    #[error("the SSH server {server} cannot be spoken to: {problem}")]
+    #[error("cannot talk to the SSH server {server}: {problem}")]
     Ssh {
         /// The server, as `known_hosts` names it.
         server: String,

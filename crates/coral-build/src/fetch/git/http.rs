@@ -1,4 +1,4 @@
-//! HTTP for the git library: requests of Coral's own client, from a thread that waits.
+//! HTTP for the git library: requests of Coral's own client, from a blocking thread.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, Cursor, ErrorKind, Read, Write};

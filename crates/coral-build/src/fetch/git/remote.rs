@@ -1,4 +1,4 @@
-//! The other side: which commit a reference is, and the pack with that commit alone.
+//! The remote side: resolves a reference to a commit, and fetches a pack with only that commit.
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;

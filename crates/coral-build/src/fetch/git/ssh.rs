@@ -1,7 +1,7 @@
-//! Git by a command on an SSH server, from a thread that waits.
+//! Git over a command on an SSH server, from a blocking thread.
 //!
-//! The server's host key has to be in `known_hosts` of the Secret: no key is taken on trust. Everything
-//! is bounded in time, and what comes by the limit of the source.
+//! The server's host key has to be in `known_hosts` of the Secret: no key is trusted on first use.
+//! Everything has a timeout, and received bytes are bounded by the limit of the source.
 
 mod channel;
 mod known_hosts;

@@ -63,8 +63,8 @@ impl KnownHosts {
         {
             let number = line.number;
             return Err(format!(
-                "it shows the host key {shown_key}, which line {number} of known_hosts says is revoked; \
-                 ask its operator"
+                "it shows the host key {shown_key}, which line {number} of known_hosts marks as \
+                 revoked; ask its operator"
             ));
         }
         let trusted = || self.of(server).filter(|line| !line.is_revoked);
@@ -76,8 +76,8 @@ impl KnownHosts {
             let known = key.fingerprint(HashAlg::Sha256);
             return Err(format!(
                 "it shows the host key {shown_key}, and line {number} of known_hosts in the Secret of \
-                 source.git.secretRef has {known}: it has a new key, or another server answers in its \
-                 place; ask its operator, and replace the line if the new key is right"
+                 source.git.secretRef has {known}: it has a new key, or another server answers \
+                 instead; ask its operator, and replace the line if the new key is right"
             ));
         }
         let others: Vec<_> = trusted().map(|line| named(&line.key)).collect();
