@@ -13,9 +13,9 @@ use coral_distribution::{
 };
 use coral_image::Host;
 
-use crate::arguments::host;
 use crate::failure::Failure;
 use crate::load::open;
+use crate::values::host;
 
 /// How long a process that ends waits until uploads that it leaves are given up.
 pub(crate) const SETTLING: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
+mod arguments;
 pub(crate) mod place;
 
 use std::collections::BTreeSet;
@@ -16,12 +17,13 @@ use coral_mirror::{
 use serde::Serialize;
 use tracing::Instrument as _;
 
-use crate::arguments::{CopyArguments, Output};
 use crate::client::SETTLING;
 use crate::counted::counted;
 use crate::failure::{Failure, stop_on_signal};
 use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
+use crate::values::Output;
+pub(crate) use arguments::CopyArguments;
 use place::CopyEndpoint;
 
 pub(crate) async fn run(

@@ -1,5 +1,6 @@
 //! `coral mirror plan`, `coral mirror run` and `coral mirror prune`.
 
+mod arguments;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -19,9 +20,6 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
-use crate::arguments::{
-    Confirmed, DEFAULT_REGISTRY, MirrorArguments, Output, PruneArguments, RunArguments,
-};
 use crate::client::{ClientArguments, SETTLING};
 use crate::counted::counted;
 use crate::failure::{Failure, stop_on_signal};
@@ -33,6 +31,9 @@ use crate::report::{
 use crate::terminal::{Terminal, print};
 use crate::up::pruning::Pruning;
 use crate::up::{confirmations, data_folder};
+use crate::values::{DEFAULT_REGISTRY, Output};
+use arguments::Confirmed;
+pub(crate) use arguments::{MirrorArguments, PruneArguments, RunArguments};
 pub(crate) use plan::plan;
 
 /// Reads the files and says what is odd about them.

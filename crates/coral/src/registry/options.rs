@@ -4,6 +4,7 @@ mod access;
 mod values;
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,10 +21,23 @@ use coral_rt::{CertificatePair, Connections};
 
 use crate::failure::Failure;
 use crate::load::open;
-use values::{Rule, age, bandwidth, duration, host, interval, layout, rule, scrub_interval, size};
+use crate::values::{address, host};
+use values::{Rule, age, bandwidth, duration, interval, layout, rule, scrub_interval, size};
 
 /// Largest file of users, certificates or keys that is read.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
+    pub(crate) listen: SocketAddr,
+    /// Folder for the content; created if it is missing
+    #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
+    pub(crate) storage: PathBuf,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+}
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {
