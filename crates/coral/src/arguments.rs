@@ -187,7 +187,10 @@ fn variable_in(command: &clap::Command, long: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args;
+
     use super::*;
+    use crate::client::ClientArguments;
 
     #[test]
     fn the_files_of_a_service_set_variables_that_coral_up_reads() {

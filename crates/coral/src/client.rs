@@ -161,7 +161,7 @@ impl ClientArguments {
         let found = Credentials::load_user(self.docker_config.as_deref());
         found
             .map(Arc::new)
-            .map_err(|error| Failure::input(coral_mirror::chain(&error)))
+            .map_err(|error| Failure::input(coral_image::error_chain(&error)))
     }
 }
 
@@ -190,5 +190,5 @@ pub(crate) fn client(hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failu
 }
 
 fn made(options: ClientOptions) -> Result<Client, Failure> {
-    Client::new(options).map_err(|error| Failure::input(coral_mirror::chain(&error)))
+    Client::new(options).map_err(|error| Failure::input(coral_image::error_chain(&error)))
 }

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_api::mirrored_images::{MirroredImage, MirroredState, MissingPart};
-use coral_image::{ManifestKind, Platform, PlatformPattern, Version};
+use coral_image::{ManifestKind, Platform, PlatformPattern, Version, error_chain};
 use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, CopySide, Event, Key, Observer,
-    RetryPolicy, Subject, chain,
+    RetryPolicy, Subject,
 };
 use serde::Serialize;
 use tracing::Instrument as _;
@@ -168,7 +168,7 @@ async fn copy_with_retries(
         let next = crate::terminal::seconds(wait);
         terminal.line(&format!(
             "failed {source}: {}; retry in {next}",
-            chain(&error)
+            error_chain(&error)
         ));
         tokio::time::sleep(wait).await;
     }

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coral_api::PruningStatus;
 use coral_distribution::{ClientOptions, HostOptions};
-use coral_image::Host;
+use coral_image::{Host, error_chain};
 use coral_mirror::{
     Clients, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces, Snapshot, Subject,
-    Summary, Until, Verify, chain,
+    Summary, Until, Verify,
 };
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -163,7 +163,7 @@ fn mirrors(loaded: &Loaded, clients: &Clients, pass: &Pass) -> Result<Vec<Mirror
 
 /// No client could be made for a mirror.
 pub(crate) fn no_client(mirror: &str, error: &coral_distribution::Error) -> Failure {
-    Failure::input(format!("mirror {mirror}: {}", chain(error)))
+    Failure::input(format!("mirror {mirror}: {}", error_chain(error)))
 }
 
 /// What is heard of images, repositories and tags, for the output at the end.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use coral_distribution::{Category, Certificate, Error, Probe, RateLimit};
 use coral_image::Version;
-use coral_mirror::chain;
+use coral_image::error_chain;
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 
@@ -55,7 +55,7 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
         Some(Err(error)) if role == Role::Own => findings.push(Finding::warn(
             place,
             "connection",
-            chain(error),
+            error_chain(error),
             "nothing serves the mirrors' own registry: `coral up` does, or name a running one with --registry",
         )),
         Some(Err(error)) => findings.push(of_error(place, "connection", error)),
@@ -72,7 +72,7 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
             findings.push(Finding::warn(
                 place,
                 "login",
-                chain(error),
+                error_chain(error),
                 format!(
                     "the mirrors of `coral up` log in there by themselves; for `coral mirror run`, \
                      `docker login {place}`"
@@ -107,7 +107,7 @@ pub(super) fn of_error(place: &str, check: &'static str, error: &Error) -> Findi
 
 /// What failed, and what to do about it: each said once.
 fn told(place: &str, error: &Error) -> (String, String) {
-    let text = chain(error);
+    let text = error_chain(error);
     let Some(of_tls) = error.tls_advice() else {
         return (text, advice(place, error.category()));
     };
@@ -177,7 +177,7 @@ pub(super) fn of_wanted(
         ),
         Err(error) => {
             let (found, advice) = match what {
-                What::Push => (chain(&error), push_advice(place, error.category())),
+                What::Push => (error_chain(&error), push_advice(place, error.category())),
                 _ => told(place, &error),
             };
             (format!("{name}: {found}"), advice)

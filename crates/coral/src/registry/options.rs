@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use coral_distribution::LayoutFiles;
+use coral_image::error_chain;
 use coral_image::{Host, RepositoryPath};
-use coral_mirror::chain;
 use coral_registry::{
     Access, CollectionSettings, Grants, LayoutFolder, Limits, MinFree, PublicPaths, ScrubSettings,
     Settings, SpaceBounds, TOKEN_USER, TokenKeys, Writes,
@@ -341,7 +341,7 @@ impl RegistryArguments {
             CertificatePair::from_pem(&read("--tls-cert", certificate)?, &read("--tls-key", key)?);
         pair.map(Some).map_err(|error| {
             let (certificate, key) = (certificate.display(), key.display());
-            let error = chain(&error);
+            let error = error_chain(&error);
             Failure::input(format!("--tls-cert {certificate} --tls-key {key}: {error}"))
         })
     }
@@ -353,7 +353,11 @@ impl RegistryArguments {
         };
         let bytes = read("--public", file)?;
         PublicPaths::parse(&bytes).map_err(|error| {
-            Failure::input(format!("--public {}: {}", file.display(), chain(&error)))
+            Failure::input(format!(
+                "--public {}: {}",
+                file.display(),
+                error_chain(&error)
+            ))
         })
     }
 
@@ -389,7 +393,7 @@ impl RegistryArguments {
                 files = files.with_blobs(blobs);
             }
             LayoutFolder::open(path.clone(), files).map_err(|error| {
-                let (folder, error) = (folder.display(), chain(&error));
+                let (folder, error) = (folder.display(), error_chain(&error));
                 Failure::input(format!("--layout {path}={folder}: {error}"))
             })
         };
