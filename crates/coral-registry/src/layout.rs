@@ -23,8 +23,8 @@ use futures::future::BoxFuture;
 use self::catalog::Catalog;
 use crate::stamp::Stamp;
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, Referrers, ReferrersPage, Source, StoreError,
-    StoredManifest, Stretch,
+    BlobContent, BlobHandle, ManifestRecord, Page, ReadOnlySource, Referrers, ReferrersPage,
+    Source, StoreError, StoredManifest, Stretch,
 };
 
 /// Why a folder cannot be served.
@@ -94,6 +94,15 @@ impl LayoutFolder {
             look(&shared, &catalog)
         });
         Box::pin(async move { task.await.map_err(|_| StoreError::Closed)? })
+    }
+}
+
+impl From<LayoutFolder> for ReadOnlySource {
+    fn from(layout: LayoutFolder) -> Self {
+        Self {
+            repository: layout.repository().clone(),
+            source: Arc::new(layout),
+        }
     }
 }
 

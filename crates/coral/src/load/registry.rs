@@ -165,7 +165,7 @@ impl Loading<'_> {
                 collection: collection(&means.collection),
                 scrub: scrub(means.scrub),
                 space: space(means.space),
-                read_only_sources: read_only,
+                read_only_sources: read_only.into(),
                 names: vec![],
             },
             certificate,
