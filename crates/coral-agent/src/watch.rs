@@ -137,7 +137,7 @@ impl Waits {
     /// from time to time. Nor are those after the second, until there is an answer.
     fn failed(&mut self, error: &watcher::Error) -> Duration {
         if self.failures == 1 {
-            let error = coral_rt::error_chain(error);
+            let error = coral_image::error_chain(error);
             tracing::warn!(error, "watching NodeImages fails; trying again");
         }
         let whole = Duration::from_millis(200 << self.failures.min(8)).min(LONGEST);

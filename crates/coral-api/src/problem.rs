@@ -40,7 +40,9 @@ impl Problems {
         path: impl Into<String>,
         result: Result<T, E>,
     ) -> Option<T> {
-        result.map_err(|error| self.add(path, chain(&error))).ok()
+        result
+            .map_err(|error| self.add(path, coral_image::error_chain(&error)))
+            .ok()
     }
 
     pub(crate) fn into_vec(self) -> Vec<Problem> {
@@ -53,12 +55,4 @@ impl Problems {
             _ => Err(self.0),
         }
     }
-}
-
-/// An error with its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| {
-        format!("{text}: {source}")
-    })
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coral_distribution::{Category, Client, Credentials, Disposition, Error, RepositoryClient};
-use coral_image::Repository;
-use coral_mirror::{Cause, CopyError, RetryPolicy, chain};
+use coral_image::{Repository, error_chain};
+use coral_mirror::{Cause, CopyError, RetryPolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::access::{AccessError, CredentialSource, StepCredential};
@@ -88,7 +88,7 @@ impl<'a> Login<'a> {
             };
             tracing::warn!(
                 %repository,
-                error = chain(&error),
+                error = error_chain(&error),
                 seconds = wait.as_secs_f64(),
                 "a request to a registry failed and is retried"
             );
@@ -129,11 +129,12 @@ impl<'a> Login<'a> {
                 (self.credentials, self.expires) = (credentials, expires);
                 self.container = container;
             }
-            Err(error) => tracing::warn!(
-                error = chain(&error),
-                "the credential could not be \
-                                                                 renewed"
-            ),
+            Err(error) => {
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "the credential could not be renewed"
+                )
+            }
         }
     }
 }

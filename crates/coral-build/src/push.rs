@@ -9,8 +9,8 @@ mod target;
 
 use std::time::Instant;
 
-use coral_image::{ImageRef, ReferenceError, Repository, Tag};
-use coral_mirror::{Copier, CopyError, RetryPolicy, chain};
+use coral_image::{ImageRef, ReferenceError, Repository, Tag, error_chain};
+use coral_mirror::{Copier, CopyError, RetryPolicy};
 use jiff::Timestamp;
 
 use crate::access::{self, AccessError, CredentialSource};
@@ -235,7 +235,7 @@ impl Push<'_> {
             report.outputs.extend(not_pushed(also_to, why));
         }
         if let Err(error) = self.pod.write_termination_message(&report.to_message()) {
-            tracing::warn!(error = chain(&error), "what is pushed is not noted");
+            tracing::warn!(error = error_chain(&error), "what is pushed is not noted");
         }
     }
 
@@ -247,7 +247,7 @@ impl Push<'_> {
         container: &BuildContainer,
     ) -> Vec<PushedOutput> {
         let failed = |error: &PushError| {
-            let message = failure_text(&chain(error));
+            let message = failure_text(&error_chain(error));
             tracing::warn!(repository = also_to.repository, error = %message, "not pushed");
             not_pushed(also_to, &message)
         };
@@ -292,7 +292,10 @@ impl Push<'_> {
             now,
         });
         let error = target.attach(self.image, &statement, now).await.err()?;
-        let message = failure_text(&format!("pushed without provenance: {}", chain(&error)));
+        let message = failure_text(&format!(
+            "pushed without provenance: {}",
+            error_chain(&error)
+        ));
         tracing::warn!(repository = %target.repository(), message);
         Some(message)
     }

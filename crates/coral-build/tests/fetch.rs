@@ -9,7 +9,7 @@ use coral_image::Host;
 use coral_testkit::{Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
 use serde_json::json;
 
-use pod::{NoCredential, Password, Replaced, TestPod, basic, chain};
+use pod::{NoCredential, Password, Replaced, TestPod, basic};
 
 /// A tar with one file.
 fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
@@ -30,7 +30,7 @@ async fn fetched(
     let report = fetch(&pod.pod, credentials, input).await;
     report
         .map(|report| report.bytes)
-        .map_err(|error| chain(&error))
+        .map_err(|error| coral_image::error_chain(&error))
 }
 
 #[tokio::test]

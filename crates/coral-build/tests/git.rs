@@ -11,7 +11,7 @@ use coral_build::fetch;
 use serde_json::{Value, json};
 
 use git_server::GitServer;
-use pod::{NoCredential, TestPod, chain};
+use pod::{NoCredential, TestPod};
 
 fn pod(source: &Value) -> TestPod {
     TestPod::new(
@@ -22,7 +22,7 @@ fn pod(source: &Value) -> TestPod {
 
 async fn fetched(pod: &TestPod) -> Result<FetchReport, String> {
     let fetched = fetch(&pod.pod, &NoCredential, std::io::empty()).await;
-    fetched.map_err(|error| chain(&error))
+    fetched.map_err(|error| coral_image::error_chain(&error))
 }
 
 /// `user:password` as the header `Authorization` has it.

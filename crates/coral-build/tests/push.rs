@@ -17,7 +17,7 @@ use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuil
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use pod::{NoCredential, Password, Replaced, TestPod, basic, chain};
+use pod::{NoCredential, Password, Replaced, TestPod, basic};
 
 const STREAM: &str = "stream";
 
@@ -71,7 +71,7 @@ fn quick() -> Patience {
 
 async fn pushed(pod: &TestPod, credentials: &dyn CredentialSource) -> Result<PushReport, String> {
     let pushed = push(&pod.pod, credentials, quick()).await;
-    pushed.map_err(|error| chain(&error))
+    pushed.map_err(|error| coral_image::error_chain(&error))
 }
 
 fn down() -> Effect {

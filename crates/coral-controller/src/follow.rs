@@ -144,7 +144,7 @@ fn words(error: &watcher::Error) -> String {
         | WatchFailed(kube::Error::Api(status))
         | WatchError(status) => status.message.clone(),
         InitialListFailed(inner) | WatchStartFailed(inner) | WatchFailed(inner) => {
-            coral_rt::error_chain(inner)
+            coral_image::error_chain(inner)
         }
         NoResourceVersion => error.to_string(),
     }

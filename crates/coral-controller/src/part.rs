@@ -102,7 +102,7 @@ pub(crate) async fn run_part<P: Part>(
             }
             Ok(Err(error)) => (
                 Outcome::Error,
-                failures.after(P::NAME, &coral_rt::error_chain(error.as_ref())),
+                failures.after(P::NAME, &coral_image::error_chain(error.as_ref())),
             ),
             Err(panic) => {
                 let why = format!("panic: {}", panic_text(panic.as_ref()));

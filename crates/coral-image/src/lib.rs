@@ -1,4 +1,5 @@
-//! References, digests, tags, platforms, manifests and tag selection: pure values.
+//! References, digests, tags, platforms, manifests and tag selection: pure values. Also
+//! [`error_chain`], which every crate writes its errors with.
 //!
 //! Nothing here does I/O, reads a clock or knows about HTTP or Kubernetes. What comes from outside
 //! is turned into a validated value once, by the `parse` function of its type; everything after
@@ -18,6 +19,7 @@
 mod amount;
 mod destination;
 mod digest;
+mod error_chain;
 mod manifest;
 mod null;
 mod platform;
@@ -29,6 +31,7 @@ pub mod select;
 pub use amount::Amount;
 pub use destination::{DestinationError, destination_path, destination_path_below};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use error_chain::error_chain;
 pub use manifest::{
     Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestBody, ManifestError, ManifestKind,
 };

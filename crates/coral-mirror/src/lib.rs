@@ -75,7 +75,7 @@ pub use mirror::{Mirror, Verify};
 pub use outcome::{Done, Failure, Outcome};
 pub use pace::{AskError, Paces, SourceUse};
 pub use plan::{Planned, PlannedAction, Vanished, plan, plan_prune, vanished};
-pub use progress::{Event, Key, MovedAt, Observer, Subject, chain};
+pub use progress::{Event, Key, MovedAt, Observer, Subject};
 pub use prune::Destination;
 pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use coral_api::mirrored_images::{MirroredImage, MirroredState};
 use coral_api::{Drift, PruneSettings, RepositorySettings};
-use coral_image::{Digest, Repository, Tag, Version};
+use coral_image::{Digest, Repository, Tag, Version, error_chain};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
@@ -15,7 +15,7 @@ use crate::compare::{Depth, Difference, compare};
 use crate::copy::{CopyOptions, CopyRequest, Layers, Side, read_tree};
 use crate::expand::{ExpandError, Expanded, Wanted, expand};
 use crate::mirror::Mirror;
-use crate::progress::{Key, chain};
+use crate::progress::Key;
 use crate::prune::{Claims, PruneError, Wishes, doomed};
 use crate::state::{Absence, pinned};
 use crate::sync::would_pause;
@@ -119,7 +119,7 @@ pub async fn plan<S: BuildHasher>(
                 wanted.extend(vanished);
                 planned.extend(untold.map(|error| unknown(settings, &error)));
                 if let Some(error) = unlisted {
-                    let error = chain(&PruneError::List(error));
+                    let error = error_chain(&PruneError::List(error));
                     tracing::warn!(repository = %settings.repository, error);
                 }
                 if let Some(tags) = unmatched {
@@ -156,7 +156,7 @@ fn unknown(settings: &RepositorySettings, error: &ExpandError) -> Planned {
     Planned {
         source: settings.repository.to_string(),
         key: None,
-        action: PlannedAction::Fail(chain(error)),
+        action: PlannedAction::Fail(error_chain(error)),
     }
 }
 
@@ -186,7 +186,7 @@ async fn plan_images<S: BuildHasher>(
                     .filter(|(d, _)| counted.insert(*d))
                     .collect();
                 PlannedAction::Copy {
-                    // Sizes are what manifests say.
+                    // Sizes come from manifests and may be wrong, so the sum must not overflow.
                     bytes: new.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n)),
                     blobs: new.len(),
                 }
@@ -282,7 +282,7 @@ async fn deletions_of(
         Err(error) => vec![Planned {
             source: settings.repository.to_string(),
             key: None,
-            action: PlannedAction::Fail(chain(&error)),
+            action: PlannedAction::Fail(error_chain(&error)),
         }],
     }
 }
@@ -311,7 +311,7 @@ async fn missing(access: &MirrorAccess, drift: Drift, wanted: &Wanted) -> Result
     let (from, to) = (&request.source, &request.destination);
     let found = Box::pin(compare(from, to, wanted, Depth::of(wanted))).await;
     let mut named = None;
-    match found.map_err(|e| chain(&e))? {
+    match found.map_err(|e| error_chain(&e))? {
         // The source may have its foreign layers.
         Difference::None { digest, sparse }
             if wanted.foreign_layers && sparse.layers != Layers::Complete =>
@@ -328,11 +328,11 @@ async fn missing(access: &MirrorAccess, drift: Drift, wanted: &Wanted) -> Result
         }
         Difference::Missing { .. } => {}
     }
-    let tree = read_tree(&request).await.map_err(|e| chain(&e))?;
+    let tree = read_tree(&request).await.map_err(|e| error_chain(&e))?;
     let mut blobs = vec![];
     for blob in tree.blobs() {
         let there = to.endpoint.blob_size(&blob.digest).await;
-        let failed = |e| chain(&crate::copy::CopyError::at(Side::Destination, e));
+        let failed = |e| error_chain(&crate::copy::CopyError::at(Side::Destination, e));
         if there.map_err(failed)?.is_none() {
             blobs.push((blob.digest, blob.size));
         }

@@ -58,7 +58,7 @@ pub enum Event<'a> {
         /// Bytes since the last event.
         bytes: u64,
     },
-    /// The image is complete at the destination.
+    /// Records that the image is complete at the destination.
     Mirrored {
         /// What the key resolves to now.
         digest: Digest,
@@ -174,43 +174,4 @@ pub struct Subject<'a> {
 pub trait Observer: Send + Sync {
     /// Called once for each event.
     fn observe(&self, subject: &Subject<'_>, event: &Event<'_>);
-}
-
-/// An error with all its causes, in one line. A cause that the preceding text already contains is
-/// omitted.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An error as libraries make them that name the cause, too.
-    #[derive(Debug, thiserror::Error)]
-    #[error("no configuration: in the pod: (none), of the user: ({0})")]
-    struct Outer(#[source] Inner);
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("no such file")]
-    struct Inner;
-
-    /// Regression: of a missing kubeconfig was told twice.
-    #[test]
-    fn a_cause_is_told_once_wherever_in_the_text_it_stands() {
-        assert_eq!(
-            chain(&Outer(Inner)),
-            "no configuration: in the pod: (none), of the user: (no such file)"
-        );
-    }
 }

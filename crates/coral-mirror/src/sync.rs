@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_image::{Digest, Host, Tag};
+use coral_image::{Digest, Host, Tag, error_chain};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -36,7 +36,7 @@ use crate::inspect::Look;
 use crate::job::Job;
 use crate::mirror::{Mirror, Verify};
 use crate::outcome::{Failure, Outcome};
-use crate::progress::{Event, Key, Observer, chain};
+use crate::progress::{Event, Key, Observer};
 use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
@@ -404,7 +404,7 @@ impl<Q: Queue> Driver<Q> {
             // If another mirror has the same image in flight, its outcome arrives here too.
             Ok(Enqueued::Queued | Enqueued::AlreadyInFlight) => {}
             Err(error) => {
-                let failure = Failure::transient(chain(&error), "queue");
+                let failure = Failure::transient(error_chain(&error), "queue");
                 for key in self.turns.give_up(key) {
                     self.image_failed(&key, failure.clone());
                 }

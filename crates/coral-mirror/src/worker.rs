@@ -14,9 +14,10 @@ use crate::access::{AccessSource, MirrorAccess, MirrorAccessError};
 use crate::copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest};
 use crate::job::Job;
 use crate::outcome::{Done, Failure, Outcome};
-use crate::progress::{Event, Observer, Subject, chain};
+use crate::progress::{Event, Observer, Subject};
 use crate::queue::{Delivery, Queue};
 use crate::state::RetryPolicy;
+use coral_image::error_chain;
 
 /// How often the lease of a job is renewed while it is copied.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -195,7 +196,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
 
 fn failure_of(error: &CopyError) -> Failure {
     Failure {
-        error: chain(error),
+        error: error_chain(error),
         category: error.category().into(),
         cause: error.cause(),
     }

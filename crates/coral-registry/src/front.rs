@@ -64,7 +64,7 @@ use self::upload_slots::UploadSlots;
 use crate::access::{Access, InternalUser, Login, Verifier};
 use crate::public::PublicPaths;
 use crate::settings::Settings;
-use crate::store::{Source, Store};
+use crate::store::{Chain, Store};
 
 type Response = axum::response::Response;
 
@@ -106,10 +106,10 @@ impl Context {
         Arc::clone(&public)
     }
 
-    /// The source that a repository is read from.
-    fn source<'a>(&'a self, head: &'a Head, path: &RepositoryPath) -> &'a dyn Source {
-        let read_only = head.visitor.settings.read_only_source(path);
-        read_only.unwrap_or_else(|| self.store.as_ref())
+    /// What a visitor reads from.
+    fn source(&self, visitor: &Visitor) -> Chain {
+        let read_only = Arc::clone(&visitor.settings.read_only_sources);
+        Chain::new(read_only, self.store.clone())
     }
 
     fn is_internal(&self, login: &Login) -> bool {

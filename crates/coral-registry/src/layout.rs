@@ -23,8 +23,8 @@ use futures::future::BoxFuture;
 use self::catalog::Catalog;
 use crate::stamp::Stamp;
 use crate::store::{
-    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, ReferrersPage, ReferrersQuery,
-    Source, StoreError, StoredManifest,
+    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, ReadOnlySource, ReferrersPage,
+    ReferrersQuery, Source, StoreError, StoredManifest,
 };
 
 /// Why a folder cannot be served.
@@ -93,6 +93,15 @@ impl LayoutFolder {
             look(&shared, &catalog)
         });
         Box::pin(async move { task.await.map_err(|_| StoreError::Closed)? })
+    }
+}
+
+impl From<LayoutFolder> for ReadOnlySource {
+    fn from(layout: LayoutFolder) -> Self {
+        Self {
+            repository: layout.repository().clone(),
+            source: Arc::new(layout),
+        }
     }
 }
 

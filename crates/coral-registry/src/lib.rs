@@ -47,11 +47,11 @@ pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};
 pub use public::{PublicPaths, PublicPathsError};
 pub use serve::serve;
-pub use settings::{CollectionSettings, Limits, ReadOnlySource, ScrubSettings, Settings, Writes};
+pub use settings::{CollectionSettings, Limits, ScrubSettings, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, BlobReader, Bound, Collected, CollectionRules, Damage, Disk,
     FileStore, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page, PageQuery,
-    PutManifestError, ReferrersPage, ReferrersQuery, RepositoryBytes, RoundEnd, ScrubRules,
-    ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError,
+    PutManifestError, ReadOnlySource, ReferrersPage, ReferrersQuery, RepositoryBytes, RoundEnd,
+    ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError,
     StoredManifest, Transfer, UploadError, UploadId, UploadWriter, first_names, open_store,
 };

@@ -1,6 +1,5 @@
 //! The settings of a registry.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,7 @@ use coral_image::{Host, RepositoryPath};
 use coral_token::PublicKeys;
 
 use crate::access::Access;
-use crate::layout::LayoutFolder;
-use crate::store::{Source, SpaceBounds};
+use crate::store::{ReadOnlySource, SpaceBounds};
 
 /// The settings of a registry; can be replaced while it serves.
 #[derive(Debug, Clone, Default)]
@@ -30,44 +28,17 @@ pub struct Settings {
     /// How much the store accepts.
     pub space: SpaceBounds,
     /// Sources that are served instead of what the store has at their paths.
-    pub read_only_sources: Vec<ReadOnlySource>,
+    pub read_only_sources: Arc<[ReadOnlySource]>,
     /// The registry's own names. Requests with one of these as `ns=` are for its own repositories,
     /// and an open registry on loopback answers requests for these names too.
     pub names: Vec<Host>,
 }
 
 impl Settings {
-    /// The read-only source that is served as this repository, if there is one.
-    pub(crate) fn read_only_source(&self, path: &RepositoryPath) -> Option<&dyn Source> {
+    /// Whether the repository takes no writes because it is served from elsewhere.
+    pub(crate) fn is_read_only(&self, path: &RepositoryPath) -> bool {
         let mut all = self.read_only_sources.iter();
-        let found = all.find(|one| one.repository == *path)?;
-        Some(found.source.as_ref())
-    }
-}
-
-/// A source that is served as one read-only repository, such as an OCI layout.
-#[derive(Clone)]
-pub struct ReadOnlySource {
-    /// The repository that it is served as.
-    pub repository: RepositoryPath,
-    /// The source that it is read from.
-    pub source: Arc<dyn Source>,
-}
-
-impl From<LayoutFolder> for ReadOnlySource {
-    fn from(layout: LayoutFolder) -> Self {
-        Self {
-            repository: layout.repository().clone(),
-            source: Arc::new(layout),
-        }
-    }
-}
-
-impl fmt::Debug for ReadOnlySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadOnlySource")
-            .field("repository", &self.repository)
-            .finish_non_exhaustive()
+        all.any(|one| one.repository == *path)
     }
 }
 

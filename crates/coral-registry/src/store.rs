@@ -1,5 +1,6 @@
 //! What the front needs of a store: a trait for reading and a trait for writing.
 
+mod chain;
 mod collection;
 mod error;
 mod file;
@@ -21,6 +22,8 @@ use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use chain::Chain;
+pub use chain::ReadOnlySource;
 pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{OpenError, PutManifestError, StoreError, UploadError};
 pub use file::{FileStore, Transfer};

@@ -15,7 +15,6 @@
 
 mod client_buckets;
 mod encode_gauge;
-mod error_chain;
 mod follow;
 mod health;
 mod logging;
@@ -29,7 +28,6 @@ mod tls;
 
 pub use client_buckets::ClientBuckets;
 pub use encode_gauge::encode_gauge;
-pub use error_chain::error_chain;
 pub use follow::FollowedFiles;
 pub use health::{Health, health_router, serve_health};
 pub use logging::{LogArgs, LogFormat, init_logging};

@@ -221,7 +221,7 @@ pub(crate) async fn follow<K>(
                 let refused = is_refusal(&error);
                 // A single other error is no news: the API server ends every watch now and then.
                 if (refused && failures == 0) || (!refused && failures == 1) {
-                    let error = coral_rt::error_chain(&error);
+                    let error = coral_image::error_chain(&error);
                     tracing::warn!(kind, error, "watch fails; trying again");
                 }
                 let wait = if refused {

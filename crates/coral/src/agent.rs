@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use coral_agent::AgentError;
 
-use crate::arguments::address;
 use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
+use crate::values::address;
 
 /// What `coral agent` takes.
 #[derive(Debug, Args)]

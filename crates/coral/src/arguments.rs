@@ -2,28 +2,29 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use coral_image::{Host, PlatformPattern};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use coral_rt::LogArgs;
 
 use crate::agent::AgentArguments;
 use crate::build::BuildArguments;
 use crate::build_step::BuildStepArguments;
-use crate::client::ClientArguments;
 use crate::controller::ControllerArguments;
+use crate::copy::CopyArguments;
 use crate::crds::CrdsArguments;
+use crate::doctor::DoctorArguments;
 use crate::examples::with_examples;
 use crate::grant::GrantArguments;
 use crate::image::ImageArguments;
-use crate::registry::{CollectArguments, ImportArguments, RegistryArguments, ScrubArguments};
+use crate::mirror::{MirrorArguments, PruneArguments, RunArguments};
+use crate::registry::{CollectArguments, ImportArguments, ScrubArguments, ServeArguments};
+use crate::shell::{CompletionArguments, ManArguments};
 use crate::status::StatusArguments;
 use crate::uninstall::UninstallArguments;
+use crate::up::UpArguments;
 use crate::webhook::WebhookArguments;
 
 /// The image supply of a Kubernetes cluster: mirrors images into a registry and serves them there.
@@ -119,206 +120,6 @@ pub(crate) enum MirrorCommand {
     Prune(PruneArguments),
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct UpArguments {
-    /// Files, or folders of *.yaml and *.yml files; Coral reloads them when they change
-    #[arg(
-        value_name = "DIR|FILE",
-        default_value = ".",
-        env = "CORAL_FILES",
-        value_delimiter = ','
-    )]
-    pub(crate) files: Vec<PathBuf>,
-    /// Address that the registry listens on; port 0 picks a free one
-    #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
-    pub(crate) listen: SocketAddr,
-    /// Folder for the registry's content [default: ~/.local/share/coral]
-    #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// Name by which clients reach the registry. On a loopback address, without TLS and users, the
-    /// registry answers only requests for `localhost`, loopback addresses and these names
-    #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
-    pub(crate) host: Vec<Host>,
-    /// Loopback address of a source that serves Coral's own image (ADDR/coral:latest), made from
-    /// the running program; it starts when a mirror names it
-    #[arg(long = "self", env = "CORAL_SELF", default_value = "127.0.0.1:5051", value_name = "ADDR", value_parser = address)]
-    pub(crate) own: SocketAddr,
-    #[command(flatten)]
-    pub(crate) client: ClientArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ServeArguments {
-    /// Address to listen on; port 0 picks a free one
-    #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
-    pub(crate) listen: SocketAddr,
-    /// Folder for the content; created if it is missing
-    #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
-    pub(crate) storage: PathBuf,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArguments,
-}
-
-/// Where `coral up` and `coral registry serve` listen by default.
-pub(crate) const DEFAULT_REGISTRY: &str = "127.0.0.1:5000";
-
-#[derive(Debug, Args)]
-pub(crate) struct MirrorArguments {
-    /// Files, or folders of *.yaml and *.yml files
-    #[arg(value_name = "DIR|FILE", required = true)]
-    pub(crate) files: Vec<PathBuf>,
-    /// Registry that `registry: {name: …}` of a mirror stands for: a running `coral up` or `coral
-    /// registry serve`. It is reached over plain HTTP, unless a Registry in the files has TLS or
-    /// --ca or --skip-tls-verify names the host
-    #[arg(long, env = "CORAL_REGISTRY", default_value = DEFAULT_REGISTRY, value_name = "HOST[:PORT]", value_parser = host)]
-    pub(crate) registry: Host,
-    /// Output format
-    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
-    pub(crate) output: Output,
-    #[command(flatten)]
-    pub(crate) client: ClientArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArguments {
-    /// Also check every blob of every image at the destination, as a mirror's `verify` does from
-    /// time to time, and copy again what is missing or damaged
-    #[arg(long)]
-    pub(crate) verify: bool,
-    // Last, as in all commands: in the help, what follows would be listed under its heading.
-    #[command(flatten)]
-    pub(crate) mirrors: MirrorArguments,
-}
-
-/// How many vanished images of each mirror a person has reviewed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Confirmed {
-    /// As many as `coral up`, or else this pass, counted.
-    Counted,
-    /// This many.
-    Number(i64),
-}
-
-impl FromStr for Confirmed {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(number @ 0..) => Ok(Self::Number(number)),
-            _ if text == "counted" => Ok(Self::Counted),
-            _ => Err("give the number of vanished images that you confirm, such as 25"),
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PruneArguments {
-    /// Confirm that you have reviewed the vanished images. NUMBER is how many may have vanished
-    /// from each mirror [default: the number that the `coral up` of the data folder has counted;
-    /// without one, the number that this pass finds]
-    #[arg(
-        long,
-        required = true,
-        num_args = 0..=1,
-        require_equals = true,
-        value_name = "NUMBER",
-        default_missing_value = "counted"
-    )]
-    pub(crate) confirm: Confirmed,
-    /// Data folder of the `coral up` to notify [default: ~/.local/share/coral]
-    #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) mirrors: MirrorArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CopyArguments {
-    // Not doc comments: brackets would be links there.
-    #[arg(
-        value_name = "SRC",
-        help = "What to copy: HOST/PATH:TAG, HOST/PATH@DIGEST, oci:DIR[:TAG], \
-                oci-archive:FILE.tar[:TAG] or docker-archive:FILE.tar[:NAME:TAG]; FILE may be - for \
-                standard input"
-    )]
-    pub(crate) source: String,
-    #[arg(
-        value_name = "DST",
-        help = "Where to copy it: HOST/PATH[:TAG], oci:DIR[:TAG], oci-archive:FILE.tar[:TAG] or \
-                docker-archive:FILE.tar[:NAME:TAG]; an existing FILE is replaced, and FILE may be \
-                - for standard output [default tag: the source's]"
-    )]
-    pub(crate) destination: String,
-    /// Copy only these platforms of an index, such as linux/amd64 or linux/arm*; the index itself
-    /// is not changed. A docker-archive holds one platform, by default this machine's
-    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_parser = platform, value_delimiter = ',')]
-    pub(crate) platforms: Vec<PlatformPattern>,
-    /// Also copy foreign layers, where the source has them. By default these layers, which must not
-    /// be redistributed, stay at the URLs that the manifest names
-    #[arg(long)]
-    pub(crate) foreign_layers: bool,
-    /// Do not copy signatures, attestations and other referrers
-    #[arg(long)]
-    pub(crate) no_referrers: bool,
-    /// Output format
-    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
-    pub(crate) output: Output,
-    #[command(flatten)]
-    pub(crate) client: ClientArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArguments {
-    /// Data folder of `coral up`, whose disk is checked [default: ~/.local/share/coral]
-    #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) mirrors: MirrorArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CompletionArguments {
-    /// Shell to print completions for
-    #[arg(value_name = "SHELL")]
-    pub(crate) shell: clap_complete::Shell,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ManArguments {
-    /// Folder to write the pages to; created if it is missing
-    #[arg(value_name = "DIR")]
-    pub(crate) folder: PathBuf,
-}
-
-/// Format of what goes to standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people
-    Table,
-    /// For machines
-    Json,
-}
-
-pub(crate) fn host(text: &str) -> Result<Host, String> {
-    Host::parse(text).map_err(|error| error.to_string())
-}
-
-fn platform(text: &str) -> Result<PlatformPattern, String> {
-    PlatformPattern::parse(text).map_err(|error| error.to_string())
-}
-
-/// `IP:PORT`, or a name of this machine such as `localhost:5000`.
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    let wrong =
-        || "expected ADDRESS:PORT, such as 127.0.0.1:5000, [::1]:5000 or 0.0.0.0:0".to_owned();
-    text.parse().or_else(|_| {
-        text.to_socket_addrs()
-            .ok()
-            .and_then(|mut a| a.next())
-            .ok_or_else(wrong)
-    })
-}
-
 fn try_parse() -> Result<Arguments, clap::Error> {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let command = with_examples(Arguments::command());
@@ -388,7 +189,10 @@ fn variable_in(command: &clap::Command, long: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args;
+
     use super::*;
+    use crate::client::ClientArguments;
 
     #[test]
     fn the_files_of_a_service_set_variables_that_coral_up_reads() {

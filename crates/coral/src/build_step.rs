@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use coral_build::contract::{Step, failure_text};
 use coral_build::credentials::Controller;
 use coral_build::{CredentialError, CredentialFuture, CredentialSource, Patience, Pod};
-use coral_mirror::chain;
+use coral_image::error_chain;
 
 use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
@@ -61,7 +61,7 @@ pub(crate) async fn run(
     // A push that is stopped has recorded what it has pushed by then.
     let is_noted = done.is_err() && pod.has_termination_message();
     if !is_noted && let Err(error) = pod.write_termination_message(&message) {
-        terminal.line(&format!("warning: {}", chain(&error)));
+        terminal.line(&format!("warning: {}", error_chain(&error)));
     }
     if let (StepCommand::Push, Ok(message)) = (arguments.step, &done) {
         tell(&pod, message).await;
@@ -79,13 +79,13 @@ async fn tell(pod: &Pod, message: &str) {
     let told = match &controller {
         Ok(controller) => controller.tell(message).await,
         Err(error) => {
-            tracing::debug!(error = chain(error), "cannot report the result");
+            tracing::debug!(error = error_chain(error), "cannot report the result");
             return;
         }
     };
     if let Err(error) = told {
         tracing::debug!(
-            error = chain(&error),
+            error = error_chain(&error),
             "cannot report the result to the controller; the pod's status has it"
         );
     }
@@ -98,14 +98,14 @@ async fn work(pod: &Pod, step: StepCommand) -> Result<String, String> {
             let step = Step::Fetch;
             let credentials = OnDemand { pod, step };
             let fetched = coral_build::fetch(pod, &credentials, std::io::stdin()).await;
-            let report = fetched.map_err(|error| chain(&error))?;
+            let report = fetched.map_err(|error| error_chain(&error))?;
             Ok(report.to_message())
         }
         StepCommand::Push => {
             let step = Step::Push;
             let credentials = OnDemand { pod, step };
             let pushed = coral_build::push(pod, &credentials, Patience::default()).await;
-            let report = pushed.map_err(|error| chain(&error))?;
+            let report = pushed.map_err(|error| error_chain(&error))?;
             Ok(report.to_message())
         }
     }

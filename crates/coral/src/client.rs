@@ -13,9 +13,9 @@ use coral_distribution::{
 };
 use coral_image::Host;
 
-use crate::arguments::host;
 use crate::failure::Failure;
 use crate::load::open;
+use crate::values::host;
 
 /// How long a process waits at its end for its open uploads to be cancelled.
 pub(crate) const SETTLING: Duration = Duration::from_secs(5);
@@ -161,7 +161,7 @@ impl ClientArguments {
         let found = Credentials::load_user(self.docker_config.as_deref());
         found
             .map(Arc::new)
-            .map_err(|error| Failure::input(coral_mirror::chain(&error)))
+            .map_err(|error| Failure::input(coral_image::error_chain(&error)))
     }
 }
 
@@ -190,5 +190,5 @@ pub(crate) fn client(hosts: BTreeMap<Host, HostOptions>) -> Result<Client, Failu
 }
 
 fn made(options: ClientOptions) -> Result<Client, Failure> {
-    Client::new(options).map_err(|error| Failure::input(coral_mirror::chain(&error)))
+    Client::new(options).map_err(|error| Failure::input(coral_image::error_chain(&error)))
 }

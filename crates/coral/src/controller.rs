@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::arguments::address;
 use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
+use crate::values::address;
 
 /// What `coral controller` takes.
 #[derive(Debug, Args)]

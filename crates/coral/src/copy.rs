@@ -1,6 +1,7 @@
 //! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
-pub(crate) mod endpoint;
+mod arguments;
+pub(crate) mod place;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -8,21 +9,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coral_api::mirrored_images::{MirroredImage, MirroredState, MissingPart};
-use coral_image::{ManifestKind, Platform, PlatformPattern, Version};
+use coral_image::{ManifestKind, Platform, PlatformPattern, Version, error_chain};
 use coral_mirror::{
     Cause, Copied, Copier, CopyError, CopyOptions, CopyRequest, CopySide, Event, Key, Observer,
-    RetryPolicy, Subject, chain,
+    RetryPolicy, Subject,
 };
 use serde::Serialize;
 use tracing::Instrument as _;
 
-use crate::arguments::{CopyArguments, Output};
 use crate::client::SETTLING;
 use crate::counted::counted;
 use crate::failure::{Failure, stop_on_signal};
 use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
-use endpoint::CopyEndpoint;
+use crate::values::Output;
+pub(crate) use arguments::CopyArguments;
+use place::CopyEndpoint;
 
 pub(crate) async fn run(
     arguments: CopyArguments,
@@ -165,7 +167,7 @@ async fn copy_with_retries(
         let next = crate::terminal::seconds(wait);
         terminal.line(&format!(
             "failed {source}: {}; retry in {next}",
-            chain(&error)
+            error_chain(&error)
         ));
         tokio::time::sleep(wait).await;
     }

@@ -12,20 +12,30 @@ mod wanted;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Args;
 use coral_mirror::Clients;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
-use crate::arguments::{DoctorArguments, Output};
 use crate::failure::Failure;
-use crate::mirror::{client_options, plain_hosts, read_files};
+use crate::mirror::{MirrorArguments, client_options, plain_hosts, read_files};
 use crate::terminal::Terminal;
+use crate::values::Output;
 use finding::{Finding, Level};
 use registries::{CheckedRegistry, Role, registries};
 use verdict::Space;
 
 /// How many registries are checked at the same time.
 const AT_ONCE: usize = 8;
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Data folder of `coral up`, whose disk is checked [default: ~/.local/share/coral]
+    #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArguments,
+}
 
 pub(crate) async fn run(
     arguments: DoctorArguments,

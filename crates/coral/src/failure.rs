@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use coral_mirror::chain;
+use coral_image::error_chain;
 use tokio_util::sync::CancellationToken;
 
 /// Why a command ends: what a person reads, and the exit code.
@@ -34,7 +34,7 @@ impl Failure {
     /// Something did not work. Exit code 1.
     pub(crate) fn failed(what: impl Display, error: &dyn Error) -> Self {
         Self {
-            lines: vec![format!("{what}: {}", chain(error))],
+            lines: vec![format!("{what}: {}", error_chain(error))],
             code: 1,
         }
     }
@@ -42,7 +42,7 @@ impl Failure {
     /// Something did not work, and the message says it all.
     pub(crate) fn error(error: &dyn Error) -> Self {
         Self {
-            lines: vec![chain(error)],
+            lines: vec![error_chain(error)],
             code: 1,
         }
     }

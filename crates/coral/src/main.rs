@@ -30,6 +30,7 @@ mod status_page;
 mod terminal;
 mod uninstall;
 mod up;
+mod values;
 mod webhook;
 
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! `coral mirror plan`, `coral mirror run` and `coral mirror prune`.
 
+mod arguments;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -10,18 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coral_api::PruningStatus;
 use coral_distribution::{ClientOptions, HostOptions};
-use coral_image::Host;
+use coral_image::{Host, error_chain};
 use coral_mirror::{
     Clients, Engine, EngineLimits, Event, InProcess, Mirror, Observer, Paces, Snapshot, Subject,
-    Summary, Until, Verify, chain,
+    Summary, Until, Verify,
 };
 use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
-use crate::arguments::{
-    Confirmed, DEFAULT_REGISTRY, MirrorArguments, Output, PruneArguments, RunArguments,
-};
 use crate::client::{ClientArguments, SETTLING};
 use crate::counted::counted;
 use crate::failure::{Failure, stop_on_signal};
@@ -33,6 +31,9 @@ use crate::report::{
 use crate::terminal::{Terminal, print};
 use crate::up::pruning::Pruning;
 use crate::up::{confirmations, data_folder};
+use crate::values::{DEFAULT_REGISTRY, Output};
+use arguments::Confirmed;
+pub(crate) use arguments::{MirrorArguments, PruneArguments, RunArguments};
 pub(crate) use plan::plan;
 
 /// Reads the files and prints warnings about them.
@@ -163,7 +164,7 @@ fn mirrors(loaded: &Loaded, clients: &Clients, pass: &Pass) -> Result<Vec<Mirror
 
 /// The failure to make a client for a mirror.
 pub(crate) fn no_client(mirror: &str, error: &coral_distribution::Error) -> Failure {
-    Failure::input(format!("mirror {mirror}: {}", chain(error)))
+    Failure::input(format!("mirror {mirror}: {}", error_chain(error)))
 }
 
 /// Records the events of images, repositories and tags for the output at the end.

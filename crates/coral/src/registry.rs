@@ -20,13 +20,13 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::ServeArguments;
 use crate::failure::{Failure, stop_on_signal};
 use crate::status_page::{self, Board, PageContext};
 use crate::terminal::Terminal;
 pub(crate) use collect::collect;
 pub(crate) use import::import;
-pub(crate) use options::{CollectArguments, ImportArguments, RegistryArguments, ScrubArguments};
+use options::RegistryArguments;
+pub(crate) use options::{CollectArguments, ImportArguments, ScrubArguments, ServeArguments};
 pub(crate) use scrub::scrub;
 
 /// The storage in a folder of `coral up`.

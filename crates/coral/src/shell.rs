@@ -3,13 +3,27 @@
 mod page;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Command, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 
-use crate::arguments::{Arguments, CompletionArguments, ManArguments};
+use crate::arguments::Arguments;
 use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArguments {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// Folder to write the pages to; created if it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
 
 /// Prints the completions for a shell.
 pub(crate) fn completions(arguments: &CompletionArguments) -> ExitCode {

@@ -17,12 +17,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
-use crate::arguments::{DEFAULT_REGISTRY, Output, host};
 use crate::client::ClientArguments;
 use crate::counted::counted;
 use crate::failure::Failure;
 use crate::status_page::relative;
 use crate::terminal::print;
+use crate::values::{DEFAULT_REGISTRY, Output, host};
 
 /// The page lists at most 100 mirrors, each with 50 images, 20 failures of up to 1 KiB, and up to
 /// 1,000 repositories.

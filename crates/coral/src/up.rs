@@ -1,5 +1,6 @@
 //! `coral up`: a registry and mirrors from YAML files, in one process.
 
+mod arguments;
 pub(crate) mod confirmations;
 mod embedded;
 mod memory;
@@ -23,12 +24,12 @@ use coral_rt::Serving;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::UpArguments;
 use crate::failure::{Failure, stop_on_signal};
 use crate::load::{Loaded, Surroundings, load};
 use crate::registry;
 use crate::status_page::{self, Board, PageContext};
 use crate::terminal::Terminal;
+pub(crate) use arguments::UpArguments;
 use embedded::{Change, Embedded};
 use mirrors::Mirrors;
 use own_source::OwnSource;

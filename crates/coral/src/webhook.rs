@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use coral_rt::CertificateFiles;
 
-use crate::arguments::address;
 use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::Terminal;
+use crate::values::address;
 
 /// What `coral webhook` takes.
 #[derive(Debug, Args)]

@@ -128,17 +128,6 @@ impl CredentialSource for Replaced {
     }
 }
 
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
-}
-
 /// A registry's demand for a user and a password.
 pub(crate) fn basic(username: &str, password: &str) -> Auth {
     Auth::Basic {

@@ -34,7 +34,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
 }
 
 async fn read(place: &RegistryEndpoint, what: &str) -> Result<Vec<u8>, String> {
-    let wrong = |error: reqwest::Error| coral_rt::error_chain(&error);
+    let wrong = |error: reqwest::Error| coral_image::error_chain(&error);
     let trusted = reqwest::Certificate::from_pem_bundle(place.bundle.as_bytes()).map_err(wrong)?;
     let client = reqwest::Client::builder()
         .tls_certs_only(trusted)

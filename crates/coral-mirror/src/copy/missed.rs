@@ -3,8 +3,8 @@
 use coral_distribution::Category;
 
 use super::CopyError;
-use crate::progress::chain;
 use crate::state::Cause;
+use coral_image::error_chain;
 
 /// What belongs to an image and was not copied with it. An image is complete without it: its tag is
 /// set, and these are reported and retried separately.
@@ -24,7 +24,7 @@ impl Missed {
     pub(super) fn of(error: &CopyError) -> Self {
         Self {
             count: 1,
-            first: Some(chain(error)),
+            first: Some(error_chain(error)),
             may_pass: !matches!(error.cause(), Cause::NoRoom { .. } | Cause::Refusal),
             is_rate_limited: error.category() == Category::RateLimited.as_str(),
         }

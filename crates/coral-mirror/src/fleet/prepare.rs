@@ -9,7 +9,7 @@ use coral_api::{
     Target, metadata,
 };
 use coral_distribution::{Credentials, CredentialsError, Error as ClientError, HostOptions};
-use coral_image::{Digest, Host};
+use coral_image::{Digest, Host, error_chain};
 
 use super::Clients;
 use crate::access::MirrorAccess;
@@ -17,7 +17,6 @@ use crate::bandwidth::Bandwidth;
 use crate::copy::Catalogue;
 use crate::creations::Creations;
 use crate::pace::Paces;
-use crate::progress::chain;
 
 const PULL_SECRETS: &str = "spec.imagePullSecrets";
 const PUSH_SECRET: &str = "spec.registry.secretRef";
@@ -90,7 +89,7 @@ pub enum PrepareError<E: Error + 'static> {
     #[error("{}", together(.0))]
     Settings(Vec<Problem>),
     /// Something that it refers to cannot be used.
-    #[error("{field}: {}", chain(source))]
+    #[error("{field}: {}", error_chain(source))]
     Named {
         /// The field with the name.
         field: &'static str,
@@ -99,7 +98,7 @@ pub enum PrepareError<E: Error + 'static> {
         source: E,
     },
     /// A Secret does not have the expected content.
-    #[error("{field}: {}", chain(source))]
+    #[error("{field}: {}", error_chain(source))]
     Secret {
         /// The field that names it.
         field: &'static str,
@@ -108,7 +107,7 @@ pub enum PrepareError<E: Error + 'static> {
         source: SecretError,
     },
     /// The credentials of a Secret cannot be read.
-    #[error("{field}: {}", chain(source))]
+    #[error("{field}: {}", error_chain(source))]
     Credentials {
         /// The field that names it.
         field: &'static str,

@@ -2,7 +2,7 @@
 
 use coral_api::Drift;
 use coral_distribution::Error;
-use coral_image::{Digest, ImageRef};
+use coral_image::{Digest, ImageRef, error_chain};
 
 use super::ledger::Arrival;
 use super::{Driver, MOST_IMAGES};
@@ -10,7 +10,7 @@ use crate::compare::{CompareError, Difference};
 use crate::copy::Sparse;
 use crate::expand::{ExpandError, Expanded, Wanted};
 use crate::outcome::Failure;
-use crate::progress::{Event, Key, MovedAt, chain};
+use crate::progress::{Event, Key, MovedAt};
 use crate::prune::PruneError;
 use crate::queue::Queue;
 use crate::state::{Cause, cause_of};
@@ -132,7 +132,7 @@ impl<Q: Queue> Driver<Q> {
             }
             Err(error) => {
                 let failure = Failure {
-                    error: chain(&error),
+                    error: error_chain(&error),
                     category: error.category().into(),
                     cause: error.cause(),
                 };
@@ -222,7 +222,7 @@ impl<Q: Queue> Driver<Q> {
 
 fn unknown(error: &ExpandError) -> Failure {
     Failure {
-        error: chain(error),
+        error: error_chain(error),
         category: error.category().into(),
         cause: error.cause(),
     }
@@ -231,7 +231,7 @@ fn unknown(error: &ExpandError) -> Failure {
 fn unlistable(error: Error) -> Failure {
     let (category, cause) = (error.category().as_str().into(), cause_of(&error));
     Failure {
-        error: chain(&PruneError::List(error)),
+        error: error_chain(&PruneError::List(error)),
         category,
         cause,
     }

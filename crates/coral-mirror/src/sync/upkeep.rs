@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use coral_api::VerifyBy;
-use coral_image::{Digest, Repository, Version};
+use coral_image::{Digest, Repository, Version, error_chain};
 use futures::FutureExt;
 
 use super::guard::Judgement;
@@ -13,7 +13,7 @@ use crate::copy::CopyError;
 use crate::expand::Wanted;
 use crate::inspect::Confirmation;
 use crate::outcome::Failure;
-use crate::progress::{Event, Key, chain};
+use crate::progress::{Event, Key};
 use crate::prune::{Caution, Destination, PruneError, Pruned, Wishes, prune};
 use crate::queue::Queue;
 use crate::state::{Cause, Until, cause_of};
@@ -54,7 +54,7 @@ impl<Q: Queue> Driver<Q> {
             Ok(broken) => broken,
             Err(error) => {
                 let failure = Failure {
-                    error: chain(&error),
+                    error: error_chain(&error),
                     category: error.category().into(),
                     cause: error.cause(),
                 };
@@ -229,7 +229,7 @@ impl<Q: Queue> Driver<Q> {
             }
             Err(error) => {
                 let failure = Failure {
-                    error: chain(&error),
+                    error: error_chain(&error),
                     category: error.source_error().category().as_str().into(),
                     cause: cause_of(error.source_error()),
                 };

@@ -1,7 +1,7 @@
 //! A failure names the side that failed.
 
 use coral_distribution::{Endpoint, Layout};
-use coral_mirror::chain;
+use coral_image::error_chain;
 
 use super::*;
 
@@ -15,7 +15,7 @@ async fn layout_of(pair: &Pair, dir: &std::path::Path) -> CopySide {
 }
 
 async fn fails(request: &CopyRequest) -> String {
-    chain(&Copier::default().copy(request).await.unwrap_err())
+    error_chain(&Copier::default().copy(request).await.unwrap_err())
 }
 
 /// Regression: the destination was blamed for what the source's folder had.

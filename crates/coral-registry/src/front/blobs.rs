@@ -13,7 +13,7 @@ use super::error::{Code, Refusal};
 use super::manifests::deleted;
 use super::range::{Span, Wanted};
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
-use crate::store::Deleted;
+use crate::store::{Deleted, Source as _};
 
 pub(super) async fn get(
     context: &Context,
@@ -23,14 +23,14 @@ pub(super) async fn get(
 ) -> Result<Response, Refusal> {
     if head.method == Method::HEAD {
         let size = context
-            .source(head, name)
+            .source(&head.visitor)
             .stat_blob(name, digest)
             .await?
             .ok_or_else(|| unknown(digest))?;
         return Ok(describe(empty(StatusCode::OK), digest, size));
     }
     let blob = context
-        .source(head, name)
+        .source(&head.visitor)
         .open_blob(name, digest)
         .await?
         .ok_or_else(|| unknown(digest))?;

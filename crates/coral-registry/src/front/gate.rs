@@ -150,10 +150,10 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
             None => denied(right),
         });
     }
-    let only_read = route
+    let is_read_only = route
         .repository()
-        .and_then(|path| visitor.settings.read_only_source(path));
-    if only_read.is_some() && right != Right::Pull {
+        .is_some_and(|path| visitor.settings.is_read_only(path));
+    if is_read_only && right != Right::Pull {
         return Err(refuse_write("this repository is read-only"));
     }
     let refused = visitor.settings.writes == Writes::Refused && visitor.caller != Caller::Internal;

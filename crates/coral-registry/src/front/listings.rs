@@ -13,7 +13,7 @@ use super::query::{Query, encode};
 use super::range::number;
 use super::{Context, Head, Response, header};
 use crate::access::Right;
-use crate::store::{Page, PageQuery, ReferrersQuery, StoreError};
+use crate::store::{Page, PageQuery, ReferrersQuery, Source as _, StoreError};
 
 /// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It is
 /// not sent; it is for routes served in the same process.
@@ -46,8 +46,9 @@ async fn readable(
     wanted: PageQuery,
 ) -> Result<Page<RepositoryPath>, StoreError> {
     let session = visitor.session();
+    let source = context.source(visitor);
     if session.may_pull_everything() {
-        return all(context, visitor, wanted).await;
+        return source.repositories(wanted).await;
     }
     let mut found = Page {
         entries: Vec::new(),
@@ -56,7 +57,7 @@ async fn readable(
     let mut after = wanted.after;
     loop {
         let most = CATALOG_PAGE;
-        let part = all(context, visitor, PageQuery { after, most }).await?;
+        let part = source.repositories(PageQuery { after, most }).await?;
         after = part.entries.last().map(ToString::to_string);
         let mine = part.entries.into_iter();
         found
@@ -70,33 +71,6 @@ async fn readable(
     }
 }
 
-/// A page of all repositories: those of the store, merged with the read-only ones.
-async fn all(
-    context: &Context,
-    visitor: &Visitor,
-    wanted: PageQuery,
-) -> Result<Page<RepositoryPath>, StoreError> {
-    let (after, most) = (wanted.after.clone(), wanted.most);
-    let mut found = context.store.repositories(wanted).await?;
-    let end = found.entries.last().filter(|_| found.more).cloned();
-    let read_only = visitor.settings.read_only_sources.iter();
-    let mut here: Vec<RepositoryPath> = read_only
-        .map(|one| &one.repository)
-        .filter(|path| after.as_deref().is_none_or(|after| path.as_str() > after))
-        .filter(|path| end.as_ref().is_none_or(|end| path.as_str() <= end.as_str()))
-        .cloned()
-        .collect();
-    if here.is_empty() {
-        return Ok(found);
-    }
-    found.entries.append(&mut here);
-    found.entries.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-    found.entries.dedup();
-    found.more |= found.entries.len() > most;
-    found.entries.truncate(most);
-    Ok(found)
-}
-
 pub(super) async fn tags(
     context: &Context,
     head: &Head,
@@ -105,7 +79,7 @@ pub(super) async fn tags(
     let page = page(&head.query, usize::MAX)?;
     let most = page.most;
     let found = context
-        .source(head, name)
+        .source(&head.visitor)
         .tags(name, page)
         .await?
         .ok_or_else(|| {
@@ -144,7 +118,7 @@ pub(super) async fn referrers(
         artifact_type: filter.map(str::to_owned),
         most_bytes: MOST_REFERRER_BYTES,
     };
-    let source = context.source(head, name);
+    let source = context.source(&head.visitor);
     let found = source.referrers(name, subject, page).await?;
     let mut response = index_of(&found.descriptors);
     let mut parameters = String::new();

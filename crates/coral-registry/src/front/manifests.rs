@@ -11,7 +11,7 @@ use super::blobs::{etag, has_it, not_modified};
 use super::error::{Code, Refusal};
 use super::route;
 use super::{CONTENT_DIGEST, Context, Head, Response, empty, header};
-use crate::store::{Deleted, ManifestRecord};
+use crate::store::{Deleted, ManifestRecord, Source as _};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -26,14 +26,14 @@ pub(super) async fn get(
 ) -> Result<Response, Refusal> {
     if head.method == Method::HEAD {
         let record = context
-            .source(head, name)
+            .source(&head.visitor)
             .resolve(name, version)
             .await?
             .ok_or_else(|| unknown(version))?;
         return Ok(describe(empty(StatusCode::OK), &record));
     }
     let manifest = context
-        .source(head, name)
+        .source(&head.visitor)
         .manifest(name, version)
         .await?
         .ok_or_else(|| unknown(version))?;

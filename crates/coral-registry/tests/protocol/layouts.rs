@@ -68,11 +68,10 @@ fn served(folder: &Path) -> Served {
     let served = Served::new();
     let path = RepositoryPath::parse("base/app").unwrap();
     served.registry.configure(Settings {
-        read_only_sources: vec![
-            LayoutFolder::open(path, LayoutFiles::new(folder))
-                .unwrap()
-                .into(),
-        ],
+        read_only_sources: [LayoutFolder::open(path, LayoutFiles::new(folder))
+            .unwrap()
+            .into()]
+        .into(),
         ..Settings::default()
     });
     served
@@ -137,6 +136,34 @@ async fn a_layout_is_listed_among_the_repositories_and_cannot_be_written() {
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
         assert_eq!(answer.code(), "UNSUPPORTED");
     }
+}
+
+#[tokio::test]
+async fn a_layout_hides_what_the_store_has_under_its_name() {
+    let folder = TempDir::new().unwrap();
+    layout(folder.path());
+    let served = served(folder.path());
+    let settings = |read_only_sources| Settings {
+        read_only_sources,
+        ..Settings::default()
+    };
+    served.registry.configure(settings([].into()));
+    let hidden = served
+        .push_image("base/app", "hidden", b"another layer")
+        .await;
+    let path = RepositoryPath::parse("base/app").unwrap();
+    let files = LayoutFiles::new(folder.path());
+    let layout = LayoutFolder::open(path, files).unwrap();
+    served.registry.configure(settings([layout.into()].into()));
+    let all = served.get("/v2/_catalog").await.json();
+    assert_eq!(all["repositories"], json!(["base/app"]));
+    let tags = served.get("/v2/base/app/tags/list").await.json();
+    assert_eq!(tags["tags"], json!(["1"]));
+    let target = format!("/v2/base/app/manifests/{hidden}");
+    assert_eq!(served.get(&target).await.status, StatusCode::NOT_FOUND);
+    // The store kept it.
+    served.registry.configure(settings([].into()));
+    assert_eq!(served.get(&target).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -341,7 +368,7 @@ async fn the_blobs_may_be_in_a_folder_that_is_named() {
     let served = Served::new();
     let path = RepositoryPath::parse("base/app").unwrap();
     served.registry.configure(Settings {
-        read_only_sources: vec![LayoutFolder::open(path, files).unwrap().into()],
+        read_only_sources: [LayoutFolder::open(path, files).unwrap().into()].into(),
         ..Settings::default()
     });
     let tag = served.get("/v2/base/app/manifests/1").await;

@@ -80,10 +80,11 @@ impl Memory {
     fn serve(&self) -> Served {
         let served = Served::new();
         served.registry.configure(Settings {
-            read_only_sources: vec![ReadOnlySource {
+            read_only_sources: [ReadOnlySource {
                 repository: RepositoryPath::parse("memory").unwrap(),
                 source: Arc::new(self.clone()),
-            }],
+            }]
+            .into(),
             ..Settings::default()
         });
         served

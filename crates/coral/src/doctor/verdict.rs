@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use coral_distribution::{Category, Certificate, Error, Probe, RateLimit};
 use coral_image::Version;
-use coral_mirror::chain;
+use coral_image::error_chain;
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 
@@ -55,7 +55,7 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
         Some(Err(error)) if role == Role::Own => findings.push(Finding::warn(
             place,
             "connection",
-            chain(error),
+            error_chain(error),
             "nothing serves the mirrors' own registry: start `coral up`, or name a running \
              registry with --registry",
         )),
@@ -73,7 +73,7 @@ pub(super) fn of_probe(place: &str, role: Role, probe: &Probe, now: Timestamp) -
             findings.push(Finding::warn(
                 place,
                 "login",
-                chain(error),
+                error_chain(error),
                 format!(
                     "the mirrors of `coral up` log in there by themselves; for `coral mirror run`, \
                      log in with `docker login {place}`"
@@ -108,7 +108,7 @@ pub(super) fn of_error(place: &str, check: &'static str, error: &Error) -> Findi
 
 /// What failed and what to do about it, without repeating either.
 fn told(place: &str, error: &Error) -> (String, String) {
-    let text = chain(error);
+    let text = error_chain(error);
     let Some(of_tls) = error.tls_advice() else {
         return (text, advice(place, error.category()));
     };
@@ -187,7 +187,7 @@ pub(super) fn of_wanted(
         ),
         Err(error) => {
             let (found, advice) = match what {
-                What::Push => (chain(&error), push_advice(place, error.category())),
+                What::Push => (error_chain(&error), push_advice(place, error.category())),
                 _ => told(place, &error),
             };
             (format!("{name}: {found}"), advice)
@@ -258,7 +258,7 @@ pub(super) fn of_room(place: &str, room: u64) -> Finding {
                   its storage limit";
     match room {
         0 => {
-            let found = "full: it refuses pushes, and mirrors wait for space";
+            let found = "full: it refuses pushes, and mirrors wait for space for space";
             Finding::fail(place, "space", found, advice)
         }
         room => {

@@ -68,7 +68,7 @@ async fn image(
     let endpoint = repository.clone().into();
     let refused = check_platforms(&endpoint, &manifest, platforms).await?;
     Ok(refused.map_or(Presence::Well, |error| {
-        Presence::NoPlatform(coral_mirror::chain(&error))
+        Presence::NoPlatform(coral_image::error_chain(&error))
     }))
 }
 

@@ -6,7 +6,7 @@ use coral_api::{
 };
 use coral_distribution::LayoutFiles;
 use coral_image::Digest;
-use coral_mirror::chain;
+use coral_image::error_chain;
 use coral_registry::{
     Access, CollectionSettings, Grant, Grants, Htpasswd, LayoutFolder, Limits, MinFree,
     PathPatterns, ScrubSettings, Settings, SpaceBounds, Who, Writes,
@@ -137,7 +137,7 @@ impl Loading<'_> {
                 Ok(layout) => read_only.push(layout.into()),
                 Err(error) => {
                     let field = format!("spec.imageVolumes[{i}].hostPath.path");
-                    keep(format!("{field}: {}", chain(&error)));
+                    keep(format!("{field}: {}", error_chain(&error)));
                 }
             }
         }
@@ -165,7 +165,7 @@ impl Loading<'_> {
                 collection: collection(&means.collection),
                 scrub: scrub(means.scrub),
                 space: space(means.space),
-                read_only_sources: read_only,
+                read_only_sources: read_only.into(),
                 names: vec![],
             },
             certificate,
@@ -202,7 +202,7 @@ impl Loading<'_> {
         let pair = self.secret(FIELD, name, coral_api::Secret::certificate)?;
         let [certificate, key] = pair.map(SecretBytes::expose);
         let parsed = CertificatePair::from_pem(certificate, key)
-            .map_err(|error| format!("{FIELD}: Secret {name:?}: {}", chain(&error)))?;
+            .map_err(|error| format!("{FIELD}: Secret {name:?}: {}", error_chain(&error)))?;
         let seen = [certificate, key].concat();
         self.seen.extend(seen);
         Ok(parsed)

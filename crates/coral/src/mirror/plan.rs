@@ -12,11 +12,11 @@ use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Pass, mirrors, read};
-use crate::arguments::{MirrorArguments, Output};
+use super::{MirrorArguments, Pass, mirrors, read};
 use crate::failure::Failure;
 use crate::report::{Action, DeletionReport, ImageReport, RepositoryReport, print_json};
 use crate::terminal::{Terminal, print};
+use crate::values::Output;
 
 /// The planned action for one image, for all mirrors that want it.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,14 +4,15 @@ mod access;
 mod values;
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use coral_distribution::LayoutFiles;
+use coral_image::error_chain;
 use coral_image::{Host, RepositoryPath};
-use coral_mirror::chain;
 use coral_registry::{
     Access, CollectionSettings, Grants, LayoutFolder, Limits, MinFree, PublicPaths, ScrubSettings,
     Settings, SpaceBounds, TOKEN_USER, TokenKeys, Writes,
@@ -20,10 +21,23 @@ use coral_rt::{CertificatePair, Connections};
 
 use crate::failure::Failure;
 use crate::load::open;
-use values::{Rule, age, bandwidth, duration, host, interval, layout, rule, scrub_interval, size};
+use crate::values::{address, host};
+use values::{Rule, age, bandwidth, duration, interval, layout, rule, scrub_interval, size};
 
 /// Largest file of users, certificates or keys that is read.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, env = "CORAL_LISTEN", default_value = "127.0.0.1:5000", value_name = "ADDR", value_parser = address)]
+    pub(crate) listen: SocketAddr,
+    /// Folder for the content; created if it is missing
+    #[arg(long, env = "CORAL_STORAGE", value_name = "DIR")]
+    pub(crate) storage: PathBuf,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+}
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {
@@ -331,7 +345,7 @@ impl RegistryArguments {
             CertificatePair::from_pem(&read("--tls-cert", certificate)?, &read("--tls-key", key)?);
         pair.map(Some).map_err(|error| {
             let (certificate, key) = (certificate.display(), key.display());
-            let error = chain(&error);
+            let error = error_chain(&error);
             Failure::input(format!("--tls-cert {certificate} --tls-key {key}: {error}"))
         })
     }
@@ -343,7 +357,11 @@ impl RegistryArguments {
         };
         let bytes = read("--public", file)?;
         PublicPaths::parse(&bytes).map_err(|error| {
-            Failure::input(format!("--public {}: {}", file.display(), chain(&error)))
+            Failure::input(format!(
+                "--public {}: {}",
+                file.display(),
+                error_chain(&error)
+            ))
         })
     }
 
@@ -379,7 +397,7 @@ impl RegistryArguments {
                 files = files.with_blobs(blobs);
             }
             LayoutFolder::open(path.clone(), files).map_err(|error| {
-                let (folder, error) = (folder.display(), chain(&error));
+                let (folder, error) = (folder.display(), error_chain(&error));
                 Failure::input(format!("--layout {path}={folder}: {error}"))
             })
         };

@@ -256,7 +256,7 @@ impl Exchange {
     }
 
     fn failed(&self, error: reqwest::Error) -> io::Error {
-        let text = coral_mirror::chain(&error.without_url());
+        let text = coral_image::error_chain(&error.without_url());
         self.seen.no_answer.replace(Some(text.clone()));
         io::Error::other(text)
     }

@@ -5,7 +5,6 @@ use futures::TryStreamExt as _;
 use serde_json::Value;
 
 use super::*;
-use crate::error::Error;
 use crate::layout::{Layout, NewArchive};
 
 const LAYER: &[u8] = b"a layer without compression";
@@ -40,16 +39,6 @@ fn config(ids: &[Digest]) -> Vec<u8> {
 
 fn list(images: &Value) -> Vec<u8> {
     images.to_string().into_bytes()
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 async fn read(layout: &Layout, blob: &Descriptor) -> Vec<u8> {
@@ -134,7 +123,7 @@ async fn what_is_not_as_it_says_is_refused() {
     for (files, said) in cases {
         let file = tar_of(files);
         let refused = Layout::open_docker_archive(file.path()).await.unwrap_err();
-        let refused = chain(&refused);
+        let refused = coral_image::error_chain(&refused);
         assert!(refused.contains(said), "{said}: {refused}");
     }
 }
@@ -158,7 +147,7 @@ async fn a_link_to_a_layer_is_not_followed() {
         .unwrap();
     builder.finish().unwrap();
     let refused = Layout::open_docker_archive(file.path()).await.unwrap_err();
-    let said = chain(&refused);
+    let said = coral_image::error_chain(&refused);
     assert!(said.contains("symbolic link"), "{said}");
 }
 
@@ -234,7 +223,7 @@ async fn what_is_no_single_image_is_not_written() {
         let version = Version::Tag(Tag::latest());
         let put = archive.layout().put_manifest(&version, &manifest).await;
         put.unwrap();
-        let refused = chain(&archive.finish().await.unwrap_err());
+        let refused = coral_image::error_chain(&archive.finish().await.unwrap_err());
         assert!(refused.contains(said), "{refused}");
         assert!(!Path::new(&target).exists());
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coral_api::{GoDuration, Quantity};
-use coral_image::{Host, RepositoryPath};
+use coral_image::RepositoryPath;
 use coral_registry::PathPatterns;
 
 /// `USER=PATTERN`.
@@ -24,10 +24,6 @@ pub(super) fn rule(text: &str) -> Result<Rule, String> {
         user: user.to_owned(),
         pattern: pattern.to_owned(),
     })
-}
-
-pub(super) fn host(text: &str) -> Result<Host, String> {
-    Host::parse(text).map_err(|error| error.to_string())
 }
 
 pub(super) fn layout(text: &str) -> Result<(RepositoryPath, PathBuf), String> {

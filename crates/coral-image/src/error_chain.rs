@@ -8,9 +8,9 @@ use std::error::Error;
 /// ```
 /// let inner = std::io::Error::other("connection refused");
 /// let outer = std::io::Error::new(std::io::ErrorKind::Other, inner);
-/// assert_eq!(coral_rt::error_chain(&outer), "connection refused");
+/// assert_eq!(coral_image::error_chain(&outer), "connection refused");
 /// ```
-pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -57,5 +57,13 @@ mod tests {
             error_chain(&client),
             "client error: cannot connect: connection refused"
         );
+    }
+
+    /// Regression: of a missing kubeconfig was told twice.
+    #[test]
+    fn a_cause_is_told_once_wherever_in_the_text_it_stands() {
+        let text = "no configuration: in the pod: (none), of the user: (no such file)";
+        let outer = Layer(text, Some(Box::new(Layer("no such file", None))));
+        assert_eq!(error_chain(&outer), text);
     }
 }
