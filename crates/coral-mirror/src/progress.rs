@@ -58,7 +58,7 @@ pub enum Event<'a> {
         /// Bytes since the last event.
         bytes: u64,
     },
-    /// Records that the image is complete at the destination.
+    /// The image is complete at the destination.
     Mirrored {
         /// What the key resolves to now.
         digest: Digest,

@@ -1,7 +1,7 @@
 //! `coral copy`: one image, between registries, OCI layouts and archives of them.
 
 mod arguments;
-pub(crate) mod place;
+pub(crate) mod endpoint;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -24,7 +24,7 @@ use crate::report::{Action, ImageReport, print_json};
 use crate::terminal::Terminal;
 use crate::values::Output;
 pub(crate) use arguments::CopyArguments;
-use place::CopyEndpoint;
+use endpoint::CopyEndpoint;
 
 pub(crate) async fn run(
     arguments: CopyArguments,

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionArguments {
-    /// The shell
+    /// Shell to print completions for
     #[arg(value_name = "SHELL")]
     pub(crate) shell: clap_complete::Shell,
 }

@@ -222,13 +222,13 @@ mod tests {
         for (url, said) in [
             (
                 "https://user:s3cret@git.example/shop",
-                "it holds a user or a credential",
+                "it contains a user or a credential",
             ),
             (
                 "https://s3cret@git.example/shop",
-                "it holds a user or a credential",
+                "it contains a user or a credential",
             ),
-            ("ssh://me:s3cret@git.example/shop", "it holds a password"),
+            ("ssh://me:s3cret@git.example/shop", "it contains a password"),
             ("me:s3cret@git.example:shop", "expected https://"),
             ("ssh://git.example", "expected ssh://"),
             ("ssh://git.example/", "expected ssh://"),

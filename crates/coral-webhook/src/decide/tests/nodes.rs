@@ -24,7 +24,11 @@ fn selectors_ask_for_the_reference_that_the_pod_really_pulls() {
             json!({&key: available}),
             "{inject}"
         );
-        assert_eq!(decision.warnings.len(), 1, "no node has the image");
+        assert_eq!(
+            decision.warnings.len(),
+            1,
+            "no node is known to have the image"
+        );
         let mut cluster = Cluster::default();
         cluster.nodes[0]["metadata"]["labels"][&key] = available.clone();
         let decision = decide(
