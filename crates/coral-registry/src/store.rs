@@ -90,8 +90,8 @@ pub enum BlobContent {
 pub trait BlobReader: fmt::Debug + Send + Sync + 'static {
     /// The bytes of a range inside the blob, in their order, in pieces of any size. The stream is
     /// polled only as fast as its receiver takes the pieces, and dropped where the receiver goes
-    /// away. An error, or an end before the last byte, cuts the answer off. The front waits for the
-    /// next piece without a limit: a reader fails by itself when its source does not answer.
+    /// away. An error, an end before the last byte, or two minutes in which a piece is waited for, cut
+    /// the answer off. A reader that gives up sooner can say what did not answer.
     fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>>;
 }
 
