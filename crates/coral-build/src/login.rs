@@ -67,6 +67,12 @@ impl<'a> Login<'a> {
         &self.container
     }
 
+    /// A repository, with the credential of now.
+    pub(crate) fn at(&self, repository: &Repository) -> RepositoryClient {
+        let credentials = Arc::clone(&self.credentials);
+        self.client.repository(repository, credentials)
+    }
+
     /// Does something at a repository, and does it again as long as the policy has tries and the failure
     /// may pass: by itself, or with another credential.
     pub(crate) async fn again<T, E: Failure>(
@@ -77,9 +83,7 @@ impl<'a> Login<'a> {
     ) -> Result<T, E> {
         for attempt in 1.. {
             self.renew(Timestamp::now()).await;
-            let credentials = Arc::clone(&self.credentials);
-            let client = self.client.repository(repository, credentials);
-            let error = match work(client).await {
+            let error = match work(self.at(repository)).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };

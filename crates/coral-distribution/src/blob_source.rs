@@ -83,6 +83,16 @@ impl BlobSource {
         self
     }
 
+    /// The same blob by another way to its place, such as with another credential. What was read so far
+    /// counts for its digest.
+    #[must_use]
+    pub fn by(&self, endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            ..self.clone()
+        }
+    }
+
     /// What is read.
     pub fn blob(&self) -> &Descriptor {
         &self.blob
@@ -91,6 +101,12 @@ impl BlobSource {
     /// The whole blob, verified.
     pub async fn read(&self) -> Result<BlobStream, Error> {
         self.read_from(0, Check::Digest).await
+    }
+
+    /// The rest of the blob after its first `offset` bytes, verified with them. They must have been read
+    /// before, by this value or a clone of it.
+    pub async fn read_on(&self, offset: u64) -> Result<BlobStream, Error> {
+        self.read_from(offset, Check::Digest).await
     }
 
     /// The blob from `offset` on. For its digest what was read before counts, and where that is
