@@ -59,7 +59,7 @@ impl Host {
         name == "localhost"
             || name
                 .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+                .is_ok_and(|address| address.to_canonical().is_loopback())
     }
 }
 
