@@ -58,6 +58,9 @@ pub enum Event<'a> {
         /// Bytes since the last event.
         bytes: u64,
     },
+    /// The worker has ended, whatever came of it; what did is told by another event, unless the
+    /// copy was cancelled.
+    Ended,
     /// The image is complete at the destination.
     Mirrored {
         /// What the key resolves to now.
@@ -126,7 +129,7 @@ pub enum Event<'a> {
         /// Whether its source has it no longer; otherwise no mirror selects it any more.
         gone: bool,
     },
-    /// Of a repository: `select` fits none of its tags.
+    /// Of a repository: `select` matches none of its tags.
     Unmatched {
         /// How many it has.
         tags: usize,
