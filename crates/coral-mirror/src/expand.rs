@@ -52,7 +52,7 @@ pub struct Expanded {
     /// Why it is not known which tags the source has: it has manifests, and no list of its tags.
     /// Then only images that are named one by one are wanted, and none counts as vanished.
     pub untold: Option<ExpandError>,
-    /// Where `select` fits none of the repository's tags: how many these are.
+    /// Where `select` matches none of the repository's tags: how many these are.
     pub unmatched: Option<usize>,
 }
 

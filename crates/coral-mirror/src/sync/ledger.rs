@@ -45,7 +45,7 @@ fn wait_for_host(status: &mut ImageProgress, now: Timestamp) {
 struct Repository {
     status: ImageProgress,
     phase: Phase,
-    /// How many tags it has, where `select` fits none of them.
+    /// How many tags it has, where `select` matches none of them.
     unmatched: Option<usize>,
     /// Whether it was ever listed: until then it is not known which images it has.
     is_listed: bool,
@@ -263,7 +263,7 @@ impl Ledger {
         }
     }
 
-    /// Whether `select` fits none of a repository's tags, and how many it has then.
+    /// Whether `select` matches none of a repository's tags, and how many it has then.
     pub(super) fn unmatched(&mut self, repository: usize, tags: Option<usize>) {
         self.repositories[repository].unmatched = tags;
     }
