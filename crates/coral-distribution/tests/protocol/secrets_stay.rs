@@ -319,10 +319,9 @@ async fn a_token_server_elsewhere_in_plain_http_gets_a_credential_only_where_tha
 /// one answered.
 #[tokio::test]
 async fn what_a_server_that_was_not_allowed_answers_is_sent_to_no_registry_as_a_token() {
-    const SECRET: &str = "internal-token-of-another-service";
     let inside = FaultRegistry::start().await;
-    let answer = format!("{{\"access_token\": \"{SECRET}\"}}");
-    inside.fault(Fault::new(status(200, &[], &answer)));
+    let answer = r#"{"access_token": "token-of-another-service"}"#;
+    inside.fault(Fault::new(status(200, &[], answer)));
     for is_redirected in [false, true] {
         let registry = FaultRegistry::start().await;
         let named = if is_redirected { &registry } else { &inside };
@@ -335,17 +334,13 @@ async fn what_a_server_that_was_not_allowed_answers_is_sent_to_no_registry_as_a_
             let client = with(&registry, options, Credentials::none());
             client.manifest(&tag("1")).await.unwrap_err()
         };
-        let got_it = |r: &coral_testkit::Recorded| {
-            let told = r.authorization.as_deref().unwrap_or_default();
-            told.contains(SECRET)
-        };
         let error = ask(plain(&[&registry])).await;
         assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
         let advice = format!("--plain-http {}", inside.host());
         assert!(error.to_string().contains(&advice), "{error}");
-        assert_eq!(registry.count(got_it), 0, "{:?}", registry.requests());
+        assert!(!was_told(&registry), "{:?}", registry.requests());
         // Where the user names the server, its tokens are.
         ask(plain(&[&registry, &inside])).await;
-        assert!(registry.count(got_it) > 0);
+        assert!(was_told(&registry), "{:?}", registry.requests());
     }
 }
