@@ -148,7 +148,9 @@ async fn a_layout_hides_what_the_store_has_under_its_name() {
         ..Settings::default()
     };
     served.registry.configure(settings([].into()));
-    let hidden = served.push_image("base/app", "hidden", b"another layer").await;
+    let hidden = served
+        .push_image("base/app", "hidden", b"another layer")
+        .await;
     let path = RepositoryPath::parse("base/app").unwrap();
     let files = LayoutFiles::new(folder.path());
     let layout = LayoutFolder::open(path, files).unwrap();
