@@ -67,6 +67,12 @@ impl<'a> Login<'a> {
         &self.container
     }
 
+    /// The repository's client, with the current credential.
+    pub(crate) fn at(&self, repository: &Repository) -> RepositoryClient {
+        let credentials = Arc::clone(&self.credentials);
+        self.client.repository(repository, credentials)
+    }
+
     /// Runs an operation at a repository, and retries it as long as the policy allows and the
     /// failure is transient or another credential may help.
     pub(crate) async fn again<T, E: Failure>(
@@ -77,9 +83,7 @@ impl<'a> Login<'a> {
     ) -> Result<T, E> {
         for attempt in 1.. {
             self.renew(Timestamp::now()).await;
-            let credentials = Arc::clone(&self.credentials);
-            let client = self.client.repository(repository, credentials);
-            let error = match work(client).await {
+            let error = match work(self.at(repository)).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };

@@ -6,7 +6,7 @@ mod pod;
 
 use coral_build::{CredentialSource, fetch};
 use coral_image::Host;
-use coral_testkit::{Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder};
+use coral_testkit::{Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder, Recorded};
 use serde_json::json;
 
 use pod::{NoCredential, Password, Replaced, TestPod, basic};
@@ -120,6 +120,55 @@ async fn the_key_is_replaced_while_an_image_inside_is_read() {
     }
 }
 
+/// Bytes that no compression makes small.
+fn noise(length: u32) -> Vec<u8> {
+    let bytes = (0..length).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]);
+    bytes.collect()
+}
+
+/// Regression: a layer that was cut in the seconds of a replaced key failed the build.
+#[tokio::test]
+async fn a_layer_is_read_on_with_another_credential_when_it_is_cut_while_the_key_is_replaced() {
+    let registry = FaultRegistry::start_with_auth(basic("token", "unknown")).await;
+    let host = Host::parse(&registry.host()).unwrap();
+    let content = noise(7_000_000);
+    let layer = tar_of("large", &content);
+    let image = ImageBuilder::new(1).layer(layer.clone()).tag("1").build();
+    registry.load("team-a/source", &image);
+    let digest = coral_image::Algorithm::Sha256.digest(&layer);
+    let path = format!("blobs/{digest}");
+    registry.fault(
+        Fault::new(Effect::CutBody { after: 6_000_000 })
+            .path(&path)
+            .first(1),
+    );
+    let held = Effect::Hold {
+        gate: "replaced".to_owned(),
+    };
+    registry.fault(Fault::new(held).path(&path).after(1));
+    let reference = format!("{}/team-a/source:1", registry.host());
+    let source = json!({"limit": 8 << 20, "image": {"reference": reference}});
+    let pod = TestPod::at(&registry.host(), &source, &["team-a/shop:1"]);
+    let credentials = Replaced::after(&host, 1);
+    let replacing = async {
+        let reads = |all: &[Recorded]| all.iter().filter(|it| it.path.contains(&path)).count();
+        registry.wait_for(|all| reads(all) == 2).await;
+        registry.set_auth(basic("token", "secret"));
+        registry.release("replaced");
+    };
+    let (fetched, ()) = tokio::join!(fetched(&pod, &credentials, b""), replacing);
+    assert_eq!(fetched, Ok(7_000_000));
+    assert_eq!(credentials.asked(), 2);
+    assert!(std::fs::read(pod.path("coral-build/source/large")).unwrap() == content);
+    // Cut, refused, and read to its end.
+    let statuses = registry.requests().into_iter();
+    let statuses = statuses.filter(|it| it.path.contains(&path));
+    let statuses: Vec<_> = statuses.map(|it| (it.status, it.range.is_some())).collect();
+    assert_eq!(statuses.first(), Some(&(200, false)), "{statuses:?}");
+    assert_eq!(statuses.last(), Some(&(206, true)), "{statuses:?}");
+    assert!(statuses.contains(&(401, true)), "{statuses:?}");
+}
+
 #[tokio::test]
 async fn an_image_outside_is_read_with_the_secret_of_the_source_and_never_with_the_controllers() {
     let registry = FaultRegistry::start_with_auth(basic("user", "password")).await;
@@ -128,8 +177,20 @@ async fn an_image_outside_is_read_with_the_secret_of_the_source_and_never_with_t
     let reference = format!("{}/source@{}", registry.host(), image.digest());
     let source = json!({"limit": 1 << 20, "image": {"reference": reference}});
     let pod = TestPod::new(&source, &["team-a/shop:1"]);
-    let refused = fetched(&pod, &NoCredential, b"").await.unwrap_err();
-    assert!(refused.contains("401"), "{refused}");
+    let mut asks = Vec::new();
+    for secret in [None, Some("wrong")] {
+        if let Some(word) = secret {
+            let folder = "coral-build/source-credential";
+            pod.write_docker_config(folder, &registry.host(), "user", word);
+        }
+        registry.clear_requests();
+        let refused = fetched(&pod, &NoCredential, b"").await.unwrap_err();
+        assert!(refused.contains("401"), "{refused}");
+        asks.push(registry.count(|it| it.path.contains("manifests")));
+    }
+    // With nothing, or with a credential that does not change, what is refused is asked for at once only:
+    // by a request without the credential, and by some with it.
+    assert!(asks.iter().all(|asks| *asks <= 3), "{asks:?}");
     pod.write_docker_config(
         "coral-build/source-credential",
         &registry.host(),

@@ -108,7 +108,7 @@ mod tests {
         "install the system's CA certificates (package ca-certificates), or name one with --ca HOST=FILE",
         "r.example speaks TLS: leave --plain-http r.example out",
         "it leads from HTTPS to plain HTTP at r.example; allow that with --plain-http r.example",
-        "over which no secrets are sent; allow that with --plain-http r.example",
+        "over which no secrets are sent and no tokens are read; allow that with --plain-http r.example",
         "or, where you know the risk, pass --skip-tls-verify r.example",
     ];
 

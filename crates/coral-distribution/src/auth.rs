@@ -4,7 +4,9 @@
 //! - to the registry it was given for, at exactly its scheme, host and port;
 //! - to the token server that this registry names in its challenge, which is on another host by
 //!   design. It must be HTTPS, unless it is at the registry's own origin or plain HTTP was asked for
-//!   that host. Without a credential, a registry in plain HTTP may name any token server;
+//!   that host. No token is accepted from elsewhere, not even one without a credential: a registry
+//!   could read answers of servers inside the network. After a redirect, the address that answered
+//!   counts;
 //! - nowhere else: not across a redirect to another origin, and not to a `Location` elsewhere. The
 //!   challenge of a redirect's target is answered by the credential that is configured for that
 //!   host, else with a token that is asked for without one; what it took is sent there at once the

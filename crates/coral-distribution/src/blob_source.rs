@@ -84,6 +84,16 @@ impl BlobSource {
         self
     }
 
+    /// The same blob through another client, such as one with another credential. The bytes read so far
+    /// count towards its digest.
+    #[must_use]
+    pub fn by(&self, endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            ..self.clone()
+        }
+    }
+
     /// What is read.
     pub fn blob(&self) -> &Descriptor {
         &self.blob
@@ -92,6 +102,12 @@ impl BlobSource {
     /// The whole blob, verified.
     pub async fn read(&self) -> Result<BlobStream, Error> {
         self.read_from(0, Check::Digest).await
+    }
+
+    /// The rest of the blob after its first `offset` bytes, verified with them. They must have been read
+    /// before, by this value or a clone of it.
+    pub async fn read_on(&self, offset: u64) -> Result<BlobStream, Error> {
+        self.read_from(offset, Check::Digest).await
     }
 
     /// The blob from `offset` on. Its digest includes what was read before; if that state is no

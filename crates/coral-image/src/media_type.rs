@@ -64,3 +64,28 @@ pub fn essence(value: &str) -> String {
         .trim()
         .to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Docker's images are images as much as OCI's, and what else is packed as an image is none.
+    #[test]
+    fn the_configuration_of_an_image_is_known_in_both_forms() {
+        for image in [
+            "application/vnd.oci.image.config.v1+json",
+            "application/vnd.docker.container.image.v1+json",
+            "Application/vnd.docker.container.image.V1+json; charset=utf-8",
+        ] {
+            assert!(is_image_config(image), "{image}");
+        }
+        for other in [
+            "",
+            OCI_EMPTY,
+            "application/vnd.cncf.helm.config.v1+json",
+            "application/vnd.docker.plugin.v1+json",
+        ] {
+            assert!(!is_image_config(other), "{other}");
+        }
+    }
+}

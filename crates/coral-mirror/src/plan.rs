@@ -123,7 +123,7 @@ pub async fn plan<S: BuildHasher>(
                     tracing::warn!(repository = %settings.repository, error);
                 }
                 if let Some(tags) = unmatched {
-                    tracing::warn!(repository = %settings.repository, tags, "select fits none of its tags");
+                    tracing::warn!(repository = %settings.repository, tags, "select matches none of its tags");
                 }
                 planned.extend(plan_images(access, drift, wanted, counted).await);
             }

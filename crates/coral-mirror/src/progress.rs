@@ -58,6 +58,8 @@ pub enum Event<'a> {
         /// Bytes since the last event.
         bytes: u64,
     },
+    /// The worker has ended. Another event reports the outcome, unless the copy was cancelled.
+    Ended,
     /// The image is complete at the destination.
     Mirrored {
         /// What the key resolves to now.

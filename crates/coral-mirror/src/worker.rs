@@ -11,7 +11,7 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use crate::access::{AccessSource, MirrorAccess, MirrorAccessError};
-use crate::copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest};
+use crate::copy::{Copied, Copier, CopyError, CopyOptions, CopyRequest, Report};
 use crate::job::Job;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::progress::{Event, Observer, Subject};
@@ -121,15 +121,15 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
     async fn copy(&self, job: &Job, access: &MirrorAccess) -> Result<Done, Failure> {
         let (observer, own) = (self.observer.clone(), job.clone());
         let source = job.source.to_string();
-        let observe = move |event: &Event<'_>| {
+        let report: Report = Arc::new(move |event: &Event<'_>| {
             let subject = Subject {
                 mirror: Some(&own.mirror),
                 source: &source,
                 key: Some(&own.key),
             };
             observer.observe(&subject, event);
-        };
-        observe(&Event::Started);
+        });
+        let _running = Running::begin(report.clone());
         let request = CopyRequest {
             source: access.source(job.source.repository()),
             source_version: job.source.version(),
@@ -143,7 +143,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
                 look_first: job.completes.is_some(),
                 ..CopyOptions::default()
             },
-            report: Arc::new(observe),
+            report,
         };
         let copied = self.copier.copy(&request).await;
         let copied = copied.map_err(|error| failure_of(&error))?;
@@ -191,6 +191,23 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
             tracing::warn!(missed, error, "mirrored without some of its referrers");
         }
         copied
+    }
+}
+
+/// A copy that has begun. An event reports its end even if its task is aborted, when no other event
+/// is sent.
+struct Running(Report);
+
+impl Running {
+    fn begin(report: Report) -> Self {
+        report(&Event::Started);
+        Self(report)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        (self.0)(&Event::Ended);
     }
 }
 

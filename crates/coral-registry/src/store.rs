@@ -90,8 +90,8 @@ pub enum BlobContent {
 pub trait BlobReader: fmt::Debug + Send + Sync + 'static {
     /// The bytes of a range inside the blob, in order, in pieces of any size. The stream is polled
     /// only as fast as the receiver accepts pieces, and dropped if the receiver goes away. An
-    /// error, or an end before the last byte, cuts off the answer. The front waits for the next
-    /// piece without a timeout, so a reader has to fail by itself if its source does not answer.
+    /// error, an end before the last byte, or two minutes without a piece cut off the answer. A
+    /// reader that gives up sooner can report what did not answer.
     fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>>;
 }
 

@@ -53,13 +53,13 @@ impl CertificatePair {
             what: "certificate",
             source,
         };
-        let chain = CertificateDer::pem_slice_iter(certificates)
+        let chain = CertificateDer::pem_slice_iter(unmarked(certificates))
             .collect::<Result<Vec<_>, _>>()
             .map_err(malformed)?;
         if chain.is_empty() {
             return Err(CertificateError::NoCertificate);
         }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| match source {
+        let key = PrivateKeyDer::from_pem_slice(unmarked(key)).map_err(|source| match source {
             PemError::NoItemsFound => CertificateError::NoKey,
             source => CertificateError::Pem {
                 what: "private key",
@@ -70,6 +70,11 @@ impl CertificatePair {
         let pair = CertifiedKey::from_der(chain, key, &provider).map_err(CertificateError::Pair)?;
         Ok(Self(Arc::new(pair)))
     }
+}
+
+/// The text without the byte order mark that Windows editors write, after which no block is found.
+fn unmarked(pem: &[u8]) -> &[u8] {
+    pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(pem)
 }
 
 /// The validity period of a certificate, in seconds since 1970.
@@ -201,6 +206,14 @@ mod tests {
     fn pair() -> (String, String) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_windows_line_ends_hide_neither_certificate_nor_key() {
+        let (certificate, key) = pair();
+        let windows = |pem: &str| format!("\u{feff}{}", pem.replace('\n', "\r\n"));
+        let (certificate, key) = (windows(&certificate), windows(&key));
+        CertificatePair::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct PublicKeys {
 impl PublicKeys {
     /// Reads Ed25519 public keys, one PEM block each; text between the blocks is skipped.
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
+        // Windows editors write a byte order mark, after which the first block is not found.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut keys = Vec::new();
         for (number, key) in (1..).zip(SubjectPublicKeyInfoDer::pem_slice_iter(text)) {
             let key = key.map_err(|_| KeyError::Pem)?;
@@ -183,6 +185,8 @@ MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
     #[test]
     fn keys_of_the_standard_are_read_and_belong_together() {
         assert_eq!(PublicKeys::from_pem(PUBLIC.as_bytes()).unwrap().len(), 1);
+        let windows = format!("\u{feff}{}", PUBLIC.replace('\n', "\r\n"));
+        assert_eq!(PublicKeys::from_pem(windows.as_bytes()).unwrap().len(), 1);
         let key = SigningKey::from_pem(PRIVATE.as_bytes()).unwrap();
         assert_eq!(key.public_pem(), PUBLIC);
     }

@@ -7,8 +7,25 @@ use clap::Command;
 /// What the example does, and its command.
 type Example = (&'static str, &'static str);
 
-/// Examples by the words of the subcommand.
+/// Examples by the words of the subcommand; without any, those of the program.
 const EXAMPLES: &[(&str, &[Example])] = &[
+    (
+        "",
+        &[
+            (
+                "Run a registry, and mirror into it the images that the YAML files of a folder select",
+                "coral up mirrors",
+            ),
+            (
+                "Copy one image to another registry",
+                "coral copy quay.io/acme/web:1 reg.corp:5000/acme/web:1",
+            ),
+            (
+                "Install Coral's kinds in a cluster",
+                "coral crds | kubectl apply --server-side -f -",
+            ),
+        ],
+    ),
     (
         "up",
         &[
@@ -247,7 +264,8 @@ mod tests {
         for (subcommand, examples) in EXAMPLES {
             for (_, line) in *examples {
                 // A subcommand may need no argument.
-                let begin = format!("coral {subcommand} ");
+                let begin = format!("coral {subcommand}");
+                let begin = format!("{} ", begin.trim_end());
                 assert!(format!("{line} ").starts_with(&begin), "{line}");
                 let parsed = Arguments::command().try_get_matches_from(words(line));
                 assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -259,6 +277,10 @@ mod tests {
     fn every_subcommand_that_a_person_types_has_an_example() {
         let mut command = with_examples(Arguments::command().disable_help_subcommand(true));
         command.build();
+        assert!(
+            command.get_after_long_help().is_some(),
+            "the program has none"
+        );
         let lacking = |command: &Command| {
             let of_person =
                 !["controller", "agent", "webhook", "help"].contains(&command.get_name());

@@ -297,18 +297,23 @@ fn texts(problems: &[impl ToString]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_build_is_skipped_by_name_and_the_mirrors_beside_it_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = include_str!("load/with-build.yaml");
-        std::fs::write(folder.path().join("all.yaml"), text).unwrap();
+    /// What this folder holds.
+    fn loaded(folder: &Path) -> Loaded {
         let surroundings = Surroundings {
             embedded: Host::parse("127.0.0.1:5000").unwrap(),
             embedded_credentials: Arc::default(),
             user_credentials: Arc::default(),
             credentials_version: 0,
         };
-        let loaded = load(&[folder.path().to_owned()], &surroundings).unwrap();
+        load(&[folder.to_owned()], &surroundings).unwrap()
+    }
+
+    #[test]
+    fn a_build_is_skipped_by_name_and_the_mirrors_beside_it_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = include_str!("load/with-build.yaml");
+        std::fs::write(folder.path().join("all.yaml"), text).unwrap();
+        let loaded = loaded(folder.path());
         assert_eq!(loaded.problems, Vec::<String>::new());
         assert_eq!(loaded.mirrors.len(), 1);
         let [warning] = loaded.warnings.as_slice() else {
@@ -316,5 +321,33 @@ mod tests {
         };
         let end = "all.yaml:1: ImageBuild \"shop\" is skipped: ImageBuild objects need a cluster";
         assert!(warning.ends_with(end), "{warning}");
+    }
+
+    /// Regression: `coral up` reads the present folder, and a compose file in it stopped all mirrors.
+    #[test]
+    fn files_of_compose_and_helm_are_skipped_by_name_and_the_mirrors_beside_them_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            (
+                "docker-compose.yaml",
+                include_str!("load/docker-compose.yaml"),
+            ),
+            ("mirrors.yaml", include_str!("load/with-build.yaml")),
+            ("values.yaml", include_str!("load/values.yaml")),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let loaded = loaded(folder.path());
+        assert_eq!(loaded.problems, Vec::<String>::new());
+        assert_eq!(loaded.mirrors.len(), 1);
+        for name in ["docker-compose.yaml", "values.yaml"] {
+            let told = loaded.warnings.iter().filter(|it| it.contains(name));
+            let told: Vec<_> = told.collect();
+            assert_eq!(told.len(), 1, "{:?}", loaded.warnings);
+            assert!(
+                told[0].contains("skipped: it is no Kubernetes object"),
+                "{told:?}"
+            );
+        }
     }
 }

@@ -53,10 +53,6 @@ pub(crate) fn read_files(
         .warnings
         .iter()
         .for_each(|warning| terminal.line(&format!("warning: {warning}")));
-    let destinations = loaded.mirrors.iter().map(|it| &it.prepared.destination);
-    if let Some(warning) = idle_registry(&arguments.registry, destinations) {
-        terminal.line(&format!("warning: {warning}"));
-    }
     if loaded.mirrors.is_empty() {
         let files: Vec<_> = arguments
             .files
@@ -67,6 +63,10 @@ pub(crate) fn read_files(
             "{}: no RegistryMirror found there",
             files.join(", ")
         )));
+    }
+    let destinations = loaded.mirrors.iter().map(|it| &it.prepared.destination);
+    if let Some(warning) = idle_registry(&arguments.registry, destinations) {
+        terminal.line(&format!("warning: {warning}"));
     }
     Ok(loaded)
 }

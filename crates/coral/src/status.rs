@@ -158,11 +158,12 @@ impl Told {
             let _ = writeln!(text, "and {left} more, which http://{host}/ shows");
         }
         let problems = problems(status, now);
-        if !problems.is_empty() {
+        let odd = odd(&status.mirrors);
+        if !problems.is_empty() || !odd.is_empty() {
             text.push('\n');
         }
-        for problem in &problems {
-            let _ = writeln!(text, "{problem}");
+        for line in problems.iter().chain(&odd) {
+            let _ = writeln!(text, "{line}");
         }
         Self {
             text,
@@ -242,6 +243,31 @@ fn problems(document: &Status, now: Timestamp) -> Vec<String> {
         }
     }
     problems
+}
+
+/// What is probably unintended although nothing failed, one line each.
+fn odd(mirrors: &[Mirror]) -> Vec<String> {
+    let mut lines = vec![];
+    for Mirror { name, status, .. } in mirrors {
+        let repositories = status.repositories.iter().flatten();
+        lines.extend(repositories.filter_map(|repository| {
+            let tags = counted(repository.unmatched_tags?.unsigned_abs(), "tag", "tags");
+            let repository = &repository.name;
+            Some(format!(
+                "warning: {name}: {repository}: select matches none of its {tags}"
+            ))
+        }));
+        let gone = number(status.source_gone);
+        if gone > 0 {
+            let images = counted(
+                gone.unsigned_abs(),
+                "image is gone from its source, and kept",
+                "images are gone from their sources, and kept",
+            );
+            lines.push(format!("warning: {name}: {images}"));
+        }
+    }
+    lines
 }
 
 /// Why a mirror deletes nothing, with commands that can be copied.
@@ -329,6 +355,25 @@ default/longer-name   0 of 0     0        -           suspended
             assert!(told.text.lines().any(|told| told == line), "{}", told.text);
         }
         assert!(told.is_wrong);
+    }
+
+    #[test]
+    fn what_may_not_be_meant_is_warned_of_and_is_no_failure() {
+        let told = told(
+            r#"{"version": "1.2.3", "registry": {"host": "reg"}, "everything": true,
+                "brokenFiles": [], "mirrorsTotal": 1, "mirrors": [
+                {"name": "default/a", "file": "a.yaml", "suspended": false, "desired": 2,
+                 "mirrored": 2, "failed": 0, "sourceGone": 1, "repositories": [
+                    {"name": "quay.io/a/b", "images": 2},
+                    {"name": "quay.io/a/c", "images": 0, "unmatchedTags": 9}]}]}"#,
+        );
+        for line in [
+            "warning: default/a: quay.io/a/c: select matches none of its 9 tags",
+            "warning: default/a: 1 image is gone from its source, and kept",
+        ] {
+            assert!(told.text.lines().any(|told| told == line), "{}", told.text);
+        }
+        assert!(!told.is_wrong);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Output on standard error: lines, and on a terminal a progress bar for each running copy.
 
+mod bar;
 mod events;
 mod last_lines;
 mod outages;
@@ -12,20 +13,16 @@ use std::time::Duration;
 
 use coral_mirror::{Event, Observer, Subject};
 use coral_rt::LogFormat;
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
+use bar::BarLine;
 pub(crate) use events::in_words;
 use events::{describe, fields};
 use last_lines::LastLines;
 use outages::{Outages, Verbosity};
-
-/// The progress bar of an image whose size is known.
-const SIZED: &str = "{bar:24} {bytes:>10} / {total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
-/// The text while the size is not yet known.
-const UNSIZED: &str = "reading its manifests";
 
 /// Standard error, shared by lines, logs and bars. Cheap to clone.
 #[derive(Clone)]
@@ -49,13 +46,9 @@ struct Shown {
     outages: Outages,
 }
 
-/// Columns of a bar that the name does not take, including blanks.
-const BESIDE_THE_NAME: u16 = 70;
-
-/// Columns for the name.
-fn name_width() -> usize {
-    let columns = console::Term::stderr().size().1;
-    usize::from(columns.saturating_sub(BESIDE_THE_NAME)).clamp(20, 60)
+/// A bar that fits into a line of the terminal at its current width.
+fn bar_line() -> BarLine {
+    BarLine::fitting(console::Term::stderr().size().1)
 }
 
 impl Terminal {
@@ -101,10 +94,12 @@ impl Terminal {
             return;
         }
         let bar = self.0.bars.add(ProgressBar::new(0));
-        set_style(&bar, UNSIZED);
-        bar.set_message(cut_in_the_middle(name, name_width()));
+        bar_line().begin(&bar, name);
         bar.enable_steady_tick(Duration::from_millis(200));
-        self.shown().running.insert(name.to_owned(), bar);
+        let before = self.shown().running.insert(name.to_owned(), bar);
+        if let Some(before) = before {
+            before.finish_and_clear();
+        }
     }
 
     fn with_bar(&self, name: &str, change: impl FnOnce(&ProgressBar)) {
@@ -154,12 +149,13 @@ impl Observer for Terminal {
         match event {
             Event::Started => self.begin_bar(source),
             Event::Sized { bytes } => self.with_bar(source, |bar| {
-                set_style(bar, SIZED);
+                bar_line().show_sizes(bar);
                 bar.inc_length(*bytes);
             }),
             Event::Moved { bytes } | Event::Spared { bytes } => {
                 self.with_bar(source, |bar| bar.inc(*bytes));
             }
+            Event::Ended => self.forget(source),
             Event::Mirrored { .. }
             | Event::UpToDate { .. }
             | Event::Damaged { .. }
@@ -189,26 +185,6 @@ impl Observer for Terminal {
             }
         }
     }
-}
-
-fn set_style(bar: &ProgressBar, beside: &str) {
-    let template = format!("{{msg:{}!}} {beside}", name_width());
-    if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style);
-    }
-}
-
-/// Shortens a name in the middle: the host at its beginning and the tag at its end stay.
-fn cut_in_the_middle(name: &str, width: usize) -> String {
-    let letters: Vec<char> = name.chars().collect();
-    if letters.len() <= width.max(3) {
-        return name.to_owned();
-    }
-    let kept = width.max(3) - 1;
-    let (head, tail) = (kept / 2, kept - kept / 2);
-    let start: String = letters[..head].iter().collect();
-    let end: String = letters[letters.len() - tail..].iter().collect();
-    format!("{start}…{end}")
 }
 
 /// A line as a JSON object, in the format of the log. The prefix that a person reads (`error: `,

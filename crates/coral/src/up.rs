@@ -10,6 +10,7 @@ pub(crate) mod pruning;
 mod status;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -98,6 +99,7 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
         mirrors,
         damages,
         watch,
+        broken: BTreeSet::new(),
     };
     while !stop.is_cancelled() {
         following.look().await;
@@ -125,6 +127,8 @@ struct Following<'a> {
     mirrors: Mirrors,
     damages: broadcast::Receiver<Arc<[RepositoryPath]>>,
     watch: Watch,
+    /// The files in which there was a mistake at the last look.
+    broken: BTreeSet<String>,
 }
 
 impl Following<'_> {
@@ -152,6 +156,10 @@ impl Following<'_> {
         let loaded = load(&self.arguments.files, &self.surroundings);
         if let (true, Ok(loaded)) = (have_changed, &loaded) {
             tell_of(loaded, self.terminal);
+            for file in corrected(&self.broken, &loaded.broken) {
+                self.terminal.line(&format!("{file} is valid again"));
+            }
+            self.broken.clone_from(&loaded.broken);
         }
         let Self {
             embedded,
@@ -224,6 +232,12 @@ fn tell_of(loaded: &Loaded, terminal: &Terminal) {
     if loaded.mirrors.is_empty() && loaded.broken.is_empty() {
         terminal.line("warning: no RegistryMirror in the files: nothing is mirrored");
     }
+}
+
+/// Files that had a mistake and are valid now. A file that was removed is not corrected.
+fn corrected<'a>(before: &'a BTreeSet<String>, now: &BTreeSet<String>) -> Vec<&'a String> {
+    let is_fine = |file: &&String| !now.contains(*file) && Path::new(file.as_str()).exists();
+    before.iter().filter(is_fine).collect()
 }
 
 /// Reads the user's credentials again; if they cannot be read, the previous ones stay in effect.
@@ -299,4 +313,21 @@ pub(crate) fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
     base.map(|base| base.join("coral")).ok_or_else(|| {
         Failure::input("there is no home folder for the content: name a folder with --data")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_corrected_if_it_is_still_there_and_has_no_mistake_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        for name in ["fine", "still"] {
+            std::fs::write(file(name), "").unwrap();
+        }
+        let before = BTreeSet::from(["fine", "still", "removed"].map(file));
+        let now = BTreeSet::from([file("still")]);
+        assert_eq!(corrected(&before, &now), [&file("fine")]);
+    }
 }

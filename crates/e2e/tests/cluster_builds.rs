@@ -5,6 +5,12 @@
 
 #[path = "cluster_builds/command.rs"]
 mod command;
+#[path = "cluster_builds/history.rs"]
+mod history;
+#[path = "cluster_builds/network.rs"]
+mod network;
+#[path = "cluster_builds/nodes.rs"]
+mod nodes;
 #[path = "cluster_builds/restricted.rs"]
 mod restricted;
 #[path = "cluster_builds/secrets.rs"]

@@ -289,7 +289,7 @@ fn behind_a_proxy(home: &Path, tls: bool) -> (FaultServer, FaultServer, String) 
     let ca = home.join("ca.pem").display().to_string();
     let over_tls = ["--tls", "--ca-out", &ca];
     let source = holding_an_image(if tls { &over_tls } else { &[] });
-    let proxy = FaultServer::connect_proxy(source.host(), &format!("me:{SECRET}"));
+    let proxy = FaultServer::connect_proxy(source.host(), &format!("me:{SECRET}/@"));
     (source, proxy, ca)
 }
 
@@ -309,7 +309,8 @@ fn a_proxy_from_the_environment_leads_to_a_registry() {
         } else {
             copy.args(["--plain-http", "registry.test"]);
         }
-        copy.env(variable, format!("http://me:{SECRET}@{}", proxy.host()));
+        let user = format!("me:{SECRET}%2F%40");
+        copy.env(variable, format!("http://{user}@{}", proxy.host()));
         works_in_silence(&mut copy);
         let asked = if tls {
             "CONNECT registry.test:443"
@@ -340,7 +341,7 @@ fn a_proxy_that_refuses_or_is_not_meant_is_said_without_its_password() {
     // It was really asked, and said no.
     let no = proxy.process().wait_for_line("407", SOON);
     assert!(no.contains("CONNECT registry.test:443"), "{no}");
-    let right = format!("me:{SECRET}");
+    let right = format!("me:{SECRET}%2F%40");
     let direct = run(copy(&right).env("NO_PROXY", "other.test,registry.test")).exited(1);
     let direct = direct.saying("registry.test").saying("does not resolve");
     assert!(!direct.stderr.contains("proxy"), "{direct}");

@@ -149,6 +149,8 @@ fn neither_other_files_nor_slips_open_a_registry_or_bring_in_users() {
     up.process().wait_for_line(told, SOON);
     holds(&up, told);
     files.write("q.yaml", &[&rules, &users_secret(&[CI])]);
+    let told = "q.yaml is valid again";
+    up.process().wait_for_line(told, SOON);
     let told = "the changed Registry document is in effect";
     up.process().wait_for_line(told, SOON);
     holds(&up, told);

@@ -76,6 +76,14 @@ impl Destination {
         set.map_err(|error| FetchError::write(path, error))
     }
 
+    /// Refuses a file of this size before its first byte is read, if it is beyond the limit.
+    pub(super) fn has_room(&self, bytes: u64) -> Result<(), FetchError> {
+        if self.charged.saturating_add(bytes) > self.limit {
+            return Err(FetchError::TooLarge { limit: self.limit });
+        }
+        Ok(())
+    }
+
     /// Writes a file with what the reader gives.
     pub(super) fn file(
         &mut self,
@@ -99,9 +107,7 @@ impl Destination {
                 Err(error) => return Err(FetchError::read(path, error)),
             };
             written += length as u64;
-            if self.charged.saturating_add(written) > self.limit {
-                return Err(FetchError::TooLarge { limit: self.limit });
-            }
+            self.has_room(written)?;
             file.write_all(&buffer[..length]).map_err(fail)?;
         }
         self.charge(written)?;

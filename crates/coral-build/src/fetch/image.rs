@@ -1,15 +1,18 @@
 //! A source that is in an image or an OCI artifact.
 
-use std::io;
-use std::path::Path;
+mod download;
 
-use coral_distribution::{BlobSource, BlobStream};
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use coral_distribution::BlobSource;
 use coral_image::{
     Descriptor, Digest, Host, ImageRef, Manifest, ManifestKind, Platform, Repository, Version,
 };
 use coral_mirror::RetryPolicy;
-use futures::TryStreamExt as _;
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio::sync::mpsc;
 
 use super::destination::Destination;
 use super::unpack::{Kind, unpack};
@@ -56,8 +59,10 @@ pub(super) async fn fetch(
     }
     for descriptor in layers {
         let layer = layer(&descriptor)?;
-        let bytes = from.blob(&descriptor).await?;
-        to = write_layer(layer, bytes, to).await?;
+        let (chunks, mut bytes) = download::channel();
+        let writing = blocking(to, move |to| write_layer(layer, &mut bytes, to));
+        // A download that fails is told as such, and not as an archive that ends early.
+        ((), to) = tokio::try_join!(from.download(&descriptor, chunks), writing)?;
     }
     Ok((root.digest(), to))
 }
@@ -103,12 +108,22 @@ impl<'a> SourceRepository<'a> {
         asking.await.map_err(FetchError::Image)
     }
 
-    async fn blob(&mut self, blob: &Descriptor) -> Result<BlobStream, FetchError> {
+    /// Passes on the bytes of a blob. A download that is interrupted goes on where it was: with another
+    /// credential if the key that signs them is replaced meanwhile.
+    async fn download(
+        &mut self,
+        blob: &Descriptor,
+        chunks: mpsc::Sender<Bytes>,
+    ) -> Result<(), FetchError> {
         let (repository, policy) = (&self.repository, self.policy);
-        let asking = self.login.again(repository, policy, async |client| {
-            BlobSource::new(client.into(), blob.clone()).read().await
+        let source = BlobSource::new(self.login.at(repository).into(), blob.clone());
+        let passed = AtomicU64::new(0);
+        let downloading = self.login.again(repository, policy, async |client| {
+            download::pass_on(&source.by(client.into()), &passed, &chunks).await
         });
-        asking.await.map_err(FetchError::Image)
+        downloading
+            .await
+            .map_err(|error| FetchError::Image(error.0))
     }
 }
 
@@ -152,18 +167,11 @@ fn layer(descriptor: &Descriptor) -> Result<Layer, FetchError> {
     )))
 }
 
-async fn write_layer(
-    layer: Layer,
-    bytes: BlobStream,
-    to: Destination,
-) -> Result<Destination, FetchError> {
-    let bytes = StreamReader::new(bytes.map_err(io::Error::other));
-    let mut bytes = SyncIoBridge::new(bytes);
-    blocking(to, move |to| match layer {
-        Layer::Tar => unpack(&mut bytes, Kind::Layer, to),
-        Layer::File(name) => to.file(Path::new(&name), 0o644, None, &mut bytes),
-    })
-    .await
+fn write_layer(layer: Layer, bytes: &mut dyn Read, to: &mut Destination) -> Result<(), FetchError> {
+    match layer {
+        Layer::Tar => unpack(bytes, Kind::Layer, to),
+        Layer::File(name) => to.file(Path::new(&name), 0o644, None, bytes),
+    }
 }
 
 #[cfg(test)]

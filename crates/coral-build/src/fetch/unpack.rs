@@ -106,6 +106,8 @@ fn write(
     };
     match header.entry_type() {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            // Large files are refused by what their head says, not by what would be written until then.
+            to.has_room(entry.size())?;
             to.file(path, mode, modified, entry)
         }
         EntryType::Directory => to.folder(path, mode),

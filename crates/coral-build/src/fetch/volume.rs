@@ -64,6 +64,7 @@ fn copy_folder(
                 copy_folder(&inner, &path, to, depth + 1)?;
             }
             FileType::RegularFile => {
+                to.has_room(u64::try_from(found.st_size).unwrap_or_default())?;
                 let mut file = folder.file(&name).map_err(fail)?;
                 let seconds = u64::try_from(found.st_mtime).unwrap_or(0);
                 let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
@@ -116,6 +117,16 @@ mod tests {
             assert!(!volumes.to.path().join("other").exists());
         }
         assert_eq!(Volumes::new().copy(""), Ok(9));
+    }
+
+    #[test]
+    fn a_file_that_is_larger_than_the_limit_is_refused_before_it_is_read() {
+        let volumes = Volumes::new();
+        let large = std::fs::File::create(volumes.from.path().join("web/large")).unwrap();
+        large.set_len(1 << 40).unwrap();
+        let refused = volumes.copy("web").unwrap_err();
+        assert!(refused.contains("larger than 1048576 bytes"), "{refused}");
+        assert!(!volumes.to.path().join("large").exists());
     }
 
     #[test]

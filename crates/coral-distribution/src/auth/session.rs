@@ -247,9 +247,6 @@ impl Session {
             Some(Scheme::Bearer { realm, service }) => {
                 self.check_realm(at.0, realm).map_err(fail)?;
                 let credential = credential(at, candidate).await?;
-                if credential.is_some() {
-                    self.check_realm_for_credential(at.0, realm).map_err(fail)?;
-                }
                 let key = TokenKey {
                     credential,
                     realm: realm.clone(),
@@ -267,28 +264,10 @@ impl Session {
         }
     }
 
-    /// See the rule at the head of [`crate::auth`].
+    /// See the rule in the documentation of [`crate::auth`]. It applies without a credential too:
+    /// otherwise the answer of a server inside the network would be sent to the registry as a token.
     pub(super) fn check_realm(&self, registry: &Url, realm: &Url) -> Result<(), Problem> {
-        let safe = realm.scheme() == "https"
-            || registry.scheme() == "http"
-            || self.transport.allows_plain_http(realm);
-        if safe {
-            return Ok(());
-        }
-        Err(plain_realm(realm))
-    }
-
-    /// Plain HTTP that was asked for a registry is not asked for a token server elsewhere: it is
-    /// told a credential only at the registry's own origin, or where plain HTTP was asked for it.
-    fn check_realm_for_credential(&self, registry: &Url, realm: &Url) -> Result<(), Problem> {
-        let safe = realm.scheme() == "https"
-            || location::same_origin(registry, realm)
-            || self.transport.allows_plain_http(realm);
-        if safe {
-            Ok(())
-        } else {
-            Err(plain_realm(realm))
-        }
+        check_token_server(&self.transport, registry, realm)
     }
 
     fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Tried, Error> {
@@ -351,12 +330,24 @@ async fn refused(response: Response, advice: String, expired: bool) -> Error {
     Error::new(host, asked, problem)
 }
 
-fn plain_realm(realm: &Url) -> Problem {
-    let server = authority_of(realm);
-    Problem::Unsafe(format!(
-        "its token server {server} speaks plain HTTP, over which no secrets are sent; allow that \
-         with --plain-http {server}"
-    ))
+/// Checks that a token may come from the address that `named` named: plain HTTP that was allowed for
+/// one host is not allowed for another.
+pub(super) fn check_token_server(
+    transport: &Transport,
+    named: &Url,
+    server: &Url,
+) -> Result<(), Problem> {
+    let is_safe = server.scheme() == "https"
+        || location::same_origin(named, server)
+        || transport.allows_plain_http(server);
+    if is_safe {
+        return Ok(());
+    }
+    let server = authority_of(server);
+    Err(Problem::Unsafe(format!(
+        "its token server {server} speaks plain HTTP, over which no secrets are sent and no tokens \
+         are read; allow that with --plain-http {server}"
+    )))
 }
 
 async fn credential(

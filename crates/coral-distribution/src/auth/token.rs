@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::Known;
+use super::session::check_token_server;
 use crate::credentials::{Credential, CredentialKind};
 use crate::error::{Error, Problem};
 use crate::transport::{
@@ -20,6 +21,8 @@ use crate::transport::{
 
 /// Some token servers list all of an account's groups in the token; none needs more than this.
 const MAX_TOKEN_ANSWER: usize = 256 * 1024;
+/// Longest token, in bytes: servers accept no longer header.
+const MAX_TOKEN: usize = 64 * 1024;
 /// The lifetime of a token that states none, according to the token specification.
 const DEFAULT_LIFE: Duration = Duration::from_mins(1);
 /// The longest lifetime that is believed.
@@ -163,6 +166,9 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
         return Err(Error::new(host, asked, refusal(response).await));
     }
     let (host, asked) = (response.host.clone(), response.asked.clone());
+    // The target of a redirect has to satisfy the same rule as the address that the registry named.
+    check_token_server(transport, &key.realm, response.url())
+        .map_err(|problem| Error::new(&host, &asked, problem))?;
     let is_page = is_html(&response);
     let body = read_document(response, MAX_TOKEN_ANSWER).await?;
     if let Some(problem) = markup(&body) {
@@ -203,6 +209,13 @@ pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static st
         .flatten()
         .find(|t| !t.is_empty());
     let token = token.ok_or("the answer has no token in it")?;
+    // RFC 6750 allows fewer characters; other texts of a server are not sent as tokens.
+    let is_token = token.len() <= MAX_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_token {
+        return Err(
+            "the token in the answer is invalid: it is too long, or contains characters that are not allowed",
+        );
+    }
     let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
         .map_err(|_| "the token is not valid in a header")?;
     header.set_sensitive(true);
@@ -275,6 +288,33 @@ mod tests {
         assert_eq!(life_of(Some(-5.0)), DEFAULT_LIFE);
         assert_eq!(life_of(Some(f64::NAN)), DEFAULT_LIFE);
         assert_eq!(life_of(Some(1e300)), MAX_LIFE);
+    }
+
+    /// Regression: any text that a server calls a token was sent to the registry that named it.
+    #[test]
+    fn what_can_be_no_token_is_not_taken_for_one() {
+        let longest = "x".repeat(MAX_TOKEN);
+        for good in ["a.b-c_d~e+f/g==", "1|opaque:token", &longest] {
+            let answer = serde_json::json!({ "token": good }).to_string();
+            let (header, _) = read(answer.as_bytes()).unwrap();
+            assert_eq!(header, format!("Bearer {good}"));
+            assert!(header.is_sensitive());
+        }
+        let longer = longest + "x";
+        for bad in [
+            "two words",
+            "line\nline",
+            "tab\tand",
+            "\u{e9}",
+            "\0",
+            &longer,
+        ] {
+            for name in ["token", "access_token"] {
+                let answer = serde_json::json!({ name: bad }).to_string();
+                let refused = read(answer.as_bytes()).unwrap_err();
+                assert!(!refused.contains(bad), "{refused}");
+            }
+        }
     }
 
     fn key(scopes: &[&str]) -> TokenKey {

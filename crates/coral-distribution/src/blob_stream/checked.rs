@@ -13,12 +13,17 @@ use crate::blob_source::Checkpoints;
 use crate::error::{Error, Problem};
 use crate::transport::markup;
 
-/// What is to come.
+/// The end of an HTML page.
+const CLOSING: &[u8] = b"</html>";
+/// How many bytes at the end of a page are kept: white space may follow the tag.
+const LONGEST_END: usize = 64;
+
+/// What the response promised.
 #[derive(Debug, Clone)]
 pub(crate) struct Promise {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
-    /// Where the caller begins.
+    /// The offset at which the caller begins.
     pub(crate) offset: u64,
     /// State after everything before `offset`; without it only the length is checked.
     pub(crate) hasher: Option<Hasher>,
@@ -57,6 +62,8 @@ pub(crate) struct Checked {
     awaits_start: bool,
     /// Whether what came begins like a page.
     is_page: bool,
+    /// The last bytes of what begins like a page.
+    end: Vec<u8>,
     place: String,
     asked: String,
 }
@@ -78,6 +85,7 @@ impl Checked {
             checkpoints: None,
             awaits_start: false,
             is_page: false,
+            end: Vec::new(),
             place: place.into(),
             asked: asked.into(),
         }
@@ -103,11 +111,29 @@ impl Checked {
         Error::new(&self.place, &self.asked, problem)
     }
 
+    /// A page is over where it ends like one. What is cut before may be a blob that is one, from a
+    /// server that did not say its length: it is requested again.
+    fn cut(&mut self) -> Error {
+        let end = self.end.trim_ascii_end();
+        self.is_page &= end
+            .get(end.len().saturating_sub(CLOSING.len())..)
+            .is_some_and(|end| end.eq_ignore_ascii_case(CLOSING));
+        let received = self.received;
+        self.fail(Problem::Cut {
+            received,
+            cause: String::new(),
+        })
+    }
+
     /// Takes in a chunk; an empty one has nothing for the caller.
     fn take(&mut self, mut chunk: Bytes) -> Result<Bytes, Error> {
         if self.awaits_start && !chunk.is_empty() {
             self.awaits_start = false;
             self.is_page = matches!(markup(&chunk), Some(Problem::Html));
+        }
+        if self.is_page {
+            self.end.extend_from_slice(&chunk);
+            self.end.drain(..self.end.len().saturating_sub(LONGEST_END));
         }
         let skipped = self.skip.min(chunk.len() as u64);
         self.skip -= skipped;
@@ -156,13 +182,7 @@ impl Checked {
                     self.state = State::Ended;
                     Err(error)
                 }
-                None => {
-                    let received = self.received;
-                    Err(self.fail(Problem::Cut {
-                        received,
-                        cause: String::new(),
-                    }))
-                }
+                None => Err(self.cut()),
             };
             match item {
                 Ok(chunk) if chunk.is_empty() => {}
@@ -242,6 +262,37 @@ mod tests {
             }
         }
         (bytes, failure)
+    }
+
+    /// Regression: a blob that is a page was not requested again when its server, which had not said its
+    /// length, was cut.
+    #[test]
+    fn a_page_that_is_cut_is_told_from_one_in_place_of_the_blob() {
+        let promised = b"<!DOCTYPE html><html><body>a long manual</body></html>\n";
+        let whole = promised.len();
+        let portal = b"<html>log in</HTML>\r\n";
+        for (sent, expected) in [
+            (&promised[..whole - 2], Category::Cut),
+            (&promised[..30], Category::Cut),
+            (&b"<html>"[..], Category::Cut),
+            (&portal[..], Category::Protocol),
+        ] {
+            for chunk in [16, 100] {
+                let promise = Promise {
+                    digest: Digest::sha256(promised),
+                    size: whole as u64,
+                    offset: 0,
+                    hasher: Some(Algorithm::Sha256.hasher()),
+                };
+                let chunks: Vec<_> = sent.chunks(chunk).map(Bytes::copy_from_slice).collect();
+                let inner = BlobStream::new(futures::stream::iter(chunks.into_iter().map(Ok)));
+                let checked = Checked::new(inner, promise, 0, "here", "testing").of_a_registry();
+                let items: Vec<_> = checked.collect().now_or_never().unwrap();
+                let failed = items.into_iter().find_map(Result::err).unwrap();
+                let told = String::from_utf8_lossy(sent);
+                assert_eq!(failed.category(), expected, "{told} by {chunk}: {failed}");
+            }
+        }
     }
 
     proptest! {

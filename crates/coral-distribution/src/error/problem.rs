@@ -274,9 +274,11 @@ impl Problem {
         match self {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
             Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
-            // Not implemented, not in this version of HTTP, or an answer to a question that was not
-            // asked: no load of the server.
-            Self::Answer(answer) if matches!(answer.status.as_u16(), 300..=399 | 501 | 505) => {
+            // Not implemented, not in this version of HTTP, a portal that wants a person to log in, or
+            // an answer to a question that was not asked: no load of the server.
+            Self::Answer(answer)
+                if matches!(answer.status.as_u16(), 300..=399 | 501 | 505 | 511) =>
+            {
                 Disposition::WaitForChange
             }
             Self::Helper(error) if error.passing => Disposition::Retry,

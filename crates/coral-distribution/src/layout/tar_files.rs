@@ -161,6 +161,13 @@ impl TarFiles {
 pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
     let fail = |error: std::io::Error| {
         let text = crate::transport::clean(&error.to_string());
+        // The library adds what stands there instead: of a file that is no tar, its content.
+        let is_of_content = text.contains("when getting cksum");
+        let text = if is_of_content {
+            "a header has no checksum"
+        } else {
+            text.as_str()
+        };
         Problem::Broken(format!("not a tar, or a broken one: {text}"))
     };
     let mut tar = uncompressed(tar)?;
@@ -258,6 +265,16 @@ mod tests {
             assert!(said.contains("is a hard link"), "{said}");
         }
         assert_eq!(at("blobs/x").unwrap(), None);
+    }
+
+    /// Regression: the message had the first bytes of a file that was named by mistake.
+    #[test]
+    fn the_content_of_a_file_that_is_no_tar_is_not_told() {
+        let text = "a password, and more of them. ".repeat(40);
+        let Err(Problem::Broken(told)) = files_of(std::io::Cursor::new(text)) else {
+            panic!("it was taken for a tar");
+        };
+        assert_eq!(told, "not a tar, or a broken one: a header has no checksum");
     }
 
     #[test]

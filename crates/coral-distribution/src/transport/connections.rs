@@ -100,7 +100,7 @@ impl Connections {
         &self.options
     }
 
-    /// The proxy that stands before a URL, if there is one.
+    /// The proxy for a URL, if there is one.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Proxy> {
         self.proxies.of(url)
     }
@@ -214,7 +214,7 @@ fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Problem> {
     })
 }
 
-fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
+pub(super) fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
     let builder = reqwest::Client::builder().tls_certs_only([]);
     let built = builder.identity(identity(pem)?).build();
     built.map(drop).map_err(|e| {
@@ -225,7 +225,7 @@ fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
 
 fn identity(pem: &Redacted<Vec<u8>>) -> Result<reqwest::Identity, String> {
     // The library's own message may say what it read.
-    reqwest::Identity::from_pem(pem.expose()).map_err(|_| {
+    reqwest::Identity::from_pem(&trust::without_marks(pem.expose())).map_err(|_| {
         "expected a certificate and its private key, not encrypted, both PEM".to_owned()
     })
 }
@@ -242,7 +242,7 @@ fn host_of(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// The names behind which Docker Hub's registry is.
+/// The names of Docker Hub's registry.
 fn is_hub(name: &str) -> bool {
     name == "registry-1.docker.io"
 }
@@ -250,9 +250,12 @@ fn is_hub(name: &str) -> bool {
 /// A proxy never stands between this machine and itself.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
         None => false,
     }
 }
@@ -271,6 +274,9 @@ mod tests {
             "http://localhost:5000/",
             "http://127.8.9.1/",
             "https://[::1]:5000/",
+            "http://[::ffff:127.0.0.1]:5000/",
+            "http://LOCALHOST./",
+            "http://registry.localhost.:5000/",
         ] {
             assert!(is_loopback(&url(own)), "{own}");
         }
@@ -278,6 +284,8 @@ mod tests {
             "https://docker.io/",
             "http://10.0.0.1/",
             "http://localhost.example/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://notlocalhost/",
         ] {
             assert!(!is_loopback(&url(other)), "{other}");
         }

@@ -129,6 +129,11 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
         Tls::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         ) => format!("check this machine's clock, and then the certificate of {host}"),
+        Tls::InvalidCertificate(CertificateError::Other(cause))
+            if is_of_authority(cause) && given.ca_pem.is_none() =>
+        {
+            format!("if it is your own, name it with --ca {host}=FILE")
+        }
         Tls::InvalidCertificate(_) => format!(
             "give {host} a certificate that is issued for servers or, if you accept the risk, pass \
              --skip-tls-verify {host}"
@@ -160,8 +165,18 @@ fn in_words(error: &rustls::Error) -> String {
                 shown(*time)
             )
         }
+        Tls::InvalidCertificate(CertificateError::Other(cause)) if is_of_authority(cause) => {
+            "the server's certificate is that of a certificate authority, as self-signed ones are"
+                .to_owned()
+        }
         other => other.to_string(),
     }
+}
+
+/// Whether a server presents the certificate of an authority as its own. The error has no type for
+/// this, only the library's text.
+fn is_of_authority(cause: &rustls::OtherError) -> bool {
+    cause.to_string() == "CaUsedAsEndEntity"
 }
 
 fn shown(time: UnixTime) -> String {
@@ -182,6 +197,18 @@ mod tests {
         let url = Url::parse("https://reg.example:5000/v2/").unwrap();
         let given = HostOptions::default();
         tls_problem(&rustls::Error::InvalidCertificate(error), &url, &given).to_string()
+    }
+
+    /// Regression: the advice was a certificate that is made for a server, and the cause a name from
+    /// the library.
+    #[test]
+    fn a_self_signed_certificate_is_told_in_words_and_may_be_named() {
+        let cause = io::Error::other("CaUsedAsEndEntity");
+        let other = rustls::OtherError(std::sync::Arc::new(cause));
+        let signed = told(rustls::CertificateError::Other(other));
+        assert!(signed.contains("as self-signed ones are"), "{signed}");
+        assert!(signed.contains("--ca reg.example:5000=FILE"), "{signed}");
+        assert!(!signed.contains("CaUsedAsEndEntity"), "{signed}");
     }
 
     #[test]

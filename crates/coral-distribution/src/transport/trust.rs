@@ -60,7 +60,7 @@ pub(super) fn config(
     let mut config = match client_pem {
         None => builder.with_no_client_auth(),
         Some(pem) => {
-            let pem = pem.expose();
+            let pem = &without_marks(pem.expose())[..];
             // The library's own message may say what it read.
             let wrong = |_| "the client certificate or its key is not PEM".to_owned();
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
@@ -114,6 +114,19 @@ fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         );
     }
     Ok(read)
+}
+
+/// PEM without the byte order marks that Windows editors write, after which no block is found.
+pub(super) fn without_marks(pem: &[u8]) -> Vec<u8> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut text = Vec::with_capacity(pem.len());
+    let mut rest = pem;
+    while let Some(at) = rest.windows(MARK.len()).position(|it| it == MARK) {
+        text.extend_from_slice(&rest[..at]);
+        rest = &rest[at + MARK.len()..];
+    }
+    text.extend_from_slice(rest);
+    text
 }
 
 /// One certificate, without what OpenSSL writes after it, if TLS can use it.
@@ -250,7 +263,7 @@ fn is_same_name(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedKey, IsCa, KeyPair};
 
     use super::*;
 
@@ -352,6 +365,25 @@ mod tests {
         let broken = pem("CERTIFICATE", b"x");
         assert!(certificates(broken.as_bytes()).is_err());
         assert!(certificates(b"no certificate").is_err());
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_windows_line_ends_hide_no_certificate() {
+        let (one, two) = (
+            self_signed("a.example", as_ca),
+            self_signed("b.example", as_ca),
+        );
+        let file =
+            |der: &[u8]| format!("\u{feff}{}", pem("CERTIFICATE", der).replace('\n', "\r\n"));
+        let both = file(&one) + &file(&two);
+        assert_eq!(certificates(both.as_bytes()).unwrap(), [one, two]);
+        let CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["client.example".to_owned()]).unwrap();
+        let key = format!("\u{feff}{}", signing_key.serialize_pem());
+        let pair = format!("\u{feff}{}\r\n{key}", cert.pem().replace('\n', "\r\n"));
+        let pair = Redacted::new(pair.into_bytes());
+        config(both.as_bytes(), Some(&pair)).unwrap();
+        super::super::connections::check_identity(&pair).unwrap();
     }
 
     #[test]

@@ -288,8 +288,8 @@ async fn a_token_servers_failure_keeps_its_kind() {
 #[tokio::test]
 async fn a_token_server_that_does_not_answer_or_resolve_is_told_apart() {
     let cases = [
-        ("http://127.0.0.1:1/token", Category::Connect),
-        ("http://no-such-host.invalid/token", Category::Dns),
+        ("https://127.0.0.1:1/token", Category::Connect),
+        ("https://no-such-host.invalid/token", Category::Dns),
         ("relative", Category::Protocol),
         ("", Category::Protocol),
         ("ftp://x/token", Category::Protocol),

@@ -39,6 +39,7 @@ async fn every_status_has_its_category_and_disposition() {
         (501, C::Server, WaitForChange),
         (505, C::Server, WaitForChange),
         (507, C::NoRoom, WaitForRoom),
+        (511, C::Server, WaitForChange),
     ];
     for (code, category, disposition) in cases {
         let error = failure(status(code, &[], "because")).await;

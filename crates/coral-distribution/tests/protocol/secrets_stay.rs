@@ -314,3 +314,33 @@ async fn a_token_server_elsewhere_in_plain_http_gets_a_credential_only_where_tha
     let _ = client.head(&tag("1")).await;
     assert!(was_told(&server));
 }
+
+/// Regression: a registry in plain HTTP named any server as its token server, and was sent what that
+/// one answered.
+#[tokio::test]
+async fn what_a_server_that_was_not_allowed_answers_is_sent_to_no_registry_as_a_token() {
+    let inside = FaultRegistry::start().await;
+    let answer = r#"{"access_token": "token-of-another-service"}"#;
+    inside.fault(Fault::new(status(200, &[], answer)));
+    for is_redirected in [false, true] {
+        let registry = FaultRegistry::start().await;
+        let named = if is_redirected { &registry } else { &inside };
+        let challenge = format!("Bearer realm=\"{}/token\"", named.url());
+        let challenge = status(401, &[("www-authenticate", &challenge)], "");
+        registry.fault(Fault::new(challenge).path("/v2/"));
+        let to = inside.url().to_owned();
+        registry.fault(Fault::new(Effect::Redirect { to }).path("/token"));
+        let ask = async |options| {
+            let client = with(&registry, options, Credentials::none());
+            client.manifest(&tag("1")).await.unwrap_err()
+        };
+        let error = ask(plain(&[&registry])).await;
+        assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
+        let advice = format!("--plain-http {}", inside.host());
+        assert!(error.to_string().contains(&advice), "{error}");
+        assert!(!was_told(&registry), "{:?}", registry.requests());
+        // Where the user names the server, its tokens are.
+        ask(plain(&[&registry, &inside])).await;
+        assert!(was_told(&registry), "{:?}", registry.requests());
+    }
+}

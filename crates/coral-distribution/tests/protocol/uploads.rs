@@ -305,3 +305,17 @@ async fn an_upload_that_is_redirected_is_refused_at_once() {
     assert_eq!(disposition, coral_distribution::Disposition::WaitForChange);
     assert!(error.to_string().contains("redirect"), "{error}");
 }
+
+/// Regression: a registry that believes to be behind TLS was told of by the flag that was given.
+#[tokio::test]
+async fn an_address_for_an_upload_that_is_wrong_is_named_and_no_flag_that_was_given() {
+    let registry = FaultRegistry::start().await;
+    let location = format!("https://{}/v2/{PATH}/blobs/uploads/x", registry.host());
+    registry.fault(Fault::new(set_header("location", &location)).method("POST"));
+    let error = push(&anonymous(&registry), None).await.unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains(&location), "{said}");
+    assert!(said.contains("external address"), "{said}");
+    assert!(!said.contains("--plain-http"), "{said}");
+    assert_eq!(error.disposition(), Disposition::WaitForChange, "{said}");
+}

@@ -59,7 +59,7 @@ impl Host {
         name == "localhost"
             || name
                 .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+                .is_ok_and(|address| address.to_canonical().is_loopback())
     }
 }
 
@@ -108,5 +108,50 @@ fn normal_host_name(name: &str) -> Option<String> {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_spelling_and_what_is_none_is_refused() {
+        for (text, expected) in [
+            ("QUAY.io", "quay.io"),
+            ("Reg.Corp:5000", "reg.corp:5000"),
+            ("[2001:DB8:0::1]:5000", "[2001:db8::1]:5000"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(Host::parse(text).unwrap().as_str(), expected);
+        }
+        for text in [
+            "quay.io.",
+            "localhost.:5000",
+            "2001:db8::1",
+            "[fe80::1%eth0]",
+            "[::1",
+            "[::1]5000",
+            "a..b",
+        ] {
+            let refused = Host::parse(text).unwrap_err().to_string();
+            assert!(refused.contains("not a registry host"), "{refused}");
+        }
+    }
+
+    /// Regression: an address of IPv4 within one of IPv6 was taken for another machine.
+    #[test]
+    fn this_machine_is_known_in_every_spelling() {
+        for own in [
+            "LOCALHOST:5000",
+            "127.1.2.3",
+            "[::1]:5000",
+            "[::ffff:127.0.0.1]:5000",
+        ] {
+            assert!(Host::parse(own).unwrap().is_loopback(), "{own}");
+        }
+        for other in ["localhost.example", "[::ffff:10.0.0.1]", "128.0.0.1"] {
+            assert!(!Host::parse(other).unwrap().is_loopback(), "{other}");
+        }
     }
 }

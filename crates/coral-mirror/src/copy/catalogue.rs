@@ -387,6 +387,8 @@ impl CatalogueState {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use coral_distribution::{ClientOptions, HostOptions};
+    use coral_testkit::{FaultRegistry, ImageBuilder};
 
     use super::*;
 
@@ -458,6 +460,45 @@ mod tests {
         assert_eq!(catalogue.state().take_unread(), [(image.clone(), host())]);
         catalogue.compared(&image, &host(), Some(digest(1)));
         assert!(!catalogue.state().has_unread(), "it is being read");
+    }
+
+    /// Regression: lists of tags that took all of the time left none to the manifests.
+    #[tokio::test(start_paused = true)]
+    async fn manifests_have_their_time_after_lists_that_took_all_of_theirs() {
+        let registry = FaultRegistry::start().await;
+        let built = ImageBuilder::new(1).layer_of(1000).tag("1").build();
+        registry.load("team/old", &built);
+        let mut options = ClientOptions::default();
+        let plain = HostOptions {
+            plain_http: true,
+            ..HostOptions::default()
+        };
+        let here = Host::parse(&registry.host()).unwrap();
+        options.hosts.insert(here, plain);
+        let candidates = Candidates {
+            catalogue: Catalogue::default(),
+            client: Client::new(options).unwrap(),
+            credentials: Arc::default(),
+        };
+        let catalogue = &candidates.catalogue;
+        let image = format!("{}/team/old:1", registry.host());
+        let image = coral_image::ImageRef::parse(&image).unwrap();
+        let key = Key {
+            repository: image.repository().clone(),
+            version: image.version(),
+        };
+        catalogue.compared(&key, &host(), Some(built.digest()));
+        catalogue.set_listing(true);
+        let mut listing = catalogue.0.listing.subscribe();
+        // The clock stands, and jumps only while nothing can go on: to the end of the wait for lists.
+        // From then on it runs, so that a registry is waited for.
+        let clock = async {
+            listing.wait_for(|listing| !listing).await.unwrap();
+            tokio::time::resume();
+        };
+        let blob = *built.blobs.keys().next().unwrap();
+        let (found, ()) = tokio::join!(candidates.find("quay.io", &blob), clock);
+        assert_eq!(found.as_ref(), Some(image.repository().path()));
     }
 
     #[test]

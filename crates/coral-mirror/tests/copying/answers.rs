@@ -255,12 +255,17 @@ async fn an_image_of_one_manifest_for_another_platform_is_refused_as_an_index_is
     pair.source.load("team/app", &image(1));
     let sbom = ImageBuilder::new(9).artifact("application/x.sbom").build();
     pair.source.load("team/app", &sbom.tagged("sbom"));
+    let docker = ImageBuilder::new(2).docker().tag("docker").build();
+    pair.source.load("team/app", &docker);
     let mut request = pair.request("team/app:1", "here/app:1");
     let copier = Copier::default();
     request.options.platforms = vec![PlatformPattern::parse("windows/*").unwrap()];
-    let refused = copier.copy(&request).await.unwrap_err();
-    assert_eq!(refused.category(), "no_platform");
-    assert_eq!(writes(&pair.destination), 0);
+    for tag in ["1", "docker"] {
+        request.source_version = Version::Tag(Tag::parse(tag).unwrap());
+        let refused = copier.copy(&request).await.unwrap_err();
+        assert_eq!(refused.category(), "no_platform", "{tag}");
+        assert_eq!(writes(&pair.destination), 0, "{tag}");
+    }
     request.options.platforms = vec![PlatformPattern::parse("linux/*").unwrap()];
     copier.copy(&request).await.unwrap();
     // An artifact is for no platform.

@@ -361,3 +361,69 @@ async fn a_host_that_only_says_that_it_has_a_blob_gets_none_of_another_host() {
         assert_eq!(pair.destination.blob(&place, &digest), None);
     }
 }
+
+/// Regression: the first push waited for its turn at a busy source, and all other copies for its answer.
+#[tokio::test]
+async fn a_first_push_from_a_busy_source_holds_up_no_copy_from_another() {
+    let (pair, other) = (Pair::start().await, Pair::start().await);
+    let busy = &pair.source;
+    busy.load("team/old", &above(&[1; 1000], 1));
+    busy.load("team/new", &above(&[2; 1000], 2));
+    busy.load("team/busy", &above(&[3; 1000], 3));
+    other.source.load("team/app", &above(&[4; 1000], 4));
+    pair.pass(&["team/old"]).await;
+    pair.destination.clear_requests();
+    busy.fault(held("GET", "team/busy/blobs/", "blobs"));
+    other.source.fault(held("GET", "/manifests/", "other"));
+    let one_of_a_source = EngineLimits {
+        copy: CopyLimits {
+            transfers_per_source: 1,
+            ..CopyLimits::default()
+        },
+        ..EngineLimits::default()
+    };
+    let engine = Engine::start(InProcess::default(), one_of_a_source, Arc::new(Deaf));
+    let run = |mirror| engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
+    let hosts = [busy.host(), other.source.host(), pair.destination.host()];
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let client = super::client(&hosts);
+    let images = [
+        (busy, "team/old"),
+        (busy, "team/new"),
+        (&other.source, "team/app"),
+    ];
+    let mut mirror = mirror_of_hosts(&pair, &images);
+    mirror.access.client = client.clone();
+    mirror.access.destination_client = client;
+    let mut keeps_busy = mirror_of_hosts(&pair, &[(busy, "team/busy")]);
+    keeps_busy.name = "default/busy".to_owned();
+    keeps_busy.access.destination = Host::parse(&other.destination.host()).unwrap();
+    keeps_busy.access.destination_client = super::client(&[&other.destination.host()]);
+    let first = run(keeps_busy);
+    let second = async {
+        busy.wait_for(|all| {
+            all.iter()
+                .any(|r| r.method == "GET" && r.path.contains("busy/blobs/"))
+        })
+        .await;
+        let ended = run(mirror);
+        let in_order = async {
+            // The first push is one from the busy source.
+            let begins = |r: &Recorded| r.method == "POST" && r.path.contains("/new/");
+            pair.destination
+                .wait_for(|all| all.iter().any(begins))
+                .await;
+            other.source.release("other");
+            let ends = |r: &Recorded| r.method == "PUT" && r.path.contains("/app/manifests/");
+            pair.destination.wait_for(|all| all.iter().any(ends)).await;
+            let sent = |r: &Recorded| sends_blob(r) && r.path.contains("/new/");
+            assert_eq!(pair.destination.count(sent), 0, "it waits still");
+            busy.release("blobs");
+        };
+        tokio::join!(ended, in_order).0
+    };
+    let both = Box::pin(async { tokio::join!(first, second) });
+    let (first, second) = timeout(LONGEST, both).await.unwrap();
+    assert_eq!((first.summary.mirrored, first.summary.errors), (1, 0));
+    assert_eq!((second.summary.mirrored, second.summary.errors), (3, 0));
+}

@@ -14,6 +14,7 @@ use coral_mirror::{
 };
 use coral_testkit::{Built, ImageBuilder, IndexBuilder};
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Deaf, Pair};
@@ -318,6 +319,7 @@ async fn a_plan_leaves_a_suspended_mirror_out_and_deletes_nothing_that_it_may_wa
 struct AtOnce {
     now: AtomicUsize,
     most: AtomicUsize,
+    began: Notify,
 }
 
 impl Observer for AtOnce {
@@ -326,8 +328,9 @@ impl Observer for AtOnce {
             Event::Started => {
                 let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
                 self.most.fetch_max(now, Ordering::SeqCst);
+                self.began.notify_one();
             }
-            Event::Mirrored { .. } | Event::Failed { .. } => {
+            Event::Ended => {
                 self.now.fetch_sub(1, Ordering::SeqCst);
             }
             _ => {}
@@ -356,6 +359,26 @@ async fn no_more_images_are_copied_at_once_than_the_limit_allows() {
     assert_eq!(ended.summary.mirrored, 12);
     assert_eq!(ended.snapshot.images.len(), 12);
     assert_eq!(observer.most.load(Ordering::SeqCst), 2);
+    assert_eq!(observer.now.load(Ordering::SeqCst), 0);
+}
+
+/// Regression: after Ctrl-C the bars of the copies that were cut stayed on the terminal.
+#[tokio::test]
+async fn a_copy_that_is_cancelled_ends_too() {
+    let pair = Pair::start().await;
+    let image = ImageBuilder::new(1).layers_of(&[800_000]).build();
+    pair.source.load("a/b", &image.tagged("1"));
+    let observer = Arc::new(AtOnce::default());
+    let engine = engine(observer.clone());
+    let mirror = pair.mirror_of("m", "tags: ['1']", "  limits: {bandwidth: 64k}\n");
+    let pass = engine.run(mirror, Until::OnePass, CancellationToken::new(), |_| {});
+    tokio::select! {
+        ended = pass => panic!("it was copied: {:?}", ended.summary),
+        () = observer.began.notified() => {}
+    }
+    assert_eq!(observer.now.load(Ordering::SeqCst), 1);
+    engine.stop().await;
+    assert_eq!(observer.now.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -76,6 +76,8 @@ impl Htpasswd {
     /// A line that is not a valid login, such as one with a hash of another kind, is skipped (see
     /// [`Self::warnings`]): it must not keep the removal of other users from taking effect.
     pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
+        // Editors of Windows write a byte order mark, which is no part of the first name.
+        let text = text.trim_start_matches('\u{feff}');
         let mut found = Self::default();
         let mut highest = 4;
         for (line, text) in (1..).zip(text.lines()) {
@@ -210,6 +212,16 @@ mod tests {
         let (known, stand_in) = users.hash_of("unknown");
         assert!(known.is_none());
         assert_eq!(stand_in.parse::<HashParts>().unwrap().get_cost(), 5);
+    }
+
+    /// Regression: the first user of a file from a Windows editor could not log in.
+    #[test]
+    fn a_byte_order_mark_and_windows_line_ends_belong_to_no_user() {
+        let text = format!("\u{feff}anna:{HASH}\r\n\r\n# more\r\nci:{HASH}\r\n");
+        let users = Htpasswd::parse(&text).unwrap();
+        assert_eq!(users.names().collect::<Vec<_>>(), ["anna", "ci"]);
+        assert_eq!(users.hash_of("anna").1, HASH);
+        assert_eq!(users.warnings(), Vec::<String>::new());
     }
 
     #[test]

@@ -446,6 +446,21 @@ mod tests {
         }
     }
 
+    /// A body of many pieces, as all but the smallest are.
+    #[tokio::test]
+    async fn the_bytes_of_all_pieces_of_a_body_are_counted() {
+        let pieces = [&b"four"[..], b"", b"sixsix", b"1"].map(Bytes::from_static);
+        let pieces = futures::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>));
+        let counter = Arc::<AtomicU64>::default();
+        let body = Body::new(Counted {
+            inner: Body::from_stream(pieces),
+            counter: Arc::clone(&counter),
+        });
+        let read = axum::body::to_bytes(body, 100).await.unwrap();
+        assert_eq!(&read[..], b"foursixsix1");
+        assert_eq!(counter.load(Ordering::Relaxed), 11);
+    }
+
     #[test]
     fn a_flood_of_failed_logins_from_one_address_is_counted_and_hides_no_other() {
         let (lines, now) = (LoginLines::default(), Instant::now());

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -14,6 +15,7 @@ use http_body::{Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 
 use super::range::Span;
 use crate::kernel::Mapped;
@@ -25,6 +27,9 @@ const PIECE: usize = 256 * 1024;
 const MAPPED_PIECE: usize = 1024 * 1024;
 /// Shorter ranges are not worth a mapping.
 const LEAST_MAPPED: u64 = 64 * 1024;
+/// How long to wait for the next piece of a stream. The connection's timeouts end a client that does
+/// not read, but not a source that does not answer.
+const STALL: Duration = Duration::from_mins(2);
 
 /// How the bytes of a body are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +50,7 @@ pub(super) struct RangeBody {
 
 enum Pieces {
     File(FilePieces),
-    Stream(BoxStream<'static, Result<Bytes, StoreError>>),
+    Stream(StreamPieces),
 }
 
 impl RangeBody {
@@ -59,7 +64,9 @@ impl RangeBody {
             }
             BlobContent::Foreign(file) => Pieces::File(FilePieces::new(file, None)),
             BlobContent::Stream(reader) => {
-                Pieces::Stream(reader.read(span.start..span.start + span.length))
+                let stream = reader.read(span.start..span.start + span.length);
+                let alarm = None;
+                Pieces::Stream(StreamPieces { stream, alarm })
             }
         };
         Self {
@@ -92,7 +99,7 @@ impl http_body::Body for RangeBody {
         }
         let piece = match &mut self.pieces {
             Pieces::File(file) => ready!(file.poll_piece(rest, cx)),
-            Pieces::Stream(stream) => ready!(poll_stream(stream, rest, cx)),
+            Pieces::Stream(stream) => ready!(stream.poll_piece(rest, cx)),
         };
         Poll::Ready(Some(match piece {
             // Happens only if another program truncated the content.
@@ -111,37 +118,58 @@ impl http_body::Body for RangeBody {
     }
 }
 
-/// The next bytes of a stream; `None` after its end. Bytes beyond the requested range are not sent.
-fn poll_stream(
-    stream: &mut BoxStream<'static, Result<Bytes, StoreError>>,
-    rest: Span,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<Bytes>> {
-    loop {
-        match ready!(stream.as_mut().poll_next(cx)) {
-            None => {
+/// The content of a stream, piece by piece.
+struct StreamPieces {
+    stream: BoxStream<'static, Result<Bytes, StoreError>>,
+    /// Set while waiting for a piece.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl StreamPieces {
+    /// The next bytes; `None` after the end. Bytes beyond the requested range are not sent.
+    fn poll_piece(&mut self, rest: Span, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        loop {
+            let Poll::Ready(next) = self.stream.as_mut().poll_next(cx) else {
+                ready!(self.poll_alarm(cx));
+                let seconds = STALL.as_secs();
                 tracing::error!(
                     missing = rest.length,
-                    "a blob ended early while it was sent"
+                    seconds,
+                    "a blob was cut off while it was sent: its source sent nothing for that long"
                 );
-                return Poll::Ready(Ok(Bytes::new()));
-            }
-            Some(Ok(bytes)) if bytes.is_empty() => {}
-            Some(Ok(mut bytes)) => {
-                bytes.truncate(usize::try_from(rest.length).unwrap_or(usize::MAX));
-                return Poll::Ready(Ok(bytes));
-            }
-            Some(Err(error)) => {
-                let reason = std::error::Error::source(&error).map(ToString::to_string);
-                let category = error.category();
-                tracing::error!(
-                    category,
-                    reason,
-                    "a blob was cut off while it was sent: {error}"
-                );
-                return Poll::Ready(Err(io::Error::other(error)));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            };
+            match next {
+                None => {
+                    tracing::error!(
+                        missing = rest.length,
+                        "a blob ended early while it was sent"
+                    );
+                    return Poll::Ready(Ok(Bytes::new()));
+                }
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(Ok(mut bytes)) => {
+                    self.alarm = None;
+                    bytes.truncate(usize::try_from(rest.length).unwrap_or(usize::MAX));
+                    return Poll::Ready(Ok(bytes));
+                }
+                Some(Err(error)) => {
+                    let reason = std::error::Error::source(&error).map(ToString::to_string);
+                    let category = error.category();
+                    tracing::error!(
+                        category,
+                        reason,
+                        "a blob was cut off while it was sent: {error}"
+                    );
+                    return Poll::Ready(Err(io::Error::other(error)));
+                }
             }
         }
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let set = || Box::pin(tokio::time::sleep(STALL));
+        self.alarm.get_or_insert_with(set).as_mut().poll(cx)
     }
 }
 

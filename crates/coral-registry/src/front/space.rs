@@ -151,3 +151,47 @@ pub(super) async fn of_repository(
     let bytes = RepositoryPath::parse(&name).map_or(0, |it| context.store.repository_bytes(&it));
     Ok(super::json(StatusCode::OK, &json!({ "stored": bytes })))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+    use crate::store::FileStore;
+
+    /// Regression: each request for the list put all repositories in order anew.
+    #[tokio::test]
+    async fn the_list_of_the_largest_and_the_metrics_use_the_order_that_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut metrics = prometheus_client::registry::Registry::default();
+        let registry = Registry::new(FileStore::open(folder.path()).unwrap(), &mut metrics);
+        let sizes = [("a/small", 3), ("a/large", 5)];
+        let kept = RepositoryBytes {
+            all: sizes
+                .map(|(name, bytes)| (RepositoryPath::parse(name).unwrap(), bytes))
+                .to_vec(),
+            counted: true,
+        };
+        // Made so late that it holds however slow this machine is; the store has no repositories.
+        let later = Instant::now() + Duration::from_hours(1);
+        registry.context.largest.get(later, || kept);
+        let request = Request::builder().uri("/coral/v1/repositories");
+        let request = request.body(Body::empty()).unwrap();
+        let service = TowerToHyperService::new(registry.router());
+        let answer = service.call(request).await.unwrap();
+        let body = to_bytes(answer.into_body(), 10_000).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = json!([
+            {"name": "a/large", "stored": 5}, {"name": "a/small", "stored": 3},
+        ]);
+        assert_eq!(answer["largest"], expected, "{answer}");
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics).unwrap();
+        assert!(
+            text.contains("repository_bytes{repository=\"a/large\"} 5"),
+            "{text}"
+        );
+    }
+}

@@ -16,8 +16,12 @@ use futures::StreamExt as _;
 use futures::future::{BoxFuture, ready};
 use futures::stream::{self, BoxStream};
 use http::StatusCode;
+use http_body_util::BodyExt as _;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Served, request};
@@ -37,6 +41,8 @@ enum End {
     Early(u64),
     /// With so many bytes more than were asked for.
     Late(u64),
+    /// Not at all: after so many bytes it is silent.
+    Never(u64),
 }
 
 /// One blob in memory, whose bytes follow from their positions.
@@ -103,7 +109,9 @@ impl BlobReader for Memory {
             End::Error(after) => (range.start + after, true),
             End::Early(after) => (range.start + after, false),
             End::Late(more) => (range.end + more, false),
+            End::Never(after) => (range.start + after, false),
         };
+        let is_silent = matches!(self.end, End::Never(_));
         let pieces = stream::unfold((range.start, dropped), move |(at, dropped)| {
             let next = stop.min(at + memory.piece);
             memory.made.fetch_add(next - at, Ordering::SeqCst);
@@ -116,7 +124,11 @@ impl BlobReader for Memory {
                 source: "the bucket is gone".into(),
             })
         });
-        pieces.chain(stream::iter(failure)).boxed()
+        let all = pieces.chain(stream::iter(failure));
+        if is_silent {
+            return all.chain(stream::pending()).boxed();
+        }
+        all.boxed()
     }
 }
 
@@ -283,6 +295,33 @@ async fn an_error_or_an_early_end_cuts_the_connection_and_no_short_answer_passes
     for end in [End::Error(0), End::Early(0)] {
         let all = until_cut(&Memory::of(1_000_000, 70_000).ending(end)).await;
         assert!(all.is_empty() || all.ends_with(b"\r\n\r\n"), "{end:?}");
+    }
+}
+
+/// The answer's bytes until it is cut off, and the time until then. The clock is not the machine's.
+async fn cut_off(memory: &Memory) -> (u64, Duration) {
+    let served = memory.serve();
+    let asked = request("GET", &Memory::target(), &[], b"");
+    let service = TowerToHyperService::new(served.router());
+    let mut body = service.call(asked).await.unwrap().into_body();
+    let (began, mut length) = (Instant::now(), 0);
+    loop {
+        match body.frame().await.expect("an end that is none") {
+            Ok(frame) => length += frame.into_data().unwrap().len() as u64,
+            Err(_) => return (length, began.elapsed()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_falls_silent_is_given_up() {
+    for after in [0, 700_000] {
+        let memory = Memory::of(1_000_000, 70_000).ending(End::Never(after));
+        let (length, waited) = cut_off(&memory).await;
+        assert_eq!(length, after);
+        let minute = Duration::from_mins(1);
+        assert!((minute..5 * minute).contains(&waited), "{waited:?}");
+        assert!(memory.dropped.is_cancelled());
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) struct BuildArguments {
     /// Image of the build container [default: the builder that the cluster offers]
     #[arg(long, value_name = "IMAGE")]
     pub(super) builder: Option<String>,
+    /// Maximum size of the folder in the cluster, in bytes, such as 500M or 4Gi [default: 2Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) source_limit: Option<String>,
     /// How long the run may take, such as 90s, 30m or 2h
     #[arg(long, value_name = "TIME")]
     pub(super) timeout: Option<String>,
@@ -98,6 +101,7 @@ pub(super) fn object(
     let spec = ImageBuildSpec {
         source: BuildSource {
             stream: Some(StreamSource {}),
+            limit: arguments.source_limit.clone(),
             ..BuildSource::default()
         },
         build: (step != BuildStep::default()).then_some(step),
@@ -312,10 +316,12 @@ mod tests {
             "--platform=linux/amd64",
             "--platform=linux/arm64",
             "--cache=layers",
+            "--source-limit=4Gi",
             "--builder=quay.io/acme/build:1",
         ]);
         let spec = object.unwrap().spec;
         assert_eq!(spec.cache.unwrap().pvc, "layers");
+        assert_eq!(spec.source.limit.as_deref(), Some("4Gi"));
         let step = spec.build.unwrap();
         assert_eq!(step.image.as_deref(), Some("quay.io/acme/build:1"));
         assert_eq!(
@@ -396,6 +402,8 @@ mod tests {
         for words in [
             &["--name=Shop"][..],
             &["--name=shop", "--timeout=1x"],
+            &["--name=shop", "--source-limit=4GB?"],
+            &["--name=shop", "--source-limit=1k"],
             &["--name=shop", "--registry=reg"],
             &["--name=shop", "--registry=a/b/c"],
         ] {

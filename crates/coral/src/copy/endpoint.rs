@@ -142,6 +142,12 @@ impl CopyEndpoint {
 
     /// The version to copy: what was typed, or the only image of a layout.
     pub(crate) async fn source_version(&self, typed: &str) -> Result<Version, Failure> {
+        if let Self::Layout(layout, _) = self
+            && typed.starts_with("oci:")
+            && !layout.dir().exists()
+        {
+            return Err(Failure::input(format!("{typed}: no such folder")));
+        }
         if let Some(version) = self.version() {
             return Ok(version);
         }
@@ -155,7 +161,6 @@ impl CopyEndpoint {
         let images: BTreeSet<Digest> = entries.iter().map(|entry| entry.digest).collect();
         match Vec::from_iter(images).as_slice() {
             [only] => Ok(Version::Digest(*only)),
-            [] if !layout.dir().exists() => Err(Failure::input(format!("{typed}: no such folder"))),
             [] => Err(Failure::input(format!("{typed}: it holds no image"))),
             several => Err(Failure::input(format!(
                 "{typed}: the layout holds {} images; name one with {typed}:TAG",
@@ -176,6 +181,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("empty")).unwrap();
         for (name, expected) in [
             ("none", ": no such folder"),
+            ("none:1", ": no such folder"),
             ("empty", ": it holds no image"),
         ] {
             let typed = folder(name);

@@ -62,7 +62,11 @@ pub(crate) async fn plan(
     let lines = merged(planned);
     let waiting: HashSet<&str> = paused.iter().map(|(mirror, _)| *mirror).collect();
     match arguments.output {
-        Output::Table => print_plan(&lines, mirrors.len() > 1, &waiting),
+        Output::Table => {
+            for line in table(&lines, mirrors.len() > 1, &waiting) {
+                print(&line);
+            }
+        }
         Output::Json => print_json(&report(&lines, &waiting)),
     }
     for (mirror, vanished) in paused {
@@ -147,14 +151,16 @@ fn share(action: &mut PlannedAction, other: &PlannedAction) -> bool {
     action == other
 }
 
-/// `paused` are the mirrors whose deletions wait for a confirmation.
-fn print_plan(lines: &[Line<'_>], several: bool, paused: &HashSet<&str>) {
+/// The plan as a person reads it; the reasons of what would fail stand below the table. `paused` are
+/// the mirrors whose deletions wait for a confirmation.
+fn table(lines: &[Line<'_>], several: bool, paused: &HashSet<&str>) -> Vec<String> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     let mut header = vec!["ACTION", "BYTES", "SOURCE", "DESTINATION"];
     header.extend(several.then_some("MIRRORS"));
     table.set_header(header);
     let mut total = 0_u64;
+    let mut reasons = vec![];
     for line in lines {
         let planned = &line.planned;
         let destination = planned
@@ -162,31 +168,40 @@ fn print_plan(lines: &[Line<'_>], several: bool, paused: &HashSet<&str>) {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let (action, bytes, note) = match &planned.action {
+        let (action, bytes) = match &planned.action {
             PlannedAction::Copy { bytes, .. } => {
                 total = bytes.saturating_add(total);
-                ("copy", HumanBytes(*bytes).to_string(), destination)
+                ("copy", HumanBytes(*bytes).to_string())
             }
-            PlannedAction::Skip(_) => ("skip", "0 B".to_owned(), destination),
-            PlannedAction::SourceGone(_) => ("keep (source gone)", "0 B".to_owned(), destination),
-            PlannedAction::Keep { .. } => ("keep (pinned)", "0 B".to_owned(), destination),
+            PlannedAction::Skip(_) => ("skip", "0 B".to_owned()),
+            PlannedAction::SourceGone(_) => ("keep (source gone)", "0 B".to_owned()),
+            PlannedAction::Keep { .. } => ("keep (pinned)", "0 B".to_owned()),
             PlannedAction::Delete if line.is_paused(paused) => {
-                ("delete (paused)", "0 B".to_owned(), destination)
+                ("delete (paused)", "0 B".to_owned())
             }
-            PlannedAction::Delete => ("delete", "0 B".to_owned(), destination),
-            PlannedAction::DeleteButForDryRun => {
-                ("delete (dry run)", "0 B".to_owned(), destination)
+            PlannedAction::Delete => ("delete", "0 B".to_owned()),
+            PlannedAction::DeleteButForDryRun => ("delete (dry run)", "0 B".to_owned()),
+            PlannedAction::Fail(error) => {
+                reasons.push(format!("fail {}: {error}", planned.source));
+                ("fail", "?".to_owned())
             }
-            PlannedAction::Fail(error) => ("fail", "?".to_owned(), error.clone()),
         };
-        let mut row = vec![action.to_owned(), bytes, planned.source.clone(), note];
+        let mut row = vec![
+            action.to_owned(),
+            bytes,
+            planned.source.clone(),
+            destination,
+        ];
         row.extend(several.then(|| line.mirrors.join(", ")));
         table.add_row(row);
     }
-    for line in table.lines() {
-        print(line.trim_end());
-    }
-    print(&format!("{} to copy", HumanBytes(total)));
+    let mut shown: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    shown.extend(reasons);
+    shown.push(format!("{} to copy", HumanBytes(total)));
+    shown
 }
 
 fn report(lines: &[Line<'_>], paused: &HashSet<&str>) -> PlanReport {
@@ -294,6 +309,28 @@ mod tests {
             lines(all),
             expected.map(|(mirrors, action)| (mirrors.to_owned(), action))
         );
+    }
+
+    /// Regression: the reason stood under the heading DESTINATION, and made its column wide.
+    #[test]
+    fn the_reasons_of_failures_stand_below_the_table() {
+        let reason = "source: quay.io/a has no tag 1";
+        let all = vec![
+            (
+                "one",
+                planned("a:1", PlannedAction::Fail(reason.to_owned())),
+            ),
+            ("one", planned("b:1", PlannedAction::DeleteButForDryRun)),
+        ];
+        let shown = table(&merged(all), false, &HashSet::new());
+        let [header, failed, deleted, why, total] = shown.as_slice() else {
+            panic!("{shown:#?}");
+        };
+        let at = header.find("DESTINATION").unwrap();
+        assert_eq!(&failed[at..], "mirror:5000/quay.io/a:1");
+        assert_eq!(&deleted[at..], "mirror:5000/quay.io/b:1");
+        assert_eq!(why, &format!("fail quay.io/a:1: {reason}"));
+        assert_eq!(total, "0 B to copy");
     }
 
     #[test]

@@ -122,6 +122,28 @@ async fn the_page_of_a_repository_says_what_it_holds() {
     assert!(counts.contains(&format!("<dd>{stored}</dd>")), "{counts}");
 }
 
+/// Regression: an image of docker's that names no platform was shown as an artifact of the type of its
+/// configuration.
+#[tokio::test]
+async fn an_image_without_a_platform_is_shown_as_no_artifact_and_an_artifact_is() {
+    let served = Served::new().await;
+    let docker = "application/vnd.docker.container.image.v1+json";
+    for (tag, kind) in [
+        ("docker", docker),
+        ("chart", "application/vnd.x.chart.v1+json"),
+    ] {
+        let config = coral_image::Digest::sha256(b"{}");
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"{kind}","digest":"{config}","size":2}},"layers":[]}}"#
+        );
+        let path = format!("/v2/team/app/manifests/{tag}");
+        served.ask("PUT", &path, manifest.into_bytes()).await;
+    }
+    let page = served.ask("GET", "/repositories/team/app", vec![]).await;
+    assert!(page.contains("vnd.x.chart"), "{page}");
+    assert!(!page.contains("container.image"), "{page}");
+}
+
 #[tokio::test]
 async fn a_page_says_that_pushes_are_refused_and_why() {
     let served = Served::new().await;

@@ -36,7 +36,8 @@ pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (S
         Event::Damaged { parts } => (
             "damaged".to_owned(),
             format!(
-                "damaged {source}{to}: {parts} manifests or blobs missing or damaged; copied again"
+                "damaged {source}{to}: {} missing or damaged; copied again",
+                counted(*parts as u64, "manifest or blob", "manifests or blobs")
             ),
         ),
         Event::SourceGone => (
@@ -69,7 +70,7 @@ pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (S
         Event::Unmatched { tags } => (
             "unmatched".to_owned(),
             format!(
-                "warning: {source}: select fits none of its {}",
+                "warning: {source}: select matches none of its {}",
                 counted(*tags as u64, "tag", "tags")
             ),
         ),
@@ -80,9 +81,11 @@ pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (S
             standing,
             ..
         } => failed(source, error, *next, *attempts, *standing),
-        Event::Started | Event::Sized { .. } | Event::Moved { .. } | Event::Spared { .. } => {
-            Default::default()
-        }
+        Event::Started
+        | Event::Sized { .. }
+        | Event::Moved { .. }
+        | Event::Spared { .. }
+        | Event::Ended => Default::default(),
     }
 }
 
@@ -237,7 +240,7 @@ mod tests {
         let (_, line) = describe("quay.io/team/app", None, &Event::Unmatched { tags: 3 });
         assert_eq!(
             line,
-            "warning: quay.io/team/app: select fits none of its 3 tags"
+            "warning: quay.io/team/app: select matches none of its 3 tags"
         );
     }
 

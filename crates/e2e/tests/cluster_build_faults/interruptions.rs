@@ -4,7 +4,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use e2e::cluster::{Builds, Cluster, PATIENCE, is_ready};
-use e2e::until;
+use e2e::{Door, GitServer, until};
+
+use super::USER;
 
 fn is_building(build: &serde_json::Value) -> bool {
     build["status"]["phase"] == "Building"
@@ -49,43 +51,112 @@ fn a_changed_spec_replaces_the_run_and_suspend_cancels_it() {
     });
 }
 
+/// Kills the controller's pods, without a word to them, and waits until they are gone.
+fn kill_controller(cluster: &Cluster) {
+    let app = "app.kubernetes.io/name=coral-controller";
+    let pods = ["-n", "coral-system", "pods", "-l", app];
+    let running = || -> Vec<String> {
+        let pods = cluster.get(&pods).unwrap();
+        let pods = pods["items"].as_array().unwrap().iter();
+        let uids = pods.map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned());
+        uids.collect()
+    };
+    let before = running();
+    assert_ne!(before.len(), 0);
+    let delete = ["-n", "coral-system", "delete", "pod", "-l", app];
+    let at_once = ["--grace-period=0", "--force"];
+    let _ = cluster
+        .kubectl(&[&delete[..], &at_once].concat())
+        .succeeded();
+    until("the controller's pods gone", PATIENCE, || {
+        let now = running();
+        before.iter().all(|uid| !now.contains(uid)).then_some(())
+    });
+}
+
+/// The Jobs of a build.
+fn jobs(builds: &Builds<'_>, name: &str) -> usize {
+    let selector = format!("image.stvz.io/build={name}");
+    let jobs = ["-n", builds.namespace(), "jobs", "-l", &selector];
+    let jobs = builds.cluster.get(&jobs).unwrap();
+    jobs["items"].as_array().unwrap().len()
+}
+
 #[test]
 #[ignore = "needs a cluster"]
-fn a_build_goes_on_without_the_controller_and_waits_for_the_registry() {
+fn builds_go_on_when_the_controller_is_killed_in_any_phase() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let builds = Builds::set(&cluster, own);
-    let script = format!("sleep 4\n{}", builds.small_image());
-    let kill = || {
-        let app = "app.kubernetes.io/name=coral-controller";
-        let delete = ["-n", "coral-system", "delete", "pod", "-l", app];
-        let _ = cluster
-            .kubectl(&[&delete[..], &["--now", "--wait=false"]].concat())
-            .succeeded();
-    };
-    builds.apply(&builds.script("early", &script, ""));
-    kill();
-    builds.succeeded("early");
-    builds.apply(&builds.script("middle", &script, ""));
-    builds.wait_for("middle", "building", is_building);
-    kill();
-    builds.succeeded("middle");
-    builds.apply(&builds.script("late", &script, ""));
-    builds.wait_for("late", "building", is_building);
-    until("the push", Duration::from_mins(4), || {
-        let pods = builds.pods("late");
-        let state = &pods.first()?["status"]["containerStatuses"][0]["state"];
-        state["waiting"].is_null().then_some(())
-    });
-    kill();
-    builds.succeeded("late");
+    let git = GitServer::start(own.address(), USER);
+    git.commit(&[("build.sh", builds.small_image().as_bytes())]);
+    let git_host = git.url().replace("http://", "").replace("/app.git", "");
+    let base = builds.base();
+    let (registry, _) = base.split_once('/').unwrap();
+    // Each of the three waits at its own door.
+    let doors = [&git_host, registry, registry].map(|host| Door::before(own.address(), host));
+    let [at_git, at_build, at_push] = &doors;
+    builds.apply(&format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: git}}\nstringData: {{username: \
+         {}, password: {}}}\n",
+        USER.name, USER.password
+    ));
+    let source = format!(
+        "{{git: {{url: \"http://{}/app.git\", secretRef: {{name: git}}}}}}",
+        at_git.host()
+    );
+    builds.apply(&builds.yaml("fetching", &source, &builds.shell(""), "", ""));
+    let wait = format!("wget -q -O /dev/null http://{}/v2/", at_build.host());
+    let script = format!("{wait}\n{}", builds.small_image());
+    builds.apply(&builds.script("building", &script, ""));
+    let also_to = format!(
+        "    alsoTo: [{{repository: \"{}/app\", tags: [\"1\"], plainHTTP: true}}]\n",
+        at_push.host()
+    );
+    let push = builds.script("pushing", &builds.small_image(), "");
+    builds.apply(&push.replace("  output:\n", &format!("  output:\n{also_to}")));
 
+    let phases = [
+        ("fetching", "Fetching"),
+        ("building", "Building"),
+        ("pushing", "Pushing"),
+    ];
+    for ((name, phase), door) in phases.iter().zip(&doors) {
+        builds.wait_for(name, phase, |build| build["status"]["phase"] == *phase);
+        until("a connection", PATIENCE, || {
+            (door.connections() > 0).then_some(())
+        });
+    }
+    kill_controller(&cluster);
+    for (name, phase) in phases {
+        assert_eq!(builds.get(name)["status"]["phase"], phase, "{name}");
+    }
+    doors.iter().for_each(Door::open);
+    for (name, _) in phases {
+        let status = builds.succeeded(name);
+        let outputs = status["outputs"].as_array().unwrap();
+        let is_pushed = outputs.iter().all(|it| it["state"] == "Pushed");
+        assert!(is_pushed, "{name}: {status:#}");
+        assert_eq!((jobs(&builds, name), builds.pods(name).len()), (1, 1));
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_build_whose_registry_ends_waits_for_the_next_one() {
+    let cluster = Cluster::connect();
+    let Some(own) = cluster.own() else { return };
+    let builds = Builds::set(&cluster, own);
+    let base = builds.base();
+    let (registry, _) = base.split_once('/').unwrap();
+    let door = Door::before(own.address(), registry);
+    let wait = format!("wget -q -O /dev/null http://{}/v2/", door.host());
+    let script = format!("{wait}\n{}", builds.small_image());
     builds.apply(&builds.script("registry", &script, ""));
     builds.wait_for("registry", "building", is_building);
-    let delete = ["-n", "coral-system", "delete", "pod", "reg-0"];
-    let _ = cluster
-        .kubectl(&[&delete[..], &["--now", "--wait=false"]].concat())
-        .succeeded();
+    let delete = ["-n", "coral-system", "delete", "pod", "reg-0", "--now"];
+    let _ = cluster.kubectl(&delete).succeeded();
+    door.open();
     builds.succeeded("registry");
 }
 
@@ -169,9 +240,6 @@ fn builds_whose_node_is_lost_in_any_phase_end_once_and_say_so() {
     for (name, _) in phases {
         let said = builds.failed(name, "PodLost");
         assert!(said.contains("ended from outside"), "{name}: {said}");
-        let selector = format!("image.stvz.io/build={name}");
-        let jobs = ["-n", builds.namespace(), "jobs", "-l", &selector];
-        let jobs = cluster.get(&jobs).unwrap();
-        assert_eq!(jobs["items"].as_array().unwrap().len(), 1, "{name}");
+        assert_eq!(jobs(&builds, name), 1, "{name}");
     }
 }

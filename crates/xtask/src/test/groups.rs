@@ -116,14 +116,15 @@ fn group_command(workspace: &Workspace, group: &str, tier: Tier) -> Result<Comma
     command.env("CORAL_FAULTS_BIN", workspace.faults());
     command.env("CORAL_CACHE", &workspace.cache);
     let counts = match tier {
-        Tier::Quick => ["20", "10", "120", "8"],
-        Tier::Long => ["100", "50", "1200", "600"],
+        Tier::Quick => ["20", "10", "120", "8", "64"],
+        Tier::Long => ["100", "50", "1200", "600", "2048"],
     };
     let names = [
         "CORAL_KILL_ROUNDS",
         "CORAL_WRITER_ROUNDS",
         "CORAL_SOAK_SECONDS",
         "CORAL_GC_SOAK_SECONDS",
+        "CORAL_SOURCE_MIB",
     ];
     command.envs(names.into_iter().zip(counts));
     // What a developer has set for their own registries must not reach the tests.

@@ -139,3 +139,24 @@ impl GitError {
         matches!(self, Self::Unreachable { .. } | Self::Server { .. })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_fails_is_asked_again_and_one_that_refuses_a_credential_is_not() {
+        let url = || "https://git.example/shop.git".to_owned();
+        let unreachable = GitError::Unreachable {
+            url: url(),
+            problem: "refused".to_owned(),
+        };
+        let status = 503;
+        let failed = GitError::Server { url: url(), status };
+        assert!(unreachable.may_pass() && failed.may_pass());
+        let status = 401;
+        let refused = GitError::Credential { url: url(), status };
+        let without = GitError::NoCredential { url: url(), status };
+        assert!(!refused.may_pass() && !without.may_pass());
+    }
+}

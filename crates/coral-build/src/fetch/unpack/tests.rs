@@ -68,6 +68,20 @@ fn files_folders_and_links_of_a_tar_are_written_compressed_or_not() {
 }
 
 #[test]
+fn a_file_that_is_larger_than_the_limit_is_refused_by_its_head_alone() {
+    let mut header = Header::new_gnu();
+    header.set_path("large").unwrap();
+    header.set_size(2 << 30);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let begun = [header.as_bytes(), &[1; 4096][..]].concat();
+    let (dir, refused) = unpacked(&begun, Kind::Folder);
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("larger than 1048576 bytes"), "{refused}");
+    assert!(!dir.path().join("large").exists());
+}
+
+#[test]
 fn what_leads_out_of_the_source_or_is_no_file_is_refused_by_name() {
     let link = "it is a symbolic link that leads out of the source";
     let hard = "it is a hard link to something that is not a file of the source";

@@ -228,3 +228,39 @@ async fn what_is_no_single_image_is_not_written() {
         assert!(!Path::new(&target).exists());
     }
 }
+
+/// An image that was pushed by docker, with the types of Docker's own manifests.
+#[tokio::test]
+async fn an_image_of_dockers_own_types_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("new.tar");
+    let (layer, config) = (Digest::sha256(LAYER), config(&[Digest::sha256(LAYER)]));
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": media_type::DOCKER_MANIFEST,
+        "config": {
+            "mediaType": media_type::DOCKER_CONFIG, "digest": Digest::sha256(&config),
+            "size": config.len(),
+        },
+        "layers": [{
+            "mediaType": "application/vnd.docker.image.rootfs.diff.tar", "digest": layer,
+            "size": LAYER.len(),
+        }],
+    });
+    let manifest = Manifest::parse(manifest.to_string().into(), None).unwrap();
+    let archive = NewArchive::create_docker(&target, None).unwrap();
+    for bytes in [LAYER, &config] {
+        let path = archive
+            .layout()
+            .dir()
+            .join(blob_file(&Digest::sha256(bytes)));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let version = Version::Tag(Tag::latest());
+    let put = archive.layout().put_manifest(&version, &manifest).await;
+    put.unwrap();
+    archive.finish().await.unwrap();
+    let back = Layout::open_docker_archive(&target).await.unwrap();
+    let entries = back.entries().await.unwrap();
+    assert_eq!(entries.len(), 1);
+}

@@ -1,6 +1,10 @@
 //! The images of the ledger, page by page.
 
+use std::cmp::Reverse;
+
 use coral_api::RepositorySettings;
+use coral_image::Version;
+use coral_image::select::lenient_version;
 
 use super::{Image, Ledger, Phase};
 use crate::inspect::{Activity, ImagePage, ImageQuery, ImageView, Which};
@@ -8,16 +12,22 @@ use crate::progress::Key;
 use crate::state::ImageState;
 
 impl Ledger {
-    /// A page of images; `settings` are those of the repositories that it was made for.
+    /// A page of images, those of a repository with the newest version first; `settings` are those
+    /// of the repositories that it was made for.
     pub(in crate::sync) fn page(
         &self,
         query: &ImageQuery,
         settings: &[RepositorySettings],
     ) -> ImagePage {
         let asked = |(_, image): &(&Key, &Image)| is_asked_for(query.which, &image.status.state);
-        let images = self.images.iter().filter(asked);
-        let total = images.clone().count();
-        let images = images.skip(query.skip).take(query.limit);
+        let mut images: Vec<(&Key, &Image)> = self.images.iter().filter(asked).collect();
+        let total = images.len();
+        images.sort_by_cached_key(|&(key, _)| {
+            let number = number(&key.version);
+            let is_named = number.is_none();
+            (&key.repository, is_named, Reverse(number), &key.version)
+        });
+        let images = images.into_iter().skip(query.skip).take(query.limit);
         ImagePage {
             images: images.map(|(key, image)| image.view(key)).collect(),
             total,
@@ -38,6 +48,14 @@ impl Image {
             },
             looked: self.looked,
         }
+    }
+}
+
+/// The version in a tag, if it has one; a digest has none.
+fn number(version: &Version) -> Option<impl Ord + use<>> {
+    match version {
+        Version::Tag(tag) => lenient_version(tag.as_str()),
+        Version::Digest(_) => None,
     }
 }
 
@@ -118,12 +136,12 @@ mod tests {
     fn a_page_has_its_part_of_what_is_asked_for_and_the_number_of_all() {
         assert_eq!(
             tags(Which::All, 2, 3),
-            (10, vec!["2".into(), "3".into(), "4".into()])
+            (10, vec!["7".into(), "6".into(), "5".into()])
         );
         assert_eq!(tags(Which::Failed, 0, 9), (1, vec!["1".into()]));
         assert_eq!(
             tags(Which::Missing, 1, 2),
-            (5, vec!["3".into(), "5".into()])
+            (5, vec!["7".into(), "5".into()])
         );
         assert_eq!(tags(Which::All, 10, 3), (10, vec![]));
     }
@@ -133,10 +151,10 @@ mod tests {
         let query = ImageQuery {
             which: Which::All,
             skip: 0,
-            limit: 4,
+            limit: 10,
         };
         let page = ledger().page(&query, &[]);
-        let [mirrored, failed, ..] = page.images.as_slice() else {
+        let [untouched, .., failed, mirrored] = page.images.as_slice() else {
             panic!("{page:?}");
         };
         assert_eq!(mirrored.image.state, MirroredState::Mirrored);
@@ -144,7 +162,25 @@ mod tests {
         assert_eq!(failed.image.state, MirroredState::Failing);
         assert_eq!(failed.image.message.as_deref(), Some("broken"));
         assert_eq!(failed.looked, Timestamp::from_second(1000).ok());
-        assert_eq!(page.images[3].looked, None);
-        assert_eq!(page.images[3].activity, Activity::Comparing);
+        assert_eq!(untouched.looked, None);
+        assert_eq!(untouched.activity, Activity::Comparing);
+    }
+
+    /// Regression: 1.10.0 stood before 1.2.0, and the newest images were on the last page.
+    #[test]
+    fn the_newest_version_is_first_and_names_come_after_versions() {
+        let tags = ["1.2.0", "1.10.0", "latest", "1.9.0"];
+        let mut ledger = Ledger::new(1, RetryPolicy::default(), Until::Stopped, None);
+        let now = Timestamp::from_second(1000).unwrap();
+        ledger.expanded(0, tags.map(wanted).to_vec(), now);
+        let query = ImageQuery {
+            which: Which::All,
+            skip: 0,
+            limit: 9,
+        };
+        let page = ledger.page(&query, &[]);
+        let shown = page.images.iter().map(|it| it.key.version.to_string());
+        let shown: Vec<String> = shown.collect();
+        assert_eq!(shown, ["1.10.0", "1.9.0", "1.2.0", "latest"]);
     }
 }

@@ -5,6 +5,7 @@ use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
 use maud::{Markup, html};
 
 use super::{Refresh, badge, digest, failure, frame, maybe_time, none};
+use crate::counted::counted;
 use crate::status_page::Visit;
 use crate::status_page::api::ApiError;
 use crate::status_page::board::BoardMirror;
@@ -34,7 +35,7 @@ pub(in crate::status_page) async fn page(
         (unlisted(visit, &shown))
         @for repository in &shown.repositories {
             @if let Some(tags) = repository.unmatched_tags {
-                p { code { (repository.name) } ": select fits none of its " (tags) " tags." }
+                p.notice { code { (repository.name) } ": select matches none of its " (counted(tags.unsigned_abs(), "tag", "tags")) "." }
             }
         }
         section aria-labelledby="images" {
@@ -42,8 +43,9 @@ pub(in crate::status_page) async fn page(
             (choices(&mirror, which))
             @if shown.images.is_empty() { p { (nothing(which)) } }
             @else { (table(visit, &mirror, &shown)) }
-            @if shown.hidden > 0 { p { (shown.hidden) " images on this page are hidden: you may \
-                                                       not read them." } }
+            @if shown.hidden > 0 {
+                p { (counted(shown.hidden as u64, "image", "images")) " on this page that you may not read." }
+            }
             (pages(&mirror, &shown, which))
         }
     };
