@@ -34,7 +34,7 @@ static PHRASES: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
     };
     vec![
         phrase(
-            r"say so with --plain-http \S+",
+            r"use --plain-http \S+",
             "set plainHTTP: true in the RegistryMirror, beside the repository or beside \
              spec.registry.host",
             "mirror the image with a RegistryMirror that has plainHTTP: true, and name the mirrored image or route the host with a RegistryRoute",
@@ -103,7 +103,7 @@ mod tests {
 
     /// The ends of the client's messages.
     const FLAGS: [&str; 7] = [
-        "if r.example:5000 speaks plain HTTP, say so with --plain-http r.example:5000",
+        "if r.example:5000 speaks plain HTTP, use --plain-http r.example:5000",
         "if its CA is private, name it with --ca r.example=FILE",
         "install the system's CA certificates (package ca-certificates), or name one with --ca HOST=FILE",
         "r.example speaks TLS: leave --plain-http r.example out",
@@ -123,7 +123,7 @@ mod tests {
         }
         let said = in_cluster(FLAGS[0], Means::Mirror);
         assert!(
-            said.contains("speaks plain HTTP, say so with plainHTTP: true in the"),
+            said.contains("speaks plain HTTP, set plainHTTP: true in the"),
             "{said}"
         );
         let said = in_cluster(FLAGS[1], Means::Image);

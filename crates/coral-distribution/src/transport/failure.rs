@@ -109,7 +109,7 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
             location::shown(url)
         ),
         Tls::InvalidMessage(_) => {
-            format!("if {host} speaks plain HTTP, say so with --plain-http {host}")
+            format!("if {host} speaks plain HTTP, use --plain-http {host}")
         }
         Tls::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
