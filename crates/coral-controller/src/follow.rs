@@ -84,9 +84,12 @@ where
                         Taken::Unchanged => {}
                         Taken::Changed => changes.notify(self.topic),
                         Taken::Broken(key, why) => {
-                            tracing::warn!(%kind, object = %key, %why, "object cannot be decoded; \
-                                                                        its effects stay as they \
-                                                                        are");
+                            tracing::warn!(
+                                %kind,
+                                object = %key,
+                                %why,
+                                "object cannot be decoded; its effects stay as they are"
+                            );
                             changes.notify(self.topic);
                             if let (Some(events), Some(object)) = (&self.events, broken) {
                                 let note = format!(

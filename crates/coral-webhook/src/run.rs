@@ -241,8 +241,10 @@ async fn keep_world(
             Ok(world) => {
                 sender.send_replace(Arc::new(world));
             }
-            Err(error) => tracing::error!(%error, "the index could not be rebuilt; the previous \
-                                                   one stays in use"),
+            Err(error) => tracing::error!(
+                %error,
+                "the index could not be rebuilt; the previous one stays in use"
+            ),
         }
     }
 }

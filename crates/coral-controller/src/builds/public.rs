@@ -51,8 +51,11 @@ impl BuildsPart {
         if after != before {
             let record = built::record(&registry, &after);
             self.writer.apply::<ConfigMap>(&at, &record).await?;
-            tracing::info!(registry = %key, paths = after.len(), "public repositories of builds \
-                                                                  recorded");
+            tracing::info!(
+                registry = %key,
+                paths = after.len(),
+                "public repositories of builds recorded"
+            );
         }
         Ok(())
     }

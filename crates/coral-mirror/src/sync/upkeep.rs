@@ -172,8 +172,11 @@ impl<Q: Queue> Driver<Q> {
             .held_by(destination, place)
             .map(str::to_owned);
         let mirror = by.as_deref().unwrap_or("one that cannot be read");
-        tracing::info!(repository = %place, mirror, "not pruned: it is unknown what a mirror wants \
-                                                     in it");
+        tracing::info!(
+            repository = %place,
+            mirror,
+            "not pruned: it is unknown what a mirror wants in it"
+        );
         // With the name of the mirror, a person can act on it.
         match by {
             Some(by) => self.held_back.insert(repository, by),
@@ -219,11 +222,12 @@ impl<Q: Queue> Driver<Q> {
             Ok(Pruned::Done(tags)) => tags,
             Ok(Pruned::Doubted(tags)) => {
                 let source = &self.mirror.settings.repositories[repository].repository;
-                tracing::warn!(repository = %source, tags = tags.len(), "not pruned this time: \
-                                                                         more than half of the \
-                                                                         tags would be deleted; \
-                                                                         they are deleted if the \
-                                                                         next pass finds the same");
+                tracing::warn!(
+                    repository = %source,
+                    tags = tags.len(),
+                    "not pruned this time: more than half of the tags would be deleted; they are \
+                     deleted if the next pass finds the same"
+                );
                 self.doubted.insert(repository, tags);
                 return;
             }

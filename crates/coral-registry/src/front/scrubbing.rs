@@ -215,9 +215,12 @@ impl ScrubWatch for Told {
 
     fn missing(&self, digest: &Digest, repositories: &[RepositoryPath]) {
         let named = first_names(repositories);
-        tracing::warn!(%digest, repositories = %named, "content that was found damaged is still \
-                                                        missing: a mirror copies its images again, \
-                                                        pushed images have to be pushed again");
+        tracing::warn!(
+            %digest,
+            repositories = %named,
+            "content that was found damaged is still missing: a mirror copies its images again, \
+             pushed images have to be pushed again"
+        );
         let _ = self.0.damages.send(repositories.into());
     }
 
@@ -234,18 +237,26 @@ impl ScrubWatch for Told {
             ..
         } = &damage;
         if *is_aside {
-            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged \
-                                                                             and no longer served: \
-                                                                             a mirror copies its \
-                                                                             images again, pushed \
-                                                                             images have to be \
-                                                                             pushed again");
+            tracing::warn!(
+                %digest,
+                %size,
+                %reason,
+                %repositories,
+                %images,
+                "content is damaged and no longer served: a mirror copies its images again, \
+                 pushed images have to be pushed again"
+            );
             // The receiver may be gone.
             let _ = self.0.damages.send(damage.repositories.into());
         } else {
-            tracing::warn!(%digest, %size, %reason, %repositories, %images, "content is damaged \
-                                                                             and stays where it \
-                                                                             is");
+            tracing::warn!(
+                %digest,
+                %size,
+                %reason,
+                %repositories,
+                %images,
+                "content is damaged and stays where it is"
+            );
         }
     }
 }

@@ -119,13 +119,14 @@ fn told(place: &str, error: &Error) -> (String, String) {
 fn advice(place: &str, category: Category) -> String {
     match category {
         Category::Dns => format!("check the spelling of {place}, /etc/resolv.conf, and whether a proxy is needed (HTTPS_PROXY)"),
-        Category::Connect | Category::Timeout => format!("check that {place} runs and that no \
-                                                          firewall is in between; a proxy is set \
-                                                          with HTTPS_PROXY"),
-        Category::Unauthorized | Category::Forbidden => format!("log in (`docker login {place}`), \
-                                                                 or name a Secret for it in \
-                                                                 imagePullSecrets (for a \
-                                                                 destination: registry.secretRef)"),
+        Category::Connect | Category::Timeout => format!(
+            "check that {place} runs and that no firewall is in between; a proxy is set with \
+             HTTPS_PROXY"
+        ),
+        Category::Unauthorized | Category::Forbidden => format!(
+            "log in (`docker login {place}`), or name a Secret for it in imagePullSecrets (for a \
+             destination: registry.secretRef)"
+        ),
         Category::RateLimited => "wait, or log in: most registries have a higher limit for users than for anonymous clients".to_owned(),
         Category::NotFound => "check the name of the repository; some registries answer like this \
                                to clients that may not read it".to_owned(),

@@ -317,8 +317,11 @@ impl Mirrors {
             };
             let written = self.memory.write(name, place, snapshot);
             if let Err(error) = written {
-                tracing::warn!(mirror = %name, %error, "the record of mirrored images cannot be \
-                                                        written");
+                tracing::warn!(
+                    mirror = %name,
+                    %error,
+                    "the record of mirrored images cannot be written"
+                );
             }
         }
     }

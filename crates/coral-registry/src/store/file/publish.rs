@@ -291,8 +291,10 @@ impl Files {
         let _turn = self.contents.lock(digest);
         // A push may have repaired it meanwhile; then it is another file.
         if stamp.is_of(&path) {
-            tracing::error!(path = %path.display(), "content was damaged and has been removed; \
-                                                     push it again");
+            tracing::error!(
+                path = %path.display(),
+                "content was damaged and has been removed; push it again"
+            );
             let change = self.usage.content(digest, &path);
             self.durable.remove(&path)?;
             change.end(0);

@@ -269,11 +269,12 @@ impl Round<'_> {
             }
             Verdict::Forbidden => {
                 self.scrubbed.unsure += 1;
-                tracing::warn!(%digest, path = %path.display(), "this process may not read a \
-                                                                 content file, so the scrub cannot \
-                                                                 tell whether it is damaged; \
-                                                                 change its owner to the user that \
-                                                                 the registry runs as");
+                tracing::warn!(
+                    %digest,
+                    path = %path.display(),
+                    "this process may not read a content file, so the scrub cannot tell whether \
+                     it is damaged; change its owner to the user that the registry runs as"
+                );
             }
             Verdict::Damaged(reason) => {
                 self.streak.bad();
@@ -325,8 +326,12 @@ impl Round<'_> {
 
     fn set_aside(&self, digest: &Digest, stamp: Stamp) -> bool {
         self.files.set_aside(digest, stamp).unwrap_or_else(|error| {
-            tracing::error!(%digest, %error, "damaged content cannot be moved aside and is still \
-                                              served; the next round tries again");
+            tracing::error!(
+                %digest,
+                %error,
+                "damaged content cannot be moved aside and is still served; the next round tries \
+                 again"
+            );
             false
         })
     }
@@ -346,10 +351,13 @@ impl Round<'_> {
 }
 
 fn tell_unsure(digest: &Digest, path: &Path, reason: &dyn std::fmt::Display) {
-    tracing::warn!(%digest, path = %path.display(), %reason, "the scrub cannot tell whether \
-                                                              content is damaged, so it stays; \
-                                                              check the disk and the memory of \
-                                                              this machine");
+    tracing::warn!(
+        %digest,
+        path = %path.display(),
+        %reason,
+        "the scrub cannot tell whether content is damaged, so it stays; check the disk and the \
+         memory of this machine"
+    );
 }
 
 #[cfg(test)]

@@ -75,9 +75,12 @@ impl Pass<'_> {
             return;
         };
         if told.insert(repository.clone()) {
-            tracing::warn!(%repository, %digest, "a manifest cannot be read, so no blob of its \
-                                                  repository is collected: push the manifest \
-                                                  again, or delete it");
+            tracing::warn!(
+                %repository,
+                %digest,
+                "a manifest cannot be read, so no blob of its repository is collected: push the \
+                 manifest again, or delete it"
+            );
         }
     }
 
