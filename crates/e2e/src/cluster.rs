@@ -10,6 +10,7 @@ mod outside;
 mod own;
 mod reader;
 mod supply;
+mod taint;
 
 pub use builds::{Builds, PUBLISHER, example, has_ended, ready};
 pub use installation::WORKLOADS;
@@ -17,6 +18,7 @@ pub use outside::{OutsideRegistry, OutsideRequest};
 pub use own::{AuditedRequest, Dropped, OwnCluster};
 pub use reader::{Reader, page, pose};
 pub use supply::{Outside, REGISTRY};
+pub use taint::Taint;
 
 use std::env;
 use std::fs;

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use e2e::cluster::{Builds, Cluster, PATIENCE, is_ready};
+use e2e::cluster::{Builds, Cluster, PATIENCE, Taint, is_ready};
 use e2e::{Door, GitServer, until};
 
 use super::USER;
@@ -154,9 +154,20 @@ fn a_build_whose_registry_ends_waits_for_the_next_one() {
     let script = format!("{wait}\n{}", builds.small_image());
     builds.apply(&builds.script("registry", &script, ""));
     builds.wait_for("registry", "building", is_building);
+    // It comes back only when the push has missed it.
+    let nodes = cluster.nodes();
+    let taints: Vec<_> = nodes.iter().map(|it| Taint::set(&cluster, it)).collect();
     let delete = ["-n", "coral-system", "delete", "pod", "reg-0", "--now"];
     let _ = cluster.kubectl(&delete).succeeded();
     door.open();
+    let pod = &builds.pods("registry")[0];
+    let pod = pod["metadata"]["name"].as_str().unwrap();
+    let log = ["-n", builds.namespace(), "logs", pod, "-c", "push"];
+    until("a push that is tried again", PATIENCE, || {
+        let log = cluster.kubectl(&log).stdout;
+        log.contains("is tried again").then_some(())
+    });
+    drop(taints);
     builds.succeeded("registry");
 }
 

@@ -1,30 +1,6 @@
 //! Where and how a build's pod runs: tainted nodes and runtime classes.
 
-use e2e::cluster::{Builds, Cluster, ready};
-
-/// A taint of a node, until it is dropped.
-struct Taint<'a> {
-    cluster: &'a Cluster,
-    node: &'static str,
-}
-
-const TAINT: &str = "only=builds:NoSchedule";
-
-impl<'a> Taint<'a> {
-    fn set(cluster: &'a Cluster, node: &'static str) -> Self {
-        let taint = ["taint", "node", node, "--overwrite", TAINT];
-        let _ = cluster.kubectl(&taint).succeeded();
-        Self { cluster, node }
-    }
-}
-
-impl Drop for Taint<'_> {
-    fn drop(&mut self) {
-        let _ = self
-            .cluster
-            .kubectl(&["taint", "node", self.node, &format!("{TAINT}-")]);
-    }
-}
+use e2e::cluster::{Builds, Cluster, Taint, ready};
 
 /// A build of a script in a container with more fields.
 fn build(builds: &Builds<'_>, name: &str, more: &str) {
