@@ -74,6 +74,23 @@ fn kill_controller(cluster: &Cluster) {
     });
 }
 
+/// Keeps new pods off all nodes.
+fn taint_all(cluster: &Cluster) -> Vec<Taint<'_>> {
+    let nodes = cluster.nodes();
+    nodes.iter().map(|it| Taint::set(cluster, it)).collect()
+}
+
+/// Waits until the log of a build's step `push` has a text.
+fn until_push_says(builds: &Builds<'_>, name: &str, text: &str) {
+    let pod = &builds.pods(name)[0];
+    let pod = pod["metadata"]["name"].as_str().unwrap();
+    let log = ["-n", builds.namespace(), "logs", pod, "-c", "push"];
+    until(&format!("{text:?} in the log"), PATIENCE, || {
+        let log = builds.cluster.kubectl(&log).stdout;
+        log.contains(text).then_some(())
+    });
+}
+
 /// The Jobs of a build.
 fn jobs(builds: &Builds<'_>, name: &str) -> usize {
     let selector = format!("image.stvz.io/build={name}");
@@ -127,11 +144,15 @@ fn builds_go_on_when_the_controller_is_killed_in_any_phase() {
             (door.connections() > 0).then_some(())
         });
     }
+    let taints = taint_all(&cluster);
     kill_controller(&cluster);
     for (name, phase) in phases {
         assert_eq!(builds.get(name)["status"]["phase"], phase, "{name}");
     }
     doors.iter().for_each(Door::open);
+    // No controller comes back before a push has missed it.
+    until_push_says(&builds, "building", "no credential yet");
+    drop(taints);
     for (name, _) in phases {
         let status = builds.succeeded(name);
         let outputs = status["outputs"].as_array().unwrap();
@@ -155,18 +176,11 @@ fn a_build_whose_registry_ends_waits_for_the_next_one() {
     builds.apply(&builds.script("registry", &script, ""));
     builds.wait_for("registry", "building", is_building);
     // It comes back only when the push has missed it.
-    let nodes = cluster.nodes();
-    let taints: Vec<_> = nodes.iter().map(|it| Taint::set(&cluster, it)).collect();
+    let taints = taint_all(&cluster);
     let delete = ["-n", "coral-system", "delete", "pod", "reg-0", "--now"];
     let _ = cluster.kubectl(&delete).succeeded();
     door.open();
-    let pod = &builds.pods("registry")[0];
-    let pod = pod["metadata"]["name"].as_str().unwrap();
-    let log = ["-n", builds.namespace(), "logs", pod, "-c", "push"];
-    until("a push that is tried again", PATIENCE, || {
-        let log = cluster.kubectl(&log).stdout;
-        log.contains("is tried again").then_some(())
-    });
+    until_push_says(&builds, "registry", "is tried again");
     drop(taints);
     builds.succeeded("registry");
 }
