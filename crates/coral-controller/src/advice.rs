@@ -102,9 +102,11 @@ mod tests {
     use super::*;
 
     /// The ends of the client's messages.
-    const FLAGS: [&str; 7] = [
+    const FLAGS: [&str; 9] = [
         "if r.example:5000 speaks plain HTTP, use --plain-http r.example:5000",
         "if its CA is private, name it with --ca r.example=FILE",
+        "if its CA is another one, name it with --ca r.example=FILE",
+        "if it is your own, name it with --ca r.example=FILE",
         "install the system's CA certificates (package ca-certificates), or name one with --ca HOST=FILE",
         "r.example speaks TLS: leave --plain-http r.example out",
         "it leads from HTTPS to plain HTTP at r.example; allow that with --plain-http r.example",
@@ -183,6 +185,6 @@ mod tests {
         let image = said.images[0].message.as_deref().unwrap();
         let repository = said.repositories[0].message.as_deref().unwrap();
         assert!(image.contains("plainHTTP: true"), "{image}");
-        assert!(repository.contains("by ca"), "{repository}");
+        assert!(repository.contains("in ca of the"), "{repository}");
     }
 }

@@ -36,7 +36,7 @@ impl Door {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (server, state) = (server.clone(), Arc::clone(&shared));
-                thread::spawn(move || pass(stream, &server, &state));
+                thread::spawn(move || pass(&stream, &server, &state));
             }
         });
         Self { host, state }
@@ -65,13 +65,13 @@ impl State {
     }
 }
 
-fn pass(stream: TcpStream, server: &str, state: &State) {
+fn pass(stream: &TcpStream, server: &str, state: &State) {
     let mut seen = state.lock();
     seen.connections += 1;
     let open = state.changed.wait_while(seen, |seen| !seen.is_open);
     drop(open.unwrap_or_else(PoisonError::into_inner));
     // A client that has gone away meanwhile, or a server that is not there, ends the connection.
-    let _ = both_ways(&stream, server);
+    let _ = both_ways(stream, server);
 }
 
 fn both_ways(stream: &TcpStream, server: &str) -> io::Result<()> {

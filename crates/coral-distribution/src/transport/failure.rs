@@ -114,8 +114,8 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
         Tls::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         ) if given.ca_pem.is_some() => format!(
-            "neither the CA that was named for {host} nor one of the system issued it; name the \
-             one that did with --ca {host}=FILE"
+            "neither the CA that was named for {host} nor one of the system issued it; if its CA is \
+             another one, name it with --ca {host}=FILE"
         ),
         Tls::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
