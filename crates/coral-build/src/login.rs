@@ -137,7 +137,7 @@ impl<'a> Login<'a> {
                 tracing::warn!(
                     error = error_chain(&error),
                     "the credential could not be renewed"
-                )
+                );
             }
         }
     }

@@ -253,7 +253,7 @@ fn renew_credentials(
             terminal.line("credentials changed; the mirrors that use them restart");
         }
         Err(failure) => failure.lines().for_each(|line| {
-            terminal.line(&format!("error: {line}; the previous ones stay in effect"))
+            terminal.line(&format!("error: {line}; the previous ones stay in effect"));
         }),
     }
 }

@@ -107,9 +107,8 @@ impl BlobReader for Memory {
         let (stop, fails) = match self.end {
             End::Right => (range.end, false),
             End::Error(after) => (range.start + after, true),
-            End::Early(after) => (range.start + after, false),
+            End::Early(after) | End::Never(after) => (range.start + after, false),
             End::Late(more) => (range.end + more, false),
-            End::Never(after) => (range.start + after, false),
         };
         let is_silent = matches!(self.end, End::Never(_));
         let pieces = stream::unfold((range.start, dropped), move |(at, dropped)| {

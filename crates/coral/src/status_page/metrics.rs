@@ -21,7 +21,7 @@ use super::api::{Api, Reader};
 
 /// The registry's own metrics take a few hundred kilobytes.
 const MOST_BYTES: usize = 64 << 20;
-/// The last line of OpenMetrics text.
+/// The last line of `OpenMetrics` text.
 const END: &str = "# EOF\n";
 
 /// The metrics to add to `/metrics`, and the API that decides who may see them.

@@ -105,11 +105,10 @@ mod tests {
     }
 
     impl Paper {
-        fn write(&self, text: &str, end: &str) -> io::Result<()> {
+        fn write(&self, text: &str, end: &str) {
             let mut written = self.written.lock().unwrap();
             written.push_str(text);
             written.push_str(end);
-            Ok(())
         }
     }
 
@@ -119,11 +118,13 @@ mod tests {
         }
 
         fn move_cursor_up(&self, _: usize) -> io::Result<()> {
-            self.write("", "\n")
+            self.write("", "\n");
+            Ok(())
         }
 
         fn move_cursor_down(&self, _: usize) -> io::Result<()> {
-            self.write("", "\n")
+            self.write("", "\n");
+            Ok(())
         }
 
         fn move_cursor_right(&self, _: usize) -> io::Result<()> {
@@ -135,15 +136,18 @@ mod tests {
         }
 
         fn write_line(&self, text: &str) -> io::Result<()> {
-            self.write(text, "\n")
+            self.write(text, "\n");
+            Ok(())
         }
 
         fn write_str(&self, text: &str) -> io::Result<()> {
-            self.write(text, "")
+            self.write(text, "");
+            Ok(())
         }
 
         fn clear_line(&self) -> io::Result<()> {
-            self.write("", "\n")
+            self.write("", "\n");
+            Ok(())
         }
 
         fn flush(&self) -> io::Result<()> {

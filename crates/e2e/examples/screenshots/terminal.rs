@@ -41,14 +41,14 @@ pub(crate) fn take(scene: &Scene, file: &Path) {
     symlink(coral().get_program(), folder.join("coral")).unwrap();
     start.arg("PS1='$ ' exec sh").env("PATH", path);
     let _ = run(start.envs(scene.environment()).env("LC_ALL", "C.UTF-8")).succeeded();
-    let pane = || run(&mut tmux(&["capture-pane", "-p"])).succeeded().stdout;
+    let visible = || run(&mut tmux(&["capture-pane", "-p"])).succeeded().stdout;
     // What is typed before the prompt is there stands above it in the picture.
     until("the shell's prompt", PATIENCE, || {
-        pane().trim_end().ends_with('$').then_some(())
+        visible().trim_end().ends_with('$').then_some(())
     });
     let _ = run(&mut tmux(&["send-keys", "coral up mirrors", "Enter"])).succeeded();
     let shown = until("copies under way", PATIENCE, || {
-        let text = pane();
+        let text = visible();
         let bars = text
             .lines()
             .filter(|line| line.contains("MiB/s") || line.contains("KiB/s"));
@@ -56,7 +56,7 @@ pub(crate) fn take(scene: &Scene, file: &Path) {
     });
     let _ = run(&mut tmux(&["send-keys", "C-c"])).succeeded();
     until("the end of coral up", PATIENCE, || {
-        pane().trim_end().ends_with('$').then_some(())
+        visible().trim_end().ends_with('$').then_some(())
     });
     let _ = run(&mut tmux(&["kill-server"]));
     let page = folder.join("terminal.html");

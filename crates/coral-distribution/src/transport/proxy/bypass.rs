@@ -178,6 +178,8 @@ mod tests {
             ("[2001:db8::1]:5000", "https://[2001:db8::1]/", false),
             ("2001:db8::/32", "https://[2001:db8:1::1]/", true),
             ("2001:db8::/32", "https://[2001:db9::1]/", false),
+            ("http://reg.corp.test", "https://reg.corp.test/", true),
+            ("https://10.1.2.3:5000", "https://10.1.2.3:5000/", true),
             ("", "https://reg.corp.test/", false),
             (",.,/8,[", "https://reg.corp.test/", false),
             ("10.0.0.0/33", "https://10.0.0.1/", false),
