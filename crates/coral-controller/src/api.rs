@@ -378,7 +378,10 @@ mod tests {
         let (client, _server) = pair();
         let writer = Writer::new(client, "coral-controller");
         let error = writer.get::<ConfigMap>(&key()).await.unwrap_err();
-        assert!(error.to_string().contains("no answer in 10 s"), "{error}");
+        assert!(
+            error.to_string().contains("did not answer within 10 s"),
+            "{error}"
+        );
     }
 
     #[test]

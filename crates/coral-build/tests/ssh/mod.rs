@@ -79,7 +79,7 @@ async fn a_server_whose_host_key_is_not_known_is_not_logged_in_to() {
         (server.line(&key(3)), "it has a new key, or another server"),
         (
             format!("{0}@revoked {0}", server.known_hosts()),
-            "line 2 of known_hosts says is revoked",
+            "line 2 of known_hosts marks as revoked",
         ),
     ] {
         let pod = pod_with(&source, &key(1), &known_hosts);

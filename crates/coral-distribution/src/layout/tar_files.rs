@@ -290,7 +290,7 @@ mod tests {
                     (Regular, "index.json", "", 4, b"text"),
                     (Regular, "./index.json", "", 4, b"next"),
                 ],
-                "it holds index.json twice",
+                "it contains index.json twice",
             ),
             (
                 vec![(Regular, "index.json", "", 1 << 40, b"text")],

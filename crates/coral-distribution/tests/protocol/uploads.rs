@@ -278,7 +278,7 @@ async fn an_upload_without_location_or_with_a_wrong_count_is_named() {
     let registry = FaultRegistry::start().await;
     registry.fault(Fault::new(set_header("range", "0-7")).method("PATCH"));
     let error = push(&anonymous(&registry), Some(30_000)).await.unwrap_err();
-    assert!(error.to_string().contains("it has 8"), "{error}");
+    assert!(error.to_string().contains("it claims to have 8"), "{error}");
 }
 
 #[tokio::test]

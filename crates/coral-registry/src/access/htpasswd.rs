@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(users.names().collect::<Vec<_>>(), ["ci"]);
         assert_eq!(users.hash_of("ci").1, HASH, "the first counts");
         let warnings = users.warnings();
-        let begins = ["line 1: ", "line 3 ", "line 4: \"ci\" is there"];
+        let begins = ["line 1: ", "line 3 ", "line 4: \"ci\" is already listed"];
         for (warning, begins) in warnings.iter().zip(begins) {
             assert!(warning.starts_with(begins), "{warning}");
         }

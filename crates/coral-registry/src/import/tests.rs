@@ -245,7 +245,10 @@ async fn a_tag_that_was_moved_in_the_store_stays_unless_it_is_asked_for() {
     let new = theirs.image("app", "1", b"new");
     let (imported, lines) = run(&theirs, ImportInto::Store(&store), RULES).await;
     assert_eq!((imported.manifests, imported.tags), (1, 0));
-    assert!(lines[0].starts_with("app:1: it is"), "{lines:#?}");
+    assert!(
+        lines[0].starts_with("app:1: in the store it is"),
+        "{lines:#?}"
+    );
     assert_eq!(tag(&store, "app", "1").await, Some(old));
     let moving = ImportRules {
         move_tags: true,

@@ -46,6 +46,6 @@ mod tests {
         assert_eq!(at(1_577_836_800), None);
         assert_eq!(at(1_609_459_200), None);
         let late = at(1_609_459_201).unwrap();
-        assert!(late.contains("valid until 2021-01-01T00:00:00Z"), "{late}");
+        assert!(late.contains("expired at 2021-01-01T00:00:00Z"), "{late}");
     }
 }

@@ -173,7 +173,7 @@ mod tests {
             "imported 1 blob, 4.8 KiB",
             "of these, 1 could not be hard-linked and was copied: the two folders are on different \
              file systems",
-            "1 manifest was there before",
+            "1 manifest was already there",
         ];
         assert_eq!(lines(&copied, false), expected);
         let cut = Imported {
@@ -185,7 +185,7 @@ mod tests {
         let text = lines(&cut, true).join("\n");
         for part in [
             "would import 4 blobs",
-            "6 manifests were there before",
+            "6 manifests were already there",
             "skipped 7",
             "stopped before the end",
         ] {

@@ -156,7 +156,7 @@ mod tests {
         for part in [
             "read 5 blobs and manifests, 2.0 KiB: 1 damaged, 2 unsure",
             "3 that had been moved aside are whole",
-            "4 are damaged and not back",
+            "4 are damaged and not restored",
             "stopped before the end",
         ] {
             assert!(text.contains(part), "{text}");

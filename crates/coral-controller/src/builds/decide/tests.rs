@@ -266,7 +266,12 @@ fn a_namespace_with_the_name_of_a_mirrored_registry_runs_no_build() {
     seen.build = Arc::new(build);
     let plan = decide(&seen);
     assert_eq!(plan.actions, []);
-    says(&plan, BuildPhase::Pending, "NotAllowed", "below localhost/");
+    says(
+        &plan,
+        BuildPhase::Pending,
+        "NotAllowed",
+        "localhost/ is reserved",
+    );
 }
 
 #[test]

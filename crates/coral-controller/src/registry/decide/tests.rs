@@ -163,10 +163,7 @@ fn nothing_of_another_owner_is_adopted() {
     assert!(plan.actions.is_empty() && plan.access.is_none());
     let (_, reason, message) = condition(&seen, "Ready");
     assert_eq!(reason, "Conflict");
-    assert!(
-        message.contains("Service reg is there already"),
-        "{message}"
-    );
+    assert!(message.contains("Service reg already exists"), "{message}");
     let mut seen = running(&json!({}));
     seen.found.stateful_set = typed(&foreign);
     assert!(decide(&seen).actions.is_empty());

@@ -97,7 +97,7 @@ async fn what_is_not_as_it_says_is_refused() {
     let (usual, renamed) = (image("c", &["a"]), image(&other, &["a"]));
     let (out, fewer) = (image("c", &["../a"]), image("c", &[]));
     let cases: [(&[File<'_>], &str); 10] = [
-        (&[("a", LAYER)], "holds no manifest.json"),
+        (&[("a", LAYER)], "contains no manifest.json"),
         (&[(LIST, b"{}")], "is not a list of images"),
         (&[(LIST, &usual), ("a", LAYER)], "names \"c\", which is not"),
         (&[(LIST, &usual), ("c", &good)], "names \"a\", which is not"),
@@ -208,7 +208,7 @@ async fn what_is_no_single_image_is_not_written() {
     for (manifest, said) in [
         (
             json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}),
-            "nothing is there",
+            "there is nothing under this name",
         ),
         (
             json!({

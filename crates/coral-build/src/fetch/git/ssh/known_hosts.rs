@@ -265,7 +265,7 @@ mod tests {
             ),
             (
                 format!("{plain}@revoked * {ED25519}"),
-                "line 2 of known_hosts says is revoked",
+                "line 2 of known_hosts marks as revoked",
             ),
         ] {
             let problem = check(&file, "h", ED25519).unwrap_err();

@@ -215,7 +215,7 @@ fn an_image_is_public_before_its_build_succeeds_and_a_registry_that_is_down_dela
         &plan,
         BuildPhase::Succeeded,
         "Succeeded",
-        "is pushed, but its Registry did not say within a minute",
+        "is pushed, but its Registry did not confirm within a minute",
     );
 }
 
