@@ -309,7 +309,7 @@ impl<R: ImageRuntime> Node<R> {
     fn put_back(&mut self, name: &str, now: Timestamp) {
         tracing::info!(
             image = name,
-            "pull cancelled: others were waiting for its slot"
+            "pull cancelled: other images or a removal were waiting"
         );
         self.note_attempts(name, |image, before, _| {
             Some(Attempt::yielded(image, before, now, rand::random()))

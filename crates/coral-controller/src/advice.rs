@@ -55,6 +55,14 @@ static PHRASES: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
             "leave plainHTTP out of the RegistryMirror",
             "correct the reference",
         ),
+        // The fields reach only the registry itself.
+        phrase(
+            r"over which no secrets are sent and no tokens\s+are read;\s+allow\s+that with --plain-http \S+",
+            "over which no secrets are sent and no tokens are read: give it HTTPS, or serve it at \
+             the registry's own address",
+            "over which no secrets are sent and no tokens are read: give it HTTPS, or serve it at \
+             the registry's own address",
+        ),
         phrase(
             r"allow\s+that with --plain-http (\S+)",
             "allow that with plainHTTP: true in the RegistryMirror",
@@ -111,7 +119,7 @@ mod tests {
         "r.example speaks TLS: leave --plain-http r.example out",
         "it leads from HTTPS to plain HTTP at r.example; allow that with --plain-http r.example",
         "over which no secrets are sent and no tokens are read; allow that with --plain-http r.example",
-        "or, where you know the risk, pass --skip-tls-verify r.example",
+        "or, if you accept the risk, pass --skip-tls-verify r.example",
     ];
 
     #[test]

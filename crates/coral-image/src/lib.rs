@@ -17,6 +17,7 @@
 //! ```
 
 mod amount;
+mod byte_order_mark;
 mod destination;
 mod digest;
 mod error_chain;
@@ -29,6 +30,7 @@ pub mod media_type;
 pub mod select;
 
 pub use amount::Amount;
+pub use byte_order_mark::without_byte_order_marks;
 pub use destination::{DestinationError, destination_path, destination_path_below};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use error_chain::error_chain;

@@ -5,6 +5,7 @@ mod files;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use coral_image::without_byte_order_marks;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
@@ -53,28 +54,26 @@ impl CertificatePair {
             what: "certificate",
             source,
         };
-        let chain = CertificateDer::pem_slice_iter(unmarked(certificates))
+        let chain = CertificateDer::pem_slice_iter(&without_byte_order_marks(certificates))
             .collect::<Result<Vec<_>, _>>()
             .map_err(malformed)?;
         if chain.is_empty() {
             return Err(CertificateError::NoCertificate);
         }
-        let key = PrivateKeyDer::from_pem_slice(unmarked(key)).map_err(|source| match source {
-            PemError::NoItemsFound => CertificateError::NoKey,
-            source => CertificateError::Pem {
-                what: "private key",
-                source,
-            },
-        })?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&without_byte_order_marks(key)).map_err(|source| {
+                match source {
+                    PemError::NoItemsFound => CertificateError::NoKey,
+                    source => CertificateError::Pem {
+                        what: "private key",
+                        source,
+                    },
+                }
+            })?;
         let provider = aws_lc_rs::default_provider();
         let pair = CertifiedKey::from_der(chain, key, &provider).map_err(CertificateError::Pair)?;
         Ok(Self(Arc::new(pair)))
     }
-}
-
-/// The text without the byte order mark that Windows editors write, after which no block is found.
-fn unmarked(pem: &[u8]) -> &[u8] {
-    pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(pem)
 }
 
 /// The validity period of a certificate, in seconds since 1970.

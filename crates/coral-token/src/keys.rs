@@ -57,8 +57,7 @@ pub struct PublicKeys {
 impl PublicKeys {
     /// Reads Ed25519 public keys, one PEM block each; text between the blocks is skipped.
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
-        // Windows editors write a byte order mark, after which the first block is not found.
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let text = &coral_image::without_byte_order_marks(text);
         let mut keys = Vec::new();
         for (number, key) in (1..).zip(SubjectPublicKeyInfoDer::pem_slice_iter(text)) {
             let key = key.map_err(|_| KeyError::Pem)?;

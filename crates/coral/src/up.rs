@@ -154,8 +154,10 @@ impl Following<'_> {
         // A mirror that is replaced continues from there.
         self.mirrors.remember_images(Instant::now(), true).await;
         let loaded = load(&self.arguments.files, &self.surroundings);
-        if let (true, Ok(loaded)) = (have_changed, &loaded) {
-            tell_of(loaded, self.terminal);
+        if let Ok(loaded) = &loaded {
+            if have_changed {
+                tell_of(loaded, self.terminal);
+            }
             for file in corrected(&self.broken, &loaded.broken) {
                 self.terminal.line(&format!("{file} is valid again"));
             }

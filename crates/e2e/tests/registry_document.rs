@@ -223,7 +223,7 @@ fn a_certificate_in_a_secret_is_used_and_replaced_and_mirrors_go_on() {
     files.write("secret.yaml", &[&pair(&key())]);
     let line = up
         .process()
-        .wait_for_line("the certificate was valid until", SOON);
+        .wait_for_line("the certificate expired at", SOON);
     let place = "registry.yaml:1: Registry \"local\": spec.tls.secretName: ";
     assert!(line.contains("warning: ") && line.contains(place), "{line}");
     tls.renew("first");

@@ -201,7 +201,11 @@ fn a_broken_pair_is_told_and_the_one_before_stays() {
     until("the next certificate is shown", SOON, || {
         (shown_by(&server.address) == "second").then_some(())
     });
-    let told = server.process.stderr().matches("stays as it was").count();
+    let told = server
+        .process
+        .stderr()
+        .matches("the previous certificate stays in effect")
+        .count();
     assert_eq!(told, 1, "{}", server.process.shown());
 }
 
@@ -215,7 +219,7 @@ fn a_certificate_that_is_over_is_warned_of_when_it_is_taken() {
     let over = "clients refuse it; renew it";
     let line = server.process.wait_for_line(over, SOON);
     assert!(
-        line.contains("warning: --tls-cert: the certificate was valid until"),
+        line.contains("warning: --tls-cert: the certificate expired at"),
         "{line}"
     );
     tls.renew("good");

@@ -75,7 +75,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "coral-rt",
-        uses: &[],
+        uses: &["coral-image"],
         never: KUBERNETES,
     },
     Rule {

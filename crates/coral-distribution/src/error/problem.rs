@@ -111,7 +111,7 @@ pub(crate) enum Problem {
     },
     #[error("{actual} bytes came, not {expected}")]
     Length { expected: u64, actual: u64 },
-    #[error("more than {limit} bytes came, which is the limit")]
+    #[error("more than {limit} bytes came, and no more are accepted")]
     TooLarge { limit: u64 },
     #[error("the connection was cut after {received} bytes{}", cause_suffix(.cause))]
     Cut { received: u64, cause: String },

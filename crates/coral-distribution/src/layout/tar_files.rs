@@ -164,7 +164,7 @@ pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
         // The library adds what stands there instead: of a file that is no tar, its content.
         let is_of_content = text.contains("when getting cksum");
         let text = if is_of_content {
-            "a header has no checksum"
+            "a header has no valid checksum"
         } else {
             text.as_str()
         };
@@ -274,7 +274,10 @@ mod tests {
         let Err(Problem::Broken(told)) = files_of(std::io::Cursor::new(text)) else {
             panic!("it was taken for a tar");
         };
-        assert_eq!(told, "not a tar, or a broken one: a header has no checksum");
+        assert_eq!(
+            told,
+            "not a tar, or a broken one: a header has no valid checksum"
+        );
     }
 
     #[test]

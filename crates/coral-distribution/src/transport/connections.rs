@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coral_image::Host;
+use coral_image::{Host, without_byte_order_marks};
 use url::Url;
 
 use super::proxy::{Proxies, Proxy};
@@ -225,7 +225,7 @@ pub(super) fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
 
 fn identity(pem: &Redacted<Vec<u8>>) -> Result<reqwest::Identity, String> {
     // The library's own message may say what it read.
-    reqwest::Identity::from_pem(&trust::without_marks(pem.expose())).map_err(|_| {
+    reqwest::Identity::from_pem(&without_byte_order_marks(pem.expose())).map_err(|_| {
         "expected a certificate and its private key, not encrypted, both PEM".to_owned()
     })
 }

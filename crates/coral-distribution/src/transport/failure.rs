@@ -134,6 +134,12 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
         {
             format!("if it is your own, name it with --ca {host}=FILE")
         }
+        Tls::InvalidCertificate(CertificateError::Other(cause)) if is_of_authority(cause) => {
+            format!(
+                "it is not the one that was named for {host}; if it is your own, name it with --ca \
+             {host}=FILE"
+            )
+        }
         Tls::InvalidCertificate(_) => format!(
             "give {host} a certificate that is issued for servers or, if you accept the risk, pass \
              --skip-tls-verify {host}"

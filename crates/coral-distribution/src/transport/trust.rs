@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use coral_image::without_byte_order_marks;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -60,7 +61,7 @@ pub(super) fn config(
     let mut config = match client_pem {
         None => builder.with_no_client_auth(),
         Some(pem) => {
-            let pem = &without_marks(pem.expose())[..];
+            let pem = &without_byte_order_marks(pem.expose())[..];
             // The library's own message may say what it read.
             let wrong = |_| "the client certificate or its key is not PEM".to_owned();
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
@@ -114,19 +115,6 @@ fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         );
     }
     Ok(read)
-}
-
-/// PEM without the byte order marks that Windows editors write, after which no block is found.
-pub(super) fn without_marks(pem: &[u8]) -> Vec<u8> {
-    const MARK: &[u8] = b"\xef\xbb\xbf";
-    let mut text = Vec::with_capacity(pem.len());
-    let mut rest = pem;
-    while let Some(at) = rest.windows(MARK.len()).position(|it| it == MARK) {
-        text.extend_from_slice(&rest[..at]);
-        rest = &rest[at + MARK.len()..];
-    }
-    text.extend_from_slice(rest);
-    text
 }
 
 /// One certificate, without what OpenSSL writes after it, if TLS can use it.

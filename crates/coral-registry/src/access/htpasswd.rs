@@ -76,12 +76,11 @@ impl Htpasswd {
     /// A line that is not a valid login, such as one with a hash of another kind, is skipped (see
     /// [`Self::warnings`]): it must not keep the removal of other users from taking effect.
     pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
-        // Editors of Windows write a byte order mark, which is no part of the first name.
-        let text = text.trim_start_matches('\u{feff}');
         let mut found = Self::default();
         let mut highest = 4;
         for (line, text) in (1..).zip(text.lines()) {
-            let text = text.trim();
+            // Windows editors write a byte order mark, which is not part of a name.
+            let text = text.trim().trim_start_matches('\u{feff}');
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
@@ -128,7 +127,7 @@ impl Htpasswd {
         let mut warnings: Vec<String> = first.iter().map(ToString::to_string).collect();
         if *count > first.len() {
             let more = count - first.len();
-            warnings.push(format!("{more} more lines are not valid logins"));
+            warnings.push(format!("{more} more lines have no effect"));
         }
         warnings
     }
@@ -217,7 +216,7 @@ mod tests {
     /// Regression: the first user of a file from a Windows editor could not log in.
     #[test]
     fn a_byte_order_mark_and_windows_line_ends_belong_to_no_user() {
-        let text = format!("\u{feff}anna:{HASH}\r\n\r\n# more\r\nci:{HASH}\r\n");
+        let text = format!("\u{feff}anna:{HASH}\r\n\r\n# more\r\n\u{feff}ci:{HASH}\r\n");
         let users = Htpasswd::parse(&text).unwrap();
         assert_eq!(users.names().collect::<Vec<_>>(), ["anna", "ci"]);
         assert_eq!(users.hash_of("anna").1, HASH);
@@ -271,6 +270,6 @@ mod tests {
         assert_eq!(warnings.len(), 3);
         let many = format!("{text}{}", "nothing\n".repeat(100));
         let warnings = Htpasswd::parse(&many).unwrap().warnings();
-        assert_eq!(warnings[5..], ["98 more lines are not valid logins"]);
+        assert_eq!(warnings[5..], ["98 more lines have no effect"]);
     }
 }

@@ -62,7 +62,8 @@ fn misdirected(host: &RequestHost<'_>) -> Refusal {
         Code::Denied,
         format!(
             "this registry is open to its own machine only and does not know the name {host:?}: \
-             use localhost, or add the name with --host"
+             use localhost, or, if it is one of this registry's names, start it with --host and \
+             that name"
         ),
     )
 }

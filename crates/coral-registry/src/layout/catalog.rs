@@ -42,7 +42,7 @@ impl Catalog {
         let marker: Marker = json(files, Path::new("oci-layout"))?;
         if !marker.image_layout_version.starts_with("1.") {
             let version: String = marker.image_layout_version.chars().take(40).collect();
-            let reason = format!("its version is {version:?}; only 1.0.0 is supported");
+            let reason = format!("its version is {version:?}; only versions 1.x are supported");
             let path = files.path(Path::new("oci-layout"));
             return Err(LayoutError::Form { path, reason });
         }

@@ -259,7 +259,7 @@ pub(super) fn of_room(place: &str, room: u64) -> Finding {
                   its storage limit";
     match room {
         0 => {
-            let found = "full: it refuses pushes, and mirrors wait for space for space";
+            let found = "full: it refuses pushes, and mirrors wait for space";
             Finding::fail(place, "space", found, advice)
         }
         room => {

@@ -182,7 +182,12 @@ fn table(lines: &[Line<'_>], several: bool, paused: &HashSet<&str>) -> Vec<Strin
             PlannedAction::Delete => ("delete", "0 B".to_owned()),
             PlannedAction::DeleteButForDryRun => ("delete (dry run)", "0 B".to_owned()),
             PlannedAction::Fail(error) => {
-                reasons.push(format!("fail {}: {error}", planned.source));
+                let of = if several {
+                    format!(" ({})", line.mirrors.join(", "))
+                } else {
+                    String::new()
+                };
+                reasons.push(format!("fail {}{of}: {error}", planned.source));
                 ("fail", "?".to_owned())
             }
         };

@@ -125,7 +125,7 @@ pub(crate) struct RegistryArguments {
     /// Name of this registry, such as `coral.coral-system.svc:5000`. A container runtime names the
     /// host whose images it wants in `ns=`. If that is one of these names, the registry uses the
     /// path as it is; otherwise it puts the host, such as `docker.io/`, before the path. On a
-    /// loopback address, without TLS and users, the registry answers only requests for `localhost`,
+    /// loopback address, without TLS and without users, the registry answers only requests for `localhost`,
     /// loopback addresses and these names
     #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     host: Vec<Host>,

@@ -25,7 +25,7 @@ pub(crate) struct UpArguments {
     /// Folder for the registry's content [default: ~/.local/share/coral]
     #[arg(long, env = "CORAL_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Name by which clients reach the registry. On a loopback address, without TLS and users, the
+    /// Name by which clients reach the registry. On a loopback address, without TLS and without users, the
     /// registry answers only requests for `localhost`, loopback addresses and these names
     #[arg(long, env = "CORAL_HOST", value_name = "HOST[:PORT]", value_parser = host, value_delimiter = ',')]
     pub(crate) host: Vec<Host>,

@@ -180,7 +180,7 @@ fn a_build_whose_registry_ends_waits_for_the_next_one() {
     let delete = ["-n", "coral-system", "delete", "pod", "reg-0", "--now"];
     let _ = cluster.kubectl(&delete).succeeded();
     door.open();
-    until_push_says(&builds, "registry", "is tried again");
+    until_push_says(&builds, "registry", "failed and is retried");
     drop(taints);
     builds.succeeded("registry");
 }

@@ -49,11 +49,10 @@ pub(super) struct DownloadError(#[from] pub(super) Error);
 
 impl Failure for DownloadError {
     fn hope(&self) -> Option<Duration> {
-        use Category::{Connect, Cut, Dns, RateLimited, Server, Timeout};
-        // Wrong bytes would be wrong again; those before them are passed on.
         match self.0.category() {
-            Connect | Cut | Dns | RateLimited | Server | Timeout => self.0.hope(),
-            _ => None,
+            // Wrong bytes would be wrong again; those before them are passed on.
+            Category::Digest | Category::TooLarge => None,
+            _ => self.0.hope(),
         }
     }
 

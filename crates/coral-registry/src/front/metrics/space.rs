@@ -95,7 +95,7 @@ impl Collector for SpaceMetrics {
             ),
             (
                 "storage_free_bytes",
-                "Bytes of that disk that are free",
+                "Bytes of that disk that the registry can still write",
                 space.free,
             ),
             (

@@ -293,7 +293,7 @@ impl Files {
         if stamp.is_of(&path) {
             tracing::error!(
                 path = %path.display(),
-                "content was damaged and has been removed; push it again"
+                "content is damaged and is being removed; push it again"
             );
             let change = self.usage.content(digest, &path);
             self.durable.remove(&path)?;

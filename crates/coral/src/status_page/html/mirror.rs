@@ -44,7 +44,7 @@ pub(in crate::status_page) async fn page(
             @if shown.images.is_empty() { p { (nothing(which)) } }
             @else { (table(visit, &mirror, &shown)) }
             @if shown.hidden > 0 {
-                p { (counted(shown.hidden as u64, "image", "images")) " on this page that you may not read." }
+                p { "You may not read " (counted(shown.hidden as u64, "image", "images")) " on this page." }
             }
             (pages(&mirror, &shown, which))
         }

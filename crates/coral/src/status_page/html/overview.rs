@@ -65,8 +65,8 @@ pub(in crate::status_page) async fn page(
 fn broken(visit: &Visit) -> Markup {
     html! {
         section.notice aria-label="Mistakes in files" {
-            p { "There are mistakes in these files. Their last valid content stays in effect until \
-                 they are corrected; the terminal or the log has the details." }
+            p { "There are mistakes in these files. Their last valid content, if there was one, \
+                 stays in effect until they are corrected; the terminal or the log has the details." }
             ul { @for file in visit.pages.site.board.broken() { li { code { (file) } } } }
         }
     }
