@@ -192,7 +192,7 @@ pub enum MirroredState {
     Error,
     /// It waits for space at the destination, which is full.
     Waiting,
-    /// It is complete at the destination, and its source has it no longer.
+    /// It is complete at the destination, and gone at its source.
     SourceGone,
     /// A value of a newer Coral.
     #[serde(other)]

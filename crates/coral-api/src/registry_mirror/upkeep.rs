@@ -20,7 +20,7 @@ pub enum VerifyMethod {
     Unknown,
 }
 
-/// What happens to a mirrored tag whose source has it no longer.
+/// What happens to a mirrored tag that is gone at its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SourceGonePolicy {
     /// It stays at the destination, which may hold the last copy.
