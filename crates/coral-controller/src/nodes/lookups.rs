@@ -1,4 +1,5 @@
 //! Which look-ups of tags run at the same time, and in whose share.
+//!
 //! A registry that never answers blocks a look-up until its timeout. So no namespace gets all
 //! slots, and only a few of its look-ups are queued before those of others, however many tags it
 //! names.

@@ -1,4 +1,5 @@
 //! Asks Registries which list of public repositories they have loaded.
+//!
 //! A ConfigMap reaches a pod when kubelet next syncs it; only the Registry knows when that was.
 
 use std::time::Duration;
