@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// A line of `htpasswd` without `-B` kept a user in force whose line was removed with it.
+    /// A line of `htpasswd` without `-B` kept a user valid whose line was removed with it.
     #[test]
     fn an_odd_line_takes_no_login_from_others_and_is_told() {
         let other = HASH.replace("$05$", "$06$");
