@@ -244,7 +244,8 @@ mod tests {
             ("anna:$apr1$x$y".to_owned(), "htpasswd -nB anna"),
             (format!("a:{high}"), "has cost 30"),
         ] {
-            // The only line, too: a user who was removed from the file must not stay in force.
+            // This also holds for the only line: a user who was removed from the file must not stay
+            // valid.
             let users = Htpasswd::parse(&text).unwrap();
             assert!(users.is_empty());
             let [warning] = &users.warnings()[..] else {
