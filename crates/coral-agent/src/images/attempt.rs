@@ -22,7 +22,7 @@ pub(crate) struct Attempt {
     pub(crate) failures: u32,
     /// How often it was ended in favour of others, which is not a failure.
     pub(crate) yields: u32,
-    /// When it is tried again; `None` is not before a change.
+    /// When it is tried again; `None`: only after a change.
     pub(crate) next: Option<Timestamp>,
     /// One word.
     pub(crate) reason: String,
