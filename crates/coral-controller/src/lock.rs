@@ -47,8 +47,8 @@ const UNTIL_IN_FORCE: SignedDuration = SignedDuration::from_secs(5);
 /// The part; see the module.
 pub(crate) struct LockPart {
     context: Context,
-    /// Hosts that left the lock, each with the time until which it counts as allowed; `None` until
-    /// the lock was written.
+    /// Hosts that left the lock, each with the time until which it counts as allowed:
+    /// `Timestamp::MAX` until the lock was written.
     leaving: BTreeMap<String, Timestamp>,
     /// Whether there was a pass already.
     has_begun: bool,

@@ -132,7 +132,7 @@ mod tests {
             held.extend(stuck(&mut lookups, namespace, 10));
         }
         assert_eq!(held.len(), AT_ONCE);
-        // More of them stand in line; then comes one of another namespace.
+        // More of them are queued; then comes one of another namespace.
         let mut line = vec![];
         for _ in 0..100 {
             line.push(tokio::spawn(lookups.share("a").slot()));

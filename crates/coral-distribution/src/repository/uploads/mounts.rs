@@ -27,7 +27,7 @@ impl ThrottledMounts {
         }
     }
 
-    /// Whether the mount was put off the time before. It is told once.
+    /// Whether the mount was put off the time before. It returns `true` once.
     pub(super) fn take(&self, repository: &Repository, digest: &Digest) -> bool {
         let mut noted = self.noted();
         !noted.is_empty() && noted.remove(&(repository.clone(), *digest))
