@@ -432,8 +432,7 @@ mod tests {
     }
 
     /// Images that it copied since may be missing from its status: a server that accepts no writes
-    /// must not
-    /// cost an image.
+    /// must not cost an image.
     #[test]
     fn a_mirror_that_wanted_something_is_waited_for_whatever_its_status_says() {
         let app = repository("reg.a.svc:5000/quay.io/app");
